@@ -1,0 +1,56 @@
+# Everything a developer or a newcomer runs. The first target used makes a virtual environment in .venv.
+#   make demo        trains, deploys, promotes and redeploys on this machine; DEMO_EXIT=1 ends without asking
+#   make test        all tests but the exhaustive ones       make test-unit   those that take seconds
+#   make check       format, lint, types, import floors      make local       the local stack in the foreground
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+# As installed: type checkers do not follow setuptools' mapping of webhook/ into the package.
+TREE := $(VENV)/tree
+export PYTHONDONTWRITEBYTECODE ?= 1
+
+.PHONY: setup demo test test-unit test-all check format local clean
+
+setup: $(READY)
+
+# Debian splits the module that puts pip into an environment off into a package of its own.
+$(READY): setup.py
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed; set PYTHON=python3.11")'
+	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); apt-get update -q && apt-get install -qy python3-venv && $(PYTHON) -m venv $(VENV); } || { \
+	  echo "A virtual environment could not be made; on Debian: apt-get install python3-venv"; exit 1; }
+	$(BIN)/pip install -q uv
+	$(BIN)/uv pip install -q --python $(BIN)/python -e '.[local,webhook,demo,test]'
+	touch $@
+
+demo: $(READY)
+	$(BIN)/python -m examples.demo
+
+test-unit: $(READY)
+	$(BIN)/python -m pytest -q -m "not slow and not end_to_end and not exhaustive"
+
+test: $(READY)
+	$(BIN)/python -m pytest -q -m "not exhaustive"
+
+test-all: $(READY)
+	$(BIN)/python -m pytest -q
+
+check: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	rm -rf $(TREE) && mkdir $(TREE) && cp -R mlflow_fargate $(TREE)/ && cp -R webhook $(TREE)/mlflow_fargate/
+	cd $(TREE) && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml -p mlflow_fargate
+	$(BIN)/mypy service_template
+	$(BIN)/mypy -p examples
+	$(BIN)/lint-imports
+
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+local: $(READY)
+	$(BIN)/mlflow-fargate local up
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

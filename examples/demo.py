@@ -1,0 +1,200 @@
+"""The whole story on this machine, as a person would tell it: train, deploy, promote, watch it redeploy, clean up.
+
+    make demo                 or: python -m examples.demo
+
+Uses the local stack that runs, or starts one and stops it in the end. Everything else is what anybody would type:
+MLflow's command line, the walk-through's client, the webhook service. Exit code 0 when all went as it should.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlflow
+import numpy as np
+from mlflow.deployments import get_deploy_client
+
+from examples.image_classifier.client import measure_accuracy
+from examples.image_classifier.pictures import read_data, write_pictures
+from examples.image_classifier.train import train
+from examples.inventory import inventory
+from examples.steady_client import SteadyClient
+
+NAME = "digits"
+TARGET = "fargate:/local"
+# As in the walk-through, where everyone may ask; our own default wants an API key.
+# Requests take milliseconds, so old tasks need no half minute to finish theirs.
+OPTIONS = ("-C", "auth=none", "-C", "memory=4096", "-C", "deregistration_delay_seconds=5")
+_REDEPLOY_SECONDS = 600
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the demo found."""
+
+    accuracy_over_http: float
+    accuracy_in_process: float
+    requests_during_redeploy: int
+    failed_requests: int
+    versions: list[str]  # that answered, in order; a version that comes back stands here again
+    redeploy_seconds: float
+    sent_first: str
+    sent_again: str
+    left: dict[str, int]
+
+    @property
+    def is_good(self) -> bool:
+        """What has to hold: the same answers as in the training process, and nobody noticed the redeploy."""
+        same = self.accuracy_over_http == self.accuracy_in_process >= 0.95
+        return same and self.requests_during_redeploy > 0 and not self.failed_requests and not any(self.left.values())
+
+
+def tell(text: str, began: float = time.monotonic()) -> None:
+    """A line of the story, with the seconds since the start."""
+    print(f"\n[{time.monotonic() - began:6.1f}s] {text}", flush=True)
+
+
+def main(epochs: tuple[int, int] = (6, 8)) -> Outcome:
+    """Runs the story; `epochs` of the first and of the second version."""
+    warnings.filterwarnings("ignore", category=FutureWarning)  # MLflow announces the end of stages at each use
+    with tempfile.TemporaryDirectory() as folder, running_stack() as addresses:
+        pictures = Path(folder)
+        tell("Pictures: handwritten digits as image files, one folder per label")
+        write_pictures(pictures)
+        tell("Train version 1 and move it to Production")
+        promote(train(pictures / "train", NAME, epochs=epochs[0]).version)
+        tell("Deploy it")
+        sent_first = deploy()
+        url = get_deploy_client(TARGET).get_deployment(NAME)["url"]
+        tell("Ask it about pictures it never saw, over HTTP and in this process")
+        accuracies = measure_accuracy(url, pictures / "test"), measure_in_process(pictures / "test")
+        print(f"accuracy over HTTP {accuracies[0]:.4f}, in process {accuracies[1]:.4f}")
+        tell("Train version 2, while the webhook service watches and a client keeps asking")
+        with webhook_service(), SteadyClient(url, next((pictures / "test").glob("*/*.png"))) as client:
+            version, promoted_at = redeploy(pictures / "train", epochs[1])
+        seconds = client.first_answers[version] - promoted_at
+        print(f"{client.requests} requests, {client.failures} failed")
+        print(f"version {version} answered first {seconds:.1f} s after its promotion")
+        print(f"the versions that answered: {' → '.join(client.versions)} (in between, both)")
+        tell("Delete it, and deploy the same again: every layer is there already")
+        run("mlflow", "deployments", "delete", "-t", TARGET, "--name", NAME)
+        sent_again = deploy()
+        show(url, addresses)
+        tell("Clean up")
+        run("mlflow", "deployments", "delete", "-t", TARGET, "--name", NAME)
+        left = inventory()
+        print("left in the account, beside the shared endpoint:", ", ".join(f"{n} {what}" for what, n in left.items()))
+    return Outcome(
+        *accuracies, client.requests, client.failures, client.versions, seconds, sent_first, sent_again, left
+    )
+
+
+@contextlib.contextmanager
+def running_stack() -> Iterator[dict[str, str]]:
+    """The local stack's addresses, also set in this process's environment; stopped again if it was started here."""
+    status = subprocess.run([_command("mlflow-fargate"), "local", "status"], capture_output=True, check=False)
+    was_running = status.returncode == 0
+    tell("The local stack" + (" runs already" if was_running else ": a small AWS, an image registry, MLflow"))
+    try:
+        run("mlflow-fargate", "local", "up", "--detach")
+        exports = subprocess.run(
+            [_command("mlflow-fargate"), "local", "env"], capture_output=True, check=True, text=True
+        ).stdout
+        addresses = dict(line.removeprefix("export ").split("=", 1) for line in exports.splitlines())
+        os.environ.update(addresses)
+        mlflow.set_tracking_uri(addresses["MLFLOW_TRACKING_URI"])
+        yield addresses
+    finally:
+        if not was_running:
+            run("mlflow-fargate", "local", "down")
+
+
+def promote(version: str) -> None:
+    """Moves a version to Production, and what was there to Archived."""
+    client = mlflow.MlflowClient()
+    client.transition_model_version_stage(NAME, version, "Production", archive_existing_versions=True)
+
+
+def deploy() -> str:
+    """Deploys what is in Production; returns how many bytes of image were sent."""
+    model = f"models:/{NAME}/Production"
+    said = run("mlflow", "deployments", "create", "-t", TARGET, "--name", NAME, "-m", model, *OPTIONS)
+    return next(line.rpartition(", ")[2] for line in said if "image of" in line and line.endswith(" sent"))
+
+
+def measure_in_process(pictures: Path) -> float:
+    """The accuracy of the Production version, loaded here by MLflow."""
+    model = mlflow.tensorflow.load_model(f"models:/{NAME}/Production")
+    inputs, numbers, _ = read_data(pictures)
+    return float(np.mean(model.predict(inputs, verbose=0).argmax(axis=1) == numbers))
+
+
+@contextlib.contextmanager
+def webhook_service() -> Iterator[None]:
+    """The service that redeploys when a version moves to Production."""
+    command = [_command("mlflow-fargate"), "webhook", "serve", "--target", TARGET, "--port", "0", "--poll-seconds", "2"]
+    service = subprocess.Popen(command)
+    try:
+        yield
+    finally:
+        service.terminate()
+        service.wait(30)
+
+
+def redeploy(pictures: Path, epochs: int) -> tuple[str, float]:
+    """Trains and promotes a version, and waits until it alone answers; returns it, and when it was promoted."""
+    promoted = train(pictures, NAME, epochs=epochs, seed=2).version
+    tell(f"Move version {promoted} to Production, and do nothing else")
+    began = time.monotonic()
+    promote(promoted)
+    client = get_deploy_client(TARGET)
+    while (status := client.get_deployment(NAME))["model_version"] != promoted or status["state"] != "COMPLETED":
+        if time.monotonic() - began > _REDEPLOY_SECONDS:
+            raise SystemExit(f"version {promoted} was not deployed in time: {status}")
+        time.sleep(0.5)
+    return promoted, began
+
+
+def show(url: str, addresses: dict[str, str]) -> None:
+    """What a person would look at; waits for them when there is one."""
+    run("mlflow", "deployments", "get", "-t", TARGET, "--name", NAME)
+    run("mlflow", "deployments", "list", "-t", TARGET)
+    print(f"\nMLflow:                 {addresses['MLFLOW_TRACKING_URI']}\nthe model's Swagger page: {url}/")
+    if sys.stdin.isatty() and not os.environ.get("DEMO_EXIT"):
+        input("Open them in a browser; Enter goes on and cleans up. ")
+
+
+def run(*command: str) -> list[str]:
+    """Runs a command in sight of the user; returns its lines."""
+    print(f"$ {' '.join(command)}", flush=True)
+    lines = []
+    with subprocess.Popen(
+        [_command(command[0]), *command[1:]], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            print(f"  {line.rstrip()}", flush=True)
+            lines.append(line.rstrip())
+    if process.returncode:
+        raise SystemExit(f"{command[0]} ended with exit code {process.returncode}")
+    return lines
+
+
+def _command(name: str) -> str:
+    """A command of the virtual environment that runs this, whether or not it is activated."""
+    return str(Path(sys.executable).parent / name)
+
+
+if __name__ == "__main__":
+    outcome = main()
+    tell("All as it should be" if outcome.is_good else f"Not as it should be: {outcome}")
+    sys.exit(0 if outcome.is_good else 1)

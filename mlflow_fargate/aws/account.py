@@ -1,0 +1,191 @@
+"""The one face of AWS to the story: an account that observes what is there and applies a plan to it.
+
+Each kind of resource has a small class that observes, creates, changes and deletes it; this module knows which kind is
+which, hands each what was made before it, and refuses to touch what is not ours.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Protocol
+
+from mlflow_fargate.aws import ecr, status, tags
+from mlflow_fargate.aws.ecs import Cluster, Service, describe_service, primary_deployment
+from mlflow_fargate.aws.iam import ExecutionRole, SecretsPolicy
+from mlflow_fargate.aws.load_balancer import (
+    Listener,
+    LoadBalancer,
+    RedirectListener,
+    find_load_balancer,
+    listener_certificate,
+)
+from mlflow_fargate.aws.logs import LogGroup
+from mlflow_fargate.aws.network import LoadBalancerSecurityGroup, TaskSecurityGroup, find_network
+from mlflow_fargate.aws.rollout import RolloutWatch
+from mlflow_fargate.aws.routing import ListenerRule, TargetGroup
+from mlflow_fargate.aws.s3 import S3Artifacts
+from mlflow_fargate.aws.secrets import ApiKey
+from mlflow_fargate.aws.session import AwsSession
+from mlflow_fargate.aws.task_definition import TaskDefinition
+from mlflow_fargate.config import DeploymentConfig
+from mlflow_fargate.deployment import DeploymentStatus
+from mlflow_fargate.errors import DeploymentNotFound
+from mlflow_fargate.plan import Found, Plan, Resource
+from mlflow_fargate.progress import Progress
+from mlflow_fargate.resources import ENDPOINT_TAG, MANAGED_BY, EndpointSpec, Network
+from mlflow_fargate.target import Target
+
+
+class Kind(Protocol):
+    """What can be done with one kind of resource; `made` maps kinds to the identifiers known so far."""
+
+    def observe(self, resource: Resource, made: Mapping[str, str]) -> Found | None: ...
+    def create(self, resource: Resource, made: Mapping[str, str]) -> str: ...
+    def change(self, resource: Resource, found: Found, made: Mapping[str, str]) -> str: ...
+    def delete(self, found: Found) -> None: ...
+
+
+class Account:
+    """AWS at a target, seen through one endpoint."""
+
+    def __init__(
+        self,
+        target: Target,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.session = AwsSession(target)
+        self._clock = clock
+        self._sleep = sleep
+        session = self.session
+        self._api_key = ApiKey(session)
+        self._target_group = TargetGroup(session)
+        self._kinds: Mapping[str, Kind] = {
+            "cluster": Cluster(session),
+            "execution role": ExecutionRole(session),
+            "load balancer security group": LoadBalancerSecurityGroup(session),
+            "task security group": TaskSecurityGroup(session),
+            "load balancer": LoadBalancer(session),
+            "listener": Listener(session),
+            "redirect listener": RedirectListener(session),
+            "log group": LogGroup(session),
+            "API key": self._api_key,
+            "secrets policy": SecretsPolicy(session),
+            "target group": self._target_group,
+            "listener rule": ListenerRule(session),
+            "task definition": TaskDefinition(session),
+            "service": Service(session, clock, sleep),
+        }
+
+    @property
+    def region(self) -> str:
+        return self.session.region
+
+    def endpoint_spec(self, name: str, config: DeploymentConfig) -> EndpointSpec:
+        """The endpoint as it is, or as `config` wants a new one: by default in the account's default VPC."""
+        balancer = find_load_balancer(self.session, f"mlflow-fargate-{name}")
+        certificate = config.certificate_arn
+        if balancer is None or config.subnets:
+            network = find_network(self.session, config.vpc, config.subnets)
+        else:
+            subnets = sorted(zone["SubnetId"] for zone in balancer["AvailabilityZones"])
+            network = Network(vpc=balancer["VpcId"], subnets=tuple(subnets))
+            certificate = certificate or listener_certificate(self.session, balancer["LoadBalancerArn"])
+        role = config.execution_role_arn
+        return EndpointSpec(name, network, self.session.region, self.session.account, certificate, role)
+
+    def repository(self, endpoint: str) -> ecr.Repository:
+        """The endpoint's image repository."""
+        return ecr.Repository(self.session, endpoint, {**MANAGED_BY, ENDPOINT_TAG: endpoint})
+
+    def registry_login(self) -> tuple[str, str, str]:
+        """(registry address, user, password) to push with."""
+        return ecr.login(self.session)
+
+    def artifacts(self) -> S3Artifacts:
+        """MLflow's artifacts in S3, read with the credentials of this account."""
+        return S3Artifacts(self.session.artifacts_client())
+
+    def observe(self, resources: Sequence[Resource], network: Network) -> dict[tuple[str, str], Found]:
+        """What is there of `resources` (in order of dependency)."""
+        made = {"vpc": network.vpc}
+        found: dict[tuple[str, str], Found] = {}
+        for resource in resources:
+            self._look_at_running(resource, resources, made)
+            seen = self._kinds[resource.kind].observe(resource, made)
+            if seen is not None:
+                found[resource.kind, resource.name] = seen
+                made[resource.kind] = seen.identifier
+        return found
+
+    def apply(self, plan: Plan, network: Network, progress: Progress) -> None:
+        """Makes the plan's changes in its order; ForeignResource before any of them if one would touch another's."""
+        for change in plan.changes:
+            if change.wanted and change.found and not change.found.is_ours:
+                raise tags.refuse_foreign(change.wanted, change.found.identifier)
+        made = {"vpc": network.vpc}
+        for change in plan.changes:
+            if change.action != "keep":
+                progress.note(str(change).splitlines()[0])
+            kind = self._kinds[change.kind]
+            if change.action == "delete" and change.found:
+                kind.delete(change.found)
+            elif change.action == "create" and change.wanted:
+                made[change.kind] = kind.create(change.wanted, made)
+            elif change.action == "change" and change.wanted and change.found:
+                made[change.kind] = kind.change(change.wanted, change.found, made)
+            elif change.found:
+                made[change.kind] = change.found.identifier
+
+    def find_endpoint(self, resources: Sequence[Resource], network: Network) -> list[tuple[str, str, Found]]:
+        """What is there of an endpoint, in order of dependency."""
+        return [(kind, name, found) for (kind, name), found in self.observe(resources, network).items()]
+
+    def find_deployment(
+        self, endpoint: Sequence[Resource], deployment: Sequence[Resource], network: Network
+    ) -> list[tuple[str, str, Found]]:
+        """What is there of a deployment, in order of dependency, whatever its options were."""
+        names = {(resource.kind, resource.name) for resource in deployment if resource.kind != "target group"}
+        observed = self.observe([*endpoint, *deployment], network)
+        found = [(kind, name, what) for (kind, name), what in observed.items() if (kind, name) in names]
+        wanted_tags = next(resource.tags for resource in deployment)
+        groups = [("target group", name, what) for name, what in self._target_group.observe_all({}, wanted_tags)]
+        place = next((i for i, (kind, _, _) in enumerate(found) if kind == "listener rule"), len(found))
+        return [*found[:place], *groups, *found[place:]]
+
+    def status(self, endpoint: str, name: str) -> DeploymentStatus | None:
+        """The deployment as AWS shows it; None when there is none of ours."""
+        return status.read(self.session, endpoint, name)
+
+    def list_statuses(self, endpoint: str) -> Iterator[DeploymentStatus]:
+        """Every deployment of ours on the endpoint."""
+        return status.read_all(self.session, endpoint)
+
+    def endpoints(self) -> Iterator[dict[str, str]]:
+        """Name and URL of each endpoint of ours in the region."""
+        return status.read_endpoints(self.session)
+
+    def read_api_key(self, secret: str) -> str:
+        """The key that callers of a deployment show."""
+        return self._api_key.read(secret)
+
+    def wait_until_rolled_out(self, endpoint: str, name: str, timeout_seconds: float, progress: Progress) -> None:
+        """Follows the newest rollout of a deployment to its end; see rollout.RolloutWatch for how it may end."""
+        cluster = f"mlflow-fargate-{endpoint}"
+        service = describe_service(self.session, cluster, name)
+        if service is None:
+            raise DeploymentNotFound(f"There is no deployment '{name}' on endpoint '{endpoint}'.")
+        watch = RolloutWatch(
+            self.session, cluster, name, primary_deployment(service)["id"], progress, self._clock, self._sleep
+        )
+        watch.wait_until_rolled_out(timeout_seconds)
+
+    def _look_at_running(self, resource: Resource, resources: Sequence[Resource], made: dict[str, str]) -> None:
+        """A task definition is compared with the revision that the service runs, so look at the service first."""
+        service = next((item for item in resources if item.kind == "service"), None)
+        if resource.kind != "task definition" or service is None or "cluster" not in made:
+            return
+        described = describe_service(self.session, made["cluster"], service.name)
+        if described and described["status"] == "ACTIVE":
+            made["running task definition"] = described["taskDefinition"]

@@ -1,0 +1,119 @@
+"""ECR: an endpoint's repository, the login for it, and taking images away.
+
+One repository an endpoint: a second model then sends only its own layer, without mounts across repositories.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from mlflow_fargate.aws import tags
+from mlflow_fargate.aws.session import AwsSession
+from mlflow_fargate.errors import AwsError, ForeignResource
+
+# Pushes that were killed leave untagged manifests behind; nothing that a task definition names is untagged.
+_LIFECYCLE = {
+    "rules": [
+        {
+            "rulePriority": 1,
+            "description": "left by interrupted pushes",
+            "selection": {
+                "tagStatus": "untagged",
+                "countType": "sinceImagePushed",
+                "countUnit": "days",
+                "countNumber": 14,
+            },
+            "action": {"type": "expire"},
+        }
+    ]
+}
+
+
+class Repository:
+    """The repository `mlflow-fargate/ENDPOINT`."""
+
+    def __init__(self, session: AwsSession, endpoint: str, wanted_tags: dict[str, str]) -> None:
+        self._session = session
+        self.name = f"mlflow-fargate/{endpoint}"
+        self._tags = wanted_tags
+
+    def observe(self) -> dict[str, Any] | None:
+        """The repository as ECR describes it."""
+        try:
+            repositories = self._session.call("ecr", "describe_repositories", repositoryNames=[self.name])
+        except AwsError as error:
+            if error.code == "RepositoryNotFoundException":
+                return None
+            raise
+        found: dict[str, Any] = repositories["repositories"][0]
+        return found
+
+    def ensure(self) -> str:
+        """The repository's address (`…/mlflow-fargate/ENDPOINT`), made if absent: immutable tags, scanned on push."""
+        found = self.observe()
+        if found is None:
+            try:
+                found = self._create()
+            except AwsError as error:
+                if error.code != "RepositoryAlreadyExistsException":
+                    raise
+                found = self.observe() or {}
+        return str(found["repositoryUri"])
+
+    def delete(self) -> None:
+        """Takes the repository and all its images away; absent is fine, not ours is refused."""
+        found = self.observe()
+        if found is None:
+            return
+        answer = self._session.call("ecr", "list_tags_for_resource", resourceArn=found["repositoryArn"])
+        if not tags.are_ours(tags.read(answer["tags"])):
+            raise ForeignResource(f"Repository '{self.name}' was not made by mlflow-fargate; it is left alone.")
+        self._session.call("ecr", "delete_repository", repositoryName=self.name, force=True)
+
+    def newest_image(self) -> str | None:
+        """The digest of the image that was pushed last: the likeliest to share layers with the next."""
+        selected = {"tagStatus": "TAGGED"}
+        images = self._session.pages(
+            "ecr", "describe_images", "imageDetails", repositoryName=self.name, filter=selected
+        )
+        newest = max(images, key=lambda image: image["imagePushedAt"], default=None)
+        return str(newest["imageDigest"]) if newest else None
+
+    def image_tags(self, deployment: str) -> list[str]:
+        """The tags of a deployment's images (`image_tag` says how they are formed)."""
+        selected = {"tagStatus": "TAGGED"}
+        if self.observe() is None:
+            return []
+        images = self._session.pages("ecr", "list_images", "imageIds", repositoryName=self.name, filter=selected)
+        return sorted(image["imageTag"] for image in images if image["imageTag"].startswith(f"{deployment}."))
+
+    def delete_images(self, image_tags: Sequence[str]) -> None:
+        """Takes tags away, 100 a call; an image goes with its last tag, so one that two deployments share stays."""
+        for start in range(0, len(image_tags), 100):
+            batch = [{"imageTag": tag} for tag in image_tags[start : start + 100]]
+            self._session.call("ecr", "batch_delete_image", repositoryName=self.name, imageIds=batch)
+
+    def _create(self) -> dict[str, Any]:
+        created: dict[str, Any] = self._session.call(
+            "ecr",
+            "create_repository",
+            repositoryName=self.name,
+            imageTagMutability="IMMUTABLE",
+            imageScanningConfiguration={"scanOnPush": True},
+            tags=tags.capital(self._tags),
+        )["repository"]
+        self._session.call(
+            "ecr", "put_lifecycle_policy", repositoryName=self.name, lifecyclePolicyText=json.dumps(_LIFECYCLE)
+        )
+        return created
+
+
+def login(session: AwsSession) -> tuple[str, str, str]:
+    """(registry address, user, password) for the account's registry; the password lasts twelve hours."""
+    data = session.call("ecr", "get_authorization_token")["authorizationData"][0]
+    user, _, password = base64.b64decode(data["authorizationToken"]).decode().partition(":")
+    return urlsplit(data["proxyEndpoint"]).netloc, user, password

@@ -1,0 +1,195 @@
+"""ECS: an endpoint's cluster and a deployment's service."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from mlflow_fargate.aws import tags
+from mlflow_fargate.aws.session import AwsSession
+from mlflow_fargate.aws.task_definition import DIGEST_TAG, TaskDefinition
+from mlflow_fargate.errors import AwsError, RolloutTimeout
+from mlflow_fargate.plan import Found, Resource
+from mlflow_fargate.resources import CONTAINER
+
+FOLLOW_TAG = "mlflow-fargate:follow"
+# Three tasks that fail one after the other are enough to know; the default waits for half of the desired count, at
+# least three, and ECS backs off between them.
+_DEPLOYMENT = {
+    "strategy": "ROLLING",
+    "minimumHealthyPercent": 100,
+    "maximumPercent": 200,
+    "deploymentCircuitBreaker": {
+        "enable": True,
+        "rollback": True,
+        "thresholdConfiguration": {"type": "COUNT", "value": 3},
+    },
+}
+_DELETION_SECONDS = 900
+
+
+class Cluster:
+    """A cluster without machines: tasks run on Fargate."""
+
+    def __init__(self, session: AwsSession) -> None:
+        self._session = session
+
+    def observe(self, resource: Resource, made: Mapping[str, str]) -> Found | None:
+        answer = self._session.call("ecs", "describe_clusters", clusters=[resource.name], include=["TAGS"])
+        cluster = next((item for item in answer["clusters"] if item["status"] == "ACTIVE"), None)
+        if cluster is None:
+            return None
+        providers = sorted(cluster.get("capacityProviders", []))
+        are_ours = tags.are_ours(tags.read(cluster.get("tags")))
+        return Found(cluster["clusterArn"], {"capacity_providers": providers}, are_ours)
+
+    def create(self, resource: Resource, made: Mapping[str, str]) -> str:
+        answer = self._session.call(
+            "ecs",
+            "create_cluster",
+            clusterName=resource.name,
+            capacityProviders=resource.properties["capacity_providers"],
+            defaultCapacityProviderStrategy=[{"capacityProvider": "FARGATE", "weight": 1}],
+            tags=tags.small(resource.tags),
+        )
+        return str(answer["cluster"]["clusterArn"])
+
+    def change(self, resource: Resource, found: Found, made: Mapping[str, str]) -> str:
+        self._session.call(
+            "ecs",
+            "put_cluster_capacity_providers",
+            cluster=found.identifier,
+            capacityProviders=resource.properties["capacity_providers"],
+            defaultCapacityProviderStrategy=[{"capacityProvider": "FARGATE", "weight": 1}],
+        )
+        return found.identifier
+
+    def delete(self, found: Found) -> None:
+        self._session.call("ecs", "delete_cluster", cluster=found.identifier)
+
+
+class Service:
+    """The service that keeps a deployment's tasks running behind its target group."""
+
+    def __init__(
+        self,
+        session: AwsSession,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._session = session
+        self._clock = clock
+        self._sleep = sleep
+
+    def observe(self, resource: Resource, made: Mapping[str, str]) -> Found | None:
+        cluster = made.get("cluster")
+        service = describe_service(self._session, cluster, resource.name) if cluster else None
+        if service is None or service["status"] != "ACTIVE":
+            return None
+        service_tags = tags.read(service.get("tags"))
+        return Found(service["serviceArn"], self._properties(service, service_tags), tags.are_ours(service_tags))
+
+    def create(self, resource: Resource, made: Mapping[str, str]) -> str:
+        self._wait_until_drained(made["cluster"], resource.name)
+        answer = self._session.call(
+            "ecs",
+            "create_service",
+            serviceName=resource.name,
+            launchType="FARGATE",
+            schedulingStrategy="REPLICA",
+            propagateTags="SERVICE",
+            enableECSManagedTags=True,
+            tags=tags.small({**resource.tags, FOLLOW_TAG: resource.properties["follow"]}),
+            **_request(resource, made),
+        )
+        return str(answer["service"]["serviceArn"])
+
+    def change(self, resource: Resource, found: Found, made: Mapping[str, str]) -> str:
+        before, wanted = found.properties, resource.properties
+        if before["follow"] != wanted["follow"]:
+            follow = tags.small({FOLLOW_TAG: wanted["follow"]})
+            self._session.call("ecs", "tag_resource", resourceArn=found.identifier, tags=follow)
+        if any(before[key] != wanted[key] for key in wanted if key != "follow"):
+            again = {"forceNewDeployment": True} if before["rollout"] != wanted["rollout"] else {}
+            request = _request(resource, made)
+            self._session.call("ecs", "update_service", service=resource.name, **request, **again)
+        return found.identifier
+
+    def delete(self, found: Found) -> None:
+        """Ends the service and waits until its tasks are gone, so that what it used can be deleted."""
+        cluster, _, name = found.identifier.rpartition(":")[2].removeprefix("service/").partition("/")
+        self._session.call("ecs", "delete_service", cluster=cluster, service=name, force=True)
+        self._wait_until_drained(cluster, name)
+
+    def names(self, cluster: str) -> Iterator[str]:
+        """Names of the services in a cluster."""
+        for arn in self._session.pages("ecs", "list_services", "serviceArns", cluster=cluster):
+            yield arn.rpartition("/")[2]
+
+    def _wait_until_drained(self, cluster: str, name: str) -> None:
+        """ListServices hides a draining service, DescribeServices shows it: its name is not free yet."""
+        deadline = self._clock() + _DELETION_SECONDS
+        while (service := describe_service(self._session, cluster, name)) and service["status"] == "DRAINING":
+            if self._clock() > deadline:
+                raise RolloutTimeout(f"Service '{name}' is still draining after {_DELETION_SECONDS // 60} minutes.")
+            self._sleep(2)
+
+    def _properties(self, service: Mapping[str, Any], service_tags: Mapping[str, str]) -> dict[str, Any]:
+        task_definition = TaskDefinition(self._session).describe(service["taskDefinition"])
+        network = service["networkConfiguration"]["awsvpcConfiguration"]
+        primary = primary_deployment(service)
+        balancer = (service.get("loadBalancers") or [{}])[0]
+        return {
+            "task_definition": tags.read(task_definition["tags"]).get(DIGEST_TAG),
+            "desired_count": service["desiredCount"],
+            "target_group": balancer.get("targetGroupArn", "//").split("/")[1],
+            "container_port": balancer.get("containerPort"),
+            "subnets": sorted(network["subnets"]),
+            "assign_public_ip": network.get("assignPublicIp") == "ENABLED",
+            "health_check_grace_seconds": service.get("healthCheckGracePeriodSeconds"),
+            "follow": service_tags.get(FOLLOW_TAG),
+            "rollout": "failed" if primary.get("rolloutState") == "FAILED" else "not failed",
+        }
+
+
+def describe_service(session: AwsSession, cluster: str, name: str) -> dict[str, Any] | None:
+    """The service as ECS describes it, draining ones included; None when there is none or no such cluster."""
+    try:
+        answer = session.call("ecs", "describe_services", cluster=cluster, services=[name], include=["TAGS"])
+    except AwsError as error:
+        if error.code == "ClusterNotFoundException":
+            return None
+        raise
+    services: list[dict[str, Any]] = answer["services"]
+    return services[0] if services else None
+
+
+def primary_deployment(service: Mapping[str, Any]) -> dict[str, Any]:
+    """The newest rollout; empty while there is none."""
+    deployments: list[dict[str, Any]] = service.get("deployments", [])
+    return next((item for item in deployments if item["status"] == "PRIMARY"), {})
+
+
+def _request(resource: Resource, made: Mapping[str, str]) -> dict[str, Any]:
+    """What CreateService and UpdateService have in common."""
+    wanted = resource.properties
+    balancer = {
+        "targetGroupArn": made["target group"],
+        "containerName": CONTAINER,
+        "containerPort": wanted["container_port"],
+    }
+    network = {
+        "subnets": wanted["subnets"],
+        "securityGroups": [made["task security group"]],
+        "assignPublicIp": "ENABLED" if wanted["assign_public_ip"] else "DISABLED",
+    }
+    return {
+        "cluster": made["cluster"],
+        "taskDefinition": made["task definition"],
+        "desiredCount": wanted["desired_count"],
+        "deploymentConfiguration": _DEPLOYMENT,
+        "loadBalancers": [balancer],
+        "networkConfiguration": {"awsvpcConfiguration": network},
+        "healthCheckGracePeriodSeconds": wanted["health_check_grace_seconds"],
+    }

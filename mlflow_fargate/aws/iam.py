@@ -1,0 +1,121 @@
+"""IAM: the role with which ECS itself acts for a task before the model's code runs.
+
+The task's own role is the user's affair: by default there is none, and the model's code may do nothing in AWS.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from mlflow_fargate.aws import tags
+from mlflow_fargate.aws.session import AwsSession
+from mlflow_fargate.errors import AwsError
+from mlflow_fargate.plan import Found, Resource
+
+_POLICY_NAME = "mlflow-fargate-execution"
+
+
+class ExecutionRole:
+    """One role an endpoint, with one inline policy."""
+
+    def __init__(self, session: AwsSession) -> None:
+        self._session = session
+
+    def observe(self, resource: Resource, made: Mapping[str, str]) -> Found | None:
+        try:
+            role = self._session.call("iam", "get_role", RoleName=resource.name)["Role"]
+        except AwsError as error:
+            if error.code == "NoSuchEntity":
+                return None
+            raise
+        policy = _read_policy(self._session, resource.name, _POLICY_NAME)
+        return Found(role["Arn"], {"policy": policy}, tags.are_ours(tags.read(role.get("Tags"))))
+
+    def create(self, resource: Resource, made: Mapping[str, str]) -> str:
+        role = self._session.call(
+            "iam",
+            "create_role",
+            RoleName=resource.name,
+            AssumeRolePolicyDocument=json.dumps(_trust(self._session.account)),
+            Description="mlflow-fargate: pulls images, writes logs, reads API keys",
+            Tags=tags.capital(resource.tags),
+        )["Role"]
+        self._put_policy(resource)
+        return str(role["Arn"])
+
+    def change(self, resource: Resource, found: Found, made: Mapping[str, str]) -> str:
+        self._put_policy(resource)
+        return found.identifier
+
+    def delete(self, found: Found) -> None:
+        name = found.identifier.rpartition("/")[2]
+        for policy in self._session.pages("iam", "list_role_policies", "PolicyNames", RoleName=name):
+            self._session.call("iam", "delete_role_policy", RoleName=name, PolicyName=policy)
+        self._session.call("iam", "delete_role", RoleName=name)
+
+    def _put_policy(self, resource: Resource) -> None:
+        document = json.dumps(resource.properties["policy"])
+        self._session.call(
+            "iam", "put_role_policy", RoleName=resource.name, PolicyName=_POLICY_NAME, PolicyDocument=document
+        )
+
+
+class SecretsPolicy:
+    """Lets the endpoint's execution role read the secrets that one deployment names."""
+
+    def __init__(self, session: AwsSession) -> None:
+        self._session = session
+
+    def observe(self, resource: Resource, made: Mapping[str, str]) -> Found | None:
+        role = _role_name(made)
+        policy = _read_policy(self._session, role, resource.name) if role else None
+        if role is None or policy is None:
+            return None
+        return Found(f"{role}/{resource.name}", {"secrets": sorted(policy["Statement"][0]["Resource"])})
+
+    def create(self, resource: Resource, made: Mapping[str, str]) -> str:
+        role = _role_name(made)
+        actions = ["secretsmanager:GetSecretValue", "ssm:GetParameters"]
+        statement = {"Effect": "Allow", "Action": actions, "Resource": resource.properties["secrets"]}
+        document = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+        self._session.call("iam", "put_role_policy", RoleName=role, PolicyName=resource.name, PolicyDocument=document)
+        return f"{role}/{resource.name}"
+
+    def change(self, resource: Resource, found: Found, made: Mapping[str, str]) -> str:
+        return self.create(resource, made)
+
+    def delete(self, found: Found) -> None:
+        role, _, policy = found.identifier.partition("/")
+        self._session.call("iam", "delete_role_policy", RoleName=role, PolicyName=policy)
+
+
+def _trust(account: str) -> dict[str, Any]:
+    """ECS tasks of this account only, against the confused deputy.
+
+    Source: https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task_execution_IAM_role.html
+    """
+    statement = {
+        "Effect": "Allow",
+        "Principal": {"Service": "ecs-tasks.amazonaws.com"},
+        "Action": "sts:AssumeRole",
+        "Condition": {"StringEquals": {"aws:SourceAccount": account}},
+    }
+    return {"Version": "2012-10-17", "Statement": [statement]}
+
+
+def _role_name(made: Mapping[str, str]) -> str | None:
+    arn = made.get("execution role")
+    return arn.rpartition("/")[2] if arn else None
+
+
+def _read_policy(session: AwsSession, role: str, policy: str) -> dict[str, Any] | None:
+    try:
+        document = session.call("iam", "get_role_policy", RoleName=role, PolicyName=policy)["PolicyDocument"]
+    except AwsError as error:
+        if error.code == "NoSuchEntity":
+            return None
+        raise
+    read: dict[str, Any] = json.loads(document) if isinstance(document, str) else document
+    return read

@@ -1,0 +1,154 @@
+"""ELBv2: an endpoint's load balancer and its listeners. What hangs on them for a deployment is in routing.py."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mlflow_fargate.aws import tags
+from mlflow_fargate.aws.session import AwsSession
+from mlflow_fargate.errors import AwsError
+from mlflow_fargate.plan import Found, Resource
+
+_NOT_FOUND = {
+    "Type": "fixed-response",
+    "FixedResponseConfig": {
+        "StatusCode": "404",
+        "ContentType": "application/json",
+        "MessageBody": '{"error": "no deployment answers on this path"}',
+    },
+}
+_TO_HTTPS = {
+    "Type": "redirect",
+    "RedirectConfig": {"Protocol": "HTTPS", "Port": "443", "StatusCode": "HTTP_301"},
+}
+_ATTRIBUTES = {"routing.http.drop_invalid_header_fields.enabled": "true"}
+_TLS_POLICY = "ELBSecurityPolicy-TLS13-1-2-2021-06"
+
+
+class LoadBalancer:
+    """An internet-facing Application Load Balancer."""
+
+    def __init__(self, session: AwsSession) -> None:
+        self._session = session
+
+    def observe(self, resource: Resource, made: Mapping[str, str]) -> Found | None:
+        found = find_load_balancer(self._session, resource.name)
+        if found is None:
+            return None
+        subnets = sorted(zone["SubnetId"] for zone in found["AvailabilityZones"])
+        are_ours = tags.are_ours(tags_of(self._session, [found["LoadBalancerArn"]])[found["LoadBalancerArn"]])
+        return Found(found["LoadBalancerArn"], {"subnets": subnets}, are_ours)
+
+    def create(self, resource: Resource, made: Mapping[str, str]) -> str:
+        answer = self._session.call(
+            "elbv2",
+            "create_load_balancer",
+            Name=resource.name,
+            Type="application",
+            Scheme="internet-facing",
+            Subnets=resource.properties["subnets"],
+            SecurityGroups=[made["load balancer security group"]],
+            Tags=tags.capital(resource.tags),
+        )
+        arn = str(answer["LoadBalancers"][0]["LoadBalancerArn"])
+        attributes = [{"Key": key, "Value": value} for key, value in _ATTRIBUTES.items()]
+        self._session.call("elbv2", "modify_load_balancer_attributes", LoadBalancerArn=arn, Attributes=attributes)
+        return arn
+
+    def change(self, resource: Resource, found: Found, made: Mapping[str, str]) -> str:
+        subnets = resource.properties["subnets"]
+        self._session.call("elbv2", "set_subnets", LoadBalancerArn=found.identifier, Subnets=subnets)
+        return found.identifier
+
+    def delete(self, found: Found) -> None:
+        self._session.call("elbv2", "delete_load_balancer", LoadBalancerArn=found.identifier)
+
+
+class Listener:
+    """HTTP on 80, or HTTPS on 443 with a certificate; answers 404 where no rule matches."""
+
+    def __init__(self, session: AwsSession) -> None:
+        self._session = session
+
+    def observe(self, resource: Resource, made: Mapping[str, str]) -> Found | None:
+        listener = _find_listener(self._session, made.get("load balancer"), _port_of(resource))
+        if listener is None:
+            return None
+        certificates = listener.get("Certificates") or [{}]
+        return Found(listener["ListenerArn"], {"certificate": certificates[0].get("CertificateArn")})
+
+    def create(self, resource: Resource, made: Mapping[str, str]) -> str:
+        return _create_listener(self._session, resource, made, _NOT_FOUND)
+
+    def change(self, resource: Resource, found: Found, made: Mapping[str, str]) -> str:
+        certificates = [{"CertificateArn": resource.properties["certificate"]}]
+        self._session.call("elbv2", "modify_listener", ListenerArn=found.identifier, Certificates=certificates)
+        return found.identifier
+
+    def delete(self, found: Found) -> None:
+        self._session.call("elbv2", "delete_listener", ListenerArn=found.identifier)
+
+
+class RedirectListener(Listener):
+    """HTTP on 80 that sends everyone to HTTPS."""
+
+    def observe(self, resource: Resource, made: Mapping[str, str]) -> Found | None:
+        listener = _find_listener(self._session, made.get("load balancer"), _port_of(resource))
+        return Found(listener["ListenerArn"]) if listener else None
+
+    def create(self, resource: Resource, made: Mapping[str, str]) -> str:
+        return _create_listener(self._session, resource, made, _TO_HTTPS)
+
+
+def find_load_balancer(session: AwsSession, name: str) -> dict[str, Any] | None:
+    """The load balancer of that name as ELBv2 describes it."""
+    try:
+        found: dict[str, Any] = session.call("elbv2", "describe_load_balancers", Names=[name])["LoadBalancers"][0]
+    except AwsError as error:
+        if error.code in ("LoadBalancerNotFound", "LoadBalancerNotFoundException"):
+            return None
+        raise
+    return found
+
+
+def listener_certificate(session: AwsSession, load_balancer: str) -> str | None:
+    """The certificate with which the load balancer answers on 443; None where it answers plain HTTP."""
+    listener = _find_listener(session, load_balancer, 443)
+    return (listener.get("Certificates") or [{}])[0].get("CertificateArn") if listener else None
+
+
+def tags_of(session: AwsSession, arns: Sequence[str]) -> dict[str, dict[str, str]]:
+    """The tags of load balancers, target groups or rules; AWS takes 20 a call."""
+    found: dict[str, dict[str, str]] = {}
+    for start in range(0, len(arns), 20):
+        answer = session.call("elbv2", "describe_tags", ResourceArns=list(arns[start : start + 20]))
+        found |= {item["ResourceArn"]: tags.read(item["Tags"]) for item in answer["TagDescriptions"]}
+    return found
+
+
+def _find_listener(session: AwsSession, load_balancer: str | None, port: int) -> dict[str, Any] | None:
+    if load_balancer is None:
+        return None
+    listeners = session.pages("elbv2", "describe_listeners", "Listeners", LoadBalancerArn=load_balancer)
+    return next((listener for listener in listeners if listener["Port"] == port), None)
+
+
+def _create_listener(session: AwsSession, resource: Resource, made: Mapping[str, str], default: dict[str, Any]) -> str:
+    certificate = resource.properties.get("certificate")
+    secure = {"Certificates": [{"CertificateArn": certificate}], "SslPolicy": _TLS_POLICY} if certificate else {}
+    answer = session.call(
+        "elbv2",
+        "create_listener",
+        LoadBalancerArn=made["load balancer"],
+        Protocol="HTTPS" if certificate else "HTTP",
+        Port=_port_of(resource),
+        DefaultActions=[default],
+        Tags=tags.capital(resource.tags),
+        **secure,
+    )
+    return str(answer["Listeners"][0]["ListenerArn"])
+
+
+def _port_of(resource: Resource) -> int:
+    return int(resource.name.rpartition(":")[2])

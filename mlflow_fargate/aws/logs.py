@@ -1,0 +1,59 @@
+"""CloudWatch Logs: a deployment's log group, and the last lines of a task.
+
+We make the group ourselves: the execution role may write to it but not create any.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from mlflow_fargate.aws import tags
+from mlflow_fargate.aws.session import AwsSession
+from mlflow_fargate.errors import AwsError
+from mlflow_fargate.plan import Found, Resource
+
+
+class LogGroup:
+    """`/mlflow-fargate/ENDPOINT/NAME`, kept for the days asked."""
+
+    def __init__(self, session: AwsSession) -> None:
+        self._session = session
+
+    def observe(self, resource: Resource, made: Mapping[str, str]) -> Found | None:
+        groups = self._session.pages("logs", "describe_log_groups", "logGroups", logGroupNamePrefix=resource.name)
+        group = next((group for group in groups if group["logGroupName"] == resource.name), None)
+        if group is None:
+            return None
+        arn = group["arn"].removesuffix(":*")
+        are_ours = tags.are_ours(self._session.call("logs", "list_tags_for_resource", resourceArn=arn)["tags"])
+        return Found(arn, {"retention_days": group.get("retentionInDays")}, are_ours)
+
+    def create(self, resource: Resource, made: Mapping[str, str]) -> str:
+        self._session.call("logs", "create_log_group", logGroupName=resource.name, tags=dict(resource.tags))
+        self._retain(resource)
+        return resource.name
+
+    def change(self, resource: Resource, found: Found, made: Mapping[str, str]) -> str:
+        self._retain(resource)
+        return found.identifier
+
+    def delete(self, found: Found) -> None:
+        name = found.identifier.partition(":log-group:")[2]
+        self._session.call("logs", "delete_log_group", logGroupName=name)
+
+    def _retain(self, resource: Resource) -> None:
+        days = resource.properties["retention_days"]
+        self._session.call("logs", "put_retention_policy", logGroupName=resource.name, retentionInDays=days)
+
+
+def last_lines(session: AwsSession, group: str, stream: str, count: int = 20) -> list[str]:
+    """The last lines that a task wrote; empty when it wrote none."""
+    try:
+        events = session.call(
+            "logs", "get_log_events", logGroupName=group, logStreamName=stream, limit=count, startFromHead=False
+        )["events"]
+    except AwsError as error:
+        if error.code == "ResourceNotFoundException":
+            return []
+        raise
+    return [event["message"].rstrip("\n") for event in events]

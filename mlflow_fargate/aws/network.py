@@ -1,0 +1,156 @@
+"""EC2: which VPC and subnets to use, and the two security groups of an endpoint.
+
+The world reaches the load balancer, the load balancer reaches the tasks, and nothing else reaches the tasks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mlflow_fargate.aws import tags
+from mlflow_fargate.aws.session import AwsSession
+from mlflow_fargate.errors import AwsError, InvalidOption
+from mlflow_fargate.plan import Found, Resource
+from mlflow_fargate.resources import Network
+
+_TASK_PORTS = {"FromPort": 1024, "ToPort": 65535}
+
+
+def find_network(session: AwsSession, vpc: str | None, subnets: tuple[str, ...]) -> Network:
+    """The VPC and subnets given, or the default VPC and one default subnet in each of its zones."""
+    if subnets:
+        found = session.call("ec2", "describe_subnets", SubnetIds=list(subnets))["Subnets"]
+    else:
+        vpc = vpc or _default_vpc(session)
+        found = list(session.pages("ec2", "describe_subnets", "Subnets", Filters=[{"Name": "vpc-id", "Values": [vpc]}]))
+    vpcs = sorted({subnet["VpcId"] for subnet in found})
+    if len(vpcs) > 1 or (vpc and vpcs and vpcs != [vpc]):
+        raise InvalidOption(
+            f"The subnets {', '.join(subnets)} lie in {', '.join(vpcs)}, not in one VPC ({vpc or 'any'})."
+        )
+    chosen = found if subnets else _one_a_zone(found)
+    if len({subnet["AvailabilityZone"] for subnet in chosen}) < 2:
+        raise InvalidOption(
+            f"A load balancer needs subnets in two availability zones; VPC {vpc or vpcs} offers fewer.",
+            hint="name them with subnets=subnet-a,subnet-b",
+        )
+    return Network(vpc=vpcs[0], subnets=tuple(sorted(subnet["SubnetId"] for subnet in chosen)))
+
+
+class LoadBalancerSecurityGroup:
+    """Open to the world on the listeners' ports."""
+
+    def __init__(self, session: AwsSession) -> None:
+        self._session = session
+
+    def observe(self, resource: Resource, made: Mapping[str, str]) -> Found | None:
+        group = _find_group(self._session, resource, made["vpc"])
+        if group is None:
+            return None
+        ports = sorted(rule["FromPort"] for rule in group["IpPermissions"] if "FromPort" in rule)
+        return Found(group["GroupId"], {"open_ports": ports}, tags.are_ours(tags.read(group.get("Tags"))))
+
+    def create(self, resource: Resource, made: Mapping[str, str]) -> str:
+        description = "mlflow-fargate: the world to the load balancer"
+        identifier = _create_group(self._session, resource, made["vpc"], description)
+        self._open(identifier, resource.properties["open_ports"])
+        return identifier
+
+    def change(self, resource: Resource, found: Found, made: Mapping[str, str]) -> str:
+        missing = set(resource.properties["open_ports"]) - set(found.properties["open_ports"])
+        self._open(found.identifier, sorted(missing))
+        return found.identifier
+
+    def delete(self, found: Found) -> None:
+        _delete_group(self._session, found)
+
+    def _open(self, group: str, ports: list[int]) -> None:
+        for port in ports:
+            everyone = {"IpRanges": [{"CidrIp": "0.0.0.0/0"}], "Ipv6Ranges": [{"CidrIpv6": "::/0"}]}
+            _authorize(self._session, group, {"IpProtocol": "tcp", "FromPort": port, "ToPort": port, **everyone})
+
+
+class TaskSecurityGroup:
+    """Open to the load balancer only, on any port that a container may listen on."""
+
+    def __init__(self, session: AwsSession) -> None:
+        self._session = session
+
+    def observe(self, resource: Resource, made: Mapping[str, str]) -> Found | None:
+        group = _find_group(self._session, resource, made["vpc"])
+        if group is None:
+            return None
+        is_open = any(rule.get("UserIdGroupPairs") for rule in group["IpPermissions"])
+        opened = resource.properties.get("open_ports") if is_open else []
+        return Found(group["GroupId"], {"open_ports": opened}, tags.are_ours(tags.read(group.get("Tags"))))
+
+    def create(self, resource: Resource, made: Mapping[str, str]) -> str:
+        description = "mlflow-fargate: the load balancer to the tasks"
+        identifier = _create_group(self._session, resource, made["vpc"], description)
+        self._open(identifier, made)
+        return identifier
+
+    def change(self, resource: Resource, found: Found, made: Mapping[str, str]) -> str:
+        self._open(found.identifier, made)
+        return found.identifier
+
+    def delete(self, found: Found) -> None:
+        _delete_group(self._session, found)
+
+    def _open(self, group: str, made: Mapping[str, str]) -> None:
+        source = {"UserIdGroupPairs": [{"GroupId": made["load balancer security group"]}]}
+        _authorize(self._session, group, {"IpProtocol": "tcp", **_TASK_PORTS, **source})
+
+
+def _default_vpc(session: AwsSession) -> str:
+    vpcs = session.call("ec2", "describe_vpcs", Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"]
+    if not vpcs:
+        raise InvalidOption(
+            f"The account has no default VPC in {session.region}.",
+            hint="name yours with subnets=subnet-a,subnet-b, or make one: aws ec2 create-default-vpc",
+        )
+    return str(vpcs[0]["VpcId"])
+
+
+def _one_a_zone(subnets: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Default subnets first: a load balancer takes one subnet a zone."""
+    by_zone: dict[str, dict[str, Any]] = {}
+    for subnet in sorted(subnets, key=lambda subnet: (not subnet.get("DefaultForAz"), subnet["SubnetId"])):
+        by_zone.setdefault(subnet["AvailabilityZone"], subnet)
+    return list(by_zone.values())
+
+
+def _find_group(session: AwsSession, resource: Resource, vpc: str) -> dict[str, Any] | None:
+    filters = [{"Name": "group-name", "Values": [resource.name]}, {"Name": "vpc-id", "Values": [vpc]}]
+    groups = session.call("ec2", "describe_security_groups", Filters=filters)["SecurityGroups"]
+    return groups[0] if groups else None
+
+
+def _create_group(session: AwsSession, resource: Resource, vpc: str, description: str) -> str:
+    specification = [{"ResourceType": "security-group", "Tags": tags.capital(resource.tags)}]
+    answer = session.call(
+        "ec2",
+        "create_security_group",
+        GroupName=resource.name,
+        Description=description,
+        VpcId=vpc,
+        TagSpecifications=specification,
+    )
+    return str(answer["GroupId"])
+
+
+def _authorize(session: AwsSession, group: str, permission: dict[str, Any]) -> None:
+    try:
+        session.call("ec2", "authorize_security_group_ingress", GroupId=group, IpPermissions=[permission])
+    except AwsError as error:
+        if error.code != "InvalidPermission.Duplicate":
+            raise
+
+
+def _delete_group(session: AwsSession, found: Found) -> None:
+    try:
+        session.call("ec2", "delete_security_group", GroupId=found.identifier)
+    except AwsError as error:
+        if error.code != "InvalidGroup.NotFound":
+            raise

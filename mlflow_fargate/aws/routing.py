@@ -1,0 +1,174 @@
+"""ELBv2: a deployment's target group, and the rule that sends its paths there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import stamina
+
+from mlflow_fargate.aws import tags
+from mlflow_fargate.aws.load_balancer import tags_of
+from mlflow_fargate.aws.session import AwsSession
+from mlflow_fargate.errors import AwsError, InvalidOption
+from mlflow_fargate.plan import Found, Resource
+
+# 1 to 50000 exist; the upper ones are left to rules that people write to catch what no deployment takes.
+_PRIORITIES = range(100, 40_000)
+
+
+class TargetGroup:
+    """Where the tasks of a deployment are registered by ECS, and how their health is asked."""
+
+    def __init__(self, session: AwsSession) -> None:
+        self._session = session
+
+    def observe(self, resource: Resource, made: Mapping[str, str]) -> Found | None:
+        try:
+            group = self._session.call("elbv2", "describe_target_groups", Names=[resource.name])["TargetGroups"][0]
+        except AwsError as error:
+            if error.code in ("TargetGroupNotFound", "TargetGroupNotFoundException"):
+                return None
+            raise
+        return self._found(group)
+
+    def observe_all(self, made: Mapping[str, str], wanted_tags: Mapping[str, str]) -> list[tuple[str, Found]]:
+        """Every target group that carries the tags, whatever its name: the port is part of it and may have changed."""
+        groups = {
+            group["TargetGroupArn"]: group
+            for group in self._session.pages("elbv2", "describe_target_groups", "TargetGroups")
+            if group["TargetGroupName"].startswith("mlf-")
+        }
+        their_tags = tags_of(self._session, list(groups))
+        ours = [group for arn, group in groups.items() if wanted_tags.items() <= their_tags[arn].items()]
+        return [(group["TargetGroupName"], self._found(group)) for group in ours]
+
+    def create(self, resource: Resource, made: Mapping[str, str]) -> str:
+        answer = self._session.call(
+            "elbv2",
+            "create_target_group",
+            Name=resource.name,
+            Protocol="HTTP",
+            Port=resource.properties["port"],
+            VpcId=made["vpc"],
+            TargetType="ip",
+            Tags=tags.capital(resource.tags),
+            **_health_check(resource),
+        )
+        arn = str(answer["TargetGroups"][0]["TargetGroupArn"])
+        self._set_delay(arn, resource)
+        return arn
+
+    def change(self, resource: Resource, found: Found, made: Mapping[str, str]) -> str:
+        arn = found.identifier
+        self._session.call("elbv2", "modify_target_group", TargetGroupArn=arn, **_health_check(resource))
+        self._set_delay(arn, resource)
+        return arn
+
+    def delete(self, found: Found) -> None:
+        self._session.call("elbv2", "delete_target_group", TargetGroupArn=found.identifier)
+
+    def healthy_count(self, arn: str) -> int:
+        """How many registered targets answer."""
+        health = self._session.call("elbv2", "describe_target_health", TargetGroupArn=arn)["TargetHealthDescriptions"]
+        return sum(target["TargetHealth"]["State"] == "healthy" for target in health)
+
+    def _set_delay(self, arn: str, resource: Resource) -> None:
+        delay = str(resource.properties["deregistration_delay_seconds"])
+        attributes = [{"Key": "deregistration_delay.timeout_seconds", "Value": delay}]
+        self._session.call("elbv2", "modify_target_group_attributes", TargetGroupArn=arn, Attributes=attributes)
+
+    def _found(self, group: Mapping[str, Any]) -> Found:
+        arn = group["TargetGroupArn"]
+        answer = self._session.call("elbv2", "describe_target_group_attributes", TargetGroupArn=arn)
+        delay = {item["Key"]: item["Value"] for item in answer["Attributes"]}["deregistration_delay.timeout_seconds"]
+        properties = {
+            "port": group["Port"],
+            "health_check_path": group["HealthCheckPath"],
+            "health_check_interval_seconds": group["HealthCheckIntervalSeconds"],
+            "health_check_timeout_seconds": group["HealthCheckTimeoutSeconds"],
+            "healthy_threshold": group["HealthyThresholdCount"],
+            "unhealthy_threshold": group["UnhealthyThresholdCount"],
+            "deregistration_delay_seconds": int(delay),
+        }
+        return Found(arn, properties, tags.are_ours(tags_of(self._session, [arn])[arn]))
+
+
+class ListenerRule:
+    """Sends the paths of one deployment to its target group."""
+
+    def __init__(self, session: AwsSession) -> None:
+        self._session = session
+
+    def observe(self, resource: Resource, made: Mapping[str, str]) -> Found | None:
+        listener = made.get("listener")
+        rules = self._rules(listener) if listener else []
+        rule = next((rule for rule in rules if resource.name in _paths(rule)), None)
+        if rule is None:
+            return None
+        arn = rule["RuleArn"]
+        return Found(arn, {"paths": _paths(rule)}, tags.are_ours(tags_of(self._session, [arn])[arn]))
+
+    def create(self, resource: Resource, made: Mapping[str, str]) -> str:
+        for attempt in stamina.retry_context(on=_is_priority_taken, attempts=20, wait_initial=0.2, wait_max=2.0):
+            with attempt:
+                return self._create(resource, made)
+        raise AssertionError("unreachable: the last attempt returned or raised")
+
+    def change(self, resource: Resource, found: Found, made: Mapping[str, str]) -> str:
+        conditions = _conditions(resource)
+        self._session.call("elbv2", "modify_rule", RuleArn=found.identifier, Conditions=conditions, Actions=_to(made))
+        return found.identifier
+
+    def delete(self, found: Found) -> None:
+        self._session.call("elbv2", "delete_rule", RuleArn=found.identifier)
+
+    def _create(self, resource: Resource, made: Mapping[str, str]) -> str:
+        # AWS picks no priority for us: take the lowest free one, and look again if someone was faster.
+        taken = {rule["Priority"] for rule in self._rules(made["listener"])}
+        priority = next((number for number in _PRIORITIES if str(number) not in taken), None)
+        if priority is None:
+            raise InvalidOption("The endpoint's listener has no free rule priority left.", hint="use another endpoint")
+        answer = self._session.call(
+            "elbv2",
+            "create_rule",
+            ListenerArn=made["listener"],
+            Priority=priority,
+            Conditions=_conditions(resource),
+            Actions=_to(made),
+            Tags=tags.capital(resource.tags),
+        )
+        return str(answer["Rules"][0]["RuleArn"])
+
+    def _rules(self, listener: str) -> list[dict[str, Any]]:
+        return list(self._session.pages("elbv2", "describe_rules", "Rules", ListenerArn=listener))
+
+
+def _health_check(resource: Resource) -> dict[str, Any]:
+    wanted = resource.properties
+    return {
+        "HealthCheckProtocol": "HTTP",
+        "HealthCheckPath": wanted["health_check_path"],
+        "HealthCheckIntervalSeconds": wanted["health_check_interval_seconds"],
+        "HealthCheckTimeoutSeconds": wanted["health_check_timeout_seconds"],
+        "HealthyThresholdCount": wanted["healthy_threshold"],
+        "UnhealthyThresholdCount": wanted["unhealthy_threshold"],
+        "Matcher": {"HttpCode": "200"},
+    }
+
+
+def _conditions(resource: Resource) -> list[dict[str, Any]]:
+    return [{"Field": "path-pattern", "PathPatternConfig": {"Values": list(resource.properties["paths"])}}]
+
+
+def _to(made: Mapping[str, str]) -> list[dict[str, Any]]:
+    return [{"Type": "forward", "TargetGroupArn": made["target group"]}]
+
+
+def _paths(rule: Mapping[str, Any]) -> list[str]:
+    conditions = [condition for condition in rule["Conditions"] if condition["Field"] == "path-pattern"]
+    return [value for condition in conditions for value in condition.get("PathPatternConfig", condition)["Values"]]
+
+
+def _is_priority_taken(error: Exception) -> bool:
+    return isinstance(error, AwsError) and error.code.startswith("PriorityInUse")

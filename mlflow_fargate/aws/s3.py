@@ -1,0 +1,166 @@
+"""A model's files straight from S3, without the tracking server between: one list call, parallel GETs.
+
+`S3Artifacts` has the shape of an artifact store (model/artifacts.py); the client is handed in, `make_s3_client` makes
+one by MLflow's conventions. What was listed is what is read: every GET names the ETag.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import stamina
+from botocore.config import Config
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    HTTPClientError,
+    IncompleteReadError,
+    NoCredentialsError,
+    ResponseStreamingError,
+)
+
+from mlflow_fargate.aws import faults
+from mlflow_fargate.deployment import ModelFile
+from mlflow_fargate.errors import AwsError, ModelNotFound, ModelUnusable
+from mlflow_fargate.progress import Advance
+
+_MAX_FILES = 20_000  # a model has dozens; a bucket's root has millions
+_CHUNK_BYTES = 1 << 20
+# botocore retries requests, but not a body that breaks off.
+_BROKEN_BODY = (ResponseStreamingError, IncompleteReadError, HTTPClientError)
+
+
+def make_s3_client(session: Any, endpoint_url: str | None = None) -> Any:
+    """An S3 client of a boto3 session; `endpoint_url` is what MLFLOW_S3_ENDPOINT_URL names, None for AWS itself."""
+    config = Config(
+        retries={"mode": "standard", "total_max_attempts": 10},
+        connect_timeout=10,
+        read_timeout=60,
+        max_pool_connections=32,  # files in parallel, times parts in parallel
+        # Stores that stand in for S3 seldom have a DNS name for each bucket.
+        s3={"addressing_style": "path" if endpoint_url else "auto"},
+    )
+    return session.client("s3", config=config, endpoint_url=endpoint_url)
+
+
+class S3Artifacts:
+    """Objects under `s3://bucket/prefix`. Files of more than two parts come in ranges, several at a time."""
+
+    def __init__(self, client: Any, *, part_bytes: int = 32 << 20, streams: int = 4) -> None:
+        self._client = client
+        self._part_bytes = part_bytes
+        self._streams = streams
+
+    def files(self, root: str, *, recursive: bool = True) -> tuple[ModelFile, ...]:
+        bucket, prefix = _split(root)
+        prefix = prefix and f"{prefix}/"
+        found: list[ModelFile] = []
+        pages = self._client.get_paginator("list_objects_v2").paginate(
+            Bucket=bucket, Prefix=prefix, **({} if recursive else {"Delimiter": "/"})
+        )
+        with _s3_errors("s3:ListBucket", root):
+            for page in pages:
+                # Consoles make empty objects whose name ends with '/', to show a folder.
+                found += [
+                    ModelFile(item["Key"][len(prefix) :], item["Size"], item["ETag"].strip('"'))
+                    for item in page.get("Contents", [])
+                    if not item["Key"].endswith("/")
+                ]
+                if len(found) > _MAX_FILES:
+                    raise ModelUnusable(
+                        f"{root} holds more than {_MAX_FILES} files.", hint="name the model's own folder"
+                    )
+        return tuple(sorted(found, key=lambda file: file.path))
+
+    def read(self, root: str, path: str, limit_bytes: int) -> bytes:
+        bucket, key = _split(f"{root}/{path}")
+        content = b""
+        with _s3_errors("s3:GetObject", f"s3://{bucket}/{key}"):
+            for attempt in stamina.retry_context(on=_BROKEN_BODY, attempts=4):
+                with attempt, contextlib.closing(self._client.get_object(Bucket=bucket, Key=key)["Body"]) as body:
+                    content = body.read(limit_bytes + 1)
+        if len(content) > limit_bytes:
+            raise ModelUnusable(f"'{path}' is larger than the {limit_bytes} bytes that are read of it.")
+        return content
+
+    def download(self, root: str, file: ModelFile, target: Path, advance: Advance) -> None:
+        with target.open("wb") as stream:
+            stream.truncate(file.size_bytes)
+        with _s3_errors("s3:GetObject", f"{root}/{file.path}"):
+            if file.size_bytes <= 2 * self._part_bytes:
+                self._fetch(root, file, target, range(file.size_bytes), advance)
+                return
+            starts = range(0, file.size_bytes, self._part_bytes)
+            parts = [range(start, min(start + self._part_bytes, file.size_bytes)) for start in starts]
+            with ThreadPoolExecutor(self._streams) as pool:
+                list(pool.map(lambda part: self._fetch(root, file, target, part, advance), parts))
+
+    def _fetch(self, root: str, file: ModelFile, target: Path, part: range, advance: Advance) -> None:
+        if not part:
+            return  # S3 refuses a range of an empty object
+        for attempt in stamina.retry_context(on=_BROKEN_BODY, attempts=4):
+            with attempt:
+                self._fetch_once(root, file, target, part, advance)
+
+    def _fetch_once(self, root: str, file: ModelFile, target: Path, part: range, advance: Advance) -> None:
+        bucket, key = _split(f"{root}/{file.path}")
+        answer = self._client.get_object(
+            Bucket=bucket, Key=key, IfMatch=f'"{file.etag}"', Range=f"bytes={part.start}-{part.stop - 1}"
+        )
+        moved = 0
+        try:
+            with contextlib.closing(answer["Body"]) as body, target.open("r+b") as stream:
+                stream.seek(part.start)
+                for chunk in body.iter_chunks(_CHUNK_BYTES):
+                    moved += len(chunk)
+                    if moved > len(part):
+                        raise _changed(file.path)
+                    stream.write(chunk)
+                    advance(len(chunk))
+            if moved != len(part):
+                raise IncompleteReadError(actual_bytes=moved, expected_bytes=len(part))
+        except BaseException:
+            advance(-moved)
+            raise
+
+
+def _split(uri: str) -> tuple[str, str]:
+    # Not urlsplit: '#' and '?' are plain letters in a key.
+    bucket, _, key = uri.partition("://")[2].partition("/")
+    return bucket, key.rstrip("/")
+
+
+def _changed(path: str) -> ModelUnusable:
+    return ModelUnusable(f"'{path}' changed while the model was read.", hint="try again when the model is written")
+
+
+@contextlib.contextmanager
+def _s3_errors(action: str, place: str) -> Iterator[None]:
+    try:
+        yield
+    except NoCredentialsError as error:
+        raise AwsError(
+            f"{place} could not be read: no AWS credentials were found.",
+            operation=action,
+            code="NoCredentials",
+            hint="run `aws configure` or `aws sso login`, or set AWS_PROFILE",
+        ) from error
+    except ClientError as error:
+        raise _refused(action, place, error) from error
+    except BotoCoreError as error:
+        raise AwsError(f"{place} could not be read: {error}", operation=action, code=type(error).__name__) from error
+
+
+def _refused(action: str, place: str, error: ClientError) -> AwsError | ModelNotFound | ModelUnusable:
+    said = error.response.get("Error", {})
+    code, message = str(said.get("Code", "Unknown")), str(said.get("Message", ""))
+    if code in {"NoSuchBucket", "NoSuchKey", "404"}:
+        return ModelNotFound(f"{place} is not there ({code}).", hint="was it deleted, or is it in another account?")
+    if code in {"PreconditionFailed", "412", "InvalidRange"}:
+        return _changed(place)
+    hint = faults.hint_for(action, code, message)
+    return AwsError(f"S3 refused {action} on {place} ({code}): {message}", operation=action, code=code, hint=hint)

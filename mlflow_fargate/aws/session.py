@@ -1,0 +1,124 @@
+"""Every call to AWS goes through here: one budget of retries, one translation of errors.
+
+botocore retries throttling and server errors itself; `faults` lists what it does not. A ClientError leaves as an
+`AwsError` with its operation and code, so that callers branch on `error.code` and users read one sentence.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import boto3
+import stamina
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError, ProfileNotFound
+
+from mlflow_fargate.aws import faults
+from mlflow_fargate.aws.s3 import make_s3_client
+from mlflow_fargate.errors import AwsError
+from mlflow_fargate.target import Target
+
+# The default of three attempts ends after four seconds of throttling: too short for an account that others use as well.
+_CONFIG = Config(
+    retries={"mode": "standard", "total_max_attempts": 10},
+    connect_timeout=10,
+    read_timeout=60,
+    user_agent_extra="mlflow-fargate",
+)
+# Roles and load balancers become visible within seconds; Terraform waits two minutes for the same.
+_PROPAGATION_SECONDS = 120
+
+
+class AwsSession:
+    """The account and region of a target; `call` and `pages` reach its services."""
+
+    def __init__(self, target: Target) -> None:
+        surroundings = target.surroundings
+        try:
+            self._session = boto3.Session(
+                region_name=target.region,
+                profile_name=target.profile,
+                aws_access_key_id=surroundings.access_key_id,
+                aws_secret_access_key=surroundings.secret_access_key,
+            )
+        except ProfileNotFound as error:
+            raise AwsError(
+                f"{error}.", operation="configure", code="ProfileNotFound", hint="see: aws configure"
+            ) from error
+        if not self._session.region_name:
+            raise AwsError(
+                "No AWS region is set.",
+                operation="configure",
+                code="NoRegion",
+                hint="name it in the target (fargate:/eu-west-1) or set AWS_REGION",
+            )
+        self.region: str = self._session.region_name
+        self._endpoint_url = surroundings.aws_endpoint_url
+        self._clients: dict[str, Any] = {}
+        self._lock = threading.Lock()
+        self._s3_endpoint_url = surroundings.s3_endpoint_url
+
+    @functools.cached_property
+    def account(self) -> str:
+        """The account's twelve digits; also the first call, so it is where missing credentials show."""
+        return str(self.call("sts", "get_caller_identity")["Account"])
+
+    def client(self, service: str) -> Any:
+        """The boto3 client of a service. Clients may be shared by threads, the session that makes them may not."""
+        with self._lock:
+            if service not in self._clients:
+                self._clients[service] = self._session.client(service, config=_CONFIG, endpoint_url=self._endpoint_url)
+            return self._clients[service]
+
+    def artifacts_client(self) -> Any:
+        """A client for MLflow's artifacts: where MLFLOW_S3_ENDPOINT_URL points with the credentials of the
+        environment, as MLflow itself reads them; else in this account."""
+        if self._s3_endpoint_url and self._s3_endpoint_url != self._endpoint_url:
+            return make_s3_client(boto3.Session(region_name=self.region), self._s3_endpoint_url)
+        return make_s3_client(self._session, self._endpoint_url)
+
+    def call(self, service: str, operation: str, /, **parameters: Any) -> dict[str, Any]:
+        """The answer of one operation; AwsError when AWS refuses, after retrying what heals by itself."""
+        for attempt in stamina.retry_context(
+            on=_is_transient, timeout=_PROPAGATION_SECONDS, attempts=None, wait_initial=1.0, wait_max=10.0
+        ):
+            with attempt:
+                return self._call_once(service, operation, parameters)
+        raise AssertionError("unreachable: the last attempt returned or raised")
+
+    def pages(self, service: str, operation: str, key: str, /, **parameters: Any) -> Iterator[Any]:
+        """Every item under `key` of all pages of an answer."""
+        try:
+            for page in self.client(service).get_paginator(operation).paginate(**parameters):
+                yield from page[key]
+        except (ClientError, BotoCoreError) as error:
+            raise _translate(service, operation, error) from error
+
+    def _call_once(self, service: str, operation: str, parameters: dict[str, Any]) -> dict[str, Any]:
+        try:
+            answer: dict[str, Any] = getattr(self.client(service), operation)(**parameters)
+        except (ClientError, BotoCoreError) as error:
+            raise _translate(service, operation, error) from error
+        return answer
+
+
+def _is_transient(error: Exception) -> bool:
+    return isinstance(error, AwsError) and faults.is_transient(error.code, str(error))
+
+
+def _translate(service: str, operation: str, error: ClientError | BotoCoreError) -> AwsError:
+    action = f"{service}:{''.join(part.capitalize() for part in operation.split('_'))}"
+    if isinstance(error, NoCredentialsError):
+        hint = "run `aws configure` or `aws sso login`, or set AWS_PROFILE"
+        return AwsError("No AWS credentials were found.", operation=action, code="NoCredentials", hint=hint)
+    if isinstance(error, NoRegionError):
+        return AwsError("No AWS region is set.", operation=action, code="NoRegion", hint="set AWS_REGION")
+    if not isinstance(error, ClientError):
+        return AwsError(f"AWS could not be asked for {action}: {error}", operation=action, code=type(error).__name__)
+    code = str(error.response.get("Error", {}).get("Code", "Unknown"))
+    said = error.response.get("Error", {}).get("Message", "")
+    message = f"AWS refused {action} ({code}): {said}"
+    return AwsError(message, operation=action, code=code, hint=faults.hint_for(action, code, said))

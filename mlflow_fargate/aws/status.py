@@ -1,0 +1,95 @@
+"""What is deployed, read from AWS alone: the service says how it is, its task definition says what it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from typing import Any
+
+from mlflow_fargate.aws import tags
+from mlflow_fargate.aws.ecs import FOLLOW_TAG, Service, describe_service, primary_deployment
+from mlflow_fargate.aws.load_balancer import find_load_balancer, listener_certificate
+from mlflow_fargate.aws.rollout import last_failed_task_definition
+from mlflow_fargate.aws.session import AwsSession
+from mlflow_fargate.aws.task_definition import TaskDefinition, api_key_secret, read_label
+from mlflow_fargate.deployment import DeploymentStatus
+from mlflow_fargate.errors import AwsError
+from mlflow_fargate.resources import ENDPOINT_TAG
+
+
+def read(session: AwsSession, endpoint: str, name: str) -> DeploymentStatus | None:
+    """The deployment `name`; None when there is no such service, or it is not ours."""
+    cluster = f"mlflow-fargate-{endpoint}"
+    service = describe_service(session, cluster, name)
+    if service is None or service["status"] != "ACTIVE" or not tags.are_ours(tags.read(service.get("tags"))):
+        return None
+    definition = TaskDefinition(session).describe(service["taskDefinition"])
+    label = read_label(definition)
+    if label is None:
+        return None
+    primary = primary_deployment(service)
+    follow = tags.read(service.get("tags")).get(FOLLOW_TAG, label.follow)
+    return DeploymentStatus(
+        name=name,
+        endpoint=endpoint,
+        url=f"{_base_url(session, endpoint)}/{name}",
+        state=primary.get("rolloutState", "IN_PROGRESS"),
+        state_reason=primary.get("rolloutStateReason", ""),
+        desired_count=service["desiredCount"],
+        running_count=service["runningCount"],
+        image=definition["containerDefinitions"][0]["image"],
+        provenance=label.provenance,
+        settings=label.settings,
+        follow=follow,
+        task_definition=service["taskDefinition"],
+        created_at=_iso(service["createdAt"]),
+        updated_at=_iso(primary.get("updatedAt", service["createdAt"])),
+        api_key_secret=api_key_secret(definition),
+        last_failed_version=_last_failed_version(session, cluster, name),
+    )
+
+
+def read_all(session: AwsSession, endpoint: str) -> Iterator[DeploymentStatus]:
+    """Every deployment of ours on the endpoint, by name; none when there is no such endpoint."""
+    try:
+        names = sorted(Service(session).names(f"mlflow-fargate-{endpoint}"))
+    except AwsError as error:
+        if error.code == "ClusterNotFoundException":
+            return
+        raise
+    for name in names:
+        if found := read(session, endpoint, name):
+            yield found
+
+
+def read_endpoints(session: AwsSession) -> Iterator[dict[str, str]]:
+    """Each endpoint of ours in the region: `name`, `url`, `cluster`."""
+    arns = list(session.pages("ecs", "list_clusters", "clusterArns"))
+    for start in range(0, len(arns), 100):
+        answer = session.call("ecs", "describe_clusters", clusters=arns[start : start + 100], include=["TAGS"])
+        for cluster in answer["clusters"]:
+            their_tags = tags.read(cluster.get("tags"))
+            if cluster["status"] == "ACTIVE" and tags.are_ours(their_tags) and ENDPOINT_TAG in their_tags:
+                name = their_tags[ENDPOINT_TAG]
+                yield {"name": name, "url": _base_url(session, name), "cluster": cluster["clusterArn"]}
+
+
+def _base_url(session: AwsSession, endpoint: str) -> str:
+    balancer = find_load_balancer(session, f"mlflow-fargate-{endpoint}")
+    if balancer is None:
+        return "http://(no load balancer yet)"
+    protocol = "https" if listener_certificate(session, balancer["LoadBalancerArn"]) else "http"
+    return f"{protocol}://{balancer['DNSName']}"
+
+
+def _last_failed_version(session: AwsSession, cluster: str, service: str) -> str | None:
+    """Model version of the newest rollout, where ECS gave it up and went back."""
+    failed = last_failed_task_definition(session, cluster, service)
+    label = read_label(TaskDefinition(session).describe(failed)) if failed else None
+    return label.provenance.version if label else None
+
+
+def _iso(moment: Any) -> str:
+    if isinstance(moment, datetime):
+        return moment.astimezone(timezone.utc).isoformat(timespec="seconds")
+    return str(moment)

@@ -1,0 +1,268 @@
+"""A resolved model becomes a Bento: the folder `service_template/`, told which model it serves, built by BentoML.
+
+`choose_template` decides how a model is served, `make_service_description` and `service_requirements` say so to the
+image (all pure), `build_bento` writes. The only home of bentoml. The model's files are no part of the Bento: the image
+lays them out as a layer of their own at MODEL_DIR, which saves a copy of what may be gigabytes, and leaves the service
+layer at a few kilobytes when a new version of the model comes.
+
+BentoML builds in a process of its own: it changes the working directory, keeps the modules it imports (`service`, a
+name others use too) and reads its home directory once at import. None of that is for the process of a notebook or of
+the webhook service.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
+
+import yaml
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import InvalidVersion, Version
+
+from mlflow_fargate.deployment import ResolvedModel
+from mlflow_fargate.errors import ImageError, ModelUnusable
+
+Template = Literal["image_classifier", "pyfunc"]
+
+LABELS_FILE = "labels.json"
+_DESCRIPTION_FILE = "service.json"
+_IMAGE_CHANNELS = (1, 3, 4)
+_NETWORK_FLAVORS = ("tensorflow", "keras")
+_BUILD_TIMEOUT_SECONDS = 300
+# Older versions answer requests with other code than service_template is written for; newer ones load their models.
+_MLFLOW_FLOOR = Version("3.1")
+
+
+@dataclass(frozen=True)
+class Bento:
+    """A built Bento on disk."""
+
+    tag: str  # NAME:VERSION; the version is a digest of what is in it
+    path: Path
+    source: Path  # what lies at /opt/app/src in the image
+    requirements: tuple[str, ...]  # what the image must install
+
+
+def choose_template(model: ResolvedModel) -> Template:
+    """How `model` is served: as an image classifier when it is a Keras or TensorFlow model with a labels file.
+
+    A signature, where there is one, must then be a batch of images (-1, height, width, channels).
+    """
+    conf = _network_conf(model)
+    if conf is None or model.labels_uri is None or conf.get("keras_backend", "tensorflow") != "tensorflow":
+        return "pyfunc"
+    return "image_classifier" if _takes_images(model) else "pyfunc"
+
+
+def make_service_description(template: str, model: ResolvedModel) -> dict[str, Any]:
+    """What service.json says: which model the service answers for, and how."""
+    return {
+        "template": template,
+        "flavor": next((name for name in sorted(model.flavors) if name != "python_function"), "python_function"),
+        "model": {
+            "name": model.name,
+            "version": model.version,
+            "run_id": model.run_id,
+            "uri": model.resolved_uri,
+        },
+        "labels": LABELS_FILE if template == "image_classifier" else None,
+        "options": {},
+    }
+
+
+def service_requirements(template: str, model: ResolvedModel) -> tuple[str, ...]:
+    """Requirement lines of the image: the model's own, with BentoML and what the template needs.
+
+    MLflow itself is half a gigabyte that serving does not touch: an image classifier needs none of it, a pyfunc needs
+    `mlflow-skinny`. A line that asks for more than the plain package (`mlflow[extras]`, a URL) is kept as it is.
+    """
+    lines = [line for line in model.requirements if _package(line) != "mlflow-skinny"]
+    if template == "image_classifier":
+        ours = ["pillow>=10"]
+        lines = [line for line in lines if _package(line) != "mlflow"]
+    else:
+        ours = ["pandas<4"]
+        if not any(_package(line) == "mlflow" and not _is_plain(line) for line in lines):
+            ours.append(f"mlflow-skinny=={_mlflow_version(model)}")
+            lines = [line for line in lines if _package(line) != "mlflow"]
+    # The service is tried with this version of BentoML, whatever version the model was trained beside.
+    lines = [line for line in lines if _package(line) != "bentoml"]
+    given = {_package(line) for line in lines}
+    ours = [line for line in ours if _package(line) not in given]
+    return tuple(dict.fromkeys([*lines, f"bentoml=={installed_version('bentoml')}", *ours]))
+
+
+def parse_labels(content: bytes) -> dict[str, Any]:
+    """Labels by class number ("0", "1", …) from a labels file; ModelUnusable when it is none.
+
+    Read are {"0": "buildings", …}, {"buildings": 0, …} and ["buildings", …].
+    """
+    try:
+        document = json.loads(content)
+    except ValueError as error:
+        raise ModelUnusable(f"The labels file is not valid JSON: {error}") from error
+    if isinstance(document, list):
+        document = dict(enumerate(document))
+    if isinstance(document, dict) and document and not _has_class_numbers(document):
+        document = {number: name for name, number in document.items() if type(number) is int}
+    labels = {str(number): label for number, label in document.items()} if isinstance(document, dict) else {}
+    if sorted(labels) != sorted(str(number) for number in range(len(labels))) or not labels:
+        raise ModelUnusable(
+            "The labels file does not name the classes 0, 1, 2 … one by one.",
+            hint='write it as {"0": "first label", "1": "second label"}',
+        )
+    return labels
+
+
+def build_bento(
+    model: ResolvedModel, template: str, labels: bytes | None, into: Path, *, name: str | None = None
+) -> Bento:
+    """A Bento in the Bento store `into`; what is there already with the same content is not built again.
+
+    `labels` is the content of the labels file, which an image classifier must have; `name` is by default the model's.
+    The bytes in `source` depend on nothing but the arguments and the versions of this package and of BentoML.
+    ImageError says why BentoML refused.
+    """
+    requirements = service_requirements(template, model)
+    files = _source_files(model, template, labels, requirements)
+    tag_name, tag_version = _tag_name(name or model.name or "model"), _digest(files)
+    path = into.absolute() / "bentos" / tag_name / tag_version
+    if not (path / "bento.yaml").is_file():
+        into.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=into, prefix="build-") as folder:
+            for file_name, content in files.items():
+                (Path(folder) / file_name).write_bytes(content)
+            _run_bentoml_build(Path(folder), into.absolute(), tag_name, tag_version, path)
+    return Bento(tag=f"{tag_name}:{tag_version}", path=path, source=path / "src", requirements=requirements)
+
+
+def template_digest() -> str:
+    """16 hex digits that change when service_template or BentoML does, and with them every Bento."""
+    return _digest(_template_files())
+
+
+def template_folder() -> Path:
+    """Where service_template lies: inside this package once installed, beside it in a checkout."""
+    inside = Path(__file__).parent / "service_template"
+    return inside if inside.is_dir() else Path(__file__).parent.parent / "service_template"
+
+
+def _template_files() -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in sorted(template_folder().glob("*.py"))}
+
+
+def _source_files(
+    model: ResolvedModel, template: str, labels: bytes | None, requirements: tuple[str, ...]
+) -> dict[str, bytes]:
+    files = _template_files()
+    files[_DESCRIPTION_FILE] = _json(make_service_description(template, model))
+    if template == "image_classifier":
+        if labels is None:
+            raise ModelUnusable(
+                f"{model.resolved_uri} has no labels, without which images cannot be labelled.",
+                hint="log a labels JSON file at the run's root, or name it with the option labels",
+            )
+        files[LABELS_FILE] = _json(parse_labels(labels))
+    files["bentofile.yaml"] = yaml.safe_dump(_make_bentofile(model, requirements)).encode()
+    return files
+
+
+def _make_bentofile(model: ResolvedModel, requirements: tuple[str, ...]) -> dict[str, Any]:
+    # Not locked by BentoML: the image resolves them, for its own platform and Python.
+    python = {"packages": list(requirements), "lock_packages": False}
+    minor = ".".join((model.python_version or f"{sys.version_info.major}.{sys.version_info.minor}").split(".")[:2])
+    return {"service": "service:Service", "include": ["*"], "python": python, "docker": {"python_version": minor}}
+
+
+def _run_bentoml_build(folder: Path, home: Path, name: str, version: str, path: Path) -> None:
+    command = [sys.executable, "-m", "bentoml", "build", "--name", name, "--version", version, "--output", "tag"]
+    environment = {
+        **os.environ,  # PATH, proxies, the virtual environment: what any child of ours would get
+        "BENTOML_HOME": str(home),
+        "BENTOML_DO_NOT_TRACK": "true",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    try:
+        # The folder is the working directory because `-m` puts that on the module path.
+        done = subprocess.run(
+            command,
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_BUILD_TIMEOUT_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise ImageError(f"BentoML did not build the service within {_BUILD_TIMEOUT_SECONDS} s.") from error
+    # A build of the same content may have come first; then BentoML complains of what is there, and it is good.
+    if not (path / "bento.yaml").is_file():
+        said = "\n".join((done.stderr or done.stdout).strip().splitlines()[-15:])
+        raise ImageError(f"BentoML could not build the service '{name}' (exit code {done.returncode}).\n{said}")
+
+
+def _network_conf(model: ResolvedModel) -> Mapping[str, Any] | None:
+    return next((model.flavors[name] for name in _NETWORK_FLAVORS if name in model.flavors), None)
+
+
+def _takes_images(model: ResolvedModel) -> bool:
+    signature = model.metadata.get("signature") or {}
+    if not signature.get("inputs"):
+        return True  # nothing is known against it
+    inputs = json.loads(signature["inputs"])
+    shape = inputs[0].get("tensor-spec", {}).get("shape", []) if len(inputs) == 1 else []
+    return len(shape) == 4 and shape[3] in _IMAGE_CHANNELS
+
+
+def _has_class_numbers(labels: Mapping[object, object]) -> bool:
+    return all(str(key).isdecimal() for key in labels)
+
+
+def _mlflow_version(model: ResolvedModel) -> str:
+    """The version that logged the model, if the service can run with it; else the one installed here."""
+    here = installed_version("mlflow-skinny")
+    try:
+        logged = Version(str(model.metadata.get("mlflow_version", "")))
+    except InvalidVersion:
+        return here
+    return here if logged < _MLFLOW_FLOOR or logged.is_prerelease else str(logged)
+
+
+def _package(line: str) -> str | None:
+    """The package a requirement line is about; None for options, paths and what else pip reads."""
+    try:
+        return canonicalize_name(Requirement(line).name)
+    except InvalidRequirement:
+        return None
+
+
+def _is_plain(line: str) -> bool:
+    requirement = Requirement(line)
+    return not requirement.extras and requirement.url is None
+
+
+def _tag_name(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:63] or "mlflow-model"
+
+
+def _digest(files: Mapping[str, bytes]) -> str:
+    digest = sha256(installed_version("bentoml").encode())
+    for name, content in sorted(files.items()):
+        digest.update(f"\n{name}\0{len(content)}\0".encode() + content)
+    return digest.hexdigest()[:16]
+
+
+def _json(document: object) -> bytes:
+    return json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False).encode() + b"\n"

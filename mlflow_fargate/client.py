@@ -1,0 +1,171 @@
+"""MLflow's verbs for `-t fargate`: each one short, each handing over to the story in deployer.py.
+
+MLflow's command line passes options as strings and prints what comes back; its contract is that of
+`mlflow.deployments.BaseDeploymentClient`. The story is imported when a verb needs it, not when MLflow looks for
+plugins: boto3 and BentoML take seconds to load.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from mlflow.deployments import BaseDeploymentClient, PredictionsResponse
+
+from mlflow_fargate.config import describe_options
+from mlflow_fargate.errors import InvalidOption
+from mlflow_fargate.progress import progress_for_stderr
+from mlflow_fargate.target import Target, cache_directory, check_endpoint_name, parse_target
+
+if TYPE_CHECKING:
+    from mlflow_fargate.aws.account import Account
+    from mlflow_fargate.deployer import Deployer
+    from mlflow_fargate.deployment import DeploymentStatus
+
+Options = Mapping[str, Any]
+
+_HELP = """\
+Deploy MLflow models to AWS Fargate.
+
+  mlflow deployments create -t fargate --name churn -m models:/churn/Production
+  mlflow deployments update -t fargate --name churn -m models:/churn/4 -C cpu=2048 -C memory=4096
+  mlflow deployments predict -t fargate --name churn --input-path rows.json
+  mlflow deployments get|list|delete -t fargate …
+
+Targets: fargate (region of the AWS session) · fargate:/REGION · fargate:/REGION/ENDPOINT · fargate:/REGION?profile=NAME
+         fargate:/local (the small AWS on this machine; start it with: mlflow-fargate local up --detach)
+
+Options (-C KEY=VALUE):
+"""
+
+
+class FargateDeploymentClient(BaseDeploymentClient):  # type: ignore[misc]  # mlflow ships no types
+    """Deployments on AWS Fargate; `target_uri` names region and endpoint (see target.py). Makes no call to AWS yet."""
+
+    def __init__(self, target_uri: str) -> None:
+        super().__init__(target_uri)
+        self._lock = threading.Lock()
+        self._kept: tuple[Target, Account] | None = None
+
+    def create_deployment(
+        self,
+        name: str,
+        model_uri: str,
+        flavor: str | None = None,
+        config: Options | None = None,
+        endpoint: str | None = None,
+    ) -> dict[str, Any]:
+        """The new deployment as a dict with `name`, `flavor`, `url` and more; returns when it answers."""
+        status = self._deployer(endpoint).create(name, model_uri, flavor, config or {})
+        return _as_dict(status) if status else {"name": name, "flavor": flavor, "dry_run": True}
+
+    def update_deployment(
+        self,
+        name: str,
+        model_uri: str | None = None,
+        flavor: str | None = None,
+        config: Options | None = None,
+        endpoint: str | None = None,
+    ) -> dict[str, Any]:
+        """The deployment with another model or other options; what is not named stays as it is."""
+        status = self._deployer(endpoint).update(name, model_uri, flavor, config or {})
+        return _as_dict(status) if status else {"name": name, "flavor": flavor, "dry_run": True}
+
+    def delete_deployment(self, name: str, config: Options | None = None, endpoint: str | None = None) -> None:
+        """Takes the deployment away; a name that is not there is fine."""
+        if config:
+            raise InvalidOption(f"delete takes no options, but '{next(iter(config))}' was given.")
+        self._deployer(endpoint).delete(name)
+
+    def list_deployments(self, endpoint: str | None = None) -> list[dict[str, Any]]:
+        """Every deployment on the endpoint."""
+        return [_as_dict(status) for status in self._deployer(endpoint).list()]
+
+    def get_deployment(self, name: str, endpoint: str | None = None) -> dict[str, Any]:
+        """One deployment; DeploymentNotFound when it is not there."""
+        return _as_dict(self._deployer(endpoint).get(name))
+
+    def predict(
+        self, deployment_name: str | None = None, inputs: Any = None, endpoint: str | None = None
+    ) -> PredictionsResponse:
+        """The model's answer to `inputs`: a DataFrame, dict, list, array, or the path or bytes of an image."""
+        if deployment_name is None:
+            raise InvalidOption(
+                "An endpoint holds several deployments; name the one to ask.",
+                hint="--name NAME -t fargate:/REGION/ENDPOINT",
+            )
+        answer = self._deployer(endpoint).predict(deployment_name, inputs)
+        return PredictionsResponse(answer if isinstance(answer, dict) else {"predictions": answer})
+
+    def create_endpoint(self, name: str, config: Options | None = None, **_: Any) -> dict[str, str]:
+        """The endpoint: a load balancer and a cluster that deployments share. (MLflow 3.17's CLI passes it more.)"""
+        return self._deployer().create_endpoint(name, config or {})
+
+    def update_endpoint(self, endpoint: str, config: Options | None = None) -> dict[str, str]:
+        """The same as creating it: what differs is changed."""
+        return self._deployer().create_endpoint(endpoint, config or {})
+
+    def delete_endpoint(self, endpoint: str) -> None:
+        """Takes an endpoint without deployments away."""
+        self._deployer().delete_endpoint(endpoint)
+
+    def list_endpoints(self) -> list[dict[str, str]]:
+        """Every endpoint in the region."""
+        return list(self._deployer().account.endpoints())
+
+    def get_endpoint(self, endpoint: str) -> dict[str, str]:
+        """One endpoint; EndpointNotFound when it is not there."""
+        return self._deployer().get_endpoint(endpoint)
+
+    def _deployer(self, endpoint: str | None = None) -> Deployer:
+        from mlflow_fargate.aws.account import Account  # noqa: PLC0415  # see the module's docstring
+        from mlflow_fargate.deployer import make_deployer  # noqa: PLC0415
+
+        target = parse_target(self.target_uri)
+        if endpoint is not None:
+            target = replace(target, endpoint=check_endpoint_name(endpoint))
+        # AWS clients and their connections are kept from verb to verb, as long as the target means the same.
+        with self._lock:
+            if self._kept is None or self._kept[0] != target:
+                self._kept = target, Account(target)
+            account = self._kept[1]
+        return make_deployer(target, account, cache_directory(), progress_for_stderr())
+
+
+def target_help() -> str:
+    """What `mlflow deployments help -t fargate` prints."""
+    return _HELP + describe_options()
+
+
+def run_local(name: str, model_uri: str, flavor: str | None = None, config: Options | None = None) -> None:
+    """Deploys to the stack on this machine: `fargate:/local`, which must run (`mlflow-fargate local up --detach`)."""
+    FargateDeploymentClient("fargate:/local").create_deployment(name, model_uri, flavor, config)
+
+
+def _as_dict(status: DeploymentStatus) -> dict[str, Any]:
+    """Plain values in a stable order, `name` first: MLflow prints them as they are."""
+    provenance = status.provenance
+    return {
+        "name": status.name,
+        "flavor": provenance.flavor,
+        "url": status.url,
+        "state": status.state,
+        "state_reason": status.state_reason,
+        "endpoint": status.endpoint,
+        "model_uri": provenance.requested_uri,
+        "resolved_model_uri": provenance.resolved_uri,
+        "model_name": provenance.name,
+        "model_version": provenance.version,
+        "run_id": provenance.run_id,
+        "fingerprint": provenance.fingerprint,
+        "follow": status.follow,
+        "last_failed_version": status.last_failed_version,
+        "desired_count": status.desired_count,
+        "running_count": status.running_count,
+        "image": status.image,
+        "task_definition": status.task_definition,
+        "created_at": status.created_at,
+        "updated_at": status.updated_at,
+    }

@@ -1,0 +1,265 @@
+"""The story: from a model URI to a URL that answers; and its end.
+
+    resolve the model → publish its image (publisher.py) → plan → apply → watch the rollout → answer
+
+Nothing is kept here between calls: what is deployed is read from AWS. Every step can be done twice, so a client that
+was killed is finished by running the same command again.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlflow_fargate import scoring
+from mlflow_fargate.aws.account import Account
+from mlflow_fargate.config import DeploymentConfig, parse_config
+from mlflow_fargate.deployment import DeploymentStatus, Provenance, ResolvedModel
+from mlflow_fargate.errors import (
+    DeploymentExists,
+    DeploymentNotFound,
+    EndpointInUse,
+    EndpointNotFound,
+    InvalidOption,
+    ModelNotFound,
+)
+from mlflow_fargate.plan import Plan, make_deletion, make_plan
+from mlflow_fargate.progress import Progress
+from mlflow_fargate.publisher import Publisher
+from mlflow_fargate.resources import (
+    DeploymentSpec,
+    deployment_resources,
+    endpoint_resources,
+)
+from mlflow_fargate.target import Target, check_endpoint_name
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,62}")
+_STAGES = ("Staging", "Production", "Archived")
+DEFAULT_FLAVOR = "python_function"
+
+
+@dataclass(frozen=True)
+class Deployer:
+    """Deployments on one endpoint of one account."""
+
+    target: Target
+    account: Account
+    publisher: Publisher
+    progress: Progress
+    clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+
+    def create(
+        self, name: str, model_uri: str, flavor: str | None, options: Mapping[str, Any]
+    ) -> DeploymentStatus | None:
+        """The new deployment, answering (or accepted, with wait=false); None after a dry run.
+
+        DeploymentExists when there is one already. One whose first rollout was cut short is finished instead.
+        """
+        check_name(name)
+        config = parse_config(options)
+        existing = self.account.status(self.target.endpoint, name)
+        if existing and (existing.state == "COMPLETED" or existing.provenance.requested_uri != model_uri):
+            raise DeploymentExists(
+                f"There is already a deployment '{name}' on endpoint '{self.target.endpoint}' ({existing.url}).",
+                hint=f"change it with: mlflow deployments update -t {self.target.uri} --name {name} …",
+            )
+        model = self.publisher.resolve(model_uri, config.labels)
+        check_flavor(model, flavor)
+        follow = config.follow or follow_of(model_uri)
+        return self._deploy(name, config, model=model, flavor=flavor or DEFAULT_FLAVOR, follow=follow)
+
+    def update(
+        self, name: str, model_uri: str | None, flavor: str | None, options: Mapping[str, Any]
+    ) -> DeploymentStatus | None:
+        """The deployment with another model or other options, answering; None after a dry run.
+
+        Options that are not named stay as they are; when nothing differs, nothing is written.
+        """
+        before = self.get(name)
+        if flavor and not model_uri:
+            raise InvalidOption("A flavor was named without a model URI.", hint="give both: -m models:/… -f …")
+        kept = {key: value for key, value in before.settings.items() if key != "follow" or not model_uri}
+        config = parse_config(options, kept)
+        if model_uri is None:
+            follow = config.follow or before.follow
+            return self._deploy(name, config, before=before, flavor=before.provenance.flavor, follow=follow)
+        model = self.publisher.resolve(model_uri, config.labels)
+        check_flavor(model, flavor)
+        follow = config.follow or follow_of(model_uri)
+        flavor = flavor or before.provenance.flavor
+        chosen = flavor if flavor in model.flavors else DEFAULT_FLAVOR
+        return self._deploy(name, config, model=model, flavor=chosen, follow=follow)
+
+    def get(self, name: str) -> DeploymentStatus:
+        """The deployment as AWS shows it; DeploymentNotFound when there is none."""
+        found = self.account.status(self.target.endpoint, name)
+        if found is None:
+            raise DeploymentNotFound(
+                f"There is no deployment '{name}' on endpoint '{self.target.endpoint}'.",
+                hint=f"see what there is with: mlflow deployments list -t {self.target.uri}",
+            )
+        return found
+
+    def list(self) -> Iterator[DeploymentStatus]:
+        """Every deployment on the endpoint."""
+        return self.account.list_statuses(self.target.endpoint)
+
+    def delete(self, name: str) -> None:
+        """Takes the deployment away with all that was made for it; when it is not there, nothing happens."""
+        check_name(name)
+        endpoint = self.account.endpoint_spec(self.target.endpoint, parse_config(None))
+        # Every option that adds a kind of resource is switched on, so that each kind is looked for.
+        config = parse_config({"secrets": {"ANY": "arn:aws:secretsmanager:any"}})
+        spec = DeploymentSpec(name, endpoint, config, "none", Provenance("", "", "", ""), "pinned")
+        found = self.account.find_deployment(endpoint_resources(endpoint), deployment_resources(spec), endpoint.network)
+        self.account.apply(make_deletion(found), endpoint.network, self.progress)
+        repository = self.account.repository(endpoint.name)
+        repository.delete_images(repository.image_tags(name))
+
+    def predict(self, name: str, inputs: Any) -> Any:
+        """The model's answer, as parsed JSON; the API key is fetched where one is needed."""
+        status = self.get(name)
+        key = self.account.read_api_key(status.api_key_secret) if status.api_key_secret else None
+        return scoring.score(status.url, inputs, api_key=key)
+
+    def create_endpoint(self, name: str, options: Mapping[str, Any]) -> dict[str, str]:
+        """The endpoint `name`, made if absent."""
+        check_endpoint_name(name)
+        config = parse_config(options)
+        spec = self.account.endpoint_spec(name, config)
+        wanted = endpoint_resources(spec)
+        plan = make_plan(wanted, self.account.observe(wanted, spec.network))
+        self.account.repository(name).ensure()
+        self.account.apply(plan, spec.network, self.progress)
+        return self.get_endpoint(name)
+
+    def get_endpoint(self, name: str) -> dict[str, str]:
+        """Name, URL and cluster; EndpointNotFound when there is none."""
+        found = next((endpoint for endpoint in self.account.endpoints() if endpoint["name"] == name), None)
+        if found is None:
+            raise EndpointNotFound(f"There is no endpoint '{name}' in {self.account.region}.")
+        return found
+
+    def delete_endpoint(self, name: str) -> None:
+        """Takes an endpoint away; EndpointInUse while deployments live on it; when it is not there, nothing happens."""
+        living = [status.name for status in self.account.list_statuses(name)]
+        if living:
+            raise EndpointInUse(
+                f"Endpoint '{name}' still serves {', '.join(living)}.", hint="delete these deployments first"
+            )
+        spec = self.account.endpoint_spec(name, parse_config(None))
+        found = self.account.find_endpoint(endpoint_resources(spec), spec.network)
+        self.account.apply(make_deletion(found), spec.network, self.progress)
+        self.account.repository(name).delete()
+
+    def plan(self, spec: DeploymentSpec) -> Plan:
+        """What would be written for `spec`; reads only."""
+        wanted = (*endpoint_resources(spec.endpoint), *deployment_resources(spec))
+        return make_plan(wanted, self.account.observe(wanted, spec.endpoint.network))
+
+    def _deploy(
+        self,
+        name: str,
+        config: DeploymentConfig,
+        *,
+        flavor: str,
+        follow: str,
+        model: ResolvedModel | None = None,
+        before: DeploymentStatus | None = None,
+    ) -> DeploymentStatus | None:
+        """Publishes `model`, or keeps the image of `before`, and rolls out."""
+        endpoint = self.account.endpoint_spec(self.target.endpoint, config)
+        if model is not None:
+            image = self._image(name, model, config)
+            provenance = provenance_of(model, flavor)
+        else:
+            assert before is not None  # noqa: S101  # one of the two is given, see the callers
+            image, provenance = before.image, before.provenance
+        spec = DeploymentSpec(name, endpoint, config, image, provenance, follow)
+        return self._roll_out(spec)
+
+    def _image(self, name: str, model: ResolvedModel, config: DeploymentConfig) -> str:
+        if not config.dry_run:
+            return self.publisher.publish(name, model, config)
+        return self.publisher.find(name, model, config) or "(an image that is to be built)"
+
+    def _roll_out(self, spec: DeploymentSpec) -> DeploymentStatus | None:
+        self.progress.step("plan")
+        plan = self.plan(spec)
+        self.progress.note(str(plan))
+        if spec.config.dry_run:
+            self.progress.step("dry run: nothing was changed")
+            return None
+        self.progress.step("apply")
+        self.account.apply(plan, spec.endpoint.network, self.progress)
+        if spec.config.wait:
+            self._wait(spec)
+        status = self.get(spec.name)
+        self.progress.step(f"{spec.name} answers at {status.url}" if spec.config.wait else f"{spec.name} is on its way")
+        if status.url.startswith("http://") and not spec.endpoint.certificate_arn:
+            self.progress.note("plain HTTP: name a certificate with certificate_arn= when the endpoint is made")
+        return status
+
+    def _wait(self, spec: DeploymentSpec) -> None:
+        """Until ECS says the rollout is done, and the URL answers."""
+        self.progress.step("rollout")
+        began = self.clock()
+        seconds = spec.config.timeout_seconds
+        self.account.wait_until_rolled_out(spec.endpoint.name, spec.name, seconds, self.progress)
+        left = max(seconds - (self.clock() - began), 30.0)
+        scoring.wait_until_ready(self.get(spec.name).url, timeout_seconds=left, clock=self.clock, sleep=self.sleep)
+
+
+def make_deployer(target: Target, account: Account, cache: Path, progress: Progress) -> Deployer:
+    """A deployer for a target and the account behind it; `cache` is a folder of this machine."""
+    return Deployer(target, account, Publisher(target, account, cache, progress), progress)
+
+
+def follow_of(model_uri: str) -> str:
+    """What a deployment made from this URI follows: its stage, its @alias, or nothing ('pinned')."""
+    name, _, last = model_uri.removeprefix("models:/").rpartition("/")
+    if not model_uri.startswith("models:/"):
+        return "pinned"
+    if not name:
+        alias = last.rpartition("@")[2]
+        return f"@{alias}" if "@" in last else "pinned"
+    return next((stage for stage in _STAGES if stage.lower() == last.lower()), "pinned")
+
+
+def check_name(name: str) -> str:
+    """`name`, if a deployment can be called so: it becomes a path, a service and part of an image tag."""
+    if _NAME.fullmatch(name):
+        return name
+    raise InvalidOption(
+        f"'{name}' cannot be a deployment's name.",
+        hint="1 to 63 letters, digits, '-' and '_', beginning with a letter",
+    )
+
+
+def check_flavor(model: ResolvedModel, flavor: str | None) -> None:
+    """ModelNotFound when the model has no such flavor; MLflow's contract wants that code.
+
+    Which flavor is named changes nothing else: the service template picks how to load a model by what it is.
+    """
+    if flavor is None or flavor in model.flavors:
+        return
+    known = ", ".join(sorted(model.flavors))
+    raise ModelNotFound(f"{model.requested_uri} has no flavor '{flavor}'.", hint=f"it has: {known}")
+
+
+def provenance_of(model: ResolvedModel, flavor: str) -> Provenance:
+    """Where the model came from, as it will stand on the task definition."""
+    return Provenance(
+        requested_uri=model.requested_uri,
+        resolved_uri=model.resolved_uri,
+        fingerprint=model.fingerprint,
+        flavor=flavor,
+        name=model.name,
+        version=model.version,
+        run_id=model.run_id,
+    )

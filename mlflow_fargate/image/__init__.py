@@ -1,0 +1,37 @@
+"""An OCI image, built and pushed without Docker.
+
+    build         the story: base + packages + service + model → image in a registry
+    base · dependencies · application    the parts of an image: what is read, what is made, and from what
+    layer · blob_cache                   files → reproducible layers, kept on this machine
+    requirements · packages              what a model asks for → what uv installs
+    image · layout · platforms · reference    values: manifest and configuration, places in the image, names
+    registry · transport · authorization · push    the way into a registry
+
+Nothing here knows MLflow or a cloud.
+"""
+
+from __future__ import annotations
+
+from mlflow_fargate.image.application import ModelFiles
+from mlflow_fargate.image.build import BuildReport, LayerReport, PushedImage, build_image
+from mlflow_fargate.image.layer import Compression
+from mlflow_fargate.image.platforms import LINUX_AMD64, LINUX_ARM64, Platform
+from mlflow_fargate.image.reference import Reference
+from mlflow_fargate.image.registry import Registry
+from mlflow_fargate.image.requirements import Normalised, normalise
+
+__all__ = [
+    "LINUX_AMD64",
+    "LINUX_ARM64",
+    "BuildReport",
+    "Compression",
+    "LayerReport",
+    "ModelFiles",
+    "Normalised",
+    "Platform",
+    "PushedImage",
+    "Reference",
+    "Registry",
+    "build_image",
+    "normalise",
+]

@@ -1,0 +1,36 @@
+"""The layers that are ours alone: the service's code, and the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+
+from mlflow_fargate.image.layer import Compression, Files, Recipe, digest_of_file, files_below, make_layer_key
+from mlflow_fargate.image.layout import MODEL, SOURCE
+
+ModelFiles = Mapping[str, Path] | Callable[[], Mapping[str, Path]]
+"""Path below the model's root → file here; a callable is called only when the files are needed."""
+
+
+def make_service_recipe(directory: Path, compression: Compression) -> Recipe:
+    """The layer with the code in `directory`; what Python compiled there stays behind."""
+    found = files_below(directory, SOURCE.lstrip("/"))
+    files = {name: path for name, path in found.items() if "/__pycache__/" not in name}
+    digests = {name: digest_of_file(path) for name, path in files.items()}
+
+    def entered() -> AbstractContextManager[Files]:
+        return nullcontext(files)
+
+    return Recipe("service", make_layer_key("service", compression, files=digests), entered)
+
+
+def make_model_recipe(model: ModelFiles, model_key: str, compression: Compression) -> Recipe:
+    """The layer with the model; `model_key` stands for its files, which are not looked at before they are needed."""
+
+    @contextmanager
+    def files() -> Iterator[Files]:
+        found = model() if callable(model) else model
+        yield {f"{MODEL.lstrip('/')}/{name}": path for name, path in found.items()}
+
+    return Recipe("model", make_layer_key("model", compression, model=model_key), files)

@@ -1,0 +1,214 @@
+"""An image as the OCI specification writes it down: descriptors, manifest, configuration. Pure values.
+
+    Manifest ── config: Descriptor ──→ ImageConfig (JSON: environment, entry point, diff ids of the layers)
+            └── layers: Descriptor… ─→ blobs (compressed tar files)
+
+The layers that we make carry their key and diff id in their descriptors' annotations: that is how a later build finds
+them again in the registry, with nothing kept anywhere else.
+Source: OCI image-spec, manifest.md, config.md, annotations.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Any
+
+from mlflow_fargate.errors import ImageError
+
+OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+OCI_INDEX = "application/vnd.oci.image.index.v1+json"
+OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
+OCI_LAYER_GZIP = "application/vnd.oci.image.layer.v1.tar+gzip"
+OCI_LAYER_ZSTD = "application/vnd.oci.image.layer.v1.tar+zstd"
+DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
+
+INDEX_TYPES = (OCI_INDEX, DOCKER_INDEX)
+MANIFEST_TYPES = (OCI_MANIFEST, DOCKER_MANIFEST)
+
+# An OCI manifest with Docker's layer types in it is refused by some runtimes; the bytes are the same.
+_OCI_LAYER_TYPES = {
+    "application/vnd.docker.image.rootfs.diff.tar.gzip": OCI_LAYER_GZIP,
+    "application/vnd.docker.image.rootfs.diff.tar": "application/vnd.oci.image.layer.v1.tar",
+    "application/vnd.docker.image.rootfs.diff.tar.zstd": OCI_LAYER_ZSTD,
+}
+
+_ANNOTATION = "io.mlflow-fargate.layer"
+
+
+@dataclass(frozen=True)
+class Descriptor:
+    """A blob, by what it holds, its digest and its size."""
+
+    media_type: str
+    digest: str
+    size_bytes: int
+    annotations: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    @classmethod
+    def of_json(cls, data: Mapping[str, Any]) -> Descriptor:
+        return cls(str(data["mediaType"]), str(data["digest"]), int(data["size"]), dict(data.get("annotations") or {}))
+
+    def as_json(self) -> dict[str, Any]:
+        data: dict[str, Any] = {"mediaType": self.media_type, "digest": self.digest, "size": self.size_bytes}
+        return {**data, "annotations": dict(self.annotations)} if self.annotations else data
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer that exists as a blob somewhere; `key` says what it was made from."""
+
+    name: str
+    key: str
+    diff_id: str
+    digest: str
+    size_bytes: int
+    media_type: str
+
+    @classmethod
+    def of_descriptor(cls, descriptor: Descriptor) -> Layer | None:
+        """The layer behind a descriptor in a manifest; None when it is not one of ours."""
+        name, key, diff_id = (
+            descriptor.annotations.get(f"{_ANNOTATION}.{part}") for part in ("name", "key", "diff-id")
+        )
+        if not (name and key and diff_id):
+            return None
+        return cls(name, key, diff_id, descriptor.digest, descriptor.size_bytes, descriptor.media_type)
+
+    @property
+    def descriptor(self) -> Descriptor:
+        notes = {"name": self.name, "key": self.key, "diff-id": self.diff_id}
+        annotations = {f"{_ANNOTATION}.{part}": value for part, value in notes.items()}
+        return Descriptor(self.media_type, self.digest, self.size_bytes, annotations)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Which configuration and which layers make up an image."""
+
+    config: Descriptor
+    layers: tuple[Descriptor, ...]
+    annotations: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    @classmethod
+    def of_json(cls, data: Mapping[str, Any]) -> Manifest:
+        layers = tuple(Descriptor.of_json(layer) for layer in data["layers"])
+        return cls(Descriptor.of_json(data["config"]), layers, dict(data.get("annotations") or {}))
+
+    def as_bytes(self) -> bytes:
+        data: dict[str, Any] = {
+            "schemaVersion": 2,
+            "mediaType": OCI_MANIFEST,
+            "config": self.config.as_json(),
+            "layers": [layer.as_json() for layer in self.layers],
+        }
+        return encode_json({**data, "annotations": dict(self.annotations)} if self.annotations else data)
+
+    @property
+    def digest(self) -> str:
+        return digest_of(self.as_bytes())
+
+    @property
+    def blobs(self) -> tuple[Descriptor, ...]:
+        """Every blob the registry must hold before it takes this manifest, each once."""
+        return tuple({blob.digest: blob for blob in (*self.layers, self.config)}.values())
+
+    def own_layers(self) -> dict[str, Layer]:
+        """The layers that we made, by key."""
+        found = (Layer.of_descriptor(descriptor) for descriptor in self.layers)
+        return {layer.key: layer for layer in found if layer}
+
+
+@dataclass(frozen=True)
+class BaseImage:
+    """The image ours stands on: its layers, and the configuration that ours begins with."""
+
+    manifest_digest: str
+    layers: tuple[Descriptor, ...]
+    config: Mapping[str, Any] = field(hash=False)
+
+    @classmethod
+    def of_parts(cls, manifest: Manifest, digest: str, config: Mapping[str, Any]) -> BaseImage:
+        layers = tuple(_as_oci_layer(layer) for layer in manifest.layers)
+        if len(config.get("rootfs", {}).get("diff_ids", ())) != len(layers):
+            raise ImageError(
+                f"The base image {digest} is inconsistent: its layers and their diff ids differ in number."
+            )
+        return cls(digest, layers, config)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        entries = (self.config.get("config") or {}).get("Env") or ()
+        return {name: value for name, _, value in (str(entry).partition("=") for entry in entries)}
+
+    @property
+    def python_minor(self) -> str | None:
+        """'3.11', from PYTHON_VERSION in its environment; None: the image does not say."""
+        version = self.environment.get("PYTHON_VERSION")
+        return ".".join(version.split(".")[:2]) if version else None
+
+
+def make_config(
+    base: BaseImage,
+    layers: Sequence[Layer],
+    *,
+    environment: Mapping[str, str],
+    labels: Mapping[str, str],
+    settings: Mapping[str, Any],
+    created: datetime,
+) -> bytes:
+    """The configuration of the image that puts `layers` on `base`.
+
+    Of the base's settings only environment and labels stay: its `Cmd` would become arguments of our entry point.
+    """
+    moment = created.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    base_labels = (base.config.get("config") or {}).get("Labels") or {}
+    merged = {**base.environment, **environment}
+    config: dict[str, Any] = {
+        **settings,
+        "Env": [f"{name}={value}" for name, value in merged.items()],
+        "Labels": {**base_labels, **labels},
+    }
+    platform = {name: base.config[name] for name in ("architecture", "os", "variant") if base.config.get(name)}
+    data = {
+        "created": moment,
+        **platform,
+        "config": config,
+        "rootfs": {
+            "type": "layers",
+            "diff_ids": [*base.config["rootfs"]["diff_ids"], *(layer.diff_id for layer in layers)],
+        },
+        "history": [*_base_history(base), *({"created": moment, "created_by": layer.name} for layer in layers)],
+    }
+    return encode_json(data)
+
+
+def encode_json(data: object) -> bytes:
+    """The one way we write JSON that is named by its digest."""
+    return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def digest_of(data: bytes) -> str:
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+def _as_oci_layer(layer: Descriptor) -> Descriptor:
+    media_type = _OCI_LAYER_TYPES.get(layer.media_type, layer.media_type)
+    if not media_type.startswith("application/vnd.oci.image.layer.v1.tar"):
+        raise ImageError(
+            f"The base image has a layer of type {layer.media_type}, which cannot be copied.",
+            hint="use a Linux base image such as python:3.11-slim",
+        )
+    return Descriptor(media_type, layer.digest, layer.size_bytes)
+
+
+def _base_history(base: BaseImage) -> list[Any]:
+    """The base's own history where it fits its layers, as tools that show it expect; else one line a layer."""
+    history = list(base.config.get("history") or ())
+    if sum(not entry.get("empty_layer") for entry in history) == len(base.layers):
+        return history
+    return [{"created_by": "base"} for _ in base.layers]

@@ -1,0 +1,163 @@
+"""What uv does for an image: a lock of the requirements, and the locked packages in a directory.
+
+    requirement lines ──lock──→ Lock (pins with hashes, for one Python and one platform) ──install──→ files
+
+Nothing is ever built from source: the image is for another machine than this one. Everything that runs uv is here.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import uv
+
+from mlflow_fargate.errors import ImageError
+from mlflow_fargate.image.image import digest_of, encode_json
+from mlflow_fargate.image.platforms import Platform
+from mlflow_fargate.image.requirements import is_index_option, without_credentials
+
+# How long a lock is used again: unpinned requirements should follow the world, yet not at every deploy of a day.
+LOCK_MAX_AGE_SECONDS = 24 * 3600
+
+_NO_WHEELS = re.compile(
+    r"(?:all versions of )?([A-Za-z0-9][\w.-]*)(?:[=<>!~]+\S+)? (?:has|have) no "
+    r"(?:usable wheels|wheels with a matching)"
+)
+
+
+@dataclass(frozen=True)
+class Lock:
+    """Pins with hashes. Neither text nor indexes are shown anywhere: URLs in them may carry credentials."""
+
+    text: str = field(repr=False)
+    python_version: str  # minor: '3.11'
+    platform: Platform
+    index_options: tuple[str, ...] = field(default=(), repr=False)
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """The names of what is locked."""
+        return tuple(re.findall(r"^([A-Za-z0-9][\w.-]*)", self.text, re.MULTILINE))
+
+
+def make_python_minor(version: str) -> str:
+    """'3.11' from '3.11.7' or '3.11'."""
+    return ".".join(version.split(".")[:2])
+
+
+def lock(
+    lines: Sequence[str],
+    *,
+    python_version: str,
+    platform: Platform,
+    cache: Path,
+    index_url: str | None = None,
+    extra_index_urls: Sequence[str] = (),
+    clock: Callable[[], float] = time.time,
+) -> Lock:
+    """The pins that satisfy normalised requirement lines; from `cache` when they were locked within a day.
+
+    Index URLs given here come before those among the lines.
+    """
+    minor = make_python_minor(python_version)
+    options = _merge_indexes(index_url, extra_index_urls, [line for line in lines if is_index_option(line)])
+    wanted = [line for line in lines if not is_index_option(line)]
+    key = digest_of(encode_json([options, wanted, minor, str(platform)])).removeprefix("sha256:")
+    path = cache / "locks" / f"{key}.txt"
+    if not (path.exists() and clock() - path.stat().st_mtime < LOCK_MAX_AGE_SECONDS):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write(path, _compile("\n".join((*options, *wanted)), minor, platform, path.parent))
+    return Lock(path.read_text(), minor, platform, options)
+
+
+def install(lock: Lock, target: Path) -> None:
+    """Put the locked packages into the directory `target`.
+
+    Their files are hard links into uv's cache where both lie on one file system (five times faster than copies), so
+    they must never be written to.
+    """
+    link_mode = "clone" if sys.platform == "darwin" else "hardlink"
+    arguments = ["install", "--target", str(target), "--no-deps", "--require-hashes", f"--link-mode={link_mode}"]
+    error = _run_uv(arguments, "\n".join((*lock.index_options, lock.text)), lock.python_version, lock.platform, target)[
+        1
+    ]
+    if error:
+        raise ImageError(f"The packages of the image could not be installed; uv says:\n{_indented(error)}")
+
+
+def find_interpreter(python_version: str) -> str | None:
+    """A Python on this machine with that minor version; None when there is none. Nothing is downloaded."""
+    minor = make_python_minor(python_version)
+    if minor == f"{sys.version_info[0]}.{sys.version_info[1]}":
+        return sys.executable
+    command = [uv.find_uv_bin(), "python", "find", "--no-python-downloads", "--no-project", f"cpython@{minor}"]
+    found = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+    return found.stdout.strip() if found.returncode == 0 else None
+
+
+def _merge_indexes(index_url: str | None, extra_index_urls: Sequence[str], options: Sequence[str]) -> tuple[str, ...]:
+    """The lines that name indexes; `index_url` takes the place of the one among `options`, as there can be only one."""
+    if index_url:
+        options = [f"--index-url {index_url}", *(line for line in options if not line.startswith("--index-url"))]
+    return tuple(dict.fromkeys([*options, *(f"--extra-index-url {url}" for url in extra_index_urls)]))
+
+
+def _compile(text: str, minor: str, platform: Platform, directory: Path) -> str:
+    arguments = ["compile", "--generate-hashes", "--no-header", "--no-annotate"]
+    output, error = _run_uv(arguments, text, minor, platform, directory)
+    if not error:
+        return output
+    names = sorted(set(_NO_WHEELS.findall(error)))
+    if names:
+        raise ImageError(
+            f"There is no wheel of {', '.join(names)} for Python {minor} on {platform}; uv says:\n{_indented(error)}",
+            hint="require a version that has one, or build one and publish it to an index of yours",
+        )
+    raise ImageError(
+        f"The requirements cannot be met for Python {minor} on {platform}; uv says:\n{_indented(error)}",
+        hint="change the model's requirements (pip_requirements when it is logged) so that they fit together",
+    )
+
+
+def _run_uv(arguments: list[str], text: str, minor: str, platform: Platform, directory: Path) -> tuple[str, str]:
+    """Run `uv pip …` on requirements; (output, ""), or ("", what went wrong)."""
+    # The requirements go by file: index URLs among them may carry passwords, and everyone can read command lines.
+    handle, name = tempfile.mkstemp(prefix=".requirements-", suffix=".txt", dir=directory)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        target = ["--python", sys.executable, "--python-version", minor, "--python-platform", platform.wheel_platform]
+        command = [uv.find_uv_bin(), "pip", *arguments, *(["-r"] if arguments[0] == "install" else []), name]
+        # In a directory of ours: uv would take the settings of a project it is started in.
+        result = subprocess.run(
+            [*command, *target, "--only-binary", ":all:", "--no-progress", "--color", "never", "--quiet"],
+            cwd=directory,
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            check=False,
+        )
+    finally:
+        Path(name).unlink()
+    if result.returncode == 0:
+        return result.stdout, ""
+    return "", without_credentials(result.stderr.replace(name, "the requirements")) or f"exit code {result.returncode}"
+
+
+def _write(path: Path, text: str) -> None:
+    handle, name = tempfile.mkstemp(dir=path.parent)
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        file.write(text)
+    Path(name).replace(path)
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"    {line}" for line in text.strip().splitlines())

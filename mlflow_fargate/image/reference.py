@@ -1,0 +1,104 @@
+"""An image reference, parsed once: which registry, which repository, which tag or digest.
+
+Source: the grammar of distribution/reference, with Docker's short forms (`python:3.11-slim` is
+`docker.io/library/python:3.11-slim`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from mlflow_fargate.errors import InvalidOption
+
+DOCKER_HUB = "docker.io"
+
+_HOST = re.compile(
+    r"(?:\[[0-9a-fA-F:.]+\]|[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?(?:\.[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)*)"
+    r"(?::[0-9]+)?"
+)
+_COMPONENT = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
+_REPOSITORY = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
+_MAX_NAME_LENGTH = 255
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A repository in a registry, and perhaps one image in it; `str()` writes it out in full."""
+
+    registry: str
+    repository: str
+    tag: str | None = None
+    digest: str | None = None
+
+    def __post_init__(self) -> None:
+        checks = (
+            (_HOST, self.registry, "registry"),
+            (_REPOSITORY, self.repository, "repository"),
+            (_TAG, self.tag, "tag"),
+            (_DIGEST, self.digest, "digest"),
+        )
+        for pattern, value, part in checks:
+            if value is not None and not pattern.fullmatch(value):
+                raise InvalidOption(f"{value!r} is no {part} an image reference can have: {self}.")
+        if len(self.name) > _MAX_NAME_LENGTH:
+            raise InvalidOption(f"The image name {self.name!r} is longer than {_MAX_NAME_LENGTH} characters.")
+
+    @classmethod
+    def parse(cls, text: str) -> Reference:
+        """The reference that Docker would understand; short names lead to Docker Hub, as there."""
+        rest, at, digest = text.partition("@")
+        name, tag = _split_tag(rest)
+        registry, repository = _split_registry(name)
+        if not repository:
+            raise InvalidOption(
+                f"{text!r} is not an image reference.",
+                hint="write [REGISTRY/]REPOSITORY[:TAG][@DIGEST], such as ghcr.io/NAME/IMAGE:1.0",
+            )
+        return cls(registry, repository, tag, digest if at else None)
+
+    def __str__(self) -> str:
+        return f"{self.name}{f':{self.tag}' if self.tag else ''}{f'@{self.digest}' if self.digest else ''}"
+
+    @property
+    def name(self) -> str:
+        """Registry and repository, without tag or digest."""
+        return f"{self.registry}/{self.repository}"
+
+    @property
+    def identifier(self) -> str:
+        """What the registry is asked for: the digest, else the tag, else `latest` as Docker has it."""
+        return self.digest or self.tag or "latest"
+
+    def with_tag(self, tag: str) -> Reference:
+        return replace(self, tag=tag, digest=None)
+
+    def with_digest(self, digest: str) -> Reference:
+        return replace(self, tag=None, digest=digest)
+
+    def through(self, mirrors: Mapping[str, str]) -> Reference:
+        """Where to pull this from when `mirrors` (registry → mirror) names a mirror of its registry."""
+        return replace(self, registry=mirrors.get(self.registry, self.registry))
+
+
+def _split_tag(text: str) -> tuple[str, str | None]:
+    name, colon, tag = text.rpartition(":")
+    # A colon before the last slash belongs to the port of the registry.
+    if not colon or "/" in tag:
+        return text, None
+    return name, tag
+
+
+def _split_registry(name: str) -> tuple[str, str]:
+    first, slash, rest = name.partition("/")
+    # Docker's rule: the first part is a host when it could not be the name of a user on Docker Hub.
+    if slash and (first == "localhost" or any(sign in first for sign in ".:[") or first != first.lower()):
+        registry, repository = first, rest
+    else:
+        registry, repository = DOCKER_HUB, name
+    if registry in {DOCKER_HUB, f"index.{DOCKER_HUB}"}:
+        return DOCKER_HUB, repository if "/" in repository or not repository else f"library/{repository}"
+    return registry, repository

@@ -1,0 +1,93 @@
+"""What to run, in the words of this machine: an image's configuration and a container definition made one command.
+
+Pure but for looking whether a path exists in the image's root: environment, command and working folder of the process
+that container.py starts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mlflow_fargate.errors import LocalStackError
+from mlflow_fargate.local.container.image_store import PulledImage
+from mlflow_fargate.local.task_definition import Container
+
+_DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
+
+
+class TaskFailedToStart(LocalStackError):
+    """The task never ran; the message is its stoppedReason."""
+
+
+@dataclass(frozen=True)
+class TaskOrder:
+    """What to run: a container definition on a pulled image, with its secrets already fetched."""
+
+    task_id: str
+    container: Container
+    image: PulledImage
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False, hash=False)
+
+
+def make_environment(order: TaskOrder, *, tmp: Path, python_folder: Path, port: int) -> dict[str, str]:
+    """What the process sees: the image's variables, the task definition's, the secrets, and where it really is.
+
+    Paths are led into the image's root only in variables that the image itself has: only there is '/usr' surely a path
+    rather than, say, the prefix of a URL.
+    """
+    root = order.image.root
+    own = dict(order.image.environment)
+    given = dict(order.container.environment)
+    environment = {name: _led_into(root, tmp, given.get(name, value)) for name, value in own.items()}
+    environment |= {name: value for name, value in given.items() if name not in own}
+    environment |= order.secrets
+    path = environment.get("PATH") or _DEFAULT_PATH
+    return {
+        **environment,
+        "PATH": f"{python_folder}:{path}",
+        "HOME": str(tmp),
+        "TMPDIR": str(tmp),
+        "BENTOML_HOME": str(tmp / "bentoml"),
+        "BENTOML_HOST": "127.0.0.1",
+        "BENTOML_PORT": str(port),
+        "HOST": "127.0.0.1",
+        "PORT": str(port),
+    }
+
+
+def make_command(container: Container, image: PulledImage, python_folder: Path) -> tuple[str, ...]:
+    """Entry point and command, joined as engines do: an entry point of the task's own voids the image's command."""
+    entry_point = container.entry_point or image.entrypoint
+    command = container.command or (() if container.entry_point else image.command)
+    words = [*entry_point, *command]
+    if not words:
+        raise TaskFailedToStart("CannotCreateContainerError: no command specified")
+    led = [_led_path(image.root, word) for word in words]
+    if Path(words[0]).is_absolute() and led[0] == words[0] and Path(words[0]).name.startswith("python"):
+        led[0] = str(python_folder / "python3")  # the base image's interpreter is this machine's
+    return tuple(led)
+
+
+def make_working_directory(container: Container, image: PulledImage) -> Path:
+    """The folder to start in, inside the image's root."""
+    wanted = container.working_directory or image.working_directory
+    folder = image.root / wanted.lstrip("/")
+    return folder if folder.is_dir() else image.root
+
+
+def _led_into(root: Path, tmp: Path, value: str) -> str:
+    """A value of an image's variable with the paths in it (`:` between them) turned into paths here."""
+    return ":".join(_led_tmp(tmp, part) or _led_path(root, part) for part in value.split(":"))
+
+
+def _led_path(root: Path, path: str) -> str:
+    # '//' is the rest of a URL, '/' alone is mostly a URL's path.
+    if not path.startswith("/") or path.startswith("//") or path == "/" or not (root / path[1:]).exists():
+        return path
+    return str(root / path[1:])
+
+
+def _led_tmp(tmp: Path, path: str) -> str | None:
+    return str(tmp / path[5:]) if path == "/tmp" or path.startswith("/tmp/") else None  # noqa: S108

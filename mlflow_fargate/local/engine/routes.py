@@ -1,0 +1,161 @@
+"""Which requests go to which processes: the AWS behind's listeners and rules, with the engine's tasks as targets.
+
+All load balancers of the stack share one address, so their rules stand in one list, those of the first load balancer
+first. A rule that asks for what the local load balancer cannot do (redirects, header conditions) is left out and told.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from botocore.exceptions import ClientError
+
+from mlflow_fargate.local.engine.state import Task
+from mlflow_fargate.local.engine.store import EcsStore
+from mlflow_fargate.local.inner_aws import InnerAws
+from mlflow_fargate.local.load_balancer.rules import DEFAULT_RULE, FixedResponse, Rule, TargetGroup
+
+logger = logging.getLogger(__name__)
+
+_RULES_PER_LISTENER = 50_001  # priorities go up to 50,000
+
+
+class RouteTaker(Protocol):
+    """The load balancer, as far as routes go."""
+
+    def set_routes(self, rules: Iterable[Rule], default: Rule = ...) -> None: ...
+
+
+@dataclass(frozen=True)
+class ListenerRule:
+    """A rule as it was asked for, with target groups for targets."""
+
+    priority: int
+    path_patterns: tuple[str, ...] = ()
+    host_patterns: tuple[str, ...] = ()
+    groups: tuple[tuple[str, int], ...] = ()  # ARN and weight
+    fixed_response: FixedResponse | None = None
+    is_default: bool = False
+
+
+class RouteTable:
+    """Keeps the load balancer's rules in step: `refresh` after the AWS behind changed, `push` after tasks did."""
+
+    def __init__(self, aws: InnerAws, store: EcsStore, load_balancer: RouteTaker) -> None:
+        self._aws = aws
+        self._store = store
+        self._load_balancer = load_balancer
+        self._wanted: tuple[ListenerRule, ...] = ()
+        self._pushed: tuple[Rule, ...] | None = None
+        self._is_stale = threading.Event()
+        self._pushing = threading.Lock()  # two tasks changing at once must not push an older table over a newer
+
+    def listeners_changed(self) -> None:
+        """Somebody changed load balancers, listeners, rules or target groups: look again at the next turn."""
+        self._is_stale.set()
+        self._store.changed.set()
+
+    def refresh(self) -> None:
+        if self._is_stale.is_set():
+            self._is_stale.clear()
+            self._wanted = tuple(self._read())
+        self.push()
+
+    def push(self) -> None:
+        """Hands the rules on if they are others than last time."""
+        with self._pushing:
+            rules = make_rules(self._wanted, self._store.tasks())
+            if rules != self._pushed:
+                self._load_balancer.set_routes(rules[:-1], rules[-1])
+                self._pushed = rules
+
+    def _read(self) -> Iterable[ListenerRule]:
+        client = self._aws.client("elbv2")
+        number = 0
+        for load_balancer in client.get_paginator("describe_load_balancers").paginate().search("LoadBalancers[]"):
+            arn = load_balancer["LoadBalancerArn"]
+            try:
+                listeners = client.describe_listeners(LoadBalancerArn=arn)["Listeners"]
+                for listener in listeners:
+                    pages = client.get_paginator("describe_rules").paginate(ListenerArn=listener["ListenerArn"])
+                    rules = [parse_rule(rule, number * _RULES_PER_LISTENER) for rule in pages.search("Rules[]")]
+                    yield from (rule for rule in rules if rule is not None)
+                    number += 1
+            except ClientError as error:
+                logger.info("%s was deleted while it was looked at: %s", arn, error)
+
+
+def parse_rule(rule: Mapping[str, Any], offset: int) -> ListenerRule | None:
+    """The rule, its priority moved by `offset`; None when the local load balancer cannot follow it."""
+    patterns: dict[str, tuple[str, ...]] = {"path-pattern": (), "host-header": ()}
+    for condition in rule.get("Conditions") or ():
+        if condition["Field"] not in patterns:
+            logger.warning("%s: condition %s is not played locally", rule["RuleArn"], condition["Field"])
+            return None
+        config = condition.get("PathPatternConfig") or condition.get("HostHeaderConfig") or condition
+        patterns[condition["Field"]] = tuple(config.get("Values") or ())
+    action = (rule.get("Actions") or [{}])[-1]
+    fixed_response = _fixed_response(action)
+    groups = _groups(action)
+    if fixed_response is None and not groups:
+        logger.info("%s: action %s is not played locally", rule["RuleArn"], action.get("Type"))
+        return None
+    is_default = bool(rule.get("IsDefault"))
+    return ListenerRule(
+        priority=offset + (_RULES_PER_LISTENER - 1 if is_default else int(rule["Priority"])),
+        path_patterns=patterns["path-pattern"],
+        host_patterns=patterns["host-header"],
+        groups=groups,
+        fixed_response=fixed_response,
+        is_default=is_default,
+    )
+
+
+def make_rules(wanted: Iterable[ListenerRule], tasks: Iterable[Task]) -> tuple[Rule, ...]:
+    """The load balancer's rules in their order, the default at the end: the first listener's."""
+    known = list(tasks)
+    rules = [_with_targets(rule, known) for rule in wanted if not rule.is_default]
+    defaults = [_with_targets(rule, known) for rule in wanted if rule.is_default]
+    return (*rules, defaults[0] if defaults else DEFAULT_RULE)
+
+
+def _with_targets(rule: ListenerRule, tasks: list[Task]) -> Rule:
+    return Rule(
+        priority=rule.priority,
+        path_patterns=rule.path_patterns,
+        host_patterns=rule.host_patterns,
+        targets=tuple(TargetGroup(_targets(arn, tasks), weight) for arn, weight in rule.groups),
+        fixed_response=rule.fixed_response,
+    )
+
+
+def _targets(arn: str, tasks: list[Task]) -> tuple[tuple[str, int], ...]:
+    """Where the group's healthy targets listen; with none, the unhealthy ones: an ALB fails open."""
+    by_state: dict[str, list[tuple[str, int]]] = {"healthy": [], "unhealthy": []}
+    for task in tasks:
+        health = dict(task.targets).get(arn)
+        if health is not None and health.state in by_state and task.host_port is not None:
+            by_state[health.state].append(("127.0.0.1", task.host_port))
+    return tuple(by_state["healthy"] or by_state["unhealthy"])
+
+
+def _groups(action: Mapping[str, Any]) -> tuple[tuple[str, int], ...]:
+    if action.get("Type") != "forward":
+        return ()
+    groups = (action.get("ForwardConfig") or {}).get("TargetGroups") or ()
+    if not groups and action.get("TargetGroupArn"):
+        return ((action["TargetGroupArn"], 1),)
+    return tuple((group["TargetGroupArn"], int(group.get("Weight", 1))) for group in groups)
+
+
+def _fixed_response(action: Mapping[str, Any]) -> FixedResponse | None:
+    config = action.get("FixedResponseConfig")
+    if not config:
+        return None
+    return FixedResponse(
+        int(config["StatusCode"]), config.get("MessageBody", ""), config.get("ContentType") or "text/plain"
+    )

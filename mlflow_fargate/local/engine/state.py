@@ -1,0 +1,238 @@
+"""Words of the small ECS: services, rollouts, service deployments, tasks and their targets, as frozen data.
+
+`rollout` decides over them, `transitions` makes the next value from one, `engine` keeps the current ones, and
+`ecs_shapes` shows them as AWS does. Times are seconds since the epoch, as ECS's JSON protocol writes them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+# Without a target group ECS counts a task as healthy this long after it runs (API reference, minimumHealthyPercent).
+SETTLE_SECONDS = 40.0
+
+
+@dataclass(frozen=True)
+class Binding:
+    """One entry of a service's `loadBalancers`: which port of which container a target group gets."""
+
+    target_group_arn: str
+    container_name: str
+    container_port: int
+
+
+@dataclass(frozen=True)
+class DeploymentRules:
+    """What rollouts may do: a service's `deploymentConfiguration`, with AWS's defaults filled in."""
+
+    minimum_healthy_percent: int = 100
+    maximum_percent: int = 200
+    breaker_is_on: bool = False
+    rolls_back: bool = False
+    resets_on_healthy_task: bool = True
+    threshold_type: str | None = None
+    threshold_value: int = 50
+
+    @classmethod
+    def from_configuration(cls, configuration: Mapping[str, Any]) -> DeploymentRules:
+        breaker = configuration.get("deploymentCircuitBreaker") or {}
+        threshold = breaker.get("thresholdConfiguration") or {}
+        return cls(
+            minimum_healthy_percent=int(configuration.get("minimumHealthyPercent", 100)),
+            maximum_percent=int(configuration.get("maximumPercent", 200)),
+            breaker_is_on=bool(breaker.get("enable", False)),
+            rolls_back=bool(breaker.get("rollback", False)),
+            resets_on_healthy_task=bool(breaker.get("resetOnHealthyTask", True)),
+            threshold_type=threshold.get("type"),
+            threshold_value=int(threshold.get("value", 50)),
+        )
+
+    def failure_threshold(self, desired_count: int) -> int:
+        """How many failed tasks trip the breaker; unless set, half of the desired ones, but 3 at least, 200 at most."""
+        if self.threshold_type == "COUNT":
+            return max(1, self.threshold_value)
+        share = math.ceil(desired_count * self.threshold_value / 100)
+        if self.threshold_type == "UNBOUNDED_PERCENT":
+            return max(1, share)
+        return min(200, max(3, share))
+
+
+@dataclass(frozen=True)
+class TargetHealth:
+    """What an ALB says of a target: `state` is initial, healthy, unhealthy, draining or unused."""
+
+    state: str
+    reason: str | None = None
+    description: str | None = None
+
+
+REGISTERING = TargetHealth("initial", "Elb.RegistrationInProgress", "Target registration is in progress")
+DRAINING = TargetHealth("draining", "Target.DeregistrationInProgress", "Target deregistration is in progress")
+HEALTHY = TargetHealth("healthy")
+
+
+@dataclass(frozen=True)
+class Revision:
+    """A service revision: what a rollout brings."""
+
+    arn: str
+    task_definition_arn: str
+    created_at: float
+    settings: Mapping[str, Any] = field(hash=False)  # loadBalancers, networkConfiguration … as they stood then
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """An entry of a service's `deployments`: one revision and how far it got."""
+
+    id: str  # ecs-svc/…
+    revision: Revision
+    status: str  # PRIMARY or ACTIVE
+    state: str  # IN_PROGRESS, COMPLETED or FAILED
+    reason: str
+    created_at: float
+    updated_at: float
+    failed_tasks: int = 0  # in a row: AWS resets it when a task gets healthy
+    breaker_failures: int = 0
+    last_failure_at: float = 0.0
+
+    @property
+    def is_primary(self) -> bool:
+        return self.status == "PRIMARY"
+
+
+@dataclass(frozen=True)
+class Rollback:
+    """Back to which revision, since when and why."""
+
+    reason: str
+    started_at: float
+    revision_arn: str
+
+
+@dataclass(frozen=True)
+class ServiceDeployment:
+    """ECS's record of one rollout from its start to its end, whoever looks and however late."""
+
+    arn: str
+    target: Revision
+    source_arns: tuple[str, ...]
+    status: str
+    reason: str | None
+    created_at: float
+    updated_at: float
+    finished_at: float | None = None
+    rollback: Rollback | None = None
+    breaker_status: str = "DISABLED"
+    failure_count: int = 0
+    threshold: int = 0
+
+    @property
+    def is_over(self) -> bool:
+        return self.status in {"SUCCESSFUL", "STOPPED", "ROLLBACK_SUCCESSFUL", "ROLLBACK_FAILED"}
+
+
+@dataclass(frozen=True)
+class Event:
+    id: str
+    created_at: float
+    message: str
+
+
+@dataclass(frozen=True)
+class Service:
+    """What is wanted of a service, and the story of its rollouts; its tasks stand beside it."""
+
+    arn: str
+    name: str
+    cluster_arn: str
+    status: str  # ACTIVE, DRAINING or INACTIVE
+    desired_count: int
+    created_at: float
+    settings: Mapping[str, Any] = field(hash=False)  # request fields that are echoed, as they came
+    tags: tuple[tuple[str, str], ...] = ()
+    rollouts: tuple[Rollout, ...] = ()  # PRIMARY first
+    deployments: tuple[ServiceDeployment, ...] = ()  # newest first
+    revisions: tuple[Revision, ...] = ()  # newest first
+    last_completed: Revision | None = None  # where the breaker goes back to
+    events: tuple[Event, ...] = ()  # newest first
+    is_steady: bool = False
+
+    @property
+    def primary(self) -> Rollout | None:
+        return next((rollout for rollout in self.rollouts if rollout.is_primary), None)
+
+    @property
+    def rules(self) -> DeploymentRules:
+        return DeploymentRules.from_configuration(self.settings.get("deploymentConfiguration") or {})
+
+    @property
+    def bindings(self) -> tuple[Binding, ...]:
+        return tuple(
+            Binding(entry["targetGroupArn"], entry["containerName"], int(entry["containerPort"]))
+            for entry in self.settings.get("loadBalancers") or ()
+        )
+
+    @property
+    def grace_seconds(self) -> float:
+        return float(self.settings.get("healthCheckGracePeriodSeconds") or 0)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task as ECS shows it, and where its process really listens."""
+
+    arn: str
+    service_arn: str
+    cluster_arn: str
+    rollout_id: str
+    task_definition_arn: str
+    family: str
+    container_name: str
+    image: str
+    cpu: str
+    memory: str
+    ip: str
+    subnet_id: str
+    created_at: float
+    last_status: str = "PROVISIONING"
+    desired_status: str = "RUNNING"
+    image_digest: str | None = None
+    pid: int | None = None
+    host_port: int | None = None  # on 127.0.0.1; the container believes in its own port
+    targets: tuple[tuple[str, TargetHealth], ...] = ()  # by target group ARN
+    pull_started_at: float | None = None
+    pull_stopped_at: float | None = None
+    started_at: float | None = None
+    stopping_at: float | None = None
+    stopped_at: float | None = None
+    stopped_reason: str | None = None
+    stop_code: str | None = None
+    exit_code: int | None = None
+
+    @property
+    def id(self) -> str:
+        return self.arn.rsplit("/", 1)[-1]
+
+    @property
+    def is_stopped(self) -> bool:
+        return self.last_status == "STOPPED"
+
+    @property
+    def is_wanted(self) -> bool:
+        """Neither stopped nor told to."""
+        return self.desired_status == "RUNNING" and not self.is_stopped
+
+    def is_healthy(self, now: float) -> bool:
+        """Counts towards the service: every target passed its check, or, without any, it ran for a while."""
+        if self.last_status != "RUNNING" or self.started_at is None:
+            return False
+        if self.targets:
+            return all(health.state == "healthy" for _, health in self.targets)
+        return now - self.started_at >= SETTLE_SECONDS
+
+    def unhealthy_target(self) -> tuple[str, TargetHealth] | None:
+        return next(((arn, health) for arn, health in self.targets if health.state == "unhealthy"), None)

@@ -1,0 +1,93 @@
+"""What a person wants to know of the running tasks: a snapshot for the status page and the command line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mlflow_fargate.local.engine.state import Service, Task
+from mlflow_fargate.local.engine.store import EcsStore
+
+_EVENTS_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class TaskStatus:
+    id: str
+    task_definition: str  # family:revision
+    status: str
+    health: str  # of its target: initial, healthy …; '-' without a target group
+    pid: int | None
+    port: int | None  # on 127.0.0.1
+    ip: str  # as AWS's answers have it
+    started_at: float | None
+    stopped_reason: str | None
+
+
+@dataclass(frozen=True)
+class RolloutStatus:
+    id: str
+    task_definition: str
+    status: str
+    state: str
+    reason: str
+    failed_tasks: int
+
+
+@dataclass(frozen=True)
+class ServiceStatus:
+    name: str
+    cluster: str
+    status: str
+    desired_count: int
+    running_count: int
+    rollouts: tuple[RolloutStatus, ...]
+    tasks: tuple[TaskStatus, ...]  # newest first, stopped ones too for a while
+    events: tuple[str, ...]  # newest first
+
+
+def take_status(store: EcsStore) -> tuple[ServiceStatus, ...]:
+    """Every service that was not deleted, by name."""
+    services = [service for service in store.services() if service.status != "INACTIVE"]
+    return tuple(_service_status(service, store) for service in sorted(services, key=lambda service: service.arn))
+
+
+def _service_status(service: Service, store: EcsStore) -> ServiceStatus:
+    tasks = store.tasks(service.arn)
+    return ServiceStatus(
+        name=service.name,
+        cluster=_last_part(service.cluster_arn),
+        status=service.status,
+        desired_count=service.desired_count,
+        running_count=sum(task.last_status == "RUNNING" for task in tasks),
+        rollouts=tuple(
+            RolloutStatus(
+                id=rollout.id,
+                task_definition=_last_part(rollout.revision.task_definition_arn),
+                status=rollout.status,
+                state=rollout.state,
+                reason=rollout.reason,
+                failed_tasks=rollout.failed_tasks,
+            )
+            for rollout in service.rollouts
+        ),
+        tasks=tuple(_task_status(task) for task in reversed(tasks)),
+        events=tuple(event.message for event in service.events[:_EVENTS_SHOWN]),
+    )
+
+
+def _task_status(task: Task) -> TaskStatus:
+    return TaskStatus(
+        id=task.id,
+        task_definition=_last_part(task.task_definition_arn),
+        status=task.last_status,
+        health=", ".join(health.state for _, health in task.targets) or "-",
+        pid=task.pid,
+        port=task.host_port,
+        ip=task.ip,
+        started_at=task.started_at,
+        stopped_reason=task.stopped_reason,
+    )
+
+
+def _last_part(arn: str) -> str:
+    return arn.rsplit("/", 1)[-1]

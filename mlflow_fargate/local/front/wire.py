@@ -1,0 +1,130 @@
+"""AWS's wire as far as the front needs it: a request parsed once, answers and refusals in the protocol it came in.
+
+Two protocols: JSON with an X-Amz-Target header (ECS, ECR) and form fields answered with XML (Elastic Load Balancing).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from io import BytesIO
+from typing import Any
+from urllib.parse import parse_qs, parse_qsl, urlencode
+from xml.sax.saxutils import escape
+
+_SCOPE = re.compile(r"Credential=[^/]+/\d+/([^/]+)/([^/]+)/aws4_request")
+
+
+class Refusal(Exception):
+    """AWS says no: `code` and `message` as its API reference has them."""
+
+    def __init__(self, code: str, message: str, status: int = 400) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.status = status
+
+
+@dataclass(frozen=True)
+class AwsRequest:
+    """A signed request to one operation of one service."""
+
+    service: str  # the name it was signed for: ecs, ecr, elasticloadbalancing
+    region: str
+    operation: str
+    parameters: Mapping[str, Any] = field(hash=False)  # the JSON body, or the form's fields
+    environ: Mapping[str, Any] = field(hash=False, repr=False)
+    body: bytes = field(repr=False)
+
+    @property
+    def speaks_json(self) -> bool:
+        return "HTTP_X_AMZ_TARGET" in self.environ
+
+    def with_form(self, **fields: str) -> AwsRequest:
+        """The same request with form fields added or replaced."""
+        merged = {**self.parameters, **fields}
+        operation = merged.get("Action", self.operation)
+        return replace(self, operation=operation, parameters=merged, body=urlencode(merged).encode())
+
+    def as_environ(self) -> dict[str, Any]:
+        """For an app behind: the body may be read again."""
+        return {**self.environ, "wsgi.input": BytesIO(self.body), "CONTENT_LENGTH": str(len(self.body))}
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    headers: Mapping[str, str] = field(hash=False)
+    body: bytes
+
+    @property
+    def is_error(self) -> bool:
+        return self.status >= 400
+
+    def with_body(self, body: bytes) -> Answer:
+        headers = {name: value for name, value in self.headers.items() if name.lower() != "content-length"}
+        return Answer(self.status, {**headers, "Content-Length": str(len(body))}, body)
+
+    def json(self) -> dict[str, Any]:
+        data: dict[str, Any] = json.loads(self.body or b"{}")
+        return data
+
+
+def signed_for(environ: Mapping[str, Any]) -> tuple[str, str] | None:
+    """(service, region) of a SigV4 signature, in the header or in a presigned URL; None: not signed so."""
+    match = _SCOPE.search(environ.get("HTTP_AUTHORIZATION", ""))
+    if match is None:
+        query = parse_qs(environ.get("QUERY_STRING", ""))
+        match = _SCOPE.search(f"Credential={query.get('X-Amz-Credential', [''])[0]}")
+    return (match[2].lower(), match[1]) if match else None
+
+
+def parse_request(environ: Mapping[str, Any], service: str, region: str) -> AwsRequest:
+    """Reads the body; Refusal where it is not what the protocol asks for."""
+    body: bytes = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+    target = environ.get("HTTP_X_AMZ_TARGET")
+    if target is None:
+        fields: dict[str, Any] = dict(parse_qsl(body.decode(), keep_blank_values=True))
+        return AwsRequest(service, region, fields.get("Action", ""), fields, environ, body)
+    try:
+        parameters = json.loads(body or b"{}")
+    except ValueError as error:
+        raise Refusal("SerializationException", f"The body is not JSON: {error}") from error
+    return AwsRequest(service, region, target.rsplit(".", 1)[-1], parameters, environ, body)
+
+
+def json_answer(data: Mapping[str, Any], status: int = 200) -> Answer:
+    body = json.dumps(data).encode()
+    return _answer(status, "application/x-amz-json-1.1", body)
+
+
+def xml_answer(operation: str, result: str) -> Answer:
+    """A query-protocol answer; `result` is the XML inside of OPERATIONResult."""
+    text = (
+        f'<{operation}Response xmlns="http://elasticloadbalancing.amazonaws.com/doc/2015-12-01/">'
+        f"<{operation}Result>{result}</{operation}Result>"
+        f"<ResponseMetadata><RequestId>{secrets.token_hex(16)}</RequestId></ResponseMetadata></{operation}Response>"
+    )
+    return _answer(200, "text/xml", text.encode())
+
+
+def refusal_answer(refusal: Refusal, *, speaks_json: bool) -> Answer:
+    if speaks_json:
+        return json_answer({"__type": refusal.code, "message": refusal.message}, refusal.status)
+    text = (
+        f"<ErrorResponse><Error><Type>Sender</Type><Code>{escape(refusal.code)}</Code>"
+        f"<Message>{escape(refusal.message)}</Message></Error><RequestId>{secrets.token_hex(16)}</RequestId></ErrorResponse>"
+    )
+    return _answer(refusal.status, "text/xml", text.encode())
+
+
+def _answer(status: int, content_type: str, body: bytes) -> Answer:
+    headers = {
+        "Content-Type": content_type,
+        "Content-Length": str(len(body)),
+        "x-amzn-RequestId": secrets.token_hex(16),
+    }
+    return Answer(status, headers, body)

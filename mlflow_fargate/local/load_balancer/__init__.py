@@ -1,0 +1,6 @@
+"""An Application Load Balancer on this machine.
+
+rules     which target a request goes to; pure
+server    takes connections
+proxy     moves bytes
+"""

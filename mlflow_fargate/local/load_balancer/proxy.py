@@ -1,0 +1,246 @@
+"""The load balancer's proxy: one request in, one out, bodies streaming both ways as they are.
+
+Answers of its own look like an ALB's: 503 without a target, 502 for a target that refuses or talks nonsense, 504 for
+one that keeps silent. Headers as in the ALB user guide, "HTTP headers and Application Load Balancers".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import aiohttp
+from aiohttp import web
+from multidict import CIMultiDict, CIMultiDictProxy
+from yarl import URL
+
+from mlflow_fargate.local.load_balancer.rules import (
+    DEFAULT_RULE,
+    Balancer,
+    FixedResponse,
+    Rule,
+    Target,
+    choose_rule,
+)
+
+logger = logging.getLogger(__name__)
+
+HEADER_MAX_BYTES = 16 * 1024  # an ALB's limit for one line
+_CONNECT_SECONDS = 10.0  # as an ALB
+# Bodies up to here are held until an answer begins, so that they can be sent a second time (see _send).
+_RESENDABLE_BYTES = 1024 * 1024
+_CLIENT_CLOSED = 460  # as an ALB's access log has it
+# RFC 9110, 7.6.1, and Expect, because the go-ahead is given here.
+_HOP_BY_HOP = frozenset(
+    (
+        *("connection", "expect", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection"),
+        *("te", "trailer", "transfer-encoding", "upgrade"),
+    )
+)
+_REASONS = {502: "Bad Gateway", 503: "Service Temporarily Unavailable", 504: "Gateway Time-out"}
+
+_Body = bytes | aiohttp.StreamReader | None
+
+
+class _ClientGone(Exception):
+    """Nobody waits for the answer any more."""
+
+
+class Proxy:
+    """Answers requests by `rules` (sorted by priority, the default last); counts answers in `counts`."""
+
+    def __init__(self, idle_timeout_seconds: float) -> None:
+        self.rules: tuple[Rule, ...] = (DEFAULT_RULE,)
+        self.counts: Counter[tuple[str, int]] = Counter()
+        self._balancer = Balancer()
+        self._idle_timeout_seconds = idle_timeout_seconds
+        self._port = 0
+        self._pooled: aiohttp.ClientSession
+        self._fresh: aiohttp.ClientSession
+
+    @asynccontextmanager
+    async def connected(self, port: int) -> AsyncIterator[None]:
+        """Connections to targets live in here; `port` is what targets are told of the listener."""
+        self._port = port
+        kept_alive = aiohttp.TCPConnector(limit=0, keepalive_timeout=self._idle_timeout_seconds)
+        closed_at_once = aiohttp.TCPConnector(limit=0, force_close=True)
+        async with self._session(kept_alive) as self._pooled, self._session(closed_at_once) as self._fresh:
+            yield
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        rule = choose_rule(self.rules, request.host, request.rel_url.raw_path) or DEFAULT_RULE
+        try:
+            response = await self._answer(request, rule)
+        except _ClientGone:
+            self.counts[rule.name, _CLIENT_CLOSED] += 1
+            _cut_off(request)
+            return web.Response(status=499)
+        self.counts[rule.name, response.status] += 1
+        return response
+
+    async def _answer(self, request: web.BaseRequest, rule: Rule) -> web.StreamResponse:
+        if rule.fixed_response is not None:
+            return _make_fixed(rule.fixed_response)
+        target = self._balancer.choose_target(rule.targets)
+        if target is None:
+            return _make_error(503)
+        try:
+            with self._balancer.occupied(target):
+                return await self._forward(request, target)
+        except (aiohttp.ServerTimeoutError, asyncio.TimeoutError) as error:
+            logger.debug("%s:%d is silent: %r", *target, error)
+            return _make_error(504)
+        except aiohttp.ClientError as error:
+            logger.debug("%s:%d cannot answer: %r", *target, error)
+            return _make_error(502)
+
+    async def _forward(self, request: web.BaseRequest, target: Target) -> web.StreamResponse:
+        body = await _take_body(request)
+        answer = await self._send(request, target, body)
+        async with answer:
+            headers = _end_to_end(answer.headers)
+            response = web.StreamResponse(status=answer.status, reason=answer.reason, headers=headers)
+            await _relay(request, response, answer)
+        return response
+
+    async def _send(self, request: web.BaseRequest, target: Target, body: _Body) -> aiohttp.ClientResponse:
+        """The head of the target's answer.
+
+        A target that stops closes its idle connections, and a request may be on its way into one of them: no byte of an
+        answer comes then, and nothing was processed. Such a request is sent again, once and on a connection of its own,
+        if its body is still at hand. After a failure on a fresh connection there is no second try: that target is ill.
+        """
+        trace = SimpleNamespace(is_reused=False)
+        try:
+            return await self._request(self._pooled, request, target, body=body, trace=trace)
+        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+            if not trace.is_reused or isinstance(body, aiohttp.StreamReader):
+                raise
+            return await self._request(self._fresh, request, target, body=body, trace=trace)
+
+    async def _request(
+        self,
+        session: aiohttp.ClientSession,
+        request: web.BaseRequest,
+        target: Target,
+        *,
+        body: _Body,
+        trace: SimpleNamespace,
+    ) -> aiohttp.ClientResponse:
+        host, port = target
+        # encoded=True: the path goes on as it came, escapes included.
+        url = URL(f"http://{host}:{port}{request.rel_url.raw_path_qs}", encoded=True)
+        try:
+            return await session.request(
+                request.method,
+                url,
+                headers=self._headers_for_target(request),
+                data=body,
+                allow_redirects=False,
+                trace_request_ctx=trace,
+            )
+        except aiohttp.ClientError as error:
+            # The body's sender fails as the target would, when it is the client that stopped sending.
+            if _is_gone(request):
+                raise _ClientGone from error
+            raise
+
+    def _headers_for_target(self, request: web.BaseRequest) -> CIMultiDict[str]:
+        headers = _end_to_end(request.headers)
+        came_through = [*headers.popall("X-Forwarded-For", []), request.remote or "127.0.0.1"]
+        headers["X-Forwarded-For"] = ", ".join(came_through)
+        headers["X-Forwarded-Proto"] = "http"
+        headers["X-Forwarded-Port"] = str(self._port)
+        headers.setdefault("X-Amzn-Trace-Id", f"Root=1-{int(time.time()):08x}-{secrets.token_hex(12)}")
+        return headers
+
+    def _session(self, connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
+        async def note_reuse(session: Any, context: SimpleNamespace, parameters: Any) -> None:
+            context.trace_request_ctx.is_reused = True
+
+        tracing = aiohttp.TraceConfig()
+        tracing.on_connection_reuseconn.append(note_reuse)
+        session = aiohttp.ClientSession(
+            connector=connector,
+            auto_decompress=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type", "User-Agent"),
+            timeout=aiohttp.ClientTimeout(
+                total=None, sock_connect=_CONNECT_SECONDS, sock_read=self._idle_timeout_seconds
+            ),
+            trace_configs=[tracing],
+            max_line_size=HEADER_MAX_BYTES,
+            max_field_size=HEADER_MAX_BYTES,
+        )
+        # Private, but aiohttp has no other switch: its own retry of GET and PUT does not ask whether the connection was
+        # reused, so a target that crashes on a request would get it twice.
+        session._retry_connection = False
+        return session
+
+
+async def _take_body(request: web.BaseRequest) -> _Body:
+    """A small body as bytes, any other as the stream it comes in; None without one."""
+    if not request.can_read_body:
+        return None
+    if request.headers.get("Expect", "").lower() == "100-continue":
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0  # so that an answer to come is not taken for begun
+    if request.content_length is None or request.content_length > _RESENDABLE_BYTES:
+        return request.content
+    try:
+        return await request.content.readexactly(request.content_length)
+    except (aiohttp.ClientError, asyncio.IncompleteReadError, ConnectionError, web.RequestPayloadError) as error:
+        raise _ClientGone from error
+
+
+async def _relay(request: web.BaseRequest, response: web.StreamResponse, answer: aiohttp.ClientResponse) -> None:
+    """Head and body of the answer to the client; one that breaks off is broken off there too, never ended cleanly."""
+    try:
+        await response.prepare(request)
+        while piece := await answer.content.readany():
+            await response.write(piece)
+        await response.write_eof()
+    except ConnectionError as error:  # only the client's side raises these; aiohttp has others for the target's
+        raise _ClientGone from error
+    except (aiohttp.ClientError, asyncio.TimeoutError) as error:
+        logger.debug("%s broke off its answer: %r", answer.url, error)
+        _cut_off(request)
+
+
+def _end_to_end(headers: CIMultiDictProxy[str]) -> CIMultiDict[str]:
+    """The headers without those meant for one connection only, which includes what `Connection` names."""
+    named = {name.strip().lower() for value in headers.getall("Connection", []) for name in value.split(",")}
+    dropped = _HOP_BY_HOP | named
+    return CIMultiDict((name, value) for name, value in headers.items() if name.lower() not in dropped)
+
+
+def _is_gone(request: web.BaseRequest) -> bool:
+    return request.transport is None or request.transport.is_closing()
+
+
+def _cut_off(request: web.BaseRequest) -> None:
+    if request.transport is not None:
+        request.transport.close()
+
+
+def _make_fixed(fixed: FixedResponse) -> web.Response:
+    headers = {"Server": "awselb/2.0", "Content-Type": fixed.content_type}
+    return web.Response(status=fixed.status, body=fixed.body.encode(), headers=headers)
+
+
+def _make_error(status: int) -> web.Response:
+    """The page an ALB shows."""
+    title = f"{status} {_REASONS[status]}"
+    page = (
+        f"<html>\r\n<head><title>{title}</title></head>\r\n<body>\r\n<center><h1>{title}</h1></center>\r\n"
+        "</body>\r\n</html>\r\n"
+    )
+    headers = {"Server": "awselb/2.0", "Content-Type": "text/html"}
+    return web.Response(status=status, reason=_REASONS[status], body=page.encode(), headers=headers)

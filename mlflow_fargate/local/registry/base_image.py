@@ -1,0 +1,86 @@
+"""The stand-in for the base image: an OCI image that means "this machine's Python".
+
+Where no public registry can be reached and no container engine is installed, images are still built on a base by
+reference; the agent sees the label and runs the layers above it with the interpreter of this machine.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+import platform
+import tarfile
+
+from mlflow_fargate.local.registry.store import RegistryStore
+
+BASE_REPOSITORY = "docker/library/python"  # as in public.ecr.aws/docker/library/python:3.11-slim
+BASE_LABEL = "mlflow-fargate.base"
+BASE_LABEL_VALUE = "host-python"
+
+_MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
+_CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
+_LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar+gzip"
+_OS_RELEASE = 'NAME="mlflow-fargate host Python"\nID=mlflow-fargate\nPRETTY_NAME="the Python of this machine"\n'
+
+
+def seed_base_image(store: RegistryStore, python_version: str) -> str:
+    """Puts the stand-in for `python_version` ('3.11.7') there as `3.11-slim` and `3.11`; its digest.
+
+    Seeding twice changes nothing: the same version gives the same bytes.
+    """
+    store.create_repository(BASE_REPOSITORY)
+    layer = _make_layer()
+    config = _make_config(python_version, diff_id=_digest(gzip.decompress(layer)))
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": _MANIFEST_TYPE,
+        "config": _descriptor(_CONFIG_TYPE, config),
+        "layers": [_descriptor(_LAYER_TYPE, layer)],
+    }
+    for blob in (config, layer):
+        store.add_blob(BASE_REPOSITORY, blob)
+    body = json.dumps(manifest, sort_keys=True).encode()
+    minor = ".".join(python_version.split(".")[:2])
+    digests = [store.put_manifest(BASE_REPOSITORY, tag, body, _MANIFEST_TYPE) for tag in (f"{minor}-slim", minor)]
+    return digests[0]
+
+
+def _make_layer() -> bytes:
+    """One file as tar.gz; times and owners are fixed so that the digest is too."""
+    content = _OS_RELEASE.encode()
+    entry = tarfile.TarInfo("etc/os-release")
+    entry.size = len(content)
+    packed = io.BytesIO()
+    with (
+        gzip.GzipFile(fileobj=packed, mode="wb", mtime=0, filename="") as stream,
+        tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as archive,
+    ):
+        archive.addfile(entry, io.BytesIO(content))
+    return packed.getvalue()
+
+
+def _make_config(python_version: str, *, diff_id: str) -> bytes:
+    path = "/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin"
+    config = {
+        "created": "1970-01-01T00:00:00Z",
+        "architecture": "arm64" if platform.machine().lower() in ("arm64", "aarch64") else "amd64",
+        "os": "linux",
+        "config": {
+            "Env": [f"PATH={path}", f"PYTHON_VERSION={python_version}"],
+            "Cmd": ["python3"],
+            "Labels": {BASE_LABEL: BASE_LABEL_VALUE},
+        },
+        "rootfs": {"type": "layers", "diff_ids": [diff_id]},
+        "history": [{"created": "1970-01-01T00:00:00Z", "created_by": "mlflow-fargate: the Python of this machine"}],
+    }
+    return json.dumps(config, sort_keys=True).encode()
+
+
+def _descriptor(media_type: str, content: bytes) -> dict[str, str | int]:
+    return {"mediaType": media_type, "digest": _digest(content), "size": len(content)}
+
+
+def _digest(content: bytes) -> str:
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"

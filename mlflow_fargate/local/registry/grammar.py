@@ -1,0 +1,62 @@
+"""The grammar of an OCI registry: names, tags, digests, what a manifest refers to, and how a registry says no.
+
+Pure; store.py keeps by these rules and http.py turns the refusals into HTTP.
+Source: OCI distribution-spec ("Pulling manifests", "Error codes") and image-spec (manifest.md, image-index.md).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from mlflow_fargate.errors import RegistryError
+
+# The length keeps NAME.json within what file systems allow.
+_NAME = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*")
+_NAME_MAX_LENGTH = 240
+_TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+MANIFEST_MAX_BYTES = 4 * 1024 * 1024  # what the specification asks registries to accept at least
+
+
+class OciRefusal(RegistryError):
+    """The registry says no: `status` and `code` as the distribution specification names them."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.said = message
+
+
+def checked_name(name: str) -> str:
+    if len(name) > _NAME_MAX_LENGTH or not _NAME.fullmatch(name):
+        raise OciRefusal(400, "NAME_INVALID", f"'{name}' is not a repository name")
+    return name
+
+
+def checked_digest(digest: str) -> str:
+    if not _DIGEST.fullmatch(digest):
+        raise OciRefusal(400, "DIGEST_INVALID", f"'{digest}' is not a sha256 digest")
+    return digest
+
+
+def checked_tag(tag: str) -> str:
+    if not _TAG.fullmatch(tag):
+        raise OciRefusal(400, "TAG_INVALID", f"'{tag}' is not a tag")
+    return tag
+
+
+def parse_manifest(body: bytes, media_type: str) -> dict[str, int]:
+    """What the manifest refers to and must be there: digest → size. Layers with `urls` live elsewhere by intent."""
+    try:
+        manifest: dict[str, Any] = json.loads(body)
+        if manifest.get("mediaType", media_type) != media_type:
+            raise ValueError(f"its mediaType is {manifest['mediaType']}, the Content-Type is {media_type}")
+        if "manifests" in manifest:
+            return {checked_digest(child["digest"]): int(child["size"]) for child in manifest["manifests"]}
+        parts = [manifest["config"], *(layer for layer in manifest["layers"] if not layer.get("urls"))]
+        return {checked_digest(part["digest"]): int(part["size"]) for part in parts}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise OciRefusal(400, "MANIFEST_INVALID", f"not a manifest this registry knows: {error!r}") from error

@@ -1,0 +1,7 @@
+"""S3 on disk, as a WSGI application; moto's own forgets on exit and reads a whole object for every range.
+
+app                           requests → operations
+buckets · objects · uploads   the operations
+store · upload_store          objects as files with an index
+protocol                      XML, ranges, chunked bodies, signatures' places
+"""

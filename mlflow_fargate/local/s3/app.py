@@ -1,0 +1,105 @@
+"""S3 on this machine's disk, as a WSGI application: path-style, streaming both ways, all of it there after a restart.
+
+    S3App  → buckets.py, objects.py, uploads.py   the verbs, one function each
+           → store.py, upload_store.py              what is kept
+           → protocol.py                            the wire
+
+It stands where moto's S3 would: that one holds every object in memory, reads all of it for each ranged GET and forgets
+it at exit. Signatures, presigned ones included, are accepted unseen, and nothing is encrypted: serve it on the loopback
+interface only. Versioning, ACLs, tags, policies and the like answer 501 NotImplemented.
+
+Serve it with WsgiServer (wsgi_server.py), which says what boto3 and a bare waitress disagree on. Bodies are spooled to
+disk before the app sees them, and user metadata whose name holds an underscore is dropped there.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from mlflow_fargate.local.s3 import buckets, objects, uploads
+from mlflow_fargate.local.s3.protocol import Request, Response, S3Refusal, refusal_response
+from mlflow_fargate.local.s3.store import S3Store
+
+logger = logging.getLogger(__name__)
+
+StartResponse = Callable[[str, list[tuple[str, str]]], Any]
+_Verb = Callable[[S3Store, Request], Response]
+
+# (method, subresource): a subresource is the query parameter that makes the request another verb.
+_BUCKET_VERBS: Mapping[tuple[str, str], _Verb] = {
+    ("GET", ""): buckets.list_objects,
+    ("GET", "location"): buckets.get_bucket_location,
+    ("GET", "uploads"): buckets.list_uploads,
+    ("PUT", ""): buckets.create_bucket,
+    ("HEAD", ""): buckets.head_bucket,
+    ("DELETE", ""): buckets.delete_bucket,
+    ("POST", "delete"): buckets.delete_objects,
+}
+_OBJECT_VERBS: Mapping[tuple[str, str], _Verb] = {
+    ("GET", ""): objects.get_object,
+    ("HEAD", ""): objects.head_object,
+    ("PUT", ""): objects.put_object,
+    ("PUT", "x-amz-copy-source"): objects.copy_object,
+    ("DELETE", ""): objects.delete_object,
+    ("POST", "uploads"): uploads.create_upload,
+    ("PUT", "uploadId"): uploads.upload_part,
+    ("PUT", "uploadId+x-amz-copy-source"): uploads.upload_part_copy,
+    ("POST", "uploadId"): uploads.complete_upload,
+    ("DELETE", "uploadId"): uploads.abort_upload,
+    ("GET", "uploadId"): uploads.list_parts,
+}
+_SUBRESOURCES = (
+    *("location", "uploads", "delete", "uploadId", "acl", "accelerate", "analytics", "attributes", "cors"),
+    *(
+        "encryption",
+        "intelligent-tiering",
+        "inventory",
+        "legal-hold",
+        "lifecycle",
+        "logging",
+        "metrics",
+        "notification",
+    ),
+    *("object-lock", "ownershipControls", "policy", "policyStatus", "publicAccessBlock", "replication"),
+    *("requestPayment", "restore", "retention", "select", "tagging", "torrent", "versionId", "versioning", "versions"),
+    "website",
+)
+
+
+class S3App:
+    """A WSGI application over the objects under `root`; call close() when its server has stopped."""
+
+    def __init__(self, root: Path) -> None:
+        self.store = S3Store(root)
+
+    def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        response = self._answer(environ)
+        start_response(response.status_line, list(response.headers.items()))
+        return () if environ["REQUEST_METHOD"] == "HEAD" else response.body
+
+    def close(self) -> None:
+        self.store.close()
+
+    def _answer(self, environ: dict[str, Any]) -> Response:
+        try:
+            request = Request.from_environ(environ)
+            return _choose_verb(request)(self.store, request)
+        except S3Refusal as refusal:
+            logger.debug("%s %s: %s", environ["REQUEST_METHOD"], environ.get("PATH_INFO"), refusal.code)
+            return refusal_response(refusal, environ.get("PATH_INFO", "/"))
+
+
+def _choose_verb(request: Request) -> _Verb:
+    subresource = "+".join(name for name in _SUBRESOURCES if name in request.query)
+    if request.key and "x-amz-copy-source" in request.headers:
+        subresource = f"{subresource}+x-amz-copy-source".removeprefix("+")
+    if not request.bucket and request.method == "GET":
+        return buckets.list_buckets
+    verb = (_OBJECT_VERBS if request.key else _BUCKET_VERBS).get((request.method, subresource))
+    if verb is None or not request.bucket:
+        said = f"{request.method} with '{subresource}' is not provided by the S3 of this machine"
+        raise S3Refusal(501, "NotImplemented", said)
+    return verb

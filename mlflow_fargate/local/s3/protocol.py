@@ -1,0 +1,243 @@
+"""S3's wire: a WSGI request parsed once, bodies undone from aws-chunked, answers and refusals as XML.
+
+Knows nothing of what is stored. Source: Amazon S3 API reference; "Signature calculations: trailing headers" for
+aws-chunked bodies (boto3 >= 1.36 sends them with a checksum in the trailer).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import re
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from http import HTTPStatus
+from typing import Any, BinaryIO, Protocol
+from urllib.parse import parse_qsl, quote
+from xml.etree import ElementTree
+
+from mlflow_fargate.errors import LocalStackError
+
+PIECE_BYTES = 256 * 1024
+_NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
+_XML_MAX_BYTES = 8 * 1024 * 1024
+_KEY_MAX_BYTES = 1024
+
+
+class S3Refusal(LocalStackError):
+    """S3 says no: `status` and `code` as the API reference names them."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.said = message
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request, path-style: `/BUCKET/KEY`. Names of headers are lower-case; signatures have been ignored."""
+
+    method: str
+    bucket: str  # empty: the service itself
+    key: bytes  # UTF-8; empty: the bucket itself
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    body: BinaryIO
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, Any]) -> Request:
+        # WSGI gives bytes disguised as Latin-1, the escapes of the URL undone.
+        bucket, _, key = environ.get("PATH_INFO", "/").encode("latin-1").removeprefix(b"/").partition(b"/")
+        try:
+            key.decode()
+            query = dict(parse_qsl(environ.get("QUERY_STRING", ""), keep_blank_values=True, errors="strict"))
+            name = bucket.decode()
+        except UnicodeDecodeError as error:
+            raise S3Refusal(400, "InvalidURI", "Couldn't parse the specified URI: it is not UTF-8.") from error
+        if len(key) > _KEY_MAX_BYTES:
+            raise S3Refusal(400, "KeyTooLongError", "Your key is too long.")
+        headers = {
+            name.removeprefix("HTTP_").replace("_", "-").lower(): value
+            for name, value in environ.items()
+            if name.startswith("HTTP_") or name in ("CONTENT_TYPE", "CONTENT_LENGTH")
+        }
+        return cls(environ["REQUEST_METHOD"], name, key, query, headers, environ["wsgi.input"])
+
+    @property
+    def is_aws_chunked(self) -> bool:
+        return self.headers.get("x-amz-content-sha256", "").startswith("STREAMING-") or any(
+            coding == "aws-chunked" for coding in content_codings(self.headers)
+        )
+
+    def chunks(self) -> Iterator[bytes]:
+        """The payload in pieces, without its transfer dress; BadDigest at the end where a checksum does not hold."""
+        trailers: dict[str, str] = {}
+        declared = self.headers.get("content-length", "0")
+        pieces = (
+            _undo_aws_chunked(self.body, trailers) if self.is_aws_chunked else read_pieces(self.body, int(declared))
+        )
+        checksums = _announced_checksums(self.headers)
+        size = 0
+        for piece in pieces:
+            for hasher in checksums.values():
+                hasher.update(piece)
+            size += len(piece)
+            yield piece
+        if size != int(self.headers.get("x-amz-decoded-content-length", size)):
+            raise _incomplete()
+        for name, hasher in checksums.items():
+            sent = self.headers.get(name) or trailers.get(name)
+            if sent != base64.b64encode(hasher.digest()).decode():
+                raise S3Refusal(400, "BadDigest", f"The {name} you specified did not match what we received.")
+
+    def xml(self) -> ElementTree.Element:
+        """The small XML document in the body, its namespace taken off."""
+        content = b"".join(self.chunks())
+        if len(content) > _XML_MAX_BYTES:
+            raise S3Refusal(400, "MaxMessageLengthExceeded", "Your request was too big.")
+        try:
+            # Expat bounds the expansion of entities itself, and only this machine can send one.
+            root = ElementTree.fromstring(content)  # noqa: S314
+        except ElementTree.ParseError as error:
+            raise S3Refusal(400, "MalformedXML", f"The XML you provided was not well-formed: {error}.") from error
+        for node in root.iter():
+            node.tag = node.tag.rpartition("}")[2]
+        return root
+
+
+@dataclass(frozen=True)
+class Response:
+    """An answer; `body` is iterated once, and closed if it can be."""
+
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: Iterable[bytes] = ()
+
+    @property
+    def status_line(self) -> str:
+        return f"{self.status} {HTTPStatus(self.status).phrase}"
+
+
+def xml_response(root: ElementTree.Element, *, status: int = 200) -> Response:
+    if status == 200:
+        root.set("xmlns", _NAMESPACE)
+    content: bytes = ElementTree.tostring(root, encoding="UTF-8", xml_declaration=True)
+    return Response(status, {"Content-Type": "application/xml", "Content-Length": str(len(content))}, [content])
+
+
+def refusal_response(refusal: S3Refusal, resource: str) -> Response:
+    return xml_response(
+        element(
+            "Error", element("Code", refusal.code), element("Message", refusal.said), element("Resource", resource)
+        ),
+        status=refusal.status,
+    )
+
+
+def element(tag: str, *content: ElementTree.Element | str) -> ElementTree.Element:
+    """`<tag>` with children or a text."""
+    node = ElementTree.Element(tag)
+    for part in content:
+        if isinstance(part, str):
+            node.text = part
+        else:
+            node.append(part)
+    return node
+
+
+def format_time(timestamp: float) -> str:
+    """'2024-05-01T12:00:00.123Z', as in listings."""
+    at = datetime.fromtimestamp(timestamp, timezone.utc)
+    return f"{at:%Y-%m-%dT%H:%M:%S}.{at.microsecond // 1000:03d}Z"
+
+
+def format_key(key: bytes, encoding_type: str | None) -> str:
+    """A key for a listing; `url` keeps control characters out of the XML, which cannot hold them."""
+    return quote(key, safe="/~") if encoding_type == "url" else key.decode()
+
+
+def content_codings(headers: Mapping[str, str]) -> list[str]:
+    return [coding.strip() for coding in headers.get("content-encoding", "").split(",") if coding.strip()]
+
+
+def parse_range(header: str | None, size: int) -> tuple[int, int] | None:
+    """The half-open interval asked for; None: everything, as for headers of another shape (RFC 9110)."""
+    match = re.fullmatch(r"bytes=(\d*)-(\d*)", header or "")
+    if match is None or not any(match.groups()):
+        return None
+    first, last = match.groups()
+    start = int(first) if first else max(size - int(last), 0)
+    end = min(int(last) + 1, size) if first and last else size
+    if start >= size or start >= end:
+        raise S3Refusal(416, "InvalidRange", "The requested range is not satisfiable")
+    return start, end
+
+
+def read_pieces(stream: BinaryIO, size: int) -> Iterator[bytes]:
+    """Exactly `size` bytes, piece by piece."""
+    while size > 0:
+        piece = stream.read(min(size, PIECE_BYTES))
+        if not piece:
+            raise _incomplete()
+        size -= len(piece)
+        yield piece
+
+
+def is_s3_request(environ: Mapping[str, Any]) -> bool:
+    """Whether a signed request (by header or presigned) was meant for S3 and not for another AWS service."""
+    authorization = environ.get("HTTP_AUTHORIZATION", "")
+    query = environ.get("QUERY_STRING", "")
+    scopes = ("/s3/aws4_request", "%2Fs3%2Faws4_request", "/s3express/aws4_request")
+    # Version 2 signatures name no service; S3 is the only one that still gets them (boto3's default for presigning).
+    is_version_2 = authorization.startswith("AWS ") or ("AWSAccessKeyId=" in query and "Signature=" in query)
+    return is_version_2 or any(scope in authorization or scope in query for scope in scopes)
+
+
+class _Hasher(Protocol):
+    def update(self, data: bytes, /) -> None: ...
+
+    def digest(self) -> bytes: ...
+
+
+class _Crc32:
+    def __init__(self) -> None:
+        self._value = 0
+
+    def update(self, data: bytes, /) -> None:
+        self._value = zlib.crc32(data, self._value)
+
+    def digest(self) -> bytes:
+        return self._value.to_bytes(4, "big")
+
+
+def _announced_checksums(headers: Mapping[str, str]) -> dict[str, _Hasher]:
+    """A hasher for each checksum the client sends that the standard library can compute (not CRC-32C, CRC-64)."""
+    announced = {*headers, headers.get("x-amz-trailer", "").strip().lower()}
+    hashers: dict[str, _Hasher] = {
+        "content-md5": hashlib.md5(usedforsecurity=False),
+        "x-amz-checksum-crc32": _Crc32(),
+        "x-amz-checksum-sha1": hashlib.sha1(usedforsecurity=False),
+        "x-amz-checksum-sha256": hashlib.sha256(),
+    }
+    return {name: hasher for name, hasher in hashers.items() if name in announced}
+
+
+def _undo_aws_chunked(stream: BinaryIO, trailers: dict[str, str]) -> Iterator[bytes]:
+    """The payload of `SIZE[;chunk-signature=…] CRLF BYTES CRLF … 0 CRLF`; what follows fills `trailers`."""
+    try:
+        while size := int(stream.readline(4096).split(b";")[0], 16):
+            yield from read_pieces(stream, size)
+            stream.readline(3)
+    except (ValueError, binascii.Error) as error:
+        raise _incomplete() from error
+    while line := stream.readline(4096).strip():
+        name, _, value = line.decode("latin-1").partition(":")
+        trailers[name.strip().lower()] = value.strip()
+
+
+def _incomplete() -> S3Refusal:
+    return S3Refusal(400, "IncompleteBody", "The body has fewer bytes than it declared.")

@@ -1,0 +1,246 @@
+"""The small AWS on this machine as a whole: starts its parts in order, tells where they are, stops them in reverse.
+
+    registry · S3 · moto behind its front, with the engine that runs tasks · load balancer · MLflow
+
+One stack a cache directory: a lock keeps a second one from starting. Everything listens on loopback, on free ports; the
+addresses stand in `stack.json` while it runs. Images, S3 objects and MLflow's runs stay on disk when it stops; what
+moto holds (deployments, roles, log groups) does not, which `local down` says.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import psutil
+from filelock import FileLock, Timeout
+
+from mlflow_fargate.errors import LocalStackError
+from mlflow_fargate.local.front.fake_aws import FakeAws
+from mlflow_fargate.local.load_balancer.server import LoadBalancer
+from mlflow_fargate.local.registry.base_image import seed_base_image
+from mlflow_fargate.local.registry.server import LocalRegistry
+from mlflow_fargate.local.s3.app import S3App
+from mlflow_fargate.local.tracking import BUCKET, TrackingServer
+from mlflow_fargate.local.wsgi_server import WsgiServer
+from mlflow_fargate.progress import Progress
+from mlflow_fargate.target import local_state_file, read_local_state
+
+REGION = "us-east-1"
+_CREDENTIALS = {"access_key_id": "local", "secret_access_key": "local"}
+_START_SECONDS = 300
+_STOP_SECONDS = 60
+_AWS_THREADS = 16
+
+
+class LocalStack:
+    """A running stack; `state` says where its parts are. Use as a context manager: leaving it stops every part."""
+
+    def __init__(self, directory: Path, progress: Progress, *, serve_artifacts: bool = False) -> None:
+        self._directory = directory
+        self._progress = progress
+        self._serve_artifacts = serve_artifacts
+        self._parts = contextlib.ExitStack()
+        self.state: dict[str, Any] = {}
+
+    def __enter__(self) -> LocalStack:
+        _check_platform(sys.platform)
+        try:
+            self._start()
+        except BaseException:
+            self._parts.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._parts.close()
+
+    def _start(self) -> None:
+        self._directory.mkdir(parents=True, exist_ok=True)
+        self._parts.enter_context(_only_one(self._directory))
+        self._progress.step("AWS, image registry and load balancer")
+        registry = self._parts.enter_context(LocalRegistry(self._directory / "registry"))
+        seed_base_image(registry.store, platform.python_version())
+        balancer = self._parts.enter_context(LoadBalancer())
+        s3 = self._parts.enter_context(contextlib.closing(S3App(self._directory / "s3")))
+        s3.store.create_bucket(BUCKET)
+        aws = FakeAws(
+            region=REGION,
+            registry=registry,
+            s3=s3,
+            load_balancer=balancer,
+            directory=self._directory / "tasks",
+        )
+        server = self._parts.enter_context(WsgiServer(aws, threads=_AWS_THREADS))
+        self._parts.callback(aws.stop)  # tasks end while AWS still answers
+        aws.start()
+        tracking = self._start_tracking(server.url)
+        self.state = {
+            "pid": os.getpid(),
+            "region": REGION,
+            "aws_endpoint_url": server.url,
+            **_CREDENTIALS,
+            "registry": registry.address,
+            "registry_mirrors": {"public.ecr.aws": registry.address},
+            "mlflow_tracking_uri": tracking.url,
+            "load_balancer_url": f"http://127.0.0.1:{balancer.port}",
+            "started_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        }
+        self._parts.enter_context(_written(local_state_file(self._directory.parent), self.state))
+
+    def _start_tracking(self, aws_url: str) -> TrackingServer:
+        self._progress.step("MLflow tracking server")
+        environment = {
+            "MLFLOW_S3_ENDPOINT_URL": aws_url,
+            "AWS_ACCESS_KEY_ID": _CREDENTIALS["access_key_id"],
+            "AWS_SECRET_ACCESS_KEY": _CREDENTIALS["secret_access_key"],
+            "AWS_DEFAULT_REGION": REGION,
+        }
+        tracking = TrackingServer(self._directory / "mlflow", environment, serve_artifacts=self._serve_artifacts)
+        self._parts.enter_context(tracking)
+        tracking.start(self._progress)
+        return tracking
+
+
+def run(cache: Path, progress: Progress, *, serve_artifacts: bool = False) -> None:
+    """Runs the stack in this process until SIGTERM or Ctrl-C."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    with LocalStack(cache / "local", progress, serve_artifacts=serve_artifacts) as stack:
+        progress.step("ready; Ctrl-C stops it")
+        progress.note(describe(stack.state))
+        stop.wait()
+        progress.step("stopping")
+    progress.step("stopped; images, models and runs are kept, deployments are not")
+
+
+def start_detached(cache: Path, progress: Progress, *, serve_artifacts: bool = False) -> dict[str, Any]:
+    """Starts the stack as a process that outlives this one; returns where its parts are."""
+    if (state := read_local_state(cache)) is not None:
+        progress.step("the local stack runs already")
+        return state
+    log = cache / "local" / "stack.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "mlflow_fargate.cli", "local", "up"]
+    with log.open("wb") as stream:
+        process = subprocess.Popen(
+            [*command, "--serve-artifacts"] if serve_artifacts else command,
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=stream,
+            start_new_session=True,
+        )
+    deadline = time.monotonic() + _START_SECONDS
+    told = 0
+    while (state := read_local_state(cache)) is None:
+        told = _tell_new_lines(log, told, progress)
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise LocalStackError(f"The local stack did not start; its log is {log}:\n{_tail(log)}")
+        time.sleep(0.2)
+    return state
+
+
+def stop_running(cache: Path, progress: Progress) -> bool:
+    """Stops the stack that runs; False when none did."""
+    state = read_local_state(cache)
+    if state is None:
+        return False
+    progress.step("stopping the local stack; deployments end with it, models and images are kept")
+    try:
+        process = psutil.Process(state["pid"])
+        process.terminate()
+        process.wait(_STOP_SECONDS)
+    except psutil.NoSuchProcess:
+        pass
+    except psutil.TimeoutExpired as error:
+        raise LocalStackError(f"The local stack (process {state['pid']}) did not stop in time.") from error
+    return True
+
+
+def describe(state: Mapping[str, Any]) -> str:
+    """A few lines for a person: what is where."""
+    rows = {
+        "MLflow": state["mlflow_tracking_uri"],
+        "deployed models": f"{state['load_balancer_url']}/NAME/",
+        "AWS": state["aws_endpoint_url"],
+        "image registry": state["registry"],
+    }
+    lines = [f"{title + ':':17}{value}" for title, value in rows.items()]
+    return "\n".join([*lines, 'To use it from a shell:  eval "$(mlflow-fargate local env)"'])
+
+
+def environment(state: Mapping[str, Any]) -> dict[str, str]:
+    """What MLflow's clients and the AWS tools need in order to talk to the stack."""
+    return {
+        "MLFLOW_TRACKING_URI": state["mlflow_tracking_uri"],
+        "MLFLOW_S3_ENDPOINT_URL": state["aws_endpoint_url"],
+        "MLFLOW_DEPLOYMENTS_TARGET": "fargate:/local",
+        "AWS_ENDPOINT_URL": state["aws_endpoint_url"],
+        "AWS_ACCESS_KEY_ID": state["access_key_id"],
+        "AWS_SECRET_ACCESS_KEY": state["secret_access_key"],
+        "AWS_DEFAULT_REGION": state["region"],
+    }
+
+
+def _check_platform(system: str) -> None:
+    if not system.startswith("linux"):
+        raise LocalStackError(
+            f"The local stack runs images for Linux as processes of this machine, which is '{system}'.",
+            hint="run it on Linux, in a Linux container or in WSL",
+        )
+
+
+@contextlib.contextmanager
+def _only_one(directory: Path) -> Iterator[None]:
+    lock = FileLock(directory / "stack.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise LocalStackError(
+            f"A local stack runs already, or is starting ({directory}).", hint="mlflow-fargate local status"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def _written(path: Path, state: Mapping[str, Any]) -> Iterator[None]:
+    """The file exists, whole, only while the stack runs."""
+    draft = path.with_suffix(".tmp")
+    draft.write_text(json.dumps(state, indent=2), encoding="utf-8")
+    draft.chmod(0o600)
+    draft.replace(path)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _tell_new_lines(log: Path, told: int, progress: Progress) -> int:
+    """Hands the log's complete lines after the first `told` on; returns how many there were."""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    complete = [line for line in lines if line.endswith("\n")]
+    for line in complete[told:]:
+        progress.note(line.rstrip())
+    return len(complete)
+
+
+def _tail(log: Path) -> str:
+    return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-20:])

@@ -1,0 +1,84 @@
+"""Words: a task definition as far as running a task needs it, parsed once from what DescribeTaskDefinition answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+DEFAULT_STOP_TIMEOUT_SECONDS = 30
+
+
+@dataclass(frozen=True)
+class LogSettings:
+    """Where awslogs writes: streams are `prefix/container/taskid`."""
+
+    group: str
+    prefix: str
+
+
+@dataclass(frozen=True)
+class Container:
+    """One container definition; None for entry point, command and working directory means the image's own."""
+
+    name: str
+    image: str
+    ports: tuple[int, ...]
+    environment: tuple[tuple[str, str], ...]
+    secrets: tuple[tuple[str, str], ...]  # name → valueFrom
+    entry_point: tuple[str, ...] | None
+    command: tuple[str, ...] | None
+    working_directory: str | None
+    stop_timeout_seconds: int
+    logs: LogSettings | None
+
+    @classmethod
+    def of_json(cls, data: Mapping[str, Any]) -> Container:
+        entry_point, command = data.get("entryPoint"), data.get("command")
+        return cls(
+            name=data["name"],
+            image=data["image"],
+            ports=tuple(int(mapping["containerPort"]) for mapping in data.get("portMappings") or ()),
+            environment=tuple((pair["name"], pair.get("value", "")) for pair in data.get("environment") or ()),
+            secrets=tuple((pair["name"], pair["valueFrom"]) for pair in data.get("secrets") or ()),
+            entry_point=tuple(entry_point) if entry_point else None,
+            command=tuple(command) if command else None,
+            working_directory=data.get("workingDirectory"),
+            stop_timeout_seconds=int(data.get("stopTimeout") or DEFAULT_STOP_TIMEOUT_SECONDS),
+            logs=_log_settings(data.get("logConfiguration") or {}),
+        )
+
+
+@dataclass(frozen=True)
+class TaskDefinition:
+    arn: str
+    family: str
+    status: str  # ACTIVE or INACTIVE
+    network_mode: str
+    cpu: str
+    memory: str
+    containers: tuple[Container, ...]
+
+    @classmethod
+    def of_json(cls, data: Mapping[str, Any]) -> TaskDefinition:
+        return cls(
+            arn=data["taskDefinitionArn"],
+            family=data["family"],
+            status=data.get("status", "ACTIVE"),
+            network_mode=data.get("networkMode", ""),
+            cpu=str(data.get("cpu", "")),
+            memory=str(data.get("memory", "")),
+            containers=tuple(Container.of_json(container) for container in data["containerDefinitions"]),
+        )
+
+    @property
+    def main(self) -> Container:
+        """The first container, the one that runs here."""
+        return self.containers[0]
+
+
+def _log_settings(configuration: Mapping[str, Any]) -> LogSettings | None:
+    options = configuration.get("options") or {}
+    if configuration.get("logDriver") != "awslogs" or "awslogs-group" not in options:
+        return None
+    return LogSettings(options["awslogs-group"], options.get("awslogs-stream-prefix", "ecs"))

@@ -1,0 +1,137 @@
+"""The MLflow tracking server of the local stack: MLflow's own, started lean, with its artifacts in the stack's S3.
+
+One worker, no job runners (600 MB of processes that nothing here needs), no telemetry. A first start creates the
+database, which takes half a minute on a slow machine.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+
+import requests
+
+from mlflow_fargate.errors import LocalStackError
+from mlflow_fargate.local.container import task_init
+from mlflow_fargate.progress import Progress
+
+BUCKET = "mlflow"
+_START_SECONDS = 240
+_STOP_SECONDS = 10
+_TELL_EVERY_SECONDS = 10
+
+
+class TrackingServer:
+    """`mlflow server` as a child process that ends with this one."""
+
+    def __init__(self, directory: Path, s3_environment: Mapping[str, str], *, serve_artifacts: bool) -> None:
+        self._directory = directory
+        self._environment = s3_environment
+        self._serve_artifacts = serve_artifacts
+        self._process: subprocess.Popen[bytes] | None = None
+        self.port = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def log(self) -> Path:
+        """What the server writes."""
+        return self._directory / "mlflow.log"
+
+    def start(self, progress: Progress) -> None:
+        """Returns when the server answers; LocalStackError with its last words when it does not."""
+        self._directory.mkdir(parents=True, exist_ok=True)
+        self.port = _free_port()
+        with self.log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-S", task_init.__file__, *self._command()],
+                env={**_inherited(), **_LEAN, **self._environment},
+                stdin=subprocess.PIPE,  # never written to: its end tells the server that we are gone
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self._wait_until_ready(progress)
+
+    def stop(self) -> None:
+        """Ends the server and its workers; runs and models stay on disk."""
+        if self._process is None:
+            return
+        self._process.terminate()
+        try:
+            self._process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        if self._process.stdin:
+            self._process.stdin.close()
+        self._process = None
+
+    def __enter__(self) -> TrackingServer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _command(self) -> list[str]:
+        database = f"sqlite:///{self._directory / 'mlflow.db'}"
+        bucket = f"s3://{BUCKET}"
+        artifacts = (
+            ["--artifacts-destination", bucket] if self._serve_artifacts else ["--default-artifact-root", bucket]
+        )
+        serve = "--serve-artifacts" if self._serve_artifacts else "--no-serve-artifacts"
+        listen = ["--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"]
+        server = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", database]
+        return [*server, serve, *artifacts, *listen]
+
+    def _wait_until_ready(self, progress: Progress) -> None:
+        began = told = time.monotonic()
+        while not self._answers():
+            now = time.monotonic()
+            if self._process is not None and self._process.poll() is not None:
+                raise LocalStackError(f"MLflow's tracking server ended:\n{self._last_words()}")
+            if now - began > _START_SECONDS:
+                raise LocalStackError(
+                    f"MLflow's tracking server does not answer after {_START_SECONDS} s; see {self.log}"
+                )
+            if now - told > _TELL_EVERY_SECONDS:
+                told = now
+                progress.note(f"MLflow is starting, {now - began:.0f} s (a first start creates its database)")
+            time.sleep(0.2)
+
+    def _answers(self) -> bool:
+        try:
+            return requests.get(f"{self.url}/health", timeout=2).status_code == 200
+        except requests.RequestException:
+            return False
+
+    def _last_words(self) -> str:
+        return "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:])
+
+
+_LEAN = {
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "PYTHONUNBUFFERED": "1",
+}
+
+
+def _inherited() -> dict[str, str]:
+    """Without the caller's own AWS and MLflow settings, which mean other places."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "MLFLOW_"))}
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,124 @@
+"""A WSGI server on the loopback interface that starts and stops inside a process: waitress, with three corners mended.
+
+Waitress by itself never answers a request that has `Expect: 100-continue` and an empty body, which is how boto3 uploads
+an empty file; it capitalizes names of headers, of which S3's clients take those of user metadata as they come; and its
+loop goes on while any client keeps a connection open.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import threading
+from collections.abc import Callable, Iterable
+from types import TracebackType
+from typing import Any
+
+from waitress import wasyncore
+from waitress.channel import HTTPChannel
+from waitress.parser import HTTPRequestParser
+from waitress.server import create_server
+from waitress.task import WSGITask
+
+from mlflow_fargate.errors import LocalStackError
+
+WsgiApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+
+# S3 takes up to 5 GiB in a single PUT; waitress spools bodies to disk and would refuse them from 1 GiB on.
+_MAX_BODY_BYTES = 6 * 1024**3
+# Of an answer that waits for its client: waitress's own 16 MiB cost twice the time and four times the memory.
+_ANSWER_BUFFER_BYTES = 1024**2
+# Every boto3 client keeps connections open, idle ones too; waitress stops at 100 and lets the next one wait a minute.
+_MAX_CONNECTIONS = 2000
+_STOP_SECONDS = 5.0
+
+
+class WsgiServer:
+    """Serves `app` on 127.0.0.1 between start() and stop() (or in a `with`); port 0 picks a free one."""
+
+    def __init__(self, app: WsgiApp, *, port: int = 0, threads: int = 8) -> None:
+        self._app = app
+        self._port = port
+        self._threads = threads
+        self._sockets: dict[int, Any] = {}
+        self._server: Any = None
+        self._loop: threading.Thread | None = None
+        self._is_stopping = threading.Event()
+
+    def start(self) -> WsgiServer:
+        """Begins to answer; LocalStackError where the port is taken."""
+        # Bound here and not by waitress, which would have started its threads before it finds the port taken.
+        try:
+            listener = socket.create_server(("127.0.0.1", self._port))
+        except OSError as error:
+            raise LocalStackError(
+                f"The local AWS cannot listen on 127.0.0.1:{self._port} ({error.strerror}).",
+                hint="choose another port, or 0 for a free one",
+            ) from error
+        self._port = listener.getsockname()[1]
+        settings = {
+            "ident": "mlflow-fargate",
+            "threads": self._threads,
+            "max_request_body_size": _MAX_BODY_BYTES,
+            "outbuf_high_watermark": _ANSWER_BUFFER_BYTES,
+            "connection_limit": _MAX_CONNECTIONS,
+            "asyncore_use_poll": True,  # select() takes no file descriptor above 1023
+        }
+        self._server = create_server(self._app, map=self._sockets, sockets=[listener], **settings)
+        self._server.channel_class = _Channel
+        self._is_stopping.clear()
+        self._loop = threading.Thread(target=self._run, name="wsgi", daemon=True)
+        self._loop.start()
+        return self
+
+    def stop(self) -> None:
+        """Closes every connection and ends the threads."""
+        if self._server is None or self._loop is None:
+            return
+        self._is_stopping.set()
+        self._server.pull_trigger()
+        self._loop.join(2 * _STOP_SECONDS)
+        self._server = self._loop = None
+
+    @property
+    def port(self) -> int:
+        return self._port
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._port}"
+
+    def _run(self) -> None:
+        while not self._is_stopping.is_set():
+            wasyncore.loop(timeout=1.0, map=self._sockets, count=1)
+        # handle_close, because it also wakes the worker that waits for this client to take more of its answer.
+        for channel in list(self._server.active_channels.values()):
+            channel.handle_close()
+        wasyncore.close_all(self._sockets, ignore_all=True)
+        self._server.task_dispatcher.shutdown(timeout=_STOP_SECONDS)
+
+    def __enter__(self) -> WsgiServer:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+class _Parser(HTTPRequestParser):  # type: ignore[misc]  # waitress ships no types
+    def parse_header(self, header_plus: bytes) -> None:
+        super().parse_header(header_plus)
+        if not self.chunked and self.content_length == 0:
+            self.expect_continue = False
+
+
+class _Task(WSGITask):  # type: ignore[misc]
+    def build_response_header(self) -> bytes:
+        header: bytes = super().build_response_header()
+        return re.sub(rb"\r\nX-Amz-[^:\r]*:", lambda name: name.group().lower(), header)
+
+
+class _Channel(HTTPChannel):  # type: ignore[misc]
+    parser_class = _Parser
+    task_class = _Task

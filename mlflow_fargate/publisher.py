@@ -1,0 +1,189 @@
+"""The story's first half: a model becomes an image in the endpoint's repository.
+
+    resolve → (is the image there already?) → Bento → layers → push
+
+An image's tag is made of all that went into it, and tags in the repository never move. So where the tag exists there is
+nothing to build, and where it does not, the layers that other images share are not sent again.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlflow_fargate import bento
+from mlflow_fargate.aws.account import Account
+from mlflow_fargate.config import DeploymentConfig
+from mlflow_fargate.deployment import ResolvedModel
+from mlflow_fargate.image import BuildReport, Compression, Platform, PushedImage, Reference, Registry, build_image
+from mlflow_fargate.model import ArtifactStores, download_model, resolve_model
+from mlflow_fargate.progress import Progress, format_bytes
+from mlflow_fargate.resources import digest_of
+from mlflow_fargate.target import Target
+
+# Docker's official Python images, from the copy that AWS keeps: no login, no rate limit worth the name.
+_BASE_IMAGE = "public.ecr.aws/docker/library/python:{minor}-slim"
+_LABELS_LIMIT_BYTES = 1 << 20
+_PLATFORMS = {"X86_64": "linux/amd64", "ARM64": "linux/arm64"}
+
+
+@dataclass(frozen=True)
+class ImageInputs:
+    """All that goes into an image."""
+
+    model: ResolvedModel
+    template: str
+    requirements: tuple[str, ...]
+    base: Reference
+    platform: Platform
+    compression: Compression
+
+    @property
+    def key(self) -> str:
+        """16 hex digits that change whenever the image would; what the package index offers today does not count."""
+        return digest_of(
+            {
+                "model": self.model.fingerprint,
+                "service": bento.make_service_description(self.template, self.model),
+                "template": bento.template_digest(),
+                "requirements": sorted(self.requirements),
+                "base": str(self.base),
+                "platform": str(self.platform),
+                "compression": self.compression.value,
+                "version": importlib.metadata.version("mlflow-fargate"),
+            }
+        )
+
+
+@dataclass(frozen=True)
+class Publisher:
+    """Makes images for one endpoint and pushes them."""
+
+    target: Target
+    account: Account
+    cache: Path
+    progress: Progress
+
+    def resolve(self, model_uri: str, labels: str | None) -> ResolvedModel:
+        """The model behind the URI: which version it is and where its files are."""
+        self.progress.step(f"resolve {model_uri}")
+        return resolve_model(model_uri, stores=self._stores(), progress=self.progress, labels=labels)
+
+    def publish(self, name: str, model: ResolvedModel, config: DeploymentConfig) -> str:
+        """The image that serves `model` as deployment `name`, by digest; built and pushed unless it is there."""
+        self.progress.step("image")
+        inputs = image_inputs(model, config)
+        repository = self.account.repository(self.target.endpoint)
+        registry = self._registry()
+        destination = Reference.parse(f"{repository.ensure()}:{name}.{inputs.key}")
+        if found := _find(registry, destination):
+            self.progress.note(f"the repository has it already: {destination.tag}")
+            return str(found)
+        newest = repository.newest_image()
+        previous = destination.with_digest(newest) if newest else None
+        return str(self._build(inputs, destination, registry, previous).reference)
+
+    def find(self, name: str, model: ResolvedModel, config: DeploymentConfig) -> str | None:
+        """The image that `publish` would return, if it is in the repository already; writes nothing."""
+        repository = self.account.repository(self.target.endpoint).observe()
+        if repository is None:
+            return None
+        inputs = image_inputs(model, config)
+        found = _find(self._registry(), Reference.parse(f"{repository['repositoryUri']}:{name}.{inputs.key}"))
+        return str(found) if found else None
+
+    def _registry(self) -> Registry:
+        address, user, password = self.account.registry_login()
+        return Registry(address, credentials=lambda: (user, password))
+
+    def _build(
+        self, inputs: ImageInputs, destination: Reference, registry: Registry, previous: Reference | None
+    ) -> PushedImage:
+        model = inputs.model
+        mirror = self.target.surroundings.registry_mirrors.get(inputs.base.registry)
+        with tempfile.TemporaryDirectory(prefix="mlflow-fargate-") as work:
+            built = bento.build_bento(model, inputs.template, self._read_labels(model), Path(work))
+            self.progress.note(f"Bento {built.tag}")
+            image = build_image(
+                base=inputs.base,
+                base_registry=Registry(mirror or inputs.base.registry),
+                requirements=inputs.requirements,
+                python_version=python_of(model),
+                platform=inputs.platform,
+                service=built.source,
+                model=lambda: _files_below(self._download(model)),
+                model_key=model.fingerprint,
+                destination=destination,
+                registry=registry,
+                previous=previous,
+                labels=image_labels(model),
+                compression=inputs.compression,
+                cache=self.cache,
+                progress=self.progress,
+            )
+        self._tell(image.report)
+        return image
+
+    def _stores(self) -> ArtifactStores:
+        return ArtifactStores(s3=self.account.artifacts)
+
+    def _download(self, model: ResolvedModel) -> Path:
+        return download_model(model, stores=self._stores(), cache=self.cache, progress=self.progress)
+
+    def _read_labels(self, model: ResolvedModel) -> bytes | None:
+        if model.labels_uri is None:
+            return None
+        root, _, name = model.labels_uri.rpartition("/")
+        return self._stores().for_uri(root).read(root, name, _LABELS_LIMIT_BYTES)
+
+    def _tell(self, report: BuildReport) -> None:
+        for layer in report.layers:
+            sent = f"{format_bytes(layer.sent_bytes)} sent" if layer.sent_bytes else "already there"
+            self.progress.note(f"{layer.name}: {format_bytes(layer.size_bytes)}, {layer.origin}, {sent}")
+        self.progress.note(f"image of {format_bytes(report.size_bytes)}, {format_bytes(report.sent_bytes)} sent")
+
+
+def image_inputs(model: ResolvedModel, config: DeploymentConfig) -> ImageInputs:
+    """What the image of a model is made of, with these options."""
+    template = bento.choose_template(model)
+    return ImageInputs(
+        model=model,
+        template=template,
+        requirements=(*bento.service_requirements(template, model), *config.requirements),
+        base=Reference.parse(config.base_image or _BASE_IMAGE.format(minor=python_of(model))),
+        platform=Platform.parse(_PLATFORMS[config.architecture]),
+        compression=Compression(config.compression),
+    )
+
+
+def python_of(model: ResolvedModel) -> str:
+    """The minor version of Python ('3.11') that the model was logged with; this machine's where it does not say."""
+    version = model.python_version or platform.python_version()
+    return ".".join(version.split(".")[:2])
+
+
+def image_labels(model: ResolvedModel) -> dict[str, str]:
+    """OCI's own annotation keys where there is one, ours for the rest.
+
+    Source: OCI image-spec, annotations.md.
+    """
+    labels = {
+        "org.opencontainers.image.title": model.name or "model",
+        "org.opencontainers.image.version": model.version,
+        "org.opencontainers.image.source": model.resolved_uri,
+        "mlflow-fargate.run-id": model.run_id,
+        "mlflow-fargate.fingerprint": model.fingerprint,
+    }
+    return {key: value for key, value in labels.items() if value}
+
+
+def _find(registry: Registry, tagged: Reference) -> Reference | None:
+    digest = registry.manifest_digest(tagged.repository, str(tagged.tag))
+    return tagged.with_digest(digest) if digest else None
+
+
+def _files_below(folder: Path) -> dict[str, Path]:
+    return {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}

@@ -1,0 +1,229 @@
+"""What an endpoint and a deployment are made of: pure functions from a spec to the resources wanted, in order.
+
+Only names and properties are decided here; which calls make them is the business of aws/. The order is that of
+dependency, so that a plan can be applied from first to last and undone from last to first.
+
+    endpoint     cluster · execution role · two security groups · load balancer · listener
+    deployment   log group · API key · secrets policy · target group · listener rule · task definition · service
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from mlflow_fargate.config import OF_THE_CALL, DeploymentConfig
+from mlflow_fargate.deployment import Provenance
+from mlflow_fargate.plan import Resource
+
+MANAGED_BY = {"managed-by": "mlflow-fargate"}
+ENDPOINT_TAG = "mlflow-fargate:endpoint"
+DEPLOYMENT_TAG = "mlflow-fargate:deployment"
+CONTAINER = "model"
+# Names of the options that shape an endpoint: they are given with the first deployment or with create-endpoint.
+ENDPOINT_OPTIONS = ("vpc", "subnets", "certificate_arn", "execution_role_arn")
+
+
+@dataclass(frozen=True)
+class Network:
+    """Where the load balancer and the tasks live."""
+
+    vpc: str
+    subnets: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class EndpointSpec:
+    """A wanted endpoint: one front door that deployments share."""
+
+    name: str
+    network: Network
+    region: str
+    account: str
+    certificate_arn: str | None = None
+    execution_role_arn: str | None = None
+
+    @property
+    def full_name(self) -> str:
+        """The name of its cluster, load balancer, security groups and role; 31 characters at most."""
+        return f"mlflow-fargate-{self.name}"
+
+    @property
+    def tags(self) -> dict[str, str]:
+        return {**MANAGED_BY, ENDPOINT_TAG: self.name}
+
+
+@dataclass(frozen=True)
+class DeploymentSpec:
+    """A wanted deployment: a model's image behind an endpoint's path."""
+
+    name: str
+    endpoint: EndpointSpec
+    config: DeploymentConfig
+    image: str  # by digest
+    provenance: Provenance
+    follow: str
+
+    @property
+    def family(self) -> str:
+        return f"{self.endpoint.full_name}-{self.name}"
+
+    @property
+    def log_group(self) -> str:
+        return f"/mlflow-fargate/{self.endpoint.name}/{self.name}"
+
+    @property
+    def secret_name(self) -> str:
+        return f"mlflow-fargate/{self.endpoint.name}/{self.name}"
+
+    @property
+    def tags(self) -> dict[str, str]:
+        return {**self.endpoint.tags, DEPLOYMENT_TAG: self.name}
+
+    @property
+    def label(self) -> str:
+        """What is deployed and what was asked, as one JSON text that stands on the container.
+
+        A docker label, not tags: tags take 256 characters without quotes or braces, and are written by another call
+        than the one that moves the service, so that they would lie after a rollback.
+        """
+        settings = {key: value for key, value in self.config.named.items() if key not in OF_THE_CALL}
+        text = {"provenance": asdict(self.provenance), "settings": settings, "follow": self.follow}
+        return json.dumps(text, sort_keys=True)
+
+
+def endpoint_resources(spec: EndpointSpec) -> tuple[Resource, ...]:
+    """Everything an endpoint is made of."""
+    listener_port = 443 if spec.certificate_arn else 80
+    name = spec.full_name
+    load_balancer_rules = [80, 443] if spec.certificate_arn else [80]
+    resources = [
+        Resource("cluster", name, {"capacity_providers": ["FARGATE", "FARGATE_SPOT"]}, spec.tags),
+        Resource("load balancer security group", f"{name}-alb", {"open_ports": load_balancer_rules}, spec.tags),
+        Resource("task security group", f"{name}-tasks", {"open_ports": ["from the load balancer"]}, spec.tags),
+        Resource("load balancer", name, {"subnets": sorted(spec.network.subnets)}, spec.tags),
+        Resource("listener", f"{name}:{listener_port}", {"certificate": spec.certificate_arn}, spec.tags),
+    ]
+    if spec.certificate_arn:
+        resources.append(Resource("redirect listener", f"{name}:80", {}, spec.tags))
+    if not spec.execution_role_arn:
+        resources.insert(1, Resource("execution role", f"{name}-{spec.region}", execution_policies(spec), spec.tags))
+    return tuple(resources)
+
+
+def deployment_resources(spec: DeploymentSpec) -> tuple[Resource, ...]:
+    """Everything a deployment is made of, on an endpoint that is there."""
+    config = spec.config
+    task = task_properties(spec)
+    resources = [Resource("log group", spec.log_group, {"retention_days": config.log_retention_days}, spec.tags)]
+    if config.auth == "api_key":
+        resources.append(Resource("API key", spec.secret_name, {}, spec.tags))
+    if config.secrets and not spec.endpoint.execution_role_arn:
+        policy = {"secrets": sorted(_secret_arn(value) for value in config.secrets.values())}
+        resources.append(Resource("secrets policy", f"deployment-{spec.name}", policy, spec.tags))
+    resources += [
+        Resource("target group", target_group_name(spec), target_group_properties(spec), spec.tags),
+        Resource("listener rule", f"/{spec.name}/*", {"paths": [f"/{spec.name}", f"/{spec.name}/*"]}, spec.tags),
+        Resource("task definition", spec.family, task, spec.tags),
+        Resource("service", spec.name, service_properties(spec, digest_of(task)), spec.tags),
+    ]
+    return tuple(resources)
+
+
+def target_group_properties(spec: DeploymentSpec) -> dict[str, Any]:
+    """Health checks tuned for a quick rollout: new targets need one passing check, every 5 seconds."""
+    return {
+        "port": spec.config.port,
+        "health_check_path": f"/{spec.name}/readyz",
+        "health_check_interval_seconds": 5,
+        "health_check_timeout_seconds": 4,
+        "healthy_threshold": 2,
+        "unhealthy_threshold": 3,
+        "deregistration_delay_seconds": spec.config.deregistration_delay_seconds,
+    }
+
+
+def task_properties(spec: DeploymentSpec) -> dict[str, Any]:
+    """The task definition without what only AWS knows (the ARN of the API key's secret and of the execution role)."""
+    config = spec.config
+    return {
+        "image": spec.image,
+        "cpu": config.cpu,
+        "memory_mib": config.memory_mib,
+        "architecture": config.architecture,
+        "port": config.port,
+        "environment": {**config.environment, "PATH_PREFIX": f"/{spec.name}", "BENTOML_PORT": str(config.port)},
+        "secrets": dict(config.secrets),
+        "has_api_key": config.auth == "api_key",
+        "log_group": spec.log_group,
+        "region": spec.endpoint.region,
+        "stop_timeout_seconds": config.stop_timeout_seconds,
+        "execution_role_arn": spec.endpoint.execution_role_arn,
+        "task_role_arn": config.task_role_arn,
+        "label": spec.label,
+    }
+
+
+def service_properties(spec: DeploymentSpec, task_digest: str) -> dict[str, Any]:
+    """The service; `rollout` is wanted COMPLETED, so that a failed first rollout is tried again by the next apply."""
+    config = spec.config
+    return {
+        "task_definition": task_digest,
+        "desired_count": config.desired_count,
+        "target_group": target_group_name(spec),
+        "container_port": config.port,
+        "subnets": sorted(spec.endpoint.network.subnets),
+        "assign_public_ip": config.assign_public_ip,
+        "health_check_grace_seconds": config.health_check_grace_seconds,
+        "follow": tag_value(spec.follow),
+        "rollout": "not failed",
+    }
+
+
+def execution_policies(spec: EndpointSpec) -> dict[str, Any]:
+    """The least an execution role needs: pull from our repository, write our logs, read our API keys.
+
+    Source: https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task_execution_IAM_role.html, narrowed from its
+    managed policy, which allows every repository and log group.
+    """
+    place = f"{spec.region}:{spec.account}"
+    logs = f"arn:aws:logs:{place}:log-group:/mlflow-fargate/{spec.name}/*"
+    pull = ["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"]
+    statements = [
+        _allow(["ecr:GetAuthorizationToken"], "*"),
+        _allow(pull, f"arn:aws:ecr:{place}:repository/mlflow-fargate/{spec.name}"),
+        _allow(["logs:CreateLogStream", "logs:PutLogEvents"], logs),
+        _allow(
+            ["secretsmanager:GetSecretValue"], f"arn:aws:secretsmanager:{place}:secret:mlflow-fargate/{spec.name}/*"
+        ),
+    ]
+    return {"policy": {"Version": "2012-10-17", "Statement": statements}}
+
+
+def target_group_name(spec: DeploymentSpec) -> str:
+    """At most 32 letters, digits and hyphens; another port or VPC is another target group (both are immutable)."""
+    unique = f"{spec.endpoint.name}/{spec.name}/{spec.config.port}/{spec.endpoint.network.vpc}"
+    readable = "".join(letter if letter.isalnum() else "-" for letter in spec.name)[:18].strip("-")
+    return f"mlf-{readable}-{hashlib.sha256(unique.encode()).hexdigest()[:8]}"
+
+
+def digest_of(properties: Mapping[str, Any]) -> str:
+    """A short name for a set of properties: 16 hex digits of their canonical JSON's SHA-256."""
+    return hashlib.sha256(json.dumps(properties, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def tag_value(text: str) -> str:
+    """`text` with what AWS allows in no tag replaced by '_', 256 characters at most."""
+    return "".join(letter if letter.isalnum() or letter in " +-=._:/@" else "_" for letter in text)[:256]
+
+
+def _allow(actions: list[str], resource: str) -> dict[str, Any]:
+    return {"Effect": "Allow", "Action": actions, "Resource": resource}
+
+
+def _secret_arn(value_from: str) -> str:
+    """The secret's own ARN: a reference may go on with :json-key:version-stage:version-id."""
+    return ":".join(value_from.split(":")[:7])

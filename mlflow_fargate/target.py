@@ -1,0 +1,138 @@
+"""Words: where to deploy. The target URI, parsed once; and what surrounds us, read from the environment here only.
+
+    fargate                          the AWS session's region, endpoint `default`
+    fargate:/eu-west-1               another region
+    fargate:/eu-west-1/prod          another endpoint; fargate://eu-west-1/prod and fargate:eu-west-1/prod mean the same
+    fargate:/eu-west-1?profile=ml    credentials of a named AWS profile
+    fargate:/local                   the small AWS on this machine (`mlflow-fargate local up`)
+
+This is the one place outside `local/` that knows of `fargate:/local`: from here on it is only another address at which
+AWS answers.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from platformdirs import user_cache_path
+
+from mlflow_fargate.errors import InvalidOption, LocalStackError
+
+LOCAL_REGION = "local"
+_REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-\d")
+_ENDPOINT = re.compile(r"[a-z][a-z0-9-]{0,15}")
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """Where AWS and the public registries answer, when that is not at their own addresses."""
+
+    aws_endpoint_url: str | None = None
+    access_key_id: str | None = None
+    secret_access_key: str | None = field(default=None, repr=False)
+    registry_mirrors: Mapping[str, str] = field(default_factory=dict, hash=False)
+    s3_endpoint_url: str | None = None  # MLFLOW_S3_ENDPOINT_URL: where MLflow's artifacts are, if not at AWS's S3
+
+
+@dataclass(frozen=True)
+class Target:
+    """A parsed target URI."""
+
+    uri: str
+    region: str | None = None  # None: the AWS session's own
+    endpoint: str = "default"
+    profile: str | None = None
+    surroundings: Surroundings = Surroundings()
+
+
+def cache_directory(environ: Mapping[str, str] = os.environ) -> Path:
+    """Where downloaded models, built layers and the local stack's state lie."""
+    override = environ.get("MLFLOW_FARGATE_CACHE")
+    return Path(override) if override else user_cache_path("mlflow-fargate", appauthor=False)
+
+
+def local_state_file(cache: Path) -> Path:
+    """The file in which a running local stack tells its addresses."""
+    return cache / "local" / "stack.json"
+
+
+def parse_target(uri: str, environ: Mapping[str, str] = os.environ) -> Target:
+    """The target a URI names; InvalidOption when it names none, LocalStackError when the local stack does not run."""
+    try:
+        parts = urlsplit(uri if ":" in uri else f"{uri}:")
+    except ValueError as error:
+        raise InvalidOption(f"'{uri}' is not a URI: {error}.", hint="use fargate:/REGION or fargate:/local") from error
+    if parts.scheme.lower() != "fargate":
+        raise InvalidOption(f"'{uri}' is not a target of this plugin.", hint="use fargate:/REGION or fargate:/local")
+    names = [name for name in f"{parts.netloc}/{parts.path}".split("/") if name]
+    if len(names) > 2:
+        raise InvalidOption(f"Target '{uri}' has more than a region and an endpoint.", hint="fargate:/REGION/ENDPOINT")
+    region = names[0] if names else None
+    endpoint = check_endpoint_name(names[1]) if len(names) == 2 else "default"
+    query = parse_qs(parts.query, keep_blank_values=True)
+    if unknown := sorted(set(query) - {"profile"}):
+        raise InvalidOption(
+            f"Target '{uri}' has an unknown parameter '{unknown[0]}'.", hint="only ?profile=NAME is read"
+        )
+    profile = query["profile"][0] if "profile" in query else None
+    if region == LOCAL_REGION:
+        return _local_target(uri, endpoint, environ)
+    if region is not None and not _REGION.fullmatch(region):
+        raise InvalidOption(
+            f"'{region}' in target '{uri}' is not an AWS region.",
+            hint="for example fargate:/eu-west-1, or fargate:/local",
+        )
+    surroundings = Surroundings(s3_endpoint_url=environ.get("MLFLOW_S3_ENDPOINT_URL"))
+    return Target(uri=uri, region=region, endpoint=endpoint, profile=profile, surroundings=surroundings)
+
+
+def check_endpoint_name(name: str) -> str:
+    """`name`, if an endpoint can be called so: it becomes part of AWS names of at most 32 characters."""
+    if _ENDPOINT.fullmatch(name):
+        return name
+    raise InvalidOption(
+        f"'{name}' cannot be an endpoint's name.",
+        hint="1 to 16 characters: small letters, digits and '-', beginning with a letter",
+    )
+
+
+def read_local_state(cache: Path) -> dict[str, Any] | None:
+    """What the running local stack wrote of itself; None when there is none."""
+    try:
+        state: dict[str, Any] = json.loads(local_state_file(cache).read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+    return state if _is_running(state.get("pid")) else None
+
+
+def _is_running(pid: object) -> bool:
+    if not isinstance(pid, int):
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _local_target(uri: str, endpoint: str, environ: Mapping[str, str]) -> Target:
+    state = read_local_state(cache_directory(environ))
+    if state is None:
+        raise LocalStackError("The local stack is not running.", hint="start it with: mlflow-fargate local up --detach")
+    surroundings = Surroundings(
+        aws_endpoint_url=str(state["aws_endpoint_url"]),
+        access_key_id=str(state["access_key_id"]),
+        secret_access_key=str(state["secret_access_key"]),
+        registry_mirrors=state["registry_mirrors"],
+        s3_endpoint_url=environ.get("MLFLOW_S3_ENDPOINT_URL"),
+    )
+    return Target(uri=uri, region=str(state["region"]), endpoint=endpoint, surroundings=surroundings)

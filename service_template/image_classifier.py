@@ -1,0 +1,85 @@
+"""Template `image_classifier`: a Keras model and its labels answer image files with a label, without MLflow.
+
+Also speaks MLflow's `/invocations` for tensors (`instances` or `inputs`), since it costs a few lines.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from http_errors import RequestError
+from image_decoding import ImageShape, decode_image, make_black_image, parse_image_shape
+from served_model import Answer
+
+
+class ImageClassifier:
+    """A loaded model that names what is on an image."""
+
+    def __init__(
+        self,
+        predict: Callable[[np.ndarray], np.ndarray],
+        input_shape: tuple[int | None, ...],
+        labels: Mapping[str, Any],
+        *,
+        max_image_pixels: int,
+        logged_with: str,
+    ) -> None:
+        self.version = logged_with
+        self._predict = predict
+        self._shape: ImageShape = parse_image_shape(input_shape)
+        self._labels = labels
+        self._max_image_pixels = max_image_pixels
+
+    def warm_up(self) -> bool:
+        """Labels a black image file; ValueError when what comes out does not fit the labels."""
+        scores = self._predict(self._decode(make_black_image()))
+        if scores.ndim != 2 or scores.shape[1] < 2:
+            raise ValueError(f"the model answers an image with the shape {scores.shape}, not with a score per label")
+        if missing := [index for index in range(scores.shape[1]) if str(index) not in self._labels]:
+            raise ValueError(f"the model tells {scores.shape[1]} classes apart, but no label is given for {missing[0]}")
+        return True
+
+    def label_image(self, image: bytes) -> Any:
+        """The label with the highest score for an image file."""
+        return self._labels[str(self._predict(self._decode(image))[0].argmax())]
+
+    def invoke(self, body: bytes, content_type: str) -> Answer:
+        """MLflow's protocol, for tensors in JSON."""
+        if content_type.partition(";")[0].strip().lower() != "application/json":
+            raise RequestError(415, "Send application/json here, or an image file to /predict_image.")
+        scores = self._predict(self._parse_tensor(body))
+        return Answer(200, json.dumps({"predictions": scores.tolist()}), "application/json")
+
+    def _decode(self, image: bytes) -> np.ndarray:
+        return decode_image(image, self._shape, max_pixels=self._max_image_pixels)
+
+    def _parse_tensor(self, body: bytes) -> np.ndarray:
+        try:
+            document = json.loads(body)
+        except ValueError as error:  # not UTF-8 is one as well
+            raise RequestError(400, "The body is not valid JSON.") from error
+        given = (
+            [document[key] for key in ("instances", "inputs") if key in document] if isinstance(document, dict) else []
+        )
+        if len(given) != 1:
+            raise RequestError(400, 'The body must be {"instances": …} or {"inputs": …} with a batch of images.')
+        try:
+            batch: np.ndarray = np.asarray(given[0], dtype="float32")
+        except (ValueError, TypeError) as error:
+            raise RequestError(400, "The images are not numbers in arrays of equal size.") from error
+        expected = (None, self._shape.height, self._shape.width, self._shape.channels)
+        fits = batch.ndim == 4 and all(want in (None, got) for want, got in zip(expected, batch.shape, strict=True))
+        if not fits or not batch.size:
+            wanted = " x ".join("any" if side is None else str(side) for side in expected)
+            raise RequestError(400, f"The model takes images of shape {wanted}, not {batch.shape}.")
+        return batch
+
+
+def read_labels(file: Path) -> dict[str, Any]:
+    """The labels by class number ("0", "1", …), as they were normalised when the image was built."""
+    labels: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return labels

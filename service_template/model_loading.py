@@ -1,0 +1,64 @@
+"""From a model directory to a model that is ready to answer.
+
+The templates are imported when they are chosen: each needs libraries that the other's image lacks, and the machine
+that builds the image lacks both.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import yaml
+from served_model import ServedModel
+from serving_settings import ServiceDescription, Settings
+
+# BentoML shows INFO of loggers below its own name only.
+logger = logging.getLogger("bentoml.model")
+
+
+def load_model(description: ServiceDescription, settings: Settings, source: Path) -> ServedModel:
+    """The model in `settings.model_dir`, loaded and warm; whatever is wrong with it is raised here, before any request.
+
+    `source` is the folder of service.json, in which the labels lie.
+    """
+    began = time.monotonic()
+    if description.template == "image_classifier":
+        model: ServedModel = _load_image_classifier(description, settings, source)
+    else:
+        model = _load_pyfunc(settings)
+    loaded = time.monotonic()
+    tried = settings.warm_up and model.warm_up()
+    warm = f"first prediction in {time.monotonic() - loaded:.1f} s" if tried else "not tried: it has no input example"
+    logger.info("Model %s loaded in %.1f s, %s", description.model_uri, loaded - began, warm)
+    return model
+
+
+def _load_image_classifier(description: ServiceDescription, settings: Settings, source: Path) -> ServedModel:
+    from image_classifier import ImageClassifier, read_labels  # noqa: PLC0415
+    from keras_loading import load_network  # noqa: PLC0415
+
+    if description.labels is None:
+        raise ValueError("service.json names no labels, without which an image classifier cannot answer")
+    metadata: dict[str, Any] = yaml.safe_load((settings.model_dir / "MLmodel").read_text(encoding="utf-8"))
+    network = load_network(settings.model_dir, metadata["flavors"], cpus=settings.cpus)
+    return ImageClassifier(
+        network.predict,
+        network.input_shape,
+        read_labels(source / description.labels),
+        max_image_pixels=settings.max_image_pixels,
+        logged_with=str(metadata.get("mlflow_version", "")),
+    )
+
+
+def _load_pyfunc(settings: Settings) -> ServedModel:
+    # Both are read while mlflow is imported. Flavors load differently where they serve: MLflow's own server sets this.
+    os.environ["_MLFLOW_IS_IN_SERVING_ENVIRONMENT"] = "true"
+    # A container has no business calling home.
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    from pyfunc_model import load_pyfunc  # noqa: PLC0415
+
+    return load_pyfunc(settings.model_dir)

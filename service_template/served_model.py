@@ -1,0 +1,36 @@
+"""What every template gives the routes: a loaded model that warms up and speaks MLflow's protocol."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+# MLflow writes it beside a model logged with an input example: the body of a request.
+EXAMPLE_FILE = "serving_input_example.json"
+
+
+class Answer(NamedTuple):
+    """A response as MLflow's protocol has it."""
+
+    status: int
+    body: str
+    media_type: str
+
+
+class ServedModel(Protocol):
+    """A model in memory."""
+
+    version: str  # of MLflow: the running one, or the one that logged the model where none runs
+
+    def warm_up(self) -> bool:
+        """Answers one prediction; False: there is no example to try. An exception means the model cannot serve."""
+
+    def invoke(self, body: bytes, content_type: str) -> Answer:
+        """The answer to a POST on `/invocations`; RequestError when there is none."""
+
+
+@runtime_checkable
+class ImageLabeller(Protocol):
+    """A model that also names what is on an image."""
+
+    def label_image(self, image: bytes) -> Any:
+        """The label for an image file; RequestError when it is none."""

@@ -1,0 +1,100 @@
+"""What the served model is (service.json, written when the image was built) and how it is served (the environment).
+
+The only module here that reads the environment; everything else gets `ServiceDescription` and `Settings`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+DESCRIPTION_FILE = "service.json"
+_CGROUP_CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
+
+
+@dataclass(frozen=True)
+class ServiceDescription:
+    """Which model this is, and which template serves it."""
+
+    template: str  # image_classifier or pyfunc
+    flavor: str
+    labels: str | None  # name of the labels file beside the code; None: the template has none
+    model_uri: str
+    model_name: str | None
+    model_version: str | None
+    run_id: str | None
+
+    @property
+    def title(self) -> str:
+        return self.model_name or self.model_uri
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to serve; what the deployment may choose by environment variables."""
+
+    model_dir: Path
+    path_prefix: str = ""  # '/churn': also answer below it, because the load balancer forwards paths unchanged
+    api_key: str | None = field(default=None, repr=False)  # None: open to everyone
+    max_body_bytes: int = 20 * 10**6
+    max_image_pixels: int = 50 * 10**6  # 150 MB once decoded to RGB
+    timeout_seconds: int = 60  # the load balancer's own patience
+    predict_threads: int = 2
+    cpus: int = 1
+    warm_up: bool = True
+
+
+def read_description(folder: Path) -> ServiceDescription:
+    """The service.json of `folder`."""
+    document = json.loads((folder / DESCRIPTION_FILE).read_text(encoding="utf-8"))
+    model = document["model"]
+    return ServiceDescription(
+        template=document["template"],
+        flavor=document["flavor"],
+        labels=document["labels"],
+        model_uri=model["uri"],
+        model_name=model["name"],
+        model_version=model["version"],
+        run_id=model["run_id"],
+    )
+
+
+def read_settings(environ: Mapping[str, str]) -> Settings:
+    """The settings in `environ`; ValueError names the variable that makes no sense."""
+    cpus = available_cpus()
+    prefix = environ.get("PATH_PREFIX", "").strip("/")
+    return Settings(
+        model_dir=Path(environ.get("MODEL_DIR", "/opt/app/model")),
+        path_prefix=f"/{prefix}" if prefix else "",
+        api_key=environ.get("API_KEY") or None,
+        max_body_bytes=_number(environ, "MAX_BODY_MB", 20) * 10**6,
+        max_image_pixels=_number(environ, "MAX_IMAGE_MEGAPIXELS", 50) * 10**6,
+        timeout_seconds=_number(environ, "REQUEST_TIMEOUT_SECONDS", 60),
+        # One more than there are CPUs: one prediction can wait for memory while the next computes.
+        predict_threads=_number(environ, "PREDICT_THREADS", cpus + 1),
+        cpus=cpus,
+        warm_up=environ.get("WARM_UP", "true").lower() not in ("false", "0", "no"),
+    )
+
+
+def available_cpus(cpu_max: Path = _CGROUP_CPU_MAX) -> int:
+    """How many CPUs this container may really use, at least 1: a quota hides behind the number of cores."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = cpu_max.read_text(encoding="ascii").split()
+    except (OSError, ValueError):
+        return cores
+    return cores if quota == "max" else max(1, min(cores, math.ceil(int(quota) / int(period))))
+
+
+def _number(environ: Mapping[str, str], name: str, default: int) -> int:
+    text = environ.get(name, "")
+    if not text:
+        return default
+    if not text.isdecimal() or int(text) == 0:
+        raise ValueError(f"{name}={text!r} is not a whole number above 0")
+    return int(text)

@@ -1,0 +1,46 @@
+"""The page at `/`: Swagger, from the files BentoML brings along, without the tracker its own page loads.
+
+Every reference is relative, so the page works below any prefix.
+"""
+
+from __future__ import annotations
+
+from starlette.responses import HTMLResponse
+
+ASSETS = (
+    "swagger-ui.css",
+    "index.css",
+    "swagger-ui-bundle.js",
+    "swagger-ui-standalone-preset.js",
+    "swagger-initializer.js",
+    "favicon-light-32x32.png",
+)
+_PAGE = """<!DOCTYPE html>
+<html lang="en">
+  <head>
+    <meta charset="utf-8">
+    <title>{title}</title>
+    <link rel="stylesheet" href="./static_content/swagger-ui.css">
+    <link rel="stylesheet" href="./static_content/index.css">
+    <link rel="icon" type="image/png" href="./static_content/favicon-light-32x32.png">
+  </head>
+  <body>
+    <div id="swagger-ui"></div>
+    <script src="./static_content/swagger-ui-bundle.js" charset="utf-8"></script>
+    <script src="./static_content/swagger-ui-standalone-preset.js" charset="utf-8"></script>
+    <script src="./static_content/swagger-initializer.js" charset="utf-8"></script>
+  </body>
+</html>
+"""
+# Swagger styles its own elements and draws icons from data: URLs; nothing else may run, and nobody may frame it.
+_POLICY = (
+    "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; frame-ancestors 'none'; "
+    "base-uri 'none'; form-action 'self'"
+)
+
+
+def make_swagger_page(title: str) -> HTMLResponse:
+    """The page; its script reads ./docs.json."""
+    escaped = title.replace("&", "&amp;").replace("<", "&lt;")
+    headers = {"content-security-policy": _POLICY, "referrer-policy": "no-referrer"}
+    return HTMLResponse(_PAGE.format(title=escaped), headers=headers)

@@ -1,0 +1,88 @@
+"""The distribution `mlflow-fargate`: what it needs, what it installs, where MLflow finds it."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+VERSION = "0.1.0"
+
+CORE = [
+    "mlflow-skinny>=3.1,<4",  # the plugin contract, the model registry
+    "boto3>=1.44,<2",  # every AWS call; older ones do not know the circuit breaker's threshold
+    # Without a floor today's resolvers walk back to bentoml 0.9 (opentelemetry pins), which has no `bentoml.build`.
+    "bentoml>=1.4.30,<2",
+    "pydantic>=2.6,<3",  # options: parsed, checked and described once
+    "click>=8.1",  # the command
+    "rich>=13",  # progress on a terminal
+    "stamina>=25.1",  # retries
+    "requests>=2.31",  # the OCI registry, the deployed model
+    "platformdirs>=4",  # where caches belong on each system
+    "filelock>=3.13",  # one builder of one cache entry at a time
+    "uv>=0.7",  # resolves and installs what goes into the image
+    "zstandard>=0.22",  # layers
+    "packaging>=23",  # requirement lines
+    "PyYAML>=6",  # MLmodel
+]
+LOCAL = [
+    "moto[server]>=5.1.5,<6",  # the AWS control plane
+    "aiohttp>=3.9",  # the load balancer
+    "waitress>=3",  # the WSGI server in front of moto, and the webhook's
+    "mlflow>=3.1,<4",  # the tracking server
+    "psutil>=5.9",  # finding and ending processes that outlived their parent
+]
+WEBHOOK = ["flask>=3", "waitress>=3"]
+DEMO = [
+    "tensorflow-cpu>=2.16; platform_machine == 'x86_64' or platform_machine == 'AMD64'",
+    "tensorflow>=2.16; platform_machine != 'x86_64' and platform_machine != 'AMD64'",
+    "tensorboard",  # mlflow.tensorflow.autolog() fails without it, and TensorFlow 2.21 no longer brings it
+    "scikit-learn>=1.4",
+    "pillow>=10",
+]
+TEST = [
+    "pytest>=8",
+    "pytest-timeout>=2.3",
+    "hypothesis>=6.100",
+    "import-linter>=2",
+    "mypy>=1.11",
+    "ruff>=0.8",
+    "build>=1.2",
+    "setuptools>=65",
+    "types-requests",
+    "types-PyYAML",
+]
+
+setup(
+    name="mlflow-fargate",
+    version=VERSION,
+    description="Deploy MLflow models to AWS Fargate: mlflow deployments create -t fargate",
+    long_description=Path("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    install_requires=CORE,
+    extras_require={"local": LOCAL, "webhook": WEBHOOK, "demo": DEMO, "test": TEST},
+    packages=[
+        *find_packages(include=["mlflow_fargate", "mlflow_fargate.*"]),
+        "mlflow_fargate.webhook",
+        "mlflow_fargate.service_template",
+    ],
+    package_dir={
+        "mlflow_fargate.webhook": "webhook",
+        "mlflow_fargate.service_template": "service_template",
+    },
+    package_data={"mlflow_fargate": ["py.typed"]},
+    entry_points={
+        "mlflow.deployments": ["fargate=mlflow_fargate"],
+        "console_scripts": ["mlflow-fargate=mlflow_fargate.cli:main"],
+    },
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
+)

@@ -1,0 +1,97 @@
+"""Endpoint and deployment resources on a real AWS-shaped control plane (moto): what was written is what is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import requests
+from moto.server import ThreadedMotoServer
+
+from mlflow_fargate.aws.account import Account
+from mlflow_fargate.config import parse_config
+from mlflow_fargate.errors import ForeignResource
+from mlflow_fargate.plan import Plan, make_deletion, make_plan
+from mlflow_fargate.progress import RecordedProgress
+from mlflow_fargate.resources import EndpointSpec, endpoint_resources
+from mlflow_fargate.target import Surroundings, Target
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def account() -> Iterator[Account]:
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    surroundings = Surroundings(f"http://{host}:{port}", "test", "test")
+    account = Account(Target("fargate:/us-east-1", region="us-east-1", surroundings=surroundings))
+    account.session.call("sts", "get_caller_identity")
+    try:
+        yield account
+    finally:
+        requests.post(f"http://{host}:{port}/moto-api/reset", timeout=10)
+        server.stop()
+
+
+@pytest.fixture
+def endpoint(account: Account) -> EndpointSpec:
+    return account.endpoint_spec("team", parse_config(None))
+
+
+def plan_for(account: Account, endpoint: EndpointSpec) -> Plan:
+    wanted = endpoint_resources(endpoint)
+    return make_plan(wanted, account.observe(wanted, endpoint.network))
+
+
+def test_an_endpoint_that_was_made_is_seen_as_wanted(account: Account, endpoint: EndpointSpec) -> None:
+    account.apply(plan_for(account, endpoint), endpoint.network, RecordedProgress())
+
+    again = plan_for(account, endpoint)
+
+    assert again.is_empty, str(again)
+    assert len(again.changes) == 6
+
+
+def test_an_endpoint_that_was_half_made_is_finished(account: Account, endpoint: EndpointSpec) -> None:
+    whole = plan_for(account, endpoint)
+    account.apply(Plan(whole.changes[:3]), endpoint.network, RecordedProgress())
+
+    rest = plan_for(account, endpoint)
+    account.apply(rest, endpoint.network, RecordedProgress())
+
+    assert [change.action for change in rest.changes] == ["keep"] * 3 + ["create"] * 3
+    assert plan_for(account, endpoint).is_empty
+
+
+def test_a_deleted_endpoint_leaves_nothing(account: Account, endpoint: EndpointSpec) -> None:
+    account.apply(plan_for(account, endpoint), endpoint.network, RecordedProgress())
+    found = account.find_endpoint(endpoint_resources(endpoint), endpoint.network)
+
+    account.apply(make_deletion(found), endpoint.network, RecordedProgress())
+
+    assert all(change.action == "create" for change in plan_for(account, endpoint).changes)
+
+
+def test_a_cluster_of_the_same_name_that_is_not_ours_is_refused_before_any_write(
+    account: Account, endpoint: EndpointSpec
+) -> None:
+    account.session.call("ecs", "create_cluster", clusterName=endpoint.full_name)
+
+    with pytest.raises(ForeignResource, match="cluster 'mlflow-fargate-team'"):
+        account.apply(plan_for(account, endpoint), endpoint.network, RecordedProgress())
+
+    roles = account.session.call("iam", "list_roles")["Roles"]
+    assert not [role for role in roles if role["RoleName"].startswith("mlflow-fargate")]
+
+
+def test_the_repository_is_made_once_and_keeps_its_tags_immutable(account: Account) -> None:
+    first = account.repository("team").ensure()
+    second = account.repository("team").ensure()
+
+    described = account.repository("team").observe()
+
+    assert first == second
+    assert first.endswith("/mlflow-fargate/team")
+    assert described is not None
+    assert described["imageTagMutability"] == "IMMUTABLE"

@@ -1,0 +1,82 @@
+"""A local stack of its own for the end-to-end tests: started by the command, in a cache of its own, and stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+import psutil
+import pytest
+from mlflow.models.model import ModelInfo
+
+BIN = Path(sys.executable).parent
+
+
+@pytest.fixture(scope="session")
+def local_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """What `mlflow-fargate local env` says; also set in this process's environment."""
+    cache = str(tmp_path_factory.mktemp("cache"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_FARGATE_CACHE", cache)
+        patch.setenv("DEMO_EXIT", "1")
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        try:
+            subprocess.run([BIN / "mlflow-fargate", "local", "up", "--detach"], check=True)
+            lines = subprocess.check_output([BIN / "mlflow-fargate", "local", "env"], text=True).splitlines()
+            variables = dict(line.removeprefix("export ").split("=", 1) for line in lines)
+            for name, value in variables.items():
+                patch.setenv(name, value)
+            mlflow.set_tracking_uri(variables["MLFLOW_TRACKING_URI"])
+            yield variables
+        finally:
+            subprocess.run([BIN / "mlflow-fargate", "local", "down"], check=True)
+            mlflow.set_tracking_uri(None)
+    assert processes_with(cache) == []
+
+
+def processes_with(cache: str) -> list[int]:
+    """Processes of a stack with this cache directory: its command, MLflow's server, tasks."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            names_it = any(cache in text for text in (*process.cmdline(), *process.environ().values()))
+            if names_it and process.pid != os.getpid():
+                found.append(process.pid)
+    return found
+
+
+@pytest.fixture(scope="session")
+def doubler(local_stack: dict[str, str]) -> str:
+    """The URI of a logged model that is quick to serve."""
+    return log_doubler().model_uri
+
+
+def log_doubler(registered_name: str | None = None) -> ModelInfo:
+    """Logs the model in doubler.py, and registers it under a name if there is one."""
+    mlflow.set_experiment("doubler")
+    requirements = [f"cloudpickle=={version('cloudpickle')}", "pandas"]
+    with mlflow.start_run():
+        return mlflow.pyfunc.log_model(
+            name="model",
+            python_model=str(Path(__file__).with_name("doubler.py")),
+            input_example=pd.DataFrame({"x": [1.0]}),
+            pip_requirements=requirements,
+            registered_model_name=registered_name,
+        )
+
+
+@pytest.fixture
+def churn(local_stack: dict[str, str]) -> Iterator[str]:
+    """A registered model of two versions, the first in Production."""
+    first, _ = log_doubler("churn"), log_doubler("churn")
+    client = mlflow.MlflowClient()
+    client.transition_model_version_stage("churn", str(first.registered_model_version), "Production")
+    yield "churn"
+    client.delete_registered_model("churn")

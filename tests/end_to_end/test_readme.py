@@ -1,0 +1,71 @@
+"""The README's commands, run as they are written there; only the region is the local stack's."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from mlflow.deployments import get_deploy_client
+
+pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(900)]
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+# Installing is tested by test_distribution.py; the others are this test run itself.
+ELSEWHERE = ("pip install", "make demo", "make test", "mlflow-fargate webhook serve", "mlflow-fargate local down")
+
+
+def commands_under(title: str) -> list[str]:
+    """The commands of the first block under a heading."""
+    section = README.partition(f"## {title}\n")[2].partition("\n## ")[0]
+    block = re.search(r"```bash\n(.*?)```", section, re.DOTALL)
+    assert block, title
+    return block[1].splitlines()
+
+
+def run(command: str, folder: Path) -> str:
+    """What a shell prints for the command; it has to succeed."""
+    command = command.replace("fargate:/eu-west-1", "fargate:/local")
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-c", command],
+        cwd=folder,
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, (command, done.stdout, done.stderr)
+    return done.stdout
+
+
+def test_every_line_that_a_user_types_does_what_it_says(churn: str, tmp_path: Path) -> None:
+    (tmp_path / "rows.json").write_text(json.dumps([{"x": 1.5}, {"x": 2.0}]))
+    printed = {}
+    for command in commands_under("What you type"):
+        if not command.startswith(ELSEWHERE):
+            printed[command.split()[2]] = run(command, tmp_path)
+
+    assert "deployment churn is created" in printed["create"]
+    assert json.loads(printed["predict"]) == {"predictions": [{"x": 3.0}, {"x": 4.0}]}
+    assert "Deployment churn is updated" in printed["update"]
+    assert "model_version: 2" in printed["get"]
+    assert "Deployment churn is deleted" in printed["delete"]
+    assert get_deploy_client("fargate:/local").list_deployments() == []
+
+
+def test_the_stack_is_used_as_the_readme_says(local_stack: dict[str, str], tmp_path: Path) -> None:
+    for command in commands_under("Try it without AWS"):
+        if not command.startswith(ELSEWHERE):
+            run(command, tmp_path)
+
+
+def test_the_help_lists_every_option() -> None:
+    printed = run("mlflow deployments help -t fargate", ROOT)
+
+    assert "  deregistration_delay_seconds: " in printed

@@ -1,0 +1,167 @@
+"""A real `mlflow server` on loopback, its artifacts in moto's S3, and models logged and registered there.
+
+One server for all tests: on a new database it needs half a minute to start. It serves artifacts both ways: experiment
+`direct` lies at s3://, experiment `proxied` at mlflow-artifacts:/.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3
+import mlflow
+import pytest
+import requests
+from moto.server import ThreadedMotoServer
+
+AWS_ENVIRONMENT = {
+    "AWS_ACCESS_KEY_ID": "test",
+    "AWS_SECRET_ACCESS_KEY": "test",
+    "AWS_DEFAULT_REGION": "us-east-1",
+}
+LABELS = {"0": "setosa", "1": "versicolor"}
+
+
+@dataclass(frozen=True)
+class MlflowServer:
+    """Where the server and its S3 answer."""
+
+    uri: str
+    s3_endpoint_url: str
+
+    def s3_client(self) -> Any:
+        session = boto3.Session("test", "test", region_name="us-east-1")
+        return session.client("s3", endpoint_url=self.s3_endpoint_url)
+
+
+@dataclass(frozen=True)
+class LoggedModels:
+    """What was logged: by run and by model id."""
+
+    direct_run_id: str
+    direct_model_id: str
+    direct_location: str
+    proxied_run_id: str
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint_url() -> Iterator[str]:
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    _, port = server.get_host_and_port()
+    yield f"http://127.0.0.1:{port}"
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def mlflow_server(s3_endpoint_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
+    folder = tmp_path_factory.mktemp("mlflow")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = MlflowServer(f"http://127.0.0.1:{port}", s3_endpoint_url)
+    server.s3_client().create_bucket(Bucket="mlflow")
+    process = _start(server, port, folder)
+    try:
+        _wait_until_up(server.uri, process, folder / "server.log")
+        yield server
+    finally:
+        _stop(process)
+
+
+@pytest.fixture(scope="session")
+def logged_models(mlflow_server: MlflowServer) -> Iterator[LoggedModels]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in AWS_ENVIRONMENT.items():
+            patch.setenv(name, value)
+        patch.setenv("MLFLOW_S3_ENDPOINT_URL", mlflow_server.s3_endpoint_url)
+        patch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+        before = mlflow.get_tracking_uri()
+        mlflow.set_tracking_uri(mlflow_server.uri)
+        try:
+            logged = _log_models()
+        finally:
+            mlflow.set_tracking_uri(before)
+    yield logged
+
+
+def _start(server: MlflowServer, port: int, folder: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db"]
+    command += ["--serve-artifacts", "--artifacts-destination", "s3://mlflow/proxied"]
+    environment = {
+        **os.environ,
+        **AWS_ENVIRONMENT,
+        "MLFLOW_S3_ENDPOINT_URL": server.s3_endpoint_url,
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    }
+    with (folder / "server.log").open("wb") as log:
+        return subprocess.Popen(
+            command, env=environment, cwd=folder, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        )
+
+
+def _wait_until_up(uri: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + 180
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            if requests.get(f"{uri}/health", timeout=2).ok:
+                return
+        except requests.RequestException:
+            time.sleep(0.5)
+    raise RuntimeError(f"mlflow server did not come up:\n{log.read_text()[-3000:]}")
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    os.killpg(process.pid, signal.SIGTERM)
+    try:
+        process.wait(20)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+class Doubler(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # mlflow ships no types
+    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # mlflow reads type hints
+        return model_input * 2
+
+
+def _log_models() -> LoggedModels:
+    client = mlflow.MlflowClient()
+    direct = client.create_experiment("direct", artifact_location="s3://mlflow/direct")
+    proxied = client.create_experiment("proxied", artifact_location="mlflow-artifacts:/one")
+    with mlflow.start_run(experiment_id=direct) as run:
+        mlflow.log_text(json.dumps(LABELS), "rev_labels_iris.json")
+        logged = _log_model("iris")
+    location = client.get_logged_model(logged.model_id).artifact_location
+    with mlflow.start_run(experiment_id=proxied) as proxied_run:
+        mlflow.log_text(json.dumps(LABELS), "labels_iris.json")
+        _log_model("proxied")
+    client.create_model_version("iris", f"runs:/{run.info.run_id}/model", run.info.run_id)  # version 2
+    client.copy_model_version("models:/iris/1", "iris-copy")
+    client.create_registered_model("iris-s3")
+    client.create_model_version("iris-s3", location)
+    client.create_registered_model("empty")
+    client.set_registered_model_alias("iris", "champion", "1")
+    # The older one is promoted last, and the newer one stays: MLflow then still says the newer.
+    client.transition_model_version_stage("iris", "2", "Production")
+    client.transition_model_version_stage("iris", "1", "Production")
+    return LoggedModels(run.info.run_id, logged.model_id, location, proxied_run.info.run_id)
+
+
+def _log_model(registered_name: str) -> Any:
+    # Without the list MLflow would find the requirements in a process of its own, for ten seconds.
+    return mlflow.pyfunc.log_model(
+        name="model", python_model=Doubler(), pip_requirements=["mlflow"], registered_model_name=registered_name
+    )

@@ -1,0 +1,223 @@
+"""Registries on this machine and a small base image in them."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import shutil
+import socket
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import stamina
+
+from mlflow_fargate.image.image import (
+    OCI_CONFIG,
+    Descriptor,
+    Manifest,
+    digest_of,
+    encode_json,
+)
+from mlflow_fargate.image.reference import Reference
+from mlflow_fargate.image.registry import Registry
+from mlflow_fargate.local.registry.server import LocalRegistry
+
+MINOR = f"{sys.version_info[0]}.{sys.version_info[1]}"
+DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar.gzip"
+_DISTRIBUTION_CONFIG = """
+version: 0.1
+log: {{level: error}}
+storage:
+  filesystem: {{rootdirectory: {root}}}
+http: {{addr: "127.0.0.1:{port}"}}
+"""
+
+
+@pytest.fixture(autouse=True)
+def no_waiting() -> Iterator[None]:
+    """Retries happen, but at once, and three times at most."""
+    with stamina.set_testing(True, attempts=3, cap=True):
+        yield
+
+
+@pytest.fixture
+def local_registry(tmp_path: Path) -> Iterator[str]:
+    with LocalRegistry(tmp_path / "local-registry") as server:
+        yield server.address
+
+
+@pytest.fixture
+def distribution(tmp_path: Path) -> Iterator[str]:
+    """CNCF distribution, the reference implementation."""
+    if not shutil.which("docker-registry"):
+        pytest.skip("docker-registry is not installed (apt-get install docker-registry)")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    config = tmp_path / "distribution.yml"
+    config.write_text(_DISTRIBUTION_CONFIG.format(root=tmp_path / "distribution", port=port))
+    process = subprocess.Popen(["docker-registry", "serve", str(config)], stderr=subprocess.DEVNULL)
+    try:
+        _wait_for_port(port)
+        yield f"127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+@pytest.fixture(params=["local_registry", "distribution"])
+def host(request: pytest.FixtureRequest) -> str:
+    """A registry's host and port: ours, then the reference implementation."""
+    return str(request.getfixturevalue(request.param))
+
+
+@pytest.fixture
+def registry(host: str) -> Iterator[Registry]:
+    with Registry(host) as client:
+        yield client
+
+
+@pytest.fixture
+def base(registry: Registry) -> Reference:
+    """`library/python:3-slim` with this Python's minor version: gzip layers of Docker's media type."""
+    return push_base(registry, "library/python", "3-slim")
+
+
+def push_base(registry: Registry, repository: str, tag: str) -> Reference:
+    layers = [gzip.compress(_tar(f"etc/{name}", name.encode()), mtime=0) for name in ("one", "two")]
+    config = encode_json(
+        {
+            "architecture": "amd64",
+            "os": "linux",
+            "config": {
+                "Env": [
+                    "PATH=/usr/local/bin:/usr/bin",
+                    f"PYTHON_VERSION={sys.version_info[0]}.{sys.version_info[1]}.9",
+                ],
+                "Cmd": ["python3"],
+                "Labels": {"from": "base"},
+            },
+            "rootfs": {"type": "layers", "diff_ids": [digest_of(gzip.decompress(layer)) for layer in layers]},
+            "history": [{"created_by": "ADD one"}, {"created_by": "ENV", "empty_layer": True}, {"created_by": "two"}],
+        }
+    )
+    for blob in (*layers, config):
+        registry.upload_blob(repository, digest_of(blob), lambda blob=blob: [blob])  # type: ignore[misc]
+    descriptors = tuple(Descriptor(DOCKER_LAYER, digest_of(layer), len(layer)) for layer in layers)
+    manifest = Manifest(Descriptor(OCI_CONFIG, digest_of(config), len(config)), descriptors)
+    registry.write_manifest(repository, tag, manifest)
+    return Reference(registry.host, repository, tag)
+
+
+def _tar(name: str, content: bytes) -> bytes:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        entry = tarfile.TarInfo(name)
+        entry.size = len(content)
+        archive.addfile(entry, io.BytesIO(content))
+    return packed.getvalue()
+
+
+def _wait_for_port(port: int) -> None:
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    raise TimeoutError(f"nothing answers on port {port}")
+
+
+@dataclass
+class Request:
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+
+Answer = tuple[int, dict[str, str], bytes]
+
+
+class _QuietServer(ThreadingHTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that hangs up in the middle is what some tests are about."""
+
+
+class ScriptedServer:
+    """An HTTP server that answers each method and path as it was told, the last answer over and over."""
+
+    def __init__(self) -> None:
+        self.requests: list[Request] = []
+        self._answers: dict[tuple[str, str], list[Answer]] = {}
+        self._server = _QuietServer(("127.0.0.1", 0), self._make_handler())
+        self.host = f"127.0.0.1:{self._server.server_port}"
+        self.url = f"http://{self.host}"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+        self._thread.start()
+
+    def answers(self, method: str, path: str, *answers: Answer) -> None:
+        self._answers[method, path] = list(answers)
+
+    def seen(self, method: str) -> list[Request]:
+        return [request for request in self.requests if request.method == method]
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._thread.join(5)
+        self._server.server_close()
+
+    def _answer(self, handler: BaseHTTPRequestHandler) -> None:
+        path = handler.path.partition("?")[0]
+        request = Request(handler.command, handler.path, dict(handler.headers), _read_body(handler))
+        self.requests.append(request)
+        script = self._answers.get((handler.command, path), [(404, {}, b"")])
+        status, headers, body = script.pop(0) if len(script) > 1 else script[0]
+        handler.send_response(status)
+        for name, value in {"Content-Length": str(len(body)), **headers}.items():
+            handler.send_header(name, value)
+        handler.end_headers()
+        if handler.command != "HEAD":
+            handler.wfile.write(body)
+
+    def _make_handler(self) -> type[BaseHTTPRequestHandler]:
+        answer = self._answer
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                answer(self)
+
+            do_HEAD = do_POST = do_PATCH = do_PUT = do_GET
+
+            def log_message(self, format: str, *args: object) -> None:
+                """Nothing."""
+
+        return Handler
+
+
+def _read_body(handler: BaseHTTPRequestHandler) -> bytes:
+    if handler.headers.get("Transfer-Encoding") != "chunked":
+        return handler.rfile.read(int(handler.headers.get("Content-Length", 0)))
+    body = b""
+    while size := int(handler.rfile.readline(), 16):
+        body += handler.rfile.read(size)
+        handler.rfile.readline()
+    handler.rfile.readline()
+    return body
+
+
+@pytest.fixture
+def scripted() -> Iterator[ScriptedServer]:
+    server = ScriptedServer()
+    yield server
+    server.stop()

@@ -1,0 +1,253 @@
+"""Whole images, with a tiny package from PyPI, against our registry and CNCF distribution."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import subprocess
+import sys
+import tarfile
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zstandard
+
+from mlflow_fargate.errors import ImageError
+from mlflow_fargate.image import Compression, PushedImage, Reference, Registry, build_image
+from mlflow_fargate.image.image import Manifest
+from mlflow_fargate.image.platforms import LINUX_AMD64, LINUX_ARM64
+from mlflow_fargate.local.registry.server import LocalRegistry
+from mlflow_fargate.progress import RecordedProgress
+
+pytestmark = pytest.mark.slow
+
+MINOR = f"{sys.version_info[0]}.{sys.version_info[1]}"
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Path:
+    directory = tmp_path / "service"
+    (directory / "__pycache__").mkdir(parents=True)
+    (directory / "__pycache__" / "service.cpython-311.pyc").write_bytes(b"left over")
+    (directory / "service.py").write_text("Service = None\n")
+    (directory / "service.json").write_text("{}\n")
+    return directory
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Mapping[str, Path]:
+    (tmp_path / "MLmodel").write_text("flavors: {}\n")
+    (tmp_path / "weights").write_bytes(b"w" * 100_000)
+    return {"MLmodel": tmp_path / "MLmodel", "data/weights": tmp_path / "weights"}
+
+
+@pytest.fixture
+def inputs(
+    registry: Registry, base: Reference, service: Path, model: Mapping[str, Path], tmp_path: Path
+) -> dict[str, Any]:
+    return {
+        "base": base,
+        "requirements": ["six==1.17.0"],
+        "python_version": f"{MINOR}.7",
+        "service": service,
+        "model": model,
+        "model_key": "model-1",
+        "destination": Reference(registry.host, "mlflow-fargate/default", "v1"),
+        "registry": registry,
+        "cache": tmp_path / "cache",
+        "progress": RecordedProgress(),
+    }
+
+
+def read(registry: Registry, image: PushedImage) -> tuple[Manifest, dict[str, Any]]:
+    repository, digest = image.reference.repository, image.reference.identifier
+    manifest = registry.read_manifest(repository, digest, LINUX_AMD64).manifest
+    return manifest, registry.read_json(repository, manifest.config)
+
+
+def names(registry: Registry, image: PushedImage, index: int) -> list[str]:
+    layer = read(registry, image)[0].layers[index]
+    packed = b"".join(registry.stream_blob(image.reference.repository, layer))
+    plain = zstandard.ZstdDecompressor().decompressobj().decompress(packed)
+    with tarfile.open(fileobj=io.BytesIO(plain)) as archive:
+        return [member.name for member in archive.getmembers() if member.isfile()]
+
+
+def sent(image: PushedImage) -> dict[str, tuple[str, bool]]:
+    return {layer.name: (layer.origin, layer.sent_bytes > 0) for layer in image.report.layers}
+
+
+def never() -> Mapping[str, Path]:
+    raise AssertionError("the model was fetched")
+
+
+def test_the_image_starts_as_agreed_and_holds_what_was_given(registry: Registry, inputs: dict[str, Any]) -> None:
+    created = datetime(2026, 5, 4, 3, 2, 1, tzinfo=timezone.utc)
+
+    image = build_image(
+        **inputs, environment={"EXTRA": "1", "PATH": "/bin"}, labels={"model": "digits"}, created=created
+    )
+
+    manifest, config = read(registry, image)
+    settings = config["config"]
+    environment = dict(entry.split("=", 1) for entry in settings["Env"])
+    assert config["created"] == "2026-05-04T03:02:01Z"
+    assert settings["User"] == "65532:65532"
+    assert settings["Entrypoint"][:5] == ["python3", "-m", "bentoml", "serve", "service:Service"]
+    assert settings["Volumes"] == {"/tmp": {}}
+    assert "Cmd" not in settings
+    assert settings["Labels"] == {"from": "base", "model": "digits"}
+    assert environment["PYTHON_VERSION"] == f"{MINOR}.9"
+    assert environment["PYTHONPATH"] == "/opt/app/site:/opt/app/src"
+    assert (environment["EXTRA"], environment["PATH"]) == ("1", "/bin")
+    assert len(config["rootfs"]["diff_ids"]) == len(manifest.layers) == 5
+    assert sum(not entry.get("empty_layer") for entry in config["history"]) == 5
+    assert manifest.annotations["org.opencontainers.image.base.name"] == str(inputs["base"])
+    assert names(registry, image, 3) == ["opt/app/src/service.json", "opt/app/src/service.py"]
+    assert names(registry, image, 4) == ["opt/app/model/MLmodel", "opt/app/model/data/weights"]
+
+
+def test_packages_travel_compiled_and_without_what_installing_leaves(
+    registry: Registry, inputs: dict[str, Any]
+) -> None:
+    found = names(registry, build_image(**inputs), 2)
+
+    assert "opt/app/site/six.py" in found
+    assert f"opt/app/site/__pycache__/six.cpython-{MINOR.replace('.', '')}.pyc" in found
+    assert {name.rpartition("/")[2] for name in found if ".dist-info/" in name} == {
+        "LICENSE",
+        "METADATA",
+        "WHEEL",
+        "top_level.txt",
+    }
+
+
+def test_building_again_sends_nothing_and_does_not_fetch_the_model(inputs: dict[str, Any]) -> None:
+    first = build_image(**inputs)
+
+    again = build_image(**{**inputs, "model": never})
+
+    assert again.reference == first.reference
+    assert again.report.sent_bytes == 0
+    assert "service: " in str(again.report)
+    assert ", cached, 0 B sent" in str(again.report)
+    assert "the registry has exactly this image already" in inputs["progress"].lines
+
+
+def test_a_machine_that_has_nothing_sends_only_the_new_model(inputs: dict[str, Any], tmp_path: Path) -> None:
+    first = build_image(**inputs)
+    (tmp_path / "weights").write_bytes(b"v" * 100_000)
+
+    second = build_image(
+        **{
+            **inputs,
+            "cache": tmp_path / "empty",
+            "model_key": "model-2",
+            "destination": inputs["destination"].with_tag("v2"),
+        },
+        previous=first.reference,
+    )
+
+    assert second.reference != first.reference
+    assert sent(second) == {
+        "base": ("base", False),
+        "dependencies": ("cached", False),
+        "service": ("cached", False),
+        "model": ("built", True),
+    }
+
+
+def test_a_second_repository_gets_its_layers_from_this_machine(inputs: dict[str, Any]) -> None:
+    build_image(**inputs)
+    elsewhere = Reference(inputs["registry"].host, "mlflow-fargate/other", "v1")
+
+    image = build_image(**{**inputs, "destination": elsewhere, "model": never})
+
+    assert {origin for origin, _ in sent(image).values()} == {"base", "cached"}
+    assert sent(image)["model"] == ("cached", True)
+
+
+def test_two_machines_make_the_same_image(inputs: dict[str, Any], tmp_path: Path) -> None:
+    one = build_image(**inputs)
+    elsewhere = Reference(inputs["registry"].host, "mlflow-fargate/other", "v1")
+
+    other = build_image(**{**inputs, "destination": elsewhere, "cache": tmp_path / "empty"})
+
+    assert other.reference.digest == one.reference.digest
+
+
+def test_a_base_in_the_same_registry_is_mounted(inputs: dict[str, Any]) -> None:
+    assert sent(build_image(**inputs))["base"] == ("base", False)
+
+
+def test_a_base_in_another_registry_is_streamed_across(inputs: dict[str, Any], tmp_path: Path) -> None:
+    original = Reference.parse("public.ecr.aws/library/python:slim")
+    with LocalRegistry(tmp_path / "mirror") as server, Registry(server.address) as mirror:
+        copy_base(inputs["registry"], mirror, inputs["base"], "slim")
+
+        image = build_image(**{**inputs, "base": original}, base_registry=mirror)
+
+    assert sent(image)["base"] == ("base", True)
+    assert read(inputs["registry"], image)[0].annotations["org.opencontainers.image.base.name"] == str(original)
+
+
+def copy_base(source: Registry, target: Registry, base: Reference, tag: str) -> None:
+    manifest = source.read_manifest(base.repository, base.identifier, LINUX_AMD64).manifest
+    for blob in manifest.blobs:
+        data = b"".join(source.stream_blob(base.repository, blob))
+        target.upload_blob(base.repository, blob.digest, lambda data=data: [data])  # type: ignore[misc]
+    target.write_manifest(base.repository, tag, manifest)
+
+
+def test_without_a_tag_the_image_is_tagged_by_its_own_digest(inputs: dict[str, Any]) -> None:
+    untagged = Reference(inputs["registry"].host, "mlflow-fargate/default")
+
+    image = build_image(**{**inputs, "destination": untagged})
+
+    assert image.reference.digest
+    tag = f"image-{image.reference.digest.removeprefix('sha256:')[:16]}"
+    assert inputs["registry"].manifest_digest("mlflow-fargate/default", tag) == image.reference.digest
+
+
+def test_a_base_with_another_python_is_refused(inputs: dict[str, Any]) -> None:
+    with pytest.raises(
+        ImageError, match=rf"(?s)has Python {MINOR}, but the model wants Python 3\.99.*hint: .*3\.99-slim"
+    ):
+        build_image(**{**inputs, "python_version": "3.99.1"})
+
+
+def test_a_base_for_another_platform_is_refused(inputs: dict[str, Any]) -> None:
+    with pytest.raises(ImageError, match="is for linux/amd64, not for linux/arm64"):
+        build_image(**inputs, platform=LINUX_ARM64)
+
+
+def test_a_model_that_cannot_be_fetched_leaves_no_image(inputs: dict[str, Any]) -> None:
+    def broken() -> Mapping[str, Path]:
+        raise ImageError("the bucket is gone")
+
+    with pytest.raises(ImageError, match="the bucket is gone"):
+        build_image(**{**inputs, "model": broken})
+    assert inputs["registry"].manifest_digest("mlflow-fargate/default", "v1") is None
+
+
+@pytest.mark.parametrize("compression", Compression)
+def test_other_tools_read_the_image(inputs: dict[str, Any], compression: Compression, tmp_path: Path) -> None:
+    if not shutil.which("skopeo"):
+        pytest.skip("skopeo is not installed (apt-get install skopeo)")
+    image = build_image(**inputs, compression=compression)
+
+    command = ["skopeo", "inspect", "--tls-verify=false", f"docker://{image.reference}"]
+    seen = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    subprocess.run(
+        ["skopeo", "copy", "--src-tls-verify=false", f"docker://{image.reference}", f"oci:{tmp_path / 'copied'}:v1"],
+        capture_output=True,
+        check=True,
+    )
+
+    assert seen["Digest"] == image.reference.digest
+    assert len(seen["Layers"]) == 5
+    assert seen["Architecture"] == "amd64"

@@ -1,0 +1,210 @@
+"""The client against our registry and against CNCF distribution."""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from mlflow_fargate.errors import InvalidOption, RegistryError
+from mlflow_fargate.image.image import OCI_CONFIG, Descriptor, Manifest, digest_of, encode_json
+from mlflow_fargate.image.platforms import LINUX_AMD64, LINUX_ARM64
+from mlflow_fargate.image.reference import Reference
+from mlflow_fargate.image.registry import Registry
+
+BLOB = b"layer" * 1000
+DIGEST = digest_of(BLOB)
+UPLOADS = "/v2/models/blobs/uploads/"
+
+
+def chunks() -> Iterator[bytes]:
+    yield BLOB[:1000]
+    yield BLOB[1000:]
+
+
+def descriptor(data: bytes = BLOB) -> Descriptor:
+    return Descriptor("application/octet-stream", digest_of(data), len(data))
+
+
+def test_what_was_uploaded_is_there_and_is_read_back(registry: Registry) -> None:
+    moved: list[int] = []
+    assert not registry.has_blob("models", DIGEST)
+
+    assert registry.upload_blob("models", DIGEST, chunks, on_bytes=moved.append) == len(BLOB)
+
+    assert moved == [1000, 4000]
+    assert registry.has_blob("models", DIGEST)
+    assert b"".join(registry.stream_blob("models", descriptor())) == BLOB
+
+
+def test_many_threads_upload_at_once(registry: Registry) -> None:
+    blobs = [f"blob {i}".encode() * 5000 for i in range(8)]
+    threads = [
+        threading.Thread(target=registry.upload_blob, args=("models", digest_of(blob), lambda blob=blob: [blob]))
+        for blob in blobs
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert all(registry.has_blob("models", digest_of(blob)) for blob in blobs)
+
+
+def test_a_blob_of_another_repository_is_mounted_and_not_sent(registry: Registry) -> None:
+    registry.upload_blob("models", DIGEST, chunks)
+
+    assert registry.upload_blob("others", DIGEST, chunks, mount_from="models") == 0
+    assert registry.has_blob("others", DIGEST)
+
+
+def test_a_mount_that_is_not_possible_becomes_an_upload(registry: Registry) -> None:
+    assert registry.upload_blob("others", DIGEST, chunks, mount_from="models") == len(BLOB)
+    assert registry.has_blob("others", DIGEST)
+
+
+def test_bytes_of_another_digest_are_refused(registry: Registry) -> None:
+    with pytest.raises(RegistryError, match=r"400|DIGEST"):
+        registry.upload_blob("models", digest_of(b"other"), chunks)
+
+
+def test_a_manifest_is_found_by_tag_and_by_digest(registry: Registry, base: Reference) -> None:
+    found = registry.read_manifest("library/python", "3-slim", LINUX_AMD64)
+
+    assert registry.manifest_digest("library/python", "3-slim") == found.digest
+    assert registry.read_manifest("library/python", found.digest, LINUX_AMD64) == found
+    assert registry.read_json("library/python", found.manifest.config)["os"] == "linux"
+
+
+def test_what_is_not_there_is_none_or_an_error_that_says_so(registry: Registry, base: Reference) -> None:
+    assert registry.manifest_digest("library/python", "2.7") is None
+    assert registry.find_manifest("nothing/here", "latest", LINUX_AMD64) is None
+    with pytest.raises(RegistryError, match=rf"(?s){registry.host}.*library/python.*hint: "):
+        registry.read_manifest("library/python", "2.7", LINUX_AMD64)
+
+
+def test_a_manifest_without_its_blobs_is_refused(registry: Registry) -> None:
+    manifest = Manifest(Descriptor(OCI_CONFIG, digest_of(b"{}"), 2), ())
+    registry.upload_blob("models", DIGEST, chunks)
+
+    with pytest.raises(RegistryError, match=r"BLOB_UNKNOWN"):
+        registry.write_manifest("models", "v1", manifest)
+
+
+def test_plain_http_is_for_this_machine_only(scripted: Any) -> None:
+    with pytest.raises(InvalidOption, match="HTTPS"):
+        Registry("registry.example", insecure=True)
+
+
+def test_the_image_of_an_index_is_chosen_by_platform(scripted: Any) -> None:
+    manifest = Manifest(Descriptor(OCI_CONFIG, DIGEST, 2), ()).as_bytes()
+    entries = [
+        {"digest": digest_of(b"other"), "platform": {"os": "unknown", "architecture": "unknown"}},
+        {"digest": digest_of(manifest), "platform": {"os": "linux", "architecture": "arm64", "variant": "v8"}},
+    ]
+    index = encode_json({"mediaType": "application/vnd.oci.image.index.v1+json", "manifests": entries})
+    scripted.answers("GET", "/v2/python/manifests/3", (200, {}, index))
+    scripted.answers("GET", f"/v2/python/manifests/{digest_of(manifest)}", (200, {}, manifest))
+
+    with Registry(scripted.host) as registry:
+        assert registry.read_manifest("python", "3", LINUX_ARM64).digest == digest_of(manifest)
+        with pytest.raises(RegistryError, match=r"no image for linux/amd64, only for linux/arm64"):
+            registry.read_manifest("python", "3", LINUX_AMD64)
+
+
+def test_a_manifest_of_another_digest_is_refused(scripted: Any) -> None:
+    scripted.answers("GET", f"/v2/a/manifests/{DIGEST}", (200, {}, b"{}"))
+
+    with Registry(scripted.host) as registry, pytest.raises(RegistryError, match="another manifest"):
+        registry.read_manifest("a", DIGEST, LINUX_AMD64)
+
+
+def test_a_document_without_end_is_not_read_to_its_end(scripted: Any) -> None:
+    scripted.answers("GET", "/v2/a/manifests/v1", (200, {}, b" " * (5 * 1024 * 1024)))
+
+    with Registry(scripted.host) as registry, pytest.raises(RegistryError, match="more than 4194304 bytes"):
+        registry.read_manifest("a", "v1", LINUX_AMD64)
+
+
+@pytest.mark.parametrize("body", [BLOB[:-1], BLOB + b"x", BLOB[:-1] + b"x"])
+def test_a_blob_that_is_not_what_was_promised_is_noticed(scripted: Any, body: bytes) -> None:
+    scripted.answers("GET", f"/v2/a/blobs/{DIGEST}", (200, {}, body))
+
+    with Registry(scripted.host) as registry, pytest.raises(RegistryError, match="something else"):
+        list(registry.stream_blob("a", descriptor()))
+
+
+def test_a_failed_upload_begins_anew_in_a_new_session(scripted: Any) -> None:
+    scripted.answers(
+        "POST", UPLOADS, (202, {"Location": "/upload/1"}, b""), (202, {"Location": "/upload/2?state=x"}, b"")
+    )
+    scripted.answers("PATCH", "/upload/1", (500, {}, b"out of order"))
+    scripted.answers("PATCH", "/upload/2", (201, {"Location": "/upload/2?state=y"}, b""))
+    scripted.answers("PUT", "/upload/2", (201, {}, b""))
+    moved: list[int] = []
+
+    with Registry(scripted.host) as registry:
+        assert registry.upload_blob("models", DIGEST, chunks, on_bytes=moved.append) == len(BLOB)
+
+    first, second = scripted.seen("PATCH")
+    assert first.body == second.body == BLOB
+    assert second.headers["Transfer-Encoding"] == "chunked"
+    assert "Content-Range" not in second.headers
+    assert scripted.seen("PUT")[0].path == f"/upload/2?state=y&digest={DIGEST.replace(':', '%3A')}"
+    assert sum(moved) == len(BLOB)
+
+
+def test_a_registry_that_stays_busy_is_an_error_that_says_what_it_said(scripted: Any) -> None:
+    body = encode_json({"errors": [{"code": "TOOMANYREQUESTS", "message": "slow down"}]})
+    scripted.answers("HEAD", f"/v2/a/blobs/{DIGEST}", (429, {}, b""))
+    scripted.answers("GET", "/v2/a/manifests/v1", (429, {}, body), (503, {}, body))
+
+    with Registry(scripted.host) as registry:
+        with pytest.raises(RegistryError, match="answered 429 to HEAD"):
+            registry.has_blob("a", DIGEST)
+        with pytest.raises(RegistryError, match=r"503 .*TOOMANYREQUESTS slow down"):
+            registry.read_manifest("a", "v1", LINUX_AMD64)
+    assert len(scripted.seen("GET")) == 3
+
+
+def test_nobody_at_the_other_end_is_an_error_without_a_traceback_of_the_libraries() -> None:
+    with Registry("127.0.0.1:9") as registry, pytest.raises(RegistryError, match="Connection refused"):
+        registry.has_blob("a", DIGEST)
+
+
+def test_redirects_are_followed_and_their_signatures_not_shown(scripted: Any) -> None:
+    scripted.answers("GET", f"/v2/a/blobs/{DIGEST}", (307, {"Location": "/storage?signature=secret"}, b""))
+    scripted.answers("GET", "/storage", (200, {}, BLOB), (403, {}, b"<Error>expired</Error>"))
+
+    with Registry(scripted.host) as registry:
+        assert b"".join(registry.stream_blob("a", descriptor())) == BLOB
+        with pytest.raises(RegistryError, match="expired") as caught:
+            list(registry.stream_blob("a", descriptor()))
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("send", [lambda r: r.has_blob("a", DIGEST), lambda r: r.upload_blob("a", DIGEST, chunks)])
+def test_https_is_never_left_for_http(send: Callable[[Registry], object], monkeypatch: pytest.MonkeyPatch) -> None:
+    """No TLS server needed: the answer of one is put in at the socket's edge of requests."""
+    import requests
+    from requests.adapters import HTTPAdapter
+
+    asked: list[str] = []
+
+    def answer(self: HTTPAdapter, request: requests.PreparedRequest, **_: object) -> requests.Response:
+        asked.append(str(request.url))
+        response = requests.Response()
+        response.status_code = 307 if request.method == "HEAD" else 202
+        response.headers["Location"] = "http://evil.example/upload"
+        response.url, response.request = str(request.url), request
+        response.raw = io.BytesIO()
+        return response
+
+    monkeypatch.setattr(HTTPAdapter, "send", answer)
+
+    with Registry("registry.example") as registry, pytest.raises(RegistryError, match="not HTTPS"):
+        send(registry)
+    assert all(url.startswith("https://registry.example/") for url in asked)

@@ -1,0 +1,65 @@
+"""The stack's own rules; that it runs as a whole is shown end to end."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from mlflow_fargate.errors import LocalStackError
+from mlflow_fargate.local import stack
+from mlflow_fargate.progress import RecordedProgress
+from mlflow_fargate.target import local_state_file, read_local_state
+
+STATE = {
+    "pid": os.getpid(),
+    "region": "us-east-1",
+    "aws_endpoint_url": "http://127.0.0.1:1",
+    "access_key_id": "local",
+    "secret_access_key": "local",
+    "registry": "127.0.0.1:2",
+    "registry_mirrors": {},
+    "mlflow_tracking_uri": "http://127.0.0.1:3",
+    "load_balancer_url": "http://127.0.0.1:4",
+}
+
+
+def test_a_stack_whose_folder_is_in_use_does_not_start_and_takes_nothing_away(tmp_path: Path) -> None:
+    path = local_state_file(tmp_path)
+    path.parent.mkdir()
+    path.write_text(json.dumps(STATE))
+    with (
+        FileLock(tmp_path / "local" / "stack.lock"),
+        pytest.raises(LocalStackError, match="runs already"),
+        stack.LocalStack(tmp_path / "local", RecordedProgress()),
+    ):
+        pass
+
+    assert read_local_state(tmp_path) == STATE
+
+
+def test_starting_in_the_background_finds_the_stack_that_runs(tmp_path: Path) -> None:
+    path = local_state_file(tmp_path)
+    path.parent.mkdir()
+    path.write_text(json.dumps(STATE))
+
+    assert stack.start_detached(tmp_path, RecordedProgress()) == STATE
+
+
+def test_stopping_what_does_not_run_is_no_error(tmp_path: Path) -> None:
+    assert not stack.stop_running(tmp_path, RecordedProgress())
+
+
+def test_the_environment_points_mlflow_and_the_aws_tools_to_the_stack() -> None:
+    variables = stack.environment(STATE)
+
+    assert variables["MLFLOW_TRACKING_URI"] == "http://127.0.0.1:3"
+    assert variables["MLFLOW_S3_ENDPOINT_URL"] == variables["AWS_ENDPOINT_URL"] == "http://127.0.0.1:1"
+
+
+def test_another_system_than_linux_is_told_so() -> None:
+    with pytest.raises(LocalStackError, match="which is 'darwin'"):
+        stack._check_platform("darwin")

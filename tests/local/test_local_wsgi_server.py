@@ -1,0 +1,85 @@
+"""The WSGI server of the local stack: what waitress alone would not do."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import pytest
+
+from mlflow_fargate.errors import LocalStackError
+from mlflow_fargate.local.wsgi_server import WsgiServer
+
+
+def echo(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    start_response("200 OK", [("x-amz-meta-runId", "abc"), ("Content-Type", "text/plain")])
+    return [environ["wsgi.input"].read()]
+
+
+def endless(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterator[bytes]:
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    while True:
+        yield b"x" * 1_000_000
+
+
+@pytest.mark.parametrize("body", [b"", b"content"])
+def test_a_client_that_expects_a_go_ahead_is_answered(body: bytes) -> None:
+    with WsgiServer(echo) as server, socket.create_connection(("127.0.0.1", server.port), timeout=5) as connection:
+        length = str(len(body)).encode()
+        connection.sendall(
+            b"PUT / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: " + length + b"\r\n\r\n"
+        )
+        if body:
+            assert connection.recv(1000).startswith(b"HTTP/1.1 100 Continue")
+            connection.sendall(body)
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+
+        assert (answer.status, answer.read()) == (200, body)
+
+
+def test_names_of_user_metadata_stay_lower_case() -> None:
+    with WsgiServer(echo) as server:
+        connection = http.client.HTTPConnection("127.0.0.1", server.port)
+        connection.request("GET", "/")
+        names = [name for name, _ in connection.getresponse().getheaders()]
+        connection.close()
+
+    assert "x-amz-meta-runid" in names
+    assert "Content-Type" in names
+
+
+def test_hundreds_of_idle_connections_keep_nobody_waiting() -> None:
+    with WsgiServer(echo) as server:
+        idle = [socket.create_connection(("127.0.0.1", server.port), timeout=5) for _ in range(300)]
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
+        connection.request("PUT", "/", body=b"content")
+
+        assert connection.getresponse().read() == b"content"
+
+        for one in (*idle, connection):
+            one.close()
+
+
+@pytest.mark.parametrize("app", [echo, endless])
+def test_stop_ends_threads_and_connections_and_frees_the_port(app: Any) -> None:
+    before = set(threading.enumerate())
+    server = WsgiServer(app).start()
+    connection = http.client.HTTPConnection("127.0.0.1", server.port)
+    connection.request("GET", "/")
+    connection.getresponse().read(10)
+    with pytest.raises(LocalStackError, match="cannot listen"):
+        WsgiServer(app, port=server.port).start()
+
+    began = time.monotonic()
+    server.stop()
+
+    assert time.monotonic() - began < 3
+    connection.close()
+    assert set(threading.enumerate()) <= before
+    with WsgiServer(app, port=server.port) as again:
+        assert again.url == f"http://127.0.0.1:{server.port}"

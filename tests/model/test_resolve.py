@@ -1,0 +1,323 @@
+"""Model URIs against a real tracking server, and the small files that say what a model is."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import boto3
+import mlflow.utils.rest_utils
+import pytest
+from fixtures_mlflow import LABELS, LoggedModels, MlflowServer
+
+from mlflow_fargate.aws.s3 import S3Artifacts, make_s3_client
+from mlflow_fargate.deployment import ResolvedModel
+from mlflow_fargate.errors import InvalidOption, ModelNotFound, ModelUnusable
+from mlflow_fargate.model.artifacts import ArtifactStores
+from mlflow_fargate.model.cache import download_model, labels_file
+from mlflow_fargate.model.resolve import resolve_model
+from mlflow_fargate.progress import RecordedProgress
+
+
+class Resolver:
+    """`resolve_model` with what a deployer hands in, and the requests it made to MLflow."""
+
+    def __init__(self, server: MlflowServer) -> None:
+        session = boto3.Session("test", "test", region_name="us-east-1")
+        client = make_s3_client(session, server.s3_endpoint_url)
+        self.stores = ArtifactStores(s3=lambda: S3Artifacts(client), tracking_uri=server.uri)
+        self.tracking_uri = server.uri
+        self.requests: list[str] = []
+
+    def __call__(self, uri: str, labels: str | None = None) -> ResolvedModel:
+        self.requests.clear()
+        return resolve_model(
+            uri, stores=self.stores, progress=RecordedProgress(), tracking_uri=self.tracking_uri, labels=labels
+        )
+
+
+@pytest.fixture
+def resolve(
+    mlflow_server: MlflowServer, logged_models: LoggedModels, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Resolver]:
+    monkeypatch.setenv("MLFLOW_REGISTRY_URI", mlflow_server.uri)
+    resolver = Resolver(mlflow_server)
+    send = mlflow.utils.rest_utils._get_http_response_with_retries
+
+    def send_and_count(method: str, url: str, *others: Any, **more: Any) -> Any:
+        resolver.requests.append(f"{method} {url.removeprefix(mlflow_server.uri)}")
+        return send(method, url, *others, **more)
+
+    monkeypatch.setattr(mlflow.utils.rest_utils, "_get_http_response_with_retries", send_and_count)
+    yield resolver
+
+
+def local_stores() -> ArtifactStores:
+    def no_s3() -> Any:
+        raise AssertionError("a local model needs no S3")
+
+    return ArtifactStores(s3=no_s3)
+
+
+def resolve_local(uri: str | Path, labels: str | None = None) -> ResolvedModel:
+    return resolve_model(
+        str(uri), stores=local_stores(), progress=RecordedProgress(), tracking_uri="sqlite://", labels=labels
+    )
+
+
+@pytest.fixture
+def local_model(tmp_path: Path) -> Path:
+    folder = tmp_path / "a model"
+    (folder / "data").mkdir(parents=True)
+    (folder / "MLmodel").write_text("run_id: abc\nflavors:\n  python_function: {python_version: 3.11.7}\n")
+    (folder / "requirements.txt").write_text("# made by hand\nnumpy==1.26\n\n  pandas\n")
+    (folder / "data" / "weights.bin").write_bytes(b"w" * 1000)
+    return folder
+
+
+@pytest.mark.slow
+class TestRegisteredModels:
+    def test_a_version_is_followed_to_its_files_in_s3(self, resolve: Resolver, logged_models: LoggedModels) -> None:
+        model = resolve("models:/iris/1")
+
+        assert (model.name, model.version, model.run_id) == ("iris", "1", logged_models.direct_run_id)
+        assert model.resolved_uri == "models:/iris/1"
+        assert model.artifact_uri == logged_models.direct_location
+        assert {"MLmodel", "requirements.txt", "python_model.pkl"} <= {file.path for file in model.files}
+        assert all(file.etag for file in model.files)
+        assert model.requirements == ("mlflow",)
+        assert model.python_version is not None and model.python_version.startswith("3.")
+        assert "python_function" in model.flavors
+        assert model.labels_uri is not None and model.labels_uri.endswith("/artifacts/rev_labels_iris.json")
+
+    @pytest.mark.parametrize("uri", ["models:/iris/Production", "models:/iris/pRODUCTION", "models:/iris/latest"])
+    def test_a_stage_is_its_highest_version_however_it_is_written(self, resolve: Resolver, uri: str) -> None:
+        model = resolve(uri)
+
+        assert (model.version, model.resolved_uri, model.requested_uri) == ("2", "models:/iris/2", uri)
+
+    def test_an_alias_is_resolved_with_few_requests(self, resolve: Resolver) -> None:
+        model = resolve("models:/iris@champion")
+
+        assert model.version == "1"
+        assert [request.rpartition("/")[2].split("?")[0] for request in resolve.requests] == [
+            "health",
+            "alias",
+            next(file for file in (model.artifact_uri.split("/")) if file.startswith("m-")),
+            "get",  # the run, whose root may hold labels
+        ]
+
+    def test_every_kind_of_source_leads_to_the_same_files(self, resolve: Resolver, logged_models: LoggedModels) -> None:
+        one = resolve("models:/iris/1")
+        through_run, copy, bare = (
+            resolve("models:/iris/2"),
+            resolve("models:/iris-copy/1"),
+            resolve("models:/iris-s3/1"),
+        )
+        run = resolve(f"runs:/{logged_models.direct_run_id}/model")
+        logged = resolve(f"models:/{logged_models.direct_model_id}")
+        place = resolve(logged_models.direct_location)
+
+        assert {model.files for model in (one, through_run, copy, bare, run, logged, place)} == {one.files}
+        assert through_run.fingerprint == copy.fingerprint == run.fingerprint == logged.fingerprint == one.fingerprint
+        assert (copy.name, copy.version, copy.run_id) == ("iris-copy", "1", logged_models.direct_run_id)
+        assert run.resolved_uri == logged.resolved_uri == f"models:/{logged_models.direct_model_id}"
+        # A version made from a bare place names no run; the model itself does. A bare place has no server to ask.
+        assert bare.labels_uri == one.labels_uri
+        assert place.labels_uri is None and place.run_id == one.run_id
+
+    def test_artifacts_come_through_the_tracking_server_too(self, resolve: Resolver, tmp_path: Path) -> None:
+        model = resolve("models:/proxied/1")
+        folder = download_model(model, stores=resolve.stores, cache=tmp_path, progress=RecordedProgress())
+
+        assert model.artifact_uri.startswith("mlflow-artifacts:/")
+        assert (folder / "MLmodel").stat().st_size == next(f.size_bytes for f in model.files if f.path == "MLmodel")
+        labels = labels_file(folder)
+        assert labels is not None and json.loads(labels.read_text()) == LABELS
+
+    def test_a_model_is_downloaded_from_s3_once(self, resolve: Resolver, tmp_path: Path) -> None:
+        model, progress = resolve("models:/iris/1"), RecordedProgress()
+        first = download_model(model, stores=resolve.stores, cache=tmp_path, progress=progress)
+        second = download_model(model, stores=resolve.stores, cache=tmp_path, progress=progress)
+
+        assert first == second == tmp_path / "models" / model.fingerprint / "model"
+        assert progress.moved_bytes == {"model files": model.size_bytes}
+        assert mlflow.models.Model.load(str(first)).flavors.keys() == model.flavors.keys()
+
+    @pytest.mark.parametrize(
+        ("uri", "said"),
+        [
+            ("models:/iris/Staging", "newest versions: 2 (Production); aliases: @champion → 1"),
+            ("models:/iris@challenger", "newest versions: 2 (Production); aliases: @champion → 1"),
+            ("models:/iris/77", "newest versions: 2 (Production)"),
+            ("models:/empty/latest", "newest versions: none"),
+            ("models:/irsi/1", "did you mean 'iris'?"),
+            ("models:/zzzzz/Production", "registered models: "),
+            ("models:/m-0123456789abcdef0123456789abcdef", "not found"),
+            ("runs:/0123456789abcdef0123456789abcdef/model", "not found"),
+            ("s3://mlflow/nothing/here", "there are no files"),
+            ("s3://no-such-bucket/model", "NoSuchBucket"),
+        ],
+    )
+    def test_a_uri_that_leads_nowhere_says_what_there_is(self, resolve: Resolver, uri: str, said: str) -> None:
+        with pytest.raises(ModelNotFound) as caught:
+            resolve(uri)
+
+        assert said in str(caught.value)
+
+    def test_a_run_without_such_a_model_is_not_found(self, resolve: Resolver, logged_models: LoggedModels) -> None:
+        with pytest.raises(ModelNotFound, match="there are no files"):
+            resolve(f"runs:/{logged_models.direct_run_id}/other")
+
+    def test_a_folder_above_the_model_is_refused_with_the_way_down(self, resolve: Resolver) -> None:
+        with pytest.raises(ModelUnusable, match="a model lies in: models/m-"):
+            resolve("s3://mlflow/direct")
+
+    def test_labels_can_be_named_or_declined(self, resolve: Resolver) -> None:
+        assert resolve("models:/iris/1", labels="none").labels_uri is None
+        named = resolve("models:/iris/1", labels="rev_labels_iris.json")
+        assert named.labels_uri == resolve("models:/iris/1").labels_uri
+        assert resolve("models:/iris/1", labels=named.labels_uri).labels_etag == named.labels_etag
+        with pytest.raises(ModelNotFound, match=r"no labels file 'other\.json'"):
+            resolve("models:/iris/1", labels="other.json")
+
+    def test_a_server_that_refuses_our_host_name_is_explained(
+        self, mlflow_server: MlflowServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(
+            "mlflow.tracking.request_header.registry.resolve_request_headers",
+            lambda: {"Host": "ec2-1-2-3-4.compute.amazonaws.com"},
+        )
+        with pytest.raises(ModelNotFound, match="--allowed-hosts"):
+            Resolver(mlflow_server)("models:/m-0123456789abcdef0123456789abcdef")
+
+    def test_an_unreachable_server_is_told_quickly_and_without_its_password(self, mlflow_server: MlflowServer) -> None:
+        with socket.socket() as closed:
+            closed.bind(("127.0.0.1", 0))
+            resolver = Resolver(MlflowServer(f"http://me:hunter2@127.0.0.1:{closed.getsockname()[1]}", "http://x"))
+            with pytest.raises(ModelNotFound, match="MLFLOW_TRACKING_URI") as caught:
+                resolver("models:/iris/1")
+
+        assert "hunter2" not in str(caught.value)
+        assert caught.value.__cause__ is None and caught.value.__suppress_context__
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "said"),
+    [
+        (401, b"You are not authenticated.", "MLFLOW_TRACKING_USERNAME"),
+        (403, b'{"error_code": "PERMISSION_DENIED", "message": "Permission denied"}', "READ permission"),
+        (403, b"Invalid Host header - possible DNS rebinding attack detected", "--allowed-hosts"),
+        (404, b'{"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "Logged model not found"}', "not found"),
+    ],
+)
+def test_what_a_server_refuses_comes_with_what_to_do(status: int, body: bytes, said: str) -> None:
+    class Refusing(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path == "/health" else status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *arguments: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Refusing)
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    uri = f"http://me:hunter2@127.0.0.1:{server.server_port}"
+    try:
+        with pytest.raises(ModelNotFound) as caught:
+            resolve_model("models:/m-1", stores=local_stores(), progress=RecordedProgress(), tracking_uri=uri)
+    finally:
+        server.shutdown()
+        server.server_close()
+
+    assert said in str(caught.value)
+    assert "hunter2" not in str(caught.value) and "hunter2" not in str(caught.value.__cause__)
+
+
+@pytest.mark.parametrize("uri", ["models:/", "models:/a/b/c", "models:/iris@", "runs:/", "models:iris"])
+def test_what_is_no_model_uri_is_an_invalid_option(uri: str) -> None:
+    with pytest.raises(InvalidOption, match="models:/NAME/VERSION"):
+        resolve_local(uri)
+
+
+class TestLocalModels:
+    def test_a_folder_is_a_model(self, local_model: Path) -> None:
+        for uri in (local_model, local_model.as_uri()):
+            model = resolve_local(uri)
+
+            assert [file.path for file in model.files] == ["MLmodel", "data/weights.bin", "requirements.txt"]
+            assert model.requirements == ("numpy==1.26", "pandas")
+            assert (model.python_version, model.run_id, model.labels_uri) == ("3.11.7", "abc", None)
+
+    def test_an_edited_file_makes_another_fingerprint(self, local_model: Path) -> None:
+        before = resolve_local(local_model).fingerprint
+        (local_model / "data" / "weights.bin").write_bytes(b"v" * 1000)
+
+        assert resolve_local(local_model).fingerprint != before
+
+    @pytest.mark.parametrize(
+        ("text", "version"), [("python: 3.10\nbuild_dependencies: []\n", "3.10"), ("python: '3.12.1'\n", "3.12.1")]
+    )
+    def test_the_python_version_stays_text(self, local_model: Path, text: str, version: str) -> None:
+        (local_model / "python_env.yaml").write_text(text)
+
+        assert resolve_local(local_model).python_version == version
+
+    @pytest.mark.parametrize("content", ["", "[1, 2]", "flavors: 3", "a: [", "\x00", "!!python/object:os.system {}"])
+    def test_an_mlmodel_file_that_says_nothing_is_refused(self, local_model: Path, content: str) -> None:
+        (local_model / "MLmodel").write_text(content)
+        with pytest.raises(ModelUnusable, match="MLmodel"):
+            resolve_local(local_model)
+
+    def test_a_huge_requirements_file_is_not_read(self, local_model: Path) -> None:
+        (local_model / "requirements.txt").write_bytes(b"#" * (2 << 20))
+        with pytest.raises(ModelUnusable, match=r"requirements\.txt"):
+            resolve_local(local_model)
+
+    def test_links_are_refused(self, local_model: Path, tmp_path: Path) -> None:
+        (tmp_path / "secret").write_text("x")
+        (local_model / "data" / "link").symlink_to(tmp_path / "secret")
+        with pytest.raises(ModelUnusable, match="link"):
+            resolve_local(local_model)
+
+    def test_no_folder_there_is_not_found(self, tmp_path: Path) -> None:
+        with pytest.raises(ModelNotFound, match="no files"):
+            resolve_local(tmp_path / "nothing")
+
+
+class TestLabels:
+    def test_the_usual_place_in_the_model_wins(self, local_model: Path) -> None:
+        (local_model / "extra_files").mkdir()
+        for name in ("extra_files/labels.json", "labels.json", "data/other_labels.json"):
+            (local_model / name).write_text(json.dumps(LABELS))
+
+        assert resolve_local(local_model).labels_uri == f"{local_model}/extra_files/labels.json"
+        assert resolve_local(local_model, labels="data/other_labels.json").labels_uri == (
+            f"{local_model}/data/other_labels.json"
+        )
+
+    def test_one_file_of_another_name_is_found(self, local_model: Path) -> None:
+        (local_model / "data" / "rev_labels_iris.json").write_text("{}")
+
+        assert resolve_local(local_model).labels_uri == f"{local_model}/data/rev_labels_iris.json"
+
+    def test_several_files_are_listed_to_choose_from(self, local_model: Path) -> None:
+        (local_model / "rev_labels_a.json").write_text("{}")
+        (local_model / "labels_b.json").write_text("{}")
+        with pytest.raises(ModelUnusable, match=r"labels_b\.json, rev_labels_a\.json.*\n.*labels="):
+            resolve_local(local_model)
+
+    def test_a_file_elsewhere_can_be_named(self, local_model: Path, tmp_path: Path) -> None:
+        (tmp_path / "names.json").write_text(json.dumps(LABELS))
+        model = resolve_local(local_model, labels=f"{tmp_path}/names.json")
+        folder = download_model(model, stores=local_stores(), cache=tmp_path / "cache", progress=RecordedProgress())
+
+        labels = labels_file(folder)
+        assert labels is not None and json.loads(labels.read_text()) == LABELS

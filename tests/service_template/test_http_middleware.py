@@ -1,0 +1,162 @@
+"""What stands in front of the routes, with a plain ASGI application behind it."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from typing import Any
+
+import pytest
+from http_middleware import ApiKeyGate, App, BodyLimit, KnownPaths, ModelVersion, PathPrefix
+
+Sent = list[dict[str, Any]]
+
+
+async def echo(scope: Any, receive: Any, send: Any) -> None:
+    """Answers with the path it was asked for and the length of the body."""
+    size, more = 0, True
+    while more:
+        message = await receive()
+        size += len(message.get("body", b""))
+        more = message.get("more_body", False)
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": f"{scope['path']} {size}".encode()})
+
+
+def ask(app: App, path: str, *, headers: dict[str, str] | None = None, chunks: tuple[bytes, ...] = (b"",)) -> Sent:
+    """What `app` sends for a request."""
+    sent: Sent = []
+    left = list(chunks)
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": path,
+        "raw_path": path.encode(),
+        "headers": [(name.lower().encode(), value.encode()) for name, value in (headers or {}).items()],
+    }
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": left.pop(0), "more_body": bool(left)}
+
+    async def send(message: Any) -> None:
+        sent.append(dict(message))
+
+    asyncio.run(app(scope, receive, send))  # type: ignore[arg-type]  # any coroutine will do
+    return sent
+
+
+def status(sent: Sent) -> int:
+    return int(sent[0]["status"])
+
+
+def body(sent: Sent) -> str:
+    text: str = sent[1]["body"].decode()
+    return text
+
+
+@pytest.mark.parametrize(
+    ("path", "inner"),
+    [
+        ("/churn/predict_image", "/predict_image"),
+        ("/churn/", "/"),
+        ("/churn/churn/x", "/churn/x"),
+        ("/predict_image", "/predict_image"),
+        ("/churned/x", "/churned/x"),
+        ("/", "/"),
+    ],
+)
+def test_a_prefix_is_taken_off_whole_segments_only(path: str, inner: str) -> None:
+    assert body(ask(PathPrefix(echo, "/churn"), path)) == f"{inner} 0"
+
+
+def test_the_bare_prefix_leads_to_the_page_below_it() -> None:
+    sent = ask(PathPrefix(echo, "/churn"), "/churn")
+
+    assert status(sent) == 308
+    assert (b"location", b"/churn/") in sent[0]["headers"]
+
+
+def test_without_a_prefix_paths_stay_as_they_are() -> None:
+    assert body(ask(PathPrefix(echo, ""), "/livez")) == "/livez 0"
+
+
+def test_unknown_paths_end_before_they_are_measured() -> None:
+    app = KnownPaths(echo, frozenset({"/ping"}))
+
+    assert status(ask(app, "/ping")) == 200
+    assert status(ask(app, "/wp-admin")) == 404
+
+
+def basic(user: str, password: str) -> str:
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Authorization": "Bearer s3cret"},
+        {"Authorization": "bearer  s3cret"},
+        {"X-Api-Key": "s3cret"},
+        {"Authorization": basic("anyone", "s3cret")},
+        {"Authorization": "Bearer other", "X-Api-Key": "s3cret"},
+    ],
+)
+def test_the_key_opens(headers: dict[str, str]) -> None:
+    assert status(ask(ApiKeyGate(echo, "s3cret"), "/invocations", headers=headers)) == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"Authorization": "Bearer s3cre"},
+        {"Authorization": "s3cret"},
+        {"Authorization": "Bearer "},
+        {"Authorization": "Basic !!!"},
+        {"Authorization": basic("s3cret", "")},
+        {"X-Api-Key": "S3CRET"},
+        {"Cookie": "s3cret"},
+    ],
+)
+def test_without_the_key_the_answer_is_401_in_json(headers: dict[str, str]) -> None:
+    sent = ask(ApiKeyGate(echo, "s3cret"), "/invocations", headers=headers)
+
+    assert status(sent) == 401
+    assert json.loads(body(sent))["error_code"] == "UNAUTHENTICATED"
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/ping", "/health"])
+def test_health_checks_need_no_key(path: str) -> None:
+    assert status(ask(ApiKeyGate(echo, "s3cret"), path)) == 200
+
+
+@pytest.mark.parametrize("path", ["/", "/docs.json", "/metrics", "/version", "/livez/", "/livezx"])
+def test_everything_else_needs_the_key(path: str) -> None:
+    assert status(ask(ApiKeyGate(echo, "s3cret"), path)) == 401
+
+
+def test_a_body_that_says_it_is_too_long_is_refused_unread() -> None:
+    sent = ask(BodyLimit(echo, 10), "/invocations", headers={"Content-Length": "11"}, chunks=())
+
+    assert status(sent) == 413
+    assert "larger than" in body(sent)
+
+
+def test_a_body_that_turns_out_too_long_is_refused_while_it_comes() -> None:
+    from http_errors import RequestError
+
+    with pytest.raises(RequestError) as refused:  # the routes make the answer of it
+        ask(BodyLimit(echo, 10), "/invocations", chunks=(b"12345", b"67890", b"1", b"never read"))
+
+    assert refused.value.status == 413
+
+
+def test_a_body_of_just_the_limit_passes() -> None:
+    assert body(ask(BodyLimit(echo, 10), "/invocations", chunks=(b"12345", b"67890"))) == "/invocations 10"
+
+
+def test_every_answer_names_the_model_version_that_gave_it() -> None:
+    sent = ask(ModelVersion(echo, "3"), "/anything")
+
+    assert (b"x-model-version", b"3") in sent[0]["headers"]

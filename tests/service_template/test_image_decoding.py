@@ -1,0 +1,92 @@
+"""Image files in, the numbers a classifier was trained on out."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from http_errors import RequestError
+from image_decoding import ImageShape, decode_image, make_black_image, parse_image_shape
+from PIL import Image
+
+SHAPE = ImageShape(height=100, width=100, channels=3)
+LIMIT = 10**6
+
+
+def noise(mode: str = "RGB", size: tuple[int, int] = (150, 70), image_format: str = "PNG") -> bytes:
+    pixels = np.random.default_rng(1).integers(0, 256, (size[1], size[0], 3), dtype="uint8")
+    file = io.BytesIO()
+    Image.fromarray(pixels).convert(mode).save(file, image_format)
+    return file.getvalue()
+
+
+def test_an_image_is_prepared_to_the_bit_as_in_the_walk_through() -> None:
+    image = noise()
+    expected = np.asarray(Image.open(io.BytesIO(image)).convert(mode="RGB").resize((100, 100)))
+    expected = np.asarray([np.divide(expected, 255.0)]).astype("float32")
+
+    decoded = decode_image(image, SHAPE, max_pixels=LIMIT)
+
+    assert decoded.dtype == np.float32
+    assert np.array_equal(decoded, expected)
+
+
+@pytest.mark.parametrize("image_format", ["BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP"])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_common_formats_are_read(image_format: str, mode: str) -> None:
+    assert decode_image(noise(mode, image_format=image_format), SHAPE, max_pixels=LIMIT).shape == (1, 100, 100, 3)
+
+
+@pytest.mark.parametrize("mode", ["1", "P", "RGBA", "LA", "I;16"])
+def test_every_colour_mode_becomes_what_the_model_wants(mode: str) -> None:
+    file = io.BytesIO()
+    Image.new(mode, (30, 20)).save(file, "PNG")
+
+    assert decode_image(file.getvalue(), SHAPE, max_pixels=LIMIT).shape == (1, 100, 100, 3)
+
+
+def test_grey_models_get_one_channel() -> None:
+    assert decode_image(noise(), ImageShape(28, 28, 1), max_pixels=LIMIT).shape == (1, 28, 28, 1)
+
+
+def test_models_of_any_size_get_the_image_in_its_own() -> None:
+    assert decode_image(noise(), ImageShape(None, None, 3), max_pixels=LIMIT).shape == (1, 70, 150, 3)
+
+
+@pytest.mark.parametrize("image", [b"", b"hello", noise()[:200], make_black_image()[:60], b"\x89PNG\r\n\x1a\n" * 9])
+def test_what_is_no_image_is_refused(image: bytes) -> None:
+    with pytest.raises(RequestError) as refused:
+        decode_image(image, SHAPE, max_pixels=LIMIT)
+
+    assert refused.value.status == 400
+
+
+def test_postscript_is_not_run() -> None:
+    with pytest.raises(RequestError) as refused:
+        decode_image(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\nshowpage\n", SHAPE, max_pixels=LIMIT)
+
+    assert refused.value.status == 400
+
+
+@pytest.mark.parametrize("size", [(20_000, 20_000), (2_000, 501)])
+def test_a_small_file_with_an_enormous_image_is_refused_undecoded(size: tuple[int, int]) -> None:
+    header = struct.pack(">IIBBBBB", *size, 8, 2, 0, 0, 0)
+    chunk = struct.pack(">I", 13) + b"IHDR" + header + struct.pack(">I", zlib.crc32(b"IHDR" + header))
+
+    with pytest.raises(RequestError) as refused:
+        decode_image(b"\x89PNG\r\n\x1a\n" + chunk + b"\0\0\0\0IDAT", SHAPE, max_pixels=LIMIT)
+
+    assert refused.value.status == 413
+
+
+def test_the_image_shape_is_the_models_input() -> None:
+    assert parse_image_shape((None, 100, 120, 3)) == ImageShape(height=100, width=120, channels=3)
+
+
+@pytest.mark.parametrize("shape", [(None, 10), (None, 3, 100, 100), (None, 100, 100, None), (None, 5, 5, 5, 3)])
+def test_other_inputs_are_no_images(shape: tuple[int | None, ...]) -> None:
+    with pytest.raises(ValueError, match="no batch of images"):
+        parse_image_shape(shape)

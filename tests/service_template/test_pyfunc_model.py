@@ -1,0 +1,101 @@
+"""MLflow's protocol around a model, and what is changed about it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import mlflow.pyfunc
+import pandas as pd
+import pytest
+from http_errors import RequestError
+from mlflow.models import infer_signature
+from pyfunc_model import ModelFailed, PyfuncModel, load_pyfunc
+
+
+class Halves(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # mlflow ships no types
+    """Half of column a; without a whole number to halve it fails, and what is 0 becomes NaN."""
+
+    def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> Any:
+        if (model_input["a"] < 0).any():
+            raise ValueError("confidential: negative")
+        return (model_input["a"] / 2).where(model_input["a"] != 0)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> PyfuncModel:
+    path = tmp_path_factory.mktemp("model") / "halves"
+    table = pd.DataFrame({"a": [1.0, 3.0]})
+    signature = infer_signature(table, pd.Series([0.5, 1.5]))
+    mlflow.pyfunc.save_model(
+        path, python_model=Halves(), signature=signature, input_example=table, pip_requirements=["mlflow", "pandas"]
+    )
+    return load_pyfunc(path)
+
+
+def invoke(model: PyfuncModel, document: object, content_type: str = "application/json") -> Any:
+    body = document if isinstance(document, bytes) else json.dumps(document).encode()
+    return json.loads(model.invoke(body, content_type).body)
+
+
+@pytest.mark.parametrize(
+    ("document", "content_type"),
+    [
+        ({"dataframe_split": {"columns": ["a"], "data": [[2.0]]}}, "application/json"),
+        ({"dataframe_records": [{"a": 2.0}]}, "Application/JSON; charset=UTF-8"),
+        ({"inputs": {"a": [2.0]}}, "application/json"),
+        (b"a\n2.0\n", "text/csv"),
+    ],
+)
+def test_mlflows_spellings_are_answered(model: PyfuncModel, document: object, content_type: str) -> None:
+    assert invoke(model, document, content_type) == {"predictions": [{"a": 1.0}]}
+
+
+def test_what_is_not_a_number_is_null(model: PyfuncModel) -> None:
+    answer = model.invoke(b'{"dataframe_records": [{"a": 0}]}', "application/json")
+
+    assert json.loads(answer.body, parse_constant=pytest.fail) == {"predictions": [{"a": None}]}
+
+
+def test_a_failure_of_the_model_is_told_from_a_bad_request(model: PyfuncModel) -> None:
+    with pytest.raises(ModelFailed, match="ValueError"):
+        invoke(model, {"dataframe_records": [{"a": -1.0}]})
+
+
+@pytest.mark.parametrize(
+    ("document", "said"),
+    [
+        ({"dataframe_records": [{"b": "0815"}]}, "missing inputs"),
+        ({"dataframe_records": [{"a": "0815x"}]}, "Failed to convert column"),
+        (b'{"a": 0815', "valid JSON"),
+        ({"a": "0815"}, "exactly one of the input fields"),
+    ],
+)
+def test_a_bad_request_is_explained_without_a_stack_trace(model: PyfuncModel, document: object, said: str) -> None:
+    with pytest.raises(RequestError) as refused:
+        invoke(model, document)
+
+    assert refused.value.status == 400
+    assert said in refused.value.message
+    assert "Traceback" not in refused.value.message
+
+
+@pytest.mark.parametrize("document", [{"dataframe_records": [{"b": "0815"}]}, b'{"a": 0815'])
+def test_the_data_sent_does_not_come_back(model: PyfuncModel, document: object) -> None:
+    with pytest.raises(RequestError) as refused:
+        invoke(model, document)
+
+    assert "0815" not in refused.value.message
+
+
+def test_other_content_types_are_415(model: PyfuncModel) -> None:
+    assert model.invoke(b"<a/>", "text/xml").status == 415
+
+
+def test_the_input_example_is_the_first_prediction(model: PyfuncModel) -> None:
+    assert model.warm_up()
+
+
+def test_without_an_example_there_is_nothing_to_try(model: PyfuncModel, tmp_path: Path) -> None:
+    assert not PyfuncModel(model._model._model, tmp_path).warm_up()

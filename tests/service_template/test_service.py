@@ -1,0 +1,362 @@
+"""The whole service, run as in the image: a real Bento's source, a model directory, `bentoml serve` in a process."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+import requests
+import yaml
+from PIL import Image
+
+from mlflow_fargate import bento
+from mlflow_fargate.deployment import ResolvedModel
+
+pytestmark = pytest.mark.slow
+
+KEY = "s3cret"
+LABELS = {"0": "buildings", "1": "forest", "2": "sea"}
+SIDE = 20
+# Logged as code, because another process loads it. Answers after as many seconds as it is asked for; below 0 it fails.
+SLOW_MODEL = """
+import time
+import mlflow
+
+class Slow(mlflow.pyfunc.PythonModel):
+    def predict(self, context, model_input, params=None):
+        time.sleep(float(model_input["seconds"].max()))
+        return model_input["seconds"].tolist()
+
+mlflow.models.set_model(Slow())
+"""
+
+
+@dataclass(frozen=True)
+class Running:
+    url: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def session(self) -> requests.Session:
+        session = requests.Session()
+        session.headers["Authorization"] = f"Bearer {KEY}"
+        return session
+
+
+@pytest.fixture(scope="module")
+def keras_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("keras") / "model"
+    # In a process of its own: TensorFlow would stay in this one, with all its threads.
+    code = f"""
+import numpy as np, tensorflow as tf, mlflow.tensorflow
+from mlflow.models import infer_signature
+tf.keras.utils.set_random_seed(1)
+layers = tf.keras.layers
+model = tf.keras.Sequential([tf.keras.Input(({SIDE}, {SIDE}, 3)), layers.Conv2D(4, 2, activation="relu"),
+                             layers.Flatten(), layers.Dense(3, activation="softmax")])
+model.compile("adam", "sparse_categorical_crossentropy")
+images = np.random.default_rng(1).random((8, {SIDE}, {SIDE}, 3)).astype("float32")
+model.fit(images, np.arange(8) % 3, epochs=1, verbose=0)
+mlflow.tensorflow.save_model(model, {str(path)!r}, signature=infer_signature(images, model.predict(images, verbose=0)),
+                             pip_requirements=["mlflow", "tensorflow-cpu"])
+np.savez({str(path.parent / "expected.npz")!r}, images=images, scores=model.predict(images, verbose=0))
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=300)
+    return path
+
+
+@pytest.fixture(scope="module")
+def slow_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("pyfunc") / "model"
+    code = path.parent / "slow_model.py"
+    code.write_text(SLOW_MODEL)
+    example = pd.DataFrame({"seconds": [0.0]})
+    mlflow.pyfunc.save_model(path, python_model=str(code), input_example=example, pip_requirements=["mlflow", "pandas"])
+    return path
+
+
+@pytest.fixture(scope="module")
+def classifier(keras_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    folder = tmp_path_factory.mktemp("classifier")
+    with serve(build(keras_model, folder, labels=LABELS), keras_model, folder, API_KEY=KEY, MAX_BODY_MB="1") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def pyfunc(slow_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    folder = tmp_path_factory.mktemp("served")
+    with serve(build(slow_model, folder), slow_model, folder, API_KEY=KEY) as running:
+        yield running
+
+
+def build(model_dir: Path, into: Path, labels: dict[str, str] | None = None) -> Path:
+    """The source of a Bento for the model: what lies at /opt/app/src."""
+    model = ResolvedModel(
+        requested_uri="models:/digits@champion",
+        resolved_uri="models:/digits/3",
+        artifact_uri=str(model_dir),
+        files=(),
+        metadata=yaml.safe_load((model_dir / "MLmodel").read_text()),
+        name="digits",
+        version="3",
+        run_id="0a1b",
+        labels_uri="labels.json" if labels else None,
+    )
+    template = bento.choose_template(model)
+    return bento.build_bento(model, template, json.dumps(labels).encode() if labels else None, into / "bento").source
+
+
+@contextmanager
+def serve(source: Path, model_dir: Path, folder: Path, *, ready: bool = True, **environment: str) -> Iterator[Running]:
+    """The service as the container starts it, below /digits; ended with all its processes."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    settings = {
+        "BENTOML_HOST": "127.0.0.1",
+        "BENTOML_PORT": str(port),
+        "BENTOML_HOME": str(folder / "home"),
+        "BENTOML_DO_NOT_TRACK": "true",
+        "BENTOML_CONTAINERIZED": "true",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "MODEL_DIR": str(model_dir),
+        "PATH_PREFIX": "/digits",
+    }
+    log = folder / "server.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "bentoml", "serve", "service:Service"],
+            cwd=source,
+            env={**os.environ, **settings, **environment},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    running = Running(f"http://127.0.0.1:{port}/digits", process, log)
+    try:
+        if ready:
+            wait_until_ready(running)
+        yield running
+    finally:
+        stop(process)
+
+
+def wait_until_ready(running: Running) -> None:
+    deadline = time.monotonic() + 180
+    while time.monotonic() < deadline and running.process.poll() is None:
+        try:
+            if requests.get(f"{running.url}/readyz", timeout=2).status_code == 200:
+                return
+        except requests.RequestException:
+            time.sleep(0.2)
+    raise AssertionError(f"the service did not become ready:\n{running.log.read_text()[-3000:]}")
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    try:
+        process.send_signal(signal.SIGTERM)
+        process.wait(30)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def png(pixels: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def image() -> bytes:
+    return png(np.random.default_rng(2).integers(0, 256, (30, 40, 3), dtype="uint8"))
+
+
+def test_the_walk_throughs_call_works_word_for_word(classifier: Running, image: bytes) -> None:
+    response = classifier.session.post(classifier.url + "/predict_image", files={"image": ("test_image", image)})
+
+    assert response.status_code == 200
+    assert list(response.json()) == ["label"]
+    assert response.json()["label"] in LABELS.values()
+
+
+def test_every_way_to_send_an_image_gives_the_same_label(classifier: Running, image: bytes) -> None:
+    url, session = f"{classifier.url}/predict_image", classifier.session
+    answers = [
+        session.post(url, files={"any_name": image}),
+        session.post(url, data=image, headers={"Content-Type": "image/png"}),
+        session.post(url, data=image, headers={"Content-Type": "application/octet-stream"}),
+        session.post(url, data=image),
+        session.post(url.replace("/digits", ""), files={"image": image}),
+    ]
+
+    assert [answer.status_code for answer in answers] == [200] * 5
+    assert len({answer.text for answer in answers}) == 1
+
+
+def test_scores_are_those_of_keras(classifier: Running, keras_model: Path) -> None:
+    expected = np.load(keras_model.parent / "expected.npz")
+
+    response = classifier.session.post(f"{classifier.url}/invocations", json={"instances": expected["images"].tolist()})
+
+    assert np.allclose(response.json()["predictions"], expected["scores"], atol=1e-6)
+
+
+def test_the_label_is_that_of_the_highest_score(classifier: Running, image: bytes) -> None:
+    resized = np.asarray(Image.open(io.BytesIO(image)).convert("RGB").resize((SIDE, SIDE))) / 255.0
+
+    scores = classifier.session.post(f"{classifier.url}/invocations", json={"inputs": [resized.tolist()]}).json()
+    label = classifier.session.post(f"{classifier.url}/predict_image", data=image).json()["label"]
+
+    assert label == LABELS[str(np.argmax(scores["predictions"][0]))]
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        ({"data": b"no image", "headers": {"Content-Type": "image/png"}}, 400),
+        ({"data": b"", "headers": {"Content-Type": "image/png"}}, 400),
+        ({"files": {"a": b"x", "b": b"y"}}, 400),
+        ({"data": b"x", "headers": {"Content-Type": "multipart/form-data"}}, 400),
+        ({"data": b"x", "headers": {"Content-Type": "multipart/form-data; boundary=b"}}, 400),
+        ({"json": {}}, 415),
+        ({"data": {"a": "b"}}, 415),
+        ({"data": b"x" * 1_000_001}, 413),
+        ({"data": iter([b"x" * 500_000] * 3)}, 413),
+    ],
+)
+def test_what_cannot_be_answered_is_refused_in_json(classifier: Running, request_: Any, status: int) -> None:
+    response = classifier.session.post(f"{classifier.url}/predict_image", **request_)
+
+    assert response.status_code == status, response.text
+    assert response.json()["message"]
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/ping", "/health"])
+def test_health_is_told_without_a_key(classifier: Running, path: str) -> None:
+    assert requests.get(classifier.url + path, timeout=10).status_code == 200
+    assert requests.get(classifier.url.replace("/digits", "") + path, timeout=10).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/", "/docs.json", "/metrics", "/version", "/static_content/index.css"])
+def test_nothing_else_is_told_without_a_key(classifier: Running, path: str) -> None:
+    assert requests.get(classifier.url + path, timeout=10).status_code == 401
+    assert classifier.session.get(classifier.url + path).status_code == 200
+
+
+def test_the_swagger_page_finds_all_it_needs_below_the_prefix(classifier: Running) -> None:
+    browser = requests.Session()
+    browser.auth = ("whoever", KEY)  # as a browser that asked its user
+    page = browser.get(classifier.url)
+
+    assert page.url == f"{classifier.url}/"
+    assert "googletagmanager" not in page.text
+    references = re.findall(r'(?:src|href)="(.*?)"', page.text)
+    assert references
+    for reference in references:
+        assert reference.startswith("./")
+        assert browser.get(f"{page.url}{reference}").status_code == 200, reference
+    script = browser.get(f"{page.url}static_content/swagger-initializer.js").text
+    assert '"./docs.json"' in script
+
+
+def test_the_openapi_document_names_routes_that_answer(classifier: Running) -> None:
+    document = classifier.session.get(f"{classifier.url}/docs.json").json()
+
+    assert document["info"]["version"] == "3"
+    assert document["servers"] == [{"url": "."}]
+    for path, methods in document["paths"].items():
+        for method in methods:
+            assert classifier.session.request(method, classifier.url + path).status_code not in (404, 405)
+
+
+def test_metrics_count_routes_and_no_others(classifier: Running) -> None:
+    classifier.session.get(f"{classifier.url}/wp-admin")
+    metrics = classifier.session.get(f"{classifier.url}/metrics").text
+
+    assert 'endpoint="/predict_image"' in metrics
+    assert "wp-admin" not in metrics
+    assert "/digits" not in metrics
+
+
+def test_mlflows_protocol_is_answered(pyfunc: Running) -> None:
+    response = pyfunc.session.post(f"{pyfunc.url}/invocations", json={"dataframe_records": [{"seconds": 0.0}]})
+
+    assert response.json() == {"predictions": [0.0]}
+    assert pyfunc.session.get(f"{pyfunc.url}/version").text == mlflow.__version__
+    assert pyfunc.session.post(f"{pyfunc.url}/predict_image", data=b"x").status_code == 404
+
+
+def test_a_request_without_a_content_type_is_415(pyfunc: Running) -> None:
+    assert pyfunc.session.post(f"{pyfunc.url}/invocations", data=b"{}").status_code == 415
+
+
+def test_a_failing_model_is_500_and_keeps_its_secrets(pyfunc: Running) -> None:
+    response = pyfunc.session.post(f"{pyfunc.url}/invocations", json={"dataframe_records": [{"seconds": -1.0}]})
+
+    assert response.status_code == 500
+    assert "must be non-negative" not in response.text
+    assert "must be non-negative" in pyfunc.log.read_text()
+
+
+def test_a_long_prediction_keeps_nobody_waiting(pyfunc: Running) -> None:
+    request = {"dataframe_records": [{"seconds": 2.0}]}
+    long = threading.Thread(target=pyfunc.session.post, args=(f"{pyfunc.url}/invocations",), kwargs={"json": request})
+    long.start()
+    time.sleep(0.3)
+    began = time.monotonic()
+
+    assert requests.get(f"{pyfunc.url}/readyz", timeout=10).status_code == 200
+    assert time.monotonic() - began < 1
+    assert long.is_alive()
+    long.join()
+
+
+def test_the_docs_show_the_models_input_example(pyfunc: Running) -> None:
+    document = pyfunc.session.get(f"{pyfunc.url}/docs.json").json()
+    body = document["paths"]["/invocations"]["post"]["requestBody"]["content"]["application/json"]
+
+    assert pyfunc.session.post(f"{pyfunc.url}/invocations", json=body["example"]).status_code == 200
+
+
+def test_requests_in_flight_are_finished_on_sigterm(slow_model: Path, tmp_path: Path) -> None:
+    answers: list[requests.Response] = []
+    with serve(build(slow_model, tmp_path), slow_model, tmp_path) as running:
+        request = {"dataframe_records": [{"seconds": 3.0}]}
+        url = f"{running.url}/invocations"
+        thread = threading.Thread(target=lambda: answers.append(requests.post(url, json=request, timeout=30)))
+        thread.start()
+        time.sleep(1)
+        running.process.send_signal(signal.SIGTERM)
+        thread.join()
+        code = running.process.wait(20)
+
+    assert [answer.json() for answer in answers] == [{"predictions": [3.0]}]
+    assert code == 0
+
+
+def test_a_model_that_cannot_be_loaded_ends_the_container(slow_model: Path, tmp_path: Path) -> None:
+    with serve(build(slow_model, tmp_path), tmp_path / "nothing", tmp_path, ready=False) as running:
+        code = running.process.wait(90)
+
+    assert code != 0
+    assert "nothing" in running.log.read_text()

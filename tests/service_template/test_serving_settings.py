@@ -1,0 +1,55 @@
+"""The environment and service.json, parsed once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from serving_settings import available_cpus, read_description, read_settings
+
+
+def test_without_any_variable_the_image_layout_holds() -> None:
+    settings = read_settings({})
+
+    assert settings.model_dir == Path("/opt/app/model")
+    assert settings.path_prefix == ""
+    assert settings.api_key is None
+    assert settings.max_body_bytes == 20_000_000
+    assert settings.warm_up
+
+
+@pytest.mark.parametrize("text", ["churn", "/churn", "/churn/"])
+def test_a_prefix_has_one_slash_in_front(text: str) -> None:
+    assert read_settings({"PATH_PREFIX": text}).path_prefix == "/churn"
+
+
+def test_an_empty_key_is_no_key() -> None:
+    assert read_settings({"API_KEY": ""}).api_key is None
+
+
+def test_the_key_is_not_shown() -> None:
+    assert "s3cret" not in repr(read_settings({"API_KEY": "s3cret"}))
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "many", "1.5"])
+def test_a_limit_that_makes_no_sense_is_named(text: str) -> None:
+    with pytest.raises(ValueError, match="MAX_BODY_MB"):
+        read_settings({"MAX_BODY_MB": text})
+
+
+@pytest.mark.parametrize(("quota", "cpus"), [("25000 100000", 1), ("100000 100000", 1), ("no numbers here", None)])
+def test_a_quota_counts_and_not_the_cores(tmp_path: Path, quota: str, cpus: int | None) -> None:
+    (tmp_path / "cpu.max").write_text(quota)
+
+    assert available_cpus(tmp_path / "cpu.max") == (cpus or available_cpus(tmp_path / "missing"))
+
+
+def test_service_json_is_read(tmp_path: Path) -> None:
+    model = {"name": "digits", "version": "3", "run_id": "r", "uri": "models:/digits/3"}
+    document = {"template": "pyfunc", "flavor": "sklearn", "model": model, "labels": None, "options": {}}
+    (tmp_path / "service.json").write_text(json.dumps(document))
+
+    description = read_description(tmp_path)
+
+    assert (description.template, description.model_uri, description.labels) == ("pyfunc", "models:/digits/3", None)

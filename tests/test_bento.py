@@ -1,0 +1,209 @@
+"""How a model is served, what the image needs for it, and the Bento that BentoML makes of that."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlflow_fargate import bento
+from mlflow_fargate.deployment import ResolvedModel
+from mlflow_fargate.errors import ImageError, ModelUnusable
+
+BENTOML = f"bentoml=={version('bentoml')}"
+
+
+def make_model(**changes: Any) -> ResolvedModel:
+    """A Keras image classifier as `mlflow.tensorflow.log_model` leaves it, with its labels."""
+    model = ResolvedModel(
+        requested_uri="models:/Intel Scenes/Production",
+        resolved_uri="models:/Intel Scenes/3",
+        artifact_uri="s3://bucket/1/models/m-1/artifacts",
+        files=(),
+        metadata={
+            "mlflow_version": "3.16.0",
+            "flavors": {
+                "python_function": {"loader_module": "mlflow.tensorflow", "data": "data"},
+                "tensorflow": {"data": "data", "model_type": "keras", "save_format": "tf"},
+            },
+            "signature": {"inputs": tensors((-1, 100, 100, 3))},
+        },
+        requirements=("mlflow==3.16.0", "numpy==2.4.6", "tensorflow-cpu==2.21.0"),
+        python_version="3.11.7",
+        name="Intel Scenes",
+        version="3",
+        run_id="0a1b",
+        labels_uri="s3://bucket/1/0a1b/artifacts/rev_labels_intel.json",
+    )
+    return dataclasses.replace(model, **changes)
+
+
+def tensors(*shapes: tuple[int, ...]) -> str:
+    return json.dumps([{"type": "tensor", "tensor-spec": {"dtype": "float32", "shape": shape}} for shape in shapes])
+
+
+def with_metadata(**changes: Any) -> ResolvedModel:
+    return make_model(metadata={**make_model().metadata, **changes})
+
+
+def test_keras_with_labels_and_images_is_an_image_classifier() -> None:
+    assert bento.choose_template(make_model()) == "image_classifier"
+
+
+@pytest.mark.parametrize("signature", [None, {}, {"inputs": None}])
+def test_a_missing_signature_says_nothing_against_images(signature: Any) -> None:
+    assert bento.choose_template(with_metadata(signature=signature)) == "image_classifier"
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        tensors((-1, 10)),
+        tensors((-1, 10, 10, 7)),
+        tensors((-1, 10), (-1, 100, 100, 3)),
+        json.dumps([{"type": "double", "name": "a"}]),
+    ],
+)
+def test_other_inputs_than_images_are_left_to_mlflow(inputs: str) -> None:
+    assert bento.choose_template(with_metadata(signature={"inputs": inputs})) == "pyfunc"
+
+
+def test_without_labels_there_is_nothing_to_label_with() -> None:
+    assert bento.choose_template(make_model(labels_uri=None)) == "pyfunc"
+
+
+@pytest.mark.parametrize(
+    ("flavor", "template"),
+    [
+        ({"keras": {"data": "data", "keras_backend": "tensorflow"}}, "image_classifier"),
+        ({"keras": {"data": "data", "keras_backend": "torch"}}, "pyfunc"),
+        ({"pytorch": {}}, "pyfunc"),
+        ({}, "pyfunc"),
+    ],
+)
+def test_only_tensorflow_is_loaded_without_mlflow(flavor: dict[str, Any], template: str) -> None:
+    assert bento.choose_template(with_metadata(flavors={"python_function": {}, **flavor})) == template
+
+
+def test_the_service_is_told_which_model_it_is() -> None:
+    assert bento.make_service_description("image_classifier", make_model()) == {
+        "template": "image_classifier",
+        "flavor": "tensorflow",
+        "model": {"name": "Intel Scenes", "version": "3", "run_id": "0a1b", "uri": "models:/Intel Scenes/3"},
+        "labels": "labels.json",
+        "options": {},
+    }
+
+
+def test_an_image_classifier_needs_no_mlflow() -> None:
+    lines = bento.service_requirements("image_classifier", make_model())
+
+    assert lines == ("numpy==2.4.6", "tensorflow-cpu==2.21.0", BENTOML, "pillow>=10")
+
+
+def test_a_pyfunc_needs_skinny_mlflow_of_the_version_that_logged_it() -> None:
+    lines = bento.service_requirements("pyfunc", make_model())
+
+    assert lines == ("numpy==2.4.6", "tensorflow-cpu==2.21.0", BENTOML, "pandas<4", "mlflow-skinny==3.16.0")
+
+
+@pytest.mark.parametrize("logged_with", ["2.9.1", "1.30.0", "3.17.0.dev0", "", None])
+def test_where_that_version_does_not_serve_it_is_the_one_installed_here(logged_with: str | None) -> None:
+    lines = bento.service_requirements("pyfunc", with_metadata(mlflow_version=logged_with))
+
+    assert f"mlflow-skinny=={version('mlflow-skinny')}" in lines
+
+
+@pytest.mark.parametrize("line", ["mlflow[gateway]==3.16.0", "mlflow @ https://example.com/mlflow.whl"])
+def test_a_model_that_asks_for_more_of_mlflow_gets_it(line: str) -> None:
+    lines = bento.service_requirements("pyfunc", make_model(requirements=(line,)))
+
+    assert line in lines
+    assert not any(other.startswith("mlflow-skinny") for other in lines)
+
+
+def test_the_models_own_versions_win_but_for_bentoml() -> None:
+    lines = bento.service_requirements("image_classifier", make_model(requirements=("Pillow==11.0", "bentoml==1.3.0")))
+
+    assert lines == ("Pillow==11.0", BENTOML)
+
+
+def test_lines_that_name_no_package_are_kept() -> None:
+    own = ("--extra-index-url https://example.com/simple", "git+https://example.com/x.git")
+
+    assert bento.service_requirements("pyfunc", make_model(requirements=own))[:2] == own
+
+
+@pytest.mark.parametrize("content", ['{"0": "sea", "1": "ice"}', '["sea", "ice"]', '{"sea": 0, "ice": 1}'])
+def test_labels_are_read_in_three_spellings(content: str) -> None:
+    assert bento.parse_labels(content.encode()) == {"0": "sea", "1": "ice"}
+
+
+@pytest.mark.parametrize("content", ["", "{", "{}", "[]", '"sea"', '{"0": "sea", "2": "ice"}', '{"a": "b"}', "\xff"])
+def test_what_names_no_classes_is_refused(content: str) -> None:
+    with pytest.raises(ModelUnusable, match="labels file"):
+        bento.parse_labels(content.encode("latin-1"))
+
+
+def test_an_image_classifier_without_labels_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelUnusable, match="no labels"):
+        bento.build_bento(make_model(), "image_classifier", None, tmp_path)
+
+
+def test_the_template_lies_where_it_is_looked_for() -> None:
+    assert (bento.template_folder() / "service.py").is_file()
+    assert len(bento.template_digest()) == 16
+
+
+@pytest.mark.slow
+def test_bentoml_builds_it_the_same_twice_and_says_nothing(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    labels = b'{"0": "sea", "1": "ice"}'
+    modules = set(sys.modules)
+
+    first = bento.build_bento(make_model(), "image_classifier", labels, tmp_path / "one")
+    second = bento.build_bento(make_model(), "image_classifier", labels, tmp_path / "two")
+
+    assert contents(first.source) == contents(second.source)
+    assert {"service.py", "service.json", "labels.json"} <= set(contents(first.source))
+    assert first.tag == second.tag
+    assert first.tag.startswith("intel-scenes:")
+    assert (first.path / "bento.yaml").is_file()
+    assert capfd.readouterr() == ("", "")
+    assert not {"service", "bentoml"} & (set(sys.modules) - modules)
+    assert not (tmp_path / "home" / "bentoml").exists()
+
+
+@pytest.mark.slow
+def test_another_model_version_makes_another_bento_and_the_same_one_is_kept(tmp_path: Path) -> None:
+    first = bento.build_bento(make_model(), "pyfunc", None, tmp_path, name="scenes")
+    built_at = (first.path / "bento.yaml").stat().st_mtime_ns
+    same = bento.build_bento(make_model(), "pyfunc", None, tmp_path, name="scenes")
+    other = bento.build_bento(make_model(version="4"), "pyfunc", None, tmp_path, name="scenes")
+
+    assert same == first
+    assert (same.path / "bento.yaml").stat().st_mtime_ns == built_at
+    assert other.tag != first.tag
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith("build-")]
+
+
+@pytest.mark.slow
+def test_what_bentoml_says_against_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    template = tmp_path / "template"
+    template.mkdir()
+    (template / "service.py").write_text("raise RuntimeError('no such luck')\n")
+    monkeypatch.setattr(bento, "template_folder", lambda: template)
+
+    with pytest.raises(ImageError, match="no such luck"):
+        bento.build_bento(make_model(), "pyfunc", None, tmp_path / "store")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

@@ -1,0 +1,296 @@
+"""The story of a deployment against the local stack's AWS: real rollouts of a tiny image; only the model is made up."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import boto3
+import pytest
+import requests
+
+from examples.inventory import inventory
+from mlflow_fargate.aws.account import Account
+from mlflow_fargate.config import DeploymentConfig
+from mlflow_fargate.deployer import Deployer
+from mlflow_fargate.deployment import ResolvedModel
+from mlflow_fargate.errors import (
+    DeploymentExists,
+    DeploymentNotFound,
+    EndpointInUse,
+    ForeignResource,
+    InvalidOption,
+    ModelNotFound,
+    RolloutFailed,
+    RolloutTimeout,
+)
+from mlflow_fargate.local.front.fake_aws import FakeAws
+from mlflow_fargate.local.load_balancer.server import LoadBalancer
+from mlflow_fargate.local.registry.server import LocalRegistry
+from mlflow_fargate.local.s3.app import S3App
+from mlflow_fargate.local.wsgi_server import WsgiServer
+from mlflow_fargate.progress import RecordedProgress
+from mlflow_fargate.target import Surroundings, Target
+
+pytestmark = pytest.mark.slow
+
+READS = re.compile(r"^(Describe|List|Get|Batch(Get|Check))")
+QUICK = {"deregistration_delay_seconds": 0, "health_check_grace_seconds": 0, "auth": "none"}
+CRASHING = "models:/churn/13"
+
+
+@dataclass
+class FakePublisher:
+    """Knows every version of every model, and has one image for all of them."""
+
+    image: str
+
+    def resolve(self, model_uri: str, labels: str | None) -> ResolvedModel:
+        version = model_uri.rpartition("/")[2]
+        number = "1" if version == "Production" else version
+        return ResolvedModel(
+            requested_uri=model_uri,
+            resolved_uri=f"models:/churn/{number}",
+            artifact_uri=f"s3://models/{number}",
+            files=(),
+            metadata={"flavors": {"python_function": {}, "sklearn": {}}},
+            name="churn",
+            version=number,
+            run_id="0123",
+        )
+
+    def find(self, name: str, model: ResolvedModel, config: DeploymentConfig) -> str | None:
+        return None
+
+    def publish(self, name: str, model: ResolvedModel, config: DeploymentConfig) -> str:
+        return self.image
+
+
+@pytest.fixture(scope="module")
+def aws_url(registry: LocalRegistry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    s3 = S3App(tmp_path_factory.mktemp("s3"))
+    with LoadBalancer() as balancer:
+        state = tmp_path_factory.mktemp("state")
+        front = FakeAws(region="us-east-1", registry=registry, s3=s3, load_balancer=balancer, directory=state)
+        with WsgiServer(front) as server:
+            front.start()
+            try:
+                yield server.url
+            finally:
+                front.stop()
+                s3.close()
+
+
+@pytest.fixture
+def deployer(aws_url: str, push_image: Callable[..., str]) -> Iterator[Deployer]:
+    surroundings = Surroundings(aws_url, "local", "local")
+    target = Target("fargate:/us-east-1", region="us-east-1", surroundings=surroundings)
+    deployer = Deployer(target, Account(target), FakePublisher(push_image()), RecordedProgress())  # type: ignore[arg-type]
+    try:
+        yield deployer
+    finally:
+        for status in list(deployer.list()):
+            deployer.delete(status.name)
+
+
+def create(deployer: Deployer, name: str = "churn", uri: str = "models:/churn/Production", **options: Any) -> None:
+    deployer.create(name, uri, None, {**QUICK, **options})
+
+
+def answer(url: str) -> dict[str, Any]:
+    response = requests.get(f"{url}/anything", timeout=10)
+    response.raise_for_status()
+    found: dict[str, Any] = response.json()
+    return found
+
+
+def count_writes(deployer: Deployer, act: Callable[[Deployer], object]) -> Counter[str]:
+    """The writing operations that reach AWS while `act` runs, counted below boto3."""
+    account = Account(deployer.target)
+    seen: Counter[str] = Counter()
+    account.session._session.events.register("before-call.*", lambda model, **_: seen.update([model.name]))
+    counted = replace(deployer, account=account)
+    act(counted)
+    return Counter({name: count for name, count in seen.items() if not READS.match(name)})
+
+
+def test_a_created_deployment_answers_and_says_what_it_is(deployer: Deployer) -> None:
+    create(deployer, **{"environment.VERSION": "1"})
+
+    status = deployer.get("churn")
+
+    assert (status.state, status.running_count) == ("COMPLETED", 1)
+    assert status.follow == "Production"
+    assert status.provenance.resolved_uri == "models:/churn/1"
+    assert status.provenance.run_id == "0123"
+    assert answer(status.url)["version"] == "1"
+    assert [found.name for found in deployer.list()] == ["churn"]
+
+
+def test_a_name_that_is_taken_is_refused(deployer: Deployer) -> None:
+    create(deployer)
+
+    with pytest.raises(DeploymentExists, match="There is already a deployment 'churn'"):
+        create(deployer)
+
+
+def test_an_update_keeps_what_is_not_named_again(deployer: Deployer) -> None:
+    create(deployer, **{"environment.VERSION": "1", "cpu": "512", "memory": "2048"})
+
+    deployer.update("churn", None, None, {"environment.MODE": "calm"})
+
+    status = deployer.get("churn")
+    assert (status.settings["cpu"], status.settings["memory"]) == (512, 2048)
+    assert status.follow == "Production"
+    environment = answer(status.url)["environment"]
+    assert (environment["VERSION"], environment["MODE"]) == ("1", "calm")
+
+
+def test_an_update_without_a_difference_writes_nothing(deployer: Deployer) -> None:
+    create(deployer)
+
+    writes = count_writes(deployer, lambda counted: counted.update("churn", "models:/churn/Production", None, {}))
+
+    assert writes == Counter()
+
+
+def test_a_dry_run_tells_the_plan_and_writes_nothing(deployer: Deployer) -> None:
+    create(deployer)
+
+    writes = count_writes(
+        deployer, lambda it: it.update("churn", "models:/churn/2", None, {"desired_count": 2, "dry_run": True})
+    )
+
+    assert writes == Counter()
+    assert any("an image that is to be built" in line for line in deployer.progress.lines)  # type: ignore[attr-defined]
+    assert any("desired_count: 1 → 2" in line for line in deployer.progress.lines)  # type: ignore[attr-defined]
+
+
+def test_a_manual_update_to_a_version_pins_the_deployment(deployer: Deployer) -> None:
+    create(deployer)
+
+    deployer.update("churn", "models:/churn/2", None, {})
+
+    status = deployer.get("churn")
+    assert (status.follow, status.provenance.version) == ("pinned", "2")
+
+
+def test_a_version_that_does_not_start_is_rolled_back_and_the_error_says_why(deployer: Deployer) -> None:
+    create(deployer, **{"environment.VERSION": "1"})
+
+    with pytest.raises(RolloutFailed) as caught:
+        deployer.update("churn", CRASHING, None, {"environment.MODE": "crash"})
+
+    assert "boom: the model cannot be loaded" in str(caught.value)
+    assert "1 task(s) of the version before still serve" in str(caught.value)
+    status = deployer.get("churn")
+    assert status.provenance.version == "1"
+    assert status.last_failed_version == "13"
+    assert answer(status.url)["version"] == "1"
+    assert "MODE" not in status.settings["environment"]
+
+
+def test_a_first_deployment_that_failed_is_finished_by_creating_it_again(deployer: Deployer) -> None:
+    with pytest.raises(RolloutFailed, match="Nothing serves now"):
+        create(deployer, **{"environment.MODE": "crash"})
+
+    create(deployer, **{"environment.VERSION": "1"})
+
+    assert deployer.get("churn").state == "COMPLETED"
+
+
+def test_a_rollout_that_takes_too_long_goes_on_and_can_be_taken_up_again(deployer: Deployer) -> None:
+    with pytest.raises(RolloutTimeout, match="ECS goes on with it"):
+        create(deployer, timeout_seconds=1, **{"environment.MODE": "never"})
+
+
+def test_the_api_key_reaches_the_container_and_the_caller_but_no_tag(deployer: Deployer) -> None:
+    create(deployer, auth="api_key")
+
+    status = deployer.get("churn")
+    assert status.api_key_secret is not None
+    key = deployer.account.read_api_key(status.api_key_secret)
+
+    assert answer(status.url)["key"] == key
+    assert len(key) >= 40
+    described = deployer.account.session.call("ecs", "describe_task_definition", taskDefinition=status.task_definition)
+    assert key not in str(described)
+
+
+def test_two_deployments_share_an_endpoint_and_do_not_meet(deployer: Deployer) -> None:
+    create(deployer, "first", **{"environment.VERSION": "a"})
+    create(deployer, "second", **{"environment.VERSION": "b"})
+
+    answers = {status.name: answer(status.url)["version"] for status in deployer.list()}
+    deployer.delete("first")
+
+    assert answers == {"first": "a", "second": "b"}
+    assert [status.name for status in deployer.list()] == ["second"]
+    assert answer(deployer.get("second").url)["version"] == "b"
+
+
+def test_deleting_leaves_nothing_and_can_be_done_twice(deployer: Deployer, monkeypatch: pytest.MonkeyPatch) -> None:
+    create(deployer, auth="api_key", secrets={"TOKEN": secret_of(deployer)})
+
+    deployer.delete("churn")
+    deployer.delete("churn")
+
+    use_account(monkeypatch, deployer)
+    left = inventory()
+    assert {what: count for what, count in left.items() if what not in ("images", "secrets")} == dict.fromkeys(
+        ["services", "task definitions", "target groups", "listener rules", "log groups"], 0
+    )
+    assert left["secrets"] == 1  # the one that was there before
+    with pytest.raises(DeploymentNotFound):
+        deployer.get("churn")
+
+
+def test_an_endpoint_with_deployments_is_not_deleted(deployer: Deployer) -> None:
+    create(deployer)
+
+    with pytest.raises(EndpointInUse, match="still serves churn"):
+        deployer.delete_endpoint("default")
+
+
+def test_a_service_that_is_not_ours_is_never_touched(deployer: Deployer) -> None:
+    create(deployer, "other")
+    session = deployer.account.session
+    mine = session.call("ecs", "describe_services", cluster="mlflow-fargate-default", services=["other"])["services"][0]
+    session.call("ecs", "untag_resource", resourceArn=mine["serviceArn"], tagKeys=["managed-by"])
+    try:
+        with pytest.raises(ForeignResource, match="service 'other'"):
+            create(deployer, "other")
+    finally:
+        back = [{"key": "managed-by", "value": "mlflow-fargate"}]
+        session.call("ecs", "tag_resource", resourceArn=mine["serviceArn"], tags=back)
+
+
+def test_an_unknown_flavor_is_told_before_anything_is_built(deployer: Deployer) -> None:
+    with pytest.raises(ModelNotFound, match="no flavor 'xgboost'"):
+        deployer.create("churn", "models:/churn/1", "xgboost", QUICK)
+
+
+def test_a_flavor_without_a_model_is_refused(deployer: Deployer) -> None:
+    create(deployer)
+
+    with pytest.raises(InvalidOption, match="without a model URI"):
+        deployer.update("churn", None, "sklearn", {})
+
+
+def secret_of(deployer: Deployer) -> str:
+    """ARN of a secret of the user's own."""
+    session = deployer.account.session
+    return str(session.call("secretsmanager", "create_secret", Name="users-own", SecretString="s3cret")["ARN"])
+
+
+def use_account(monkeypatch: pytest.MonkeyPatch, deployer: Deployer) -> None:
+    """Lets plain boto3 clients talk to the deployer's account."""
+    surroundings = deployer.target.surroundings
+    monkeypatch.setenv("AWS_ENDPOINT_URL", surroundings.aws_endpoint_url or "")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "local")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "local")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)

@@ -1,0 +1,99 @@
+"""What is built and installed: wheel and sdist hold every package, and MLflow finds the plugin in them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = (
+    "mlflow_fargate",
+    "mlflow_fargate.aws",
+    "mlflow_fargate.image",
+    "mlflow_fargate.local",
+    "mlflow_fargate.model",
+)
+MAPPED = ("mlflow_fargate.webhook", "mlflow_fargate.service_template")
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy: a build leaves files behind that the next one would pick up."""
+    ignored = shutil.ignore_patterns(".git", ".venv", "*.egg-info", "build", "dist", ".*_cache", ".hypothesis")
+    return Path(shutil.copytree(ROOT, tmp_path_factory.mktemp("checkout") / "mlflow-fargate", ignore=ignored))
+
+
+@pytest.fixture(scope="module")
+def sdist(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build("--sdist", checkout, tmp_path_factory.mktemp("sdist"))
+
+
+@pytest.fixture(scope="module", params=["checkout", "sdist"])
+def installed(
+    request: pytest.FixtureRequest, checkout: Path, sdist: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A folder as `pip install` fills it, from a wheel of the checkout or of the unpacked sdist."""
+    source = checkout
+    if request.param == "sdist":
+        folder = tmp_path_factory.mktemp("unpacked")
+        with tarfile.open(sdist) as archive:
+            archive.extractall(folder, filter="data")
+        (source,) = folder.iterdir()
+    wheel = build("--wheel", source, tmp_path_factory.mktemp("wheel"))
+    target = tmp_path_factory.mktemp("site")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(target)
+    return target
+
+
+def build(what: str, source: Path, out: Path) -> Path:
+    command = [sys.executable, "-m", "build", what, "--no-isolation", "--outdir", str(out), str(source)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (built,) = out.iterdir()
+    return built
+
+
+def run_python(installed: Path, code: str) -> str:
+    environment = {**os.environ, "PYTHONPATH": str(installed)}
+    command = [sys.executable, "-P", "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, check=True, env=environment, cwd=installed).stdout
+
+
+def test_every_package_is_imported_from_what_was_built(installed: Path) -> None:
+    names = [*PACKAGES, *MAPPED]
+    lines = [f"import {name}; print({name}.__file__)" for name in names if name != "mlflow_fargate.service_template"]
+
+    places = run_python(installed, "\n".join(lines)).split()
+
+    assert all(Path(place).is_relative_to(installed) for place in places), places
+    assert (installed / "mlflow_fargate" / "service_template" / "service.py").is_file()
+    assert (installed / "mlflow_fargate" / "py.typed").is_file()
+
+
+def test_mlflow_finds_the_plugin_in_what_was_built(installed: Path) -> None:
+    code = (
+        "import importlib.metadata as m\n"
+        f"d = m.Distribution.at(next(__import__('pathlib').Path({str(installed)!r}).glob('*.dist-info')))\n"
+        "print(sorted((e.group, e.name, e.value) for e in d.entry_points))"
+    )
+
+    found = run_python(installed, code)
+
+    assert "('mlflow.deployments', 'fargate', 'mlflow_fargate')" in found
+    assert "('console_scripts', 'mlflow-fargate', 'mlflow_fargate.cli:main')" in found
+
+
+def test_the_bento_floor_keeps_resolvers_from_walking_back(installed: Path) -> None:
+    metadata = next(installed.glob("*.dist-info/METADATA")).read_text()
+
+    assert "Requires-Dist: bentoml<2,>=1.4.30" in metadata

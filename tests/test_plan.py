@@ -1,0 +1,59 @@
+"""Plans: pure, and readable."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlflow_fargate.plan import Found, Resource, make_deletion, make_plan
+
+CLUSTER = Resource("cluster", "main", {"capacity_providers": ["FARGATE"]})
+SERVICE = Resource("service", "churn", {"desired_count": 2, "follow": "Production"})
+
+
+def test_what_is_absent_is_created_in_the_order_of_dependency() -> None:
+    plan = make_plan([CLUSTER, SERVICE], {})
+
+    assert [(change.action, change.name) for change in plan.changes] == [("create", "main"), ("create", "churn")]
+    assert str(plan) == "+ create cluster main\n+ create service churn"
+
+
+def test_a_difference_is_told_with_both_values() -> None:
+    found = {("service", "churn"): Found("arn", {"desired_count": 1, "follow": "Production"})}
+
+    plan = make_plan([SERVICE], found)
+
+    assert plan.changes[0].differences == (("desired_count", 1, 2),)
+    assert str(plan) == "~ change service churn\n    desired_count: 1 → 2"
+
+
+properties = st.dictionaries(st.sampled_from("abcd"), st.integers() | st.text(max_size=3), max_size=4)
+
+
+@given(properties)
+def test_what_is_as_wanted_is_left_alone(wanted: dict[str, object]) -> None:
+    resource = Resource("service", "churn", wanted)
+
+    plan = make_plan([resource], {("service", "churn"): Found("arn", {**wanted, "more": "than we decide"})})
+
+    assert plan.is_empty
+    assert str(plan) == "= 1 unchanged"
+
+
+@given(properties, properties)
+def test_a_plan_is_empty_exactly_when_nothing_differs(wanted: dict[str, object], seen: dict[str, object]) -> None:
+    plan = make_plan([Resource("service", "churn", wanted)], {("service", "churn"): Found("arn", seen)})
+
+    assert plan.is_empty == all(seen.get(key) == value for key, value in wanted.items())
+
+
+def test_a_deletion_goes_backwards_and_leaves_alone_what_is_not_ours() -> None:
+    found = [
+        ("cluster", "main", Found("1", is_ours=False)),
+        ("target group", "t", Found("2")),
+        ("service", "s", Found("3")),
+    ]
+
+    plan = make_deletion(found)
+
+    assert [(change.action, change.name) for change in plan.changes] == [("delete", "s"), ("delete", "t")]

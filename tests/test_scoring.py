@@ -1,0 +1,250 @@
+"""Asking a deployed model, against a server that answers as told."""
+
+from __future__ import annotations
+
+import io
+import json
+import threading
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from decimal import Decimal
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import stamina
+
+from mlflow_fargate import scoring
+from mlflow_fargate.errors import InvalidOption, PredictionFailed, RolloutTimeout
+
+
+class ToldServer(ThreadingHTTPServer):
+    """Gives `answers` (status, body) in turn, the last one for ever, and keeps what it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.answers: list[tuple[int, bytes]] = [(200, b'{"predictions": [1]}')]
+        self.asked: list[tuple[str, dict[str, str], bytes]] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/churn"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: ToldServer
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.server.asked.append((self.path, {name.lower(): value for name, value in self.headers.items()}, body))
+        status, answer = self.server.answers.pop(0) if len(self.server.answers) > 1 else self.server.answers[0]
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    do_GET = do_POST
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[ToldServer]:
+    server = ToldServer()
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture(autouse=True)
+def no_waiting() -> Iterator[None]:
+    """Retries without the pauses; as many as really."""
+    with stamina.set_testing(True, attempts=4, cap=True):
+        yield
+
+
+class Clock:
+    """A clock that only sleeping moves."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def document(inputs: Any) -> Any:
+    return json.loads(scoring.make_body(inputs), parse_constant=pytest.fail)
+
+
+def test_a_table_goes_as_split_with_null_for_what_is_missing() -> None:
+    table = pd.DataFrame({"a": [1, 2], "b": [0.1, None], "c": ["x", None], "d": [pd.Timestamp("2026-01-02"), pd.NaT]})
+
+    assert document(table) == {
+        "dataframe_split": {
+            "columns": ["a", "b", "c", "d"],
+            "data": [[1, 0.1, "x", "2026-01-02T00:00:00"], [2, None, None, None]],
+        }
+    }
+
+
+def test_no_digit_of_a_number_is_lost() -> None:
+    sent = document(pd.DataFrame({"whole": [2**53 + 1], "fraction": [0.1 + 0.2]}))
+
+    assert sent["dataframe_split"]["data"] == [[9007199254740993, 0.30000000000000004]]
+
+
+def test_nullable_columns_keep_their_types() -> None:
+    table = pd.DataFrame({"a": pd.array([1, None], dtype="Int64"), "b": pd.array([True, None], dtype="boolean")})
+
+    assert document(table)["dataframe_split"]["data"] == [[1, True], [None, None]]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "sent"),
+    [
+        (pd.Series([1, 2], name="a"), {"dataframe_split": {"columns": ["a"], "data": [[1], [2]]}}),
+        ([{"a": 1}, {"a": np.float32(0.5)}], {"dataframe_records": [{"a": 1}, {"a": 0.5}]}),
+        ([[1, 2], [3, float("nan")]], {"inputs": [[1, 2], [3, None]]}),
+        (np.array([[1, 2]], dtype="int64"), {"inputs": [[1, 2]]}),
+        ({"noise": np.zeros((1, 2)), "label": np.array([[7]])}, {"inputs": {"noise": [[0, 0]], "label": [[7]]}}),
+        ({"instances": [[1]], "params": {"t": 0.5}}, {"instances": [[1]], "params": {"t": 0.5}}),
+        ({"messages": [{"role": "user", "content": "hi"}]}, {"messages": [{"role": "user", "content": "hi"}]}),
+        (7, {"inputs": 7}),
+        ([datetime(2026, 1, 2, tzinfo=timezone.utc)], {"inputs": ["2026-01-02T00:00:00+00:00"]}),
+        ([Decimal("0.5"), b"\0"], {"inputs": [0.5, "AA=="]}),
+    ],
+)
+def test_what_a_caller_has_in_hand_becomes_a_request(inputs: Any, sent: Any) -> None:
+    assert document(inputs) == sent
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        {"dataframe_split": {"columns": ["a", "b"], "data": [[1, 2], [3, 4]]}},
+        {"dataframe_split": {"index": [0], "columns": ["a"], "data": [[1]]}},
+        {"dataframe_records": [{"a": 1, "b": 2}]},
+        {"inputs": [[1, 2], [3, 4]]},
+        {"inputs": [1, 2]},
+        {"inputs": {"noise": [[0.5]], "label": [[7]]}},
+        {"instances": [[1, 2]]},
+    ],
+)
+def test_a_request_that_mlflows_command_read_as_a_table_is_a_request_again(request_: Any) -> None:
+    table = pd.read_json(io.StringIO(json.dumps(request_)))
+
+    assert document(table) == request_
+
+
+@pytest.mark.parametrize("table", [{"a": [1]}, {"inputs": [1], "b": [2]}, {"dataframe_records": [1]}])
+def test_a_table_stays_a_table(table: Any) -> None:
+    assert "dataframe_split" in document(pd.DataFrame(table))
+
+
+@pytest.mark.parametrize("inputs", [[float("inf")], pd.DataFrame({"a": [-np.inf]}), object(), [object()]])
+def test_what_json_cannot_say_is_refused(inputs: Any) -> None:
+    with pytest.raises(InvalidOption):
+        scoring.make_body(inputs)
+
+
+def test_the_answer_comes_back_parsed(server: ToldServer) -> None:
+    assert scoring.score(server.url, [[1]], api_key="s3cret") == {"predictions": [1]}
+
+    path, headers, body = server.asked[0]
+    assert path == "/churn/invocations"
+    assert headers["content-type"] == "application/json"
+    assert headers["authorization"] == "Bearer s3cret"
+    assert json.loads(body) == {"inputs": [[1]]}
+
+
+def test_without_a_key_none_is_sent(server: ToldServer) -> None:
+    scoring.score(server.url, [[1]])
+
+    assert "authorization" not in server.asked[0][1]
+
+
+def test_an_image_goes_as_the_walk_through_sends_it(server: ToldServer, tmp_path: Path) -> None:
+    (tmp_path / "sea.png").write_bytes(b"\x89PNG")
+
+    for image in (tmp_path / "sea.png", str(tmp_path / "sea.png"), b"\x89PNG"):
+        scoring.score(f"{server.url}/", image)
+
+    for path, headers, body in server.asked:
+        assert path == "/churn/predict_image"
+        assert headers["content-type"].startswith("multipart/form-data")
+        assert b'name="image"; filename="image"' in body
+        assert b"\x89PNG" in body
+
+
+def test_an_image_file_that_is_not_there_is_named(server: ToldServer) -> None:
+    with pytest.raises(InvalidOption, match=r"nowhere\.png"):
+        scoring.score(server.url, "nowhere.png")
+
+
+@pytest.mark.parametrize("status", [502, 503, 504])
+def test_a_load_balancers_hiccup_is_asked_again(server: ToldServer, status: int) -> None:
+    server.answers = [(status, b""), (status, b""), (200, b"[1]")]
+
+    assert scoring.score(server.url, [[1]]) == [1]
+
+
+def test_a_lasting_hiccup_is_told(server: ToldServer) -> None:
+    server.answers = [(503, b"no targets")]
+
+    with pytest.raises(PredictionFailed, match="503: no targets"):
+        scoring.score(server.url, [[1]])
+    assert len(server.asked) == 4
+
+
+@pytest.mark.parametrize(("status", "hint"), [(400, None), (401, "API key"), (413, "MAX_BODY_MB"), (500, None)])
+def test_a_refusal_is_told_once_and_in_short(server: ToldServer, status: int, hint: str | None) -> None:
+    server.answers = [(status, b"x" * 9999)]
+
+    with pytest.raises(PredictionFailed, match=str(status)) as failed:
+        scoring.score(server.url, [[1]])
+
+    assert len(server.asked) == 1
+    assert failed.value.message.count("x") < 520
+    assert (hint or "") in (failed.value.hint or "")
+
+
+def test_an_answer_that_is_no_json_is_told(server: ToldServer) -> None:
+    server.answers = [(200, b"<html>welcome</html>")]
+
+    with pytest.raises(PredictionFailed, match="welcome"):
+        scoring.score(server.url, [[1]])
+
+
+def test_nobody_there_is_told() -> None:
+    with pytest.raises(PredictionFailed, match="did not answer"):
+        scoring.score("http://127.0.0.1:9", [[1]])
+
+
+def test_waiting_ends_when_the_model_is_ready(server: ToldServer) -> None:
+    clock = Clock()
+    server.answers = [(503, b"no targets"), (503, b"loading"), (200, b"\n")]
+
+    scoring.wait_until_ready(server.url, timeout_seconds=60, clock=clock, sleep=clock.sleep)
+
+    assert [path for path, _, _ in server.asked] == ["/churn/readyz"] * 3
+    assert clock.now == 4
+
+
+def test_waiting_ends_when_the_time_is_up_and_tells_the_last_answer(server: ToldServer) -> None:
+    clock = Clock()
+    server.answers = [(503, b"no targets")]
+
+    with pytest.raises(RolloutTimeout, match="within 10 s; the last answer was: 503 no targets"):
+        scoring.wait_until_ready(server.url, timeout_seconds=10, clock=clock, sleep=clock.sleep)
+    assert clock.now <= 10

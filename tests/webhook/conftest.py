@@ -1,0 +1,48 @@
+"""A worker over deployments and a registry in memory."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from fakes_webhook import FakeDeployments, FakeRegistry
+
+from mlflow_fargate.webhook.worker import Worker
+
+WaitUntil = Callable[[Callable[[], bool]], None]
+
+
+@pytest.fixture
+def deployments() -> FakeDeployments:
+    return FakeDeployments()
+
+
+@pytest.fixture
+def registry() -> FakeRegistry:
+    return FakeRegistry()
+
+
+@pytest.fixture
+def worker(deployments: FakeDeployments, registry: FakeRegistry) -> Iterator[Worker]:
+    """Not started, and it does not look by itself for a long time."""
+    worker = Worker(connect=lambda: deployments, registry=registry, poll_seconds=3600, threads=4)
+    yield worker
+    if worker.is_alive:
+        worker.stop(5)
+
+
+@pytest.fixture
+def wait_until() -> WaitUntil:
+    def wait(is_so: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 10
+        while not is_so():
+            assert time.monotonic() < deadline, "it did not come to be"
+            time.sleep(0.01)
+
+    return wait

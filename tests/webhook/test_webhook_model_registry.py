@@ -1,0 +1,47 @@
+"""What the registry says, asked of a real tracking server."""
+
+from __future__ import annotations
+
+import pytest
+from fixtures_mlflow import LoggedModels, MlflowServer
+from mlflow import MlflowClient
+
+from mlflow_fargate.webhook.model_registry import MlflowModelRegistry, ModelState
+
+pytestmark = pytest.mark.slow
+
+
+def test_stages_and_aliases_of_many_models_come_at_once(
+    mlflow_server: MlflowServer, logged_models: LoggedModels
+) -> None:
+    states = MlflowModelRegistry(mlflow_server.uri).look(["iris", "iris-copy", "empty", "nobody"])
+
+    assert states == {
+        "iris": ModelState({"Production": ("2",)}, {"champion": "1"}),
+        "iris-copy": ModelState({"None": ("1",)}, {}),
+        "empty": ModelState({}, {}),
+    }
+
+
+def test_looking_closely_tells_every_version_of_a_stage(
+    mlflow_server: MlflowServer, logged_models: LoggedModels
+) -> None:
+    registry = MlflowModelRegistry(mlflow_server.uri)
+
+    assert registry.look_closely("iris") == ModelState({"Production": ("1", "2")}, {"champion": "1"})
+    assert registry.look_closely("nobody") is None
+
+
+def test_more_models_than_one_request_takes_and_odd_names(mlflow_server: MlflowServer) -> None:
+    client = MlflowClient(mlflow_server.uri)
+    names = [f"model {number}" for number in range(60)] + ["it's", 'a "b"', "50%", "ümlaut"]
+    for name in names:
+        client.create_registered_model(name)
+    try:
+        registry = MlflowModelRegistry(mlflow_server.uri)
+
+        assert registry.look(names).keys() == set(names)
+        assert registry.look_closely("it's") == ModelState({}, {})
+    finally:
+        for name in names:
+            client.delete_registered_model(name)

@@ -1,0 +1,101 @@
+"""The decision, as a table: what the registry says, what is deployed, what is done."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from mlflow_fargate.webhook.model_registry import ModelState
+from mlflow_fargate.webhook.reconcile import Action, Deployed, Memory, decide, remember_failure, remember_look
+
+STATE = ModelState({"None": ("5",), "Production": ("3",), "Staging": ("4",)}, {"champion": "2"})
+DEPLOYED = Deployed("churn-api", "Production", "churn", "1", "COMPLETED")
+NOW = 1000.0
+
+
+@pytest.mark.parametrize(
+    ("follow", "version"),
+    [("Production", "3"), ("production", "3"), ("Staging", "4"), ("@champion", "2"), ("latest", "5")],
+)
+def test_the_version_that_holds_what_is_followed_is_deployed(follow: str, version: str) -> None:
+    action = decide(STATE, replace(DEPLOYED, follow=follow), Memory(), NOW)
+
+    assert action == Action("update", f"version {version} holds {follow}", version)
+
+
+@pytest.mark.parametrize(
+    ("deployed", "kind", "reason"),
+    [
+        (replace(DEPLOYED, model_version="3"), "nothing", "version 3 is deployed"),
+        (replace(DEPLOYED, model_version="3", state="IN_PROGRESS"), "nothing", "version 3 is deployed"),
+        (replace(DEPLOYED, model_version="7"), "update", "version 3 holds Production"),  # a rollback by hand
+        (replace(DEPLOYED, follow="pinned"), "nothing", "pinned"),
+        (replace(DEPLOYED, model_name=None), "nothing", "pinned"),
+        (replace(DEPLOYED, state="IN_PROGRESS"), "hold", "a rollout is under way"),
+        (replace(DEPLOYED, state="FAILED"), "update", "version 3 holds Production"),
+        (replace(DEPLOYED, last_failed_version="3"), "hold", "version 3 failed to roll out"),
+        (replace(DEPLOYED, last_failed_version="2"), "update", "version 3 holds Production"),
+        (replace(DEPLOYED, follow="Archived"), "hold", "no version holds Archived"),
+        (replace(DEPLOYED, follow="@gone"), "hold", "no version holds @gone"),
+    ],
+)
+def test_what_is_deployed_decides(deployed: Deployed, kind: str, reason: str) -> None:
+    action = decide(STATE, deployed, Memory(), NOW)
+
+    assert (action.kind, action.reason.startswith(reason)) == (kind, True)
+
+
+def test_a_model_that_is_not_seen_is_held_and_told() -> None:
+    action = decide(None, DEPLOYED, Memory(), NOW)
+
+    assert action.kind == "hold" and action.warning is not None and "'churn'" in action.warning
+
+
+def test_of_several_versions_in_a_stage_the_highest_counts_with_a_warning() -> None:
+    state = ModelState({"Production": ("3", "9", "10")}, {})
+
+    assert decide(state, DEPLOYED, Memory(), NOW).version == "10"
+    assert "3, 9, 10" in (decide(state, DEPLOYED, Memory(), NOW).warning or "")
+    assert decide(state, replace(DEPLOYED, model_version="10"), Memory(), NOW).kind == "nothing"
+
+
+def test_an_update_that_failed_is_tried_again_later_and_later() -> None:
+    memory, waits = Memory(), []
+    for _ in range(9):
+        memory = remember_failure(memory, "3", "no such role", is_final=False, now=NOW)
+        waits.append(memory.retry_at - NOW)
+
+        assert decide(STATE, DEPLOYED, memory, memory.retry_at - 1).kind == "hold"
+        assert decide(STATE, DEPLOYED, memory, memory.retry_at).kind == "update"
+    assert waits == [60, 120, 240, 480, 960, 1920, 3600, 3600, 3600]
+
+
+def test_a_rollout_that_failed_is_only_tried_again_when_the_registry_went_elsewhere() -> None:
+    deployed = replace(DEPLOYED, last_failed_version="3")
+    memory = remember_failure(Memory(), "3", "unhealthy", is_final=True, now=NOW)
+    assert memory.retry_at == math.inf
+
+    memory = remember_look(memory, deployed, "3")
+    assert decide(STATE, deployed, memory, NOW).kind == "hold"
+    memory = remember_look(memory, deployed, "1")
+    assert decide(STATE, deployed, memory, NOW).kind == "update"
+    memory = remember_failure(memory, "3", "unhealthy again", is_final=True, now=NOW)
+    assert decide(STATE, deployed, memory, NOW).kind == "hold"
+
+
+def test_a_registry_that_tells_nothing_forgives_nothing() -> None:
+    memory = remember_failure(Memory(), "3", "unhealthy", is_final=True, now=NOW)
+
+    assert remember_look(memory, DEPLOYED, None) == memory
+
+
+def test_a_listed_deployment_is_parsed() -> None:
+    listed = {"name": "a", "follow": "@champion", "model_name": "churn", "model_version": 3, "state": "COMPLETED"}
+
+    assert Deployed.parse({**listed, "flavor": "python_function", "last_failed_version": None, "url": "http://x"}) == (
+        Deployed("a", "@champion", "churn", "3", "COMPLETED", "python_function", None)
+    )
+    assert not Deployed.parse({"name": "a"}).is_watched
+    assert not Deployed.parse({**listed, "model_name": ""}).is_watched

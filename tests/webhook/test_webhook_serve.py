@@ -1,0 +1,48 @@
+"""The service as a process: it listens, tells that it cannot see AWS, and stops when told."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import requests
+
+SERVE = """
+import os
+from mlflow_fargate.webhook.serve import serve
+from mlflow_fargate.webhook.settings import parse_settings
+serve(parse_settings(os.environ))
+"""
+
+
+@pytest.mark.slow
+def test_it_serves_until_it_is_told_to_stop(tmp_path: Path) -> None:
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("AWS_")},
+        "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db",
+        "FARGATE_TARGET": "fargate:/nowhere",
+        "FARGATE_WEBHOOK_PORT": "0",
+        "FARGATE_WEBHOOK_SECRET": "s3cret",
+    }
+    command = [sys.executable, "-c", SERVE]
+    with subprocess.Popen(command, env=environment, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        try:
+            line = next(line for line in process.stderr if "webhook service on" in line)
+            url = line.partition("service on ")[2].split()[0]
+
+            assert requests.get(f"{url}/healthz", timeout=10).status_code == 200
+            assert requests.get(f"{url}/readyz", timeout=10).status_code == 503
+            assert requests.post(f"{url}/events", data=b"{}", timeout=10).status_code == 401
+            # Sent in chunks, so that no header tells the length.
+            too_long = requests.post(f"{url}/events", data=iter([b"x" * 10_000] * 10), timeout=10)
+            assert too_long.status_code == 413
+        finally:
+            process.send_signal(signal.SIGTERM)
+        said = process.stderr.read()
+        assert process.wait(20) == 0
+    assert "stopping" in said and "Traceback" not in said

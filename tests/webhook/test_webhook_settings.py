@@ -1,0 +1,51 @@
+"""The environment becomes settings."""
+
+from __future__ import annotations
+
+import pytest
+
+from mlflow_fargate.errors import InvalidOption
+from mlflow_fargate.webhook.settings import Settings, parse_settings
+
+TRACKING = {"MLFLOW_TRACKING_URI": "http://me:hunter2@mlflow"}
+
+
+def test_only_the_tracking_server_must_be_named() -> None:
+    assert parse_settings(TRACKING) == Settings("http://me:hunter2@mlflow")
+    with pytest.raises(InvalidOption, match="MLFLOW_TRACKING_URI"):
+        parse_settings({})
+
+
+def test_everything_can_be_set() -> None:
+    settings = parse_settings(
+        {
+            **TRACKING,
+            "MLFLOW_REGISTRY_URI": "http://registry",
+            "FARGATE_TARGET": "fargate:/local",
+            "FARGATE_WEBHOOK_SECRET": "new",
+            "FARGATE_WEBHOOK_SECRET_PREVIOUS": "old",
+            "FARGATE_WEBHOOK_POLL_SECONDS": "2.5",
+            "FARGATE_WEBHOOK_HOST": "0.0.0.0",
+            "FARGATE_WEBHOOK_PORT": "0",
+            "FARGATE_WEBHOOK_STOP_SECONDS": "100",
+        }
+    )
+
+    assert (settings.target, settings.registry_uri, settings.secrets) == (
+        "fargate:/local",
+        "http://registry",
+        ("new", "old"),
+    )
+    assert (settings.poll_seconds, settings.host, settings.port, settings.stop_seconds) == (2.5, "0.0.0.0", 0, 100)
+
+
+@pytest.mark.parametrize("text", ["soon", "0", "nan", "inf", "-3"])
+def test_a_poll_time_that_cannot_be_meant_is_refused(text: str) -> None:
+    with pytest.raises(InvalidOption, match=f"FARGATE_WEBHOOK_POLL_SECONDS={text}"):
+        parse_settings({**TRACKING, "FARGATE_WEBHOOK_POLL_SECONDS": text})
+
+
+def test_secrets_do_not_show() -> None:
+    shown = repr(parse_settings({**TRACKING, "FARGATE_WEBHOOK_SECRET": "s3cret"}))
+
+    assert "s3cret" not in shown and "hunter2" not in shown

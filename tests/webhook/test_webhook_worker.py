@@ -1,0 +1,218 @@
+"""The worker, with its threads, over deployments and a registry in memory."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+from fakes_webhook import FakeDeployments, FakeRegistry
+from mlflow.exceptions import MlflowException
+
+from mlflow_fargate.errors import AwsError, RolloutFailed
+from mlflow_fargate.webhook.worker import Worker
+
+WaitUntil = Callable[[Callable[[], bool]], None]
+
+
+def wait_for(event: threading.Event) -> None:
+    assert event.wait(5)
+
+
+def test_it_looks_at_its_start_and_deploys_what_the_registry_names(
+    worker: Worker, deployments: FakeDeployments, registry: FakeRegistry, wait_until: WaitUntil
+) -> None:
+    deployments.deploy("api", "churn", "1")
+    deployments.deploy("same", "churn", "3")
+    deployments.deploy("fixed", "churn", "1", follow="pinned")
+    deployments.deploy("best", "fraud", "1", follow="@champion")
+    registry.promote("churn", "3")
+    registry.alias("fraud", "champion", "2")
+    worker.start()
+    wait_until(lambda: len(deployments.updates) == 2 and not deployments.running)
+
+    assert sorted(deployments.updates) == [("api", "models:/churn/3"), ("best", "models:/fraud/2")]
+    assert deployments.version("fixed") == "1"
+
+
+def test_a_hint_makes_it_look_now(
+    worker: Worker, deployments: FakeDeployments, registry: FakeRegistry, wait_until: WaitUntil
+) -> None:
+    deployments.deploy("api", "churn", "1")
+    registry.promote("churn", "1")
+    worker.start()
+    wait_until(lambda: worker.is_ready)
+    registry.promote("churn", "2")
+
+    assert worker.hint("churn")
+    wait_until(lambda: deployments.version("api") == "2")
+
+
+def test_a_hint_about_an_unknown_model_is_no_work(
+    worker: Worker, deployments: FakeDeployments, registry: FakeRegistry, wait_until: WaitUntil
+) -> None:
+    deployments.deploy("api", "churn", "1")
+    registry.promote("churn", "1")
+    worker.start()
+    wait_until(lambda: worker.is_ready)
+
+    assert not worker.hint("other")
+    time.sleep(0.1)
+    assert deployments.lists == 1
+
+
+def test_many_hints_are_few_looks_and_one_update(
+    worker: Worker, deployments: FakeDeployments, registry: FakeRegistry, wait_until: WaitUntil
+) -> None:
+    deployments.deploy("api", "churn", "1")
+    registry.promote("churn", "1")
+    worker.start()
+    wait_until(lambda: worker.is_ready)
+    go_on = threading.Event()
+    deployments.on_update = lambda name: wait_for(go_on)
+    registry.promote("churn", "2")
+    for _ in range(200):
+        worker.hint("churn")
+    wait_until(lambda: bool(deployments.running))
+    for _ in range(200):
+        worker.hint("churn")
+    registry.promote("churn", "3")
+    go_on.set()
+    wait_until(lambda: deployments.version("api") == "3")
+
+    assert deployments.updates == [("api", "models:/churn/2"), ("api", "models:/churn/3")]
+    assert deployments.most_at_once == {"api": 1}
+    assert deployments.lists < 100
+
+
+def test_deployments_do_not_wait_for_each_other(
+    worker: Worker, deployments: FakeDeployments, registry: FakeRegistry, wait_until: WaitUntil
+) -> None:
+    together = threading.Barrier(3)
+
+    def meet(name: str) -> None:
+        together.wait(5)
+
+    deployments.on_update = meet
+    for name in ("a", "b"):
+        deployments.deploy(name, "churn", "1")
+    registry.promote("churn", "2")
+    worker.start()
+    together.wait(5)
+    wait_until(lambda: deployments.version("a") == deployments.version("b") == "2")
+
+
+def test_without_hints_it_looks_every_so_often(
+    deployments: FakeDeployments, registry: FakeRegistry, wait_until: WaitUntil
+) -> None:
+    worker = Worker(connect=lambda: deployments, registry=registry, poll_seconds=0.02)
+    deployments.deploy("api", "churn", "1")
+    registry.promote("churn", "1")
+    worker.start()
+    wait_until(lambda: deployments.lists > 3)
+    registry.promote("churn", "2")
+    wait_until(lambda: deployments.version("api") == "2")
+
+    assert worker.stop(5)
+
+
+def test_a_registry_that_is_down_changes_nothing_and_is_told_without_its_password(
+    deployments: FakeDeployments, registry: FakeRegistry, wait_until: WaitUntil
+) -> None:
+    worker = Worker(connect=lambda: deployments, registry=registry, poll_seconds=0.02)
+    deployments.deploy("api", "churn", "1")
+    registry.promote("churn", "2")
+    registry.error = MlflowException("API request to http://me:hunter2@host/api failed")
+    worker.start()
+    wait_until(lambda: registry.looks > 2)
+
+    assert (deployments.updates, worker.is_ready, worker.is_alive) == ([], False, True)
+    assert worker.status()["error"] == "MlflowException: API request to http://host/api failed"
+    registry.error = None
+    wait_until(lambda: deployments.version("api") == "2")
+    wait_until(lambda: worker.status()["error"] is None)
+    assert worker.stop(5)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RolloutFailed("it went back"),
+        AwsError("no", operation="ecs:UpdateService", code="AccessDenied"),
+        ZeroDivisionError(),
+    ],
+)
+def test_a_failed_update_is_not_repeated_at_once_and_others_go_on(
+    worker: Worker, deployments: FakeDeployments, registry: FakeRegistry, wait_until: WaitUntil, error: Exception
+) -> None:
+    def fail(name: str) -> None:
+        if name == "bad":
+            raise error
+
+    deployments.on_update = fail
+    deployments.deploy("bad", "churn", "1")
+    deployments.deploy("good", "churn", "1")
+    registry.promote("churn", "2")
+    worker.start()
+    wait_until(lambda: deployments.version("good") == "2")
+    for _ in range(5):
+        worker.hint("churn")
+        time.sleep(0.02)
+
+    assert deployments.updates.count(("bad", "models:/churn/2")) == 1
+    action = next(one for one in worker.status()["deployments"] if one["name"] == "bad")["action"]
+    assert action["kind"] == "hold" and type(error).__name__ in action["warning"]
+    registry.promote("churn", "3")
+    worker.hint("churn")
+    wait_until(lambda: ("bad", "models:/churn/3") in deployments.updates)
+
+
+def test_an_error_is_tried_again_when_its_time_has_come(
+    deployments: FakeDeployments, registry: FakeRegistry, wait_until: WaitUntil
+) -> None:
+    now = [1000.0]
+    worker = Worker(connect=lambda: deployments, registry=registry, poll_seconds=0.02, clock=lambda: now[0])
+    left = [MlflowException("busy")]
+
+    def fail_once(name: str) -> None:
+        if left:
+            raise left.pop()
+
+    deployments.on_update = fail_once
+    deployments.deploy("api", "churn", "1")
+    registry.promote("churn", "2")
+    worker.start()
+    wait_until(lambda: len(deployments.updates) == 1 and deployments.lists > 5)
+    assert deployments.version("api") == "1"
+    now[0] += 61
+    wait_until(lambda: deployments.version("api") == "2")
+
+    assert worker.stop(5)
+
+
+def test_several_versions_in_a_stage_are_warned_of_before_the_update(
+    worker: Worker, deployments: FakeDeployments, registry: FakeRegistry, caplog: pytest.LogCaptureFixture
+) -> None:
+    deployments.deploy("api", "churn", "1")
+    registry.promote("churn", "2", "3")
+    worker.look()
+
+    assert "versions 2, 3 are all in Production" in caplog.text
+
+
+def test_a_stop_waits_for_what_is_under_way_and_begins_nothing_more(
+    worker: Worker, deployments: FakeDeployments, registry: FakeRegistry, wait_until: WaitUntil
+) -> None:
+    go_on = threading.Event()
+    deployments.on_update = lambda name: wait_for(go_on)
+    deployments.deploy("api", "churn", "1")
+    registry.promote("churn", "2")
+    worker.start()
+    wait_until(lambda: bool(deployments.running))
+
+    assert not worker.stop(0.05)
+    registry.promote("churn", "3")
+    go_on.set()
+    assert worker.stop(5)
+    assert deployments.updates == [("api", "models:/churn/2")]

@@ -1,0 +1,24 @@
+"""A service that keeps deployments at the versions the model registry names: stages and aliases move, it follows.
+
+    events.py  who says so ─► worker.py  look, decide, act ─► mlflow.deployments
+                                 │    └─ reconcile.py  the decision
+                                 └─ model_registry.py  what the registry says
+
+settings.py reads the environment, views.py is the edge, serve.py runs it all. No model code runs in this process.
+"""
+
+from __future__ import annotations
+
+from flask import Flask
+
+from .views import MAX_BODY_BYTES, make_views
+from .worker import Worker
+
+
+def create_app(worker: Worker, secrets: tuple[str, ...]) -> Flask:
+    """The Flask application over a worker; events must be signed with one of `secrets`."""
+    app = Flask(__name__)
+    # Checked by Flask before a body is read.
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
+    app.register_blueprint(make_views(worker, secrets))
+    return app

@@ -1,0 +1,105 @@
+"""Signed events become hints: whose they are is checked, and only a model's name is taken from them. No I/O here.
+
+MLflow signs `id.timestamp.body`, so an old event cannot be sent again as a new one. Databricks signs only the body. In
+both an event is no more than a reason to look: what to deploy stands in the model registry.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mlflow.protos.databricks_pb2 import BAD_REQUEST
+
+from mlflow_fargate.errors import FargateError
+
+# MLflow's retries keep the first try's time; they end after ten seconds. The rest is for clocks.
+MAX_AGE_SECONDS = 300
+_ENTITIES = {"registered_model", "model_version", "model_version_tag", "model_version_alias"}
+
+
+@dataclass(frozen=True)
+class Hint:
+    """Something may have changed about this registered model."""
+
+    model_name: str
+
+
+class EventRefused(FargateError):
+    """An event that is not taken, and the HTTP status that says so."""
+
+    mlflow_error_code = BAD_REQUEST
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def parse_event(headers: Mapping[str, str], body: bytes, *, secrets: Sequence[str], now: float) -> Hint | None:
+    """The hint in a request, None for events that are none of our business; EventRefused when it cannot be trusted.
+
+    `now`: seconds since 1970. An event is good when any of `secrets` made its signature.
+    """
+    named = {name.lower(): value for name, value in headers.items()}
+    if "x-mlflow-signature" in named:
+        _check_mlflow(named, body, secrets, now)
+        return _mlflow_hint(_parse_json(body))
+    if "x-databricks-signature" in named:
+        _check_databricks(named, body, secrets)
+        return _hint(_parse_json(body).get("model_name"))
+    raise EventRefused(401, "The event is not signed.")
+
+
+def _check_mlflow(headers: Mapping[str, str], body: bytes, secrets: Sequence[str], now: float) -> None:
+    # https://mlflow.org/docs/latest/ml/webhooks/ : "v1," and the base64 of HMAC-SHA256.
+    moment = headers.get("x-mlflow-timestamp", "")
+    content = b".".join((_bytes(headers.get("x-mlflow-delivery-id", "")), _bytes(moment), body))
+    made = [b"v1," + base64.b64encode(_mac(secret, content).digest()) for secret in secrets]
+    _check(headers["x-mlflow-signature"], made)
+    if not re.fullmatch(r"[0-9]{1,12}", moment) or abs(now - int(moment)) > MAX_AGE_SECONDS:
+        raise EventRefused(400, "The event is too old, or from a clock that differs by minutes.")
+
+
+def _check_databricks(headers: Mapping[str, str], body: bytes, secrets: Sequence[str]) -> None:
+    # https://docs.databricks.com/en/mlflow/model-registry-webhooks.html : the hex of HMAC-SHA256.
+    _check(headers["x-databricks-signature"], [_mac(secret, body).hexdigest().encode() for secret in secrets])
+
+
+def _check(told: str, made: Sequence[bytes]) -> None:
+    if not any(hmac.compare_digest(_bytes(told.strip()), one) for one in made):
+        raise EventRefused(401, "The event's signature is not made with our secret.")
+
+
+def _mac(secret: str, content: bytes) -> hmac.HMAC:
+    return hmac.new(secret.encode(), content, hashlib.sha256)
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "replace")
+
+
+def _parse_json(body: bytes) -> dict[str, Any]:
+    try:
+        event = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise EventRefused(400, "The event is not JSON.") from error
+    if not isinstance(event, dict):
+        raise EventRefused(400, "The event is not a JSON object.")
+    return event
+
+
+def _mlflow_hint(event: dict[str, Any]) -> Hint | None:
+    data, entity = event.get("data"), event.get("entity")
+    if not isinstance(entity, str) or entity not in _ENTITIES or not isinstance(data, dict):
+        return None
+    return _hint(data.get("name"))
+
+
+def _hint(name: object) -> Hint | None:
+    return Hint(name) if isinstance(name, str) and name else None

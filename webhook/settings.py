@@ -1,0 +1,63 @@
+"""The webhook service's settings, read from the environment once.
+
+MLFLOW_TRACKING_URI               the tracking server whose model registry is followed (MLFLOW_REGISTRY_URI: another)
+FARGATE_TARGET                    where the deployments are: fargate:/eu-west-1/prod (or MLFLOW_DEPLOYMENTS_TARGET)
+FARGATE_WEBHOOK_SECRET            what events are signed with; without it no event is taken, and looking must do
+FARGATE_WEBHOOK_SECRET_PREVIOUS   still valid while a new secret is being rolled out
+FARGATE_WEBHOOK_POLL_SECONDS      how often to look without being told; 30
+FARGATE_WEBHOOK_HOST, _PORT       where to listen; 127.0.0.1 and 8080
+FARGATE_WEBHOOK_STOP_SECONDS      how long a stop waits for rollouts under way; 20
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from mlflow_fargate.errors import InvalidOption
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What `serve` needs to know."""
+
+    tracking_uri: str = field(repr=False)  # may hold a password
+    target: str = "fargate"
+    registry_uri: str | None = field(default=None, repr=False)  # None: the tracking server's own
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+    poll_seconds: float = 30
+    host: str = "127.0.0.1"
+    port: int = 8080  # 0: any that is free
+    stop_seconds: float = 20
+
+
+def parse_settings(environ: Mapping[str, str]) -> Settings:
+    """The settings an environment tells; InvalidOption when one is missing or cannot be meant."""
+    tracking_uri = environ.get("MLFLOW_TRACKING_URI", "")
+    if not tracking_uri:
+        raise InvalidOption("MLFLOW_TRACKING_URI is not set.", hint="name the tracking server to follow: http://…")
+    secrets = (environ.get("FARGATE_WEBHOOK_SECRET"), environ.get("FARGATE_WEBHOOK_SECRET_PREVIOUS"))
+    return Settings(
+        tracking_uri=tracking_uri,
+        target=environ.get("FARGATE_TARGET") or environ.get("MLFLOW_DEPLOYMENTS_TARGET") or "fargate",
+        registry_uri=environ.get("MLFLOW_REGISTRY_URI") or None,
+        secrets=tuple(secret for secret in secrets if secret),
+        poll_seconds=_number(environ, "FARGATE_WEBHOOK_POLL_SECONDS", default=30, least=1, most=86_400),
+        host=environ.get("FARGATE_WEBHOOK_HOST") or "127.0.0.1",
+        port=int(_number(environ, "FARGATE_WEBHOOK_PORT", default=8080, least=0, most=65_535)),
+        stop_seconds=_number(environ, "FARGATE_WEBHOOK_STOP_SECONDS", default=20, least=0, most=3600),
+    )
+
+
+def _number(environ: Mapping[str, str], name: str, *, default: float, least: float, most: float) -> float:
+    text = environ.get(name, "")
+    if not text:
+        return default
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not least <= number <= most:
+        raise InvalidOption(f"{name}={text} is not a number from {least:g} to {most:g}.")
+    return number

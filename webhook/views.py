@@ -1,0 +1,57 @@
+"""The service's edge: Flask and nothing that decides.
+
+POST /events    MLflow's and Databricks' webhooks: 202 at once, whatever comes of it
+GET  /healthz   the process lives          GET  /readyz   it sees AWS and the model registry
+GET  /status    what was seen and decided
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+from flask import Blueprint, Response, jsonify, request
+from flask.typing import ResponseReturnValue
+
+from .events import EventRefused, parse_event
+from .worker import Worker
+
+MAX_BODY_BYTES = 64 * 1024  # events are some hundred bytes; a version's description may be long
+
+logger = logging.getLogger(__name__)
+
+
+def make_views(worker: Worker, secrets: tuple[str, ...], clock: Callable[[], float] = time.time) -> Blueprint:
+    """The routes, over a worker that is told of hints."""
+    views = Blueprint("webhook", __name__)
+
+    @views.post("/events")
+    def take_event() -> ResponseReturnValue:
+        body = request.get_data(cache=False)
+        hint = parse_event(dict(request.headers), body, secrets=secrets, now=clock())
+        is_watched = hint is not None and worker.hint(hint.model_name)
+        return jsonify(accepted=True, watched=is_watched), 202
+
+    @views.errorhandler(EventRefused)
+    def refuse(error: EventRefused) -> ResponseReturnValue:
+        logger.warning("event refused (%d): %s", error.status, error.message)
+        return jsonify(error=error.message), error.status
+
+    @views.get("/healthz")
+    def tell_health() -> ResponseReturnValue:
+        return _yes_or_no(worker.is_alive)
+
+    @views.get("/readyz")
+    def tell_readiness() -> ResponseReturnValue:
+        return _yes_or_no(worker.is_ready)
+
+    @views.get("/status")
+    def tell_status() -> Response:
+        return jsonify(worker.status())
+
+    return views
+
+
+def _yes_or_no(is_so: bool) -> ResponseReturnValue:
+    return jsonify(ok=is_so), 200 if is_so else 503
