@@ -1,0 +1,40 @@
+"""`mlflow-fargate webhook …`: the service that redeploys when a registered model moves."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import click
+
+from mlflow_fargate.cli.extras import extra_is_missing
+from mlflow_fargate.progress import progress_for_stderr
+
+# Options of `webhook serve` → the environment variables that say the same.
+_SETTINGS = {
+    "target": "FARGATE_TARGET",
+    "host": "FARGATE_WEBHOOK_HOST",
+    "port": "FARGATE_WEBHOOK_PORT",
+    "poll_seconds": "FARGATE_WEBHOOK_POLL_SECONDS",
+}
+
+
+@click.group()
+def webhook() -> None:
+    """The service that redeploys when a registered model moves to Production."""
+
+
+@webhook.command()
+@click.option("--target", "-t", help="Deployment target, for example fargate:/eu-west-1.  [env FARGATE_TARGET]")
+@click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
+@click.option("--port", type=int, help="Port to listen on; 0 picks a free one.  [default: 8080]")
+@click.option("--poll-seconds", type=float, help="How often to look at the model registry.  [default: 30]")
+def serve(**options: Any) -> None:
+    """Watch the model registry, take webhooks, and keep deployments at what the registry says. SIGTERM stops it."""
+    try:
+        from mlflow_fargate.webhook.serve import serve as serve_webhook  # noqa: PLC0415
+        from mlflow_fargate.webhook.settings import parse_settings  # noqa: PLC0415
+    except ImportError as error:
+        raise extra_is_missing("webhook", error) from error
+    given = {_SETTINGS[key]: str(value) for key, value in options.items() if value is not None}
+    serve_webhook(parse_settings({**os.environ, **given}), progress_for_stderr())
