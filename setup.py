@@ -28,6 +28,7 @@ LOCAL = [
     "aiohttp>=3.9",  # the load balancer
     "waitress>=3",  # the WSGI server in front of moto, and the webhook's
     "mlflow>=3.1,<4",  # the tracking server
+    "backports.tarfile>=1.2; python_full_version < '3.11.4'",  # unpacking layers that are not trusted
     "psutil>=5.9",  # finding and ending processes that outlived their parent
 ]
 WEBHOOK = ["flask>=3", "waitress>=3"]

@@ -66,9 +66,12 @@ class PlayedTask:
 class PlayedRunner:
     def __init__(self) -> None:
         self.status = 200
+        self.bug: Exception | None = None
         self.tasks: list[PlayedTask] = []
 
     def pull(self, image: str) -> PulledImage:
+        if self.bug:
+            raise self.bug
         return PulledImage("sha256:0", Path(), (), (), (), "/")
 
     def start(self, order: TaskOrder, on_line: Callable[[str], None]) -> RunningTask:
@@ -135,7 +138,7 @@ class Played:
 
     def begin_test(self, number: int) -> None:
         self.cluster = f"c{number}"
-        self.runner.tasks, self.runner.status = [], 200
+        self.runner.tasks, self.runner.status, self.runner.bug = [], 200, None
         self.routes.pattern, self.routes.ports = f"/{self.cluster}/*", []
         elb = self.aws.client("elbv2")
         self.aws.client("ecs").create_cluster(clusterName=self.cluster)
@@ -343,3 +346,15 @@ def test_stopping_the_engine_is_quick_whatever_tasks_wait_for(played: Played) ->
 
     assert time.monotonic() - began < 6
     assert played.runner.tasks[0].code == 137
+
+
+def test_a_task_that_a_bug_of_ours_keeps_from_starting_is_stopped_and_says_why(played: Played) -> None:
+    ecs = played.aws.client("ecs")
+    played.runner.bug = TypeError("it was never tried with this Python")
+    played.create()
+    wait_for(lambda: bool(ecs.list_tasks(cluster=played.cluster, desiredStatus="STOPPED")["taskArns"]))
+
+    arns = ecs.list_tasks(cluster=played.cluster, desiredStatus="STOPPED")["taskArns"]
+    task = ecs.describe_tasks(cluster=played.cluster, tasks=arns[:1])["tasks"][0]
+    assert task["stopCode"] == "TaskFailedToStart"
+    assert "it was never tried with this Python" in task["stoppedReason"]

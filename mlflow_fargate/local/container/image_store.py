@@ -18,7 +18,7 @@ import logging
 import os
 import platform
 import shutil
-import tarfile
+import sys
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -31,6 +31,12 @@ from mlflow_fargate.errors import FargateError, LocalStackError
 from mlflow_fargate.local.registry.base_image import BASE_LABEL, BASE_LABEL_VALUE
 from mlflow_fargate.local.registry.grammar import OciRefusal
 from mlflow_fargate.local.registry.store import RegistryStore
+
+# Extraction filters came with 3.11.4, and Debian 12 has 3.11.2.
+if sys.version_info >= (3, 11, 4):
+    import tarfile
+else:
+    from backports import tarfile  # type: ignore[no-redef]  # mypy knows versions by their first two numbers
 
 logger = logging.getLogger(__name__)
 

@@ -8,6 +8,7 @@ elsewhere (rollout).
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -26,6 +27,8 @@ from mlflow_fargate.local.task_definition import TaskDefinition
 _POLL_SECONDS = 0.2
 _HURRIED_STOP_SECONDS = 2.0
 _NO_SECRETS = "unable to pull secrets or registry auth"
+
+logger = logging.getLogger(__name__)
 
 
 class TaskEvents(Protocol):
@@ -83,6 +86,11 @@ class TaskLife:
             process = self._begin()
         except TaskFailedToStart as error:
             self._ended(stopped_reason=str(error), stop_code="TaskFailedToStart")
+            return
+        except Exception as error:
+            # Ours, not the image's. A task that stayed PENDING would keep its deployer waiting for nothing.
+            logger.exception("task %s could not be started", self._task.id)
+            self._ended(stopped_reason=f"InternalError: {error!r}", stop_code="TaskFailedToStart")
             return
         if process is None:
             self._ended()
