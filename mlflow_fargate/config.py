@@ -156,6 +156,8 @@ class DeploymentConfig(BaseModel):
 
 # These say how one call behaves, not what the deployment is: they are not kept for the next update.
 OF_THE_CALL = frozenset({"wait", "timeout_seconds", "dry_run"})
+# These stand on the service alone: changing one of them needs no new revision and starts no rollout.
+OF_THE_SERVICE = frozenset({"desired_count", "follow"})
 
 
 def parse_config(options: Mapping[str, Any] | None, kept: Mapping[str, Any] | None = None) -> DeploymentConfig:

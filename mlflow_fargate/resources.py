@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mlflow_fargate.config import OF_THE_CALL, DeploymentConfig
+from mlflow_fargate.config import OF_THE_CALL, OF_THE_SERVICE, DeploymentConfig
 from mlflow_fargate.deployment import Provenance
 from mlflow_fargate.plan import Resource
 
@@ -85,14 +85,15 @@ class DeploymentSpec:
 
     @property
     def label(self) -> str:
-        """What is deployed and what was asked, as one JSON text that stands on the container.
+        """What is deployed and how, as one JSON text that stands on the container.
 
         A docker label, not tags: tags take 256 characters without quotes or braces, and are written by another call
-        than the one that moves the service, so that they would lie after a rollback.
+        than the one that moves the service, so that they would lie after a rollback. What the service itself says
+        (what it follows, how many tasks run) is left out: it may change without another revision.
         """
-        settings = {key: value for key, value in self.config.named.items() if key not in OF_THE_CALL}
-        text = {"provenance": asdict(self.provenance), "settings": settings, "follow": self.follow}
-        return json.dumps(text, sort_keys=True)
+        named = self.config.named
+        settings = {key: named[key] for key in named if key not in OF_THE_CALL | OF_THE_SERVICE}
+        return json.dumps({"provenance": asdict(self.provenance), "settings": settings}, sort_keys=True)
 
 
 def endpoint_resources(spec: EndpointSpec) -> tuple[Resource, ...]:

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import HealthCheck, settings
 
-pytest_plugins = ["fixtures_mlflow", "fixtures_registry"]
+# A machine that others use too is slow at times; that says nothing about the code.
+settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared machine")
+
+pytest_plugins = ["fixtures_mlflow", "fixtures_registry", "fixtures_deployer"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -28,7 +28,7 @@ def read(session: AwsSession, endpoint: str, name: str) -> DeploymentStatus | No
     if label is None:
         return None
     primary = primary_deployment(service)
-    follow = tags.read(service.get("tags")).get(FOLLOW_TAG, label.follow)
+    follow = tags.read(service.get("tags")).get(FOLLOW_TAG, "pinned")
     return DeploymentStatus(
         name=name,
         endpoint=endpoint,
@@ -39,7 +39,7 @@ def read(session: AwsSession, endpoint: str, name: str) -> DeploymentStatus | No
         running_count=service["runningCount"],
         image=definition["containerDefinitions"][0]["image"],
         provenance=label.provenance,
-        settings=label.settings,
+        settings={**label.settings, "desired_count": service["desiredCount"]},
         follow=follow,
         task_definition=service["taskDefinition"],
         created_at=_iso(service["createdAt"]),

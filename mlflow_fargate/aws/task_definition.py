@@ -28,7 +28,6 @@ class Label:
 
     provenance: Provenance
     settings: Mapping[str, Any]
-    follow: str
 
 
 class TaskDefinition:
@@ -103,7 +102,7 @@ def read_label(described: Mapping[str, Any]) -> Label | None:
     if text is None:
         return None
     label = json.loads(text)
-    return Label(Provenance(**label["provenance"]), label["settings"], label["follow"])
+    return Label(Provenance(**label["provenance"]), label["settings"])
 
 
 def request_for(resource: Resource, made: Mapping[str, str]) -> dict[str, Any]:

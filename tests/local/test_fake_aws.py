@@ -499,6 +499,16 @@ def test_scaling_changes_the_number_of_tasks_without_a_deployment(live: Aws) -> 
     live.ecs.delete_service(cluster=live.name, service=live.name)
 
 
+@pytest.mark.slow
+def test_a_task_definition_tells_when_and_by_whom_it_was_registered(aws: Aws) -> None:
+    arn = aws.register("x", "1")
+
+    described = aws.ecs.describe_task_definition(taskDefinition=arn)["taskDefinition"]
+
+    assert abs(described["registeredAt"] - datetime.now(timezone.utc)) < timedelta(minutes=5)
+    assert described["registeredBy"] == aws.client("sts").get_caller_identity()["Arn"]
+
+
 # Refusals
 
 

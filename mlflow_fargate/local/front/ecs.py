@@ -6,6 +6,7 @@ The rest is clusters (with the engine's counts put in), task definitions and the
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -45,6 +46,7 @@ class EcsApi:
         self._engine = engine
         self._aws = aws
         self._forward = forward
+        self._registered: dict[str, dict[str, Any]] = {}  # task definition ARN → what moto does not keep of it
         services = ServiceOperations(engine.store, aws)
         tasks = TaskOperations(engine, aws)
         self._operations: dict[str, _Operation] = {
@@ -78,6 +80,8 @@ class EcsApi:
             return self._create_cluster(request)
         if request.operation == "DescribeClusters":
             return self._describe_clusters(request)
+        if request.operation in {"RegisterTaskDefinition", "DescribeTaskDefinition"}:
+            return self._with_registration(request)
         if request.operation == "DeleteCluster":
             self._refuse_busy_cluster(request)
         return self._forward(request)
@@ -93,6 +97,19 @@ class EcsApi:
         if present and present[0]["status"] == "ACTIVE":
             return json_answer({"cluster": self._with_counts(present[0])})
         return self._forward(request)
+
+    def _with_registration(self, request: AwsRequest) -> Answer:
+        """A task definition with the time of its registration, and by whom."""
+        answer = self._forward(request)
+        if answer.is_error:
+            return answer
+        data = answer.json()
+        arn = data["taskDefinition"]["taskDefinitionArn"]
+        if request.operation == "RegisterTaskDefinition":
+            caller = self._aws.client("sts").get_caller_identity()["Arn"]
+            self._registered[arn] = {"registeredAt": time.time(), "registeredBy": caller}
+        data["taskDefinition"].update(self._registered.get(arn, {}))
+        return answer.with_body(json.dumps(data).encode())
 
     def _describe_clusters(self, request: AwsRequest) -> Answer:
         answer = self._forward(request)

@@ -1,0 +1,103 @@
+"""Deployers against the local stack's AWS in this process: real rollouts of a tiny image; only the model is made up."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+import requests
+
+from mlflow_fargate.aws.account import Account
+from mlflow_fargate.config import DeploymentConfig
+from mlflow_fargate.deployer import Deployer
+from mlflow_fargate.deployment import ResolvedModel
+from mlflow_fargate.local.front.fake_aws import FakeAws
+from mlflow_fargate.local.load_balancer.server import LoadBalancer
+from mlflow_fargate.local.registry.server import LocalRegistry
+from mlflow_fargate.local.s3.app import S3App
+from mlflow_fargate.local.wsgi_server import WsgiServer
+from mlflow_fargate.progress import RecordedProgress
+from mlflow_fargate.target import Surroundings, Target
+
+READS = re.compile(r"^(Describe|List|Get|Batch(Get|Check))")
+QUICK = {"deregistration_delay_seconds": 0, "health_check_grace_seconds": 0, "auth": "none"}
+CRASHING = "models:/churn/13"
+
+
+@dataclass
+class FakePublisher:
+    """Knows every version of every model, and has one image for all of them."""
+
+    image: str
+
+    def resolve(self, model_uri: str, labels: str | None) -> ResolvedModel:
+        version = model_uri.rpartition("/")[2]
+        number = "1" if version == "Production" else version
+        return ResolvedModel(
+            requested_uri=model_uri,
+            resolved_uri=f"models:/churn/{number}",
+            artifact_uri=f"s3://models/{number}",
+            files=(),
+            metadata={"flavors": {"python_function": {}, "sklearn": {}}},
+            name="churn",
+            version=number,
+            run_id="0123",
+        )
+
+    def find(self, name: str, model: ResolvedModel, config: DeploymentConfig) -> str | None:
+        return None
+
+    def publish(self, name: str, model: ResolvedModel, config: DeploymentConfig) -> str:
+        return self.image
+
+
+@pytest.fixture(scope="module")
+def aws_url(registry: LocalRegistry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    s3 = S3App(tmp_path_factory.mktemp("s3"))
+    with LoadBalancer() as balancer:
+        state = tmp_path_factory.mktemp("state")
+        front = FakeAws(region="us-east-1", registry=registry, s3=s3, load_balancer=balancer, directory=state)
+        with WsgiServer(front) as server:
+            front.start()
+            try:
+                yield server.url
+            finally:
+                front.stop()
+                s3.close()
+
+
+@pytest.fixture
+def deployer(aws_url: str, push_image: Callable[..., str]) -> Iterator[Deployer]:
+    surroundings = Surroundings(aws_url, "local", "local")
+    target = Target("fargate:/us-east-1", region="us-east-1", surroundings=surroundings)
+    deployer = Deployer(target, Account(target), FakePublisher(push_image()), RecordedProgress())  # type: ignore[arg-type]
+    try:
+        yield deployer
+    finally:
+        for status in list(deployer.list()):
+            deployer.delete(status.name)
+
+
+def create(deployer: Deployer, name: str = "churn", uri: str = "models:/churn/Production", **options: Any) -> None:
+    deployer.create(name, uri, None, {**QUICK, **options})
+
+
+def answer(url: str) -> dict[str, Any]:
+    response = requests.get(f"{url}/anything", timeout=10)
+    response.raise_for_status()
+    found: dict[str, Any] = response.json()
+    return found
+
+
+def count_writes(deployer: Deployer, act: Callable[[Deployer], object]) -> Counter[str]:
+    """The writing operations that reach AWS while `act` runs, counted below boto3."""
+    account = Account(deployer.target)
+    seen: Counter[str] = Counter()
+    account.session._session.events.register("before-call.*", lambda model, **_: seen.update([model.name]))
+    counted = replace(deployer, account=account)
+    act(counted)
+    return Counter({name: count for name, count in seen.items() if not READS.match(name)})
