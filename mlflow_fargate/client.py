@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlflow.deployments import BaseDeploymentClient, PredictionsResponse
 
-from mlflow_fargate.config import describe_options
+from mlflow_fargate.config.describe import describe_options
 from mlflow_fargate.errors import InvalidOption
 from mlflow_fargate.progress import progress_for_stderr
 from mlflow_fargate.target import Target, cache_directory, check_endpoint_name, parse_target

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, ErrorCode
 
-from mlflow_fargate.config import FARGATE_SIZES, DeploymentConfig, describe_options, parse_config
+from mlflow_fargate.config import FARGATE_SIZES, DeploymentConfig, parse_config
+from mlflow_fargate.config.describe import describe_options, described_options, options_schema, options_table
 from mlflow_fargate.errors import InvalidOption
 
 
@@ -70,9 +73,71 @@ def test_only_named_options_are_kept_for_the_next_update() -> None:
     assert parse_config(None, kept=named).cpu == 512
 
 
-def test_every_option_is_described_in_the_help() -> None:
-    described = describe_options()
+@pytest.mark.parametrize(
+    "text",
+    ["cpu: 2048\nmemory: 4096\nenvironment: {A: 1}\n", '{"cpu": 2048, "memory": "4096", "environment": {"A": "1"}}'],
+)
+def test_options_come_from_a_file_and_the_command_line_wins(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "churn.yaml"
+    file.write_text(text)
 
-    for name, field in DeploymentConfig.model_fields.items():
-        assert f"  {field.alias or name}: " in described
-        assert field.description
+    config = parse_config({"config_file": str(file), "memory": "8192", "environment.B": "2"}, kept={"cpu": 256})
+
+    assert config.named == {"cpu": 2048, "memory": 8192, "environment": {"A": "1", "B": "2"}}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("- cpu", "holds no table of options"),
+        ("cpu: [", "config_file="),
+        ("config_file: other.yaml", "names another file"),
+        ("cpus: 2", "Did you mean 'cpu'"),
+        ("# " + "x" * 2_000_000, "holds no table of options"),
+    ],
+)
+def test_a_file_that_holds_no_options_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    file = tmp_path / "churn.yaml"
+    file.write_text(text)
+
+    with pytest.raises(InvalidOption, match=said):
+        parse_config({"config_file": str(file)})
+
+
+def test_a_file_that_is_not_there_is_named() -> None:
+    with pytest.raises(InvalidOption, match=r"config_file=nowhere\.yaml: .*No such file"):
+        parse_config({"config_file": "nowhere.yaml"})
+
+
+def test_an_empty_value_puts_an_option_back_to_its_default() -> None:
+    config = parse_config({"cpu": "", "memory": ""}, kept={"cpu": 4096, "memory": 8192, "port": 5000})
+
+    assert config.named == {"port": 5000}
+    assert (config.cpu, config.memory_mib) == (1024, 2048)
+
+
+def test_an_option_may_be_named_as_it_is_in_python() -> None:
+    assert parse_config({"memory_mib": 4096}, kept={"memory": 2048}).named == {"memory": 4096}
+
+
+def test_every_option_is_described_in_words_with_type_and_place() -> None:
+    options = {one.key: one for one in described_options()}
+
+    assert set(options) == {field.alias or name for name, field in DeploymentConfig.model_fields.items()}
+    for one in options.values():
+        assert one.description
+        assert one.type
+        assert one.maps_to, one.key
+        assert f"  {one.key}: " in describe_options()
+        assert f"| `{one.key}` |" in options_table()
+    assert (options["memory"].unit, options["port"].limits, options["wait"].default) == ("MiB", "1024 to 65535", "true")
+
+
+def test_the_schema_is_json_and_says_the_same() -> None:
+    schema = json.loads(json.dumps(options_schema()))
+
+    port = schema["properties"]["port"]
+    assert (port["minimum"], port["maximum"], port["default"]) == (1024, 65535, 3000)
+    assert schema["properties"]["memory"]["unit"] == "MiB"
+    assert schema["additionalProperties"] is False
+    assert "config_file" not in schema["properties"]

@@ -1,0 +1,14 @@
+"""Words: every option of a deployment, declared once and in groups; help, docs and JSON schema are written from that.
+
+option              how an option is declared
+*_options           the groups: task, service, endpoint, image, and those of a call
+deployment_config   all of them, parsed from a call
+describe            all of them in words, and as a JSON schema
+"""
+
+from __future__ import annotations
+
+from mlflow_fargate.config.deployment_config import OF_THE_CALL, OF_THE_SERVICE, DeploymentConfig, parse_config
+from mlflow_fargate.config.task_options import FARGATE_SIZES
+
+__all__ = ["FARGATE_SIZES", "OF_THE_CALL", "OF_THE_SERVICE", "DeploymentConfig", "parse_config"]

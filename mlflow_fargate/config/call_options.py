@@ -1,0 +1,23 @@
+"""How one call behaves; none of this is kept for the next update."""
+
+from __future__ import annotations
+
+from mlflow_fargate.config.option import OptionGroup, option
+
+
+class CallOptions(OptionGroup):
+    """Options of a call, not of what is deployed."""
+
+    config_file: str | None = option(
+        None,
+        "YAML or JSON file with options; those on the command line win",
+        maps_to="(this machine's file)",
+        examples=["churn.yaml"],
+    )
+    wait: bool = option(
+        True, "return when the deployment answers; false: when AWS has accepted it", maps_to="(how this call behaves)"
+    )
+    timeout_seconds: int = option(
+        1800, "how long to wait for the rollout", unit="seconds", ge=1, maps_to="(how this call behaves)"
+    )
+    dry_run: bool = option(False, "print the plan and change nothing", maps_to="(how this call behaves)")

@@ -1,0 +1,100 @@
+"""All options of a deployment, parsed once: strings of a command line, values of Python, and a file of them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from mlflow_fargate.config.call_options import CallOptions
+from mlflow_fargate.config.endpoint_options import EndpointOptions
+from mlflow_fargate.config.image_options import ImageOptions
+from mlflow_fargate.config.service_options import ServiceOptions
+from mlflow_fargate.config.task_options import TaskOptions
+from mlflow_fargate.errors import InvalidOption
+
+# These say how one call behaves, not what the deployment is: they are not kept for the next update.
+OF_THE_CALL = frozenset(CallOptions.model_fields)
+# These stand on the service alone: changing one of them needs no new revision and starts no rollout.
+OF_THE_SERVICE = frozenset({"desired_count", "follow"})
+_FILE_LIMIT_BYTES = 1 << 20
+
+
+# The last base comes first in the help: what people set most.
+class DeploymentConfig(CallOptions, EndpointOptions, ImageOptions, ServiceOptions, TaskOptions):
+    """The options of one deployment; unknown keys and impossible values are InvalidOption (see `parse_config`)."""
+
+    @property
+    def named(self) -> dict[str, Any]:
+        """The options that were given, as JSON-able values by their `-C` keys."""
+        return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
+
+
+def parse_config(options: Mapping[str, Any] | None, kept: Mapping[str, Any] | None = None) -> DeploymentConfig:
+    """The options of a call over those `kept` from an earlier one; InvalidOption names the key that cannot be meant.
+
+    `environment.A=1` sets one variable of a table, `config_file=…` brings options from a file, and an empty string
+    puts an option back to its default.
+    """
+    given = dict(options or {})
+    file = given.pop("config_file", None)
+    merged = _merge(_merge(dict(kept or {}), _read_file(file) if file else {}), given)
+    try:
+        return DeploymentConfig.model_validate(merged)
+    except ValidationError as error:
+        raise InvalidOption(_explain(error)) from error
+
+
+def _merge(below: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """`options` over those `below`; a dotted key leaves the table's other entries alone."""
+    merged = dict(below)
+    for key, value in options.items():
+        table, dot, name = key.partition(".")
+        if not dot and value == "":
+            merged.pop(_key(key), None)
+        elif not dot:
+            merged[_key(key)] = value
+        elif not isinstance(inner := merged.get(table, {}), Mapping):
+            raise InvalidOption(f"Option {key}={value!r}: '{table}' was given as a whole as well.")
+        else:
+            merged[table] = {**inner, name: value}
+    return merged
+
+
+def _key(name: str) -> str:
+    """The `-C` key of an option, which Python callers may name by its field: memory_mib is memory."""
+    field = DeploymentConfig.model_fields.get(name)
+    return field.alias or name if field else name
+
+
+def _read_file(name: object) -> Mapping[str, Any]:
+    path = Path(str(name)).expanduser()
+    try:
+        with path.open("rb") as file:
+            text = file.read(_FILE_LIMIT_BYTES + 1)
+        content = yaml.safe_load(text) if len(text) <= _FILE_LIMIT_BYTES else None  # JSON is YAML too
+    except (OSError, yaml.YAMLError, ValueError) as error:
+        raise InvalidOption(f"Option config_file={name}: {error}.") from error
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise InvalidOption(
+            f"Option config_file={name}: the file holds no table of options.", hint="for example: {cpu: 2048}"
+        )
+    if "config_file" in content:
+        raise InvalidOption(f"Option config_file={name}: the file names another file, which is not read.")
+    return content
+
+
+def _explain(error: ValidationError) -> str:
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        known = [field.alias or name for name, field in DeploymentConfig.model_fields.items()]
+        close = difflib.get_close_matches(key, known, n=1)
+        hint = f" Did you mean '{close[0]}'?" if close else " `mlflow deployments help -t fargate` lists them all."
+        return f"Unknown option '{key}'.{hint}"
+    message = first["msg"].removeprefix("Value error, ")
+    return f"Option {key}={first['input']!r}: {message}." if key else f"{message}."

@@ -1,0 +1,98 @@
+"""Texts made of the options' definitions: the help of MLflow's command, the table in the docs, the JSON schema."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import NoneType, UnionType
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic.fields import FieldInfo
+
+from mlflow_fargate.config.deployment_config import DeploymentConfig
+
+_TYPES = {int: "whole number", bool: "true or false", str: "text", tuple: "names, with commas", dict: "table"}
+
+
+@dataclass(frozen=True)
+class Described:
+    """One option in words."""
+
+    key: str
+    type: str
+    unit: str
+    default: str
+    limits: str
+    example: str
+    maps_to: str
+    description: str
+
+
+def described_options() -> Iterator[Described]:
+    """Every option, in the order of the help."""
+    for name, field in DeploymentConfig.model_fields.items():
+        extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+        yield Described(
+            key=field.alias or name,
+            type=_type_of(field),
+            unit=str(extra.get("unit", "")),
+            default=_show(field.get_default(call_default_factory=True)),
+            limits=_limits_of(field),
+            example=str(field.examples[0]) if field.examples else "",
+            maps_to=str(extra.get("maps_to", "")),
+            description=field.description or "",
+        )
+
+
+def describe_options() -> str:
+    """One paragraph an option, for `mlflow deployments help -t fargate`."""
+    lines = []
+    for one in described_options():
+        facts = [one.type, one.limits, one.unit, f"default: {one.default}" if one.default else ""]
+        lines.append(f"  {one.key}: {one.description} ({', '.join(fact for fact in facts if fact)})")
+        if one.example:
+            lines.append(f"      e.g. {one.example if '=' in one.example else f'{one.key}={one.example}'}")
+    return "\n".join(lines)
+
+
+def options_table() -> str:
+    """The options as a Markdown table, for the docs."""
+    rows = ["| option | type | default | range | what it is | in AWS, OCI or MLflow |", "|---|---|---|---|---|---|"]
+    for one in described_options():
+        kind = f"{one.type}, {one.unit}" if one.unit else one.type
+        example = f" E.g. `{one.example}`." if one.example else ""
+        default = f"`{one.default}`" if one.default else ""
+        cells = [f"`{one.key}`", kind, default, one.limits, f"{one.description}.{example}", one.maps_to]
+        rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(rows)
+
+
+def options_schema() -> dict[str, Any]:
+    """The options as a JSON schema (draft 2020-12), for editors and for checking a `config_file`."""
+    schema = DeploymentConfig.model_json_schema(by_alias=True)
+    # A file does not name another.
+    schema["properties"].pop("config_file")
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "mlflow-fargate options"}
+
+
+def _type_of(field: FieldInfo) -> str:
+    annotation: Any = field.annotation
+    if get_origin(annotation) is UnionType:
+        annotation = next(part for part in get_args(annotation) if part is not NoneType)
+    if get_origin(annotation) is Literal:
+        return " or ".join(map(str, get_args(annotation)))
+    return _TYPES[get_origin(annotation) or annotation]
+
+
+def _limits_of(field: FieldInfo) -> str:
+    least = next((limit.ge for limit in field.metadata if hasattr(limit, "ge")), None)
+    most = next((limit.le for limit in field.metadata if hasattr(limit, "le")), None)
+    if least is None and most is None:
+        return ""
+    return f"{least} to {most}" if most is not None else f"{least} or more"
+
+
+def _show(value: Any) -> str:
+    if value in (None, {}, ()):
+        return ""
+    return str(value).lower() if isinstance(value, bool) else str(value)

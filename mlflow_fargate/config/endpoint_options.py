@@ -1,0 +1,30 @@
+"""Where an endpoint lives; these count when it is made, with the first deployment or with create-endpoint."""
+
+from __future__ import annotations
+
+from mlflow_fargate.config.option import Names, OptionGroup, option
+
+
+class EndpointOptions(OptionGroup):
+    """Options of the endpoint's network and listeners."""
+
+    vpc: str | None = option(
+        None,
+        "VPC of a new endpoint; by default the account's default VPC",
+        maps_to="EC2: VPC id",
+        examples=["vpc-0a1b2c3d"],
+    )
+    subnets: Names = option(
+        (),
+        "subnets of a new endpoint's load balancer and of the tasks",
+        maps_to="EC2: subnet ids",
+        examples=["subnet-a,subnet-b"],
+    )
+    assign_public_ip: bool = option(
+        True,
+        "tasks get a public address; needed in subnets without NAT or VPC endpoints",
+        maps_to="ECS service: assignPublicIp",
+    )
+    certificate_arn: str | None = option(
+        None, "certificate of a new endpoint; it then answers on HTTPS", maps_to="ACM certificate; ELB listener: HTTPS"
+    )

@@ -1,0 +1,102 @@
+"""What a task is: its size, its container's surroundings, who it is in AWS."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from pydantic import model_validator
+from typing_extensions import Self
+
+from mlflow_fargate.config.option import OptionGroup, Table, option
+
+# CPU units → memory in MiB that Fargate runs with it.
+# https://docs.aws.amazon.com/AmazonECS/latest/developerguide/fargate-tasks-services.html#fargate-tasks-size
+FARGATE_SIZES: Mapping[int, tuple[int, ...]] = {
+    256: (512, 1024, 2048),
+    512: tuple(range(1024, 4096 + 1, 1024)),
+    1024: tuple(range(2048, 8192 + 1, 1024)),
+    2048: tuple(range(4096, 16384 + 1, 1024)),
+    4096: tuple(range(8192, 30720 + 1, 1024)),
+    8192: tuple(range(16384, 61440 + 1, 4096)),
+    16384: tuple(range(32768, 122880 + 1, 8192)),
+}
+_SECRET_ENDINGS = ("password", "passwd", "secret", "token", "api_key", "apikey", "access_key", "private_key")
+
+
+class TaskOptions(OptionGroup):
+    """Options of the task definition."""
+
+    cpu: int = option(
+        1024,
+        "CPU of a task; 1024 units are one vCPU",
+        unit="CPU units",
+        maps_to="ECS task definition: cpu",
+        examples=["2048"],
+    )
+    memory_mib: int = option(
+        2048, "memory of a task", key="memory", unit="MiB", maps_to="ECS task definition: memory", examples=["4096"]
+    )
+    architecture: Literal["X86_64", "ARM64"] = option(
+        "X86_64",
+        "CPU architecture of the tasks; ARM64 costs about 20 % less",
+        maps_to="ECS task definition: runtimePlatform.cpuArchitecture",
+        examples=["ARM64"],
+    )
+    port: int = option(
+        3000,
+        "port the container listens on",
+        ge=1024,
+        le=65535,
+        maps_to="ECS task definition: containerPort; ELB target group: Port",
+        examples=["5000"],
+    )
+    environment: Table = option(
+        dict,
+        "environment variables of the container; not for secrets",
+        maps_to="ECS task definition: environment",
+        examples=['environment.OMP_NUM_THREADS=1 or environment={"A": "1"}'],
+    )
+    secrets: Table = option(
+        dict,
+        "environment variables filled by ECS from Secrets Manager or SSM, by ARN",
+        maps_to="ECS task definition: secrets.valueFrom",
+        examples=["secrets.DB_PASSWORD=arn:aws:secretsmanager:…"],
+    )
+    execution_role_arn: str | None = option(
+        None,
+        "role with which ECS pulls the image, writes logs, reads secrets; by default one is made",
+        maps_to="ECS task definition: executionRoleArn",
+    )
+    task_role_arn: str | None = option(
+        None,
+        "role of the model's own code; by default none: it may do nothing in AWS",
+        maps_to="ECS task definition: taskRoleArn",
+    )
+    stop_timeout_seconds: int = option(
+        30, "from SIGTERM to SIGKILL", unit="seconds", ge=2, le=120, maps_to="ECS task definition: stopTimeout"
+    )
+
+    @model_validator(mode="after")
+    def _check_size(self) -> Self:
+        if self.cpu not in FARGATE_SIZES:
+            known = ", ".join(map(str, FARGATE_SIZES))
+            raise ValueError(f"cpu: Fargate has no tasks of {self.cpu} CPU units, only of {known}")
+        sizes = FARGATE_SIZES[self.cpu]
+        if self.memory_mib not in sizes:
+            listed = (
+                ", ".join(map(str, sizes))
+                if len(sizes) <= 8
+                else f"{sizes[0]} to {sizes[-1]} in steps of {sizes[1] - sizes[0]}"
+            )
+            raise ValueError(f"memory: with cpu={self.cpu} Fargate runs {listed} MiB, not {self.memory_mib}")
+        return self
+
+    @model_validator(mode="after")
+    def _check_environment(self) -> Self:
+        for name in self.environment:
+            if name.lower().endswith(_SECRET_ENDINGS):
+                raise ValueError(
+                    f"environment.{name} looks like a secret, which a task definition shows; use secrets.{name}=ARN"
+                )
+        return self
