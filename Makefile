@@ -11,7 +11,7 @@ READY := $(VENV)/.ready
 TREE := $(VENV)/tree
 export PYTHONDONTWRITEBYTECODE ?= 1
 
-.PHONY: setup demo test test-unit test-all check format local clean
+.PHONY: setup tools demo test test-unit test-all check format local clean
 
 setup: $(READY)
 
@@ -24,16 +24,22 @@ $(READY): setup.py
 	$(BIN)/uv pip install -q --python $(BIN)/python -e '.[local,webhook,demo,test]'
 	touch $@
 
+# The registry and the client that our images are tried against. Without them their tests are skipped, and say so.
+tools:
+	@command -v docker-registry >/dev/null && command -v skopeo >/dev/null || { \
+	  [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && echo "installing docker-registry and skopeo for the tests" && \
+	  { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy docker-registry skopeo; } >/dev/null 2>&1; } || true
+
 demo: $(READY)
 	$(BIN)/python -m examples.demo
 
 test-unit: $(READY)
 	$(BIN)/python -m pytest -q -m "not slow and not end_to_end and not exhaustive"
 
-test: $(READY)
+test: $(READY) tools
 	$(BIN)/python -m pytest -q -m "not exhaustive"
 
-test-all: $(READY)
+test-all: $(READY) tools
 	$(BIN)/python -m pytest -q
 
 check: $(READY)
