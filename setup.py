@@ -43,6 +43,7 @@ TEST = [
     "pytest>=8",
     "pytest-timeout>=2.3",
     "hypothesis>=6.100",
+    "jsonschema>=4.18",  # a validator for the schema that we print
     "import-linter>=2",
     "mypy>=1.11",
     "ruff>=0.8",

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 from pathlib import Path
+from typing import Any
 
+import jsonschema
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -141,3 +143,21 @@ def test_the_schema_is_json_and_says_the_same() -> None:
     assert schema["properties"]["memory"]["unit"] == "MiB"
     assert schema["additionalProperties"] is False
     assert "config_file" not in schema["properties"]
+
+
+@pytest.mark.parametrize(
+    ("options", "is_valid"),
+    [
+        ({}, True),
+        ({"cpu": 256, "memory": 512}, True),
+        ({"cpu": 256, "memory": 4096}, False),
+        ({"cpus": 256}, False),
+        ({"environment": {"A": "1"}, "subnets": ["subnet-a"], "base_image": None}, True),
+        ({"architecture": "arm"}, False),
+        ({"port": 80}, False),
+    ],
+)
+def test_the_schema_takes_what_a_config_file_may_say(options: dict[str, Any], is_valid: bool) -> None:
+    jsonschema.Draft202012Validator.check_schema(options_schema())
+
+    assert jsonschema.Draft202012Validator(options_schema()).is_valid(options) is is_valid

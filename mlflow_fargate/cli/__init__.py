@@ -1,6 +1,7 @@
 """The command `mlflow-fargate`: what MLflow's own command line has no verb for; one module a command or group.
 
     local     the small AWS on this machine          webhook   the service that redeploys
+    schema    the options of a deployment as JSON schema or Markdown
 
 Deploying itself is `mlflow deployments … -t fargate`. Commands import what they need when they run, because the local
 stack and the webhook service are extras.
@@ -11,6 +12,7 @@ from __future__ import annotations
 import click
 
 from mlflow_fargate.cli.local import local
+from mlflow_fargate.cli.schema import schema
 from mlflow_fargate.cli.webhook import webhook
 
 
@@ -23,5 +25,5 @@ def main() -> None:
     """
 
 
-for _command in (local, webhook):
+for _command in (local, schema, webhook):
     main.add_command(_command)

@@ -10,8 +10,23 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from mlflow_fargate.config.deployment_config import DeploymentConfig
+from mlflow_fargate.config.task_options import FARGATE_SIZES, memory_sizes
 
 _TYPES = {int: "whole number", bool: "true or false", str: "text", tuple: "names, with commas", dict: "table"}
+
+_PAGE_HEAD = """\
+# Options
+
+On the command line `-C KEY=VALUE`, from Python `config={…}`, in a YAML or JSON file that `-C config_file=…` names. An
+empty value (`-C base_image=`) puts an option back to its default. `mlflow-fargate schema --markdown` writes this page.
+"""
+_SIZES_HEAD = """\
+## CPU and memory
+
+Fargate runs tasks of these sizes only.
+
+| cpu, units | memory, MiB |
+|---|---|"""
 
 
 @dataclass(frozen=True)
@@ -56,7 +71,7 @@ def describe_options() -> str:
 
 
 def options_table() -> str:
-    """The options as a Markdown table, for the docs."""
+    """The options as a Markdown table."""
     rows = ["| option | type | default | range | what it is | in AWS, OCI or MLflow |", "|---|---|---|---|---|---|"]
     for one in described_options():
         kind = f"{one.type}, {one.unit}" if one.unit else one.type
@@ -67,12 +82,30 @@ def options_table() -> str:
     return "\n".join(rows)
 
 
+def options_page() -> str:
+    """The page docs/options.md: the table, and which memory goes with which CPU."""
+    sizes = [f"| {cpu} | {memory_sizes(cpu)} |" for cpu in FARGATE_SIZES]
+    return f"{_PAGE_HEAD}\n{options_table()}\n\n{_SIZES_HEAD}\n" + "\n".join(sizes) + "\n"
+
+
 def options_schema() -> dict[str, Any]:
     """The options as a JSON schema (draft 2020-12), for editors and for checking a `config_file`."""
     schema = DeploymentConfig.model_json_schema(by_alias=True)
     # A file does not name another.
     schema["properties"].pop("config_file")
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "mlflow-fargate options"}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **schema,
+        "title": "mlflow-fargate options",
+        "allOf": [_memory_rule(cpu, sizes) for cpu, sizes in FARGATE_SIZES.items()],
+    }
+
+
+def _memory_rule(cpu: int, sizes: tuple[int, ...]) -> dict[str, Any]:
+    return {
+        "if": {"properties": {"cpu": {"const": cpu}}, "required": ["cpu"]},
+        "then": {"properties": {"memory": {"enum": list(sizes)}}},
+    }
 
 
 def _type_of(field: FieldInfo) -> str:

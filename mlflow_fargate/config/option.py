@@ -9,6 +9,7 @@ import json
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic.config import JsonDict
 
 
 def option(
@@ -25,7 +26,7 @@ def option(
 
     `maps_to`: what AWS, OCI or MLflow call it. `limits` are pydantic's: ge, le, pattern, ….
     """
-    extra = {"maps_to": maps_to, **({"unit": unit} if unit else {})}
+    extra: JsonDict = {"maps_to": maps_to, **({"unit": unit} if unit else {})}
     made = {"default_factory": default} if callable(default) else {"default": default}
     return Field(**made, alias=key, description=description, examples=examples, json_schema_extra=extra, **limits)
 

@@ -82,13 +82,8 @@ class TaskOptions(OptionGroup):
         if self.cpu not in FARGATE_SIZES:
             known = ", ".join(map(str, FARGATE_SIZES))
             raise ValueError(f"cpu: Fargate has no tasks of {self.cpu} CPU units, only of {known}")
-        sizes = FARGATE_SIZES[self.cpu]
-        if self.memory_mib not in sizes:
-            listed = (
-                ", ".join(map(str, sizes))
-                if len(sizes) <= 8
-                else f"{sizes[0]} to {sizes[-1]} in steps of {sizes[1] - sizes[0]}"
-            )
+        if self.memory_mib not in FARGATE_SIZES[self.cpu]:
+            listed = memory_sizes(self.cpu)
             raise ValueError(f"memory: with cpu={self.cpu} Fargate runs {listed} MiB, not {self.memory_mib}")
         return self
 
@@ -100,3 +95,11 @@ class TaskOptions(OptionGroup):
                     f"environment.{name} looks like a secret, which a task definition shows; use secrets.{name}=ARN"
                 )
         return self
+
+
+def memory_sizes(cpu: int) -> str:
+    """The sizes in MiB that go with `cpu`, as a text: '512, 1024, 2048' or '4096 to 16384 in steps of 1024'."""
+    sizes = FARGATE_SIZES[cpu]
+    if len(sizes) <= 8:
+        return ", ".join(map(str, sizes))
+    return f"{sizes[0]} to {sizes[-1]} in steps of {sizes[1] - sizes[0]}"

@@ -1,0 +1,20 @@
+"""`mlflow-fargate schema`: the options of a deployment, for editors, for CI and for the docs."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from mlflow_fargate.config.describe import options_page, options_schema
+
+
+@click.command()
+@click.option("--markdown", is_flag=True, help="Print the page docs/options.md instead.")
+def schema(markdown: bool) -> None:
+    """Print the JSON schema of a config_file.
+
+    Editors check a YAML file whose first line names it: # yaml-language-server: $schema=fargate.schema.json
+    """
+    text = options_page() if markdown else json.dumps(options_schema(), indent=2, ensure_ascii=False) + "\n"
+    click.echo(text, nl=False)
