@@ -65,8 +65,10 @@ def choose_template(model: ResolvedModel) -> Template:
     return "image_classifier" if _takes_images(model) else "pyfunc"
 
 
-def make_service_description(template: str, model: ResolvedModel) -> dict[str, Any]:
-    """What service.json says: which model the service answers for, and how."""
+def make_service_description(
+    template: str, model: ResolvedModel, options: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """What service.json says: which model the service answers for, and how; `options` are the template's own."""
     return {
         "template": template,
         "flavor": next((name for name in sorted(model.flavors) if name != "python_function"), "python_function"),
@@ -77,7 +79,7 @@ def make_service_description(template: str, model: ResolvedModel) -> dict[str, A
             "uri": model.resolved_uri,
         },
         "labels": LABELS_FILE if template == "image_classifier" else None,
-        "options": {},
+        "options": dict(options or {}),
     }
 
 
@@ -126,7 +128,13 @@ def parse_labels(content: bytes) -> dict[str, Any]:
 
 
 def build_bento(
-    model: ResolvedModel, template: str, labels: bytes | None, into: Path, *, name: str | None = None
+    model: ResolvedModel,
+    template: str,
+    labels: bytes | None,
+    into: Path,
+    *,
+    name: str | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> Bento:
     """A Bento in the Bento store `into`; what is there already with the same content is not built again.
 
@@ -135,7 +143,7 @@ def build_bento(
     ImageError says why BentoML refused.
     """
     requirements = service_requirements(template, model)
-    files = _source_files(model, template, labels, requirements)
+    files = _source_files(make_service_description(template, model, options), model, labels, requirements)
     tag_name, tag_version = _tag_name(name or model.name or "model"), _digest(files)
     path = into.absolute() / "bentos" / tag_name / tag_version
     if not (path / "bento.yaml").is_file():
@@ -163,11 +171,11 @@ def _template_files() -> dict[str, bytes]:
 
 
 def _source_files(
-    model: ResolvedModel, template: str, labels: bytes | None, requirements: tuple[str, ...]
+    description: Mapping[str, Any], model: ResolvedModel, labels: bytes | None, requirements: tuple[str, ...]
 ) -> dict[str, bytes]:
     files = _template_files()
-    files[_DESCRIPTION_FILE] = _json(make_service_description(template, model))
-    if template == "image_classifier":
+    files[_DESCRIPTION_FILE] = _json(description)
+    if description["template"] == "image_classifier":
         if labels is None:
             raise ModelUnusable(
                 f"{model.resolved_uri} has no labels, without which images cannot be labelled.",

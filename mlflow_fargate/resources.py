@@ -156,7 +156,13 @@ def task_properties(spec: DeploymentSpec) -> dict[str, Any]:
         "memory_mib": config.memory_mib,
         "architecture": config.architecture,
         "port": config.port,
-        "environment": {**config.environment, "PATH_PREFIX": f"/{spec.name}", "BENTOML_PORT": str(config.port)},
+        "environment": {
+            **config.environment,
+            "PATH_PREFIX": f"/{spec.name}",
+            "BENTOML_PORT": str(config.port),
+            # The task's limit is not the container's own cgroup's: without a word it would count Fargate's cores.
+            "TASK_CPU_UNITS": str(config.cpu),
+        },
         "secrets": dict(config.secrets),
         "has_api_key": config.auth == "api_key",
         "log_group": spec.log_group,

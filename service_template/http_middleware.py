@@ -1,8 +1,8 @@
-"""What stands between the socket and the routes, as plain ASGI: version, prefix, known paths, API key, body limit.
+"""What stands between the socket and the routes, as plain ASGI: id, version, prefix, known paths, API key, body limit.
 
-In this order from the outside: `ModelVersion` names the model in every answer, `PathPrefix` takes off what the load
-balancer's rule put before the path, `KnownPaths` ends requests for anything else, BentoML measures and logs,
-`ApiKeyGate` and `BodyLimit` guard the routes.
+In this order from the outside: `RequestId` names the request and `ModelVersion` the model in every answer,
+`PathPrefix` takes off what the load balancer's rule put before the path, `KnownPaths` ends requests for anything else,
+BentoML measures and logs, `ApiKeyGate` and `BodyLimit` guard the routes.
 """
 
 from __future__ import annotations
@@ -10,10 +10,12 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
+import re
+import uuid
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from http_errors import RequestError, make_error_body
+from http_errors import RequestError, make_error_body, request_id
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -23,6 +25,37 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 # Health checks carry no key: the load balancer and ECS cannot send one.
 OPEN_PATHS = frozenset({"/livez", "/healthz", "/readyz", "/ping", "/health"})
+
+# What may stand in an answer's header and in our log without further thought.
+_PLAIN_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+
+
+class RequestId:
+    """Gives every request a name: the caller's own X-Request-Id, the load balancer's trace id, or a new one.
+
+    Source of the trace id: https://docs.aws.amazon.com/elasticloadbalancing/latest/application/load-balancer-request-tracing.html
+    """
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        identifier = _find_id(scope)
+        header = (b"x-request-id", identifier)
+
+        async def send_with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", ()), header]
+            await send(message)
+
+        token = request_id.set(identifier.decode())
+        try:
+            await self._app(scope, receive, send_with_id)
+        finally:
+            request_id.reset(token)
 
 
 class PathPrefix:
@@ -141,6 +174,17 @@ class BodyLimit:
 
         # The routes turn the error into the answer, as they do with their own.
         await self._app(scope, counted_receive, send)
+
+
+def _find_id(scope: Scope) -> bytes:
+    headers = dict(scope["headers"])
+    if (given := headers.get(b"x-request-id")) and _PLAIN_ID.fullmatch(given):
+        return bytes(given)
+    for part in headers.get(b"x-amzn-trace-id", b"").split(b";"):
+        name, _, root = part.strip().partition(b"=")
+        if name == b"Root" and _PLAIN_ID.fullmatch(root):
+            return bytes(root)
+    return uuid.uuid4().hex.encode()
 
 
 def _credentials(header: bytes) -> bytes | None:

@@ -1,6 +1,6 @@
 """The routes of the service, as a Starlette application that BentoML mounts at its root.
 
-    POST /predict_image   image classifiers: an image file, as multipart or as the body → {"label": …}
+    POST /predict_image   image classifiers: image files, as multipart or as the body → {"label": …}, several → a list
     POST /invocations     MLflow's scoring protocol, with GET /ping, /health and /version
     GET  /, /docs.json    Swagger page and the OpenAPI document behind it
 
@@ -11,28 +11,33 @@ keeps neither health checks nor other requests waiting.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
-from http_errors import RequestError, make_error_body
+import yaml
+from answer_streaming import asked_form, encode_pieces
+from http_errors import RequestError, make_error_body, request_id
+from image_upload import parse_top, read_images
 from openapi_document import make_openapi_document
-from served_model import EXAMPLE_FILE, ImageLabeller, ServedModel
+from request_limits import Admission, Draining
+from served_model import EXAMPLE_FILE, ImageLabeller, ServedModel, Streamer
 from serving_settings import ServiceDescription, Settings
 from starlette.applications import Starlette
-from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from swagger_page import ASSETS, make_swagger_page
 
 # BentoML shows INFO of loggers below its own name only.
 logger = logging.getLogger("bentoml.model")
 _EXAMPLE_LIMIT_BYTES = 20_000  # a page with more than that is no help
+THREADS_OF_A_BATCH = 32
 _BENTOML_PATHS = ("/livez", "/readyz", "/healthz", "/metrics")
 
 P = ParamSpec("P")
@@ -40,61 +45,93 @@ R = TypeVar("R")
 
 
 class Routes:
-    """The handlers; they answer once `model` is set, which BentoML waits for before it accepts requests."""
+    """The handlers; they answer once `serve` was called, which BentoML waits for before it accepts requests."""
 
-    model: ServedModel
-
-    def __init__(self, description: ServiceDescription, settings: Settings) -> None:
+    def __init__(self, description: ServiceDescription, settings: Settings, draining: Draining) -> None:
         self._description = description
         self._settings = settings
-        # Bounded: each prediction in flight holds its input and its result in memory.
-        self._threads = ThreadPoolExecutor(settings.predict_threads, thread_name_prefix="predict")
+        self._draining = draining
+        self._admission = Admission(settings.max_concurrent_requests, settings.timeout_seconds)
+        guard = self._admission.guard
         routes = [
             Route("/", self.page),
             Route("/docs.json", self.docs),
-            Route("/invocations", self.invocations, methods=["POST"]),
+            Route("/invocations", guard(self.invocations), methods=["POST"]),
             Route("/ping", self.ping),
             Route("/health", self.ping),
             Route("/version", self.version),
         ]
         if description.template == "image_classifier":
-            routes.append(Route("/predict_image", self.predict_image, methods=["POST"]))
+            routes.append(Route("/predict_image", guard(self.predict_image), methods=["POST"]))
         self.app = Starlette(
             routes=routes, exception_handlers={RequestError: _answer_error, HTTPException: _answer_error}
         )
         assets = (f"/static_content/{name}" for name in ASSETS)
         self.paths = frozenset([*(route.path for route in routes), *_BENTOML_PATHS, *assets])
 
+    def serve(self, model: ServedModel) -> None:
+        """Answers for `model` from now on."""
+        self._model = model
+        # Bounded: each prediction in flight holds its input and its result in memory. Where requests are predicted
+        # together all but one of them wait; else one more than there are CPUs, because one can wait for memory.
+        threads = THREADS_OF_A_BATCH if model.batches else self._settings.cpus + 1
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="predict")
+        self._docs = make_openapi_document(
+            self._description,
+            needs_key=self._settings.api_key is not None,
+            metadata=_read_metadata(self._settings.model_dir),
+            example=_read_example(self._settings.model_dir),
+        )
+
     async def predict_image(self, request: Request) -> Response:
-        image = await _read_image(request)
-        if not isinstance(self.model, ImageLabeller):
+        top = parse_top(request.query_params)
+        images = await read_images(request)
+        if not isinstance(self._model, ImageLabeller):
             raise RequestError(404, "This model labels no images.")
-        return JSONResponse({"label": await self._in_thread(self.model.label_image, image)})
+        labels = await self._in_thread(self._model.label_images, images.files, top)
+        return JSONResponse(labels if images.are_several else labels[0])
 
     async def invocations(self, request: Request) -> Response:
         content_type = request.headers.get("content-type")
-        if content_type is None:
+        if not content_type:
             raise RequestError(415, "The request has no Content-Type; send application/json, for example.")
-        answer = await self._in_thread(self.model.invoke, await request.body(), content_type)
+        body = await request.body()
+        if form := asked_form(request):
+            return await self._stream(body, content_type, form)
+        answer = await self._in_thread(self._model.invoke, body, content_type)
         return Response(answer.body, answer.status, media_type=answer.media_type)
 
     async def ping(self, _: Request) -> Response:
+        if self._draining.has_begun:
+            raise RequestError(503, "This task is about to end.")
         return Response("\n", media_type="application/json")
 
     async def version(self, _: Request) -> Response:
-        return Response(self.model.version, media_type="application/json")
+        return Response(self._model.version, media_type="application/json")
 
     async def page(self, _: Request) -> Response:
         return make_swagger_page(self._description.title)
 
     async def docs(self, _: Request) -> Response:
-        example = await asyncio.to_thread(_read_example, self._settings.model_dir)
-        needs_key = self._settings.api_key is not None
-        return JSONResponse(make_openapi_document(self._description, needs_key=needs_key, example=example))
+        return JSONResponse(self._docs)
 
     def close(self) -> None:
         """Ends the threads, after what they are doing."""
         self._threads.shutdown()
+
+    async def _stream(self, body: bytes, content_type: str, form: str) -> Response:
+        if not isinstance(self._model, Streamer):
+            raise RequestError(406, "This model answers in one piece; ask for application/json.")
+        pieces = await self._in_thread(self._model.stream, body, content_type)
+        # The first piece is waited for: what is wrong with the input still gets a status of its own.
+        first = await self._in_thread(lambda: list(itertools.islice(pieces, 1)))
+
+        async def encoded() -> AsyncIterator[bytes]:
+            with self._admission.place():
+                async for piece in encode_pieces(itertools.chain(first, pieces), form, self._in_thread):
+                    yield piece
+
+        return StreamingResponse(encoded(), media_type=form, headers={"Cache-Control": "no-store"})
 
     async def _in_thread(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         try:
@@ -102,30 +139,13 @@ class Routes:
         except RequestError:
             raise
         except Exception as error:
-            logger.exception("The model failed on a request")
+            logger.exception("The model failed on request %s", request_id.get())
             raise RequestError(500, "The model failed on this input; the container's log says how.") from error
 
 
-async def _read_image(request: Request) -> bytes:
-    content_type = request.headers.get("content-type", "application/octet-stream").partition(";")[0].strip().lower()
-    if content_type == "multipart/form-data":
-        return await _read_part(request)
-    if content_type.startswith("image/") or content_type == "application/octet-stream":
-        image = await request.body()
-        if not image:
-            raise RequestError(400, "The request holds no image.")
-        return image
-    raise RequestError(
-        415, f"Send an image file as multipart/form-data, image/* or application/octet-stream, not as {content_type}."
-    )
-
-
-async def _read_part(request: Request) -> bytes:
-    async with request.form(max_files=2, max_fields=100) as form:
-        files = [part for _, part in form.multi_items() if isinstance(part, UploadFile)]
-        if len(files) != 1:
-            raise RequestError(400, f"The form must hold exactly one file, an image; it holds {len(files)}.")
-        return await files[0].read()
+def _read_metadata(model_dir: Path) -> dict[str, Any]:
+    metadata: dict[str, Any] = yaml.safe_load((model_dir / "MLmodel").read_text(encoding="utf-8"))
+    return metadata
 
 
 def _read_example(model_dir: Path) -> object | None:
@@ -138,7 +158,8 @@ def _read_example(model_dir: Path) -> object | None:
 
 async def _answer_error(_: Request, error: Exception) -> Response:
     if isinstance(error, RequestError):
-        return Response(make_error_body(error.status, error.message), error.status, media_type="application/json")
+        body = make_error_body(error.status, error.message, error.code)
+        return Response(body, error.status, error.headers, media_type="application/json")
     if isinstance(error, HTTPException):  # Starlette's own: a broken form, a wrong method
         body = make_error_body(error.status_code, error.detail)
         return Response(body, error.status_code, error.headers, media_type="application/json")

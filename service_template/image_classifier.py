@@ -6,18 +6,31 @@ Also speaks MLflow's `/invocations` for tensors (`instances` or `inputs`), since
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from batching import Batcher
 from http_errors import RequestError
-from image_decoding import ImageShape, decode_image, make_black_image, parse_image_shape
+from image_decoding import (
+    AS_TRAINED_BY_DEFAULT,
+    ImageOptions,
+    ImageShape,
+    decode_image,
+    make_black_image,
+    parse_image_shape,
+    with_size,
+)
 from served_model import Answer
+
+MAX_BATCH = 32
 
 
 class ImageClassifier:
     """A loaded model that names what is on an image."""
+
+    batches = True
 
     def __init__(
         self,
@@ -27,12 +40,16 @@ class ImageClassifier:
         *,
         max_image_pixels: int,
         logged_with: str,
+        options: ImageOptions = AS_TRAINED_BY_DEFAULT,
     ) -> None:
         self.version = logged_with
-        self._predict = predict
-        self._shape: ImageShape = parse_image_shape(input_shape)
+        self._batcher: Batcher[np.ndarray, np.ndarray] = Batcher(
+            predict, join=np.concatenate, split=_split, max_rows=MAX_BATCH
+        )
+        self._shape: ImageShape = with_size(parse_image_shape(input_shape), options.size)
         self._labels = labels
         self._max_image_pixels = max_image_pixels
+        self._options = options
 
     def warm_up(self) -> bool:
         """Labels a black image file; ValueError when what comes out does not fit the labels."""
@@ -43,9 +60,10 @@ class ImageClassifier:
             raise ValueError(f"the model tells {scores.shape[1]} classes apart, but no label is given for {missing[0]}")
         return True
 
-    def label_image(self, image: bytes) -> Any:
-        """The label with the highest score for an image file."""
-        return self._labels[str(self._predict(self._decode(image))[0].argmax())]
+    def label_images(self, images: Sequence[bytes], top: int | None) -> list[dict[str, Any]]:
+        """For each image file the label with the highest score, and the scores of the `top` best if asked for."""
+        # One by one: images of a model that takes any size do not fit into one array.
+        return [self._describe(self._predict(self._decode(image))[0], top) for image in images]
 
     def invoke(self, body: bytes, content_type: str) -> Answer:
         """MLflow's protocol, for tensors in JSON."""
@@ -54,8 +72,18 @@ class ImageClassifier:
         scores = self._predict(self._parse_tensor(body))
         return Answer(200, json.dumps({"predictions": scores.tolist()}), "application/json")
 
+    def _predict(self, batch: np.ndarray) -> np.ndarray:
+        return self._batcher.predict(batch, kind=batch.shape[1:], count=len(batch))
+
     def _decode(self, image: bytes) -> np.ndarray:
-        return decode_image(image, self._shape, max_pixels=self._max_image_pixels)
+        return decode_image(image, self._shape, max_pixels=self._max_image_pixels, options=self._options)
+
+    def _describe(self, scores: np.ndarray, top: int | None) -> dict[str, Any]:
+        best = self._labels[str(scores.argmax())]
+        if top is None:
+            return {"label": best}
+        order = np.argsort(-scores, kind="stable")[:top]
+        return {"label": best, "top": [{"label": self._labels[str(i)], "score": float(scores[i])} for i in order]}
 
     def _parse_tensor(self, body: bytes) -> np.ndarray:
         try:
@@ -77,6 +105,10 @@ class ImageClassifier:
             wanted = " x ".join("any" if side is None else str(side) for side in expected)
             raise RequestError(400, f"The model takes images of shape {wanted}, not {batch.shape}.")
         return batch
+
+
+def _split(scores: np.ndarray, counts: Sequence[int]) -> list[np.ndarray]:
+    return np.split(scores, np.cumsum(counts)[:-1])
 
 
 def read_labels(file: Path) -> dict[str, Any]:

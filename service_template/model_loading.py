@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 from served_model import ServedModel
-from serving_settings import ServiceDescription, Settings
+from serving_settings import ServiceDescription, Settings, set_library_threads
 
 # BentoML shows INFO of loggers below its own name only.
 logger = logging.getLogger("bentoml.model")
@@ -26,10 +26,11 @@ def load_model(description: ServiceDescription, settings: Settings, source: Path
     `source` is the folder of service.json, in which the labels lie.
     """
     began = time.monotonic()
+    set_library_threads(os.environ, settings.cpus)
     if description.template == "image_classifier":
         model: ServedModel = _load_image_classifier(description, settings, source)
     else:
-        model = _load_pyfunc(settings)
+        model = _load_pyfunc(description, settings)
     loaded = time.monotonic()
     tried = settings.warm_up and model.warm_up()
     warm = f"first prediction in {time.monotonic() - loaded:.1f} s" if tried else "not tried: it has no input example"
@@ -39,6 +40,7 @@ def load_model(description: ServiceDescription, settings: Settings, source: Path
 
 def _load_image_classifier(description: ServiceDescription, settings: Settings, source: Path) -> ServedModel:
     from image_classifier import ImageClassifier, read_labels  # noqa: PLC0415
+    from image_decoding import parse_image_options  # noqa: PLC0415
     from keras_loading import load_network  # noqa: PLC0415
 
     if description.labels is None:
@@ -51,14 +53,15 @@ def _load_image_classifier(description: ServiceDescription, settings: Settings, 
         read_labels(source / description.labels),
         max_image_pixels=settings.max_image_pixels,
         logged_with=str(metadata.get("mlflow_version", "")),
+        options=parse_image_options(description.options),
     )
 
 
-def _load_pyfunc(settings: Settings) -> ServedModel:
+def _load_pyfunc(description: ServiceDescription, settings: Settings) -> ServedModel:
     # Both are read while mlflow is imported. Flavors load differently where they serve: MLflow's own server sets this.
     os.environ["_MLFLOW_IS_IN_SERVING_ENVIRONMENT"] = "true"
     # A container has no business calling home.
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     from pyfunc_model import load_pyfunc  # noqa: PLC0415
 
-    return load_pyfunc(settings.model_dir)
+    return load_pyfunc(settings.model_dir, batching=description.options.get("batching"))

@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import mlflow.pyfunc
+from batching import Batcher
 from http_errors import RequestError
 from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import scoring_server
 from mlflow.version import VERSION
 from served_model import EXAMPLE_FILE, Answer
+from table_batching import is_batchable, join_tables, kind_of_table, split_predictions
+
+MAX_BATCH_ROWS = 1024
 
 
 class ModelFailed(Exception):
@@ -26,9 +31,11 @@ class ModelFailed(Exception):
 class PyfuncModel:
     """An MLflow model in memory."""
 
-    def __init__(self, model: Any, model_dir: Path) -> None:
+    def __init__(self, model: Any, model_dir: Path, *, batches: bool = False) -> None:
         self.version: str = VERSION
-        self._model = _Guarded(model)
+        self.batches = batches
+        self._model = _Guarded(model, batches=batches)
+        self._streaming = model if model.metadata.flavors["python_function"].get("streamable") else None
         self._schema = model.metadata.get_input_schema()
         self._example = model_dir / EXAMPLE_FILE
 
@@ -41,43 +48,105 @@ class PyfuncModel:
 
     def invoke(self, body: bytes, content_type: str) -> Answer:
         """MLflow's protocol: JSON in its five spellings, CSV, Parquet where pyarrow is installed."""
+        result = self._score(self._model, body, content_type)
+        return Answer(result.status, _without_nan(result.response), result.mimetype)
+
+    def stream(self, body: bytes, content_type: str) -> Iterator[Any]:
+        """The pieces of the model's `predict_stream`; RequestError 406 when it has none."""
+        if self._streaming is None:
+            raise RequestError(406, "This model answers in one piece; ask for application/json.")
+        parsing = _Parsed(self._streaming.metadata)
+        try:
+            refused = self._score(parsing, body, content_type)
+        except _InputParsed as parsed:
+            return _pieces(self._streaming, parsed.data, parsed.params)
+        raise RequestError(refused.status, refused.response)
+
+    def _score(self, model: Any, body: bytes, content_type: str) -> Any:
         # MLflow compares media types as they are written, but they have no case.
         media_type, _, parameters = content_type.lower().partition(";")
         exact = f"{media_type.strip()};{parameters.strip()}" if parameters.strip() else media_type.strip()
         try:
-            result = scoring_server.invocations(body, exact, self._model, self._schema)
+            return scoring_server.invocations(body, exact, model, self._schema)
         except MlflowException as error:
             if isinstance(error.__context__, ModelFailed):
                 raise error.__context__ from None
-            raise RequestError(error.get_http_status_code(), _without_data(error.message)) from error
-        return Answer(result.status, _without_nan(result.response), result.mimetype)
+            raise _refusal(error) from error
 
 
 class _Guarded:
     """The model as the scoring code sees it; tells the model's own failures from what MLflow finds in the input."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, *, batches: bool) -> None:
         self.metadata = model.metadata
         self._model = model
+        self._batcher: Batcher[Any, Any] | None = None
+        if batches:
+            self._batcher = Batcher(model.predict, join=join_tables, split=split_predictions, max_rows=MAX_BATCH_ROWS)
 
     def predict(self, data: Any, params: dict[str, Any] | None = None) -> Any:
         try:
-            return self._model.predict(data, params=params)
+            kind = None if params or self._batcher is None else kind_of_table(data)
+            if kind is None or self._batcher is None:
+                return self._model.predict(data, params=params)
+            return self._batcher.predict(data, kind=kind, count=len(data))
         except MlflowException:
             raise  # the input does not fit the model's signature
         except Exception as error:
             raise ModelFailed(f"{type(error).__name__}: {error}") from error
 
 
-def load_pyfunc(model_dir: Path) -> PyfuncModel:
-    """The MLflow model in `model_dir`, by its `python_function` flavor."""
-    return PyfuncModel(mlflow.pyfunc.load_model(str(model_dir)), model_dir)
+class _InputParsed(BaseException):
+    """Not an error: carries what the scoring code has read out past its `except Exception`."""
+
+    def __init__(self, data: Any, params: Mapping[str, Any] | None) -> None:
+        super().__init__()
+        self.data = data
+        self.params = params
+
+
+class _Parsed:
+    """Stands where the scoring code expects a model: MLflow offers its parsing only together with predicting."""
+
+    def __init__(self, metadata: Any) -> None:
+        self.metadata = metadata
+
+    def predict(self, data: Any, params: dict[str, Any] | None = None) -> Any:
+        raise _InputParsed(data, params)
+
+
+def load_pyfunc(model_dir: Path, *, batching: bool | None = None) -> PyfuncModel:
+    """The MLflow model in `model_dir`, by its `python_function` flavor.
+
+    `batching` says whether requests may be predicted together; None: if it is known of the model's flavor.
+    """
+    model = mlflow.pyfunc.load_model(str(model_dir))
+    batches = is_batchable(model.metadata.flavors) if batching is None else batching
+    return PyfuncModel(model, model_dir, batches=batches)
+
+
+def _pieces(model: Any, data: Any, params: Mapping[str, Any] | None) -> Iterator[Any]:
+    try:
+        yield from model.predict_stream(data, params=params)
+    except MlflowException as error:
+        raise _refusal(error) from error
+
+
+def _refusal(error: MlflowException) -> Exception:
+    status = error.get_http_status_code()
+    if status >= 500:  # nothing the caller could mend
+        return ModelFailed(f"{type(error).__name__}: {error}")
+    return RequestError(status, _without_data(error.message), code=error.error_code)
 
 
 def _without_data(message: str) -> str:
-    """MLflow's message without the three places in which it repeats the data: answers end up in logs."""
+    """MLflow's message without the places in which it repeats data or schema: answers end up in logs."""
+    # Of other libraries' errors only where JSON breaks is told; the others quote what they could not read.
+    message = re.sub(r" Error: '(?!JSONDecodeError\()\w+\(.*$", "", message, flags=re.DOTALL)
+    message = re.sub(r" for value `.*`", "", message, flags=re.DOTALL)
     message = re.sub(r"^Failed to predict data '.*'\. \nError: ", "", message, flags=re.DOTALL)
     message = re.sub(r" of data '.*' with schema", " with schema", message, flags=re.DOTALL)
+    message = re.sub(r" with schema '.*'\. Error: ", ". Error: ", message, flags=re.DOTALL)
     return re.sub(r"\s*Input: \n.*$", "", message, flags=re.DOTALL)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 # MLflow writes it beside a model logged with an input example: the body of a request.
@@ -20,6 +21,7 @@ class ServedModel(Protocol):
     """A model in memory."""
 
     version: str  # of MLflow: the running one, or the one that logged the model where none runs
+    batches: bool  # several requests may share one prediction: then many threads should ask for one
 
     def warm_up(self) -> bool:
         """Answers one prediction; False: there is no example to try. An exception means the model cannot serve."""
@@ -32,5 +34,13 @@ class ServedModel(Protocol):
 class ImageLabeller(Protocol):
     """A model that also names what is on an image."""
 
-    def label_image(self, image: bytes) -> Any:
-        """The label for an image file; RequestError when it is none."""
+    def label_images(self, images: Sequence[bytes], top: int | None) -> list[dict[str, Any]]:
+        """For each image file {"label": …}, and the scores of the `top` best if asked; RequestError if it is none."""
+
+
+@runtime_checkable
+class Streamer(Protocol):
+    """A model that can answer piece by piece."""
+
+    def stream(self, body: bytes, content_type: str) -> Iterator[Any]:
+        """The pieces, JSON-able; RequestError before the first of them when there will be none."""

@@ -5,7 +5,8 @@ the model itself is a folder of its own (MODEL_DIR). Imports nothing heavy befor
 imports this module on the machine that builds the Bento and in its supervisor process too.
 
     serving_settings   what the model is, how it is served         model_loading   template → a warm model
-    http_middleware    version, prefix, known paths, API key, body limit    http_routes     the requests themselves
+    http_middleware    id, version, prefix, known paths, API key, body limit    http_routes     the requests themselves
+    request_limits     how many requests, for how long; the end    batching        several requests, one prediction
 """
 
 from __future__ import annotations
@@ -15,15 +16,17 @@ from pathlib import Path
 from typing import cast
 
 import bentoml
-from http_middleware import ApiKeyGate, App, BodyLimit, KnownPaths, ModelVersion, PathPrefix
+from http_middleware import ApiKeyGate, App, BodyLimit, KnownPaths, ModelVersion, PathPrefix, RequestId
 from http_routes import Routes
 from model_loading import load_model
+from request_limits import Draining
 from serving_settings import read_description, read_settings
 
 SOURCE = Path(__file__).parent
 description = read_description(SOURCE)
 settings = read_settings(os.environ)
-routes = Routes(description, settings)
+draining = Draining(settings.drain_seconds)
+routes = Routes(description, settings, draining)
 
 
 class PrefixedService(bentoml.Service):  # type: ignore[misc]  # bentoml's types are not followed
@@ -37,14 +40,15 @@ class PrefixedService(bentoml.Service):  # type: ignore[misc]  # bentoml's types
         app = super().to_asgi(is_main=is_main)
         app.router.redirect_slashes = False  # it would redirect out of the prefix
         version = description.model_version or description.run_id or description.model_uri
-        return ModelVersion(PathPrefix(KnownPaths(app, routes.paths), settings.path_prefix), version)
+        return RequestId(ModelVersion(PathPrefix(KnownPaths(app, routes.paths), settings.path_prefix), version))
 
 
 # One process: TensorFlow and NumPy use all CPUs by themselves, and a second one would load the model a second time.
 @bentoml.service(
     name="mlflow_model",
     workers=1,
-    traffic={"timeout": settings.timeout_seconds},
+    # Ours answers first, in the shape of our errors; this one is for what does not come from our routes.
+    traffic={"timeout": settings.timeout_seconds + 5},
     service_class=PrefixedService,
 )
 @bentoml.asgi_app(routes.app, path="/")
@@ -52,7 +56,11 @@ class Service:
     """One MLflow model. Made when the server starts; no request is answered, /readyz included, before it stands."""
 
     def __init__(self) -> None:
-        routes.model = load_model(description, settings, SOURCE)
+        routes.serve(load_model(description, settings, SOURCE))
+        draining.on_sigterm()
+
+    def __is_ready__(self) -> bool:
+        return not draining.has_begun
 
     @bentoml.on_shutdown  # type: ignore[untyped-decorator]
     def close(self) -> None:

@@ -8,11 +8,13 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 DESCRIPTION_FILE = "service.json"
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 _CGROUP_CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
 
 
@@ -27,6 +29,7 @@ class ServiceDescription:
     model_name: str | None
     model_version: str | None
     run_id: str | None
+    options: Mapping[str, Any] = field(default_factory=dict, hash=False)  # the template's, checked at build time
 
     @property
     def title(self) -> str:
@@ -43,7 +46,8 @@ class Settings:
     max_body_bytes: int = 20 * 10**6
     max_image_pixels: int = 50 * 10**6  # 150 MB once decoded to RGB
     timeout_seconds: int = 60  # the load balancer's own patience
-    predict_threads: int = 2
+    max_concurrent_requests: int = 128
+    drain_seconds: int = 2
     cpus: int = 1
     warm_up: bool = True
 
@@ -60,12 +64,13 @@ def read_description(folder: Path) -> ServiceDescription:
         model_name=model["name"],
         model_version=model["version"],
         run_id=model["run_id"],
+        options=document["options"],
     )
 
 
 def read_settings(environ: Mapping[str, str]) -> Settings:
     """The settings in `environ`; ValueError names the variable that makes no sense."""
-    cpus = available_cpus()
+    cpus = min(available_cpus(), math.ceil(_number(environ, "TASK_CPU_UNITS", 1 << 20) / 1024))
     prefix = environ.get("PATH_PREFIX", "").strip("/")
     return Settings(
         model_dir=Path(environ.get("MODEL_DIR", "/opt/app/model")),
@@ -74,8 +79,8 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         max_body_bytes=_number(environ, "MAX_BODY_MB", 20) * 10**6,
         max_image_pixels=_number(environ, "MAX_IMAGE_MEGAPIXELS", 50) * 10**6,
         timeout_seconds=_number(environ, "REQUEST_TIMEOUT_SECONDS", 60),
-        # One more than there are CPUs: one prediction can wait for memory while the next computes.
-        predict_threads=_number(environ, "PREDICT_THREADS", cpus + 1),
+        max_concurrent_requests=_number(environ, "MAX_CONCURRENT_REQUESTS", 128),
+        drain_seconds=_number(environ, "DRAIN_SECONDS", 2),
         cpus=cpus,
         warm_up=environ.get("WARM_UP", "true").lower() not in ("false", "0", "no"),
     )
@@ -89,6 +94,15 @@ def available_cpus(cpu_max: Path = _CGROUP_CPU_MAX) -> int:
     except (OSError, ValueError):
         return cores
     return cores if quota == "max" else max(1, min(cores, math.ceil(int(quota) / int(period))))
+
+
+def set_library_threads(environ: MutableMapping[str, str], cpus: int) -> None:
+    """Tells NumPy's and the models' libraries how many threads to compute with; what is set already is kept.
+
+    They count the cores of the machine and not what this container may use of them. To be called before their import.
+    """
+    for name in _THREAD_VARIABLES:
+        environ.setdefault(name, str(cpus))
 
 
 def _number(environ: Mapping[str, str], name: str, default: int) -> int:

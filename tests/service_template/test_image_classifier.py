@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from http_errors import RequestError
 from image_classifier import ImageClassifier
-from image_decoding import make_black_image
+from image_decoding import ImageOptions, make_black_image
 
 LABELS = {"0": "dark", "1": "light"}
 
@@ -24,7 +24,7 @@ def classifier(predict: Any = brightness, labels: Any = LABELS) -> ImageClassifi
 
 
 def test_the_label_with_the_highest_score_answers() -> None:
-    assert classifier().label_image(make_black_image()) == "dark"
+    assert classifier().label_images([make_black_image()], None) == [{"label": "dark"}]
 
 
 def test_instances_and_inputs_are_scored() -> None:
@@ -71,3 +71,38 @@ def test_a_class_without_a_label_is_found_at_the_start() -> None:
 def test_a_model_with_one_score_is_found_at_the_start() -> None:
     with pytest.raises(ValueError, match="not with a score per label"):
         classifier(predict=lambda batch: batch.mean(axis=(1, 2, 3))[:, np.newaxis]).warm_up()
+
+
+def test_the_best_labels_come_with_their_scores_when_asked_for() -> None:
+    answer = classifier().label_images([make_black_image()], 5)
+
+    assert answer == [
+        {"label": "dark", "top": [{"label": "dark", "score": 1.0}, {"label": "light", "score": 0.0}]},
+    ]
+
+
+def test_an_image_size_fixes_what_the_model_leaves_open() -> None:
+    seen = []
+
+    def predict(batch: np.ndarray) -> np.ndarray:
+        seen.append(batch.shape)
+        return brightness(batch)
+
+    anything = ImageClassifier(
+        predict,
+        (None, None, None, 3),
+        LABELS,
+        max_image_pixels=10**6,
+        logged_with="",
+        options=ImageOptions(size=(7, 9)),
+    )
+    anything.warm_up()
+
+    assert seen == [(1, 7, 9, 3)]
+
+
+def test_another_size_than_the_models_is_found_at_the_start() -> None:
+    with pytest.raises(ValueError, match="not of 7 x 9"):
+        ImageClassifier(
+            brightness, (None, 2, 2, 3), LABELS, max_image_pixels=1, logged_with="", options=ImageOptions(size=(7, 9))
+        )

@@ -5,11 +5,19 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from typing import Any
 
 import numpy as np
 import pytest
 from http_errors import RequestError
-from image_decoding import ImageShape, decode_image, make_black_image, parse_image_shape
+from image_decoding import (
+    ImageOptions,
+    ImageShape,
+    decode_image,
+    make_black_image,
+    parse_image_options,
+    parse_image_shape,
+)
 from PIL import Image
 
 SHAPE = ImageShape(height=100, width=100, channels=3)
@@ -46,6 +54,52 @@ def test_every_colour_mode_becomes_what_the_model_wants(mode: str) -> None:
     Image.new(mode, (30, 20)).save(file, "PNG")
 
     assert decode_image(file.getvalue(), SHAPE, max_pixels=LIMIT).shape == (1, 100, 100, 3)
+
+
+def test_a_picture_taken_sideways_is_turned_upright() -> None:
+    upright = Image.new("RGB", (4, 2), "black")
+    upright.putpixel((0, 0), (255, 255, 255))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # hold it turned by 90 degrees to the left
+    file = io.BytesIO()
+    upright.transpose(Image.Transpose.ROTATE_90).save(file, "PNG", exif=exif)
+
+    decoded = decode_image(file.getvalue(), ImageShape(None, None, 3), max_pixels=LIMIT)
+
+    assert decoded.shape == (1, 2, 4, 3)
+    assert decoded[0, 0, 0].tolist() == [1, 1, 1]
+    assert decoded.sum() == 3
+
+
+def test_grey_of_16_bits_keeps_its_shades() -> None:
+    file = io.BytesIO()
+    Image.fromarray(np.array([[0, 0x4000, 0xFFFF]], dtype="uint16")).save(file, "PNG")
+
+    decoded = decode_image(file.getvalue(), ImageShape(None, None, 1), max_pixels=LIMIT)
+
+    assert np.round(decoded.ravel() * 255).tolist() == [0, 0x40, 0xFF]
+
+
+@pytest.mark.parametrize(("scaling", "white"), [("0..1", 1.0), ("-1..1", 1.0), ("0..255", 255.0)])
+@pytest.mark.parametrize(("shade", "black"), [("black", {"-1..1": -1.0}), ("white", None)])
+def test_scaling_is_what_the_model_was_trained_with(scaling: str, white: float, shade: str, black: Any) -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (3, 3), shade).save(file, "PNG")
+    expected = white if black is None else black.get(scaling, 0.0)
+
+    decoded = decode_image(file.getvalue(), SHAPE, max_pixels=LIMIT, options=ImageOptions(scaling=scaling))
+
+    assert np.unique(decoded).tolist() == [expected]
+
+
+def test_resampling_and_colour_order_are_options() -> None:
+    image = noise()
+    nearest = Image.open(io.BytesIO(image)).resize((100, 100), Image.Resampling.NEAREST)
+    options = parse_image_options({"resampling": "nearest", "colour": "bgr", "size": [100, 100], "other": 1})
+
+    decoded = decode_image(image, SHAPE, max_pixels=LIMIT, options=options)
+
+    assert np.array_equal(np.round(decoded[0] * 255), np.asarray(nearest)[..., ::-1])
 
 
 def test_grey_models_get_one_channel() -> None:

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import io
-import json
-import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +19,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import requests
-import yaml
 from PIL import Image
-
-from mlflow_fargate import bento
-from mlflow_fargate.deployment import ResolvedModel
+from serving_process import KEY, Running, build, serve
 
 pytestmark = pytest.mark.slow
 
-KEY = "s3cret"
 LABELS = {"0": "buildings", "1": "forest", "2": "sea"}
 SIDE = 20
 # Logged as code, because another process loads it. Answers after as many seconds as it is asked for; below 0 it fails.
@@ -46,19 +38,6 @@ class Slow(mlflow.pyfunc.PythonModel):
 
 mlflow.models.set_model(Slow())
 """
-
-
-@dataclass(frozen=True)
-class Running:
-    url: str
-    process: subprocess.Popen[bytes]
-    log: Path
-
-    @property
-    def session(self) -> requests.Session:
-        session = requests.Session()
-        session.headers["Authorization"] = f"Bearer {KEY}"
-        return session
 
 
 @pytest.fixture(scope="module")
@@ -107,79 +86,6 @@ def pyfunc(slow_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         yield running
 
 
-def build(model_dir: Path, into: Path, labels: dict[str, str] | None = None) -> Path:
-    """The source of a Bento for the model: what lies at /opt/app/src."""
-    model = ResolvedModel(
-        requested_uri="models:/digits@champion",
-        resolved_uri="models:/digits/3",
-        artifact_uri=str(model_dir),
-        files=(),
-        metadata=yaml.safe_load((model_dir / "MLmodel").read_text()),
-        name="digits",
-        version="3",
-        run_id="0a1b",
-        labels_uri="labels.json" if labels else None,
-    )
-    template = bento.choose_template(model)
-    return bento.build_bento(model, template, json.dumps(labels).encode() if labels else None, into / "bento").source
-
-
-@contextmanager
-def serve(source: Path, model_dir: Path, folder: Path, *, ready: bool = True, **environment: str) -> Iterator[Running]:
-    """The service as the container starts it, below /digits; ended with all its processes."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    settings = {
-        "BENTOML_HOST": "127.0.0.1",
-        "BENTOML_PORT": str(port),
-        "BENTOML_HOME": str(folder / "home"),
-        "BENTOML_DO_NOT_TRACK": "true",
-        "BENTOML_CONTAINERIZED": "true",
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "MODEL_DIR": str(model_dir),
-        "PATH_PREFIX": "/digits",
-    }
-    log = folder / "server.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "bentoml", "serve", "service:Service"],
-            cwd=source,
-            env={**os.environ, **settings, **environment},
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    running = Running(f"http://127.0.0.1:{port}/digits", process, log)
-    try:
-        if ready:
-            wait_until_ready(running)
-        yield running
-    finally:
-        stop(process)
-
-
-def wait_until_ready(running: Running) -> None:
-    deadline = time.monotonic() + 180
-    while time.monotonic() < deadline and running.process.poll() is None:
-        try:
-            if requests.get(f"{running.url}/readyz", timeout=2).status_code == 200:
-                return
-        except requests.RequestException:
-            time.sleep(0.2)
-    raise AssertionError(f"the service did not become ready:\n{running.log.read_text()[-3000:]}")
-
-
-def stop(process: subprocess.Popen[bytes]) -> None:
-    try:
-        process.send_signal(signal.SIGTERM)
-        process.wait(30)
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
 def png(pixels: np.ndarray) -> bytes:
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG")
@@ -211,6 +117,44 @@ def test_every_way_to_send_an_image_gives_the_same_label(classifier: Running, im
 
     assert [answer.status_code for answer in answers] == [200] * 5
     assert len({answer.text for answer in answers}) == 1
+
+
+def test_several_files_are_answered_with_a_list_in_their_order(classifier: Running) -> None:
+    pixels = [np.full((9, 9, 3), shade, dtype="uint8") for shade in (0, 120, 255)]
+    url = f"{classifier.url}/predict_image"
+    alone = [classifier.session.post(url, data=png(one)).json() for one in pixels]
+
+    together = classifier.session.post(url, files=[(f"file{number}", png(one)) for number, one in enumerate(pixels)])
+
+    assert together.json() == alone
+
+
+def test_the_likeliest_labels_come_with_their_scores(classifier: Running, image: bytes) -> None:
+    answer = classifier.session.post(f"{classifier.url}/predict_image?top=2", data=image).json()
+
+    assert len(answer["top"]) == 2
+    assert answer["top"][0]["label"] == answer["label"]
+    assert answer["top"][0]["score"] >= answer["top"][1]["score"]
+
+
+@pytest.mark.parametrize("top", ["0", "-1", "many", "1e9", "9" * 5000, ""])
+def test_a_number_of_labels_that_makes_no_sense_is_refused(classifier: Running, image: bytes, top: str) -> None:
+    response = classifier.session.post(f"{classifier.url}/predict_image", params={"top": top}, data=image)
+
+    assert response.status_code == 400
+
+
+def test_many_at_once_get_the_answers_they_get_alone(classifier: Running) -> None:
+    shades = [png(np.full((9, 9, 3), shade, dtype="uint8")) for shade in range(0, 256, 8)]
+    url = f"{classifier.url}/predict_image?top=3"
+    alone = [classifier.session.post(url, data=one).json()["top"] for one in shades]
+
+    with ThreadPoolExecutor(len(shades)) as clients:
+        together = list(clients.map(lambda one: classifier.session.post(url, data=one).json()["top"], shades))
+
+    for one, other in zip(alone, together, strict=True):
+        assert [entry["label"] for entry in one] == [entry["label"] for entry in other]
+        assert np.allclose([entry["score"] for entry in one], [entry["score"] for entry in other], atol=1e-6)
 
 
 def test_scores_are_those_of_keras(classifier: Running, keras_model: Path) -> None:
@@ -347,11 +291,37 @@ def test_requests_in_flight_are_finished_on_sigterm(slow_model: Path, tmp_path: 
         thread.start()
         time.sleep(1)
         running.process.send_signal(signal.SIGTERM)
+        while (ready := requests.get(f"{running.url}/readyz", timeout=5).status_code) == 200:
+            time.sleep(0.05)
+        late = requests.post(url, json={"dataframe_records": [{"seconds": 0.0}]}, timeout=30)
         thread.join()
         code = running.process.wait(20)
 
+    assert ready == 503
+    assert late.json() == {"predictions": [0.0]}  # sent by whoever had not heard of it yet
     assert [answer.json() for answer in answers] == [{"predictions": [3.0]}]
     assert code == 0
+
+
+@pytest.fixture(scope="module")
+def narrow(slow_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    folder = tmp_path_factory.mktemp("narrow")
+    limits = {"MAX_CONCURRENT_REQUESTS": "1", "REQUEST_TIMEOUT_SECONDS": "2"}
+    with serve(build(slow_model, folder), slow_model, folder, **limits) as running:
+        yield running
+
+
+def test_what_takes_too_long_is_504_and_what_is_too_much_503(narrow: Running) -> None:
+    url = f"{narrow.url}/invocations"
+    with ThreadPoolExecutor(1) as other:
+        long = other.submit(requests.post, url, json={"dataframe_records": [{"seconds": 4.0}]}, timeout=30)
+        time.sleep(0.5)
+        refused = requests.post(url, json={"dataframe_records": [{"seconds": 0.0}]}, timeout=30)
+
+    assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+    assert requests.get(f"{narrow.url}/readyz", timeout=10).status_code == 200
+    assert long.result().status_code == 504
+    assert long.result().json()["message"] == "Request processing time exceeded limit"
 
 
 def test_a_model_that_cannot_be_loaded_ends_the_container(slow_model: Path, tmp_path: Path) -> None:

@@ -1,0 +1,81 @@
+"""How much the service takes on: so many requests at once, each for so long; and none to wait for when it is to end.
+
+A request that is refused at once can be sent to another task; one that waits in a long line has timed out by its turn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from http_errors import RequestError
+from starlette.requests import Request
+from starlette.responses import Response
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+class Admission:
+    """Lets `limit` requests in at a time, and gives each `timeout_seconds`, its body's upload included.
+
+    Beyond: 503 with Retry-After, so that clients and load balancers may come again; 504 as MLflow's server has it.
+    """
+
+    def __init__(self, limit: int, timeout_seconds: float) -> None:
+        self._limit = limit
+        self._timeout_seconds = timeout_seconds
+        self._inside = 0
+
+    def guard(self, handler: Handler) -> Handler:
+        """The handler behind these limits."""
+
+        async def guarded(request: Request) -> Response:
+            if self._inside >= self._limit:
+                message = f"{self._limit} requests are being answered already; try again in a second."
+                raise RequestError(503, message, headers={"Retry-After": "1"})
+            with self.place():
+                try:
+                    return await asyncio.wait_for(handler(request), self._timeout_seconds)
+                except asyncio.TimeoutError as error:
+                    raise RequestError(504, "Request processing time exceeded limit") from error
+
+        return guarded
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """One of the places, taken; for answers that go on after their handler has returned."""
+        self._inside += 1
+        try:
+            yield
+        finally:
+            self._inside -= 1
+
+
+class Draining:
+    """Between SIGTERM and the end: not ready any more, but still answering whoever has not heard of it yet.
+
+    ECS usually takes a task off the load balancer first; where it cannot (Spot, a task stopped by hand), both happen
+    at once, and a socket closed at once would be a 502 for somebody.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.has_begun = False
+        self._seconds = seconds
+
+    def on_sigterm(self) -> None:
+        """Puts itself before the server's own handling of SIGTERM; to be called in the main thread, with a loop."""
+        before = signal.getsignal(signal.SIGTERM)
+        if not callable(before):
+            return  # nobody would end the server
+        loop = asyncio.get_running_loop()
+
+        def begin(number: int, frame: FrameType | None) -> None:
+            # The supervisor and whoever signals the whole process group both say so: once is enough.
+            if not self.has_begun:
+                self.has_begun = True
+                loop.call_soon_threadsafe(loop.call_later, self._seconds, before, number, frame)
+
+        signal.signal(signal.SIGTERM, begin)

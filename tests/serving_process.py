@@ -1,0 +1,113 @@
+"""The service run as in the image: a real Bento's source, a model directory, `bentoml serve` in a process."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import requests
+import yaml
+
+from mlflow_fargate import bento
+from mlflow_fargate.deployment import ResolvedModel
+
+KEY = "s3cret"
+
+
+@dataclass(frozen=True)
+class Running:
+    url: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def session(self) -> requests.Session:
+        session = requests.Session()
+        session.headers["Authorization"] = f"Bearer {KEY}"
+        return session
+
+
+def build(
+    model_dir: Path, into: Path, labels: dict[str, str] | None = None, options: Mapping[str, Any] | None = None
+) -> Path:
+    """The source of a Bento for the model: what lies at /opt/app/src."""
+    model = ResolvedModel(
+        requested_uri="models:/digits@champion",
+        resolved_uri="models:/digits/3",
+        artifact_uri=str(model_dir),
+        files=(),
+        metadata=yaml.safe_load((model_dir / "MLmodel").read_text()),
+        name="digits",
+        version="3",
+        run_id="0a1b",
+        labels_uri="labels.json" if labels else None,
+    )
+    template = bento.choose_template(model)
+    content = json.dumps(labels).encode() if labels else None
+    return bento.build_bento(model, template, content, into / "bento", options=options).source
+
+
+@contextmanager
+def serve(source: Path, model_dir: Path, folder: Path, *, ready: bool = True, **environment: str) -> Iterator[Running]:
+    """The service as the container starts it, below /digits; ended with all its processes."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    settings = {
+        "BENTOML_HOST": "127.0.0.1",
+        "BENTOML_PORT": str(port),
+        "BENTOML_HOME": str(folder / "home"),
+        "BENTOML_DO_NOT_TRACK": "true",
+        "BENTOML_CONTAINERIZED": "true",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "MODEL_DIR": str(model_dir),
+        "PATH_PREFIX": "/digits",
+    }
+    log = folder / "server.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "bentoml", "serve", "service:Service"],
+            cwd=source,
+            env={**os.environ, **settings, **environment},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    running = Running(f"http://127.0.0.1:{port}/digits", process, log)
+    try:
+        if ready:
+            wait_until_ready(running)
+        yield running
+    finally:
+        stop(process)
+
+
+def wait_until_ready(running: Running) -> None:
+    deadline = time.monotonic() + 180
+    while time.monotonic() < deadline and running.process.poll() is None:
+        try:
+            if requests.get(f"{running.url}/readyz", timeout=2).status_code == 200:
+                return
+        except requests.RequestException:
+            time.sleep(0.2)
+    raise AssertionError(f"the service did not become ready:\n{running.log.read_text()[-3000:]}")
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    try:
+        process.send_signal(signal.SIGTERM)
+        process.wait(30)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
