@@ -59,7 +59,7 @@ class FargateDeploymentClient(BaseDeploymentClient):  # type: ignore[misc]  # ml
     ) -> dict[str, Any]:
         """The new deployment as a dict with `name`, `flavor`, `url` and more; returns when it answers."""
         status = self._deployer(endpoint).create(name, model_uri, flavor, config or {})
-        return _as_dict(status) if status else {"name": name, "flavor": flavor, "dry_run": True}
+        return as_dict(status) if status else {"name": name, "flavor": flavor, "dry_run": True}
 
     def update_deployment(
         self,
@@ -71,7 +71,7 @@ class FargateDeploymentClient(BaseDeploymentClient):  # type: ignore[misc]  # ml
     ) -> dict[str, Any]:
         """The deployment with another model or other options; what is not named stays as it is."""
         status = self._deployer(endpoint).update(name, model_uri, flavor, config or {})
-        return _as_dict(status) if status else {"name": name, "flavor": flavor, "dry_run": True}
+        return as_dict(status) if status else {"name": name, "flavor": flavor, "dry_run": True}
 
     def delete_deployment(self, name: str, config: Options | None = None, endpoint: str | None = None) -> None:
         """Takes the deployment away; a name that is not there is fine."""
@@ -81,11 +81,11 @@ class FargateDeploymentClient(BaseDeploymentClient):  # type: ignore[misc]  # ml
 
     def list_deployments(self, endpoint: str | None = None) -> list[dict[str, Any]]:
         """Every deployment on the endpoint."""
-        return [_as_dict(status) for status in self._deployer(endpoint).list()]
+        return [as_dict(status) for status in self._deployer(endpoint).list()]
 
     def get_deployment(self, name: str, endpoint: str | None = None) -> dict[str, Any]:
         """One deployment; DeploymentNotFound when it is not there."""
-        return _as_dict(self._deployer(endpoint).get(name))
+        return as_dict(self._deployer(endpoint).get(name))
 
     def predict(
         self, deployment_name: str | None = None, inputs: Any = None, endpoint: str | None = None
@@ -144,7 +144,7 @@ def run_local(name: str, model_uri: str, flavor: str | None = None, config: Opti
     FargateDeploymentClient("fargate:/local").create_deployment(name, model_uri, flavor, config)
 
 
-def _as_dict(status: DeploymentStatus) -> dict[str, Any]:
+def as_dict(status: DeploymentStatus) -> dict[str, Any]:
     """Plain values in a stable order, `name` first: MLflow prints them as they are."""
     provenance = status.provenance
     return {

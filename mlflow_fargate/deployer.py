@@ -162,6 +162,24 @@ class Deployer:
         wanted = (*endpoint_resources(spec.endpoint), *deployment_resources(spec))
         return make_plan(wanted, self.account.observe(wanted, spec.endpoint.network))
 
+    def roll_out(self, spec: DeploymentSpec) -> DeploymentStatus | None:
+        """Makes AWS as `spec` wants it, and waits unless told not to; None after a dry run."""
+        self.progress.step("plan")
+        plan = self.plan(spec)
+        self.progress.note(str(plan))
+        if spec.config.dry_run:
+            self.progress.step("dry run: nothing was changed")
+            return None
+        self.progress.step("apply")
+        self.account.apply(plan, spec.endpoint.network, self.progress)
+        if spec.config.wait:
+            self._wait(spec)
+        status = self.get(spec.name)
+        self.progress.step(f"{spec.name} answers at {status.url}" if spec.config.wait else f"{spec.name} is on its way")
+        if status.url.startswith("http://") and not spec.endpoint.certificate_arn:
+            self.progress.note("plain HTTP: name a certificate with certificate_arn= when the endpoint is made")
+        return status
+
     def _deploy(
         self,
         name: str,
@@ -181,36 +199,26 @@ class Deployer:
             assert before is not None  # noqa: S101  # one of the two is given, see the callers
             image, provenance = before.image, before.provenance
         spec = DeploymentSpec(name, endpoint, config, image, provenance, follow)
-        return self._roll_out(spec)
+        return self.roll_out(spec)
 
     def _image(self, name: str, model: ResolvedModel, config: DeploymentConfig) -> str:
         if not config.dry_run:
             return self.publisher.publish(name, model, config)
         return self.publisher.find(name, model, config) or "(an image that is to be built)"
 
-    def _roll_out(self, spec: DeploymentSpec) -> DeploymentStatus | None:
-        self.progress.step("plan")
-        plan = self.plan(spec)
-        self.progress.note(str(plan))
-        if spec.config.dry_run:
-            self.progress.step("dry run: nothing was changed")
-            return None
-        self.progress.step("apply")
-        self.account.apply(plan, spec.endpoint.network, self.progress)
-        if spec.config.wait:
-            self._wait(spec)
-        status = self.get(spec.name)
-        self.progress.step(f"{spec.name} answers at {status.url}" if spec.config.wait else f"{spec.name} is on its way")
-        if status.url.startswith("http://") and not spec.endpoint.certificate_arn:
-            self.progress.note("plain HTTP: name a certificate with certificate_arn= when the endpoint is made")
-        return status
-
     def _wait(self, spec: DeploymentSpec) -> None:
-        """Until ECS says the rollout is done, and the URL answers."""
+        """Until ECS says the rollout is done, and the URL answers (with no tasks nothing would)."""
         self.progress.step("rollout")
         began = self.clock()
         seconds = spec.config.timeout_seconds
-        self.account.wait_until_rolled_out(spec.endpoint.name, spec.name, seconds, self.progress)
+        try:
+            self.account.wait_until_rolled_out(spec.endpoint.name, spec.name, seconds, self.progress)
+        except KeyboardInterrupt:
+            self.progress.note("ECS goes on with the rollout; follow it with:")
+            self.progress.note(f"mlflow-fargate status -f -t '{self.target.uri}' --name {spec.name}")
+            raise
+        if spec.config.desired_count == 0:
+            return
         left = max(seconds - (self.clock() - began), 30.0)
         scoring.wait_until_ready(self.get(spec.name).url, timeout_seconds=left, clock=self.clock, sleep=self.sleep)
 

@@ -1,7 +1,8 @@
 """Words: what is asked for and what is seen. Frozen data without behaviour that reaches outside.
 
 A URI becomes a `ResolvedModel` (model/), that and the options become a `DeploymentSpec` (deployer.py), and what AWS
-shows of it is a `DeploymentStatus` (aws/).
+shows of it is a `DeploymentStatus`, its tasks, events, log lines and revisions (aws/). Moments are ISO 8601
+texts in UTC.
 """
 
 from __future__ import annotations
@@ -102,3 +103,51 @@ class DeploymentStatus:
     updated_at: str
     api_key_secret: str | None = None  # ARN of the secret that holds the key; None: open to everyone
     last_failed_version: str | None = None  # model version of the newest rollout, where ECS gave that up
+
+
+@dataclass(frozen=True)
+class Revision:
+    """One revision of a deployment's task definition: what was served, is served, or failed to be."""
+
+    number: int
+    task_definition: str  # ARN
+    state: str  # COMPLETED: it was rolled out once; IN_PROGRESS, FAILED; UNKNOWN: ECS has no record of a rollout
+    is_current: bool  # the service runs it, or is about to
+    image: str
+    provenance: Provenance
+    settings: Mapping[str, Any] = field(hash=False)  # options that were named, as they were parsed
+    registered_at: str
+    registered_by: str  # ARN of a user or role, as AWS noted it
+    rolled_out_at: str | None = None  # beginning of its newest rollout
+
+
+@dataclass(frozen=True)
+class TaskStatus:
+    """One task of a deployment, running or stopped within about the last hour."""
+
+    id: str
+    state: str  # PROVISIONING … RUNNING … STOPPED
+    revision: int
+    started_at: str | None = None
+    stopped_at: str | None = None
+    stopped_reason: str | None = None
+    exit_code: int | None = None  # of the model's container
+
+
+@dataclass(frozen=True)
+class ServiceEvent:
+    """What ECS told of a service, in its own words."""
+
+    id: str
+    at: str
+    message: str
+
+
+@dataclass(frozen=True)
+class LogLine:
+    """One line that a task wrote."""
+
+    id: str
+    at_milliseconds: int  # since 1970
+    task: str
+    message: str

@@ -73,7 +73,7 @@ class DeploymentSpec:
 
     @property
     def log_group(self) -> str:
-        return f"/mlflow-fargate/{self.endpoint.name}/{self.name}"
+        return log_group_name(self.endpoint.name, self.name)
 
     @property
     def secret_name(self) -> str:
@@ -215,6 +215,11 @@ def target_group_name(spec: DeploymentSpec) -> str:
     unique = f"{spec.endpoint.name}/{spec.name}/{spec.config.port}/{spec.endpoint.network.vpc}"
     readable = "".join(letter if letter.isalnum() else "-" for letter in spec.name)[:18].strip("-")
     return f"mlf-{readable}-{hashlib.sha256(unique.encode()).hexdigest()[:8]}"
+
+
+def log_group_name(endpoint: str, deployment: str) -> str:
+    """Where a deployment's tasks write."""
+    return f"/mlflow-fargate/{endpoint}/{deployment}"
 
 
 def digest_of(properties: Mapping[str, Any]) -> str:

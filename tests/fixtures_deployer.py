@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+import boto3
 import pytest
 import requests
 
@@ -101,3 +102,13 @@ def count_writes(deployer: Deployer, act: Callable[[Deployer], object]) -> Count
     counted = replace(deployer, account=account)
     act(counted)
     return Counter({name: count for name, count in seen.items() if not READS.match(name)})
+
+
+def use_account(monkeypatch: pytest.MonkeyPatch, deployer: Deployer) -> None:
+    """Lets plain boto3 clients talk to the deployer's account."""
+    surroundings = deployer.target.surroundings
+    monkeypatch.setenv("AWS_ENDPOINT_URL", surroundings.aws_endpoint_url or "")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "local")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "local")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)

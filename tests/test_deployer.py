@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
-import boto3
 import pytest
-from fixtures_deployer import CRASHING, QUICK, answer, count_writes, create
+from fixtures_deployer import CRASHING, QUICK, answer, count_writes, create, use_account
 
 from examples.inventory import inventory
 from mlflow_fargate.deployer import Deployer
@@ -204,13 +203,3 @@ def secret_of(deployer: Deployer) -> str:
     """ARN of a secret of the user's own."""
     session = deployer.account.session
     return str(session.call("secretsmanager", "create_secret", Name="users-own", SecretString="s3cret")["ARN"])
-
-
-def use_account(monkeypatch: pytest.MonkeyPatch, deployer: Deployer) -> None:
-    """Lets plain boto3 clients talk to the deployer's account."""
-    surroundings = deployer.target.surroundings
-    monkeypatch.setenv("AWS_ENDPOINT_URL", surroundings.aws_endpoint_url or "")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "local")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "local")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)

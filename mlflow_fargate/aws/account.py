@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
-from mlflow_fargate.aws import ecr, status, tags
+from mlflow_fargate.aws import ecr, history, logs, status, tags
 from mlflow_fargate.aws.ecs import Cluster, Service, describe_service, primary_deployment
 from mlflow_fargate.aws.iam import ExecutionRole, SecretsPolicy
 from mlflow_fargate.aws.load_balancer import (
@@ -29,11 +29,11 @@ from mlflow_fargate.aws.secrets import ApiKey
 from mlflow_fargate.aws.session import AwsSession
 from mlflow_fargate.aws.task_definition import TaskDefinition
 from mlflow_fargate.config import DeploymentConfig
-from mlflow_fargate.deployment import DeploymentStatus
+from mlflow_fargate.deployment import DeploymentStatus, LogLine, Revision, ServiceEvent, TaskStatus
 from mlflow_fargate.errors import DeploymentNotFound
 from mlflow_fargate.plan import Found, Plan, Resource
 from mlflow_fargate.progress import Progress
-from mlflow_fargate.resources import ENDPOINT_TAG, MANAGED_BY, EndpointSpec, Network
+from mlflow_fargate.resources import ENDPOINT_TAG, MANAGED_BY, EndpointSpec, Network, log_group_name
 from mlflow_fargate.target import Target
 
 
@@ -165,6 +165,24 @@ class Account:
     def endpoints(self) -> Iterator[dict[str, str]]:
         """Name and URL of each endpoint of ours in the region."""
         return status.read_endpoints(self.session)
+
+    def revisions(self, endpoint: str, name: str, limit: int = 20) -> list[Revision]:
+        """The newest revisions of a deployment, newest first."""
+        return history.read_revisions(self.session, f"mlflow-fargate-{endpoint}", name, limit)
+
+    def events(self, endpoint: str, name: str) -> list[ServiceEvent]:
+        """What ECS told of a deployment, oldest first."""
+        return history.read_events(self.session, f"mlflow-fargate-{endpoint}", name)
+
+    def tasks(self, endpoint: str, name: str) -> list[TaskStatus]:
+        """The tasks of a deployment, those that stopped lately included."""
+        return history.read_tasks(self.session, f"mlflow-fargate-{endpoint}", name)
+
+    def log_lines(
+        self, endpoint: str, name: str, since_milliseconds: int, task: str | None = None
+    ) -> Iterator[LogLine]:
+        """What the tasks of a deployment (or one of them) wrote from a moment on."""
+        return logs.lines_since(self.session, log_group_name(endpoint, name), since_milliseconds, task)
 
     def read_api_key(self, secret: str) -> str:
         """The key that callers of a deployment show."""

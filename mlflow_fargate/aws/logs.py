@@ -1,16 +1,18 @@
-"""CloudWatch Logs: a deployment's log group, and the last lines of a task.
+"""CloudWatch Logs: a deployment's log group, the last lines of a task, and everything that was written since.
 
 We make the group ourselves: the execution role may write to it but not create any.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from mlflow_fargate.aws import tags
 from mlflow_fargate.aws.session import AwsSession
+from mlflow_fargate.deployment import LogLine
 from mlflow_fargate.errors import AwsError
 from mlflow_fargate.plan import Found, Resource
+from mlflow_fargate.resources import CONTAINER
 
 
 class LogGroup:
@@ -57,3 +59,14 @@ def last_lines(session: AwsSession, group: str, stream: str, count: int = 20) ->
             return []
         raise
     return [event["message"].rstrip("\n") for event in events]
+
+
+def lines_since(session: AwsSession, group: str, since_milliseconds: int, task: str | None = None) -> Iterator[LogLine]:
+    """Every line of a group's tasks (or of one) from a moment on, in the order of time."""
+    of_task = {"logStreamNames": [f"task/{CONTAINER}/{task}"]} if task else {}
+    events = session.pages(
+        "logs", "filter_log_events", "events", logGroupName=group, startTime=since_milliseconds, **of_task
+    )
+    for event in events:
+        written_by = event["logStreamName"].rpartition("/")[2]
+        yield LogLine(event["eventId"], event["timestamp"], written_by, event["message"].rstrip("\n"))

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime, timezone
-from typing import Any
 
 from mlflow_fargate.aws import tags
 from mlflow_fargate.aws.ecs import FOLLOW_TAG, Service, describe_service, primary_deployment
 from mlflow_fargate.aws.load_balancer import find_load_balancer, listener_certificate
+from mlflow_fargate.aws.moments import iso
 from mlflow_fargate.aws.rollout import last_failed_task_definition
 from mlflow_fargate.aws.session import AwsSession
 from mlflow_fargate.aws.task_definition import TaskDefinition, api_key_secret, read_label
@@ -42,8 +41,8 @@ def read(session: AwsSession, endpoint: str, name: str) -> DeploymentStatus | No
         settings={**label.settings, "desired_count": service["desiredCount"]},
         follow=follow,
         task_definition=service["taskDefinition"],
-        created_at=_iso(service["createdAt"]),
-        updated_at=_iso(primary.get("updatedAt", service["createdAt"])),
+        created_at=iso(service["createdAt"]),
+        updated_at=iso(primary.get("updatedAt", service["createdAt"])),
         api_key_secret=api_key_secret(definition),
         last_failed_version=_last_failed_version(session, cluster, name),
     )
@@ -87,9 +86,3 @@ def _last_failed_version(session: AwsSession, cluster: str, service: str) -> str
     failed = last_failed_task_definition(session, cluster, service)
     label = read_label(TaskDefinition(session).describe(failed)) if failed else None
     return label.provenance.version if label else None
-
-
-def _iso(moment: Any) -> str:
-    if isinstance(moment, datetime):
-        return moment.astimezone(timezone.utc).isoformat(timespec="seconds")
-    return str(moment)

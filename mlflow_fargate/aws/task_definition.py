@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from mlflow_fargate.aws import tags
@@ -20,6 +21,7 @@ LABEL = "mlflow-fargate"
 DIGEST_TAG = "mlflow-fargate:digest"
 API_KEY_VARIABLE = "API_KEY"
 USER = "65532"
+_LOOK_BACK = 10  # one read each, of the 20 a second that ECS allows
 
 
 @dataclass(frozen=True)
@@ -81,8 +83,8 @@ class TaskDefinition:
         return {str(_container(self.describe(arn))["image"]) for arn in arns}
 
     def _revision_with(self, family: str, digest: str) -> str | None:
-        """A killed client may have registered it already; only the newest few are worth a look."""
-        for arn, _ in zip(self.revisions(family), range(3), strict=False):
+        """A killed client registered it already, or it is gone back to; only the newest few are worth a look."""
+        for arn in islice(self.revisions(family), _LOOK_BACK):
             if tags.read(self.describe(arn)["tags"]).get(DIGEST_TAG) == digest:
                 return arn
         return None

@@ -1,7 +1,10 @@
 """The command `mlflow-fargate`: what MLflow's own command line has no verb for; one module a command or group.
 
-    local     the small AWS on this machine          webhook   the service that redeploys
-    schema    the options of a deployment as JSON schema or Markdown
+    status, events, logs, history     look at a deployment
+    rollback, scale                   act on it
+    schema                            the options of a deployment as JSON schema or Markdown
+    local                             the small AWS on this machine
+    webhook                           the service that redeploys
 
 Deploying itself is `mlflow deployments … -t fargate`. Commands import what they need when they run, because the local
 stack and the webhook service are extras.
@@ -11,9 +14,27 @@ from __future__ import annotations
 
 import click
 
+from mlflow_fargate.cli.events import events
+from mlflow_fargate.cli.history import history
 from mlflow_fargate.cli.local import local
+from mlflow_fargate.cli.logs import logs
+from mlflow_fargate.cli.rollback import rollback
+from mlflow_fargate.cli.scale import scale
 from mlflow_fargate.cli.schema import schema
+from mlflow_fargate.cli.status import status
 from mlflow_fargate.cli.webhook import webhook
+
+_COMMANDS: tuple[click.Command, ...] = (
+    status,
+    events,
+    logs,
+    history,
+    rollback,
+    scale,
+    schema,
+    local,
+    webhook,
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -25,5 +46,5 @@ def main() -> None:
     """
 
 
-for _command in (local, schema, webhook):
+for _command in _COMMANDS:
     main.add_command(_command)

@@ -1,0 +1,24 @@
+"""`mlflow-fargate scale`: how many tasks serve a deployment."""
+
+from __future__ import annotations
+
+import click
+
+from mlflow_fargate.cli.deployments import deployer_at, deployment_options, timeout_option, wait_option
+
+
+@click.command()
+@deployment_options
+@click.argument("count", type=click.IntRange(0, 5000))
+@wait_option
+@timeout_option
+def scale(target: str, name: str, count: int, wait: bool, timeout_seconds: int) -> None:
+    """Let COUNT tasks serve a deployment; 0 saves their cost and answers nobody.
+
+    Nothing is rolled out again: running tasks stay.
+    """
+    from mlflow_fargate import operations  # noqa: PLC0415
+
+    options = {"wait": wait, "timeout_seconds": timeout_seconds}
+    status = operations.scale(deployer_at(target), name, count, options)
+    click.echo(f"{name}: {status.running_count} of {status.desired_count} tasks run")

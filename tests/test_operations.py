@@ -1,0 +1,245 @@
+"""Looking at a deployment and going back: decisions alone, then the story on the local stack's AWS."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from click import BadParameter
+from click.testing import CliRunner, Result
+from fixtures_deployer import CRASHING, answer, count_writes, create, use_account
+
+from mlflow_fargate import operations
+from mlflow_fargate.aws.history import state_of
+from mlflow_fargate.cli import main
+from mlflow_fargate.cli.logs import parse_moment
+from mlflow_fargate.deployer import Deployer
+from mlflow_fargate.deployment import LogLine, Provenance, Revision
+from mlflow_fargate.errors import DeploymentNotFound, InvalidOption, RolloutFailed
+from mlflow_fargate.operations import choose_revision
+
+Call = Callable[..., Result]
+
+
+def revision(number: int, state: str = "COMPLETED", *, is_current: bool = False, at: int | None = None) -> Revision:
+    provenance = Provenance(f"models:/churn/{number}", f"models:/churn/{number}", "f", "sklearn", "churn", str(number))
+    moment = f"2026-11-24T21:{at if at is not None else number:02}:00+00:00"
+    return Revision(number, f"arn:{number}", state, is_current, "image", provenance, {}, moment, "arn:me", moment)
+
+
+def test_going_back_means_the_last_revision_before_the_current_that_completed() -> None:
+    revisions = [revision(4, is_current=True), revision(3, "FAILED", at=1), revision(2), revision(1)]
+
+    assert choose_revision(revisions).number == 2
+
+
+def test_going_back_twice_goes_further_back() -> None:
+    revisions = [revision(3), revision(2, is_current=True, at=9), revision(1)]
+
+    assert choose_revision(revisions).number == 1
+
+
+def test_going_back_while_a_bad_rollout_is_under_way_goes_to_what_served_before() -> None:
+    revisions = [revision(3, "IN_PROGRESS", is_current=True), revision(2), revision(1)]
+
+    assert choose_revision(revisions).number == 2
+
+
+def test_after_ecs_went_back_by_itself_going_further_has_to_be_asked_for() -> None:
+    revisions = [revision(3, "FAILED"), revision(2, is_current=True), revision(1)]
+
+    with pytest.raises(InvalidOption, match="ECS went back to 2 by itself"):
+        choose_revision(revisions)
+    assert choose_revision(revisions, 1).number == 1
+
+
+@pytest.mark.parametrize(("to", "said"), [(7, "There is no revision 7"), (2, "Revision 2 is the one that is deployed")])
+def test_a_revision_that_makes_no_sense_is_refused(to: int, said: str) -> None:
+    with pytest.raises(InvalidOption, match=said):
+        choose_revision([revision(2, is_current=True), revision(1)], to)
+
+
+def test_a_first_revision_has_nothing_to_go_back_to() -> None:
+    with pytest.raises(InvalidOption, match="no earlier revision"):
+        choose_revision([revision(1, is_current=True)])
+
+
+@pytest.mark.parametrize(
+    ("statuses", "state"),
+    [
+        ([], "UNKNOWN"),
+        (["IN_PROGRESS"], "IN_PROGRESS"),
+        (["PENDING", "SUCCESSFUL"], "IN_PROGRESS"),
+        (["SUCCESSFUL"], "COMPLETED"),
+        (["ROLLBACK_SUCCESSFUL", "SUCCESSFUL"], "COMPLETED"),
+        (["ROLLBACK_SUCCESSFUL"], "FAILED"),
+        (["STOPPED", "ROLLBACK_FAILED"], "FAILED"),
+    ],
+)
+def test_a_revision_completed_when_a_rollout_of_it_once_did(statuses: list[str], state: str) -> None:
+    assert state_of(statuses) == state
+
+
+def test_a_moment_is_an_age_or_a_date() -> None:
+    assert abs(parse_moment(None, None, "10m") - (time.time() - 600) * 1000) < 60_000
+    assert parse_moment(None, None, "1970-01-02T00:00") == 86_400_000
+    assert parse_moment(None, None, "1970-01-02T01:00+01:00") == 86_400_000
+    with pytest.raises(BadParameter, match="neither like 10m"):
+        parse_moment(None, None, "yesterday")
+
+
+class StubAccount:
+    """Log lines as CloudWatch gives them from look to look."""
+
+    def __init__(self, looks: list[list[LogLine]]) -> None:
+        self.looks = looks
+        self.asked: list[int] = []
+
+    def status(self, endpoint: str, name: str) -> object:
+        return object()
+
+    def log_lines(self, endpoint: str, name: str, since: int, task: str | None) -> list[LogLine]:
+        self.asked.append(since)
+        return [line for line in self.looks[min(len(self.asked), len(self.looks)) - 1] if line.at_milliseconds >= since]
+
+
+def test_following_tells_each_line_once_and_late_ones_too(deployer_without_aws: Deployer) -> None:
+    first, late, second = (
+        LogLine("a", 100_000, "t", "a"),
+        LogLine("b", 99_000, "t", "b"),
+        LogLine("c", 200_000, "t", "c"),
+    )
+    account = StubAccount([[first], [late, first], [late, first, second], []])
+    watched = replace(deployer_without_aws, account=account)  # type: ignore[arg-type]
+    told = operations.logs(watched, "churn", 0, follow=True, sleep=lambda _: None)
+
+    assert [next(told).id for _ in range(3)] == ["a", "b", "c"]
+    assert account.asked == [0, 85_000, 85_000]
+
+
+@pytest.fixture
+def deployer_without_aws() -> Deployer:
+    from mlflow_fargate.progress import RecordedProgress
+    from mlflow_fargate.target import Target
+
+    return Deployer(Target("fargate:/us-east-1"), None, None, RecordedProgress())  # type: ignore[arg-type]
+
+
+# The story, and the commands, on the local stack's AWS
+
+
+@pytest.fixture
+def call(deployer: Deployer, monkeypatch: pytest.MonkeyPatch) -> Call:
+    """Runs `mlflow-fargate VERB --name churn …` in this process, against the deployer's account."""
+    use_account(monkeypatch, deployer)
+
+    def run(verb: str, *arguments: str, exit_code: int = 0) -> Result:
+        result = CliRunner().invoke(main, [verb, "-t", "fargate:/us-east-1", "--name", "churn", *arguments])
+        assert result.exit_code == exit_code, (result.output, result.exception)
+        return result
+
+    return run
+
+
+def printed_json(result: Result) -> Any:
+    return json.loads(result.stdout)
+
+
+@pytest.mark.slow
+def test_history_tells_what_each_revision_was_and_rollback_brings_it_back(deployer: Deployer, call: Call) -> None:
+    create(deployer, **{"environment.VERSION": "1"})
+    deployer.update("churn", "models:/churn/2", None, {"environment.VERSION": "2", "desired_count": 2})
+
+    told = call("rollback")
+
+    assert "churn is back at models:/churn/1" in told.stdout
+    revisions = printed_json(call("history", "--json"))
+    shown = [(item["provenance"]["version"], item["state"], item["is_current"]) for item in revisions]
+    assert shown == [("2", "COMPLETED", False), ("1", "COMPLETED", True)]
+    assert all(":user/" in item["registered_by"] and item["registered_at"] for item in revisions)
+    assert "1*" in call("history").stdout
+    status = deployer.get("churn")
+    assert (status.follow, status.desired_count, answer(status.url)["version"]) == ("pinned", 2, "1")
+
+
+@pytest.mark.slow
+def test_a_rollback_writes_only_what_moves_the_service(deployer: Deployer) -> None:
+    create(deployer, **{"environment.VERSION": "1"})
+    deployer.update("churn", None, None, {"environment.VERSION": "2"})
+
+    writes = count_writes(deployer, lambda counted: operations.roll_back(counted, "churn"))
+
+    assert writes == Counter(["UpdateService", "TagResource"])
+    said = "\n".join(deployer.progress.lines)  # type: ignore[attr-defined]
+    assert "mlflow deployments update -t fargate:/us-east-1 --name churn -C follow=Production" in said
+
+
+@pytest.mark.slow
+def test_after_a_failed_update_everything_about_it_can_be_looked_up(deployer: Deployer, call: Call) -> None:
+    create(deployer)
+    with pytest.raises(RolloutFailed):
+        deployer.update("churn", CRASHING, None, {"environment.MODE": "crash"})
+
+    assert "deployment failed: tasks failed to start" in call("events").stdout
+    assert "boom: the model cannot be loaded" in call("logs").stdout
+    assert [item["state"] for item in printed_json(call("history", "--json"))] == ["FAILED", "COMPLETED"]
+    assert "ECS went back to" in call("rollback", exit_code=1).stderr
+    status = printed_json(call("status", "--json"))
+    assert (status["state"], status["model_version"], status["last_failed_version"]) == ("COMPLETED", "1", "13")
+    stopped = [task for task in status["tasks"] if task["state"] == "STOPPED"]
+    assert any(task["exit_code"] == 1 for task in stopped)
+    assert "Essential container in task exited" in call("status").stdout
+
+
+@pytest.mark.slow
+def test_scaling_changes_the_count_and_nothing_else(deployer: Deployer, call: Call) -> None:
+    create(deployer)
+
+    assert call("scale", "2").stdout == "churn: 2 of 2 tasks run\n"
+    assert len(printed_json(call("history", "--json"))) == 1
+    assert deployer.get("churn").follow == "Production"
+    call("scale", "0")
+    assert deployer.get("churn").desired_count == 0
+
+
+@pytest.mark.slow
+def test_a_rollout_under_way_is_shown_as_such_and_can_be_watched(deployer: Deployer, call: Call) -> None:
+    create(deployer, wait=False)
+
+    call("status", exit_code=3)
+    call("status", "-f")
+    deployer.update("churn", None, None, {"environment.MODE": "never", "wait": False})
+    assert "ECS goes on with it" in call("status", "-f", "--timeout-seconds", "1", exit_code=1).stderr
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_the_rollout_running_and_says_how_to_follow_it(deployer: Deployer) -> None:
+    class Impatient:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(deployer.account, name)
+
+        def wait_until_rolled_out(self, *_: Any) -> None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        create(replace(deployer, account=Impatient()))  # type: ignore[arg-type]
+
+    assert "mlflow-fargate status -f -t 'fargate:/us-east-1' --name churn" in deployer.progress.lines  # type: ignore[attr-defined]
+    assert operations.watch(deployer, "churn", 60).state == "COMPLETED"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("verb", ["status", "events", "history", "logs", "rollback"])
+def test_a_name_that_is_not_there_is_said_so(call: Call, verb: str) -> None:
+    assert "There is no deployment 'churn'" in call(verb, exit_code=1).stderr
+
+
+@pytest.mark.slow
+def test_a_deployment_that_is_not_there_has_no_history(deployer: Deployer) -> None:
+    with pytest.raises(DeploymentNotFound):
+        operations.history(deployer, "churn")
