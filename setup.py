@@ -72,7 +72,7 @@ setup(
         "mlflow_fargate.webhook": "webhook",
         "mlflow_fargate.service_template": "service_template",
     },
-    package_data={"mlflow_fargate": ["py.typed"]},
+    package_data={"mlflow_fargate": ["py.typed", "prices.json"]},
     entry_points={
         "mlflow.deployments": ["fargate=mlflow_fargate"],
         "console_scripts": ["mlflow-fargate=mlflow_fargate.cli:main"],

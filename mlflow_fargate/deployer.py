@@ -18,6 +18,7 @@ from typing import Any
 from mlflow_fargate import scoring
 from mlflow_fargate.aws.account import Account
 from mlflow_fargate.config import DeploymentConfig, parse_config
+from mlflow_fargate.costs import Estimate, estimate_cost, read_prices
 from mlflow_fargate.deployment import DeploymentStatus, Provenance, ResolvedModel
 from mlflow_fargate.errors import (
     DeploymentExists,
@@ -60,18 +61,13 @@ class Deployer:
 
         DeploymentExists when there is one already. One whose first rollout was cut short is finished instead.
         """
-        check_name(name)
-        config = parse_config(options)
-        existing = self.account.status(self.target.endpoint, name)
+        existing = self.account.status(self.target.endpoint, check_name(name))
         if existing and (existing.state == "COMPLETED" or existing.provenance.requested_uri != model_uri):
             raise DeploymentExists(
                 f"There is already a deployment '{name}' on endpoint '{self.target.endpoint}' ({existing.url}).",
                 hint=f"change it with: mlflow deployments update -t {self.target.uri} --name {name} …",
             )
-        model = self.publisher.resolve(model_uri, config.labels)
-        check_flavor(model, flavor)
-        follow = config.follow or follow_of(model_uri)
-        return self._deploy(name, config, model=model, flavor=flavor or DEFAULT_FLAVOR, follow=follow)
+        return self.roll_out(self._new_spec(name, model_uri, flavor, options))
 
     def update(
         self, name: str, model_uri: str | None, flavor: str | None, options: Mapping[str, Any]
@@ -80,20 +76,21 @@ class Deployer:
 
         Options that are not named stay as they are; when nothing differs, nothing is written.
         """
-        before = self.get(name)
-        if flavor and not model_uri:
-            raise InvalidOption("A flavor was named without a model URI.", hint="give both: -m models:/… -f …")
-        kept = {key: value for key, value in before.settings.items() if key != "follow" or not model_uri}
-        config = parse_config(options, kept)
+        return self.roll_out(self._changed_spec(self.get(name), model_uri, flavor, options))
+
+    def preview(
+        self, name: str, model_uri: str | None, flavor: str | None, options: Mapping[str, Any]
+    ) -> tuple[Plan, Estimate]:
+        """What create, or where there is such a deployment update, would write, and what that costs; reads only."""
+        before = self.account.status(self.target.endpoint, check_name(name))
+        options = {**options, "dry_run": True}
+        if before is not None:
+            return self._plan_and_cost(self._changed_spec(before, model_uri, flavor, options))
         if model_uri is None:
-            follow = config.follow or before.follow
-            return self._deploy(name, config, before=before, flavor=before.provenance.flavor, follow=follow)
-        model = self.publisher.resolve(model_uri, config.labels)
-        check_flavor(model, flavor)
-        follow = config.follow or follow_of(model_uri)
-        flavor = flavor or before.provenance.flavor
-        chosen = flavor if flavor in model.flavors else DEFAULT_FLAVOR
-        return self._deploy(name, config, model=model, flavor=chosen, follow=follow)
+            raise InvalidOption(
+                f"There is no deployment '{name}' yet, so a model has to be named.", hint="-m models:/MODEL/Production"
+            )
+        return self._plan_and_cost(self._new_spec(name, model_uri, flavor, options))
 
     def get(self, name: str) -> DeploymentStatus:
         """The deployment as AWS shows it; DeploymentNotFound when there is none."""
@@ -162,11 +159,15 @@ class Deployer:
         wanted = (*endpoint_resources(spec.endpoint), *deployment_resources(spec))
         return make_plan(wanted, self.account.observe(wanted, spec.endpoint.network))
 
+    def _plan_and_cost(self, spec: DeploymentSpec) -> tuple[Plan, Estimate]:
+        plan = self.plan(spec)
+        return plan, estimate_cost(plan, self.account.region, read_prices())
+
     def roll_out(self, spec: DeploymentSpec) -> DeploymentStatus | None:
         """Makes AWS as `spec` wants it, and waits unless told not to; None after a dry run."""
         self.progress.step("plan")
-        plan = self.plan(spec)
-        self.progress.note(str(plan))
+        plan, estimate = self._plan_and_cost(spec)
+        self.progress.note(f"{plan}\n{estimate}")
         if spec.config.dry_run:
             self.progress.step("dry run: nothing was changed")
             return None
@@ -180,7 +181,31 @@ class Deployer:
             self.progress.note("plain HTTP: name a certificate with certificate_arn= when the endpoint is made")
         return status
 
-    def _deploy(
+    def _new_spec(self, name: str, model_uri: str, flavor: str | None, options: Mapping[str, Any]) -> DeploymentSpec:
+        config = parse_config(options)
+        model = self.publisher.resolve(model_uri, config.labels)
+        check_flavor(model, flavor)
+        follow = config.follow or follow_of(model_uri)
+        return self._spec(name, config, model=model, flavor=flavor or DEFAULT_FLAVOR, follow=follow)
+
+    def _changed_spec(
+        self, before: DeploymentStatus, model_uri: str | None, flavor: str | None, options: Mapping[str, Any]
+    ) -> DeploymentSpec:
+        if flavor and not model_uri:
+            raise InvalidOption("A flavor was named without a model URI.", hint="give both: -m models:/… -f …")
+        kept = {key: value for key, value in before.settings.items() if key != "follow" or not model_uri}
+        config = parse_config(options, kept)
+        if model_uri is None:
+            follow = config.follow or before.follow
+            return self._spec(before.name, config, before=before, flavor=before.provenance.flavor, follow=follow)
+        model = self.publisher.resolve(model_uri, config.labels)
+        check_flavor(model, flavor)
+        follow = config.follow or follow_of(model_uri)
+        flavor = flavor or before.provenance.flavor
+        chosen = flavor if flavor in model.flavors else DEFAULT_FLAVOR
+        return self._spec(before.name, config, model=model, flavor=chosen, follow=follow)
+
+    def _spec(
         self,
         name: str,
         config: DeploymentConfig,
@@ -189,8 +214,8 @@ class Deployer:
         follow: str,
         model: ResolvedModel | None = None,
         before: DeploymentStatus | None = None,
-    ) -> DeploymentStatus | None:
-        """Publishes `model`, or keeps the image of `before`, and rolls out."""
+    ) -> DeploymentSpec:
+        """With the image of `model`, published for it unless this is a dry run, or with that of `before`."""
         endpoint = self.account.endpoint_spec(self.target.endpoint, config)
         if model is not None:
             image = self._image(name, model, config)
@@ -198,8 +223,7 @@ class Deployer:
         else:
             assert before is not None  # noqa: S101  # one of the two is given, see the callers
             image, provenance = before.image, before.provenance
-        spec = DeploymentSpec(name, endpoint, config, image, provenance, follow)
-        return self.roll_out(spec)
+        return DeploymentSpec(name, endpoint, config, image, provenance, follow)
 
     def _image(self, name: str, model: ResolvedModel, config: DeploymentConfig) -> str:
         if not config.dry_run:

@@ -6,7 +6,8 @@ the two, and aws/ applies the changes in the plan's order. Names here are AWS's 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -55,8 +56,22 @@ class Change:
 
     def __str__(self) -> str:
         lines = [f"{_MARKS[self.action]} {self.action} {self.kind} {self.name}"]
-        lines += [f"    {key}: {_show(before)} → {_show(after)}" for key, before, after in self.differences]
+        for key, before, after in self.differences:
+            leaves = _leaves(key, before, after)
+            lines += [f"    {path}: {_show(old)} → {_show(new)}" for path, old, new in leaves]
         return "\n".join(lines)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON: what is done, to what, and the properties that differ (all of them for a creation)."""
+        properties = self.wanted.properties.items() if self.wanted and not self.found else ()
+        differences = [*self.differences, *((key, None, value) for key, value in properties)]
+        return {
+            "action": self.action,
+            "kind": self.kind,
+            "name": self.name,
+            "identifier": self.found.identifier if self.found else None,
+            "differences": [{"property": key, "before": old, "after": new} for key, old, new in differences],
+        }
 
 
 @dataclass(frozen=True)
@@ -69,6 +84,10 @@ class Plan:
     def is_empty(self) -> bool:
         """True when nothing would be written."""
         return all(change.action == "keep" for change in self.changes)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON; the changes in their order."""
+        return {"has_changes": not self.is_empty, "changes": [change.as_dict() for change in self.changes]}
 
     def __str__(self) -> str:
         lines = [str(change) for change in self.changes if change.action != "keep"]
@@ -94,6 +113,26 @@ def _compare(resource: Resource, found: Found | None) -> Change:
         return Change("create", resource.kind, resource.name, wanted=resource)
     change = Change("change", resource.kind, resource.name, wanted=resource, found=found)
     return change if change.differences else Change("keep", resource.kind, resource.name, wanted=resource, found=found)
+
+
+def _leaves(path: str, before: Any, after: Any) -> Iterator[tuple[str, Any, Any]]:
+    """What differs inside of tables (and of texts that are JSON tables), as 'environment.A', before, after."""
+    before, after = _table_or_value(before), _table_or_value(after)
+    if not isinstance(before, Mapping) or not isinstance(after, Mapping):
+        yield path, before, after
+        return
+    for key in sorted({*before, *after}):
+        if before.get(key) != after.get(key):
+            yield from _leaves(f"{path}.{key}", before.get(key), after.get(key))
+
+
+def _table_or_value(value: Any) -> Any:
+    if not isinstance(value, str) or not value.startswith("{"):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value
 
 
 def _show(value: Any) -> str:

@@ -151,6 +151,35 @@ def printed_json(result: Result) -> Any:
 
 
 @pytest.mark.slow
+def test_a_plan_tells_what_would_change_by_its_exit_code_and_in_words(
+    deployer: Deployer, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mlflow_fargate.deployer.Publisher", lambda *_: deployer.publisher)
+    assert "a model has to be named" in call("plan", exit_code=1).stderr
+    first = call("plan", "-m", "models:/churn/1", exit_code=2).stdout
+    assert "+ create service churn" in first
+    assert "cost: about USD 39.69 a month, and 16.43 for the shared endpoint" in first
+    create(deployer)
+
+    assert "cost: about USD" in call("plan").stdout
+    changed = call("plan", "-C", "desired_count=2", "-C", "environment.A=1", exit_code=2).stdout
+    assert "    desired_count: 1 → 2" in changed
+    assert "    environment.A: nothing → 1" in changed
+    assert "USD 39.69 → 79.38 a month" in changed
+    as_json = printed_json(call("plan", "-m", "models:/churn/2", "--json", exit_code=2))
+    assert {item["kind"] for item in as_json["changes"] if item["action"] == "change"} == {"task definition", "service"}
+    assert deployer.get("churn").provenance.version == "1"
+
+
+@pytest.mark.parametrize("wrong", [["--nonsense"], ["--name", "churn", "-C", "cpu"]])
+def test_a_plan_that_cannot_be_meant_is_not_taken_for_one_with_changes(wrong: list[str]) -> None:
+    result = CliRunner().invoke(main, ["plan", "-t", "fargate:/us-east-1", *wrong])
+
+    assert result.exit_code == 1
+    assert "Error: " in result.stderr
+
+
+@pytest.mark.slow
 def test_history_tells_what_each_revision_was_and_rollback_brings_it_back(deployer: Deployer, call: Call) -> None:
     create(deployer, **{"environment.VERSION": "1"})
     deployer.update("churn", "models:/churn/2", None, {"environment.VERSION": "2", "desired_count": 2})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -25,6 +27,38 @@ def test_a_difference_is_told_with_both_values() -> None:
 
     assert plan.changes[0].differences == (("desired_count", 1, 2),)
     assert str(plan) == "~ change service churn\n    desired_count: 1 → 2"
+
+
+def test_of_a_table_only_the_lines_that_differ_are_told() -> None:
+    label = '{"provenance": {"version": "%s"}, "settings": {"cpu": 512}}'
+    wanted = Resource("task definition", "churn", {"environment": {"A": "1", "B": "2"}, "label": label % 2})
+    found = {("task definition", "churn"): Found("arn", {"environment": {"A": "1", "C": "3"}, "label": label % 1})}
+
+    assert str(make_plan([wanted], found)).splitlines() == [
+        "~ change task definition churn",
+        "    environment.B: nothing → 2",
+        "    environment.C: 3 → nothing",
+        "    label.provenance.version: 1 → 2",
+    ]
+
+
+def test_a_plan_is_json() -> None:
+    found = {("service", "churn"): Found("arn", {"desired_count": 1, "follow": "Production"})}
+
+    told = json.loads(json.dumps(make_plan([CLUSTER, SERVICE], found).as_dict()))
+
+    assert told["has_changes"]
+    assert [change["action"] for change in told["changes"]] == ["create", "change"]
+    assert told["changes"][0]["differences"] == [
+        {"property": "capacity_providers", "before": None, "after": ["FARGATE"]}
+    ]
+    assert told["changes"][1] == {
+        "action": "change",
+        "kind": "service",
+        "name": "churn",
+        "identifier": "arn",
+        "differences": [{"property": "desired_count", "before": 1, "after": 2}],
+    }
 
 
 properties = st.dictionaries(st.sampled_from("abcd"), st.integers() | st.text(max_size=3), max_size=4)

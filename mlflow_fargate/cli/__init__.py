@@ -1,5 +1,6 @@
 """The command `mlflow-fargate`: what MLflow's own command line has no verb for; one module a command or group.
 
+    plan                              what create or update would write
     status, events, logs, history     look at a deployment
     rollback, scale                   act on it
     schema                            the options of a deployment as JSON schema or Markdown
@@ -18,6 +19,7 @@ from mlflow_fargate.cli.events import events
 from mlflow_fargate.cli.history import history
 from mlflow_fargate.cli.local import local
 from mlflow_fargate.cli.logs import logs
+from mlflow_fargate.cli.plan import plan
 from mlflow_fargate.cli.rollback import rollback
 from mlflow_fargate.cli.scale import scale
 from mlflow_fargate.cli.schema import schema
@@ -25,6 +27,7 @@ from mlflow_fargate.cli.status import status
 from mlflow_fargate.cli.webhook import webhook
 
 _COMMANDS: tuple[click.Command, ...] = (
+    plan,
     status,
     events,
     logs,
