@@ -10,12 +10,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from mlflow.deployments import BaseDeploymentClient, PredictionsResponse
 
 from mlflow_fargate.config.describe import describe_options
-from mlflow_fargate.errors import InvalidOption
+from mlflow_fargate.deployment import DEFAULT_FLAVOR, EXPLAINER_FLAVOR
+from mlflow_fargate.errors import InvalidOption, NotSupported
 from mlflow_fargate.progress import progress_for_stderr
 from mlflow_fargate.target import Target, cache_directory, check_endpoint_name, parse_target
 
@@ -59,7 +60,7 @@ class FargateDeploymentClient(BaseDeploymentClient):  # type: ignore[misc]  # ml
     ) -> dict[str, Any]:
         """The new deployment as a dict with `name`, `flavor`, `url` and more; returns when it answers."""
         status = self._deployer(endpoint).create(name, model_uri, flavor, config or {})
-        return as_dict(status) if status else {"name": name, "flavor": flavor, "dry_run": True}
+        return as_dict(status) if status else _dry_run(name, flavor)
 
     def update_deployment(
         self,
@@ -71,7 +72,7 @@ class FargateDeploymentClient(BaseDeploymentClient):  # type: ignore[misc]  # ml
     ) -> dict[str, Any]:
         """The deployment with another model or other options; what is not named stays as it is."""
         status = self._deployer(endpoint).update(name, model_uri, flavor, config or {})
-        return as_dict(status) if status else {"name": name, "flavor": flavor, "dry_run": True}
+        return as_dict(status) if status else _dry_run(name, flavor)
 
     def delete_deployment(self, name: str, config: Options | None = None, endpoint: str | None = None) -> None:
         """Takes the deployment away; a name that is not there is fine."""
@@ -91,16 +92,36 @@ class FargateDeploymentClient(BaseDeploymentClient):  # type: ignore[misc]  # ml
         self, deployment_name: str | None = None, inputs: Any = None, endpoint: str | None = None
     ) -> PredictionsResponse:
         """The model's answer to `inputs`: a DataFrame, dict, list, array, or the path or bytes of an image."""
-        if deployment_name is None:
-            raise InvalidOption(
-                "An endpoint holds several deployments; name the one to ask.",
-                hint="--name NAME -t fargate:/REGION/ENDPOINT",
-            )
-        answer = self._deployer(endpoint).predict(deployment_name, inputs)
+        deployer = self._deployer(endpoint)
+        answer = deployer.predict(_the_deployment(deployer, deployment_name), inputs)
         return PredictionsResponse(answer if isinstance(answer, dict) else {"predictions": answer})
 
+    def predict_stream(
+        self, deployment_name: str | None = None, inputs: Any = None, endpoint: str | None = None
+    ) -> NoReturn:
+        """Not there: NotSupported, where MLflow's base class would end in a bare NotImplementedError."""
+        raise NotSupported(
+            "Deployments on Fargate answer a request at once, not as a stream.", hint="use predict() instead"
+        )
+
+    def explain(self, deployment_name: str | None = None, df: Any = None, endpoint: str | None = None) -> Any:
+        """What the model's explainer says of `df`; NotSupported unless an explainer is what is deployed.
+
+        Source: https://mlflow.org/docs/latest/ml/evaluation/shap/ (an explainer is a model of the flavor shap).
+        """
+        deployer = self._deployer(endpoint)
+        name = _the_deployment(deployer, deployment_name)
+        flavor = deployer.get(name).provenance.flavor
+        if flavor != EXPLAINER_FLAVOR:
+            raise NotSupported(
+                f"Deployment '{name}' serves no explainer: its flavor is {flavor}.",
+                hint=f"log one with mlflow.shap.log_explainer() and deploy it with -f {EXPLAINER_FLAVOR}",
+            )
+        answer = deployer.predict(name, df)
+        return answer.get("predictions", answer) if isinstance(answer, dict) else answer
+
     def create_endpoint(self, name: str, config: Options | None = None, **_: Any) -> dict[str, str]:
-        """The endpoint: a load balancer and a cluster that deployments share. (MLflow 3.17's CLI passes it more.)"""
+        """The endpoint: a load balancer and a cluster that deployments share; what else is passed is ignored."""
         return self._deployer().create_endpoint(name, config or {})
 
     def update_endpoint(self, endpoint: str, config: Options | None = None) -> dict[str, str]:
@@ -145,9 +166,9 @@ def run_local(name: str, model_uri: str, flavor: str | None = None, config: Opti
 
 
 def as_dict(status: DeploymentStatus) -> dict[str, Any]:
-    """Plain values in a stable order, `name` first: MLflow prints them as they are."""
+    """Plain values in a stable order, `name` first: MLflow prints them as they are. What is not known is empty."""
     provenance = status.provenance
-    return {
+    told = {
         "name": status.name,
         "flavor": provenance.flavor,
         "url": status.url,
@@ -169,3 +190,21 @@ def as_dict(status: DeploymentStatus) -> dict[str, Any]:
         "created_at": status.created_at,
         "updated_at": status.updated_at,
     }
+    return {key: "" if value is None else value for key, value in told.items()}
+
+
+def _dry_run(name: str, flavor: str | None) -> dict[str, Any]:
+    return {"name": name, "flavor": flavor or DEFAULT_FLAVOR, "dry_run": True}
+
+
+def _the_deployment(deployer: Deployer, name: str | None) -> str:
+    """`name`, or the only deployment of the endpoint: `mlflow deployments predict --endpoint E` names none."""
+    if name is not None:
+        return name
+    names = [status.name for status in deployer.list()]
+    if len(names) == 1:
+        return names[0]
+    raise InvalidOption(
+        f"Endpoint '{deployer.target.endpoint}' has {len(names)} deployments ({', '.join(names) or 'none'}).",
+        hint="name the one to ask: --name NAME -t fargate:/REGION/ENDPOINT",
+    )

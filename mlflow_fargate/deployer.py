@@ -19,7 +19,7 @@ from mlflow_fargate import scoring
 from mlflow_fargate.aws.account import Account
 from mlflow_fargate.config import DeploymentConfig, parse_config
 from mlflow_fargate.costs import Estimate, estimate_cost, read_prices
-from mlflow_fargate.deployment import DeploymentStatus, Provenance, ResolvedModel
+from mlflow_fargate.deployment import DEFAULT_FLAVOR, DeploymentStatus, Provenance, ResolvedModel
 from mlflow_fargate.errors import (
     DeploymentExists,
     DeploymentNotFound,
@@ -40,7 +40,16 @@ from mlflow_fargate.target import Target, check_endpoint_name
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,62}")
 _STAGES = ("Staging", "Production", "Archived")
-DEFAULT_FLAVOR = "python_function"
+# Those that MLflow itself can log a model with; a model may carry one of its own.
+# https://mlflow.org/docs/latest/ml/model/#built-in-model-flavors
+# fmt: off
+_FLAVORS = frozenset({
+    "catboost", "diviner", "dspy", "fastai", "gluon", "h2o", "haystack", "keras", "langchain", "lightgbm",
+    "llama_index", "onnx", "openai", "paddle", "pmdarima", "promptflow", "prophet", "python_function", "pytorch",
+    "sentence_transformers", "shap", "sklearn", "spacy", "spark", "statsmodels", "tensorflow",
+    "transformers", "xgboost",
+})
+# fmt: on
 
 
 @dataclass(frozen=True)
@@ -274,13 +283,15 @@ def check_name(name: str) -> str:
 
 
 def check_flavor(model: ResolvedModel, flavor: str | None) -> None:
-    """ModelNotFound when the model has no such flavor; MLflow's contract wants that code.
+    """ModelNotFound when the model has no such flavor, InvalidOption when no model has; so does MLflow's contract.
 
     Which flavor is named changes nothing else: the service template picks how to load a model by what it is.
     """
     if flavor is None or flavor in model.flavors:
         return
     known = ", ".join(sorted(model.flavors))
+    if flavor not in _FLAVORS:
+        raise InvalidOption(f"'{flavor}' is not a flavor of MLflow.", hint=f"{model.requested_uri} has: {known}")
     raise ModelNotFound(f"{model.requested_uri} has no flavor '{flavor}'.", hint=f"it has: {known}")
 
 

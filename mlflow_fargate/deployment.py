@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+DEFAULT_FLAVOR = "python_function"
+EXPLAINER_FLAVOR = "shap"
 _USER_IN_URL = re.compile(r"(?<=://)[^/\s'\"]*@")
 
 

@@ -15,6 +15,7 @@ FargateError                 anything we understood; the message is for the user
 ├── RolloutFailed            ECS gave up on the new tasks (and went back to the old ones)
 ├── RolloutTimeout           not finished in time; it goes on
 ├── PredictionFailed         the deployed model answered with an error
+├── NotSupported             MLflow has a verb for it, and this deployment cannot do it
 └── LocalStackError          the small AWS on this machine
 
 Both parents matter: MLflow's callers look for `MlflowException` and its error codes, and MLflow's command line prints
@@ -30,6 +31,7 @@ from mlflow.protos.databricks_pb2 import (
     INTERNAL_ERROR,
     INVALID_PARAMETER_VALUE,
     INVALID_STATE,
+    NOT_IMPLEMENTED,
     PERMISSION_DENIED,
     RESOURCE_ALREADY_EXISTS,
     RESOURCE_CONFLICT,
@@ -111,6 +113,10 @@ class RolloutTimeout(FargateError):
 
 class PredictionFailed(FargateError):
     mlflow_error_code = INTERNAL_ERROR
+
+
+class NotSupported(FargateError):
+    mlflow_error_code = NOT_IMPLEMENTED
 
 
 class LocalStackError(FargateError):

@@ -1,0 +1,375 @@
+"""MLflow's contract with a deployment plugin, rule by rule, as `mlflow.deployments` and its command line use us.
+
+The rules are those of mlflow/deployments/*.py. AWS is the local stack's in this process, the images are real and tiny,
+and the command line is MLflow's own.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import inspect
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import boto3
+import click
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner, Result
+from fixtures_deployer import QUICK, FakePublisher
+from fixtures_mlflow import LoggedModels, MlflowServer
+from fixtures_registry import SERVER
+from mlflow.deployments import BaseDeploymentClient, PredictionsResponse, get_deploy_client, set_deployments_target
+from mlflow.deployments.cli import commands
+from mlflow.deployments.interface import plugin_store
+from mlflow.exceptions import MlflowException
+
+import mlflow_fargate
+from mlflow_fargate import FargateDeploymentClient, scoring
+from mlflow_fargate import deployer as story
+from mlflow_fargate.aws.account import Account
+from mlflow_fargate.aws.s3 import S3Artifacts, make_s3_client
+from mlflow_fargate.deployer import Deployer
+from mlflow_fargate.errors import FargateError
+from mlflow_fargate.model import ArtifactStores, resolve_model
+from mlflow_fargate.progress import Progress, RecordedProgress
+from mlflow_fargate.target import Surroundings, Target
+
+TARGET = "fargate:/us-east-1"
+# What /invocations answers here: the request itself, so that a test sees what a model would.
+ECHO = SERVER.replace(
+    "    def do_GET(self):",
+    "    def do_POST(self):\n"
+    "        asked = json.loads(self.rfile.read(int(self.headers['Content-Length'])))\n"
+    "        self.answer(200, {'predictions': asked})\n"
+    "    def do_GET(self):",
+)
+QUICK_OPTIONS = [part for key, value in QUICK.items() for part in ("-C", f"{key}={value}")]
+
+
+class Shell:
+    """`mlflow deployments …` in this process: what it printed, how it ended. `churn` is a deployment that is there."""
+
+    def __init__(self, deployer: Deployer) -> None:
+        self.deployer = deployer
+        self.created_churn = self.create("churn")
+
+    def __call__(self, verb: str, *arguments: str) -> Result:
+        return CliRunner().invoke(commands, [verb, "-t", TARGET, *arguments])
+
+    def create(self, name: str, *arguments: str) -> Result:
+        return self("create", "--name", name, "-m", "models:/churn/1", *QUICK_OPTIONS, *arguments)
+
+    def predict(self, rows: Any, folder: Path, *arguments: str) -> Result:
+        (folder / "rows.json").write_text(json.dumps(rows))
+        return self("predict", "-I", str(folder / "rows.json"), *arguments)
+
+
+@pytest.fixture(scope="module")
+def shell(aws_url: str, push_image: Callable[..., str]) -> Iterator[Shell]:
+    """MLflow's command line, on an AWS in this process; its deployments end with it."""
+    target = Target(TARGET, region="us-east-1", surroundings=Surroundings(aws_url, "local", "local"))
+    publisher = FakePublisher(push_image({"opt/app/src/server.py": ECHO}))
+    deployer = Deployer(target, Account(target), publisher, RecordedProgress())  # type: ignore[arg-type]
+
+    def make_deployer(asked: Target, account: Account, cache: Path, progress: Progress) -> Deployer:
+        return replace(deployer, target=replace(target, endpoint=asked.endpoint), progress=progress)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(story, "make_deployer", make_deployer)
+        try:
+            yield Shell(deployer)
+        finally:
+            for status in list(deployer.list()):
+                deployer.delete(status.name)
+
+
+@pytest.fixture
+def client(shell: Shell) -> FargateDeploymentClient:
+    return get_deploy_client(TARGET)
+
+
+class TestLoading:
+    def test_c1_the_entry_point_names_a_module(self) -> None:
+        (entry,) = importlib.metadata.entry_points(group="mlflow.deployments", name="fargate")
+
+        assert inspect.ismodule(entry.load())
+        assert plugin_store["fargate"] is mlflow_fargate
+
+    @pytest.mark.slow
+    def test_c1_loading_takes_a_moment_and_no_library_that_only_a_verb_needs(self) -> None:
+        """What MLflow itself imports is not counted: it is there before any plugin is asked for."""
+        heavy = ("boto3", "botocore", "bentoml", "docker", "moto", "pandas", "tensorflow")
+        code = (
+            "import json, sys, time, mlflow.deployments; before = set(sys.modules); start = time.process_time()\n"
+            "import mlflow_fargate; seconds = time.process_time() - start\n"
+            "mlflow.deployments.get_deploy_client('fargate:/eu-west-1')\n"
+            "print(json.dumps({'seconds': seconds, 'loaded': sorted(set(sys.modules) - before)}))"
+        )
+
+        def load() -> Any:
+            return json.loads(subprocess.check_output([sys.executable, "-c", code], text=True).splitlines()[-1])
+
+        assert [name for name in load()["loaded"] if name.partition(".")[0] in heavy] == []
+        # Seconds of the processor, and three tries: how busy the machine is says nothing about us.
+        assert any(load()["seconds"] < 0.3 for _ in range(3))
+
+    def test_c2_the_module_holds_run_local_target_help_and_exactly_one_client(self) -> None:
+        members = dict(inspect.getmembers(mlflow_fargate))
+        classes = [member for member in members.values() if inspect.isclass(member)]
+
+        assert [item for item in classes if issubclass(item, BaseDeploymentClient)] == [FargateDeploymentClient]
+        assert callable(members["run_local"]) and callable(members["target_help"])
+        assert isinstance(get_deploy_client("fargate"), FargateDeploymentClient)
+
+    def test_c3_every_verb_is_defined_and_a_client_asks_nobody(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+        verbs = [name for name, _ in inspect.getmembers(BaseDeploymentClient, inspect.isfunction) if name[0] != "_"]
+
+        assert isinstance(FargateDeploymentClient("fargate:/eu-west-1"), BaseDeploymentClient)
+        assert [verb for verb in verbs if verb not in vars(FargateDeploymentClient)] == []
+
+    @pytest.mark.parametrize(
+        "uri",
+        ["fargate", "fargate:/us-east-1/prod", "fargate://us-east-1/prod", "fargate:us-east-1", "FARGATE:/us-east-1"],
+    )
+    def test_c4_every_spelling_of_a_target_reaches_us(self, uri: str) -> None:
+        assert isinstance(get_deploy_client(uri), FargateDeploymentClient)
+
+    def test_c4_the_target_may_be_set_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("mlflow.deployments.utils._deployments_target", None)
+        monkeypatch.setenv("MLFLOW_DEPLOYMENTS_TARGET", "fargate:/eu-west-1")
+        from_environment = get_deploy_client()
+        set_deployments_target("fargate://us-east-1/prod")
+
+        assert from_environment.target_uri == "fargate:/eu-west-1"
+        assert get_deploy_client().target_uri == "fargate://us-east-1/prod"
+
+    def test_c5_run_local_takes_no_target_and_target_help_returns_a_text(self, tmp_path: Path) -> None:
+        assert list(inspect.signature(mlflow_fargate.run_local).parameters) == ["name", "model_uri", "flavor", "config"]
+        assert list(inspect.signature(mlflow_fargate.target_help).parameters) == []
+        assert CliRunner().invoke(commands, ["help", "-t", "fargate"]).output.startswith("Deploy MLflow models")
+
+
+@pytest.mark.slow
+class TestCommandLine:
+    def test_c6_options_are_texts_or_real_values_and_none_is_none(
+        self, shell: Shell, client: FargateDeploymentClient
+    ) -> None:
+        by_text = shell("update", "--name", "churn", "-C", "desired_count=1", "-C", "base_image=")
+        by_value = client.update_deployment("churn", config={"desired_count": 1, "base_image": None})
+
+        assert by_text.exit_code == 0, by_text.output
+        assert client.update_deployment("churn", config=None) == by_value
+        assert "Usage" in shell.create("other", "-C", "cpu").output
+        assert "Did you mean 'cpu'?" in shell.create("other", "-C", "cpus=1").output
+
+    def test_c7_create_returns_name_and_flavor_and_the_url_is_told(self, shell: Shell) -> None:
+        assert shell.created_churn.stdout == "\npython_function deployment churn is created\n"
+        assert "churn answers at http://" in shell.created_churn.stderr
+
+    def test_c8_update_returns_name_and_flavor_and_needs_no_model_uri(
+        self, shell: Shell, client: FargateDeploymentClient
+    ) -> None:
+        done = shell("update", "--name", "churn", "-C", "desired_count=1")
+
+        assert done.stdout == "Deployment churn is updated (with flavor python_function)\n"
+        assert client.update_deployment("churn")["name"] == "churn"
+
+    def test_c9_delete_takes_config_and_endpoint_by_name_and_may_be_done_twice(self, shell: Shell) -> None:
+        parameters = inspect.signature(FargateDeploymentClient.delete_deployment).parameters
+        shell.create("short-lived", "-C", "wait=false")
+        both = [shell("delete", "--name", "short-lived", "--endpoint", "default") for _ in range(2)]
+
+        assert {"config", "endpoint"} <= set(parameters)
+        assert [done.stdout for done in both] == ["Deployment short-lived is deleted\n"] * 2
+
+    def test_c10_list_and_get_give_plain_values_and_the_name_first(
+        self, shell: Shell, client: FargateDeploymentClient
+    ) -> None:
+        churn = next(found for found in client.list_deployments() if found["name"] == "churn")
+        printed = shell("get", "--name", "churn").stdout.splitlines()
+
+        assert all(isinstance(value, str | int | bool) for value in churn.values())
+        assert datetime.fromisoformat(churn["created_at"]).tzinfo is not None
+        assert printed[0] == "name: churn"
+        assert [line.partition(":")[0] for line in printed if line] == list(churn)
+        assert f"{[churn]}" in shell("list").stdout
+        assert code_of(lambda: client.get_deployment("nobody")) == "RESOURCE_DOES_NOT_EXIST"
+
+    @pytest.mark.parametrize(
+        "rows", [{"inputs": [[1, 2]]}, {"dataframe_split": {"columns": ["x"], "data": [[1.5]]}}, [{"x": 1}]]
+    )
+    def test_c11_what_pandas_read_as_a_table_is_sent_as_it_was_meant(
+        self, shell: Shell, tmp_path: Path, rows: Any
+    ) -> None:
+        by_name = shell.predict(rows, tmp_path, "--name", "churn")
+        by_endpoint = shell.predict(rows, tmp_path, "--endpoint", "default")
+        meant = {"dataframe_split": {"columns": ["x"], "data": [[1]]}} if isinstance(rows, list) else rows
+
+        assert json.loads(by_name.stdout) == json.loads(by_endpoint.stdout) == {"predictions": meant}
+
+    def test_c12_predict_returns_a_response_and_stdout_holds_nothing_else(
+        self, shell: Shell, client: FargateDeploymentClient, tmp_path: Path
+    ) -> None:
+        answer = client.predict("churn", pd.DataFrame({"x": [1]}))
+        written = shell.predict([{"x": 1}], tmp_path, "--name", "churn", "-O", str(tmp_path / "out.json"))
+        printed = shell.predict([{"x": 1}], tmp_path, "--name", "churn")
+
+        assert isinstance(answer, PredictionsResponse)
+        assert (written.stdout, json.loads((tmp_path / "out.json").read_text())) == ("", answer)
+        assert json.loads(printed.stdout) == answer
+
+    def test_c13_explain_says_clearly_when_there_is_no_explainer(self, shell: Shell, tmp_path: Path) -> None:
+        (tmp_path / "rows.json").write_text('[{"x": 1}]')
+        done = shell("explain", "--name", "churn", "-I", str(tmp_path / "rows.json"))
+
+        assert done.exit_code == 1
+        assert "Error: Deployment 'churn' serves no explainer: its flavor is python_function." in done.stderr
+
+    def test_c13_explain_gives_what_an_explainer_answers(
+        self, shell: Shell, client: FargateDeploymentClient, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        status = shell.deployer.get("churn")
+        explainer = replace(status, provenance=replace(status.provenance, flavor="shap"))
+        monkeypatch.setattr(Account, "status", lambda *_: explainer)
+
+        explained = client.explain("churn", pd.DataFrame({"x": [1]}))
+
+        assert explained == {"dataframe_split": {"columns": ["x"], "data": [[1]]}}
+
+    def test_c13_the_endpoint_verbs_work_and_create_takes_what_else_is_passed(
+        self, shell: Shell, client: FargateDeploymentClient
+    ) -> None:
+        made = client.create_endpoint("side", config={}, endpoint="side")
+        # MLflow 3.17's own create-endpoint fails before it asks a plugin; update-endpoint makes one as well.
+        done = [shell("update-endpoint", "--endpoint", "side"), shell("get-endpoint", "--endpoint", "side")]
+
+        assert made["name"] == "side"
+        assert [one.exit_code for one in done] == [0, 0]
+        assert "name: side" in done[1].stdout
+        assert "side" in shell("list-endpoints").stdout
+        assert shell("delete-endpoint", "--endpoint", "side").exit_code == 0
+        assert "side" not in [endpoint["name"] for endpoint in client.list_endpoints()]
+
+    def test_c14_nothing_asks_turns_or_floods_when_an_agent_calls(self, shell: Shell) -> None:
+        printed = shell.created_churn.output
+
+        assert "\r" not in printed and "\x1b" not in printed
+        assert len(printed) < 10_000
+
+
+@pytest.mark.slow
+class TestErrors:
+    def test_c15_an_error_is_one_clean_sentence_on_the_command_line(
+        self, shell: Shell, client: FargateDeploymentClient
+    ) -> None:
+        done = shell("get", "--name", "nobody")
+
+        assert done.exit_code == 1
+        assert done.stderr.startswith("Error: There is no deployment 'nobody' on endpoint 'default'.")
+        assert "Traceback" not in done.output
+        with pytest.raises(MlflowException) as caught:
+            client.get_deployment("nobody")
+        assert isinstance(caught.value, click.ClickException)
+        assert json.loads(caught.value.serialize_as_json())["error_code"] == "RESOURCE_DOES_NOT_EXIST"
+        assert caught.value.get_http_status_code() == 404
+
+    def test_c16_every_refusal_has_mlflows_code(self, shell: Shell, client: FargateDeploymentClient) -> None:
+        rows = pd.DataFrame({"x": [1]})
+
+        assert code_of(lambda: client.create_deployment("churn", "models:/churn/2")) == "RESOURCE_ALREADY_EXISTS"
+        for missing in (client.update_deployment, client.get_deployment, lambda name: client.predict(name, rows)):
+            assert code_of(lambda verb=missing: verb("nobody")) == "RESOURCE_DOES_NOT_EXIST"
+        for options in ({"cpu": "banana"}, {"cpus": 1}):
+            refused = code_of(lambda config=options: client.update_deployment("churn", config=config))
+            assert refused == "INVALID_PARAMETER_VALUE"
+        assert code_of(lambda: client.create_deployment("a/b", "models:/churn/1")) == "INVALID_PARAMETER_VALUE"
+        assert code_of(lambda: get_deploy_client("fargate:/nowhere").list_deployments()) == "INVALID_PARAMETER_VALUE"
+        slow = {**QUICK, "environment.MODE": "never", "timeout_seconds": 1}
+        late = code_of(lambda: client.create_deployment("late", "models:/churn/1", config=slow))
+        client.delete_deployment("late")
+        assert late == "DEADLINE_EXCEEDED"
+
+
+@pytest.mark.slow
+class TestBehaviour:
+    def test_c17_create_returns_when_the_model_answers(self, client: FargateDeploymentClient) -> None:
+        client.create_deployment("at-once", "models:/churn/1", config=QUICK)
+
+        answer = client.predict("at-once", [[1]])
+
+        client.delete_deployment("at-once")
+        assert answer == {"predictions": {"inputs": [[1]]}}
+
+    @pytest.mark.parametrize(
+        ("flavor", "code"), [("no_such_flavor", "INVALID_PARAMETER_VALUE"), ("xgboost", "RESOURCE_DOES_NOT_EXIST")]
+    )
+    def test_c17_a_flavor_nobody_has_and_one_this_model_has_not_are_told_apart(
+        self, client: FargateDeploymentClient, flavor: str, code: str
+    ) -> None:
+        assert code_of(lambda: client.create_deployment("new", "models:/churn/1", flavor, QUICK)) == code
+        assert code_of(lambda: client.get_deployment("new")) == "RESOURCE_DOES_NOT_EXIST"
+
+    def test_c17_a_flavor_needs_a_model(self, client: FargateDeploymentClient) -> None:
+        refused = code_of(lambda: client.update_deployment("churn", flavor="sklearn"))
+
+        assert refused == "INVALID_PARAMETER_VALUE"
+
+    def test_c18_what_cannot_be_done_is_mlflows_exception_and_an_endpoint_is_checked_by_name(self) -> None:
+        client = get_deploy_client(TARGET)
+
+        assert code_of(lambda: client.predict_stream("churn", [1])) == "NOT_IMPLEMENTED"
+        for verb in (client.create_deployment, client.update_deployment):
+            refused = code_of(lambda verb=verb: verb("churn", "models:/churn/1", endpoint="../up"))
+            assert refused == "INVALID_PARAMETER_VALUE"
+        for verb in (client.delete_deployment, client.get_deployment, client.predict, client.explain):
+            assert code_of(lambda verb=verb: verb("churn", endpoint="../up")) == "INVALID_PARAMETER_VALUE"
+        assert code_of(lambda: client.list_deployments(endpoint="../up")) == "INVALID_PARAMETER_VALUE"
+
+    def test_c19_progress_is_seen_without_setting_up_any_logging(self, shell: Shell) -> None:
+        for step in ("plan", "apply", "rollout", "churn answers at"):
+            assert step in shell.created_churn.stderr
+
+    @pytest.mark.parametrize(
+        "inputs", [{"noise": np.zeros((1, 2))}, {"a": [float("nan")]}, pd.DataFrame({"a": [None, 1.0]})]
+    )
+    def test_c20_a_dict_can_be_sent_and_what_is_missing_is_null(self, inputs: Any) -> None:
+        def refuse(constant: str) -> None:
+            pytest.fail(f"{constant} is no JSON")
+
+        assert json.loads(scoring.make_body(inputs), parse_constant=refuse)
+
+    def test_c21_a_stage_is_its_highest_version_and_both_uris_are_kept(
+        self, mlflow_server: MlflowServer, logged_models: LoggedModels, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("MLFLOW_REGISTRY_URI", mlflow_server.uri)
+        s3 = make_s3_client(boto3.Session("test", "test", region_name="us-east-1"), mlflow_server.s3_endpoint_url)
+        stores = ArtifactStores(s3=lambda: S3Artifacts(s3), tracking_uri=mlflow_server.uri)
+
+        found = {
+            uri: resolve_model(uri, stores=stores, progress=RecordedProgress(), tracking_uri=mlflow_server.uri)
+            for uri in ("models:/iris/production", "models:/iris@champion", "models:/iris/latest", "models:/iris/1")
+        }
+
+        assert {uri: model.resolved_uri for uri, model in found.items()} == {
+            "models:/iris/production": "models:/iris/2",
+            "models:/iris@champion": "models:/iris/1",
+            "models:/iris/latest": "models:/iris/2",
+            "models:/iris/1": "models:/iris/1",
+        }
+        assert all(model.requested_uri == uri and model.run_id for uri, model in found.items())
+
+
+def code_of(call: Callable[[], object]) -> str:
+    """The code of the error in which `call` ends; it is one of ours."""
+    with pytest.raises(FargateError) as caught:
+        call()
+    return str(caught.value.error_code)
