@@ -11,13 +11,16 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from mlflow_fargate import bento
 from mlflow_fargate.aws.account import Account
 from mlflow_fargate.config import DeploymentConfig
 from mlflow_fargate.deployment import ResolvedModel
+from mlflow_fargate.errors import InvalidOption
 from mlflow_fargate.image import BuildReport, Compression, Platform, PushedImage, Reference, Registry, build_image
 from mlflow_fargate.model import ArtifactStores, download_model, resolve_model
 from mlflow_fargate.progress import Progress, format_bytes
@@ -40,6 +43,9 @@ class ImageInputs:
     base: Reference
     platform: Platform
     compression: Compression
+    options: Mapping[str, Any] = field(default_factory=dict, hash=False)  # the template's
+    own: bento.OwnService | None = None
+    further_models: Mapping[str, ResolvedModel] = field(default_factory=dict, hash=False)
 
     @property
     def key(self) -> str:
@@ -47,7 +53,10 @@ class ImageInputs:
         return digest_of(
             {
                 "model": self.model.fingerprint,
-                "service": bento.make_service_description(self.template, self.model),
+                "service": bento.make_service_description(
+                    self.template, self.model, self.options, own=self.own, further_models=self.further_models
+                ),
+                "further models": {key: model.fingerprint for key, model in self.further_models.items()},
                 "template": bento.template_digest(),
                 "requirements": sorted(self.requirements),
                 "base": str(self.base),
@@ -75,7 +84,7 @@ class Publisher:
     def publish(self, name: str, model: ResolvedModel, config: DeploymentConfig) -> str:
         """The image that serves `model` as deployment `name`, by digest; built and pushed unless it is there."""
         self.progress.step("image")
-        inputs = image_inputs(model, config)
+        inputs = self._inputs(model, config)
         repository = self.account.repository(self.target.endpoint)
         registry = self._registry()
         destination = Reference.parse(f"{repository.ensure()}:{name}.{inputs.key}")
@@ -91,7 +100,7 @@ class Publisher:
         repository = self.account.repository(self.target.endpoint).observe()
         if repository is None:
             return None
-        inputs = image_inputs(model, config)
+        inputs = self._inputs(model, config)
         found = _find(self._registry(), Reference.parse(f"{repository['repositoryUri']}:{name}.{inputs.key}"))
         return str(found) if found else None
 
@@ -105,7 +114,15 @@ class Publisher:
         model = inputs.model
         mirror = self.target.surroundings.registry_mirrors.get(inputs.base.registry)
         with tempfile.TemporaryDirectory(prefix="mlflow-fargate-") as work:
-            built = bento.build_bento(model, inputs.template, self._read_labels(model), Path(work))
+            built = bento.build_bento(
+                model,
+                inputs.template,
+                self._read_labels(model),
+                Path(work),
+                options=inputs.options,
+                own=inputs.own,
+                further_models=inputs.further_models,
+            )
             self.progress.note(f"Bento {built.tag}")
             image = build_image(
                 base=inputs.base,
@@ -114,8 +131,12 @@ class Publisher:
                 python_version=python_of(model),
                 platform=inputs.platform,
                 service=built.source,
-                model=lambda: _files_below(self._download(model)),
+                model=self._files_of(model),
                 model_key=model.fingerprint,
+                further_models={
+                    key: (self._files_of(further), further.fingerprint)
+                    for key, further in inputs.further_models.items()
+                },
                 destination=destination,
                 registry=registry,
                 previous=previous,
@@ -126,6 +147,16 @@ class Publisher:
             )
         self._tell(image.report)
         return image
+
+    def _inputs(self, model: ResolvedModel, config: DeploymentConfig) -> ImageInputs:
+        further = {
+            key: resolve_model(uri, stores=self._stores(), progress=self.progress, labels="none")
+            for key, uri in sorted(config.models.items())
+        }
+        return image_inputs(model, config, further)
+
+    def _files_of(self, model: ResolvedModel) -> Callable[[], Mapping[str, Path]]:
+        return lambda: _files_below(self._download(model))
 
     def _stores(self) -> ArtifactStores:
         return ArtifactStores(s3=self.account.artifacts)
@@ -146,16 +177,27 @@ class Publisher:
         self.progress.note(f"image of {format_bytes(report.size_bytes)}, {format_bytes(report.sent_bytes)} sent")
 
 
-def image_inputs(model: ResolvedModel, config: DeploymentConfig) -> ImageInputs:
-    """What the image of a model is made of, with these options."""
-    template = bento.choose_template(model)
+def image_inputs(
+    model: ResolvedModel, config: DeploymentConfig, further_models: Mapping[str, ResolvedModel] | None = None
+) -> ImageInputs:
+    """What the image of a model is made of, with these options; InvalidOption when they do not fit each other."""
+    own = bento.read_own_service(Path(config.own_service)) if config.own_service else None
+    if further_models and own is None:
+        raise InvalidOption(
+            "Option models: only a service of your own can load several models.", hint="name it with service=PATH.py"
+        )
+    template = "own" if own else config.service or bento.choose_template(model)
+    needed = bento.service_requirements(template, model, own=own, further_models=further_models)
     return ImageInputs(
         model=model,
         template=template,
-        requirements=(*bento.service_requirements(template, model), *config.requirements),
+        requirements=(*needed, *config.requirements),
         base=Reference.parse(config.base_image or _BASE_IMAGE.format(minor=python_of(model))),
         platform=Platform.parse(_PLATFORMS[config.architecture]),
         compression=Compression(config.compression),
+        options=config.template_options,
+        own=own,
+        further_models=further_models or {},
     )
 
 

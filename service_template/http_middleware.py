@@ -97,7 +97,7 @@ class KnownPaths:
         if scope["type"] == "lifespan" or scope["path"] in self._paths:
             await self._app(scope, receive, send)
         elif scope["type"] == "http":
-            await _answer(send, 404, "There is nothing here; / lists what there is.")
+            await send_error(send, 404, "There is nothing here; / lists what there is.")
         else:
             await send({"type": "websocket.close", "code": 1000})
 
@@ -135,7 +135,7 @@ class ApiKeyGate:
             await self._app(scope, receive, send)
         elif scope["type"] == "http":
             message = "This model needs its API key: send it as 'Authorization: Bearer KEY' or 'X-Api-Key: KEY'."
-            await _answer(send, 401, message, ((b"www-authenticate", b'Basic realm="API key as password"'),))
+            await send_error(send, 401, message, ((b"www-authenticate", b'Basic realm="API key as password"'),))
         else:
             await send({"type": "websocket.close", "code": 1008})
 
@@ -160,7 +160,7 @@ class BodyLimit:
             return
         error = RequestError(413, f"The request is larger than {self._limit / 10**6:g} MB.")
         if _announced_length(scope) > self._limit:
-            await _answer(send, error.status, error.message, ((b"connection", b"close"),))
+            await send_error(send, error.status, error.message, ((b"connection", b"close"),))
             return
         received_bytes = 0
 
@@ -206,7 +206,8 @@ def _announced_length(scope: Scope) -> int:
     return 0
 
 
-async def _answer(send: Send, status: int, message: str, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
+async def send_error(send: Send, status: int, message: str, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
+    """Answers with an error as JSON."""
     body = make_error_body(status, message)
     fixed = ((b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()))
     await send({"type": "http.response.start", "status": status, "headers": [*fixed, *headers]})

@@ -24,7 +24,7 @@ from answer_streaming import asked_form, encode_pieces
 from http_errors import RequestError, make_error_body, request_id
 from image_upload import parse_top, read_images
 from openapi_document import make_openapi_document
-from request_limits import Admission, Draining
+from request_limits import Admission
 from served_model import EXAMPLE_FILE, ImageLabeller, ServedModel, Streamer
 from serving_settings import ServiceDescription, Settings
 from starlette.applications import Starlette
@@ -32,13 +32,12 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
-from swagger_page import ASSETS, make_swagger_page
+from swagger_page import make_swagger_page
 
 # BentoML shows INFO of loggers below its own name only.
 logger = logging.getLogger("bentoml.model")
 _EXAMPLE_LIMIT_BYTES = 20_000  # a page with more than that is no help
 THREADS_OF_A_BATCH = 32
-_BENTOML_PATHS = ("/livez", "/readyz", "/healthz", "/metrics")
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -47,10 +46,9 @@ R = TypeVar("R")
 class Routes:
     """The handlers; they answer once `serve` was called, which BentoML waits for before it accepts requests."""
 
-    def __init__(self, description: ServiceDescription, settings: Settings, draining: Draining) -> None:
+    def __init__(self, description: ServiceDescription, settings: Settings) -> None:
         self._description = description
         self._settings = settings
-        self._draining = draining
         self._admission = Admission(settings.max_concurrent_requests, settings.timeout_seconds)
         guard = self._admission.guard
         routes = [
@@ -66,8 +64,7 @@ class Routes:
         self.app = Starlette(
             routes=routes, exception_handlers={RequestError: _answer_error, HTTPException: _answer_error}
         )
-        assets = (f"/static_content/{name}" for name in ASSETS)
-        self.paths = frozenset([*(route.path for route in routes), *_BENTOML_PATHS, *assets])
+        self.paths = frozenset(route.path for route in routes)
 
     def serve(self, model: ServedModel) -> None:
         """Answers for `model` from now on."""
@@ -102,8 +99,6 @@ class Routes:
         return Response(answer.body, answer.status, media_type=answer.media_type)
 
     async def ping(self, _: Request) -> Response:
-        if self._draining.has_begun:
-            raise RequestError(503, "This task is about to end.")
         return Response("\n", media_type="application/json")
 
     async def version(self, _: Request) -> Response:

@@ -12,9 +12,11 @@ from contextlib import contextmanager
 from types import FrameType
 
 from http_errors import RequestError
+from http_middleware import App, Receive, Scope, Send, send_error
 from starlette.requests import Request
 from starlette.responses import Response
 
+READINESS_PATHS = frozenset({"/readyz", "/ping", "/health"})
 Handler = Callable[[Request], Awaitable[Response]]
 
 
@@ -79,3 +81,19 @@ class Draining:
                 loop.call_soon_threadsafe(loop.call_later, self._seconds, before, number, frame)
 
         signal.signal(signal.SIGTERM, begin)
+
+
+class DrainingGate:
+    """Says on the paths of health checks that the task is not ready, once it is to end; passes all else on."""
+
+    def __init__(self, app: App, draining: Draining) -> None:
+        self._app = app
+        self._draining = draining
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            self._draining.on_sigterm()  # the server has put its own handler in place by now
+        if scope["type"] == "http" and self._draining.has_begun and scope["path"] in READINESS_PATHS:
+            await send_error(send, 503, "This task is about to end.")
+        else:
+            await self._app(scope, receive, send)

@@ -22,7 +22,7 @@ _CGROUP_CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
 class ServiceDescription:
     """Which model this is, and which template serves it."""
 
-    template: str  # image_classifier or pyfunc
+    template: str  # image_classifier, pyfunc, or own
     flavor: str
     labels: str | None  # name of the labels file beside the code; None: the template has none
     model_uri: str
@@ -50,6 +50,7 @@ class Settings:
     drain_seconds: int = 2
     cpus: int = 1
     warm_up: bool = True
+    is_build: bool = False  # BentoML imports the service to build its Bento; nothing is to be served
 
 
 def read_description(folder: Path) -> ServiceDescription:
@@ -82,6 +83,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         max_concurrent_requests=_number(environ, "MAX_CONCURRENT_REQUESTS", 128),
         drain_seconds=_number(environ, "DRAIN_SECONDS", 2),
         cpus=cpus,
+        is_build="BUILDING_BENTO" in environ,
         warm_up=environ.get("WARM_UP", "true").lower() not in ("false", "0", "no"),
     )
 

@@ -97,6 +97,7 @@ def test_the_service_is_told_which_model_it_is() -> None:
         "model": {"name": "Intel Scenes", "version": "3", "run_id": "0a1b", "uri": "models:/Intel Scenes/3"},
         "labels": "labels.json",
         "options": {},
+        "models": {},
     }
 
 
@@ -199,7 +200,7 @@ def test_what_bentoml_says_against_it_is_told(tmp_path: Path, monkeypatch: pytes
     template = tmp_path / "template"
     template.mkdir()
     (template / "service.py").write_text("raise RuntimeError('no such luck')\n")
-    monkeypatch.setattr(bento, "template_folder", lambda: template)
+    monkeypatch.setattr("mlflow_fargate.bento.build.template_folder", lambda: template)
 
     with pytest.raises(ImageError, match="no such luck"):
         bento.build_bento(make_model(), "pyfunc", None, tmp_path / "store")

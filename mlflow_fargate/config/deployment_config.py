@@ -14,6 +14,7 @@ from mlflow_fargate.config.call_options import CallOptions
 from mlflow_fargate.config.endpoint_options import EndpointOptions
 from mlflow_fargate.config.image_options import ImageOptions
 from mlflow_fargate.config.service_options import ServiceOptions
+from mlflow_fargate.config.serving_options import ServingOptions
 from mlflow_fargate.config.task_options import TaskOptions
 from mlflow_fargate.errors import InvalidOption
 
@@ -25,7 +26,7 @@ _FILE_LIMIT_BYTES = 1 << 20
 
 
 # The last base comes first in the help: what people set most.
-class DeploymentConfig(CallOptions, EndpointOptions, ImageOptions, ServiceOptions, TaskOptions):
+class DeploymentConfig(CallOptions, EndpointOptions, ImageOptions, ServingOptions, ServiceOptions, TaskOptions):
     """The options of one deployment; unknown keys and impossible values are InvalidOption (see `parse_config`)."""
 
     @property

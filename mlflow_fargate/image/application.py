@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 from mlflow_fargate.image.layer import Compression, Files, Recipe, digest_of_file, files_below, make_layer_key
-from mlflow_fargate.image.layout import MODEL, SOURCE
+from mlflow_fargate.image.layout import MODEL, MODELS, SOURCE
 
 ModelFiles = Mapping[str, Path] | Callable[[], Mapping[str, Path]]
 """Path below the model's root → file here; a callable is called only when the files are needed."""
@@ -25,12 +25,20 @@ def make_service_recipe(directory: Path, compression: Compression) -> Recipe:
     return Recipe("service", make_layer_key("service", compression, files=digests), entered)
 
 
-def make_model_recipe(model: ModelFiles, model_key: str, compression: Compression) -> Recipe:
-    """The layer with the model; `model_key` stands for its files, which are not looked at before they are needed."""
+def make_model_recipe(
+    model: ModelFiles, model_key: str, compression: Compression, *, further: str | None = None
+) -> Recipe:
+    """The layer with the model; `model_key` stands for its files, which are not looked at before they are needed.
+
+    `further` is the key of a model beside the one that is deployed.
+    """
+    folder = (f"{MODELS}/{further}" if further else MODEL).lstrip("/")
+    place = {"place": further} if further else {}
 
     @contextmanager
     def files() -> Iterator[Files]:
         found = model() if callable(model) else model
-        yield {f"{MODEL.lstrip('/')}/{name}": path for name, path in found.items()}
+        yield {f"{folder}/{name}": path for name, path in found.items()}
 
-    return Recipe("model", make_layer_key("model", compression, model=model_key), files)
+    name = f"model-{further}" if further else "model"
+    return Recipe(name, make_layer_key("model", compression, model=model_key, **place), files)

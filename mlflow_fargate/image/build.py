@@ -99,11 +99,13 @@ def build_image(
     created: datetime = EPOCH,
     compression: Compression = Compression.ZSTD,
     bytecode: bool = True,
+    further_models: Mapping[str, tuple[ModelFiles, str]] | None = None,
 ) -> PushedImage:
     """The image of a service and its model, in the repository of `destination`.
 
-    `model_key` has to change when the model's files do. `previous` is an image in the same repository whose layers are
-    taken over where they are the same. Without a tag in `destination` the image is tagged by its own digest.
+    `model_key` has to change when the model's files do; `further_models` have a folder each, named by its key, and a
+    model key. `previous` is an image in the same repository whose layers are taken over where they are the same.
+    Without a tag in `destination` the image is tagged by its own digest.
     """
     source = base_registry or (registry if registry.host == base.registry else Registry(base.registry))
     base_image = read_base(source, base, platform=platform, python_version=python_version, progress=progress)
@@ -112,6 +114,10 @@ def build_image(
         *make_dependency_recipes(locked, compression, bytecode=bytecode, work=cache / "work", note=progress.note),
         make_service_recipe(service, compression),
         make_model_recipe(model, model_key, compression),
+        *(
+            make_model_recipe(files, files_key, compression, further=key)
+            for key, (files, files_key) in sorted((further_models or {}).items())
+        ),
     ]
     assembly = _begin(registry, destination, previous, platform=platform, cache=cache, progress=progress)
     layers, report = assembly.put_layers(recipes, compression, base_image, source, base)

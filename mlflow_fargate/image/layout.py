@@ -7,6 +7,7 @@ from typing import Any
 SITE = "/opt/app/site"  # the packages of the lock
 SOURCE = "/opt/app/src"  # the service's code and service.json
 MODEL = "/opt/app/model"  # the MLflow model directory
+MODELS = "/opt/app/models"  # further ones, a folder each
 PORT = 3000
 
 SETTINGS: dict[str, Any] = {
@@ -28,6 +29,7 @@ SETTINGS: dict[str, Any] = {
 ENVIRONMENT = {
     "PYTHONPATH": f"{SITE}:{SOURCE}",
     "MODEL_DIR": MODEL,
+    "MODELS_DIR": MODELS,
     # Everything below / may be read-only, except /tmp.
     "HOME": "/tmp",  # noqa: S108
     "BENTOML_HOME": "/tmp/bentoml",  # noqa: S108

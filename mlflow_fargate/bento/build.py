@@ -1,9 +1,9 @@
-"""A resolved model becomes a Bento: the folder `service_template/`, told which model it serves, built by BentoML.
+"""How a model is served, and the Bento that is made of that.
 
-`choose_template` decides how a model is served, `make_service_description` and `service_requirements` say so to the
-image (all pure), `build_bento` writes. The only home of bentoml. The model's files are no part of the Bento: the image
-lays them out as a layer of their own at MODEL_DIR, which saves a copy of what may be gigabytes, and leaves the service
-layer at a few kilobytes when a new version of the model comes.
+`choose_template` decides, `make_service_description` and `service_requirements` say so to the image (all pure),
+`build_bento` writes. The only home of bentoml. The models' files are no part of the Bento: the image lays them out as
+layers of their own, which saves a copy of what may be gigabytes, and leaves the service layer at a few kilobytes when a
+new version of the model comes.
 
 BentoML builds in a process of its own: it changes the working directory, keeps the modules it imports (`service`, a
 name others use too) and reads its home directory once at import. None of that is for the process of a notebook or of
@@ -30,13 +30,15 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
+from mlflow_fargate.bento.own_files import OwnService
 from mlflow_fargate.deployment import ResolvedModel
 from mlflow_fargate.errors import ImageError, ModelUnusable
 
-Template = Literal["image_classifier", "pyfunc"]
+Template = Literal["image_classifier", "pyfunc", "own"]
 
 LABELS_FILE = "labels.json"
 _DESCRIPTION_FILE = "service.json"
+_OWN_FOLDER = "own"
 _IMAGE_CHANNELS = (1, 3, 4)
 _NETWORK_FLAVORS = ("tensorflow", "keras")
 _BUILD_TIMEOUT_SECONDS = 300
@@ -66,9 +68,15 @@ def choose_template(model: ResolvedModel) -> Template:
 
 
 def make_service_description(
-    template: str, model: ResolvedModel, options: Mapping[str, Any] | None = None
+    template: str,
+    model: ResolvedModel,
+    options: Mapping[str, Any] | None = None,
+    *,
+    own: OwnService | None = None,
+    further_models: Mapping[str, ResolvedModel] | None = None,
 ) -> dict[str, Any]:
-    """What service.json says: which model the service answers for, and how; `options` are the template's own."""
+    """What service.json says: which models the service answers for, and how; `options` are the template's own."""
+    own_options = {"file": own.file, "digest": own.digest} if own else {}
     return {
         "template": template,
         "flavor": next((name for name in sorted(model.flavors) if name != "python_function"), "python_function"),
@@ -79,17 +87,26 @@ def make_service_description(
             "uri": model.resolved_uri,
         },
         "labels": LABELS_FILE if template == "image_classifier" else None,
-        "options": dict(options or {}),
+        "options": {**(options or {}), **own_options},
+        "models": {key: further.resolved_uri for key, further in sorted((further_models or {}).items())},
     }
 
 
-def service_requirements(template: str, model: ResolvedModel) -> tuple[str, ...]:
+def service_requirements(
+    template: str,
+    model: ResolvedModel,
+    *,
+    own: OwnService | None = None,
+    further_models: Mapping[str, ResolvedModel] | None = None,
+) -> tuple[str, ...]:
     """Requirement lines of the image: the model's own, with BentoML and what the template needs.
 
     MLflow itself is half a gigabyte that serving does not touch: an image classifier needs none of it, a pyfunc needs
     `mlflow-skinny`. A line that asks for more than the plain package (`mlflow[extras]`, a URL) is kept as it is.
     """
-    lines = [line for line in model.requirements if _package(line) != "mlflow-skinny"]
+    models = (model, *(further for _, further in sorted((further_models or {}).items())))
+    given = dict.fromkeys(line for one in models for line in one.requirements)
+    lines = [line for line in (*given, *(own.requirements if own else ())) if _package(line) != "mlflow-skinny"]
     if template == "image_classifier":
         ours = ["pillow>=10"]
         lines = [line for line in lines if _package(line) != "mlflow"]
@@ -100,8 +117,8 @@ def service_requirements(template: str, model: ResolvedModel) -> tuple[str, ...]
             lines = [line for line in lines if _package(line) != "mlflow"]
     # The service is tried with this version of BentoML, whatever version the model was trained beside.
     lines = [line for line in lines if _package(line) != "bentoml"]
-    given = {_package(line) for line in lines}
-    ours = [line for line in ours if _package(line) not in given]
+    packages = {_package(line) for line in lines}
+    ours = [line for line in ours if _package(line) not in packages]
     return tuple(dict.fromkeys([*lines, f"bentoml=={installed_version('bentoml')}", *ours]))
 
 
@@ -135,6 +152,8 @@ def build_bento(
     *,
     name: str | None = None,
     options: Mapping[str, Any] | None = None,
+    own: OwnService | None = None,
+    further_models: Mapping[str, ResolvedModel] | None = None,
 ) -> Bento:
     """A Bento in the Bento store `into`; what is there already with the same content is not built again.
 
@@ -142,15 +161,20 @@ def build_bento(
     The bytes in `source` depend on nothing but the arguments and the versions of this package and of BentoML.
     ImageError says why BentoML refused.
     """
-    requirements = service_requirements(template, model)
-    files = _source_files(make_service_description(template, model, options), model, labels, requirements)
+    requirements = service_requirements(template, model, own=own, further_models=further_models)
+    description = make_service_description(template, model, options, own=own, further_models=further_models)
+    files = _source_files(description, model, labels, requirements)
+    if own:
+        files |= {f"{_OWN_FOLDER}/{file_name}": content for file_name, content in own.files.items()}
     tag_name, tag_version = _tag_name(name or model.name or "model"), _digest(files)
     path = into.absolute() / "bentos" / tag_name / tag_version
     if not (path / "bento.yaml").is_file():
         into.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=into, prefix="build-") as folder:
             for file_name, content in files.items():
-                (Path(folder) / file_name).write_bytes(content)
+                file = Path(folder) / file_name
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(content)
             _run_bentoml_build(Path(folder), into.absolute(), tag_name, tag_version, path)
     return Bento(tag=f"{tag_name}:{tag_version}", path=path, source=path / "src", requirements=requirements)
 
@@ -162,8 +186,9 @@ def template_digest() -> str:
 
 def template_folder() -> Path:
     """Where service_template lies: inside this package once installed, beside it in a checkout."""
-    inside = Path(__file__).parent / "service_template"
-    return inside if inside.is_dir() else Path(__file__).parent.parent / "service_template"
+    package = Path(__file__).parents[1]
+    inside = package / "service_template"
+    return inside if inside.is_dir() else package.parent / "service_template"
 
 
 def _template_files() -> dict[str, bytes]:
@@ -200,6 +225,7 @@ def _run_bentoml_build(folder: Path, home: Path, name: str, version: str, path: 
         "BENTOML_HOME": str(home),
         "BENTOML_DO_NOT_TRACK": "true",
         "PYTHONDONTWRITEBYTECODE": "1",
+        "BUILDING_BENTO": "1",
     }
     try:
         # The folder is the working directory because `-m` puts that on the module path.

@@ -1,0 +1,246 @@
+"""How fast the service answers, beside `mlflow models serve`, a plain BentoML service and the bare model.
+
+    python -m benchmarks.serving [SECONDS]
+
+Two models: the walk-through's image classifier, asked with PNG files (MLflow's server knows no pictures: it gets the
+numbers, as JSON), and a random forest of scikit-learn, asked with one row. Each server runs alone, on the same cores
+as the client, without an API key. Printed are requests per second, median and 99th percentile in milliseconds at 1, 8
+and 32 clients, and the memory of the server's processes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+import numpy as np
+import psutil
+import requests
+from PIL import Image
+
+from tests.serving_process import build, serve
+
+CLIENTS = (1, 8, 32)
+SIDE = 100
+COLUMNS = 10
+MAKE_MODELS = f"""
+import sys
+from pathlib import Path
+import mlflow, numpy as np, tensorflow as tf
+from mlflow.models import infer_signature
+from sklearn.datasets import make_classification
+from sklearn.ensemble import RandomForestClassifier
+folder = Path(sys.argv[1])
+layers = tf.keras.layers
+network = tf.keras.Sequential([tf.keras.Input(({SIDE}, {SIDE}, 3)), layers.Conv2D(64, 2, activation="relu"),
+                               layers.Flatten(), layers.Dense(6, activation="softmax")])
+images = np.zeros((1, {SIDE}, {SIDE}, 3), "float32")
+signature = infer_signature(images, network.predict(images, verbose=0))
+mlflow.tensorflow.save_model(network, folder / "image", signature=signature, pip_requirements=["mlflow"])
+rows, classes = make_classification(2000, {COLUMNS}, random_state=1)
+import pandas as pd
+table = pd.DataFrame(rows, columns=[f"c{{number}}" for number in range({COLUMNS})])
+forest = RandomForestClassifier(100, random_state=1).fit(table, classes)
+signature = infer_signature(table, forest.predict(table))
+mlflow.sklearn.save_model(forest, folder / "table", signature=signature, pip_requirements=["mlflow"],
+                          serialization_format="cloudpickle")
+"""
+PLAIN = """
+import os
+from pathlib import Path
+import bentoml, mlflow, numpy as np
+from PIL.Image import Image
+
+FOLDER = Path(os.environ["BENCH_MODELS"])
+
+@bentoml.service(workers=1)
+class Plain:
+    def __init__(self):
+        name = os.environ["BENCH_MODEL"]
+        if name == "image":
+            self.model = mlflow.tensorflow.load_model(str(FOLDER / name))
+        else:
+            self.model = mlflow.sklearn.load_model(str(FOLDER / name))
+
+    @bentoml.api
+    def predict_image(self, image: Image) -> dict:
+        pixels = np.asarray(image.convert("RGB").resize((100, 100)))
+        scores = self.model.predict(np.divide(pixels, 255.0).astype("float32")[np.newaxis], verbose=0)
+        return {"label": str(scores[0].argmax())}
+
+    @bentoml.api
+    def predict_row(self, row: list[float]) -> dict:
+        return {"predictions": self.model.predict(np.array([row])).tolist()}
+"""
+FLOOR = """
+import io, sys, time
+from pathlib import Path
+import numpy as np, tensorflow as tf, mlflow
+from PIL import Image
+folder = Path(sys.argv[1])
+image = (folder / "picture.png").read_bytes()
+network = mlflow.tensorflow.load_model(str(folder / "image"))
+graph = tf.function(network, input_signature=[tf.TensorSpec((None, 100, 100, 3), tf.float32)])
+def decode():
+    pixels = np.asarray(Image.open(io.BytesIO(image)).convert("RGB").resize((100, 100)))
+    return np.divide(pixels, 255.0).astype("float32")[np.newaxis]
+for size in (1, 32):
+    graph(np.concatenate([decode()] * size))
+    began, count = time.perf_counter(), 0
+    while time.perf_counter() - began < float(sys.argv[2]):
+        graph(np.concatenate([decode() for _ in range(size)])).numpy()
+        count += size
+    rate = count / (time.perf_counter() - began)
+    print(f"| image | floor, {size} at a time | - | {rate:.0f} | {1000 / rate:.1f} | | |")
+"""
+
+
+@dataclass(frozen=True)
+class Question:
+    """A request, as it is sent again and again."""
+
+    path: str
+    body: bytes
+    headers: dict[str, str]
+
+
+def main(seconds: float) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        subprocess.run([sys.executable, "-c", MAKE_MODELS, name], check=True, capture_output=True)
+        (folder / "plain.py").write_text(PLAIN)
+        (folder / "picture.png").write_bytes(make_picture())
+        print("| model | server | clients | requests/s | p50 ms | p99 ms | memory MB |\n|---|---|---|---|---|---|---|")
+        subprocess.run([sys.executable, "-c", FLOOR, name, str(seconds)], check=True, stderr=subprocess.DEVNULL)
+        for model in ("image", "table"):
+            for server, start in (("ours", serve_ours), ("mlflow", serve_mlflow), ("plain BentoML", serve_plain)):
+                with start(model, folder) as (url, process):
+                    question = make_question(model, server, folder)
+                    measure(url, question, process, title=f"{model} | {server}", seconds=seconds)
+
+
+def measure(url: str, question: Question, process: subprocess.Popen[bytes], *, title: str, seconds: float) -> None:
+    """Prints a line for each number of clients."""
+    asyncio.run(hammer(url, question, clients=4, seconds=2))  # what is slow only once
+    for clients in CLIENTS:
+        times = asyncio.run(hammer(url, question, clients=clients, seconds=seconds))
+        rate, p50, p99 = len(times) / seconds, *np.percentile(times, [50, 99])
+        row = (title, clients, f"{rate:.0f}", f"{p50:.1f}", f"{p99:.1f}", memory_mb(process))
+        print(f"| {' | '.join(map(str, row))} |", flush=True)
+
+
+async def hammer(url: str, question: Question, *, clients: int, seconds: float) -> list[float]:
+    """Milliseconds of each answer of so many clients that ask one after the other; AssertionError for a failure."""
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+
+    async def client(session: aiohttp.ClientSession) -> None:
+        while (began := time.perf_counter()) < end:
+            async with session.post(url + question.path, data=question.body, headers=question.headers) as response:
+                text = await response.text()
+                assert response.status == 200, text
+            times.append((time.perf_counter() - began) * 1000)
+
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+        await asyncio.gather(*(client(session) for _ in range(clients)))
+    return times
+
+
+def make_picture() -> bytes:
+    """A PNG of 150x150, as in the walk-through's data set."""
+    file = io.BytesIO()
+    shades = np.random.default_rng(1).integers(0, 256, (15, 15, 3), dtype="uint8")
+    Image.fromarray(shades).resize((150, 150)).save(file, "PNG")
+    return file.getvalue()
+
+
+def make_question(model: str, server: str, folder: Path) -> Question:
+    picture = (folder / "picture.png").read_bytes()
+    as_json = {"Content-Type": "application/json"}
+    if model == "image":
+        if server == "mlflow":
+            pixels = np.asarray(Image.open(io.BytesIO(picture)).resize((SIDE, SIDE))) / 255.0
+            body = {"instances": [pixels.round(4).tolist()]}
+            return Question("/invocations", json.dumps(body).encode(), as_json)
+        return Question("/predict_image", picture, {"Content-Type": "image/png"})
+    row = [0.5] * COLUMNS
+    if server == "plain BentoML":
+        return Question("/predict_row", json.dumps({"row": row}).encode(), as_json)
+    split = {"columns": [f"c{number}" for number in range(COLUMNS)], "data": [row]}
+    return Question("/invocations", json.dumps({"dataframe_split": split}).encode(), as_json)
+
+
+Served = contextlib.AbstractContextManager[tuple[str, "subprocess.Popen[bytes]"]]
+
+
+@contextlib.contextmanager
+def serve_ours(model: str, folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    labels = {str(number): f"label {number}" for number in range(6)} if model == "image" else None
+    work = folder / f"ours-{model}"
+    work.mkdir()
+    with serve(build(folder / model, work, labels=labels), folder / model, work) as running:
+        yield running.url, running.process
+
+
+def serve_mlflow(model: str, folder: Path) -> Served:
+    command = ["-m", "mlflow", "models", "serve", "-m", str(folder / model), "--env-manager", "local", "-p"]
+    return serve_command(command, "/ping", {}, folder)
+
+
+def serve_plain(model: str, folder: Path) -> Served:
+    variables = {"BENCH_MODELS": str(folder), "BENCH_MODEL": model}
+    return serve_command(["-m", "bentoml", "serve", "plain:Plain", "-p"], "/readyz", variables, folder)
+
+
+@contextlib.contextmanager
+def serve_command(
+    command: list[str], health: str, variables: dict[str, str], folder: Path
+) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    port = 18700 + os.getpid() % 1000
+    url = f"http://127.0.0.1:{port}"
+    process = subprocess.Popen(
+        [sys.executable, *command, str(port)],
+        cwd=folder,
+        env={**os.environ, **variables, "BENTOML_DO_NOT_TRACK": "true", "BENTOML_HOST": "127.0.0.1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        deadline = time.monotonic() + 180
+        while time.monotonic() < deadline and process.poll() is None:
+            with contextlib.suppress(requests.RequestException):
+                if requests.get(url + health, timeout=2).ok:
+                    break
+            time.sleep(0.3)
+        yield url, process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def memory_mb(process: subprocess.Popen[bytes]) -> int:
+    """Resident memory of the process and all below it."""
+    root = psutil.Process(process.pid)
+    total = 0
+    for one in (root, *root.children(recursive=True)):
+        with contextlib.suppress(psutil.Error):
+            total += one.memory_info().rss
+    return round(total / 10**6)
+
+
+if __name__ == "__main__":
+    main(float(sys.argv[1]) if len(sys.argv) > 1 else 10.0)

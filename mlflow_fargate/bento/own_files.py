@@ -1,0 +1,82 @@
+"""A user's own service.py and what lies beside it: code, labels, vocabularies, and requirements.txt.
+
+It is read here and never run: it needs packages that only the image has.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+
+from mlflow_fargate.errors import InvalidOption
+
+REQUIREMENTS_FILE = "requirements.txt"
+_LIMIT_BYTES = 100 * 10**6  # models do not belong there: they are layers of their own
+_LEFT_OUT = {"__pycache__", "node_modules", "venv", "mlruns", "mlartifacts"}
+
+
+@dataclass(frozen=True)
+class OwnService:
+    """What the image gets of the user's own code."""
+
+    file: str  # name of the file with the BentoML service
+    files: Mapping[str, bytes] = field(hash=False, repr=False)  # path relative to its folder → content
+    requirements: tuple[str, ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """16 hex digits that change when any of the files does."""
+        digest = sha256()
+        for name, content in sorted(self.files.items()):
+            digest.update(f"\n{name}\0{len(content)}\0".encode() + content)
+        return digest.hexdigest()[:16]
+
+
+def read_own_service(file: Path) -> OwnService:
+    """The service in `file`, with its folder; InvalidOption when it cannot be one.
+
+    Hidden files, links and what tools leave behind are left out.
+    """
+    if not file.is_file():
+        raise InvalidOption(
+            f"Option service={file}: there is no such file on this machine.",
+            hint="name a file like path/to/service.py, or one of the templates image_classifier and pyfunc",
+        )
+    _check_code(file)
+    files: dict[str, bytes] = {}
+    size_bytes = 0
+    for path in _walk(file.parent):
+        size_bytes += path.stat().st_size
+        if size_bytes > _LIMIT_BYTES:
+            raise InvalidOption(
+                f"Option service={file}: its folder holds more than {_LIMIT_BYTES / 10**6:g} MB.",
+                hint="put the service into a folder of its own, and name models with models.KEY=URI",
+            )
+        files[path.relative_to(file.parent).as_posix()] = path.read_bytes()
+    lines = files.get(REQUIREMENTS_FILE, b"").decode("utf-8", "replace").splitlines()
+    requirements = tuple(line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#"))
+    return OwnService(file.name, files, requirements)
+
+
+def _walk(folder: Path) -> list[Path]:
+    found: list[Path] = []
+    for here, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in _LEFT_OUT)
+        paths = (Path(here, name) for name in sorted(names) if not name.startswith("."))
+        found += [path for path in paths if path.is_file() and not path.is_symlink()]
+    return found
+
+
+def _check_code(file: Path) -> None:
+    try:
+        tree = ast.parse(file.read_bytes(), filename=file.name)
+    except (SyntaxError, ValueError) as error:
+        raise InvalidOption(f"Option service={file}: {error}.") from error
+    if not any("bentoml" in ast.dump(node) for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)):
+        raise InvalidOption(
+            f"Option service={file}: it does not import bentoml.", hint="write a class with @bentoml.service"
+        )

@@ -1,0 +1,87 @@
+"""What answers for the model, and how pictures are prepared for it."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Literal
+
+from pydantic import field_validator
+
+from mlflow_fargate.config.option import OptionGroup, Table, option
+
+_KEY = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,31}")
+_SIZE = re.compile(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})")
+
+
+class ServingOptions(OptionGroup):
+    """Options of the service in the image."""
+
+    service: str | None = option(
+        None,
+        "image_classifier, pyfunc (any MLflow model), or the path of your own BentoML service; by default what fits",
+        maps_to="BentoML service",
+        examples=["path/to/service.py"],
+    )
+    models: Table = option(
+        dict,
+        "further models of an own service, by the key it loads them with",
+        maps_to="MLflow model URI",
+        examples=["models.generator=models:/digits/Production"],
+    )
+    batching: bool | None = option(
+        None,
+        "requests that wait may share one prediction; by default where each row is known to be looked at alone",
+        maps_to="(the service)",
+    )
+    image_size: str | None = option(
+        None,
+        "HEIGHTxWIDTH of pictures for a model that takes any; by default the model's own",
+        unit="pixels",
+        maps_to="(the service)",
+        examples=["224x224"],
+    )
+    image_scaling: Literal["0..1", "-1..1", "0..255"] = option(
+        "0..1", "range of the numbers that pictures become", maps_to="(the service)"
+    )
+    image_resampling: Literal["bicubic", "bilinear", "lanczos", "nearest"] = option(
+        "bicubic", "how pictures are resized", maps_to="Pillow: Resampling"
+    )
+    image_colour: Literal["rgb", "bgr"] = option(
+        "rgb", "order of the colours; bgr is OpenCV's", maps_to="(the service)"
+    )
+
+    @field_validator("models")
+    @classmethod
+    def _check_model_keys(cls, models: dict[str, str]) -> dict[str, str]:
+        for key in models:
+            if not _KEY.fullmatch(key) or key == "model":
+                raise ValueError(
+                    f"'{key}' cannot be a key: letters, digits, '-' and '_', and not 'model', which is -m's"
+                )
+        return models
+
+    @field_validator("image_size")
+    @classmethod
+    def _check_image_size(cls, size: str | None) -> str | None:
+        if size is not None and not _SIZE.fullmatch(size):
+            raise ValueError("write it as HEIGHTxWIDTH, 224x224 for example")
+        return size
+
+    @property
+    def own_service(self) -> str | None:
+        """The path of the user's own service; None where one of the templates serves."""
+        return None if self.service in (None, "image_classifier", "pyfunc") else self.service
+
+    @property
+    def template_options(self) -> dict[str, Any]:
+        """What service.json tells the template; only what differs from its defaults, so that images stay the same."""
+        size = _SIZE.fullmatch(self.image_size) if self.image_size else None
+        options: dict[str, Any] = {
+            "batching": self.batching,
+            "size": [int(size[1]), int(size[2])] if size else None,
+            "scaling": self.image_scaling,
+            "resampling": self.image_resampling,
+            "colour": self.image_colour,
+        }
+        usual = {"scaling": "0..1", "resampling": "bicubic", "colour": "rgb"}
+        return {name: value for name, value in options.items() if value not in (None, usual.get(name))}

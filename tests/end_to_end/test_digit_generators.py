@@ -1,0 +1,82 @@
+"""The walk-through's digit generators: trained, deployed to the local stack as own services, and asked."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import requests
+from mlflow.deployments import get_deploy_client
+
+pytestmark = [pytest.mark.end_to_end, pytest.mark.exhaustive, pytest.mark.timeout(900)]
+
+ROOT = Path(__file__).parents[2]
+
+
+@contextmanager
+def deployed(name: str, model_uri: str, config: dict[str, Any]) -> Iterator[str]:
+    """The URL of a deployment, which is deleted in the end."""
+    client = get_deploy_client("fargate:/local")
+    try:
+        deployment = client.create_deployment(
+            name, model_uri, config={"auth": "none", "timeout_seconds": 600, **config}
+        )
+        yield deployment["url"]
+    finally:
+        client.delete_deployment(name)
+
+
+def train(example: str, name: str, epochs: int) -> str:
+    """The URI of what the example's script registers; in a process of its own, because TensorFlow stays."""
+    command = [sys.executable, "-m", f"examples.{example}.train", name, str(epochs)]
+    subprocess.run(command, cwd=ROOT, check=True, timeout=600)
+    return f"models:/{name}/1"
+
+
+def service_of(example: str) -> str:
+    return str(ROOT / "examples" / example / "service" / "service.py")
+
+
+def post(url: str, body: object) -> requests.Response:
+    return requests.post(url, json=body, timeout=60)
+
+
+def test_the_plain_generator_draws_digits(local_stack: dict[str, str]) -> None:
+    uri = train("digit_generator", "digit-generator", 3)
+
+    with deployed("digits", uri, {"service": service_of("digit_generator")}) as url:
+        answers = [post(f"{url}/generate_image", {}).json() for _ in range(2)]
+
+    drawn = [np.array(answer["digit_generated"]) for answer in answers]
+    assert [one.shape for one in drawn] == [(28, 28)] * 2
+    assert 0 <= min(one.min() for one in drawn) <= max(one.max() for one in drawn) <= 1
+    assert not np.array_equal(*drawn)
+
+
+def test_the_conditional_generator_draws_the_digit_it_is_asked_for(local_stack: dict[str, str]) -> None:
+    uri = train("conditional_digit_generator", "conditional-digits", 40)
+
+    with deployed("digits", uri, {"service": service_of("conditional_digit_generator")}) as url:
+        route = f"{url}/generate_conditional_image"
+        ones = np.mean([post(route, {"number": 1}).json()["digit_generated"] for _ in range(8)], axis=0)
+        zeros = np.mean([post(route, {"number": 0}).json()["digit_generated"] for _ in range(8)], axis=0)
+        refused = [post(route, body).status_code for body in ({"number": 10}, {"number": "seven"}, {})]
+        docs = requests.get(f"{url}/docs.json", timeout=10).json()
+        page = requests.get(f"{url}/", timeout=10).text
+        healthy = [requests.get(url + path, timeout=10).status_code for path in ("/ping", "/health", "/readyz")]
+        nothing = requests.get(f"{url}/wp-admin", timeout=10)
+
+    middle = slice(11, 17)
+    assert ones.shape == (28, 28)
+    assert ones[middle, middle].mean() > zeros[middle, middle].mean() + 0.2  # a zero has a hole there
+    assert refused == [400, 400, 400]
+    assert "/generate_conditional_image" in docs["paths"]
+    assert "googletagmanager" not in page
+    assert healthy == [200, 200, 200]
+    assert (nothing.status_code, nothing.json()["error_code"]) == (404, "ENDPOINT_NOT_FOUND")

@@ -1,0 +1,150 @@
+"""The user's own BentoML service, run as in the image, with several models and files of its own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlflow
+import pytest
+import requests
+import yaml
+from serving_process import KEY, Running, serve
+
+from mlflow_fargate import bento
+from mlflow_fargate.deployment import ResolvedModel
+from mlflow_fargate.errors import InvalidOption
+
+SERVICE = """
+from pathlib import Path
+import bentoml
+from deployed import load_model
+from greeting import GREETING
+
+@bentoml.service
+class Greeter:
+    def __init__(self):
+        self.first, self.second = load_model(), load_model("second")
+        self.names = Path(__file__).with_name("names.txt").read_text().split()
+
+    @bentoml.api
+    def greet(self, number: int) -> dict:
+        answers = [self.first.predict([1]), self.second.predict([1])]
+        return {"said": f"{GREETING} {self.names[number]}", "models": answers}
+"""
+MODEL = """
+import mlflow
+
+class Adds(mlflow.pyfunc.PythonModel):
+    def predict(self, context, model_input, params=None):
+        return [number + AMOUNT for number in model_input]
+
+mlflow.models.set_model(Adds())
+"""
+
+
+def write_service(folder: Path) -> Path:
+    """A service with a module, a file and requirements beside it."""
+    folder.mkdir(parents=True)
+    (folder / "hello.py").write_text(SERVICE)
+    (folder / "greeting.py").write_text("GREETING = 'hello'\n")
+    (folder / "names.txt").write_text("Ada Grace")
+    (folder / "requirements.txt").write_text("# what it needs\nhumanize>=4\n\n")
+    (folder / ".env").write_text("PASSWORD=1")
+    (folder / "__pycache__").mkdir()
+    (folder / "__pycache__" / "hello.pyc").write_bytes(b"\0")
+    return folder / "hello.py"
+
+
+def log_model(folder: Path, amount: int) -> ResolvedModel:
+    code = folder.with_suffix(".py")
+    code.write_text(MODEL.replace("AMOUNT", str(amount)))
+    mlflow.pyfunc.save_model(folder, python_model=str(code), pip_requirements=["mlflow", f"six>=1.{amount}"])
+    return ResolvedModel(
+        requested_uri=f"models:/m/{amount}",
+        resolved_uri=f"models:/m/{amount}",
+        artifact_uri=str(folder),
+        files=(),
+        metadata=yaml.safe_load((folder / "MLmodel").read_text()),
+        requirements=("mlflow", f"six>=1.{amount}"),
+    )
+
+
+@pytest.fixture(scope="module")
+def greeter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    folder = tmp_path_factory.mktemp("own")
+    own = bento.read_own_service(write_service(folder / "service"))
+    (folder / "models").mkdir()
+    first, second = log_model(folder / "first", 1), log_model(folder / "models" / "second", 2)
+    built = bento.build_bento(first, "own", None, folder / "bento", own=own, further_models={"second": second})
+    with serve(
+        built.source, folder / "first", folder, API_KEY=KEY, MODELS_DIR=str(folder / "models"), DRAIN_SECONDS="1"
+    ) as running:
+        yield running
+
+
+@pytest.mark.slow
+def test_it_answers_with_its_models_and_files(greeter: Running) -> None:
+    response = greeter.session.post(f"{greeter.url}/greet", json={"number": 1})
+
+    assert response.json() == {"said": "hello Grace", "models": [[2], [3]]}
+    assert response.headers["x-request-id"]
+
+
+@pytest.mark.slow
+def test_it_is_guarded_as_the_templates_are(greeter: Running) -> None:
+    assert requests.post(f"{greeter.url}/greet", json={"number": 1}, timeout=10).status_code == 401
+    assert [requests.get(greeter.url + path, timeout=10).status_code for path in ("/ping", "/health", "/readyz")] == [
+        200
+    ] * 3
+    assert greeter.session.get(f"{greeter.url}/wp-admin").json()["error_code"] == "ENDPOINT_NOT_FOUND"
+    assert greeter.session.post(f"{greeter.url}/greet", json={"number": "one"}).status_code == 400
+    page = greeter.session.get(f"{greeter.url}/").text
+    assert "swagger-ui" in page
+    assert "googletagmanager" not in page
+    assert "/greet" in greeter.session.get(f"{greeter.url}/docs.json").json()["paths"]
+
+
+def test_the_folder_comes_along_without_what_tools_leave(tmp_path: Path) -> None:
+    own = bento.read_own_service(write_service(tmp_path / "service"))
+
+    assert own.file == "hello.py"
+    assert sorted(own.files) == ["greeting.py", "hello.py", "names.txt", "requirements.txt"]
+    assert own.requirements == ("humanize>=4",)
+
+
+def test_requirements_are_those_of_all_models_and_of_the_service(tmp_path: Path) -> None:
+    own = bento.read_own_service(write_service(tmp_path / "service"))
+    first, second = log_model(tmp_path / "first", 1), log_model(tmp_path / "second", 2)
+
+    lines = bento.service_requirements("own", first, own=own, further_models={"second": second})
+
+    assert {"humanize>=4", "six>=1.1", "six>=1.2"} <= set(lines)
+    assert any(line.startswith("mlflow-skinny==") for line in lines)
+
+
+def test_the_description_changes_with_every_file_and_model(tmp_path: Path) -> None:
+    file = write_service(tmp_path / "service")
+    model = log_model(tmp_path / "first", 1)
+    before = bento.make_service_description("own", model, own=bento.read_own_service(file))
+
+    (file.parent / "names.txt").write_text("Ada Barbara")
+    after = bento.make_service_description("own", model, own=bento.read_own_service(file))
+    with_more = bento.make_service_description("own", model, further_models={"second": model})
+
+    assert before != after
+    assert with_more["models"] == {"second": "models:/m/1"}
+    assert json.dumps(after)
+
+
+@pytest.mark.parametrize(
+    ("code", "said"), [(None, "no such file"), ("def broken(:", "invalid syntax"), ("import os\n", "import bentoml")]
+)
+def test_what_is_no_service_is_said_before_anything_is_built(tmp_path: Path, code: str | None, said: str) -> None:
+    file = tmp_path / "service.py"
+    if code is not None:
+        file.write_text(code)
+
+    with pytest.raises(InvalidOption, match=said):
+        bento.read_own_service(file)
