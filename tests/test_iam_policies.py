@@ -1,0 +1,192 @@
+"""docs/iam: what the policies allow is what the code calls, no less and no more.
+
+Which calls there are is read from the sources (every one goes through `AwsSession.call` or `.pages`), and what they
+need beside their own action from the parameters of calls really made. Both are seen below boto3.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fixtures_deployer import CRASHING, create
+
+from mlflow_fargate import operations
+from mlflow_fargate.aws.account import Account
+from mlflow_fargate.aws.iam import _trust
+from mlflow_fargate.deployer import Deployer
+from mlflow_fargate.errors import RolloutFailed
+from mlflow_fargate.resources import EndpointSpec, Network, execution_policies
+
+ROOT = Path(__file__).parents[1]
+IAM_NAMES = {"elbv2": "elasticloadbalancing", "elastic-load-balancing-v2": "elasticloadbalancing"}
+# Calls that IAM knows under another name; the first needs no permission at all.
+OTHER_ACTIONS = {
+    "sts:GetCallerIdentity": None,
+    "s3:ListObjectsV2": "s3:ListBucket",
+}
+# The registry is not asked through boto3, but by its own protocol; ECR wants these of whoever logs in there.
+# https://docs.aws.amazon.com/AmazonECR/latest/userguide/image-push-iam.html
+OF_THE_REGISTRY = {
+    "ecr:BatchCheckLayerAvailability",
+    "ecr:BatchGetImage",
+    "ecr:CompleteLayerUpload",
+    "ecr:GetDownloadUrlForLayer",
+    "ecr:InitiateLayerUpload",
+    "ecr:PutImage",
+    "ecr:UploadLayerPart",
+}
+# Calls of boto3 itself, in aws/s3.py.
+OF_S3 = {"s3:GetObject", "s3:ListBucket"}
+# What AWS asks for when a call carries tags.
+TAGGING = {
+    "ecs": "ecs:TagResource",
+    "ecr": "ecr:TagResource",
+    "ec2": "ec2:CreateTags",
+    "elasticloadbalancing": "elasticloadbalancing:AddTags",
+    "iam": "iam:TagRole",
+    "logs": "logs:TagResource",
+    "secretsmanager": "secretsmanager:TagResource",
+}
+# ECS and Elastic Load Balancing make these roles on their first use in an account.
+BY_THE_SERVICES_THEMSELVES = {"iam:CreateServiceLinkedRole"}
+IMPLIED = {*TAGGING.values(), "iam:PassRole", *BY_THE_SERVICES_THEMSELVES}
+READS = ("Describe", "List", "Get", "BatchGet", "BatchCheck", "Filter")
+
+
+def policy(name: str) -> list[dict[str, Any]]:
+    statements: list[dict[str, Any]] = json.loads((ROOT / f"docs/iam/{name}.json").read_text())["Statement"]
+    return statements
+
+
+def allowed(name: str) -> set[str]:
+    return {action for statement in policy(name) for action in statement["Action"]}
+
+
+def calls_in_the_sources() -> set[str]:
+    """Every action that aws/ can call."""
+    found = set()
+    for path in sorted((ROOT / "mlflow_fargate/aws").glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Attribute)
+                and node.func.attr in {"call", "pages"}
+            ):
+                service, operation = node.args[:2]
+                assert isinstance(service, ast.Constant), (path, node.lineno)
+                assert isinstance(operation, ast.Constant), (path, node.lineno)
+                name = "".join(part.capitalize() for part in operation.value.split("_"))
+                found.add(action_of(service.value, name))
+    return {action for action in found if action}
+
+
+def action_of(service: str, operation: str) -> str | None:
+    action = f"{IAM_NAMES.get(service, service)}:{operation}"
+    return OTHER_ACTIONS.get(action, action)
+
+
+def record(deployer: Deployer, act: Callable[[Deployer], object]) -> set[str]:
+    """The actions that AWS asks for while `act` runs, seen below boto3."""
+    account = Account(deployer.target)
+    seen: set[str | None] = set()
+
+    def note(params: dict[str, Any], model: Any, **_: Any) -> None:
+        service = model.service_model.endpoint_prefix
+        service = {"api.ecr": "ecr"}.get(service, service)
+        seen.add(action_of(service, model.name))
+        if params.get("tags") or params.get("Tags") or params.get("TagSpecifications"):
+            seen.add(TAGGING[service])
+        if params.get("executionRoleArn"):
+            seen.add("iam:PassRole")
+
+    account.session._session.events.register("provide-client-params", note)
+    act(replace(deployer, account=account))
+    return {action for action in seen if action}
+
+
+def test_the_deployers_policy_allows_every_call_in_the_sources_and_nothing_else() -> None:
+    needed = calls_in_the_sources() | OF_THE_REGISTRY | OF_S3 | IMPLIED
+
+    assert sorted(needed - allowed("deployer")) == []
+    assert sorted(allowed("deployer") - needed) == []
+
+
+def test_no_policy_allows_to_write_everywhere() -> None:
+    # These know no resource: https://docs.aws.amazon.com/service-authorization/latest/reference/
+    without_resource = {"ecs:DeregisterTaskDefinition"}
+    for name in ("deployer", "webhook"):
+        for statement in policy(name):
+            writes = {action for action in statement["Action"] if not action.partition(":")[2].startswith(READS)}
+            assert statement["Resource"] != "*" or "Condition" in statement or writes <= without_resource, statement
+        assert not [action for action in allowed(name) if "*" in action]
+
+
+def test_the_webhook_may_do_less_than_the_deployer() -> None:
+    assert allowed("webhook") < allowed("deployer")
+    assert not [action for action in allowed("webhook") if ":Delete" in action or ":Create" in action]
+
+
+@pytest.mark.parametrize("name", ["deployer", "webhook", "execution", "task"])
+def test_a_policy_is_not_longer_than_iam_takes(name: str) -> None:
+    text = (ROOT / f"docs/iam/{name}.json").read_text()
+
+    # https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html: 6,144 without white space
+    assert len("".join(text.split())) <= 6144
+
+
+def test_the_execution_policy_is_the_one_that_endpoints_are_made_with() -> None:
+    endpoint = EndpointSpec("ENDPOINT", Network("vpc", ()), region="REGION", account="ACCOUNT")
+
+    assert policy("execution") == execution_policies(endpoint)["policy"]["Statement"]
+    trust = json.loads((ROOT / "docs/iam/execution-trust.json").read_text())
+    assert trust == _trust("ACCOUNT")
+
+
+@pytest.mark.slow
+def test_the_calls_really_made_are_allowed(deployer: Deployer) -> None:
+    def whole_life(counted: Deployer) -> None:
+        counted.create_endpoint("default", {})
+        repository = counted.account.repository("default")
+        repository.newest_image()
+        counted.account.registry_login()
+        create(counted, auth="api_key")
+        counted.update("churn", None, None, {"desired_count": 2, "deregistration_delay_seconds": 1})
+        with pytest.raises(RolloutFailed):
+            counted.update("churn", CRASHING, None, {"environment.MODE": "crash"})
+        counted.account.read_api_key(counted.get("churn").api_key_secret or "")
+        operations.tasks(counted, "churn")
+        operations.events(counted, "churn")
+        list(operations.logs(counted, "churn", 0))
+        operations.history(counted, "churn")
+        list(counted.list())
+        counted.delete("churn")
+
+    made = record(deployer, whole_life)
+
+    assert len(made) > 50
+    assert sorted(made - allowed("deployer")) == []
+
+
+@pytest.mark.slow
+def test_the_webhook_may_do_what_a_redeploy_does_and_no_more(deployer: Deployer) -> None:
+    create(deployer, auth="api_key")
+
+    def redeploy(counted: Deployer) -> None:
+        list(counted.list())
+        counted.account.repository("default").ensure()
+        counted.account.repository("default").newest_image()
+        counted.account.registry_login()
+        counted.update("churn", "models:/churn/2", None, {})
+
+    made = record(deployer, redeploy)
+
+    assert sorted(made - allowed("webhook")) == []
+    # When a new version does not start, its tasks and their last lines are looked at.
+    after_a_failure = {"ecs:ListTasks", "ecs:DescribeTasks", "logs:GetLogEvents", "ecs:DescribeServiceRevisions"}
+    assert sorted(allowed("webhook") - made - OF_THE_REGISTRY - OF_S3 - after_a_failure) == []
