@@ -21,6 +21,7 @@ CORE = [
     "uv>=0.7",  # resolves and installs what goes into the image
     "zstandard>=0.22",  # layers
     "packaging>=23",  # requirement lines
+    "tomli>=2",  # uv's lock files, also on Python 3.10
     "PyYAML>=6",  # MLmodel
 ]
 LOCAL = [

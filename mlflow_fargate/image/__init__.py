@@ -3,7 +3,7 @@
     build         the story: base + packages + service + model → image in a registry
     base · dependencies · application    the parts of an image: what is read, what is made, and from what
     layer · blob_cache                   files → reproducible layers, kept on this machine
-    requirements · packages              what a model asks for → what uv installs
+    requirements · packages · bytecode   what a model asks for → what uv installs, and what Python compiles of it
     image · layout · platforms · reference    values: manifest and configuration, places in the image, names
     registry · transport · authorization · push    the way into a registry
 

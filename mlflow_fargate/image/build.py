@@ -111,7 +111,7 @@ def build_image(
     base_image = read_base(source, base, platform=platform, python_version=python_version, progress=progress)
     locked = _lock(requirements, python_version, platform, cache, progress)
     recipes = [
-        *make_dependency_recipes(locked, compression, bytecode=bytecode, work=cache / "work", note=progress.note),
+        *make_dependency_recipes(locked, compression, bytecode=bytecode, cache=cache, note=progress.note),
         make_service_recipe(service, compression),
         make_model_recipe(model, model_key, compression),
         *(

@@ -1,21 +1,21 @@
 """The layers that hold the packages: which they are, and what of an installation goes into them.
 
-One layer holds them all so far; callers take a list, because heavy packages may get layers of their own.
+Each heavy package has a layer of its own, the rest share one. A layer's key is made of its own wheels' hashes, not of
+the lock: a pin that changes sends its layer again and no other.
 """
 
 from __future__ import annotations
 
 import re
-import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from mlflow_fargate.errors import ImageError
+from mlflow_fargate.image.bytecode import compiled_files
 from mlflow_fargate.image.layer import Compression, Files, Recipe, files_below, make_layer_key
 from mlflow_fargate.image.layout import SITE
-from mlflow_fargate.image.packages import Lock, find_interpreter, install
+from mlflow_fargate.image.packages import Lock, LockedPackage, find_interpreter, install
 
 Note = Callable[[str], None]
 
@@ -35,14 +35,18 @@ _OF_THE_INSTALLATION = (
 )
 _DROPPED = (*_NEEDLESS, *_OF_THE_INSTALLATION)
 _DROPPED_PATTERN = re.compile("|".join(f"(?:{pattern})" for pattern in _DROPPED))
+# What is worth a layer: compressed, about a second of upload.
+_HEAVY_BYTES = 10 * 10**6
+# A registry and a container runtime handle layers one by one, so a few are better than many.
+_MAX_GROUPS = 6
 # Old setuptools' own, which no package relies on.
 _HARMLESS_PTH = {"distutils-precedence.pth"}
 
 
 def make_dependency_recipes(
-    lock: Lock, compression: Compression, *, bytecode: bool, work: Path, note: Note
+    lock: Lock, compression: Compression, *, bytecode: bool, cache: Path, note: Note
 ) -> list[Recipe]:
-    """The layers with the packages of the lock, installed below `work` only if they have to be made.
+    """The layers with the packages of the lock; each is installed (below `cache`) only if it has to be made.
 
     With `bytecode`, Python's compiled files go along (a container cannot write them, and starts in half the time with
     them) if there is a Python of the same minor version here; `note` hears if not.
@@ -50,12 +54,29 @@ def make_dependency_recipes(
     interpreter = find_interpreter(lock.python_version) if bytecode else None
     if bytecode and not interpreter:
         note(f"there is no Python {lock.python_version} here to compile packages with, so the model will start slower")
+    groups = make_groups(lock.packages)
+    return [
+        _make_recipe(name, lock.only(group), compression, interpreter=interpreter, cache=cache, note=note)
+        for name, group in groups
+    ]
 
+
+def make_groups(packages: Sequence[LockedPackage]) -> list[tuple[str, list[LockedPackage]]]:
+    """A layer for each of the heaviest packages and one for all others, so that a changed pin resends little. Pure."""
+    heavy = sorted((one for one in packages if one.size_bytes >= _HEAVY_BYTES), key=lambda one: -one.size_bytes)
+    alone = heavy[: _MAX_GROUPS - 1]
+    rest = [one for one in packages if one not in alone]
+    return [*((one.name, [one]) for one in alone), *([("dependencies", rest)] if rest else [])]
+
+
+def _make_recipe(
+    name: str, lock: Lock, compression: Compression, *, interpreter: str | None, cache: Path, note: Note
+) -> Recipe:
     def key(compiled: bool) -> str:
         return make_layer_key(
-            "dependencies",
+            name,
             compression,
-            lock=lock.text,
+            packages=[[one.name, *one.hashes] for one in lock.packages],
             python=lock.python_version,
             platform=str(lock.platform),
             dropped=_DROPPED,
@@ -64,33 +85,18 @@ def make_dependency_recipes(
 
     @contextmanager
     def files() -> Iterator[Files]:
+        work = cache / "work"
         work.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="site-", dir=work) as directory:
             site = Path(directory).resolve()
-            note(f"installing {len(lock.packages)} packages")
+            note(f"installing {name if len(lock.packages) == 1 else f'{len(lock.packages)} packages'}")
             install(lock, site)
-            if interpreter:
-                compile_site(site, interpreter)
-            yield site_files(site, note)
+            found = site_files(site, note)
+            yield {**found, **compiled_files(found, interpreter, cache)} if interpreter else found
 
     # A layer with compiled files made elsewhere is as good as one without them made here.
     others = () if interpreter else (key(True),)
-    return [Recipe("dependencies", key(bool(interpreter)), files, other_keys=others, keep_executable=True)]
-
-
-def compile_site(site: Path, interpreter: str) -> None:
-    """Write the `__pycache__` files of all modules below `site`, the same bytes wherever `site` lies.
-
-    Files that do not compile (templates, code for other Pythons) are passed over, as pip does.
-    """
-    # unchecked-hash: no times inside, and none to compare with the layer's fixed ones. -s/-p: tracebacks and
-    # `__file__` name the place in the image. uv's own --compile-bytecode would write the place here.
-    options = ["--invalidation-mode", "unchecked-hash", "-s", str(site), "-p", SITE, "-j", "0", "-qq"]
-    skipped = rf"^{re.escape(str(site))}/(?:{'|'.join(_NEEDLESS)})$"
-    command = [interpreter, "-I", "-m", "compileall", *options, "-x", skipped, str(site)]
-    result = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
-    if result.returncode not in {0, 1}:  # 1: some file did not compile
-        raise ImageError(f"{interpreter} could not compile the packages:\n{result.stderr.strip()}")
+    return Recipe(name, key(bool(interpreter)), files, other_keys=others, keep_executable=True)
 
 
 def site_files(site: Path, note: Note) -> Files:

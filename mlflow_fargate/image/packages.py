@@ -14,9 +14,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
+import tomli
 import uv
 
 from mlflow_fargate.errors import ImageError
@@ -34,18 +36,37 @@ _NO_WHEELS = re.compile(
 
 
 @dataclass(frozen=True)
-class Lock:
-    """Pins with hashes. Neither text nor indexes are shown anywhere: URLs in them may carry credentials."""
+class LockedPackage:
+    """One package, and the wheels of it that would be installed on the lock's platform (most often one)."""
 
-    text: str = field(repr=False)
+    name: str
+    requirement: str = field(repr=False)  # NAME==VERSION, or NAME @ URL (which may carry credentials)
+    hashes: tuple[str, ...]  # 'sha256:…' of the wheels
+    size_bytes: int = 0  # of the largest wheel; 0 where the index does not say
+
+    @property
+    def text(self) -> str:
+        """As a line of a requirements file."""
+        return " \\\n    ".join((self.requirement, *(f"--hash={digest}" for digest in self.hashes)))
+
+
+@dataclass(frozen=True)
+class Lock:
+    """Pins with hashes. Its indexes are shown nowhere: URLs may carry credentials."""
+
+    packages: tuple[LockedPackage, ...]
     python_version: str  # minor: '3.11'
     platform: Platform
     index_options: tuple[str, ...] = field(default=(), repr=False)
 
     @property
-    def packages(self) -> tuple[str, ...]:
-        """The names of what is locked."""
-        return tuple(re.findall(r"^([A-Za-z0-9][\w.-]*)", self.text, re.MULTILINE))
+    def text(self) -> str:
+        """As a requirements file; not to be shown."""
+        return "".join(f"{package.text}\n" for package in self.packages)
+
+    def only(self, packages: Sequence[LockedPackage]) -> Lock:
+        """The same lock for fewer packages."""
+        return replace(self, packages=tuple(packages))
 
 
 def make_python_minor(version: str) -> str:
@@ -71,11 +92,28 @@ def lock(
     options = _merge_indexes(index_url, extra_index_urls, [line for line in lines if is_index_option(line)])
     wanted = [line for line in lines if not is_index_option(line)]
     key = digest_of(encode_json([options, wanted, minor, str(platform)])).removeprefix("sha256:")
-    path = cache / "locks" / f"{key}.txt"
+    path = cache / "locks" / f"{key}.toml"
     if not (path.exists() and clock() - path.stat().st_mtime < LOCK_MAX_AGE_SECONDS):
         path.parent.mkdir(parents=True, exist_ok=True)
         _write(path, _compile("\n".join((*options, *wanted)), minor, platform, path.parent))
-    return Lock(path.read_text(), minor, platform, options)
+    return Lock(parse_pylock(path.read_text()), minor, platform, options)
+
+
+def parse_pylock(text: str) -> tuple[LockedPackage, ...]:
+    """The packages of a `pylock.toml` that was written for one platform, by name.
+
+    Source: https://packaging.python.org/en/latest/specifications/pylock-toml/
+    """
+    packages = tomli.loads(text).get("packages", ())
+    return tuple(sorted((_locked_package(data) for data in packages), key=lambda package: package.name))
+
+
+def _locked_package(data: dict[str, Any]) -> LockedPackage:
+    name, archive = str(data["name"]), data.get("archive")
+    wheels = [archive] if archive else data.get("wheels", [])
+    hashes = sorted(f"{kind}:{value}" for wheel in wheels for kind, value in wheel["hashes"].items())
+    requirement = f"{name} @ {archive['url']}" if archive else f"{name}=={data['version']}"
+    return LockedPackage(name, requirement, tuple(hashes), max((wheel.get("size", 0) for wheel in wheels), default=0))
 
 
 def install(lock: Lock, target: Path) -> None:
@@ -111,7 +149,9 @@ def _merge_indexes(index_url: str | None, extra_index_urls: Sequence[str], optio
 
 
 def _compile(text: str, minor: str, platform: Platform, directory: Path) -> str:
-    arguments = ["compile", "--generate-hashes", "--no-header", "--no-annotate"]
+    # pylock.toml, because it names the wheels themselves, with their sizes; a requirements file has the hashes of all
+    # files of a release, those for other systems too.
+    arguments = ["compile", "--format", "pylock.toml", "--no-header", "--no-annotate"]
     output, error = _run_uv(arguments, text, minor, platform, directory)
     if not error:
         return output

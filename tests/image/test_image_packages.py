@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from mlflow_fargate.errors import ImageError
-from mlflow_fargate.image.dependencies import compile_site, make_dependency_recipes, site_files
-from mlflow_fargate.image.layer import Compression
-from mlflow_fargate.image.packages import Lock, find_interpreter, install, lock
+from mlflow_fargate.image.bytecode import compiled_files
+from mlflow_fargate.image.dependencies import make_dependency_recipes, make_groups, site_files
+from mlflow_fargate.image.layer import Compression, files_below
+from mlflow_fargate.image.packages import Lock, LockedPackage, find_interpreter, install, lock, parse_pylock
 from mlflow_fargate.image.platforms import LINUX_AMD64, LINUX_ARM64
 
 RUNNING = f"{sys.version_info[0]}.{sys.version_info[1]}"
@@ -30,7 +31,7 @@ def test_a_lock_pins_with_hashes_and_installs(tmp_path: Path) -> None:
 
     install(locked, tmp_path / "site")
 
-    assert locked.packages == ("idna", "six")
+    assert [package.name for package in locked.packages] == ["idna", "six"]
     assert "six==1.17.0 \\\n    --hash=sha256:" in locked.text
     assert locked.python_version == "3.11"
     assert (tmp_path / "site" / "six.py").exists()
@@ -43,7 +44,7 @@ def test_a_lock_is_used_again_for_a_day(tmp_path: Path) -> None:
 
     real = locked_at(0)
     (path,) = (tmp_path / "locks").iterdir()
-    path.write_text("six==0\n")
+    path.write_text('[[packages]]\nname = "six"\nversion = "0"\n')
 
     assert locked_at(time.time() + 3600) == "six==0\n"
     assert locked_at(time.time() + 25 * 3600) == real
@@ -72,7 +73,8 @@ def test_the_password_of_an_index_appears_nowhere(tmp_path: Path, scripted: Any)
 
     assert scripted.seen("GET")[0].path == "/simple/six/"
     assert "secret" not in str(caught.value)
-    assert "secret" not in repr(Lock("six==1", "3.11", LINUX_AMD64, (f"--index-url {url}",)))
+    assert "secret" not in repr(Lock((), "3.11", LINUX_AMD64, (f"--index-url {url}",)))
+    assert "secret" not in repr(LockedPackage("six", f"six @ {url}", ("sha256:1",)))
 
 
 def test_the_running_interpreter_serves_its_own_minor_and_none_an_unknown_one() -> None:
@@ -115,24 +117,44 @@ def test_pth_files_are_pointed_out(tmp_path: Path) -> None:
     assert "google-nspkg.pth" in notes[0]
 
 
+def compiled_at(site: Path, cache: Path) -> dict[str, Path]:
+    return compiled_files(files_below(site, "opt/app/site"), sys.executable, cache)
+
+
 def test_compiled_files_are_the_same_wherever_they_are_made(tmp_path: Path) -> None:
-    compiled = []
+    made = []
     for place in ("one", "another/place"):
         site = tmp_path / place
         (site / "package").mkdir(parents=True)
         (site / "package" / "module.py").write_text("def f(): raise ValueError\n")
         (site / "package" / "template.py").write_text("{% not python %}")
-        compile_site(site, sys.executable)
-        compiled.append({path.relative_to(site): path.read_bytes() for path in site.rglob("*.pyc")})
+        found = compiled_at(site, tmp_path / place / "cache")
+        made.append({name: path.read_bytes() for name, path in found.items()})
 
-    assert compiled[0] == compiled[1]
-    assert len(compiled[0]) == 1
-    assert b"/opt/app/site/package/module.py" in next(iter(compiled[0].values()))
+    assert made[0] == made[1]
+    assert list(made[0]) == [f"opt/app/site/package/__pycache__/module.{sys.implementation.cache_tag}.pyc"]
+    assert b"/opt/app/site/package/module.py" in next(iter(made[0].values()))
+
+
+def test_only_what_was_never_compiled_here_is_compiled(tmp_path: Path) -> None:
+    site, cache = tmp_path / "site", tmp_path / "cache"
+    site.mkdir()
+    (site / "same.py").write_text("x = 1\n")
+    (site / "other.py").write_text("x = 1\n")
+    before = {name: path.stat().st_ino for name, path in compiled_at(site, cache).items()}
+    (site / "other.py").write_text("x = 2\n")
+
+    after = {name: path.stat().st_ino for name, path in compiled_at(site, cache).items()}
+
+    tag = sys.implementation.cache_tag
+    assert {name for name in after if after[name] != before[name]} == {f"opt/app/site/__pycache__/other.{tag}.pyc"}
 
 
 def test_compiled_files_are_used_without_a_look_at_their_source(tmp_path: Path) -> None:
     (tmp_path / "module.py").write_text("print('compiled')")
-    compile_site(tmp_path, sys.executable)
+    (compiled,) = compiled_at(tmp_path, tmp_path / "cache").values()
+    (tmp_path / "__pycache__").mkdir()
+    compiled.rename(tmp_path / "__pycache__" / f"module.{sys.implementation.cache_tag}.pyc")
     (tmp_path / "module.py").write_text("print('source')")
 
     command = [sys.executable, "-c", "import module"]
@@ -141,11 +163,63 @@ def test_compiled_files_are_used_without_a_look_at_their_source(tmp_path: Path) 
     assert run.stdout == "compiled\n"
 
 
+def package(name: str, size_bytes: int = 0, *, digest: str = "1") -> LockedPackage:
+    return LockedPackage(name, f"{name}==1", (f"sha256:{digest}",), size_bytes)
+
+
+def recipe_keys(*packages: LockedPackage, cache: Path) -> dict[str, str]:
+    locked = Lock(packages, RUNNING, LINUX_AMD64)
+    recipes = make_dependency_recipes(locked, Compression.ZSTD, bytecode=True, cache=cache, note=ignore)
+    return {recipe.name: recipe.key for recipe in recipes}
+
+
+def test_the_heaviest_packages_have_layers_of_their_own_and_the_rest_shares_one() -> None:
+    packages = [package(f"heavy-{i}", i * 20 * 10**6) for i in range(1, 9)]
+
+    groups = make_groups([package("light"), *packages, package("unknown")])
+
+    assert [name for name, _ in groups] == ["heavy-8", "heavy-7", "heavy-6", "heavy-5", "heavy-4", "dependencies"]
+    assert [one.name for one in groups[-1][1]] == ["light", "heavy-1", "heavy-2", "heavy-3", "unknown"]
+    assert make_groups([]) == []
+
+
+def test_a_changed_pin_leaves_the_layers_of_other_packages_as_they_are(tmp_path: Path) -> None:
+    tensorflow = package("tensorflow-cpu", 270 * 10**6)
+
+    before = recipe_keys(tensorflow, package("six"), cache=tmp_path)
+    after = recipe_keys(tensorflow, package("six", digest="2"), cache=tmp_path)
+
+    assert after["tensorflow-cpu"] == before["tensorflow-cpu"]
+    assert after["dependencies"] != before["dependencies"]
+
+
+def test_a_lock_file_is_read_with_wheels_and_urls() -> None:
+    text = """
+        lock-version = "1.0"
+        [[packages]]
+        name = "six"
+        version = "1.17.0"
+        archive = { url = "https://example.org/six-1.17.0-py3-none-any.whl", hashes = { sha256 = "47" } }
+        [[packages]]
+        name = "idna"
+        version = "3.20"
+        wheels = [
+            { url = "https://example.org/a.whl", size = 10, hashes = { sha256 = "02" } },
+            { url = "https://example.org/b.whl", size = 30, hashes = { sha256 = "01" } },
+        ]
+    """
+
+    assert parse_pylock(text) == (
+        LockedPackage("idna", "idna==3.20", ("sha256:01", "sha256:02"), 30),
+        LockedPackage("six", "six @ https://example.org/six-1.17.0-py3-none-any.whl", ("sha256:47",)),
+    )
+
+
 def test_a_machine_without_the_right_python_takes_compiled_layers_of_others(tmp_path: Path) -> None:
     notes: list[str] = []
-    locked = Lock("six==1.17.0\n", "3.99", LINUX_AMD64)
+    locked = Lock((package("six"),), "3.99", LINUX_AMD64)
 
-    (recipe,) = make_dependency_recipes(locked, Compression.ZSTD, bytecode=True, work=tmp_path, note=notes.append)
+    (recipe,) = make_dependency_recipes(locked, Compression.ZSTD, bytecode=True, cache=tmp_path, note=notes.append)
 
     assert len(recipe.other_keys) == 1
     assert recipe.key not in recipe.other_keys
