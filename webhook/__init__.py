@@ -1,7 +1,8 @@
 """A service that keeps deployments at the versions the model registry names: stages and aliases move, it follows.
 
     events.py  who says so ─► worker.py  look, decide, act ─► mlflow.deployments
-                                 │    └─ reconcile.py  the decision
+                                 │    ├─ rules.py, watch.py  what to look after
+                                 │    ├─ reconcile.py  the decision          actor.py  the deed
                                  └─ model_registry.py  what the registry says
 
 settings.py reads the environment, views.py is the edge, serve.py runs it all. No model code runs in this process.

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Protocol
+from urllib.parse import quote
 
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 
-_NAMES_A_REQUEST = 50  # the filter travels in the URL
+# The filter travels in the URL: servers and proxies take some thousand characters of it.
+_NAMES_A_REQUEST = 100
+_CHARACTERS_A_REQUEST = 6000
 
 
 @dataclass(frozen=True)
@@ -18,13 +23,19 @@ class ModelState:
 
     stages: Mapping[str, tuple[str, ...]]
     aliases: Mapping[str, str]
+    tags: Mapping[str, str] = field(default_factory=dict)  # of the registered model
 
 
 class ModelRegistry(Protocol):
     """The questions asked of a model registry."""
 
-    def look(self, names: Collection[str]) -> dict[str, ModelState]:
-        """The state of each model that the registry shows; of each stage, its highest version."""
+    def look(
+        self, names: Collection[str], *, patterns: Collection[str] = (), tag: str | None = None
+    ) -> dict[str, ModelState]:
+        """The state of each model that the registry shows; of each stage, its highest version.
+
+        Asked for by name, by pattern (`*` and `?`; models that nearly match may be among them) or by having a tag.
+        """
 
     def look_closely(self, name: str) -> ModelState | None:
         """The state of one model with *all* versions of each stage; None when the registry does not show it."""
@@ -36,42 +47,89 @@ class MlflowModelRegistry:
     def __init__(self, tracking_uri: str, registry_uri: str | None = None) -> None:
         self._client = MlflowClient(tracking_uri, registry_uri or tracking_uri)
 
-    def look(self, names: Collection[str]) -> dict[str, ModelState]:
-        rest = iter(sorted(names))
-        states: dict[str, ModelState] = {}
-        while chunk := list(islice(rest, _NAMES_A_REQUEST)):
-            states |= {model.name: _state(model.latest_versions, model.aliases) for model in self._search(chunk)}
+    def look(
+        self, names: Collection[str], *, patterns: Collection[str] = (), tag: str | None = None
+    ) -> dict[str, ModelState]:
+        searches = [self._search(f"name LIKE {_quoted(_like(pattern))}") for pattern in sorted(patterns)]
+        if tag:
+            searches.append(self._search(f"tags.`{tag}` LIKE '%'"))
+        states = {model.name: _state(model.latest_versions, model) for model in chain.from_iterable(searches)}
+        for chunk in _chunks(sorted(set(names) - states.keys())):
+            states |= {model.name: _state(model.latest_versions, model) for model in self._named(chunk)}
         return states
 
     def look_closely(self, name: str) -> ModelState | None:
-        (model,) = self._search([name]) or [None]
+        (model,) = self._named([name]) or [None]
         if model is None:
             return None
+        if _is_unquotable(name):
+            return _state(model.latest_versions, model)
         versions: list[Any] = []
         page = None
         while page is None or page.token:
             page = self._client.search_model_versions(f"name = {_quoted(name)}", page_token=page and page.token)
             versions += page
-        return _state(versions, model.aliases)
+        return _state(versions, model)
 
-    def _search(self, names: list[str]) -> list[Any]:
+    def _named(self, names: list[str]) -> list[Any]:
+        if _is_unquotable(names[0]):
+            return self._get(names[0])
+        if len(names) == 1:
+            return self._search(f"name = {_quoted(names[0])}")
+        return self._search(f"name IN ({', '.join(map(_quoted, names))})")
+
+    def _get(self, name: str) -> list[Any]:
+        try:
+            return [self._client.get_registered_model(name)]
+        except MlflowException as error:
+            if error.error_code == ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+                return []
+            raise
+
+    def _search(self, wanted: str) -> list[Any]:
         models: list[Any] = []
         page = None
         while page is None or page.token:
-            wanted = f"name IN ({', '.join(map(_quoted, names))})" if len(names) > 1 else f"name = {_quoted(names[0])}"
             page = self._client.search_registered_models(wanted, max_results=100, page_token=page and page.token)
             models += page
         return models
 
 
-def _state(versions: Iterable[Any], aliases: Mapping[str, Any]) -> ModelState:
+def _chunks(names: Iterable[str]) -> Iterator[list[str]]:
+    """Lists of names that fit into one request; a name that cannot be quoted is a list of its own."""
+    chunk: list[str] = []
+    length = 0
+    for name in names:
+        size = len(quote(_quoted(name))) + 6
+        if _is_unquotable(name):
+            yield [name]
+            continue
+        if chunk and (len(chunk) == _NAMES_A_REQUEST or length + size > _CHARACTERS_A_REQUEST):
+            yield chunk
+            chunk, length = [], 0
+        chunk.append(name)
+        length += size
+    if chunk:
+        yield chunk
+
+
+def _state(versions: Iterable[Any], model: Any) -> ModelState:
     stages: dict[str, list[int]] = {}
     for version in versions:
         stages.setdefault(str(version.current_stage), []).append(int(version.version))
     ordered = {stage: tuple(str(number) for number in sorted(numbers)) for stage, numbers in stages.items()}
-    return ModelState(ordered, {alias: str(version) for alias, version in aliases.items()})
+    aliases = {alias: str(version) for alias, version in model.aliases.items()}
+    return ModelState(ordered, aliases, {str(key): str(value) for key, value in model.tags.items()})
+
+
+def _is_unquotable(name: str) -> bool:
+    # MLflow's filters know both quotation marks and no escape.
+    return "'" in name and '"' in name
 
 
 def _quoted(name: str) -> str:
-    # MLflow's filters know both quotation marks and no escape.
     return f'"{name}"' if "'" in name else f"'{name}'"
+
+
+def _like(pattern: str) -> str:
+    return pattern.replace("*", "%").replace("?", "_")

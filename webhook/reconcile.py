@@ -5,7 +5,8 @@
                      ▼                         ▼
                    alert      rollout under way, or this version failed before? ──► hold ──► else update
 
-Nothing is ever scaled down or deleted: a model that is not seen may be hidden by a right that is missing.
+Nothing is scaled down or deleted unless a rule says so, and never because a model is not seen: it may be hidden by a
+right that is missing.
 """
 
 from __future__ import annotations
@@ -16,9 +17,14 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from .model_registry import ModelState
+from .rules import OnDemotion
+
+ABSENT = "ABSENT"  # the state of a deployment that a rule wants and that is not there
 
 _FIRST_RETRY_SECONDS = 60.0
 _LAST_RETRY_SECONDS = 3600.0
+# People archive the old version and then promote the new one: in between, nothing holds the stage.
+DEMOTION_GRACE_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -32,10 +38,13 @@ class Deployed:
     state: str
     flavor: str | None = None
     last_failed_version: str | None = None
+    endpoint: str | None = None  # None: the target's own
+    desired_count: int | None = None
+    url: str | None = None
 
     @staticmethod
-    def parse(listed: Mapping[str, Any]) -> Deployed:
-        """One item of the list."""
+    def parse(listed: Mapping[str, Any], endpoint: str | None = None) -> Deployed:
+        """One item of the list of an endpoint."""
 
         def text(key: str) -> str | None:
             value = listed.get(key)
@@ -49,7 +58,15 @@ class Deployed:
             state=text("state") or "",
             flavor=text("flavor"),
             last_failed_version=text("last_failed_version"),
+            endpoint=endpoint,
+            desired_count=None if (count := text("desired_count")) is None else int(count),
+            url=text("url"),
         )
+
+    @property
+    def key(self) -> str:
+        """What tells it from others, for people too."""
+        return f"{self.endpoint}/{self.name}" if self.endpoint else self.name
 
     @property
     def is_watched(self) -> bool:
@@ -65,20 +82,25 @@ class Memory:
     failures: int = 0  # how often in a row
     retry_at: float = 0.0  # seconds since 1970; infinite: not before the registry changes
     reason: str = ""
-    forgiven_version: str | None = None  # it failed, but the registry went elsewhere and came back
+    forgiven_version: str | None = (
+        None  # it failed, but the registry went elsewhere and came back, or someone says retry
+    )
+    empty_since: float | None = None  # since when no version holds what is followed
 
 
 @dataclass(frozen=True)
 class Action:
     """What to do, and why; `warning` is for people to look into."""
 
-    kind: Literal["update", "hold", "nothing"]
+    kind: Literal["create", "update", "scale_to_zero", "delete", "hold", "blocked", "nothing"]
     reason: str
     version: str | None = None  # the one that holds what is followed
     warning: str | None = None
 
 
-def decide(state: ModelState | None, deployed: Deployed, memory: Memory, now: float) -> Action:
+def decide(
+    state: ModelState | None, deployed: Deployed, memory: Memory, now: float, on_demotion: OnDemotion = "keep"
+) -> Action:
     """What to do about a deployment. `state` None: the registry does not show its model."""
     if not deployed.is_watched:
         return Action("nothing", "pinned: it follows nothing")
@@ -87,26 +109,50 @@ def decide(state: ModelState | None, deployed: Deployed, memory: Memory, now: fl
         return Action("hold", "the model is not seen", warning=warning)
     held = held_versions(state, deployed.follow)
     if not held:
-        return Action("hold", f"no version holds {deployed.follow}", warning=f"no version holds {deployed.follow}")
-    action = _compare(held[-1], deployed, memory, now)
+        return _decide_demoted(deployed, memory, now, on_demotion)
+    action = _compare(held[-1], deployed, memory, now, on_demotion)
     if len(held) > 1 and action.warning is None:
         shared = f"versions {', '.join(held)} are all in {deployed.follow}; the highest counts"
         return replace(action, warning=shared)
     return action
 
 
-def _compare(wanted: str, deployed: Deployed, memory: Memory, now: float) -> Action:
-    if wanted == deployed.model_version:
+def _decide_demoted(deployed: Deployed, memory: Memory, now: float, on_demotion: OnDemotion) -> Action:
+    empty = f"no version holds {deployed.follow}"
+    if on_demotion == "keep" or deployed.state == ABSENT:
+        return Action("hold", empty, warning=empty)
+    if on_demotion == "scale_to_zero" and deployed.desired_count == 0:
+        return Action("nothing", f"{empty}: scaled to zero")
+    if memory.empty_since is None or now - memory.empty_since < DEMOTION_GRACE_SECONDS:
+        return Action("hold", f"{empty}: {on_demotion} follows", warning=empty)
+    if memory.failed_version == "" and now < memory.retry_at:
+        return Action("hold", f"{on_demotion} failed", warning=memory.reason)
+    return Action(on_demotion, empty, warning=empty)
+
+
+def _compare(wanted: str, deployed: Deployed, memory: Memory, now: float, on_demotion: OnDemotion) -> Action:
+    is_forgiven = wanted == memory.forgiven_version
+    if wanted == deployed.model_version and not (deployed.state == "FAILED" and is_forgiven):
+        if on_demotion == "scale_to_zero" and deployed.desired_count == 0:
+            return _unless_failed(
+                Action("update", f"version {wanted} is back in {deployed.follow}", wanted), memory, now
+            )
         warning = "its last rollout failed" if deployed.state == "FAILED" else None
         return Action("nothing", f"version {wanted} is deployed", wanted, warning)
     if deployed.state == "IN_PROGRESS":
         return Action("hold", "a rollout is under way", wanted)
-    if wanted == deployed.last_failed_version and wanted != memory.forgiven_version:
+    if wanted == deployed.last_failed_version and not is_forgiven:
         reason = f"version {wanted} failed to roll out; it is not tried again until the registry changes"
-        return Action("hold", reason, wanted, warning=reason)
-    if wanted == memory.failed_version and now < memory.retry_at:
-        return Action("hold", f"version {wanted} could not be deployed", wanted, warning=memory.reason)
-    return Action("update", f"version {wanted} holds {deployed.follow}", wanted)
+        return Action("blocked", reason, wanted, warning=reason)
+    kind: Literal["create", "update"] = "create" if deployed.state == ABSENT else "update"
+    return _unless_failed(Action(kind, f"version {wanted} holds {deployed.follow}", wanted), memory, now)
+
+
+def _unless_failed(action: Action, memory: Memory, now: float) -> Action:
+    if action.version != memory.failed_version or now >= memory.retry_at:
+        return action
+    kind: Literal["blocked", "hold"] = "blocked" if memory.retry_at == math.inf else "hold"
+    return Action(kind, f"version {action.version} could not be deployed", action.version, warning=memory.reason)
 
 
 def held_versions(state: ModelState, follow: str) -> tuple[str, ...]:
@@ -120,10 +166,10 @@ def held_versions(state: ModelState, follow: str) -> tuple[str, ...]:
 
 
 def remember_failure(memory: Memory, version: str, reason: str, *, is_final: bool, now: float) -> Memory:
-    """Memory after an update to `version` raised: tried again later and later, or when final, not at all."""
+    """Memory after a change to `version` ('': to none) raised: tried again later and later, or if final, never."""
     failures = memory.failures + 1 if memory.failed_version == version else 1
     wait = min(_FIRST_RETRY_SECONDS * 2 ** (failures - 1), _LAST_RETRY_SECONDS)
-    return Memory(version, failures, math.inf if is_final else now + wait, reason)
+    return Memory(version, failures, math.inf if is_final else now + wait, reason, empty_since=memory.empty_since)
 
 
 def remember_look(memory: Memory, deployed: Deployed, wanted: str | None) -> Memory:
@@ -131,3 +177,13 @@ def remember_look(memory: Memory, deployed: Deployed, wanted: str | None) -> Mem
     if wanted is None or wanted in {memory.failed_version, deployed.last_failed_version}:
         return memory
     return Memory(forgiven_version=deployed.last_failed_version)
+
+
+def remember_holder(memory: Memory, is_held: bool, now: float) -> Memory:
+    """Memory with the time since when no version holds what is followed."""
+    return replace(memory, empty_since=None if is_held else memory.empty_since or now)
+
+
+def remember_retry(deployed: Deployed, wanted: str | None) -> Memory:
+    """Memory after someone said retry: what failed may be tried once more."""
+    return Memory(forgiven_version=wanted or deployed.last_failed_version)

@@ -16,6 +16,7 @@ from mlflow_fargate.progress import PlainProgress, Progress
 
 from . import create_app
 from .model_registry import MlflowModelRegistry
+from .rules import RuleBook
 from .settings import Settings
 from .views import MAX_BODY_BYTES
 from .worker import Worker
@@ -31,6 +32,7 @@ def serve(settings: Settings, progress: Progress | None = None) -> None:
     worker = Worker(
         connect=functools.cache(lambda: get_deploy_client(settings.target)),
         registry=MlflowModelRegistry(settings.tracking_uri, settings.registry_uri),
+        rules=_rules(settings),
         poll_seconds=settings.poll_seconds,
     )
     server = waitress.create_server(
@@ -53,6 +55,15 @@ def serve(settings: Settings, progress: Progress | None = None) -> None:
         if not worker.stop(settings.stop_seconds):
             progress.note("a rollout is not finished; ECS goes on with it, and the next start looks at it again")
         server.close()
+
+
+def _rules(settings: Settings) -> RuleBook:
+    """InvalidOption when they are wrong from the start: then there are no good ones to keep."""
+    if settings.rules_file:
+        return RuleBook(functools.partial(settings.rules_file.read_text, encoding="utf-8"), str(settings.rules_file))
+    if settings.models:
+        return RuleBook(lambda: f"models: {settings.models}", "FARGATE_WEBHOOK_MODELS")
+    return RuleBook(None, "the models' tags")
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

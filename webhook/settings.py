@@ -4,6 +4,8 @@ MLFLOW_TRACKING_URI               the tracking server whose model registry is fo
 FARGATE_TARGET                    where the deployments are: fargate:/eu-west-1/prod (or MLFLOW_DEPLOYMENTS_TARGET)
 FARGATE_WEBHOOK_SECRET            what events are signed with; without it no event is taken, and looking must do
 FARGATE_WEBHOOK_SECRET_PREVIOUS   still valid while a new secret is being rolled out
+FARGATE_WEBHOOK_RULES             file with rules (rules.py), read again at each look; without rules, models' tags count
+FARGATE_WEBHOOK_MODELS            the same inline: {churn: {stage: Production}}
 FARGATE_WEBHOOK_POLL_SECONDS      how often to look without being told; 30
 FARGATE_WEBHOOK_HOST, _PORT       where to listen; 127.0.0.1 and 8080
 FARGATE_WEBHOOK_STOP_SECONDS      how long a stop waits for rollouts under way; 20
@@ -14,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from mlflow_fargate.errors import InvalidOption
 
@@ -26,6 +29,8 @@ class Settings:
     target: str = "fargate"
     registry_uri: str | None = field(default=None, repr=False)  # None: the tracking server's own
     secrets: tuple[str, ...] = field(default=(), repr=False)
+    rules_file: Path | None = None
+    models: str | None = None  # rules as text, where there is no file
     poll_seconds: float = 30
     host: str = "127.0.0.1"
     port: int = 8080  # 0: any that is free
@@ -37,12 +42,19 @@ def parse_settings(environ: Mapping[str, str]) -> Settings:
     tracking_uri = environ.get("MLFLOW_TRACKING_URI", "")
     if not tracking_uri:
         raise InvalidOption("MLFLOW_TRACKING_URI is not set.", hint="name the tracking server to follow: http://…")
+    rules_file = environ.get("FARGATE_WEBHOOK_RULES")
+    if rules_file and environ.get("FARGATE_WEBHOOK_MODELS"):
+        raise InvalidOption(
+            "FARGATE_WEBHOOK_RULES and FARGATE_WEBHOOK_MODELS are both set.", hint="write all in the file"
+        )
     secrets = (environ.get("FARGATE_WEBHOOK_SECRET"), environ.get("FARGATE_WEBHOOK_SECRET_PREVIOUS"))
     return Settings(
         tracking_uri=tracking_uri,
         target=environ.get("FARGATE_TARGET") or environ.get("MLFLOW_DEPLOYMENTS_TARGET") or "fargate",
         registry_uri=environ.get("MLFLOW_REGISTRY_URI") or None,
         secrets=tuple(secret for secret in secrets if secret),
+        rules_file=Path(rules_file) if rules_file else None,
+        models=environ.get("FARGATE_WEBHOOK_MODELS") or None,
         poll_seconds=_number(environ, "FARGATE_WEBHOOK_POLL_SECONDS", default=30, least=1, most=86_400),
         host=environ.get("FARGATE_WEBHOOK_HOST") or "127.0.0.1",
         port=int(_number(environ, "FARGATE_WEBHOOK_PORT", default=8080, least=0, most=65_535)),

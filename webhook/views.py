@@ -40,7 +40,8 @@ def make_views(worker: Worker, secrets: tuple[str, ...], clock: Callable[[], flo
 
     @views.get("/healthz")
     def tell_health() -> ResponseReturnValue:
-        return _yes_or_no(worker.is_alive)
+        told = {"ok": worker.is_alive, "rules_error": worker.rules_error}
+        return jsonify(told), 200 if worker.is_alive else 503
 
     @views.get("/readyz")
     def tell_readiness() -> ResponseReturnValue:

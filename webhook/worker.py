@@ -1,8 +1,8 @@
 """Looks, decides, acts: when it is told to, and every so often by itself.
 
-One thread looks (all deployments, one list call, one question to the registry), a few threads act. A deployment is in
-the hands of at most one of them. There is no queue of events: hints only make the next look come sooner, so lost,
-doubled and reordered ones change nothing, and nothing is lost when the process ends.
+One thread looks (all deployments, one list call an endpoint, one question to the registry), a few threads act. A
+deployment is in the hands of at most one of them. There is no queue of events: hints only make the next look come
+sooner, so lost, doubled and reordered ones change nothing, and nothing is lost when the process ends.
 """
 
 from __future__ import annotations
@@ -12,38 +12,58 @@ import queue
 import random
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
-from typing import Any, Protocol
+from typing import Any
 
 from mlflow_fargate.deployment import without_credentials
-from mlflow_fargate.errors import RolloutFailed
 
+from .actor import Deployments, Outcome, act
 from .model_registry import ModelRegistry, ModelState
-from .reconcile import Action, Deployed, Memory, decide, remember_failure, remember_look
+from .reconcile import (
+    Action,
+    Deployed,
+    Memory,
+    decide,
+    held_versions,
+    remember_failure,
+    remember_holder,
+    remember_look,
+    remember_retry,
+)
+from .rules import DEPLOY_TAG, RuleBook
+from .watch import Watch, make_watches
 
 logger = logging.getLogger(__name__)
 
+_ACTS = {"create", "update", "scale_to_zero", "delete"}
 
-class Deployments(Protocol):
-    """The verbs of `mlflow.deployments` that are used."""
 
-    def list_deployments(self) -> list[dict[str, Any]]: ...
+@dataclass(frozen=True)
+class Seen:
+    """A deployment as of the last look."""
 
-    def update_deployment(
-        self, name: str, model_uri: str | None = None, flavor: str | None = None, config: Any = None
-    ) -> Any: ...
+    deployed: Deployed
+    action: Action
+    is_updating: bool = False
+    last_outcome: Outcome | None = None
 
 
 class Worker:
-    """Keeps deployments at the versions the registry names. `connect` gives a client that threads may share."""
+    """Keeps deployments at the versions the registry names. `connect` gives a client that threads may share.
+
+    `on_outcome` is told of every change that was tried, in the thread that made it.
+    """
 
     def __init__(
         self,
         *,
         connect: Callable[[], Deployments],
         registry: ModelRegistry,
+        rules: RuleBook | None = None,
+        on_outcome: Callable[[Outcome], None] = lambda outcome: None,
+        may_act: Callable[[], bool] = lambda: True,
         poll_seconds: float = 30,
         threads: int = 2,
         clock: Callable[[], float] = time.time,
@@ -51,19 +71,23 @@ class Worker:
     ) -> None:
         self._connect = connect
         self._registry = registry
+        self._rules = rules or RuleBook(None, "the models' tags")
+        self._on_outcome = on_outcome
+        self._may_act = may_act
         self._poll_seconds = poll_seconds
         self._clock = clock
         self._jitter = jitter
         self._wake = threading.Event()
         self._stopping = threading.Event()
-        self._tasks: queue.SimpleQueue[tuple[Deployed, str] | None] = queue.SimpleQueue()
+        self._tasks: queue.SimpleQueue[tuple[Watch, Action] | None] = queue.SimpleQueue()
         # Daemons: a rollout takes minutes, and one that is left half way is finished by the next process.
         self._looker = threading.Thread(target=self._keep_looking, name="look", daemon=True)
         self._actors = [threading.Thread(target=self._keep_acting, name="act", daemon=True) for _ in range(threads)]
         self._lock = threading.Lock()
         self._busy: set[str] = set()
         self._memories: dict[str, Memory] = {}
-        self._seen: dict[str, tuple[Deployed, Action]] = {}
+        self._seen: dict[str, Seen] = {}
+        self._outcomes: dict[str, Outcome] = {}
         self._looked_at: float | None = None
         self._error: str | None = None
 
@@ -84,12 +108,24 @@ class Worker:
         return not any(thread.is_alive() for thread in self._actors)
 
     def hint(self, model_name: str) -> bool:
-        """Makes the next look come now, if a deployment follows this model; True if so."""
+        """Makes the next look come now, if the model is watched or may be by a rule; True if so."""
+        rules = self._rules.rules
         with self._lock:
-            is_watched = any(deployed.model_name == model_name for deployed, _ in self._seen.values())
-        if is_watched:
+            is_watched = any(seen.deployed.model_name == model_name for seen in self._seen.values())
+        if is_watched or any(rule.matches(model_name) for rule in rules.rules):
             self._wake.set()
-        return is_watched
+            return True
+        return False
+
+    def retry(self, key: str) -> bool:
+        """Lets a deployment that is blocked or backed off be tried once more, now; False when it is not watched."""
+        with self._lock:
+            seen = self._seen.get(key)
+            if seen is None:
+                return False
+            self._memories[key] = remember_retry(seen.deployed, seen.action.version)
+        self._wake.set()
+        return True
 
     @property
     def is_alive(self) -> bool:
@@ -103,55 +139,120 @@ class Worker:
             looked_at = self._looked_at
         return self.is_alive and looked_at is not None and self._clock() - looked_at < 10 * self._poll_seconds + 60
 
-    def status(self) -> dict[str, Any]:
-        """What was seen and decided at the last look, as JSON can say it."""
+    @property
+    def rules_error(self) -> str | None:
+        """What is wrong with the rules as they are written now; the last good ones stay in force."""
+        return self._rules.error
+
+    @property
+    def looked_at(self) -> float | None:
+        """When the last look that saw both sides was done, in seconds since 1970."""
+        with self._lock:
+            return self._looked_at
+
+    @property
+    def error(self) -> str | None:
+        """Why the last look failed; None when it did not."""
+        with self._lock:
+            return self._error
+
+    def seen(self) -> dict[str, Seen]:
+        """What was seen and decided at the last look, by deployment."""
         with self._lock:
             return {
-                "looked_at": _iso(self._looked_at),
-                "error": self._error,
-                "deployments": [
-                    {**asdict(deployed), "action": asdict(action), "is_updating": name in self._busy}
-                    for name, (deployed, action) in sorted(self._seen.items())
-                ],
+                key: replace(seen, is_updating=key in self._busy, last_outcome=self._outcomes.get(key))
+                for key, seen in sorted(self._seen.items())
             }
+
+    def status(self) -> dict[str, Any]:
+        """What was seen and decided at the last look, as JSON can say it."""
+        return {
+            "looked_at": iso_time(self.looked_at),
+            "error": self.error,
+            "rules_error": self.rules_error,
+            "deployments": [
+                {
+                    **asdict(seen.deployed),
+                    "action": asdict(seen.action),
+                    "is_updating": seen.is_updating,
+                    "last_outcome": asdict(seen.last_outcome) if seen.last_outcome else None,
+                }
+                for seen in self.seen().values()
+            ],
+        }
 
     def look(self) -> None:
         """One look at everything; what is to be done is handed to the acting threads."""
         with self._lock:
             busy_before = set(self._busy)
-        listed = [Deployed.parse(item) for item in self._connect().list_deployments()]
-        watched = [deployed for deployed in listed if deployed.is_watched]
-        names = {deployed.model_name for deployed in watched if deployed.model_name}
-        states = self._registry.look(names) if names else {}
+        watches, states, problems = self._observe()
         with self._lock:
-            self._seen = {name: seen for name, seen in self._seen.items() if name in {one.name for one in watched}}
-            # What was being updated when the list was made may stand there as it was before.
+            self._seen = {key: seen for key, seen in self._seen.items() if key in {one.deployed.key for one in watches}}
+            # What was being changed when the list was made may stand there as it was before.
             busy = busy_before | self._busy
-        for deployed in watched:
-            self._consider(deployed, states.get(deployed.model_name or ""), is_busy=deployed.name in busy)
+        for watch in watches:
+            state = states.get(watch.deployed.model_name or "")
+            self._consider(watch, state, is_busy=watch.deployed.key in busy)
         with self._lock:
-            self._looked_at, self._error = self._clock(), None
+            self._looked_at, self._error = self._clock(), "; ".join(problems) or None
 
-    def _consider(self, deployed: Deployed, state: ModelState | None, *, is_busy: bool) -> None:
-        memory = self._memories.get(deployed.name, Memory())
-        action = decide(state, deployed, memory, self._clock())
-        if is_busy and action.kind == "update":
-            action = Action("hold", "an update is under way", action.version)
-        if action.kind == "update":
-            # The quick look tells one version a stage. Before anything is changed, all of them, and once more.
-            state = self._registry.look_closely(deployed.model_name or "")
-            action = decide(state, deployed, memory, self._clock())
+    def _observe(self) -> tuple[list[Watch], Mapping[str, ModelState], list[str]]:
+        """Both sides: the target's deployments, the registry, then the other endpoints that rules name."""
+        rules = self._rules.current()
+        if self._rules.error:
+            logger.error("rules: %s", self._rules.error)
+        client = self._connect()
+        items = client.list_deployments()
+        # A rule may call the target's own endpoint by its name.
+        own = {str(item["endpoint"]) for item in items if item.get("endpoint")}
+        listed = [Deployed.parse(item) for item in items]
+        names = {one.model_name for one in listed if one.is_watched and one.model_name} | rules.model_names
+        tag = DEPLOY_TAG if rules.by_tag else None
+        states = self._registry.look(names, patterns=rules.patterns, tag=tag) if names or rules.patterns or tag else {}
+        others = rules.endpoints({name: state.tags for name, state in states.items()}) - own
+        for endpoint in sorted(others):
+            listed += [Deployed.parse(item, endpoint) for item in client.list_deployments(endpoint=endpoint)]
+        watches, problems = make_watches(listed, states, rules, own)
+        return watches, states, problems
+
+    def _consider(self, watch: Watch, state: ModelState | None, *, is_busy: bool) -> None:
+        deployed = watch.deployed
         with self._lock:
-            before = self._seen.get(deployed.name)
-            self._seen[deployed.name] = (deployed, action)
-            if not is_busy:
-                self._memories[deployed.name] = remember_look(memory, deployed, action.version)
-            if action.kind == "update" and action.version and not self._stopping.is_set():
-                self._busy.add(deployed.name)
-                self._tasks.put((deployed, action.version))
-        if before is None or before[1] != action:
+            memory = remembered = self._memories.get(deployed.key, Memory())
+        if state is not None and deployed.is_watched:
+            memory = remember_holder(memory, bool(held_versions(state, deployed.follow)), self._clock())
+        action = self._decide(watch, state, memory, is_busy=is_busy)
+        with self._lock:
+            before = self._seen.get(deployed.key)
+            self._seen[deployed.key] = Seen(deployed, action)
+            # Someone may have said retry meanwhile.
+            if not is_busy and self._memories.get(deployed.key, Memory()) == remembered:
+                self._memories[deployed.key] = remember_look(memory, deployed, action.version)
+            if action.kind in _ACTS and not self._stopping.is_set():
+                self._busy.add(deployed.key)
+                self._tasks.put((watch, action))
+        if before is None or before.action != action:
             level = logging.WARNING if action.warning else logging.INFO
-            logger.log(level, "%s: %s (%s)", deployed.name, action.kind, action.warning or action.reason)
+            logger.log(level, "%s: %s (%s)", deployed.key, action.kind, action.warning or action.reason)
+
+    def _decide(self, watch: Watch, state: ModelState | None, memory: Memory, *, is_busy: bool) -> Action:
+        if watch.conflict:
+            return Action("hold", watch.conflict, warning=watch.conflict)
+        deployed, on_demotion = watch.deployed, watch.rule.on_demotion if watch.rule else "keep"
+        action = decide(state, deployed, memory, self._clock(), on_demotion)
+        if action.kind not in _ACTS:
+            return action
+        if is_busy:
+            return Action("hold", "a change is under way", action.version)
+        if not self._may_act():
+            return Action("hold", "another replica holds the lease", action.version)
+        # The quick look tells one version a stage. Before anything is changed, all of them, and once more.
+        try:
+            state = self._registry.look_closely(deployed.model_name or "")
+        except Exception as error:  # the others are still looked at
+            said = without_credentials(f"{type(error).__name__}: {error}")
+            return Action("hold", "the model registry did not answer", action.version, warning=said)
+        return decide(state, deployed, memory, self._clock(), on_demotion)
 
     def _keep_looking(self) -> None:
         while not self._stopping.is_set():
@@ -167,35 +268,38 @@ class Worker:
 
     def _keep_acting(self) -> None:
         while task := self._tasks.get():
-            deployed, version = task
+            watch, action = task
             try:
                 if not self._stopping.is_set():
-                    self._update(deployed, version)
+                    self._act(watch, action)
+            except Exception:  # a bug of ours: this deployment is looked at again, and the others go on
+                logger.exception("%s: could not be changed", watch.deployed.key)
             finally:
                 with self._lock:
-                    self._busy.discard(deployed.name)
+                    self._busy.discard(watch.deployed.key)
                 # The registry may have moved on meanwhile.
                 self._wake.set()
 
-    def _update(self, deployed: Deployed, version: str) -> None:
-        name, model_uri = deployed.name, f"models:/{deployed.model_name}/{version}"
-        logger.info("%s: updating to %s", name, model_uri)
-        try:
-            self._connect().update_deployment(
-                name, model_uri=model_uri, flavor=deployed.flavor, config={"follow": deployed.follow}
-            )
-        except Exception as error:  # it is remembered, shown and tried again; one deployment must not stop the others
-            said = without_credentials(f"{type(error).__name__}: {error}")
-            logger.warning("%s: version %s could not be deployed: %s", name, version, said)
-            is_final = isinstance(error, RolloutFailed)
-            with self._lock:
-                memory = self._memories.get(name, Memory())
-                self._memories[name] = remember_failure(memory, version, said, is_final=is_final, now=self._clock())
+    def _act(self, watch: Watch, action: Action) -> None:
+        key = watch.deployed.key
+        logger.info("%s: %s of '%s' version %s", key, action.kind, watch.deployed.model_name, action.version)
+        outcome = act(self._connect(), watch, action, self._clock)
+        with self._lock:
+            self._outcomes[key] = outcome
+            memory = self._memories.pop(key, Memory())
+            if outcome.result != "success":
+                is_final = outcome.result == "rollback"
+                version = outcome.version or ""
+                self._memories[key] = remember_failure(
+                    memory, version, outcome.reason, is_final=is_final, now=self._clock()
+                )
+        if outcome.result == "success":
+            logger.info("%s: %s of version %s is done", key, action.kind, action.version)
         else:
-            logger.info("%s: version %s is deployed", name, version)
-            with self._lock:
-                self._memories.pop(name, None)
+            logger.warning("%s: %s of version %s failed: %s", key, action.kind, action.version, outcome.reason)
+        self._on_outcome(outcome)
 
 
-def _iso(moment: float | None) -> str | None:
+def iso_time(moment: float | None) -> str | None:
+    """An instant as people and JSON write it."""
     return datetime.fromtimestamp(moment, timezone.utc).isoformat(timespec="seconds") if moment else None

@@ -15,6 +15,7 @@ _SETTINGS = {
     "target": "FARGATE_TARGET",
     "host": "FARGATE_WEBHOOK_HOST",
     "port": "FARGATE_WEBHOOK_PORT",
+    "rules": "FARGATE_WEBHOOK_RULES",
     "poll_seconds": "FARGATE_WEBHOOK_POLL_SECONDS",
 }
 
@@ -26,6 +27,11 @@ def webhook() -> None:
 
 @webhook.command()
 @click.option("--target", "-t", help="Deployment target, for example fargate:/eu-west-1.  [env FARGATE_TARGET]")
+@click.option(
+    "--rules",
+    type=click.Path(exists=True, dir_okay=False),
+    help="YAML file: which models are deployed, and how.  [env FARGATE_WEBHOOK_RULES; default: the models' tags]",
+)
 @click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
 @click.option("--port", type=int, help="Port to listen on; 0 picks a free one.  [default: 8080]")
 @click.option("--poll-seconds", type=float, help="How often to look at the model registry.  [default: 30]")

@@ -34,7 +34,7 @@ def test_looking_closely_tells_every_version_of_a_stage(
 
 def test_more_models_than_one_request_takes_and_odd_names(mlflow_server: MlflowServer) -> None:
     client = MlflowClient(mlflow_server.uri)
-    names = [f"model {number}" for number in range(60)] + ["it's", 'a "b"', "50%", "ümlaut"]
+    names = [f"model {number}" for number in range(60)] + ["it's", 'a "b"', "50%", "ümlaut", "both ' and \""]
     for name in names:
         client.create_registered_model(name)
     try:
@@ -42,6 +42,14 @@ def test_more_models_than_one_request_takes_and_odd_names(mlflow_server: MlflowS
 
         assert registry.look(names).keys() == set(names)
         assert registry.look_closely("it's") == ModelState({}, {})
+        assert registry.look_closely("both ' and \"") == ModelState({}, {})
+        assert registry.look_closely("nobody's \"") is None
+        assert registry.look([], patterns=["model 1?", "it's*"]).keys() == {f"model {n}" for n in range(10, 20)} | {
+            "it's"
+        }
+        client.set_registered_model_tag("ümlaut", "fargate.deploy", "prod")
+        tagged = {"ümlaut": ModelState({}, {}, {"fargate.deploy": "prod"})}
+        assert registry.look([], tag="fargate.deploy") == tagged
     finally:
         for name in names:
             client.delete_registered_model(name)

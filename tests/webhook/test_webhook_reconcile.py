@@ -8,7 +8,18 @@ from dataclasses import replace
 import pytest
 
 from mlflow_fargate.webhook.model_registry import ModelState
-from mlflow_fargate.webhook.reconcile import Action, Deployed, Memory, decide, remember_failure, remember_look
+from mlflow_fargate.webhook.reconcile import (
+    ABSENT,
+    DEMOTION_GRACE_SECONDS,
+    Action,
+    Deployed,
+    Memory,
+    decide,
+    remember_failure,
+    remember_holder,
+    remember_look,
+    remember_retry,
+)
 
 STATE = ModelState({"None": ("5",), "Production": ("3",), "Staging": ("4",)}, {"champion": "2"})
 DEPLOYED = Deployed("churn-api", "Production", "churn", "1", "COMPLETED")
@@ -35,7 +46,7 @@ def test_the_version_that_holds_what_is_followed_is_deployed(follow: str, versio
         (replace(DEPLOYED, model_name=None), "nothing", "pinned"),
         (replace(DEPLOYED, state="IN_PROGRESS"), "hold", "a rollout is under way"),
         (replace(DEPLOYED, state="FAILED"), "update", "version 3 holds Production"),
-        (replace(DEPLOYED, last_failed_version="3"), "hold", "version 3 failed to roll out"),
+        (replace(DEPLOYED, last_failed_version="3"), "blocked", "version 3 failed to roll out"),
         (replace(DEPLOYED, last_failed_version="2"), "update", "version 3 holds Production"),
         (replace(DEPLOYED, follow="Archived"), "hold", "no version holds Archived"),
         (replace(DEPLOYED, follow="@gone"), "hold", "no version holds @gone"),
@@ -78,11 +89,11 @@ def test_a_rollout_that_failed_is_only_tried_again_when_the_registry_went_elsewh
     assert memory.retry_at == math.inf
 
     memory = remember_look(memory, deployed, "3")
-    assert decide(STATE, deployed, memory, NOW).kind == "hold"
+    assert decide(STATE, deployed, memory, NOW).kind == "blocked"
     memory = remember_look(memory, deployed, "1")
     assert decide(STATE, deployed, memory, NOW).kind == "update"
     memory = remember_failure(memory, "3", "unhealthy again", is_final=True, now=NOW)
-    assert decide(STATE, deployed, memory, NOW).kind == "hold"
+    assert decide(STATE, deployed, memory, NOW).kind == "blocked"
 
 
 def test_a_registry_that_tells_nothing_forgives_nothing() -> None:
@@ -95,7 +106,54 @@ def test_a_listed_deployment_is_parsed() -> None:
     listed = {"name": "a", "follow": "@champion", "model_name": "churn", "model_version": 3, "state": "COMPLETED"}
 
     assert Deployed.parse({**listed, "flavor": "python_function", "last_failed_version": None, "url": "http://x"}) == (
-        Deployed("a", "@champion", "churn", "3", "COMPLETED", "python_function", None)
+        Deployed("a", "@champion", "churn", "3", "COMPLETED", "python_function", None, url="http://x")
     )
     assert not Deployed.parse({"name": "a"}).is_watched
     assert not Deployed.parse({**listed, "model_name": ""}).is_watched
+
+
+def test_a_blocked_version_is_tried_once_more_when_someone_says_retry() -> None:
+    deployed = replace(DEPLOYED, last_failed_version="3")
+    memory = remember_retry(deployed, "3")
+
+    assert decide(STATE, deployed, memory, NOW).kind == "update"
+    memory = remember_failure(memory, "3", "still unhealthy", is_final=True, now=NOW)
+    assert decide(STATE, deployed, memory, NOW).kind == "blocked"
+
+
+def test_a_first_rollout_that_failed_can_be_retried_though_it_is_the_version_that_is_there() -> None:
+    deployed = replace(DEPLOYED, model_version="3", state="FAILED", last_failed_version="3")
+
+    assert decide(STATE, deployed, Memory(), NOW).kind == "nothing"
+    assert decide(STATE, deployed, remember_retry(deployed, "3"), NOW).kind == "update"
+
+
+def test_what_is_not_there_is_created_and_a_failure_backed_off() -> None:
+    absent = replace(DEPLOYED, model_version=None, state=ABSENT)
+    memory = remember_failure(Memory(), "3", "no such role", is_final=False, now=NOW)
+
+    assert decide(STATE, absent, Memory(), NOW) == Action("create", "version 3 holds Production", "3")
+    assert decide(STATE, absent, memory, NOW).kind == "hold"
+    assert decide(ModelState({}, {}), absent, Memory(), NOW, "delete").kind == "hold"
+
+
+@pytest.mark.parametrize(("on_demotion", "then"), [("keep", "hold"), ("scale_to_zero",) * 2, ("delete",) * 2])
+def test_a_stage_that_stays_empty_is_acted_on_after_a_grace_time(on_demotion: str, then: str) -> None:
+    empty = ModelState({"Archived": ("1",)}, {})
+    memory = remember_holder(Memory(), False, NOW)
+    later = NOW + DEMOTION_GRACE_SECONDS
+
+    assert decide(empty, DEPLOYED, memory, later - 1, on_demotion).kind == "hold"  # type: ignore[arg-type]
+    assert decide(empty, DEPLOYED, memory, later, on_demotion).kind == then  # type: ignore[arg-type]
+    # A model that is not seen is another thing: nothing is taken away for that.
+    assert decide(None, DEPLOYED, memory, later, on_demotion).kind == "hold"  # type: ignore[arg-type]
+    memory = remember_holder(remember_holder(memory, True, NOW), False, later)
+    assert decide(empty, DEPLOYED, memory, later + 1, on_demotion).kind == "hold"  # type: ignore[arg-type]
+
+
+def test_what_was_scaled_to_zero_rests_and_comes_back_with_its_version() -> None:
+    asleep = replace(DEPLOYED, model_version="3", desired_count=0)
+
+    assert decide(ModelState({}, {}), asleep, Memory(empty_since=0), NOW, "scale_to_zero").kind == "nothing"
+    assert decide(STATE, asleep, Memory(), NOW, "scale_to_zero").kind == "update"
+    assert decide(STATE, asleep, Memory(), NOW, "keep").kind == "nothing"
