@@ -24,7 +24,11 @@ from mlflow_fargate.errors import RolloutFailed
 from mlflow_fargate.resources import EndpointSpec, Network, execution_policies
 
 ROOT = Path(__file__).parents[1]
-IAM_NAMES = {"elbv2": "elasticloadbalancing", "elastic-load-balancing-v2": "elasticloadbalancing"}
+IAM_NAMES = {
+    "service-quotas": "servicequotas",
+    "elbv2": "elasticloadbalancing",
+    "elastic-load-balancing-v2": "elasticloadbalancing",
+}
 # Calls that IAM knows under another name; the first needs no permission at all.
 OTHER_ACTIONS = {
     "sts:GetCallerIdentity": None,
@@ -56,7 +60,7 @@ TAGGING = {
 # ECS and Elastic Load Balancing make these roles on their first use in an account.
 BY_THE_SERVICES_THEMSELVES = {"iam:CreateServiceLinkedRole"}
 IMPLIED = {*TAGGING.values(), "iam:PassRole", *BY_THE_SERVICES_THEMSELVES}
-READS = ("Describe", "List", "Get", "BatchGet", "BatchCheck", "Filter")
+READS = ("Describe", "List", "Get", "BatchGet", "BatchCheck", "Filter", "Simulate")
 
 
 def policy(name: str) -> list[dict[str, Any]]:

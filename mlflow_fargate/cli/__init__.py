@@ -1,5 +1,6 @@
 """The command `mlflow-fargate`: what MLflow's own command line has no verb for; one module a command or group.
 
+    doctor                            what stands in the way of deploying
     plan                              what create or update would write
     status, events, logs, history     look at a deployment
     rollback, scale                   act on it
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import click
 
+from mlflow_fargate.cli.doctor import doctor
 from mlflow_fargate.cli.events import events
 from mlflow_fargate.cli.history import history
 from mlflow_fargate.cli.local import local
@@ -27,6 +29,7 @@ from mlflow_fargate.cli.status import status
 from mlflow_fargate.cli.webhook import webhook
 
 _COMMANDS: tuple[click.Command, ...] = (
+    doctor,
     plan,
     status,
     events,

@@ -43,7 +43,7 @@ def plan(
 
     Exit code: 0 nothing would change, 2 something would, 1 it could not be planned.
     """
-    found, estimate = deployer_at(target).preview(name, model_uri, flavor, _parse_options(config))
+    found, estimate = deployer_at(target).preview(name, model_uri, flavor, parse_options(config))
     if as_json:
         print_json({**found.as_dict(), "monthly_cost_usd": asdict(estimate)})
     else:
@@ -51,7 +51,7 @@ def plan(
     sys.exit(0 if found.is_empty else _CHANGES)
 
 
-def _parse_options(given: tuple[str, ...]) -> dict[str, str]:
+def parse_options(given: tuple[str, ...]) -> dict[str, str]:
     pairs = [text.partition("=") for text in given]
     if wrong := next((key for key, equals, _ in pairs if not equals), None):
         raise InvalidOption(f"'-C {wrong}' is not KEY=VALUE.")

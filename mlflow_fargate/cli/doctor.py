@@ -1,0 +1,42 @@
+"""`mlflow-fargate doctor`: what stands in the way of deploying, and what to do about it."""
+
+from __future__ import annotations
+
+import sys
+from itertools import groupby
+
+import click
+
+from mlflow_fargate.cli.deployments import deployer_at, json_option, print_json, target_option
+
+_COLOURS = {"OK": "green", "FAIL": "red", "SKIP": "yellow"}
+
+
+@click.command()
+@target_option
+@click.option("--config", "-C", "config", multiple=True, metavar="KEY=VALUE", help="Options you would create with.")
+@click.option("--webhook-url", help="Where MLflow's webhooks would reach the webhook service.")
+@json_option
+def doctor(target: str, config: tuple[str, ...], webhook_url: str | None, as_json: bool) -> None:
+    """Look at credentials, permissions, quota, network, endpoint, and the MLflow server; nothing is written.
+
+    Each line is OK, FAIL with what to do, or SKIP where nothing can be said. Exit code: 0 without a FAIL, else 1.
+    """
+    from mlflow_fargate.cli.plan import parse_options  # noqa: PLC0415
+    from mlflow_fargate.config import parse_config  # noqa: PLC0415
+    from mlflow_fargate.doctor.examination import examine  # noqa: PLC0415
+
+    options = parse_config(parse_options(config))
+    deployer = deployer_at(target)
+    findings = examine(deployer.account, deployer.target.endpoint, options, webhook_url)
+    if as_json:
+        print_json(findings)
+    else:
+        for topic, of_topic in groupby(findings, key=lambda finding: finding.topic):
+            click.echo(topic)
+            for finding in of_topic:
+                verdict = click.style(f"{finding.verdict:<4}", fg=_COLOURS[finding.verdict])
+                click.echo(f"  {verdict} {finding.name}: {finding.said}")
+                if finding.advice:
+                    click.echo(f"         → {finding.advice}")
+    sys.exit(1 if any(finding.verdict == "FAIL" for finding in findings) else 0)

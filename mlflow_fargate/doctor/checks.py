@@ -1,0 +1,219 @@
+"""Each check decides from facts alone: OK, FAIL with what to do, or SKIP with why nothing can be said."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from mlflow_fargate.survey import (
+    Caller,
+    Certificate,
+    NetworkFacts,
+    Role,
+    ScanFindings,
+    ServerAnswer,
+    Unknown,
+    VcpuQuota,
+)
+
+Verdict = Literal["OK", "FAIL", "SKIP"]
+# A load balancer wants eight free addresses in each of its subnets.
+# https://docs.aws.amazon.com/elasticloadbalancing/latest/application/application-load-balancers.html
+_BALANCER_ADDRESSES = 8
+# What a task needs before the model's code runs.
+# https://docs.aws.amazon.com/AmazonECR/latest/userguide/vpc-endpoints.html
+_TASK_SERVICES = ("ecr.api", "ecr.dkr", "s3", "logs", "secretsmanager")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the doctor's tree; `advice` says what to do about a FAIL."""
+
+    topic: str
+    name: str
+    verdict: Verdict
+    said: str
+    advice: str | None = None
+
+
+def check_caller(caller: Caller | Unknown) -> Finding:
+    if isinstance(caller, Unknown):
+        advice = "run `aws configure` or `aws sso login`, or set AWS_PROFILE"
+        return Finding("account", "credentials", "FAIL", caller.reason, advice)
+    return Finding("account", "credentials", "OK", f"{caller.arn} in {caller.region}")
+
+
+def check_permissions(denied: Sequence[str] | Unknown) -> Finding:
+    if isinstance(denied, Unknown):
+        return Finding("account", "permissions", "SKIP", f"could not be simulated: {denied.reason}")
+    if denied:
+        advice = "compare your policy with docs/iam/deployer.json"
+        return Finding("account", "permissions", "FAIL", f"denied: {', '.join(denied)}", advice)
+    return Finding("account", "permissions", "OK", "the main calls of a deployment are allowed")
+
+
+def check_quota(quota: VcpuQuota | Unknown, wanted_vcpu: float = 1.0) -> Finding:
+    """An update runs old and new tasks side by side, so that twice as much is needed for a while."""
+    if isinstance(quota, Unknown):
+        return Finding("account", "Fargate vCPU quota", "SKIP", quota.reason)
+    said = f"{quota.used:g} of {quota.limit:g} vCPU used by deployments on this endpoint"
+    if quota.limit == 0:
+        return Finding(
+            "account", "Fargate vCPU quota", "FAIL", "the quota is 0: a new account that is blocked for Fargate",
+            "ask AWS Support to lift it",
+        )  # fmt: skip
+    if max(2 * quota.used, quota.used + wanted_vcpu) > quota.limit:
+        advice = (
+            "raise the quota 'Fargate On-Demand vCPU resource count' (L-3032A538): an update runs old and new tasks"
+        )
+        return Finding("account", "Fargate vCPU quota", "FAIL", said, advice)
+    return Finding("account", "Fargate vCPU quota", "OK", said)
+
+
+def check_network(network: NetworkFacts | Unknown) -> list[Finding]:
+    if isinstance(network, Unknown):
+        advice = "name subnets with subnets=subnet-a,subnet-b, or make a default VPC: aws ec2 create-default-vpc"
+        return [Finding("network", "VPC and subnets", "FAIL", network.reason, advice)]
+    return [_check_zones(network), _check_addresses(network), _check_routes(network)]
+
+
+def _check_zones(network: NetworkFacts) -> Finding:
+    zones = sorted({subnet.zone for subnet in network.subnets})
+    said = f"{network.vpc}, {len(network.subnets)} subnets in {', '.join(zones)}"
+    if len(zones) < 2:
+        return Finding("network", "VPC and subnets", "FAIL", said, "a load balancer needs two availability zones")
+    return Finding("network", "VPC and subnets", "OK", said)
+
+
+def _check_addresses(network: NetworkFacts) -> Finding:
+    short = [subnet for subnet in network.subnets if subnet.free_addresses < _BALANCER_ADDRESSES]
+    if short:
+        said = ", ".join(f"{subnet.id} has {subnet.free_addresses}" for subnet in short)
+        advice = f"each subnet needs {_BALANCER_ADDRESSES} for the load balancer and one a task; use other subnets"
+        return Finding("network", "free addresses", "FAIL", said, advice)
+    least = min((subnet.free_addresses for subnet in network.subnets), default=0)
+    return Finding("network", "free addresses", "OK", f"{least} or more in every subnet")
+
+
+def _check_routes(network: NetworkFacts) -> Finding:
+    closed = [subnet.id for subnet in network.subnets if subnet.way_out == "none"]
+    missing = [service for service in _TASK_SERVICES if service not in network.endpoint_services]
+    if closed and missing:
+        advice = f"add a NAT gateway, or VPC endpoints for {', '.join(missing)}"
+        said = f"{', '.join(closed)}: no way to ECR, S3, CloudWatch Logs or Secrets Manager"
+        return Finding("network", "way out of the subnets", "FAIL", said, advice)
+    private = [subnet.id for subnet in network.subnets if subnet.way_out == "NAT"]
+    if closed:
+        return Finding("network", "way out of the subnets", "OK", "by VPC endpoints")
+    said = (
+        f"by NAT from {', '.join(private)}" if private else "by an internet gateway; tasks need assign_public_ip=true"
+    )
+    return Finding("network", "way out of the subnets", "OK", said)
+
+
+def check_certificate(certificate: Certificate | Unknown | None, region: str, arn: str | None) -> Finding:
+    name = "certificate"
+    if arn is None or certificate is None:
+        return Finding("endpoint", name, "SKIP", "none: the endpoint speaks plain HTTP (certificate_arn=)")
+    there = arn.split(":")[3] if arn.count(":") >= 5 else "?"
+    if there != region:
+        advice = f"request or import one in {region}: a load balancer takes certificates of its own region only"
+        return Finding("endpoint", name, "FAIL", f"{arn} is in {there}, the endpoint in {region}", advice)
+    if isinstance(certificate, Unknown):
+        return Finding("endpoint", name, "FAIL", certificate.reason, "check certificate_arn=")
+    if certificate.status != "ISSUED":
+        advice = "finish its validation in ACM"
+        return Finding("endpoint", name, "FAIL", f"{arn} is {certificate.status}, not ISSUED", advice)
+    return Finding("endpoint", name, "OK", f"{arn} is ISSUED")
+
+
+def check_role(role: Role | Unknown | None) -> Finding:
+    name = "execution role"
+    if role is None:
+        return Finding("endpoint", name, "SKIP", "there is none yet; it is made with the endpoint")
+    if isinstance(role, Unknown):
+        return Finding("endpoint", name, "SKIP", role.reason)
+    if not any(_trusts_tasks(statement) for statement in role.trust.get("Statement", [])):
+        advice = "let ecs-tasks.amazonaws.com take it on, as docs/iam/execution-trust.json does"
+        return Finding("endpoint", name, "FAIL", f"{role.arn} does not trust ECS tasks", advice)
+    return Finding("endpoint", name, "OK", f"{role.arn} trusts ECS tasks")
+
+
+def _trusts_tasks(statement: Any) -> bool:
+    services = statement.get("Principal", {})
+    services = services.get("Service", []) if isinstance(services, dict) else []
+    services = [services] if isinstance(services, str) else services
+    actions = statement.get("Action", [])
+    actions = [actions] if isinstance(actions, str) else actions
+    return statement.get("Effect") == "Allow" and "ecs-tasks.amazonaws.com" in services and "sts:AssumeRole" in actions
+
+
+def check_scan(scan: ScanFindings | Unknown | None) -> Finding:
+    name = "image scan"
+    if scan is None:
+        return Finding("endpoint", name, "SKIP", "no image with a scan yet")
+    if isinstance(scan, Unknown):
+        return Finding("endpoint", name, "SKIP", scan.reason)
+    if scan.status not in {"COMPLETE", "ACTIVE"}:
+        return Finding("endpoint", name, "SKIP", f"the scan of {scan.digest[:19]} is {scan.status}")
+    found = ", ".join(f"{count} {severity}" for severity, count in sorted(scan.counts.items())) or "nothing"
+    said = f"{scan.digest[:19]}: {found}"
+    if scan.counts.get("CRITICAL"):
+        advice = "build on a newer base_image=, raise requirements=, and update the deployment"
+        return Finding("endpoint", name, "FAIL", said, advice)
+    return Finding("endpoint", name, "OK", said)
+
+
+def check_tracking_server(answer: ServerAnswer | None) -> Finding:
+    topic, name = "MLflow", "tracking server"
+    if answer is None:
+        return Finding(topic, name, "SKIP", "no server is set (MLFLOW_TRACKING_URI); models come from local files")
+    if answer.status is None:
+        return Finding(topic, name, "FAIL", f"{answer.url}: {answer.text}", "check MLFLOW_TRACKING_URI and the network")
+    if "Invalid Host header" in answer.text:
+        host = urlsplit(answer.url).netloc.rpartition("@")[2]
+        said = f"{answer.url} refuses its own name (403 Invalid Host header)"
+        return Finding(topic, name, "FAIL", said, f"start it with: mlflow server --allowed-hosts {host}")
+    if answer.status in {401, 403}:
+        advice = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+        return Finding(topic, name, "FAIL", f"{answer.url} answers {answer.status}", advice)
+    if answer.status != 200:
+        said = f"{answer.url} answers {answer.status}: {answer.text[:100]}"
+        return Finding(topic, name, "FAIL", said, "is it an MLflow server, with a model registry?")
+    return Finding(topic, name, "OK", f"{answer.url} answers, and has a model registry")
+
+
+def check_webhooks(answer: ServerAnswer | None) -> Finding:
+    """MLflow sends webhooks from a database only: https://mlflow.org/docs/latest/ml/webhooks/"""
+    topic, name = "MLflow", "webhooks"
+    if answer is None or answer.status is None:
+        return Finding(topic, name, "SKIP", "the tracking server was not reached")
+    if answer.status == 200:
+        return Finding(topic, name, "OK", "the server has them (alias events; stages are polled)")
+    if answer.status >= 500:
+        advice = (
+            "set MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY on the server: without it stored secrets are lost on a restart"
+        )
+        return Finding(topic, name, "FAIL", f"the server answers {answer.status}", advice)
+    return Finding(topic, name, "SKIP", f"the server has none ({answer.status}); the webhook service polls")
+
+
+def check_webhook_url(url: str | None, addresses: Sequence[str]) -> Finding:
+    """MLflow sends to https addresses of the public internet only, unless its server is told otherwise."""
+    topic, name = "MLflow", "webhook address"
+    if url is None:
+        return Finding(topic, name, "SKIP", "not given (--webhook-url)")
+    if urlsplit(url).scheme != "https":
+        return Finding(topic, name, "FAIL", f"{url} is not https", "MLflow sends to https only")
+    if not addresses:
+        return Finding(topic, name, "FAIL", f"{url}: the name has no address", "check the name")
+    private = [address for address in addresses if not ipaddress.ip_address(address).is_global]
+    if private:
+        advice = "use a public address, or MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS=true on the server, or let the service poll"
+        return Finding(
+            topic, name, "FAIL", f"{url} is at {', '.join(private)}: MLflow sends to no private address", advice
+        )
+    return Finding(topic, name, "OK", url)

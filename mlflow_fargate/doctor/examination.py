@@ -1,0 +1,114 @@
+"""Reads what the checks want to know, once each, and hands it to them."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+from mlflow_fargate.aws import survey
+from mlflow_fargate.aws.account import Account
+from mlflow_fargate.aws.survey import known
+from mlflow_fargate.config import DeploymentConfig
+from mlflow_fargate.doctor import checks
+from mlflow_fargate.doctor.checks import Finding
+from mlflow_fargate.errors import InvalidOption
+from mlflow_fargate.model.server import REGISTRY, WEBHOOKS, ask_server
+from mlflow_fargate.resources import EndpointSpec
+from mlflow_fargate.survey import Caller, Unknown, VcpuQuota
+
+
+def examine(account: Account, endpoint: str, config: DeploymentConfig, webhook_url: str | None) -> list[Finding]:
+    """Every finding, topic by topic; without credentials only what needs none of AWS."""
+    of_mlflow = examine_mlflow(webhook_url)
+    caller = known(lambda: survey.read_caller(account.session))
+    first = checks.check_caller(caller)
+    if isinstance(caller, Unknown):
+        return [first, *of_mlflow]
+    return [
+        first,
+        *_examine_account(account, endpoint, caller),
+        *_examine_endpoint(account, endpoint, config),
+        *of_mlflow,
+    ]
+
+
+def examine_mlflow(webhook_url: str | None) -> list[Finding]:
+    """The tracking server, and what its webhooks need."""
+    return [
+        checks.check_tracking_server(ask_server(REGISTRY)),
+        checks.check_webhooks(ask_server(WEBHOOKS)),
+        checks.check_webhook_url(webhook_url, _addresses(webhook_url)),
+    ]
+
+
+def wanted_actions(caller: Caller, endpoint: str) -> Mapping[str, tuple[str, ...]]:
+    """By resource, the main actions of a deployment: enough to tell a policy of ours from another."""
+    place, name = f"{caller.region}:{caller.account}", f"mlflow-fargate-{endpoint}"
+    return {
+        f"arn:aws:ecs:{place}:service/{name}/any": ("ecs:CreateService", "ecs:UpdateService", "ecs:DeleteService"),
+        f"arn:aws:ecs:{place}:task-definition/{name}-any:1": ("ecs:RegisterTaskDefinition",),
+        f"arn:aws:ecr:{place}:repository/mlflow-fargate/{endpoint}": ("ecr:PutImage", "ecr:InitiateLayerUpload"),
+        f"arn:aws:logs:{place}:log-group:/mlflow-fargate/{endpoint}/any": ("logs:CreateLogGroup",),
+        f"arn:aws:secretsmanager:{place}:secret:mlflow-fargate/{endpoint}/any": ("secretsmanager:CreateSecret",),
+        f"arn:aws:elasticloadbalancing:{place}:targetgroup/mlf-any/0123456789abcdef": (
+            "elasticloadbalancing:CreateTargetGroup",
+        ),
+        f"arn:aws:iam::{caller.account}:role/{name}-{caller.region}": ("iam:CreateRole", "iam:PutRolePolicy"),
+    }
+
+
+def policy_source(arn: str) -> str | Unknown:
+    """The user or role whose policies hold for a caller: sessions of a role are not known to the simulator."""
+    if ":assumed-role/" in arn:
+        account, role = arn.split(":")[4], arn.split("/")[1]
+        return f"arn:aws:iam::{account}:role/{role}"
+    if ":iam:" in arn and ":user/" in arn:
+        return arn
+    return Unknown(f"{arn} is neither a user nor a role")
+
+
+def _examine_account(account: Account, endpoint: str, caller: Caller) -> list[Finding]:
+    source = policy_source(caller.arn)
+    denied = (
+        source
+        if isinstance(source, Unknown)
+        else known(lambda: survey.read_denied(account.session, source, wanted_actions(caller, endpoint)))
+    )
+    return [checks.check_permissions(denied), checks.check_quota(known(lambda: _quota(account, endpoint)))]
+
+
+def _examine_endpoint(account: Account, endpoint: str, config: DeploymentConfig) -> list[Finding]:
+    session = account.session
+    try:
+        spec: EndpointSpec | Unknown = known(lambda: account.endpoint_spec(endpoint, config))
+    except InvalidOption as error:
+        spec = Unknown(error.message.splitlines()[0])
+    if isinstance(spec, Unknown):
+        return checks.check_network(spec)
+    network, arn = spec.network, spec.certificate_arn
+    role = (spec.execution_role_arn or f"{spec.full_name}-{spec.region}").rpartition("/")[2]
+    certificate = known(lambda: survey.read_certificate(session, arn)) if arn else None
+    return [
+        *checks.check_network(known(lambda: survey.read_network(session, network))),
+        checks.check_certificate(certificate, spec.region, arn),
+        checks.check_role(known(lambda: survey.read_role(session, role))),
+        checks.check_scan(known(lambda: survey.read_scan(session, endpoint))),
+    ]
+
+
+def _quota(account: Account, endpoint: str) -> VcpuQuota:
+    used = sum(
+        status.desired_count * status.settings.get("cpu", 1024) / 1024 for status in account.list_statuses(endpoint)
+    )
+    return VcpuQuota(survey.read_vcpu_limit(account.session), used)
+
+
+def _addresses(url: str | None) -> list[str]:
+    host = urlsplit(url).hostname if url else None
+    if not host:
+        return []
+    try:
+        return sorted({str(found[4][0]) for found in socket.getaddrinfo(host, 443, type=socket.SOCK_STREAM)})
+    except OSError:
+        return []

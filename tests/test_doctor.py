@@ -1,0 +1,239 @@
+"""The doctor: each check by facts alone, the facts by a real control plane, the whole as a user types it."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import mlflow
+import pytest
+from click.testing import CliRunner
+from fixtures_deployer import create, use_account
+
+from mlflow_fargate.aws.survey import read_network, way_out
+from mlflow_fargate.cli import main
+from mlflow_fargate.deployer import Deployer
+from mlflow_fargate.doctor import checks
+from mlflow_fargate.doctor.examination import examine_mlflow, policy_source, wanted_actions
+from mlflow_fargate.resources import Network
+from mlflow_fargate.survey import (
+    Caller,
+    Certificate,
+    NetworkFacts,
+    Role,
+    ScanFindings,
+    ServerAnswer,
+    Subnet,
+    Unknown,
+    VcpuQuota,
+)
+
+NO_RIGHT = Unknown("AWS refused it (AccessDenied): no")
+CALLER = Caller("123456789012", "arn:aws:iam::123456789012:user/ann", "eu-west-1")
+ARN = "arn:aws:acm:eu-west-1:123456789012:certificate/c"
+PUBLIC = Subnet("subnet-a", "eu-west-1a", 200, "internet gateway")
+OPEN = NetworkFacts("vpc-1", (PUBLIC, replace(PUBLIC, id="subnet-b", zone="eu-west-1b")), frozenset())
+ALL_SERVICES = frozenset({"ecr.api", "ecr.dkr", "s3", "logs", "secretsmanager"})
+
+
+def with_subnets(network: NetworkFacts, **changes: Any) -> NetworkFacts:
+    return replace(network, subnets=tuple(replace(subnet, **changes) for subnet in network.subnets))
+
+
+def trust(service: str) -> Role:
+    statement = {"Effect": "Allow", "Principal": {"Service": service}, "Action": "sts:AssumeRole"}
+    return Role("arn:role", {"Statement": [statement]})
+
+
+@pytest.mark.parametrize(
+    ("finding", "verdict", "said"),
+    [
+        (checks.check_caller(CALLER), "OK", "user/ann in eu-west-1"),
+        (checks.check_caller(Unknown("No AWS credentials were found.")), "FAIL", "aws sso login"),
+        (checks.check_permissions([]), "OK", "allowed"),
+        (checks.check_permissions(["ecs:CreateService on x"]), "FAIL", "docs/iam/deployer.json"),
+        (checks.check_permissions(NO_RIGHT), "SKIP", "AccessDenied"),
+        (checks.check_quota(VcpuQuota(6, 0)), "OK", "0 of 6 vCPU"),
+        (checks.check_quota(VcpuQuota(6, 4)), "FAIL", "old and new tasks"),
+        (checks.check_quota(VcpuQuota(0, 0)), "FAIL", "AWS Support"),
+        (checks.check_quota(NO_RIGHT), "SKIP", "AccessDenied"),
+        (checks.check_certificate(None, "eu-west-1", None), "SKIP", "plain HTTP"),
+        (checks.check_certificate(Certificate(ARN, "ISSUED"), "eu-west-1", ARN), "OK", "ISSUED"),
+        (checks.check_certificate(Certificate(ARN, "EXPIRED"), "eu-west-1", ARN), "FAIL", "EXPIRED"),
+        (checks.check_certificate(Certificate(ARN, "ISSUED"), "us-east-1", ARN), "FAIL", "own region only"),
+        (checks.check_certificate(NO_RIGHT, "eu-west-1", ARN), "FAIL", "AccessDenied"),
+        (checks.check_role(trust("ecs-tasks.amazonaws.com")), "OK", "trusts ECS tasks"),
+        (checks.check_role(trust("ec2.amazonaws.com")), "FAIL", "execution-trust.json"),
+        (checks.check_role(None), "SKIP", "made with the endpoint"),
+        (checks.check_role(NO_RIGHT), "SKIP", "AccessDenied"),
+        (
+            checks.check_scan(ScanFindings("sha256:1", "COMPLETE", {"CRITICAL": 2, "LOW": 1})),
+            "FAIL",
+            "2 CRITICAL, 1 LOW",
+        ),
+        (checks.check_scan(ScanFindings("sha256:1", "COMPLETE", {"LOW": 1})), "OK", "1 LOW"),
+        (checks.check_scan(ScanFindings("sha256:1", "IN_PROGRESS", {})), "SKIP", "IN_PROGRESS"),
+        (checks.check_scan(None), "SKIP", "no image"),
+        (checks.check_scan(NO_RIGHT), "SKIP", "AccessDenied"),
+        (checks.check_tracking_server(None), "SKIP", "MLFLOW_TRACKING_URI"),
+        (checks.check_tracking_server(ServerAnswer("http://m", None, "refused")), "FAIL", "refused"),
+        (checks.check_tracking_server(ServerAnswer("http://m", 401, "")), "FAIL", "MLFLOW_TRACKING_USERNAME"),
+        (checks.check_tracking_server(ServerAnswer("http://m", 404, "nginx")), "FAIL", "is it an MLflow server"),
+        (checks.check_tracking_server(ServerAnswer("http://m", 200, "{}")), "OK", "answers"),
+        (checks.check_webhooks(None), "SKIP", "not reached"),
+        (checks.check_webhooks(ServerAnswer("http://m", 200, "{}")), "OK", "polled"),
+        (checks.check_webhooks(ServerAnswer("http://m", 500, "")), "FAIL", "SECRET_ENCRYPTION_KEY"),
+        (checks.check_webhooks(ServerAnswer("http://m", 404, "")), "SKIP", "polls"),
+        (checks.check_webhook_url(None, []), "SKIP", "--webhook-url"),
+        (checks.check_webhook_url("http://hook.example", ["8.8.8.8"]), "FAIL", "https only"),
+        (checks.check_webhook_url("https://hook.example", []), "FAIL", "no address"),
+        (checks.check_webhook_url("https://hook.example", ["8.8.8.8", "10.0.0.1"]), "FAIL", "at 10.0.0.1"),
+        (checks.check_webhook_url("https://hook.example", ["8.8.8.8"]), "OK", "hook.example"),
+    ],
+)
+def test_a_check_decides_from_facts_and_says_what_to_do(finding: checks.Finding, verdict: str, said: str) -> None:
+    assert finding.verdict == verdict
+    assert said in f"{finding.said} {finding.advice}"
+    assert (finding.advice is not None) == (verdict == "FAIL")
+
+
+@pytest.mark.parametrize(
+    ("network", "failed"),
+    [
+        (OPEN, []),
+        (replace(OPEN, subnets=OPEN.subnets[:1]), ["VPC and subnets"]),
+        (with_subnets(OPEN, free_addresses=7), ["free addresses"]),
+        (with_subnets(OPEN, way_out="NAT"), []),
+        (with_subnets(OPEN, way_out="none"), ["way out of the subnets"]),
+        (replace(with_subnets(OPEN, way_out="none"), endpoint_services=ALL_SERVICES), []),
+        (
+            replace(with_subnets(OPEN, way_out="none"), endpoint_services=ALL_SERVICES - {"s3"}),
+            ["way out of the subnets"],
+        ),
+    ],
+)
+def test_a_network_needs_two_zones_addresses_and_a_way_out(network: NetworkFacts, failed: list[str]) -> None:
+    findings = checks.check_network(network)
+
+    assert [finding.name for finding in findings if finding.verdict == "FAIL"] == failed
+
+
+def test_without_a_network_the_check_says_how_to_name_one() -> None:
+    (finding,) = checks.check_network(Unknown("The account has no default VPC in eu-west-1."))
+
+    assert (finding.verdict, "subnets=subnet-a,subnet-b" in str(finding.advice)) == ("FAIL", True)
+
+
+def test_the_way_out_is_that_of_the_subnets_own_table_or_of_the_main_one() -> None:
+    def table(association: dict[str, Any], **route: Any) -> dict[str, Any]:
+        return {"Associations": [association], "Routes": [{"DestinationCidrBlock": "0.0.0.0/0", **route}]}
+
+    tables = [
+        table({"Main": True}, GatewayId="igw-1"),
+        table({"SubnetId": "private"}, NatGatewayId="nat-1"),
+        table({"SubnetId": "broken"}, NatGatewayId="nat-2", State="blackhole"),
+        {
+            "Associations": [{"SubnetId": "alone"}],
+            "Routes": [{"DestinationCidrBlock": "10.0.0.0/16", "GatewayId": "local"}],
+        },
+    ]
+
+    found = {subnet: way_out(subnet, tables) for subnet in ("any", "private", "broken", "alone")}
+    assert found == {"any": "internet gateway", "private": "NAT", "broken": "none", "alone": "none"}
+
+
+def test_the_simulator_is_asked_about_a_sessions_role() -> None:
+    session = "arn:aws:sts::123456789012:assumed-role/deployer/ann"
+
+    assert policy_source(session) == "arn:aws:iam::123456789012:role/deployer"
+    assert policy_source(CALLER.arn) == CALLER.arn
+    assert isinstance(policy_source("arn:aws:iam::123456789012:root"), Unknown)
+
+
+def test_the_actions_that_are_simulated_are_those_of_the_deployers_policy() -> None:
+    from test_iam_policies import allowed
+
+    asked = {action for actions in wanted_actions(CALLER, "default").values() for action in actions}
+
+    assert asked <= allowed("deployer")
+
+
+@pytest.fixture
+def refusing_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Answers as MLflow's server does to a name that it was not told to allow."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = b"Invalid Host header - possible DNS rebinding attack detected"
+            self.send_response(403)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *arguments: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"127.0.0.1:{server.server_port}"
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(f"http://ann:s3cret@{address}")
+    try:
+        yield address
+    finally:
+        mlflow.set_tracking_uri(before)
+        server.shutdown()
+        server.server_close()
+
+
+def test_a_server_that_refuses_its_own_name_is_told_how_to_allow_it(refusing_server: str) -> None:
+    finding = examine_mlflow(None)[0]
+
+    assert finding.verdict == "FAIL"
+    assert finding.advice == f"start it with: mlflow server --allowed-hosts {refusing_server}"
+    assert "s3cret" not in str(examine_mlflow(None))
+
+
+# On the local stack's AWS
+
+
+@pytest.mark.slow
+def test_a_subnet_without_a_route_is_seen_as_closed(deployer: Deployer) -> None:
+    session = deployer.account.session
+    vpc = session.call("ec2", "create_vpc", CidrBlock="10.9.0.0/16")["Vpc"]["VpcId"]
+    subnet = session.call("ec2", "create_subnet", VpcId=vpc, CidrBlock="10.9.1.0/24")["Subnet"]["SubnetId"]
+    session.call("ec2", "create_vpc_endpoint", VpcId=vpc, ServiceName="com.amazonaws.us-east-1.s3")
+
+    facts = read_network(session, Network(vpc, (subnet,)))
+
+    assert (facts.subnets[0].way_out, facts.endpoint_services) == ("none", {"s3"})
+    assert facts.subnets[0].free_addresses > 200
+
+
+@pytest.mark.slow
+def test_the_doctor_tells_every_topic_and_ends_with_what_it_found(
+    deployer: Deployer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create(deployer)
+    use_account(monkeypatch, deployer)
+    monkeypatch.setattr("mlflow_fargate.model.server.mlflow.get_tracking_uri", lambda: "sqlite://")
+
+    healthy = CliRunner().invoke(main, ["doctor", "-t", "fargate:/us-east-1"])
+    arn = "arn:aws:acm:eu-west-1:123456789012:certificate/c"
+    sick = CliRunner().invoke(main, ["doctor", "-t", "fargate:/us-east-1", "-C", f"certificate_arn={arn}", "--json"])
+
+    assert healthy.exit_code == 0, healthy.output
+    assert "  OK   credentials: " in healthy.output
+    assert "  OK   way out of the subnets: by an internet gateway" in healthy.output
+    assert "  OK   execution role: " in healthy.output
+    findings = {item["name"]: item for item in json.loads(sick.stdout)}
+    assert sick.exit_code == 1
+    assert findings["certificate"]["verdict"] == "FAIL"
+    assert "request or import one in us-east-1" in findings["certificate"]["advice"]
+    assert [item["topic"] for item in findings.values()] == ["account"] * 3 + ["network"] * 3 + ["endpoint"] * 3 + [
+        "MLflow"
+    ] * 3
