@@ -16,10 +16,13 @@ from .views import MAX_BODY_BYTES, make_views
 from .worker import Worker
 
 
-def create_app(worker: Worker, secrets: tuple[str, ...]) -> Flask:
-    """The Flask application over a worker; events must be signed with one of `secrets`."""
+def create_app(worker: Worker, secrets: tuple[str, ...], token: str | None = None) -> Flask:
+    """The Flask application over a worker; events must be signed with one of `secrets`.
+
+    `token` opens /status and retry; without one, /status is open and nobody can say retry.
+    """
     app = Flask(__name__)
     # Checked by Flask before a body is read.
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
-    app.register_blueprint(make_views(worker, secrets))
+    app.register_blueprint(make_views(worker, secrets, token))
     return app

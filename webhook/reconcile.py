@@ -21,7 +21,7 @@ from .rules import OnDemotion
 
 ABSENT = "ABSENT"  # the state of a deployment that a rule wants and that is not there
 
-_FIRST_RETRY_SECONDS = 60.0
+FIRST_RETRY_SECONDS = 60.0
 _LAST_RETRY_SECONDS = 3600.0
 # People archive the old version and then promote the new one: in between, nothing holds the stage.
 DEMOTION_GRACE_SECONDS = 60.0
@@ -165,10 +165,19 @@ def held_versions(state: ModelState, follow: str) -> tuple[str, ...]:
     return next((held for stage, held in state.stages.items() if stage.lower() == follow.lower()), ())
 
 
-def remember_failure(memory: Memory, version: str, reason: str, *, is_final: bool, now: float) -> Memory:
+def remember_failure(
+    memory: Memory,
+    version: str,
+    reason: str,
+    *,
+    is_final: bool,
+    now: float,
+    first_retry_seconds: float = FIRST_RETRY_SECONDS,
+) -> Memory:
     """Memory after a change to `version` ('': to none) raised: tried again later and later, or if final, never."""
     failures = memory.failures + 1 if memory.failed_version == version else 1
-    wait = min(_FIRST_RETRY_SECONDS * 2 ** (failures - 1), _LAST_RETRY_SECONDS)
+    # The exponent ends long before the number does.
+    wait = min(first_retry_seconds * 2 ** min(failures - 1, 20), _LAST_RETRY_SECONDS)
     return Memory(version, failures, math.inf if is_final else now + wait, reason, empty_since=memory.empty_since)
 
 

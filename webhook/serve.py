@@ -34,9 +34,10 @@ def serve(settings: Settings, progress: Progress | None = None) -> None:
         registry=MlflowModelRegistry(settings.tracking_uri, settings.registry_uri),
         rules=_rules(settings),
         poll_seconds=settings.poll_seconds,
+        retry_seconds=settings.retry_seconds,
     )
     server = waitress.create_server(
-        create_app(worker, settings.secrets),
+        create_app(worker, settings.secrets, settings.token),
         host=settings.host,
         port=settings.port,
         max_request_body_size=MAX_BODY_BYTES,

@@ -7,6 +7,8 @@ FARGATE_WEBHOOK_SECRET_PREVIOUS   still valid while a new secret is being rolled
 FARGATE_WEBHOOK_RULES             file with rules (rules.py), read again at each look; without rules, models' tags count
 FARGATE_WEBHOOK_MODELS            the same inline: {churn: {stage: Production}}
 FARGATE_WEBHOOK_POLL_SECONDS      how often to look without being told; 30
+FARGATE_WEBHOOK_RETRY_SECONDS     when to try again what failed (not: what ECS rolled back), doubled each time; 60
+FARGATE_WEBHOOK_TOKEN             who shows it (Authorization: Bearer …) may see /status and say retry
 FARGATE_WEBHOOK_HOST, _PORT       where to listen; 127.0.0.1 and 8080
 FARGATE_WEBHOOK_STOP_SECONDS      how long a stop waits for rollouts under way; 20
 """
@@ -32,6 +34,8 @@ class Settings:
     rules_file: Path | None = None
     models: str | None = None  # rules as text, where there is no file
     poll_seconds: float = 30
+    retry_seconds: float = 60
+    token: str | None = field(default=None, repr=False)
     host: str = "127.0.0.1"
     port: int = 8080  # 0: any that is free
     stop_seconds: float = 20
@@ -56,6 +60,8 @@ def parse_settings(environ: Mapping[str, str]) -> Settings:
         rules_file=Path(rules_file) if rules_file else None,
         models=environ.get("FARGATE_WEBHOOK_MODELS") or None,
         poll_seconds=_number(environ, "FARGATE_WEBHOOK_POLL_SECONDS", default=30, least=1, most=86_400),
+        retry_seconds=_number(environ, "FARGATE_WEBHOOK_RETRY_SECONDS", default=60, least=1, most=3600),
+        token=environ.get("FARGATE_WEBHOOK_TOKEN") or None,
         host=environ.get("FARGATE_WEBHOOK_HOST") or "127.0.0.1",
         port=int(_number(environ, "FARGATE_WEBHOOK_PORT", default=8080, least=0, most=65_535)),
         stop_seconds=_number(environ, "FARGATE_WEBHOOK_STOP_SECONDS", default=20, least=0, most=3600),

@@ -3,15 +3,17 @@
 POST /events    MLflow's and Databricks' webhooks: 202 at once, whatever comes of it
 GET  /healthz   the process lives          GET  /readyz   it sees AWS and the model registry
 GET  /status    what was seen and decided
+POST /retry/NAME   lets what is blocked be tried once more
 """
 
 from __future__ import annotations
 
+import hmac
 import logging
 import time
 from collections.abc import Callable
 
-from flask import Blueprint, Response, jsonify, request
+from flask import Blueprint, jsonify, request
 from flask.typing import ResponseReturnValue
 
 from .events import EventRefused, parse_event
@@ -22,7 +24,9 @@ MAX_BODY_BYTES = 64 * 1024  # events are some hundred bytes; a version's descrip
 logger = logging.getLogger(__name__)
 
 
-def make_views(worker: Worker, secrets: tuple[str, ...], clock: Callable[[], float] = time.time) -> Blueprint:
+def make_views(
+    worker: Worker, secrets: tuple[str, ...], token: str | None, clock: Callable[[], float] = time.time
+) -> Blueprint:
     """The routes, over a worker that is told of hints."""
     views = Blueprint("webhook", __name__)
 
@@ -48,10 +52,29 @@ def make_views(worker: Worker, secrets: tuple[str, ...], clock: Callable[[], flo
         return _yes_or_no(worker.is_ready)
 
     @views.get("/status")
-    def tell_status() -> Response:
+    def tell_status() -> ResponseReturnValue:
+        if token is not None and not _shows(token):
+            return _unauthorized()
         return jsonify(worker.status())
 
+    @views.post("/retry/<path:key>")
+    def retry(key: str) -> ResponseReturnValue:
+        if token is None or not _shows(token):
+            return _unauthorized()
+        if not worker.retry(key):
+            return jsonify(error="no such deployment is watched"), 404
+        return jsonify(accepted=True), 202
+
     return views
+
+
+def _shows(token: str) -> bool:
+    told = request.headers.get("Authorization", "").removeprefix("Bearer ")
+    return hmac.compare_digest(told.encode("utf-8", "replace"), token.encode())
+
+
+def _unauthorized() -> ResponseReturnValue:
+    return jsonify(error="a token is needed"), 401, {"WWW-Authenticate": "Bearer"}
 
 
 def _yes_or_no(is_so: bool) -> ResponseReturnValue:

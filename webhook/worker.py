@@ -22,6 +22,7 @@ from mlflow_fargate.deployment import without_credentials
 from .actor import Deployments, Outcome, act
 from .model_registry import ModelRegistry, ModelState
 from .reconcile import (
+    FIRST_RETRY_SECONDS,
     Action,
     Deployed,
     Memory,
@@ -51,10 +52,7 @@ class Seen:
 
 
 class Worker:
-    """Keeps deployments at the versions the registry names. `connect` gives a client that threads may share.
-
-    `on_outcome` is told of every change that was tried, in the thread that made it.
-    """
+    """Keeps deployments at the versions the registry names. `connect` gives a client that threads may share."""
 
     def __init__(
         self,
@@ -62,9 +60,8 @@ class Worker:
         connect: Callable[[], Deployments],
         registry: ModelRegistry,
         rules: RuleBook | None = None,
-        on_outcome: Callable[[Outcome], None] = lambda outcome: None,
-        may_act: Callable[[], bool] = lambda: True,
         poll_seconds: float = 30,
+        retry_seconds: float = FIRST_RETRY_SECONDS,
         threads: int = 2,
         clock: Callable[[], float] = time.time,
         jitter: Callable[[float, float], float] = random.uniform,
@@ -72,8 +69,7 @@ class Worker:
         self._connect = connect
         self._registry = registry
         self._rules = rules or RuleBook(None, "the models' tags")
-        self._on_outcome = on_outcome
-        self._may_act = may_act
+        self._retry_seconds = retry_seconds
         self._poll_seconds = poll_seconds
         self._clock = clock
         self._jitter = jitter
@@ -244,8 +240,6 @@ class Worker:
             return action
         if is_busy:
             return Action("hold", "a change is under way", action.version)
-        if not self._may_act():
-            return Action("hold", "another replica holds the lease", action.version)
         # The quick look tells one version a stage. Before anything is changed, all of them, and once more.
         try:
             state = self._registry.look_closely(deployed.model_name or "")
@@ -291,13 +285,17 @@ class Worker:
                 is_final = outcome.result == "rollback"
                 version = outcome.version or ""
                 self._memories[key] = remember_failure(
-                    memory, version, outcome.reason, is_final=is_final, now=self._clock()
+                    memory,
+                    version,
+                    outcome.reason,
+                    is_final=is_final,
+                    now=self._clock(),
+                    first_retry_seconds=self._retry_seconds,
                 )
         if outcome.result == "success":
             logger.info("%s: %s of version %s is done", key, action.kind, action.version)
         else:
             logger.warning("%s: %s of version %s failed: %s", key, action.kind, action.version, outcome.reason)
-        self._on_outcome(outcome)
 
 
 def iso_time(moment: float | None) -> str | None:

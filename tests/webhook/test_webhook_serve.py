@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 import requests
+from click.testing import CliRunner
+
+from mlflow_fargate.cli import main
 
 SERVE = """
 import os
@@ -27,6 +30,7 @@ def test_it_serves_until_it_is_told_to_stop(tmp_path: Path) -> None:
         "FARGATE_TARGET": "fargate:/nowhere",
         "FARGATE_WEBHOOK_PORT": "0",
         "FARGATE_WEBHOOK_SECRET": "s3cret",
+        "FARGATE_WEBHOOK_TOKEN": "t0ken",
     }
     command = [sys.executable, "-c", SERVE]
     with subprocess.Popen(command, env=environment, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
@@ -41,8 +45,16 @@ def test_it_serves_until_it_is_told_to_stop(tmp_path: Path) -> None:
             # Sent in chunks, so that no header tells the length.
             too_long = requests.post(f"{url}/events", data=iter([b"x" * 10_000] * 10), timeout=10)
             assert too_long.status_code == 413
+            assert "watches no deployment 'nobody'" in _said_by_retry(url, "t0ken")
+            assert "refused the token" in _said_by_retry(url, "wrong")
         finally:
             process.send_signal(signal.SIGTERM)
         said = process.stderr.read()
         assert process.wait(20) == 0
     assert "stopping" in said and "Traceback" not in said
+
+
+def _said_by_retry(url: str, token: str) -> str:
+    result = CliRunner().invoke(main, ["webhook", "retry", "nobody", "--url", url, "--token", token])
+    assert result.exit_code == 1
+    return result.output

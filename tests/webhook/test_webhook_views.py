@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 from fakes_webhook import FakeDeployments, FakeRegistry
 from flask.testing import FlaskClient
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from mlflow_fargate.webhook import create_app
 from mlflow_fargate.webhook.worker import Worker
@@ -110,3 +112,79 @@ def test_status_tells_what_was_decided(
 def test_events_are_posted_and_nothing_else(client: FlaskClient) -> None:
     assert client.get("/events").status_code == 405
     assert client.post("/").status_code == 404
+
+
+def test_retry_and_status_need_the_token(worker: Worker, registry: FakeRegistry, deployments: FakeDeployments) -> None:
+    deployments.deploy("api", "churn", "1", last_failed_version="2")
+    registry.promote("churn", "2")
+    worker.look()
+    client = create_app(worker, ("s",), "t0ken").test_client()
+    good = {"Authorization": "Bearer t0ken"}
+
+    for bad in ({}, {"Authorization": "Bearer other"}, {"Authorization": "Bearer \xfc"}):
+        assert (
+            client.get("/status", headers=bad).status_code == client.post("/retry/api", headers=bad).status_code == 401
+        )
+    assert client.get("/status", headers=good).status_code == 200
+    assert client.post("/retry/nobody", headers=good).status_code == 404
+    assert client.post("/retry/api", headers=good).status_code == 202
+    worker.look()
+    assert worker.seen()["api"].action.kind == "update"
+    assert create_app(worker, ("s",)).test_client().post("/retry/api", headers=good).status_code == 401
+
+
+_HEADERS = st.dictionaries(
+    st.sampled_from(["X-MLflow-Signature", "X-MLflow-Timestamp", "X-MLflow-Delivery-Id", "X-Databricks-Signature",
+                     "Content-Type", "Content-Encoding", "Authorization"]),
+    st.text(st.characters(max_codepoint=255, exclude_characters="\r\n\0"), max_size=60),
+)  # fmt: skip
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.sampled_from(["entity", "action", "data", "name", "model_name", "x"]), inner, max_size=5)
+    ),
+    max_leaves=12,
+)
+_BODIES = st.binary(max_size=300) | _JSON.map(lambda told: json.dumps(told).encode())
+
+
+def _throw_anything(worker: Worker, registry: FakeRegistry, deployments: FakeDeployments, examples: int) -> None:
+    """Bodies and headers, some of them signed with our secret: no 5xx, and nothing is deployed."""
+    deployments.deploy("api", "churn", "1")
+    registry.promote("churn", "1")
+    worker.look()
+    client = create_app(worker, ("new-secret",), "t0ken").test_client()
+
+    @settings(max_examples=examples, database=None, suppress_health_check=list(HealthCheck))
+    @given(st.sampled_from(["/events", "/retry/api", "/status", "/"]), _HEADERS, _BODIES, st.sampled_from("nmd"))
+    def throw(path: str, headers: dict[str, str], body: bytes, signer: str) -> None:
+        moment = str(int(time.time()))
+        if signer == "m":
+            made = hmac.new(b"new-secret", b"id." + moment.encode() + b"." + body, hashlib.sha256).digest()
+            signature = f"v1,{base64.b64encode(made).decode()}"
+            headers |= {"X-MLflow-Signature": signature, "X-MLflow-Delivery-Id": "id", "X-MLflow-Timestamp": moment}
+        elif signer == "d":
+            signature = hmac.new(b"new-secret", body, hashlib.sha256).hexdigest()
+            headers = {"X-Databricks-Signature": signature}
+        answer = client.post(path, data=body, headers=headers)
+
+        assert answer.status_code in {202, 400, 401, 404, 405, 413}
+
+    throw()
+    worker.look()
+    assert deployments.updates == []
+
+
+def test_nothing_that_is_thrown_at_it_breaks_it_or_deploys(
+    worker: Worker, registry: FakeRegistry, deployments: FakeDeployments
+) -> None:
+    _throw_anything(worker, registry, deployments, 400)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.timeout(3600)
+def test_a_hundred_thousand_things_thrown_at_it_neither_break_it_nor_deploy(
+    worker: Worker, registry: FakeRegistry, deployments: FakeDeployments
+) -> None:
+    _throw_anything(worker, registry, deployments, 100_000)
