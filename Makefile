@@ -11,7 +11,7 @@ READY := $(VENV)/.ready
 TREE := $(VENV)/tree
 export PYTHONDONTWRITEBYTECODE ?= 1
 
-.PHONY: setup tools demo test test-unit test-all check format local clean
+.PHONY: setup tools demo test test-unit test-all bench-serving check format local clean
 
 setup: $(READY)
 
@@ -41,6 +41,10 @@ test: $(READY) tools
 
 test-all: $(READY) tools
 	$(BIN)/python -m pytest -q
+
+# Some minutes, with nothing else running: the service beside MLflow's server, plain BentoML and the bare model.
+bench-serving: $(READY)
+	$(BIN)/python -m benchmarks.serving
 
 check: $(READY)
 	$(BIN)/ruff format --check .

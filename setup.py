@@ -48,6 +48,7 @@ TEST = [
     "import-linter>=2",
     "mypy>=1.11",
     "ruff>=0.8",
+    "schemathesis>=4",  # requests made up from our OpenAPI document
     "build>=1.2",
     "setuptools>=65",
     "types-requests",

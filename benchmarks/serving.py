@@ -174,7 +174,13 @@ def make_question(model: str, server: str, folder: Path) -> Question:
             pixels = np.asarray(Image.open(io.BytesIO(picture)).resize((SIDE, SIDE))) / 255.0
             body = {"instances": [pixels.round(4).tolist()]}
             return Question("/invocations", json.dumps(body).encode(), as_json)
-        return Question("/predict_image", picture, {"Content-Type": "image/png"})
+        if server == "ours":
+            return Question("/predict_image", picture, {"Content-Type": "image/png"})
+        part = (
+            b'--x\r\nContent-Disposition: form-data; name="image"; filename="p.png"\r\nContent-Type: image/png\r\n\r\n'
+        )
+        form = {"Content-Type": "multipart/form-data; boundary=x"}
+        return Question("/predict_image", part + picture + b"\r\n--x--\r\n", form)
     row = [0.5] * COLUMNS
     if server == "plain BentoML":
         return Question("/predict_row", json.dumps({"row": row}).encode(), as_json)
@@ -213,7 +219,14 @@ def serve_command(
     process = subprocess.Popen(
         [sys.executable, *command, str(port)],
         cwd=folder,
-        env={**os.environ, **variables, "BENTOML_DO_NOT_TRACK": "true", "BENTOML_HOST": "127.0.0.1"},
+        # mlflow starts uvicorn by its name.
+        env={
+            **os.environ,
+            **variables,
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "BENTOML_DO_NOT_TRACK": "true",
+            "BENTOML_HOST": "127.0.0.1",
+        },
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
@@ -225,6 +238,8 @@ def serve_command(
                 if requests.get(url + health, timeout=2).ok:
                     break
             time.sleep(0.3)
+        else:
+            raise RuntimeError(f"{command[1]} did not come up")
         yield url, process
     finally:
         with contextlib.suppress(ProcessLookupError):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import mlflow.pyfunc
+import pandas as pd
 from batching import Batcher
 from http_errors import RequestError
 from mlflow.exceptions import MlflowException
@@ -69,7 +70,7 @@ class PyfuncModel:
         try:
             return scoring_server.invocations(body, exact, model, self._schema)
         except MlflowException as error:
-            if isinstance(error.__context__, ModelFailed):
+            if isinstance(error.__context__, ModelFailed | RequestError):
                 raise error.__context__ from None
             raise _refusal(error) from error
 
@@ -93,6 +94,9 @@ class _Guarded:
         except MlflowException:
             raise  # the input does not fit the model's signature
         except Exception as error:
+            # Some models answer nothing with nothing; of the others it was too much asked.
+            if _is_empty(data):
+                raise RequestError(400, "The input holds no rows, or no columns.") from error
             raise ModelFailed(f"{type(error).__name__}: {error}") from error
 
 
@@ -130,6 +134,12 @@ def _pieces(model: Any, data: Any, params: Mapping[str, Any] | None) -> Iterator
         yield from model.predict_stream(data, params=params)
     except MlflowException as error:
         raise _refusal(error) from error
+
+
+def _is_empty(data: Any) -> bool:
+    if isinstance(data, Mapping):
+        return any(map(_is_empty, data.values()))
+    return data.empty if isinstance(data, pd.DataFrame) else hasattr(data, "__len__") and len(data) == 0
 
 
 def _refusal(error: MlflowException) -> Exception:

@@ -81,6 +81,18 @@ def test_a_bad_request_is_explained_without_a_stack_trace(model: PyfuncModel, do
     assert "Traceback" not in refused.value.message
 
 
+def test_a_model_that_cannot_predict_nothing_is_not_to_blame(model: PyfuncModel, monkeypatch: Any) -> None:
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise ValueError("at least one row is needed")
+
+    monkeypatch.setattr(model._model._model, "predict", refuse)
+
+    with pytest.raises(RequestError, match="no rows") as refused:
+        invoke(model, {"dataframe_split": {"columns": ["a"], "data": []}})
+
+    assert refused.value.status == 400
+
+
 @pytest.mark.parametrize("document", [{"dataframe_records": [{"b": "0815"}]}, b'{"a": 0815'])
 def test_the_data_sent_does_not_come_back(model: PyfuncModel, document: object) -> None:
     with pytest.raises(RequestError) as refused:
