@@ -6,5 +6,6 @@ MLflow takes the one `BaseDeploymentClient` it finds among these names, so no ot
 from __future__ import annotations
 
 from mlflow_fargate.client import FargateDeploymentClient, run_local, target_help
+from mlflow_fargate.training import Deployment, deploy, promote
 
-__all__ = ["FargateDeploymentClient", "run_local", "target_help"]
+__all__ = ["Deployment", "FargateDeploymentClient", "deploy", "promote", "run_local", "target_help"]

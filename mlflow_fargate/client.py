@@ -59,7 +59,7 @@ class FargateDeploymentClient(BaseDeploymentClient):  # type: ignore[misc]  # ml
         endpoint: str | None = None,
     ) -> dict[str, Any]:
         """The new deployment as a dict with `name`, `flavor`, `url` and more; returns when it answers."""
-        status = self._deployer(endpoint).create(name, model_uri, flavor, config or {})
+        status = self.deployer(endpoint).create(name, model_uri, flavor, config or {})
         return as_dict(status) if status else _dry_run(name, flavor)
 
     def update_deployment(
@@ -71,28 +71,28 @@ class FargateDeploymentClient(BaseDeploymentClient):  # type: ignore[misc]  # ml
         endpoint: str | None = None,
     ) -> dict[str, Any]:
         """The deployment with another model or other options; what is not named stays as it is."""
-        status = self._deployer(endpoint).update(name, model_uri, flavor, config or {})
+        status = self.deployer(endpoint).update(name, model_uri, flavor, config or {})
         return as_dict(status) if status else _dry_run(name, flavor)
 
     def delete_deployment(self, name: str, config: Options | None = None, endpoint: str | None = None) -> None:
         """Takes the deployment away; a name that is not there is fine."""
         if config:
             raise InvalidOption(f"delete takes no options, but '{next(iter(config))}' was given.")
-        self._deployer(endpoint).delete(name)
+        self.deployer(endpoint).delete(name)
 
     def list_deployments(self, endpoint: str | None = None) -> list[dict[str, Any]]:
         """Every deployment on the endpoint."""
-        return [as_dict(status) for status in self._deployer(endpoint).list()]
+        return [as_dict(status) for status in self.deployer(endpoint).list()]
 
     def get_deployment(self, name: str, endpoint: str | None = None) -> dict[str, Any]:
         """One deployment; DeploymentNotFound when it is not there."""
-        return as_dict(self._deployer(endpoint).get(name))
+        return as_dict(self.deployer(endpoint).get(name))
 
     def predict(
         self, deployment_name: str | None = None, inputs: Any = None, endpoint: str | None = None
     ) -> PredictionsResponse:
         """The model's answer to `inputs`: a DataFrame, dict, list, array, or the path or bytes of an image."""
-        deployer = self._deployer(endpoint)
+        deployer = self.deployer(endpoint)
         answer = deployer.predict(_the_deployment(deployer, deployment_name), inputs)
         return PredictionsResponse(answer if isinstance(answer, dict) else {"predictions": answer})
 
@@ -109,7 +109,7 @@ class FargateDeploymentClient(BaseDeploymentClient):  # type: ignore[misc]  # ml
 
         Source: https://mlflow.org/docs/latest/ml/evaluation/shap/ (an explainer is a model of the flavor shap).
         """
-        deployer = self._deployer(endpoint)
+        deployer = self.deployer(endpoint)
         name = _the_deployment(deployer, deployment_name)
         flavor = deployer.get(name).provenance.flavor
         if flavor != EXPLAINER_FLAVOR:
@@ -122,25 +122,26 @@ class FargateDeploymentClient(BaseDeploymentClient):  # type: ignore[misc]  # ml
 
     def create_endpoint(self, name: str, config: Options | None = None, **_: Any) -> dict[str, str]:
         """The endpoint: a load balancer and a cluster that deployments share; what else is passed is ignored."""
-        return self._deployer().create_endpoint(name, config or {})
+        return self.deployer().create_endpoint(name, config or {})
 
     def update_endpoint(self, endpoint: str, config: Options | None = None) -> dict[str, str]:
         """The same as creating it: what differs is changed."""
-        return self._deployer().create_endpoint(endpoint, config or {})
+        return self.deployer().create_endpoint(endpoint, config or {})
 
     def delete_endpoint(self, endpoint: str) -> None:
         """Takes an endpoint without deployments away."""
-        self._deployer().delete_endpoint(endpoint)
+        self.deployer().delete_endpoint(endpoint)
 
     def list_endpoints(self) -> list[dict[str, str]]:
         """Every endpoint in the region."""
-        return list(self._deployer().account.endpoints())
+        return list(self.deployer().account.endpoints())
 
     def get_endpoint(self, endpoint: str) -> dict[str, str]:
         """One endpoint; EndpointNotFound when it is not there."""
-        return self._deployer().get_endpoint(endpoint)
+        return self.deployer().get_endpoint(endpoint)
 
-    def _deployer(self, endpoint: str | None = None) -> Deployer:
+    def deployer(self, endpoint: str | None = None) -> Deployer:
+        """The story's hands at this target, or at another endpoint of it."""
         from mlflow_fargate.aws.account import Account  # noqa: PLC0415  # see the module's docstring
         from mlflow_fargate.deployer import make_deployer  # noqa: PLC0415
 

@@ -6,12 +6,15 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
 import requests
+from fixtures_registry import SERVER
 
+from mlflow_fargate import deployer as story
 from mlflow_fargate.aws.account import Account
 from mlflow_fargate.config import DeploymentConfig
 from mlflow_fargate.deployer import Deployer
@@ -21,12 +24,21 @@ from mlflow_fargate.local.load_balancer.server import LoadBalancer
 from mlflow_fargate.local.registry.server import LocalRegistry
 from mlflow_fargate.local.s3.app import S3App
 from mlflow_fargate.local.wsgi_server import WsgiServer
-from mlflow_fargate.progress import RecordedProgress
+from mlflow_fargate.progress import Progress, RecordedProgress
 from mlflow_fargate.target import Surroundings, Target
 
 READS = re.compile(r"^(Describe|List|Get|Batch(Get|Check))")
 QUICK = {"deregistration_delay_seconds": 0, "health_check_grace_seconds": 0, "auth": "none"}
 CRASHING = "models:/churn/13"
+TARGET = "fargate:/us-east-1"
+# What /invocations answers here: the request itself, so that a test sees what a model would.
+ECHO = SERVER.replace(
+    "    def do_GET(self):",
+    "    def do_POST(self):\n"
+    "        asked = json.loads(self.rfile.read(int(self.headers['Content-Length'])))\n"
+    "        self.answer(200, {'predictions': asked})\n"
+    "    def do_GET(self):",
+)
 
 
 @dataclass
@@ -81,6 +93,25 @@ def deployer(aws_url: str, push_image: Callable[..., str]) -> Iterator[Deployer]
     finally:
         for status in list(deployer.list()):
             deployer.delete(status.name)
+
+
+@pytest.fixture(scope="module")
+def plugged_in(aws_url: str, push_image: Callable[..., str]) -> Iterator[Deployer]:
+    """What MLflow's own verbs and commands use for `TARGET` while a module's tests run; its image echoes requests."""
+    target = Target(TARGET, region="us-east-1", surroundings=Surroundings(aws_url, "local", "local"))
+    publisher = FakePublisher(push_image({"opt/app/src/server.py": ECHO}))
+    deployer = Deployer(target, Account(target), publisher, RecordedProgress())  # type: ignore[arg-type]
+
+    def make_deployer(asked: Target, account: Account, cache: Path, progress: Progress) -> Deployer:
+        return replace(deployer, target=replace(target, endpoint=asked.endpoint), progress=progress)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(story, "make_deployer", make_deployer)
+        try:
+            yield deployer
+        finally:
+            for status in list(deployer.list()):
+                deployer.delete(status.name)
 
 
 def create(deployer: Deployer, name: str = "churn", uri: str = "models:/churn/Production", **options: Any) -> None:

@@ -11,7 +11,7 @@ import inspect
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -23,9 +23,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
-from fixtures_deployer import QUICK, FakePublisher
+from fixtures_deployer import QUICK, TARGET
 from fixtures_mlflow import LoggedModels, MlflowServer
-from fixtures_registry import SERVER
 from mlflow.deployments import BaseDeploymentClient, PredictionsResponse, get_deploy_client, set_deployments_target
 from mlflow.deployments.cli import commands
 from mlflow.deployments.interface import plugin_store
@@ -33,24 +32,13 @@ from mlflow.exceptions import MlflowException
 
 import mlflow_fargate
 from mlflow_fargate import FargateDeploymentClient, scoring
-from mlflow_fargate import deployer as story
 from mlflow_fargate.aws.account import Account
 from mlflow_fargate.aws.s3 import S3Artifacts, make_s3_client
 from mlflow_fargate.deployer import Deployer
 from mlflow_fargate.errors import FargateError
 from mlflow_fargate.model import ArtifactStores, resolve_model
-from mlflow_fargate.progress import Progress, RecordedProgress
-from mlflow_fargate.target import Surroundings, Target
+from mlflow_fargate.progress import RecordedProgress
 
-TARGET = "fargate:/us-east-1"
-# What /invocations answers here: the request itself, so that a test sees what a model would.
-ECHO = SERVER.replace(
-    "    def do_GET(self):",
-    "    def do_POST(self):\n"
-    "        asked = json.loads(self.rfile.read(int(self.headers['Content-Length'])))\n"
-    "        self.answer(200, {'predictions': asked})\n"
-    "    def do_GET(self):",
-)
 QUICK_OPTIONS = [part for key, value in QUICK.items() for part in ("-C", f"{key}={value}")]
 
 
@@ -73,22 +61,9 @@ class Shell:
 
 
 @pytest.fixture(scope="module")
-def shell(aws_url: str, push_image: Callable[..., str]) -> Iterator[Shell]:
-    """MLflow's command line, on an AWS in this process; its deployments end with it."""
-    target = Target(TARGET, region="us-east-1", surroundings=Surroundings(aws_url, "local", "local"))
-    publisher = FakePublisher(push_image({"opt/app/src/server.py": ECHO}))
-    deployer = Deployer(target, Account(target), publisher, RecordedProgress())  # type: ignore[arg-type]
-
-    def make_deployer(asked: Target, account: Account, cache: Path, progress: Progress) -> Deployer:
-        return replace(deployer, target=replace(target, endpoint=asked.endpoint), progress=progress)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(story, "make_deployer", make_deployer)
-        try:
-            yield Shell(deployer)
-        finally:
-            for status in list(deployer.list()):
-                deployer.delete(status.name)
+def shell(plugged_in: Deployer) -> Shell:
+    """MLflow's command line, on an AWS in this process."""
+    return Shell(plugged_in)
 
 
 @pytest.fixture

@@ -1,0 +1,174 @@
+"""Deploying from training code: `deploy` where a model was just logged, `promote` where it was found good.
+
+    info = mlflow.sklearn.log_model(model, name="model")
+    deployment = mlflow_fargate.deploy(info, name="churn", cpu=512, memory=1024)
+    deployment.predict(rows)
+
+The same verbs as MLflow's command, on the target that `mlflow.deployments.set_deployments_target()` or
+MLFLOW_DEPLOYMENTS_TARGET name. Progress goes to stderr: a bar in a terminal, plain lines in a notebook.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from datetime import datetime, timezone
+from typing import Any
+
+from mlflow.deployments import PredictionsResponse, get_deployments_target
+from mlflow.exceptions import MlflowException
+
+from mlflow_fargate.client import FargateDeploymentClient
+from mlflow_fargate.config import parse_config
+from mlflow_fargate.errors import DeploymentNotFound, FargateError, RolloutTimeout
+from mlflow_fargate.progress import progress_for_stderr
+
+
+class Deployment:
+    """A model that answers, or will: what it is, is asked of AWS each time."""
+
+    def __init__(self, name: str, client: FargateDeploymentClient, under_way: Future[None] | None = None) -> None:
+        self.name = name
+        self._client = client
+        self._under_way = under_way
+
+    def __repr__(self) -> str:
+        return f"<Deployment {self.name} on {self._client.target_uri}>"
+
+    @property
+    def status(self) -> dict[str, Any]:
+        """All that is known of it, as `mlflow deployments get` prints it; DeploymentNotFound before AWS knows it."""
+        return self._client.get_deployment(self.name)
+
+    @property
+    def url(self) -> str:
+        return str(self.status["url"])
+
+    @property
+    def version(self) -> str:
+        """The registered model's version; empty for a model that is not registered."""
+        return str(self.status["model_version"])
+
+    def predict(self, inputs: Any) -> PredictionsResponse:
+        """The model's answer to a DataFrame, dict, list, array, or the path or bytes of an image."""
+        return self._client.predict(self.name, inputs)
+
+    def wait(self, timeout_seconds: float = 1800) -> Deployment:
+        """Itself, when it answers; the error that stopped it, or RolloutTimeout when that takes longer."""
+        from mlflow_fargate import operations  # noqa: PLC0415  # boto3 takes a second to load
+
+        began = time.monotonic()
+        if self._under_way is not None:
+            try:
+                self._under_way.result(timeout_seconds)
+            except FutureTimeoutError as error:
+                raise RolloutTimeout(
+                    f"'{self.name}' is not on AWS yet after {timeout_seconds:g} s; it goes on."
+                ) from error
+        left = max(timeout_seconds - (time.monotonic() - began), 1.0)
+        operations.watch(self._client.deployer(), self.name, left)
+        return self
+
+    def rollback(self, to: int | None = None) -> Deployment:
+        """Itself, serving what it served before, or revision `to`; pinned from then on."""
+        from mlflow_fargate import operations  # noqa: PLC0415
+
+        operations.roll_back(self._client.deployer(), self.name, to)
+        return self
+
+    def logs(self, since_minutes: float = 60) -> list[str]:
+        """What its tasks wrote lately, oldest first: moment (UTC), task, line."""
+        from mlflow_fargate import operations  # noqa: PLC0415
+
+        since = int((time.time() - since_minutes * 60) * 1000)
+        lines = operations.logs(self._client.deployer(), self.name, since)
+        return [f"{_moment(line.at_milliseconds)} {line.task[:8]}  {line.message}" for line in lines]
+
+
+def deploy(
+    model: Any,
+    *,
+    name: str,
+    target: str | None = None,
+    flavor: str | None = None,
+    wait: bool = True,
+    **options: Any,
+) -> Deployment:
+    """The deployment `name`, created or updated to serve `model`; it answers when this returns.
+
+    `model`: a model URI, the id of a run that logged one model, or what `log_model` returned. `options` are those of
+    docs/options.md. `wait=False` returns at once and goes on in a thread, which the interpreter's end waits for;
+    errors then come from `wait()`, and are told on stderr.
+    """
+    parse_config(options)
+    from mlflow_fargate.model.logged import model_uri_of  # noqa: PLC0415  # takes a while to load
+
+    client = FargateDeploymentClient(target or _target())
+    model_uri = model_uri_of(model)
+
+    def work() -> None:
+        _create_or_update(client, name, model_uri, flavor, {**options, "wait": wait})
+
+    if wait:
+        work()
+        return Deployment(name, client)
+    return Deployment(name, client, _start(f"deploy {name}", work))
+
+
+def promote(name: str, version: str | int, stage: str = "Production") -> None:
+    """Moves a stage, or an alias ('@champion'), to a version of the registered model `name`.
+
+    Deployments that follow it are updated by the webhook service. Versions that held the stage are archived.
+    """
+    from mlflow_fargate.model.logged import move_version  # noqa: PLC0415
+
+    move_version(name, str(version), stage)
+    progress_for_stderr().step(f"{name} version {version} is {stage} now")
+
+
+def _target() -> str:
+    try:
+        return str(get_deployments_target())
+    except MlflowException:
+        return "fargate"
+
+
+def _create_or_update(
+    client: FargateDeploymentClient, name: str, model_uri: str, flavor: str | None, options: dict[str, Any]
+) -> None:
+    try:
+        client.get_deployment(name)
+    except DeploymentNotFound:
+        client.create_deployment(name, model_uri, flavor, options)
+    else:
+        client.update_deployment(name, model_uri, flavor, options)
+
+
+def _start(what: str, work: Callable[[], None]) -> Future[None]:
+    """Runs `work` in a thread; a script that ends at once does not cut it short."""
+    done: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            work()
+        except FargateError as error:
+            progress_for_stderr().step(f"{what} failed: {error.message}")
+            done.set_exception(error)
+        except BaseException as error:  # a bug is told by wait()
+            done.set_exception(error)
+        else:
+            done.set_result(None)
+
+    thread = threading.Thread(target=run, name=what)
+    thread.start()
+    # Naughty, but: an interpreter that ends stops the pools of concurrent.futures before it waits for threads, and
+    # downloads need a pool. What is registered later is called earlier.
+    threading._register_atexit(thread.join)  # type: ignore[attr-defined]
+    return done
+
+
+def _moment(milliseconds: int) -> str:
+    return datetime.fromtimestamp(milliseconds / 1000, timezone.utc).isoformat(timespec="seconds")

@@ -1,0 +1,121 @@
+"""Deploying from training code, on an AWS in this process and with a real tracking server."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from types import SimpleNamespace
+from typing import Any
+
+import mlflow
+import pytest
+from fixtures_deployer import QUICK, TARGET
+from fixtures_mlflow import LoggedModels, MlflowServer
+
+import mlflow_fargate
+from mlflow_fargate.deployer import Deployer
+from mlflow_fargate.errors import DeploymentNotFound, InvalidOption, ModelNotFound, RolloutTimeout
+from mlflow_fargate.model.logged import model_uri_of
+
+pytestmark = pytest.mark.slow
+
+
+def deploy(model: Any, name: str = "churn", **options: Any) -> mlflow_fargate.Deployment:
+    return mlflow_fargate.deploy(model, name=name, target=TARGET, **{**QUICK, **options})
+
+
+@pytest.fixture
+def server(mlflow_server: MlflowServer, logged_models: LoggedModels, monkeypatch: pytest.MonkeyPatch) -> LoggedModels:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server.uri)
+    monkeypatch.setattr("mlflow.tracking._tracking_service.utils._tracking_uri", mlflow_server.uri)
+    return logged_models
+
+
+def test_deploying_creates_then_updates_and_can_go_back(
+    plugged_in: Deployer, capfd: pytest.CaptureFixture[str]
+) -> None:
+    created = deploy("models:/churn/1", **{"environment.VERSION": "1"})
+    updated = deploy("models:/churn/2", **{"environment.VERSION": "2"})
+    told = capfd.readouterr()
+
+    assert created.predict([[1]]) == {"predictions": {"inputs": [[1]]}}
+    assert (updated.version, created.url) == ("2", updated.url)
+    assert any("version 2 starts" in line for line in updated.logs())
+    assert updated.rollback().version == "1"
+    assert (told.out, "churn answers at" in told.err) == ("", True)
+
+
+def test_without_waiting_it_returns_before_aws_is_asked_and_wait_ends_when_it_answers(plugged_in: Deployer) -> None:
+    go_on = threading.Event()
+    resolve = type(plugged_in.publisher).resolve
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(plugged_in.publisher), "resolve", lambda *what: go_on.wait(60) and resolve(*what))
+        deployment = deploy("models:/churn/1", "later", wait=False)
+        with pytest.raises(DeploymentNotFound):
+            deployment.status  # noqa: B018  # asking is the test
+        with pytest.raises(RolloutTimeout, match="not on AWS yet"):
+            deployment.wait(timeout_seconds=0.01)
+        go_on.set()
+        deployment.wait()
+
+    assert deployment.predict([[1]]) == {"predictions": {"inputs": [[1]]}}
+
+
+def test_what_goes_wrong_without_waiting_is_told_by_wait(
+    plugged_in: Deployer, capfd: pytest.CaptureFixture[str]
+) -> None:
+    deployment = deploy("models:/churn/1", "flavourless", wait=False, flavor="xgboost")
+
+    with pytest.raises(ModelNotFound, match="no flavor 'xgboost'"):
+        deployment.wait()
+    assert "deploy flavourless failed: models:/churn/1 has no flavor 'xgboost'" in capfd.readouterr().err
+
+
+def test_an_option_that_cannot_be_meant_is_told_at_once(plugged_in: Deployer) -> None:
+    with pytest.raises(InvalidOption, match="Did you mean 'cpu'"):
+        deploy("models:/churn/1", wait=False, cpus=1)
+
+
+def test_a_script_that_ends_at_once_still_deploys() -> None:
+    code = (
+        "import time; from concurrent.futures import ThreadPoolExecutor; from mlflow_fargate import training\n"
+        "def work():\n"
+        "    time.sleep(0.5)\n"
+        "    with ThreadPoolExecutor(2) as pool: print(list(pool.map(str, [1, 2])))\n"
+        "training._start('deploy churn', work)"
+    )
+
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "['1', '2']"
+
+
+def test_whatever_training_code_has_in_hand_names_the_model(server: LoggedModels) -> None:
+    logged = SimpleNamespace(model_uri="models:/m-1", registered_model_version=None, model_id="m-1")
+    registered = SimpleNamespace(model_uri="models:/m-1", registered_model_version=1, model_id=server.direct_model_id)
+
+    assert model_uri_of("runs:/1/model") == "runs:/1/model"
+    assert model_uri_of(logged) == "models:/m-1"
+    assert model_uri_of(registered) == "models:/iris/1"
+    assert model_uri_of(server.direct_run_id) == f"models:/{server.direct_model_id}"
+
+
+def test_a_run_without_a_model_and_one_that_is_not_there_are_told(server: LoggedModels) -> None:
+    with mlflow.start_run() as run:
+        mlflow.log_param("a", 1)
+        with pytest.raises(ModelNotFound, match="has logged no model"):
+            model_uri_of(run.info.run_id)
+    with pytest.raises(ModelNotFound, match=r"There is no run 0{32} at http"):
+        model_uri_of("0" * 32)
+    with pytest.raises(InvalidOption, match="A dict is not a model"):
+        model_uri_of({})
+
+
+def test_promoting_moves_a_stage_or_an_alias(server: LoggedModels) -> None:
+    client = mlflow.MlflowClient()
+    mlflow_fargate.promote("iris-copy", 1)
+    mlflow_fargate.promote("iris-copy", 1, "@champion")
+
+    version = client.get_model_version_by_alias("iris-copy", "champion")
+    assert (version.version, version.current_stage) == ("1", "Production")
+    with pytest.raises(ModelNotFound, match="Version 99 of 'iris-copy' could not be moved"):
+        mlflow_fargate.promote("iris-copy", 99)
