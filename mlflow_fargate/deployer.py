@@ -28,6 +28,7 @@ from mlflow_fargate.errors import (
     InvalidOption,
     ModelNotFound,
 )
+from mlflow_fargate.model import tag_model_version
 from mlflow_fargate.plan import Plan, make_deletion, make_plan
 from mlflow_fargate.progress import Progress
 from mlflow_fargate.publisher import Publisher
@@ -37,6 +38,7 @@ from mlflow_fargate.resources import (
     endpoint_resources,
 )
 from mlflow_fargate.target import Target, check_endpoint_name
+from mlflow_fargate.version_tags import VersionTags, WriteTags
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,62}")
 _STAGES = ("Staging", "Production", "Archived")
@@ -62,6 +64,7 @@ class Deployer:
     progress: Progress
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
+    write_tags: WriteTags = lambda name, version, tags: None  # on a version in the model registry
 
     def create(
         self, name: str, model_uri: str, flavor: str | None, options: Mapping[str, Any]
@@ -117,7 +120,7 @@ class Deployer:
 
     def delete(self, name: str) -> None:
         """Takes the deployment away with all that was made for it; when it is not there, nothing happens."""
-        check_name(name)
+        before = self.account.status(self.target.endpoint, check_name(name))
         endpoint = self.account.endpoint_spec(self.target.endpoint, parse_config(None))
         # Every option that adds a kind of resource is switched on, so that each kind is looked for.
         config = parse_config({"secrets": {"ANY": "arn:aws:secretsmanager:any"}})
@@ -126,6 +129,8 @@ class Deployer:
         self.account.apply(make_deletion(found), endpoint.network, self.progress)
         repository = self.account.repository(endpoint.name)
         repository.delete_images(repository.image_tags(name))
+        if before is not None:
+            self._version_tags(name).tell(before.provenance, "deleted")
 
     def predict(self, name: str, inputs: Any) -> Any:
         """The model's answer, as parsed JSON; the API key is fetched where one is needed."""
@@ -181,10 +186,15 @@ class Deployer:
             self.progress.step("dry run: nothing was changed")
             return None
         self.progress.step("apply")
-        self.account.apply(plan, spec.endpoint.network, self.progress)
-        if spec.config.wait:
-            self._wait(spec)
-        status = self.get(spec.name)
+        before = self.account.status(spec.endpoint.name, spec.name)
+        tags = self._version_tags(spec.name)
+        with tags.telling_failure(spec.provenance):
+            self.account.apply(plan, spec.endpoint.network, self.progress)
+            if spec.config.wait:
+                self._wait(spec)
+            status = self.get(spec.name)
+        if not plan.is_empty:
+            tags.tell_deployed(status, before)
         self.progress.step(f"{spec.name} answers at {status.url}" if spec.config.wait else f"{spec.name} is on its way")
         if status.url.startswith("http://") and not spec.endpoint.certificate_arn:
             self.progress.note("plain HTTP: name a certificate with certificate_arn= when the endpoint is made")
@@ -236,8 +246,12 @@ class Deployer:
 
     def _image(self, name: str, model: ResolvedModel, config: DeploymentConfig) -> str:
         if not config.dry_run:
-            return self.publisher.publish(name, model, config)
+            with self._version_tags(name).telling_failure(provenance_of(model, DEFAULT_FLAVOR)):
+                return self.publisher.publish(name, model, config)
         return self.publisher.find(name, model, config) or "(an image that is to be built)"
+
+    def _version_tags(self, name: str) -> VersionTags:
+        return VersionTags(self.target.endpoint, name, self.write_tags, self.progress)
 
     def _wait(self, spec: DeploymentSpec) -> None:
         """Until ECS says the rollout is done, and the URL answers (with no tasks nothing would)."""
@@ -258,7 +272,8 @@ class Deployer:
 
 def make_deployer(target: Target, account: Account, cache: Path, progress: Progress) -> Deployer:
     """A deployer for a target and the account behind it; `cache` is a folder of this machine."""
-    return Deployer(target, account, Publisher(target, account, cache, progress), progress)
+    publisher = Publisher(target, account, cache, progress)
+    return Deployer(target, account, publisher, progress, write_tags=tag_model_version)
 
 
 def follow_of(model_uri: str) -> str:

@@ -128,10 +128,25 @@ def deployment_resources(spec: DeploymentSpec) -> tuple[Resource, ...]:
     resources += [
         Resource("target group", target_group_name(spec), target_group_properties(spec), spec.tags),
         Resource("listener rule", f"/{spec.name}/*", {"paths": [f"/{spec.name}", f"/{spec.name}/*"]}, spec.tags),
-        Resource("task definition", spec.family, task, spec.tags),
+        Resource("task definition", spec.family, task, {**spec.tags, **provenance_tags(spec.provenance)}),
         Resource("service", spec.name, service_properties(spec, digest_of(task)), spec.tags),
     ]
     return tuple(resources)
+
+
+def provenance_tags(provenance: Provenance) -> dict[str, str]:
+    """For people who look in the AWS console: they are written by the call that makes the revision, so they stay true.
+
+    Who made it, ECS keeps itself (`registeredBy`). Nothing reads these: the label is what is read back.
+    """
+    told = {
+        "model": provenance.name,
+        "model-version": provenance.version,
+        "run-id": provenance.run_id,
+        "source": provenance.resolved_uri,
+        "requested": provenance.requested_uri,
+    }
+    return {f"mlflow-fargate:{key}": tag_value(value) for key, value in told.items() if value}
 
 
 def target_group_properties(spec: DeploymentSpec) -> dict[str, Any]:

@@ -4,12 +4,13 @@ resolve      the story: URI → ResolvedModel (which version, which files, which
 uri          through the model registry and runs to the folder where the model lies
 artifacts    the stores in which folders lie: S3, the tracking server's proxy, this machine
 cache        files, downloaded once
+logged       what training code has in hand → URI; moving stages and aliases
 """
 
 from __future__ import annotations
 
 from mlflow_fargate.model.artifacts import ArtifactStores
 from mlflow_fargate.model.cache import download_model, labels_file
-from mlflow_fargate.model.resolve import resolve_model
+from mlflow_fargate.model.resolve import resolve_model, tag_model_version
 
-__all__ = ["ArtifactStores", "download_model", "labels_file", "resolve_model"]
+__all__ = ["ArtifactStores", "download_model", "labels_file", "resolve_model", "tag_model_version"]

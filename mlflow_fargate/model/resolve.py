@@ -42,7 +42,7 @@ def resolve_model(
     `tracking_uri` and `registry_uri`: None for MLflow's own settings. `labels` names the labels file of an image
     classifier (in the model, at its run's root, or a URI); None: found by its name; 'none': there is to be none.
     """
-    registry = ModelRegistry(tracking_uri or mlflow.get_tracking_uri(), registry_uri or mlflow.get_registry_uri())
+    registry = _registry(tracking_uri, registry_uri)
     place = registry.follow(uri.strip())
     store = stores.for_uri(place.artifact_uri)
     files = store.files(place.artifact_uri)
@@ -56,6 +56,15 @@ def resolve_model(
     size = format_bytes(model.size_bytes)
     progress.note(f"{model.requested_uri} is {model.resolved_uri}: {len(files)} files, {size}, {model.artifact_uri}")
     return model
+
+
+def tag_model_version(name: str, version: str, tags: Mapping[str, str]) -> None:
+    """Writes tags on a version in MLflow's model registry; ModelNotFound says why when it does not take them."""
+    _registry(None, None).tag_version(name, version, tags)
+
+
+def _registry(tracking_uri: str | None, registry_uri: str | None) -> ModelRegistry:
+    return ModelRegistry(tracking_uri or mlflow.get_tracking_uri(), registry_uri or mlflow.get_registry_uri())
 
 
 def _check_is_model(files: tuple[ModelFile, ...], uri: str, root: str) -> None:

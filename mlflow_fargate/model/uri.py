@@ -15,7 +15,7 @@ import contextlib
 import dataclasses
 import difflib
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -77,6 +77,13 @@ class ModelRegistry:
                 return str(self._client.get_run(run_id).info.artifact_uri)
         except _Absent:
             return None
+
+    def tag_version(self, name: str, version: str, tags: Mapping[str, str]) -> None:
+        """Writes tags on a version of a registered model; ModelNotFound says why when MLflow does not take them."""
+        self._check_reachable()
+        with self._errors(f"models:/{name}/{version}"):
+            for key, value in tags.items():
+                self._client.set_model_version_tag(name, version, key, value)
 
     def _follow(self, uri: str, hops: int) -> Place:
         if not hops:

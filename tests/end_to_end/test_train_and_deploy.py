@@ -11,7 +11,7 @@ import mlflow
 import pytest
 from mlflow.deployments import get_deploy_client
 
-pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.end_to_end, pytest.mark.exhaustive, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).parents[2]
 

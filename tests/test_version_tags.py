@@ -1,0 +1,135 @@
+"""What stands on a model version of the deployments that serve it: alone, told by real rollouts, and in MLflow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import mlflow
+import pytest
+from fixtures_deployer import CRASHING, create
+from fixtures_mlflow import LoggedModels, MlflowServer
+
+from mlflow_fargate.deployer import Deployer
+from mlflow_fargate.deployment import Provenance
+from mlflow_fargate.errors import ModelNotFound, RegistryError, RolloutFailed, RolloutTimeout
+from mlflow_fargate.model import tag_model_version
+from mlflow_fargate.progress import RecordedProgress
+from mlflow_fargate.version_tags import VersionTags
+
+VERSION_1 = Provenance("models:/churn/Production", "models:/churn/1", "f", "sklearn", "churn", "1")
+
+
+@dataclass
+class Registry:
+    """Keeps the tags of versions; refuses all when `refusal` says why."""
+
+    tags: dict[tuple[str, str], dict[str, str]] = field(default_factory=dict)
+    refusal: str | None = None
+
+    def write(self, name: str, version: str, tags: Mapping[str, str]) -> None:
+        if self.refusal:
+            raise ModelNotFound(self.refusal)
+        self.tags.setdefault((name, version), {}).update(tags)
+
+    def status(self, version: str) -> str:
+        return self.tags["churn", version]["fargate.default.churn.status"]
+
+
+def tags_for(registry: Registry) -> VersionTags:
+    return VersionTags("default", "churn", registry.write, RecordedProgress())
+
+
+def test_a_failure_is_told_with_its_reason_and_goes_on() -> None:
+    registry = Registry()
+
+    with pytest.raises(RegistryError), tags_for(registry).telling_failure(VERSION_1):
+        raise RegistryError("http://me:s3cret@registry said\n no", hint="x" * 999)
+
+    assert registry.status("1").startswith("failed: http://registry said no hint: xxx")
+    assert len(registry.status("1")) < 520
+
+
+def test_what_only_took_too_long_is_no_failure() -> None:
+    registry = Registry()
+
+    with pytest.raises(RolloutTimeout), tags_for(registry).telling_failure(VERSION_1):
+        raise RolloutTimeout("not yet")
+
+    assert registry.status("1") == "deploying"
+
+
+def test_a_model_that_is_not_registered_has_nothing_to_write_on() -> None:
+    registry = Registry()
+
+    tags_for(registry).tell(replace(VERSION_1, name=None, version=None), "serving")
+
+    assert registry.tags == {}
+
+
+@pytest.mark.slow
+def test_versions_tell_where_they_serve_and_what_became_of_them(deployer: Deployer) -> None:
+    registry = Registry()
+    deployer = replace(deployer, write_tags=registry.write)
+    create(deployer, uri="models:/churn/1")
+    first = dict(registry.tags["churn", "1"])
+    deployer.update("churn", "models:/churn/2", None, {})
+    with pytest.raises(RolloutFailed):
+        deployer.update("churn", CRASHING, None, {"environment.MODE": "crash"})
+    after_failure = [registry.status(version) for version in ("1", "2", "13")]
+    deployer.delete("churn")
+
+    assert first["fargate.default.churn.status"] == "serving"
+    assert first["fargate.default.churn.url"].endswith("/churn")
+    assert "@sha256:" in first["fargate.default.churn.image"]
+    assert first["fargate.default.churn.updated"].endswith("+00:00")
+    assert after_failure[:2] == ["replaced by 2", "serving"]
+    assert after_failure[2].startswith("failed: ")
+    assert registry.status("2") == "deleted"
+
+
+@pytest.mark.slow
+def test_a_registry_that_takes_no_tags_does_not_break_a_deployment(deployer: Deployer) -> None:
+    deployer = replace(deployer, write_tags=Registry(refusal="read only").write)
+
+    create(deployer)
+
+    assert deployer.get("churn").state == "COMPLETED"
+    assert "the model version was not tagged: read only" in deployer.progress.lines  # type: ignore[attr-defined]
+
+
+@pytest.mark.slow
+def test_an_update_without_a_difference_writes_no_tag(deployer: Deployer) -> None:
+    registry = Registry()
+    create(deployer)
+
+    replace(deployer, write_tags=registry.write).update("churn", None, None, {})
+
+    assert registry.tags == {}
+
+
+@pytest.mark.slow
+def test_the_revision_in_aws_tells_model_run_and_source(deployer: Deployer) -> None:
+    create(deployer, uri="models:/churn/3")
+
+    arn = deployer.get("churn").task_definition
+    listed = deployer.account.session.call("ecs", "list_tags_for_resource", resourceArn=arn)["tags"]
+
+    told = {tag["key"]: tag["value"] for tag in listed}
+    assert (told["mlflow-fargate:model"], told["mlflow-fargate:model-version"]) == ("churn", "3")
+    assert (told["mlflow-fargate:run-id"], told["mlflow-fargate:source"]) == ("0123", "models:/churn/3")
+
+
+@pytest.mark.slow
+def test_the_tags_stand_in_mlflow(
+    mlflow_server: MlflowServer, logged_models: LoggedModels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mlflow.tracking._tracking_service.utils._tracking_uri", mlflow_server.uri)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server.uri)
+
+    tag_model_version("iris", "1", {"fargate.default.iris.status": "failed: no such image"})
+
+    tags = mlflow.MlflowClient().get_model_version("iris", "1").tags
+    assert tags["fargate.default.iris.status"] == "failed: no such image"
+    with pytest.raises(ModelNotFound, match="models:/iris/99 could not be read"):
+        tag_model_version("iris", "99", {"a": "b"})
