@@ -17,7 +17,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import boto3
 import click
 import numpy as np
 import pandas as pd
@@ -33,11 +32,9 @@ from mlflow.exceptions import MlflowException
 import mlflow_fargate
 from mlflow_fargate import FargateDeploymentClient, scoring
 from mlflow_fargate.aws.account import Account
-from mlflow_fargate.aws.s3 import S3Artifacts, make_s3_client
 from mlflow_fargate.deployer import Deployer
 from mlflow_fargate.errors import FargateError
-from mlflow_fargate.model import ArtifactStores, resolve_model
-from mlflow_fargate.progress import RecordedProgress
+from mlflow_fargate.model.uri import ModelRegistry
 
 QUICK_OPTIONS = [part for key, value in QUICK.items() for part in ("-C", f"{key}={value}")]
 
@@ -53,7 +50,7 @@ class Shell:
         return CliRunner().invoke(commands, [verb, "-t", TARGET, *arguments])
 
     def create(self, name: str, *arguments: str) -> Result:
-        return self("create", "--name", name, "-m", "models:/churn/1", *QUICK_OPTIONS, *arguments)
+        return self("create", "--name", name, "-m", "models:/churn/Production", *QUICK_OPTIONS, *arguments)
 
     def predict(self, rows: Any, folder: Path, *arguments: str) -> Result:
         (folder / "rows.json").write_text(json.dumps(rows))
@@ -322,25 +319,24 @@ class TestBehaviour:
 
         assert json.loads(scoring.make_body(inputs), parse_constant=refuse)
 
-    def test_c21_a_stage_is_its_highest_version_and_both_uris_are_kept(
-        self, mlflow_server: MlflowServer, logged_models: LoggedModels, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setenv("MLFLOW_REGISTRY_URI", mlflow_server.uri)
-        s3 = make_s3_client(boto3.Session("test", "test", region_name="us-east-1"), mlflow_server.s3_endpoint_url)
-        stores = ArtifactStores(s3=lambda: S3Artifacts(s3), tracking_uri=mlflow_server.uri)
+    def test_c21_a_stage_is_its_highest_version(self, mlflow_server: MlflowServer, logged_models: LoggedModels) -> None:
+        registry = ModelRegistry(mlflow_server.uri, mlflow_server.uri)
+        uris = ("models:/iris/production", "models:/iris@champion", "models:/iris/latest", "models:/iris/1")
 
-        found = {
-            uri: resolve_model(uri, stores=stores, progress=RecordedProgress(), tracking_uri=mlflow_server.uri)
-            for uri in ("models:/iris/production", "models:/iris@champion", "models:/iris/latest", "models:/iris/1")
-        }
+        found = {uri: registry.follow(uri) for uri in uris}
 
-        assert {uri: model.resolved_uri for uri, model in found.items()} == {
+        assert {uri: place.resolved_uri for uri, place in found.items()} == {
             "models:/iris/production": "models:/iris/2",
             "models:/iris@champion": "models:/iris/1",
             "models:/iris/latest": "models:/iris/2",
             "models:/iris/1": "models:/iris/1",
         }
-        assert all(model.requested_uri == uri and model.run_id for uri, model in found.items())
+        assert {place.run_id for place in found.values()} == {logged_models.direct_run_id}
+
+    def test_c21_the_uri_as_asked_and_as_resolved_are_both_kept(self, client: FargateDeploymentClient) -> None:
+        kept = client.get_deployment("churn")
+
+        assert (kept["model_uri"], kept["resolved_model_uri"]) == ("models:/churn/Production", "models:/churn/1")
 
 
 def code_of(call: Callable[[], object]) -> str:
