@@ -77,6 +77,19 @@ setup(
     package_data={"mlflow_fargate": ["py.typed", "prices.json"]},
     entry_points={
         "mlflow.deployments": ["fargate=mlflow_fargate"],
+        # mlflow server --registry-store-uri fargate-postgresql://…; the driver counts as part of the scheme.
+        "mlflow.model_registry_store": [
+            f"fargate-{scheme}=mlflow_fargate.registry_store:open_store"
+            for scheme in (
+                "sqlite",
+                "postgresql",
+                "postgresql+psycopg2",
+                "mysql",
+                "mysql+pymysql",
+                "mssql",
+                "mssql+pyodbc",
+            )
+        ],
         "console_scripts": ["mlflow-fargate=mlflow_fargate.cli:main"],
     },
     classifiers=[

@@ -90,6 +90,8 @@ def test_mlflow_finds_the_plugin_in_what_was_built(installed: Path) -> None:
     found = run_python(installed, code)
 
     assert "('mlflow.deployments', 'fargate', 'mlflow_fargate')" in found
+    store = "('mlflow.model_registry_store', 'fargate-postgresql', 'mlflow_fargate.registry_store:open_store')"
+    assert store in found
     assert "('console_scripts', 'mlflow-fargate', 'mlflow_fargate.cli:main')" in found
 
 

@@ -1,0 +1,117 @@
+"""Stage changes pushed by a real `mlflow server` whose registry store is ours, to the real routes and worker."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import requests
+import waitress
+from fakes_webhook import FakeDeployments
+from mlflow import MlflowClient
+from mlflow.entities.webhook import WebhookAction, WebhookEntity, WebhookEvent
+
+from mlflow_fargate import registry_store
+from mlflow_fargate.webhook import create_app
+from mlflow_fargate.webhook.model_registry import MlflowModelRegistry
+from mlflow_fargate.webhook.worker import Worker
+
+
+def test_a_transition_stands_when_it_cannot_be_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(**told: Any) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr("mlflow.webhooks.delivery.deliver_webhook", fail)
+    version = SimpleNamespace(name="churn", version=2, current_stage="Production")
+
+    assert registry_store._transition(None, lambda *told: version, "churn", "2", "Production", False) is version
+    assert "'churn' version 2 was not told" in caplog.text
+
+
+def test_a_transition_that_fails_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Any] = []
+    monkeypatch.setattr("mlflow.webhooks.delivery.deliver_webhook", lambda **event: told.append(event))
+
+    def refuse(*args: Any) -> None:
+        raise ValueError("no such version")
+
+    with pytest.raises(ValueError, match="no such version"):
+        registry_store._transition(None, refuse, "churn", "9", "Production", False)
+    assert told == []
+
+
+@contextlib.contextmanager
+def telling_server(folder: Path) -> Iterator[str]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db"]
+    command += ["--registry-store-uri", f"fargate-sqlite:///{folder}/mlflow.db"]
+    environment = {
+        **os.environ,
+        "MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http",
+        "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    }
+    with (folder / "server.log").open("wb") as log:
+        server = subprocess.Popen(command, env=environment, cwd=folder, stdout=log, stderr=log, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 180
+        while True:
+            with contextlib.suppress(requests.RequestException):
+                if requests.get(f"http://127.0.0.1:{port}/health", timeout=2).ok:
+                    break
+            assert server.poll() is None and time.monotonic() < deadline, (folder / "server.log").read_text()[-3000:]
+            time.sleep(0.5)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(30)
+
+
+@pytest.mark.exhaustive
+def test_a_stage_change_on_a_server_with_our_store_starts_the_redeploy_at_once(tmp_path: Path) -> None:
+    deployments = FakeDeployments()
+    started = threading.Event()
+    deployments.on_update = lambda name: started.set()
+    deployments.deploy("api", "churn", "1")
+    with telling_server(tmp_path) as uri:
+        client = MlflowClient(uri)
+        client.create_registered_model("churn")
+        for _ in range(2):
+            client.create_model_version("churn", "s3://nowhere/model")
+        client.transition_model_version_stage("churn", "1", "Production")
+        worker = Worker(connect=lambda: deployments, registry=MlflowModelRegistry(uri), poll_seconds=3600)
+        listener = waitress.create_server(create_app(worker, ("s3cret",)), host="127.0.0.1", port=0)
+        threading.Thread(target=listener.run, daemon=True).start()
+        url = f"http://127.0.0.1:{listener.effective_port}/events"
+        event = WebhookEvent(WebhookEntity.MODEL_VERSION_TAG, WebhookAction.SET)
+        client.create_webhook("fargate", url, [event], secret="s3cret")
+        # The server keeps its list of webhooks, the empty one of the first transition too, for a minute.
+        time.sleep(61)
+        worker.start()
+        while not worker.is_ready:
+            time.sleep(0.05)
+        client.transition_model_version_stage("churn", "2", "Production", archive_existing_versions=True)
+        began = time.monotonic()
+
+        assert started.wait(20)
+        print(f"{time.monotonic() - began:.2f} s from the transition to the start of the redeploy")
+        assert worker.stop(5)
+        assert deployments.updates == [("api", "models:/churn/2")]
+        listener.close()
