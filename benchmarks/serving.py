@@ -15,7 +15,7 @@ import contextlib
 import io
 import json
 import os
-import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -214,7 +214,9 @@ def serve_plain(model: str, folder: Path) -> Served:
 def serve_command(
     command: list[str], health: str, variables: dict[str, str], folder: Path
 ) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    port = 18700 + os.getpid() % 1000
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
     url = f"http://127.0.0.1:{port}"
     process = subprocess.Popen(
         [sys.executable, *command, str(port)],
@@ -242,8 +244,10 @@ def serve_command(
             raise RuntimeError(f"{command[1]} did not come up")
         yield url, process
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        # One by one: mlflow gives its server a session of its own.
+        for one in reversed([psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]):
+            with contextlib.suppress(psutil.Error):
+                one.kill()
         process.wait()
 
 
