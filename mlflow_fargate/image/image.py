@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -37,6 +38,7 @@ _OCI_LAYER_TYPES = {
     "application/vnd.docker.image.rootfs.diff.tar.zstd": OCI_LAYER_ZSTD,
 }
 
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
 _ANNOTATION = "io.mlflow-fargate.layer"
 
 
@@ -51,7 +53,9 @@ class Descriptor:
 
     @classmethod
     def of_json(cls, data: Mapping[str, Any]) -> Descriptor:
-        return cls(str(data["mediaType"]), str(data["digest"]), int(data["size"]), dict(data.get("annotations") or {}))
+        """From a manifest; KeyError, TypeError or ValueError when it is not one."""
+        annotations = dict(data.get("annotations") or {})
+        return cls(str(data["mediaType"]), check_digest(str(data["digest"])), int(data["size"]), annotations)
 
     def as_json(self) -> dict[str, Any]:
         data: dict[str, Any] = {"mediaType": self.media_type, "digest": self.digest, "size": self.size_bytes}
@@ -190,6 +194,13 @@ def make_config(
 def encode_json(data: object) -> bytes:
     """The one way we write JSON that is named by its digest."""
     return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def check_digest(text: str) -> str:
+    """The same text; ValueError unless it is a digest. Digests become parts of URLs and of paths."""
+    if not _DIGEST.fullmatch(text):
+        raise ValueError(f"{text!r} is not a digest")
+    return text
 
 
 def digest_of(data: bytes) -> str:

@@ -16,7 +16,15 @@ from urllib.parse import quote, urljoin
 
 from mlflow_fargate.errors import InvalidOption, RegistryError
 from mlflow_fargate.image.authorization import Credentials, is_loopback
-from mlflow_fargate.image.image import INDEX_TYPES, MANIFEST_TYPES, OCI_MANIFEST, Descriptor, Manifest, digest_of
+from mlflow_fargate.image.image import (
+    INDEX_TYPES,
+    MANIFEST_TYPES,
+    OCI_MANIFEST,
+    Descriptor,
+    Manifest,
+    check_digest,
+    digest_of,
+)
 from mlflow_fargate.image.platforms import Platform
 from mlflow_fargate.image.transport import Refused, Transport
 
@@ -66,7 +74,8 @@ class Registry:
             ) as response:
                 return response.headers.get("Docker-Content-Digest") if response.status_code == 200 else None
 
-        return self._transport.retry(head)
+        digest = self._transport.retry(head)
+        return digest and _digest(digest, f"{self.host}/{repository}:{identifier}")
 
     def find_manifest(self, repository: str, identifier: str, platform: Platform) -> FoundManifest | None:
         """Like `read_manifest`, but None when the repository or the image in it does not exist."""
@@ -237,10 +246,17 @@ def _choose(index: Mapping[str, Any], platform: Platform, where: str) -> str:
     for entry in index.get("manifests") or ():
         its = entry.get("platform") or {}
         # Attestations stand in the index as images for the platform unknown/unknown; those never match.
-        offered.setdefault(f"{its.get('os')}/{its.get('architecture')}", str(entry["digest"]))
+        offered.setdefault(f"{its.get('os')}/{its.get('architecture')}", str(entry.get("digest")))
     if str(platform) not in offered:
         raise RegistryError(f"{where} has no image for {platform}, only for {', '.join(sorted(offered)) or 'nothing'}.")
-    return offered[str(platform)]
+    return _digest(offered[str(platform)], where)
+
+
+def _digest(text: str, where: str) -> str:
+    try:
+        return check_digest(text)
+    except ValueError as error:
+        raise RegistryError(f"{where} has a digest that is none: {text[:100]!r}.") from error
 
 
 def _parse(data: bytes, where: str) -> dict[str, Any]:
