@@ -1,0 +1,9 @@
+"""How fast, and how many bytes: our images against BentoML's and a good Dockerfile's, on this machine.
+
+python -m benchmarks.images --only ours,floor      some of the builders; the figures of the others stay as they were
+
+bed        what all builders share: a registry that counts bytes, a base image, a model in three versions
+builders   a class each: the command for a first image, for a new version, and for one from an empty machine
+measure    wall clock, CPU seconds and bytes of a command
+results    the figures kept as JSON in the work folder, and the table made of them
+"""

@@ -1,0 +1,62 @@
+"""Measure, and write benchmarks/RESULTS.md."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from benchmarks.images import builders
+from benchmarks.images.bed import Bed, machine, make_bed
+from benchmarks.images.measure import run
+from benchmarks.images.results import Results
+
+BUILDERS: dict[str, Callable[[Bed, str], builders.Builder]] = {
+    "ours": builders.Ours,
+    "floor": builders.Floor,
+    "dockerfile": builders.Dockerfile,
+    "dockerfile-cache": partial(builders.Dockerfile, registry_cache=True),
+    "bentoml": builders.BentoML,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
+    parser.add_argument("--only", default="", help=f"some of {','.join(BUILDERS)}, separated by commas; default: all")
+    parser.add_argument("--rounds", type=int, default=1, help="how often; builders take turns")
+    parser.add_argument("--work", type=Path, default=Path("build/bench"), help="where; needs about 15 GB")
+    options = parser.parse_args()
+    names = options.only.split(",") if options.only else list(BUILDERS)
+    if unknown := set(names) - set(BUILDERS):
+        parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(BUILDERS)}")
+    if {"bentoml", "dockerfile", "dockerfile-cache"} & set(names) and not shutil.which("buildah"):
+        parser.error("buildah is not installed (apt-get install buildah); --only ours,floor needs none")
+    work = options.work.resolve()
+    with make_bed(work) as bed:
+        results = Results(work / "results.json")
+        for name in names:
+            results.forget(name)
+        for number in range(options.rounds):
+            for name in names:
+                _measure(bed, name, number, results)
+                Path(__file__).parents[1].joinpath("RESULTS.md").write_text(results.table(machine()), encoding="utf-8")
+
+
+def _measure(bed: Bed, name: str, number: int, results: Results) -> None:
+    builder = BUILDERS[name](bed, f"{name}-{number}")
+    builder.forget()
+    for version, case in enumerate(builder.cases(), start=1):
+        if case == "cold":
+            builder.forget()
+        script = builder.script(case, bed.model(version))
+        log = bed.work / f"{name}.log"
+        cost = run(script, environment=builder.environment(), log=log, proxy=bed.proxy)
+        results.add(name, case, cost)
+        print(f"{name} {case}: {cost.wall_seconds:.1f} s, {cost.cpu_seconds:.1f} CPU s", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

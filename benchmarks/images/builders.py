@@ -1,0 +1,192 @@
+"""The builders, each with its commands: `first`, then `warm` (a new model, same machine), then `cold` (empty machine).
+
+A builder's repository and local state begin empty in each round; uv's own cache of packages is warm for all of them.
+"""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+from benchmarks.images.bed import Bed
+from mlflow_fargate.image import LINUX_AMD64, Registry
+
+CASES = ("first", "warm", "cold")
+_DOCKERFILE = Path(__file__).with_name("Dockerfile")
+_STORAGE = '[storage]\ndriver = "overlay"\ngraphroot = "{work}/graph"\nrunroot = "{work}/run"\n'
+_INSECURE = '[[registry]]\nlocation = "{address}"\ninsecure = true\n'
+
+
+class Builder(Protocol):
+    """One way to an image."""
+
+    def cases(self) -> tuple[str, ...]:
+        """Which of CASES it has."""
+
+    def forget(self) -> None:
+        """Become an empty machine."""
+
+    def script(self, case: str, model: Path) -> str:
+        """The shell commands that leave the image in the registry."""
+
+    def environment(self) -> Mapping[str, str]:
+        """For the script."""
+
+
+class Ours:
+    """mlflow-fargate's layers."""
+
+    def __init__(self, bed: Bed, repository: str) -> None:
+        self._bed, self._repository, self._cache = bed, repository, bed.work / "ours"
+
+    def cases(self) -> tuple[str, ...]:
+        return CASES
+
+    def forget(self) -> None:
+        shutil.rmtree(self._cache, ignore_errors=True)
+
+    def script(self, case: str, model: Path) -> str:
+        bed, name = self._bed, f"{self._bed.address}/{self._repository}"
+        arguments = [bed.base, bed.service, model, f"{name}:{case}", self._cache, f"{name}:first"]
+        return shlex.join([sys.executable, "-m", "benchmarks.images.ours", *map(str, arguments)])
+
+    def environment(self) -> Mapping[str, str]:
+        return {}
+
+
+class Dockerfile:
+    """A Dockerfile as good as it gets: uv, packages before the model, the model last; built by buildah."""
+
+    def __init__(self, bed: Bed, repository: str, *, registry_cache: bool = False) -> None:
+        self._bed, self._image, self._buildah = bed, f"{bed.address}/{repository}", _Buildah(bed, repository)
+        cache = f"{bed.address}/{repository}-cache"
+        self._cache = f"--cache-from {cache} --cache-to {cache}" if registry_cache else ""
+
+    def cases(self) -> tuple[str, ...]:
+        return ("first", "cold") if self._cache else CASES
+
+    def forget(self) -> None:
+        self._buildah.forget()
+
+    def script(self, case: str, model: Path) -> str:
+        context, tag = self._bed.work / "context", f"{self._image}:{case}"
+        shutil.rmtree(context, ignore_errors=True)
+        shutil.copytree(self._bed.service, context / "service")
+        shutil.copytree(model, context / "model")
+        return (
+            f"buildah bud --layers --pull {self._cache} --build-arg BASE={self._bed.base} -v {_uv_cache()} "
+            f"-f {_DOCKERFILE} -t {tag} {context}\nbuildah push {tag}"
+        )
+
+    def environment(self) -> Mapping[str, str]:
+        return self._buildah.environment()
+
+
+class BentoML:
+    """`bentoml build`, `bentoml containerize` with buildah, and a push."""
+
+    def __init__(self, bed: Bed, repository: str) -> None:
+        self._bed, self._image, self._buildah = bed, f"{bed.address}/{repository}", _Buildah(bed, repository)
+        self._home = bed.work / "bentoml"
+
+    def cases(self) -> tuple[str, ...]:
+        return CASES
+
+    def forget(self) -> None:
+        self._buildah.forget()
+        shutil.rmtree(self._home, ignore_errors=True)
+
+    def script(self, case: str, model: Path) -> str:
+        context, tag = self._bed.work / "bento-context", f"{self._image}:{case}"
+        shutil.rmtree(context, ignore_errors=True)
+        shutil.copytree(self._bed.service, context)
+        shutil.copytree(model, context / "model")
+        bentoml = Path(sys.executable).with_name("bentoml")
+        return (
+            f"cd {context}\n{bentoml} build . --name bench --version {case} --output tag\n"
+            f"{bentoml} containerize bench:{case} --backend buildah -t {tag} --opt volume={_uv_cache()}\n"
+            f"buildah push {tag}"
+        )
+
+    def environment(self) -> Mapping[str, str]:
+        own = {"BENTOML_HOME": str(self._home), "BENTOML_DO_NOT_TRACK": "true", "BENCHMARK_BASE": str(self._bed.base)}
+        return {**self._buildah.environment(), **own}
+
+
+class Floor:
+    """`tar | zstd | PUT` of the same files, which no builder can undercut."""
+
+    def __init__(self, bed: Bed, repository: str) -> None:
+        self._bed, self._repository, self._tree = bed, repository, bed.work / "tree"
+
+    def cases(self) -> tuple[str, ...]:
+        return ("first", "warm")
+
+    def forget(self) -> None:
+        """Make sure that there is a tree: what our image holds above its base."""
+        if self._tree.exists():
+            return
+        subprocess.run(["bash", "-c", Ours(self._bed, "for-floor").script("first", self._bed.model(1))], check=True)
+        self._tree.mkdir()
+        with Registry(self._bed.address) as registry:
+            for layer in registry.read_manifest("for-floor", "first", LINUX_AMD64).manifest.own_layers().values():
+                command = f"zstd -dcq | tar -xC {self._tree}"
+                with subprocess.Popen(["bash", "-c", command], stdin=subprocess.PIPE) as process:
+                    for chunk in registry.stream_blob("for-floor", layer.descriptor):
+                        assert process.stdin
+                        process.stdin.write(chunk)
+
+    def script(self, case: str, model: Path) -> str:
+        folders = f"-C {self._tree} . -C {model} ." if case == "first" else f"-C {model} ."
+        blob = self._bed.work / "floor.tar.zst"
+        uploads = f"http://{self._bed.address}/v2/{self._repository}/blobs/uploads/"
+        return (
+            f"tar -c {folders} | zstd -3 -T0 -qf -o {blob}\ndigest=$(sha256sum {blob} | cut -d' ' -f1)\n"
+            f"place=$(curl -sfX POST -D - -o /dev/null {uploads} | tr -d '\\r' | sed -n 's/^Location: //p')\n"
+            f'curl -sfT {blob} -H "Content-Type: application/octet-stream" "$place&digest=sha256:$digest"\nrm {blob}'
+        )
+
+    def environment(self) -> Mapping[str, str]:
+        return {}
+
+
+class _Buildah:
+    """buildah's storage in a folder of its own, and the settings that work without a daemon and in a container."""
+
+    def __init__(self, bed: Bed, name: str) -> None:
+        self._work = bed.work / "buildah" / name
+        self._address = bed.address
+
+    def forget(self) -> None:
+        if self._work.exists():
+            subprocess.run(["buildah", "rm", "--all"], env=self._with_path(), check=False, capture_output=True)
+            subprocess.run(["umount", f"{self._work}/graph/overlay"], check=False, capture_output=True)
+            shutil.rmtree(self._work)
+        self._work.mkdir(parents=True)
+        (self._work / "storage.conf").write_text(_STORAGE.format(work=self._work))
+        (self._work / "registries.conf").write_text(_INSECURE.format(address=self._address))
+
+    def environment(self) -> Mapping[str, str]:
+        return {
+            "CONTAINERS_STORAGE_CONF": str(self._work / "storage.conf"),
+            "CONTAINERS_REGISTRIES_CONF": str(self._work / "registries.conf"),
+            "BUILDAH_ISOLATION": "chroot",
+            "BUILDAH_LAYERS": "true",
+        }
+
+    def _with_path(self) -> dict[str, str]:
+        return {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", **self.environment()}
+
+
+def _uv_cache() -> str:
+    found = subprocess.run([_uv(), "cache", "dir"], capture_output=True, text=True, check=True).stdout.strip()
+    return f"{found}:/root/.cache/uv"
+
+
+def _uv() -> str:
+    return str(Path(sys.executable).with_name("uv"))
