@@ -43,6 +43,7 @@ class ImageInputs:
     base: Reference
     platform: Platform
     compression: Compression
+    normalise: bool = True
     options: Mapping[str, Any] = field(default_factory=dict, hash=False)  # the template's
     own: bento.OwnService | None = None
     further_models: Mapping[str, ResolvedModel] = field(default_factory=dict, hash=False)
@@ -62,6 +63,7 @@ class ImageInputs:
                 "base": str(self.base),
                 "platform": str(self.platform),
                 "compression": self.compression.value,
+                "normalise": self.normalise,
                 "version": importlib.metadata.version("mlflow-fargate"),
             }
         )
@@ -142,6 +144,7 @@ class Publisher:
                 previous=previous,
                 labels=image_labels(model),
                 compression=inputs.compression,
+                adapt_requirements=inputs.normalise,
                 cache=self.cache,
                 progress=self.progress,
             )
@@ -195,6 +198,7 @@ def image_inputs(
         base=Reference.parse(config.base_image or _BASE_IMAGE.format(minor=python_of(model))),
         platform=Platform.parse(_PLATFORMS[config.architecture]),
         compression=Compression(config.compression),
+        normalise=config.normalise,
         options=config.template_options,
         own=own,
         further_models=further_models or {},

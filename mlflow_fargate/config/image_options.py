@@ -21,6 +21,11 @@ class ImageOptions(OptionGroup):
         maps_to="MLflow requirements.txt",
         examples=["xgboost-cpu==3.0"],
     )
+    normalise: bool = option(
+        True,
+        "put the requirements right for serving: tensorflow-cpu, headless OpenCV, …; false: install what they name",
+        maps_to="MLflow requirements.txt",
+    )
     base_image: str | None = option(
         None,
         "image to build on; by default python:3.X-slim of the model's Python",

@@ -99,17 +99,18 @@ def build_image(
     created: datetime = EPOCH,
     compression: Compression = Compression.ZSTD,
     bytecode: bool = True,
+    adapt_requirements: bool = True,
     further_models: Mapping[str, tuple[ModelFiles, str]] | None = None,
 ) -> PushedImage:
     """The image of a service and its model, in the repository of `destination`.
 
     `model_key` has to change when the model's files do; `further_models` have a folder each, named by its key, and a
     model key. `previous` is an image in the same repository whose layers are taken over where they are the same.
-    Without a tag in `destination` the image is tagged by its own digest.
+    Without a tag in `destination` the image is tagged by its own digest. `adapt_requirements`: see `normalise`.
     """
     source = base_registry or (registry if registry.host == base.registry else Registry(base.registry))
     base_image = read_base(source, base, platform=platform, python_version=python_version, progress=progress)
-    locked = _lock(requirements, python_version, platform, cache, progress)
+    locked = _lock(requirements, python_version, platform, cache, progress, adapt=adapt_requirements)
     recipes = [
         *make_dependency_recipes(locked, compression, bytecode=bytecode, cache=cache, note=progress.note),
         make_service_recipe(service, compression),
@@ -127,9 +128,15 @@ def build_image(
 
 
 def _lock(
-    requirements: Sequence[str], python_version: str, platform: Platform, cache: Path, progress: Progress
+    requirements: Sequence[str],
+    python_version: str,
+    platform: Platform,
+    cache: Path,
+    progress: Progress,
+    *,
+    adapt: bool,
 ) -> Lock:
-    lines, notes = normalise(requirements, machine=platform.machine)
+    lines, notes = normalise(requirements, machine=platform.machine, adapt=adapt)
     for note in notes:
         progress.note(note)
     return lock(lines, python_version=python_version, platform=platform, cache=cache)

@@ -44,10 +44,13 @@ class Normalised(NamedTuple):
     notes: tuple[str, ...]
 
 
-def normalise(requirements: Sequence[str], *, machine: str, mlflow: Mlflow = "skinny") -> Normalised:
+def normalise(
+    requirements: Sequence[str], *, machine: str, mlflow: Mlflow = "skinny", adapt: bool = True
+) -> Normalised:
     """The same requirements for Linux on `machine` (x86_64 or aarch64); ImageError for lines that cannot be meant.
 
     `mlflow` says what happens to MLflow itself: only its slim distribution, nothing of it, or what is asked for.
+    Without `adapt` every package stays what the lines ask for: they are only read, checked, sorted and merged.
     Doing it twice is doing it once.
     """
     options: list[str] = []
@@ -57,11 +60,12 @@ def normalise(requirements: Sequence[str], *, machine: str, mlflow: Mlflow = "sk
         if option := _INDEX_OPTION.fullmatch(line):
             options.append(f"{'--index-url' if option[1] == '-i' else option[1]} {option[2]}")
         elif line:
-            requirement = _adapted(_parse(line), machine, mlflow, notes)
+            asked = _parse(line)
+            requirement = _adapted(asked, machine, mlflow, notes) if adapt else asked
             if requirement:
                 key = (requirement.name, str(requirement.marker or ""))
                 wanted[key] = _merged(wanted[key], requirement) if key in wanted else requirement
-    if _has_bare_skinny(wanted):
+    if adapt and _has_bare_skinny(wanted):
         # mlflow.pyfunc imports pandas, which the slim distribution does not bring. A model that names no pandas of its
         # own works with 2, as all releases of MLflow do.
         wanted["pandas", ""] = Requirement("pandas<3")

@@ -110,3 +110,17 @@ def test_passwords_are_not_shown() -> None:
     with pytest.raises(ImageError) as caught:
         normalise(["git+https://me:secret@host/x"], machine="x86_64")
     assert "secret" not in str(caught.value)
+
+
+def test_without_adapting_every_package_stays_what_was_asked_for() -> None:
+    asked = ["tensorflow==2.21.0", "mlflow>=3", "opencv-python", "mlflow-skinny", "tensorflow<3"]
+
+    kept = normalise(asked, machine="x86_64", adapt=False)
+
+    assert kept.lines == ("mlflow-skinny", "mlflow>=3", "opencv-python", "tensorflow<3,==2.21.0")
+    assert kept.notes == ()
+
+
+def test_without_adapting_lines_that_cannot_be_followed_are_refused_all_the_same() -> None:
+    with pytest.raises(ImageError, match="would have to be built from source"):
+        normalise(["git+https://example.com/a.git"], machine="x86_64", adapt=False)
