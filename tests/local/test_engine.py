@@ -332,6 +332,18 @@ def test_a_snapshot_tells_processes_and_rollouts(played: Played) -> None:
     assert [(rollout.status, rollout.state) for rollout in status.rollouts] == [("PRIMARY", "COMPLETED")]
 
 
+def test_a_task_that_a_bug_of_ours_keeps_from_starting_is_stopped_and_says_why(played: Played) -> None:
+    ecs = played.aws.client("ecs")
+    played.runner.bug = TypeError("it was never tried with this Python")
+    played.create()
+    wait_for(lambda: bool(ecs.list_tasks(cluster=played.cluster, desiredStatus="STOPPED")["taskArns"]))
+
+    arns = ecs.list_tasks(cluster=played.cluster, desiredStatus="STOPPED")["taskArns"]
+    task = ecs.describe_tasks(cluster=played.cluster, tasks=arns[:1])["tasks"][0]
+    assert task["stopCode"] == "TaskFailedToStart"
+    assert "it was never tried with this Python" in task["stoppedReason"]
+
+
 # The last one, as it stops what the others use.
 
 
@@ -346,15 +358,3 @@ def test_stopping_the_engine_is_quick_whatever_tasks_wait_for(played: Played) ->
 
     assert time.monotonic() - began < 6
     assert played.runner.tasks[0].code == 137
-
-
-def test_a_task_that_a_bug_of_ours_keeps_from_starting_is_stopped_and_says_why(played: Played) -> None:
-    ecs = played.aws.client("ecs")
-    played.runner.bug = TypeError("it was never tried with this Python")
-    played.create()
-    wait_for(lambda: bool(ecs.list_tasks(cluster=played.cluster, desiredStatus="STOPPED")["taskArns"]))
-
-    arns = ecs.list_tasks(cluster=played.cluster, desiredStatus="STOPPED")["taskArns"]
-    task = ecs.describe_tasks(cluster=played.cluster, tasks=arns[:1])["tasks"][0]
-    assert task["stopCode"] == "TaskFailedToStart"
-    assert "it was never tried with this Python" in task["stoppedReason"]
