@@ -153,3 +153,12 @@ class LogLine:
     at_milliseconds: int  # since 1970
     task: str
     message: str
+
+
+@dataclass(frozen=True)
+class Orphan:
+    """What is left of a deployment that has no service any more."""
+
+    endpoint: str
+    name: str
+    resources: tuple[str, ...]  # ARNs

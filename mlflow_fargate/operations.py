@@ -2,6 +2,7 @@
 
     history · events · tasks · logs     what AWS remembers; reads only
     roll_back · scale                   another rollout, another count; both end as the deployer's own verbs do
+    orphans · collect                   what killed clients left behind
 
 Functions over a `Deployer`: nothing is kept here.
 """
@@ -10,11 +11,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from mlflow_fargate.config import parse_config
 from mlflow_fargate.deployer import Deployer
-from mlflow_fargate.deployment import DeploymentStatus, LogLine, Revision, ServiceEvent, TaskStatus
+from mlflow_fargate.deployment import DeploymentStatus, LogLine, Orphan, Revision, ServiceEvent, TaskStatus
 from mlflow_fargate.errors import InvalidOption
 from mlflow_fargate.resources import DeploymentSpec
 
@@ -100,6 +102,17 @@ def roll_back(
         deployer.progress.note(f"pinned now, so that the webhook service leaves it alone (it followed {before.follow})")
         deployer.progress.note(f"to let it follow again: {again}")
     return status or deployer.get(name)
+
+
+def orphans(deployer: Deployer) -> list[Orphan]:
+    """What is left of deployments that have no service, on every endpoint in the region."""
+    return list(deployer.account.orphans())
+
+
+def collect(deployer: Deployer, orphan: Orphan) -> None:
+    """Takes an orphan away, with what carries no tags (images, policies), as a deletion of its deployment does."""
+    deployer.progress.step(f"delete what is left of '{orphan.name}' on endpoint '{orphan.endpoint}'")
+    replace(deployer, target=replace(deployer.target, endpoint=orphan.endpoint)).delete(orphan.name)
 
 
 def choose_revision(revisions: Sequence[Revision], to: int | None = None) -> Revision:

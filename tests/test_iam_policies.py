@@ -25,6 +25,8 @@ from mlflow_fargate.resources import EndpointSpec, Network, execution_policies
 
 ROOT = Path(__file__).parents[1]
 IAM_NAMES = {
+    "resourcegroupstaggingapi": "tag",
+    "tagging": "tag",
     "service-quotas": "servicequotas",
     "elbv2": "elasticloadbalancing",
     "elastic-load-balancing-v2": "elasticloadbalancing",

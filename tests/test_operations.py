@@ -272,3 +272,31 @@ def test_a_name_that_is_not_there_is_said_so(call: Call, verb: str) -> None:
 def test_a_deployment_that_is_not_there_has_no_history(deployer: Deployer) -> None:
     with pytest.raises(DeploymentNotFound):
         operations.history(deployer, "churn")
+
+
+@pytest.mark.slow
+def test_what_a_killed_client_left_is_listed_and_taken_away_only_when_asked(deployer: Deployer, call: Call) -> None:
+    create(deployer, "alive")
+    create(deployer, "churn", auth="api_key")
+    session = deployer.account.session
+    session.call("ecs", "delete_service", cluster="mlflow-fargate-default", service="churn", force=True)
+    deadline = time.monotonic() + 60
+    while any(task.state != "STOPPED" for task in deployer.account.tasks("default", "churn")):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+    def run(*arguments: str) -> Result:
+        return CliRunner().invoke(main, ["gc", "-t", "fargate:/us-east-1", *arguments])
+
+    listed = run()
+
+    assert "churn on endpoint default" in listed.stdout
+    assert "nothing was deleted" in listed.stderr
+    (orphan,) = json.loads(run("--json").stdout)
+    assert {arn.split(":")[2] for arn in orphan["resources"]} >= {"secretsmanager", "elasticloadbalancing"}
+    assert run("--delete").exit_code == 0
+    assert run().stdout == "nothing is left behind\n"
+    assert [status.name for status in deployer.list()] == ["alive"]
+    assert not list(
+        session.pages("ecs", "list_task_definitions", "taskDefinitionArns", familyPrefix="mlflow-fargate-default-churn")
+    )

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
-from mlflow_fargate.aws import ecr, history, logs, status, tags
+from mlflow_fargate.aws import ecr, history, logs, orphans, status, tags
 from mlflow_fargate.aws.ecs import Cluster, Service, describe_service, primary_deployment
 from mlflow_fargate.aws.iam import ExecutionRole, SecretsPolicy
 from mlflow_fargate.aws.load_balancer import (
@@ -29,7 +29,7 @@ from mlflow_fargate.aws.secrets import ApiKey
 from mlflow_fargate.aws.session import AwsSession
 from mlflow_fargate.aws.task_definition import TaskDefinition
 from mlflow_fargate.config import DeploymentConfig
-from mlflow_fargate.deployment import DeploymentStatus, LogLine, Revision, ServiceEvent, TaskStatus
+from mlflow_fargate.deployment import DeploymentStatus, LogLine, Orphan, Revision, ServiceEvent, TaskStatus
 from mlflow_fargate.errors import DeploymentNotFound
 from mlflow_fargate.plan import Found, Plan, Resource
 from mlflow_fargate.progress import Progress
@@ -183,6 +183,10 @@ class Account:
     ) -> Iterator[LogLine]:
         """What the tasks of a deployment (or one of them) wrote from a moment on."""
         return logs.lines_since(self.session, log_group_name(endpoint, name), since_milliseconds, task)
+
+    def orphans(self) -> Iterator[Orphan]:
+        """What is left of deployments without a service, on any endpoint in the region."""
+        return orphans.find_orphans(self.session)
 
     def read_api_key(self, secret: str) -> str:
         """The key that callers of a deployment show."""

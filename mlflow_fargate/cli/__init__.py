@@ -4,6 +4,7 @@
     plan                              what create or update would write
     status, events, logs, history     look at a deployment
     rollback, scale                   act on it
+    gc                                what deployments that are gone have left
     schema                            the options of a deployment as JSON schema or Markdown
     local                             the small AWS on this machine
     webhook                           the service that redeploys
@@ -18,6 +19,7 @@ import click
 
 from mlflow_fargate.cli.doctor import doctor
 from mlflow_fargate.cli.events import events
+from mlflow_fargate.cli.gc import gc
 from mlflow_fargate.cli.history import history
 from mlflow_fargate.cli.local import local
 from mlflow_fargate.cli.logs import logs
@@ -37,6 +39,7 @@ _COMMANDS: tuple[click.Command, ...] = (
     history,
     rollback,
     scale,
+    gc,
     schema,
     local,
     webhook,

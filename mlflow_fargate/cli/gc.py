@@ -1,0 +1,37 @@
+"""`mlflow-fargate gc`: what is left of deployments that are gone."""
+
+from __future__ import annotations
+
+import click
+
+from mlflow_fargate.cli.deployments import deployer_at, json_option, print_json, target_option
+
+
+@click.command()
+@target_option
+@click.option("--delete", is_flag=True, help="Take it away; without this, it is only listed.")
+@json_option
+def gc(target: str, delete: bool, as_json: bool) -> None:
+    """Find what carries a deployment's tags though the deployment has no service, on every endpoint in the region.
+
+    A deployment that somebody is creating right now looks the same until its service is there: do not use --delete
+    while others deploy. Endpoints are never orphans; see: mlflow deployments delete-endpoint
+    """
+    from mlflow_fargate import operations  # noqa: PLC0415
+
+    deployer = deployer_at(target)
+    found = operations.orphans(deployer)
+    if as_json:
+        print_json(found)
+    else:
+        for orphan in found:
+            click.echo(f"{orphan.name} on endpoint {orphan.endpoint}")
+            for arn in orphan.resources:
+                click.echo(f"  {arn}")
+        if not found:
+            click.echo("nothing is left behind")
+    if delete:
+        for orphan in found:
+            operations.collect(deployer, orphan)
+    elif found:
+        click.echo("nothing was deleted; --delete takes them away", err=True)
