@@ -8,9 +8,10 @@ from pathlib import Path
 import bentoml
 
 MODEL = Path(os.environ.get("MODEL_DIR", "model"))
-IMAGE = bentoml.images.Image(base_image=os.environ.get("BENCHMARK_BASE"), python_version="3.11").requirements_file(
-    "requirements.txt"
-)
+# requirements.txt is a lock already.
+IMAGE = bentoml.images.Image(
+    base_image=os.environ.get("BENCHMARK_BASE", ""), python_version="3.11", lock_python_packages=False
+).requirements_file("requirements.txt")
 
 
 @bentoml.service(image=IMAGE)
