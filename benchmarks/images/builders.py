@@ -142,11 +142,11 @@ class Floor:
                         process.stdin.write(chunk)
 
     def script(self, case: str, model: Path) -> str:
-        folders = f"-C {self._tree} . -C {model} ." if case == "first" else f"-C {model} ."
+        folder = self._tree if case == "first" else model  # a model is in the tree already
         blob = self._bed.work / "floor.tar.zst"
         uploads = f"http://{self._bed.address}/v2/{self._repository}/blobs/uploads/"
         return (
-            f"tar -c {folders} | zstd -3 -T0 -qf -o {blob}\ndigest=$(sha256sum {blob} | cut -d' ' -f1)\n"
+            f"tar -cC {folder} . | zstd -3 -T0 -qf -o {blob}\ndigest=$(sha256sum {blob} | cut -d' ' -f1)\n"
             f"place=$(curl -sfX POST -D - -o /dev/null {uploads} | tr -d '\\r' | sed -n 's/^Location: //p')\n"
             f'curl -sfT {blob} -H "Content-Type: application/octet-stream" "$place&digest=sha256:$digest"\nrm {blob}'
         )

@@ -23,7 +23,8 @@ class ImageOptions(OptionGroup):
     )
     normalise: bool = option(
         True,
-        "put the requirements right for serving: tensorflow-cpu, headless OpenCV, …; false: install what they name (but for MLflow itself)",
+        "put the requirements right for serving: tensorflow-cpu, headless OpenCV, …; "
+        "false: install what they name (but for MLflow itself)",
         maps_to="MLflow requirements.txt",
     )
     base_image: str | None = option(
