@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -110,12 +111,20 @@ def test_a_run_without_a_model_and_one_that_is_not_there_are_told(server: Logged
         model_uri_of({})
 
 
-def test_promoting_moves_a_stage_or_an_alias(server: LoggedModels) -> None:
+@pytest.fixture
+def promoted(server: LoggedModels) -> Iterator[str]:
+    """A registered model of its own: other tests read what the shared ones hold."""
     client = mlflow.MlflowClient()
-    mlflow_fargate.promote("iris-copy", 1)
-    mlflow_fargate.promote("iris-copy", 1, "@champion")
+    client.copy_model_version("models:/iris/1", "promoted")
+    yield "promoted"
+    client.delete_registered_model("promoted")
 
-    version = client.get_model_version_by_alias("iris-copy", "champion")
+
+def test_promoting_moves_a_stage_or_an_alias(promoted: str) -> None:
+    mlflow_fargate.promote(promoted, 1)
+    mlflow_fargate.promote(promoted, 1, "@champion")
+
+    version = mlflow.MlflowClient().get_model_version_by_alias(promoted, "champion")
     assert (version.version, version.current_stage) == ("1", "Production")
-    with pytest.raises(ModelNotFound, match="Version 99 of 'iris-copy' could not be moved"):
-        mlflow_fargate.promote("iris-copy", 99)
+    with pytest.raises(ModelNotFound, match="Version 99 of 'promoted' could not be moved"):
+        mlflow_fargate.promote(promoted, 99)

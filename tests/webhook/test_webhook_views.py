@@ -149,11 +149,15 @@ _JSON = st.recursive(
 _BODIES = st.binary(max_size=300) | _JSON.map(lambda told: json.dumps(told).encode())
 
 
-def _throw_anything(worker: Worker, registry: FakeRegistry, deployments: FakeDeployments, examples: int) -> None:
-    """Bodies and headers, some of them signed with our secret: no 5xx, and nothing is deployed."""
+def _throw_anything(
+    worker: Worker, registry: FakeRegistry, deployments: FakeDeployments, wait_until: WaitUntil, examples: int
+) -> None:
+    """Bodies and headers, some of them signed with our secret: no 5xx, and nothing that the registry does not name
+    is deployed; what it names still is, afterwards."""
     deployments.deploy("api", "churn", "1")
     registry.promote("churn", "1")
-    worker.look()
+    worker.start()
+    wait_until(lambda: worker.is_ready)
     client = create_app(worker, ("new-secret",), "t0ken").test_client()
 
     @settings(max_examples=examples, database=None, suppress_health_check=list(HealthCheck))
@@ -172,19 +176,22 @@ def _throw_anything(worker: Worker, registry: FakeRegistry, deployments: FakeDep
         assert answer.status_code in {202, 400, 401, 404, 405, 413}
 
     throw()
-    worker.look()
     assert deployments.updates == []
+    registry.promote("churn", "2")
+    client.post("/events", **signed_event("churn"))
+    wait_until(lambda: deployments.updates != [])
+    assert deployments.updates == [("api", "models:/churn/2")]
 
 
 def test_nothing_that_is_thrown_at_it_breaks_it_or_deploys(
-    worker: Worker, registry: FakeRegistry, deployments: FakeDeployments
+    worker: Worker, registry: FakeRegistry, deployments: FakeDeployments, wait_until: WaitUntil
 ) -> None:
-    _throw_anything(worker, registry, deployments, 400)
+    _throw_anything(worker, registry, deployments, wait_until, 400)
 
 
 @pytest.mark.exhaustive
 @pytest.mark.timeout(3600)
 def test_a_hundred_thousand_things_thrown_at_it_neither_break_it_nor_deploy(
-    worker: Worker, registry: FakeRegistry, deployments: FakeDeployments
+    worker: Worker, registry: FakeRegistry, deployments: FakeDeployments, wait_until: WaitUntil
 ) -> None:
-    _throw_anything(worker, registry, deployments, 100_000)
+    _throw_anything(worker, registry, deployments, wait_until, 100_000)
