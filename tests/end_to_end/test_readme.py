@@ -1,4 +1,4 @@
-"""The README's commands, run as they are written there; only the region is the local stack's."""
+"""The commands of README and operator's page, run as they are written there; only the region is the local stack's."""
 
 from __future__ import annotations
 
@@ -22,14 +22,17 @@ ELSEWHERE = ("pip install", "make demo", "make test", "mlflow-fargate webhook se
 
 def commands_under(title: str) -> list[str]:
     """The commands of the first block under a heading."""
-    section = README.partition(f"## {title}\n")[2].partition("\n## ")[0]
-    block = re.search(r"```bash\n(.*?)```", section, re.DOTALL)
-    assert block, title
+    return first_block(README.partition(f"## {title}\n")[2].partition("\n## ")[0])
+
+
+def first_block(text: str) -> list[str]:
+    block = re.search(r"```bash\n(.*?)```", text, re.DOTALL)
+    assert block, text
     return block[1].splitlines()
 
 
-def run(command: str, folder: Path) -> str:
-    """What a shell prints for the command; it has to succeed."""
+def run(command: str, folder: Path, exit_code: int = 0) -> str:
+    """What a shell prints for the command, which has to end with this exit code."""
     command = command.replace("fargate:/eu-west-1", "fargate:/local")
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     done = subprocess.run(
@@ -40,7 +43,7 @@ def run(command: str, folder: Path) -> str:
         text=True,
         check=False,
     )
-    assert done.returncode == 0, (command, done.stdout, done.stderr)
+    assert done.returncode == exit_code, (command, done.stdout, done.stderr)
     return done.stdout
 
 
@@ -57,6 +60,28 @@ def test_every_line_that_a_user_types_does_what_it_says(churn: str, tmp_path: Pa
     assert "model_version: 2" in printed["get"]
     assert "Deployment churn is deleted" in printed["delete"]
     assert get_deploy_client("fargate:/local").list_deployments() == []
+
+
+def test_every_line_for_operators_does_what_it_says(churn: str, tmp_path: Path) -> None:
+    client = get_deploy_client("fargate:/local")
+    client.create_deployment("churn", "models:/churn/1", config={"auth": "none", "deregistration_delay_seconds": 1})
+    client.update_deployment("churn", "models:/churn/2")
+    exit_codes = {"plan": 2}  # it has changes
+    printed = {}
+    try:
+        for command in first_block((ROOT / "docs" / "operating.md").read_text(encoding="utf-8")):
+            verb = command.split()[1]
+            printed[verb] = run(command, tmp_path, exit_codes.get(verb, 0))
+        status = client.get_deployment("churn")
+    finally:
+        client.delete_deployment("churn")
+
+    assert "desired_count: 1 → 2" in printed["plan"]
+    assert "models:/churn/2" in printed["status"]
+    assert "has reached a steady state" in printed["events"]
+    assert "/churn" in printed["logs"] or "bentoml" in printed["logs"].lower()
+    assert "COMPLETED" in printed["history"]
+    assert (status["model_version"], status["follow"], status["desired_count"]) == ("1", "pinned", 2)
 
 
 def test_the_stack_is_used_as_the_readme_says(local_stack: dict[str, str], tmp_path: Path) -> None:
