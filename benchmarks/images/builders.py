@@ -184,6 +184,7 @@ class _Buildah:
 
 
 def _uv_cache() -> str:
+    """uv's cache here, mounted where a build that runs as root in its container looks for it."""
     found = subprocess.run([_uv(), "cache", "dir"], capture_output=True, text=True, check=True).stdout.strip()
     return f"{found}:/root/.cache/uv"
 
