@@ -89,14 +89,20 @@ class RegistryError(FargateError):
 
 
 class AwsError(FargateError):
-    """AWS refused `operation` with `code`; the service's own words stand in the message."""
+    """AWS refused `operation` with `code`; the service's own words stand in the message.
 
-    def __init__(self, message: str, *, operation: str, code: str, hint: str | None = None) -> None:
+    `meaning` says what that is: transient, conflict, absent, user, quota or unknown (aws/faults.py).
+    """
+
+    def __init__(
+        self, message: str, *, operation: str, code: str, hint: str | None = None, meaning: str = "unknown"
+    ) -> None:
         if code.startswith(("AccessDenied", "UnauthorizedOperation")):
             self.mlflow_error_code = PERMISSION_DENIED
         super().__init__(message, hint=hint)
         self.operation = operation
         self.code = code
+        self.meaning = meaning
 
 
 class ForeignResource(FargateError):

@@ -23,6 +23,8 @@ MANAGED_BY = {"managed-by": "mlflow-fargate"}
 ENDPOINT_TAG = "mlflow-fargate:endpoint"
 DEPLOYMENT_TAG = "mlflow-fargate:deployment"
 CONTAINER = "model"
+# A header that servers read differently is a way to smuggle requests past a check.
+_LOAD_BALANCER_ATTRIBUTES = {"routing.http.drop_invalid_header_fields.enabled": "true"}
 # Names of the options that shape an endpoint: they are given with the first deployment or with create-endpoint.
 ENDPOINT_OPTIONS = ("vpc", "subnets", "certificate_arn", "execution_role_arn")
 
@@ -101,11 +103,12 @@ def endpoint_resources(spec: EndpointSpec) -> tuple[Resource, ...]:
     listener_port = 443 if spec.certificate_arn else 80
     name = spec.full_name
     load_balancer_rules = [80, 443] if spec.certificate_arn else [80]
+    balancer = {"subnets": sorted(spec.network.subnets), "attributes": dict(_LOAD_BALANCER_ATTRIBUTES)}
     resources = [
         Resource("cluster", name, {"capacity_providers": ["FARGATE", "FARGATE_SPOT"]}, spec.tags),
         Resource("load balancer security group", f"{name}-alb", {"open_ports": load_balancer_rules}, spec.tags),
         Resource("task security group", f"{name}-tasks", {"open_ports": ["from the load balancer"]}, spec.tags),
-        Resource("load balancer", name, {"subnets": sorted(spec.network.subnets)}, spec.tags),
+        Resource("load balancer", name, balancer, spec.tags),
         Resource("listener", f"{name}:{listener_port}", {"certificate": spec.certificate_arn}, spec.tags),
     ]
     if spec.certificate_arn:
@@ -119,6 +122,8 @@ def deployment_resources(spec: DeploymentSpec) -> tuple[Resource, ...]:
     """Everything a deployment is made of, on an endpoint that is there."""
     config = spec.config
     task = task_properties(spec)
+    # ECS refuses a service with a target group that no rule names yet, so the rule goes first (another port).
+    rule = {"paths": [f"/{spec.name}", f"/{spec.name}/*"], "target_group": target_group_name(spec)}
     resources = [Resource("log group", spec.log_group, {"retention_days": config.log_retention_days}, spec.tags)]
     if config.auth == "api_key":
         resources.append(Resource("API key", spec.secret_name, {}, spec.tags))
@@ -127,7 +132,7 @@ def deployment_resources(spec: DeploymentSpec) -> tuple[Resource, ...]:
         resources.append(Resource("secrets policy", f"deployment-{spec.name}", policy, spec.tags))
     resources += [
         Resource("target group", target_group_name(spec), target_group_properties(spec), spec.tags),
-        Resource("listener rule", f"/{spec.name}/*", {"paths": [f"/{spec.name}", f"/{spec.name}/*"]}, spec.tags),
+        Resource("listener rule", f"/{spec.name}/*", rule, spec.tags),
         Resource("task definition", spec.family, task, {**spec.tags, **provenance_tags(spec.provenance)}),
         Resource("service", spec.name, service_properties(spec, digest_of(task)), spec.tags),
     ]

@@ -68,6 +68,17 @@ class FakePublisher:
         return self.image
 
 
+@dataclass
+class PreparingPublisher(FakePublisher):
+    """Ensures the repository, as the real one does before it pushes."""
+
+    account: Account
+
+    def publish(self, name: str, model: ResolvedModel, config: DeploymentConfig) -> str:
+        self.account.repository("default").ensure()
+        return self.image
+
+
 @pytest.fixture(scope="module")
 def aws_url(registry: LocalRegistry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     s3 = S3App(tmp_path_factory.mktemp("s3"))

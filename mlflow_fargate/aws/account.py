@@ -30,8 +30,8 @@ from mlflow_fargate.aws.session import AwsSession
 from mlflow_fargate.aws.task_definition import TaskDefinition
 from mlflow_fargate.config import DeploymentConfig
 from mlflow_fargate.deployment import DeploymentStatus, LogLine, Orphan, Revision, ServiceEvent, TaskStatus
-from mlflow_fargate.errors import DeploymentNotFound
-from mlflow_fargate.plan import Found, Plan, Resource
+from mlflow_fargate.errors import AwsError, DeploymentNotFound
+from mlflow_fargate.plan import Found, Plan, Resource, make_plan
 from mlflow_fargate.progress import Progress
 from mlflow_fargate.resources import ENDPOINT_TAG, MANAGED_BY, EndpointSpec, Network, log_group_name
 from mlflow_fargate.target import Target
@@ -132,7 +132,7 @@ class Account:
             if change.action == "delete" and change.found:
                 kind.delete(change.found)
             elif change.action == "create" and change.wanted:
-                made[change.kind] = kind.create(change.wanted, made)
+                made[change.kind] = _create_or_adopt(kind, change.wanted, made)
             elif change.action == "change" and change.wanted and change.found:
                 made[change.kind] = kind.change(change.wanted, change.found, made)
             elif change.found:
@@ -211,3 +211,17 @@ class Account:
         described = describe_service(self.session, made["cluster"], service.name)
         if described and described["status"] == "ACTIVE":
             made["running task definition"] = described["taskDefinition"]
+
+
+def _create_or_adopt(kind: Kind, resource: Resource, made: Mapping[str, str]) -> str:
+    """Creates; where another deployer was faster, takes over what it made, if it is ours, and changes what differs."""
+    try:
+        return kind.create(resource, made)
+    except AwsError as error:
+        found = kind.observe(resource, made) if error.meaning == "conflict" else None
+        if found is None:
+            raise
+        if not found.is_ours:
+            raise tags.refuse_foreign(resource, found.identifier) from error
+        differs = make_plan([resource], {(resource.kind, resource.name): found}).changes[0].differences
+        return kind.change(resource, found, made) if differs else found.identifier

@@ -53,15 +53,15 @@ class Repository:
         return found
 
     def ensure(self) -> str:
-        """The repository's address (`…/mlflow-fargate/ENDPOINT`), made if absent: immutable tags, scanned on push."""
-        found = self.observe()
-        if found is None:
-            try:
-                found = self._create()
-            except AwsError as error:
-                if error.code != "RepositoryAlreadyExistsException":
-                    raise
-                found = self.observe() or {}
+        """The repository's address (`…/mlflow-fargate/ENDPOINT`), made if absent: immutable tags, scanned on push.
+
+        ForeignResource when the name is taken by a repository that is not ours.
+        """
+        found = self.observe() or self._create_or_find()
+        self._refuse_foreign(found)
+        if not self._has_lifecycle_policy():
+            policy = json.dumps(_LIFECYCLE)
+            self._session.call("ecr", "put_lifecycle_policy", repositoryName=self.name, lifecyclePolicyText=policy)
         return str(found["repositoryUri"])
 
     def delete(self) -> None:
@@ -69,10 +69,8 @@ class Repository:
         found = self.observe()
         if found is None:
             return
-        answer = self._session.call("ecr", "list_tags_for_resource", resourceArn=found["repositoryArn"])
-        if not tags.are_ours(tags.read(answer["tags"])):
-            raise ForeignResource(f"Repository '{self.name}' was not made by mlflow-fargate; it is left alone.")
-        self._session.call("ecr", "delete_repository", repositoryName=self.name, force=True)
+        self._refuse_foreign(found)
+        self._session.delete("ecr", "delete_repository", repositoryName=self.name, force=True)
 
     def newest_image(self) -> str | None:
         """The digest of the image that was pushed last: the likeliest to share layers with the next."""
@@ -95,21 +93,38 @@ class Repository:
         """Takes tags away, 100 a call; an image goes with its last tag, so one that two deployments share stays."""
         for start in range(0, len(image_tags), 100):
             batch = [{"imageTag": tag} for tag in image_tags[start : start + 100]]
-            self._session.call("ecr", "batch_delete_image", repositoryName=self.name, imageIds=batch)
+            self._session.delete("ecr", "batch_delete_image", repositoryName=self.name, imageIds=batch)
 
-    def _create(self) -> dict[str, Any]:
-        created: dict[str, Any] = self._session.call(
-            "ecr",
-            "create_repository",
-            repositoryName=self.name,
-            imageTagMutability="IMMUTABLE",
-            imageScanningConfiguration={"scanOnPush": True},
-            tags=tags.capital(self._tags),
-        )["repository"]
-        self._session.call(
-            "ecr", "put_lifecycle_policy", repositoryName=self.name, lifecyclePolicyText=json.dumps(_LIFECYCLE)
-        )
+    def _create_or_find(self) -> dict[str, Any]:
+        try:
+            created: dict[str, Any] = self._session.call(
+                "ecr",
+                "create_repository",
+                repositoryName=self.name,
+                imageTagMutability="IMMUTABLE",
+                imageScanningConfiguration={"scanOnPush": True},
+                tags=tags.capital(self._tags),
+            )["repository"]
+        except AwsError as error:
+            found = self.observe() if error.meaning == "conflict" else None
+            if found is None:
+                raise
+            return found
         return created
+
+    def _refuse_foreign(self, found: dict[str, Any]) -> None:
+        answer = self._session.call("ecr", "list_tags_for_resource", resourceArn=found["repositoryArn"])
+        if not tags.are_ours(tags.read(answer["tags"])):
+            raise ForeignResource(f"Repository '{self.name}' was not made by mlflow-fargate; it is left alone.")
+
+    def _has_lifecycle_policy(self) -> bool:
+        try:
+            self._session.call("ecr", "get_lifecycle_policy", repositoryName=self.name)
+        except AwsError as error:
+            if error.code == "LifecyclePolicyNotFoundException":
+                return False
+            raise
+        return True
 
 
 def login(session: AwsSession) -> tuple[str, str, str]:

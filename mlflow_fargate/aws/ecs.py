@@ -66,7 +66,7 @@ class Cluster:
         return found.identifier
 
     def delete(self, found: Found) -> None:
-        self._session.call("ecs", "delete_cluster", cluster=found.identifier)
+        self._session.delete("ecs", "delete_cluster", cluster=found.identifier)
 
 
 class Service:
@@ -119,7 +119,7 @@ class Service:
     def delete(self, found: Found) -> None:
         """Ends the service and waits until its tasks are gone, so that what it used can be deleted."""
         cluster, _, name = found.identifier.rpartition(":")[2].removeprefix("service/").partition("/")
-        self._session.call("ecs", "delete_service", cluster=cluster, service=name, force=True)
+        self._session.delete("ecs", "delete_service", cluster=cluster, service=name, force=True)
         self._wait_until_drained(cluster, name)
 
     def names(self, cluster: str) -> Iterator[str]:

@@ -1,49 +1,155 @@
-"""What AWS's refusals mean, by code and message: which heal by themselves, and what to do about the others.
+"""What AWS's refusals mean, by operation, code and message: what to do about each, in one table.
 
-botocore's standard mode already retries throttling and 5xx. The table below holds the refusals that it takes for final
-though waiting helps: mostly new roles and load balancers that other services do not see yet. The texts are AWS's own;
-https://docs.aws.amazon.com/AmazonECS/latest/developerguide/service-event-messages-list.html and the public issue
+    transient   the same call will succeed soon without anybody's doing     session.call asks again, for two minutes
+    conflict    somebody was faster, or we were and died                    Account looks again, and adopts what is ours
+    absent      what should go is gone                                      session.delete is content
+    user        a setting, a right or a policy has to change                told with a hint
+    quota       the account may not have more                               told with the quota's name
+
+botocore's standard mode already retries throttling and 5xx. The transient rows below are refusals that it takes for
+final though waiting helps: mostly new roles and load balancers that other services do not see yet. The texts are AWS's
+own; https://docs.aws.amazon.com/AmazonECS/latest/developerguide/service-event-messages-list.html and the public issue
 threads of tools that met them are the sources.
 """
 
 from __future__ import annotations
 
-_HEALS_BY_WAITING = (
-    ("InvalidParameterException", "(ErrorCode: Throttling)"),
-    ("InvalidParameterException", "does not have an associated load balancer"),
-    ("InvalidParameterException", "Unable to assume the service linked role"),
-    ("InvalidParameterException", "verify that the role being passed has the proper trust relationship"),
-    ("InvalidParameterException", "Unable to assume role and validate the specified targetGroupArn"),
-    ("InvalidParameterException", "Unable to Start a service that is still Draining"),
-    ("InvalidParameterException", "cannot be stopped while deployments are active"),
-    ("ResourceInUse", "currently in use by a listener or a rule"),
-    ("DependencyViolation", ""),
-    ("ClusterContainsServicesException", ""),
-    ("ClusterContainsTasksException", ""),
-    ("UpdateInProgressException", ""),
+import json
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+Meaning = Literal["transient", "conflict", "absent", "user", "quota", "unknown"]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What a refusal means; `hint` is what the user can do about it, None where we know nothing better than AWS."""
+
+    meaning: Meaning
+    hint: str | None = None
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One kind of refusal; an empty `operation` or `code` stands for any, `code` for every code that begins so."""
+
+    meaning: Meaning
+    code: str
+    part: str = ""
+    operation: str = ""
+    hint: str | None = None
+
+    def matches(self, operation: str, code: str, message: str) -> bool:
+        return self.operation in ("", operation) and code.startswith(self.code) and self.part in message
+
+
+_SERVICE_ROLE = "make it once: aws iam create-service-linked-role --aws-service-name ecs.amazonaws.com"
+_NEW_ROLE = "the role's trust policy has to name ecs-tasks.amazonaws.com (see docs/iam/execution-trust.json)"
+_SIZES = "see cpu= and memory=; https://docs.aws.amazon.com/AmazonECS/latest/developerguide/fargate-tasks-services.html"
+_MORE_RULES = (
+    "use another endpoint (fargate:/REGION/ENDPOINT), or raise the quota 'Rules per Application Load Balancer'"
 )
+_MORE_GROUPS = "use another endpoint, or raise the quota 'Target Groups per Region'"
+_MORE_BALANCERS = "delete an endpoint, or raise the quota 'Application Load Balancers per Region'"
+_MORE_SECURITY_GROUPS = "raise the quota 'VPC security groups per Region'"
+_IN_TWO_ZONES = "a load balancer needs subnets in two availability zones; check the option subnets="
+_OTHERS_USE_IT = "something that mlflow-fargate did not make still uses it; take that away first"
+# fmt: off
+_ROWS = (
+    # botocore asked ten times within some seconds; a busy account takes longer to calm down.
+    _Row("transient", "Throttling"),
+    _Row("transient", "RequestLimitExceeded"),
+    _Row("transient", "InvalidParameterException", "(ErrorCode: Throttling)"),
+    _Row("transient", "InvalidParameterException", "does not have an associated load balancer"),
+    _Row("transient", "InvalidParameterException", "Unable to assume the service linked role", hint=_SERVICE_ROLE),
+    _Row("transient", "InvalidParameterException", "verify that the role being passed has the proper trust", hint=_NEW_ROLE),  # noqa: E501
+    _Row("transient", "InvalidParameterException", "Unable to assume role and validate the specified targetGroupArn"),
+    _Row("transient", "InvalidParameterException", "Unable to Start a service that is still Draining",
+         hint="its tasks end within deregistration_delay_seconds= and stop_timeout_seconds=; run it again then"),
+    _Row("transient", "InvalidParameterException", "cannot be stopped while deployments are active"),
+    _Row("transient", "ResourceInUse", "currently in use by a listener or a rule", hint=_OTHERS_USE_IT),
+    _Row("transient", "DependencyViolation", hint=_OTHERS_USE_IT),
+    _Row("transient", "ClusterContainsServicesException", hint=_OTHERS_USE_IT),
+    _Row("transient", "ClusterContainsTasksException", hint=_OTHERS_USE_IT),
+    _Row("transient", "UpdateInProgressException"),
+    # IAM answers from several places: a role that was just made may be unknown to the next call.
+    _Row("transient", "NoSuchEntity", operation="iam:PutRolePolicy"),
+    _Row("transient", "OperationAborted", operation="logs:CreateLogGroup"),
 
-_HINTS = (
-    ("", "is not authorized to perform", "allow this action in the policy of the user or role you deploy with"),
-    ("", "Invalid Host header", "start the tracking server with --allowed-hosts"),
-    ("ExpiredToken", "", "sign in again, for example with: aws sso login"),
-    ("InvalidClientTokenId", "", "these AWS credentials are not valid; see: aws sts get-caller-identity"),
-    ("InvalidParameterException", "The subnet ID", "check the option subnets="),
-    ("BlockedException", "", "new accounts start blocked for Fargate; ask AWS Support to lift it"),
-    ("TooManyRules", "", "a load balancer takes 100 rules; use another endpoint: fargate:/REGION/ENDPOINT"),
-    ("TooManyTargetGroups", "", "a quota of the account; use another endpoint or raise the quota"),
-    ("InvalidSubnet", "", "a load balancer needs subnets in two availability zones; check the option subnets="),
-    ("CertificateNotFound", "", "the certificate must be in the region of the endpoint; check certificate_arn="),
+    _Row("conflict", "InvalidParameterException", "Creation of service was not idempotent"),
+    _Row("conflict", "InvalidGroup.Duplicate"),
+    _Row("conflict", "InvalidPermission.Duplicate"),
+    _Row("conflict", "ResourceAlreadyExistsException"),
+    _Row("conflict", "RepositoryAlreadyExistsException"),
+    _Row("conflict", "ResourceExistsException", operation="secretsmanager:CreateSecret"),
+    _Row("conflict", "EntityAlreadyExists"),
+    _Row("conflict", "DuplicateTargetGroupName"),
+    _Row("conflict", "DuplicateListener"),
+    _Row("conflict", "DuplicateLoadBalancerName"),
+    _Row("conflict", "PriorityInUse"),
+
+    _Row("absent", "ServiceNotFoundException"),
+    _Row("absent", "ServiceNotActiveException"),
+    _Row("absent", "ClusterNotFoundException"),
+    _Row("absent", "ResourceNotFoundException"),
+    _Row("absent", "NoSuchEntity"),
+    _Row("absent", "LoadBalancerNotFound"),
+    _Row("absent", "ListenerNotFound"),
+    _Row("absent", "RuleNotFound"),
+    _Row("absent", "TargetGroupNotFound"),
+    _Row("absent", "InvalidGroup.NotFound"),
+    _Row("absent", "RepositoryNotFoundException"),
+
+    _Row("user", "", "Invalid Host header", hint="start the tracking server with --allowed-hosts"),
+    _Row("user", "ExpiredToken", hint="sign in again, for example with: aws sso login"),
+    _Row("user", "InvalidClientTokenId", hint="these AWS credentials are not valid; see: aws sts get-caller-identity"),
+    _Row("user", "UnrecognizedClientException",
+         hint="these AWS credentials are not valid; see: aws sts get-caller-identity"),
+    _Row("user", "InvalidParameterException", "The subnet ID", hint="check the option subnets="),
+    _Row("user", "InvalidParameterException", "subnets can not be empty", hint="check the option subnets="),
+    _Row("user", "InvalidSubnetID.NotFound", hint="check the option subnets="),
+    _Row("user", "ClientException", "No Fargate configuration exists", hint=_SIZES),
+    _Row("user", "ClientException", "Invalid 'cpu' setting", hint=_SIZES),
+    _Row("user", "ClientException", "Invalid 'memory' setting", hint=_SIZES),
+    _Row("user", "ClientException", "execution role ARN",
+         hint="check execution_role_arn=, or leave it out and have a role made"),
+    _Row("user", "ClientException", "Max allowed length",
+         hint="a task definition takes 64 KiB: shorten environment=, or put the values into secrets="),
+    _Row("user", "ClientException", "Role is not valid", hint="check task_role_arn= and execution_role_arn="),
+    _Row("user", "", "TaskDefinition is inactive",
+         hint="somebody deregistered it meanwhile; run the command again, and another revision is registered"),
+    _Row("user", "InvalidSubnet", hint=_IN_TWO_ZONES),
+    _Row("user", "CertificateNotFound",
+         hint="the certificate must be in the region of the endpoint; check certificate_arn="),
+
+    _Row("quota", "BlockedException", hint="new accounts start blocked for Fargate; ask AWS Support to lift it"),
+    _Row("quota", "TooManyRules", hint=_MORE_RULES),
+    _Row("quota", "TooManyUniqueTargetGroupsPerLoadBalancer", hint=_MORE_RULES),
+    _Row("quota", "TooManyTargetGroups", hint=_MORE_GROUPS),
+    _Row("quota", "TooManyLoadBalancers", hint=_MORE_BALANCERS),
+    _Row("quota", "SecurityGroupLimitExceeded", hint=_MORE_SECURITY_GROUPS),
+    _Row("quota", "LimitExceeded", hint="the account may not have more of these; raise the quota in Service Quotas"),
+    _Row("quota", "ServiceQuotaExceededException", hint="raise the quota in Service Quotas"),
 )
+# fmt: on
+_DENIED = re.compile(r"is not authorized to perform: (?P<action>\S+)(?: on resource: (?P<resource>\S+))?")
 
 
-def is_transient(code: str, message: str) -> bool:
-    """True when the same call will succeed soon without anybody's doing."""
-    return any(code == known and part in message for known, part in _HEALS_BY_WAITING)
+def classify(operation: str, code: str, message: str) -> Fault:
+    """What the refusal of `operation` ('ecs:CreateService') means."""
+    if code.startswith(("AccessDenied", "UnauthorizedOperation")) or _DENIED.search(message):
+        return Fault("user", _missing_right(operation, message))
+    row = next((row for row in _ROWS if row.matches(operation, code, message)), None)
+    return Fault(row.meaning, row.hint) if row else Fault("unknown")
 
 
-def hint_for(action: str, code: str, message: str) -> str | None:
-    """What the user can do about a refusal of `action` ('ecs:CreateService'); None: we know nothing better than AWS."""
-    if code.startswith(("AccessDenied", "UnauthorizedOperation")):
-        return f"allow {action} in the policy of the user or role you deploy with"
-    return next((hint for known, part, hint in _HINTS if code.startswith(known) and part in message), None)
+def _missing_right(operation: str, message: str) -> str:
+    """The statement that the caller's policy lacks, ready to be pasted; AWS's message names what it looked for."""
+    said = _DENIED.search(message)
+    action = said["action"].rstrip(".,") if said else operation.replace("elbv2:", "elasticloadbalancing:")
+    if "explicit deny" in message:
+        return f"a policy denies {action} explicitly (a boundary or an organization's rule?); have that lifted"
+    resource = (said["resource"] or "*").rstrip(".,") if said else "*"
+    statement = {"Effect": "Allow", "Action": action, "Resource": resource}
+    return f"the policy of the user or role you deploy with lacks: {json.dumps(statement)} (see docs/iam)"

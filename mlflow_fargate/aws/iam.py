@@ -52,8 +52,8 @@ class ExecutionRole:
     def delete(self, found: Found) -> None:
         name = found.identifier.rpartition("/")[2]
         for policy in self._session.pages("iam", "list_role_policies", "PolicyNames", RoleName=name):
-            self._session.call("iam", "delete_role_policy", RoleName=name, PolicyName=policy)
-        self._session.call("iam", "delete_role", RoleName=name)
+            self._session.delete("iam", "delete_role_policy", RoleName=name, PolicyName=policy)
+        self._session.delete("iam", "delete_role", RoleName=name)
 
     def _put_policy(self, resource: Resource) -> None:
         document = json.dumps(resource.properties["policy"])
@@ -88,7 +88,7 @@ class SecretsPolicy:
 
     def delete(self, found: Found) -> None:
         role, _, policy = found.identifier.partition("/")
-        self._session.call("iam", "delete_role_policy", RoleName=role, PolicyName=policy)
+        self._session.delete("iam", "delete_role_policy", RoleName=role, PolicyName=policy)
 
 
 def _trust(account: str) -> dict[str, Any]:

@@ -22,7 +22,6 @@ _TO_HTTPS = {
     "Type": "redirect",
     "RedirectConfig": {"Protocol": "HTTPS", "Port": "443", "StatusCode": "HTTP_301"},
 }
-_ATTRIBUTES = {"routing.http.drop_invalid_header_fields.enabled": "true"}
 _TLS_POLICY = "ELBSecurityPolicy-TLS13-1-2-2021-06"
 
 
@@ -37,8 +36,12 @@ class LoadBalancer:
         if found is None:
             return None
         subnets = sorted(zone["SubnetId"] for zone in found["AvailabilityZones"])
-        are_ours = tags.are_ours(tags_of(self._session, [found["LoadBalancerArn"]])[found["LoadBalancerArn"]])
-        return Found(found["LoadBalancerArn"], {"subnets": subnets}, are_ours)
+        arn = found["LoadBalancerArn"]
+        answer = self._session.call("elbv2", "describe_load_balancer_attributes", LoadBalancerArn=arn)
+        attributes = {item["Key"]: item["Value"] for item in answer["Attributes"]}
+        ours = {key: attributes.get(key) for key in resource.properties["attributes"]}
+        are_ours = tags.are_ours(tags_of(self._session, [arn])[arn])
+        return Found(arn, {"subnets": subnets, "attributes": ours}, are_ours)
 
     def create(self, resource: Resource, made: Mapping[str, str]) -> str:
         answer = self._session.call(
@@ -52,17 +55,23 @@ class LoadBalancer:
             Tags=tags.capital(resource.tags),
         )
         arn = str(answer["LoadBalancers"][0]["LoadBalancerArn"])
-        attributes = [{"Key": key, "Value": value} for key, value in _ATTRIBUTES.items()]
-        self._session.call("elbv2", "modify_load_balancer_attributes", LoadBalancerArn=arn, Attributes=attributes)
+        self._set_attributes(arn, resource.properties["attributes"])
         return arn
 
     def change(self, resource: Resource, found: Found, made: Mapping[str, str]) -> str:
-        subnets = resource.properties["subnets"]
-        self._session.call("elbv2", "set_subnets", LoadBalancerArn=found.identifier, Subnets=subnets)
+        before, wanted = found.properties, resource.properties
+        if before["subnets"] != wanted["subnets"]:
+            self._session.call("elbv2", "set_subnets", LoadBalancerArn=found.identifier, Subnets=wanted["subnets"])
+        if before["attributes"] != wanted["attributes"]:
+            self._set_attributes(found.identifier, wanted["attributes"])
         return found.identifier
 
     def delete(self, found: Found) -> None:
-        self._session.call("elbv2", "delete_load_balancer", LoadBalancerArn=found.identifier)
+        self._session.delete("elbv2", "delete_load_balancer", LoadBalancerArn=found.identifier)
+
+    def _set_attributes(self, arn: str, attributes: Mapping[str, str]) -> None:
+        listed = [{"Key": key, "Value": value} for key, value in attributes.items()]
+        self._session.call("elbv2", "modify_load_balancer_attributes", LoadBalancerArn=arn, Attributes=listed)
 
 
 class Listener:
@@ -87,7 +96,7 @@ class Listener:
         return found.identifier
 
     def delete(self, found: Found) -> None:
-        self._session.call("elbv2", "delete_listener", ListenerArn=found.identifier)
+        self._session.delete("elbv2", "delete_listener", ListenerArn=found.identifier)
 
 
 class RedirectListener(Listener):

@@ -41,7 +41,7 @@ class LogGroup:
 
     def delete(self, found: Found) -> None:
         name = found.identifier.partition(":log-group:")[2]
-        self._session.call("logs", "delete_log_group", logGroupName=name)
+        self._session.delete("logs", "delete_log_group", logGroupName=name)
 
     def _retain(self, resource: Resource) -> None:
         days = resource.properties["retention_days"]

@@ -63,7 +63,7 @@ class LoadBalancerSecurityGroup:
         return found.identifier
 
     def delete(self, found: Found) -> None:
-        _delete_group(self._session, found)
+        self._session.delete("ec2", "delete_security_group", GroupId=found.identifier)
 
     def _open(self, group: str, ports: list[int]) -> None:
         for port in ports:
@@ -96,7 +96,7 @@ class TaskSecurityGroup:
         return found.identifier
 
     def delete(self, found: Found) -> None:
-        _delete_group(self._session, found)
+        self._session.delete("ec2", "delete_security_group", GroupId=found.identifier)
 
     def _open(self, group: str, made: Mapping[str, str]) -> None:
         source = {"UserIdGroupPairs": [{"GroupId": made["load balancer security group"]}]}
@@ -145,12 +145,4 @@ def _authorize(session: AwsSession, group: str, permission: dict[str, Any]) -> N
         session.call("ec2", "authorize_security_group_ingress", GroupId=group, IpPermissions=[permission])
     except AwsError as error:
         if error.code != "InvalidPermission.Duplicate":
-            raise
-
-
-def _delete_group(session: AwsSession, found: Found) -> None:
-    try:
-        session.call("ec2", "delete_security_group", GroupId=found.identifier)
-    except AwsError as error:
-        if error.code != "InvalidGroup.NotFound":
             raise

@@ -66,7 +66,7 @@ class TargetGroup:
         return arn
 
     def delete(self, found: Found) -> None:
-        self._session.call("elbv2", "delete_target_group", TargetGroupArn=found.identifier)
+        self._session.delete("elbv2", "delete_target_group", TargetGroupArn=found.identifier)
 
     def healthy_count(self, arn: str) -> int:
         """How many registered targets answer."""
@@ -107,7 +107,8 @@ class ListenerRule:
         if rule is None:
             return None
         arn = rule["RuleArn"]
-        return Found(arn, {"paths": _paths(rule)}, tags.are_ours(tags_of(self._session, [arn])[arn]))
+        properties = {"paths": _paths(rule), "target_group": _target_group(rule)}
+        return Found(arn, properties, tags.are_ours(tags_of(self._session, [arn])[arn]))
 
     def create(self, resource: Resource, made: Mapping[str, str]) -> str:
         for attempt in stamina.retry_context(on=_is_priority_taken, attempts=20, wait_initial=0.2, wait_max=2.0):
@@ -121,9 +122,16 @@ class ListenerRule:
         return found.identifier
 
     def delete(self, found: Found) -> None:
-        self._session.call("elbv2", "delete_rule", RuleArn=found.identifier)
+        self._session.delete("elbv2", "delete_rule", RuleArn=found.identifier)
 
     def _create(self, resource: Resource, made: Mapping[str, str]) -> str:
+        # AWS allows two rules for one path, so look for that of another deployer who was faster. Of two who look at
+        # the same moment, both ask for the same priority and one is refused.
+        found = self.observe(resource, made)
+        if found and not found.is_ours:
+            raise tags.refuse_foreign(resource, found.identifier)
+        if found:
+            return self.change(resource, found, made)
         # AWS picks no priority for us: take the lowest free one, and look again if someone was faster.
         taken = {rule["Priority"] for rule in self._rules(made["listener"])}
         priority = next((number for number in _PRIORITIES if str(number) not in taken), None)
@@ -163,6 +171,12 @@ def _conditions(resource: Resource) -> list[dict[str, Any]]:
 
 def _to(made: Mapping[str, str]) -> list[dict[str, Any]]:
     return [{"Type": "forward", "TargetGroupArn": made["target group"]}]
+
+
+def _target_group(rule: Mapping[str, Any]) -> str | None:
+    """Name of the group that the rule forwards to; None where it does something else."""
+    arn = next((action["TargetGroupArn"] for action in rule["Actions"] if "TargetGroupArn" in action), None)
+    return arn.split("/")[1] if arn else None
 
 
 def _paths(rule: Mapping[str, Any]) -> list[str]:

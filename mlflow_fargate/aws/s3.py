@@ -162,5 +162,6 @@ def _refused(action: str, place: str, error: ClientError) -> AwsError | ModelNot
         return ModelNotFound(f"{place} is not there ({code}).", hint="was it deleted, or is it in another account?")
     if code in {"PreconditionFailed", "412", "InvalidRange"}:
         return _changed(place)
-    hint = faults.hint_for(action, code, message)
-    return AwsError(f"S3 refused {action} on {place} ({code}): {message}", operation=action, code=code, hint=hint)
+    fault = faults.classify(action, code, message)
+    said = f"S3 refused {action} on {place} ({code}): {message}"
+    return AwsError(said, operation=action, code=code, hint=fault.hint, meaning=fault.meaning)

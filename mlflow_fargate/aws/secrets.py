@@ -46,7 +46,7 @@ class ApiKey:
 
     def delete(self, found: Found) -> None:
         # Without a recovery window: a deployment of the same name would find its key's name taken for a week.
-        self._session.call(
+        self._session.delete(
             "secretsmanager", "delete_secret", SecretId=found.identifier, ForceDeleteWithoutRecovery=True
         )
 

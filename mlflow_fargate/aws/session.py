@@ -89,6 +89,14 @@ class AwsSession:
                 return self._call_once(service, operation, parameters)
         raise AssertionError("unreachable: the last attempt returned or raised")
 
+    def delete(self, service: str, operation: str, /, **parameters: Any) -> None:
+        """Calls an operation that takes something away; content when it is gone already."""
+        try:
+            self.call(service, operation, **parameters)
+        except AwsError as error:
+            if error.meaning != "absent":
+                raise
+
     def pages(self, service: str, operation: str, key: str, /, **parameters: Any) -> Iterator[Any]:
         """Every item under `key` of all pages of an answer."""
         try:
@@ -106,7 +114,7 @@ class AwsSession:
 
 
 def _is_transient(error: Exception) -> bool:
-    return isinstance(error, AwsError) and faults.is_transient(error.code, str(error))
+    return isinstance(error, AwsError) and error.meaning == "transient"
 
 
 def _translate(service: str, operation: str, error: ClientError | BotoCoreError) -> AwsError:
@@ -121,4 +129,5 @@ def _translate(service: str, operation: str, error: ClientError | BotoCoreError)
     code = str(error.response.get("Error", {}).get("Code", "Unknown"))
     said = error.response.get("Error", {}).get("Message", "")
     message = f"AWS refused {action} ({code}): {said}"
-    return AwsError(message, operation=action, code=code, hint=faults.hint_for(action, code, said))
+    fault = faults.classify(action, code, said)
+    return AwsError(message, operation=action, code=code, hint=fault.hint, meaning=fault.meaning)

@@ -148,7 +148,7 @@ def test_a_body_that_breaks_off_is_asked_for_again(rude: tuple[type[_Server], S3
 def test_a_refusal_names_the_right_that_is_missing(rude: tuple[type[_Server], S3Artifacts]) -> None:
     handler, store = rude
     handler.status = 403
-    with pytest.raises(AwsError, match="allow s3:GetObject") as caught:
+    with pytest.raises(AwsError, match='"Action": "s3:GetObject"') as caught:
         store.read(ROOT, "MLmodel", 10)
 
     assert (caught.value.operation, caught.value.code) == ("s3:GetObject", "AccessDenied")

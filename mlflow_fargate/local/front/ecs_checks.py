@@ -109,8 +109,18 @@ def _check_load_balancer(aws: InnerAws, load_balancer: Mapping[str, Any], defini
             f"The provided target group {arn} has target type {kind}, which is incompatible with the awsvpc network "
             "mode specified in the task definition."
         )
-    if not group.get("LoadBalancerArns"):
+    if not group.get("LoadBalancerArns") and not _is_named_by_a_rule(aws.client("elbv2"), arn):
         raise _invalid(f"The target group with targetGroupArn {arn} does not have an associated load balancer.")
+
+
+def _is_named_by_a_rule(elbv2: Any, target_group_arn: str) -> bool:
+    """moto notes a group's load balancer when a rule is made, but not when one is changed to name the group."""
+    for load_balancer in elbv2.get_paginator("describe_load_balancers").paginate().search("LoadBalancers[]"):
+        for listener in elbv2.describe_listeners(LoadBalancerArn=load_balancer["LoadBalancerArn"])["Listeners"]:
+            pages = elbv2.get_paginator("describe_rules").paginate(ListenerArn=listener["ListenerArn"])
+            if target_group_arn in pages.search("Rules[].Actions[].TargetGroupArn"):
+                return True
+    return False
 
 
 def _invalid(message: str) -> Refusal:

@@ -1,0 +1,254 @@
+"""A client that dies just before or just after any of its writes is finished by running the same command again.
+
+Death is an exception that nothing catches, raised below boto3; a dead client reaches AWS no more.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+from fixtures_deployer import QUICK, READS, PreparingPublisher
+
+from mlflow_fargate.aws.account import Account
+from mlflow_fargate.deployer import Deployer
+from mlflow_fargate.errors import DeploymentExists
+
+pytestmark = pytest.mark.slow
+
+# No tasks: every write is made, and no process has to start.
+OPTIONS = {**QUICK, "auth": "api_key", "desired_count": 0, "secrets": {"TOKEN": "arn:aws:secretsmanager:x"}}
+# Each changes another resource: target group and rule, log group, task definition.
+CHANGES = {"port": 8099, "log_retention_days": 7, "cpu": 1024, "memory": 4096, "follow": "@champion"}
+
+
+class Killed(BaseException):
+    """What kill -9 is to a process."""
+
+
+@dataclass
+class Reaper:
+    """Counts the writes of one client, and ends it before or after number `at`."""
+
+    at: int | None = None
+    after: bool = False
+    writes: int = 0
+    is_dead: bool = False
+
+    def watch(self, account: Account) -> None:
+        account.session._session.events.register("before-call.*", self._before)
+        account.session._session.events.register("after-call.*", self._after)
+
+    def _before(self, model: Any, **_: Any) -> None:
+        if self.is_dead:
+            raise Killed
+        if not READS.match(model.name):
+            self.writes += 1
+            self._end_if(self.writes == self.at and not self.after)
+
+    def _after(self, model: Any, **_: Any) -> None:
+        self._end_if(not READS.match(model.name) and self.writes == self.at and self.after)
+
+    def _end_if(self, is_time: bool) -> None:
+        if is_time:
+            self.is_dead = True
+            raise Killed
+
+
+def new_client(deployer: Deployer, reaper: Reaper | None = None) -> Deployer:
+    account = Account(deployer.target, sleep=lambda seconds: time.sleep(min(seconds, 0.1)))
+    if reaper:
+        reaper.watch(account)
+    return replace(deployer, account=account, publisher=PreparingPublisher(deployer.publisher.image, account))  # type: ignore[arg-type,attr-defined]
+
+
+def create(client: Deployer) -> None:
+    client.create("churn", "models:/churn/Production", None, OPTIONS)
+
+
+def create_or_find_done(client: Deployer) -> None:
+    """Killed after its last write, create has nothing left to do, and says so."""
+    try:
+        create(client)
+    except DeploymentExists:
+        assert client.get("churn").state == "COMPLETED"
+
+
+def update(client: Deployer) -> None:
+    client.update("churn", "models:/churn/2", None, CHANGES)
+
+
+def delete(client: Deployer) -> None:
+    client.delete("churn")
+
+
+def delete_endpoint(client: Deployer) -> None:
+    client.delete_endpoint("default")
+
+
+def nothing(client: Deployer) -> None:
+    pass
+
+
+def create_and_update(client: Deployer) -> None:
+    create(client)
+    update(client)
+
+
+def create_and_delete(client: Deployer) -> None:
+    create(client)
+    delete(client)
+
+
+Act = Callable[[Deployer], None]
+VERBS: dict[str, tuple[Act, Act, Act]] = {
+    "create": (nothing, create, create_or_find_done),
+    "update": (create, update, update),
+    "delete": (create_and_update, delete, delete),
+    "delete_endpoint": (create_and_delete, delete_endpoint, delete_endpoint),
+}
+
+
+@pytest.fixture
+def clean(deployer: Deployer) -> Iterator[Deployer]:
+    yield deployer
+    wipe(deployer)
+
+
+def wipe(deployer: Deployer) -> None:
+    client = new_client(deployer)
+    delete(client)
+    delete_endpoint(client)
+
+
+@pytest.mark.parametrize(
+    ("verb", "every"),
+    [pytest.param("create", 30), *(pytest.param(verb, 1, marks=pytest.mark.exhaustive) for verb in VERBS)],
+)
+@pytest.mark.timeout(1500)
+def test_a_verb_that_was_killed_is_finished_by_running_it_again(clean: Deployer, verb: str, every: int) -> None:
+    prepare, act, again = VERBS[verb]
+    prepare(new_client(clean))
+    undisturbed = Reaper()
+    act(new_client(clean, undisturbed))
+    wanted = state_of(clean)
+    moments = [(at, after) for at in range(1, undisturbed.writes + 1) for after in (False, True)]
+    assert moments
+
+    differing = []
+    for at, after in moments[::every]:
+        wipe(clean)
+        prepare(new_client(clean))
+        reaper = Reaper(at, after)
+        with pytest.raises(Killed):
+            act(new_client(clean, reaper))
+        again(new_client(clean))
+        if state_of(clean) != wanted:
+            differing.append((at, after))
+    print(f"{verb}: {undisturbed.writes} writes, {len(moments[::every]) - len(differing)} of {len(moments[::every])}")
+    assert (differing, state_of(clean)) == ([], wanted)
+
+
+def test_deleting_deployment_and_endpoint_leaves_nothing_with_our_tag_or_name(clean: Deployer) -> None:
+    create_and_update(new_client(clean))
+    assert len(state_of(clean)) >= 15
+
+    wipe(clean)
+
+    assert state_of(clean) == {}
+
+
+def state_of(deployer: Deployer) -> dict[str, str]:
+    """All that is ours in every service, by tag or by name, without what differs between two that are alike."""
+    session = deployer.account.session
+    return {name: _without_identifiers(what) for name, what in _everything(session)}
+
+
+def _everything(session: Any) -> Iterator[tuple[str, Any]]:
+    yield from _containers(session)
+    yield from _balancers(session)
+    yield from _rights(session)
+    yield from _stores(session)
+
+
+def _containers(session: Any) -> Iterator[tuple[str, Any]]:
+    call, pages = session.call, session.pages
+    for arn in pages("ecs", "list_clusters", "clusterArns"):
+        cluster = call("ecs", "describe_clusters", clusters=[arn], include=["TAGS"])["clusters"][0]
+        if cluster["status"] == "ACTIVE":
+            yield f"cluster {cluster['clusterName']}", [cluster["capacityProviders"], cluster["tags"]]
+            for service in pages("ecs", "list_services", "serviceArns", cluster=arn):
+                found = call("ecs", "describe_services", cluster=arn, services=[service], include=["TAGS"])
+                keep = ("status", "desiredCount", "loadBalancers", "networkConfiguration", "taskDefinition", "tags")
+                yield f"service {service}", {key: found["services"][0].get(key) for key in keep}
+    for status in ("ACTIVE", "INACTIVE"):
+        for number, arn in enumerate(pages("ecs", "list_task_definitions", "taskDefinitionArns", status=status)):
+            described = call("ecs", "describe_task_definition", taskDefinition=arn, include=["TAGS"])
+            definition = described["taskDefinition"]
+            keep = ("containerDefinitions", "cpu", "memory", "status")
+            yield (
+                f"{status} {definition['family']} {number}",
+                [{key: definition[key] for key in keep}, described["tags"]],
+            )
+
+
+def _balancers(session: Any) -> Iterator[tuple[str, Any]]:
+    call, pages = session.call, session.pages
+    for balancer in pages("elbv2", "describe_load_balancers", "LoadBalancers"):
+        arn = balancer["LoadBalancerArn"]
+        attributes = call("elbv2", "describe_load_balancer_attributes", LoadBalancerArn=arn)["Attributes"]
+        yield f"load balancer {balancer['LoadBalancerName']}", [attributes, _tags(session, arn)]
+        for listener in pages("elbv2", "describe_listeners", "Listeners", LoadBalancerArn=arn):
+            yield f"listener {listener['Port']}", _tags(session, listener["ListenerArn"])
+            for rule in pages("elbv2", "describe_rules", "Rules", ListenerArn=listener["ListenerArn"]):
+                if not rule["IsDefault"]:
+                    yield (
+                        f"rule {rule['Priority']}",
+                        [rule["Conditions"], rule["Actions"], _tags(session, rule["RuleArn"])],
+                    )
+    for group in pages("elbv2", "describe_target_groups", "TargetGroups"):
+        arn = group["TargetGroupArn"]
+        attributes = call("elbv2", "describe_target_group_attributes", TargetGroupArn=arn)["Attributes"]
+        yield f"target group {group['TargetGroupName']}", [attributes, group["Port"], _tags(session, arn)]
+
+
+def _rights(session: Any) -> Iterator[tuple[str, Any]]:
+    call, pages = session.call, session.pages
+    for group in pages("ec2", "describe_security_groups", "SecurityGroups"):
+        if group["GroupName"] != "default":
+            yield f"security group {group['GroupName']}", [group["IpPermissions"], group.get("Tags")]
+    for role in pages("iam", "list_roles", "Roles"):
+        if role["RoleName"].startswith("mlflow-fargate"):
+            names = sorted(pages("iam", "list_role_policies", "PolicyNames", RoleName=role["RoleName"]))
+            read = [call("iam", "get_role_policy", RoleName=role["RoleName"], PolicyName=name) for name in names]
+            yield f"role {role['RoleName']}", [policy["PolicyDocument"] for policy in read]
+
+
+def _stores(session: Any) -> Iterator[tuple[str, Any]]:
+    call, pages = session.call, session.pages
+    for log_group in pages("logs", "describe_log_groups", "logGroups", logGroupNamePrefix="/mlflow-fargate"):
+        yield f"log group {log_group['logGroupName']}", log_group.get("retentionInDays")
+    for secret in pages("secretsmanager", "list_secrets", "SecretList"):
+        yield f"secret {secret['Name']}", secret.get("Tags")
+    for repository in pages("ecr", "describe_repositories", "repositories"):
+        name = repository["repositoryName"]
+        if name.startswith("mlflow-fargate/"):
+            policy = call("ecr", "get_lifecycle_policy", repositoryName=name)["lifecyclePolicyText"]
+            yield f"repository {name}", [repository["imageTagMutability"], policy]
+
+
+def _tags(session: Any, arn: str) -> Any:
+    return session.call("elbv2", "describe_tags", ResourceArns=[arn])["TagDescriptions"][0]["Tags"]
+
+
+def _without_identifiers(what: Any) -> str:
+    text = json.dumps(what, sort_keys=True, default=str)
+    text = re.sub(r"(secret:mlflow-fargate/[\w/]+)-\w{6}", r"\1", text)
+    # Revisions are numbered on after a family was deleted.
+    text = re.sub(r"(task-definition/[\w-]+):\d+", r"\1", text)
+    return re.sub(r"(?<=[/-])[0-9a-f]{16,17}\b", "ID", text)

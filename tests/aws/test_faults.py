@@ -1,0 +1,382 @@
+"""The fault table: what AWS is known to refuse, played below boto3 at each call where it occurs.
+
+A refusal is put in place of AWS's answer as bytes, so that botocore's parsers, retries and error classes are the real
+ones. What has to follow is one of: asked again, adopted, or explained with something to do.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+from xml.sax.saxutils import escape
+
+import pytest
+import stamina
+from botocore.awsrequest import AWSResponse
+from botocore.httpsession import URLLib3Session
+from fixtures_deployer import QUICK, PreparingPublisher
+
+from mlflow_fargate.aws.account import Account
+from mlflow_fargate.aws.faults import classify
+from mlflow_fargate.deployer import Deployer
+from mlflow_fargate.errors import AwsError, DeploymentNotFound, FargateError, ForeignResource
+
+OPTIONS = {**QUICK, "auth": "api_key", "desired_count": 0}
+SERVICES = {"elbv2": "elastic-load-balancing-v2", "logs": "cloudwatch-logs", "secretsmanager": "secrets-manager"}
+XML = {"elbv2", "iam", "ec2", "sts"}
+INVALID = "InvalidParameterException"
+BUSY_SUBNET = "Error retrieving subnet information for [subnet-abc123]: Rate exceeded (ErrorCode: Throttling)"
+NO_SUBNET = (
+    "Error retrieving subnet information for [subnet-x]: The subnet ID 'subnet-x' does not exist "
+    "(ErrorCode: InvalidSubnetID.NotFound)"
+)
+NO_LINKED_ROLE = "Unable to assume the service linked role. Please verify that the ECS service linked role exists."
+NO_TRUST = (
+    "ECS was unable to assume the configured ECS Infrastructure Role 'arn:aws:iam::1:role/r'. Please verify that the "
+    "role being passed has the proper trust relationship with Amazon ECS."
+)
+NO_SERVICE_ROLE = (
+    "Unable to assume role and validate the specified targetGroupArn. Please verify that the ECS service role being "
+    "passed has the proper permissions."
+)
+NO_BALANCER = "The target group with targetGroupArn arn:aws:x does not have an associated load balancer."
+DRAINING = "Unable to Start a service that is still Draining."
+ACTIVE = "The service cannot be stopped while deployments are active."
+IN_USE = "The target group 'arn:aws:x' is currently in use by a listener or a rule"
+NO_RIGHT = (
+    "User: arn:aws:iam::1:user/u is not authorized to perform: iam:PassRole on resource: arn:aws:iam::1:role/r "
+    "because no identity-based policy allows the iam:PassRole action"
+)
+NO_SIZE = "No Fargate configuration exists for given values."
+NO_ROLE = "Fargate requires task definition to have execution role ARN to support ECR images."
+LIMIT = "You have reached the limit"
+TOO_LONG = "Actual length: '514430'. Max allowed length is '65536' bytes."
+
+# (verb, service, operation, code, message, HTTP status)
+HEALS = [
+    ("create", "ecs", "CreateService", "ThrottlingException", "Rate exceeded", 400),
+    ("create", "ecs", "RegisterTaskDefinition", "ThrottlingException", "Rate exceeded", 400),
+    ("create", "elbv2", "CreateTargetGroup", "Throttling", "Rate exceeded", 400),
+    ("create", "iam", "CreateRole", "Throttling", "Rate exceeded", 400),
+    ("create", "ec2", "CreateSecurityGroup", "RequestLimitExceeded", "Request limit exceeded.", 503),
+    ("create", "ecs", "CreateService", "ServerException", "Service Unavailable. Please try again later.", 500),
+    ("create", "ecs", "CreateService", INVALID, BUSY_SUBNET, 400),
+    ("create", "ecs", "CreateService", INVALID, DRAINING, 400),
+    ("create", "ecs", "CreateService", INVALID, NO_BALANCER, 400),
+    ("update", "ecs", "UpdateService", INVALID, NO_BALANCER, 400),
+    ("update", "ecs", "UpdateService", INVALID, BUSY_SUBNET, 400),
+    ("create", "ecs", "CreateCluster", INVALID, NO_LINKED_ROLE, 400),
+    ("create", "ecs", "CreateService", INVALID, NO_LINKED_ROLE, 400),
+    ("create", "ecs", "CreateService", INVALID, NO_TRUST, 400),
+    ("create", "ecs", "CreateService", INVALID, NO_SERVICE_ROLE, 400),
+    ("create", "elbv2", "CreateRule", "PriorityInUse", "The specified priority is in use.", 400),
+    ("create", "elbv2", "CreateRule", "PriorityInUseException", "Priority '100' is currently in use", 400),
+    ("delete", "ecs", "DeleteService", INVALID, ACTIVE, 400),
+    ("delete", "elbv2", "DeleteTargetGroup", "ResourceInUse", IN_USE, 400),
+    (
+        "delete_endpoint",
+        "ec2",
+        "DeleteSecurityGroup",
+        "DependencyViolation",
+        "sg-1 has a dependent",
+        400,
+    ),
+    (
+        "delete_endpoint",
+        "ecs",
+        "DeleteCluster",
+        "ClusterContainsServicesException",
+        "The cluster has more",
+        400,
+    ),
+    ("delete_endpoint", "ecs", "DeleteCluster", "ClusterContainsTasksException", "The cluster has more", 400),
+    ("delete_endpoint", "ecs", "DeleteCluster", "UpdateInProgressException", "The cluster is being updated", 400),
+]
+# Somebody else's create came first: AWS did make it, and refuses ours.
+ADOPTED = [
+    ("ecs", "CreateService", INVALID, "Creation of service was not idempotent."),
+    ("elbv2", "CreateTargetGroup", "DuplicateTargetGroupName", "A target group with the same name exists"),
+    ("elbv2", "CreateListener", "DuplicateListener", "A listener already exists on this port"),
+    ("elbv2", "CreateLoadBalancer", "DuplicateLoadBalancerName", "A load balancer with the same name exists"),
+    ("ec2", "CreateSecurityGroup", "InvalidGroup.Duplicate", "The security group 'x' already exists"),
+    ("ec2", "AuthorizeSecurityGroupIngress", "InvalidPermission.Duplicate", "The specified rule already exists"),
+    ("logs", "CreateLogGroup", "ResourceAlreadyExistsException", "The specified log group already exists"),
+    ("ecr", "CreateRepository", "RepositoryAlreadyExistsException", "The repository already exists in the registry"),
+    ("iam", "CreateRole", "EntityAlreadyExists", "Role with name x already exists."),
+    ("secretsmanager", "CreateSecret", "ResourceExistsException", "The operation failed because the secret exists."),
+]
+# Somebody else's delete came first.
+GONE = [
+    ("delete", "ecs", "DeleteService", "ServiceNotFoundException", "Service not found."),
+    ("delete", "ecs", "DeleteService", "ClusterNotFoundException", "Cluster not found."),
+    ("delete", "elbv2", "DeleteRule", "RuleNotFound", "One or more rules not found"),
+    ("delete", "elbv2", "DeleteTargetGroup", "TargetGroupNotFound", "One or more target groups not found"),
+    ("delete", "logs", "DeleteLogGroup", "ResourceNotFoundException", "The specified log group does not exist."),
+    ("delete", "secretsmanager", "DeleteSecret", "ResourceNotFoundException", "can't find the specified secret."),
+    ("delete_endpoint", "elbv2", "DeleteLoadBalancer", "LoadBalancerNotFound", "One or more not found"),
+    ("delete_endpoint", "elbv2", "DeleteListener", "ListenerNotFound", "One or more listeners not found"),
+    ("delete_endpoint", "ec2", "DeleteSecurityGroup", "InvalidGroup.NotFound", "The security group does not exist"),
+    ("delete_endpoint", "iam", "DeleteRole", "NoSuchEntity", "The role cannot be found."),
+    ("delete_endpoint", "ecr", "DeleteRepository", "RepositoryNotFoundException", "The repository does not exist"),
+    ("delete_endpoint", "ecs", "DeleteCluster", "ClusterNotFoundException", "Cluster not found."),
+]
+# (verb, service, operation, code, message, what the hint says)
+EXPLAINED = [
+    ("create", "ecs", "CreateService", INVALID, NO_SUBNET, "subnets="),
+    ("create", "ecs", "CreateService", INVALID, "subnets can not be empty.", "subnets="),
+    ("create", "ecs", "CreateService", "AccessDeniedException", NO_RIGHT, '"Action": "iam:PassRole"'),
+    ("create", "ecs", "RegisterTaskDefinition", "ClientException", NO_SIZE, "memory="),
+    ("create", "ecs", "RegisterTaskDefinition", "ClientException", "Invalid 'cpu' setting for task.", "cpu="),
+    ("create", "ecs", "RegisterTaskDefinition", "ClientException", TOO_LONG, "environment="),
+    ("create", "ecs", "RegisterTaskDefinition", "ClientException", "Role is not valid", "task_role_arn="),
+    ("create", "ecs", "RegisterTaskDefinition", "ClientException", NO_ROLE, "execution_role_arn="),
+    ("update", "ecs", "UpdateService", "ClientException", "TaskDefinition is inactive", "run the command again"),
+    ("update", "ecs", "UpdateService", INVALID, "TaskDefinition is inactive", "run the command again"),
+    ("create", "ecs", "CreateService", "BlockedException", "Your account is currently blocked", "AWS Support"),
+    ("create", "elbv2", "CreateRule", "TooManyRules", LIMIT, "Rules per Application"),
+    ("create", "elbv2", "CreateTargetGroup", "TooManyTargetGroups", LIMIT, "Target Groups per"),
+    ("create", "elbv2", "CreateRule", "TooManyUniqueTargetGroupsPerLoadBalancer", LIMIT, "endpoint"),
+    ("create", "elbv2", "CreateLoadBalancer", "TooManyLoadBalancers", LIMIT, "Load Balancers per"),
+    ("create", "elbv2", "CreateLoadBalancer", "InvalidSubnet", "A subnet in two zones is needed", "availability zones"),
+    ("create", "elbv2", "CreateListener", "CertificateNotFound", "Certificate not found", "certificate_arn="),
+]  # fmt: skip
+# Every writing call may be denied.
+DENIED = [
+    ("create", "ecs", "CreateCluster"), ("create", "ecs", "RegisterTaskDefinition"), ("create", "ecs", "CreateService"),
+    ("create", "iam", "CreateRole"), ("create", "iam", "PutRolePolicy"), ("create", "ec2", "CreateSecurityGroup"),
+    ("create", "elbv2", "CreateLoadBalancer"), ("create", "elbv2", "CreateListener"), ("create", "elbv2", "CreateRule"),
+    ("create", "elbv2", "CreateTargetGroup"), ("create", "logs", "CreateLogGroup"),
+    ("create", "secretsmanager", "CreateSecret"), ("create", "ecr", "CreateRepository"),
+    ("update", "ecs", "UpdateService"), ("delete", "ecs", "DeleteService"), ("delete", "elbv2", "DeleteRule"),
+    ("delete", "ecs", "DeregisterTaskDefinition"), ("delete", "logs", "DeleteLogGroup"),
+]  # fmt: skip
+
+
+@dataclass
+class Fault:
+    """Refuses an operation the first time it is asked (or always); `after` lets AWS do it first."""
+
+    service: str
+    operation: str
+    code: str
+    message: str
+    status: int = 400
+    after: bool = False
+    always: bool = False
+    played: int = field(default=0)
+
+    def watch(self, account: Account) -> None:
+        event = f"before-send.{SERVICES.get(self.service, self.service)}.{self.operation}"
+        account.session._session.events.register_first(event, self._answer)
+
+    def _answer(self, request: Any, **_: Any) -> AWSResponse | None:
+        if self.played and not self.always:
+            return None
+        self.played += 1
+        if self.after:
+            done = URLLib3Session().send(request)
+            assert done.status_code == 200, done.text
+        return AWSResponse(request.url, self.status, {"x-amzn-RequestId": "1"}, Raw(self._body()))
+
+    def _body(self) -> bytes:
+        if self.service not in XML:
+            return json.dumps({"__type": self.code, "message": self.message, "Message": self.message}).encode()
+        error = f"<Error><Code>{self.code}</Code><Message>{escape(self.message)}</Message></Error>"
+        if self.service == "ec2":
+            return f"<Response><Errors>{error}</Errors><RequestID>1</RequestID></Response>".encode()
+        return f"<ErrorResponse>{error}<RequestId>1</RequestId></ErrorResponse>".encode()
+
+
+class Raw:
+    """The body of an answer, as urllib3 would hand it over."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+
+    def stream(self, *_: Any, **__: Any) -> Iterator[bytes]:
+        yield self._body
+
+
+def client_with(deployer: Deployer, fault: Fault | None = None) -> Deployer:
+    account = Account(deployer.target, sleep=lambda seconds: None)
+    if fault:
+        fault.watch(account)
+    return replace(deployer, account=account, publisher=PreparingPublisher(deployer.publisher.image, account))  # type: ignore[arg-type,attr-defined]
+
+
+def play(deployer: Deployer, verb: str, fault: Fault) -> None:
+    """Everything up to the verb goes well; then the verb, with the fault."""
+    calm, faulty = client_with(deployer), client_with(deployer, fault)
+    if verb != "create":
+        calm.create("churn", "models:/churn/1", None, OPTIONS)
+    if verb == "delete_endpoint":
+        calm.delete("churn")
+    act(faulty, verb)
+
+
+def act(client: Deployer, verb: str) -> None:
+    if verb == "create":
+        client.create("churn", "models:/churn/1", None, OPTIONS)
+    elif verb == "update":
+        client.update("churn", "models:/churn/2", None, {"cpu": 512, "memory": 1024})
+    elif verb == "delete":
+        client.delete("churn")
+    else:
+        client.delete_endpoint("default")
+
+
+def check_done(deployer: Deployer, verb: str) -> None:
+    client = client_with(deployer)
+    if verb in ("create", "update"):
+        wanted = "1" if verb == "create" else "2"
+        assert client.get("churn").provenance.version == wanted
+        assert client.update("churn", None, None, {}) is not None
+        return
+    with pytest.raises(DeploymentNotFound):
+        client.get("churn")
+
+
+@pytest.fixture(autouse=True)
+def quick_retries() -> Iterator[None]:
+    with stamina.set_testing(True, attempts=4):
+        yield
+
+
+@pytest.fixture
+def clean(deployer: Deployer) -> Iterator[Deployer]:
+    yield deployer
+    client = client_with(deployer)
+    client.delete("churn")
+    client.delete_endpoint("default")
+
+
+def called(row: tuple[Any, ...]) -> str:
+    return "-".join(str(part)[:28] for part in row[:5])
+
+
+def calls(rows: list[Any]) -> list[Any]:
+    """The first row for make test, the others for make test-all."""
+    all_but_first = [pytest.mark.slow, pytest.mark.exhaustive]
+    return [
+        pytest.param(row, id=called(row), marks=all_but_first if number else pytest.mark.slow)
+        for number, row in enumerate(rows)
+    ]
+
+
+@pytest.mark.parametrize("row", calls(HEALS))
+def test_what_heals_by_itself_is_asked_again(clean: Deployer, row: tuple[str, str, str, str, str, int]) -> None:
+    verb, service, operation, code, message, status = row
+    fault = Fault(service, operation, code, message, status)
+
+    play(clean, verb, fault)
+
+    assert fault.played == 1
+    check_done(clean, verb)
+
+
+@pytest.mark.parametrize("row", calls(ADOPTED))
+def test_what_another_deployer_made_meanwhile_is_adopted(clean: Deployer, row: tuple[str, str, str, str]) -> None:
+    fault = Fault(*row, after=True)
+
+    play(clean, "create", fault)
+
+    assert fault.played == 1
+    check_done(clean, "create")
+
+
+@pytest.mark.parametrize("row", calls(GONE))
+def test_what_another_deployer_deleted_meanwhile_is_passed_by(
+    clean: Deployer, row: tuple[str, str, str, str, str]
+) -> None:
+    verb, *refusal = row
+    fault = Fault(*refusal, after=True)  # type: ignore[arg-type]
+
+    play(clean, verb, fault)
+
+    assert fault.played >= 1
+    check_done(clean, verb)
+
+
+@pytest.mark.parametrize("row", calls(EXPLAINED))
+def test_what_the_user_has_to_change_is_explained(clean: Deployer, row: tuple[str, ...]) -> None:
+    verb, service, operation, code, message, hint = row
+    fault = Fault(service, operation, code, message, always=True)
+
+    with pytest.raises(AwsError) as caught:
+        play(clean, verb, fault)
+
+    assert (caught.value.code, fault.played) == (code, 1)
+    assert message in str(caught.value)
+    assert hint in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("row", calls(DENIED))
+def test_a_denied_call_names_the_statement_that_is_missing(clean: Deployer, row: tuple[str, str, str]) -> None:
+    verb, service, operation = row
+    code = "UnauthorizedOperation" if service == "ec2" else "AccessDeniedException"
+    said = f"User: arn:aws:iam::1:user/u is not authorized to perform: {service}:{operation} on resource: arn:aws:x"
+    fault = Fault(service, operation, code, said, always=True)
+
+    with pytest.raises(FargateError) as caught:
+        play(clean, verb, fault)
+
+    statement = {"Effect": "Allow", "Action": f"{service}:{operation}", "Resource": "arn:aws:x"}
+    assert json.dumps(statement) in str(caught.value.hint)
+
+
+@pytest.mark.slow
+def test_a_log_group_that_a_stranger_made_meanwhile_is_refused(clean: Deployer) -> None:
+    """Between our look and our create: without our tag it is not adopted."""
+    # moto keeps the tags of what was deleted, so the name is one that no other test uses.
+    client = client_with(clean)
+    session = client.account.session
+
+    def stranger(**_: Any) -> None:
+        session.client("logs").create_log_group(logGroupName="/mlflow-fargate/default/unlucky")
+
+    session._session.events.register("before-call.cloudwatch-logs.CreateLogGroup", once(stranger))
+    try:
+        with pytest.raises(ForeignResource, match="log group"):
+            client.create("unlucky", "models:/churn/1", None, OPTIONS)
+    finally:
+        clean.account.session.call("logs", "delete_log_group", logGroupName="/mlflow-fargate/default/unlucky")
+
+
+def once(call: Any) -> Any:
+    state = {"done": False}
+
+    def wrapper(**parameters: Any) -> None:
+        if not state["done"]:
+            state["done"] = True
+            call(**parameters)
+
+    return wrapper
+
+
+@pytest.mark.parametrize("row", [pytest.param(row, id=called(row)) for row in [*HEALS, *EXPLAINED]])
+def test_every_row_has_a_meaning(row: tuple[Any, ...]) -> None:
+    _, service, operation, code, message, _ = row
+
+    fault = classify(f"{service}:{operation}", code, message)
+
+    if row in HEALS and code != "ServerException":  # botocore's own
+        assert fault.meaning in ("transient", "conflict")
+    elif row in EXPLAINED:
+        assert fault.meaning in ("user", "quota")
+        assert fault.hint
+
+
+def test_a_denial_without_details_names_the_action_as_iam_does() -> None:
+    assert '"elasticloadbalancing:CreateRule"' in str(classify("elbv2:CreateRule", "AccessDenied", "no").hint)
+
+
+def test_an_explicit_deny_is_not_told_as_a_missing_right() -> None:
+    said = "User: u is not authorized to perform: ecs:CreateService on resource: r with an explicit deny in a policy"
+
+    assert "lifted" in str(classify("ecs:CreateService", "AccessDeniedException", said).hint)
+
+
+def test_what_is_not_known_stays_as_aws_said_it() -> None:
+    assert classify("ecs:CreateService", "SomethingNew", "never heard of").meaning == "unknown"
