@@ -21,6 +21,7 @@ from mlflow_fargate.errors import FargateError
 
 # MLflow's retries keep the first try's time; they end after ten seconds. The rest is for clocks.
 MAX_AGE_SECONDS = 300
+_MAX_ID_CHARACTERS = 200  # MLflow's are UUIDs; ids are remembered and logged
 _ENTITIES = {"registered_model", "model_version", "model_version_tag", "model_version_alias"}
 
 
@@ -29,6 +30,7 @@ class Hint:
     """Something may have changed about this registered model."""
 
     model_name: str
+    delivery_id: str | None = None  # the same at each try to deliver it; Databricks gives none
 
 
 class EventRefused(FargateError):
@@ -49,7 +51,7 @@ def parse_event(headers: Mapping[str, str], body: bytes, *, secrets: Sequence[st
     named = {name.lower(): value for name, value in headers.items()}
     if "x-mlflow-signature" in named:
         _check_mlflow(named, body, secrets, now)
-        return _mlflow_hint(_parse_json(body))
+        return _mlflow_hint(_parse_json(body), named["x-mlflow-delivery-id"])
     if "x-databricks-signature" in named:
         _check_databricks(named, body, secrets)
         return _hint(_parse_json(body).get("model_name"))
@@ -62,6 +64,8 @@ def _check_mlflow(headers: Mapping[str, str], body: bytes, secrets: Sequence[str
     content = b".".join((_bytes(headers.get("x-mlflow-delivery-id", "")), _bytes(moment), body))
     made = [b"v1," + base64.b64encode(_mac(secret, content).digest()) for secret in secrets]
     _check(headers["x-mlflow-signature"], made)
+    if not 0 < len(headers.get("x-mlflow-delivery-id", "")) <= _MAX_ID_CHARACTERS:
+        raise EventRefused(400, "The event's delivery id is missing, or too long.")
     if not re.fullmatch(r"[0-9]{1,12}", moment) or abs(now - int(moment)) > MAX_AGE_SECONDS:
         raise EventRefused(400, "The event is too old, or from a clock that differs by minutes.")
 
@@ -94,12 +98,12 @@ def _parse_json(body: bytes) -> dict[str, Any]:
     return event
 
 
-def _mlflow_hint(event: dict[str, Any]) -> Hint | None:
+def _mlflow_hint(event: dict[str, Any], delivery_id: str) -> Hint | None:
     data, entity = event.get("data"), event.get("entity")
     if not isinstance(entity, str) or entity not in _ENTITIES or not isinstance(data, dict):
         return None
-    return _hint(data.get("name"))
+    return _hint(data.get("name"), delivery_id)
 
 
-def _hint(name: object) -> Hint | None:
-    return Hint(name) if isinstance(name, str) and name else None
+def _hint(name: object, delivery_id: str | None = None) -> Hint | None:
+    return Hint(name, delivery_id) if isinstance(name, str) and name else None

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from flask import Blueprint, jsonify, request
 from flask.typing import ResponseReturnValue
 
+from .deliveries import Deliveries
 from .events import EventRefused, parse_event
 from .worker import Worker
 
@@ -29,13 +30,17 @@ def make_views(
 ) -> Blueprint:
     """The routes, over a worker that is told of hints."""
     views = Blueprint("webhook", __name__)
+    deliveries = Deliveries()
 
     @views.post("/events")
     def take_event() -> ResponseReturnValue:
         body = request.get_data(cache=False)
         hint = parse_event(dict(request.headers), body, secrets=secrets, now=clock())
-        is_watched = hint is not None and worker.hint(hint.model_name)
-        return jsonify(accepted=True, watched=is_watched), 202
+        if hint is None:
+            return jsonify(accepted=True, watched=False), 202
+        if not deliveries.is_new(hint.delivery_id):
+            return jsonify(accepted=True, duplicate=True), 202
+        return jsonify(accepted=True, watched=worker.hint(hint.model_name)), 202
 
     @views.errorhandler(EventRefused)
     def refuse(error: EventRefused) -> ResponseReturnValue:

@@ -126,7 +126,7 @@ class Service:
         self._log = folder / "service.log"
         self.kills = 0
         self.url = ""
-        self._start()
+        self.start()
 
     def kill(self) -> None:
         self._process.kill()
@@ -134,11 +134,7 @@ class Service:
         self.kills += 1
         self.url = ""
 
-    def restart(self) -> None:
-        self.kill()
-        self._start()
-
-    def _start(self) -> None:
+    def start(self) -> None:
         began = self._log.stat().st_size if self._log.exists() else 0
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(self._command, env=self._environment, stdout=log, stderr=log)
@@ -163,13 +159,13 @@ def chaos(mlflow_uri: str, folder: Path) -> Iterator[tuple[Cloud, Service]]:
         server.server_close()
 
 
-def deliver(service: Service, model: str) -> None:
+def deliver(service: Service, model: str, delivery_id: str) -> None:
     body = json.dumps({"entity": "model_version_tag", "action": "set", "data": {"name": model}})
     moment = str(int(time.time()))
-    made = hmac.new(SECRET.encode(), f"id.{moment}.{body}".encode(), hashlib.sha256).digest()
+    made = hmac.new(SECRET.encode(), f"{delivery_id}.{moment}.{body}".encode(), hashlib.sha256).digest()
     headers = {
         "X-MLflow-Signature": f"v1,{base64.b64encode(made).decode()}",
-        "X-MLflow-Delivery-Id": "id",
+        "X-MLflow-Delivery-Id": delivery_id,
         "X-MLflow-Timestamp": moment,
     }
     with contextlib.suppress(requests.RequestException):  # it is being killed
@@ -179,21 +175,26 @@ def deliver(service: Service, model: str) -> None:
 def promote_at_random(
     client: MlflowClient, cloud: Cloud, service: Service, *, models: list[str], promotions: int, kill_every: int
 ) -> set[tuple[str, str]]:
-    """Every (model, version) that ever was in Production. A version is promoted twice a second or so."""
+    """Every (model, version) that ever was in Production. A version is promoted twice a second or so.
+
+    The service is down while the last two of every `kill_every` versions are promoted.
+    """
     held: set[tuple[str, str]] = set()
-    waiting: list[str] = []
+    waiting: list[tuple[str, str]] = []
     for number in range(promotions):
         cloud.is_failing = number % 10 in (4, 5, 6)
         model, version = random.choice(models), str(random.randint(1, VERSIONS))
         client.transition_model_version_stage(model, version, "Production", archive_existing_versions=True)
         held.add((model, version))
-        waiting += [model] * random.choices((0, 1, 2), (0.3, 0.4, 0.3))[0]
+        waiting += [(model, f"delivery-{number}")] * random.choices((0, 1, 2), (0.3, 0.4, 0.3))[0]
         random.shuffle(waiting)
         while len(waiting) > 3:
-            deliver(service, waiting.pop())
+            deliver(service, *waiting.pop())
         time.sleep(random.uniform(0.1, 0.6))
-        if number % kill_every == kill_every - 1:
-            service.restart()
+        if number % kill_every == kill_every - 3:
+            service.kill()
+        elif number % kill_every == kill_every - 1:
+            service.start()
     cloud.is_failing = False
     return held
 
@@ -234,7 +235,7 @@ def deployed(cloud: Cloud) -> dict[str, str]:
 def test_promotions_through_a_kill_and_spells_of_errors_end_where_the_registry_does(
     mlflow_server: MlflowServer, tmp_path: Path
 ) -> None:
-    run_chaos(mlflow_server.uri, tmp_path, models=4, promotions=20, kill_every=11)
+    run_chaos(mlflow_server.uri, tmp_path, models=4, promotions=20, kill_every=9)
 
 
 @pytest.mark.exhaustive

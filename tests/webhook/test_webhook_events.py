@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 import json
@@ -36,7 +37,7 @@ def signed(event: object, secret: str = "s3cret") -> tuple[dict[str, str], bytes
 
 
 def test_mlflows_signed_event_is_a_hint() -> None:
-    assert parse_event(MLFLOW_HEADERS, MLFLOW_BODY, secrets=["s3cret"], now=NOW) == Hint("churn")
+    assert parse_event(MLFLOW_HEADERS, MLFLOW_BODY, secrets=["s3cret"], now=NOW) == Hint("churn", "delivery-1")
 
 
 def test_databricks_signed_event_is_a_hint() -> None:
@@ -45,12 +46,12 @@ def test_databricks_signed_event_is_a_hint() -> None:
 
 def test_header_names_are_read_in_any_case() -> None:
     headers = {name.upper(): value for name, value in MLFLOW_HEADERS.items()}
-    assert parse_event(headers, MLFLOW_BODY, secrets=["s3cret"], now=NOW) == Hint("churn")
+    assert parse_event(headers, MLFLOW_BODY, secrets=["s3cret"], now=NOW) == Hint("churn", "delivery-1")
 
 
 @pytest.mark.parametrize("secrets", [["new", "s3cret"], ["s3cret", "old"]])
 def test_two_secrets_are_valid_at_once(secrets: list[str]) -> None:
-    assert parse_event(MLFLOW_HEADERS, MLFLOW_BODY, secrets=secrets, now=NOW) == Hint("churn")
+    assert parse_event(MLFLOW_HEADERS, MLFLOW_BODY, secrets=secrets, now=NOW) == Hint("churn", "delivery-1")
     assert parse_event(DATABRICKS_HEADERS, DATABRICKS_BODY, secrets=secrets, now=NOW) == Hint("churn")
 
 
@@ -87,6 +88,20 @@ def test_events_are_good_for_five_minutes(seconds: float, is_taken: bool) -> Non
         return
     with pytest.raises(EventRefused) as caught:
         parse_event(MLFLOW_HEADERS, MLFLOW_BODY, secrets=["s3cret"], now=NOW + seconds)
+
+    assert caught.value.status == 400
+
+
+@pytest.mark.parametrize("delivery_id", ["", "x" * 201])
+def test_a_delivery_id_that_cannot_be_remembered_is_refused(delivery_id: str) -> None:
+    made = hmac.new(b"s3cret", f"{delivery_id}.1767323045.".encode() + MLFLOW_BODY, hashlib.sha256).digest()
+    headers = {
+        **MLFLOW_HEADERS,
+        "X-MLflow-Delivery-Id": delivery_id,
+        "X-MLflow-Signature": f"v1,{base64.b64encode(made).decode()}",
+    }
+    with pytest.raises(EventRefused) as caught:
+        parse_event(headers, MLFLOW_BODY, secrets=["s3cret"], now=NOW)
 
     assert caught.value.status == 400
 
@@ -139,8 +154,6 @@ def test_whatever_is_signed_is_a_hint_or_not_or_refused(event: object) -> None:
     entity=JSON | st.sampled_from(["model_version_alias", "prompt"]), data=JSON | st.fixed_dictionaries({"name": JSON})
 )
 def test_whatever_mlflow_signs_is_a_hint_or_not(entity: object, data: object) -> None:
-    import base64
-
     body = json.dumps({"entity": entity, "data": data}).encode()
     made = hmac.new(b"s3cret", b"delivery-1.1767323045." + body, hashlib.sha256).digest()
     headers = {**MLFLOW_HEADERS, "X-MLflow-Signature": f"v1,{base64.b64encode(made).decode()}"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import itertools
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -17,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mlflow_fargate.webhook import create_app
+from mlflow_fargate.webhook.deliveries import Deliveries
 from mlflow_fargate.webhook.worker import Worker
 
 WaitUntil = Callable[[Callable[[], bool]], None]
@@ -28,13 +30,17 @@ def client(worker: Worker) -> FlaskClient:
     return client
 
 
+_delivery_ids = itertools.count()
+
+
 def signed_event(name: str, *, secret: str = "new-secret", age_seconds: int = 0) -> Mapping[str, Any]:
+    delivery_id = f"delivery-{next(_delivery_ids)}"
     body = json.dumps({"entity": "model_version_alias", "action": "created", "data": {"name": name}})
     moment = str(int(time.time()) - age_seconds)
-    made = hmac.new(secret.encode(), f"id.{moment}.{body}".encode(), hashlib.sha256).digest()
+    made = hmac.new(secret.encode(), f"{delivery_id}.{moment}.{body}".encode(), hashlib.sha256).digest()
     headers = {
         "X-MLflow-Signature": f"v1,{base64.b64encode(made).decode()}",
-        "X-MLflow-Delivery-Id": "id",
+        "X-MLflow-Delivery-Id": delivery_id,
         "X-MLflow-Timestamp": moment,
     }
     return {"data": body, "headers": headers}
@@ -63,6 +69,40 @@ def test_an_event_about_an_unknown_model_is_accepted_and_no_work(
 
     assert (answer.status_code, answer.json) == (202, {"accepted": True, "watched": False})
     assert deployments.lists == 1
+
+
+def test_a_delivery_that_comes_again_is_accepted_and_no_second_look(
+    client: FlaskClient, worker: Worker, deployments: FakeDeployments, registry: FakeRegistry, wait_until: WaitUntil
+) -> None:
+    deployments.deploy("api", "churn", "1")
+    registry.promote("churn", "1")
+    worker.start()
+    wait_until(lambda: worker.is_ready)
+    event = signed_event("churn")
+    client.post("/events", **event)
+    wait_until(lambda: deployments.lists == 2)
+    again = [client.post("/events", **event) for _ in range(3)]
+    client.post("/events", **signed_event("churn"))
+    wait_until(lambda: deployments.lists == 3)
+
+    assert [(answer.status_code, answer.json) for answer in again] == [(202, {"accepted": True, "duplicate": True})] * 3
+    assert deployments.lists == 3
+
+
+def test_a_delivery_whose_signature_is_bad_does_not_spend_its_id(client: FlaskClient, worker: Worker) -> None:
+    event = signed_event("churn")
+    forged = {**event, "data": event["data"].replace("churn", "other")}
+
+    assert client.post("/events", **forged).status_code == 401
+    assert client.post("/events", **event).json == {"accepted": True, "watched": False}
+
+
+def test_only_the_last_delivery_ids_are_remembered() -> None:
+    deliveries = Deliveries(remembered=2)
+
+    assert [deliveries.is_new(one) for one in ("a", "b", "a", "c", "a", None, None)] == [
+        True, True, False, True, True, True, True,
+    ]  # fmt: skip
 
 
 def test_a_bad_signature_is_refused(client: FlaskClient) -> None:
