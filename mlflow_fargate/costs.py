@@ -39,7 +39,8 @@ class Estimate:
     """A month before and after a plan, in the price table's currency; `before` is None where nothing runs yet."""
 
     tasks_before: float | None
-    tasks: float
+    tasks: float  # of the fewest tasks, where autoscaling counts them
+    tasks_most: float  # of the most
     endpoint: float  # the load balancer, which all deployments of an endpoint share
     prices_note: str
 
@@ -47,6 +48,8 @@ class Estimate:
         tasks = f"{self.tasks:.2f}"
         if self.tasks_before is not None and round(self.tasks_before, 2) != round(self.tasks, 2):
             tasks = f"{self.tasks_before:.2f} → {tasks}"
+        if self.tasks_most > self.tasks:
+            tasks += f" to {self.tasks_most:.2f} (autoscaling; what a schedule saves is not counted)"
         return f"cost: about USD {tasks} a month, and {self.endpoint:.2f} for the shared endpoint ({self.prices_note})"
 
 
@@ -61,23 +64,27 @@ def estimate_cost(plan: Plan, region: str, prices: Prices) -> Estimate:
     wanted = {change.kind: change.wanted.properties for change in plan.changes if change.wanted}
     found = {change.kind: change.found.properties for change in plan.changes if change.found}
     runs = {"task definition", "service"} <= found.keys()
+    scaling = wanted.get("autoscaling", {})
+    low, high = scaling.get("counts") or 2 * [wanted["service"]["desired_count"]]
     balancer = prices.load_balancer_hour * prices.hours_a_month
     return Estimate(
-        tasks_before=_tasks_a_month(found, prices) if runs else None,
-        tasks=_tasks_a_month(wanted, prices),
+        tasks_before=_task_a_month(found, prices) * found["service"]["current_count"] if runs else None,
+        tasks=_task_a_month(wanted, prices) * low,
+        tasks_most=_task_a_month(wanted, prices) * high,
         endpoint=balancer if "load balancer" in wanted else 0.0,
         prices_note=_note(region, prices),
     )
 
 
-def _tasks_a_month(properties: Mapping[str, Mapping[str, Any]], prices: Prices) -> float:
+def _task_a_month(properties: Mapping[str, Mapping[str, Any]], prices: Prices) -> float:
+    """Of one task."""
     task, service = properties["task definition"], properties["service"]
     architecture = task["architecture"] or "X86_64"  # AWS's own default
     hour = task["cpu"] / _CPU_UNITS * prices.vcpu_hour[architecture]
     hour += task["memory_mib"] / _MIB * prices.gib_hour[architecture]
     if service["assign_public_ip"]:
         hour += prices.public_address_hour
-    return float(hour * service["desired_count"] * prices.hours_a_month)
+    return float(hour * prices.hours_a_month)
 
 
 def _note(region: str, prices: Prices) -> str:

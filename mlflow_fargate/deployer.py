@@ -123,7 +123,7 @@ class Deployer:
         before = self.account.status(self.target.endpoint, check_name(name))
         endpoint = self.account.endpoint_spec(self.target.endpoint, parse_config(None))
         # Every option that adds a kind of resource is switched on, so that each kind is looked for.
-        config = parse_config({"secrets": {"ANY": "arn:aws:secretsmanager:any"}})
+        config = parse_config({"secrets": {"ANY": "arn:aws:secretsmanager:any"}, "max_count": 1})
         spec = DeploymentSpec(name, endpoint, config, "none", Provenance("", "", "", ""), "pinned")
         found = self.account.find_deployment(endpoint_resources(endpoint), deployment_resources(spec), endpoint.network)
         self.account.apply(make_deletion(found), endpoint.network, self.progress)
@@ -214,6 +214,11 @@ class Deployer:
             raise InvalidOption("A flavor was named without a model URI.", hint="give both: -m models:/… -f …")
         kept = {key: value for key, value in before.settings.items() if key != "follow" or not model_uri}
         config = parse_config(options, kept)
+        if config.is_scaled and "desired_count" in options:
+            raise InvalidOption(
+                f"Autoscaling counts the tasks of '{before.name}' ({config.min_count} to {config.max_count}).",
+                hint="change min_count and max_count, or put autoscaling off with max_count=",
+            )
         if model_uri is None:
             follow = config.follow or before.follow
             return self._spec(before.name, config, before=before, flavor=before.provenance.flavor, follow=follow)
@@ -264,10 +269,11 @@ class Deployer:
             self.progress.note("ECS goes on with the rollout; follow it with:")
             self.progress.note(f"mlflow-fargate status -f -t '{self.target.uri}' --name {spec.name}")
             raise
-        if spec.config.desired_count == 0:
+        status = self.get(spec.name)
+        if status.desired_count == 0:
             return
         left = max(seconds - (self.clock() - began), 30.0)
-        scoring.wait_until_ready(self.get(spec.name).url, timeout_seconds=left, clock=self.clock, sleep=self.sleep)
+        scoring.wait_until_ready(status.url, timeout_seconds=left, clock=self.clock, sleep=self.sleep)
 
 
 def make_deployer(target: Target, account: Account, cache: Path, progress: Progress) -> Deployer:

@@ -17,12 +17,16 @@ _MARKS: Mapping[str, str] = {"create": "+", "change": "~", "keep": "=", "delete"
 
 @dataclass(frozen=True)
 class Resource:
-    """Something that should exist: `properties` are what we decide of it; `tags` say whose it is."""
+    """Something that should exist: `properties` are what we decide of it; `tags` say whose it is.
+
+    Not `is_wanted`: it should be absent, and goes if it is there and ours.
+    """
 
     kind: str
     name: str
     properties: Mapping[str, Any] = field(default_factory=dict, hash=False)
     tags: Mapping[str, str] = field(default_factory=dict, hash=False)
+    is_wanted: bool = True
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,8 @@ class Plan:
 
 def make_plan(wanted: Sequence[Resource], found: Mapping[tuple[str, str], Found]) -> Plan:
     """What to do so that `wanted` (in order of dependency) exist as described; `found` by (kind, name)."""
-    return Plan(tuple(_compare(resource, found.get((resource.kind, resource.name))) for resource in wanted))
+    changes = (_compare(resource, found.get((resource.kind, resource.name))) for resource in wanted)
+    return Plan(tuple(change for change in changes if change is not None))
 
 
 def make_deletion(found: Sequence[tuple[str, str, Found]]) -> Plan:
@@ -108,7 +113,10 @@ def make_deletion(found: Sequence[tuple[str, str, Found]]) -> Plan:
     return Plan(tuple(changes))
 
 
-def _compare(resource: Resource, found: Found | None) -> Change:
+def _compare(resource: Resource, found: Found | None) -> Change | None:
+    if not resource.is_wanted:
+        is_to_go = found is not None and found.is_ours
+        return Change("delete", resource.kind, resource.name, found=found) if is_to_go else None
     if found is None:
         return Change("create", resource.kind, resource.name, wanted=resource)
     change = Change("change", resource.kind, resource.name, wanted=resource, found=found)

@@ -5,6 +5,7 @@ dependency, so that a plan can be applied from first to last and undone from las
 
     endpoint     cluster · execution role · two security groups · load balancer · listener
     deployment   log group · API key · secrets policy · target group · listener rule · task definition · service
+                 · autoscaling
 """
 
 from __future__ import annotations
@@ -134,9 +135,13 @@ def deployment_resources(spec: DeploymentSpec) -> tuple[Resource, ...]:
         Resource("target group", target_group_name(spec), target_group_properties(spec), spec.tags),
         Resource("listener rule", f"/{spec.name}/*", rule, spec.tags),
         Resource("task definition", spec.family, task, {**spec.tags, **provenance_tags(spec.provenance)}),
-        Resource("service", spec.name, service_properties(spec, digest_of(task)), spec.tags),
     ]
-    return tuple(resources)
+    service = Resource("service", spec.name, service_properties(spec, digest_of(task)), spec.tags)
+    if config.is_scaled:
+        scaling = Resource("autoscaling", spec.name, scaling_properties(spec), spec.tags)
+        return (*resources, service, scaling)
+    # It goes before the service is told a count: two masters would pull at that.
+    return (*resources, Resource("autoscaling", spec.name, is_wanted=False), service)
 
 
 def provenance_tags(provenance: Provenance) -> dict[str, str]:
@@ -197,9 +202,14 @@ def task_properties(spec: DeploymentSpec) -> dict[str, Any]:
 def service_properties(spec: DeploymentSpec, task_digest: str) -> dict[str, Any]:
     """The service; `rollout` is wanted COMPLETED, so that a failed first rollout is tried again by the next apply."""
     config = spec.config
+    count: dict[str, Any] = {"desired_count": config.desired_count}
+    if config.is_scaled:
+        # The count is autoscaling's affair: it is said once, when the service is made.
+        first = min(max(config.desired_count, config.min_count), config.max_count or 0)
+        count = {"desired_count": None, "first_count": first}
     return {
         "task_definition": task_digest,
-        "desired_count": config.desired_count,
+        **count,
         "target_group": target_group_name(spec),
         "container_port": config.port,
         "subnets": sorted(spec.endpoint.network.subnets),
@@ -207,6 +217,21 @@ def service_properties(spec: DeploymentSpec, task_digest: str) -> dict[str, Any]
         "health_check_grace_seconds": config.health_check_grace_seconds,
         "follow": tag_value(spec.follow),
         "rollout": "not failed",
+    }
+
+
+def scaling_properties(spec: DeploymentSpec) -> dict[str, Any]:
+    """How autoscaling counts the service's tasks; `requests_of` is the target group whose requests are counted."""
+    config = spec.config
+    targets = dict(sorted(config.scaling_targets.items()))
+    schedule = {name: list(entry) for name, entry in sorted(config.scheduled_counts.items())}
+    return {
+        "counts": [config.min_count, config.max_count],
+        "targets": targets,
+        "cooldown_seconds": {"out": config.scale_out_cooldown_seconds, "in": config.scale_in_cooldown_seconds},
+        "requests_of": target_group_name(spec) if "ALBRequestCountPerTarget" in targets else None,
+        "schedule": schedule,
+        "timezone": config.schedule_timezone if schedule else None,
     }
 
 

@@ -161,3 +161,47 @@ def test_the_schema_takes_what_a_config_file_may_say(options: dict[str, Any], is
     jsonschema.Draft202012Validator.check_schema(options_schema())
 
     assert jsonschema.Draft202012Validator(options_schema()).is_valid(options) is is_valid
+
+
+def test_a_schedule_says_when_which_bounds_begin() -> None:
+    entries = {
+        "night": "cron(0 20 * * ? *) 0",
+        "day": "cron(0 7 ? * MON-FRI *) normal",
+        "sale": "at(2030-01-01T00:00:00) 2-9",
+    }
+
+    counts = parse_config({"min_count": 1, "max_count": "4", "schedule": json.dumps(entries)}).scheduled_counts
+
+    assert counts == {
+        "night": ("cron(0 20 * * ? *)", 0, 0),
+        "day": ("cron(0 7 ? * MON-FRI *)", 1, 4),
+        "sale": ("at(2030-01-01T00:00:00)", 2, 9),
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"min_count": 2}, "min_count is of autoscaling, which needs max_count"),
+        ({"min_count": 5, "max_count": 4}, "min_count=5 is more than max_count=4"),
+        ({"max_count": 4, "schedule.night": "0 20 * * * 0"}, r"schedule\.night='0 20 \* \* \* 0' is not 'WHEN COUNT'"),
+        ({"max_count": 4, "schedule.night": "cron(0 20 * * ? *) 3-1"}, "3 is more than 1"),
+        ({"max_count": 4, "schedule_timezone": "here; there"}, "tz database"),
+    ],
+)
+def test_scaling_that_cannot_be_meant_is_refused(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(InvalidOption, match=said):
+        parse_config(options)
+
+
+def test_without_a_named_target_autoscaling_follows_the_cpu() -> None:
+    assert parse_config({"max_count": 2}).scaling_targets == {"ECSServiceAverageCPUUtilization": 60.0}
+    assert list(parse_config({"max_count": 2, "target_memory_percent": 80}).scaling_targets) == [
+        "ECSServiceAverageMemoryUtilization"
+    ]
+
+
+def test_autoscaling_is_put_off_as_a_whole() -> None:
+    kept = parse_config({"max_count": 4, "min_count": 2, "schedule.night": "cron(0 20 * * ? *) 0", "cpu": 512}).named
+
+    assert parse_config({"max_count": ""}, kept).named == {"cpu": 512}

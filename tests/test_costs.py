@@ -27,6 +27,7 @@ def plan_of(before: dict[str, Any] | None = None, **after: Any) -> Plan:
     found = {}
     if before is not None:
         old_task, old_service = split(before)
+        old_service["current_count"] = old_service["desired_count"]
         found = {("task definition", "t"): Found("t", old_task), ("service", "s"): Found("s", old_service)}
     wanted = [
         Resource("load balancer", "lb"),
@@ -39,6 +40,19 @@ def plan_of(before: dict[str, Any] | None = None, **after: Any) -> Plan:
 def test_the_price_table_names_its_day_and_its_source() -> None:
     assert date.fromisoformat(PRICES.read_on) <= date.today()
     assert PRICES.source
+
+
+def test_autoscaling_costs_from_its_fewest_tasks_to_its_most() -> None:
+    wanted = [
+        Resource("task definition", "t", {"cpu": 1024, "memory_mib": 2048, "architecture": "X86_64"}),
+        Resource("service", "s", {"desired_count": None, "first_count": 2, "assign_public_ip": False}),
+        Resource("autoscaling", "s", {"counts": [2, 5]}),
+    ]
+
+    estimate = estimate_cost(make_plan(wanted, {}), "us-east-2", PRICES)
+
+    assert (round(estimate.tasks, 2), round(estimate.tasks_most, 2)) == (72.08, 180.2)
+    assert "72.08 to 180.20 (autoscaling" in str(estimate)
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,7 @@ OF_THE_REGISTRY = {
 OF_S3 = {"s3:GetObject", "s3:ListBucket"}
 # What AWS asks for when a call carries tags.
 TAGGING = {
+    "application-autoscaling": "application-autoscaling:TagResource",
     "ecs": "ecs:TagResource",
     "ecr": "ecr:TagResource",
     "ec2": "ec2:CreateTags",
@@ -59,9 +60,12 @@ TAGGING = {
     "logs": "logs:TagResource",
     "secretsmanager": "secretsmanager:TagResource",
 }
-# ECS and Elastic Load Balancing make these roles on their first use in an account.
+# Application Auto Scaling makes the alarms of a policy for its caller, who needs the right.
+# https://docs.aws.amazon.com/AmazonECS/latest/developerguide/auto-scaling-IAM.html
+OF_AUTOSCALING = {"cloudwatch:DeleteAlarms", "cloudwatch:DescribeAlarms", "cloudwatch:PutMetricAlarm"}
+# ECS, Application Auto Scaling and Elastic Load Balancing make these roles on their first use in an account.
 BY_THE_SERVICES_THEMSELVES = {"iam:CreateServiceLinkedRole"}
-IMPLIED = {*TAGGING.values(), "iam:PassRole", *BY_THE_SERVICES_THEMSELVES}
+IMPLIED = {*TAGGING.values(), "iam:PassRole", *OF_AUTOSCALING, *BY_THE_SERVICES_THEMSELVES}
 READS = ("Describe", "List", "Get", "BatchGet", "BatchCheck", "Filter", "Simulate")
 
 
@@ -72,6 +76,11 @@ def policy(name: str) -> list[dict[str, Any]]:
 
 def allowed(name: str) -> set[str]:
     return {action for statement in policy(name) for action in statement["Action"]}
+
+
+def of_the_deployer() -> set[str]:
+    """Two policies, for one would be longer than IAM takes: what every deployment needs, and what some options need."""
+    return allowed("deployer") | allowed("deployer-options")
 
 
 def calls_in_the_sources() -> set[str]:
@@ -122,14 +131,14 @@ def record(deployer: Deployer, act: Callable[[Deployer], object]) -> set[str]:
 def test_the_deployers_policy_allows_every_call_in_the_sources_and_nothing_else() -> None:
     needed = calls_in_the_sources() | OF_THE_REGISTRY | OF_S3 | IMPLIED
 
-    assert sorted(needed - allowed("deployer")) == []
-    assert sorted(allowed("deployer") - needed) == []
+    assert sorted(needed - of_the_deployer()) == []
+    assert sorted(of_the_deployer() - needed) == []
 
 
 def test_no_policy_allows_to_write_everywhere() -> None:
     # These know no resource: https://docs.aws.amazon.com/service-authorization/latest/reference/
     without_resource = {"ecs:DeregisterTaskDefinition"}
-    for name in ("deployer", "webhook"):
+    for name in ("deployer", "deployer-options", "webhook"):
         for statement in policy(name):
             writes = {action for action in statement["Action"] if not action.partition(":")[2].startswith(READS)}
             assert statement["Resource"] != "*" or "Condition" in statement or writes <= without_resource, statement
@@ -141,7 +150,7 @@ def test_the_webhook_may_do_less_than_the_deployer() -> None:
     assert not [action for action in allowed("webhook") if ":Delete" in action or ":Create" in action]
 
 
-@pytest.mark.parametrize("name", ["deployer", "webhook", "execution", "task"])
+@pytest.mark.parametrize("name", ["deployer", "deployer-options", "webhook", "execution", "task"])
 def test_a_policy_is_not_longer_than_iam_takes(name: str) -> None:
     text = (ROOT / f"docs/iam/{name}.json").read_text()
 
@@ -166,6 +175,8 @@ def test_the_calls_really_made_are_allowed(deployer: Deployer) -> None:
         counted.account.registry_login()
         create(counted, auth="api_key")
         counted.update("churn", None, None, {"desired_count": 2, "deregistration_delay_seconds": 1})
+        counted.update("churn", None, None, {"max_count": 3, "schedule.night": "cron(0 20 * * ? *) 0"})
+        counted.update("churn", None, None, {"target_memory_percent": 70, "schedule": "", "max_count": 4})
         with pytest.raises(RolloutFailed):
             counted.update("churn", CRASHING, None, {"environment.MODE": "crash"})
         counted.account.read_api_key(counted.get("churn").api_key_secret or "")
@@ -179,12 +190,12 @@ def test_the_calls_really_made_are_allowed(deployer: Deployer) -> None:
     made = record(deployer, whole_life)
 
     assert len(made) > 50
-    assert sorted(made - allowed("deployer")) == []
+    assert sorted(made - of_the_deployer()) == []
 
 
 @pytest.mark.slow
 def test_the_webhook_may_do_what_a_redeploy_does_and_no_more(deployer: Deployer) -> None:
-    create(deployer, auth="api_key")
+    create(deployer, auth="api_key", max_count=2)
 
     def redeploy(counted: Deployer) -> None:
         list(counted.list())

@@ -91,3 +91,13 @@ def test_a_deletion_goes_backwards_and_leaves_alone_what_is_not_ours() -> None:
     plan = make_deletion(found)
 
     assert [(change.action, change.name) for change in plan.changes] == [("delete", "s"), ("delete", "t")]
+
+
+def test_what_should_be_absent_goes_where_it_is_ours_and_is_not_mentioned_where_it_is_not() -> None:
+    unwanted = Resource("autoscaling", "churn", is_wanted=False)
+    there, foreign = Found("service/c/churn"), Found("service/c/churn", is_ours=False)
+    key = ("autoscaling", "churn")
+
+    assert str(make_plan([unwanted], {key: there})) == "- delete autoscaling churn"
+    assert make_plan([unwanted], {key: foreign}).changes == ()
+    assert make_plan([unwanted], {}).changes == ()

@@ -25,6 +25,7 @@ from mlflow_fargate.aws.network import LoadBalancerSecurityGroup, TaskSecurityGr
 from mlflow_fargate.aws.rollout import RolloutWatch
 from mlflow_fargate.aws.routing import ListenerRule, TargetGroup
 from mlflow_fargate.aws.s3 import S3Artifacts
+from mlflow_fargate.aws.scaling import AutoScaling
 from mlflow_fargate.aws.secrets import ApiKey
 from mlflow_fargate.aws.session import AwsSession
 from mlflow_fargate.aws.task_definition import TaskDefinition
@@ -76,6 +77,7 @@ class Account:
             "listener rule": ListenerRule(session),
             "task definition": TaskDefinition(session),
             "service": Service(session, clock, sleep),
+            "autoscaling": AutoScaling(session),
         }
 
     @property

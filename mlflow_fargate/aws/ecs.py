@@ -88,7 +88,10 @@ class Service:
         if service is None or service["status"] != "ACTIVE":
             return None
         service_tags = tags.read(service.get("tags"))
-        return Found(service["serviceArn"], self._properties(service, service_tags), tags.are_ours(service_tags))
+        properties = self._properties(service, service_tags)
+        if "first_count" in resource.properties:  # autoscaling's affair, whatever it is
+            properties |= {"desired_count": None, "first_count": resource.properties["first_count"]}
+        return Found(service["serviceArn"], properties, tags.are_ours(service_tags))
 
     def create(self, resource: Resource, made: Mapping[str, str]) -> str:
         self._wait_until_drained(made["cluster"], resource.name)
@@ -101,7 +104,7 @@ class Service:
             propagateTags="SERVICE",
             enableECSManagedTags=True,
             tags=tags.small({**resource.tags, FOLLOW_TAG: resource.properties["follow"]}),
-            **_request(resource, made),
+            **{"desiredCount": resource.properties.get("first_count"), **_request(resource, made)},
         )
         return str(answer["service"]["serviceArn"])
 
@@ -143,6 +146,7 @@ class Service:
         return {
             "task_definition": tags.read(task_definition["tags"]).get(DIGEST_TAG),
             "desired_count": service["desiredCount"],
+            "current_count": service["desiredCount"],
             "target_group": balancer.get("targetGroupArn", "//").split("/")[1],
             "container_port": balancer.get("containerPort"),
             "subnets": sorted(network["subnets"]),
@@ -184,10 +188,11 @@ def _request(resource: Resource, made: Mapping[str, str]) -> dict[str, Any]:
         "securityGroups": [made["task security group"]],
         "assignPublicIp": "ENABLED" if wanted["assign_public_ip"] else "DISABLED",
     }
+    count = {} if wanted["desired_count"] is None else {"desiredCount": wanted["desired_count"]}
     return {
         "cluster": made["cluster"],
         "taskDefinition": made["task definition"],
-        "desiredCount": wanted["desired_count"],
+        **count,
         "deploymentConfiguration": _DEPLOYMENT,
         "loadBalancers": [balancer],
         "networkConfiguration": {"awsvpcConfiguration": network},

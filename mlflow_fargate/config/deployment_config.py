@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from mlflow_fargate.config.call_options import CallOptions
 from mlflow_fargate.config.endpoint_options import EndpointOptions
 from mlflow_fargate.config.image_options import ImageOptions
+from mlflow_fargate.config.scaling_options import ScalingOptions
 from mlflow_fargate.config.service_options import ServiceOptions
 from mlflow_fargate.config.serving_options import ServingOptions
 from mlflow_fargate.config.task_options import TaskOptions
@@ -26,7 +27,9 @@ _FILE_LIMIT_BYTES = 1 << 20
 
 
 # The last base comes first in the help: what people set most.
-class DeploymentConfig(CallOptions, EndpointOptions, ImageOptions, ServingOptions, ServiceOptions, TaskOptions):
+class DeploymentConfig(
+    CallOptions, EndpointOptions, ImageOptions, ServingOptions, ScalingOptions, ServiceOptions, TaskOptions
+):
     """The options of one deployment; unknown keys and impossible values are InvalidOption (see `parse_config`)."""
 
     @property
@@ -43,7 +46,10 @@ def parse_config(options: Mapping[str, Any] | None, kept: Mapping[str, Any] | No
     """
     given = dict(options or {})
     file = given.pop("config_file", None)
-    merged = _merge(_merge(dict(kept or {}), _read_file(file) if file else {}), given)
+    below = dict(kept or {})
+    if given.get("max_count") == "":  # without it the others of autoscaling mean nothing
+        below = {key: value for key, value in below.items() if key not in ScalingOptions.model_fields}
+    merged = _merge(_merge(below, _read_file(file) if file else {}), given)
     try:
         return DeploymentConfig.model_validate(merged)
     except ValidationError as error:

@@ -12,7 +12,14 @@ from pydantic.fields import FieldInfo
 from mlflow_fargate.config.deployment_config import DeploymentConfig
 from mlflow_fargate.config.task_options import FARGATE_SIZES, memory_sizes
 
-_TYPES = {int: "whole number", bool: "true or false", str: "text", tuple: "names, with commas", dict: "table"}
+_TYPES = {
+    int: "whole number",
+    float: "number",
+    bool: "true or false",
+    str: "text",
+    tuple: "names, with commas",
+    dict: "table",
+}
 
 _PAGE_HEAD = """\
 # Options
