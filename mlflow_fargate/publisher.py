@@ -19,9 +19,19 @@ from typing import Any
 from mlflow_fargate import bento
 from mlflow_fargate.aws.account import Account
 from mlflow_fargate.config import DeploymentConfig
-from mlflow_fargate.deployment import ResolvedModel
+from mlflow_fargate.deployment import ResolvedModel, without_credentials
 from mlflow_fargate.errors import InvalidOption
-from mlflow_fargate.image import BuildReport, Compression, Platform, PushedImage, Reference, Registry, build_image
+from mlflow_fargate.image import (
+    PYPI,
+    BuildReport,
+    Compression,
+    Indexes,
+    Platform,
+    PushedImage,
+    Reference,
+    Registry,
+    build_image,
+)
 from mlflow_fargate.model import ArtifactStores, download_model, resolve_model
 from mlflow_fargate.progress import Progress, format_bytes
 from mlflow_fargate.resources import digest_of
@@ -44,6 +54,7 @@ class ImageInputs:
     platform: Platform
     compression: Compression
     normalise: bool = True
+    indexes: Indexes = PYPI
     options: Mapping[str, Any] = field(default_factory=dict, hash=False)  # the template's
     own: bento.OwnService | None = None
     further_models: Mapping[str, ResolvedModel] = field(default_factory=dict, hash=False)
@@ -59,7 +70,9 @@ class ImageInputs:
                 ),
                 "further models": {key: model.fingerprint for key, model in self.further_models.items()},
                 "template": bento.template_digest(),
-                "requirements": sorted(self.requirements),
+                # Another password brings the same packages.
+                "requirements": sorted(without_credentials(line) for line in self.requirements),
+                "indexes": [without_credentials(url) for url in (self.indexes.url or "", *self.indexes.extra_urls)],
                 "base": str(self.base),
                 "platform": str(self.platform),
                 "compression": self.compression.value,
@@ -114,6 +127,8 @@ class Publisher:
         self, inputs: ImageInputs, destination: Reference, registry: Registry, previous: Reference | None
     ) -> PushedImage:
         model = inputs.model
+        if any(line != without_credentials(line) for line in model.requirements):
+            self.progress.note("the model's requirements.txt holds a password and, being a file of the model, keeps it")
         mirror = self.target.surroundings.registry_mirrors.get(inputs.base.registry)
         with tempfile.TemporaryDirectory(prefix="mlflow-fargate-") as work:
             built = bento.build_bento(
@@ -145,6 +160,7 @@ class Publisher:
                 labels=image_labels(model),
                 compression=inputs.compression,
                 adapt_requirements=inputs.normalise,
+                indexes=inputs.indexes,
                 cache=self.cache,
                 progress=self.progress,
             )
@@ -199,6 +215,7 @@ def image_inputs(
         platform=Platform.parse(_PLATFORMS[config.architecture]),
         compression=Compression(config.compression),
         normalise=config.normalise,
+        indexes=Indexes(config.index_url, config.extra_index_urls),
         options=config.template_options,
         own=own,
         further_models=further_models or {},

@@ -183,6 +183,15 @@ def test_bentoml_builds_it_the_same_twice_and_says_nothing(
 
 
 @pytest.mark.slow
+def test_the_password_of_an_index_does_not_travel_in_the_bento(tmp_path: Path) -> None:
+    lines = ("--extra-index-url https://me:hunter2@host.example/simple", "six")
+
+    built = bento.build_bento(make_model(requirements=lines), "pyfunc", None, tmp_path)
+
+    assert [path for path in built.path.rglob("*") if path.is_file() and b"hunter2" in path.read_bytes()] == []
+
+
+@pytest.mark.slow
 def test_another_model_version_makes_another_bento_and_the_same_one_is_kept(tmp_path: Path) -> None:
     first = bento.build_bento(make_model(), "pyfunc", None, tmp_path, name="scenes")
     built_at = (first.path / "bento.yaml").stat().st_mtime_ns

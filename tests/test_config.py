@@ -205,3 +205,33 @@ def test_autoscaling_is_put_off_as_a_whole() -> None:
     kept = parse_config({"max_count": 4, "min_count": 2, "schedule.night": "cron(0 20 * * ? *) 0", "cpu": 512}).named
 
     assert parse_config({"max_count": ""}, kept).named == {"cpu": 512}
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("https://me:hunter2@host.example/simple", "https://host.example/simple"),
+        ("https://hunter2@host.example/simple", "https://host.example/simple"),
+        ("https://me:${TOKEN}@host.example/simple", "https://me:${TOKEN}@host.example/simple"),
+        ("https://${TOKEN}@host.example/simple", "https://${TOKEN}@host.example/simple"),
+        ("https://host.example:8080", "https://host.example:8080"),
+    ],
+)
+def test_an_index_is_recorded_without_its_password(given: str, kept: str) -> None:
+    config = parse_config({"index_url": given, "extra_index_urls": given, "requirements": f"six @ {given}/six.whl"})
+
+    assert config.index_url == given
+    assert config.named["index_url"] == kept
+    assert config.named["extra_index_urls"] == [kept]
+    assert "hunter2" not in json.dumps(config.named)
+    assert "hunter2" not in repr([config.index_url and parse_config({"index_url": given})])
+
+
+@pytest.mark.parametrize(
+    "given", ["ftp://me:hunter2@host", "https://me:hunter2 @host/simple", "https://me:hunter2/@h i"]
+)
+def test_an_index_that_is_none_is_refused_without_showing_its_password(given: str) -> None:
+    for options in ({"index_url": given}, {"extra_index_urls": given}):
+        with pytest.raises(InvalidOption, match="write it as https://HOST/PATH") as caught:
+            parse_config(options)
+        assert "hunter2" not in f"{caught.value}{caught.value.__cause__}"

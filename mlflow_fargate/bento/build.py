@@ -31,7 +31,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from mlflow_fargate.bento.own_files import OwnService
-from mlflow_fargate.deployment import ResolvedModel
+from mlflow_fargate.deployment import ResolvedModel, without_credentials
 from mlflow_fargate.errors import ImageError, ModelUnusable
 
 Template = Literal["image_classifier", "pyfunc", "own"]
@@ -213,7 +213,8 @@ def _source_files(
 
 def _make_bentofile(model: ResolvedModel, requirements: tuple[str, ...]) -> dict[str, Any]:
     # Not locked by BentoML: the image resolves them, for its own platform and Python.
-    python = {"packages": list(requirements), "lock_packages": False}
+    # This file goes along into the image, so no password of an index may stand in it.
+    python = {"packages": [without_credentials(line) for line in requirements], "lock_packages": False}
     minor = ".".join((model.python_version or f"{sys.version_info.major}.{sys.version_info.minor}").split(".")[:2])
     return {"service": "service:Service", "include": ["*"], "python": python, "docker": {"python_version": minor}}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -104,4 +105,6 @@ def _explain(error: ValidationError) -> str:
         hint = f" Did you mean '{close[0]}'?" if close else " `mlflow deployments help -t fargate` lists them all."
         return f"Unknown option '{key}'.{hint}"
     message = first["msg"].removeprefix("Value error, ")
-    return f"Option {key}={first['input']!r}: {message}." if key else f"{message}."
+    # Greedy, for a password that is not even a URL's.
+    shown = re.sub(r"://.*@", "://", repr(first["input"])) if "index_url" in key else repr(first["input"])
+    return f"Option {key}={shown}: {message}." if key else f"{message}."

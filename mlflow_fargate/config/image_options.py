@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from mlflow_fargate.config.option import Names, OptionGroup, option
+from mlflow_fargate.config.option import IndexUrl, IndexUrls, OptionGroup, RequirementLines, option
 
 
 class ImageOptions(OptionGroup):
@@ -15,11 +15,25 @@ class ImageOptions(OptionGroup):
         "name of the labels file of an image classifier, beside the model or at its run's root",
         maps_to="MLflow artifact path",
     )
-    requirements: Names = option(
+    requirements: RequirementLines = option(
         (),
         "further Python packages, or other versions of the model's own",
         maps_to="MLflow requirements.txt",
         examples=["xgboost-cpu==3.0"],
+    )
+    index_url: IndexUrl = option(
+        None,
+        "package index in the place of PyPI; ${NAME} in it is read from the environment, "
+        "a password that is written out is used once and kept nowhere",
+        maps_to="pip's --index-url",
+        examples=["index_url=https://me:${INDEX_TOKEN}@pypi.example.com/simple"],
+        repr=False,
+    )
+    extra_index_urls: IndexUrls = option(
+        (),
+        "further package indexes; a package is taken from the first that has it, index_url last",
+        maps_to="pip's --extra-index-url",
+        repr=False,
     )
     normalise: bool = option(
         True,

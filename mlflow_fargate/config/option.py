@@ -6,10 +6,13 @@ Command lines give strings and Python callers real types; both are meant to be t
 from __future__ import annotations
 
 import json
+import re
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 from pydantic.config import JsonDict
+
+from mlflow_fargate.deployment import without_credentials
 
 
 def option(
@@ -34,8 +37,10 @@ def option(
 class OptionGroup(BaseModel):
     """Options that belong together; unknown keys and impossible values are errors."""
 
-    # Numbers as text too: a YAML file says `environment: {OMP_NUM_THREADS: 1}`.
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, coerce_numbers_to_str=True)
+    # Numbers as text too: a YAML file says `environment: {OMP_NUM_THREADS: 1}`. What was given may hold a password.
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", populate_by_name=True, coerce_numbers_to_str=True, hide_input_in_errors=True
+    )
 
 
 def _split_commas(value: object) -> object:
@@ -46,5 +51,44 @@ def _read_json(value: object) -> object:
     return json.loads(value) if isinstance(value, str) and value.startswith("{") else value
 
 
+def without_passwords(url: str) -> str:
+    """The URL as it may be written down: user and password go, unless `${NAME}` stands for what is secret of them.
+
+    A user alone is taken for a token, as some indexes have it.
+    """
+    scheme, slashes, rest = url.partition("://")
+    authority, slash, path = rest.partition("/")
+    credentials, at, host = authority.rpartition("@")
+    user, colon, password = credentials.partition(":")
+    if not at or _VARIABLE.fullmatch(password if colon else user):
+        return url
+    return f"{scheme}{slashes}{host}{slash}{path}"
+
+
+def _check_url(value: object) -> object:
+    if value is not None and not (isinstance(value, str) and _URL.fullmatch(value)):
+        raise ValueError("write it as https://HOST/PATH")
+    return value
+
+
+def _write_urls(value: str | tuple[str, ...] | None) -> str | list[str] | None:
+    if value is None or isinstance(value, str):
+        return value and without_passwords(value)
+    return [without_passwords(url) for url in value]
+
+
+_VARIABLE = re.compile(r"\$\{[A-Z][A-Z0-9_]*\}")
+_URL = re.compile(r"https?://[^\s/]+(/\S*)?")
+_NO_PASSWORDS = PlainSerializer(_write_urls, when_used="json")
+
+IndexUrl = Annotated[str | None, BeforeValidator(_check_url), _NO_PASSWORDS]
+IndexUrls = Annotated[
+    tuple[Annotated[str, BeforeValidator(_check_url)], ...], BeforeValidator(_split_commas), _NO_PASSWORDS
+]
+RequirementLines = Annotated[
+    tuple[str, ...],
+    BeforeValidator(_split_commas),
+    PlainSerializer(lambda lines: [without_credentials(line) for line in lines], when_used="json"),
+]
 Names = Annotated[tuple[str, ...], BeforeValidator(_split_commas)]
 Table = Annotated[dict[str, str], BeforeValidator(_read_json)]

@@ -15,6 +15,7 @@ from __future__ import annotations
 from mlflow_fargate.image.application import ModelFiles
 from mlflow_fargate.image.build import BuildReport, LayerReport, PushedImage, build_image
 from mlflow_fargate.image.layer import Compression
+from mlflow_fargate.image.packages import PYPI, Indexes
 from mlflow_fargate.image.platforms import LINUX_AMD64, LINUX_ARM64, Platform
 from mlflow_fargate.image.reference import Reference
 from mlflow_fargate.image.registry import Registry
@@ -23,8 +24,10 @@ from mlflow_fargate.image.requirements import Normalised, normalise
 __all__ = [
     "LINUX_AMD64",
     "LINUX_ARM64",
+    "PYPI",
     "BuildReport",
     "Compression",
+    "Indexes",
     "LayerReport",
     "ModelFiles",
     "Normalised",

@@ -26,7 +26,7 @@ from mlflow_fargate.image.dependencies import make_dependency_recipes
 from mlflow_fargate.image.image import OCI_CONFIG, BaseImage, Descriptor, Layer, Manifest, digest_of, make_config
 from mlflow_fargate.image.layer import Compression, Recipe
 from mlflow_fargate.image.layout import ENVIRONMENT, SETTINGS
-from mlflow_fargate.image.packages import Lock, lock
+from mlflow_fargate.image.packages import PYPI, Indexes, lock
 from mlflow_fargate.image.platforms import LINUX_AMD64, Platform
 from mlflow_fargate.image.push import Push
 from mlflow_fargate.image.reference import Reference
@@ -101,6 +101,7 @@ def build_image(
     bytecode: bool = True,
     adapt_requirements: bool = True,
     further_models: Mapping[str, tuple[ModelFiles, str]] | None = None,
+    indexes: Indexes = PYPI,
 ) -> PushedImage:
     """The image of a service and its model, in the repository of `destination`.
 
@@ -110,7 +111,10 @@ def build_image(
     """
     source = base_registry or (registry if registry.host == base.registry else Registry(base.registry))
     base_image = read_base(source, base, platform=platform, python_version=python_version, progress=progress)
-    locked = _lock(requirements, python_version, platform, cache, progress, adapt=adapt_requirements)
+    lines, notes = normalise(requirements, machine=platform.machine, adapt=adapt_requirements)
+    for note in notes:
+        progress.note(note)
+    locked = lock(lines, python_version=python_version, platform=platform, cache=cache, indexes=indexes)
     recipes = [
         *make_dependency_recipes(locked, compression, bytecode=bytecode, cache=cache, note=progress.note),
         make_service_recipe(service, compression),
@@ -125,21 +129,6 @@ def build_image(
     own = {**ENVIRONMENT, **(environment or {})}
     config = make_config(base_image, layers, environment=own, labels=labels or {}, settings=SETTINGS, created=created)
     return PushedImage(assembly.publish(config, layers, base_image, base), report)
-
-
-def _lock(
-    requirements: Sequence[str],
-    python_version: str,
-    platform: Platform,
-    cache: Path,
-    progress: Progress,
-    *,
-    adapt: bool,
-) -> Lock:
-    lines, notes = normalise(requirements, machine=platform.machine, adapt=adapt)
-    for note in notes:
-        progress.note(note)
-    return lock(lines, python_version=python_version, platform=platform, cache=cache)
 
 
 def _begin(

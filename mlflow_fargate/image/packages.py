@@ -33,6 +33,23 @@ _NO_WHEELS = re.compile(
     r"(?:all versions of )?([A-Za-z0-9][\w.-]*)(?:[=<>!~]+\S+)? (?:has|have) no "
     r"(?:usable wheels|wheels with a matching)"
 )
+_UNAUTHORIZED = re.compile(r"\b40[13] (Unauthorized|Forbidden)|Missing credentials", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Indexes:
+    """Where packages come from: `url` in the place of PyPI, and before it `extra_urls`.
+
+    A package is taken from the first index that has it, so that no stranger on PyPI can take a private one's name. The
+    URLs may carry a user and a password; `${NAME}` in them is put in by uv, from the environment.
+    Source: https://docs.astral.sh/uv/concepts/indexes/#searching-across-multiple-indexes
+    """
+
+    url: str | None = field(default=None, repr=False)
+    extra_urls: tuple[str, ...] = field(default=(), repr=False)
+
+
+PYPI = Indexes()
 
 
 @dataclass(frozen=True)
@@ -80,23 +97,25 @@ def lock(
     python_version: str,
     platform: Platform,
     cache: Path,
-    index_url: str | None = None,
-    extra_index_urls: Sequence[str] = (),
+    indexes: Indexes = PYPI,
     clock: Callable[[], float] = time.time,
 ) -> Lock:
     """The pins that satisfy normalised requirement lines; from `cache` when they were locked within a day.
 
-    Index URLs given here come before those among the lines.
+    `indexes` come before those among the lines. What is kept in `cache` holds no credentials, nor does its name.
     """
     minor = make_python_minor(python_version)
-    options = _merge_indexes(index_url, extra_index_urls, [line for line in lines if is_index_option(line)])
+    options = _merge_indexes(indexes, [line for line in lines if is_index_option(line)])
     wanted = [line for line in lines if not is_index_option(line)]
-    key = digest_of(encode_json([options, wanted, minor, str(platform)])).removeprefix("sha256:")
+    public = [[without_credentials(line) for line in group] for group in (options, wanted)]
+    key = digest_of(encode_json([*public, minor, str(platform)])).removeprefix("sha256:")
     path = cache / "locks" / f"{key}.toml"
     if not (path.exists() and clock() - path.stat().st_mtime < LOCK_MAX_AGE_SECONDS):
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write(path, _compile("\n".join((*options, *wanted)), minor, platform, path.parent))
-    return Lock(parse_pylock(path.read_text()), minor, platform, options)
+        text = _compile("\n".join((*options, *wanted)), minor, platform, path.parent)
+        _write(path, without_credentials(text))
+    packages = parse_pylock(path.read_text())
+    return Lock(tuple(_with_credentials(package, wanted) for package in packages), minor, platform, options)
 
 
 def parse_pylock(text: str) -> tuple[LockedPackage, ...]:
@@ -114,6 +133,13 @@ def _locked_package(data: dict[str, Any]) -> LockedPackage:
     hashes = sorted(f"{kind}:{value}" for wheel in wheels for kind, value in wheel["hashes"].items())
     requirement = f"{name} @ {archive['url']}" if archive else f"{name}=={data['version']}"
     return LockedPackage(name, requirement, tuple(hashes), max((wheel.get("size", 0) for wheel in wheels), default=0))
+
+
+def _with_credentials(package: LockedPackage, lines: Sequence[str]) -> LockedPackage:
+    """A package by URL as its requirement line has it."""
+    urls = {without_credentials(url): url for url in (line.partition(" @ ")[2].partition(" ;")[0] for line in lines)}
+    name, _, url = package.requirement.partition(" @ ")
+    return replace(package, requirement=f"{name} @ {urls[url]}") if url and url in urls else package
 
 
 def install(lock: Lock, target: Path) -> None:
@@ -141,11 +167,11 @@ def find_interpreter(python_version: str) -> str | None:
     return found.stdout.strip() if found.returncode == 0 else None
 
 
-def _merge_indexes(index_url: str | None, extra_index_urls: Sequence[str], options: Sequence[str]) -> tuple[str, ...]:
-    """The lines that name indexes; `index_url` takes the place of the one among `options`, as there can be only one."""
-    if index_url:
-        options = [f"--index-url {index_url}", *(line for line in options if not line.startswith("--index-url"))]
-    return tuple(dict.fromkeys([*options, *(f"--extra-index-url {url}" for url in extra_index_urls)]))
+def _merge_indexes(indexes: Indexes, options: Sequence[str]) -> tuple[str, ...]:
+    """The lines that name indexes; `indexes.url` replaces the one among `options`, as there can be only one."""
+    if indexes.url:
+        options = [f"--index-url {indexes.url}", *(line for line in options if not line.startswith("--index-url"))]
+    return tuple(dict.fromkeys([*(f"--extra-index-url {url}" for url in indexes.extra_urls), *options]))
 
 
 def _compile(text: str, minor: str, platform: Platform, directory: Path) -> str:
@@ -155,6 +181,12 @@ def _compile(text: str, minor: str, platform: Platform, directory: Path) -> str:
     output, error = _run_uv(arguments, text, minor, platform, directory)
     if not error:
         return output
+    if _UNAUTHORIZED.search(error):
+        raise ImageError(
+            f"A package index does not let us in; uv says:\n{_indented(error)}",
+            hint="give user and password in its URL: index_url=https://${USER}:${PASSWORD}@… reads them from the "
+            "environment of the one who deploys, and nothing of them is kept",
+        )
     names = sorted(set(_NO_WHEELS.findall(error)))
     if names:
         raise ImageError(

@@ -57,7 +57,7 @@ def normalise(
     notes: list[str] = []
     wanted: dict[tuple[str, str], Requirement] = {}
     for line in (_COMMENT.sub("", line).strip() for line in requirements):
-        if option := _INDEX_OPTION.fullmatch(line):
+        if (option := _INDEX_OPTION.fullmatch(line)) and "${" not in line:
             options.append(f"{'--index-url' if option[1] == '-i' else option[1]} {option[2]}")
         elif line:
             asked = _parse(line)
@@ -86,6 +86,12 @@ def without_credentials(text: str) -> str:
 
 def _parse(line: str) -> Requirement:
     shown = without_credentials(line)
+    if "${" in line:
+        # uv would put the value in: a model could have the deployer's secrets sent to a host of its own.
+        raise ImageError(
+            f"Requirement {shown!r} asks for a value from the environment, which a model does not get.",
+            hint="name the index with the option index_url or extra_index_urls, where ${NAME} is read",
+        )
     if line.startswith(("-r", "--requirement", "-c", "--constraint")):
         raise ImageError(f"Requirement {shown!r} names another file.", hint="write its lines into the requirements")
     if line.startswith("-"):

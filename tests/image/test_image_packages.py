@@ -14,7 +14,7 @@ from mlflow_fargate.errors import ImageError
 from mlflow_fargate.image.bytecode import compiled_files
 from mlflow_fargate.image.dependencies import make_dependency_recipes, make_groups, site_files
 from mlflow_fargate.image.layer import Compression, files_below
-from mlflow_fargate.image.packages import Lock, LockedPackage, find_interpreter, install, lock, parse_pylock
+from mlflow_fargate.image.packages import Indexes, Lock, LockedPackage, find_interpreter, install, lock, parse_pylock
 from mlflow_fargate.image.platforms import LINUX_AMD64, LINUX_ARM64
 
 RUNNING = f"{sys.version_info[0]}.{sys.version_info[1]}"
@@ -69,7 +69,7 @@ def test_the_password_of_an_index_appears_nowhere(tmp_path: Path, scripted: Any)
     url = f"http://me:secret@{scripted.host}/simple"
 
     with pytest.raises(ImageError) as caught:
-        lock(["six"], python_version="3.11", platform=LINUX_AMD64, cache=tmp_path, index_url=url)
+        lock(["six"], python_version="3.11", platform=LINUX_AMD64, cache=tmp_path, indexes=Indexes(url))
 
     assert scripted.seen("GET")[0].path == "/simple/six/"
     assert "secret" not in str(caught.value)
