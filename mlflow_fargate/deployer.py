@@ -73,6 +73,7 @@ class Deployer:
 
         DeploymentExists when there is one already. One whose first rollout was cut short is finished instead.
         """
+        parse_config(options)  # a typo is told before AWS is asked anything
         existing = self.account.status(self.target.endpoint, check_name(name))
         if existing and (existing.state == "COMPLETED" or existing.provenance.requested_uri != model_uri):
             raise DeploymentExists(
@@ -109,8 +110,8 @@ class Deployer:
         found = self.account.status(self.target.endpoint, name)
         if found is None:
             raise DeploymentNotFound(
-                f"There is no deployment '{name}' on endpoint '{self.target.endpoint}'.",
-                hint=f"see what there is with: mlflow deployments list -t {self.target.uri}",
+                f"There is no deployment '{name}' on endpoint '{self.target.endpoint}' in {self.account.region}.",
+                hint=f"another region? see what there is with: mlflow deployments list -t {self.target.uri}",
             )
         return found
 

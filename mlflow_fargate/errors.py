@@ -9,6 +9,7 @@ FargateError                 anything we understood; the message is for the user
 ├── ModelNotFound            the model URI leads nowhere
 ├── ModelUnusable            the model is there, but cannot be served as asked
 ├── ImageError               the image could not be made
+├── DiskFull                 there is no room on this machine
 ├── RegistryError            the OCI registry refused or lied
 ├── AwsError                 AWS said no: operation and code are kept
 ├── ForeignResource          the name is taken by something that is not ours
@@ -81,6 +82,10 @@ class ModelUnusable(FargateError):
 
 
 class ImageError(FargateError):
+    pass
+
+
+class DiskFull(FargateError):
     pass
 
 

@@ -8,10 +8,12 @@ nothing to build, and where it does not, the layers that other images share are 
 
 from __future__ import annotations
 
+import errno
 import importlib.metadata
 import platform
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from mlflow_fargate import bento
 from mlflow_fargate.aws.account import Account
 from mlflow_fargate.config import DeploymentConfig
 from mlflow_fargate.deployment import ResolvedModel, without_credentials
-from mlflow_fargate.errors import InvalidOption
+from mlflow_fargate.errors import DiskFull, InvalidOption, ModelUnusable
 from mlflow_fargate.image import (
     PYPI,
     BuildReport,
@@ -40,6 +42,7 @@ from mlflow_fargate.target import Target
 # Docker's official Python images, from the copy that AWS keeps: no login, no rate limit worth the name.
 _BASE_IMAGE = "public.ecr.aws/docker/library/python:{minor}-slim"
 _LABELS_LIMIT_BYTES = 1 << 20
+_OLDEST_PYTHON = (3, 10)  # service_template's
 _PLATFORMS = {"X86_64": "linux/amd64", "ARM64": "linux/arm64"}
 
 
@@ -108,14 +111,15 @@ class Publisher:
             return str(found)
         newest = repository.newest_image()
         previous = destination.with_digest(newest) if newest else None
-        return str(self._build(inputs, destination, registry, previous).reference)
+        with _telling_of_a_full_disk(self.cache):
+            return str(self._build(inputs, destination, registry, previous).reference)
 
     def find(self, name: str, model: ResolvedModel, config: DeploymentConfig) -> str | None:
         """The image that `publish` would return, if it is in the repository already; writes nothing."""
+        inputs = self._inputs(model, config)
         repository = self.account.repository(self.target.endpoint).observe()
         if repository is None:
             return None
-        inputs = self._inputs(model, config)
         found = _find(self._registry(), Reference.parse(f"{repository['repositoryUri']}:{name}.{inputs.key}"))
         return str(found) if found else None
 
@@ -205,6 +209,8 @@ def image_inputs(
         raise InvalidOption(
             "Option models: only a service of your own can load several models.", hint="name it with service=PATH.py"
         )
+    if own is None:
+        _check_can_be_built(model, config.requirements)
     template = "own" if own else config.service or bento.choose_template(model)
     needed = bento.service_requirements(template, model, own=own, further_models=further_models)
     return ImageInputs(
@@ -220,6 +226,22 @@ def image_inputs(
         own=own,
         further_models=further_models or {},
     )
+
+
+def _check_can_be_built(model: ResolvedModel, further: tuple[str, ...]) -> None:
+    """ModelUnusable for what would only show after minutes, in a task that does not start."""
+    if not further and all(file.path != "requirements.txt" for file in model.files):
+        raise ModelUnusable(
+            f"{model.requested_uri} has no requirements.txt: nothing says which packages it needs.",
+            hint="log it with mlflow.FLAVOR.log_model(), which writes one, or name them: -C requirements=NAME==VERSION",
+        )
+    minor = python_of(model)
+    if tuple(int(part) for part in minor.split(".") if part.isdigit()) < _OLDEST_PYTHON:
+        raise ModelUnusable(
+            f"{model.requested_uri} was logged with Python {minor}, and only Pythons from "
+            f"{'.'.join(map(str, _OLDEST_PYTHON))} on are served.",
+            hint="log the model again with a newer Python: it is served with the one that it was logged with",
+        )
 
 
 def python_of(model: ResolvedModel) -> str:
@@ -241,6 +263,20 @@ def image_labels(model: ResolvedModel) -> dict[str, str]:
         "mlflow-fargate.fingerprint": model.fingerprint,
     }
     return {key: value for key, value in labels.items() if value}
+
+
+@contextmanager
+def _telling_of_a_full_disk(cache: Path) -> Iterator[None]:
+    """Around what writes to this machine's disk; DiskFull says what to do when there is no room left."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise DiskFull(
+            f"The disk of this machine is full ({error.filename or tempfile.gettempdir()}).",
+            hint=f"free some space; the cache is {cache} (MLFLOW_FARGATE_CACHE moves it, TMPDIR what is temporary)",
+        ) from error
 
 
 def _find(registry: Registry, tagged: Reference) -> Reference | None:

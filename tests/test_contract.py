@@ -246,7 +246,7 @@ class TestErrors:
         done = shell("get", "--name", "nobody")
 
         assert done.exit_code == 1
-        assert done.stderr.startswith("Error: There is no deployment 'nobody' on endpoint 'default'.")
+        assert done.stderr.startswith("Error: There is no deployment 'nobody' on endpoint 'default' in us-east-1.")
         assert "Traceback" not in done.output
         with pytest.raises(MlflowException) as caught:
             client.get_deployment("nobody")

@@ -12,6 +12,7 @@ import mlflow
 import waitress
 from mlflow.deployments import get_deploy_client
 
+from mlflow_fargate.errors import InvalidOption
 from mlflow_fargate.progress import PlainProgress, Progress
 
 from . import create_app
@@ -36,13 +37,16 @@ def serve(settings: Settings, progress: Progress | None = None) -> None:
         poll_seconds=settings.poll_seconds,
         retry_seconds=settings.retry_seconds,
     )
-    server = waitress.create_server(
-        create_app(worker, settings.secrets, settings.token),
-        host=settings.host,
-        port=settings.port,
-        max_request_body_size=MAX_BODY_BYTES,
-        ident=None,
-    )
+    app = create_app(worker, settings.secrets, settings.token)
+    try:
+        server = waitress.create_server(
+            app, host=settings.host, port=settings.port, max_request_body_size=MAX_BODY_BYTES, ident=None
+        )
+    except (OSError, ValueError) as error:  # waitress says ValueError of a host that is no address
+        raise InvalidOption(
+            f"The webhook service cannot listen on {settings.host}:{settings.port}: {error}.",
+            hint="choose another --port (0 for a free one), or end what listens there: ss -ltnp",
+        ) from error
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _stop)
     worker.start()

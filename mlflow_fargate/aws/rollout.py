@@ -14,6 +14,7 @@ from mlflow_fargate.aws import logs
 from mlflow_fargate.aws.ecs import describe_service, primary_deployment
 from mlflow_fargate.aws.routing import TargetGroup
 from mlflow_fargate.aws.session import AwsSession
+from mlflow_fargate.aws.stopped import hint_for_stop
 from mlflow_fargate.errors import AwsError, RolloutFailed, RolloutTimeout
 from mlflow_fargate.progress import Progress
 from mlflow_fargate.resources import CONTAINER
@@ -92,16 +93,19 @@ class RolloutWatch:
 
     def _failure(self, service: Mapping[str, Any], reason: str) -> RolloutFailed:
         lines = [f"The rollout of '{self.service}' failed: {reason}"]
+        hint = None
         for task in self._stopped_tasks():
             container: dict[str, Any] = next(
                 (item for item in task.get("containers", []) if item["name"] == CONTAINER), {}
             )
             code = f" (exit code {container['exitCode']})" if "exitCode" in container else ""
             lines.append(f"  task {_task_id(task)} stopped: {task.get('stoppedReason', 'no reason given')}{code}")
-            lines += [f"    | {line}" for line in self._last_lines(task)]
+            last_lines = self._last_lines(task)
+            lines += [f"    | {line}" for line in last_lines]
+            hint = hint_for_stop(task.get("stoppedReason", ""), container.get("exitCode"), last_lines)
         running = int(service.get("runningCount", 0))
         lines.append(f"  {running} task(s) of the version before still serve." if running else "  Nothing serves now.")
-        return RolloutFailed("\n".join(lines))
+        return RolloutFailed("\n".join(lines), hint=hint)
 
     def _stopped_tasks(self) -> list[dict[str, Any]]:
         """The last stopped task of this rollout is enough to tell; ECS shows stopped tasks for an hour at least."""

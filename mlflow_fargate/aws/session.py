@@ -6,7 +6,9 @@ botocore retries throttling and server errors itself; `faults` lists what it doe
 
 from __future__ import annotations
 
+import difflib
 import functools
+import re
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -14,7 +16,19 @@ from typing import Any
 import boto3
 import stamina
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError, ProfileNotFound
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectTimeoutError,
+    EndpointConnectionError,
+    NoCredentialsError,
+    NoRegionError,
+    PartialCredentialsError,
+    ProfileNotFound,
+    ProxyConnectionError,
+    SSOError,
+    TokenRetrievalError,
+)
 
 from mlflow_fargate.aws import faults
 from mlflow_fargate.aws.s3 import make_s3_client
@@ -30,6 +44,7 @@ _CONFIG = Config(
 )
 # Roles and load balancers become visible within seconds; Terraform waits two minutes for the same.
 _PROPAGATION_SECONDS = 120
+_REGION_IN_ADDRESS = re.compile(r"\.([a-z]{2}(?:-[a-z]+)+-\d)\.")
 
 
 class AwsSession:
@@ -125,9 +140,28 @@ def _translate(service: str, operation: str, error: ClientError | BotoCoreError)
     if isinstance(error, NoRegionError):
         return AwsError("No AWS region is set.", operation=action, code="NoRegion", hint="set AWS_REGION")
     if not isinstance(error, ClientError):
-        return AwsError(f"AWS could not be asked for {action}: {error}", operation=action, code=type(error).__name__)
+        message = f"AWS could not be asked for {action}: {error}"
+        return AwsError(message, operation=action, code=type(error).__name__, hint=_hint_on_the_way(error))
     code = str(error.response.get("Error", {}).get("Code", "Unknown"))
     said = error.response.get("Error", {}).get("Message", "")
     message = f"AWS refused {action} ({code}): {said}"
     fault = faults.classify(action, code, said)
     return AwsError(message, operation=action, code=code, hint=fault.hint, meaning=fault.meaning)
+
+
+def _hint_on_the_way(error: BotoCoreError) -> str | None:
+    """What to do when nothing reached AWS; None: we know nothing better than botocore."""
+    if isinstance(error, (SSOError, TokenRetrievalError)):
+        return "sign in again: aws sso login"
+    if isinstance(error, PartialCredentialsError):
+        return "credentials are a pair: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+    if isinstance(error, ProxyConnectionError):
+        return "check HTTPS_PROXY"
+    if isinstance(error, (EndpointConnectionError, ConnectTimeoutError)):
+        named = _REGION_IN_ADDRESS.search(str(error.kwargs.get("endpoint_url", "")))
+        regions = boto3.Session().get_available_regions("ecs")
+        if named and named[1] not in regions:
+            close = difflib.get_close_matches(named[1], regions, n=3)
+            return f"boto3 knows no region '{named[1]}'; did you mean {' or '.join(close) or 'another'}?"
+        return "can this machine reach AWS? Behind a proxy, set HTTPS_PROXY"
+    return None

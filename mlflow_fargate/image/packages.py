@@ -154,7 +154,8 @@ def install(lock: Lock, target: Path) -> None:
         1
     ]
     if error:
-        raise ImageError(f"The packages of the image could not be installed; uv says:\n{_indented(error)}")
+        hint = "free some space; uv's cache is moved by UV_CACHE_DIR" if "No space left" in error else None
+        raise ImageError(f"The packages of the image could not be installed; uv says:\n{_indented(error)}", hint=hint)
 
 
 def find_interpreter(python_version: str) -> str | None:

@@ -157,7 +157,10 @@ def _find_labels(
         if beside := _pick_labels(files, named, root):
             return _the_labels(root, files, beside.path, stores)
     if named:
-        raise ModelNotFound(f"There is no labels file '{named}' in {model.resolved_uri}, nor at its run's root.")
+        raise ModelNotFound(
+            f"There is no labels file '{named}' in {model.resolved_uri}, nor at its run's root.",
+            hint="log it in the model's run: mlflow.log_artifact('labels.json'); or name its URI: labels=s3://…",
+        )
     return None
 
 

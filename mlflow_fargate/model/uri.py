@@ -145,7 +145,8 @@ class ModelRegistry:
         aliases = [f"@{alias} → {version}" for alias, version in sorted(registered.aliases.items())]
         return ModelNotFound(
             f"{uri} names no version of '{registered.name}'.",
-            hint=f"newest versions: {', '.join(held) or 'none'}; aliases: {', '.join(aliases) or 'none'}",
+            hint=f"newest versions: {', '.join(held) or 'none'}; aliases: {', '.join(aliases) or 'none'}; "
+            f"promote one in MLflow's UI or with: mlflow_fargate.promote('{registered.name}', VERSION)",
         )
 
     def _follow_run(self, uri: str) -> Place:
@@ -196,13 +197,15 @@ class ModelRegistry:
             # The cause is shown in notebooks; it must not tell the password either.
             cause = None if said != str(error.message) else error
             kind = _Absent if error.error_code in _ABSENT_CODES else ModelNotFound
-            raise kind(message, hint=_hint(error)) from cause
+            raise kind(message, hint=_hint(error, server)) from cause
 
 
-def _hint(error: MlflowException) -> str | None:
+def _hint(error: MlflowException, server: str) -> str | None:
     said = str(error.message)
     if "Invalid Host header" in said:
-        return "the server does not know the name it is called by: start it with --allowed-hosts NAME"
+        return (
+            f"the server does not know its name; start it with: mlflow server --allowed-hosts {urlsplit(server).netloc}"
+        )
     status = error.get_http_status_code()
     if status == 401:
         return "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (or MLFLOW_TRACKING_TOKEN)"

@@ -1,0 +1,434 @@
+"""What goes wrong in the first hour: each mistake is made for real, and its message stands in docs/troubleshooting.md.
+
+A section of the page is one mistake: its heading, a block `console` with what was typed, a block `text` with all that
+the command said. The functions below make the mistakes, in the order of the page; the heading is their docstring.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import boto3
+import mlflow
+import pytest
+from click.testing import CliRunner
+from moto import mock_aws
+
+from mlflow_fargate.aws.rollout import RolloutWatch
+from mlflow_fargate.cli import main
+from mlflow_fargate.errors import DiskFull, RolloutFailed
+from mlflow_fargate.progress import RecordedProgress
+from mlflow_fargate.publisher import Publisher
+from mlflow_fargate.target import parse_target
+
+ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "docs" / "troubleshooting.md"
+CREATE = "plan -t fargate:/eu-west-1 --name churn"  # the same checks as create's, and it writes nothing
+MLMODEL = """
+flavors:
+  python_function: {loader_module: mlflow.sklearn, python_version: PYTHON}
+  sklearn: {}
+"""
+
+
+class Bench:
+    """What the mistakes are made with: a folder, an environment, an account of moto's, and the command."""
+
+    def __init__(self, folder: Path, registry: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder = folder
+        self.registry = registry  # a database with version 1 of `churn`, which is in no stage
+        self.monkeypatch = monkeypatch
+
+    def model(self, *, python: str = "3.11.4", requirements: str | None = "mlflow==3.1.0\nscikit-learn==1.5.0") -> str:
+        """The name of a folder with a scikit-learn model, as MLflow logs it."""
+        model = self.folder / "model"
+        model.mkdir()
+        (model / "MLmodel").write_text(MLMODEL.replace("PYTHON", python))
+        (model / "python_env.yaml").write_text(f"python: {python}\n")
+        (model / "model.pkl").write_bytes(b"never loaded")
+        if requirements is not None:
+            (model / "requirements.txt").write_text(requirements)
+        return "model"
+
+    def run(self, command: str) -> str:
+        """What `mlflow-fargate COMMAND` says, which has to fail."""
+        done = CliRunner().invoke(main, command.split(), prog_name="mlflow-fargate")
+        assert done.exit_code != 0, done.output
+        assert done.exception is None or isinstance(done.exception, SystemExit), repr(done.exception)
+        return done.stderr
+
+    def refuse(self, operation: str, code: str, message: str) -> None:
+        """Lets AWS answer `operation` of ECS with a refusal, below boto3."""
+        original = boto3.Session.__init__
+
+        def answer(request: Any, **_: Any) -> Any:
+            from botocore.awsrequest import AWSResponse
+
+            body = json.dumps({"__type": code, "message": message}).encode()
+            raw = type("Raw", (), {"stream": lambda self, *_, **__: iter([body])})()
+            return AWSResponse(request.url, 400, {"Content-Type": "application/x-amz-json-1.1"}, raw)
+
+        def init(session: boto3.Session, *arguments: Any, **options: Any) -> None:
+            original(session, *arguments, **options)
+            session.events.register_first(f"before-send.ecs.{operation}", answer)
+
+        self.monkeypatch.setattr(boto3.Session, "__init__", init)
+
+
+def no_credentials(bench: Bench) -> str:
+    """No AWS credentials"""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        bench.monkeypatch.delenv(name)
+    return bench.run(f"{CREATE} -m models:/churn/Production")
+
+
+def expired_credentials(bench: Bench) -> str:
+    """Credentials that have expired"""
+    bench.refuse("*", "ExpiredTokenException", "The security token included in the request is expired")
+    return bench.run(f"{CREATE} -m models:/churn/Production")
+
+
+def no_region(bench: Bench) -> str:
+    """No region"""
+    bench.monkeypatch.delenv("AWS_DEFAULT_REGION")
+    return bench.run("status -t fargate --name churn")
+
+
+def no_such_region(bench: Bench) -> str:
+    """A region that does not exist"""
+    from botocore.exceptions import EndpointConnectionError
+
+    def fail(request: Any, **_: Any) -> None:
+        raise EndpointConnectionError(endpoint_url=request.url)
+
+    original = boto3.Session.__init__
+
+    def init(session: boto3.Session, *arguments: Any, **options: Any) -> None:
+        original(session, *arguments, **options)
+        session.events.register_first("before-send.ecs", fail)
+
+    bench.monkeypatch.setattr(boto3.Session, "__init__", init)
+    bench.monkeypatch.setattr("botocore.endpoint.time.sleep", lambda _: None)  # between its ten attempts
+    return bench.run("status -t fargate:/eu-west-7 --name churn")
+
+
+def wrong_region(bench: Bench) -> str:
+    """The deployment is in another region"""
+    return bench.run("status -t fargate:/eu-central-1 --name churn")
+
+
+def no_permission(bench: Bench) -> str:
+    """No permission"""
+    said = (
+        "User: arn:aws:iam::123456789012:user/ana is not authorized to perform: ecs:DescribeServices on resource: "
+        "arn:aws:ecs:eu-west-1:123456789012:service/mlflow-fargate-default/churn because no identity-based policy "
+        "allows the ecs:DescribeServices action"
+    )
+    bench.refuse("DescribeServices", "AccessDeniedException", said)
+    return bench.run("status -t fargate:/eu-west-1 --name churn")
+
+
+def no_default_vpc(bench: Bench) -> str:
+    """No default VPC"""
+    ec2 = boto3.client("ec2", "eu-west-1")
+    for subnet in ec2.describe_subnets()["Subnets"]:
+        ec2.delete_subnet(SubnetId=subnet["SubnetId"])
+    for vpc in ec2.describe_vpcs()["Vpcs"]:
+        ec2.delete_vpc(VpcId=vpc["VpcId"])
+    return bench.run(f"{CREATE} -m {bench.model()}")
+
+
+def invalid_host_header(bench: Bench) -> str:
+    """The tracking server answers 403 "Invalid Host header\""""
+    with answering(403, b"Invalid Host header - possible DNS rebinding attack detected") as url:
+        mlflow.set_tracking_uri(url)
+        return bench.run(f"{CREATE} -m models:/churn/Production").replace(
+            url.removeprefix("http://"), "mlflow.example.com"
+        )
+
+
+def no_tracking_server(bench: Bench) -> str:
+    """The tracking server does not answer"""
+    mlflow.set_tracking_uri(f"http://127.0.0.1:{free_port()}")
+    said = bench.run(f"{CREATE} -m models:/churn/Production")
+    # What lies between is urllib3's, with addresses of its objects.
+    return re.sub(r"(?s)127\.0\.0\.1:\d+: API request.*?\n  hint", "127.0.0.1:5000: API request …\n  hint",
+                  re.sub(r"http://127\.0\.0\.1:\d+ could", "http://127.0.0.1:5000 could", said))  # fmt: skip
+
+
+def misspelt_model(bench: Bench) -> str:
+    """A model that is not registered under this name"""
+    mlflow.set_tracking_uri(bench.registry)
+    return bench.run(f"{CREATE} -m models:/chrun/Production")
+
+
+def nothing_in_production(bench: Bench) -> str:
+    """No version in Production"""
+    mlflow.set_tracking_uri(bench.registry)
+    return bench.run(f"{CREATE} -m models:/churn/Production")
+
+
+def not_a_model(bench: Bench) -> str:
+    """A folder that is no model"""
+    bench.model()
+    return bench.run(f"{CREATE} -m .").replace(str(bench.folder), "/home/ana/project")
+
+
+def no_requirements(bench: Bench) -> str:
+    """A model without requirements"""
+    return bench.run(f"{CREATE} -m {bench.model(requirements=None)}")
+
+
+def old_python_model(bench: Bench) -> str:
+    """A model that was logged with an old Python"""
+    return bench.run(f"{CREATE} -m {bench.model(python='3.8.18')}")
+
+
+def wrong_flavor(bench: Bench) -> str:
+    """A flavor that the model does not have"""
+    return bench.run(f"{CREATE} -m {bench.model()} -f xgboost")
+
+
+def unknown_flavor(bench: Bench) -> str:
+    """A flavor that MLflow does not know"""
+    return bench.run(f"{CREATE} -m {bench.model()} -f sklern")
+
+
+def misspelt_option(bench: Bench) -> str:
+    """A typo in an option"""
+    return bench.run(f"{CREATE} -m {bench.model()} -C cpus=2048")
+
+
+def impossible_size(bench: Bench) -> str:
+    """CPU and memory that do not go together"""
+    return bench.run(f"{CREATE} -m {bench.model()} -C cpu=2048 -C memory=1024")
+
+
+def misspelt_verb(bench: Bench) -> str:
+    """A typo in a verb"""
+    return bench.run("statis -t fargate:/eu-west-1 --name churn")
+
+
+def bad_name(bench: Bench) -> str:
+    """A name that a deployment cannot have"""
+    return bench.run(f"plan -t fargate:/eu-west-1 --name churn.v2 -m {bench.model()}")
+
+
+def no_labels_file(bench: Bench) -> str:
+    """The labels file is not there"""
+    return bench.run(f"{CREATE} -m {bench.model()} -C labels=flowers.json")
+
+
+def packages_that_do_not_fit(bench: Bench) -> str:
+    """Packages that a task lacks"""
+    lines = ["Traceback (most recent call last):", "ModuleNotFoundError: No module named 'lightgbm'"]
+    return failed_rollout(bench, "Essential container in task exited", exit_code=1, lines=lines)
+
+
+def too_little_memory(bench: Bench) -> str:
+    """Too little memory"""
+    return failed_rollout(bench, "OutOfMemoryError: Container killed due to memory usage", exit_code=137)
+
+
+def image_too_large(bench: Bench) -> str:
+    """The image is too large"""
+    return failed_rollout(
+        bench,
+        "CannotPullContainerError: failed to register layer: write /opt/app/libtorch_cuda.so: no space left on device",
+    )
+
+
+def no_way_out(bench: Bench) -> str:
+    """The subnets have no way to ECR"""
+    return failed_rollout(
+        bench,
+        "ResourceInitializationError: unable to pull secrets or registry auth: The task cannot pull registry auth from "
+        "Amazon ECR: There is a connection issue between the task and Amazon ECR.",
+    )
+
+
+def disk_full(bench: Bench) -> str:
+    """The disk is full"""
+
+    def build(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/tmp/mlflow-fargate-x/bentos")
+
+    bench.monkeypatch.setattr(Publisher, "_build", build)
+    bench.monkeypatch.setattr("mlflow_fargate.publisher._find", lambda *_: None)
+    with pytest.raises(DiskFull) as told:
+        publish(bench)
+    return f"Error: {told.value.format_message()}\n"
+
+
+def port_in_use(bench: Bench) -> str:
+    """The port is in use"""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        bench.monkeypatch.setenv("MLFLOW_TRACKING_URI", bench.registry)
+        said = bench.run(f"webhook serve -t fargate:/eu-west-1 --port {port}")
+    return said.replace(f":{port}", ":8080")
+
+
+def stack_not_running(bench: Bench) -> str:
+    """The local stack is not running"""
+    return bench.run("status -t fargate:/local --name churn")
+
+
+def extra_missing(bench: Bench) -> str:
+    """An extra is not installed"""
+    bench.monkeypatch.delitem(sys.modules, "mlflow_fargate.local.stack", raising=False)
+    bench.monkeypatch.delattr("mlflow_fargate.local.stack", raising=False)
+    bench.monkeypatch.setitem(sys.modules, "psutil", None)
+    return bench.run("local up")
+
+
+def old_python(bench: Bench) -> str:
+    """Python is too old"""
+    python = bench.folder / "python3.9"
+    python.write_text(
+        f"#!/bin/sh\nexec {sys.executable} -c 'import sys; sys.version_info = (3, 9, 2); exec(sys.argv[1])' \"$2\"\n"
+    )
+    python.chmod(0o755)
+    made = subprocess.run(
+        ["make", "-C", str(ROOT), "setup", f"PYTHON={python}", f"VENV={bench.folder}/venv"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert made.returncode != 0
+    return made.stderr.splitlines(keepends=True)[0]
+
+
+MISTAKES: tuple[Callable[[Bench], str], ...] = (
+    no_credentials, expired_credentials, no_region, no_such_region, wrong_region, no_permission, no_default_vpc,
+    invalid_host_header, no_tracking_server, misspelt_model, nothing_in_production,
+    not_a_model, no_requirements, old_python_model, wrong_flavor, unknown_flavor,
+    misspelt_option, impossible_size, misspelt_verb, bad_name, no_labels_file,
+    packages_that_do_not_fit, too_little_memory, image_too_large, no_way_out,
+    disk_full, port_in_use, stack_not_running, extra_missing, old_python,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("registry")
+    uri = f"sqlite:///{folder}/mlflow.db"
+    client = mlflow.MlflowClient(uri)
+    client.create_registered_model("churn")
+    client.create_model_version("churn", str(folder))
+    return uri
+
+
+@pytest.fixture
+def bench(tmp_path: Path, registry: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    for name in ("AWS_PROFILE", "AWS_REGION", "AWS_ENDPOINT_URL", "MLFLOW_TRACKING_URI", "MLFLOW_S3_ENDPOINT_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("MLFLOW_FARGATE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("mlflow_fargate.progress.PlainProgress._write", lambda *_: None)
+    monkeypatch.chdir(tmp_path)
+    before = mlflow.get_tracking_uri()
+    with mock_aws(config={"core": {"mock_credentials": False}}):
+        try:
+            yield Bench(tmp_path, registry, monkeypatch)
+        finally:
+            mlflow.set_tracking_uri(before)
+
+
+@pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake.__name__)
+def test_a_mistake_of_the_first_hour_has_the_message_of_the_page(mistake: Callable[[Bench], str], bench: Bench) -> None:
+    said = mistake(bench)
+
+    assert said == sections().get(title(mistake)), f"\n## {title(mistake)}\n\n```text\n{said}```"
+
+
+def test_each_message_says_what_to_do_next() -> None:
+    silent = [
+        heading
+        for heading, said in sections().items()
+        if not re.search(r"hint: |Did you mean|set PYTHON=|Fargate runs", said)
+    ]
+
+    assert not silent
+
+
+def test_the_page_of_mistakes_has_a_section_for_each_and_no_other() -> None:
+    assert list(sections()) == [title(mistake) for mistake in MISTAKES]
+
+
+def sections() -> dict[str, str]:
+    """Heading → what the command said."""
+    text = PAGE.read_text("utf-8") if PAGE.exists() else ""
+    return dict(re.findall(r"^## (.+?)\n(?:(?!^## ).*\n)*?```text\n((?:.*\n)*?)```$", text, re.MULTILINE))
+
+
+def title(mistake: Callable[[Bench], str]) -> str:
+    return str(mistake.__doc__)
+
+
+def failed_rollout(bench: Bench, reason: str, *, exit_code: int | None = None, lines: list[str] | None = None) -> str:
+    """What the watch of a rollout says when ECS gave up, with the last stopped task as ECS describes it."""
+    container = {"name": "model"} if exit_code is None else {"name": "model", "exitCode": exit_code}
+    task = {"taskArn": "arn:aws:ecs:eu-west-1:123456789012:task/mlflow-fargate-default/0c1d", "stoppedReason": reason}
+    watch = RolloutWatch(None, "c", "churn", "d", RecordedProgress(), lambda: 0.0, lambda _: None)  # type: ignore[arg-type]
+    bench.monkeypatch.setattr(watch, "_stopped_tasks", lambda: [{**task, "containers": [container]}])
+    bench.monkeypatch.setattr(watch, "_last_lines", lambda _: lines or [])
+    error = watch._failure({"runningCount": 1}, "ECS deployment circuit breaker: tasks failed to start.")
+    assert isinstance(error, RolloutFailed)
+    return f"Error: {error.format_message()}\n"
+
+
+def publish(bench: Bench) -> None:
+    from mlflow_fargate.aws.account import Account
+    from mlflow_fargate.config import parse_config
+
+    target = parse_target("fargate:/eu-west-1")
+    publisher = Publisher(target, Account(target), Path("/home/ana/.cache/mlflow-fargate"), RecordedProgress())
+    publisher.publish("churn", publisher.resolve(bench.model(), None), parse_config(None))
+
+
+class answering:
+    """A server on loopback that gives one answer to everything; enters as its URL."""
+
+    def __init__(self, status: int, body: bytes) -> None:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            do_POST = do_GET
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+
+    def __enter__(self) -> str:
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        return f"http://127.0.0.1:{self._server.server_port}"
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
