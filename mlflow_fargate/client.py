@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from mlflow.deployments import BaseDeploymentClient, PredictionsResponse
+from mlflow.environment_variables import MLFLOW_DEPLOYMENT_PREDICT_TIMEOUT
 
 from mlflow_fargate.config.describe import describe_options
 from mlflow_fargate.deployment import DEFAULT_FLAVOR, EXPLAINER_FLAVOR
@@ -89,11 +90,19 @@ class FargateDeploymentClient(BaseDeploymentClient):  # type: ignore[misc]  # ml
         return as_dict(self.deployer(endpoint).get(name))
 
     def predict(
-        self, deployment_name: str | None = None, inputs: Any = None, endpoint: str | None = None
+        self,
+        deployment_name: str | None = None,
+        inputs: Any = None,
+        endpoint: str | None = None,
+        timeout_seconds: float | None = None,
     ) -> PredictionsResponse:
-        """The model's answer to `inputs`: a DataFrame, dict, list, array, or the path or bytes of an image."""
+        """The model's answer to `inputs`: a DataFrame, dict, list, array, or the path or bytes of an image.
+
+        `timeout_seconds` is by default MLflow's MLFLOW_DEPLOYMENT_PREDICT_TIMEOUT, 120.
+        """
+        timeout_seconds = _prediction_timeout(timeout_seconds)
         deployer = self.deployer(endpoint)
-        answer = deployer.predict(_the_deployment(deployer, deployment_name), inputs)
+        answer = deployer.predict(_the_deployment(deployer, deployment_name), inputs, timeout_seconds)
         return PredictionsResponse(answer if isinstance(answer, dict) else {"predictions": answer})
 
     def predict_stream(
@@ -117,7 +126,7 @@ class FargateDeploymentClient(BaseDeploymentClient):  # type: ignore[misc]  # ml
                 f"Deployment '{name}' serves no explainer: its flavor is {flavor}.",
                 hint=f"log one with mlflow.shap.log_explainer() and deploy it with -f {EXPLAINER_FLAVOR}",
             )
-        answer = deployer.predict(name, df)
+        answer = deployer.predict(name, df, _prediction_timeout(None))
         return answer.get("predictions", answer) if isinstance(answer, dict) else answer
 
     def create_endpoint(self, name: str, config: Options | None = None, **_: Any) -> dict[str, str]:
@@ -196,6 +205,16 @@ def as_dict(status: DeploymentStatus) -> dict[str, Any]:
 
 def _dry_run(name: str, flavor: str | None) -> dict[str, Any]:
     return {"name": name, "flavor": flavor or DEFAULT_FLAVOR, "dry_run": True}
+
+
+def _prediction_timeout(named: float | None) -> float:
+    try:
+        seconds = MLFLOW_DEPLOYMENT_PREDICT_TIMEOUT.get() if named is None else float(named)
+    except ValueError as error:
+        raise InvalidOption(f"{error}.") from error
+    if not seconds > 0:
+        raise InvalidOption(f"A prediction cannot be waited for {seconds:g} s.", hint="timeout_seconds=120")
+    return float(seconds)
 
 
 def _the_deployment(deployer: Deployer, name: str | None) -> str:

@@ -133,11 +133,14 @@ class Deployer:
         if before is not None:
             self._version_tags(name).tell(before.provenance, "deleted")
 
-    def predict(self, name: str, inputs: Any) -> Any:
+    def predict(self, name: str, inputs: Any, timeout_seconds: float) -> Any:
         """The model's answer, as parsed JSON; the API key is fetched where one is needed."""
         status = self.get(name)
         key = self.account.read_api_key(status.api_key_secret) if status.api_key_secret else None
-        return scoring.score(status.url, inputs, api_key=key)
+        is_own_service = parse_config(None, status.settings).own_service is not None
+        return scoring.score(
+            status.url, inputs, api_key=key, timeout_seconds=timeout_seconds, is_own_service=is_own_service
+        )
 
     def create_endpoint(self, name: str, options: Mapping[str, Any]) -> dict[str, str]:
         """The endpoint `name`, made if absent."""

@@ -16,6 +16,7 @@ FargateError                 anything we understood; the message is for the user
 ├── RolloutFailed            ECS gave up on the new tasks (and went back to the old ones)
 ├── RolloutTimeout           not finished in time; it goes on
 ├── PredictionFailed         the deployed model answered with an error
+│   └── PredictionTimeout    … or not in time
 ├── NotSupported             MLflow has a verb for it, and this deployment cannot do it
 └── LocalStackError          the small AWS on this machine
 
@@ -124,6 +125,10 @@ class RolloutTimeout(FargateError):
 
 class PredictionFailed(FargateError):
     mlflow_error_code = INTERNAL_ERROR
+
+
+class PredictionTimeout(PredictionFailed):
+    mlflow_error_code = DEADLINE_EXCEEDED
 
 
 class NotSupported(FargateError):

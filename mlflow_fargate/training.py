@@ -52,9 +52,9 @@ class Deployment:
         """The registered model's version; empty for a model that is not registered."""
         return str(self.status["model_version"])
 
-    def predict(self, inputs: Any) -> PredictionsResponse:
+    def predict(self, inputs: Any, timeout_seconds: float | None = None) -> PredictionsResponse:
         """The model's answer to a DataFrame, dict, list, array, or the path or bytes of an image."""
-        return self._client.predict(self.name, inputs)
+        return self._client.predict(self.name, inputs, timeout_seconds=timeout_seconds)
 
     def wait(self, timeout_seconds: float = 1800) -> Deployment:
         """Itself, when it answers; the error that stopped it, or RolloutTimeout when that takes longer."""

@@ -24,6 +24,42 @@ def test_delete_refuses_options_that_it_does_not_have() -> None:
         FargateDeploymentClient("fargate:/eu-west-1").delete_deployment("churn", config={"force": "true"})
 
 
+class FakeDeployer:
+    """Keeps how long predictions may take."""
+
+    def __init__(self) -> None:
+        self.timeouts: list[float] = []
+
+    def predict(self, name: str, inputs: object, timeout_seconds: float) -> list[int]:
+        self.timeouts.append(timeout_seconds)
+        return [1]
+
+
+def test_a_prediction_may_take_what_the_call_says_or_else_what_mlflow_is_set_to(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    deployer = FakeDeployer()
+    monkeypatch.setattr(FargateDeploymentClient, "deployer", lambda *_: deployer)
+    client = FargateDeploymentClient("fargate:/eu-west-1")
+
+    assert client.predict("churn", [1]) == {"predictions": [1]}
+    monkeypatch.setenv("MLFLOW_DEPLOYMENT_PREDICT_TIMEOUT", "7")
+    client.predict("churn", [1])
+    client.predict("churn", [1], timeout_seconds=0.5)
+
+    assert deployer.timeouts == [120, 7, 0.5]
+
+
+@pytest.mark.parametrize("seconds", ["soon", "0", "-1"])
+def test_a_time_that_cannot_be_meant_is_refused_before_aws_is_asked(
+    monkeypatch: pytest.MonkeyPatch, seconds: str
+) -> None:
+    monkeypatch.setenv("MLFLOW_DEPLOYMENT_PREDICT_TIMEOUT", seconds)
+
+    with pytest.raises(InvalidOption, match=seconds):
+        FargateDeploymentClient("fargate:/eu-west-1").predict("churn", [1])
+
+
 def test_an_error_is_clean_on_the_command_line_and_has_mlflows_code() -> None:
     error = DeploymentExists("There is already a deployment 'churn'.", hint="update it")
 

@@ -317,7 +317,9 @@ class TestBehaviour:
         def refuse(constant: str) -> None:
             pytest.fail(f"{constant} is no JSON")
 
-        assert json.loads(scoring.make_body(inputs), parse_constant=refuse)
+        sent = b"".join(scoring.JsonStream(scoring.make_document(inputs)))
+
+        assert json.loads(sent, parse_constant=refuse)
 
     def test_c21_a_stage_is_its_highest_version(self, mlflow_server: MlflowServer, logged_models: LoggedModels) -> None:
         registry = ModelRegistry(mlflow_server.uri, mlflow_server.uri)

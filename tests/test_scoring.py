@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from datetime import datetime, timezone
@@ -16,9 +19,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import stamina
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mlflow_fargate import scoring
-from mlflow_fargate.errors import InvalidOption, PredictionFailed, RolloutTimeout
+from mlflow_fargate.errors import InvalidOption, PredictionFailed, PredictionTimeout, RolloutTimeout
 
 
 class ToldServer(ThreadingHTTPServer):
@@ -28,25 +33,54 @@ class ToldServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.answers: list[tuple[int, bytes]] = [(200, b'{"predictions": [1]}')]
         self.asked: list[tuple[str, dict[str, str], bytes]] = []
+        self.takes_seconds = 0.0
+        self.go_on = threading.Event()
+        self.keeps_bodies = True
+        self.received_bytes = 0
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}/churn"
 
 
+def own_api(*names: str, required: tuple[str, ...] | None = None) -> dict[str, Any]:
+    """An API as BentoML describes it."""
+    fields = {name: {"type": "integer"} for name in names}
+    schema = {"type": "object", "properties": fields, "required": names if required is None else required}
+    return {"post": {"requestBody": {"content": {"application/json": {"schema": schema}}}}}
+
+
+OWN_DOCS = json.dumps(
+    {"paths": {"/readyz": {"get": {}}, "/draw": own_api("number"), "/add": own_api("a", "b", required=("a",))}}
+).encode()
+
+
 class Handler(BaseHTTPRequestHandler):
     server: ToldServer
 
     def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        body = b"".join(self.chunks()) if "Transfer-Encoding" in self.headers else self.rfile.read(self.length())
+        self.server.go_on.wait(self.server.takes_seconds)
         self.server.asked.append((self.path, {name.lower(): value for name, value in self.headers.items()}, body))
         status, answer = self.server.answers.pop(0) if len(self.server.answers) > 1 else self.server.answers[0]
         self.send_response(status)
         self.send_header("Content-Length", str(len(answer)))
         self.end_headers()
-        self.wfile.write(answer)
+        with contextlib.suppress(BrokenPipeError):  # whoever waited for it is gone
+            self.wfile.write(answer)
 
     do_GET = do_POST
+
+    def length(self) -> int:
+        return int(self.headers.get("Content-Length", 0))
+
+    def chunks(self) -> Iterator[bytes]:
+        while size := int(self.rfile.readline(), 16):
+            chunk = self.rfile.read(size)
+            self.server.received_bytes += size
+            yield chunk if self.server.keeps_bodies else b""
+            self.rfile.readline()
+        self.rfile.readline()
 
     def log_message(self, format: str, *args: Any) -> None:
         pass
@@ -83,8 +117,12 @@ class Clock:
         self.now += seconds
 
 
+def text_of(inputs: Any) -> bytes:
+    return b"".join(scoring.JsonStream(scoring.make_document(inputs)))
+
+
 def document(inputs: Any) -> Any:
-    return json.loads(scoring.make_body(inputs), parse_constant=pytest.fail)
+    return json.loads(text_of(inputs), parse_constant=pytest.fail)
 
 
 def test_a_table_goes_as_split_with_null_for_what_is_missing() -> None:
@@ -152,10 +190,69 @@ def test_a_table_stays_a_table(table: Any) -> None:
     assert "dataframe_split" in document(pd.DataFrame(table))
 
 
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+
+
+@given(JSON_VALUES)
+def test_in_pieces_it_is_the_same_json(value: Any) -> None:
+    assert json.loads(b"".join(scoring.JsonStream(value))) == value
+
+
+@pytest.mark.parametrize(
+    "large",
+    [
+        np.arange(60_000).reshape(20, 3, 1000),
+        np.arange(90_000).reshape(3, 30_000),
+        [{"a": number, "b": "x" * 100} for number in range(9_000)],
+        {"one": list(range(100_000)), "two": [["y" * 20_000] * 30]},
+        ["z" * 600_000, None],
+    ],
+)
+def test_large_inputs_are_sent_in_pieces_and_whole(server: ToldServer, large: Any) -> None:
+    server.answers = [(503, b""), (200, b"1")]
+
+    scoring.score(server.url, large)
+
+    meant = large.tolist() if isinstance(large, np.ndarray) else large
+    for _, headers, body in server.asked:
+        assert headers["transfer-encoding"] == "chunked"
+        assert next(iter(json.loads(body).values())) == meant
+
+
+def test_a_large_table_goes_in_pieces_with_null_for_what_is_missing(server: ToldServer) -> None:
+    table = pd.DataFrame({"a": range(50_000), "b": [0.5, None] * 25_000})
+
+    scoring.score(server.url, table)
+
+    assert server.asked[0][1]["transfer-encoding"] == "chunked"
+    sent = json.loads(server.asked[0][2], parse_constant=pytest.fail)["dataframe_split"]["data"]
+    assert (len(sent), sent[:2], sent[-1]) == (50_000, [[0, 0.5], [1, None]], [49_999, None])
+
+
+def test_what_cannot_be_said_late_in_a_large_input_is_refused_all_the_same(server: ToldServer) -> None:
+    with pytest.raises(InvalidOption, match="infinite"):
+        scoring.score(server.url, [*range(100_000), float("inf")])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("megabytes", [50, pytest.param(300, marks=pytest.mark.exhaustive)])
+def test_a_large_table_is_sent_without_being_in_memory_twice(server: ToldServer, megabytes: int) -> None:
+    script = Path(__file__).with_name("large_prediction.py")
+    server.keeps_bodies = False
+
+    growth = int(subprocess.check_output([sys.executable, script, server.url, str(megabytes * 1000)]))
+
+    assert server.received_bytes > megabytes * 10**6
+    assert growth < 20
+
+
 @pytest.mark.parametrize("inputs", [[float("inf")], pd.DataFrame({"a": [-np.inf]}), object(), [object()]])
 def test_what_json_cannot_say_is_refused(inputs: Any) -> None:
     with pytest.raises(InvalidOption):
-        scoring.make_body(inputs)
+        text_of(inputs)
 
 
 def test_the_answer_comes_back_parsed(server: ToldServer) -> None:
@@ -199,6 +296,15 @@ def test_a_load_balancers_hiccup_is_asked_again(server: ToldServer, status: int)
     assert scoring.score(server.url, [[1]]) == [1]
 
 
+@pytest.mark.parametrize("status", [502, 503, 504])
+def test_what_an_own_service_does_is_never_asked_twice(server: ToldServer, status: int) -> None:
+    server.answers = [(200, OWN_DOCS), (status, b"")]
+
+    with pytest.raises(PredictionFailed, match=str(status)):
+        scoring.score(server.url, {"number": 1}, is_own_service=True)
+    assert [path for path, _, _ in server.asked] == ["/churn/docs.json", "/churn/draw"]
+
+
 def test_a_lasting_hiccup_is_told(server: ToldServer) -> None:
     server.answers = [(503, b"no targets")]
 
@@ -217,6 +323,65 @@ def test_a_refusal_is_told_once_and_in_short(server: ToldServer, status: int, hi
     assert len(server.asked) == 1
     assert failed.value.message.count("x") < 520
     assert (hint or "") in (failed.value.hint or "")
+
+
+def test_an_answer_that_takes_too_long_is_told_with_what_to_set(server: ToldServer) -> None:
+    server.takes_seconds = 20
+
+    with pytest.raises(PredictionTimeout, match=r"within 0\.2 s") as failed:
+        scoring.score(server.url, [[1]], timeout_seconds=0.2)
+    server.go_on.set()
+
+    assert failed.value.error_code == "DEADLINE_EXCEEDED"
+    assert "MLFLOW_DEPLOYMENT_PREDICT_TIMEOUT" in (failed.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("inputs", "sent_to", "sent"),
+    [
+        ({"number": 7}, "draw", {"number": 7}),
+        (pd.DataFrame([{"number": 7}]), "draw", {"number": 7}),
+        ({"a": np.array([1, 2]), "b": "x"}, "add", {"a": [1, 2], "b": "x"}),
+        ({"a": [1]}, "add", {"a": [1]}),
+    ],
+)
+def test_an_own_service_is_asked_by_the_names_of_its_inputs(
+    server: ToldServer, inputs: Any, sent_to: str, sent: Any
+) -> None:
+    server.answers = [(200, OWN_DOCS), (200, b'{"drawn": 1}')]
+
+    assert scoring.score(server.url, inputs, is_own_service=True) == {"drawn": 1}
+    assert (server.asked[1][0], json.loads(server.asked[1][2])) == (f"/churn/{sent_to}", sent)
+
+
+@pytest.mark.parametrize("inputs", [{"c": 1}, {}, {"a": 1, "number": 2}, [1], pd.DataFrame({"number": [1, 2]})])
+def test_inputs_that_no_api_of_a_service_takes_are_refused_with_those_it_has(server: ToldServer, inputs: Any) -> None:
+    server.answers = [(200, OWN_DOCS)]
+
+    with pytest.raises(InvalidOption, match=r"(?s)None of the service's APIs.*/draw \(number\), /add \(a, b\)"):
+        scoring.score(server.url, inputs, is_own_service=True)
+
+
+def test_the_only_input_of_the_only_api_needs_no_name(server: ToldServer) -> None:
+    server.answers = [(200, json.dumps({"paths": {"/draw": own_api("number")}}).encode()), (200, b"1")]
+
+    scoring.score(server.url, [7], is_own_service=True)
+
+    assert json.loads(server.asked[1][2]) == {"number": [7]}
+
+
+def test_an_own_service_that_speaks_mlflows_protocol_is_asked_so(server: ToldServer) -> None:
+    server.answers = [(200, json.dumps({"paths": {"/invocations": {}, "/draw": own_api("number")}}).encode())] * 2
+
+    scoring.score(server.url, {"number": 7}, is_own_service=True)
+
+    assert server.asked[1][0] == "/churn/invocations"
+
+
+def test_an_answer_of_an_own_service_that_is_no_json_is_base64(server: ToldServer) -> None:
+    server.answers = [(200, OWN_DOCS), (200, b"\x89PNG")]
+
+    assert scoring.score(server.url, {"number": 7}, is_own_service=True) == "iVBORw=="
 
 
 def test_an_answer_that_is_no_json_is_told(server: ToldServer) -> None:

@@ -15,6 +15,7 @@ from serving_process import KEY, Running, serve
 from mlflow_fargate import bento
 from mlflow_fargate.deployment import ResolvedModel
 from mlflow_fargate.errors import InvalidOption
+from mlflow_fargate.scoring import score
 
 SERVICE = """
 from pathlib import Path
@@ -32,6 +33,10 @@ class Greeter:
     def greet(self, number: int) -> dict:
         answers = [self.first.predict([1]), self.second.predict([1])]
         return {"said": f"{GREETING} {self.names[number]}", "models": answers}
+
+    @bentoml.api
+    def measure(self, picture: Path, unit: str = "bytes") -> str:
+        return f"{picture.stat().st_size} {unit}"
 """
 MODEL = """
 import mlflow
@@ -90,6 +95,20 @@ def test_it_answers_with_its_models_and_files(greeter: Running) -> None:
 
     assert response.json() == {"said": "hello Grace", "models": [[2], [3]]}
     assert response.headers["x-request-id"]
+
+
+@pytest.mark.slow
+def test_predict_finds_the_api_by_the_names_of_its_inputs(greeter: Running, tmp_path: Path) -> None:
+    def ask(inputs: object) -> object:
+        return score(greeter.url, inputs, api_key=KEY, is_own_service=True)
+
+    (tmp_path / "sea.png").write_bytes(b"12345")
+
+    assert ask({"number": 0}) == {"said": "hello Ada", "models": [[2], [3]]}
+    assert ask({"picture": tmp_path / "sea.png"}) == "5 bytes"
+    assert ask({"picture": b"123", "unit": "letters"}) == "3 letters"
+    with pytest.raises(InvalidOption, match=r"/greet \(number\), /measure \(picture, unit\)"):
+        ask({"pictures": b"123"})
 
 
 @pytest.mark.slow
