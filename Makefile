@@ -44,6 +44,7 @@ test: $(READY) tools
 	$(BIN)/python -m pytest -q -m "not exhaustive"
 
 test-all: $(READY) tools
+	$(BIN)/uv pip install -q --python $(BIN)/python -e '.[exhaustive]'
 	$(BIN)/python -m pytest -q
 
 # Some minutes, with nothing else running: the service beside MLflow's server, plain BentoML and the bare model.

@@ -54,6 +54,10 @@ TEST = [
     "types-requests",
     "types-PyYAML",
 ]
+# What `make test-all` trains models with, and nothing else needs.
+EXHAUSTIVE = [
+    "spacy>=3.7",
+]
 
 setup(
     name="mlflow-fargate",
@@ -64,7 +68,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     install_requires=CORE,
-    extras_require={"local": LOCAL, "webhook": WEBHOOK, "demo": DEMO, "test": TEST},
+    extras_require={"local": LOCAL, "webhook": WEBHOOK, "demo": DEMO, "test": TEST, "exhaustive": EXHAUSTIVE},
     packages=[
         *find_packages(include=["mlflow_fargate", "mlflow_fargate.*"]),
         "mlflow_fargate.webhook",

@@ -206,7 +206,7 @@ class Deployer:
 
     def _new_spec(self, name: str, model_uri: str, flavor: str | None, options: Mapping[str, Any]) -> DeploymentSpec:
         config = parse_config(options)
-        model = self.publisher.resolve(model_uri, config.labels)
+        model = self.publisher.resolve(model_uri, config.labels_file)
         check_flavor(model, flavor)
         follow = config.follow or follow_of(model_uri)
         return self._spec(name, config, model=model, flavor=flavor or DEFAULT_FLAVOR, follow=follow)
@@ -226,7 +226,7 @@ class Deployer:
         if model_uri is None:
             follow = config.follow or before.follow
             return self._spec(before.name, config, before=before, flavor=before.provenance.flavor, follow=follow)
-        model = self.publisher.resolve(model_uri, config.labels)
+        model = self.publisher.resolve(model_uri, config.labels_file)
         check_flavor(model, flavor)
         follow = config.follow or follow_of(model_uri)
         flavor = flavor or before.provenance.flavor

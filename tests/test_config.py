@@ -235,3 +235,17 @@ def test_an_index_that_is_none_is_refused_without_showing_its_password(given: st
         with pytest.raises(InvalidOption, match="write it as https://HOST/PATH") as caught:
             parse_config(options)
         assert "hunter2" not in f"{caught.value}{caught.value.__cause__}"
+
+
+@pytest.mark.parametrize(
+    ("options", "looked_for"),
+    [
+        ({}, None),
+        ({"service": "image_classifier"}, None),
+        ({"service": "pyfunc"}, "none"),
+        ({"service": "own/service.py"}, "none"),
+        ({"service": "own/service.py", "labels": "kinds.json"}, "kinds.json"),
+    ],
+)
+def test_labels_are_looked_for_only_where_they_are_of_use(options: dict[str, str], looked_for: str | None) -> None:
+    assert parse_config(options).labels_file == looked_for

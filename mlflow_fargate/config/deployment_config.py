@@ -34,6 +34,11 @@ class DeploymentConfig(
     """The options of one deployment; unknown keys and impossible values are InvalidOption (see `parse_config`)."""
 
     @property
+    def labels_file(self) -> str | None:
+        """The labels file to look for; 'none' where what serves has no use for labels, None: whatever is there."""
+        return self.labels or (None if self.service in (None, "image_classifier") else "none")
+
+    @property
     def named(self) -> dict[str, Any]:
         """The options that were given, as JSON-able values by their `-C` keys."""
         return self.model_dump(mode="json", by_alias=True, exclude_unset=True)

@@ -2,49 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pytest
 import requests
-from mlflow.deployments import get_deploy_client
+from deployed_services import deployed, post, service_of, train
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.exhaustive, pytest.mark.timeout(900)]
-
-ROOT = Path(__file__).parents[2]
-
-
-@contextmanager
-def deployed(name: str, model_uri: str, config: dict[str, Any]) -> Iterator[str]:
-    """The URL of a deployment, which is deleted in the end."""
-    client = get_deploy_client("fargate:/local")
-    try:
-        deployment = client.create_deployment(
-            name, model_uri, config={"auth": "none", "timeout_seconds": 600, **config}
-        )
-        yield deployment["url"]
-    finally:
-        client.delete_deployment(name)
-
-
-def train(example: str, name: str, epochs: int) -> str:
-    """The URI of what the example's script registers; in a process of its own, because TensorFlow stays."""
-    command = [sys.executable, "-m", f"examples.{example}.train", name, str(epochs)]
-    subprocess.run(command, cwd=ROOT, check=True, timeout=600)
-    return f"models:/{name}/1"
-
-
-def service_of(example: str) -> str:
-    return str(ROOT / "examples" / example / "service" / "service.py")
-
-
-def post(url: str, body: object) -> requests.Response:
-    return requests.post(url, json=body, timeout=60)
 
 
 def test_the_plain_generator_draws_digits(local_stack: dict[str, str]) -> None:

@@ -1,0 +1,42 @@
+"""Examples trained and deployed to the local stack, for the tests that ask them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import requests
+from mlflow.deployments import get_deploy_client
+
+ROOT = Path(__file__).parents[1]
+
+
+@contextmanager
+def deployed(name: str, model_uri: str, config: dict[str, Any]) -> Iterator[str]:
+    """The URL of a deployment, which is deleted in the end."""
+    client = get_deploy_client("fargate:/local")
+    usual = {"auth": "none", "timeout_seconds": 600, "deregistration_delay_seconds": 1}
+    try:
+        deployment = client.create_deployment(name, model_uri, config={**usual, **config})
+        yield deployment["url"]
+    finally:
+        client.delete_deployment(name)
+
+
+def train(example: str, name: str, epochs: int) -> str:
+    """The URI of what the example's script registers; in a process of its own, because TensorFlow stays."""
+    command = [sys.executable, "-m", f"examples.{example}.train", name, str(epochs)]
+    subprocess.run(command, cwd=ROOT, check=True, timeout=600)
+    return f"models:/{name}/1"
+
+
+def service_of(example: str, file: str = "service.py") -> str:
+    return str(ROOT / "examples" / example / "service" / file)
+
+
+def post(url: str, body: object) -> requests.Response:
+    return requests.post(url, json=body, timeout=60)
