@@ -24,11 +24,12 @@ $(READY): setup.py
 	$(BIN)/uv pip install -q --python $(BIN)/python -e '.[local,webhook,demo,test]'
 	touch $@
 
-# The registry and the client that our images are tried against. Without them their tests are skipped, and say so.
+# The registry and the client that our images are tried against, and a browser for the page of the webhook service.
+# Without them their tests are skipped, and say so.
 tools:
-	@command -v docker-registry >/dev/null && command -v skopeo >/dev/null || { \
-	  [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && echo "installing docker-registry and skopeo for the tests" && \
-	  { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy docker-registry skopeo; } >/dev/null 2>&1; } || true
+	@command -v docker-registry >/dev/null && command -v skopeo >/dev/null && command -v chromium >/dev/null || { \
+	  [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && echo "installing docker-registry, skopeo and chromium for the tests" && \
+	  { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends docker-registry skopeo chromium; } >/dev/null 2>&1; } || true
 
 demo: $(READY)
 	$(BIN)/python -m examples.demo

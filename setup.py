@@ -32,7 +32,12 @@ LOCAL = [
     "backports.tarfile>=1.2; python_full_version < '3.11.4'",  # unpacking layers that are not trusted
     "psutil>=5.9",  # finding and ending processes that outlived their parent
 ]
-WEBHOOK = ["flask>=3", "waitress>=3"]
+WEBHOOK = [
+    "flask>=3",  # the edge, and with Jinja the page
+    "waitress>=3",  # the server
+    "prometheus-client>=0.20",  # /metrics
+    "python-json-logger>=3.1",  # a formatter for the standard library's logging
+]
 DEMO = [
     "tensorflow-cpu>=2.16; platform_machine == 'x86_64' or platform_machine == 'AMD64'",
     "tensorflow>=2.16; platform_machine != 'x86_64' and platform_machine != 'AMD64'",
@@ -78,7 +83,7 @@ setup(
         "mlflow_fargate.webhook": "webhook",
         "mlflow_fargate.service_template": "service_template",
     },
-    package_data={"mlflow_fargate": ["py.typed", "prices.json"]},
+    package_data={"mlflow_fargate": ["py.typed", "prices.json"], "mlflow_fargate.webhook": ["templates/*.html"]},
     entry_points={
         "mlflow.deployments": ["fargate=mlflow_fargate"],
         # mlflow server --registry-store-uri fargate-postgresql://…; the driver counts as part of the scheme.

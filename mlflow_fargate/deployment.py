@@ -23,6 +23,13 @@ def without_credentials(text: str) -> str:
     return _USER_IN_URL.sub("", text)
 
 
+def web_url(url: str | None) -> str | None:
+    """`url` without credentials and slashes at its end, if it is one that a browser may be sent to."""
+    if url is None or not url.startswith(("http://", "https://")):
+        return None
+    return without_credentials(url).rstrip("/")
+
+
 @dataclass(frozen=True)
 class ModelFile:
     """One file of a model: `path` relative to the model's root, POSIX, never absolute and never through `..`."""

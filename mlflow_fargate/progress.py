@@ -1,12 +1,13 @@
 """How long work tells of itself. Steps call it with facts; only this module draws.
 
 `Progress` is the word; `TerminalProgress` draws bars with rich, `PlainProgress` writes one line a fact (logs,
-notebooks, CI, pipes), `RecordedProgress` keeps the lines for tests and for callers that show them elsewhere. All of
-them write to stderr, so that stdout holds results only.
+notebooks, CI, pipes), `LoggedProgress` one record each of the process's own log, `RecordedProgress` keeps the lines for
+tests and for callers that show them elsewhere. All of them write to stderr, so that stdout holds results only.
 """
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +17,8 @@ from typing import Protocol, TextIO
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
+
+logger = logging.getLogger(__name__)
 
 Advance = Callable[[int], None]
 
@@ -98,6 +101,13 @@ class TerminalProgress(PlainProgress):
         self._console.print(f"{elapsed:6.1f}s  {line}", style=style, markup=False, soft_wrap=True)
 
 
+class LoggedProgress(PlainProgress):
+    """The same lines as records of this module's logger, for a process whose log has a format."""
+
+    def _write(self, line: str) -> None:
+        logger.info("%s", line.strip())
+
+
 class RecordedProgress:
     """Keeps what was said: `lines` in order, `moved_bytes` by transfer."""
 
@@ -122,8 +132,10 @@ class RecordedProgress:
 
 
 def progress_for_stderr() -> Progress:
-    """Bars where a person watches a terminal, plain lines everywhere else."""
-    return TerminalProgress() if sys.stderr.isatty() else PlainProgress()
+    """Bars where a person watches a terminal, the log where the process has set one up, plain lines everywhere else."""
+    if sys.stderr.isatty():
+        return TerminalProgress()
+    return LoggedProgress() if logger.isEnabledFor(logging.INFO) else PlainProgress()
 
 
 def format_bytes(size_bytes: int) -> str:

@@ -5,24 +5,37 @@
                                  │    ├─ reconcile.py  the decision          actor.py  the deed
                                  └─ model_registry.py  what the registry says
 
-settings.py reads the environment, views.py is the edge, serve.py runs it all. No model code runs in this process.
+settings.py reads the environment, views.py is the edge (access.py: who may see; page.py, status.py, metrics.py: what),
+serve.py runs it all. No model code runs in this process.
 """
 
 from __future__ import annotations
 
 from flask import Flask
 
-from .views import MAX_BODY_BYTES, make_views
+from .access import Access
+from .metrics import Metrics
+from .views import MAX_BODY_BYTES, Surroundings, make_guarded_views, make_views
 from .worker import Worker
 
 
-def create_app(worker: Worker, secrets: tuple[str, ...], token: str | None = None) -> Flask:
+def create_app(
+    worker: Worker,
+    secrets: tuple[str, ...],
+    access: Access | None = None,
+    surroundings: Surroundings | None = None,
+    metrics: Metrics | None = None,
+) -> Flask:
     """The Flask application over a worker; events must be signed with one of `secrets`.
 
-    `token` opens /status and retry; without one, /status is open and nobody can say retry.
+    `access` says who sees the page, status and metrics and may say retry; without it nobody.
     """
-    app = Flask(__name__)
+    metrics = metrics or Metrics()
+    metrics.watch(worker)
+    # Not Flask's own folder of static files: there is nothing to serve from disk.
+    app = Flask(__name__, static_folder=None)
     # Checked by Flask before a body is read.
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
-    app.register_blueprint(make_views(worker, secrets, token))
+    app.register_blueprint(make_views(worker, secrets, metrics))
+    app.register_blueprint(make_guarded_views(worker, access or Access(), surroundings or Surroundings(), metrics))
     return app

@@ -41,6 +41,7 @@ class Deployed:
     endpoint: str | None = None  # None: the target's own
     desired_count: int | None = None
     url: str | None = None
+    updated_at: str | None = None  # ISO 8601
 
     @staticmethod
     def parse(listed: Mapping[str, Any], endpoint: str | None = None) -> Deployed:
@@ -61,6 +62,7 @@ class Deployed:
             endpoint=endpoint,
             desired_count=None if (count := text("desired_count")) is None else int(count),
             url=text("url"),
+            updated_at=text("updated_at"),
         )
 
     @property

@@ -3,43 +3,73 @@
 from __future__ import annotations
 
 import functools
+import logging
 import signal
 import sys
 import threading
 from types import FrameType
+from typing import Any
 
 import mlflow
 import waitress
+from flask import Flask
 from mlflow.deployments import get_deploy_client
 
 from mlflow_fargate.errors import InvalidOption
-from mlflow_fargate.progress import PlainProgress, Progress
 
 from . import create_app
+from .access import Access
+from .logs import set_up_logs
+from .metrics import Metrics
 from .model_registry import MlflowModelRegistry
 from .rules import RuleBook
 from .settings import Settings
-from .views import MAX_BODY_BYTES
+from .views import MAX_BODY_BYTES, Surroundings
 from .worker import Worker
 
+logger = logging.getLogger(__name__)
 
-def serve(settings: Settings, progress: Progress | None = None) -> None:
+
+def serve(settings: Settings) -> None:
     """Serves until it is told to stop; rollouts under way then get `settings.stop_seconds` to finish."""
-    progress = progress or PlainProgress()
+    as_json = settings.logs_as_json
+    set_up_logs(as_json=not sys.stderr.isatty() if as_json is None else as_json)
     # The deployments' client resolves models with MLflow's own settings.
     mlflow.set_tracking_uri(settings.tracking_uri)
     if settings.registry_uri:
         mlflow.set_registry_uri(settings.registry_uri)
+    metrics = Metrics()
     worker = Worker(
         connect=functools.cache(lambda: get_deploy_client(settings.target)),
         registry=MlflowModelRegistry(settings.tracking_uri, settings.registry_uri),
         rules=_rules(settings),
         poll_seconds=settings.poll_seconds,
         retry_seconds=settings.retry_seconds,
+        listeners=[metrics.count_outcome],
     )
-    app = create_app(worker, settings.secrets, settings.token)
+    access = Access(settings.token, settings.is_public)
+    app = create_app(worker, settings.secrets, access, Surroundings(settings.target, settings.mlflow_url), metrics)
+    server = _listen(app, settings)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _stop)
+    worker.start()
+    place = f"http://{server.effective_host}:{server.effective_port}"
+    logger.info("webhook service on %s for %s", place, settings.target)
+    if not settings.secrets:
+        logger.warning("no secret is set: events are refused, changes are found by looking")
     try:
-        server = waitress.create_server(
+        server.run()  # returns after SystemExit and KeyboardInterrupt
+    finally:
+        logger.info("stopping")
+        if not worker.stop(settings.stop_seconds):
+            logger.warning("a rollout is not finished; ECS goes on with it, and the next start looks at it again")
+        server.close()
+
+
+def _listen(app: Flask, settings: Settings) -> Any:
+    """waitress in front of the application; InvalidOption when the address is taken, or none."""
+    try:
+        return waitress.create_server(
             app, host=settings.host, port=settings.port, max_request_body_size=MAX_BODY_BYTES, ident=None
         )
     except (OSError, ValueError) as error:  # waitress says ValueError of a host that is no address
@@ -47,19 +77,6 @@ def serve(settings: Settings, progress: Progress | None = None) -> None:
             f"The webhook service cannot listen on {settings.host}:{settings.port}: {error}.",
             hint="choose another --port (0 for a free one), or end what listens there: ss -ltnp",
         ) from error
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _stop)
-    worker.start()
-    progress.step(f"webhook service on http://{server.effective_host}:{server.effective_port} for {settings.target}")
-    if not settings.secrets:
-        progress.note("no secret is set: events are refused, changes are found by looking")
-    try:
-        server.run()  # returns after SystemExit and KeyboardInterrupt
-    finally:
-        progress.step("stopping")
-        if not worker.stop(settings.stop_seconds):
-            progress.note("a rollout is not finished; ECS goes on with it, and the next start looks at it again")
-        server.close()
 
 
 def _rules(settings: Settings) -> RuleBook:

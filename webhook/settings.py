@@ -8,7 +8,10 @@ FARGATE_WEBHOOK_RULES             file with rules (rules.py), read again at each
 FARGATE_WEBHOOK_MODELS            the same inline: {churn: {stage: Production}}
 FARGATE_WEBHOOK_POLL_SECONDS      how often to look without being told; 30
 FARGATE_WEBHOOK_RETRY_SECONDS     when to try again what failed (not: what ECS rolled back), doubled each time; 60
-FARGATE_WEBHOOK_TOKEN             who shows it (Authorization: Bearer …) may see /status and say retry
+FARGATE_WEBHOOK_TOKEN             who shows it may see the page, /status and /metrics and say retry
+FARGATE_WEBHOOK_PUBLIC            true: everyone may see these; retry still needs the token
+FARGATE_WEBHOOK_MLFLOW_URL        where people find MLflow, for links; by default the tracking server's address
+FARGATE_WEBHOOK_LOG               json or text; by default text on a terminal and json elsewhere
 FARGATE_WEBHOOK_HOST, _PORT       where to listen; 127.0.0.1 and 8080
 FARGATE_WEBHOOK_STOP_SECONDS      how long a stop waits for rollouts under way; 20
 """
@@ -20,6 +23,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mlflow_fargate.deployment import web_url
 from mlflow_fargate.errors import InvalidOption
 
 
@@ -36,6 +40,9 @@ class Settings:
     poll_seconds: float = 30
     retry_seconds: float = 60
     token: str | None = field(default=None, repr=False)
+    is_public: bool = False
+    mlflow_url: str | None = None  # for people, without credentials; None: MLflow has no web address
+    logs_as_json: bool | None = None  # None: where stderr is no terminal
     host: str = "127.0.0.1"
     port: int = 8080  # 0: any that is free
     stop_seconds: float = 20
@@ -62,6 +69,9 @@ def parse_settings(environ: Mapping[str, str]) -> Settings:
         poll_seconds=_number(environ, "FARGATE_WEBHOOK_POLL_SECONDS", default=30, least=1, most=86_400),
         retry_seconds=_number(environ, "FARGATE_WEBHOOK_RETRY_SECONDS", default=60, least=1, most=3600),
         token=environ.get("FARGATE_WEBHOOK_TOKEN") or None,
+        is_public=_choice(environ, "FARGATE_WEBHOOK_PUBLIC", {"true": True, "false": False}) or False,
+        mlflow_url=web_url(environ.get("FARGATE_WEBHOOK_MLFLOW_URL") or tracking_uri),
+        logs_as_json=_choice(environ, "FARGATE_WEBHOOK_LOG", {"json": True, "text": False}),
         host=environ.get("FARGATE_WEBHOOK_HOST") or "127.0.0.1",
         port=int(_number(environ, "FARGATE_WEBHOOK_PORT", default=8080, least=0, most=65_535)),
         stop_seconds=_number(environ, "FARGATE_WEBHOOK_STOP_SECONDS", default=20, least=0, most=3600),
@@ -79,3 +89,10 @@ def _number(environ: Mapping[str, str], name: str, *, default: float, least: flo
     if not least <= number <= most:
         raise InvalidOption(f"{name}={text} is not a number from {least:g} to {most:g}.")
     return number
+
+
+def _choice(environ: Mapping[str, str], name: str, meanings: Mapping[str, bool]) -> bool | None:
+    text = environ.get(name, "").lower()
+    if text and text not in meanings:
+        raise InvalidOption(f"{name}={environ[name]} is neither {' nor '.join(meanings)}.")
+    return meanings.get(text)

@@ -12,10 +12,8 @@ import queue
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
-from datetime import datetime, timezone
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from mlflow_fargate.deployment import without_credentials
 
@@ -52,7 +50,10 @@ class Seen:
 
 
 class Worker:
-    """Keeps deployments at the versions the registry names. `connect` gives a client that threads may share."""
+    """Keeps deployments at the versions the registry names. `connect` gives a client that threads may share.
+
+    `listeners` are told of each change that is done, by the thread that made it: they must be quick.
+    """
 
     def __init__(
         self,
@@ -63,6 +64,7 @@ class Worker:
         poll_seconds: float = 30,
         retry_seconds: float = FIRST_RETRY_SECONDS,
         threads: int = 2,
+        listeners: Sequence[Callable[[Outcome], None]] = (),
         clock: Callable[[], float] = time.time,
         jitter: Callable[[float, float], float] = random.uniform,
     ) -> None:
@@ -71,6 +73,7 @@ class Worker:
         self._rules = rules or RuleBook(None, "the models' tags")
         self._retry_seconds = retry_seconds
         self._poll_seconds = poll_seconds
+        self._listeners = listeners
         self._clock = clock
         self._jitter = jitter
         self._wake = threading.Event()
@@ -159,23 +162,6 @@ class Worker:
                 key: replace(seen, is_updating=key in self._busy, last_outcome=self._outcomes.get(key))
                 for key, seen in sorted(self._seen.items())
             }
-
-    def status(self) -> dict[str, Any]:
-        """What was seen and decided at the last look, as JSON can say it."""
-        return {
-            "looked_at": iso_time(self.looked_at),
-            "error": self.error,
-            "rules_error": self.rules_error,
-            "deployments": [
-                {
-                    **asdict(seen.deployed),
-                    "action": asdict(seen.action),
-                    "is_updating": seen.is_updating,
-                    "last_outcome": asdict(seen.last_outcome) if seen.last_outcome else None,
-                }
-                for seen in self.seen().values()
-            ],
-        }
 
     def look(self) -> None:
         """One look at everything; what is to be done is handed to the acting threads."""
@@ -292,12 +278,11 @@ class Worker:
                     now=self._clock(),
                     first_retry_seconds=self._retry_seconds,
                 )
+        facts = {"deployment": key, "model": outcome.model_name, "duration_seconds": outcome.duration_seconds}
         if outcome.result == "success":
-            logger.info("%s: %s of version %s is done", key, action.kind, action.version)
+            logger.info("%s: %s of version %s is done", key, action.kind, action.version, extra=facts)
         else:
-            logger.warning("%s: %s of version %s failed: %s", key, action.kind, action.version, outcome.reason)
-
-
-def iso_time(moment: float | None) -> str | None:
-    """An instant as people and JSON write it."""
-    return datetime.fromtimestamp(moment, timezone.utc).isoformat(timespec="seconds") if moment else None
+            failed = (key, action.kind, action.version, outcome.reason)
+            logger.warning("%s: %s of version %s failed: %s", *failed, extra=facts)
+        for tell in self._listeners:
+            tell(outcome)

@@ -11,7 +11,6 @@ import requests
 
 from mlflow_fargate.cli.extras import extra_is_missing
 from mlflow_fargate.errors import FargateError
-from mlflow_fargate.progress import progress_for_stderr
 
 # Options of `webhook serve` → the environment variables that say the same.
 _SETTINGS = {
@@ -46,7 +45,7 @@ def serve(**options: Any) -> None:
     except ImportError as error:
         raise extra_is_missing("webhook", error) from error
     given = {_SETTINGS[key]: str(value) for key, value in options.items() if value is not None}
-    serve_webhook(parse_settings({**os.environ, **given}), progress_for_stderr())
+    serve_webhook(parse_settings({**os.environ, **given}))
 
 
 @webhook.command()

@@ -11,7 +11,7 @@ TRACKING = {"MLFLOW_TRACKING_URI": "http://me:hunter2@mlflow"}
 
 
 def test_only_the_tracking_server_must_be_named() -> None:
-    assert parse_settings(TRACKING) == Settings("http://me:hunter2@mlflow")
+    assert parse_settings(TRACKING) == Settings("http://me:hunter2@mlflow", mlflow_url="http://mlflow")
     with pytest.raises(InvalidOption, match="MLFLOW_TRACKING_URI"):
         parse_settings({})
 
@@ -49,3 +49,18 @@ def test_secrets_do_not_show() -> None:
     shown = repr(parse_settings({**TRACKING, "FARGATE_WEBHOOK_SECRET": "s3cret"}))
 
     assert "s3cret" not in shown and "hunter2" not in shown
+
+
+def test_people_are_sent_to_mlflow_where_it_has_an_address_without_its_password() -> None:
+    assert parse_settings({"MLFLOW_TRACKING_URI": "sqlite:///mlflow.db"}).mlflow_url is None
+    assert parse_settings({**TRACKING, "FARGATE_WEBHOOK_MLFLOW_URL": "https://for.people/"}).mlflow_url == (
+        "https://for.people"
+    )
+
+
+def test_what_can_be_two_things_is_one_of_them() -> None:
+    settings = parse_settings({**TRACKING, "FARGATE_WEBHOOK_PUBLIC": "True", "FARGATE_WEBHOOK_LOG": "text"})
+
+    assert (settings.is_public, settings.logs_as_json) == (True, False)
+    with pytest.raises(InvalidOption, match="FARGATE_WEBHOOK_PUBLIC=yes is neither true nor false"):
+        parse_settings({**TRACKING, "FARGATE_WEBHOOK_PUBLIC": "yes"})

@@ -18,7 +18,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mlflow_fargate.webhook import create_app
+from mlflow_fargate.webhook.access import Access
+from mlflow_fargate.webhook.actor import Outcome
 from mlflow_fargate.webhook.deliveries import Deliveries
+from mlflow_fargate.webhook.metrics import Metrics
 from mlflow_fargate.webhook.worker import Worker
 
 WaitUntil = Callable[[Callable[[], bool]], None]
@@ -26,7 +29,9 @@ WaitUntil = Callable[[Callable[[], bool]], None]
 
 @pytest.fixture
 def client(worker: Worker) -> FlaskClient:
-    client: FlaskClient = create_app(worker, ("new-secret", "old-secret")).test_client()
+    client: FlaskClient = create_app(
+        worker, ("new-secret", "old-secret"), Access("t0ken", is_public=True)
+    ).test_client()
     return client
 
 
@@ -151,14 +156,15 @@ def test_status_tells_what_was_decided(
 
 def test_events_are_posted_and_nothing_else(client: FlaskClient) -> None:
     assert client.get("/events").status_code == 405
-    assert client.post("/").status_code == 404
+    assert client.post("/").status_code == 405
+    assert client.get("/static/page.html").status_code == 404
 
 
 def test_retry_and_status_need_the_token(worker: Worker, registry: FakeRegistry, deployments: FakeDeployments) -> None:
     deployments.deploy("api", "churn", "1", last_failed_version="2")
     registry.promote("churn", "2")
     worker.look()
-    client = create_app(worker, ("s",), "t0ken").test_client()
+    client = create_app(worker, ("s",), Access("t0ken")).test_client()
     good = {"Authorization": "Bearer t0ken"}
 
     for bad in ({}, {"Authorization": "Bearer other"}, {"Authorization": "Bearer \xfc"}):
@@ -171,6 +177,87 @@ def test_retry_and_status_need_the_token(worker: Worker, registry: FakeRegistry,
     worker.look()
     assert worker.seen()["api"].action.kind == "update"
     assert create_app(worker, ("s",)).test_client().post("/retry/api", headers=good).status_code == 401
+
+
+@pytest.mark.parametrize("path", ["/", "/status", "/metrics"])
+def test_looking_needs_the_token_as_a_bearer_or_as_a_browsers_password(worker: Worker, path: str) -> None:
+    client = create_app(worker, (), Access("t0ken-ü")).test_client()
+
+    refused = client.get(path)
+    assert refused.status_code == 401
+    assert refused.headers["WWW-Authenticate"].startswith("Basic realm=")
+    for bad in ("Bearer other", "Basic !", "Basic " + basic("t0ken-ü", "other"), "Digest x", "Bearer", ""):
+        assert client.get(path, headers={"Authorization": bad}).status_code == 401
+    assert client.get(path, headers={"Authorization": "Basic " + basic("anyone", "t0ken-ü")}).status_code == 200
+
+
+def basic(user: str, password: str) -> str:
+    return base64.b64encode(f"{user}:{password}".encode()).decode()
+
+
+def test_a_browsers_password_does_not_say_retry(
+    worker: Worker, registry: FakeRegistry, deployments: FakeDeployments
+) -> None:
+    deployments.deploy("api", "churn", "1")
+    registry.promote("churn", "2")
+    worker.look()
+    client = create_app(worker, (), Access("t0ken")).test_client()
+
+    assert client.post("/retry/api", headers={"Authorization": "Basic " + basic("me", "t0ken")}).status_code == 401
+
+
+def test_without_a_token_nothing_is_shown_unless_it_is_public(worker: Worker) -> None:
+    closed, public = create_app(worker, ()), create_app(worker, (), Access(is_public=True))
+
+    for path in ("/", "/status", "/metrics"):
+        answer = closed.test_client().get(path, headers={"Authorization": "Bearer "})
+        assert (answer.status_code, "FARGATE_WEBHOOK_TOKEN" in answer.text) == (403, True)
+        assert public.test_client().get(path).status_code == 200
+    assert public.test_client().post("/retry/api").status_code == 401
+
+
+def test_metrics_tell_of_events_rollouts_and_what_is_behind(
+    worker: Worker, registry: FakeRegistry, deployments: FakeDeployments
+) -> None:
+    deployments.deploy("api", "churn", "1", last_failed_version="2")
+    deployments.deploy("same", 'odd"\n', "1")
+    registry.promote("churn", "2")
+    registry.promote('odd"\n', "1")
+    worker.look()
+    metrics = Metrics()
+    client = create_app(worker, ("new-secret",), Access(is_public=True), metrics=metrics).test_client()
+    event = signed_event("churn")
+    for sent in (event, event, signed_event("other"), signed_event("churn", secret="wrong")):
+        client.post("/events", **sent)
+    metrics.count_outcome(Outcome("api", "update", "churn", "2", "rollback", "it crashed", 1.0, 45.0))
+    told = client.get("/metrics").text
+
+    for line in (
+        'mlflow_fargate_webhook_events_total{result="taken"} 1.0',
+        'mlflow_fargate_webhook_events_total{result="duplicate"} 1.0',
+        'mlflow_fargate_webhook_events_total{result="unwatched"} 1.0',
+        'mlflow_fargate_webhook_events_total{result="refused"} 1.0',
+        'mlflow_fargate_webhook_rollouts_total{kind="update",result="rollback"} 1.0',
+        "mlflow_fargate_webhook_rollout_duration_seconds_sum 45.0",
+        'mlflow_fargate_webhook_deployments{state="blocked"} 1.0',
+        'mlflow_fargate_webhook_deployment_behind{deployment="api",model="churn"} 1.0',
+        'mlflow_fargate_webhook_deployment_behind{deployment="same",model="odd\\"\\n"} 0.0',
+        "mlflow_fargate_webhook_look_failed 0.0",
+    ):
+        assert line in told.splitlines()
+    assert "process_resident_memory_bytes" in told
+
+
+def test_the_log_tells_the_delivery_id_of_each_event(client: FlaskClient, caplog: pytest.LogCaptureFixture) -> None:
+    event = signed_event("churn")
+    with caplog.at_level("INFO", "mlflow_fargate"):
+        client.post("/events", **event)
+        client.post("/events", **event)
+        client.post("/events", **{**event, "data": "{}"})
+
+    ids = [record.__dict__["delivery_id"] for record in caplog.records]
+    assert ids == [event["headers"]["X-MLflow-Delivery-Id"]] * 3
+    assert "new-secret" not in caplog.text
 
 
 _HEADERS = st.dictionaries(
@@ -198,10 +285,15 @@ def _throw_anything(
     registry.promote("churn", "1")
     worker.start()
     wait_until(lambda: worker.is_ready)
-    client = create_app(worker, ("new-secret",), "t0ken").test_client()
+    client = create_app(worker, ("new-secret",), Access("t0ken")).test_client()
 
     @settings(max_examples=examples, database=None, suppress_health_check=list(HealthCheck))
-    @given(st.sampled_from(["/events", "/retry/api", "/status", "/"]), _HEADERS, _BODIES, st.sampled_from("nmd"))
+    @given(
+        st.sampled_from(["/events", "/retry/api", "/status", "/", "/metrics"]),
+        _HEADERS,
+        _BODIES,
+        st.sampled_from("nmd"),
+    )
     def throw(path: str, headers: dict[str, str], body: bytes, signer: str) -> None:
         moment = str(int(time.time()))
         if signer == "m":

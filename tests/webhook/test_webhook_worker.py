@@ -11,6 +11,7 @@ from fakes_webhook import FakeDeployments, FakeRegistry
 from mlflow.exceptions import MlflowException
 
 from mlflow_fargate.errors import AwsError, RolloutFailed
+from mlflow_fargate.webhook.status import status_of
 from mlflow_fargate.webhook.worker import Worker
 
 WaitUntil = Callable[[Callable[[], bool]], None]
@@ -128,10 +129,10 @@ def test_a_registry_that_is_down_changes_nothing_and_is_told_without_its_passwor
     wait_until(lambda: registry.looks > 2)
 
     assert (deployments.updates, worker.is_ready, worker.is_alive) == ([], False, True)
-    assert worker.status()["error"] == "MlflowException: API request to http://host/api failed"
+    assert status_of(worker)["error"] == "MlflowException: API request to http://host/api failed"
     registry.error = None
     wait_until(lambda: deployments.version("api") == "2")
-    wait_until(lambda: worker.status()["error"] is None)
+    wait_until(lambda: status_of(worker)["error"] is None)
     assert worker.stop(5)
 
 
@@ -161,7 +162,7 @@ def test_a_failed_update_is_not_repeated_at_once_and_others_go_on(
         time.sleep(0.02)
 
     assert deployments.updates.count(("bad", "models:/churn/2")) == 1
-    action = next(one for one in worker.status()["deployments"] if one["name"] == "bad")["action"]
+    action = next(one for one in status_of(worker)["deployments"] if one["name"] == "bad")["action"]
     assert action["kind"] == ("blocked" if isinstance(error, RolloutFailed) else "hold")
     assert type(error).__name__ in action["warning"]
     deployments.on_update = lambda name: None

@@ -1,0 +1,27 @@
+"""The log's two formats."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+from mlflow_fargate.webhook.logs import make_formatter
+
+
+def record(message: str, **extra: object) -> logging.LogRecord:
+    return logging.makeLogRecord({"name": "n", "levelname": "INFO", "msg": message, **extra})
+
+
+def test_a_record_is_one_json_object_with_what_was_given_beside_the_message() -> None:
+    line = make_formatter(as_json=True).format(record("event about 'a\nb'", delivery_id="d-1"))
+    told = json.loads(line)
+
+    assert "\n" not in line
+    assert (told["message"], told["level"], told["delivery_id"]) == ("event about 'a\nb'", "INFO", "d-1")
+    assert told["timestamp"].endswith("+00:00")
+
+
+def test_a_name_cannot_begin_a_line_of_its_own() -> None:
+    line = make_formatter(as_json=False).format(record("event about 'a\n2026-01-01 ERROR b\x1b[2J'"))
+
+    assert line.endswith("INFO    event about 'a\\n2026-01-01 ERROR b\\x1b[2J'")

@@ -1,0 +1,216 @@
+"""The page: what stands in it, that it is harmless, and that a browser shows it."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import waitress
+from fakes_webhook import FakeDeployments, FakeRegistry
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mlflow_fargate.webhook import create_app
+from mlflow_fargate.webhook.access import Access
+from mlflow_fargate.webhook.actor import Outcome
+from mlflow_fargate.webhook.page import Row, format_seconds, make_rows
+from mlflow_fargate.webhook.reconcile import Action, Deployed
+from mlflow_fargate.webhook.views import Surroundings
+from mlflow_fargate.webhook.worker import Seen, Worker
+
+NOW = 1_767_323_045.0
+MLFLOW = "https://mlflow.example.com"
+
+
+def seen(
+    kind: str = "nothing",
+    *,
+    version: str | None = "2",
+    state: str = "COMPLETED",
+    warning: str | None = None,
+    **more: object,
+) -> Seen:
+    deployed = Deployed(
+        "api", "Production", "churn", "1", state, url="http://lb/api", updated_at="2026-01-02T03:00:00Z"
+    )
+    return Seen(deployed, Action(kind, "why", version, warning), **more)  # type: ignore[arg-type]
+
+
+def row(one: Seen) -> Row:
+    (made,) = make_rows([one], MLFLOW, NOW)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("one", "state", "tone"),
+    [
+        (seen(), "in step", "good"),
+        (seen(warning="two versions are in Production"), "in step", "warn"),
+        (seen(state="FAILED", warning="its last rollout failed"), "failed", "bad"),
+        (seen("update"), "about to change", "busy"),
+        (seen("update", is_updating=True), "rolling out", "busy"),
+        (seen("hold", state="IN_PROGRESS"), "rolling out", "busy"),
+        (seen("hold", warning="no version holds Production"), "on hold", "warn"),
+        (seen("blocked", warning="version 2 failed"), "blocked", "bad"),
+        (seen(version=None), "scaled to zero", "quiet"),
+        (Seen(Deployed("api", "pinned", "churn", "1", "COMPLETED"), Action("nothing", "pinned")), "pinned", "quiet"),
+    ],
+)
+def test_each_state_has_a_word(one: Seen, state: str, tone: str) -> None:
+    assert (row(one).state, row(one).tone) == (state, tone)
+
+
+def test_what_needs_somebody_stands_first() -> None:
+    rows = make_rows([seen(), seen("blocked"), seen("update")], MLFLOW, NOW)
+
+    assert [one.tone for one in rows] == ["bad", "busy", "good"]
+
+
+def test_a_row_leads_to_mlflow_and_to_the_models_swagger_page() -> None:
+    made = row(seen("update"))
+
+    assert made.model_url == f"{MLFLOW}/#/models/churn"
+    assert (made.wanted_url, made.deployed_url) == (f"{made.model_url}/versions/2", f"{made.model_url}/versions/1")
+    assert made.swagger_url == "http://lb/api/"
+
+
+def test_the_last_rollout_is_told_with_its_duration_or_as_aws_remembers_it() -> None:
+    outcome = Outcome("api", "update", "churn", "2", "rollback", "it crashed", began=NOW - 600, duration_seconds=90.0)
+    ours, theirs = row(seen("blocked", last_outcome=outcome)), row(seen())
+
+    assert ours.error == "it crashed"
+    assert ours.last_rollout is not None and theirs.last_rollout is not None
+    assert (ours.last_rollout.result, ours.last_rollout.version, ours.last_rollout.duration) == (
+        "rollback",
+        "2",
+        "90 s",
+    )
+    assert (ours.last_rollout.at.text, theirs.last_rollout.at.text) == ("8 min ago", "4 min ago")
+    assert (theirs.last_rollout.version, theirs.last_rollout.duration) == ("1", None)
+
+
+@pytest.mark.parametrize("url", ["javascript:alert(1)", "data:text/html,x", "//elsewhere", None])
+def test_only_web_addresses_become_links(url: str | None) -> None:
+    one = Seen(Deployed("api", "Production", "churn", "1", "COMPLETED", url=url), Action("nothing", "", "1"))
+
+    assert row(one).swagger_url is None
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.4, "0 s"), (119, "119 s"), (120, "2 min"), (7200, "2 h"), (200_000, "2 days")]
+)
+def test_durations_are_as_precise_as_one_wants_to_know(seconds: float, text: str) -> None:
+    assert format_seconds(seconds) == text
+
+
+class Tags(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[tuple[str, tuple[str, ...]]] = []
+        self.links: set[str | None] = set()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, tuple(name for name, _ in attrs)))
+        self.links |= {value for name, value in attrs if name == "href"}
+
+
+def tags_of(page: str) -> Tags:
+    tags = Tags()
+    tags.feed(page)
+    return tags
+
+
+def page_of(worker: Worker) -> str:
+    app = create_app(worker, (), Access(is_public=True), Surroundings("fargate:/local", MLFLOW))
+    answer = app.test_client().get("/")
+    assert answer.status_code == 200
+    return answer.text
+
+
+HOSTILE = st.text(st.sampled_from("<>\"'&/ ={}%\n") | st.characters(codec="utf-8"), min_size=1, max_size=40)
+
+
+@settings(max_examples=25, deadline=None)
+@given(name=HOSTILE, reason=HOSTILE, version=HOSTILE, url=HOSTILE)
+def test_whatever_a_text_holds_the_page_keeps_its_shape(name: str, reason: str, version: str, url: str) -> None:
+    def page(text: tuple[str, str, str, str]) -> Tags:
+        name, reason, version, url = text
+        worker = Worker(connect=FakeDeployments, registry=FakeRegistry())
+        deployed = Deployed(name, f"@{name}", name, version, "COMPLETED", url=f"http://{url}")
+        worker._seen = {name: Seen(deployed, Action("blocked", reason, version, warning=f"{reason}!"))}
+        worker._error = reason
+        return tags_of(page_of(worker))
+
+    hostile, harmless = page((name, reason, version, url)), page(("n", "r", "1", "u"))
+
+    assert hostile.found == harmless.found
+    assert all(link is None or link.startswith(("http://", "https://", "data:,")) for link in hostile.links)
+
+
+def test_the_page_runs_no_script_and_may_load_nothing(worker: Worker) -> None:
+    answer = create_app(worker, (), Access(is_public=True)).test_client().get("/")
+    policy = answer.headers["Content-Security-Policy"]
+
+    assert "default-src 'none'" in policy and "script-src" not in policy
+    assert {tag for tag, _ in tags_of(answer.text).found}.isdisjoint({"script", "iframe", "form", "object", "img"})
+    assert 'http-equiv="refresh"' in answer.text
+    assert answer.headers["Cache-Control"] == "no-store"
+
+
+def test_the_page_says_what_is_wrong_and_when_it_looked(
+    worker: Worker, deployments: FakeDeployments, registry: FakeRegistry
+) -> None:
+    assert "not looked yet" in page_of(worker)
+    assert "Nothing is watched yet" in page_of(worker)
+    deployments.deploy("api", "churn", "1", url="http://lb/api")
+    registry.promote("churn", "1", "2")
+    worker.look()
+    worker._error = "MlflowException: <no answer>"
+    page = page_of(worker)
+
+    assert "MlflowException: &lt;no answer&gt;" in page
+    assert "looked <time" in page
+    assert "rolling out" in page and "version 2" in page
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@pytest.fixture
+def address(worker: Worker, deployments: FakeDeployments, registry: FakeRegistry) -> Iterator[str]:
+    deployments.deploy("fraud", "fraud", "3", url="http://lb/fraud")
+    deployments.deploy("x", "<script>document.title='broken'</script>", "1", url="http://lb/x")
+    registry.promote("fraud", "3")
+    registry.promote("<script>document.title='broken'</script>", "1")
+    worker.look()
+    app = create_app(worker, (), Access("t0ken"), Surroundings("fargate:/local", MLFLOW))
+    server = waitress.create_server(app, host="127.0.0.1", port=0)
+    threading.Thread(target=server.run, daemon=True).start()
+    yield f"127.0.0.1:{server.effective_port}"
+    server.close()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium (apt-get install chromium)")
+def test_a_browser_shows_the_page_to_whoever_has_the_token(address: str, tmp_path: Path) -> None:
+    def dump(authority: str, *options: str) -> str:
+        assert CHROMIUM is not None
+        command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+        command += [f"--user-data-dir={tmp_path}", *options, f"http://{authority}/"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+        return done.stdout
+
+    shown = dump(f"anyone:t0ken@{address}", "--dump-dom")
+    picture = tmp_path / "phone.png"
+    dump(f"anyone:t0ken@{address}", f"--screenshot={picture}", "--window-size=500,900")
+
+    assert "<title>Deployments · fargate:/local</title>" in shown
+    assert shown.count("in step") >= 2
+    assert "&lt;script&gt;document.title='broken'" in shown
+    assert picture.stat().st_size > 5_000
+    assert "in step" not in dump(f"anyone:wrong@{address}", "--dump-dom")
