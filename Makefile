@@ -2,6 +2,7 @@
 #   make demo        trains, deploys, promotes and redeploys on this machine; DEMO_EXIT=1 ends without asking
 #   make test        all tests but the exhaustive ones       make test-unit   those that take seconds
 #   make check       format, lint, types, import floors      make local       the local stack in the foreground
+#   make docs        the pages of docs/ as a site, build/site
 
 PYTHON ?= python3
 VENV := .venv
@@ -11,7 +12,7 @@ READY := $(VENV)/.ready
 TREE := $(VENV)/tree
 export PYTHONDONTWRITEBYTECODE ?= 1
 
-.PHONY: setup tools demo test test-unit test-all bench bench-serving check format local clean
+.PHONY: setup tools docs demo test test-unit test-all bench bench-serving check format local clean
 
 setup: $(READY)
 
@@ -30,6 +31,14 @@ tools:
 	@command -v docker-registry >/dev/null && command -v skopeo >/dev/null && command -v chromium >/dev/null || { \
 	  [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && echo "installing docker-registry, skopeo and chromium for the tests" && \
 	  { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends docker-registry skopeo chromium; } >/dev/null 2>&1; } || true
+
+# Strict: a link that leads nowhere is an error. The site is build/site/index.html.
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q
+
+$(VENV)/.docs: $(READY)
+	$(BIN)/uv pip install -q --python $(BIN)/python -e '.[docs]'
+	touch $@
 
 demo: $(READY)
 	$(BIN)/python -m examples.demo

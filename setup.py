@@ -45,6 +45,7 @@ DEMO = [
     "scikit-learn>=1.4",
     "pillow>=10",
 ]
+DOCS = ["mkdocs-material>=9.5", "mkdocs>=1.6,<2"]
 TEST = [
     "pytest>=8",
     "pytest-timeout>=2.3",
@@ -55,6 +56,7 @@ TEST = [
     "ruff>=0.8",
     "schemathesis>=4",  # requests made up from our OpenAPI document
     "build>=1.2",
+    "check-jsonschema>=0.29",  # what GitHub and GitLab say of the CI files in examples/
     "setuptools>=65",
     "types-requests",
     "types-PyYAML",
@@ -73,7 +75,14 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     install_requires=CORE,
-    extras_require={"local": LOCAL, "webhook": WEBHOOK, "demo": DEMO, "test": TEST, "exhaustive": EXHAUSTIVE},
+    extras_require={
+        "local": LOCAL,
+        "webhook": WEBHOOK,
+        "demo": DEMO,
+        "docs": DOCS,
+        "test": TEST,
+        "exhaustive": EXHAUSTIVE,
+    },
     packages=[
         *find_packages(include=["mlflow_fargate", "mlflow_fargate.*"]),
         "mlflow_fargate.webhook",
