@@ -14,7 +14,13 @@ from hypothesis import strategies as st
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, ErrorCode
 
 from mlflow_fargate.config import FARGATE_SIZES, DeploymentConfig, parse_config
-from mlflow_fargate.config.describe import describe_options, described_options, options_schema, options_table
+from mlflow_fargate.config.describe import (
+    Described,
+    describe_options,
+    described_options,
+    options_schema,
+    options_table,
+)
 from mlflow_fargate.errors import InvalidOption
 
 
@@ -122,17 +128,46 @@ def test_an_option_may_be_named_as_it_is_in_python() -> None:
     assert parse_config({"memory_mib": 4096}, kept={"memory": 2048}).named == {"memory": 4096}
 
 
-def test_every_option_is_described_in_words_with_type_and_place() -> None:
+def missing_words(one: Described) -> list[str]:
+    """What an option's declaration has to say yet, as the argument of `option()` that would."""
+    is_number = one.type in ("whole number", "number")
+    wanted = {
+        "description": one.description,
+        "maps_to= (what AWS, OCI or MLflow call it)": one.maps_to,
+        "examples=[…]": one.example,
+        "ge= and le=, or allowed= (its range, in words)": one.limits,
+        "unit=": one.unit or not is_number,
+        "default": one.default,
+        "a type that describe.py knows": one.type,
+    }
+    return [argument for argument, said in wanted.items() if not said]
+
+
+def test_every_option_says_its_type_unit_default_range_example_and_place() -> None:
     options = {one.key: one for one in described_options()}
 
     assert set(options) == {field.alias or name for name, field in DeploymentConfig.model_fields.items()}
-    for one in options.values():
-        assert one.description
-        assert one.type
-        assert one.maps_to, one.key
-        assert f"  {one.key}: " in describe_options()
-        assert f"| `{one.key}` |" in options_table()
+    assert {key: missing for key, one in options.items() if (missing := missing_words(one))} == {}
+    for key in options:
+        assert f"  {key}: " in describe_options()
+        assert f"| `{key}` |" in options_table()
     assert (options["memory"].unit, options["port"].limits, options["wait"].default) == ("MiB", "1024 to 65535", "true")
+
+
+@pytest.mark.parametrize("option", described_options(), ids=lambda option: option.key)
+def test_the_example_of_an_option_can_be_meant(option: Described, tmp_path: Path) -> None:
+    (tmp_path / "churn.yaml").write_text("{}")
+    needed = {"cpu": {"memory": "4096"}, "memory": {"cpu": "2048"}}
+    if option.maps_to.startswith("Application Auto Scaling"):
+        needed[option.key] = {"max_count": "4"}
+    example = option.example if "=" in option.example else f"{option.key}={option.example}"
+    key, _, value = example.partition(" and ")[0].partition(" or ")[0].partition("=")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        config = parse_config({**needed.get(option.key, {}), key: value.strip('"')})
+
+    assert option.key == "config_file" or option.key in config.named
 
 
 def test_the_schema_is_json_and_says_the_same() -> None:
@@ -141,6 +176,7 @@ def test_the_schema_is_json_and_says_the_same() -> None:
     port = schema["properties"]["port"]
     assert (port["minimum"], port["maximum"], port["default"]) == (1024, 65535, 3000)
     assert schema["properties"]["memory"]["unit"] == "MiB"
+    assert [key for key, one in schema["properties"].items() if not one["examples"] or not one["maps_to"]] == []
     assert schema["additionalProperties"] is False
     assert "config_file" not in schema["properties"]
 

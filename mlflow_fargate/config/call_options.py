@@ -13,11 +13,17 @@ class CallOptions(OptionGroup):
         "YAML or JSON file with options; those on the command line win",
         maps_to="(this machine's file)",
         examples=["churn.yaml"],
+        allowed="a file's path",
     )
     wait: bool = option(
         True, "return when the deployment answers; false: when AWS has accepted it", maps_to="(how this call behaves)"
     )
     timeout_seconds: int = option(
-        1800, "how long to wait for the rollout", unit="seconds", ge=1, maps_to="(how this call behaves)"
+        1800,
+        "how long to wait for the rollout",
+        unit="seconds",
+        ge=1,
+        maps_to="(how this call behaves)",
+        examples=["3600"],
     )
     dry_run: bool = option(False, "print the plan and change nothing", maps_to="(how this call behaves)")

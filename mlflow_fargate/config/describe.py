@@ -20,6 +20,7 @@ _TYPES = {
     tuple: "names, with commas",
     dict: "table",
 }
+_NO_VALUE, _EMPTY = "none", "empty"
 
 _PAGE_HEAD = """\
 # Options
@@ -59,8 +60,8 @@ def described_options() -> Iterator[Described]:
             type=_type_of(field),
             unit=str(extra.get("unit", "")),
             default=_show(field.get_default(call_default_factory=True)),
-            limits=_limits_of(field),
-            example=str(field.examples[0]) if field.examples else "",
+            limits=str(extra.get("allowed", "")) or _limits_of(field),
+            example=_example_of(field),
             maps_to=str(extra.get("maps_to", "")),
             description=field.description or "",
         )
@@ -70,10 +71,9 @@ def describe_options() -> str:
     """One paragraph an option, for `mlflow deployments help -t fargate`."""
     lines = []
     for one in described_options():
-        facts = [one.type, one.limits, one.unit, f"default: {one.default}" if one.default else ""]
+        facts = dict.fromkeys([one.type, one.limits, one.unit, f"default: {one.default}"])
         lines.append(f"  {one.key}: {one.description} ({', '.join(fact for fact in facts if fact)})")
-        if one.example:
-            lines.append(f"      e.g. {one.example if '=' in one.example else f'{one.key}={one.example}'}")
+        lines.append(f"      e.g. {one.example if '=' in one.example else f'{one.key}={one.example}'}")
     return "\n".join(lines)
 
 
@@ -82,9 +82,9 @@ def options_table() -> str:
     rows = ["| option | type | default | range | what it is | in AWS, OCI or MLflow |", "|---|---|---|---|---|---|"]
     for one in described_options():
         kind = f"{one.type}, {one.unit}" if one.unit else one.type
-        example = f" E.g. `{one.example}`." if one.example else ""
-        default = f"`{one.default}`" if one.default else ""
-        cells = [f"`{one.key}`", kind, default, one.limits, f"{one.description}.{example}", one.maps_to]
+        what = f"{one.description}. E.g. `{one.example}`."
+        default = one.default if one.default in (_NO_VALUE, _EMPTY) else f"`{one.default}`"
+        cells = [f"`{one.key}`", kind, default, one.limits, what, one.maps_to]
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(rows)
 
@@ -98,6 +98,8 @@ def options_page() -> str:
 def options_schema() -> dict[str, Any]:
     """The options as a JSON schema (draft 2020-12), for editors and for checking a `config_file`."""
     schema = DeploymentConfig.model_json_schema(by_alias=True)
+    for one in described_options():
+        schema["properties"][one.key].setdefault("examples", [one.example])
     # A file does not name another.
     schema["properties"].pop("config_file")
     return {
@@ -124,7 +126,21 @@ def _type_of(field: FieldInfo) -> str:
     return _TYPES[get_origin(annotation) or annotation]
 
 
+def _example_of(field: FieldInfo) -> str:
+    """The first that is given; where there are few values, one that is not the default."""
+    if field.examples:
+        return str(field.examples[0])
+    return next((value for value in _choices(field) if value != _show(field.default)), "")
+
+
+def _choices(field: FieldInfo) -> tuple[str, ...]:
+    kind = _type_of(field)
+    return tuple(kind.split(" or ")) if " or " in kind else ()
+
+
 def _limits_of(field: FieldInfo) -> str:
+    if choices := _choices(field):
+        return " or ".join(choices)
     least = next((limit.ge for limit in field.metadata if hasattr(limit, "ge")), None)
     most = next((limit.le for limit in field.metadata if hasattr(limit, "le")), None)
     if least is None and most is None:
@@ -134,5 +150,5 @@ def _limits_of(field: FieldInfo) -> str:
 
 def _show(value: Any) -> str:
     if value in (None, {}, ()):
-        return ""
+        return _NO_VALUE if value is None else _EMPTY
     return str(value).lower() if isinstance(value, bool) else str(value)

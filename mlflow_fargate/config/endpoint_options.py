@@ -13,12 +13,14 @@ class EndpointOptions(OptionGroup):
         "VPC of a new endpoint; by default the account's default VPC",
         maps_to="EC2: VPC id",
         examples=["vpc-0a1b2c3d"],
+        allowed="id of a VPC",
     )
     subnets: Names = option(
         (),
         "subnets of a new endpoint's load balancer and of the tasks",
         maps_to="EC2: subnet ids",
         examples=["subnet-a,subnet-b"],
+        allowed="ids of subnets of that VPC",
     )
     assign_public_ip: bool = option(
         True,
@@ -26,5 +28,9 @@ class EndpointOptions(OptionGroup):
         maps_to="ECS service: assignPublicIp",
     )
     certificate_arn: str | None = option(
-        None, "certificate of a new endpoint; it then answers on HTTPS", maps_to="ACM certificate; ELB listener: HTTPS"
+        None,
+        "certificate of a new endpoint; it then answers on HTTPS",
+        maps_to="ACM certificate; ELB listener: HTTPS",
+        allowed="ARN of a certificate in the region",
+        examples=["arn:aws:acm:eu-west-1:123456789012:certificate/1a2b"],
     )

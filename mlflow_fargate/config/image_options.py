@@ -14,12 +14,15 @@ class ImageOptions(OptionGroup):
         None,
         "name of the labels file of an image classifier, beside the model or at its run's root",
         maps_to="MLflow artifact path",
+        allowed="a path in the model or run, a URI, or none",
+        examples=["labels.json"],
     )
     requirements: RequirementLines = option(
         (),
         "further Python packages, or other versions of the model's own",
         maps_to="MLflow requirements.txt",
-        examples=["xgboost-cpu==3.0"],
+        examples=["requirements=xgboost-cpu==3.0"],
+        allowed="lines of a requirements file",
     )
     index_url: IndexUrl = option(
         None,
@@ -28,12 +31,15 @@ class ImageOptions(OptionGroup):
         maps_to="pip's --index-url",
         examples=["index_url=https://me:${INDEX_TOKEN}@pypi.example.com/simple"],
         repr=False,
+        allowed="an http or https URL",
     )
     extra_index_urls: IndexUrls = option(
         (),
         "further package indexes; a package is taken from the first that has it, index_url last",
         maps_to="pip's --extra-index-url",
         repr=False,
+        allowed="http or https URLs",
+        examples=["https://pypi.example.com/simple"],
     )
     normalise: bool = option(
         True,
@@ -46,6 +52,7 @@ class ImageOptions(OptionGroup):
         "image to build on; by default python:3.X-slim of the model's Python",
         maps_to="OCI image reference",
         examples=["python:3.11-slim"],
+        allowed="an image's name, with a tag or digest",
     )
     compression: Literal["zstd", "gzip"] = option(
         "zstd", "compression of the layers built here", maps_to="OCI layer media type"

@@ -23,13 +23,16 @@ def option(
     unit: str | None = None,
     key: str | None = None,
     examples: list[str] | None = None,
+    allowed: str | None = None,
     **limits: Any,
 ) -> Any:
     """The field of an option whose `-C` key is `key`, or else the field's name.
 
-    `maps_to`: what AWS, OCI or MLflow call it. `limits` are pydantic's: ge, le, pattern, ….
+    `maps_to`: what AWS, OCI or MLflow call it. `limits` are pydantic's: ge, le, pattern, …; `allowed` says in words
+    what they cannot. tests/test_config.py knows what an option has to say of itself.
     """
-    extra: JsonDict = {"maps_to": maps_to, **({"unit": unit} if unit else {})}
+    words = {"maps_to": maps_to, "unit": unit, "allowed": allowed}
+    extra: JsonDict = {name: said for name, said in words.items() if said}
     made = {"default_factory": default} if callable(default) else {"default": default}
     return Field(**made, alias=key, description=description, examples=examples, json_schema_extra=extra, **limits)
 

@@ -28,7 +28,13 @@ class ScalingOptions(OptionGroup):
     """Options of autoscaling; without `max_count` there is none, and `desired_count` says how many tasks run."""
 
     min_count: int = option(
-        1, "the fewest tasks that autoscaling keeps", unit="tasks", ge=0, le=5000, maps_to=f"{_MAPS_TO}: MinCapacity"
+        1,
+        "the fewest tasks that autoscaling keeps",
+        unit="tasks",
+        ge=0,
+        le=5000,
+        maps_to=f"{_MAPS_TO}: MinCapacity",
+        examples=["2"],
     )
     max_count: int | None = option(
         None,
@@ -46,6 +52,7 @@ class ScalingOptions(OptionGroup):
         ge=1,
         le=100,
         maps_to=f"{_MAPS_TO}: ECSServiceAverageCPUUtilization",
+        examples=["70"],
     )
     target_memory_percent: float | None = option(
         None,
@@ -54,6 +61,7 @@ class ScalingOptions(OptionGroup):
         ge=1,
         le=100,
         maps_to=f"{_MAPS_TO}: ECSServiceAverageMemoryUtilization",
+        examples=["80"],
     )
     target_requests_per_minute: float | None = option(
         None,
@@ -64,19 +72,34 @@ class ScalingOptions(OptionGroup):
         examples=["600"],
     )
     scale_out_cooldown_seconds: int = option(
-        60, "rest after tasks were added", unit="seconds", ge=0, maps_to=f"{_MAPS_TO}: ScaleOutCooldown"
+        60,
+        "rest after tasks were added",
+        unit="seconds",
+        ge=0,
+        maps_to=f"{_MAPS_TO}: ScaleOutCooldown",
+        examples=["30"],
     )
     scale_in_cooldown_seconds: int = option(
-        300, "rest after tasks were taken away", unit="seconds", ge=0, maps_to=f"{_MAPS_TO}: ScaleInCooldown"
+        300,
+        "rest after tasks were taken away",
+        unit="seconds",
+        ge=0,
+        maps_to=f"{_MAPS_TO}: ScaleInCooldown",
+        examples=["600"],
     )
     schedule: Table = option(
         dict,
         "by name, when other bounds begin: `WHEN COUNT`, `WHEN MIN-MAX` or `WHEN normal` (min_count to max_count)",
         maps_to=f"{_MAPS_TO}: scheduled actions",
         examples=['schedule.night="cron(0 20 * * ? *) 0" and schedule.morning="cron(0 7 ? * MON-FRI *) normal"'],
+        allowed="names of 1 to 64 letters, digits, - and _",
     )
     schedule_timezone: str = option(
-        "UTC", "time zone of the schedule", maps_to=f"{_MAPS_TO}: Timezone", examples=["Europe/Berlin"]
+        "UTC",
+        "time zone of the schedule",
+        maps_to=f"{_MAPS_TO}: Timezone",
+        examples=["Europe/Berlin"],
+        allowed="a name of the tz database",
     )
 
     @property

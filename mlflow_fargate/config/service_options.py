@@ -33,12 +33,15 @@ class ServiceOptions(OptionGroup):
         "what the webhook service follows: a stage, an @alias, or pinned; by default what the URI says",
         maps_to="MLflow model registry: stage or alias",
         examples=["Production", "@champion", "pinned"],
+        allowed="a stage, @ALIAS or pinned",
     )
     log_retention_days: int = option(
         30,
         "how long CloudWatch keeps the task's output",
         unit="days",
         maps_to="CloudWatch Logs log group: retentionInDays",
+        allowed=", ".join(map(str, LOG_RETENTION_DAYS)),
+        examples=["90"],
     )
     health_check_grace_seconds: int = option(
         300,
@@ -47,6 +50,7 @@ class ServiceOptions(OptionGroup):
         ge=0,
         le=2**31 - 1,
         maps_to="ECS service: healthCheckGracePeriodSeconds",
+        examples=["600"],
     )
     deregistration_delay_seconds: int = option(
         30,
@@ -55,6 +59,7 @@ class ServiceOptions(OptionGroup):
         ge=0,
         le=3600,
         maps_to="ELB target group: deregistration_delay.timeout_seconds",
+        examples=["120"],
     )
 
     @field_validator("log_retention_days")

@@ -21,12 +21,14 @@ class ServingOptions(OptionGroup):
         "image_classifier, pyfunc (any MLflow model), or the path of your own BentoML service; by default what fits",
         maps_to="BentoML service",
         examples=["path/to/service.py"],
+        allowed="a template, or a file's path",
     )
     models: Table = option(
         dict,
         "further models of an own service, by the key it loads them with",
         maps_to="MLflow model URI",
         examples=["models.generator=models:/digits/Production"],
+        allowed="keys of 1 to 32 letters, digits, - and _",
     )
     batching: bool | None = option(
         None,
@@ -39,6 +41,7 @@ class ServingOptions(OptionGroup):
         unit="pixels",
         maps_to="(the service)",
         examples=["224x224"],
+        allowed="1x1 to 99999x99999",
     )
     image_scaling: Literal["0..1", "-1..1", "0..255"] = option(
         "0..1", "range of the numbers that pictures become", maps_to="(the service)"

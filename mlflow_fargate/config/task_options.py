@@ -33,9 +33,16 @@ class TaskOptions(OptionGroup):
         unit="CPU units",
         maps_to="ECS task definition: cpu",
         examples=["2048"],
+        allowed=", ".join(map(str, FARGATE_SIZES)),
     )
     memory_mib: int = option(
-        2048, "memory of a task", key="memory", unit="MiB", maps_to="ECS task definition: memory", examples=["4096"]
+        2048,
+        "memory of a task",
+        key="memory",
+        unit="MiB",
+        maps_to="ECS task definition: memory",
+        examples=["4096"],
+        allowed="512 to 122880, by cpu: see below",
     )
     architecture: Literal["X86_64", "ARM64"] = option(
         "X86_64",
@@ -50,31 +57,44 @@ class TaskOptions(OptionGroup):
         le=65535,
         maps_to="ECS task definition: containerPort; ELB target group: Port",
         examples=["5000"],
+        unit="port number",
     )
     environment: Table = option(
         dict,
         "environment variables of the container; not for secrets",
         maps_to="ECS task definition: environment",
         examples=['environment.OMP_NUM_THREADS=1 or environment={"A": "1"}'],
+        allowed="names and texts; no names of secrets",
     )
     secrets: Table = option(
         dict,
         "environment variables filled by ECS from Secrets Manager or SSM, by ARN",
         maps_to="ECS task definition: secrets.valueFrom",
         examples=["secrets.DB_PASSWORD=arn:aws:secretsmanager:…"],
+        allowed="names and ARNs",
     )
     execution_role_arn: str | None = option(
         None,
         "role with which ECS pulls the image, writes logs, reads secrets; by default one is made",
         maps_to="ECS task definition: executionRoleArn",
+        allowed="ARN of a role",
+        examples=["arn:aws:iam::123456789012:role/execution"],
     )
     task_role_arn: str | None = option(
         None,
         "role of the model's own code; by default none: it may do nothing in AWS",
         maps_to="ECS task definition: taskRoleArn",
+        allowed="ARN of a role",
+        examples=["arn:aws:iam::123456789012:role/churn"],
     )
     stop_timeout_seconds: int = option(
-        30, "from SIGTERM to SIGKILL", unit="seconds", ge=2, le=120, maps_to="ECS task definition: stopTimeout"
+        30,
+        "from SIGTERM to SIGKILL",
+        unit="seconds",
+        ge=2,
+        le=120,
+        maps_to="ECS task definition: stopTimeout",
+        examples=["60"],
     )
 
     @model_validator(mode="after")
