@@ -87,10 +87,14 @@ setup(
         *find_packages(include=["mlflow_fargate", "mlflow_fargate.*"]),
         "mlflow_fargate.webhook",
         "mlflow_fargate.service_template",
+        # What `mlflow-fargate demo` runs.
+        "mlflow_fargate.examples",
+        "mlflow_fargate.examples.image_classifier",
     ],
     package_dir={
         "mlflow_fargate.webhook": "webhook",
         "mlflow_fargate.service_template": "service_template",
+        "mlflow_fargate.examples": "examples",
     },
     package_data={"mlflow_fargate": ["py.typed", "prices.json"], "mlflow_fargate.webhook": ["templates/*.html"]},
     entry_points={

@@ -1,6 +1,6 @@
 """The whole story on this machine, as a person would tell it: train, deploy, promote, watch it redeploy, clean up.
 
-    make demo                 or: python -m examples.demo
+    make demo                 or: mlflow-fargate demo
 
 Uses the local stack that runs, or starts one and stops it in the end. Everything else is what anybody would type:
 MLflow's command line, the walk-through's client, the webhook service. Exit code 0 when all went as it should.
@@ -23,11 +23,11 @@ import mlflow
 import numpy as np
 from mlflow.deployments import get_deploy_client
 
-from examples.image_classifier.client import measure_accuracy
-from examples.image_classifier.pictures import read_data, write_pictures
-from examples.image_classifier.train import train
-from examples.inventory import inventory
-from examples.steady_client import SteadyClient
+from .image_classifier.client import measure_accuracy
+from .image_classifier.pictures import read_data, write_pictures
+from .image_classifier.train import train
+from .inventory import inventory
+from .steady_client import SteadyClient
 
 NAME = "digits"
 TARGET = "fargate:/local"
@@ -194,7 +194,12 @@ def _command(name: str) -> str:
     return str(Path(sys.executable).parent / name)
 
 
-if __name__ == "__main__":
+def run_demo() -> int:
+    """Runs the story and says how it went; the exit code."""
     outcome = main()
     tell("All as it should be" if outcome.is_good else f"Not as it should be: {outcome}")
-    sys.exit(0 if outcome.is_good else 1)
+    return 0 if outcome.is_good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(run_demo())

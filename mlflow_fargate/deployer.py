@@ -30,7 +30,7 @@ from mlflow_fargate.errors import (
 )
 from mlflow_fargate.model import tag_model_version
 from mlflow_fargate.plan import Plan, make_deletion, make_plan
-from mlflow_fargate.progress import Progress
+from mlflow_fargate.progress import Progress, telling_where_it_stands
 from mlflow_fargate.publisher import Publisher
 from mlflow_fargate.resources import (
     DeploymentSpec,
@@ -127,9 +127,10 @@ class Deployer:
         config = parse_config({"secrets": {"ANY": "arn:aws:secretsmanager:any"}, "max_count": 1})
         spec = DeploymentSpec(name, endpoint, config, "none", Provenance("", "", "", ""), "pinned")
         found = self.account.find_deployment(endpoint_resources(endpoint), deployment_resources(spec), endpoint.network)
-        self.account.apply(make_deletion(found), endpoint.network, self.progress)
-        repository = self.account.repository(endpoint.name)
-        repository.delete_images(repository.image_tags(name))
+        with telling_where_it_stands(self.progress, "deleted in part; the same command deletes the rest"):
+            self.account.apply(make_deletion(found), endpoint.network, self.progress)
+            repository = self.account.repository(endpoint.name)
+            repository.delete_images(repository.image_tags(name))
         if before is not None:
             self._version_tags(name).tell(before.provenance, "deleted")
 
@@ -193,7 +194,12 @@ class Deployer:
         before = self.account.status(spec.endpoint.name, spec.name)
         tags = self._version_tags(spec.name)
         with tags.telling_failure(spec.provenance):
-            self.account.apply(plan, spec.endpoint.network, self.progress)
+            with telling_where_it_stands(
+                self.progress,
+                "stopped on the way: a part of the plan is done. The same command does the rest; this takes it away:",
+                f"mlflow deployments delete -t '{self.target.uri}' --name {spec.name}",
+            ):
+                self.account.apply(plan, spec.endpoint.network, self.progress)
             if spec.config.wait:
                 self._wait(spec)
             status = self.get(spec.name)
@@ -255,7 +261,13 @@ class Deployer:
 
     def _image(self, name: str, model: ResolvedModel, config: DeploymentConfig) -> str:
         if not config.dry_run:
-            with self._version_tags(name).telling_failure(provenance_of(model, DEFAULT_FLAVOR)):
+            with (
+                self._version_tags(name).telling_failure(provenance_of(model, DEFAULT_FLAVOR)),
+                telling_where_it_stands(
+                    self.progress,
+                    "nothing was deployed or changed; layers that were sent already are not sent again next time",
+                ),
+            ):
                 return self.publisher.publish(name, model, config)
         return self.publisher.find(name, model, config) or "(an image that is to be built)"
 
@@ -267,12 +279,12 @@ class Deployer:
         self.progress.step("rollout")
         began = self.clock()
         seconds = spec.config.timeout_seconds
-        try:
+        with telling_where_it_stands(
+            self.progress,
+            "ECS goes on with the rollout; follow it with:",
+            f"mlflow-fargate status -f -t '{self.target.uri}' --name {spec.name}",
+        ):
             self.account.wait_until_rolled_out(spec.endpoint.name, spec.name, seconds, self.progress)
-        except KeyboardInterrupt:
-            self.progress.note("ECS goes on with the rollout; follow it with:")
-            self.progress.note(f"mlflow-fargate status -f -t '{self.target.uri}' --name {spec.name}")
-            raise
         status = self.get(spec.name)
         if status.desired_count == 0:
             return

@@ -131,6 +131,17 @@ class RecordedProgress:
         yield advance
 
 
+@contextmanager
+def telling_where_it_stands(progress: Progress, *lines: str) -> Iterator[None]:
+    """Around what Ctrl-C may cut short: `lines` say in which state things are left; the interruption goes on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        for line in lines:
+            progress.note(line)
+        raise
+
+
 def progress_for_stderr() -> Progress:
     """Bars where a person watches a terminal, the log where the process has set one up, plain lines everywhere else."""
     if sys.stderr.isatty():

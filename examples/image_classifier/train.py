@@ -16,7 +16,7 @@ import keras
 import mlflow
 from mlflow.entities.model_registry import ModelVersion
 
-from examples.image_classifier.pictures import SIZE, read_data
+from .pictures import SIZE, read_data
 
 BATCH_SIZE = 32
 

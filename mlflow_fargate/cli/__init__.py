@@ -8,6 +8,7 @@
     schema                            the options of a deployment as JSON schema or Markdown
     local                             the small AWS on this machine
     webhook                           the service that redeploys
+    demo                              train, deploy, promote, redeploy and clean up on this machine
 
 Deploying itself is `mlflow deployments … -t fargate`. Commands import what they need when they run, because the local
 stack and the webhook service are extras.
@@ -15,8 +16,11 @@ stack and the webhook service are extras.
 
 from __future__ import annotations
 
+import os
+
 import click
 
+from mlflow_fargate.cli.demo import demo
 from mlflow_fargate.cli.doctor import doctor
 from mlflow_fargate.cli.events import events
 from mlflow_fargate.cli.gc import gc
@@ -43,16 +47,21 @@ _COMMANDS: tuple[click.Command, ...] = (
     schema,
     local,
     webhook,
+    demo,
 )
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="mlflow-fargate")
-def main() -> None:
+@click.pass_context
+def main(context: click.Context) -> None:
     """Deploy MLflow models to AWS Fargate.
 
     Deploy with MLflow's command: mlflow deployments create -t fargate --name NAME -m models:/MODEL/Production
     """
+    # click drops colours where no terminal is, and does not know https://no-color.org, as rich does.
+    if os.environ.get("NO_COLOR"):
+        context.color = False
 
 
 for _command in _COMMANDS:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
+from contextlib import suppress
 from datetime import datetime, timezone
 
 import click
@@ -32,10 +34,20 @@ def parse_moment(context: click.Context | None, parameter: click.Parameter | Non
     "--since", callback=parse_moment, default="1h", show_default=True, help="10m, 2h, 1d, or 2026-11-24T21:00."
 )
 @click.option("--task", help="Only the task with this id (`status` shows them).")
-def logs(target: str, name: str, follow: bool, since: int, task: str | None) -> None:
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line, for programs.")
+def logs(*, target: str, name: str, follow: bool, since: int, task: str | None, as_json: bool) -> None:
     """What the tasks of a deployment wrote, each line with its time (UTC) and the first digits of its task's id."""
     from mlflow_fargate import operations  # noqa: PLC0415
 
-    for line in operations.logs(deployer_at(target), name, since, task=task, follow=follow):
-        at = datetime.fromtimestamp(line.at_milliseconds / 1000, timezone.utc)
-        click.echo(f"{at:%Y-%m-%dT%H:%M:%S} {line.task[:8]}  {line.message}")
+    lines = operations.logs(deployer_at(target), name, since, task=task, follow=follow)
+    with suppress(KeyboardInterrupt):  # how --follow ends
+        for line in lines:
+            at = datetime.fromtimestamp(line.at_milliseconds / 1000, timezone.utc)
+            if as_json:
+                click.echo(
+                    json.dumps(
+                        {"at": at.isoformat(timespec="milliseconds"), "task": line.task, "message": line.message}
+                    )
+                )
+            else:
+                click.echo(f"{at:%Y-%m-%dT%H:%M:%S} {line.task[:8]}  {line.message}")

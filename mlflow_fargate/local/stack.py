@@ -145,6 +145,16 @@ def start_detached(cache: Path, progress: Progress, *, serve_artifacts: bool = F
             stderr=stream,
             start_new_session=True,
         )
+    try:
+        return _wait_until_started(process, cache, log, progress)
+    except KeyboardInterrupt:
+        progress.note("stopping what was started")
+        process.terminate()
+        process.wait(_STOP_SECONDS)
+        raise
+
+
+def _wait_until_started(process: subprocess.Popen[bytes], cache: Path, log: Path, progress: Progress) -> dict[str, Any]:
     deadline = time.monotonic() + _START_SECONDS
     told = 0
     while (state := read_local_state(cache)) is None:

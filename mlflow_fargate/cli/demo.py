@@ -1,0 +1,25 @@
+"""`mlflow-fargate demo`: the whole story on this machine."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+import click
+
+from mlflow_fargate.cli.extras import extra_is_missing
+
+
+@click.command()
+def demo() -> None:
+    """Train, deploy, promote, redeploy and clean up, on this machine: no AWS account needed.
+
+    Takes some minutes. Uses the local stack that runs, or starts one and stops it in the end, also after Ctrl-C.
+
+    Exit code: 0 when all went as it should.
+    """
+    try:
+        story = import_module("mlflow_fargate.examples.demo")
+    except ImportError as error:
+        raise extra_is_missing("local,webhook,demo", error) from error
+    sys.exit(story.run_demo())

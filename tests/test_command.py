@@ -1,0 +1,146 @@
+"""What holds for every verb of `mlflow-fargate`: JSON, colours, completion, exit codes, Ctrl-C."""
+
+from __future__ import annotations
+
+import io
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from unittest.mock import Mock
+
+import click
+import pytest
+from click.shell_completion import BashComplete
+from click.testing import CliRunner
+from fixtures_deployer import create
+
+from mlflow_fargate.aws.account import Account
+from mlflow_fargate.aws.ecr import Repository
+from mlflow_fargate.cli import main
+from mlflow_fargate.deployer import Deployer
+from mlflow_fargate.doctor.checks import Finding
+from mlflow_fargate.progress import PlainProgress, RecordedProgress, progress_for_stderr
+from mlflow_fargate.target import parse_target
+
+ROOT = Path(__file__).parent.parent
+READING = ("doctor", "plan", "status", "events", "logs", "history", "gc", "local status")
+
+
+def verb(path: str) -> click.Command:
+    command: click.Command = main
+    for name in path.split():
+        assert isinstance(command, click.Group)
+        command = command.commands[name]
+    return command
+
+
+@pytest.mark.parametrize("path", READING)
+def test_every_reading_verb_speaks_json(path: str) -> None:
+    assert "--json" in {name for parameter in verb(path).params for name in parameter.opts}
+
+
+def test_the_verbs_for_trying_are_there() -> None:
+    assert {"demo", "local", "webhook"} <= main.commands.keys()
+
+
+def test_the_demo_says_what_to_install_where_its_packages_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mlflow_fargate.examples.demo", None)
+
+    done = CliRunner().invoke(main, ["demo"])
+
+    assert done.exit_code == 1
+    assert "pip install 'mlflow-fargate[local,webhook,demo]'" in done.stderr
+
+
+@pytest.mark.parametrize(("no_color", "is_coloured"), [("", True), ("1", False)])
+def test_no_color_is_honoured(no_color: str, is_coloured: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", no_color)
+    monkeypatch.setattr("mlflow_fargate.doctor.examination.examine", lambda *_: [Finding("account", "quota", "OK", "")])
+    # The package has the command of this name, not the module.
+    deployer = Mock(spec=Deployer, account=None, target=parse_target("fargate:/eu-west-1"))
+    monkeypatch.setattr(sys.modules["mlflow_fargate.cli.doctor"], "deployer_at", lambda _: deployer)
+
+    done = CliRunner().invoke(main, ["doctor"], color=True)
+
+    assert "OK" in done.output
+    assert ("\x1b[" in done.output) == is_coloured
+
+
+def test_without_a_terminal_there_are_no_colours_and_no_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    progress = progress_for_stderr()
+
+    with progress.transfer("model", 10) as advance:
+        advance(10)
+
+    assert isinstance(progress, PlainProgress)
+    assert re.fullmatch(r"\[ +\d+\.\d+s\]   model: 10 B in \d+\.\d s\n", stream.getvalue())
+
+
+def test_the_shell_completes_verbs_and_options() -> None:
+    shell = BashComplete(main, {}, "mlflow-fargate", "_MLFLOW_FARGATE_COMPLETE")
+
+    assert "_mlflow_fargate_completion" in shell.source()
+    assert [found.value for found in shell.get_completions([], "rol")] == ["rollback"]
+    assert "--no-wait" in [found.value for found in shell.get_completions(["rollback"], "--no")]
+
+
+def test_exit_codes_of_a_wrong_command_line_are_those_of_the_page() -> None:
+    page = (ROOT / "docs" / "operating.md").read_text("utf-8").partition("## Exit codes")[2].partition("\n## ")[0]
+
+    assert re.findall(r"^\| (\d) \|", page, re.MULTILINE) == ["0", "1", "2", "3", "4"]
+    assert CliRunner().invoke(main, ["status", "--nmae", "churn"]).exit_code == 2
+    assert CliRunner().invoke(main, ["plan", "--nmae", "churn"]).exit_code == 1
+    assert CliRunner().invoke(main, ["--version"]).exit_code == 0
+
+
+def cut_off(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_ctrl_c_while_the_image_is_made_says_that_nothing_was_deployed(
+    deployer: Deployer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(deployer.publisher), "publish", cut_off)
+
+    assert "nothing was deployed or changed" in interrupted(deployer, create)
+    assert list(deployer.list()) == []
+
+
+def test_ctrl_c_while_the_plan_is_applied_says_how_to_finish_it(
+    deployer: Deployer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(Account, "apply", cut_off)
+        said = interrupted(deployer, create)
+
+    assert "The same command does the rest" in said
+    assert f"mlflow deployments delete -t '{deployer.target.uri}' --name churn" in said
+    create(deployer)
+    assert deployer.get("churn").state == "COMPLETED"
+
+
+def test_ctrl_c_while_a_rollout_is_watched_says_how_to_follow_it(
+    deployer: Deployer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Account, "wait_until_rolled_out", cut_off)
+
+    assert f"mlflow-fargate status -f -t '{deployer.target.uri}' --name churn" in interrupted(deployer, create)
+
+
+def test_ctrl_c_while_deleting_says_that_a_part_is_left(deployer: Deployer, monkeypatch: pytest.MonkeyPatch) -> None:
+    create(deployer)
+    with monkeypatch.context() as patch:
+        patch.setattr(Repository, "delete_images", cut_off)
+
+        assert "the same command deletes the rest" in interrupted(deployer, lambda one: one.delete("churn"))
+
+
+def interrupted(deployer: Deployer, act: Callable[[Deployer], object]) -> str:
+    """What was said when Ctrl-C cut `act` short."""
+    with pytest.raises(KeyboardInterrupt):
+        act(deployer)
+    assert isinstance(deployer.progress, RecordedProgress)
+    return "\n".join(deployer.progress.lines)
