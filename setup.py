@@ -20,6 +20,8 @@ CORE = [
     "filelock>=3.13",  # one builder of one cache entry at a time
     "uv>=0.7",  # resolves and installs what goes into the image
     "zstandard>=0.22",  # layers
+    # Which libraries a wheel needs of the system; before every deploy, so no extra. Pure Python, needs nothing itself.
+    "pyelftools>=0.30",
     "packaging>=23",  # requirement lines
     "tomli>=2",  # uv's lock files, also on Python 3.10
     "PyYAML>=6",  # MLmodel

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from mlflow_fargate import bento
 from mlflow_fargate.aws.account import Account
@@ -58,6 +58,7 @@ class ImageInputs:
     compression: Compression
     normalise: bool = True
     indexes: Indexes = PYPI
+    missing_libraries: Literal["error", "note"] = "error"
     options: Mapping[str, Any] = field(default_factory=dict, hash=False)  # the template's
     own: bento.OwnService | None = None
     further_models: Mapping[str, ResolvedModel] = field(default_factory=dict, hash=False)
@@ -165,6 +166,7 @@ class Publisher:
                 compression=inputs.compression,
                 adapt_requirements=inputs.normalise,
                 indexes=inputs.indexes,
+                missing_libraries=inputs.missing_libraries,
                 cache=self.cache,
                 progress=self.progress,
             )
@@ -221,6 +223,7 @@ def image_inputs(
         platform=Platform.parse(_PLATFORMS[config.architecture]),
         compression=Compression(config.compression),
         normalise=config.normalise,
+        missing_libraries=config.missing_libraries,
         indexes=Indexes(config.index_url, config.extra_index_urls),
         options=config.template_options,
         own=own,

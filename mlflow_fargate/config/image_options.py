@@ -54,6 +54,11 @@ class ImageOptions(OptionGroup):
         examples=["python:3.11-slim"],
         allowed="an image's name, with a tag or digest",
     )
+    missing_libraries: Literal["error", "note"] = option(
+        "error",
+        "when packages need a shared library that the image does not have: stop before deploying, or only say so",
+        maps_to="ELF: DT_NEEDED",
+    )
     compression: Literal["zstd", "gzip"] = option(
         "zstd", "compression of the layers built here", maps_to="OCI layer media type"
     )

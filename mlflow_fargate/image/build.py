@@ -21,11 +21,13 @@ from pathlib import Path
 
 from mlflow_fargate.image.application import ModelFiles, make_model_recipe, make_service_recipe
 from mlflow_fargate.image.base import read_base
+from mlflow_fargate.image.base_files import read_base_files
 from mlflow_fargate.image.blob_cache import BlobCache
 from mlflow_fargate.image.dependencies import make_dependency_recipes
 from mlflow_fargate.image.image import OCI_CONFIG, BaseImage, Descriptor, Layer, Manifest, digest_of, make_config
 from mlflow_fargate.image.layer import Compression, Recipe
 from mlflow_fargate.image.layout import ENVIRONMENT, SETTINGS
+from mlflow_fargate.image.library_check import MissingLibraries, check_libraries, was_checked
 from mlflow_fargate.image.packages import PYPI, Indexes, lock
 from mlflow_fargate.image.platforms import LINUX_AMD64, Platform
 from mlflow_fargate.image.push import Push
@@ -102,6 +104,7 @@ def build_image(
     adapt_requirements: bool = True,
     further_models: Mapping[str, tuple[ModelFiles, str]] | None = None,
     indexes: Indexes = PYPI,
+    missing_libraries: MissingLibraries = "error",
 ) -> PushedImage:
     """The image of a service and its model, in the repository of `destination`.
 
@@ -115,8 +118,9 @@ def build_image(
     for note in notes:
         progress.note(note)
     locked = lock(lines, python_version=python_version, platform=platform, cache=cache, indexes=indexes)
+    dependencies = make_dependency_recipes(locked, compression, bytecode=bytecode, cache=cache, note=progress.note)
     recipes = [
-        *make_dependency_recipes(locked, compression, bytecode=bytecode, cache=cache, note=progress.note),
+        *dependencies,
         make_service_recipe(service, compression),
         make_model_recipe(model, model_key, compression),
         *(
@@ -126,6 +130,9 @@ def build_image(
     ]
     assembly = _begin(registry, destination, previous, platform=platform, cache=cache, progress=progress)
     layers, report = assembly.put_layers(recipes, compression, base_image, source, base)
+    if not was_checked(dependencies, base_image, assembly.there):
+        files = read_base_files(source, base, base_image, cache=cache, progress=progress)
+        check_libraries(dependencies, files, on_missing=missing_libraries, progress=progress)
     own = {**ENVIRONMENT, **(environment or {})}
     config = make_config(base_image, layers, environment=own, labels=labels or {}, settings=SETTINGS, created=created)
     return PushedImage(assembly.publish(config, layers, base_image, base), report)

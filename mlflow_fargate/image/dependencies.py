@@ -16,6 +16,7 @@ from mlflow_fargate.image.bytecode import compiled_files
 from mlflow_fargate.image.layer import Compression, Files, Recipe, files_below, make_layer_key
 from mlflow_fargate.image.layout import SITE
 from mlflow_fargate.image.packages import Lock, LockedPackage, find_interpreter, install
+from mlflow_fargate.image.shared_libraries import find_libraries
 
 Note = Callable[[str], None]
 
@@ -92,11 +93,15 @@ def _make_recipe(
             note(f"installing {name if len(lock.packages) == 1 else f'{len(lock.packages)} packages'}")
             install(lock, site)
             found = site_files(site, note)
+            find_libraries(found, site).save(libraries)
             yield {**found, **compiled_files(found, interpreter, cache)} if interpreter else found
 
+    # Compiled or not, its libraries are the same.
+    libraries = cache / "libraries" / f"{key(False)}.json"
     # A layer with compiled files made elsewhere is as good as one without them made here.
     others = () if interpreter else (key(True),)
-    return Recipe(name, key(bool(interpreter)), files, other_keys=others, keep_executable=True)
+    own_key = key(bool(interpreter))
+    return Recipe(name, own_key, files, other_keys=others, keep_executable=True, libraries=libraries)
 
 
 def site_files(site: Path, note: Note) -> Files:

@@ -50,7 +50,8 @@ class Compression(str, Enum):
 class Recipe:
     """A layer that may have to be made: `files` is entered only when no one has it yet.
 
-    A layer with one of the `other_keys` will do as well.
+    A layer with one of the `other_keys` will do as well. `libraries` is where making it leaves what its shared
+    libraries need (shared_libraries.py).
     """
 
     name: str
@@ -58,6 +59,7 @@ class Recipe:
     files: Callable[[], AbstractContextManager[Files]]
     other_keys: tuple[str, ...] = ()
     keep_executable: bool = False
+    libraries: Path | None = None
 
 
 def make_layer_key(name: str, compression: Compression, **inputs: object) -> str:

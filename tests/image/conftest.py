@@ -11,8 +11,9 @@ import sys
 import tarfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -91,11 +92,25 @@ def base(registry: Registry) -> Reference:
     return push_base(registry, "library/python", "3-slim")
 
 
-def push_base(registry: Registry, repository: str, tag: str) -> Reference:
-    layers = [gzip.compress(_tar(f"etc/{name}", name.encode()), mtime=0) for name in ("one", "two")]
+@pytest.fixture
+def make_base(registry: Registry) -> Callable[..., Reference]:
+    """Pushes a base image: `make_base(REPOSITORY, TAG, files=[{path: content}, …])`, a mapping a layer."""
+    return partial(push_base, registry)
+
+
+def push_base(
+    registry: Registry,
+    repository: str,
+    tag: str,
+    *,
+    files: Sequence[Mapping[str, str | bytes]] = ({"etc/one": "one"}, {"etc/two": "two"}),
+    architecture: str = "amd64",
+) -> Reference:
+    """A base image with these layers (path → content)."""
+    layers = [gzip.compress(_tar(layer), mtime=0) for layer in files]
     config = encode_json(
         {
-            "architecture": "amd64",
+            "architecture": architecture,
             "os": "linux",
             "config": {
                 "Env": [
@@ -106,7 +121,10 @@ def push_base(registry: Registry, repository: str, tag: str) -> Reference:
                 "Labels": {"from": "base"},
             },
             "rootfs": {"type": "layers", "diff_ids": [digest_of(gzip.decompress(layer)) for layer in layers]},
-            "history": [{"created_by": "ADD one"}, {"created_by": "ENV", "empty_layer": True}, {"created_by": "two"}],
+            "history": [
+                {"created_by": "ENV", "empty_layer": True},
+                *({"created_by": ", ".join(layer)} for layer in files),
+            ],
         }
     )
     for blob in (*layers, config):
@@ -117,12 +135,14 @@ def push_base(registry: Registry, repository: str, tag: str) -> Reference:
     return Reference(registry.host, repository, tag)
 
 
-def _tar(name: str, content: bytes) -> bytes:
+def _tar(files: Mapping[str, str | bytes]) -> bytes:
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as archive:
-        entry = tarfile.TarInfo(name)
-        entry.size = len(content)
-        archive.addfile(entry, io.BytesIO(content))
+        for name, text in files.items():
+            content = text.encode() if isinstance(text, str) else text
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
     return packed.getvalue()
 
 

@@ -45,6 +45,12 @@ class IndexHandler(SimpleHTTPRequestHandler):
 
 
 @pytest.fixture
+def host(local_registry: str) -> str:
+    """Which registry it is makes no difference here."""
+    return local_registry
+
+
+@pytest.fixture
 def private_index(tmp_path: Path) -> Iterator[str]:
     """HOST:PORT of an index with one package, 'ours', laid out as PEP 503 says."""
     root = tmp_path / "index"

@@ -1,0 +1,148 @@
+"""What lies in a base image: its shared libraries, its Debian packages, which system it is.
+
+Read once for each base, by streaming its layers past, and kept by the digest of its manifest:
+
+    {cache}/bases/HEX.json
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import re
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import IO, cast
+
+import zstandard
+
+from mlflow_fargate.errors import ImageError
+from mlflow_fargate.image.image import BaseImage, Descriptor
+from mlflow_fargate.image.reference import Reference
+from mlflow_fargate.image.registry import Registry
+from mlflow_fargate.progress import Progress
+
+# The local stack's base says so of itself: it has nothing of a system, and runs on this machine's.
+_THIS_MACHINE = "mlflow-fargate"
+_TEXTS = re.compile(r"(etc|usr/lib)/os-release|var/lib/dpkg/status(\.d/[^/]+)?")
+_LIBRARY = re.compile(r".*\.so(\.[0-9.]+)?")
+_TEXT_LIMIT_BYTES = 16 << 20
+
+
+@dataclass(frozen=True)
+class BaseFiles:
+    """What of a base's files matters to what is put on it."""
+
+    libraries: tuple[str, ...]  # file names: libc.so.6
+    release: Mapping[str, str] = field(hash=False)  # os-release: ID, VERSION_CODENAME, …
+    packages: str = field(default="", repr=False)  # paragraphs of dpkg's status; "": it has no Debian packages
+
+    @property
+    def is_this_machine(self) -> bool:
+        return self.release.get("ID") == _THIS_MACHINE
+
+    @property
+    def system(self) -> str:
+        """What it is, for people."""
+        return self.release.get("PRETTY_NAME") or self.release.get("ID") or "an unknown system"
+
+    def offered_libraries(self) -> frozenset[str] | None:
+        """The libraries that a loader finds there; None: nobody can tell."""
+        return _libraries_of_this_machine() if self.is_this_machine else frozenset(self.libraries)
+
+
+def read_base_files(
+    registry: Registry, reference: Reference, base: BaseImage, *, cache: Path, progress: Progress
+) -> BaseFiles:
+    """What lies in the base, from `cache` if it was looked at before; RegistryError when its layers cannot be read."""
+    path = cache / "bases" / f"{base.manifest_digest.partition(':')[2]}.json"
+    with suppress(OSError, ValueError, TypeError, KeyError):
+        known = json.loads(path.read_text())
+        return BaseFiles(tuple(known["libraries"]), known["release"], known["packages"])
+    progress.note(f"looking at what {reference} brings")
+    found: dict[str, str] = {}
+    for layer in base.layers:
+        _read_layer(registry, reference, layer, found)
+    files = BaseFiles(
+        libraries=tuple(sorted({PurePosixPath(name).name for name in found if _LIBRARY.fullmatch(name)})),
+        release=_parse_release(found.get("etc/os-release") or found.get("usr/lib/os-release") or ""),
+        packages="\n\n".join(text for name, text in sorted(found.items()) if name.startswith("var/lib/dpkg/")),
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(".unfinished")
+    unfinished.write_text(json.dumps(asdict(files)))
+    unfinished.replace(path)
+    return files
+
+
+def _read_layer(registry: Registry, reference: Reference, layer: Descriptor, found: dict[str, str]) -> None:
+    """Adds what matters of the layer to `found` (path → text, "" where only the name counts), as a runtime would."""
+    chunks = cast("IO[bytes]", io.BufferedReader(_Chunks(registry.stream_blob(reference.repository, layer))))
+    try:
+        with tarfile.open(fileobj=_decompressed(chunks, layer.media_type), mode="r|") as archive:
+            for member in archive:
+                name = str(PurePosixPath(member.name.lstrip("./")))
+                folder, _, file_name = name.rpartition("/")
+                if file_name.startswith(".wh."):
+                    _remove(found, folder if file_name == ".wh..wh..opq" else f"{folder}/{file_name[4:]}")
+                elif member.isfile() and _TEXTS.fullmatch(name) and member.size <= _TEXT_LIMIT_BYTES:
+                    content = archive.extractfile(member)
+                    found[name] = content.read().decode(errors="replace") if content else ""
+                elif _LIBRARY.fullmatch(name) and not member.isdir():
+                    found[name] = ""
+        while chunks.read(1 << 20):
+            pass  # to the end, where size and digest are checked
+    except (tarfile.TarError, EOFError, OSError, zstandard.ZstdError) as error:
+        raise ImageError(f"Layer {layer.digest} of the base image {reference} cannot be read: {error}.") from error
+
+
+def _remove(found: dict[str, str], path: str) -> None:
+    for name in [name for name in found if name == path or name.startswith(f"{path}/")]:
+        del found[name]
+
+
+def _decompressed(chunks: IO[bytes], media_type: str) -> IO[bytes]:
+    if media_type.endswith("zstd"):
+        return cast("IO[bytes]", zstandard.ZstdDecompressor().stream_reader(chunks, read_across_frames=True))
+    return cast("IO[bytes]", gzip.GzipFile(fileobj=chunks)) if media_type.endswith("gzip") else chunks
+
+
+class _Chunks(io.RawIOBase):
+    """An iterator of bytes as a file."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self._rest = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # a buffer of bytes, as io hands it in
+        while not self._rest:
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                return 0
+            self._rest = chunk
+        part, self._rest = self._rest[: len(buffer)], self._rest[len(buffer) :]
+        buffer[: len(part)] = part
+        return len(part)
+
+
+def _parse_release(text: str) -> dict[str, str]:
+    """Source: os-release(5)."""
+    pairs = (line.partition("=") for line in text.splitlines() if "=" in line and not line.startswith("#"))
+    return {name.strip(): value.strip().strip("\"'") for name, _, value in pairs}
+
+
+def _libraries_of_this_machine() -> frozenset[str] | None:
+    program = shutil.which("ldconfig") or next((path for path in ("/sbin/ldconfig",) if Path(path).exists()), None)
+    if not program:
+        return None
+    listed = subprocess.run([program, "-p"], capture_output=True, text=True, check=False)
+    return frozenset(re.findall(r"^\t(\S+) \(", listed.stdout, re.MULTILINE)) or None

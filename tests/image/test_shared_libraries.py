@@ -1,0 +1,188 @@
+"""What wheels need of the system, found in real ELF files, and looked for in real base images."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlflow_fargate.errors import ImageError
+from mlflow_fargate.image import Reference, Registry, build_image
+from mlflow_fargate.image.base import read_base
+from mlflow_fargate.image.base_files import BaseFiles, read_base_files
+from mlflow_fargate.image.library_check import describe_missing
+from mlflow_fargate.image.platforms import LINUX_AMD64
+from mlflow_fargate.image.shared_libraries import SharedLibraries, find_libraries, find_missing
+from mlflow_fargate.local.registry.base_image import seed_base_image
+from mlflow_fargate.local.registry.server import LocalRegistry
+from mlflow_fargate.progress import RecordedProgress
+
+MINOR = f"{sys.version_info[0]}.{sys.version_info[1]}"
+GLIBC = ("libc.so.6", "libm.so.6", "libpthread.so.0", "libgcc_s.so.1", "ld-linux-x86-64.so.2")
+LIBRARY_FOLDER = "usr/lib/x86_64-linux-gnu"
+PushBase = Callable[..., Reference]
+BOOKWORM = 'PRETTY_NAME="Debian GNU/Linux 12 (bookworm)"\nID=debian\nVERSION_CODENAME=bookworm\n'
+
+
+@pytest.fixture
+def host(local_registry: str) -> str:
+    """Which registry it is makes no difference here."""
+    return local_registry
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Path:
+    (tmp_path / "service").mkdir()
+    (tmp_path / "service" / "service.py").write_text("Service = None\n")
+    return tmp_path / "service"
+
+
+@pytest.fixture
+def inputs(registry: Registry, service: Path, tmp_path: Path) -> dict[str, Any]:
+    return {
+        "requirements": ["ujson==6.1.0"],  # 50 kB, and it needs libstdc++.so.6
+        "python_version": MINOR,
+        "service": service,
+        "model": {},
+        "model_key": "none",
+        "destination": Reference(registry.host, "models", "v1"),
+        "registry": registry,
+        "cache": tmp_path / "cache",
+        "progress": RecordedProgress(),
+    }
+
+
+@pytest.fixture
+def push_debian(make_base: PushBase) -> PushBase:
+    """Pushes a base of Debian's with these libraries."""
+
+    def push(*libraries: str, tag: str = "3-slim") -> Reference:
+        files = {f"{LIBRARY_FOLDER}/{name}": "" for name in libraries}
+        return make_base("library/python", tag, files=[{"usr/lib/os-release": BOOKWORM}, files])
+
+    return push
+
+
+def read(registry: Registry, reference: Reference, cache: Path) -> BaseFiles:
+    progress = RecordedProgress()
+    base = read_base(registry, reference, platform=LINUX_AMD64, python_version=MINOR, progress=progress)
+    return read_base_files(registry, reference, base, cache=cache, progress=progress)
+
+
+def test_what_neither_layers_nor_base_have_is_missing() -> None:
+    lightgbm = SharedLibraries(("lib_lightgbm.so",), {"libgomp.so.1": ["lightgbm"], "libc.so.6": ["lightgbm"]})
+    xgboost = SharedLibraries(("libgomp.so.1",), {"libm.so.6": ["xgboost"]})
+
+    assert find_missing([lightgbm], frozenset(GLIBC)) == {"libgomp.so.1": ["lightgbm"]}
+    assert find_missing([lightgbm, xgboost], frozenset(GLIBC)) == {}
+
+
+def test_a_base_without_glibc_is_told_as_what_it_is() -> None:
+    alpine = BaseFiles((), {"PRETTY_NAME": "Alpine Linux v3.20"})
+
+    message, hint = describe_missing({"libc.so.6": ["numpy"]}, alpine)
+
+    assert "Alpine Linux" in message
+    assert "glibc" in hint
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ELF is Linux's")
+def test_names_and_needs_are_read_from_elf_files_and_not_from_others(tmp_path: Path) -> None:
+    real = Path(__import__("zstandard.backend_c").backend_c.__file__)
+    (tmp_path / "script.so").write_text("INPUT(libc.so.6)")
+    (tmp_path / "cut.so").write_bytes(real.read_bytes()[:100])
+    (tmp_path / "whole.so").write_bytes(real.read_bytes())
+
+    found = find_libraries({f"opt/{path.name}": path for path in tmp_path.iterdir()}, tmp_path)
+
+    assert "libc.so.6" in found.needed
+    assert found.needed["libc.so.6"] == ["whole.so"]
+    assert set(found.offered) == {"script.so", "cut.so", "whole.so"}
+
+
+@pytest.mark.slow
+def test_a_missing_library_is_named_with_the_package_that_needs_it(
+    push_debian: PushBase, registry: Registry, inputs: dict[str, Any]
+) -> None:
+    base = push_debian(*GLIBC)
+
+    with pytest.raises(ImageError) as caught:
+        build_image(**inputs, base=base)
+
+    assert "(Debian GNU/Linux 12 (bookworm)) have libstdc++.so.6 (needed by ujson)" in str(caught.value)
+    assert "libstdc++6" in str(caught.value.hint)
+    assert registry.manifest_digest("models", "v1") is None
+
+
+@pytest.mark.slow
+def test_a_missing_library_may_only_be_noted(push_debian: PushBase, inputs: dict[str, Any]) -> None:
+    build_image(**inputs, base=push_debian(*GLIBC), missing_libraries="note")
+
+    assert any("libstdc++.so.6 (needed by ujson)" in line for line in inputs["progress"].lines)
+
+
+@pytest.mark.slow
+def test_another_base_is_checked_and_the_same_one_is_not(push_debian: PushBase, inputs: dict[str, Any]) -> None:
+    whole, lacking = push_debian(*GLIBC, "libstdc++.so.6"), push_debian(*GLIBC, tag="lacking")
+    first = build_image(**inputs, base=whole).reference
+    looked = [line for line in inputs["progress"].lines if "looking at" in line]
+
+    build_image(**{**inputs, "model_key": "other"}, base=whole, previous=first)
+
+    assert [line for line in inputs["progress"].lines if "looking at" in line] == looked
+    with pytest.raises(ImageError, match=r"libstdc\+\+\.so\.6"):
+        build_image(**{**inputs, "destination": inputs["destination"].with_tag("v2")}, base=lacking, previous=first)
+
+
+@pytest.mark.slow
+def test_an_empty_machine_says_what_it_cannot_check(
+    push_debian: PushBase, inputs: dict[str, Any], tmp_path: Path
+) -> None:
+    first = build_image(**inputs, base=push_debian(*GLIBC, "libstdc++.so.6")).reference
+    elsewhere = {**inputs, "cache": tmp_path / "empty", "destination": inputs["destination"].with_tag("v2")}
+
+    build_image(**elsewhere, base=push_debian(*GLIBC, tag="lacking"), previous=first)
+
+    assert "not checked here for libraries of the system: dependencies (made by another machine)" in " ".join(
+        inputs["progress"].lines
+    )
+
+
+@pytest.mark.slow
+def test_upper_layers_take_files_away_from_lower_ones(make_base: PushBase, registry: Registry, tmp_path: Path) -> None:
+    lower = {"usr/lib/liba.so.1": "", "usr/lib/libb.so.1": "", "opt/libc.so.6": "", "etc/os-release": BOOKWORM}
+    upper = {"usr/lib/.wh.liba.so.1": "", "opt/.wh..wh..opq": "", "var/lib/dpkg/status": "Package: libc6\n"}
+    reference = make_base("library/python", "layered", files=[lower, upper])
+
+    found = read(registry, reference, tmp_path)
+
+    assert found.libraries == ("libb.so.1",)
+    assert found.system == "Debian GNU/Linux 12 (bookworm)"
+    assert found.packages == "Package: libc6\n"
+    assert read(registry, reference, tmp_path) == found
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="this machine's loader is not Linux's")
+def test_the_local_stacks_base_has_what_this_machine_has(tmp_path: Path) -> None:
+    with LocalRegistry(tmp_path / "registry") as server, Registry(server.address) as registry:
+        seed_base_image(server.store, platform.python_version())
+        reference = Reference(server.address, "docker/library/python", f"{MINOR}-slim")
+
+        found = read(registry, reference, tmp_path)
+
+    assert found.is_this_machine
+    offered = found.offered_libraries()
+    assert offered is None or "libc.so.6" in offered
+
+
+@pytest.mark.exhaustive
+def test_lightgbm_is_known_to_need_libgomp(push_debian: PushBase, inputs: dict[str, Any]) -> None:
+    base = push_debian(*GLIBC, "libstdc++.so.6", "libdl.so.2", "librt.so.1", "libz.so.1", "libutil.so.1")
+
+    with pytest.raises(ImageError, match=r"have libgomp\.so\.1 \(needed by lightgbm\)\."):
+        build_image(**{**inputs, "requirements": ["lightgbm"]}, base=base)
