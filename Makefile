@@ -11,6 +11,8 @@ READY := $(VENV)/.ready
 # As installed: type checkers do not follow setuptools' mapping of webhook/ into the package.
 TREE := $(VENV)/tree
 export PYTHONDONTWRITEBYTECODE ?= 1
+# Tests in two processes: one waits for the stack while the other works (tests/conftest.py says which goes where).
+TWO := -n 2 --dist loadgroup --no-loadscope-reorder
 
 .PHONY: setup tools docs demo test test-unit test-all bench bench-serving check format local clean
 
@@ -51,11 +53,11 @@ test-unit: $(READY)
 	$(BIN)/python -m pytest -q -m "not slow and not end_to_end and not exhaustive"
 
 test: $(READY) tools
-	$(BIN)/python -m pytest -q -m "not exhaustive"
+	$(BIN)/python -m pytest -q -m "not exhaustive" $(TWO)
 
 test-all: $(READY) tools
 	$(BIN)/uv pip install -q --python $(BIN)/python -e '.[exhaustive]'
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q $(TWO)
 
 # Some minutes, with nothing else running: the service beside MLflow's server, plain BentoML and the bare model.
 bench-serving: $(READY)

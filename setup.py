@@ -51,6 +51,7 @@ DOCS = ["mkdocs-material>=9.5", "mkdocs>=1.6,<2"]
 TEST = [
     "pytest>=8",
     "pytest-timeout>=2.3",
+    "pytest-xdist>=3.6",  # the end-to-end tests wait most of the time: another process tests meanwhile
     "hypothesis>=6.100",
     "jsonschema>=4.18",  # a validator for the schema that we print
     "import-linter>=2",

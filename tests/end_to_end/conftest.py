@@ -19,7 +19,7 @@ from mlflow.models.model import ModelInfo
 BIN = Path(sys.executable).parent
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def local_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """What `mlflow-fargate local env` says; also set in this process's environment."""
     cache = str(tmp_path_factory.mktemp("cache"))
@@ -52,7 +52,7 @@ def processes_with(cache: str) -> list[int]:
     return found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def doubler(local_stack: dict[str, str]) -> str:
     """The URI of a logged model that is quick to serve."""
     return log_doubler().model_uri
