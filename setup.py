@@ -49,6 +49,7 @@ DEMO = [
 ]
 DOCS = ["mkdocs-material>=9.5", "mkdocs>=1.6,<2"]
 TEST = [
+    "Flask-WTF<2",  # MLflow's basic-auth server, without the rest of mlflow[auth]
     "pytest>=8",
     "pytest-timeout>=2.3",
     "pytest-xdist>=3.6",  # the end-to-end tests wait most of the time: another process tests meanwhile

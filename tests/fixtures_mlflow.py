@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,18 +66,11 @@ def s3_endpoint_url() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def mlflow_server(s3_endpoint_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
-    folder = tmp_path_factory.mktemp("mlflow")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = MlflowServer(f"http://127.0.0.1:{port}", s3_endpoint_url)
-    server.s3_client().create_bucket(Bucket="mlflow")
-    process = _start(server, port, folder)
-    try:
-        _wait_until_up(server.uri, process, folder / "server.log")
-        yield server
-    finally:
-        _stop(process)
+    artifacts = ("--serve-artifacts", "--artifacts-destination", "s3://mlflow/proxied")
+    MlflowServer("", s3_endpoint_url).s3_client().create_bucket(Bucket="mlflow")
+    environment = {**AWS_ENVIRONMENT, "MLFLOW_S3_ENDPOINT_URL": s3_endpoint_url}
+    with serve_mlflow(tmp_path_factory.mktemp("mlflow"), *artifacts, **environment) as uri:
+        yield MlflowServer(uri, s3_endpoint_url)
 
 
 @pytest.fixture(scope="session")
@@ -95,21 +89,30 @@ def logged_models(mlflow_server: MlflowServer) -> Iterator[LoggedModels]:
     yield logged
 
 
-def _start(server: MlflowServer, port: int, folder: Path) -> subprocess.Popen[bytes]:
+@contextmanager
+def serve_mlflow(folder: Path, *arguments: str, **environment: str) -> Iterator[str]:
+    """The URI of an `mlflow server` with a new database in `folder`, ended with its workers."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db"]
-    command += ["--serve-artifacts", "--artifacts-destination", "s3://mlflow/proxied"]
-    environment = {
-        **os.environ,
-        **AWS_ENVIRONMENT,
-        "MLFLOW_S3_ENDPOINT_URL": server.s3_endpoint_url,
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-    }
-    with (folder / "server.log").open("wb") as log:
-        return subprocess.Popen(
-            command, env=environment, cwd=folder, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+    command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", *arguments]
+    lean = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    log = folder / "server.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command,
+            env={**os.environ, **lean, **environment},
+            cwd=folder,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
+    try:
+        _wait_until_up(f"http://127.0.0.1:{port}", process, log)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        _stop(process)
 
 
 def _wait_until_up(uri: str, process: subprocess.Popen[bytes], log: Path) -> None:
