@@ -71,7 +71,7 @@ check: $(READY)
 	$(BIN)/mypy service_template
 	$(BIN)/mypy -p examples
 	$(BIN)/mypy -p benchmarks.images
-	$(BIN)/lint-imports
+	cd $(TREE) && $(CURDIR)/$(BIN)/lint-imports --config $(CURDIR)/.importlinter --no-cache
 
 format: $(READY)
 	$(BIN)/ruff format .

@@ -6,7 +6,7 @@
                                  └─ model_registry.py  what the registry says
 
 settings.py reads the environment, views.py is the edge (access.py: who may see; page.py, status.py, metrics.py: what),
-serve.py runs it all. No model code runs in this process.
+notify.py tells people, lease.py which of several replicas acts, serve.py runs it all. No model code runs here.
 """
 
 from __future__ import annotations

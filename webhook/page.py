@@ -101,8 +101,9 @@ def state_of(seen: Seen) -> tuple[str, Tone]:
         return "rolling out", "busy"
     if seen.action.kind == "nothing":
         return _state_at_rest(seen)
-    held: dict[str, tuple[str, Tone]] = {"blocked": ("blocked", "bad"), "hold": ("on hold", "warn")}
-    return held.get(seen.action.kind, ("about to change", "busy"))
+    if seen.action.kind == "blocked":
+        return "blocked", "bad"
+    return ("on hold", "warn") if seen.action.warning else ("about to change", "busy")
 
 
 def _state_at_rest(seen: Seen) -> tuple[str, Tone]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import functools
 import logging
 import signal
+import socket
 import sys
 import threading
+import uuid
 from types import FrameType
 from typing import Any
 
@@ -15,19 +17,27 @@ import waitress
 from flask import Flask
 from mlflow.deployments import get_deploy_client
 
+from mlflow_fargate.aws.lease import Lease
+from mlflow_fargate.aws.session import AwsSession
+from mlflow_fargate.aws.topics import Topic
 from mlflow_fargate.errors import InvalidOption
+from mlflow_fargate.target import parse_target
 
 from . import create_app
 from .access import Access
+from .lease import LeaseKeeper
 from .logs import set_up_logs
 from .metrics import Metrics
 from .model_registry import MlflowModelRegistry
+from .notify import Notifier, Send, slack_channel
 from .rules import RuleBook
 from .settings import Settings
 from .views import MAX_BODY_BYTES, Surroundings
 from .worker import Worker
 
 logger = logging.getLogger(__name__)
+
+_GOODBYE_SECONDS = 5.0  # for giving the lease back, and for the last notifications
 
 
 def serve(settings: Settings) -> None:
@@ -38,21 +48,26 @@ def serve(settings: Settings) -> None:
     mlflow.set_tracking_uri(settings.tracking_uri)
     if settings.registry_uri:
         mlflow.set_registry_uri(settings.registry_uri)
-    metrics = Metrics()
+    metrics, notifier = Metrics(), Notifier(_channels(settings))
+    lease = _lease(settings)
     worker = Worker(
         connect=functools.cache(lambda: get_deploy_client(settings.target)),
         registry=MlflowModelRegistry(settings.tracking_uri, settings.registry_uri),
         rules=_rules(settings),
         poll_seconds=settings.poll_seconds,
         retry_seconds=settings.retry_seconds,
-        listeners=[metrics.count_outcome],
+        listeners=[metrics.count_outcome, notifier.tell],
+        may_act=lambda: lease is None or lease.is_held,
     )
+    keeper = LeaseKeeper(lease, settings.lease_seconds, worker.wake) if lease else None
     access = Access(settings.token, settings.is_public)
     app = create_app(worker, settings.secrets, access, Surroundings(settings.target, settings.mlflow_url), metrics)
     server = _listen(app, settings)
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _stop)
-    worker.start()
+    for part in (notifier, keeper, worker):
+        if part is not None:
+            part.start()
     place = f"http://{server.effective_host}:{server.effective_port}"
     logger.info("webhook service on %s for %s", place, settings.target)
     if not settings.secrets:
@@ -63,7 +78,27 @@ def serve(settings: Settings) -> None:
         logger.info("stopping")
         if not worker.stop(settings.stop_seconds):
             logger.warning("a rollout is not finished; ECS goes on with it, and the next start looks at it again")
+        if keeper is not None:
+            keeper.stop(_GOODBYE_SECONDS)
+        notifier.stop(_GOODBYE_SECONDS)
         server.close()
+
+
+def _channels(settings: Settings) -> dict[str, Send]:
+    channels: dict[str, Send] = {}
+    if settings.notify_url:
+        channels["the notification address"] = slack_channel(settings.notify_url)
+    if settings.notify_topic_arn:
+        channels["the SNS topic"] = Topic(parse_target(settings.target), settings.notify_topic_arn).publish
+    return channels
+
+
+def _lease(settings: Settings) -> Lease | None:
+    if settings.lease is None:
+        return None
+    # Known to be us when it is read, and never the same twice.
+    holder = f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
+    return Lease(AwsSession(parse_target(settings.target)), settings.lease, holder, settings.lease_seconds)
 
 
 def _listen(app: Flask, settings: Settings) -> Any:

@@ -12,6 +12,10 @@ FARGATE_WEBHOOK_TOKEN             who shows it may see the page, /status and /me
 FARGATE_WEBHOOK_PUBLIC            true: everyone may see these; retry still needs the token
 FARGATE_WEBHOOK_MLFLOW_URL        where people find MLflow, for links; by default the tracking server's address
 FARGATE_WEBHOOK_LOG               json or text; by default text on a terminal and json elsewhere
+FARGATE_WEBHOOK_NOTIFY_URL        a Slack-compatible address that is told of each rollout; a secret
+FARGATE_WEBHOOK_NOTIFY_TOPIC_ARN  an SNS topic that is told the same
+FARGATE_WEBHOOK_LEASE             s3://BUCKET/KEY: of several replicas the one that holds it acts; without it all do
+FARGATE_WEBHOOK_LEASE_SECONDS     after which another takes it from one that died; 30
 FARGATE_WEBHOOK_HOST, _PORT       where to listen; 127.0.0.1 and 8080
 FARGATE_WEBHOOK_STOP_SECONDS      how long a stop waits for rollouts under way; 20
 """
@@ -19,6 +23,7 @@ FARGATE_WEBHOOK_STOP_SECONDS      how long a stop waits for rollouts under way; 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,6 +48,10 @@ class Settings:
     is_public: bool = False
     mlflow_url: str | None = None  # for people, without credentials; None: MLflow has no web address
     logs_as_json: bool | None = None  # None: where stderr is no terminal
+    notify_url: str | None = field(default=None, repr=False)
+    notify_topic_arn: str | None = None
+    lease: str | None = None  # s3://BUCKET/KEY
+    lease_seconds: float = 30
     host: str = "127.0.0.1"
     port: int = 8080  # 0: any that is free
     stop_seconds: float = 20
@@ -72,6 +81,12 @@ def parse_settings(environ: Mapping[str, str]) -> Settings:
         is_public=_choice(environ, "FARGATE_WEBHOOK_PUBLIC", {"true": True, "false": False}) or False,
         mlflow_url=web_url(environ.get("FARGATE_WEBHOOK_MLFLOW_URL") or tracking_uri),
         logs_as_json=_choice(environ, "FARGATE_WEBHOOK_LOG", {"json": True, "text": False}),
+        notify_url=_matching(environ, "FARGATE_WEBHOOK_NOTIFY_URL", r"https?://\S+", "https://…"),
+        notify_topic_arn=_matching(
+            environ, "FARGATE_WEBHOOK_NOTIFY_TOPIC_ARN", r"arn:[\w-]+:sns:[\w-]+:\d+:[\w.-]+", "arn:aws:sns:…"
+        ),
+        lease=_matching(environ, "FARGATE_WEBHOOK_LEASE", r"s3://[a-z0-9.-]+/\S+", "s3://BUCKET/KEY"),
+        lease_seconds=_number(environ, "FARGATE_WEBHOOK_LEASE_SECONDS", default=30, least=1, most=600),
         host=environ.get("FARGATE_WEBHOOK_HOST") or "127.0.0.1",
         port=int(_number(environ, "FARGATE_WEBHOOK_PORT", default=8080, least=0, most=65_535)),
         stop_seconds=_number(environ, "FARGATE_WEBHOOK_STOP_SECONDS", default=20, least=0, most=3600),
@@ -89,6 +104,13 @@ def _number(environ: Mapping[str, str], name: str, *, default: float, least: flo
     if not least <= number <= most:
         raise InvalidOption(f"{name}={text} is not a number from {least:g} to {most:g}.")
     return number
+
+
+def _matching(environ: Mapping[str, str], name: str, pattern: str, shape: str) -> str | None:
+    text = environ.get(name, "").strip()
+    if text and not re.fullmatch(pattern, text):
+        raise InvalidOption(f"{name} is not of the form {shape}.")  # without the text: it may be a secret
+    return text or None
 
 
 def _choice(environ: Mapping[str, str], name: str, meanings: Mapping[str, bool]) -> bool | None:

@@ -52,7 +52,8 @@ class Seen:
 class Worker:
     """Keeps deployments at the versions the registry names. `connect` gives a client that threads may share.
 
-    `listeners` are told of each change that is done, by the thread that made it: they must be quick.
+    `listeners` are told of each change that is done, by the thread that made it: they must be quick. While `may_act`
+    says no, another replica acts, and this one only looks.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Worker:
         retry_seconds: float = FIRST_RETRY_SECONDS,
         threads: int = 2,
         listeners: Sequence[Callable[[Outcome], None]] = (),
+        may_act: Callable[[], bool] = lambda: True,
         clock: Callable[[], float] = time.time,
         jitter: Callable[[float, float], float] = random.uniform,
     ) -> None:
@@ -74,6 +76,7 @@ class Worker:
         self._retry_seconds = retry_seconds
         self._poll_seconds = poll_seconds
         self._listeners = listeners
+        self._may_act = may_act
         self._clock = clock
         self._jitter = jitter
         self._wake = threading.Event()
@@ -105,6 +108,10 @@ class Worker:
         for thread in (self._looker, *self._actors):
             thread.join(max(0.0, deadline - time.monotonic()))
         return not any(thread.is_alive() for thread in self._actors)
+
+    def wake(self) -> None:
+        """Makes the next look come now."""
+        self._wake.set()
 
     def hint(self, model_name: str) -> bool:
         """Makes the next look come now, if the model is watched or may be by a rule; True if so."""
@@ -226,6 +233,8 @@ class Worker:
             return action
         if is_busy:
             return Action("hold", "a change is under way", action.version)
+        if not self._may_act():
+            return Action("hold", "another replica acts", action.version)
         # The quick look tells one version a stage. Before anything is changed, all of them, and once more.
         try:
             state = self._registry.look_closely(deployed.model_name or "")
@@ -250,7 +259,7 @@ class Worker:
         while task := self._tasks.get():
             watch, action = task
             try:
-                if not self._stopping.is_set():
+                if self._may_act() and not self._stopping.is_set():
                     self._act(watch, action)
             except Exception:  # a bug of ours: this deployment is looked at again, and the others go on
                 logger.exception("%s: could not be changed", watch.deployed.key)

@@ -56,6 +56,7 @@ def row(one: Seen) -> Row:
         (seen("update", is_updating=True), "rolling out", "busy"),
         (seen("hold", state="IN_PROGRESS"), "rolling out", "busy"),
         (seen("hold", warning="no version holds Production"), "on hold", "warn"),
+        (seen("hold"), "about to change", "busy"),
         (seen("blocked", warning="version 2 failed"), "blocked", "bad"),
         (seen(version=None), "scaled to zero", "quiet"),
         (Seen(Deployed("api", "pinned", "churn", "1", "COMPLETED"), Action("nothing", "pinned")), "pinned", "quiet"),

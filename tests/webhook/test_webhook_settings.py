@@ -64,3 +64,25 @@ def test_what_can_be_two_things_is_one_of_them() -> None:
     assert (settings.is_public, settings.logs_as_json) == (True, False)
     with pytest.raises(InvalidOption, match="FARGATE_WEBHOOK_PUBLIC=yes is neither true nor false"):
         parse_settings({**TRACKING, "FARGATE_WEBHOOK_PUBLIC": "yes"})
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("FARGATE_WEBHOOK_NOTIFY_URL", "file:///etc/s3cret"),
+        ("FARGATE_WEBHOOK_NOTIFY_TOPIC_ARN", "s3cret"),
+        ("FARGATE_WEBHOOK_LEASE", "s3://s3cret"),
+    ],
+)
+def test_addresses_of_another_form_are_refused_and_not_repeated(name: str, text: str) -> None:
+    with pytest.raises(InvalidOption, match=f"{name} is not of the form") as caught:
+        parse_settings({**TRACKING, name: text})
+
+    assert "s3cret" not in str(caught.value)
+
+
+def test_the_notification_address_does_not_show() -> None:
+    settings = parse_settings({**TRACKING, "FARGATE_WEBHOOK_NOTIFY_URL": "https://hooks.example.com/s3cret"})
+
+    assert settings.notify_url == "https://hooks.example.com/s3cret"
+    assert "s3cret" not in repr(settings)

@@ -11,6 +11,7 @@ from fakes_webhook import FakeDeployments, FakeRegistry
 from mlflow.exceptions import MlflowException
 
 from mlflow_fargate.errors import AwsError, RolloutFailed
+from mlflow_fargate.webhook.lease import LeaseKeeper
 from mlflow_fargate.webhook.status import status_of
 from mlflow_fargate.webhook.worker import Worker
 
@@ -218,3 +219,48 @@ def test_a_stop_waits_for_what_is_under_way_and_begins_nothing_more(
     go_on.set()
     assert worker.stop(5)
     assert deployments.updates == [("api", "models:/churn/2")]
+
+
+def test_a_replica_that_may_not_act_looks_and_waits(
+    deployments: FakeDeployments, registry: FakeRegistry, wait_until: WaitUntil
+) -> None:
+    may_act = threading.Event()
+    worker = Worker(connect=lambda: deployments, registry=registry, poll_seconds=3600, may_act=may_act.is_set)
+    deployments.deploy("api", "churn", "1")
+    registry.promote("churn", "2")
+    worker.start()
+    wait_until(lambda: worker.is_ready)
+
+    assert worker.seen()["api"].action.reason == "another replica acts"
+    assert deployments.updates == []
+    may_act.set()
+    worker.wake()
+    wait_until(lambda: deployments.version("api") == "2")
+    worker.stop(5)
+
+
+class FakeLease:
+    def __init__(self) -> None:
+        self.answers: list[bool | Exception] = [False, RuntimeError("S3 is down"), True]
+        self.is_held = False
+        self.released = False
+
+    def renew(self) -> bool:
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        self.is_held = answer
+        return answer
+
+    def release(self) -> None:
+        self.released = True
+
+
+def test_a_lease_is_asked_for_until_it_is_ours_and_given_back_at_the_end() -> None:
+    lease, taken = FakeLease(), threading.Event()
+    keeper = LeaseKeeper(lease, 0.03, taken.set)
+    keeper.start()
+
+    wait_for(taken)
+    keeper.stop(5)
+    assert lease.released
