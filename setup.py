@@ -60,6 +60,7 @@ TEST = [
     "ruff>=0.8",
     "schemathesis>=4",  # requests made up from our OpenAPI document
     "build>=1.2",
+    "twine>=6",  # what PyPI would say of the distribution
     "check-jsonschema>=0.29",  # what GitHub and GitLab say of the CI files in examples/
     "setuptools>=65",
     "types-requests",

@@ -22,6 +22,7 @@ PACKAGES = (
     "mlflow_fargate.local",
     "mlflow_fargate.model",
 )
+FOR_UNIT_TESTS = ("scikit-learn>=1.4", "pandas>=2.2")  # of the extra demo; TensorFlow, its bulk, they do without
 MAPPED = ("mlflow_fargate.webhook", "mlflow_fargate.service_template")
 
 
@@ -93,6 +94,61 @@ def test_mlflow_finds_the_plugin_in_what_was_built(installed: Path) -> None:
     store = "('mlflow.model_registry_store', 'fargate-postgresql', 'mlflow_fargate.registry_store:open_store')"
     assert store in found
     assert "('console_scripts', 'mlflow-fargate', 'mlflow_fargate.cli:main')" in found
+
+
+def test_both_pass_what_the_package_index_checks(sdist: Path, checkout: Path, tmp_path: Path) -> None:
+    wheel = build("--wheel", checkout, tmp_path)
+
+    command = [sys.executable, "-m", "twine", "check", "--strict", str(sdist), str(wheel)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="only git knows what belongs to the project")
+def test_the_sdist_holds_the_whole_project(sdist: Path) -> None:
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+    with tarfile.open(sdist) as archive:
+        held = {name.partition("/")[2] for name in archive.getnames()}
+
+    assert set(listed.splitlines()) - held == set()
+
+
+@pytest.mark.exhaustive
+@pytest.mark.timeout(900)
+def test_the_wheel_works_in_an_environment_of_its_own(checkout: Path, tmp_path: Path) -> None:
+    wheel = build("--wheel", checkout, tmp_path / "dist")
+    python = tmp_path / "venv" / "bin" / "python"
+    uv = [sys.executable, "-m", "uv"]
+
+    subprocess.run([*uv, "venv", "-q", "--python", sys.executable, str(python.parents[1])], check=True)
+    subprocess.run([*uv, "pip", "install", "-q", "--python", str(python), f"{wheel}[local,webhook]"], check=True)
+
+    def say(*command: str) -> str:
+        words = [str(python.parent / command[0]), *command[1:]]
+        return subprocess.run(words, capture_output=True, text=True, check=True, cwd=tmp_path).stdout
+
+    subprocess.run([*uv, "pip", "check", "--python", str(python)], check=True)
+    assert "deregistration_delay_seconds" in say("mlflow", "deployments", "help", "-t", "fargate")
+    assert "0.1.0" in say("mlflow-fargate", "--version")
+    say("python", "-c", "import mlflow_fargate.local.stack, mlflow_fargate.webhook.serve")
+
+
+@pytest.mark.exhaustive
+@pytest.mark.timeout(1800)
+def test_the_unit_tests_pass_with_the_oldest_versions_that_are_allowed(checkout: Path, tmp_path: Path) -> None:
+    """Of what we require ourselves; the newest are those of this environment."""
+    python = tmp_path / "venv" / "bin" / "python"
+    uv = [sys.executable, "-m", "uv"]
+    subprocess.run([*uv, "venv", "-q", "--python", sys.executable, str(python.parents[1])], check=True)
+    install = [*uv, "pip", "install", "-q", "--python", str(python), "--resolution", "lowest-direct"]
+    subprocess.run([*install, "-e", ".[local,webhook,test]", *FOR_UNIT_TESTS], cwd=checkout, check=True)
+
+    command = [str(python), "-m", "pytest", "-q", "-m", "not slow and not end_to_end and not exhaustive"]
+    done = subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stdout[-5000:]
 
 
 def test_the_bento_floor_keeps_resolvers_from_walking_back(installed: Path) -> None:
