@@ -15,9 +15,11 @@ from mlflow.cli import cli as mlflow_cli
 
 from mlflow_fargate.cli import main
 from mlflow_fargate.config import DeploymentConfig
+from mlflow_fargate.costs import read_prices
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
+README = (ROOT / "README.md").read_text("utf-8")
 
 
 def test_the_page_of_options_is_the_one_that_the_command_writes() -> None:
@@ -78,6 +80,32 @@ def check_words(group: click.Command, words: list[str]) -> None:
     asked = given.get("config") or ()
     for pair in asked if isinstance(asked, (list, tuple)) else (asked,):
         assert pair.partition("=")[0].partition(".")[0] in known | {"KEY"}, pair
+
+
+def test_the_costs_in_the_readme_are_those_of_the_price_table() -> None:
+    prices = read_prices()
+
+    def month(cpu: float, gib: float, architecture: str = "X86_64") -> str:
+        hour = cpu * prices.vcpu_hour[architecture] + gib * prices.gib_hour[architecture] + prices.public_address_hour
+        return f"{hour * prices.hours_a_month:.2f}"
+
+    shown = README.partition("## What it costs")[2].partition("\n## ")[0]
+    balancer = f"{prices.load_balancer_hour * prices.hours_a_month:.2f}"
+    assert re.findall(r"\| ([\d.]+) \|$", shown, re.MULTILINE) == [
+        month(0.25, 0.5),
+        month(1, 2),
+        month(1, 2, "ARM64"),
+        balancer,
+    ]
+    assert prices.read_on in shown
+    assert prices.region in shown
+
+
+def test_every_link_in_the_readme_leads_to_a_file() -> None:
+    links = [link for link in re.findall(r"\]\(([^)#]+)", README) if "://" not in link]
+
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
 
 
 @pytest.mark.exhaustive
