@@ -16,6 +16,7 @@ from mlflow_fargate.plan import Plan
 
 _CPU_UNITS = 1024  # of one vCPU
 _MIB = 1024  # in a GiB
+_FREE_GIB = 20
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Prices:
     gib_hour: Mapping[str, float] = field(hash=False)
     load_balancer_hour: float
     public_address_hour: float
+    ephemeral_gib_hour: float  # beyond the 20 GiB that are free
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def estimate_cost(plan: Plan, region: str, prices: Prices) -> Estimate:
         tasks=_task_a_month(wanted, prices) * low,
         tasks_most=_task_a_month(wanted, prices) * high,
         endpoint=balancer if "load balancer" in wanted else 0.0,
-        prices_note=_note(region, prices),
+        prices_note=_note(region, prices, is_spot=wanted["service"].get("capacity", {}).get("spot", False)),
     )
 
 
@@ -82,11 +84,13 @@ def _task_a_month(properties: Mapping[str, Mapping[str, Any]], prices: Prices) -
     architecture = task["architecture"] or "X86_64"  # AWS's own default
     hour = task["cpu"] / _CPU_UNITS * prices.vcpu_hour[architecture]
     hour += task["memory_mib"] / _MIB * prices.gib_hour[architecture]
+    hour += max((task.get("ephemeral_storage_gib") or 0) - _FREE_GIB, 0) * prices.ephemeral_gib_hour
     if service["assign_public_ip"]:
         hour += prices.public_address_hour
     return float(hour * prices.hours_a_month)
 
 
-def _note(region: str, prices: Prices) -> str:
+def _note(region: str, prices: Prices, *, is_spot: bool) -> str:
     elsewhere = "" if region in {prices.region, *prices.same_in} else f"; those of {region} differ"
+    elsewhere += "; on spare capacity tasks cost up to 70 % less" if is_spot else ""
     return f"on-demand prices of {prices.region}, read {prices.read_on}{elsewhere}"

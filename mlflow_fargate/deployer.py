@@ -124,7 +124,7 @@ class Deployer:
         before = self.account.status(self.target.endpoint, check_name(name))
         endpoint = self.account.endpoint_spec(self.target.endpoint, parse_config(None))
         # Every option that adds a kind of resource is switched on, so that each kind is looked for.
-        config = parse_config({"secrets": {"ANY": "arn:aws:secretsmanager:any"}, "max_count": 1})
+        config = parse_config({"secrets": {"ANY": "arn:aws:secretsmanager:any"}, "max_count": 1, "host": "any"})
         spec = DeploymentSpec(name, endpoint, config, "none", Provenance("", "", "", ""), "pinned")
         found = self.account.find_deployment(endpoint_resources(endpoint), deployment_resources(spec), endpoint.network)
         with telling_where_it_stands(self.progress, "deleted in part; the same command deletes the rest"):
@@ -206,6 +206,8 @@ class Deployer:
         if not plan.is_empty:
             tags.tell_deployed(status, before)
         self.progress.step(f"{spec.name} answers at {status.url}" if spec.config.wait else f"{spec.name} is on its way")
+        if spec.config.host:
+            self.progress.note(f"{spec.config.host} leads here once its DNS record names the load balancer")
         if status.url.startswith("http://") and not spec.endpoint.certificate_arn:
             self.progress.note("plain HTTP: name a certificate with certificate_arn= when the endpoint is made")
         return status

@@ -4,8 +4,8 @@ Only names and properties are decided here; which calls make them is the busines
 dependency, so that a plan can be applied from first to last and undone from last to first.
 
     endpoint     cluster · execution role · two security groups · load balancer · listener
-    deployment   log group · API key · secrets policy · target group · listener rule · task definition · service
-                 · autoscaling
+    deployment   log group · API key · secrets policy · target group · listener rule · host rule
+                 · task definition · service · autoscaling
 """
 
 from __future__ import annotations
@@ -27,7 +27,14 @@ CONTAINER = "model"
 # A header that servers read differently is a way to smuggle requests past a check.
 _LOAD_BALANCER_ATTRIBUTES = {"routing.http.drop_invalid_header_fields.enabled": "true"}
 # Names of the options that shape an endpoint: they are given with the first deployment or with create-endpoint.
-ENDPOINT_OPTIONS = ("vpc", "subnets", "certificate_arn", "execution_role_arn")
+ENDPOINT_OPTIONS = (
+    "vpc",
+    "subnets",
+    "certificate_arn",
+    "execution_role_arn",
+    "permissions_boundary",
+    "role_path",
+)
 
 
 @dataclass(frozen=True)
@@ -48,6 +55,8 @@ class EndpointSpec:
     account: str
     certificate_arn: str | None = None
     execution_role_arn: str | None = None
+    permissions_boundary: str | None = None
+    role_path: str = "/"
 
     @property
     def full_name(self) -> str:
@@ -84,7 +93,7 @@ class DeploymentSpec:
 
     @property
     def tags(self) -> dict[str, str]:
-        return {**self.endpoint.tags, DEPLOYMENT_TAG: self.name}
+        return {**self.config.tags, **self.endpoint.tags, DEPLOYMENT_TAG: self.name}
 
     @property
     def label(self) -> str:
@@ -115,7 +124,12 @@ def endpoint_resources(spec: EndpointSpec) -> tuple[Resource, ...]:
     if spec.certificate_arn:
         resources.append(Resource("redirect listener", f"{name}:80", {}, spec.tags))
     if not spec.execution_role_arn:
-        resources.insert(1, Resource("execution role", f"{name}-{spec.region}", execution_policies(spec), spec.tags))
+        role = {
+            **execution_policies(spec),
+            "path": spec.role_path,
+            "permissions_boundary": spec.permissions_boundary,
+        }
+        resources.insert(1, Resource("execution role", f"{name}-{spec.region}", role, spec.tags))
     return tuple(resources)
 
 
@@ -134,6 +148,7 @@ def deployment_resources(spec: DeploymentSpec) -> tuple[Resource, ...]:
     resources += [
         Resource("target group", target_group_name(spec), target_group_properties(spec), spec.tags),
         Resource("listener rule", f"/{spec.name}/*", rule, spec.tags),
+        Resource("host rule", spec.name, host_rule_properties(spec), spec.tags, is_wanted=config.host is not None),
         Resource("task definition", spec.family, task, {**spec.tags, **provenance_tags(spec.provenance)}),
     ]
     service = Resource("service", spec.name, service_properties(spec, digest_of(task)), spec.tags)
@@ -172,6 +187,11 @@ def target_group_properties(spec: DeploymentSpec) -> dict[str, Any]:
     }
 
 
+def host_rule_properties(spec: DeploymentSpec) -> dict[str, Any]:
+    """All paths of one host; the service answers without its prefix as well."""
+    return {"hosts": [spec.config.host] if spec.config.host else [], "target_group": target_group_name(spec)}
+
+
 def task_properties(spec: DeploymentSpec) -> dict[str, Any]:
     """The task definition without what only AWS knows (the ARN of the API key's secret and of the execution role)."""
     config = spec.config
@@ -193,9 +213,25 @@ def task_properties(spec: DeploymentSpec) -> dict[str, Any]:
         "log_group": spec.log_group,
         "region": spec.endpoint.region,
         "stop_timeout_seconds": config.stop_timeout_seconds,
+        "ephemeral_storage_gib": config.ephemeral_storage_gib,
+        "efs": {path: list(system) for path, system in sorted(config.file_systems.items())},
+        "health_check": container_health_check(config),
         "execution_role_arn": spec.endpoint.execution_role_arn,
         "task_role_arn": config.task_role_arn,
         "label": spec.label,
+    }
+
+
+def container_health_check(config: DeploymentConfig) -> dict[str, Any] | None:
+    """Asked as often as the load balancer asks, from when the model may be loaded (five minutes at most)."""
+    if config.container_health_check is None:
+        return None
+    return {
+        "command": ["CMD-SHELL", config.container_health_check],
+        "interval": 10,
+        "timeout": 5,
+        "retries": 3,
+        "startPeriod": min(300, config.health_check_grace_seconds),
     }
 
 
@@ -215,7 +251,9 @@ def service_properties(spec: DeploymentSpec, task_digest: str) -> dict[str, Any]
         "subnets": sorted(spec.endpoint.network.subnets),
         "assign_public_ip": config.assign_public_ip,
         "health_check_grace_seconds": config.health_check_grace_seconds,
+        "capacity": {"spot": config.spot, "on_demand_base": config.on_demand_base},
         "follow": tag_value(spec.follow),
+        "tags": dict(config.tags),
         "rollout": "not failed",
     }
 

@@ -23,7 +23,7 @@ from mlflow_fargate.aws.load_balancer import (
 from mlflow_fargate.aws.logs import LogGroup
 from mlflow_fargate.aws.network import LoadBalancerSecurityGroup, TaskSecurityGroup, find_network
 from mlflow_fargate.aws.rollout import RolloutWatch
-from mlflow_fargate.aws.routing import ListenerRule, TargetGroup
+from mlflow_fargate.aws.routing import HostRule, ListenerRule, TargetGroup
 from mlflow_fargate.aws.s3 import S3Artifacts
 from mlflow_fargate.aws.scaling import AutoScaling
 from mlflow_fargate.aws.secrets import ApiKey
@@ -75,6 +75,7 @@ class Account:
             "secrets policy": SecretsPolicy(session),
             "target group": self._target_group,
             "listener rule": ListenerRule(session),
+            "host rule": HostRule(session),
             "task definition": TaskDefinition(session),
             "service": Service(session, clock, sleep),
             "autoscaling": AutoScaling(session),
@@ -95,7 +96,16 @@ class Account:
             network = Network(vpc=balancer["VpcId"], subnets=tuple(subnets))
             certificate = certificate or listener_certificate(self.session, balancer["LoadBalancerArn"])
         role = config.execution_role_arn
-        return EndpointSpec(name, network, self.session.region, self.session.account, certificate, role)
+        return EndpointSpec(
+            name,
+            network,
+            self.session.region,
+            self.session.account,
+            certificate,
+            role,
+            config.permissions_boundary,
+            config.role_path,
+        )
 
     def repository(self, endpoint: str) -> ecr.Repository:
         """The endpoint's image repository."""

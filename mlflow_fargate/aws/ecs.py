@@ -99,11 +99,11 @@ class Service:
             "ecs",
             "create_service",
             serviceName=resource.name,
-            launchType="FARGATE",
             schedulingStrategy="REPLICA",
             propagateTags="SERVICE",
             enableECSManagedTags=True,
             tags=tags.small({**resource.tags, FOLLOW_TAG: resource.properties["follow"]}),
+            **_capacity(resource.properties["capacity"]),
             **{"desiredCount": resource.properties.get("first_count"), **_request(resource, made)},
         )
         return str(answer["service"]["serviceArn"])
@@ -113,11 +113,22 @@ class Service:
         if before["follow"] != wanted["follow"]:
             follow = tags.small({FOLLOW_TAG: wanted["follow"]})
             self._session.call("ecs", "tag_resource", resourceArn=found.identifier, tags=follow)
-        if any(before[key] != wanted[key] for key in wanted if key != "follow"):
+        self._change_tags(found, before["tags"], wanted["tags"])
+        if any(before[key] != wanted[key] for key in wanted if key not in ("follow", "tags")):
             again = {"forceNewDeployment": True} if before["rollout"] != wanted["rollout"] else {}
+            if before["capacity"] != wanted["capacity"]:
+                # ECS wants the word with another strategy: running tasks stay where they are without it.
+                again = {"forceNewDeployment": True, **_capacity(wanted["capacity"])}
             request = _request(resource, made)
             self._session.call("ecs", "update_service", service=resource.name, **request, **again)
         return found.identifier
+
+    def _change_tags(self, found: Found, before: Mapping[str, str], wanted: Mapping[str, str]) -> None:
+        changed = {key: value for key, value in wanted.items() if before.get(key) != value}
+        if changed:
+            self._session.call("ecs", "tag_resource", resourceArn=found.identifier, tags=tags.small(changed))
+        if gone := sorted(before.keys() - wanted.keys()):
+            self._session.call("ecs", "untag_resource", resourceArn=found.identifier, tagKeys=gone)
 
     def delete(self, found: Found) -> None:
         """Ends the service and waits until its tasks are gone, so that what it used can be deleted."""
@@ -152,7 +163,9 @@ class Service:
             "subnets": sorted(network["subnets"]),
             "assign_public_ip": network.get("assignPublicIp") == "ENABLED",
             "health_check_grace_seconds": service.get("healthCheckGracePeriodSeconds"),
+            "capacity": _read_capacity(service),
             "follow": service_tags.get(FOLLOW_TAG),
+            "tags": {key: value for key, value in service_tags.items() if not tags.is_own_key(key)},
             "rollout": "failed" if primary.get("rolloutState") == "FAILED" else "not failed",
         }
 
@@ -173,6 +186,21 @@ def primary_deployment(service: Mapping[str, Any]) -> dict[str, Any]:
     """The newest rollout; empty while there is none."""
     deployments: list[dict[str, Any]] = service.get("deployments", [])
     return next((item for item in deployments if item["status"] == "PRIMARY"), {})
+
+
+def _capacity(wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """A strategy rather than a launch type: only the one can be changed later."""
+    if not wanted["spot"]:
+        return {"capacityProviderStrategy": [{"capacityProvider": "FARGATE", "weight": 1}]}
+    base = {"capacityProvider": "FARGATE", "weight": 0, "base": wanted["on_demand_base"]}
+    spot = {"capacityProvider": "FARGATE_SPOT", "weight": 1}
+    return {"capacityProviderStrategy": [base, spot] if wanted["on_demand_base"] else [spot]}
+
+
+def _read_capacity(service: Mapping[str, Any]) -> dict[str, Any]:
+    strategy = {item["capacityProvider"]: item for item in service.get("capacityProviderStrategy") or ()}
+    spot = "FARGATE_SPOT" in strategy
+    return {"spot": spot, "on_demand_base": strategy.get("FARGATE", {}).get("base", 0) if spot else 0}
 
 
 def _request(resource: Resource, made: Mapping[str, str]) -> dict[str, Any]:

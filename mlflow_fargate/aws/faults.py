@@ -73,6 +73,10 @@ _ROWS = (
     _Row("transient", "ClusterContainsServicesException", hint=_OTHERS_USE_IT),
     _Row("transient", "ClusterContainsTasksException", hint=_OTHERS_USE_IT),
     _Row("transient", "UpdateInProgressException"),
+    _Row("transient", "ConcurrentUpdateException"),
+    _Row("transient", "ObjectNotFoundException", "No scalable target", operation="application-autoscaling:PutScalingPolicy"),  # noqa: E501
+    _Row("transient", "ObjectNotFoundException", "No scalable target", operation="application-autoscaling:PutScheduledAction"),  # noqa: E501
+    _Row("absent", "ObjectNotFoundException"),
     # IAM answers from several places: a role that was just made may be unknown to the next call.
     _Row("transient", "NoSuchEntity", operation="iam:PutRolePolicy"),
     _Row("transient", "OperationAborted", operation="logs:CreateLogGroup"),

@@ -31,16 +31,20 @@ class ExecutionRole:
                 return None
             raise
         policy = _read_policy(self._session, resource.name, _POLICY_NAME)
-        return Found(role["Arn"], {"policy": policy}, tags.are_ours(tags.read(role.get("Tags"))))
+        # Path and boundary are those that the role was made with.
+        return Found(role["Arn"], {**resource.properties, "policy": policy}, tags.are_ours(tags.read(role.get("Tags"))))
 
     def create(self, resource: Resource, made: Mapping[str, str]) -> str:
+        boundary = resource.properties["permissions_boundary"]
         role = self._session.call(
             "iam",
             "create_role",
             RoleName=resource.name,
+            Path=resource.properties["path"],
             AssumeRolePolicyDocument=json.dumps(_trust(self._session.account)),
             Description="mlflow-fargate: pulls images, writes logs, reads API keys",
             Tags=tags.capital(resource.tags),
+            **({"PermissionsBoundary": boundary} if boundary else {}),
         )["Role"]
         self._put_policy(resource)
         return str(role["Arn"])

@@ -152,6 +152,22 @@ class ListenerRule:
         return list(self._session.pages("elbv2", "describe_rules", "Rules", ListenerArn=listener))
 
 
+class HostRule(ListenerRule):
+    """Sends everything under a deployment's own host name to its target group; found by its tags, whatever the host."""
+
+    def observe(self, resource: Resource, made: Mapping[str, str]) -> Found | None:
+        listener = made.get("listener")
+        rules = {rule["RuleArn"]: rule for rule in (self._rules(listener) if listener else []) if _hosts(rule)}
+        their_tags = tags_of(self._session, list(rules))
+        for arn, rule in rules.items():
+            properties = {"hosts": _hosts(rule), "target_group": _target_group(rule)}
+            if resource.tags.items() <= their_tags[arn].items():
+                return Found(arn, properties)
+            if resource.is_wanted and properties["hosts"] == resource.properties["hosts"] and not _paths(rule):
+                return Found(arn, properties, is_ours=False)
+        return None
+
+
 def _health_check(resource: Resource) -> dict[str, Any]:
     wanted = resource.properties
     return {
@@ -166,6 +182,8 @@ def _health_check(resource: Resource) -> dict[str, Any]:
 
 
 def _conditions(resource: Resource) -> list[dict[str, Any]]:
+    if "hosts" in resource.properties:
+        return [{"Field": "host-header", "HostHeaderConfig": {"Values": list(resource.properties["hosts"])}}]
     return [{"Field": "path-pattern", "PathPatternConfig": {"Values": list(resource.properties["paths"])}}]
 
 
@@ -182,6 +200,11 @@ def _target_group(rule: Mapping[str, Any]) -> str | None:
 def _paths(rule: Mapping[str, Any]) -> list[str]:
     conditions = [condition for condition in rule["Conditions"] if condition["Field"] == "path-pattern"]
     return [value for condition in conditions for value in condition.get("PathPatternConfig", condition)["Values"]]
+
+
+def _hosts(rule: Mapping[str, Any]) -> list[str]:
+    conditions = [condition for condition in rule["Conditions"] if condition["Field"] == "host-header"]
+    return [value for condition in conditions for value in condition.get("HostHeaderConfig", condition)["Values"]]
 
 
 def _is_priority_taken(error: Exception) -> bool:

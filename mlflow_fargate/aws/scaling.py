@@ -69,7 +69,7 @@ class AutoScaling:
     def delete(self, found: Found) -> None:
         self._delete_policies(found.identifier)
         self._delete_actions(found.identifier)
-        self._session.call("application-autoscaling", "deregister_scalable_target", **_of(found.identifier))
+        self._session.delete("application-autoscaling", "deregister_scalable_target", **_of(found.identifier))
 
     def _target(self, service: str) -> dict[str, Any] | None:
         answer = self._session.call(
@@ -142,12 +142,14 @@ class AutoScaling:
     def _delete_policies(self, service: str, keep: Mapping[str, Any] | None = None) -> None:
         for name in _ours(self._policies(service), "PolicyName"):
             if name.removeprefix(_PREFIX) not in (keep or ()):
-                self._session.call("application-autoscaling", "delete_scaling_policy", PolicyName=name, **_of(service))
+                self._session.delete(
+                    "application-autoscaling", "delete_scaling_policy", PolicyName=name, **_of(service)
+                )
 
     def _delete_actions(self, service: str, keep: Mapping[str, Any] | None = None) -> None:
         for name in _ours(self._actions(service)):
             if name.removeprefix(_PREFIX) not in (keep or ()):
-                self._session.call(
+                self._session.delete(
                     "application-autoscaling", "delete_scheduled_action", ScheduledActionName=name, **_of(service)
                 )
 

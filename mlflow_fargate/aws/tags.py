@@ -28,6 +28,11 @@ def read(tags: Iterable[Mapping[str, str]] | None) -> dict[str, str]:
     return {tag.get("key", tag.get("Key", "")): tag.get("value", tag.get("Value", "")) for tag in tags or ()}
 
 
+def is_own_key(key: str) -> bool:
+    """True for the keys of our own tags, which no user sets, and for AWS's."""
+    return key in MANAGED_BY or key.startswith(("mlflow-fargate:", "aws:"))
+
+
 def are_ours(tags: Mapping[str, str]) -> bool:
     return MANAGED_BY.items() <= tags.items()
 

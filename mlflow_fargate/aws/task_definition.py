@@ -122,11 +122,13 @@ def request_for(resource: Resource, made: Mapping[str, str]) -> dict[str, Any]:
         "memory": str(wanted["memory_mib"]),
         "runtimePlatform": {"cpuArchitecture": wanted["architecture"], "operatingSystemFamily": "LINUX"},
         "executionRoleArn": wanted["execution_role_arn"] or made["execution role"],
-        "volumes": [{"name": "tmp"}],
+        "volumes": [{"name": "tmp"}, *_efs_volumes(wanted)],
         "containerDefinitions": [_container_request(wanted, made)],
     }
     if wanted["task_role_arn"]:
         request["taskRoleArn"] = wanted["task_role_arn"]
+    if wanted["ephemeral_storage_gib"]:
+        request["ephemeralStorage"] = {"sizeInGiB": wanted["ephemeral_storage_gib"]}
     return request
 
 
@@ -149,6 +151,9 @@ def properties_of(described: Mapping[str, Any]) -> dict[str, Any]:
         "log_group": options.get("awslogs-group"),
         "region": options.get("awslogs-region"),
         "stop_timeout_seconds": container.get("stopTimeout"),
+        "ephemeral_storage_gib": described.get("ephemeralStorage", {}).get("sizeInGiB"),
+        "efs": _efs_properties(described, container),
+        "health_check": container.get("healthCheck"),
         "execution_role_arn": None if is_our_role else role,
         "task_role_arn": described.get("taskRoleArn"),
         "label": container.get("dockerLabels", {}).get(LABEL),
@@ -165,14 +170,20 @@ def _container_request(wanted: Mapping[str, Any], made: Mapping[str, str]) -> di
     secrets = dict(wanted["secrets"])
     if wanted["has_api_key"]:
         secrets[API_KEY_VARIABLE] = made["API key"]
+    health_check = {"healthCheck": wanted["health_check"]} if wanted["health_check"] else {}
+    mounts = [
+        {"sourceVolume": _volume_name(path), "containerPath": path, "readOnly": is_read_only}
+        for path, (_, _, _, is_read_only) in wanted["efs"].items()
+    ]
     return {
+        **health_check,
         "name": CONTAINER,
         "image": wanted["image"],
         "essential": True,
         "portMappings": [{"containerPort": wanted["port"], "protocol": "tcp"}],
         "environment": [{"name": name, "value": value} for name, value in sorted(wanted["environment"].items())],
         "secrets": [{"name": name, "valueFrom": value} for name, value in sorted(secrets.items())],
-        "mountPoints": [{"sourceVolume": "tmp", "containerPath": "/tmp", "readOnly": False}],  # noqa: S108
+        "mountPoints": [{"sourceVolume": "tmp", "containerPath": "/tmp", "readOnly": False}, *mounts],  # noqa: S108
         "user": USER,
         "readonlyRootFilesystem": True,
         "stopTimeout": wanted["stop_timeout_seconds"],
@@ -186,6 +197,44 @@ def _container_request(wanted: Mapping[str, Any], made: Mapping[str, str]) -> di
             },
         },
     }
+
+
+def _efs_volumes(wanted: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Always encrypted on the way, which access points and IAM ask for as well.
+
+    Source: https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_EFSVolumeConfiguration.html
+    """
+    volumes = []
+    for path, (file_system, access_point, folder, _) in wanted["efs"].items():
+        configuration = {"fileSystemId": file_system, "transitEncryption": "ENABLED"}
+        if folder:
+            configuration["rootDirectory"] = folder
+        if access_point:
+            iam = "ENABLED" if wanted["task_role_arn"] else "DISABLED"
+            configuration["authorizationConfig"] = {"accessPointId": access_point, "iam": iam}
+        volumes.append({"name": _volume_name(path), "efsVolumeConfiguration": configuration})
+    return volumes
+
+
+def _efs_properties(described: Mapping[str, Any], container: Mapping[str, Any]) -> dict[str, Any]:
+    configurations = {item["name"]: item.get("efsVolumeConfiguration") for item in described.get("volumes", [])}
+    found = {}
+    for mount in container.get("mountPoints", []):
+        if configuration := configurations.get(mount["sourceVolume"]):
+            access_point = configuration.get("authorizationConfig", {}).get("accessPointId")
+            folder = None if access_point else configuration.get("rootDirectory")
+            found[mount["containerPath"]] = [
+                configuration["fileSystemId"],
+                access_point,
+                folder,
+                mount.get("readOnly", False),
+            ]
+    return dict(sorted(found.items()))
+
+
+def _volume_name(path: str) -> str:
+    """A name for what is mounted there: letters, digits, hyphens and underscores."""
+    return f"efs{''.join(letter if letter.isalnum() else '-' for letter in path)}"
 
 
 def _container(described: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -27,6 +27,21 @@ class EndpointOptions(OptionGroup):
         "tasks get a public address; needed in subnets without NAT or VPC endpoints",
         maps_to="ECS service: assignPublicIp",
     )
+    permissions_boundary: str | None = option(
+        None,
+        "policy that bounds the roles made for a new endpoint, by ARN",
+        allowed="ARN of a policy",
+        maps_to="IAM role: PermissionsBoundary",
+        examples=["arn:aws:iam::123456789012:policy/boundary"],
+    )
+    role_path: str = option(
+        "/",
+        "path of the roles made for a new endpoint",
+        pattern=r"^/([\x21-\x7e]+/)?$",
+        allowed="/ or /NAME/",
+        maps_to="IAM role: Path",
+        examples=["/ml/"],
+    )
     certificate_arn: str | None = option(
         None,
         "certificate of a new endpoint; it then answers on HTTPS",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
-from pydantic import field_validator
+from pydantic import field_validator, model_validator
+from typing_extensions import Self
 
-from mlflow_fargate.config.option import OptionGroup, option
+from mlflow_fargate.config.option import OptionGroup, Table, option
 
 # https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_PutRetentionPolicy.html
 # fmt: off
@@ -15,12 +17,46 @@ LOG_RETENTION_DAYS = (
 )
 # fmt: on
 
+_MOST_TAGS = 40
+_TAG_KEY = re.compile(r"[\w +\-=.:/@]{1,128}")
+_TAG_VALUE = re.compile(r"[\w +\-=.:/@]{0,256}")
+
 
 class ServiceOptions(OptionGroup):
     """Options of the ECS service and what stands around it."""
 
     desired_count: int = option(
         1, "how many tasks run", unit="tasks", ge=0, le=5000, maps_to="ECS service: desiredCount", examples=["2"]
+    )
+    spot: bool = option(
+        False,
+        "tasks run on spare capacity, up to 70 % cheaper, which AWS takes back with two minutes' notice",
+        maps_to="ECS service: capacityProviderStrategy, FARGATE_SPOT",
+        examples=["true"],
+    )
+    on_demand_base: int = option(
+        0,
+        "with spot: so many tasks run on demand before any runs on spare capacity",
+        unit="tasks",
+        ge=0,
+        le=5000,
+        maps_to="ECS service: capacityProviderStrategy.base of FARGATE",
+        examples=["1"],
+    )
+    tags: Table = option(
+        dict,
+        "your own tags; those of the service and its tasks follow an update, others are as they were made",
+        allowed="40 at most, none of AWS's or ours",
+        maps_to="tags of each resource",
+        examples=["tags.team=pricing"],
+    )
+    host: str | None = option(
+        None,
+        "a host name that leads to this deployment alone, beside the path; its DNS record is yours to make",
+        pattern=r"^[A-Za-z0-9.*?-]{1,128}$",
+        allowed="a host name; * and ? stand for others",
+        maps_to="ELB listener rule: host-header",
+        examples=["churn.example.com"],
     )
     auth: Literal["api_key", "none"] = option(
         "api_key",
@@ -61,6 +97,27 @@ class ServiceOptions(OptionGroup):
         maps_to="ELB target group: deregistration_delay.timeout_seconds",
         examples=["120"],
     )
+
+    @field_validator("tags")
+    @classmethod
+    def _check_tags(cls, tags: dict[str, str]) -> dict[str, str]:
+        # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/ecs-using-tags.html; ours are up to ten of the 50.
+        if len(tags) > _MOST_TAGS:
+            raise ValueError(f"{_MOST_TAGS} tags are the most")
+        for key, value in tags.items():
+            if not _TAG_KEY.fullmatch(key) or not _TAG_VALUE.fullmatch(value):
+                raise ValueError(
+                    f"'{key}={value}' is no tag: letters, digits, spaces and + - = . _ : / @, 128 and 256 at most"
+                )
+            if key.lower().startswith(("aws:", "mlflow-fargate:")) or key == "managed-by":
+                raise ValueError(f"the tag '{key}' is not yours to set")
+        return tags
+
+    @model_validator(mode="after")
+    def _check_spot(self) -> Self:
+        if self.on_demand_base and not self.spot:
+            raise ValueError("on_demand_base says something with spot=true only")
+        return self
 
     @field_validator("log_retention_days")
     @classmethod

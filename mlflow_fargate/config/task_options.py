@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pydantic import model_validator
 from typing_extensions import Self
@@ -21,7 +22,21 @@ FARGATE_SIZES: Mapping[int, tuple[int, ...]] = {
     8192: tuple(range(16384, 61440 + 1, 4096)),
     16384: tuple(range(32768, 122880 + 1, 8192)),
 }
+_MOUNT_PATH = re.compile(r"/[\w.-]+(/[\w.-]+)*")
+_FILE_SYSTEM = re.compile(
+    r"(?P<id>fs-[0-9a-f]{8,40})(?::(?:(?P<point>fsap-[0-9a-f]{8,40})|(?P<folder>/[^:]*)))?(?P<ro>:ro)?"
+)
+_OF_THE_CONTAINER = ("/tmp", "/opt", "/usr", "/bin", "/lib", "/etc", "/proc", "/dev", "/sys")  # noqa: S108
 _SECRET_ENDINGS = ("password", "passwd", "secret", "token", "api_key", "apikey", "access_key", "private_key")
+
+
+class FileSystem(NamedTuple):
+    """An EFS file system as it is mounted."""
+
+    id: str
+    access_point: str | None
+    folder: str | None
+    is_read_only: bool
 
 
 class TaskOptions(OptionGroup):
@@ -73,6 +88,30 @@ class TaskOptions(OptionGroup):
         examples=["secrets.DB_PASSWORD=arn:aws:secretsmanager:…"],
         allowed="names and ARNs",
     )
+    ephemeral_storage_gib: int | None = option(
+        None,
+        "disk of a task, for an image and a model that need more than the 20 GiB that are free",
+        unit="GiB",
+        ge=21,
+        le=200,
+        maps_to="ECS task definition: ephemeralStorage.sizeInGiB",
+        examples=["50"],
+    )
+    efs: Table = option(
+        dict,
+        "EFS file systems by the path they are mounted on: FILE_SYSTEM, FILE_SYSTEM:ACCESS_POINT or "
+        "FILE_SYSTEM:/FOLDER, with :ro at the end to read only",
+        allowed="paths and file systems",
+        maps_to="ECS task definition: efsVolumeConfiguration",
+        examples=["efs./mnt/data=fs-0a1b2c3d:fsap-0123456789abcdef0:ro"],
+    )
+    container_health_check: str | None = option(
+        None,
+        "shell command that asks the container about its health; by default only the load balancer asks",
+        allowed="a command of the image's shell",
+        maps_to="ECS task definition: healthCheck",
+        examples=["python -c 'import os; os.stat(\"/tmp/alive\")'"],
+    )
     execution_role_arn: str | None = option(
         None,
         "role with which ECS pulls the image, writes logs, reads secrets; by default one is made",
@@ -107,6 +146,16 @@ class TaskOptions(OptionGroup):
             raise ValueError(f"memory: with cpu={self.cpu} Fargate runs {listed} MiB, not {self.memory_mib}")
         return self
 
+    @property
+    def file_systems(self) -> dict[str, FileSystem]:
+        """What is mounted, by the path in the container."""
+        return {path: _read_file_system(path, text) for path, text in self.efs.items()}
+
+    @model_validator(mode="after")
+    def _check_efs(self) -> Self:
+        _ = self.file_systems  # raises where one cannot be read
+        return self
+
     @model_validator(mode="after")
     def _check_environment(self) -> Self:
         for name in self.environment:
@@ -115,6 +164,15 @@ class TaskOptions(OptionGroup):
                     f"environment.{name} looks like a secret, which a task definition shows; use secrets.{name}=ARN"
                 )
         return self
+
+
+def _read_file_system(path: str, text: str) -> FileSystem:
+    if not _MOUNT_PATH.fullmatch(path) or ".." in path or path.startswith(_OF_THE_CONTAINER):
+        raise ValueError(f"efs: '{path}' is no path to mount a file system on; use one of its own, such as /mnt/data")
+    found = _FILE_SYSTEM.fullmatch(text)
+    if found is None:
+        raise ValueError(f"efs.{path}={text!r} is not FILE_SYSTEM[:ACCESS_POINT or :/FOLDER][:ro], as fs-0a1b2c3d:ro")
+    return FileSystem(found["id"], found["point"], found["folder"], bool(found["ro"]))
 
 
 def memory_sizes(cpu: int) -> str:

@@ -95,3 +95,32 @@ def test_the_repository_is_made_once_and_keeps_its_tags_immutable(account: Accou
     assert first.endswith("/mlflow-fargate/team")
     assert described is not None
     assert described["imageTagMutability"] == "IMMUTABLE"
+
+
+def test_with_a_certificate_an_endpoint_answers_on_https_and_sends_plain_http_there(account: Account) -> None:
+    certificate = account.session.call("acm", "request_certificate", DomainName="example.com")["CertificateArn"]
+    endpoint = account.endpoint_spec("team", parse_config({"certificate_arn": certificate}))
+
+    account.apply(plan_for(account, endpoint), endpoint.network, RecordedProgress())
+
+    balancer = account.session.call("elbv2", "describe_load_balancers", Names=[endpoint.full_name])["LoadBalancers"][0]
+    listeners = account.session.call("elbv2", "describe_listeners", LoadBalancerArn=balancer["LoadBalancerArn"])
+    by_port = {listener["Port"]: listener for listener in listeners["Listeners"]}
+    assert by_port[443]["Certificates"] == [{"CertificateArn": certificate}]
+    assert by_port[443]["SslPolicy"].startswith("ELBSecurityPolicy-TLS13")
+    assert by_port[80]["DefaultActions"][0]["RedirectConfig"]["Protocol"] == "HTTPS"
+    # The next deployment need not name it again.
+    assert plan_for(account, account.endpoint_spec("team", parse_config(None))).is_empty
+    assert next(account.endpoints())["url"].startswith("https://")
+
+
+def test_roles_are_made_below_the_path_and_boundary_that_were_named(account: Account) -> None:
+    boundary = "arn:aws:iam::aws:policy/PowerUserAccess"
+    options = {"role_path": "/ml/", "permissions_boundary": boundary}
+    endpoint = account.endpoint_spec("team", parse_config(options))
+
+    account.apply(plan_for(account, endpoint), endpoint.network, RecordedProgress())
+
+    role = account.session.call("iam", "get_role", RoleName=f"{endpoint.full_name}-us-east-1")["Role"]
+    assert role["Path"] == "/ml/"
+    assert role["PermissionsBoundary"]["PermissionsBoundaryArn"] == boundary

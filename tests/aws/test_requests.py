@@ -1,0 +1,188 @@
+"""Every request we build passes botocore's own validators, whatever the options; no AWS is asked.
+
+A session that answers by the service's model stands in for AWS: what is checked is the shape of each request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime, timezone
+from typing import Any
+
+import botocore.session
+import pytest
+from botocore.model import Shape
+from botocore.validate import ParamValidator
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mlflow_fargate.aws import account as account_module
+from mlflow_fargate.aws.account import Account
+from mlflow_fargate.config import FARGATE_SIZES, parse_config
+from mlflow_fargate.config.service_options import LOG_RETENTION_DAYS
+from mlflow_fargate.deployment import Provenance
+from mlflow_fargate.plan import Found, make_plan
+from mlflow_fargate.resources import DeploymentSpec, EndpointSpec, Network, deployment_resources, endpoint_resources
+from mlflow_fargate.target import Target
+
+WORD = st.text("abcXYZ019_-", min_size=1, max_size=12)
+ARN = st.builds("arn:aws:{}:eu-west-1:123456789012:{}".format, st.sampled_from(["iam", "acm"]), WORD)
+SECRETS = st.dictionaries(WORD, st.builds("arn:aws:secretsmanager:eu-west-1:123456789012:secret:{}".format, WORD))
+SIZES = st.sampled_from([(cpu, memory) for cpu, sizes in FARGATE_SIZES.items() for memory in sizes])
+PLAIN = {
+    "architecture": st.sampled_from(["X86_64", "ARM64"]),
+    "port": st.integers(1024, 65535),
+    "environment": st.dictionaries(st.text("ABC", min_size=1, max_size=8), st.text(max_size=20), max_size=3),
+    "secrets": SECRETS,
+    "execution_role_arn": ARN,
+    "task_role_arn": ARN,
+    "permissions_boundary": st.builds("arn:aws:iam::123456789012:policy/{}".format, WORD),
+    "role_path": st.builds("/{}/".format, WORD),
+    "certificate_arn": ARN,
+    "stop_timeout_seconds": st.integers(2, 120),
+    "ephemeral_storage_gib": st.integers(21, 200),
+    "container_health_check": st.text(min_size=1, max_size=30),
+    "efs": st.dictionaries(
+        st.builds("/mnt/{}".format, WORD),
+        st.sampled_from(["fs-0a1b2c3d", "fs-0a1b2c3d:ro", "fs-0a1b2c3d:fsap-0a1b2c3d4e", "fs-0a1b2c3d:/x:ro"]),
+        max_size=2,
+    ),
+    "desired_count": st.integers(0, 5000),
+    "spot": st.just(True),
+    "tags": st.dictionaries(WORD, WORD, max_size=3),
+    "host": st.sampled_from(["churn.example.com", "*.example.com"]),
+    "auth": st.sampled_from(["api_key", "none"]),
+    "follow": st.text(max_size=20),
+    "log_retention_days": st.sampled_from(LOG_RETENTION_DAYS),
+    "health_check_grace_seconds": st.integers(0, 2**31 - 1),
+    "deregistration_delay_seconds": st.integers(0, 3600),
+    "assign_public_ip": st.booleans(),
+}
+SCALING = {
+    "min_count": st.integers(0, 10),
+    "target_memory_percent": st.floats(1, 100),
+    "target_requests_per_minute": st.floats(1, 1e6),
+    "scale_in_cooldown_seconds": st.integers(0, 3600),
+    "schedule": st.dictionaries(WORD, st.sampled_from(["cron(0 20 * * ? *) 0", "rate(1 day) 1-4"]), max_size=2),
+}
+
+
+@st.composite
+def specs(draw: st.DrawFn) -> DeploymentSpec:
+    options = draw(st.fixed_dictionaries({}, optional=PLAIN))
+    options["cpu"], options["memory"] = draw(SIZES)
+    if draw(st.booleans()):
+        options |= draw(st.fixed_dictionaries({"max_count": st.integers(10, 5000)}, optional=SCALING))
+    if options.get("spot"):
+        options["on_demand_base"] = draw(st.integers(0, 5))
+    config = parse_config(options)
+    endpoint = EndpointSpec(
+        draw(st.sampled_from(["default", "team-a"])),
+        Network("vpc-1", ("subnet-1", "subnet-2")),
+        "eu-west-1",
+        "123456789012",
+        config.certificate_arn,
+        config.execution_role_arn,
+        config.permissions_boundary,
+        config.role_path,
+    )
+    name = draw(st.from_regex(r"[A-Za-z][A-Za-z0-9_-]{0,62}", fullmatch=True))
+    provenance = Provenance(f"models:/{name}/Production", f"models:/{name}/7", "f" * 32, "python_function", name, "7")
+    return DeploymentSpec(name, endpoint, config, "registry/image@sha256:" + "0" * 64, provenance, config.follow or "")
+
+
+class CheckingSession:
+    """Refuses what botocore would refuse, and answers with one of everything, as the service's model says."""
+
+    region, account = "eu-west-1", "123456789012"
+
+    def __init__(self) -> None:
+        self.operations: set[str] = set()
+        self._models: dict[str, Any] = {}
+
+    def call(self, service: str, operation: str, /, **parameters: Any) -> dict[str, Any]:
+        if service not in self._models:
+            self._models[service] = botocore.session.get_session().get_service_model(service)
+        model = self._models[service].operation_model("".join(part.capitalize() for part in operation.split("_")))
+        report = ParamValidator().validate(parameters, model.input_shape)
+        assert not report.has_errors(), f"{service} {operation}: {report.generate_report()}"
+        self.operations.add(model.name)
+        return example_of(model.output_shape) if model.output_shape else {}
+
+    def delete(self, service: str, operation: str, /, **parameters: Any) -> None:
+        self.call(service, operation, **parameters)
+
+    def pages(self, service: str, operation: str, key: str, /, **parameters: Any) -> Iterator[Any]:
+        self.call(service, operation, **parameters)
+        return iter(())
+
+
+def example_of(shape: Shape, depth: int = 0) -> Any:
+    """A value of that shape: one item in each list, a word for each text."""
+    if depth > 8:
+        return None
+    if shape.type_name == "structure":
+        return {name: example_of(member, depth + 1) for name, member in shape.members.items()}  # type: ignore[attr-defined]
+    if shape.type_name == "list":
+        return [example_of(shape.member, depth + 1)]  # type: ignore[attr-defined]
+    examples = {
+        "boolean": True,
+        "timestamp": datetime(2026, 1, 1, tzinfo=timezone.utc),
+        "map": {},
+        "string": "arn:aws:x:eu-west-1:123456789012:y/z/1",
+    }
+    return examples.get(shape.type_name, 1)
+
+
+@pytest.fixture(scope="module")
+def session() -> CheckingSession:
+    return CheckingSession()
+
+
+@pytest.fixture(scope="module")
+def account(session: CheckingSession) -> Iterator[Account]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(account_module, "AwsSession", lambda target: session)
+        yield Account(Target("fargate:/eu-west-1"))
+
+
+def ask_for_everything(account: Account, before: DeploymentSpec, after: DeploymentSpec) -> None:
+    """Creates, changes and deletes each resource of `after`; what is changed was made for `before`."""
+    endpoint = replace(before.endpoint, name=after.endpoint.name)
+    before = replace(before, name=after.name, endpoint=endpoint)
+    old = {(item.kind, item.name): item for item in (*endpoint_resources(endpoint), *deployment_resources(before))}
+    made = {"vpc": "vpc-1"}
+    for resource in (*endpoint_resources(after.endpoint), *deployment_resources(after)):
+        if not resource.is_wanted:
+            continue
+        kind = account._kinds[resource.kind]
+        made[resource.kind] = kind.create(resource, made)
+        was = old.get((resource.kind, resource.name), resource)
+        found = Found("arn:aws:x:eu-west-1:1:log-group:service/cluster/name", was.properties)
+        change = make_plan([resource], {(resource.kind, resource.name): found}).changes[0]
+        if was.is_wanted and change.action == "change":
+            kind.change(resource, found, made)
+        kind.delete(found)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(before=specs(), after=specs())
+def test_botocore_accepts_every_request_for_any_options(
+    account: Account, before: DeploymentSpec, after: DeploymentSpec
+) -> None:
+    ask_for_everything(account, before, after)
+
+
+def test_the_requests_that_matter_are_among_them(account: Account, session: CheckingSession) -> None:
+    endpoint = EndpointSpec("default", Network("vpc-1", ("subnet-1", "subnet-2")), "eu-west-1", "123456789012")
+    provenance = Provenance("models:/m/1", "models:/m/1", "f" * 32, "python_function")
+    before, after = (
+        DeploymentSpec("m", endpoint, parse_config({"max_count": 4, "cpu": cpu, "memory": 2048}), "i", provenance, "")
+        for cpu in (512, 1024)
+    )
+
+    ask_for_everything(account, before, after)
+
+    made = {"RegisterTaskDefinition", "CreateService", "UpdateService", "CreateRule", "PutScalingPolicy", "CreateRole"}
+    assert made <= session.operations

@@ -1,0 +1,108 @@
+"""Options of task, service and rules on the local stack's AWS: written as asked, read back, taken away."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+import requests
+from fixtures_deployer import count_writes, create
+
+from mlflow_fargate.config import parse_config
+from mlflow_fargate.deployer import Deployer
+from mlflow_fargate.errors import ForeignResource, InvalidOption
+
+MANY = {
+    "ephemeral_storage_gib": 50,
+    "efs": {"/mnt/data": "fs-0a1b2c3d:fsap-0a1b2c3d4e5f:ro", "/mnt/more": "fs-0a1b2c3d:/models"},
+    "container_health_check": "true",
+    "spot": True,
+    "on_demand_base": 1,
+    "tags": {"team": "pricing"},
+    "host": "churn.example.com",
+}
+
+
+def call(deployer: Deployer, service: str, operation: str, **parameters: Any) -> dict[str, Any]:
+    return deployer.account.session.call(service, operation, **parameters)
+
+
+def service_of(deployer: Deployer) -> dict[str, Any]:
+    answer = call(
+        deployer, "ecs", "describe_services", cluster="mlflow-fargate-default", services=["churn"], include=["TAGS"]
+    )
+    found: dict[str, Any] = answer["services"][0]
+    return found
+
+
+@pytest.mark.slow
+def test_what_was_asked_is_written_and_an_update_without_a_difference_writes_nothing(deployer: Deployer) -> None:
+    create(deployer, **MANY, wait=False)
+
+    described = call(deployer, "ecs", "describe_task_definition", taskDefinition=deployer.get("churn").task_definition)
+    task, service = described["taskDefinition"], service_of(deployer)
+    mounts = {mount["containerPath"]: mount["readOnly"] for mount in task["containerDefinitions"][0]["mountPoints"]}
+    assert task["ephemeralStorage"] == {"sizeInGiB": 50}
+    assert mounts == {"/tmp": False, "/mnt/data": True, "/mnt/more": False}
+    assert [item.get("efsVolumeConfiguration", {}).get("rootDirectory") for item in task["volumes"]][2] == "/models"
+    assert task["containerDefinitions"][0]["healthCheck"]["command"] == ["CMD-SHELL", "true"]
+    assert [item["capacityProvider"] for item in service["capacityProviderStrategy"]] == ["FARGATE", "FARGATE_SPOT"]
+    assert {"key": "team", "value": "pricing"} in service["tags"]
+    assert count_writes(deployer, lambda it: it.update("churn", None, None, {"wait": False})) == Counter()
+
+
+@pytest.mark.slow
+def test_a_host_leads_to_its_deployment_beside_the_path(deployer: Deployer) -> None:
+    create(deployer, host="churn.example.com", **{"environment.VERSION": "1"})
+    address = deployer.get("churn").url.removesuffix("/churn")
+
+    by_host = requests.get(f"{address}/anything", headers={"Host": "churn.example.com"}, timeout=10)
+    by_path = requests.get(f"{address}/churn/anything", timeout=10)
+    neither = requests.get(f"{address}/anything", timeout=10)
+
+    assert (by_host.json()["version"], by_path.json()["version"], neither.status_code) == ("1", "1", 404)
+
+
+@pytest.mark.exhaustive
+def test_tags_capacity_and_host_follow_an_update(deployer: Deployer) -> None:
+    create(deployer, **MANY, wait=False)
+    changes = {"tags": {"stage": "live"}, "spot": "", "on_demand_base": "", "host": "", "wait": False}
+
+    deployer.update("churn", None, None, changes)
+
+    service = service_of(deployer)
+    keys = {tag["key"] for tag in service["tags"]}
+    assert "stage" in keys and "team" not in keys
+    assert [item["capacityProvider"] for item in service["capacityProviderStrategy"]] == ["FARGATE"]
+    assert count_writes(deployer, lambda it: it.update("churn", None, None, {"wait": False})) == Counter()
+
+
+@pytest.mark.exhaustive
+def test_a_host_that_leads_elsewhere_is_refused(deployer: Deployer) -> None:
+    create(deployer, wait=False)
+    create(deployer, name="other", wait=False)
+    deployer.update("churn", None, None, {"host": "one.example.com", "wait": False})
+
+    with pytest.raises(ForeignResource, match="host rule"):
+        deployer.update("other", None, None, {"host": "one.example.com", "wait": False})
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"efs": {"/tmp/x": "fs-0a1b2c3d"}}, "no path to mount"),
+        ({"efs": {"/mnt/../etc": "fs-0a1b2c3d"}}, "no path to mount"),
+        ({"efs": {"/mnt/data": "nfs://somewhere"}}, "is not FILE_SYSTEM"),
+        ({"on_demand_base": 1}, "spot=true only"),
+        ({"tags": {"managed-by": "me"}}, "not yours to set"),
+        ({"tags": {"aws:x": "me"}}, "not yours to set"),
+        ({"tags": {"team": "a\nb"}}, "is no tag"),
+        ({"host": "a b"}, "host"),
+        ({"ephemeral_storage_gib": 20}, "ephemeral_storage_gib"),
+        ({"role_path": "ml"}, "role_path"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(InvalidOption, match=said):
+        parse_config(options)
