@@ -207,6 +207,7 @@ def task_properties(spec: DeploymentSpec) -> dict[str, Any]:
             "BENTOML_PORT": str(config.port),
             # The task's limit is not the container's own cgroup's: without a word it would count Fargate's cores.
             "TASK_CPU_UNITS": str(config.cpu),
+            "STOP_TIMEOUT_SECONDS": str(config.stop_timeout_seconds),
         },
         "secrets": dict(config.secrets),
         "has_api_key": config.auth == "api_key",

@@ -37,6 +37,6 @@ class GuardedService(bentoml.Service):  # type: ignore[misc]  # bentoml's types 
         app = super().to_asgi(is_main=is_main)
         app.router.redirect_slashes = False  # it would redirect out of the prefix
         known: App = app if paths is None else KnownPaths(app, paths | BENTOML_PATHS)
-        draining = DrainingGate(known, Draining(settings.drain_seconds))
+        draining = DrainingGate(known, Draining(settings.drain_seconds, settings.stop_seconds))
         version = description.model_version or description.run_id or description.model_uri
         return RequestId(ModelVersion(PathPrefix(draining, settings.path_prefix), version))

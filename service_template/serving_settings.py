@@ -48,6 +48,7 @@ class Settings:
     timeout_seconds: int = 60  # the load balancer's own patience
     max_concurrent_requests: int = 128
     drain_seconds: int = 2
+    stop_seconds: int = 30  # from SIGTERM to SIGKILL; ECS's own default
     cpus: int = 1
     warm_up: bool = True
     is_build: bool = False  # BentoML imports the service to build its Bento; nothing is to be served
@@ -82,6 +83,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         timeout_seconds=_number(environ, "REQUEST_TIMEOUT_SECONDS", 60),
         max_concurrent_requests=_number(environ, "MAX_CONCURRENT_REQUESTS", 128),
         drain_seconds=_number(environ, "DRAIN_SECONDS", 2),
+        stop_seconds=_number(environ, "STOP_TIMEOUT_SECONDS", 30),
         cpus=cpus,
         is_build="BUILDING_BENTO" in environ,
         warm_up=environ.get("WARM_UP", "true").lower() not in ("false", "0", "no"),

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import mlflow
@@ -18,6 +21,7 @@ from mlflow_fargate.errors import InvalidOption
 from mlflow_fargate.scoring import score
 
 SERVICE = """
+import time
 from pathlib import Path
 import bentoml
 from deployed import load_model
@@ -37,6 +41,11 @@ class Greeter:
     @bentoml.api
     def measure(self, picture: Path, unit: str = "bytes") -> str:
         return f"{picture.stat().st_size} {unit}"
+
+    @bentoml.api
+    def think(self, seconds: float) -> float:
+        time.sleep(seconds)
+        return seconds
 """
 MODEL = """
 import mlflow
@@ -76,16 +85,20 @@ def log_model(folder: Path, amount: int) -> ResolvedModel:
     )
 
 
-@pytest.fixture(scope="module")
-def greeter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    folder = tmp_path_factory.mktemp("own")
+@contextmanager
+def serve_greeter(folder: Path, **environment: str) -> Iterator[Running]:
     own = bento.read_own_service(write_service(folder / "service"))
     (folder / "models").mkdir()
     first, second = log_model(folder / "first", 1), log_model(folder / "models" / "second", 2)
     built = bento.build_bento(first, "own", None, folder / "bento", own=own, further_models={"second": second})
-    with serve(
-        built.source, folder / "first", folder, API_KEY=KEY, MODELS_DIR=str(folder / "models"), DRAIN_SECONDS="1"
-    ) as running:
+    environment = {"API_KEY": KEY, "MODELS_DIR": str(folder / "models"), "DRAIN_SECONDS": "1", **environment}
+    with serve(built.source, folder / "first", folder, **environment) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def greeter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    with serve_greeter(tmp_path_factory.mktemp("own")) as running:
         yield running
 
 
@@ -123,6 +136,25 @@ def test_it_is_guarded_as_the_templates_are(greeter: Running) -> None:
     assert "swagger-ui" in page
     assert "googletagmanager" not in page
     assert "/greet" in greeter.session.get(f"{greeter.url}/docs.json").json()["paths"]
+
+
+@pytest.mark.slow
+@pytest.mark.exhaustive
+def test_its_limits_are_those_of_the_templates(tmp_path: Path) -> None:
+    limits = {"MAX_CONCURRENT_REQUESTS": "1", "REQUEST_TIMEOUT_SECONDS": "3", "MAX_BODY_MB": "1"}
+    with serve_greeter(tmp_path, **limits) as running, ThreadPoolExecutor(1) as other:
+        url = f"{running.url}/think"
+        headers = {"Authorization": f"Bearer {KEY}"}
+        too_large = requests.post(url, data=b" " * 1_000_001, headers=headers, timeout=30)
+        long = other.submit(requests.post, url, json={"seconds": 8.0}, headers=headers, timeout=30)
+        time.sleep(1)
+        refused = requests.post(url, json={"seconds": 0.0}, headers=headers, timeout=30)
+        healthy = requests.get(f"{running.url}/readyz", timeout=10)
+        too_long = long.result()
+
+    assert (refused.status_code, healthy.status_code) == (429, 200), refused.text
+    assert (too_large.status_code, too_large.json()["error_code"]) == (413, "REQUEST_TOO_LARGE")
+    assert too_long.status_code == 504
 
 
 def test_the_folder_comes_along_without_what_tools_leave(tmp_path: Path) -> None:

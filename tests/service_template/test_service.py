@@ -303,6 +303,22 @@ def test_requests_in_flight_are_finished_on_sigterm(slow_model: Path, tmp_path: 
     assert code == 0
 
 
+def test_who_cannot_be_answered_before_the_kill_is_told_so(slow_model: Path, tmp_path: Path) -> None:
+    answers: list[requests.Response] = []
+    with serve(build(slow_model, tmp_path), slow_model, tmp_path, STOP_TIMEOUT_SECONDS="4") as running:
+        request = {"dataframe_records": [{"seconds": 50.0}]}
+        url = f"{running.url}/invocations"
+        thread = threading.Thread(target=lambda: answers.append(requests.post(url, json=request, timeout=60)))
+        thread.start()
+        time.sleep(1)
+        running.process.send_signal(signal.SIGTERM)
+        running.process.wait(30)  # and not until the prediction is done
+        thread.join()
+
+    assert [answer.status_code for answer in answers] == [503]
+    assert "ends before the request" in answers[0].json()["message"]
+
+
 @pytest.fixture(scope="module")
 def narrow(slow_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("narrow")
