@@ -8,9 +8,11 @@ from urllib.parse import quote
 
 import click
 import requests
+from mlflow import MlflowClient
 
 from mlflow_fargate.cli.extras import extra_is_missing
-from mlflow_fargate.errors import FargateError
+from mlflow_fargate.doctor.examination import examine_mlflow
+from mlflow_fargate.errors import FargateError, InvalidOption
 
 # Options of `webhook serve` → the environment variables that say the same.
 _SETTINGS = {
@@ -46,6 +48,39 @@ def serve(**options: Any) -> None:
         raise extra_is_missing("webhook", error) from error
     given = {_SETTINGS[key]: str(value) for key, value in options.items() if value is not None}
     serve_webhook(parse_settings({**os.environ, **given}))
+
+
+@webhook.command()
+@click.option("--url", required=True, help="Where MLflow's server reaches the service: https://…/events")
+@click.option("--name", default="mlflow-fargate", show_default=True, help="What the webhook is called in MLflow.")
+def register(url: str, name: str) -> None:
+    """Make MLflow's server send its events to the service, and try it. The same again brings it up to date.
+
+    MLFLOW_TRACKING_URI names the server. FARGATE_WEBHOOK_SECRET is what events will be signed with; the service has to
+    have the same.
+    """
+    try:
+        from mlflow_fargate.webhook.registration import register as register_webhook  # noqa: PLC0415
+        from mlflow_fargate.webhook.registration import send_test_event  # noqa: PLC0415
+    except ImportError as error:
+        raise extra_is_missing("webhook", error) from error
+    # Not an option: whoever may list processes would see it.
+    secret = os.environ.get("FARGATE_WEBHOOK_SECRET")
+    if not secret:
+        raise InvalidOption("FARGATE_WEBHOOK_SECRET is not set.", hint="make one: openssl rand -hex 32")
+    for finding in examine_mlflow(url):
+        if finding.verdict == "FAIL":
+            click.echo(f"{finding.name}: {finding.said}\n  hint: {finding.advice}", err=True)
+    client = MlflowClient()
+    made = register_webhook(client, url, secret, name)
+    click.echo(f"MLflow's webhook '{name}' {'is made' if made.is_new else 'is up to date'} ({made.webhook_id}).")
+    send_test_event(client, made.webhook_id)
+    click.echo("The service took MLflow's test event.")
+    click.echo(
+        "The server has to have MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY set, or it forgets the secret when it starts "
+        "again. It may stay silent for the first minute.",
+        err=True,
+    )
 
 
 @webhook.command()

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
+import re
+from pathlib import Path
+
 import pytest
 
 from mlflow_fargate.errors import InvalidOption
+from mlflow_fargate.webhook import settings as settings_module
+from mlflow_fargate.webhook.metrics import Metrics
 from mlflow_fargate.webhook.settings import Settings, parse_settings
+from mlflow_fargate.webhook.worker import Worker
 
 TRACKING = {"MLFLOW_TRACKING_URI": "http://me:hunter2@mlflow"}
 
@@ -86,3 +93,14 @@ def test_the_notification_address_does_not_show() -> None:
 
     assert settings.notify_url == "https://hooks.example.com/s3cret"
     assert "s3cret" not in repr(settings)
+
+
+def test_every_setting_and_every_metric_is_documented(worker: Worker) -> None:
+    page = (Path(__file__).parents[2] / "docs/webhook.md").read_text(encoding="utf-8")
+    metrics = Metrics()
+    metrics.watch(worker)
+    named = set(re.findall(r"FARGATE_[A-Z_]+[A-Z]", inspect.getsource(settings_module)))
+    told = set(re.findall(r"# TYPE mlflow_fargate_webhook_(\w+?)(?:_created|_total)? ", metrics.exposition().decode()))
+
+    assert [one for one in sorted(named) if f"`{one}`" not in page] == []
+    assert [one for one in sorted(told) if f"`{one}" not in page] == []
