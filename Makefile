@@ -14,7 +14,7 @@ export PYTHONDONTWRITEBYTECODE ?= 1
 # Tests in two processes: one waits for the stack while the other works (tests/conftest.py says which goes where).
 TWO := -n 2 --dist loadgroup --no-loadscope-reorder
 
-.PHONY: setup tools docs demo test test-unit test-all bench bench-serving check format local clean
+.PHONY: setup tools docs pictures demo test test-unit test-all bench bench-serving check format local clean
 
 setup: $(READY)
 
@@ -37,6 +37,10 @@ tools:
 # Strict: a link that leads nowhere is an error. The site is build/site/index.html.
 docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q
+
+# Of the pages that docs/ shows; a test says when they have aged.
+pictures: $(READY) tools
+	$(BIN)/python tests/test_pictures.py
 
 $(VENV)/.docs: $(READY)
 	$(BIN)/uv pip install -q --python $(BIN)/python -e '.[docs]'

@@ -30,6 +30,7 @@ LOCAL = [
     "moto[server]>=5.1.5,<6",  # the AWS control plane
     "aiohttp>=3.9",  # the load balancer
     "waitress>=3",  # the WSGI server in front of moto, and the webhook's
+    "jinja2>=3",  # the stack's page; moto's server brings it anyway
     "mlflow>=3.1,<4",  # the tracking server
     "backports.tarfile>=1.2; python_full_version < '3.11.4'",  # unpacking layers that are not trusted
     "psutil>=5.9",  # finding and ending processes that outlived their parent
@@ -101,7 +102,11 @@ setup(
         "mlflow_fargate.service_template": "service_template",
         "mlflow_fargate.examples": "examples",
     },
-    package_data={"mlflow_fargate": ["py.typed", "prices.json"], "mlflow_fargate.webhook": ["templates/*.html"]},
+    package_data={
+        "mlflow_fargate": ["py.typed", "prices.json"],
+        "mlflow_fargate.webhook": ["templates/*.html"],
+        "mlflow_fargate.local.page": ["templates/*.html"],
+    },
     entry_points={
         "mlflow.deployments": ["fargate=mlflow_fargate"],
         # mlflow server --registry-store-uri fargate-postgresql://…; the driver counts as part of the scheme.

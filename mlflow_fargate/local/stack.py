@@ -1,6 +1,6 @@
 """The small AWS on this machine as a whole: starts its parts in order, tells where they are, stops them in reverse.
 
-    registry · S3 · moto behind its front, with the engine that runs tasks · load balancer · MLflow
+    registry · S3 · moto behind its front, with the engine that runs tasks · load balancer · MLflow · the page
 
 One stack a cache directory: a lock keeps a second one from starting. Everything listens on loopback, on free ports; the
 addresses stand in `stack.json` while it runs. Images, S3 objects and MLflow's runs stay on disk when it stops; what
@@ -30,6 +30,7 @@ from filelock import FileLock, Timeout
 from mlflow_fargate.errors import LocalStackError
 from mlflow_fargate.local.front.fake_aws import FakeAws
 from mlflow_fargate.local.load_balancer.server import LoadBalancer
+from mlflow_fargate.local.page import PageApp
 from mlflow_fargate.local.registry.base_image import seed_base_image
 from mlflow_fargate.local.registry.server import LocalRegistry
 from mlflow_fargate.local.s3.app import S3App
@@ -43,6 +44,7 @@ _CREDENTIALS = {"access_key_id": "local", "secret_access_key": "local"}
 _START_SECONDS = 300
 _STOP_SECONDS = 60
 _AWS_THREADS = 16
+_PAGE_THREADS = 2
 
 
 class LocalStack:
@@ -89,11 +91,14 @@ class LocalStack:
         self._parts.callback(aws.stop)  # tasks end while AWS still answers
         aws.start()
         tracking = self._start_tracking(server.url)
+        page = WsgiServer(PageApp(aws.status, lambda: self.state, aws.logs_client), threads=_PAGE_THREADS)
+        self._parts.enter_context(page)
         self.state = {
             "pid": os.getpid(),
             "region": REGION,
             "aws_endpoint_url": server.url,
             **_CREDENTIALS,
+            "page_url": f"{page.url}/",
             "registry": registry.address,
             "registry_mirrors": {"public.ecr.aws": registry.address},
             "mlflow_tracking_uri": tracking.url,
@@ -185,6 +190,7 @@ def stop_running(cache: Path, progress: Progress) -> bool:
 def describe(state: Mapping[str, Any]) -> str:
     """A few lines for a person: what is where."""
     rows = {
+        "look at it": state["page_url"],
         "MLflow": state["mlflow_tracking_uri"],
         "deployed models": f"{state['load_balancer_url']}/NAME/",
         "AWS": state["aws_endpoint_url"],

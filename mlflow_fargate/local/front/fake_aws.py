@@ -95,6 +95,10 @@ class FakeAws:
         """The services with their rollouts and tasks: process ids, ports, health, reasons."""
         return take_status(self._store)
 
+    def logs_client(self) -> Any:
+        """A boto3 client for what the tasks wrote, without a socket."""
+        return self._aws.client("logs")
+
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         scope = signed_for(environ)
         if (scope is None and _is_anonymous_s3(environ)) or (scope is not None and scope[0] == "s3"):

@@ -1,0 +1,75 @@
+"""A WSGI application with two answers: the page, and the last lines of a service's tasks.
+
+Names, reasons and log lines come from whoever deployed: the template escapes them, and the policy that is sent along
+lets no script run. It answers to its address on loopback only, so that no website can read it through a browser (DNS
+rebinding).
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, select_autoescape
+from werkzeug.exceptions import BadRequest, HTTPException, NotFound
+from werkzeug.routing import Map, Rule
+from werkzeug.wrappers import Request, Response
+
+from mlflow_fargate.local.engine.status import ServiceStatus
+from mlflow_fargate.local.page.rows import last_lines, make_cards
+
+REFRESH_SECONDS = 3
+_LOCAL_NAMES = ("127.0.0.1", "localhost")
+_POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; style-src 'nonce-{nonce}'"
+_HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
+_ROUTES = Map([Rule("/", endpoint="page"), Rule("/logs/<cluster>/<name>", endpoint="logs")])
+
+
+class PageApp:
+    """Draws what `services` shows at the moment; `addresses` are the stack's, `logs` a CloudWatch Logs client."""
+
+    def __init__(
+        self,
+        services: Callable[[], tuple[ServiceStatus, ...]],
+        addresses: Callable[[], Mapping[str, str]],
+        logs: Callable[[], Any],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._services = services
+        self._addresses = addresses
+        self._logs = logs
+        self._clock = clock
+        loader = PackageLoader("mlflow_fargate.local.page")
+        self._templates = Environment(
+            loader=loader, autoescape=select_autoescape(), trim_blocks=True, lstrip_blocks=True
+        )
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        request = Request(environ)
+        try:
+            if request.host.rpartition(":")[0] not in _LOCAL_NAMES:
+                raise BadRequest("This page answers to 127.0.0.1 and localhost only.")
+            endpoint, arguments = _ROUTES.bind_to_environ(environ).match()
+            answer = self._page() if endpoint == "page" else self._log_page(**arguments)
+        except HTTPException as error:
+            return error(environ, start_response)
+        return answer(environ, start_response)
+
+    def _page(self) -> Response:
+        cards = make_cards(self._services(), self._addresses(), self._clock())
+        return self._render("stack.html", cards=cards, addresses=self._addresses(), refresh_seconds=REFRESH_SECONDS)
+
+    def _log_page(self, cluster: str, name: str) -> Response:
+        known = {(service.cluster, service.name) for service in self._services()}
+        if (cluster, name) not in known:
+            raise NotFound(f"There is no service '{name}' on cluster '{cluster}'.")
+        lines = last_lines(self._logs(), cluster, name)
+        return self._render("logs.html", name=name, lines=lines, refresh_seconds=REFRESH_SECONDS)
+
+    def _render(self, template: str, **shown: Any) -> Response:
+        nonce = secrets.token_urlsafe(16)
+        text = self._templates.get_template(template).render(nonce=nonce, **shown)
+        headers = {**_HEADERS, "Content-Security-Policy": _POLICY.format(nonce=nonce)}
+        return Response(text, mimetype="text/html", headers=headers)

@@ -1,0 +1,121 @@
+"""The pictures in docs/pictures: taken by this module, and refused as soon as what they show has changed.
+
+python tests/test_pictures.py        takes them anew with Chromium (make pictures)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from werkzeug.test import Client
+
+from mlflow_fargate.local.engine.status import RolloutStatus, ServiceStatus, TaskStatus
+from mlflow_fargate.local.page import PageApp
+from mlflow_fargate.local.wsgi_server import WsgiServer
+
+PICTURES = Path(__file__).parent.parent / "docs" / "pictures"
+DIGESTS = PICTURES / "digests.json"
+NOW = 1_795_560_000.0
+SIZES = {"local-stack.png": "1100,1330", "local-stack-narrow.png": "420,900"}
+ADDRESSES = {
+    "mlflow_tracking_uri": "http://127.0.0.1:5000",
+    "load_balancer_url": "http://127.0.0.1:8000",
+    "aws_endpoint_url": "http://127.0.0.1:4566",
+    "registry": "127.0.0.1:5001",
+}
+
+
+def task(task_id: str, revision: str, age: float, **changes: Any) -> TaskStatus:
+    known = {"status": "RUNNING", "health": "healthy", "pid": 4711, "port": 40001, "stopped_reason": None}
+    return TaskStatus(
+        id=task_id, task_definition=revision, ip="172.31.0.10", started_at=NOW - age, **{**known, **changes}
+    )
+
+
+def services() -> tuple[ServiceStatus, ...]:
+    """One that is steady, one whose new version rolls out, one whose new version failed."""
+    stopped = {"status": "STOPPED", "health": "-", "pid": None, "port": None}
+    return (
+        ServiceStatus(
+            "churn", "mlflow-fargate-default", "ACTIVE", 1, 1,
+            (RolloutStatus("1", "churn:2", "PRIMARY", "COMPLETED", "ECS deployment ecs-svc/8812 completed.", 0),),
+            (
+                task("0c1d2e3f", "churn:2", 90),
+                task("77aa12cd", "churn:1", 9000, stopped_reason="Scaling activity by ecs-svc/8812", **stopped),
+            ),
+            ("(service churn) has reached a steady state.", "(service churn) (deployment ecs-svc/8812) completed."),
+        ),
+        ServiceStatus(
+            "digits", "mlflow-fargate-default", "ACTIVE", 2, 3,
+            (
+                RolloutStatus("2", "digits:5", "PRIMARY", "IN_PROGRESS", "ECS deployment ecs-svc/9920 in progress.", 0),
+                RolloutStatus("1", "digits:4", "ACTIVE", "COMPLETED", "ECS deployment ecs-svc/7013 completed.", 0),
+            ),
+            (
+                task("d1f0aa31", "digits:5", 6, health="initial", pid=5120, port=40007),
+                task("88b1c0de", "digits:4", 4000, pid=4990, port=40005),
+                task("1f00beef", "digits:4", 4000, pid=4991, port=40006),
+            ),
+            ("(service digits) has started 1 tasks: (task d1f0aa31).",),
+        ),
+        ServiceStatus(
+            "fraud", "mlflow-fargate-default", "ACTIVE", 1, 1,
+            (RolloutStatus("3", "fraud:3", "PRIMARY", "FAILED", "circuit breaker: tasks failed to start.", 3),),
+            (
+                task("ab12cd34", "fraud:2", 90_000, pid=4801, port=40002),
+                task("e0e0e0e0", "fraud:3", 60, stopped_reason="Essential container in task exited", **stopped),
+            ),
+            (),
+        ),
+    )  # fmt: skip
+
+
+def app() -> PageApp:
+    return PageApp(services, lambda: ADDRESSES, lambda: None, clock=lambda: NOW)
+
+
+def digest() -> str:
+    """Of the page as it is now, without what differs at each answer."""
+    text = Client(app()).get("/", base_url="http://127.0.0.1").text
+    return hashlib.sha256(re.sub(r'nonce="[^"]+"', "", text).encode()).hexdigest()
+
+
+def test_the_pictures_show_the_page_as_it_is() -> None:
+    assert json.loads(DIGESTS.read_text()) == dict.fromkeys(SIZES, digest()), "make pictures"
+
+
+@pytest.mark.exhaustive
+@pytest.mark.skipif(not shutil.which("chromium"), reason="no chromium: make tools")
+def test_chromium_shows_the_page_in_full(tmp_path: Path) -> None:
+    take(tmp_path)
+
+    for name, size in SIZES.items():
+        width, height = map(int, size.split(","))
+        content = (tmp_path / name).read_bytes()
+        assert content[:8] == b"\x89PNG\r\n\x1a\n"
+        assert (int.from_bytes(content[16:20]), int.from_bytes(content[20:24])) == (width, height)
+        assert len(content) > 20_000, "an empty page"
+
+
+def take(folder: Path) -> None:
+    """Writes every picture, and what it was taken of."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with WsgiServer(app()) as server:
+        for name, size in SIZES.items():
+            command = ["chromium", "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
+            command += [f"--window-size={size}", f"--screenshot={folder / name}", f"{server.url}/"]
+            subprocess.run(command, check=True, capture_output=True, timeout=120)
+    (folder / DIGESTS.name).write_text(json.dumps(dict.fromkeys(SIZES, digest()), indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    take(PICTURES)
+    sys.stdout.write(f"taken: {', '.join(SIZES)}\n")
