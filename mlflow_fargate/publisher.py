@@ -59,6 +59,7 @@ class ImageInputs:
     normalise: bool = True
     indexes: Indexes = PYPI
     missing_libraries: Literal["error", "note"] = "error"
+    system_packages: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict, hash=False)  # the template's
     own: bento.OwnService | None = None
     further_models: Mapping[str, ResolvedModel] = field(default_factory=dict, hash=False)
@@ -78,6 +79,7 @@ class ImageInputs:
                 "requirements": sorted(without_credentials(line) for line in self.requirements),
                 "indexes": [without_credentials(url) for url in (self.indexes.url or "", *self.indexes.extra_urls)],
                 "base": str(self.base),
+                "system packages": sorted(self.system_packages),
                 "platform": str(self.platform),
                 "compression": self.compression.value,
                 "normalise": self.normalise,
@@ -167,6 +169,7 @@ class Publisher:
                 adapt_requirements=inputs.normalise,
                 indexes=inputs.indexes,
                 missing_libraries=inputs.missing_libraries,
+                system_packages=inputs.system_packages,
                 cache=self.cache,
                 progress=self.progress,
             )
@@ -224,6 +227,7 @@ def image_inputs(
         compression=Compression(config.compression),
         normalise=config.normalise,
         missing_libraries=config.missing_libraries,
+        system_packages=config.system_packages,
         indexes=Indexes(config.index_url, config.extra_index_urls),
         options=config.template_options,
         own=own,

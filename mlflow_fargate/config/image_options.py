@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from mlflow_fargate.config.option import IndexUrl, IndexUrls, OptionGroup, RequirementLines, option
+from mlflow_fargate.config.option import IndexUrl, IndexUrls, OptionGroup, PackageNames, RequirementLines, option
 
 
 class ImageOptions(OptionGroup):
@@ -53,6 +53,13 @@ class ImageOptions(OptionGroup):
         maps_to="OCI image reference",
         examples=["python:3.11-slim"],
         allowed="an image's name, with a tag or digest",
+    )
+    system_packages: PackageNames = option(
+        (),
+        "packages of Debian that the model's libraries need, with what they depend on; none of their scripts is run",
+        maps_to="Debian packages",
+        allowed="names of packages",
+        examples=["libgomp1"],
     )
     missing_libraries: Literal["error", "note"] = option(
         "error",

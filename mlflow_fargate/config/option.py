@@ -9,7 +9,7 @@ import json
 import re
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 from pydantic.config import JsonDict
 
 from mlflow_fargate.deployment import without_credentials
@@ -88,6 +88,17 @@ IndexUrl = Annotated[str | None, BeforeValidator(_check_url), _NO_PASSWORDS]
 IndexUrls = Annotated[
     tuple[Annotated[str, BeforeValidator(_check_url)], ...], BeforeValidator(_split_commas), _NO_PASSWORDS
 ]
+
+
+def _check_package_names(names: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
+        if not _PACKAGE.fullmatch(name):
+            raise ValueError(f"'{name}' is no name of a Debian package")
+    return names
+
+
+_PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+")
+PackageNames = Annotated[tuple[str, ...], BeforeValidator(_split_commas), AfterValidator(_check_package_names)]
 RequirementLines = Annotated[
     tuple[str, ...],
     BeforeValidator(_split_commas),

@@ -23,6 +23,7 @@ from mlflow_fargate.image.application import ModelFiles, make_model_recipe, make
 from mlflow_fargate.image.base import read_base
 from mlflow_fargate.image.base_files import read_base_files
 from mlflow_fargate.image.blob_cache import BlobCache
+from mlflow_fargate.image.debian import make_system_recipe
 from mlflow_fargate.image.dependencies import make_dependency_recipes
 from mlflow_fargate.image.image import OCI_CONFIG, BaseImage, Descriptor, Layer, Manifest, digest_of, make_config
 from mlflow_fargate.image.layer import Compression, Recipe
@@ -105,6 +106,7 @@ def build_image(
     further_models: Mapping[str, tuple[ModelFiles, str]] | None = None,
     indexes: Indexes = PYPI,
     missing_libraries: MissingLibraries = "error",
+    system_packages: Sequence[str] = (),
 ) -> PushedImage:
     """The image of a service and its model, in the repository of `destination`.
 
@@ -119,8 +121,15 @@ def build_image(
         progress.note(note)
     locked = lock(lines, python_version=python_version, platform=platform, cache=cache, indexes=indexes)
     dependencies = make_dependency_recipes(locked, compression, bytecode=bytecode, cache=cache, note=progress.note)
+    packaged = list(dependencies)
+    if system_packages:
+        files = read_base_files(source, base, base_image, cache=cache, progress=progress)
+        system = make_system_recipe(
+            system_packages, files, platform=platform, compression=compression, cache=cache, note=progress.note
+        )
+        packaged += [system] if system else []
     recipes = [
-        *dependencies,
+        *packaged,
         make_service_recipe(service, compression),
         make_model_recipe(model, model_key, compression),
         *(
@@ -130,9 +139,9 @@ def build_image(
     ]
     assembly = _begin(registry, destination, previous, platform=platform, cache=cache, progress=progress)
     layers, report = assembly.put_layers(recipes, compression, base_image, source, base)
-    if not was_checked(dependencies, base_image, assembly.there):
+    if not was_checked(packaged, base_image, assembly.there):
         files = read_base_files(source, base, base_image, cache=cache, progress=progress)
-        check_libraries(dependencies, files, on_missing=missing_libraries, progress=progress)
+        check_libraries(packaged, files, on_missing=missing_libraries, progress=progress)
     own = {**ENVIRONMENT, **(environment or {})}
     config = make_config(base_image, layers, environment=own, labels=labels or {}, settings=SETTINGS, created=created)
     return PushedImage(assembly.publish(config, layers, base_image, base), report)

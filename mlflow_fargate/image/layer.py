@@ -60,6 +60,7 @@ class Recipe:
     other_keys: tuple[str, ...] = ()
     keep_executable: bool = False
     libraries: Path | None = None
+    links: bool = False  # one file here under several names becomes hard links
 
 
 def make_layer_key(name: str, compression: Compression, **inputs: object) -> str:
@@ -94,7 +95,7 @@ def write_layer(recipe: Recipe, files: Files, stream: IO[bytes], compression: Co
     compressed = _HashingWriter(stream)
     with _compressor(compressed, compression) as compressor:
         plain = _HashingWriter(compressor)
-        _write_tar(files, cast("IO[bytes]", plain), keep_executable=recipe.keep_executable)
+        _write_tar(files, cast("IO[bytes]", plain), keep_executable=recipe.keep_executable, links=recipe.links)
     return Layer(
         name=recipe.name,
         key=recipe.key,
@@ -140,8 +141,9 @@ def _compressor(stream: _HashingWriter, compression: Compression) -> AbstractCon
     return cast("AbstractContextManager[IO[bytes]]", compressor.stream_writer(sink, closefd=False))
 
 
-def _write_tar(files: Files, stream: IO[bytes], *, keep_executable: bool) -> None:
+def _write_tar(files: Files, stream: IO[bytes], *, keep_executable: bool, links: bool) -> None:
     directories: set[PurePosixPath] = set()
+    written: dict[Path, str] = {}
     with tarfile.TarFile(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT, copybufsize=_BUFFER_BYTES) as tar:
         for name in sorted(files):
             path = _checked(name)
@@ -149,12 +151,22 @@ def _write_tar(files: Files, stream: IO[bytes], *, keep_executable: bool) -> Non
                 if parent not in directories:
                     directories.add(parent)
                     tar.addfile(_entry(str(parent), tarfile.DIRTYPE, 0o755))
+            if links and files[name] in written:
+                tar.addfile(_link(str(path), written[files[name]]))
+                continue
+            written[files[name]] = str(path)
             with _open_regular(files[name]) as file:
                 status = os.fstat(file.fileno())
                 executable = keep_executable and status.st_mode & 0o100
                 entry = _entry(str(path), tarfile.REGTYPE, 0o755 if executable else 0o644)
                 entry.size = status.st_size
                 tar.addfile(entry, file)
+
+
+def _link(name: str, target: str) -> tarfile.TarInfo:
+    entry = _entry(name, tarfile.LNKTYPE, 0o644)
+    entry.linkname = target
+    return entry
 
 
 def _entry(name: str, kind: bytes, mode: int) -> tarfile.TarInfo:

@@ -52,6 +52,6 @@ def describe_missing(missing: dict[str, list[str]], base: BaseFiles) -> tuple[st
     message = f"Neither the packages nor the base image ({base.system}) have {listed}."
     if "libc.so.6" in missing:
         return message, "packages from PyPI need glibc: use a base image of Debian, such as python:3.11-slim"
-    packages = ", ".join(debian_packages(missing))
-    brings = f" of Debian's packages: {packages};" if packages else ""
-    return message, f"use a base image that has them (base_image=…){brings} missing_libraries=note deploys all the same"
+    packages = ",".join(debian_packages(missing))
+    way_out = f"system_packages={packages}" if packages else "system_packages=… with the packages that have them"
+    return message, f"{way_out}, or a base image that has them (base_image=…); missing_libraries=note deploys as it is"

@@ -186,3 +186,18 @@ def test_lightgbm_is_known_to_need_libgomp(push_debian: PushBase, inputs: dict[s
 
     with pytest.raises(ImageError, match=r"have libgomp\.so\.1 \(needed by lightgbm\)\."):
         build_image(**{**inputs, "requirements": ["lightgbm"]}, base=base)
+
+
+@pytest.mark.exhaustive
+def test_what_is_missing_can_be_added_as_a_debian_package(
+    make_base: PushBase, registry: Registry, inputs: dict[str, Any]
+) -> None:
+    status = "Package: libc6\nStatus: install ok installed\nVersion: 2.36-9+deb12u10\n"
+    libraries = {f"{LIBRARY_FOLDER}/{name}": "" for name in GLIBC}
+    system = {"usr/lib/os-release": BOOKWORM, "var/lib/dpkg/status": status}
+    base = make_base("library/python", "3-slim", files=[system, libraries])
+
+    image = build_image(**inputs, base=base, system_packages=["libstdc++6"])
+
+    layers = registry.read_manifest("models", str(image.reference.digest), LINUX_AMD64).manifest.own_layers()
+    assert [layer.name for layer in layers.values()] == ["dependencies", "system", "service", "model"]

@@ -1,0 +1,128 @@
+"""Debian's archive: which packages a release has, and their files. Nothing is believed that Debian has not signed.
+
+    InRelease (signed) ──sha256──→ Packages.xz ──sha256──→ NAME.deb
+
+Kept by digest, so that each is fetched once: {cache}/debian/HEX
+Source: https://wiki.debian.org/DebianRepository/Format; for Valid-Until apt-secure(8).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import lzma
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+
+import requests
+import stamina
+
+from mlflow_fargate.errors import ImageError
+from mlflow_fargate.image.debian.control import DebianPackage, parse_paragraphs
+
+ARCHIVES = (
+    ("deb.debian.org/debian", "{codename}"),
+    ("deb.debian.org/debian", "{codename}-updates"),
+    ("deb.debian.org/debian-security", "{codename}-security"),
+)
+_KEYRINGS = tuple(Path(f"/usr/share/keyrings/debian-archive-keyring.{suffix}") for suffix in ("pgp", "gpg"))
+_RELEASE_LIMIT_BYTES = 4 << 20
+_DEB_LIMIT_BYTES = 1 << 30
+_TIMEOUT_SECONDS = 60
+
+Note = Callable[[str], None]
+
+
+class Archive:
+    """The packages of one release of Debian for one architecture ('amd64', 'arm64')."""
+
+    def __init__(self, codename: str, architecture: str, *, cache: Path, note: Note) -> None:
+        self._codename, self._architecture, self._note = codename, architecture, note
+        self._files = cache / "debian"
+        self._files.mkdir(parents=True, exist_ok=True)
+        self._session = requests.Session()
+
+    def packages(self) -> list[DebianPackage]:
+        """All that it offers, in its security archive too; ImageError when a signature or a digest is not right."""
+        found = []
+        for place, suite in ARCHIVES:
+            found += self._packages_of(place, suite.format(codename=self._codename))
+        return found
+
+    def fetch(self, package: DebianPackage) -> Path:
+        """The package's .deb, with the digest that the archive promises."""
+        return self._fetch(f"{package.archive}/{package.path}", package.sha256, _DEB_LIMIT_BYTES)
+
+    def _packages_of(self, place: str, suite: str) -> list[DebianPackage]:
+        release, url = self._release(place, suite)
+        path = f"main/binary-{self._architecture}/Packages.xz"
+        listed = re.search(rf"^ ([0-9a-f]{{64}})\s+(\d+)\s+{re.escape(path)}$", release, re.MULTILINE)
+        if not listed:
+            raise ImageError(f"Debian's {suite} has no packages for {self._architecture}.")
+        packed = self._fetch(
+            f"{url}/dists/{suite}/main/binary-{self._architecture}/by-hash/SHA256/{listed[1]}",
+            listed[1],
+            int(listed[2]),
+        )
+        text = lzma.decompress(packed.read_bytes()).decode()
+        return [DebianPackage.of_paragraph(fields, archive=url) for fields in parse_paragraphs(text)]
+
+    def _release(self, place: str, suite: str) -> tuple[str, str]:
+        """The release file as Debian signed it, and the archive's URL; without gpgv HTTPS has to vouch for it."""
+        keyring = next((path for path in _KEYRINGS if path.exists()), None)
+        can_check = keyring is not None and shutil.which("gpgv") is not None
+        url = f"{'http' if can_check else 'https'}://{place}"
+        signed = self._get(f"{url}/dists/{suite}/InRelease", _RELEASE_LIMIT_BYTES)
+        if can_check:
+            text = _verified(signed, str(keyring), f"{url}/dists/{suite}/InRelease")
+        else:
+            self._note(f"no gpgv or no keyring of Debian's here: {suite} is trusted for its HTTPS certificate")
+            text = signed.decode().partition("-----BEGIN PGP SIGNATURE")[0]
+        until = re.search(r"^Valid-Until: (.+)$", text, re.MULTILINE)
+        if until and parsedate_to_datetime(until[1].replace("UTC", "+0000")) < datetime.now(timezone.utc):
+            raise ImageError(
+                f"{url}/dists/{suite}/InRelease is out of date: it was valid until {until[1]}.",
+                hint="check this machine's clock, and the mirror or proxy in between",
+            )
+        return text, url
+
+    def _fetch(self, url: str, sha256: str, limit_bytes: int) -> Path:
+        path = self._files / sha256
+        if not path.exists():
+            data = self._get(url, limit_bytes)
+            if hashlib.sha256(data).hexdigest() != sha256:
+                raise ImageError(
+                    f"{url} is not the file that Debian signed (sha256 {sha256}).",
+                    hint="a mirror in the middle of an update is right again in some minutes",
+                )
+            with tempfile.NamedTemporaryFile(dir=self._files, delete=False) as file:
+                file.write(data)
+            Path(file.name).replace(path)
+        return path
+
+    @stamina.retry(on=(requests.ConnectionError, requests.Timeout), attempts=4)
+    def _get(self, url: str, limit_bytes: int) -> bytes:
+        with self._session.get(url, timeout=_TIMEOUT_SECONDS, stream=True) as response:
+            if response.status_code != 200:
+                raise ImageError(f"{url} answered {response.status_code} {response.reason}.")
+            data = bytearray()
+            for chunk in response.iter_content(1 << 20):
+                data += chunk
+                if len(data) > limit_bytes:
+                    raise ImageError(f"{url} is larger than the {limit_bytes} bytes it may have.")
+            return bytes(data)
+
+
+def _verified(signed: bytes, keyring: str, url: str) -> str:
+    """What was signed, without the signature and anything around it."""
+    command = ["gpgv", "--keyring", keyring, "--output", "-", "-"]
+    result = subprocess.run(command, input=signed, capture_output=True, check=False)
+    if result.returncode:
+        said = "\n".join(f"    {line}" for line in result.stderr.decode(errors="replace").splitlines())
+        raise ImageError(f"{url} is not signed by Debian; gpgv says:\n{said}")
+    return result.stdout.decode()

@@ -1,0 +1,144 @@
+"""The layer of system packages: those that were asked for, with what they need and the base does not have.
+
+Nothing of a package is run. Most libraries need no more than to lie where the loader looks; a package whose scripts do
+more than that is refused, and the other scripts are named.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from mlflow_fargate.errors import ImageError
+from mlflow_fargate.image.base_files import BaseFiles
+from mlflow_fargate.image.debian.archive import Archive, Note
+from mlflow_fargate.image.debian.control import DebianPackage, installed_packages
+from mlflow_fargate.image.debian.resolve import resolve
+from mlflow_fargate.image.debian.unpack import UnpackedDeb, unpack_deb
+from mlflow_fargate.image.image import digest_of, encode_json
+from mlflow_fargate.image.layer import Compression, Files, Recipe, make_layer_key
+from mlflow_fargate.image.platforms import Platform
+from mlflow_fargate.image.shared_libraries import find_libraries
+
+NAME = "system"
+# As for Python packages: today's security fixes should come along, yet not at every deploy of a day.
+_MAX_AGE_SECONDS = 24 * 3600
+# What a script may do that changes how the package's own files are found, or who owns them.
+_MATTERS = re.compile(
+    r"update-alternatives|dpkg-divert|adduser|addgroup|useradd|groupadd|update-ca-certificates|fc-cache|ln -s"
+)
+
+
+def make_system_recipe(
+    names: Sequence[str],
+    base: BaseFiles,
+    *,
+    platform: Platform,
+    compression: Compression,
+    cache: Path,
+    note: Note,
+    clock: Callable[[], float] = time.time,
+) -> Recipe | None:
+    """The layer with Debian's packages of these names, for this base; None when the base needs nothing more.
+
+    ImageError when the base is none of Debian's, and when a package cannot be had or cannot do without its scripts.
+    """
+    if base.is_this_machine:
+        note(f"{', '.join(names)}: not added, since this base stands for the machine that the image runs on")
+        return None
+    codename = base.release.get("VERSION_CODENAME", "")
+    if base.release.get("ID") != "debian" or not codename or not base.packages:
+        raise ImageError(
+            f"system_packages adds packages of Debian, and the base image is {base.system}, without a list of them.",
+            hint="use a base image of Debian (python:3.X-slim), or one that has them already (base_image=…)",
+        )
+    archive = Archive(codename, platform.architecture, cache=cache, note=note)
+    key = digest_of(encode_json([sorted(names), base.packages, dict(base.release), str(platform)]))[7:]
+    packages = _resolved(names, base, archive, cache / "debian" / "locks" / f"{key}.json", clock)
+    if not packages:
+        note(f"the base image has {', '.join(names)} already")
+        return None
+    note(f"system packages: {', '.join(f'{one.name} {one.version}' for one in packages)}")
+    layer_key = make_layer_key(NAME, compression, packages=[[one.name, one.version, one.sha256] for one in packages])
+    libraries = cache / "libraries" / f"{layer_key}.json"
+
+    @contextmanager
+    def files() -> Iterator[Files]:
+        with tempfile.TemporaryDirectory(prefix="debian-", dir=cache) as directory:
+            unpacked = [unpack_deb(archive.fetch(one), Path(directory, one.name)) for one in packages]
+            found = merged_files(packages, unpacked, Path(directory), note)
+            find_libraries(found, Path(directory)).save(libraries)
+            yield found
+
+    return Recipe(NAME, layer_key, files, keep_executable=True, libraries=libraries, links=True)
+
+
+def merged_files(
+    packages: Sequence[DebianPackage], unpacked: Sequence[UnpackedDeb], work: Path, note: Note
+) -> dict[str, Path]:
+    """All files by their path in the image; a link becomes the file that it leads to.
+
+    Each package's control paragraph goes along where scanners of images look for it (as in distroless images).
+    """
+    _check_scripts(packages, unpacked, note)
+    files = {name: path for deb in unpacked for name, path in deb.files.items()}
+    links = {name: target for deb in unpacked for name, target in deb.links.items()}
+    lost = []
+    for name in links:
+        target = _follow(name, links)
+        if target in files:
+            files[name] = files[target]
+        elif not any(file.startswith(f"{target}/") for file in files):
+            lost.append(f"/{name}")
+    if lost:
+        note(f"links of system packages that lead to the base image were left out: {', '.join(sorted(lost))}")
+    for package, deb in zip(packages, unpacked, strict=True):
+        path = work / f"{package.name}.control"
+        path.write_text(f"{deb.control.strip()}\nStatus: install ok installed\n")
+        files[f"var/lib/dpkg/status.d/{package.name}"] = path
+    return files
+
+
+def _check_scripts(packages: Sequence[DebianPackage], unpacked: Sequence[UnpackedDeb], note: Note) -> None:
+    for package, deb in zip(packages, unpacked, strict=True):
+        for name, text in deb.scripts.items():
+            if did := _MATTERS.search(text):
+                raise ImageError(
+                    f"The package {package.name} of Debian does not work without its {name} script, "
+                    f"which calls {did[0].split()[0]}; scripts are not run here.",
+                    hint="use a base image that has it (base_image=…)",
+                )
+            note(f"not run: the {name} script of {package.name}")
+
+
+def _follow(name: str, links: Mapping[str, str]) -> str:
+    for _ in range(40):  # as many as Linux follows
+        if name not in links:
+            break
+        name = links[name]
+    return name
+
+
+def _resolved(
+    names: Sequence[str],
+    base: BaseFiles,
+    archive: Archive,
+    path: Path,
+    clock: Callable[[], float],
+) -> tuple[DebianPackage, ...]:
+    """The packages to add; those of an earlier call within a day, whose security fixes are new enough."""
+    with suppress(OSError, ValueError, TypeError):
+        if clock() - path.stat().st_mtime < _MAX_AGE_SECONDS:
+            return tuple(DebianPackage(**data) for data in json.loads(path.read_text()))
+    packages = resolve(names, archive.packages(), installed_packages(base.packages))
+    kept = ("name", "version", "path", "sha256", "size_bytes", "archive")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(".unfinished")
+    unfinished.write_text(json.dumps([{name: getattr(package, name) for name in kept} for package in packages]))
+    unfinished.replace(path)
+    return packages
