@@ -21,7 +21,7 @@ def resolve(
     newest = _newest(offered)
     chosen: dict[str, DebianPackage] = {}
     there = _by_name(installed)
-    queue = deque((Relation(name),) for name in dict.fromkeys(wanted))
+    queue: deque[tuple[Relation, ...]] = deque((Relation(name),) for name in dict.fromkeys(wanted))
     while queue:
         alternatives = queue.popleft()
         if any(_is_met(one, there) or _is_met(one, _by_name(chosen.values())) for one in alternatives):
