@@ -35,11 +35,10 @@ LABELS = {"0": "setosa", "1": "versicolor"}
 
 @dataclass(frozen=True)
 class MlflowServer:
-    """Where the server and its S3 answer, and the SQLite file that the server reads."""
+    """Where the server and its S3 answer."""
 
     uri: str
     s3_endpoint_url: str
-    database: Path
 
     def s3_client(self) -> Any:
         session = boto3.Session("test", "test", region_name="us-east-1")
