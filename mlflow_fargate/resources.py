@@ -81,7 +81,8 @@ class DeploymentSpec:
 
     @property
     def family(self) -> str:
-        return f"{self.endpoint.full_name}-{self.name}"
+        """The task definitions' name. No endpoint has a '_' in its name, so `a` with `b-c` is not `a-b` with `c`."""
+        return f"{self.endpoint.full_name}_{self.name}"
 
     @property
     def log_group(self) -> str:

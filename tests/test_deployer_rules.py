@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from mlflow_fargate.config import parse_config
 from mlflow_fargate.deployer import check_name, follow_of
+from mlflow_fargate.deployment import Provenance
 from mlflow_fargate.errors import InvalidOption
+from mlflow_fargate.resources import DeploymentSpec, EndpointSpec, Network, deployment_resources
 
 
 @pytest.mark.parametrize(
@@ -29,3 +32,13 @@ def test_a_deployment_follows_what_its_model_uri_says(uri: str, followed: str) -
 def test_a_name_that_cannot_become_a_path_is_refused(name: str) -> None:
     with pytest.raises(InvalidOption):
         check_name(name)
+
+
+def test_deployments_of_two_endpoints_never_share_a_name_in_aws() -> None:
+    def names_of(endpoint: str, name: str) -> set[tuple[str, str]]:
+        where = EndpointSpec(endpoint, Network("vpc-1", ()), "us-east-1", "123456789012")
+        spec = DeploymentSpec(name, where, parse_config({}), "image", Provenance("", "", "", ""), "pinned")
+        # What hangs on the endpoint's own cluster, listener or role is named within it.
+        return {(it.kind, it.name) for it in deployment_resources(spec) if it.kind not in ("listener rule", "service")}
+
+    assert not names_of("team", "a-b") & names_of("team-a", "b")

@@ -298,5 +298,5 @@ def test_what_a_killed_client_left_is_listed_and_taken_away_only_when_asked(depl
     assert run().stdout == "nothing is left behind\n"
     assert [status.name for status in deployer.list()] == ["alive"]
     assert not list(
-        session.pages("ecs", "list_task_definitions", "taskDefinitionArns", familyPrefix="mlflow-fargate-default-churn")
+        session.pages("ecs", "list_task_definitions", "taskDefinitionArns", familyPrefix="mlflow-fargate-default_churn")
     )

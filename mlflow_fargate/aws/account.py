@@ -37,6 +37,9 @@ from mlflow_fargate.progress import Progress
 from mlflow_fargate.resources import ENDPOINT_TAG, MANAGED_BY, EndpointSpec, Network, log_group_name
 from mlflow_fargate.target import Target
 
+# What names a target group: it goes before the group does, and where it is gone already the others still do.
+_NEED_TARGET_GROUPS = ("listener rule", "host rule", "task definition", "service")
+
 
 class Kind(Protocol):
     """What can be done with one kind of resource; `made` maps kinds to the identifiers known so far."""
@@ -62,6 +65,7 @@ class Account:
         session = self.session
         self._api_key = ApiKey(session)
         self._target_group = TargetGroup(session)
+        self._task_definition = TaskDefinition(session)
         self._kinds: Mapping[str, Kind] = {
             "cluster": Cluster(session),
             "execution role": ExecutionRole(session),
@@ -76,7 +80,7 @@ class Account:
             "target group": self._target_group,
             "listener rule": ListenerRule(session),
             "host rule": HostRule(session),
-            "task definition": TaskDefinition(session),
+            "task definition": self._task_definition,
             "service": Service(session, clock, sleep),
             "autoscaling": AutoScaling(session),
         }
@@ -157,13 +161,16 @@ class Account:
     def find_deployment(
         self, endpoint: Sequence[Resource], deployment: Sequence[Resource], network: Network
     ) -> list[tuple[str, str, Found]]:
-        """What is there of a deployment, in order of dependency, whatever its options were."""
+        """What is there of a deployment, in order of dependency, whatever its options were and wherever it was left."""
         names = {(resource.kind, resource.name) for resource in deployment if resource.kind != "target group"}
         observed = self.observe([*endpoint, *deployment], network)
         found = [(kind, name, what) for (kind, name), what in observed.items() if (kind, name) in names]
         wanted_tags = next(resource.tags for resource in deployment)
         groups = [("target group", name, what) for name, what in self._target_group.observe_all({}, wanted_tags)]
-        place = next((i for i, (kind, _, _) in enumerate(found) if kind == "listener rule"), len(found))
+        family = next(resource for resource in deployment if resource.kind == "task definition")
+        if (family.kind, family.name) not in observed and (inactive := self._task_definition.observe_inactive(family)):
+            found.append((family.kind, family.name, inactive))
+        place = next((i for i, (kind, _, _) in enumerate(found) if kind in _NEED_TARGET_GROUPS), len(found))
         return [*found[:place], *groups, *found[place:]]
 
     def status(self, endpoint: str, name: str) -> DeploymentStatus | None:

@@ -93,6 +93,7 @@ _ROWS = (
     _Row("conflict", "DuplicateLoadBalancerName"),
     _Row("conflict", "PriorityInUse"),
 
+    _Row("absent", "ClientException", "The specified task definition does not exist"),
     _Row("absent", "ServiceNotFoundException"),
     _Row("absent", "ServiceNotActiveException"),
     _Row("absent", "ClusterNotFoundException"),

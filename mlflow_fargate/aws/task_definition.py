@@ -46,6 +46,11 @@ class TaskDefinition:
         described = self.describe(arn)
         return Found(arn, properties_of(described), tags.are_ours(tags.read(described["tags"])))
 
+    def observe_inactive(self, resource: Resource) -> Found | None:
+        """One of the revisions that a client deregistered, and died before it deleted them."""
+        arn = next(self.revisions(resource.name, "INACTIVE"), None)
+        return Found(arn, {}, self._is_ours(arn)) if arn else None
+
     def create(self, resource: Resource, made: Mapping[str, str]) -> str:
         existing = self._revision_with(resource.name, digest_of(resource.properties))
         return existing or self._register(resource, made)
@@ -54,14 +59,15 @@ class TaskDefinition:
         return self.create(resource, made)
 
     def delete(self, found: Found) -> None:
-        """Takes the whole family away: revisions are deregistered, then deleted (10 a call, as ECS allows)."""
+        """Takes away what is ours of the family: revisions are deregistered, then deleted, 10 a call as ECS allows."""
         family = found.identifier.rpartition("/")[2].rpartition(":")[0]
         for arn in list(self.revisions(family)):
-            self._session.call("ecs", "deregister_task_definition", taskDefinition=arn)
-        inactive = list(self.revisions(family, status="INACTIVE"))
+            if self._is_ours(arn):
+                self._session.delete("ecs", "deregister_task_definition", taskDefinition=arn)
+        inactive = [arn for arn in self.revisions(family, "INACTIVE") if self._is_ours(arn)]
         for start in range(0, len(inactive), 10):
             batch = inactive[start : start + 10]
-            self._session.call("ecs", "delete_task_definitions", taskDefinitions=batch)
+            self._session.delete("ecs", "delete_task_definitions", taskDefinitions=batch)
 
     def describe(self, arn: str) -> dict[str, Any]:
         """A revision, with its tags under `tags`."""
@@ -81,6 +87,9 @@ class TaskDefinition:
         """The images that any revision of the family names."""
         arns = [arn for status in ("ACTIVE", "INACTIVE") for arn in self.revisions(family, status)]
         return {str(_container(self.describe(arn))["image"]) for arn in arns}
+
+    def _is_ours(self, arn: str) -> bool:
+        return tags.are_ours(tags.read(self.describe(arn)["tags"]))
 
     def _revision_with(self, family: str, digest: str) -> str | None:
         """A killed client registered it already, or it is gone back to; only the newest few are worth a look."""

@@ -111,6 +111,7 @@ ADOPTED = [
 GONE = [
     ("delete", "ecs", "DeleteService", "ServiceNotFoundException", "Service not found."),
     ("delete", "ecs", "DeleteService", "ClusterNotFoundException", "Cluster not found."),
+    ("delete", "ecs", "DeregisterTaskDefinition", "ClientException", "The specified task definition does not exist."),
     ("delete", "elbv2", "DeleteRule", "RuleNotFound", "One or more rules not found"),
     ("delete", "elbv2", "DeleteTargetGroup", "TargetGroupNotFound", "One or more target groups not found"),
     ("delete", "logs", "DeleteLogGroup", "ResourceNotFoundException", "The specified log group does not exist."),
