@@ -122,7 +122,7 @@ class Deployer:
     def delete(self, name: str) -> None:
         """Takes the deployment away with all that was made for it; when it is not there, nothing happens."""
         before = self.account.status(self.target.endpoint, check_name(name))
-        endpoint = self.account.endpoint_spec(self.target.endpoint, parse_config(None))
+        endpoint = self.account.standing_endpoint(self.target.endpoint)
         # Every option that adds a kind of resource is switched on, so that each kind is looked for.
         config = parse_config({"secrets": {"ANY": "arn:aws:secretsmanager:any"}, "max_count": 1, "host": "any"})
         spec = DeploymentSpec(name, endpoint, config, "none", Provenance("", "", "", ""), "pinned")
@@ -168,7 +168,7 @@ class Deployer:
             raise EndpointInUse(
                 f"Endpoint '{name}' still serves {', '.join(living)}.", hint="delete these deployments first"
             )
-        spec = self.account.endpoint_spec(name, parse_config(None))
+        spec = self.account.standing_endpoint(name)
         found = self.account.find_endpoint(endpoint_resources(spec), spec.network)
         self.account.apply(make_deletion(found), spec.network, self.progress)
         self.account.repository(name).delete()

@@ -164,8 +164,8 @@ class LogLine:
 
 @dataclass(frozen=True)
 class Orphan:
-    """What is left of a deployment that has no service any more."""
+    """What is left of a deployment that has no service, or of an endpoint that has no cluster any more."""
 
     endpoint: str
-    name: str
-    resources: tuple[str, ...]  # ARNs
+    name: str | None  # None: of the endpoint itself
+    resources: tuple[str, ...]  # ARNs, and repository:tag of images

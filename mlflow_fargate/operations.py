@@ -105,12 +105,16 @@ def roll_back(
 
 
 def orphans(deployer: Deployer) -> list[Orphan]:
-    """What is left of deployments that have no service, on every endpoint in the region."""
+    """What is left of deployments without a service and of endpoints without a cluster, in the whole region."""
     return list(deployer.account.orphans())
 
 
 def collect(deployer: Deployer, orphan: Orphan) -> None:
-    """Takes an orphan away, with what carries no tags (images, policies), as a deletion of its deployment does."""
+    """Takes an orphan away, with what carries no tags (images, policies), as a deletion of what it was does."""
+    if orphan.name is None:
+        deployer.progress.step(f"delete what is left of endpoint '{orphan.endpoint}'")
+        deployer.delete_endpoint(orphan.endpoint)
+        return
     deployer.progress.step(f"delete what is left of '{orphan.name}' on endpoint '{orphan.endpoint}'")
     replace(deployer, target=replace(deployer.target, endpoint=orphan.endpoint)).delete(orphan.name)
 

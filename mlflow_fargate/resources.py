@@ -221,6 +221,8 @@ def task_properties(spec: DeploymentSpec) -> dict[str, Any]:
         "execution_role_arn": spec.endpoint.execution_role_arn,
         "task_role_arn": config.task_role_arn,
         "label": spec.label,
+        # A service lives on when its revision is deregistered, but ECS updates none to such a revision.
+        "status": "ACTIVE",
     }
 
 

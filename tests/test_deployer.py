@@ -203,3 +203,17 @@ def secret_of(deployer: Deployer) -> str:
     """ARN of a secret of the user's own."""
     session = deployer.account.session
     return str(session.call("secretsmanager", "create_secret", Name="users-own", SecretString="s3cret")["ARN"])
+
+
+def test_a_revision_that_somebody_deregistered_is_registered_again_by_an_update(deployer: Deployer) -> None:
+    create(deployer)
+    before = deployer.get("churn").task_definition
+    deployer.account.session.call("ecs", "deregister_task_definition", taskDefinition=before)
+
+    deployer.update("churn", None, None, {})
+
+    after = deployer.get("churn")
+    assert (after.state, after.running_count) == ("COMPLETED", 1)
+    assert after.task_definition != before
+    plan, _ = deployer.preview("churn", None, None, {})
+    assert plan.is_empty, str(plan)

@@ -21,7 +21,7 @@ from mlflow_fargate.aws.load_balancer import (
     listener_certificate,
 )
 from mlflow_fargate.aws.logs import LogGroup
-from mlflow_fargate.aws.network import LoadBalancerSecurityGroup, TaskSecurityGroup, find_network
+from mlflow_fargate.aws.network import LoadBalancerSecurityGroup, TaskSecurityGroup, find_endpoint_vpc, find_network
 from mlflow_fargate.aws.rollout import RolloutWatch
 from mlflow_fargate.aws.routing import HostRule, ListenerRule, TargetGroup
 from mlflow_fargate.aws.s3 import S3Artifacts
@@ -29,7 +29,7 @@ from mlflow_fargate.aws.scaling import AutoScaling
 from mlflow_fargate.aws.secrets import ApiKey
 from mlflow_fargate.aws.session import AwsSession
 from mlflow_fargate.aws.task_definition import TaskDefinition
-from mlflow_fargate.config import DeploymentConfig
+from mlflow_fargate.config import DeploymentConfig, parse_config
 from mlflow_fargate.deployment import DeploymentStatus, LogLine, Orphan, Revision, ServiceEvent, TaskStatus
 from mlflow_fargate.errors import AwsError, DeploymentNotFound
 from mlflow_fargate.plan import Found, Plan, Resource, make_plan
@@ -110,6 +110,13 @@ class Account:
             config.permissions_boundary,
             config.role_path,
         )
+
+    def standing_endpoint(self, name: str) -> EndpointSpec:
+        """The endpoint as a deletion looks for it: where any of it stands, also when the default VPC is another."""
+        if find_load_balancer(self.session, f"mlflow-fargate-{name}"):
+            return self.endpoint_spec(name, parse_config(None))
+        vpc = find_endpoint_vpc(self.session, {**MANAGED_BY, ENDPOINT_TAG: name})
+        return EndpointSpec(name, Network(vpc or "none", ()), self.session.region, self.session.account)
 
     def repository(self, endpoint: str) -> ecr.Repository:
         """The endpoint's image repository."""

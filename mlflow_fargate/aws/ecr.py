@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -81,13 +81,14 @@ class Repository:
         newest = max(images, key=lambda image: image["imagePushedAt"], default=None)
         return str(newest["imageDigest"]) if newest else None
 
-    def image_tags(self, deployment: str) -> list[str]:
-        """The tags of a deployment's images (`image_tag` says how they are formed)."""
+    def image_tags(self, deployment: str | None = None) -> list[str]:
+        """The tags of a deployment's images, or of all (`image_tag` says how they are formed)."""
         selected = {"tagStatus": "TAGGED"}
         if self.observe() is None:
             return []
         images = self._session.pages("ecr", "list_images", "imageIds", repositoryName=self.name, filter=selected)
-        return sorted(image["imageTag"] for image in images if image["imageTag"].startswith(f"{deployment}."))
+        beginning = f"{deployment}." if deployment else ""
+        return sorted(image["imageTag"] for image in images if image["imageTag"].startswith(beginning))
 
     def delete_images(self, image_tags: Sequence[str]) -> None:
         """Takes tags away, 100 a call; an image goes with its last tag, so one that two deployments share stays."""
@@ -112,9 +113,13 @@ class Repository:
             return found
         return created
 
-    def _refuse_foreign(self, found: dict[str, Any]) -> None:
+    def is_ours(self, found: Mapping[str, Any]) -> bool:
+        """True when a repository, as ECR describes it, carries our tags."""
         answer = self._session.call("ecr", "list_tags_for_resource", resourceArn=found["repositoryArn"])
-        if not tags.are_ours(tags.read(answer["tags"])):
+        return tags.are_ours(tags.read(answer["tags"]))
+
+    def _refuse_foreign(self, found: Mapping[str, Any]) -> None:
+        if not self.is_ours(found):
             raise ForeignResource(f"Repository '{self.name}' was not made by mlflow-fargate; it is left alone.")
 
     def _has_lifecycle_policy(self) -> bool:

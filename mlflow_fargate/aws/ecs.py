@@ -151,11 +151,12 @@ class Service:
 
     def _properties(self, service: Mapping[str, Any], service_tags: Mapping[str, str]) -> dict[str, Any]:
         task_definition = TaskDefinition(self._session).describe(service["taskDefinition"])
+        digest = tags.read(task_definition["tags"]).get(DIGEST_TAG)
         network = service["networkConfiguration"]["awsvpcConfiguration"]
         primary = primary_deployment(service)
         balancer = (service.get("loadBalancers") or [{}])[0]
         return {
-            "task_definition": tags.read(task_definition["tags"]).get(DIGEST_TAG),
+            "task_definition": digest if task_definition["status"] == "ACTIVE" else "deregistered",
             "desired_count": service["desiredCount"],
             "current_count": service["desiredCount"],
             "target_group": balancer.get("targetGroupArn", "//").split("/")[1],

@@ -54,6 +54,7 @@ _MORE_GROUPS = "use another endpoint, or raise the quota 'Target Groups per Regi
 _MORE_BALANCERS = "delete an endpoint, or raise the quota 'Application Load Balancers per Region'"
 _MORE_SECURITY_GROUPS = "raise the quota 'VPC security groups per Region'"
 _IN_TWO_ZONES = "a load balancer needs subnets in two availability zones; check the option subnets="
+_GONE = "somebody deleted it meanwhile; run the command again, and what is missing is made again"
 _OTHERS_USE_IT = "something that mlflow-fargate did not make still uses it; take that away first"
 # fmt: off
 _ROWS = (
@@ -79,6 +80,11 @@ _ROWS = (
     _Row("absent", "ObjectNotFoundException"),
     # IAM answers from several places: a role that was just made may be unknown to the next call.
     _Row("transient", "NoSuchEntity", operation="iam:PutRolePolicy"),
+    # Application Auto Scaling stores targets and what hangs on them in different places.
+    _Row("transient", "ObjectNotFoundException", "No scalable target registered",
+         operation="application-autoscaling:PutScalingPolicy", hint=_GONE),
+    _Row("transient", "ObjectNotFoundException", "No scalable target registered",
+         operation="application-autoscaling:PutScheduledAction", hint=_GONE),
     _Row("transient", "OperationAborted", operation="logs:CreateLogGroup"),
 
     _Row("conflict", "InvalidParameterException", "Creation of service was not idempotent"),
@@ -93,18 +99,19 @@ _ROWS = (
     _Row("conflict", "DuplicateLoadBalancerName"),
     _Row("conflict", "PriorityInUse"),
 
-    _Row("absent", "ClientException", "The specified task definition does not exist"),
-    _Row("absent", "ServiceNotFoundException"),
-    _Row("absent", "ServiceNotActiveException"),
-    _Row("absent", "ClusterNotFoundException"),
-    _Row("absent", "ResourceNotFoundException"),
-    _Row("absent", "NoSuchEntity"),
-    _Row("absent", "LoadBalancerNotFound"),
-    _Row("absent", "ListenerNotFound"),
-    _Row("absent", "RuleNotFound"),
-    _Row("absent", "TargetGroupNotFound"),
-    _Row("absent", "InvalidGroup.NotFound"),
-    _Row("absent", "RepositoryNotFoundException"),
+    _Row("absent", "ClientException", "The specified task definition does not exist", hint=_GONE),
+    _Row("absent", "ServiceNotFoundException", hint=_GONE),
+    _Row("absent", "ServiceNotActiveException", hint=_GONE),
+    _Row("absent", "ClusterNotFoundException", hint=_GONE),
+    _Row("absent", "ResourceNotFoundException", hint=_GONE),
+    _Row("absent", "NoSuchEntity", hint=_GONE),
+    _Row("absent", "LoadBalancerNotFound", hint=_GONE),
+    _Row("absent", "ListenerNotFound", hint=_GONE),
+    _Row("absent", "RuleNotFound", hint=_GONE),
+    _Row("absent", "TargetGroupNotFound", hint=_GONE),
+    _Row("absent", "InvalidGroup.NotFound", hint=_GONE),
+    _Row("absent", "RepositoryNotFoundException", hint=_GONE),
+    _Row("absent", "ObjectNotFoundException", hint=_GONE),
 
     _Row("user", "", "Invalid Host header", hint="start the tracking server with --allowed-hosts"),
     _Row("user", "ExpiredToken", hint="sign in again, for example with: aws sso login"),

@@ -38,6 +38,13 @@ def find_network(session: AwsSession, vpc: str | None, subnets: tuple[str, ...])
     return Network(vpc=vpcs[0], subnets=tuple(sorted(subnet["SubnetId"] for subnet in chosen)))
 
 
+def find_endpoint_vpc(session: AwsSession, endpoint_tags: Mapping[str, str]) -> str | None:
+    """The VPC of an endpoint that has no load balancer (yet, or any more): that of its security groups."""
+    filters = [{"Name": f"tag:{key}", "Values": [value]} for key, value in endpoint_tags.items()]
+    groups = session.call("ec2", "describe_security_groups", Filters=filters)["SecurityGroups"]
+    return str(groups[0]["VpcId"]) if groups else None
+
+
 class LoadBalancerSecurityGroup:
     """Open to the world on the listeners' ports."""
 

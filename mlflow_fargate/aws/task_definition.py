@@ -166,6 +166,7 @@ def properties_of(described: Mapping[str, Any]) -> dict[str, Any]:
         "execution_role_arn": None if is_our_role else role,
         "task_role_arn": described.get("taskRoleArn"),
         "label": container.get("dockerLabels", {}).get(LABEL),
+        "status": described.get("status", "ACTIVE"),
     }
 
 

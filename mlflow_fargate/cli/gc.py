@@ -12,10 +12,10 @@ from mlflow_fargate.cli.deployments import deployer_at, json_option, print_json,
 @click.option("--delete", is_flag=True, help="Take it away; without this, it is only listed.")
 @json_option
 def gc(target: str, delete: bool, as_json: bool) -> None:
-    """Find what carries a deployment's tags though the deployment has no service, on every endpoint in the region.
+    """Find what is left of deployments that have no service and of endpoints that have no cluster, in the whole region.
 
     A deployment that somebody is creating right now looks the same until its service is there: do not use --delete
-    while others deploy. Endpoints are never orphans; see: mlflow deployments delete-endpoint
+    while others deploy. A whole endpoint without deployments is no orphan; see: mlflow deployments delete-endpoint
     """
     from mlflow_fargate import operations  # noqa: PLC0415
 
@@ -25,7 +25,7 @@ def gc(target: str, delete: bool, as_json: bool) -> None:
         print_json(found)
     else:
         for orphan in found:
-            click.echo(f"{orphan.name} on endpoint {orphan.endpoint}")
+            click.echo(f"{orphan.name} on endpoint {orphan.endpoint}" if orphan.name else f"endpoint {orphan.endpoint}")
             for arn in orphan.resources:
                 click.echo(f"  {arn}")
         if not found:

@@ -73,6 +73,26 @@ def test_a_deleted_endpoint_leaves_nothing(account: Account, endpoint: EndpointS
     assert all(change.action == "create" for change in plan_for(account, endpoint).changes)
 
 
+def test_what_is_left_of_an_endpoint_in_another_vpc_is_found_without_its_load_balancer(account: Account) -> None:
+    call = account.session.call
+    vpc = call("ec2", "create_vpc", CidrBlock="10.9.0.0/16")["Vpc"]["VpcId"]
+    subnets = [
+        call("ec2", "create_subnet", VpcId=vpc, CidrBlock=f"10.9.{zone}.0/24", AvailabilityZone=f"us-east-1{letter}")
+        for zone, letter in enumerate("ab")
+    ]
+    config = parse_config({"subnets": [subnet["Subnet"]["SubnetId"] for subnet in subnets]})
+    endpoint = account.endpoint_spec("team", config)
+    before_the_balancer = Plan(plan_for(account, endpoint).changes[:4])
+    account.apply(before_the_balancer, endpoint.network, RecordedProgress())
+
+    seen = account.standing_endpoint("team")
+    found = account.find_endpoint(endpoint_resources(seen), seen.network)
+    account.apply(make_deletion(found), seen.network, RecordedProgress())
+
+    assert [kind for kind, _, _ in found] == [change.kind for change in before_the_balancer.changes]
+    assert account.find_endpoint(endpoint_resources(endpoint), endpoint.network) == []
+
+
 def test_a_cluster_of_the_same_name_that_is_not_ours_is_refused_before_any_write(
     account: Account, endpoint: EndpointSpec
 ) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from fixtures_deployer import QUICK, READS, PreparingPublisher
 
+from mlflow_fargate import operations
 from mlflow_fargate.aws.account import Account
 from mlflow_fargate.deployer import Deployer
 from mlflow_fargate.errors import DeploymentExists
@@ -23,8 +24,23 @@ pytestmark = pytest.mark.slow
 
 # No tasks: every write is made, and no process has to start.
 OPTIONS = {**QUICK, "auth": "api_key", "desired_count": 0, "secrets": {"TOKEN": "arn:aws:secretsmanager:x"}}
-# Each changes another resource: target group and rule, log group, task definition.
-CHANGES = {"port": 8099, "log_retention_days": 7, "cpu": 1024, "memory": 4096, "follow": "@champion"}
+# Each changes another resource: target group and rule, log group, task definition, service, autoscaling.
+CHANGES = {
+    "port": 8099,
+    "log_retention_days": 7,
+    "cpu": 1024,
+    "memory": 4096,
+    "follow": "@champion",
+    "min_count": 0,
+    "max_count": 2,
+    "target_cpu_percent": 70,
+    "target_requests_per_minute": 600,
+    "schedule": {"night": "cron(0 20 * * ? *) 0"},
+}
+
+
+# What state_of calls the things that a deployment has for itself.
+DEPLOYMENTS_OWN = {"service", "ACTIVE", "INACTIVE", "rule", "target", "log", "secret"}
 
 
 class Killed(BaseException):
@@ -152,6 +168,31 @@ def test_a_verb_that_was_killed_is_finished_by_running_it_again(clean: Deployer,
     assert (differing, state_of(clean)) == ([], wanted)
 
 
+@pytest.mark.parametrize("which", ["few", pytest.param("every", marks=pytest.mark.exhaustive)])
+@pytest.mark.timeout(1500)
+def test_what_a_killed_create_left_is_found_and_taken_away(clean: Deployer, which: str) -> None:
+    """By `gc` for what has no service or cluster, and by the deletion of the endpoint for what has one."""
+    undisturbed = Reaper()
+    create(new_client(clean, undisturbed))
+    moments = [(at, after) for at in range(1, undisturbed.writes + 1) for after in (False, True)]
+
+    missed = []
+    # The first writes make the repository, and of an endpoint that was never finished nothing else is there.
+    for at, after in moments if which == "every" else [moments[1], moments[len(moments) * 2 // 3]]:
+        wipe(clean)
+        with pytest.raises(Killed):
+            create(new_client(clean, Reaper(at, after)))
+        for orphan in operations.orphans(clean):
+            operations.collect(new_client(clean), orphan)
+        kept = {what.split()[0] for what in state_of(clean)} & DEPLOYMENTS_OWN
+        if next(new_client(clean).list(), None) is None and kept:
+            missed.append((at, after, kept))
+        if at <= 2 and state_of(clean):
+            missed.append((at, after, {"repository"}))
+    print(f"gc after create: {len(moments)} moments, missed {missed}")
+    assert missed == []
+
+
 def test_deleting_deployment_and_endpoint_leaves_nothing_with_our_tag_or_name(clean: Deployer) -> None:
     create_and_update(new_client(clean))
     assert len(state_of(clean)) >= 15
@@ -172,6 +213,7 @@ def _everything(session: Any) -> Iterator[tuple[str, Any]]:
     yield from _balancers(session)
     yield from _rights(session)
     yield from _stores(session)
+    yield from _scaling(session)
 
 
 def _containers(session: Any) -> Iterator[tuple[str, Any]]:
@@ -238,6 +280,16 @@ def _stores(session: Any) -> Iterator[tuple[str, Any]]:
         if name.startswith("mlflow-fargate/"):
             policy = call("ecr", "get_lifecycle_policy", repositoryName=name)["lifecyclePolicyText"]
             yield f"repository {name}", [repository["imageTagMutability"], policy]
+
+
+def _scaling(session: Any) -> Iterator[tuple[str, Any]]:
+    kinds = ("scalable_targets", "scaling_policies", "scheduled_actions")
+    keep = re.compile("Capacity|PolicyName|Configuration|Action|Schedule|Timezone")
+    for kind in kinds:
+        key = "".join(part.capitalize() for part in kind.split("_"))
+        for found in session.pages("application-autoscaling", f"describe_{kind}", key, ServiceNamespace="ecs"):
+            name = found.get("PolicyName") or found.get("ScheduledActionName") or found["ResourceId"]
+            yield f"{kind} {name}", {key: value for key, value in found.items() if keep.search(key)}
 
 
 def _tags(session: Any, arn: str) -> Any:
