@@ -66,12 +66,11 @@ def s3_endpoint_url() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def mlflow_server(s3_endpoint_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
-    folder = tmp_path_factory.mktemp("mlflow")
     artifacts = ("--serve-artifacts", "--artifacts-destination", "s3://mlflow/proxied")
-    MlflowServer("", s3_endpoint_url, folder).s3_client().create_bucket(Bucket="mlflow")
+    MlflowServer("", s3_endpoint_url).s3_client().create_bucket(Bucket="mlflow")
     environment = {**AWS_ENVIRONMENT, "MLFLOW_S3_ENDPOINT_URL": s3_endpoint_url}
-    with serve_mlflow(folder, *artifacts, **environment) as uri:
-        yield MlflowServer(uri, s3_endpoint_url, folder / "mlflow.db")
+    with serve_mlflow(tmp_path_factory.mktemp("mlflow"), *artifacts, **environment) as uri:
+        yield MlflowServer(uri, s3_endpoint_url)
 
 
 @pytest.fixture(scope="session")
