@@ -169,3 +169,13 @@ class Orphan:
     endpoint: str
     name: str | None  # None: of the endpoint itself
     resources: tuple[str, ...]  # ARNs, and repository:tag of images
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Five minutes of what a deployment's load balancer counted."""
+
+    at: str  # ISO 8601: when they began
+    requests: int
+    errors: int  # 5xx answers of the model
+    p95_seconds: float | None  # 95 of 100 answers were faster; None: there was none

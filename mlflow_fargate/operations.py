@@ -16,7 +16,7 @@ from typing import Any
 
 from mlflow_fargate.config import parse_config
 from mlflow_fargate.deployer import Deployer
-from mlflow_fargate.deployment import DeploymentStatus, LogLine, Orphan, Revision, ServiceEvent, TaskStatus
+from mlflow_fargate.deployment import DeploymentStatus, LogLine, Orphan, Revision, ServiceEvent, TaskStatus, Traffic
 from mlflow_fargate.errors import InvalidOption
 from mlflow_fargate.resources import DeploymentSpec
 
@@ -41,6 +41,11 @@ def tasks(deployer: Deployer, name: str) -> list[TaskStatus]:
     """Tasks that run, then those that stopped within the last hour; DeploymentNotFound when there is none."""
     deployer.get(name)
     return deployer.account.tasks(deployer.target.endpoint, name)
+
+
+def traffic(deployer: Deployer, name: str) -> list[Traffic]:
+    """What the deployment was asked in the last hours; empty where nothing was counted."""
+    return deployer.account.traffic(deployer.target.endpoint, name)
 
 
 def watch(deployer: Deployer, name: str, timeout_seconds: float) -> DeploymentStatus:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime, timezone
 from typing import Protocol
 
-from mlflow_fargate.aws import ecr, history, logs, orphans, status, tags
+from mlflow_fargate.aws import ecr, history, logs, metrics, orphans, status, tags
 from mlflow_fargate.aws.ecs import Cluster, Service, describe_service, primary_deployment
 from mlflow_fargate.aws.iam import ExecutionRole, SecretsPolicy
 from mlflow_fargate.aws.load_balancer import (
@@ -30,7 +31,7 @@ from mlflow_fargate.aws.secrets import ApiKey
 from mlflow_fargate.aws.session import AwsSession
 from mlflow_fargate.aws.task_definition import TaskDefinition
 from mlflow_fargate.config import DeploymentConfig, parse_config
-from mlflow_fargate.deployment import DeploymentStatus, LogLine, Orphan, Revision, ServiceEvent, TaskStatus
+from mlflow_fargate.deployment import DeploymentStatus, LogLine, Orphan, Revision, ServiceEvent, TaskStatus, Traffic
 from mlflow_fargate.errors import AwsError, DeploymentNotFound
 from mlflow_fargate.plan import Found, Plan, Resource, make_plan
 from mlflow_fargate.progress import Progress
@@ -203,6 +204,10 @@ class Account:
     def tasks(self, endpoint: str, name: str) -> list[TaskStatus]:
         """The tasks of a deployment, those that stopped lately included."""
         return history.read_tasks(self.session, f"mlflow-fargate-{endpoint}", name)
+
+    def traffic(self, endpoint: str, name: str) -> list[Traffic]:
+        """Requests, latency and errors of a deployment in the last hours; empty where CloudWatch has none."""
+        return metrics.read_traffic(self.session, endpoint, name, datetime.now(timezone.utc))
 
     def log_lines(
         self, endpoint: str, name: str, since_milliseconds: int, task: str | None = None

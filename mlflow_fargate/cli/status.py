@@ -15,6 +15,7 @@ from mlflow_fargate.cli.deployments import (
     print_table,
     timeout_option,
 )
+from mlflow_fargate.cli.traffic import traffic_lines
 
 _EXIT_CODES = {"COMPLETED": 0, "IN_PROGRESS": 3, "FAILED": 4}
 # The fields of a deployment that people look for; --json has them all.
@@ -40,7 +41,7 @@ _SHOWN = (
 @timeout_option
 @json_option
 def status(target: str, name: str, follow: bool, timeout_seconds: int, as_json: bool) -> None:
-    """What is deployed, how its rollout stands, and which tasks run.
+    """What is deployed, how its rollout stands, which tasks run, and, where CloudWatch has counted, the traffic.
 
     Exit code: 0 rolled out, 3 a rollout is under way, 4 the newest rollout failed, 1 anything else went wrong (no
     such deployment; with -f also a rollout that fails or takes longer than --timeout-seconds).
@@ -51,9 +52,10 @@ def status(target: str, name: str, follow: bool, timeout_seconds: int, as_json: 
     deployer = deployer_at(target)
     found = operations.watch(deployer, name, timeout_seconds) if follow else deployer.get(name)
     tasks = operations.tasks(deployer, name)
+    traffic = operations.traffic(deployer, name)
     shown = as_dict(found)
     if as_json:
-        print_json({**shown, "tasks": [vars(task) for task in tasks]})
+        print_json({**shown, "tasks": [vars(task) for task in tasks], "traffic": [vars(step) for step in traffic]})
     else:
         print_fields({key: shown[key] for key in _SHOWN})
         click.echo(f"\n{found.running_count} of {found.desired_count} tasks run")
@@ -61,4 +63,5 @@ def status(target: str, name: str, follow: bool, timeout_seconds: int, as_json: 
             (task.id, task.state, task.revision, task.started_at, task.stopped_reason, task.exit_code) for task in tasks
         ]
         print_table(("TASK", "STATE", "REVISION", "STARTED", "STOPPED BECAUSE", "EXIT CODE"), rows)
+        click.echo("".join(f"\n{line}" for line in traffic_lines(traffic)))
     sys.exit(_EXIT_CODES.get(found.state, 1))
