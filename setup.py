@@ -12,12 +12,12 @@ CORE = [
     # Without a floor today's resolvers walk back to bentoml 0.9 (opentelemetry pins), which has no `bentoml.build`.
     "bentoml>=1.4.30,<2",
     "pydantic>=2.6,<3",  # options: parsed, checked and described once
-    "click>=8.1",  # the command
+    "click>=8.2",  # the command
     "rich>=13",  # progress on a terminal
     "stamina>=25.1",  # retries
     "requests>=2.31",  # the OCI registry, the deployed model
     "platformdirs>=4",  # where caches belong on each system
-    "filelock>=3.13",  # one builder of one cache entry at a time
+    "filelock>=3.14",  # one builder of one cache entry at a time
     "uv>=0.7",  # resolves and installs what goes into the image
     "zstandard>=0.22",  # layers
     # Which libraries a wheel needs of the system; before every deploy, so no extra. Pure Python, needs nothing itself.
@@ -27,7 +27,7 @@ CORE = [
     "PyYAML>=6",  # MLmodel
 ]
 LOCAL = [
-    "moto[server]>=5.1.5,<6",  # the AWS control plane
+    "moto[server]>=5.1.10,<6",  # the AWS control plane
     "aiohttp>=3.9",  # the load balancer
     "waitress>=3",  # the WSGI server in front of moto, and the webhook's
     "jinja2>=3",  # the stack's page; moto's server brings it anyway
@@ -39,7 +39,7 @@ WEBHOOK = [
     "flask>=3",  # the edge, and with Jinja the page
     "waitress>=3",  # the server
     "prometheus-client>=0.20",  # /metrics
-    "python-json-logger>=3.1",  # a formatter for the standard library's logging
+    "python-json-logger>=4",  # a formatter for the standard library's logging
 ]
 DEMO = [
     "tensorflow-cpu>=2.16; platform_machine == 'x86_64' or platform_machine == 'AMD64'",

@@ -101,7 +101,9 @@ def test_lines_that_cannot_be_followed_are_refused_with_a_reason(line: str, reas
 def test_the_url_of_a_wheel_is_fine() -> None:
     line = "six @ https://example.org/six-1.17.0-py2.py3-none-any.whl"
 
-    assert normalise([line], machine="x86_64").lines == (line,)
+    (kept,) = normalise([line], machine="x86_64").lines
+
+    assert kept.replace("six@", "six @") == line  # packaging before 26 writes no blank
 
 
 def test_passwords_are_not_shown() -> None:

@@ -20,12 +20,15 @@ import requests
 import waitress
 from fakes_webhook import FakeDeployments
 from mlflow import MlflowClient
-from mlflow.entities.webhook import WebhookAction, WebhookEntity, WebhookEvent
 
 from mlflow_fargate import registry_store
 from mlflow_fargate.webhook import create_app
 from mlflow_fargate.webhook.model_registry import MlflowModelRegistry
 from mlflow_fargate.webhook.worker import Worker
+
+# MLflow has webhooks since 3.3.
+webhook = pytest.importorskip("mlflow.entities.webhook")
+WebhookAction, WebhookEntity, WebhookEvent = webhook.WebhookAction, webhook.WebhookEntity, webhook.WebhookEvent
 
 
 def test_a_transition_stands_when_it_cannot_be_told(
