@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
-import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -16,9 +11,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import requests
 import waitress
 from fakes_webhook import FakeDeployments
+from fixtures_mlflow import serve_mlflow
 from mlflow import MlflowClient
 
 from mlflow_fargate import registry_store
@@ -58,33 +53,11 @@ def test_a_transition_that_fails_is_not_told(monkeypatch: pytest.MonkeyPatch) ->
 
 @contextlib.contextmanager
 def telling_server(folder: Path) -> Iterator[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db"]
-    command += ["--registry-store-uri", f"fargate-sqlite:///{folder}/mlflow.db"]
-    environment = {
-        **os.environ,
-        "MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http",
-        "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true",
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-    }
-    with (folder / "server.log").open("wb") as log:
-        server = subprocess.Popen(command, env=environment, cwd=folder, stdout=log, stderr=log, start_new_session=True)
-    try:
-        deadline = time.monotonic() + 180
-        while True:
-            with contextlib.suppress(requests.RequestException):
-                if requests.get(f"http://127.0.0.1:{port}/health", timeout=2).ok:
-                    break
-            assert server.poll() is None and time.monotonic() < deadline, (folder / "server.log").read_text()[-3000:]
-            time.sleep(0.5)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        os.killpg(server.pid, signal.SIGTERM)
-        server.wait(30)
+    """The URI of a server whose registry store is ours, and which may send to this machine."""
+    store = ("--registry-store-uri", f"fargate-sqlite:///{folder}/mlflow.db")
+    allowed = {"MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http", "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true"}
+    with serve_mlflow(folder, *store, **allowed) as uri:
+        yield uri
 
 
 @pytest.mark.exhaustive
