@@ -59,6 +59,7 @@ TEST = [
     "import-linter>=2",
     "mypy>=1.11",
     "ruff>=0.8",
+    "shap>=0.46; python_version < '3.14'",  # an explainer to deploy
     "schemathesis>=4",  # requests made up from our OpenAPI document
     "build>=1.2",
     "twine>=6",  # what PyPI would say of the distribution

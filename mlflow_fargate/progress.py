@@ -21,6 +21,7 @@ from rich.progress import Progress as Bar
 logger = logging.getLogger(__name__)
 
 Advance = Callable[[int], None]
+_TELL_EVERY_SECONDS = 10
 
 
 class Progress(Protocol):
@@ -37,7 +38,12 @@ class Progress(Protocol):
 
 
 class PlainProgress:
-    """One line a fact, with the seconds since the start; no cursor movement, so it is right for logs and notebooks."""
+    """One line a fact, with the seconds since the start; no cursor movement, so it is right for logs and notebooks.
+
+    While bytes move, a line every ten seconds: a pause of minutes looks like a standstill.
+    """
+
+    _tells_on_the_way = True
 
     def __init__(self, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self._stream = stream
@@ -54,12 +60,16 @@ class PlainProgress:
     @contextmanager
     def transfer(self, text: str, total_bytes: int | None) -> Iterator[Advance]:
         moved = 0
+        began = told = self._clock()
+        of_all = f" of {format_bytes(total_bytes)}" if total_bytes else ""
 
         def advance(size_bytes: int) -> None:
-            nonlocal moved
+            nonlocal moved, told
             moved += size_bytes
+            if self._tells_on_the_way and self._clock() - told >= _TELL_EVERY_SECONDS and moved != total_bytes:
+                told = self._clock()
+                self._write(f"  {text}: {format_bytes(moved)}{of_all}")
 
-        began = self._clock()
         yield advance
         self._write(f"  {text}: {format_bytes(moved)} in {self._clock() - began:.1f} s")
 
@@ -73,6 +83,8 @@ class PlainProgress:
 
 class TerminalProgress(PlainProgress):
     """The same lines, with a bar while bytes move."""
+
+    _tells_on_the_way = False
 
     def __init__(self) -> None:
         super().__init__()

@@ -79,6 +79,22 @@ def test_without_a_terminal_there_are_no_colours_and_no_bar(monkeypatch: pytest.
     assert re.fullmatch(r"\[ +\d+\.\d+s\]   model: 10 B in \d+\.\d s\n", stream.getvalue())
 
 
+def test_long_transfers_tell_how_far_they_are_where_there_is_no_bar() -> None:
+    stream, now = io.StringIO(), 0.0
+    progress = PlainProgress(stream, clock=lambda: now)
+
+    with progress.transfer("model files", 300 * 10**6) as advance:
+        for _ in range(30):
+            now += 1
+            advance(10 * 10**6)
+
+    assert [line.partition("]")[2].strip() for line in stream.getvalue().splitlines()] == [
+        "model files: 100.0 MB of 300.0 MB",
+        "model files: 200.0 MB of 300.0 MB",
+        "model files: 300.0 MB in 30.0 s",
+    ]
+
+
 def test_the_shell_completes_verbs_and_options() -> None:
     shell = BashComplete(main, {}, "mlflow-fargate", "_MLFLOW_FARGATE_COMPLETE")
 

@@ -108,6 +108,23 @@ class TestLoading:
         assert isinstance(FargateDeploymentClient("fargate:/eu-west-1"), BaseDeploymentClient)
         assert [verb for verb in verbs if verb not in vars(FargateDeploymentClient)] == []
 
+    def test_c13_mlflows_own_create_endpoint_fails_before_any_plugin_is_asked(self) -> None:
+        """Its option is called `endpoint`, and its function takes a `name`: no spelling of the options helps."""
+        done = CliRunner().invoke(commands, ["create-endpoint", "-t", "fargate:/eu-west-1", "--endpoint", "side"])
+
+        mended = "MLflow has mended create-endpoint: say so in README.md and docs/cli.md, and test it as the others"
+        assert isinstance(done.exception, TypeError), mended
+        assert "create_endpoint() got an unexpected keyword argument 'endpoint'" in str(done.exception), mended
+
+    @pytest.mark.slow
+    def test_the_help_can_be_cut_off(self) -> None:
+        program = Path(sys.executable).with_name("mlflow")
+        command = f"set -o pipefail; {program} deployments help -t fargate | head -n 3"
+        done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+
+        assert (done.returncode, done.stdout.splitlines()[0]) == (0, "Deploy MLflow models to AWS Fargate.")
+        assert "Traceback" not in done.stderr
+
     @pytest.mark.parametrize(
         "uri",
         ["fargate", "fargate:/us-east-1/prod", "fargate://us-east-1/prod", "fargate:us-east-1", "FARGATE:/us-east-1"],

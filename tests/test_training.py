@@ -47,6 +47,17 @@ def test_deploying_creates_then_updates_and_can_go_back(
     assert (told.out, "churn answers at" in told.err) == ("", True)
 
 
+def test_it_works_inside_an_active_run_and_leaves_it_as_it_is(plugged_in: Deployer, server: LoggedModels) -> None:
+    with mlflow.start_run() as run:
+        deployment = deploy("models:/churn/1", "in-a-run")
+        mlflow.log_param("deployed", deployment.name)
+        active = mlflow.active_run()
+
+    assert active is not None and active.info.run_id == run.info.run_id
+    assert mlflow.MlflowClient().get_run(run.info.run_id).data.params == {"deployed": "in-a-run"}
+    assert deployment.predict([[1]]) == {"predictions": {"inputs": [[1]]}}
+
+
 def test_without_waiting_it_returns_before_aws_is_asked_and_wait_ends_when_it_answers(plugged_in: Deployer) -> None:
     go_on = threading.Event()
     resolve = type(plugged_in.publisher).resolve
