@@ -50,7 +50,7 @@ DEMO = [
 ]
 DOCS = ["mkdocs-material>=9.5", "mkdocs>=1.6,<2"]
 TEST = [
-    "Flask-WTF<2",  # MLflow's basic-auth server, without the rest of mlflow[auth]
+    "Flask-WTF>=1.2,<2",  # MLflow's basic-auth server, without the rest of mlflow[auth]
     "pytest>=8",
     "pytest-timeout>=2.3",
     "pytest-xdist>=3.6",  # the end-to-end tests wait most of the time: another process tests meanwhile
@@ -70,6 +70,8 @@ TEST = [
 ]
 # What `make test-all` trains models with, and nothing else needs.
 EXHAUSTIVE = [
+    "nbclient>=0.10",  # runs the notebook in examples/
+    "ipykernel>=6.29",
     "spacy>=3.7",
 ]
 

@@ -22,7 +22,11 @@ PACKAGES = (
     "mlflow_fargate.local",
     "mlflow_fargate.model",
 )
-FOR_UNIT_TESTS = ("scikit-learn>=1.4", "pandas>=2.2", "sqlalchemy<2.1")  # the last: MLflow 3.1 does not know 2.1
+FOR_UNIT_TESTS = (
+    "scikit-learn>=1.4",
+    "pandas>=2.2",
+    "sqlalchemy>=2.0.40,<2.1",
+)  # the last: MLflow 3.1 does not know 2.1
 MAPPED = ("mlflow_fargate.webhook", "mlflow_fargate.service_template")
 
 
