@@ -73,9 +73,10 @@ class PreparingPublisher(FakePublisher):
     """Ensures the repository, as the real one does before it pushes."""
 
     account: Account
+    endpoint: str = "default"
 
     def publish(self, name: str, model: ResolvedModel, config: DeploymentConfig) -> str:
-        self.account.repository("default").ensure()
+        self.account.repository(self.endpoint).ensure()
         return self.image
 
 

@@ -7,8 +7,10 @@ ones. What has to follow is one of: asked again, adopted, or explained with some
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 from typing import Any
 from xml.sax.saxutils import escape
 
@@ -21,10 +23,15 @@ from fixtures_deployer import QUICK, PreparingPublisher
 from mlflow_fargate.aws.account import Account
 from mlflow_fargate.aws.faults import classify
 from mlflow_fargate.deployer import Deployer
-from mlflow_fargate.errors import AwsError, DeploymentNotFound, FargateError, ForeignResource
+from mlflow_fargate.errors import AwsError, DeploymentExists, DeploymentNotFound, FargateError, ForeignResource
 
 OPTIONS = {**QUICK, "auth": "api_key", "desired_count": 0}
-SERVICES = {"elbv2": "elastic-load-balancing-v2", "logs": "cloudwatch-logs", "secretsmanager": "secrets-manager"}
+SERVICES = {
+    "elbv2": "elastic-load-balancing-v2",
+    "logs": "cloudwatch-logs",
+    "secretsmanager": "secrets-manager",
+    "application-autoscaling": "application-auto-scaling",
+}
 XML = {"elbv2", "iam", "ec2", "sts"}
 INVALID = "InvalidParameterException"
 BUSY_SUBNET = "Error retrieving subnet information for [subnet-abc123]: Rate exceeded (ErrorCode: Throttling)"
@@ -45,6 +52,7 @@ NO_BALANCER = "The target group with targetGroupArn arn:aws:x does not have an a
 DRAINING = "Unable to Start a service that is still Draining."
 ACTIVE = "The service cannot be stopped while deployments are active."
 IN_USE = "The target group 'arn:aws:x' is currently in use by a listener or a rule"
+NO_SCALABLE_TARGET = "No scalable target registered for service namespace: ecs, resource ID: service/c/s"
 NO_RIGHT = (
     "User: arn:aws:iam::1:user/u is not authorized to perform: iam:PassRole on resource: arn:aws:iam::1:role/r "
     "because no identity-based policy allows the iam:PassRole action"
@@ -71,6 +79,7 @@ HEALS = [
     ("create", "ecs", "CreateService", INVALID, NO_LINKED_ROLE, 400),
     ("create", "ecs", "CreateService", INVALID, NO_TRUST, 400),
     ("create", "ecs", "CreateService", INVALID, NO_SERVICE_ROLE, 400),
+    ("scale", "application-autoscaling", "PutScalingPolicy", "ObjectNotFoundException", NO_SCALABLE_TARGET, 400),
     ("create", "elbv2", "CreateRule", "PriorityInUse", "The specified priority is in use.", 400),
     ("create", "elbv2", "CreateRule", "PriorityInUseException", "Priority '100' is currently in use", 400),
     ("delete", "ecs", "DeleteService", INVALID, ACTIVE, 400),
@@ -133,6 +142,13 @@ EXPLAINED = [
     ("create", "ecs", "RegisterTaskDefinition", "ClientException", TOO_LONG, "environment="),
     ("create", "ecs", "RegisterTaskDefinition", "ClientException", "Role is not valid", "task_role_arn="),
     ("create", "ecs", "RegisterTaskDefinition", "ClientException", NO_ROLE, "execution_role_arn="),
+    ("update", "ecs", "UpdateService", INVALID, NO_SUBNET, "subnets="),
+    ("update", "ecs", "UpdateService", "AccessDeniedException", NO_RIGHT, '"Action": "iam:PassRole"'),
+    ("update", "ecs", "RegisterTaskDefinition", "ClientException", NO_SIZE, "memory="),
+    ("update", "ecs", "RegisterTaskDefinition", "ClientException", TOO_LONG, "environment="),
+    ("update", "ecs", "UpdateService", "ServiceNotFoundException", "Service not found.", "run the command again"),
+    ("update", "ecs", "UpdateService", "ClusterNotFoundException", "Cluster not found.", "run the command again"),
+    ("create", "ecs", "CreateService", "ClusterNotFoundException", "The referenced cluster was inactive.", "again"),
     ("update", "ecs", "UpdateService", "ClientException", "TaskDefinition is inactive", "run the command again"),
     ("update", "ecs", "UpdateService", INVALID, "TaskDefinition is inactive", "run the command again"),
     ("create", "ecs", "CreateService", "BlockedException", "Your account is currently blocked", "AWS Support"),
@@ -143,16 +159,9 @@ EXPLAINED = [
     ("create", "elbv2", "CreateLoadBalancer", "InvalidSubnet", "A subnet in two zones is needed", "availability zones"),
     ("create", "elbv2", "CreateListener", "CertificateNotFound", "Certificate not found", "certificate_arn="),
 ]  # fmt: skip
-# Every writing call may be denied.
-DENIED = [
-    ("create", "ecs", "CreateCluster"), ("create", "ecs", "RegisterTaskDefinition"), ("create", "ecs", "CreateService"),
-    ("create", "iam", "CreateRole"), ("create", "iam", "PutRolePolicy"), ("create", "ec2", "CreateSecurityGroup"),
-    ("create", "elbv2", "CreateLoadBalancer"), ("create", "elbv2", "CreateListener"), ("create", "elbv2", "CreateRule"),
-    ("create", "elbv2", "CreateTargetGroup"), ("create", "logs", "CreateLogGroup"),
-    ("create", "secretsmanager", "CreateSecret"), ("create", "ecr", "CreateRepository"),
-    ("update", "ecs", "UpdateService"), ("delete", "ecs", "DeleteService"), ("delete", "elbv2", "DeleteRule"),
-    ("delete", "ecs", "DeregisterTaskDefinition"), ("delete", "logs", "DeleteLogGroup"),
-]  # fmt: skip
+VERBS = ("create", "update", "scale", "delete", "delete_endpoint")
+# Older policies lack it; a status then says less, and that is all.
+TOLERATED = {"ecs:ListServiceDeployments"}
 
 
 @dataclass
@@ -200,21 +209,66 @@ class Raw:
         yield self._body
 
 
-def client_with(deployer: Deployer, fault: Fault | None = None) -> Deployer:
+@dataclass
+class EveryCall:
+    """Refuses each operation the first time it is asked; with `one`, only the first that was not `tried` before."""
+
+    refusal: Callable[[str, str], Fault]
+    tried: set[str] = field(default_factory=set)
+    one: bool = False
+    refused: str | None = None  # "ecs:CreateService", with `one`
+    is_done: bool = False  # the verb was, nevertheless
+
+    def watch(self, account: Account) -> None:
+        account.session._session.events.register_first("before-send", self._answer)
+
+    def _answer(self, request: Any, event_name: str, **_: Any) -> AWSResponse | None:
+        _, service, operation = event_name.split(".")
+        service = next((name for name, hyphened in SERVICES.items() if hyphened == service), service)
+        call = f"{service}:{operation}"
+        if self.one:
+            self.refused = self.refused or (call if call not in self.tried else None)
+            return self.refusal(service, operation)._answer(request) if call == self.refused else None
+        if call in self.tried:
+            return None
+        self.tried.add(call)
+        return self.refusal(service, operation)._answer(request)
+
+
+def throttled(service: str, operation: str) -> Fault:
+    code = {"ec2": "RequestLimitExceeded"}.get(service, "Throttling" if service in XML else "ThrottlingException")
+    return Fault(service, operation, code, "Rate exceeded")
+
+
+def broken(service: str, operation: str) -> Fault:
+    return Fault(service, operation, "ServerException", "Service Unavailable. Please try again later.", 500)
+
+
+def denied(service: str, operation: str) -> Fault:
+    code = {"ec2": "UnauthorizedOperation"}.get(service, "AccessDenied" if service in XML else "AccessDeniedException")
+    said = f"User: arn:aws:iam::1:user/u is not authorized to perform: {service}:{operation} on resource: arn:aws:x"
+    return Fault(service, operation, code, said)
+
+
+def client_with(deployer: Deployer, fault: Fault | EveryCall | None = None) -> Deployer:
     account = Account(deployer.target, sleep=lambda seconds: None)
     if fault:
         fault.watch(account)
     return replace(deployer, account=account, publisher=PreparingPublisher(deployer.publisher.image, account))  # type: ignore[arg-type,attr-defined]
 
 
-def play(deployer: Deployer, verb: str, fault: Fault) -> None:
+def play(deployer: Deployer, verb: str, fault: Fault | EveryCall) -> None:
     """Everything up to the verb goes well; then the verb, with the fault."""
-    calm, faulty = client_with(deployer), client_with(deployer, fault)
+    prepare(deployer, verb)
+    act(client_with(deployer, fault), verb)
+
+
+def prepare(deployer: Deployer, verb: str) -> None:
+    calm = client_with(deployer)
     if verb != "create":
         calm.create("churn", "models:/churn/1", None, OPTIONS)
     if verb == "delete_endpoint":
         calm.delete("churn")
-    act(faulty, verb)
 
 
 def act(client: Deployer, verb: str) -> None:
@@ -222,6 +276,8 @@ def act(client: Deployer, verb: str) -> None:
         client.create("churn", "models:/churn/1", None, OPTIONS)
     elif verb == "update":
         client.update("churn", "models:/churn/2", None, {"cpu": 512, "memory": 1024})
+    elif verb == "scale":
+        client.update("churn", None, None, {"min_count": 0, "max_count": 2})
     elif verb == "delete":
         client.delete("churn")
     else:
@@ -230,8 +286,8 @@ def act(client: Deployer, verb: str) -> None:
 
 def check_done(deployer: Deployer, verb: str) -> None:
     client = client_with(deployer)
-    if verb in ("create", "update"):
-        wanted = "1" if verb == "create" else "2"
+    if verb in ("create", "update", "scale"):
+        wanted = "2" if verb == "update" else "1"
         assert client.get("churn").provenance.version == wanted
         assert client.update("churn", None, None, {}) is not None
         return
@@ -248,6 +304,10 @@ def quick_retries() -> Iterator[None]:
 @pytest.fixture
 def clean(deployer: Deployer) -> Iterator[Deployer]:
     yield deployer
+    wipe(deployer)
+
+
+def wipe(deployer: Deployer) -> None:
     client = client_with(deployer)
     client.delete("churn")
     client.delete_endpoint("default")
@@ -313,18 +373,63 @@ def test_what_the_user_has_to_change_is_explained(clean: Deployer, row: tuple[st
     assert hint in str(caught.value.hint)
 
 
-@pytest.mark.parametrize("row", calls(DENIED))
-def test_a_denied_call_names_the_statement_that_is_missing(clean: Deployer, row: tuple[str, str, str]) -> None:
-    verb, service, operation = row
-    code = "UnauthorizedOperation" if service == "ec2" else "AccessDeniedException"
-    said = f"User: arn:aws:iam::1:user/u is not authorized to perform: {service}:{operation} on resource: arn:aws:x"
-    fault = Fault(service, operation, code, said, always=True)
+@pytest.mark.slow
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("refusal", [throttled, broken])
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_call_may_be_refused_once_for_now(
+    clean: Deployer, verb: str, refusal: Callable[[str, str], Fault], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("botocore.endpoint.time", SimpleNamespace(sleep=lambda seconds: None, time=time.time))
+    fault = EveryCall(refusal)
 
+    play(clean, verb, fault)
+
+    print(f"{verb}: {len(fault.tried)} operations, each {refusal.__name__} once")
+    assert len(fault.tried) >= 10
+    check_done(clean, verb)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("verb", [pytest.param(verb, marks=pytest.mark.exhaustive) for verb in VERBS])
+@pytest.mark.timeout(1500)
+def test_every_denied_call_names_the_statement_that_is_missing(clean: Deployer, verb: str) -> None:
+    """As with a policy that is written by trying: each run goes one call further, until nothing is missing."""
+    tried: set[str] = set()
+    tolerated: set[str] = set()
+    prepare(clean, verb)
+    while (fault := deny_one_more(clean, verb, tried)).refused:
+        tried.add(fault.refused)
+        if fault.is_done:
+            tolerated.add(fault.refused)
+            wipe(clean)
+            prepare(clean, verb)
+
+    print(f"{verb}: {len(tried)} operations denied in turn, {sorted(tolerated)} can be done without")
+    assert tolerated <= TOLERATED
+    check_done(clean, verb)
+
+
+def deny_one_more(deployer: Deployer, verb: str, tried: set[str]) -> EveryCall:
+    fault = EveryCall(denied, tried, one=True)
+    try:
+        act(client_with(deployer, fault), verb)
+        fault.is_done = True
+    except DeploymentExists:  # everything was made by the runs before
+        fault.is_done = True
+    except FargateError as error:
+        assert fault.refused, error
+        statement = {"Effect": "Allow", "Action": fault.refused, "Resource": "arn:aws:x"}
+        assert json.dumps(statement) in str(error.hint)
+    return fault
+
+
+@pytest.mark.slow
+def test_a_denied_call_names_the_statement_that_is_missing(clean: Deployer) -> None:
     with pytest.raises(FargateError) as caught:
-        play(clean, verb, fault)
+        play(clean, "create", denied("ecs", "RegisterTaskDefinition"))
 
-    statement = {"Effect": "Allow", "Action": f"{service}:{operation}", "Resource": "arn:aws:x"}
-    assert json.dumps(statement) in str(caught.value.hint)
+    assert '{"Effect": "Allow", "Action": "ecs:RegisterTaskDefinition", "Resource": "arn:aws:x"}' in caught.value.hint
 
 
 @pytest.mark.slow
@@ -365,7 +470,7 @@ def test_every_row_has_a_meaning(row: tuple[Any, ...]) -> None:
     if row in HEALS and code != "ServerException":  # botocore's own
         assert fault.meaning in ("transient", "conflict")
     elif row in EXPLAINED:
-        assert fault.meaning in ("user", "quota")
+        assert fault.meaning in ("user", "quota", "absent")
         assert fault.hint
 
 
