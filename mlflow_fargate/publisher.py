@@ -12,9 +12,10 @@ import errno
 import importlib.metadata
 import platform
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,10 +29,13 @@ from mlflow_fargate.image import (
     BuildReport,
     Compression,
     Indexes,
+    ModelFiles,
+    OciLayout,
     Platform,
     PushedImage,
     Reference,
     Registry,
+    StreamedFile,
     build_image,
 )
 from mlflow_fargate.model import ArtifactStores, download_model, resolve_model
@@ -43,6 +47,8 @@ from mlflow_fargate.target import Target
 _BASE_IMAGE = "public.ecr.aws/docker/library/python:{minor}-slim"
 _LABELS_LIMIT_BYTES = 1 << 20
 _OLDEST_PYTHON = (3, 10)  # service_template's
+# Larger models go from their store into the repository without lying here, neither as files nor as a layer.
+_STREAMED_BYTES = 256 * 10**6
 _PLATFORMS = {"X86_64": "linux/amd64", "ARM64": "linux/arm64"}
 
 
@@ -126,12 +132,20 @@ class Publisher:
         found = _find(self._registry(), Reference.parse(f"{repository['repositoryUri']}:{name}.{inputs.key}"))
         return str(found) if found else None
 
+    def export(self, model: ResolvedModel, config: DeploymentConfig, folder: Path, tag: str) -> str:
+        """The digest of the image that would serve `model`, written into `folder` as an OCI layout under that tag."""
+        destination = Reference("localhost", "exported", tag)
+        self.progress.step("image")
+        with _telling_of_a_full_disk(self.cache):
+            image = self._build(self._inputs(model, config), destination, OciLayout(folder), None)
+        return image.reference.identifier
+
     def _registry(self) -> Registry:
         address, user, password = self.account.registry_login()
         return Registry(address, credentials=lambda: (user, password))
 
     def _build(
-        self, inputs: ImageInputs, destination: Reference, registry: Registry, previous: Reference | None
+        self, inputs: ImageInputs, destination: Reference, registry: Registry | OciLayout, previous: Reference | None
     ) -> PushedImage:
         model = inputs.model
         if any(line != without_credentials(line) for line in model.requirements):
@@ -183,8 +197,11 @@ class Publisher:
         }
         return image_inputs(model, config, further)
 
-    def _files_of(self, model: ResolvedModel) -> Callable[[], Mapping[str, Path]]:
-        return lambda: _files_below(self._download(model))
+    def _files_of(self, model: ResolvedModel) -> ModelFiles:
+        if model.size_bytes < _STREAMED_BYTES:
+            return lambda: _files_below(self._download(model))
+        store, root = self._stores().for_uri(model.artifact_uri), model.artifact_uri
+        return {file.path: StreamedFile(file.size_bytes, partial(store.stream, root, file)) for file in model.files}
 
     def _stores(self) -> ArtifactStores:
         return ArtifactStores(s3=self.account.artifacts)

@@ -15,7 +15,10 @@ from mlflow_fargate.aws import tags
 from mlflow_fargate.aws.session import AwsSession
 from mlflow_fargate.errors import AwsError, ForeignResource
 
-# Pushes that were killed leave untagged manifests behind; nothing that a task definition names is untagged.
+# What images keep beside them in the repository has a tag that begins so (image/lock_record.py): no deployment's does.
+_RECORD_PREFIX = "_lock-"
+# Pushes that were killed leave untagged manifests behind; nothing that a task definition names is untagged. A record is
+# read in the month it was written in.
 _LIFECYCLE = {
     "rules": [
         {
@@ -28,7 +31,19 @@ _LIFECYCLE = {
                 "countNumber": 14,
             },
             "action": {"type": "expire"},
-        }
+        },
+        {
+            "rulePriority": 2,
+            "description": "locks of past months",
+            "selection": {
+                "tagStatus": "tagged",
+                "tagPrefixList": [_RECORD_PREFIX],
+                "countType": "sinceImagePushed",
+                "countUnit": "days",
+                "countNumber": 32,
+            },
+            "action": {"type": "expire"},
+        },
     ]
 }
 
@@ -78,7 +93,8 @@ class Repository:
         images = self._session.pages(
             "ecr", "describe_images", "imageDetails", repositoryName=self.name, filter=selected
         )
-        newest = max(images, key=lambda image: image["imagePushedAt"], default=None)
+        deployable = (image for image in images if not image["imageTags"][0].startswith(_RECORD_PREFIX))
+        newest = max(deployable, key=lambda image: image["imagePushedAt"], default=None)
         return str(newest["imageDigest"]) if newest else None
 
     def image_tags(self, deployment: str | None = None) -> list[str]:

@@ -7,8 +7,9 @@ one by MLflow's conventions. What was listed is what is read: every GET names th
 from __future__ import annotations
 
 import contextlib
+from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +51,12 @@ def make_s3_client(session: Any, endpoint_url: str | None = None) -> Any:
 class S3Artifacts:
     """Objects under `s3://bucket/prefix`. Files of more than two parts come in ranges, several at a time."""
 
-    def __init__(self, client: Any, *, part_bytes: int = 32 << 20, streams: int = 4) -> None:
+    def __init__(
+        self, client: Any, *, part_bytes: int = 32 << 20, streams: int = 4, stream_part_bytes: int = 2 << 20
+    ) -> None:
         self._client = client
         self._part_bytes = part_bytes
+        self._stream_part_bytes = stream_part_bytes
         self._streams = streams
 
     def files(self, root: str, *, recursive: bool = True) -> tuple[ModelFile, ...]:
@@ -99,6 +103,43 @@ class S3Artifacts:
             with ThreadPoolExecutor(self._streams) as pool:
                 list(pool.map(lambda part: self._fetch(root, file, target, part, advance), parts))
 
+    def stream(self, root: str, file: ModelFile) -> Iterator[bytes | bytearray]:
+        """The object's bytes in order; as many parts as there are streams are in memory or on their way."""
+        starts = iter(range(0, file.size_bytes, self._stream_part_bytes))
+        pool = ThreadPoolExecutor(self._streams)
+
+        def fetch_next() -> list[Future[bytearray]]:
+            start = next(starts, None)
+            if start is None:
+                return []
+            part = range(start, min(start + self._stream_part_bytes, file.size_bytes))
+            return [pool.submit(self._fetch_part, root, file, part)]
+
+        try:
+            with _s3_errors("s3:GetObject", f"{root}/{file.path}"):
+                coming = deque(future for _ in range(self._streams) for future in fetch_next())
+                while coming:
+                    content = coming.popleft().result()
+                    coming.extend(fetch_next())
+                    yield content
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _fetch_part(self, root: str, file: ModelFile, part: range) -> bytearray:
+        for attempt in stamina.retry_context(on=_BROKEN_BODY, attempts=4):
+            with attempt, contextlib.closing(self._open(root, file, part)) as body:
+                # Filled in place: reading it as a whole would hold it twice.
+                content, moved = bytearray(len(part)), 0
+                for chunk in body.iter_chunks(_CHUNK_BYTES // 4):
+                    if moved + len(chunk) > len(part):
+                        raise _changed(file.path)
+                    content[moved : moved + len(chunk)] = chunk
+                    moved += len(chunk)
+                if moved != len(part):
+                    raise IncompleteReadError(actual_bytes=moved, expected_bytes=len(part))
+                return content
+        raise AssertionError("stamina ends with a result or an exception")
+
     def _fetch(self, root: str, file: ModelFile, target: Path, part: range, advance: Advance) -> None:
         if not part:
             return  # S3 refuses a range of an empty object
@@ -107,13 +148,9 @@ class S3Artifacts:
                 self._fetch_once(root, file, target, part, advance)
 
     def _fetch_once(self, root: str, file: ModelFile, target: Path, part: range, advance: Advance) -> None:
-        bucket, key = _split(f"{root}/{file.path}")
-        answer = self._client.get_object(
-            Bucket=bucket, Key=key, IfMatch=f'"{file.etag}"', Range=f"bytes={part.start}-{part.stop - 1}"
-        )
         moved = 0
         try:
-            with contextlib.closing(answer["Body"]) as body, target.open("r+b") as stream:
+            with contextlib.closing(self._open(root, file, part)) as body, target.open("r+b") as stream:
                 stream.seek(part.start)
                 for chunk in body.iter_chunks(_CHUNK_BYTES):
                     moved += len(chunk)
@@ -126,6 +163,13 @@ class S3Artifacts:
         except BaseException:
             advance(-moved)
             raise
+
+    def _open(self, root: str, file: ModelFile, part: range) -> Any:
+        """The body of a part; the ETag is asked for, so that it is a part of what was listed."""
+        bucket, key = _split(f"{root}/{file.path}")
+        return self._client.get_object(
+            Bucket=bucket, Key=key, IfMatch=f'"{file.etag}"', Range=f"bytes={part.start}-{part.stop - 1}"
+        )["Body"]
 
 
 def _split(uri: str) -> tuple[str, str]:

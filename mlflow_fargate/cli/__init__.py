@@ -5,6 +5,7 @@
     status, events, logs, history     look at a deployment
     rollback, scale                   act on it
     gc                                what deployments that are gone have left
+    image export                      the image of a model, to take elsewhere
     schema                            the options of a deployment as JSON schema or Markdown
     local                             the small AWS on this machine
     webhook                           the service that redeploys
@@ -25,6 +26,7 @@ from mlflow_fargate.cli.doctor import doctor
 from mlflow_fargate.cli.events import events
 from mlflow_fargate.cli.gc import gc
 from mlflow_fargate.cli.history import history
+from mlflow_fargate.cli.image import image
 from mlflow_fargate.cli.local import local
 from mlflow_fargate.cli.logs import logs
 from mlflow_fargate.cli.plan import plan
@@ -44,6 +46,7 @@ _COMMANDS: tuple[click.Command, ...] = (
     rollback,
     scale,
     gc,
+    image,
     schema,
     local,
     webhook,

@@ -3,9 +3,12 @@
     build         the story: base + packages + service + model → image in a registry
     base · dependencies · application    the parts of an image: what is read, what is made, and from what
     layer · blob_cache                   files → reproducible layers, kept on this machine
+    streamed_file · layer_stream         files and layers that are too large for that: sent while they are made
     requirements · packages · bytecode   what a model asks for → what uv installs, and what Python compiles of it
+    lock_record                          what they led to, kept in the repository for machines that have nothing
     image · layout · platforms · reference    values: manifest and configuration, places in the image, names
     registry · transport · authorization · push    the way into a registry
+    oci_layout                           a folder in a registry's place
 
 Nothing here knows MLflow or a cloud.
 """
@@ -15,11 +18,13 @@ from __future__ import annotations
 from mlflow_fargate.image.application import ModelFiles
 from mlflow_fargate.image.build import BuildReport, LayerReport, PushedImage, build_image
 from mlflow_fargate.image.layer import Compression
+from mlflow_fargate.image.oci_layout import OciLayout
 from mlflow_fargate.image.packages import PYPI, Indexes
 from mlflow_fargate.image.platforms import LINUX_AMD64, LINUX_ARM64, Platform
 from mlflow_fargate.image.reference import Reference
 from mlflow_fargate.image.registry import Registry
 from mlflow_fargate.image.requirements import Normalised, normalise
+from mlflow_fargate.image.streamed_file import StreamedFile
 
 __all__ = [
     "LINUX_AMD64",
@@ -31,10 +36,12 @@ __all__ = [
     "LayerReport",
     "ModelFiles",
     "Normalised",
+    "OciLayout",
     "Platform",
     "PushedImage",
     "Reference",
     "Registry",
+    "StreamedFile",
     "build_image",
     "normalise",
 ]

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 from mlflow_fargate.image.layer import Compression, Files, Recipe, digest_of_file, files_below, make_layer_key
 from mlflow_fargate.image.layout import MODEL, MODELS, SOURCE
+from mlflow_fargate.image.streamed_file import StreamedFile
 
-ModelFiles = Mapping[str, Path] | Callable[[], Mapping[str, Path]]
-"""Path below the model's root → file here; a callable is called only when the files are needed."""
+ModelFiles = Files | Callable[[], Files]
+"""Path below the model's root → file; a callable is called only when the files are needed."""
 
 
 def make_service_recipe(directory: Path, compression: Compression) -> Recipe:
     """The layer with the code in `directory`; what Python compiled there stays behind."""
     found = files_below(directory, SOURCE.lstrip("/"))
-    files = {name: path for name, path in found.items() if "/__pycache__/" not in name}
+    files: dict[str, Path] = {name: path for name, path in found.items() if "/__pycache__/" not in name}
     digests = {name: digest_of_file(path) for name, path in files.items()}
 
     def entered() -> AbstractContextManager[Files]:
@@ -41,4 +42,6 @@ def make_model_recipe(
         yield {f"{folder}/{name}": path for name, path in found.items()}
 
     name = f"model-{further}" if further else "model"
-    return Recipe(name, make_layer_key("model", compression, model=model_key, **place), files)
+    is_streamed = not callable(model) and any(isinstance(file, StreamedFile) for file in model.values())
+    key = make_layer_key("model", compression, model=model_key, **place)
+    return Recipe(name, key, files, is_streamed=is_streamed)

@@ -37,13 +37,22 @@ class BlobCache:
 
     def find(self, keys: tuple[str, ...]) -> Layer | None:
         """The first layer that is here with one of the keys."""
-        for key in keys:
-            with suppress(OSError, ValueError, TypeError):
-                layer = Layer(**json.loads((self._layers / f"{key}.json").read_text()))
+        for layer in self.known(keys):
+            with suppress(OSError):
                 if self._path(layer).stat().st_size == layer.size_bytes:
                     os.utime(self._path(layer))  # `trim` drops what was not used for longest
                     return layer
         return None
+
+    def known(self, keys: tuple[str, ...]) -> Iterator[Layer]:
+        """The layers with one of the keys that were made here; their blobs may be elsewhere only."""
+        for key in keys:
+            with suppress(OSError, ValueError, TypeError):
+                yield Layer(**json.loads((self._layers / f"{key}.json").read_text()))
+
+    def remember(self, layer: Layer) -> None:
+        """Note a layer that was made, and that is not kept here."""
+        self._write_index(layer)
 
     def build(self, recipe: Recipe, compression: Compression) -> Layer:
         """Make the layer and keep it; when another process is at it, wait and take its layer."""

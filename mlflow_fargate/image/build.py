@@ -1,12 +1,13 @@
 """The story: a base by reference, the packages, the service's code, the model: an image in a registry, without Docker.
 
     base image ──(registry → registry)──────────────┐
-    requirements ──lock──→ packages ──layer─────────┤
+    requirements ──lock──→ packages ──layer(s)──────┤
     service's code ─────────────────layer───────────┼──→ manifest ──→ registry
     model ──────────────────────────layer───────────┘
 
-Each layer is looked for before it is made: in the images that stand in the repository (so a machine that has nothing
-makes nothing), then in this machine's cache. The same inputs give the same digest, and then nothing is sent.
+The lock and each layer are looked for before they are made: in the repository (so a machine that has nothing neither
+resolves nor builds what another has), then in this machine's cache. The same inputs give the same digest, and then
+nothing is sent.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ from mlflow_fargate.image.image import OCI_CONFIG, BaseImage, Descriptor, Layer,
 from mlflow_fargate.image.layer import Compression, Recipe
 from mlflow_fargate.image.layout import ENVIRONMENT, SETTINGS
 from mlflow_fargate.image.library_check import MissingLibraries, check_libraries, was_checked
-from mlflow_fargate.image.packages import PYPI, Indexes, lock
+from mlflow_fargate.image.lock_record import LockRecords
+from mlflow_fargate.image.oci_layout import ImageStore
+from mlflow_fargate.image.packages import PYPI, Indexes
 from mlflow_fargate.image.platforms import LINUX_AMD64, Platform
 from mlflow_fargate.image.push import Push
 from mlflow_fargate.image.reference import Reference
@@ -91,7 +94,7 @@ def build_image(
     model: ModelFiles,
     model_key: str,
     destination: Reference,
-    registry: Registry,
+    registry: ImageStore,
     cache: Path,
     progress: Progress,
     base_registry: Registry | None = None,
@@ -114,12 +117,11 @@ def build_image(
     model key. `previous` is an image in the same repository whose layers are taken over where they are the same.
     Without a tag in `destination` the image is tagged by its own digest. `adapt_requirements`: see `normalise`.
     """
-    source = base_registry or (registry if registry.host == base.registry else Registry(base.registry))
+    source = base_registry or _source(base, registry)
     base_image = read_base(source, base, platform=platform, python_version=python_version, progress=progress)
-    lines, notes = normalise(requirements, machine=platform.machine, adapt=adapt_requirements)
-    for note in notes:
-        progress.note(note)
-    locked = lock(lines, python_version=python_version, platform=platform, cache=cache, indexes=indexes)
+    records = LockRecords(registry, destination.repository, platform=platform, compression=compression)
+    lines = _normalised(requirements, platform, progress, adapt=adapt_requirements)
+    locked = records.lock(lines, python_version=python_version, cache=cache, indexes=indexes)
     dependencies = make_dependency_recipes(locked, compression, bytecode=bytecode, cache=cache, note=progress.note)
     packaged = list(dependencies)
     if system_packages:
@@ -137,40 +139,49 @@ def build_image(
             for key, (files, files_key) in sorted((further_models or {}).items())
         ),
     ]
-    assembly = _begin(registry, destination, previous, platform=platform, cache=cache, progress=progress)
+    there = [*_images_there(registry, destination, previous, platform), *records.manifests]
+    push = Push(registry, destination.repository, present=[blob.digest for image in there for blob in image.blobs])
+    assembly = _Assembly(registry, destination, there, push, BlobCache(cache), progress)
     layers, report = assembly.put_layers(recipes, compression, base_image, source, base)
-    if not was_checked(packaged, base_image, assembly.there):
+    if not was_checked(packaged, base_image, there):
         files = read_base_files(source, base, base_image, cache=cache, progress=progress)
         check_libraries(packaged, files, on_missing=missing_libraries, progress=progress)
+    if isinstance(registry, Registry):  # a layout is the image to take elsewhere, and nothing else
+        # What fits the base together with packages of the system need not fit it alone.
+        fitting = base_image if packaged == dependencies else None
+        records.keep(locked, layers[: len(dependencies)], fitting, progress)
     own = {**ENVIRONMENT, **(environment or {})}
     config = make_config(base_image, layers, environment=own, labels=labels or {}, settings=SETTINGS, created=created)
     return PushedImage(assembly.publish(config, layers, base_image, base), report)
 
 
-def _begin(
-    registry: Registry,
-    destination: Reference,
-    previous: Reference | None,
-    *,
-    platform: Platform,
-    cache: Path,
-    progress: Progress,
-) -> _Assembly:
-    """An assembly that knows the images in the repository whose layers may be the ones we want."""
+def _source(base: Reference, registry: ImageStore) -> Registry:
+    return registry if isinstance(registry, Registry) and registry.host == base.registry else Registry(base.registry)
+
+
+def _normalised(requirements: Sequence[str], platform: Platform, progress: Progress, *, adapt: bool) -> tuple[str, ...]:
+    lines, notes = normalise(requirements, machine=platform.machine, adapt=adapt)
+    for note in notes:
+        progress.note(note)
+    return lines
+
+
+def _images_there(
+    registry: ImageStore, destination: Reference, previous: Reference | None, platform: Platform
+) -> list[Manifest]:
+    """The images in the repository whose layers may be the ones we want."""
     identifiers = [destination.tag] if destination.tag else []
     if previous and previous.repository == destination.repository:
         identifiers.append(previous.identifier)
     found = (registry.find_manifest(destination.repository, identifier, platform) for identifier in identifiers)
-    there = [image.manifest for image in found if image]
-    push = Push(registry, destination.repository, present=[blob.digest for image in there for blob in image.blobs])
-    return _Assembly(registry, destination, there, push, BlobCache(cache), progress)
+    return [image.manifest for image in found if image]
 
 
 @dataclass(frozen=True)
 class _Assembly:
     """One image on its way into the repository: finds or makes its layers, sends what is missing, names the result."""
 
-    registry: Registry
+    registry: ImageStore
     destination: Reference
     there: Sequence[Manifest]
     push: Push
@@ -191,14 +202,13 @@ class _Assembly:
             making = [pool.submit(self._obtain, recipe, compression) for recipe in recipes]
             copying = [pool.submit(self._copy, layer, source, reference) for layer in base.layers]
             made = [future.result() for future in making]
-            layers = [layer for layer, _ in made]
-            sent, base_sent = self._send(pool, layers, copying, base_is_present=base_is_present)
+            sent, base_sent = self._send(pool, made, compression, copying, base_is_present=base_is_present)
         size_bytes = sum(layer.size_bytes for layer in base.layers)
         reports = [LayerReport("base", size_bytes, "base", base_sent)]
-        for (layer, origin), sent_bytes in zip(made, sent, strict=True):
+        for (_, origin), (layer, sent_bytes) in zip(made, sent, strict=True):
             reports.append(LayerReport(layer.name, layer.size_bytes, origin, sent_bytes))
         self.blobs.trim(_CACHE_LIMIT_BYTES)
-        return layers, BuildReport(tuple(reports))
+        return [layer for layer, _ in sent], BuildReport(tuple(reports))
 
     def publish(self, config: bytes, layers: Sequence[Layer], base: BaseImage, reference: Reference) -> Reference:
         """The image by digest, once its configuration and manifest stand in the repository."""
@@ -219,8 +229,8 @@ class _Assembly:
         self.registry.write_manifest(result.repository, tag, manifest)
         return result
 
-    def _obtain(self, recipe: Recipe, compression: Compression) -> tuple[Layer, str]:
-        """The recipe's layer, from wherever it is least work, and its origin."""
+    def _obtain(self, recipe: Recipe, compression: Compression) -> tuple[Layer | Recipe, str]:
+        """The recipe's layer, from wherever it is least work, and its origin; one to be streamed stays a recipe."""
         keys = (recipe.key, *recipe.other_keys)
         for image in self.there:
             ours = image.own_layers()
@@ -228,8 +238,10 @@ class _Assembly:
                 return found, "cached"
         if cached := self.blobs.find(keys):
             return cached, "cached"
+        if known := next((layer for layer in self.blobs.known(keys) if self.push.holds(layer.digest)), None):
+            return known, "cached"
         self.progress.note(f"building layer {recipe.name}")
-        return self.blobs.build(recipe, compression), "built"
+        return (recipe if recipe.is_streamed else self.blobs.build(recipe, compression)), "built"
 
     def _copy(self, layer: Descriptor, source: Registry, reference: Reference) -> int:
         open_chunks = partial(source.stream_blob, reference.repository, layer)
@@ -239,20 +251,29 @@ class _Assembly:
     def _send(
         self,
         pool: ThreadPoolExecutor,
-        layers: Sequence[Layer],
+        made: Sequence[tuple[Layer | Recipe, str]],
+        compression: Compression,
         copying: Sequence[Future[int]],
         *,
         base_is_present: bool,
-    ) -> tuple[list[int], int]:
-        """Send what the repository lacks; the bytes sent for each layer, and for the base."""
-        missing = [layer for layer in layers if not self.push.is_present(layer.digest)]
-        if not missing and base_is_present:
-            return [0] * len(layers), 0
-        text = f"{len(missing)} of {len(layers)} layers to {self.destination.name}"
+    ) -> tuple[list[tuple[Layer, int]], int]:
+        """Send what the repository lacks; the layers with the bytes sent for each, and the bytes sent for the base."""
+        there = [layer for layer, _ in made if isinstance(layer, Layer) and self.push.is_present(layer.digest)]
+        if len(there) == len(made) and base_is_present:
+            return [(layer, 0) for layer in there], 0
+        text = f"{len(made) - len(there)} of {len(made)} layers to {self.destination.name}"
         with self.progress.transfer(text, None) as advance:
             self.push.show(advance)
-            sending = [pool.submit(self.push.send, layer.digest, partial(self.blobs.stream, layer)) for layer in layers]
+            sending = [pool.submit(self._send_layer, layer, compression) for layer, _ in made]
             return [future.result() for future in sending], sum(future.result() for future in copying)
+
+    def _send_layer(self, layer: Layer | Recipe, compression: Compression) -> tuple[Layer, int]:
+        if isinstance(layer, Layer):
+            return layer, self.push.send(layer.digest, partial(self.blobs.stream, layer))
+        streamed, sent_bytes = self.push.stream(layer, compression)
+        # Should the rest of this build fail, the next one finds it in the repository.
+        self.blobs.remember(streamed)
+        return streamed, sent_bytes
 
 
 @contextmanager

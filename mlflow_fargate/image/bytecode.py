@@ -18,14 +18,13 @@ from pathlib import Path, PurePosixPath
 
 from mlflow_fargate.errors import ImageError
 from mlflow_fargate.image.image import digest_of, encode_json
-from mlflow_fargate.image.layer import Files
 
 _PROGRAM = Path(__file__).with_name("compile_files.py")
 _UNUSED_SECONDS = 30 * 24 * 3600
 _TAG = "import sys, importlib.util as u; print(sys.implementation.cache_tag, u.MAGIC_NUMBER.hex())"
 
 
-def compiled_files(files: Files, interpreter: str, cache: Path) -> dict[str, Path]:
+def compiled_files(files: Mapping[str, Path], interpreter: str, cache: Path) -> dict[str, Path]:
     """The compiled files of those Python files among `files` that compile, by their place in the image."""
     tag, magic = _identify(interpreter)
     wanted: dict[str, tuple[Path, Path, str]] = {}

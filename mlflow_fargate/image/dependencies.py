@@ -104,7 +104,7 @@ def _make_recipe(
     return Recipe(name, own_key, files, other_keys=others, keep_executable=True, libraries=libraries)
 
 
-def site_files(site: Path, note: Note) -> Files:
+def site_files(site: Path, note: Note) -> dict[str, Path]:
     """The files of an installation that go into the image, by their path there."""
     prefix = SITE.lstrip("/")
     found = {name: path for name, path in files_below(site).items() if not _DROPPED_PATTERN.fullmatch(name)}

@@ -98,24 +98,36 @@ def lock(
     platform: Platform,
     cache: Path,
     indexes: Indexes = PYPI,
+    packages: tuple[LockedPackage, ...] | None = None,
     clock: Callable[[], float] = time.time,
 ) -> Lock:
     """The pins that satisfy normalised requirement lines; from `cache` when they were locked within a day.
 
     `indexes` come before those among the lines. What is kept in `cache` holds no credentials, nor does its name.
+    `packages` are what the same `lock_key` led to elsewhere; nothing is resolved then.
     """
     minor = make_python_minor(python_version)
     options = _merge_indexes(indexes, [line for line in lines if is_index_option(line)])
+    if packages is not None:
+        return Lock(packages, minor, platform, options)
     wanted = [line for line in lines if not is_index_option(line)]
-    public = [[without_credentials(line) for line in group] for group in (options, wanted)]
-    key = digest_of(encode_json([*public, minor, str(platform)])).removeprefix("sha256:")
+    key = lock_key(lines, python_version=python_version, platform=platform, indexes=indexes)
     path = cache / "locks" / f"{key}.toml"
     if not (path.exists() and clock() - path.stat().st_mtime < LOCK_MAX_AGE_SECONDS):
         path.parent.mkdir(parents=True, exist_ok=True)
         text = _compile("\n".join((*options, *wanted)), minor, platform, path.parent)
         _write(path, without_credentials(text))
-    packages = parse_pylock(path.read_text())
-    return Lock(tuple(_with_credentials(package, wanted) for package in packages), minor, platform, options)
+    found = parse_pylock(path.read_text())
+    return Lock(tuple(_with_credentials(package, wanted) for package in found), minor, platform, options)
+
+
+def lock_key(lines: Sequence[str], *, python_version: str, platform: Platform, indexes: Indexes = PYPI) -> str:
+    """64 hex digits that change when what is to be locked does; passwords in it do not count."""
+    options = _merge_indexes(indexes, [line for line in lines if is_index_option(line)])
+    wanted = [line for line in lines if not is_index_option(line)]
+    public = [[without_credentials(line) for line in group] for group in (options, wanted)]
+    document = [*public, make_python_minor(python_version), str(platform)]
+    return digest_of(encode_json(document)).removeprefix("sha256:")
 
 
 def parse_pylock(text: str) -> tuple[LockedPackage, ...]:

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 
 from mlflow_fargate.errors import RegistryError
-from mlflow_fargate.image.registry import OnBytes, Registry
+from mlflow_fargate.image.image import Layer
+from mlflow_fargate.image.layer import Compression, Recipe
+from mlflow_fargate.image.layer_stream import LayerStream
+from mlflow_fargate.image.oci_layout import ImageStore
+from mlflow_fargate.image.registry import OnBytes
 
 
 class Stopped(RegistryError):
@@ -16,7 +21,7 @@ class Stopped(RegistryError):
 class Push:
     """Sends blobs to `repository` from many threads; `present` are digests known to be there."""
 
-    def __init__(self, registry: Registry, repository: str, *, present: Iterable[str]) -> None:
+    def __init__(self, registry: ImageStore, repository: str, *, present: Iterable[str]) -> None:
         self._registry = registry
         self._repository = repository
         self._present = set(present)
@@ -31,19 +36,37 @@ class Push:
 
     def send(self, digest: str, open_chunks: Callable[[], Iterable[bytes]], *, mount_from: str | None = None) -> int:
         """Make sure that the blob is in the repository; how many bytes were sent for it."""
-        if self.is_present(digest):
+        if self.holds(digest):
             return 0
-        sent = 0
-        if not self._registry.has_blob(self._repository, digest):
-            sent = self._registry.upload_blob(
-                self._repository,
-                digest,
-                lambda: self._until_stopped(open_chunks()),
-                mount_from=mount_from,
-                on_bytes=self._count,
-            )
+        sent = self._registry.upload_blob(
+            self._repository,
+            digest,
+            lambda: self._until_stopped(open_chunks()),
+            mount_from=mount_from,
+            on_bytes=self._count,
+        )
         self._present.add(digest)
         return sent
+
+    def holds(self, digest: str) -> bool:
+        """Whether the blob is in the repository; the registry is asked where that is not known."""
+        if not self.is_present(digest) and self._registry.has_blob(self._repository, digest):
+            self._present.add(digest)
+        return self.is_present(digest)
+
+    def stream(self, recipe: Recipe, compression: Compression) -> tuple[Layer, int]:
+        """The recipe's layer, made on its way into the repository, and how many bytes were sent."""
+        stream = LayerStream(recipe, compression)
+
+        def open_chunks() -> Iterator[bytes]:
+            return self._until_stopped(stream.restart())
+
+        with closing(stream):
+            sent = self._registry.upload_blob(
+                self._repository, lambda: stream.layer.digest, open_chunks, on_bytes=self._count
+            )
+        self._present.add(stream.layer.digest)
+        return stream.layer, sent
 
     def show(self, on_bytes: OnBytes) -> None:
         """Tell `on_bytes` what has moved already, and from now on what moves."""

@@ -152,7 +152,7 @@ class Registry:
     def upload_blob(
         self,
         repository: str,
-        digest: str,
+        digest: str | Callable[[], str],
         open_chunks: Callable[[], Iterable[bytes]],
         *,
         mount_from: str | None = None,
@@ -161,8 +161,9 @@ class Registry:
         """Put a blob into the repository; how many bytes were sent for it.
 
         The registry is first asked to take it from its repository `mount_from` (then 0 bytes are sent); otherwise
-        `open_chunks()` is streamed, as often as it takes. `on_bytes` hears of every chunk, and of a negative number
-        when a broken upload begins anew.
+        `open_chunks()` is streamed, as often as it takes. A callable tells the digest of what was streamed last, for a
+        blob that is made meanwhile. `on_bytes` hears of every chunk, and of a negative number when a broken upload
+        begins anew.
         """
 
         def upload() -> int:
@@ -186,23 +187,30 @@ class Registry:
         return self._transport.retry(upload)
 
     def _upload_once(
-        self, repository: str, digest: str, open_chunks: Callable[[], Iterable[bytes]], mount_from: str | None
+        self,
+        repository: str,
+        digest: str | Callable[[], str],
+        open_chunks: Callable[[], Iterable[bytes]],
+        mount_from: str | None,
     ) -> None:
         send, scopes = self._transport.send, _push(repository)
-        location = self._open_upload(repository, digest, mount_from)
+        mount = (digest, mount_from) if mount_from and isinstance(digest, str) else None
+        location = self._open_upload(repository, mount)
         if location is None:
             return
         headers = {"Content-Type": "application/octet-stream"}
         # ECR answers 201 where the specification has 202. No Content-Range: it would make this a chunk of several.
         with send("PATCH", location, scopes=scopes, expected=(201, 202), headers=headers, body=open_chunks) as response:
             location = _location(response.headers, location)
-        url = f"{location}{'&' if '?' in location else '?'}digest={quote(digest, safe='')}"
+        named = digest if isinstance(digest, str) else digest()
+        url = f"{location}{'&' if '?' in location else '?'}digest={quote(named, safe='')}"
         send("PUT", url, scopes=scopes, expected=(201, 202, 204), headers=headers, body=b"").close()
 
-    def _open_upload(self, repository: str, digest: str, mount_from: str | None) -> str | None:
-        """Where to upload the blob; None when the registry mounted it. A mount that is refused opens an upload."""
+    def _open_upload(self, repository: str, mount: tuple[str, str] | None) -> str | None:
+        """Where to upload a blob; None when the registry mounted (digest, repository). A refused mount is an upload."""
         url, scopes = f"/v2/{repository}/blobs/uploads/", _push(repository)
-        if mount_from:
+        if mount:
+            digest, mount_from = mount
             url += f"?mount={quote(digest, safe='')}&from={quote(mount_from, safe='')}"
             scopes += _pull(mount_from)
         with self._transport.send("POST", url, scopes=scopes, expected=(201, 202)) as response:

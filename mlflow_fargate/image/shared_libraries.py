@@ -18,8 +18,6 @@ from pathlib import Path
 from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
 
-from mlflow_fargate.image.layer import Files
-
 _LIBRARY = re.compile(r".*\.so(\.[0-9.]+)?")
 # What people meet: the Debian package (of today's releases) that has a library which wheels leave to the system.
 _DEBIAN_PACKAGES = {
@@ -68,7 +66,7 @@ class SharedLibraries:
         return None
 
 
-def find_libraries(files: Files, site: Path) -> SharedLibraries:
+def find_libraries(files: Mapping[str, Path], site: Path) -> SharedLibraries:
     """The libraries among `files`, which come from an installation in `site`."""
     owners = _read_owners(site)
     offered: set[str] = set()

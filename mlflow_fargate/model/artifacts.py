@@ -45,6 +45,9 @@ class ArtifactStore(Protocol):
     def download(self, root: str, file: ModelFile, target: Path, advance: Advance) -> None:
         """Writes the file to `target`, whose folder exists; ModelUnusable when it is not the listed one any more."""
 
+    def stream(self, root: str, file: ModelFile) -> Iterator[bytes | bytearray]:
+        """The file's bytes, a few megabytes of it in memory at a time; ModelUnusable as for `download`."""
+
 
 class ArtifactStores:
     """Picks the store by a URI's scheme. The S3 store is only made when an s3:// URI comes."""
@@ -128,6 +131,15 @@ class LocalArtifacts:
         if digest.hexdigest() != file.etag:
             raise changed_meanwhile(file.path)
 
+    def stream(self, root: str, file: ModelFile) -> Iterator[bytes | bytearray]:
+        digest = hashlib.sha256()
+        with (self._folder(root) / file.path).open("rb") as source:
+            while chunk := source.read(_CHUNK_BYTES):
+                digest.update(chunk)
+                yield chunk
+        if digest.hexdigest() != file.etag:
+            raise changed_meanwhile(file.path)
+
     @staticmethod
     def _folder(root: str) -> Path:
         return Path(local_file_uri_to_path(root) if root.startswith("file:") else root)
@@ -176,6 +188,15 @@ class ProxyArtifacts:
     def download(self, root: str, file: ModelFile, target: Path, advance: Advance) -> None:
         self._download(root, file.path, target)
         advance(target.stat().st_size)
+
+    def stream(self, root: str, file: ModelFile) -> Iterator[bytes | bytearray]:
+        # MLflow reads files as wholes: this one, and no more of the model, lies on disk meanwhile.
+        with tempfile.TemporaryDirectory() as folder:
+            target = Path(folder, "content")
+            self._download(root, file.path, target)
+            with target.open("rb") as stream:
+                while chunk := stream.read(_CHUNK_BYTES):
+                    yield chunk
 
     def _download(self, root: str, path: str, target: Path) -> None:
         # MLflow retries requests, but not a body that breaks off.

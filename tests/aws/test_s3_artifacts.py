@@ -158,3 +158,37 @@ def test_a_longer_body_than_was_listed_is_refused(rude: tuple[type[_Server], S3A
     _, store = rude
     with pytest.raises(ModelUnusable, match="changed"):
         store.download(ROOT, ModelFile("weights", 10, "x"), tmp_path / "copy", lambda _: None)
+
+
+def test_a_stream_is_the_whole_file_in_order(client: Any) -> None:
+    content = bytes(range(256)) * 40
+    put(client, "weights", content)
+    put(client, "empty", b"")
+    store = S3Artifacts(client, stream_part_bytes=1000)
+    empty, weights = store.files(ROOT)
+
+    assert b"".join(store.stream(ROOT, weights)) == content
+    assert list(store.stream(ROOT, empty)) == []
+
+
+def test_a_stream_of_a_file_that_changed_is_refused(client: Any) -> None:
+    put(client, "weights", b"a" * 50_000)
+    store = S3Artifacts(client, stream_part_bytes=1000)
+    (file,) = store.files(ROOT)
+    stream = store.stream(ROOT, file)
+    assert next(stream) == b"a" * 1000
+
+    put(client, "weights", b"b" * 50_000)
+
+    with pytest.raises(ModelUnusable, match="changed"):
+        list(stream)
+
+
+def test_a_stream_asks_again_for_a_part_that_broke_off(rude: tuple[type[_Server], S3Artifacts]) -> None:
+    handler, store = rude
+    handler.cuts = 2
+
+    assert b"".join(store.stream(ROOT, ModelFile("weights", 1000, "x"))) == handler.body
+    assert handler.seen == 3
+    with pytest.raises(ModelUnusable, match="changed"):
+        list(store.stream(ROOT, ModelFile("weights", 10, "x")))

@@ -1,0 +1,47 @@
+"""`mlflow-fargate image`: the image of a deployment without the deployment, to take elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from mlflow_fargate.cli.deployments import target_option
+from mlflow_fargate.cli.plan import parse_options
+from mlflow_fargate.progress import progress_for_stderr
+from mlflow_fargate.target import cache_directory, parse_target
+
+
+@click.group()
+def image() -> None:
+    """The image of a model, to take elsewhere."""
+
+
+@image.command()
+@target_option
+@click.option("--model-uri", "-m", required=True, help="The model, as for `mlflow deployments create`.")
+@click.option("--config", "-C", "config", multiple=True, metavar="KEY=VALUE", help="An option; may be repeated.")
+@click.option("--tag", default="latest", show_default=True, help="The image's name in the layout.")
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+def export(*, target: str, model_uri: str, config: tuple[str, ...], tag: str, folder: Path) -> None:
+    """Write the image that a deployment would run into FOLDER, as an OCI image layout.
+
+    Nothing is written to AWS, and no Docker is needed. What can be done with it:
+
+    \b
+      skopeo copy oci:FOLDER:latest docker://ghcr.io/me/churn:1     into another registry
+      skopeo copy oci:FOLDER:latest docker-daemon:churn:1           into Docker here
+      podman run -p 3000:3000 oci:FOLDER:latest
+
+    Prints the image's digest.
+    """
+    # boto3 takes a second to load: --help should not wait for it.
+    from mlflow_fargate.aws.account import Account  # noqa: PLC0415
+    from mlflow_fargate.config import parse_config  # noqa: PLC0415
+    from mlflow_fargate.publisher import Publisher  # noqa: PLC0415
+
+    where = parse_target(target)
+    publisher = Publisher(where, Account(where), cache_directory(), progress_for_stderr())
+    parsed = parse_config(parse_options(config))
+    model = publisher.resolve(model_uri, parsed.labels)
+    click.echo(publisher.export(model, parsed, folder, tag))

@@ -1,0 +1,115 @@
+"""A model of gigabytes, from S3 into a registry: how much memory and disk that takes."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import pytest
+
+from mlflow_fargate.image.platforms import LINUX_AMD64
+from mlflow_fargate.image.registry import Registry
+from mlflow_fargate.local.s3.app import S3App
+from mlflow_fargate.local.wsgi_server import WsgiServer
+from tests.image.conftest import MINOR, push_base
+
+MODEL_BYTES = 1 << 30
+# Python, MLflow and boto3 take 190 MB before anything is done.
+MAX_GROWTH_BYTES = 100 * 10**6
+
+PUSH = """
+import json, sys
+from functools import partial
+from pathlib import Path
+import boto3
+from mlflow_fargate.aws.s3 import S3Artifacts, make_s3_client
+from mlflow_fargate.image import Reference, Registry, StreamedFile, build_image
+from mlflow_fargate.progress import PlainProgress
+
+def memory(key):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
+
+host, url, folder, minor = sys.argv[1], sys.argv[2], Path(sys.argv[3]), sys.argv[4]
+store = S3Artifacts(make_s3_client(boto3.Session("local", "local", region_name="us-east-1"), url))
+files = store.files("s3://models/large")
+before = memory("VmHWM")
+with Registry(host) as registry:
+    image = build_image(
+        base=Reference(host, "library/python", "3-slim"), requirements=(), python_version=minor,
+        service=folder / "service", model_key=",".join(file.etag for file in files),
+        model={f.path: StreamedFile(f.size_bytes, partial(store.stream, "s3://models/large", f)) for f in files},
+        destination=Reference(host, "large", "v1"), registry=registry, cache=folder / "cache",
+        progress=PlainProgress())
+sent = {layer.name: layer.sent_bytes for layer in image.report.layers}
+print(json.dumps({"before": before, "peak": memory("VmHWM"), "sent": sent["model"]}))
+"""
+
+
+@pytest.fixture
+def s3(tmp_path: Path) -> Iterator[str]:
+    app = S3App(tmp_path / "s3")
+    with WsgiServer(app, threads=8) as server:
+        client = boto3.client(
+            "s3",
+            endpoint_url=server.url,
+            region_name="us-east-1",
+            aws_access_key_id="local",
+            aws_secret_access_key="local",
+        )
+        client.create_bucket(Bucket="models")
+        with (tmp_path / "weights").open("wb") as file:
+            dice = random.Random(4)
+            for megabyte in range(MODEL_BYTES >> 20):
+                file.write(dice.randbytes(1 << 20) if megabyte % 4 else bytes(1 << 20))
+        client.upload_file(str(tmp_path / "weights"), "models", "large/weights")
+        (tmp_path / "weights").unlink()
+        yield server.url
+    app.close()
+
+
+def push(distribution: str, s3: str, folder: Path) -> dict[str, int]:
+    command = [sys.executable, "-c", PUSH, distribution, s3, str(folder), MINOR]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
+    assert run.returncode == 0, run.stderr
+    told: dict[str, int] = json.loads(run.stdout.splitlines()[-1])
+    return told
+
+
+@pytest.mark.exhaustive
+@pytest.mark.timeout(900)
+def test_a_large_model_is_never_held_as_a_whole(distribution: str, s3: str, tmp_path: Path) -> None:
+    """Neither in memory nor on disk; and the second time it is not read at all."""
+    (tmp_path / "service").mkdir()
+    (tmp_path / "service" / "service.py").write_text("Service = None\n")
+    with Registry(distribution) as registry:
+        push_base(registry, "library/python", "3-slim")
+    largest, done = [0], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.2):
+            sizes = [path.stat().st_size for path in tmp_path.glob("cache/**/*") if path.is_file()]
+            largest[0] = max(largest[0], sum(sizes))
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    try:
+        first = push(distribution, s3, tmp_path)
+    finally:
+        done.set()
+        watching.join()
+    again = push(distribution, s3, tmp_path)
+
+    assert first["peak"] - first["before"] < MAX_GROWTH_BYTES
+    assert first["sent"] > MODEL_BYTES / 2
+    assert largest[0] < 1 << 20
+    assert again["sent"] == 0
+    with Registry(distribution) as registry:
+        layer = registry.read_manifest("large", "v1", LINUX_AMD64).manifest.layers[-1]
+        assert layer.size_bytes == first["sent"]
