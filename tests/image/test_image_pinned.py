@@ -1,0 +1,64 @@
+"""Known inputs have known digests: what this machine makes is what every other makes."""
+
+from __future__ import annotations
+
+import io
+from contextlib import nullcontext
+from datetime import datetime, timezone
+from pathlib import Path
+
+import pytest
+import zstandard
+
+from mlflow_fargate.image.image import OCI_CONFIG, BaseImage, Descriptor, Layer, Manifest, digest_of, make_config
+from mlflow_fargate.image.layer import Compression, Recipe, make_layer_key, write_layer
+from mlflow_fargate.image.layout import ENVIRONMENT, SETTINGS
+
+BASE = BaseImage(
+    f"sha256:{'b' * 64}",
+    (Descriptor("application/vnd.oci.image.layer.v1.tar+gzip", f"sha256:{'c' * 64}", 3),),
+    {
+        "os": "linux",
+        "architecture": "amd64",
+        "config": {"Env": ["PATH=/usr/bin", "PYTHON_VERSION=3.11.9"]},
+        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{'d' * 64}"]},
+    },
+)
+
+
+@pytest.fixture
+def layer(tmp_path: Path) -> Layer:
+    (tmp_path / "MLmodel").write_bytes(b"flavors: {}\n")
+    (tmp_path / "weights").write_bytes(bytes(range(256)) * 40_000)  # more than one of zstd's jobs
+    files = {"opt/app/model/MLmodel": tmp_path / "MLmodel", "opt/app/model/data/weights": tmp_path / "weights"}
+    key = make_layer_key("model", Compression.ZSTD, model="fingerprint")
+    return write_layer(Recipe("model", key, lambda: nullcontext(files)), files, io.BytesIO(), Compression.ZSTD)
+
+
+def test_the_key_of_a_layer() -> None:
+    key = make_layer_key("model", Compression.ZSTD, model="fingerprint")
+
+    assert key == "238ed588d549aa773391b40e3437b1b6f15abd7519223070550f9895895f79ef"
+
+
+def test_the_bytes_of_a_layer_before_and_after_compression(layer: Layer) -> None:
+    assert layer.diff_id == "sha256:2d5d868ecbada6c644b1c07014d6f8bc23304452949bb89ead2d3239a3b037ef"
+    if zstandard.ZSTD_VERSION == (1, 5, 7):  # another release may compress differently; layers are found by their keys
+        assert (layer.digest, layer.size_bytes) == (
+            "sha256:8ec04f6793a3591dcb2fc3fcf04d0da3c058e2dcec1284333f4efbfe27e17edb",
+            1404,
+        )
+
+
+def test_configuration_and_manifest_of_an_image(layer: Layer) -> None:
+    known = Layer("model", layer.key, layer.diff_id, f"sha256:{'e' * 64}", 5, layer.media_type)
+    created = datetime(2026, 5, 4, tzinfo=timezone.utc)
+
+    config = make_config(
+        BASE, [known], environment=ENVIRONMENT, labels={"model": "digits"}, settings=SETTINGS, created=created
+    )
+    descriptor = Descriptor(OCI_CONFIG, digest_of(config), len(config))
+    manifest = Manifest(descriptor, (*BASE.layers, known.descriptor), {"org.opencontainers.image.base.name": "python"})
+
+    assert digest_of(config) == "sha256:20848824542d2dab60fae733216006b1f4b9ac19571099bea9fe86f67441d09b"
+    assert manifest.digest == "sha256:be6558a8d3a976530030b35bdb02f19dc17f1d40466415f2d37693a4d9d59d9c"

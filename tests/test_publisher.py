@@ -1,0 +1,106 @@
+"""What is not done for an image that stands in the repository, counted in requests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from mlflow_fargate.config import parse_config
+from mlflow_fargate.deployment import ModelFile, ResolvedModel
+from mlflow_fargate.image import Reference, Registry, StreamedFile
+from mlflow_fargate.image.image import OCI_CONFIG, Descriptor, Manifest, digest_of
+from mlflow_fargate.image.transport import Transport
+from mlflow_fargate.local.registry.server import LocalRegistry
+from mlflow_fargate.progress import RecordedProgress
+from mlflow_fargate.publisher import Publisher, image_inputs
+from mlflow_fargate.target import parse_target
+
+MODEL = ResolvedModel(
+    requested_uri="models:/churn/1",
+    resolved_uri="models:/churn/1",
+    artifact_uri="s3://bucket/churn",
+    files=(
+        ModelFile("MLmodel", 10, "etag-1"),
+        ModelFile("requirements.txt", 20, "etag-3"),
+        ModelFile("model.pkl", 4 * 10**9, "etag-2"),
+    ),
+    metadata={"flavors": {"python_function": {"loader_module": "mlflow.sklearn"}}},
+    requirements=("scikit-learn==1.5.0",),
+    python_version="3.11.4",
+    name="churn",
+    version="1",
+)
+
+
+class S3ThatIsNotRead:
+    """Fails on every call."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise AssertionError(f"S3 was asked: {name}")
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Iterator[LocalRegistry]:
+    with LocalRegistry(tmp_path / "registry") as server:
+        yield server
+
+
+@pytest.fixture
+def requests(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    seen: list[str] = []
+    send = Transport.send
+
+    def counted(self: Transport, method: str, url: str, **arguments: Any) -> Any:
+        seen.append(f"{method} {url.partition('?')[0]}")
+        return send(self, method, url, **arguments)
+
+    monkeypatch.setattr(Transport, "send", counted)
+    return seen
+
+
+def make_publisher(registry: LocalRegistry, cache: Path) -> Publisher:
+    name = f"{registry.address}/mlflow-fargate/default"
+    account = SimpleNamespace(
+        repository=lambda endpoint: SimpleNamespace(ensure=lambda: name),
+        registry_login=lambda: (registry.address, "AWS", "password"),
+        artifacts=S3ThatIsNotRead,
+    )
+    return Publisher(parse_target("fargate:/eu-west-1"), account, cache, RecordedProgress())  # type: ignore[arg-type]
+
+
+def test_an_image_that_is_there_costs_one_request_and_no_look_at_the_model(
+    registry: LocalRegistry, requests: list[str], tmp_path: Path
+) -> None:
+    config = parse_config({})
+    destination = Reference(registry.address, "mlflow-fargate/default", f"churn.{image_inputs(MODEL, config).key}")
+    with Registry(registry.address) as client:
+        client.upload_blob(destination.repository, digest_of(b"{}"), lambda: [b"{}"])
+        manifest = Manifest(Descriptor(OCI_CONFIG, digest_of(b"{}"), 2), ())
+        client.write_manifest(destination.repository, str(destination.tag), manifest)
+    requests.clear()
+
+    published = make_publisher(registry, tmp_path / "cache").publish("churn", MODEL, config)
+
+    assert published == str(destination.with_digest(manifest.digest))
+    assert requests == [f"HEAD /v2/mlflow-fargate/default/manifests/{destination.tag}"]
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_large_model_is_streamed_and_a_small_one_is_kept_here(tmp_path: Path) -> None:
+    account: Any = SimpleNamespace(artifacts=lambda: SimpleNamespace(stream=iter))
+    made = Publisher(parse_target("fargate:/eu-west-1"), account, tmp_path, RecordedProgress())
+    small = ResolvedModel("m", "m", "s3://bucket/m", (ModelFile("MLmodel", 10, "etag"),), {})
+
+    large = made._files_of(MODEL)
+
+    assert isinstance(large, dict)
+    assert {name: file.size_bytes for name, file in large.items() if isinstance(file, StreamedFile)} == {
+        "MLmodel": 10,
+        "requirements.txt": 20,
+        "model.pkl": 4 * 10**9,
+    }
+    assert callable(made._files_of(small))
