@@ -1,0 +1,142 @@
+"""What 32 clients notice, who never stop asking: of a rolling update, and of a task that is killed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import boto3
+import psutil
+import pytest
+import requests
+from deployed_services import deployed
+from mlflow.deployments import get_deploy_client
+
+pytestmark = [pytest.mark.end_to_end, pytest.mark.exhaustive, pytest.mark.timeout(900)]
+
+NAME = "churn"
+CLIENTS = 32
+QUESTION = {"dataframe_split": {"columns": ["x"], "data": [[21.0]]}}
+ANSWER = {"predictions": [{"x": 42.0}]}
+
+
+@dataclass
+class Noticed:
+    """What all clients got together."""
+
+    answers: Counter[str] = field(default_factory=Counter)  # by the version that answered
+    failures: list[tuple[float, str]] = field(default_factory=list)  # when the request began, and what was wrong
+
+    def __str__(self) -> str:
+        total = sum(self.answers.values()) + len(self.failures)
+        return f"{total} requests, {len(self.failures)} failures {Counter(why for _, why in self.failures)}"
+
+
+@contextmanager
+def hammered(url: str) -> Iterator[Noticed]:
+    """32 clients with a connection each, asking as long as this is open."""
+    noticed, stop = Noticed(), threading.Event()
+
+    def ask() -> None:
+        with requests.Session() as session:
+            while not stop.is_set():
+                began = time.monotonic()
+                try:
+                    answer = session.post(f"{url}/invocations", json=QUESTION, timeout=60)
+                except requests.RequestException as error:
+                    noticed.failures.append((began, type(error).__name__))
+                    continue
+                if answer.status_code == 200 and answer.json() == ANSWER:
+                    noticed.answers[answer.headers["X-Model-Version"]] += 1
+                else:
+                    noticed.failures.append((began, str(answer.status_code)))
+
+    clients = [threading.Thread(target=ask, daemon=True) for _ in range(CLIENTS)]
+    for client in clients:
+        client.start()
+    try:
+        yield noticed
+    finally:
+        stop.set()
+        for client in clients:
+            client.join()
+
+
+def wait_until(happened: Callable[[], bool], every_seconds: float = 0.5) -> None:
+    deadline = time.monotonic() + 240
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(every_seconds)
+
+
+def kill_a_task() -> None:
+    """kill -9 of all processes of one task, as the kernel does it when memory runs out."""
+    root = find_task_processes()[0]
+    for process in (root, *root.children(recursive=True)):
+        with contextlib.suppress(psutil.Error):
+            os.kill(process.pid, signal.SIGKILL)
+
+
+def find_task_processes() -> list[psutil.Process]:
+    """The first process of each task."""
+    of_tasks = {}
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get("PATH_PREFIX") == f"/{NAME}":
+                of_tasks[process.pid] = process
+    return [process for process in of_tasks.values() if process.ppid() not in of_tasks]
+
+
+def count_healthy() -> int:
+    """How many tasks the load balancer sends requests to."""
+    balancer = boto3.client("elbv2")
+    groups = balancer.describe_target_groups()["TargetGroups"]
+    (arn,) = [group["TargetGroupArn"] for group in groups if group["TargetGroupName"].startswith(f"mlf-{NAME}-")]
+    targets = balancer.describe_target_health(TargetGroupArn=arn)["TargetHealthDescriptions"]
+    return sum(target["TargetHealth"]["State"] == "healthy" for target in targets)
+
+
+def test_a_rolling_update_fails_nobody(churn: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with deployed(NAME, f"models:/{churn}/1", {"desired_count": 2}) as url, hammered(url) as noticed:
+        wait_until(lambda: noticed.answers["1"] > 100)
+        get_deploy_client("fargate:/local").update_deployment(NAME, f"models:/{churn}/2")
+        before = noticed.answers["2"]
+        wait_until(lambda: noticed.answers["2"] > before + 100)
+
+    with capsys.disabled():
+        print(f"\nrolling update: {noticed}, by version {dict(noticed.answers)}")
+    assert noticed.failures == []
+    assert set(noticed.answers) == {"1", "2"}
+
+
+def test_a_killed_task_fails_nobody_once_it_is_off_the_load_balancer(
+    churn: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In between a load balancer, AWS's too, answers 502 for a target that refuses; `predict` asks again then."""
+    with deployed(NAME, f"models:/{churn}/1", {"desired_count": 2}) as url, hammered(url) as noticed:
+        wait_until(lambda: noticed.answers["1"] > 100)
+        kill_a_task()
+        killed_at = time.monotonic()
+        wait_until(lambda: count_healthy() < 2, every_seconds=0.05)
+        off_at = time.monotonic()
+        wait_until(lambda: count_healthy() == 2)
+        before = noticed.answers["1"]
+        wait_until(lambda: noticed.answers["1"] > before + 100)
+
+    in_flight = [began for began, _ in noticed.failures if began <= killed_at]
+    later = [began for began, _ in noticed.failures if began > off_at]
+    with capsys.disabled():
+        between = len(noticed.failures) - len(in_flight) - len(later)
+        print(
+            f"\nkilled task: {noticed}; {len(in_flight)} in flight, {between} in the {off_at - killed_at:.1f} s until "
+            f"it was off the load balancer, {len(later)} later"
+        )
+    assert later == []
+    assert len(in_flight) <= CLIENTS
