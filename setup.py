@@ -73,6 +73,10 @@ EXHAUSTIVE = [
     "nbclient>=0.10",  # runs the notebook in examples/
     "ipykernel>=6.29",
     "spacy>=3.7",
+    "xgboost-cpu>=3; platform_machine == 'x86_64'",  # the usual distribution brings 300 MB for GPUs
+    "statsmodels>=0.14",
+    "onnx>=1.17",
+    "onnxruntime>=1.20",
 ]
 
 setup(

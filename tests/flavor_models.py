@@ -1,0 +1,131 @@
+"""A small model of each flavor that is tested, logged as its users log it.
+
+    python -m tests.flavor_models FLAVOR
+
+logs it and prints, as JSON, its URI, a request of `/invocations` and what the model itself predicts for that. In a
+process of its own, because the libraries stay.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+from mlflow.models import infer_signature
+from mlflow.models.model import ModelInfo
+
+GENERATOR = np.random.default_rng(2026)
+TABLE = pd.DataFrame(GENERATOR.random((40, 3)), columns=["a", "b", "c"])
+TARGET = (TABLE["a"] + TABLE["b"] > 1).astype(int)
+SHOWN = TABLE.head(3)
+
+
+def log_sklearn() -> ModelInfo:
+    from sklearn.ensemble import GradientBoostingRegressor
+
+    model = GradientBoostingRegressor(n_estimators=5).fit(TABLE, TABLE["a"] * TABLE["b"])
+    return mlflow.sklearn.log_model(model, name="model", input_example=SHOWN, serialization_format="cloudpickle")
+
+
+def log_xgboost() -> ModelInfo:
+    import xgboost
+
+    model = xgboost.XGBClassifier(n_estimators=5).fit(TABLE, TARGET)
+    return mlflow.xgboost.log_model(model, name="model", input_example=SHOWN)
+
+
+def log_statsmodels() -> ModelInfo:
+    import statsmodels.api
+
+    model = statsmodels.api.OLS(TABLE["c"], TABLE[["a", "b"]]).fit()
+    return mlflow.statsmodels.log_model(model, name="model", input_example=SHOWN[["a", "b"]])
+
+
+def log_onnx() -> ModelInfo:
+    from onnx import TensorProto, helper
+
+    weights = GENERATOR.random((3, 2)).astype("float32")
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["rows", "weights"], ["scores"])],
+        "linear",
+        [helper.make_tensor_value_info("rows", TensorProto.FLOAT, [None, 3])],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, [None, 2])],
+        [helper.make_tensor("weights", TensorProto.FLOAT, weights.shape, weights.ravel())],
+    )
+    # Both are older than what onnxruntime reads; onnx writes newer ones by default.
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return mlflow.onnx.log_model(model, name="model", input_example=SHOWN.to_numpy("float32"))
+
+
+def log_pyfunc() -> ModelInfo:
+    """A model of one's own code, of two files that lie nowhere else."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "house_rules").mkdir()
+        (folder / "house_rules" / "__init__.py").write_text("def weigh(table):\n    return table.sum(axis=1) * 3\n")
+        (folder / "weighing.py").write_text(
+            "import mlflow\nfrom house_rules import weigh\n\n\n"
+            "class Weighing(mlflow.pyfunc.PythonModel):\n"
+            "    def predict(self, context, model_input, params=None):\n"
+            "        return weigh(model_input)\n\n\n"
+            "mlflow.models.set_model(Weighing())\n"
+        )
+        sys.path.insert(0, name)
+        return mlflow.pyfunc.log_model(
+            name="model",
+            python_model=str(folder / "weighing.py"),
+            code_paths=[str(folder / "house_rules")],
+            input_example=SHOWN,
+        )
+
+
+def log_pytorch() -> ModelInfo:
+    import torch
+
+    rows = SHOWN.to_numpy("float32")
+    model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
+    signature = infer_signature(rows, model(torch.from_numpy(rows)).detach().numpy())
+    return mlflow.pytorch.log_model(model, name="model", signature=signature, input_example=rows)
+
+
+# What has to be installed beside what every test needs.
+LIBRARIES: dict[str, str | None] = {
+    "sklearn": None,
+    "pyfunc": None,
+    "xgboost": "xgboost",
+    "statsmodels": "statsmodels",
+    "onnx": "onnx",
+    "pytorch": "torch",
+}
+
+
+def make_request(example: Any) -> dict[str, Any]:
+    if isinstance(example, pd.DataFrame):
+        return {"dataframe_split": {"columns": list(example.columns), "data": example.to_numpy().tolist()}}
+    return {"inputs": np.asarray(example).tolist()}
+
+
+def main(flavor: str) -> None:
+    log: Callable[[], ModelInfo] = globals()[f"log_{flavor}"]
+    mlflow.set_experiment("flavors")
+    with mlflow.start_run():
+        logged = log()
+    model = mlflow.pyfunc.load_model(logged.model_uri)
+    example = model.input_example
+    predicted = mlflow.pyfunc.scoring_server.predictions_to_json
+    with tempfile.TemporaryFile("w+") as file:
+        predicted(model.predict(example), file)
+        file.seek(0)
+        expected = json.load(file)["predictions"]
+    print(json.dumps({"uri": logged.model_uri, "request": make_request(example), "expected": expected}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
