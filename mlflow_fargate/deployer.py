@@ -226,6 +226,13 @@ class Deployer:
             raise InvalidOption("A flavor was named without a model URI.", hint="give both: -m models:/… -f …")
         kept = {key: value for key, value in before.settings.items() if key != "follow" or not model_uri}
         config = parse_config(options, kept)
+        doors = ("load_balancer_arn", "listener_arn", "target_group_arn")
+        moved = [door for door in doors if getattr(config, door) != kept.get(door)]
+        if moved:
+            raise InvalidOption(
+                f"An update cannot move '{before.name}' to another load balancer ({moved[0]}).",
+                hint="delete the deployment and create it again, or create another beside it",
+            )
         if config.is_scaled and "desired_count" in options:
             raise InvalidOption(
                 f"Autoscaling counts the tasks of '{before.name}' ({config.min_count} to {config.max_count}).",

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from mlflow_fargate.config import OF_THE_CALL, OF_THE_SERVICE, DeploymentConfig
@@ -30,6 +30,10 @@ _LOAD_BALANCER_ATTRIBUTES = {"routing.http.drop_invalid_header_fields.enabled": 
 ENDPOINT_OPTIONS = (
     "vpc",
     "subnets",
+    "security_groups",
+    "load_balancer_arn",
+    "listener_arn",
+    "target_group_arn",
     "certificate_arn",
     "execution_role_arn",
     "permissions_boundary",
@@ -43,6 +47,7 @@ class Network:
 
     vpc: str
     subnets: tuple[str, ...]
+    adopted: Mapping[str, str] = field(default_factory=dict, hash=False)  # kind → identifier of what is not made here
 
 
 @dataclass(frozen=True)
@@ -115,8 +120,10 @@ def endpoint_resources(spec: EndpointSpec) -> tuple[Resource, ...]:
     name = spec.full_name
     load_balancer_rules = [80, 443] if spec.certificate_arn else [80]
     balancer = {"subnets": sorted(spec.network.subnets), "attributes": dict(_LOAD_BALANCER_ATTRIBUTES)}
+    own = (Resource("cluster", name, {"capacity_providers": ["FARGATE", "FARGATE_SPOT"]}, spec.tags), *_roles(spec))
+    if spec.network.adopted:
+        return own
     resources = [
-        Resource("cluster", name, {"capacity_providers": ["FARGATE", "FARGATE_SPOT"]}, spec.tags),
         Resource("load balancer security group", f"{name}-alb", {"open_ports": load_balancer_rules}, spec.tags),
         Resource("task security group", f"{name}-tasks", {"open_ports": ["from the load balancer"]}, spec.tags),
         Resource("load balancer", name, balancer, spec.tags),
@@ -124,14 +131,15 @@ def endpoint_resources(spec: EndpointSpec) -> tuple[Resource, ...]:
     ]
     if spec.certificate_arn:
         resources.append(Resource("redirect listener", f"{name}:80", {}, spec.tags))
-    if not spec.execution_role_arn:
-        role = {
-            **execution_policies(spec),
-            "path": spec.role_path,
-            "permissions_boundary": spec.permissions_boundary,
-        }
-        resources.insert(1, Resource("execution role", f"{name}-{spec.region}", role, spec.tags))
-    return tuple(resources)
+    return (*own, *resources)
+
+
+def _roles(spec: EndpointSpec) -> tuple[Resource, ...]:
+    """The endpoint's execution role, where none is given."""
+    if spec.execution_role_arn:
+        return ()
+    role = {**execution_policies(spec), "path": spec.role_path, "permissions_boundary": spec.permissions_boundary}
+    return (Resource("execution role", f"{spec.full_name}-{spec.region}", role, spec.tags),)
 
 
 def deployment_resources(spec: DeploymentSpec) -> tuple[Resource, ...]:
@@ -139,19 +147,21 @@ def deployment_resources(spec: DeploymentSpec) -> tuple[Resource, ...]:
     config = spec.config
     task = task_properties(spec)
     # ECS refuses a service with a target group that no rule names yet, so the rule goes first (another port).
-    rule = {"paths": [f"/{spec.name}", f"/{spec.name}/*"], "target_group": target_group_name(spec)}
+    rule = {"paths": [f"/{spec.name}", f"/{spec.name}/*"], "target_group": target_group_of(spec)}
     resources = [Resource("log group", spec.log_group, {"retention_days": config.log_retention_days}, spec.tags)]
     if config.auth == "api_key":
         resources.append(Resource("API key", spec.secret_name, {}, spec.tags))
     if config.secrets and not spec.endpoint.execution_role_arn:
         policy = {"secrets": sorted(_secret_arn(value) for value in config.secrets.values())}
         resources.append(Resource("secrets policy", f"deployment-{spec.name}", policy, spec.tags))
-    resources += [
-        Resource("target group", target_group_name(spec), target_group_properties(spec), spec.tags),
-        Resource("listener rule", f"/{spec.name}/*", rule, spec.tags),
-        Resource("host rule", spec.name, host_rule_properties(spec), spec.tags, is_wanted=config.host is not None),
-        Resource("task definition", spec.family, task, {**spec.tags, **provenance_tags(spec.provenance)}),
-    ]
+    if "target group" not in spec.endpoint.network.adopted:
+        resources += [
+            Resource("target group", target_group_name(spec), target_group_properties(spec), spec.tags),
+            Resource("listener rule", f"/{spec.name}/*", rule, spec.tags),
+            Resource("host rule", spec.name, host_rule_properties(spec), spec.tags, is_wanted=config.host is not None),
+        ]
+    task_tags = {**spec.tags, **provenance_tags(spec.provenance)}
+    resources.append(Resource("task definition", spec.family, task, task_tags))
     service = Resource("service", spec.name, service_properties(spec, digest_of(task)), spec.tags)
     if config.is_scaled:
         scaling = Resource("autoscaling", spec.name, scaling_properties(spec), spec.tags)
@@ -190,7 +200,7 @@ def target_group_properties(spec: DeploymentSpec) -> dict[str, Any]:
 
 def host_rule_properties(spec: DeploymentSpec) -> dict[str, Any]:
     """All paths of one host; the service answers without its prefix as well."""
-    return {"hosts": [spec.config.host] if spec.config.host else [], "target_group": target_group_name(spec)}
+    return {"hosts": [spec.config.host] if spec.config.host else [], "target_group": target_group_of(spec)}
 
 
 def task_properties(spec: DeploymentSpec) -> dict[str, Any]:
@@ -250,9 +260,10 @@ def service_properties(spec: DeploymentSpec, task_digest: str) -> dict[str, Any]
     return {
         "task_definition": task_digest,
         **count,
-        "target_group": target_group_name(spec),
+        "target_group": target_group_of(spec),
         "container_port": config.port,
         "subnets": sorted(spec.endpoint.network.subnets),
+        "security_groups": sorted(config.security_groups),
         "assign_public_ip": config.assign_public_ip,
         "health_check_grace_seconds": config.health_check_grace_seconds,
         "capacity": {"spot": config.spot, "on_demand_base": config.on_demand_base},
@@ -271,7 +282,7 @@ def scaling_properties(spec: DeploymentSpec) -> dict[str, Any]:
         "counts": [config.min_count, config.max_count],
         "targets": targets,
         "cooldown_seconds": {"out": config.scale_out_cooldown_seconds, "in": config.scale_in_cooldown_seconds},
-        "requests_of": target_group_name(spec) if "ALBRequestCountPerTarget" in targets else None,
+        "requests_of": target_group_of(spec) if "ALBRequestCountPerTarget" in targets else None,
         "schedule": schedule,
         "timezone": config.schedule_timezone if schedule else None,
     }
@@ -295,6 +306,12 @@ def execution_policies(spec: EndpointSpec) -> dict[str, Any]:
         ),
     ]
     return {"policy": {"Version": "2012-10-17", "Statement": statements}}
+
+
+def target_group_of(spec: DeploymentSpec) -> str:
+    """Name of the target group that the tasks are registered in: the deployment's own, or the one that was given."""
+    given = spec.endpoint.network.adopted.get("target group")
+    return given.split("/")[1] if given else target_group_name(spec)
 
 
 def target_group_name(spec: DeploymentSpec) -> str:

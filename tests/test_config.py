@@ -158,6 +158,8 @@ def test_every_option_says_its_type_unit_default_range_example_and_place() -> No
 def test_the_example_of_an_option_can_be_meant(option: Described, tmp_path: Path) -> None:
     (tmp_path / "churn.yaml").write_text("{}")
     needed = {"cpu": {"memory": "4096"}, "memory": {"cpu": "2048"}, "on_demand_base": {"spot": "true"}}
+    adopted = {"load_balancer_arn", "listener_arn", "target_group_arn"}
+    needed |= {key: {"security_groups": "sg-1"} for key in adopted}
     if option.maps_to.startswith("Application Auto Scaling"):
         needed[option.key] = {"max_count": "4"}
     example = option.example if "=" in option.example else f"{option.key}={option.example}"

@@ -12,6 +12,7 @@ from datetime import datetime, timezone
 from typing import Protocol
 
 from mlflow_fargate.aws import ecr, history, logs, metrics, orphans, status, tags
+from mlflow_fargate.aws.adoption import describe_target_group, find_door
 from mlflow_fargate.aws.ecs import Cluster, Service, describe_service, primary_deployment
 from mlflow_fargate.aws.iam import ExecutionRole, SecretsPolicy
 from mlflow_fargate.aws.load_balancer import (
@@ -67,6 +68,7 @@ class Account:
         self._api_key = ApiKey(session)
         self._target_group = TargetGroup(session)
         self._task_definition = TaskDefinition(session)
+        self._listener_rule = ListenerRule(session)
         self._kinds: Mapping[str, Kind] = {
             "cluster": Cluster(session),
             "execution role": ExecutionRole(session),
@@ -79,7 +81,7 @@ class Account:
             "API key": self._api_key,
             "secrets policy": SecretsPolicy(session),
             "target group": self._target_group,
-            "listener rule": ListenerRule(session),
+            "listener rule": self._listener_rule,
             "host rule": HostRule(session),
             "task definition": self._task_definition,
             "service": Service(session, clock, sleep),
@@ -92,9 +94,12 @@ class Account:
 
     def endpoint_spec(self, name: str, config: DeploymentConfig) -> EndpointSpec:
         """The endpoint as it is, or as `config` wants a new one: by default in the account's default VPC."""
+        door = find_door(self.session, config)
         balancer = find_load_balancer(self.session, f"mlflow-fargate-{name}")
-        certificate = config.certificate_arn
-        if balancer is None or config.subnets:
+        certificate = None if door else config.certificate_arn
+        if door:
+            network = Network(door.vpc, config.subnets or door.subnets, door.identifiers)
+        elif balancer is None or config.subnets:
             network = find_network(self.session, config.vpc, config.subnets)
         else:
             subnets = sorted(zone["SubnetId"] for zone in balancer["AvailabilityZones"])
@@ -133,7 +138,7 @@ class Account:
 
     def observe(self, resources: Sequence[Resource], network: Network) -> dict[tuple[str, str], Found]:
         """What is there of `resources` (in order of dependency)."""
-        made = {"vpc": network.vpc}
+        made = {"vpc": network.vpc, **network.adopted}
         found: dict[tuple[str, str], Found] = {}
         for resource in resources:
             self._look_at_running(resource, resources, made)
@@ -148,7 +153,7 @@ class Account:
         for change in plan.changes:
             if change.wanted and change.found and not change.found.is_ours:
                 raise tags.refuse_foreign(change.wanted, change.found.identifier)
-        made = {"vpc": network.vpc}
+        made = {"vpc": network.vpc, **network.adopted}
         for change in plan.changes:
             if change.action != "keep":
                 progress.note(str(change).splitlines()[0])
@@ -179,7 +184,21 @@ class Account:
         if (family.kind, family.name) not in observed and (inactive := self._task_definition.observe_inactive(family)):
             found.append((family.kind, family.name, inactive))
         place = next((i for i, (kind, _, _) in enumerate(found) if kind in _NEED_TARGET_GROUPS), len(found))
-        return [*found[:place], *groups, *found[place:]]
+        known = {what.identifier for _, _, what in found}
+        rules = [
+            ("listener rule", *rule)
+            for rule in self._rules_elsewhere(groups, wanted_tags)
+            if rule[1].identifier not in known
+        ]
+        return [*found[:place], *groups, *rules, *found[place:]]
+
+    def _rules_elsewhere(
+        self, groups: Sequence[tuple[str, str, Found]], wanted_tags: Mapping[str, str]
+    ) -> Iterator[tuple[str, Found]]:
+        """Rules of ours on load balancers that were adopted: nothing but the target groups leads there."""
+        for _, _, group in groups:
+            for balancer in describe_target_group(self.session, group.identifier).get("LoadBalancerArns") or ():
+                yield from self._listener_rule.observe_all(balancer, wanted_tags)
 
     def status(self, endpoint: str, name: str) -> DeploymentStatus | None:
         """The deployment as AWS shows it; None when there is none of ours."""

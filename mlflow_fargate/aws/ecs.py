@@ -88,7 +88,7 @@ class Service:
         if service is None or service["status"] != "ACTIVE":
             return None
         service_tags = tags.read(service.get("tags"))
-        properties = self._properties(service, service_tags)
+        properties = self._properties(service, service_tags, made.get("task security group"))
         if "first_count" in resource.properties:  # autoscaling's affair, whatever it is
             properties |= {"desired_count": None, "first_count": resource.properties["first_count"]}
         return Found(service["serviceArn"], properties, tags.are_ours(service_tags))
@@ -149,7 +149,9 @@ class Service:
                 raise RolloutTimeout(f"Service '{name}' is still draining after {_DELETION_SECONDS // 60} minutes.")
             self._sleep(2)
 
-    def _properties(self, service: Mapping[str, Any], service_tags: Mapping[str, str]) -> dict[str, Any]:
+    def _properties(
+        self, service: Mapping[str, Any], service_tags: Mapping[str, str], own_group: str | None
+    ) -> dict[str, Any]:
         task_definition = TaskDefinition(self._session).describe(service["taskDefinition"])
         digest = tags.read(task_definition["tags"]).get(DIGEST_TAG)
         network = service["networkConfiguration"]["awsvpcConfiguration"]
@@ -162,6 +164,7 @@ class Service:
             "target_group": balancer.get("targetGroupArn", "//").split("/")[1],
             "container_port": balancer.get("containerPort"),
             "subnets": sorted(network["subnets"]),
+            "security_groups": sorted(set(network.get("securityGroups", [])) - {own_group}),
             "assign_public_ip": network.get("assignPublicIp") == "ENABLED",
             "health_check_grace_seconds": service.get("healthCheckGracePeriodSeconds"),
             "capacity": _read_capacity(service),
@@ -212,9 +215,10 @@ def _request(resource: Resource, made: Mapping[str, str]) -> dict[str, Any]:
         "containerName": CONTAINER,
         "containerPort": wanted["container_port"],
     }
+    own_group = [made["task security group"]] if "task security group" in made else []
     network = {
         "subnets": wanted["subnets"],
-        "securityGroups": [made["task security group"]],
+        "securityGroups": [*own_group, *wanted["security_groups"]],
         "assignPublicIp": "ENABLED" if wanted["assign_public_ip"] else "DISABLED",
     }
     count = {} if wanted["desired_count"] is None else {"desiredCount": wanted["desired_count"]}

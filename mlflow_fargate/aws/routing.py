@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import stamina
@@ -109,6 +109,14 @@ class ListenerRule:
         arn = rule["RuleArn"]
         properties = {"paths": _paths(rule), "target_group": _target_group(rule)}
         return Found(arn, properties, tags.are_ours(tags_of(self._session, [arn])[arn]))
+
+    def observe_all(self, load_balancer: str, wanted_tags: Mapping[str, str]) -> Iterator[tuple[str, Found]]:
+        """Every rule on the load balancer that carries the tags, by its ARN."""
+        for listener in self._session.pages("elbv2", "describe_listeners", "Listeners", LoadBalancerArn=load_balancer):
+            arns = [rule["RuleArn"] for rule in self._rules(listener["ListenerArn"]) if not rule["IsDefault"]]
+            for arn, their_tags in tags_of(self._session, arns).items():
+                if wanted_tags.items() <= their_tags.items():
+                    yield arn, Found(arn)
 
     def create(self, resource: Resource, made: Mapping[str, str]) -> str:
         for attempt in stamina.retry_context(on=_is_priority_taken, attempts=20, wait_initial=0.2, wait_max=2.0):

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from mlflow_fargate.aws import tags
+from mlflow_fargate.aws.adoption import find_door
 from mlflow_fargate.aws.ecs import FOLLOW_TAG, Service, describe_service, primary_deployment
 from mlflow_fargate.aws.load_balancer import find_load_balancer, listener_certificate
 from mlflow_fargate.aws.moments import iso
 from mlflow_fargate.aws.rollout import last_failed_task_definition
 from mlflow_fargate.aws.session import AwsSession
 from mlflow_fargate.aws.task_definition import TaskDefinition, api_key_secret, read_label
+from mlflow_fargate.config import parse_config
 from mlflow_fargate.deployment import DeploymentStatus
-from mlflow_fargate.errors import AwsError
+from mlflow_fargate.errors import AwsError, InvalidOption
 from mlflow_fargate.resources import ENDPOINT_TAG
+
+_NO_BALANCER = "http://(no load balancer yet)"
 
 
 def read(session: AwsSession, endpoint: str, name: str) -> DeploymentStatus | None:
@@ -31,7 +36,7 @@ def read(session: AwsSession, endpoint: str, name: str) -> DeploymentStatus | No
     return DeploymentStatus(
         name=name,
         endpoint=endpoint,
-        url=f"{_base_url(session, endpoint)}/{name}",
+        url=_url(session, endpoint, service, label.settings),
         state=primary.get("rolloutState", "IN_PROGRESS"),
         state_reason=primary.get("rolloutStateReason", ""),
         desired_count=service["desiredCount"],
@@ -73,10 +78,20 @@ def read_endpoints(session: AwsSession) -> Iterator[dict[str, str]]:
                 yield {"name": name, "url": _base_url(session, name), "cluster": cluster["clusterArn"]}
 
 
+def _url(session: AwsSession, endpoint: str, service: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
+    """Below the endpoint's address, or that of the load balancer that was adopted; at its root with a bare group."""
+    path = "" if settings.get("target_group_arn") else f"/{service['serviceName']}"
+    try:
+        door = find_door(session, parse_config(None, settings))
+    except (InvalidOption, AwsError):  # its owner took it away: the deployment can still be looked at and deleted
+        return _NO_BALANCER
+    return f"{door.url if door else _base_url(session, endpoint)}{path}"
+
+
 def _base_url(session: AwsSession, endpoint: str) -> str:
     balancer = find_load_balancer(session, f"mlflow-fargate-{endpoint}")
     if balancer is None:
-        return "http://(no load balancer yet)"
+        return _NO_BALANCER
     protocol = "https" if listener_certificate(session, balancer["LoadBalancerArn"]) else "http"
     return f"{protocol}://{balancer['DNSName']}"
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
+from pydantic import ValidationError, model_validator
+from typing_extensions import Self
 
 from mlflow_fargate.config.call_options import CallOptions
 from mlflow_fargate.config.endpoint_options import EndpointOptions
@@ -37,6 +38,12 @@ class DeploymentConfig(
     def labels_file(self) -> str | None:
         """The labels file to look for; 'none' where what serves has no use for labels, None: whatever is there."""
         return self.labels or (None if self.service in (None, "image_classifier") else "none")
+
+    @model_validator(mode="after")
+    def _check_host(self) -> Self:
+        if self.host and self.target_group_arn:
+            raise ValueError("host: with target_group_arn no rule is made here")
+        return self
 
     @property
     def named(self) -> dict[str, Any]:
