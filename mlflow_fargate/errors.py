@@ -10,6 +10,7 @@ FargateError                 anything we understood; the message is for the user
 ├── ModelUnusable            the model is there, but cannot be served as asked
 ├── ImageError               the image could not be made
 ├── DiskFull                 there is no room on this machine
+├── TrialFailed              the service does not answer on this machine, so it was not deployed
 ├── RegistryError            the OCI registry refused or lied
 ├── AwsError                 AWS said no: operation and code are kept
 ├── ForeignResource          the name is taken by something that is not ours
@@ -88,6 +89,10 @@ class ImageError(FargateError):
 
 class DiskFull(FargateError):
     pass
+
+
+class TrialFailed(FargateError):
+    mlflow_error_code = INVALID_STATE
 
 
 class RegistryError(FargateError):

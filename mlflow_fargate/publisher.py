@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import importlib.metadata
 import platform
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -36,12 +37,16 @@ from mlflow_fargate.image import (
     Reference,
     Registry,
     StreamedFile,
+    Trial,
+    Unpacked,
     build_image,
+    find_interpreter,
 )
 from mlflow_fargate.model import ArtifactStores, download_model, resolve_model
 from mlflow_fargate.progress import Progress, format_bytes
 from mlflow_fargate.resources import digest_of
 from mlflow_fargate.target import Target
+from mlflow_fargate.trial import try_service
 
 # Docker's official Python images, from the copy that AWS keeps: no login, no rate limit worth the name.
 _BASE_IMAGE = "public.ecr.aws/docker/library/python:{minor}-slim"
@@ -121,7 +126,8 @@ class Publisher:
         newest = repository.newest_image()
         previous = destination.with_digest(newest) if newest else None
         with _telling_of_a_full_disk(self.cache):
-            return str(self._build(inputs, destination, registry, previous).reference)
+            trial = self._make_trial(inputs, config) if config.smoke_test else None
+            return str(self._build(inputs, destination, registry, previous, trial).reference)
 
     def find(self, name: str, model: ResolvedModel, config: DeploymentConfig) -> str | None:
         """The image that `publish` would return, if it is in the repository already; writes nothing."""
@@ -144,8 +150,39 @@ class Publisher:
         address, user, password = self.account.registry_login()
         return Registry(address, credentials=lambda: (user, password))
 
+    def _make_trial(self, inputs: ImageInputs, config: DeploymentConfig) -> Trial | None:
+        """What tries the service on this machine; None, and a note why, where that would say nothing."""
+        interpreter = find_interpreter(python_of(inputs.model))
+        reason = ""
+        if sys.platform != "linux" or platform.machine() != inputs.platform.machine:
+            reason = f"the image is for {inputs.platform}, this machine is {platform.system()} on {platform.machine()}"
+        elif interpreter is None:
+            reason = f"there is no Python {python_of(inputs.model)} here"
+        elif config.secrets:
+            reason = "it may need its secrets, which only ECS reads"
+        if reason or interpreter is None:
+            self.progress.note(f"the service is not tried on this machine: {reason}")
+            return None
+
+        def trial(unpacked: Unpacked, environment: Mapping[str, str]) -> None:
+            self.progress.note("trying the service on this machine (smoke_test=false: not)")
+            seconds = try_service(
+                unpacked.entry_point,
+                working_directory=unpacked.working_directory,
+                environment={**environment, **config.environment},
+                interpreter=interpreter,
+            )
+            self.progress.note(f"the service was ready after {seconds:.0f} s")
+
+        return trial
+
     def _build(
-        self, inputs: ImageInputs, destination: Reference, registry: Registry | OciLayout, previous: Reference | None
+        self,
+        inputs: ImageInputs,
+        destination: Reference,
+        registry: Registry | OciLayout,
+        previous: Reference | None,
+        trial: Trial | None = None,
     ) -> PushedImage:
         model = inputs.model
         if any(line != without_credentials(line) for line in model.requirements):
@@ -184,6 +221,7 @@ class Publisher:
                 indexes=inputs.indexes,
                 missing_libraries=inputs.missing_libraries,
                 system_packages=inputs.system_packages,
+                trial=trial,
                 cache=self.cache,
                 progress=self.progress,
             )

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 def deployed(name: str, model_uri: str, config: dict[str, Any]) -> Iterator[str]:
     """The URL of a deployment, which is deleted in the end."""
     client = get_deploy_client("fargate:/local")
-    usual = {"auth": "none", "timeout_seconds": 600, "deregistration_delay_seconds": 1}
+    usual = {"auth": "none", "timeout_seconds": 600, "deregistration_delay_seconds": 1, "smoke_test": False}
     try:
         deployment = client.create_deployment(name, model_uri, config={**usual, **config})
         yield deployment["url"]

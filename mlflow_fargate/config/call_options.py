@@ -26,4 +26,10 @@ class CallOptions(OptionGroup):
         maps_to="(how this call behaves)",
         examples=["3600"],
     )
+    smoke_test: bool = option(
+        True,
+        "start a newly built service on this machine, as a task would, and deploy it only if it answers the model's "
+        "input example",
+        maps_to="(how this call behaves)",
+    )
     dry_run: bool = option(False, "print the plan and change nothing", maps_to="(how this call behaves)")

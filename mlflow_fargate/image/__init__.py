@@ -16,15 +16,16 @@ Nothing here knows MLflow or a cloud.
 from __future__ import annotations
 
 from mlflow_fargate.image.application import ModelFiles
-from mlflow_fargate.image.build import BuildReport, LayerReport, PushedImage, build_image
+from mlflow_fargate.image.build import BuildReport, LayerReport, PushedImage, Trial, build_image
 from mlflow_fargate.image.layer import Compression
 from mlflow_fargate.image.oci_layout import OciLayout
-from mlflow_fargate.image.packages import PYPI, Indexes
+from mlflow_fargate.image.packages import PYPI, Indexes, find_interpreter
 from mlflow_fargate.image.platforms import LINUX_AMD64, LINUX_ARM64, Platform
 from mlflow_fargate.image.reference import Reference
 from mlflow_fargate.image.registry import Registry
 from mlflow_fargate.image.requirements import Normalised, normalise
 from mlflow_fargate.image.streamed_file import StreamedFile
+from mlflow_fargate.image.unpacked import Unpacked
 
 __all__ = [
     "LINUX_AMD64",
@@ -42,6 +43,9 @@ __all__ = [
     "Reference",
     "Registry",
     "StreamedFile",
+    "Trial",
+    "Unpacked",
     "build_image",
+    "find_interpreter",
     "normalise",
 ]

@@ -8,13 +8,12 @@ Read once for each base, by streaming its layers past, and kept by the digest of
 from __future__ import annotations
 
 import gzip
-import io
 import json
 import re
 import shutil
 import subprocess
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
@@ -23,6 +22,7 @@ from typing import IO, cast
 import zstandard
 
 from mlflow_fargate.errors import ImageError
+from mlflow_fargate.image.byte_stream import ChunkReader
 from mlflow_fargate.image.image import BaseImage, Descriptor
 from mlflow_fargate.image.reference import Reference
 from mlflow_fargate.image.registry import Registry
@@ -83,7 +83,7 @@ def read_base_files(
 
 def _read_layer(registry: Registry, reference: Reference, layer: Descriptor, found: dict[str, str]) -> None:
     """Adds what matters of the layer to `found` (path → text, "" where only the name counts), as a runtime would."""
-    chunks = cast("IO[bytes]", io.BufferedReader(_Chunks(registry.stream_blob(reference.repository, layer))))
+    chunks = cast("IO[bytes]", ChunkReader(registry.stream_blob(reference.repository, layer)).buffered())
     try:
         with tarfile.open(fileobj=_decompressed(chunks, layer.media_type), mode="r|") as archive:
             for member in archive:
@@ -111,27 +111,6 @@ def _decompressed(chunks: IO[bytes], media_type: str) -> IO[bytes]:
     if media_type.endswith("zstd"):
         return cast("IO[bytes]", zstandard.ZstdDecompressor().stream_reader(chunks, read_across_frames=True))
     return cast("IO[bytes]", gzip.GzipFile(fileobj=chunks)) if media_type.endswith("gzip") else chunks
-
-
-class _Chunks(io.RawIOBase):
-    """An iterator of bytes as a file."""
-
-    def __init__(self, chunks: Iterator[bytes]) -> None:
-        self._chunks = chunks
-        self._rest = b""
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # a buffer of bytes, as io hands it in
-        while not self._rest:
-            chunk = next(self._chunks, None)
-            if chunk is None:
-                return 0
-            self._rest = chunk
-        part, self._rest = self._rest[: len(buffer)], self._rest[len(buffer) :]
-        buffer[: len(part)] = part
-        return len(part)
 
 
 def _parse_release(text: str) -> dict[str, str]:

@@ -12,7 +12,7 @@ nothing is sent.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,7 +26,16 @@ from mlflow_fargate.image.base_files import read_base_files
 from mlflow_fargate.image.blob_cache import BlobCache
 from mlflow_fargate.image.debian import make_system_recipe
 from mlflow_fargate.image.dependencies import make_dependency_recipes
-from mlflow_fargate.image.image import OCI_CONFIG, BaseImage, Descriptor, Layer, Manifest, digest_of, make_config
+from mlflow_fargate.image.image import (
+    OCI_CONFIG,
+    BaseImage,
+    Descriptor,
+    Layer,
+    Manifest,
+    digest_of,
+    encode_json,
+    make_config,
+)
 from mlflow_fargate.image.layer import Compression, Recipe
 from mlflow_fargate.image.layout import ENVIRONMENT, SETTINGS
 from mlflow_fargate.image.library_check import MissingLibraries, check_libraries, was_checked
@@ -38,7 +47,10 @@ from mlflow_fargate.image.push import Push
 from mlflow_fargate.image.reference import Reference
 from mlflow_fargate.image.registry import Registry
 from mlflow_fargate.image.requirements import normalise
+from mlflow_fargate.image.unpacked import Unpacked, unpack_layers
 from mlflow_fargate.progress import Progress, format_bytes
+
+Trial = Callable[[Unpacked, Mapping[str, str]], None]
 
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _CACHE_LIMIT_BYTES = 20 * 10**9
@@ -110,11 +122,14 @@ def build_image(
     indexes: Indexes = PYPI,
     missing_libraries: MissingLibraries = "error",
     system_packages: Sequence[str] = (),
+    trial: Trial | None = None,
 ) -> PushedImage:
     """The image of a service and its model, in the repository of `destination`.
 
     `model_key` has to change when the model's files do; `further_models` have a folder each, named by its key, and a
     model key. `previous` is an image in the same repository whose layers are taken over where they are the same.
+    `trial` gets the layers of a new image, unpacked on this machine, with its environment, and raises what speaks
+    against it; the image then gets no name in the repository.
     Without a tag in `destination` the image is tagged by its own digest. `adapt_requirements`: see `normalise`.
     """
     source = base_registry or _source(base, registry)
@@ -151,6 +166,8 @@ def build_image(
         fitting = base_image if packaged == dependencies else None
         records.keep(locked, layers[: len(dependencies)], fitting, progress)
     own = {**ENVIRONMENT, **(environment or {})}
+    if trial:
+        assembly.try_out(trial, layers, len(packaged), own, cache)
     config = make_config(base_image, layers, environment=own, labels=labels or {}, settings=SETTINGS, created=created)
     return PushedImage(assembly.publish(config, layers, base_image, base), report)
 
@@ -210,6 +227,19 @@ class _Assembly:
         self.blobs.trim(_CACHE_LIMIT_BYTES)
         return [layer for layer, _ in sent], BuildReport(tuple(reports))
 
+    def try_out(
+        self, trial: Trial, layers: Sequence[Layer], packages: int, environment: Mapping[str, str], cache: Path
+    ) -> None:
+        """Let `trial` see the layers (the first of which hold packages), unless it has passed these before."""
+        key = digest_of(encode_json([[layer.digest for layer in layers], dict(environment)])).removeprefix("sha256:")
+        passed = cache / "tried" / key
+        if passed.exists():
+            return
+        with unpack_layers(layers[:packages], layers[packages:], self._open, cache) as unpacked:
+            trial(unpacked, {name: unpacked.translate(value) for name, value in environment.items()})
+        passed.parent.mkdir(parents=True, exist_ok=True)
+        passed.touch()
+
     def publish(self, config: bytes, layers: Sequence[Layer], base: BaseImage, reference: Reference) -> Reference:
         """The image by digest, once its configuration and manifest stand in the repository."""
         manifest = Manifest(
@@ -242,6 +272,11 @@ class _Assembly:
             return known, "cached"
         self.progress.note(f"building layer {recipe.name}")
         return (recipe if recipe.is_streamed else self.blobs.build(recipe, compression)), "built"
+
+    def _open(self, layer: Layer) -> Iterator[bytes]:
+        if self.blobs.find((layer.key,)):
+            return self.blobs.stream(layer)
+        return self.registry.stream_blob(self.destination.repository, layer.descriptor)
 
     def _copy(self, layer: Descriptor, source: Registry, reference: Reference) -> int:
         open_chunks = partial(source.stream_blob, reference.repository, layer)

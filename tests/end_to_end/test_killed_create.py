@@ -28,7 +28,7 @@ def gone_after(local_stack: dict[str, str]) -> Iterator[None]:
 
 
 def create(model_uri: str) -> subprocess.Popen[str]:
-    options = ["-C", "auth=none", "-C", "deregistration_delay_seconds=1"]
+    options = ["-C", "auth=none", "-C", "deregistration_delay_seconds=1", "-C", "smoke_test=false"]
     command = [MLFLOW, "deployments", "create", "-t", TARGET, "--name", NAME, "-m", model_uri, *options]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 

@@ -87,7 +87,7 @@ def deployed(churn: str, request: pytest.FixtureRequest) -> Iterator[str]:
     """The URL of version 1, deployed from the stage or alias that a test names."""
     client = mlflow.MlflowClient()
     client.set_registered_model_alias(churn, "champion", "1")
-    options = {"auth": "none", "deregistration_delay_seconds": 5}
+    options = {"auth": "none", "deregistration_delay_seconds": 5, "smoke_test": False}
     fargate = get_deploy_client(TARGET)
     fargate.create_deployment("churn", request.param, config=options)
     yield fargate.get_deployment("churn")["url"]

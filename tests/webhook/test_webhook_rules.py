@@ -147,7 +147,7 @@ def test_a_rule_creates_then_updates_with_its_options(
     registry.alias("fraud", "champion", "2")
     wait_until(lambda: deployments.version("fraud") == "2")
 
-    assert deployments.configs == {"fraud": {"cpu": 512, "follow": "@champion"}}
+    assert deployments.configs == {"fraud": {"smoke_test": False, "cpu": 512, "follow": "@champion"}}
     assert deployments.listed["fraud"]["at"] == "prod"
     text[0] = "models: {churn: {alias: champion}}"
     wait_until(lambda: "churn" in deployments.listed)

@@ -1,0 +1,130 @@
+"""A service is tried on this machine: real processes of a server as small as it gets."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from mlflow_fargate.errors import ImageError, TrialFailed
+from mlflow_fargate.image import Reference, Registry, Unpacked, build_image
+from mlflow_fargate.local.registry.base_image import seed_base_image
+from mlflow_fargate.local.registry.server import LocalRegistry
+from mlflow_fargate.progress import RecordedProgress
+from mlflow_fargate.trial import try_service
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="services run on Linux")]
+
+SERVER = """
+import http.server, os, sys
+sys.stderr.write(f"model in {os.environ.get('MODEL_DIR')}\\n")
+if os.environ.get("MODE") == "crash":
+    sys.exit("ImportError: libgomp.so.1")
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        clean = "AWS_SECRET_ACCESS_KEY" not in os.environ
+        ready = self.path == "/readyz" and os.environ.get("MODE") != "never" and clean
+        self.send_response(200 if ready else 503)
+        self.end_headers()
+http.server.HTTPServer((os.environ["BENTOML_HOST"], int(os.environ["BENTOML_PORT"])), Handler).serve_forever()
+"""
+
+
+def attempt(folder: Path, environment: Mapping[str, str], timeout_seconds: float = 60) -> float:
+    (folder / "server.py").write_text(SERVER)
+    return try_service(
+        ("python3", "server.py"),
+        working_directory=folder,
+        environment={"MARK": str(folder), **environment},
+        interpreter=sys.executable,
+        timeout_seconds=timeout_seconds,
+    )
+
+
+def processes_of(folder: Path) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("MARK") == str(folder):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def test_a_service_that_says_it_is_ready_passes_and_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not for models")
+
+    assert attempt(tmp_path, {}) >= 0
+    assert processes_of(tmp_path) == []
+
+
+def test_one_that_ends_is_told_with_its_last_lines(tmp_path: Path) -> None:
+    with pytest.raises(TrialFailed, match=r"(?s)ended with exit code 1.*libgomp\.so\.1.*hint: .*smoke_test=false"):
+        attempt(tmp_path, {"MODE": "crash"})
+
+
+def test_one_that_never_gets_ready_is_given_up_on(tmp_path: Path) -> None:
+    with pytest.raises(TrialFailed, match="was not ready after 2 s"):
+        attempt(tmp_path, {"MODE": "never"}, timeout_seconds=2)
+    assert processes_of(tmp_path) == []
+
+
+def test_only_the_images_packages_are_seen(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("")
+    with pytest.raises(TrialFailed, match="No module named 'mlflow'"):
+        try_service(
+            ("python3", "-c", "import mlflow"), working_directory=tmp_path, environment={}, interpreter=sys.executable
+        )
+
+
+@pytest.fixture
+def inputs(tmp_path: Path) -> Any:
+    service = tmp_path / "service"
+    service.mkdir()
+    (service / "server.py").write_text(SERVER)
+    (tmp_path / "weights").write_text("1")
+    with LocalRegistry(tmp_path / "registry") as server, Registry(server.address) as registry:
+        seed_base_image(server.store, sys.version.partition(" ")[0])
+        minor = f"{sys.version_info[0]}.{sys.version_info[1]}"
+        yield {
+            "base": Reference(server.address, "docker/library/python", f"{minor}-slim"),
+            "requirements": ["six==1.17.0"],
+            "python_version": minor,
+            "service": service,
+            "model": {"weights": tmp_path / "weights"},
+            "model_key": "one",
+            "destination": Reference(server.address, "models", "v1"),
+            "registry": registry,
+            "cache": tmp_path / "cache",
+            "progress": RecordedProgress(),
+        }
+
+
+def test_the_layers_of_a_new_image_are_tried_and_what_passed_is_not_tried_again(inputs: dict[str, Any]) -> None:
+    seen = []
+
+    def trial(unpacked: Unpacked, environment: Mapping[str, str]) -> None:
+        site, source = environment["PYTHONPATH"].split(":")
+        seen.append(((Path(site) / "six.py").exists(), (Path(source) / "server.py").exists()))
+        assert (Path(environment["MODEL_DIR"]) / "weights").read_text() == "1"
+        assert unpacked.working_directory == Path(source)
+
+    first = build_image(**inputs, trial=trial)
+    again = build_image(**{**inputs, "destination": inputs["destination"].with_tag("v2")}, trial=trial)
+
+    assert seen == [(True, True)]
+    assert again.reference.digest == first.reference.digest
+
+
+def test_an_image_that_fails_its_trial_gets_no_name(inputs: dict[str, Any]) -> None:
+    def trial(unpacked: Unpacked, environment: Mapping[str, str]) -> None:
+        raise ImageError("it does not answer")
+
+    with pytest.raises(ImageError, match="it does not answer"):
+        build_image(**inputs, trial=trial)
+    assert inputs["registry"].manifest_digest("models", "v1") is None
