@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import platform
 import sys
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import mlflow
+import pandas as pd
 import psutil
 import pytest
+from serving_process import build
 
+from mlflow_fargate.config import parse_config
+from mlflow_fargate.deployment import ResolvedModel
 from mlflow_fargate.errors import ImageError, TrialFailed
 from mlflow_fargate.image import Reference, Registry, Unpacked, build_image
 from mlflow_fargate.local.registry.base_image import seed_base_image
 from mlflow_fargate.local.registry.server import LocalRegistry
 from mlflow_fargate.progress import RecordedProgress
+from mlflow_fargate.publisher import Publisher, image_inputs
 from mlflow_fargate.trial import try_service
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="services run on Linux")]
 
+ARCHITECTURES = {"x86_64": ("X86_64", "ARM64"), "aarch64": ("ARM64", "X86_64")}
+ARCHITECTURE, OTHER_ARCHITECTURE = ARCHITECTURES.get(platform.machine(), ("X86_64", "ARM64"))
 SERVER = """
 import http.server, os, sys
 sys.stderr.write(f"model in {os.environ.get('MODEL_DIR')}\\n")
@@ -128,3 +138,60 @@ def test_an_image_that_fails_its_trial_gets_no_name(inputs: dict[str, Any]) -> N
     with pytest.raises(ImageError, match="it does not answer"):
         build_image(**inputs, trial=trial)
     assert inputs["registry"].manifest_digest("models", "v1") is None
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"architecture": OTHER_ARCHITECTURE}, "the image is for linux/"),
+        ({"secrets.TOKEN": "arn:aws:secretsmanager:us-east-1:1:secret:a"}, "only ECS reads"),
+        ({"architecture": ARCHITECTURE}, None),
+    ],
+)
+def test_a_trial_that_would_say_nothing_is_left_out_with_the_reason(
+    options: dict[str, Any], reason: str | None, tmp_path: Path
+) -> None:
+    progress = RecordedProgress()
+    minor = ".".join(platform.python_version_tuple()[:2])
+    metadata = {"flavors": {"python_function": {}}}
+    model = ResolvedModel("m", "m", str(tmp_path), (), metadata, ("six",), python_version=minor)
+    config = parse_config({"requirements": "six", **options})
+    publisher = Publisher(None, None, tmp_path, progress)  # type: ignore[arg-type]
+
+    trial = publisher._make_trial(image_inputs(model, config), config)
+
+    assert (trial is None) == (reason is not None)
+    assert reason is None or reason in progress.lines[-1]
+
+
+@pytest.mark.exhaustive
+def test_a_real_service_answers_its_input_example(inputs: dict[str, Any], tmp_path: Path) -> None:
+    source = "import mlflow\nclass Doubler(mlflow.pyfunc.PythonModel):\n    def predict(self, context, model_input):\n"
+    (tmp_path / "doubler.py").write_text(
+        f"{source}        return model_input * 2\nmlflow.models.set_model(Doubler())\n"
+    )
+    folder = tmp_path / "model"
+    example = pd.DataFrame({"x": [1.0]})
+    mlflow.pyfunc.save_model(folder, python_model=str(tmp_path / "doubler.py"), input_example=example)
+    packages = [
+        f"bentoml=={version('bentoml')}",
+        f"mlflow-skinny=={version('mlflow-skinny')}",
+        "pandas<3",
+        "cloudpickle",
+    ]
+    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    asked = {**inputs, "requirements": packages, "service": build(folder, tmp_path), "model": files}
+    seconds = []
+
+    def trial(unpacked: Unpacked, environment: Mapping[str, str]) -> None:
+        took = try_service(
+            unpacked.entry_point,
+            working_directory=unpacked.working_directory,
+            environment=environment,
+            interpreter=sys.executable,
+        )
+        seconds.append(took)
+
+    build_image(**asked, trial=trial)
+
+    assert len(seconds) == 1

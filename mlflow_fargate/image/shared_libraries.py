@@ -26,6 +26,7 @@ _DEBIAN_PACKAGES = {
     "libgfortran.so.5": "libgfortran5",
     "libquadmath.so.0": "libquadmath0",
     "libstdc++.so.6": "libstdc++6",
+    "libz.so.1": "zlib1g",
     "libGL.so.1": "libgl1",
     "libEGL.so.1": "libegl1",
     "libglib-2.0.so.0": "libglib2.0-0",
