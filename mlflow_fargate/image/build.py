@@ -40,7 +40,7 @@ from mlflow_fargate.image.layer import Compression, Recipe
 from mlflow_fargate.image.layout import ENVIRONMENT, SETTINGS
 from mlflow_fargate.image.library_check import MissingLibraries, check_libraries, was_checked
 from mlflow_fargate.image.lock_record import LockRecords
-from mlflow_fargate.image.oci_layout import ImageStore
+from mlflow_fargate.image.oci_layout import ImageStore, OciLayout
 from mlflow_fargate.image.packages import PYPI, Indexes
 from mlflow_fargate.image.platforms import LINUX_AMD64, Platform
 from mlflow_fargate.image.push import Push
@@ -274,7 +274,8 @@ class _Assembly:
         return (recipe if recipe.is_streamed else self.blobs.build(recipe, compression)), "built"
 
     def _open(self, layer: Layer) -> Iterator[bytes]:
-        if self.blobs.find((layer.key,)):
+        # What goes into a layout on this machine was made on it.
+        if isinstance(self.registry, OciLayout) or self.blobs.find((layer.key,)):
             return self.blobs.stream(layer)
         return self.registry.stream_blob(self.destination.repository, layer.descriptor)
 
