@@ -96,8 +96,8 @@ def _model_uri(watch: Watch, action: Action) -> str:
 
 def _config(watch: Watch) -> Mapping[str, Any]:
     """The rule's options; a version in the URI would pin the deployment, so what it follows is said again."""
-    # A model is code, and this process has the rights of a service: it runs none unless a rule says so.
-    config = {"smoke_test": False, **(watch.rule.config if watch.rule else {}), "follow": watch.deployed.follow}
+    # A model is code, and this machine has the rights of a service: none is tried on it.
+    config = {**(watch.rule.config if watch.rule else {}), "smoke_test": False, "follow": watch.deployed.follow}
     if watch.rule and watch.rule.on_demotion == "scale_to_zero" and watch.deployed.desired_count == 0:
         config.setdefault("desired_count", 1)
     return config

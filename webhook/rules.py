@@ -28,7 +28,8 @@ OnDemotion = Literal["keep", "scale_to_zero", "delete"]
 DEPLOY_TAG = "fargate.deploy"
 _CONFIG_TAG = "fargate.config."
 _TAG_OPTIONS = {"cpu", "memory", "desired_count", "health_check_grace_seconds", "deregistration_delay_seconds"}
-_NOT_FOR_RULES = {"follow", "wait", "dry_run"}  # a rule says what is followed, and every call is watched to its end
+# A rule says what is followed, every call is watched to its end, and no model is run on the service's machine.
+_NOT_FOR_RULES = {"follow", "wait", "dry_run", "smoke_test"}
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,62}")
 
 

@@ -56,6 +56,7 @@ def test_a_name_comes_before_a_pattern() -> None:
         ("models: {churn: {stage: Prod}}", "models.churn.stage"),
         ("models: {churn: {stage: Production, config: {cpus: 1}}}", "Did you mean 'cpu'"),
         ("models: {churn: {stage: Production, config: {follow: pinned}}}", "config.follow is not for rules"),
+        ("models: {churn: {stage: Production, config: {smoke_test: true}}}", "config.smoke_test is not for rules"),
         ("models: {churn: {stage: Production, endpoint: 'Not One'}}", "cannot be an endpoint's name"),
         ("models: {churn: {stage: Production, on_demotion: explode}}", "on_demotion"),
         ("models: {'c*': {stage: Production, name: one}}", "several models"),
