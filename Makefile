@@ -12,7 +12,7 @@ READY := $(VENV)/.ready
 TREE := $(VENV)/tree
 export PYTHONDONTWRITEBYTECODE ?= 1
 # Tests in two processes: one waits for the stack while the other works (tests/conftest.py says which goes where).
-TWO := -n 2 --dist loadgroup --no-loadscope-reorder
+TWO := -n 2 --no-loadscope-reorder
 
 .PHONY: setup tools docs pictures demo test test-unit test-all bench bench-serving check format local clean
 

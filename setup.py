@@ -64,14 +64,14 @@ TEST = [
     "build>=1.2",
     "twine>=6",  # what PyPI would say of the distribution
     "check-jsonschema>=0.29",  # what GitHub and GitLab say of the CI files in examples/
+    "nbclient>=0.10",  # runs the notebook in examples/
+    "ipykernel>=6.29",
     "setuptools>=65",
     "types-requests",
     "types-PyYAML",
 ]
 # What `make test-all` trains models with, and nothing else needs.
 EXHAUSTIVE = [
-    "nbclient>=0.10",  # runs the notebook in examples/
-    "ipykernel>=6.29",
     "spacy>=3.7",
     "xgboost-cpu>=3; platform_machine == 'x86_64'",  # the usual distribution brings 300 MB for GPUs
     "statsmodels>=0.14",
