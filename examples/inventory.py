@@ -6,7 +6,7 @@ import boto3
 
 
 def inventory() -> dict[str, int]:
-    """Counts by kind; the shared endpoint (cluster, load balancer, roles, repository) is not among them."""
+    """Counts by kind; the shared endpoint (cluster, load balancer, roles, repository, its locks) is not among them."""
     ecs, elb, logs = boto3.client("ecs"), boto3.client("elbv2"), boto3.client("logs")
     clusters = ecs.list_clusters()["clusterArns"]
     services = [arn for cluster in clusters for arn in ecs.list_services(cluster=cluster)["serviceArns"]]
@@ -41,4 +41,5 @@ def inventory() -> dict[str, int]:
 def _count_images() -> int:
     ecr = boto3.client("ecr")
     names = [repository["repositoryName"] for repository in ecr.describe_repositories()["repositories"]]
-    return sum(len(ecr.list_images(repositoryName=name)["imageIds"]) for name in names)
+    images = [image for name in names for image in ecr.list_images(repositoryName=name)["imageIds"]]
+    return sum(not image.get("imageTag", "").startswith("_lock-") for image in images)

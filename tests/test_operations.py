@@ -13,6 +13,7 @@ import pytest
 from click import BadParameter
 from click.testing import CliRunner, Result
 from fixtures_deployer import CRASHING, answer, count_writes, create, use_account
+from fixtures_registry import PushImage
 
 from mlflow_fargate import operations
 from mlflow_fargate.aws.history import state_of
@@ -275,8 +276,11 @@ def test_a_deployment_that_is_not_there_has_no_history(deployer: Deployer) -> No
 
 
 @pytest.mark.slow
-def test_what_a_killed_client_left_is_listed_and_taken_away_only_when_asked(deployer: Deployer, call: Call) -> None:
+def test_what_a_killed_client_left_is_listed_and_taken_away_only_when_asked(
+    deployer: Deployer, call: Call, push_image: PushImage
+) -> None:
     create(deployer, "alive")
+    keep_a_lock(deployer, push_image)
     create(deployer, "churn", auth="api_key")
     session = deployer.account.session
     session.call("ecs", "delete_service", cluster="mlflow-fargate-default", service="churn", force=True)
@@ -293,6 +297,7 @@ def test_what_a_killed_client_left_is_listed_and_taken_away_only_when_asked(depl
     assert "churn on endpoint default" in listed.stdout
     assert "nothing was deleted" in listed.stderr
     (orphan,) = json.loads(run("--json").stdout)
+    assert (orphan["endpoint"], orphan["name"]) == ("default", "churn")  # the endpoint's lock is not left, but kept
     assert {arn.split(":")[2] for arn in orphan["resources"]} >= {"secretsmanager", "elasticloadbalancing"}
     assert run("--delete").exit_code == 0
     assert run().stdout == "nothing is left behind\n"
@@ -300,3 +305,14 @@ def test_what_a_killed_client_left_is_listed_and_taken_away_only_when_asked(depl
     assert not list(
         session.pages("ecs", "list_task_definitions", "taskDefinitionArns", familyPrefix="mlflow-fargate-default_churn")
     )
+
+
+def keep_a_lock(deployer: Deployer, push_image: PushImage) -> None:
+    """A record in the endpoint's repository, as image/lock_record.py keeps it."""
+    deployer.account.repository("default").ensure()
+    where = {"repositoryName": "mlflow-fargate/default"}
+    digest = push_image(repository=where["repositoryName"]).partition("@")[2]
+    session = deployer.account.session
+    (found,) = session.call("ecr", "batch_get_image", **where, imageIds=[{"imageDigest": digest}])["images"]
+    session.call("ecr", "put_image", **where, imageManifest=found["imageManifest"], imageTag="_lock-0123")
+    session.call("ecr", "batch_delete_image", **where, imageIds=[{"imageTag": "latest"}])

@@ -98,13 +98,14 @@ class Repository:
         return str(newest["imageDigest"]) if newest else None
 
     def image_tags(self, deployment: str | None = None) -> list[str]:
-        """The tags of a deployment's images, or of all (`image_tag` says how they are formed)."""
+        """The tags of a deployment's images, or of all deployments' (`image_tag` says how they are formed)."""
         selected = {"tagStatus": "TAGGED"}
         if self.observe() is None:
             return []
         images = self._session.pages("ecr", "list_images", "imageIds", repositoryName=self.name, filter=selected)
         beginning = f"{deployment}." if deployment else ""
-        return sorted(image["imageTag"] for image in images if image["imageTag"].startswith(beginning))
+        found = (image["imageTag"] for image in images)
+        return sorted(tag for tag in found if tag.startswith(beginning) and not tag.startswith(_RECORD_PREFIX))
 
     def delete_images(self, image_tags: Sequence[str]) -> None:
         """Takes tags away, 100 a call; an image goes with its last tag, so one that two deployments share stays."""
