@@ -14,7 +14,7 @@ export PYTHONDONTWRITEBYTECODE ?= 1
 # Tests in two processes: one waits for the stack while the other works (tests/conftest.py says which goes where).
 TWO := -n 2 --no-loadscope-reorder
 
-.PHONY: setup tools docs pictures demo test test-unit test-all bench bench-serving check format local clean
+.PHONY: setup tools docs pictures demo test test-unit test-all bench bench-serving check format local clean docs-cli
 
 setup: $(READY)
 
@@ -85,6 +85,10 @@ check: $(READY)
 format: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# Writes into docs/cli.md what its commands print now; test-all compares.
+docs-cli: $(READY)
+	MLFLOW_FARGATE_WRITE_DOCS=1 $(BIN)/python -m pytest -q tests/end_to_end/test_cli_page.py
 
 local: $(READY)
 	$(BIN)/mlflow-fargate local up

@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner
+from console_page import commands_of
 from mlflow.cli import cli as mlflow_cli
 
 from mlflow_fargate.cli import main
@@ -36,6 +37,8 @@ def commands(page: Path) -> Iterator[str]:
     text = page.read_text("utf-8")
     blocks = re.findall(r"^```(?:bash|console|sh)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    if page.name == "cli.md":
+        lines = commands_of(text)  # beside them stands what they print
     lines += re.findall(
         r"`((?:mlflow-fargate|mlflow deployments|make) [^`]+)`", re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)
     )
@@ -63,6 +66,18 @@ def test_every_command_in_the_docs_exists_with_its_options(page: Path, command: 
         assert goals <= set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     else:
         check_words(main if program == "mlflow-fargate" else mlflow_cli, words)
+
+
+def test_the_page_of_the_command_line_shows_every_verb() -> None:
+    """That it prints what stands there, test_cli_page.py shows."""
+    shown = commands_of((DOCS / "cli.md").read_text("utf-8"))
+
+    deployments = mlflow_cli.commands["deployments"]
+    verbs = [f"mlflow deployments {verb}" for verb in deployments.commands] + [
+        f"mlflow-fargate {verb}" for verb in main.commands
+    ]
+    missing = [verb for verb in verbs if not any(command.startswith(f"{verb} ") for command in shown)]
+    assert missing == []
 
 
 def check_words(group: click.Command, words: list[str]) -> None:

@@ -1,0 +1,74 @@
+"""A page of documentation whose console blocks are run again: what they print is what stands there.
+
+A block begins with ```console; in it `$ COMMAND` is followed by what the command printed, and by `(exit code N)` where
+that is not 0. A line `…` stands for any lines. Of stderr there are the steps of the progress, without their
+details, and what is said of an error. What differs from run to run (times, ids, ports) is written as an example.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+_BLOCK = re.compile(r"(?<=^```console\n)(.*?)(?=^```$)", re.DOTALL | re.MULTILINE)
+_PROGRESS = re.compile(r"^\[ *\d+\.\ds\] ", re.MULTILINE)
+_STEP = re.compile(r"\[ *\d+\.\ds\] \S")
+# What it looks like → what stands in the page for it; the first that fits is taken.
+_EXAMPLES = {
+    r"127\.0\.0\.1:\d+": "127.0.0.1:8000",
+    r"\[ *\d+\.\ds\]": "[  1.0s]",
+    r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(\+00:00|Z)?": "2026-01-31T12:00:00+00:00",
+    r"ecs-svc/\d+": "ecs-svc/1234567890",
+    r"sha256:[0-9a-f]{64}": "sha256:" + "a1" * 32,
+    r"\bm-[0-9a-f]{32}\b": "m-" + "c3" * 16,
+    r"\b[0-9a-f]{32}\b": "b2" * 16,
+    r"\b[0-9a-f]{16}\b": "d4" * 8,
+    r"(?<=churn:)\d+\b|(?<=trial:)\d+\b": "1",
+    r"(?<=secret:)[\w/.-]+": "default/churn-a1b2c3",
+    r"\b\d+(\.\d+)? (B|kB|MB|GB)\b": "1.5 MB",
+    r"\b\d+(\.\d+)? s\b": "1.5 s",
+}
+
+
+def commands_of(page: str) -> list[str]:
+    """Every command of a page, in order."""
+    return [command for block in _BLOCK.findall(page) for command, _ in _split(block)]
+
+
+def rerun(page: str, run: Callable[[str], str]) -> str:
+    """The page with what its commands print now; what fits stays as it is. `run` is called in the page's order."""
+    return _BLOCK.sub(lambda block: "".join(_again(*one, run) for one in _split(block[1])), page)
+
+
+def printed(stdout: str, stderr: str, exit_code: int) -> str:
+    """What a block says of a command that has ended."""
+    steps = [line for line in stderr.splitlines() if _STEP.match(line)]
+    said = [line for line in stderr.splitlines() if exit_code and not _PROGRESS.match(line)]
+    end = [f"(exit code {exit_code})"] if exit_code else []
+    return "".join(f"{_example_of(line)}\n" for line in [*steps, *stdout.strip("\n").splitlines(), *said, *end])
+
+
+def _split(block: str) -> list[tuple[str, str]]:
+    commands = re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]
+    return [(text.partition("\n")[0], text.partition("\n")[2]) for text in commands]
+
+
+def _again(command: str, recorded: str, run: Callable[[str], str]) -> str:
+    now = run(command)
+    return f"$ {command}\n{recorded if _fits(recorded, now) else now}"
+
+
+def _fits(recorded: str, now: str) -> bool:
+    pattern = "".join(r"(?:.*\n)*" if line == "…" else re.escape(line) + r"\n" for line in recorded.splitlines())
+    return re.fullmatch(pattern, now) is not None
+
+
+def _example_of(line: str) -> str:
+    pattern = "|".join(f"(?P<example{number}>{looks})" for number, looks in enumerate(_EXAMPLES))
+
+    def replace(found: re.Match[str]) -> str:
+        return next(
+            example for number, example in enumerate(_EXAMPLES.values()) if found[f"example{number}"] is not None
+        )
+
+    return re.sub(pattern, replace, line.rstrip())

@@ -1,0 +1,53 @@
+"""The page of the command line: every command in it is run, in its order, and prints what stands there.
+
+MLFLOW_FARGATE_WRITE_DOCS=1 writes what they print now into the page (`make docs-cli`).
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from console_page import printed, rerun
+from mlflow.deployments import get_deploy_client
+
+pytestmark = [pytest.mark.end_to_end, pytest.mark.exhaustive, pytest.mark.timeout(900)]
+
+PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
+
+
+@pytest.fixture
+def undeployed(churn: str) -> Iterator[None]:
+    """Nothing is left in the end, whatever failed on the way."""
+    yield
+    for name in ("churn", "trial"):
+        get_deploy_client("fargate:/local").delete_deployment(name)
+
+
+def run_in(folder: Path, command: str) -> str:
+    """What the page says of a command that is run in `folder`."""
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-c", command],
+        cwd=folder,
+        env={**os.environ, "PATH": path, "COLUMNS": "120"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return printed(done.stdout, done.stderr, done.returncode)
+
+
+def test_the_page_of_the_command_line_shows_what_every_command_prints(undeployed: None, tmp_path: Path) -> None:
+    page = PAGE.read_text("utf-8")
+
+    now = rerun(page, lambda command: run_in(tmp_path, command))
+    if os.environ.get("MLFLOW_FARGATE_WRITE_DOCS"):
+        PAGE.write_text(now, "utf-8")
+
+    assert now == page, "make docs-cli"
