@@ -24,10 +24,11 @@ def without_credentials(text: str) -> str:
 
 
 def web_url(url: str | None) -> str | None:
-    """`url` without credentials and slashes at its end, if it is one that a browser may be sent to."""
+    """`url` without credentials and slashes at its end, if it is one that a browser may be sent to: it names a host."""
     if url is None or not url.startswith(("http://", "https://")):
         return None
-    return without_credentials(url).rstrip("/")
+    bare = without_credentials(url).rstrip("/")
+    return bare if "://" in bare else None
 
 
 @dataclass(frozen=True)

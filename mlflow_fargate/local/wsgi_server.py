@@ -75,8 +75,8 @@ class WsgiServer:
         """Closes every connection and ends the threads."""
         if self._server is None or self._loop is None:
             return
-        self._is_stopping.set()
-        self._server.pull_trigger()
+        # Set by the loop itself: set here, it could end and close the trigger that is still to be pulled.
+        self._server.trigger.pull_trigger(self._is_stopping.set)
         self._loop.join(2 * _STOP_SECONDS)
         self._server = self._loop = None
 

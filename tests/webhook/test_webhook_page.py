@@ -15,6 +15,7 @@ from fakes_webhook import FakeDeployments, FakeRegistry
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mlflow_fargate.deployment import web_url
 from mlflow_fargate.webhook import create_app
 from mlflow_fargate.webhook.access import Access
 from mlflow_fargate.webhook.actor import Outcome
@@ -136,13 +137,20 @@ def page_of(worker: Worker) -> str:
 HOSTILE = st.text(st.sampled_from("<>\"'&/ ={}%\n") | st.characters(codec="utf-8"), min_size=1, max_size=40)
 
 
+@pytest.mark.parametrize(
+    "url", ["http://", "http://@", "https:///", "http://user:password@", "javascript:alert(1)", None]
+)
+def test_an_address_without_a_host_is_no_link(url: str | None) -> None:
+    assert web_url(url) is None
+
+
 @settings(max_examples=25, deadline=None)
 @given(name=HOSTILE, reason=HOSTILE, version=HOSTILE, url=HOSTILE)
 def test_whatever_a_text_holds_the_page_keeps_its_shape(name: str, reason: str, version: str, url: str) -> None:
     def page(text: tuple[str, str, str, str]) -> Tags:
         name, reason, version, url = text
         worker = Worker(connect=FakeDeployments, registry=FakeRegistry())
-        deployed = Deployed(name, f"@{name}", name, version, "COMPLETED", url=f"http://{url}")
+        deployed = Deployed(name, f"@{name}", name, version, "COMPLETED", url=f"http://u/{url}")
         worker._seen = {name: Seen(deployed, Action("blocked", reason, version, warning=f"{reason}!"))}
         worker._error = reason
         return tags_of(page_of(worker))
