@@ -239,9 +239,10 @@ def test_scaling_changes_the_count_and_nothing_else(deployer: Deployer, call: Ca
 
 @pytest.mark.slow
 def test_a_rollout_under_way_is_shown_as_such_and_can_be_watched(deployer: Deployer, call: Call) -> None:
-    create(deployer, wait=False)
+    create(deployer, wait=False, **{"environment.MODE": "never"})
 
     call("status", exit_code=3)
+    deployer.update("churn", None, None, {"environment.MODE": "", "wait": False})
     call("status", "-f")
     deployer.update("churn", None, None, {"environment.MODE": "never", "wait": False})
     assert "ECS goes on with it" in call("status", "-f", "--timeout-seconds", "1", exit_code=1).stderr
