@@ -26,9 +26,8 @@ from mlflow_fargate.errors import (
     EndpointInUse,
     EndpointNotFound,
     InvalidOption,
-    ModelNotFound,
 )
-from mlflow_fargate.model import tag_model_version
+from mlflow_fargate.model import check_flavor, tag_model_version
 from mlflow_fargate.plan import Plan, make_deletion, make_plan
 from mlflow_fargate.progress import Progress, telling_where_it_stands
 from mlflow_fargate.publisher import Publisher
@@ -42,16 +41,6 @@ from mlflow_fargate.version_tags import VersionTags, WriteTags
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,62}")
 _STAGES = ("Staging", "Production", "Archived")
-# Those that MLflow itself can log a model with; a model may carry one of its own.
-# https://mlflow.org/docs/latest/ml/model/#built-in-model-flavors
-# fmt: off
-_FLAVORS = frozenset({
-    "catboost", "diviner", "dspy", "fastai", "gluon", "h2o", "haystack", "keras", "langchain", "lightgbm",
-    "llama_index", "onnx", "openai", "paddle", "pmdarima", "promptflow", "prophet", "python_function", "pytorch",
-    "sentence_transformers", "shap", "sklearn", "spacy", "spark", "statsmodels", "tensorflow",
-    "transformers", "xgboost",
-})
-# fmt: on
 
 
 @dataclass(frozen=True)
@@ -326,19 +315,6 @@ def check_name(name: str) -> str:
         f"'{name}' cannot be a deployment's name.",
         hint="1 to 63 letters, digits, '-' and '_', beginning with a letter",
     )
-
-
-def check_flavor(model: ResolvedModel, flavor: str | None) -> None:
-    """ModelNotFound when the model has no such flavor, InvalidOption when no model has; so does MLflow's contract.
-
-    Which flavor is named changes nothing else: the service template picks how to load a model by what it is.
-    """
-    if flavor is None or flavor in model.flavors:
-        return
-    known = ", ".join(sorted(model.flavors))
-    if flavor not in _FLAVORS:
-        raise InvalidOption(f"'{flavor}' is not a flavor of MLflow.", hint=f"{model.requested_uri} has: {known}")
-    raise ModelNotFound(f"{model.requested_uri} has no flavor '{flavor}'.", hint=f"it has: {known}")
 
 
 def provenance_of(model: ResolvedModel, flavor: str) -> Provenance:

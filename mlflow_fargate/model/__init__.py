@@ -4,6 +4,7 @@ resolve      the story: URI → ResolvedModel (which version, which files, which
 uri          through the model registry and runs to the folder where the model lies
 artifacts    the stores in which folders lie: S3, the tracking server's proxy, this machine
 cache        files, downloaded once
+flavors      has the model the flavor that was asked for
 logged       what training code has in hand → URI; moving stages and aliases
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 from mlflow_fargate.model.artifacts import ArtifactStores
 from mlflow_fargate.model.cache import download_model, labels_file
+from mlflow_fargate.model.flavors import check_flavor
 from mlflow_fargate.model.resolve import resolve_model, tag_model_version
 
-__all__ = ["ArtifactStores", "download_model", "labels_file", "resolve_model", "tag_model_version"]
+__all__ = ["ArtifactStores", "check_flavor", "download_model", "labels_file", "resolve_model", "tag_model_version"]
