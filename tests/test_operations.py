@@ -135,9 +135,11 @@ def deployer_without_aws() -> Deployer:
 
 
 @pytest.fixture
-def call(deployer: Deployer, monkeypatch: pytest.MonkeyPatch) -> Call:
+def call(deployer: Deployer, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Call:
     """Runs `mlflow-fargate VERB --name churn …` in this process, against the deployer's account."""
     use_account(monkeypatch, deployer)
+    # Verbs tag model versions: without an address MLflow would make a database in the checkout.
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path_factory.getbasetemp()}/mlflow.db")
 
     def run(verb: str, *arguments: str, exit_code: int = 0) -> Result:
         result = CliRunner().invoke(main, [verb, "-t", "fargate:/us-east-1", "--name", "churn", *arguments])
