@@ -1,6 +1,6 @@
 """Decide, before doing: what differs between resources wanted and found. Pure; `str(plan)` is what a user reads.
 
-A `Resource` is wanted (resources.py says which), a `Found` is what AWS shows of it, `make_plan` puts a `Change` between
+A `Resource` is wanted (resources/ says which), a `Found` is what AWS shows of it, `make_plan` puts a `Change` between
 the two, and aws/ applies the changes in the plan's order. Names here are AWS's own words for each kind.
 """
 

@@ -142,7 +142,7 @@ def request_for(resource: Resource, made: Mapping[str, str]) -> dict[str, Any]:
 
 
 def properties_of(described: Mapping[str, Any]) -> dict[str, Any]:
-    """The properties that a revision was registered with (resources.task_properties)."""
+    """The properties that a revision was registered with (resources/service.py)."""
     container = _container(described)
     secrets = {item["name"]: item["valueFrom"] for item in container.get("secrets", [])}
     options = container.get("logConfiguration", {}).get("options", {})

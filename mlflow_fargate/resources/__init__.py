@@ -1,0 +1,40 @@
+"""What an endpoint and a deployment are made of: pure functions from a spec to the resources wanted, in order.
+
+Only names and properties are decided here; which calls make them is the business of aws/. The order is that of
+dependency, so that a plan can be applied from first to last and undone from last to first.
+
+    endpoint     cluster · execution role · two security groups · load balancer · listener
+    deployment   log group · API key · secrets policy · target group · listener rule · host rule
+                 · task definition · service · autoscaling
+
+    names → specs → endpoint
+                  → service → deployment
+"""
+
+from mlflow_fargate.resources.deployment import deployment_resources
+from mlflow_fargate.resources.endpoint import endpoint_resources, execution_policies
+from mlflow_fargate.resources.names import (
+    CONTAINER,
+    DEPLOYMENT_TAG,
+    ENDPOINT_TAG,
+    MANAGED_BY,
+    digest_of,
+    log_group_name,
+)
+from mlflow_fargate.resources.specs import DeploymentSpec, EndpointSpec, Network, target_group_name
+
+__all__ = [
+    "CONTAINER",
+    "DEPLOYMENT_TAG",
+    "ENDPOINT_TAG",
+    "MANAGED_BY",
+    "DeploymentSpec",
+    "EndpointSpec",
+    "Network",
+    "deployment_resources",
+    "digest_of",
+    "endpoint_resources",
+    "execution_policies",
+    "log_group_name",
+    "target_group_name",
+]

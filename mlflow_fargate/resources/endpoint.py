@@ -1,0 +1,63 @@
+"""What an endpoint is made of: cluster, execution role, two security groups, load balancer, listener."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mlflow_fargate.plan import Resource
+from mlflow_fargate.resources.specs import EndpointSpec
+
+# A header that servers read differently is a way to smuggle requests past a check.
+_LOAD_BALANCER_ATTRIBUTES = {"routing.http.drop_invalid_header_fields.enabled": "true"}
+
+
+def endpoint_resources(spec: EndpointSpec) -> tuple[Resource, ...]:
+    """Everything an endpoint is made of."""
+    listener_port = 443 if spec.certificate_arn else 80
+    name = spec.full_name
+    load_balancer_rules = [80, 443] if spec.certificate_arn else [80]
+    balancer = {"subnets": sorted(spec.network.subnets), "attributes": dict(_LOAD_BALANCER_ATTRIBUTES)}
+    own = (Resource("cluster", name, {"capacity_providers": ["FARGATE", "FARGATE_SPOT"]}, spec.tags), *_roles(spec))
+    if spec.network.adopted:
+        return own
+    resources = [
+        Resource("load balancer security group", f"{name}-alb", {"open_ports": load_balancer_rules}, spec.tags),
+        Resource("task security group", f"{name}-tasks", {"open_ports": ["from the load balancer"]}, spec.tags),
+        Resource("load balancer", name, balancer, spec.tags),
+        Resource("listener", f"{name}:{listener_port}", {"certificate": spec.certificate_arn}, spec.tags),
+    ]
+    if spec.certificate_arn:
+        resources.append(Resource("redirect listener", f"{name}:80", {}, spec.tags))
+    return (*own, *resources)
+
+
+def _roles(spec: EndpointSpec) -> tuple[Resource, ...]:
+    """The endpoint's execution role, where none is given."""
+    if spec.execution_role_arn:
+        return ()
+    role = {**execution_policies(spec), "path": spec.role_path, "permissions_boundary": spec.permissions_boundary}
+    return (Resource("execution role", f"{spec.full_name}-{spec.region}", role, spec.tags),)
+
+
+def execution_policies(spec: EndpointSpec) -> dict[str, Any]:
+    """The least an execution role needs: pull from our repository, write our logs, read our API keys.
+
+    Source: https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task_execution_IAM_role.html, narrowed from its
+    managed policy, which allows every repository and log group.
+    """
+    place = f"{spec.region}:{spec.account}"
+    logs = f"arn:aws:logs:{place}:log-group:/mlflow-fargate/{spec.name}/*"
+    pull = ["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"]
+    statements = [
+        _allow(["ecr:GetAuthorizationToken"], "*"),
+        _allow(pull, f"arn:aws:ecr:{place}:repository/mlflow-fargate/{spec.name}"),
+        _allow(["logs:CreateLogStream", "logs:PutLogEvents"], logs),
+        _allow(
+            ["secretsmanager:GetSecretValue"], f"arn:aws:secretsmanager:{place}:secret:mlflow-fargate/{spec.name}/*"
+        ),
+    ]
+    return {"policy": {"Version": "2012-10-17", "Statement": statements}}
+
+
+def _allow(actions: list[str], resource: str) -> dict[str, Any]:
+    return {"Effect": "Allow", "Action": actions, "Resource": resource}

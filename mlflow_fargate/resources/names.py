@@ -1,0 +1,28 @@
+"""Words that stand on what we make: tags, names, digests."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+MANAGED_BY = {"managed-by": "mlflow-fargate"}
+ENDPOINT_TAG = "mlflow-fargate:endpoint"
+DEPLOYMENT_TAG = "mlflow-fargate:deployment"
+CONTAINER = "model"
+
+
+def log_group_name(endpoint: str, deployment: str) -> str:
+    """Where a deployment's tasks write."""
+    return f"/mlflow-fargate/{endpoint}/{deployment}"
+
+
+def digest_of(properties: Mapping[str, Any]) -> str:
+    """A short name for a set of properties: 16 hex digits of their canonical JSON's SHA-256."""
+    return hashlib.sha256(json.dumps(properties, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def tag_value(text: str) -> str:
+    """`text` with what AWS allows in no tag replaced by '_', 256 characters at most."""
+    return "".join(letter if letter.isalnum() or letter in " +-=._:/@" else "_" for letter in text)[:256]
