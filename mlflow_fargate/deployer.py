@@ -1,6 +1,6 @@
 """The story: from a model URI to a URL that answers; and its end.
 
-    resolve the model → publish its image (publisher.py) → plan → apply → watch the rollout → answer
+    resolve the model → publish its image (publisher/) → plan → apply → watch the rollout → answer
 
 Nothing is kept here between calls: what is deployed is read from AWS. Every step can be done twice, so a client that
 was killed is finished by running the same command again.

@@ -1,0 +1,16 @@
+"""The story's first half: a model becomes an image in the endpoint's repository.
+
+inputs         all that goes into the image, and the key of it
+model_image    resolve → (is the image there already?) → Bento → layers → push
+surroundings   what the making of any image needs: its base, where it is looked for, what people are told
+
+An image's tag is made of all that went into it, and tags in the repository never move. So where the tag exists there is
+nothing to build, and where it does not, the layers that other images share are not sent again.
+"""
+
+from __future__ import annotations
+
+from mlflow_fargate.publisher.inputs import image_inputs, image_labels
+from mlflow_fargate.publisher.model_image import Publisher
+
+__all__ = ["Publisher", "image_inputs", "image_labels"]

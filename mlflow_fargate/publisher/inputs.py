@@ -1,0 +1,129 @@
+"""All that goes into the image of a model, decided before anything is built; the key of an image is its digest."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from mlflow_fargate import bento
+from mlflow_fargate.config import DeploymentConfig
+from mlflow_fargate.deployment import ResolvedModel, without_credentials
+from mlflow_fargate.errors import InvalidOption, ModelUnusable
+from mlflow_fargate.image import PYPI, Compression, Indexes, Platform, Reference
+from mlflow_fargate.publisher.surroundings import default_base_image, platform_of
+from mlflow_fargate.resources import digest_of
+
+_OLDEST_PYTHON = (3, 10)  # service_template's
+
+
+@dataclass(frozen=True)
+class ImageInputs:
+    """All that goes into an image."""
+
+    model: ResolvedModel
+    template: str
+    requirements: tuple[str, ...]
+    base: Reference
+    platform: Platform
+    compression: Compression
+    normalise: bool = True
+    indexes: Indexes = PYPI
+    missing_libraries: Literal["error", "note"] = "error"
+    system_packages: tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict, hash=False)  # the template's
+    own: bento.OwnService | None = None
+    further_models: Mapping[str, ResolvedModel] = field(default_factory=dict, hash=False)
+
+    @property
+    def key(self) -> str:
+        """16 hex digits that change whenever the image would; what the package index offers today does not count."""
+        return digest_of(
+            {
+                "model": self.model.fingerprint,
+                "service": bento.make_service_description(
+                    self.template, self.model, self.options, own=self.own, further_models=self.further_models
+                ),
+                "further models": {key: model.fingerprint for key, model in self.further_models.items()},
+                "template": bento.template_digest(),
+                # Another password brings the same packages.
+                "requirements": sorted(without_credentials(line) for line in self.requirements),
+                "indexes": [without_credentials(url) for url in (self.indexes.url or "", *self.indexes.extra_urls)],
+                "base": str(self.base),
+                "system packages": sorted(self.system_packages),
+                "platform": str(self.platform),
+                "compression": self.compression.value,
+                "normalise": self.normalise,
+                "version": importlib.metadata.version("mlflow-fargate"),
+            }
+        )
+
+
+def image_inputs(
+    model: ResolvedModel, config: DeploymentConfig, further_models: Mapping[str, ResolvedModel] | None = None
+) -> ImageInputs:
+    """What the image of a model is made of, with these options; InvalidOption when they do not fit each other."""
+    own = bento.read_own_service(Path(config.own_service)) if config.own_service else None
+    if further_models and own is None:
+        raise InvalidOption(
+            "Option models: only a service of your own can load several models.", hint="name it with service=PATH.py"
+        )
+    if own is None:
+        _check_can_be_built(model, config.requirements)
+    template = "own" if own else config.service or bento.choose_template(model)
+    needed = bento.service_requirements(template, model, own=own, further_models=further_models)
+    return ImageInputs(
+        model=model,
+        template=template,
+        requirements=(*needed, *config.requirements),
+        base=Reference.parse(config.base_image or default_base_image(python_of(model))),
+        platform=platform_of(config.architecture),
+        compression=Compression(config.compression),
+        normalise=config.normalise,
+        missing_libraries=config.missing_libraries,
+        system_packages=config.system_packages,
+        indexes=Indexes(config.index_url, config.extra_index_urls),
+        options=config.template_options,
+        own=own,
+        further_models=further_models or {},
+    )
+
+
+def _check_can_be_built(model: ResolvedModel, further: tuple[str, ...]) -> None:
+    """ModelUnusable for what would only show after minutes, in a task that does not start."""
+    if not further and all(file.path != "requirements.txt" for file in model.files):
+        raise ModelUnusable(
+            f"{model.requested_uri} has no requirements.txt: nothing says which packages it needs.",
+            hint="log it with mlflow.FLAVOR.log_model(), which writes one, or name them: -C requirements=NAME==VERSION",
+        )
+    minor = python_of(model)
+    if tuple(int(part) for part in minor.split(".") if part.isdigit()) < _OLDEST_PYTHON:
+        raise ModelUnusable(
+            f"{model.requested_uri} was logged with Python {minor}, and only Pythons from "
+            f"{'.'.join(map(str, _OLDEST_PYTHON))} on are served.",
+            hint="log the model again with a newer Python: it is served with the one that it was logged with",
+        )
+
+
+def python_of(model: ResolvedModel) -> str:
+    """The minor version of Python ('3.11') that the model was logged with; this machine's where it does not say."""
+    version = model.python_version or platform.python_version()
+    return ".".join(version.split(".")[:2])
+
+
+def image_labels(model: ResolvedModel) -> dict[str, str]:
+    """OCI's own annotation keys where there is one, ours for the rest.
+
+    Source: OCI image-spec, annotations.md.
+    """
+    labels = {
+        "org.opencontainers.image.title": model.name or "model",
+        "org.opencontainers.image.version": model.version,
+        "org.opencontainers.image.source": model.resolved_uri,
+        "mlflow-fargate.run-id": model.run_id,
+        "mlflow-fargate.fingerprint": model.fingerprint,
+    }
+    return {key: value for key, value in labels.items() if value}
