@@ -31,6 +31,7 @@ from mlflow_fargate.progress import Advance
 
 _MAX_FILES = 20_000  # a model has dozens; a bucket's root has millions
 _CHUNK_BYTES = 1 << 20
+_STREAMED_CHUNK_BYTES = 1 << 17
 # botocore retries requests, but not a body that breaks off.
 _BROKEN_BODY = (ResponseStreamingError, IncompleteReadError, HTTPClientError)
 
@@ -52,7 +53,7 @@ class S3Artifacts:
     """Objects under `s3://bucket/prefix`. Files of more than two parts come in ranges, several at a time."""
 
     def __init__(
-        self, client: Any, *, part_bytes: int = 32 << 20, streams: int = 4, stream_part_bytes: int = 2 << 20
+        self, client: Any, *, part_bytes: int = 32 << 20, streams: int = 4, stream_part_bytes: int = 1 << 20
     ) -> None:
         self._client = client
         self._part_bytes = part_bytes
@@ -103,34 +104,40 @@ class S3Artifacts:
             with ThreadPoolExecutor(self._streams) as pool:
                 list(pool.map(lambda part: self._fetch(root, file, target, part, advance), parts))
 
-    def stream(self, root: str, file: ModelFile) -> Iterator[bytes | bytearray]:
+    def stream(self, root: str, file: ModelFile) -> Iterator[bytes]:
         """The object's bytes in order; as many parts as there are streams are in memory or on their way."""
         starts = iter(range(0, file.size_bytes, self._stream_part_bytes))
+        # Filled again and again: parts that are allocated one by one take twice the room, as the allocator keeps what
+        # other threads gave back.
+        free = [bytearray(min(self._stream_part_bytes, file.size_bytes)) for _ in range(self._streams + 1)]
         pool = ThreadPoolExecutor(self._streams)
 
-        def fetch_next() -> list[Future[bytearray]]:
+        def fetch_next() -> list[tuple[int, Future[bytearray]]]:
             start = next(starts, None)
             if start is None:
                 return []
             part = range(start, min(start + self._stream_part_bytes, file.size_bytes))
-            return [pool.submit(self._fetch_part, root, file, part)]
+            return [(len(part), pool.submit(self._fetch_part, root, file, part, free.pop()))]
 
         try:
             with _s3_errors("s3:GetObject", f"{root}/{file.path}"):
-                coming = deque(future for _ in range(self._streams) for future in fetch_next())
+                coming = deque(part for _ in range(self._streams) for part in fetch_next())
                 while coming:
-                    content = coming.popleft().result()
+                    size_bytes, future = coming.popleft()
+                    content = future.result()
                     coming.extend(fetch_next())
-                    yield content
+                    for start in range(0, size_bytes, _STREAMED_CHUNK_BYTES):
+                        yield bytes(memoryview(content)[start : min(start + _STREAMED_CHUNK_BYTES, size_bytes)])
+                    free.append(content)
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _fetch_part(self, root: str, file: ModelFile, part: range) -> bytearray:
+    def _fetch_part(self, root: str, file: ModelFile, part: range, content: bytearray) -> bytearray:
+        """`content`, the part at its beginning."""
         for attempt in stamina.retry_context(on=_BROKEN_BODY, attempts=4):
             with attempt, contextlib.closing(self._open(root, file, part)) as body:
-                # Filled in place: reading it as a whole would hold it twice.
-                content, moved = bytearray(len(part)), 0
-                for chunk in body.iter_chunks(_CHUNK_BYTES // 4):
+                moved = 0
+                for chunk in body.iter_chunks(_STREAMED_CHUNK_BYTES):
                     if moved + len(chunk) > len(part):
                         raise _changed(file.path)
                     content[moved : moved + len(chunk)] = chunk

@@ -17,8 +17,8 @@ from typing import IO, Any, cast
 from mlflow_fargate.image.image import Layer
 from mlflow_fargate.image.layer import Compression, Recipe, write_layer
 
-_CHUNK_BYTES = 1 << 18
-_MAX_CHUNKS = 16
+_CHUNK_BYTES = 1 << 17
+_MAX_CHUNKS = 8
 
 
 class LayerStream:

@@ -45,7 +45,7 @@ class ArtifactStore(Protocol):
     def download(self, root: str, file: ModelFile, target: Path, advance: Advance) -> None:
         """Writes the file to `target`, whose folder exists; ModelUnusable when it is not the listed one any more."""
 
-    def stream(self, root: str, file: ModelFile) -> Iterator[bytes | bytearray]:
+    def stream(self, root: str, file: ModelFile) -> Iterator[bytes]:
         """The file's bytes, a few megabytes of it in memory at a time; ModelUnusable as for `download`."""
 
 
@@ -131,7 +131,7 @@ class LocalArtifacts:
         if digest.hexdigest() != file.etag:
             raise changed_meanwhile(file.path)
 
-    def stream(self, root: str, file: ModelFile) -> Iterator[bytes | bytearray]:
+    def stream(self, root: str, file: ModelFile) -> Iterator[bytes]:
         digest = hashlib.sha256()
         with (self._folder(root) / file.path).open("rb") as source:
             while chunk := source.read(_CHUNK_BYTES):
@@ -189,7 +189,7 @@ class ProxyArtifacts:
         self._download(root, file.path, target)
         advance(target.stat().st_size)
 
-    def stream(self, root: str, file: ModelFile) -> Iterator[bytes | bytearray]:
+    def stream(self, root: str, file: ModelFile) -> Iterator[bytes]:
         # MLflow reads files as wholes: this one, and no more of the model, lies on disk meanwhile.
         with tempfile.TemporaryDirectory() as folder:
             target = Path(folder, "content")

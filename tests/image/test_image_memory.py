@@ -20,26 +20,22 @@ from mlflow_fargate.local.wsgi_server import WsgiServer
 from tests.image.conftest import MINOR, push_base
 
 MODEL_BYTES = 1 << 30
-# Python, MLflow and boto3 take 190 MB before anything is done.
-MAX_GROWTH_BYTES = 100 * 10**6
+# Of which Python with the whole of MLflow, boto3 and all of ours take 209 MB before anything is done.
+MAX_BYTES = 250 * 10**6
 
 PUSH = """
 import json, sys
 from functools import partial
 from pathlib import Path
 import boto3
+import mlflow_fargate.deployer  # all that a deploying process has in memory
 from mlflow_fargate.aws.s3 import S3Artifacts, make_s3_client
 from mlflow_fargate.image import Reference, Registry, StreamedFile, build_image
 from mlflow_fargate.progress import PlainProgress
 
-def memory(key):
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
-
 host, url, folder, minor = sys.argv[1], sys.argv[2], Path(sys.argv[3]), sys.argv[4]
 store = S3Artifacts(make_s3_client(boto3.Session("local", "local", region_name="us-east-1"), url))
 files = store.files("s3://models/large")
-before = memory("VmHWM")
 with Registry(host) as registry:
     image = build_image(
         base=Reference(host, "library/python", "3-slim"), requirements=(), python_version=minor,
@@ -48,7 +44,9 @@ with Registry(host) as registry:
         destination=Reference(host, "large", "v1"), registry=registry, cache=folder / "cache",
         progress=PlainProgress())
 sent = {layer.name: layer.sent_bytes for layer in image.report.layers}
-print(json.dumps({"before": before, "peak": memory("VmHWM"), "sent": sent["model"]}))
+lines = Path("/proc/self/status").read_text().splitlines()
+peak = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+print(json.dumps({"peak": peak, "sent": sent["model"]}))
 """
 
 
@@ -106,7 +104,7 @@ def test_a_large_model_is_never_held_as_a_whole(distribution: str, s3: str, tmp_
         watching.join()
     again = push(distribution, s3, tmp_path)
 
-    assert first["peak"] - first["before"] < MAX_GROWTH_BYTES
+    assert first["peak"] < MAX_BYTES
     assert first["sent"] > MODEL_BYTES / 2
     assert largest[0] < 1 << 20
     assert again["sent"] == 0
