@@ -1,6 +1,7 @@
 """An OCI image, built and pushed without Docker.
 
     build         the story: base + packages + service + model → image in a registry
+    assembly · report                    its layers found, made, sent, tried and named; what became of each
     base · dependencies · application    the parts of an image: what is read, what is made, and from what
     layer · blob_cache                   files → reproducible layers, kept on this machine
     streamed_file · layer_stream         files and layers that are too large for that: sent while they are made
@@ -16,13 +17,15 @@ Nothing here knows MLflow or a cloud.
 from __future__ import annotations
 
 from mlflow_fargate.image.application import ModelFiles
-from mlflow_fargate.image.build import BuildReport, LayerReport, PushedImage, Trial, build_image
+from mlflow_fargate.image.assembly import Trial
+from mlflow_fargate.image.build import build_image
 from mlflow_fargate.image.layer import Compression
 from mlflow_fargate.image.oci_layout import OciLayout
 from mlflow_fargate.image.packages import PYPI, Indexes, find_interpreter
 from mlflow_fargate.image.platforms import LINUX_AMD64, LINUX_ARM64, Platform
 from mlflow_fargate.image.reference import Reference
 from mlflow_fargate.image.registry import Registry
+from mlflow_fargate.image.report import BuildReport, LayerReport, PushedImage
 from mlflow_fargate.image.requirements import Normalised, normalise
 from mlflow_fargate.image.streamed_file import StreamedFile
 from mlflow_fargate.image.unpacked import Unpacked

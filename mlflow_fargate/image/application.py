@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
@@ -24,6 +24,17 @@ def make_service_recipe(directory: Path, compression: Compression) -> Recipe:
         return nullcontext(files)
 
     return Recipe("service", make_layer_key("service", compression, files=digests), entered)
+
+
+def make_model_recipes(
+    model: ModelFiles, model_key: str, further: Mapping[str, tuple[ModelFiles, str]], compression: Compression
+) -> list[Recipe]:
+    """The layers with the model that is deployed and, each by its key, the further ones with their model keys."""
+    beside = [
+        make_model_recipe(files, files_key, compression, further=key)
+        for key, (files, files_key) in sorted(further.items())
+    ]
+    return [make_model_recipe(model, model_key, compression), *beside]
 
 
 def make_model_recipe(
