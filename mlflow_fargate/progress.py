@@ -23,6 +23,10 @@ logger = logging.getLogger(__name__)
 Advance = Callable[[int], None]
 _TELL_EVERY_SECONDS = 10
 
+# stamina warns of each retry. Where nobody has set up logging, Python would print its bare words between our lines;
+# a handler that does nothing keeps them for those who have.
+logging.getLogger("stamina").addHandler(logging.NullHandler())
+
 
 class Progress(Protocol):
     """What a step may say: the step that begins, a fact about it, bytes that move."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -77,6 +78,26 @@ def test_without_a_terminal_there_are_no_colours_and_no_bar(monkeypatch: pytest.
 
     assert isinstance(progress, PlainProgress)
     assert re.fullmatch(r"\[ +\d+\.\d+s\]   model: 10 B in \d+\.\d s\n", stream.getvalue())
+
+
+RETRY = """
+import logging, stamina, mlflow_fargate
+{setup}
+for attempt in stamina.retry_context(on=OSError, attempts=2, wait_initial=0):
+    with attempt:
+        if attempt.num == 1:
+            raise OSError("the connection broke")
+"""
+
+
+@pytest.mark.parametrize(("setup", "is_told"), [("", False), ("logging.basicConfig()", True)])
+def test_a_retry_is_told_only_where_a_log_is_kept(setup: str, is_told: bool) -> None:
+    command = [sys.executable, "-W", "ignore", "-c", RETRY.format(setup=setup)]
+
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+
+    assert ("stamina.retry_scheduled" in said) == is_told
+    assert is_told or said == ""
 
 
 def test_long_transfers_tell_how_far_they_are_where_there_is_no_bar() -> None:
