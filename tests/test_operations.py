@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+import signal
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -248,6 +252,34 @@ def test_a_rollout_under_way_is_shown_as_such_and_can_be_watched(deployer: Deplo
     call("status", "-f")
     deployer.update("churn", None, None, {"environment.MODE": "never", "wait": False})
     assert "ECS goes on with it" in call("status", "-f", "--timeout-seconds", "1", exit_code=1).stderr
+
+
+@pytest.mark.slow
+def test_a_first_rollout_that_failed_is_told_by_the_exit_code(deployer: Deployer, call: Call) -> None:
+    with pytest.raises(RolloutFailed):
+        create(deployer, uri=CRASHING, **{"environment.MODE": "crash"})
+
+    assert "FAILED" in call("status", exit_code=4).stdout
+    assert printed_json(call("status", "--json", exit_code=4))["state"] == "FAILED"
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_following_the_log_as_if_it_had_ended(deployer: Deployer, monkeypatch: pytest.MonkeyPatch) -> None:
+    create(deployer)
+    use_account(monkeypatch, deployer)
+    command = [sys.executable, "-m", "mlflow_fargate.cli", "logs", "-t", "fargate:/us-east-1", "--name", "churn", "-f"]
+
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as following:
+        try:
+            assert following.stdout is not None
+            first = following.stdout.readline()
+            following.send_signal(signal.SIGINT)
+            _, said = following.communicate(timeout=60)
+        finally:
+            following.kill()
+
+    assert re.match(r"\d{4}-\d\d-\d\dT\S+ \w{8}  ", first)
+    assert (following.returncode, said) == (0, "")
 
 
 @pytest.mark.slow

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import psutil
 import pytest
+
+from tests.end_to_end.conftest import processes_with
 
 pytestmark = [pytest.mark.end_to_end]
 
@@ -43,3 +47,22 @@ def test_everything_listens_on_loopback_only(local_stack: dict[str, str]) -> Non
 
     assert len(listening) >= 4
     assert {one.laddr.ip for one in listening} == {"127.0.0.1"}
+
+
+def test_ctrl_c_while_it_starts_in_the_background_stops_what_was_started(tmp_path: Path) -> None:
+    environment = {**os.environ, "MLFLOW_FARGATE_CACHE": str(tmp_path)}
+    command = [COMMAND, "local", "up", "--detach"]
+
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as starting:
+        try:
+            assert starting.stderr is not None
+            starting.stderr.readline()  # what the process in the background told first
+            starting.send_signal(signal.SIGINT)
+            _, said = starting.communicate(timeout=120)
+        finally:
+            starting.kill()
+
+    assert starting.returncode == 1
+    assert "stopping what was started" in said
+    assert "Traceback" not in said
+    assert processes_with(str(tmp_path)) == []
