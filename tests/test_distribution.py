@@ -141,6 +141,48 @@ def test_the_wheel_works_in_an_environment_of_its_own(checkout: Path, tmp_path: 
 
 @pytest.mark.exhaustive
 @pytest.mark.timeout(1800)
+def test_the_demo_runs_from_a_wheel_without_a_checkout(checkout: Path, tmp_path: Path) -> None:
+    wheel = build("--wheel", checkout, tmp_path / "dist")
+    python = tmp_path / "venv" / "bin" / "python"
+    uv = [sys.executable, "-m", "uv"]
+    subprocess.run([*uv, "venv", "-q", "--python", sys.executable, str(python.parents[1])], check=True)
+    subprocess.run([*uv, "pip", "install", "-q", "--python", str(python), f"{wheel}[local,webhook,demo]"], check=True)
+    environment = {**os.environ, "MLFLOW_FARGATE_CACHE": str(tmp_path / "cache"), "DEMO_EXIT": "1"}
+    environment.pop("MLFLOW_TRACKING_URI", None)
+    (tmp_path / "empty").mkdir()
+
+    done = subprocess.run(
+        [str(python.with_name("mlflow-fargate")), "demo"],
+        cwd=tmp_path / "empty", env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "All as it should be" in done.stdout.splitlines()[-1]
+    assert not list((tmp_path / "empty").iterdir()), "it left something where it was called"
+
+
+@pytest.mark.exhaustive
+@pytest.mark.timeout(1800)
+def test_the_readme_runs_from_top_to_bottom_in_a_virtual_environment(checkout: Path, tmp_path: Path) -> None:
+    environment = {**os.environ, "MLFLOW_FARGATE_CACHE": str(tmp_path)}
+    environment.pop("MLFLOW_TRACKING_URI", None)
+    command = [sys.executable, "tests/readme_walk.py"]
+
+    done = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    for said in (
+        "python_function deployment churn is created",
+        '{"predictions": [{"x": 3.0}, {"x": 4.0}]}',
+        "Deployment churn is deleted",
+        "the service says {'predictions': 14.0}",
+        "model_version: 2",
+    ):
+        assert said in done.stdout
+
+
+@pytest.mark.exhaustive
+@pytest.mark.timeout(1800)
 def test_the_unit_tests_pass_with_the_oldest_versions_that_are_allowed(checkout: Path, tmp_path: Path) -> None:
     """Of what we require ourselves; the newest are those of this environment."""
     python = tmp_path / "venv" / "bin" / "python"

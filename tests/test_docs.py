@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 from console_page import commands_of
 from mlflow.cli import cli as mlflow_cli
+from readme_walk import script
 
 from mlflow_fargate.cli import main
 from mlflow_fargate.config import DeploymentConfig
@@ -121,6 +122,14 @@ def test_every_link_in_the_readme_leads_to_a_file() -> None:
 
     assert links
     assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_every_block_of_the_readme_is_run_by_the_walk() -> None:
+    """test_distribution.py does, in a virtual environment of its own."""
+    with pytest.raises(ValueError, match="nothing is known"):
+        script(README + "\n```bash\nmlflow-fargate dance\n```\n")
+
+    assert "mlflow-fargate rollback -t fargate:/local --name churn" in script(README)
 
 
 @pytest.mark.exhaustive
