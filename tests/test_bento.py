@@ -183,6 +183,17 @@ def test_bentoml_builds_it_the_same_twice_and_says_nothing(
 
 
 @pytest.mark.slow
+def test_code_without_bentoml_is_what_bentoml_makes_of_it(tmp_path: Path) -> None:
+    labels = b'{"0": "sea", "1": "ice"}'
+
+    built = bento.build_bento(make_model(), "image_classifier", labels, tmp_path / "built")
+    written = bento.build_bento(make_model(), "image_classifier", labels, tmp_path / "written", code_only=True)
+
+    assert contents(written.source) == contents(built.source)
+    assert written.tag == built.tag
+
+
+@pytest.mark.slow
 def test_the_password_of_an_index_does_not_travel_in_the_bento(tmp_path: Path) -> None:
     lines = ("--extra-index-url https://me:hunter2@host.example/simple", "six")
 

@@ -154,8 +154,12 @@ def build_bento(
     options: Mapping[str, Any] | None = None,
     own: OwnService | None = None,
     further_models: Mapping[str, ResolvedModel] | None = None,
+    code_only: bool = False,
 ) -> Bento:
     """A Bento in the Bento store `into`; what is there already with the same content is not built again.
+
+    `code_only`: of the Bento only its `source` is made, the same bytes, without the seconds in which BentoML imports
+    itself and the service. That finds mistakes in a service of one's own, and none in a template.
 
     `labels` is the content of the labels file, which an image classifier must have; `name` is by default the model's.
     The bytes in `source` depend on nothing but the arguments and the versions of this package and of BentoML.
@@ -168,13 +172,12 @@ def build_bento(
         files |= {f"{_OWN_FOLDER}/{file_name}": content for file_name, content in own.files.items()}
     tag_name, tag_version = _tag_name(name or model.name or "model"), _digest(files)
     path = into.absolute() / "bentos" / tag_name / tag_version
-    if not (path / "bento.yaml").is_file():
+    if code_only:
+        _write(files, path / "src")
+    elif not (path / "bento.yaml").is_file():
         into.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=into, prefix="build-") as folder:
-            for file_name, content in files.items():
-                file = Path(folder) / file_name
-                file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_bytes(content)
+            _write(files, Path(folder))
             _run_bentoml_build(Path(folder), into.absolute(), tag_name, tag_version, path)
     return Bento(tag=f"{tag_name}:{tag_version}", path=path, source=path / "src", requirements=requirements)
 
@@ -209,6 +212,13 @@ def _source_files(
         files[LABELS_FILE] = _json(parse_labels(labels))
     files["bentofile.yaml"] = yaml.safe_dump(_make_bentofile(model, requirements)).encode()
     return files
+
+
+def _write(files: Mapping[str, bytes], folder: Path) -> None:
+    for name, content in files.items():
+        file = folder / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
 
 
 def _make_bentofile(model: ResolvedModel, requirements: tuple[str, ...]) -> dict[str, Any]:

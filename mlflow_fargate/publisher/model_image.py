@@ -138,6 +138,7 @@ class Publisher:
                 options=inputs.options,
                 own=inputs.own,
                 further_models=inputs.further_models,
+                code_only=inputs.own is None,
             )
             self.progress.note(f"Bento {built.tag}")
             image = build_image(
