@@ -46,6 +46,8 @@ _LIFECYCLE = {
         },
     ]
 }
+# What repositories of before got. A policy that is neither this nor ours is somebody's, and stays.
+_FORMER_LIFECYCLES: tuple[dict[str, Any], ...] = ({"rules": _LIFECYCLE["rules"][:1]},)
 
 
 class Repository:
@@ -74,7 +76,7 @@ class Repository:
         """
         found = self.observe() or self._create_or_find()
         self._refuse_foreign(found)
-        if not self._has_lifecycle_policy():
+        if self._lifecycle_policy() in (None, *_FORMER_LIFECYCLES):
             policy = json.dumps(_LIFECYCLE)
             self._session.call("ecr", "put_lifecycle_policy", repositoryName=self.name, lifecyclePolicyText=policy)
         return str(found["repositoryUri"])
@@ -139,14 +141,15 @@ class Repository:
         if not self.is_ours(found):
             raise ForeignResource(f"Repository '{self.name}' was not made by mlflow-fargate; it is left alone.")
 
-    def _has_lifecycle_policy(self) -> bool:
+    def _lifecycle_policy(self) -> dict[str, Any] | None:
         try:
-            self._session.call("ecr", "get_lifecycle_policy", repositoryName=self.name)
+            answer = self._session.call("ecr", "get_lifecycle_policy", repositoryName=self.name)
         except AwsError as error:
             if error.code == "LifecyclePolicyNotFoundException":
-                return False
+                return None
             raise
-        return True
+        policy: dict[str, Any] = json.loads(answer["lifecyclePolicyText"])
+        return policy
 
 
 def login(session: AwsSession) -> tuple[str, str, str]:

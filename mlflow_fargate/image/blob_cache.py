@@ -4,8 +4,8 @@
     {cache}/layers/KEY.json      which blob the layer with that key is
     {cache}/layers/KEY.lock      held by the process that makes it
 
-Everything here can be deleted at any time. The registry is asked first (assembly.py): this cache matters for layers whose
-upload did not succeed, and for a second repository.
+Everything here can be deleted at any time. The registry is asked first (assembly.py): this cache matters for layers
+whose upload did not succeed, and for a second repository.
 """
 
 from __future__ import annotations

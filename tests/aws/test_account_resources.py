@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import requests
@@ -115,6 +117,30 @@ def test_the_repository_is_made_once_and_keeps_its_tags_immutable(account: Accou
     assert first.endswith("/mlflow-fargate/team")
     assert described is not None
     assert described["imageTagMutability"] == "IMMUTABLE"
+
+
+def test_a_repository_of_before_gets_the_rule_for_locks_and_a_policy_of_somebody_stays(account: Account) -> None:
+    def put(policy: dict[str, Any]) -> None:
+        text = json.dumps(policy)
+        account.session.call(
+            "ecr", "put_lifecycle_policy", repositoryName="mlflow-fargate/team", lifecyclePolicyText=text
+        )
+
+    def rules() -> list[dict[str, Any]]:
+        answer = account.session.call("ecr", "get_lifecycle_policy", repositoryName="mlflow-fargate/team")
+        return list(json.loads(answer["lifecyclePolicyText"])["rules"])
+
+    account.repository("team").ensure()
+    now = rules()
+    put({"rules": now[:1]})
+    account.repository("team").ensure()
+    mended = rules()
+    put({"rules": [{**now[0], "description": "mine"}]})
+    account.repository("team").ensure()
+
+    assert [rule["selection"].get("tagPrefixList") for rule in now] == [None, ["_lock-"]]
+    assert mended == now
+    assert [rule["description"] for rule in rules()] == ["mine"]
 
 
 def test_with_a_certificate_an_endpoint_answers_on_https_and_sends_plain_http_there(account: Account) -> None:
