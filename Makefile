@@ -14,7 +14,7 @@ export PYTHONDONTWRITEBYTECODE ?= 1
 # Tests in two processes: one waits for the stack while the other works (tests/conftest.py says which goes where).
 TWO := -n 2 --no-loadscope-reorder
 
-.PHONY: setup tools docs pictures demo test test-unit test-all bench bench-serving check format local clean docs-cli
+.PHONY: setup tools tools-all docs pictures demo test test-unit test-all bench bench-serving check format local clean docs-cli
 
 setup: $(READY)
 
@@ -33,6 +33,12 @@ tools:
 	@command -v docker-registry >/dev/null && command -v skopeo >/dev/null && command -v chromium >/dev/null || { \
 	  [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && echo "installing docker-registry, skopeo and chromium for the tests" && \
 	  { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends docker-registry skopeo chromium; } >/dev/null 2>&1; } || true
+
+# What the exhaustive tests try our images with: another base, a sandbox, a builder of Dockerfiles.
+tools-all: tools
+	@for tool in debootstrap bwrap zstd buildah; do command -v $$tool >/dev/null || missing=1; done; [ -z "$$missing" ] || { \
+	  [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && echo "installing debootstrap, bubblewrap, zstd and buildah for the tests" && \
+	  { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends debootstrap bubblewrap zstd buildah; } >/dev/null 2>&1; } || true
 
 # Strict: a link that leads nowhere is an error. The site is build/site/index.html.
 docs: $(VENV)/.docs
@@ -59,7 +65,7 @@ test-unit: $(READY)
 test: $(READY) tools
 	$(BIN)/python -m pytest -q -m "not exhaustive" $(TWO)
 
-test-all: $(READY) tools
+test-all: $(READY) tools-all
 	$(BIN)/uv pip install -q --python $(BIN)/python -e '.[exhaustive]'
 	$(BIN)/python -m pytest -q $(TWO)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
 import shutil
 import socket
 import subprocess
@@ -35,7 +36,7 @@ MINOR = f"{sys.version_info[0]}.{sys.version_info[1]}"
 DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar.gzip"
 _DISTRIBUTION_CONFIG = """
 version: 0.1
-log: {{level: error}}
+log: {{level: error, accesslog: {{disabled: true}}}}
 storage:
   filesystem: {{rootdirectory: {root}}}
 http: {{addr: "127.0.0.1:{port}"}}
@@ -105,34 +106,51 @@ def push_base(
     *,
     files: Sequence[Mapping[str, str | bytes]] = ({"etc/one": "one"}, {"etc/two": "two"}),
     architecture: str = "amd64",
+    python_version: str | None = f"{MINOR}.9",
 ) -> Reference:
     """A base image with these layers (path → content)."""
     layers = [gzip.compress(_tar(layer), mtime=0) for layer in files]
+    history = [", ".join(layer) for layer in files]
+    return push_layers(
+        registry,
+        Reference(registry.host, repository, tag),
+        layers,
+        history=history,
+        architecture=architecture,
+        python_version=python_version,
+    )
+
+
+def push_layers(
+    registry: Registry,
+    reference: Reference,
+    layers: Sequence[bytes],
+    *,
+    history: Sequence[str],
+    architecture: str = "amd64",
+    python_version: str | None = None,
+) -> Reference:
+    """A base image with these layers, gzipped tars."""
+    environment = ["PATH=/usr/local/bin:/usr/bin"]
     config = encode_json(
         {
             "architecture": architecture,
             "os": "linux",
             "config": {
-                "Env": [
-                    "PATH=/usr/local/bin:/usr/bin",
-                    f"PYTHON_VERSION={sys.version_info[0]}.{sys.version_info[1]}.9",
-                ],
+                "Env": [*environment, *([f"PYTHON_VERSION={python_version}"] if python_version else [])],
                 "Cmd": ["python3"],
                 "Labels": {"from": "base"},
             },
             "rootfs": {"type": "layers", "diff_ids": [digest_of(gzip.decompress(layer)) for layer in layers]},
-            "history": [
-                {"created_by": "ENV", "empty_layer": True},
-                *({"created_by": ", ".join(layer)} for layer in files),
-            ],
+            "history": [{"created_by": "ENV", "empty_layer": True}, *({"created_by": line} for line in history)],
         }
     )
     for blob in (*layers, config):
-        registry.upload_blob(repository, digest_of(blob), lambda blob=blob: [blob])  # type: ignore[misc]
+        registry.upload_blob(reference.repository, digest_of(blob), lambda blob=blob: [blob])  # type: ignore[misc]
     descriptors = tuple(Descriptor(DOCKER_LAYER, digest_of(layer), len(layer)) for layer in layers)
     manifest = Manifest(Descriptor(OCI_CONFIG, digest_of(config), len(config)), descriptors)
-    registry.write_manifest(repository, tag, manifest)
-    return Reference(registry.host, repository, tag)
+    registry.write_manifest(reference.repository, str(reference.tag), manifest)
+    return reference
 
 
 def _tar(files: Mapping[str, str | bytes]) -> bytes:
@@ -144,6 +162,20 @@ def _tar(files: Mapping[str, str | bytes]) -> bytes:
             entry.size = len(content)
             archive.addfile(entry, io.BytesIO(content))
     return packed.getvalue()
+
+
+@pytest.fixture(scope="session")
+def debian_archive(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """Debian 12 with its own Python 3.11, as a gzipped tar."""
+    if not shutil.which("debootstrap") or os.geteuid() != 0:
+        pytest.skip("debootstrap is not installed (apt-get install debootstrap), or this is not root, whom it needs")
+    root = tmp_path_factory.mktemp("debian") / "root"
+    command = ["debootstrap", "--variant=minbase", "--include=python3", "bookworm", str(root)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:]
+    left_out = ("./dev/*", "./var/cache/apt/*", "./var/lib/apt/lists/*")
+    tar = ["tar", "-C", str(root), *(f"--exclude={path}" for path in left_out), "-cz", "."]
+    return subprocess.run(tar, capture_output=True, check=True).stdout
 
 
 def _wait_for_port(port: int) -> None:

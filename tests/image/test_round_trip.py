@@ -1,0 +1,188 @@
+"""An image of a real model among tools that no one here wrote: a registry, a copier, an unpacker, a sandbox.
+
+CNCF distribution ←─ build_image on a base made by debootstrap
+        │ skopeo copy
+        ↓
+an OCI layout ─ tar ─→ a root ─ bubblewrap ─→ the service, as nobody we know, on a root that is read-only
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pandas as pd
+import pytest
+import requests
+import yaml
+from serving_process import Running, stop, wait_until_ready
+
+from mlflow_fargate import bento
+from mlflow_fargate.deployment import ResolvedModel
+from mlflow_fargate.image import PushedImage, Reference, Registry, build_image
+from mlflow_fargate.image.layer import files_below
+from mlflow_fargate.progress import RecordedProgress
+from tests.image.conftest import push_layers
+
+pytestmark = pytest.mark.exhaustive
+
+USER = "65532:65532"
+AS_USER = ("setpriv", "--reuid", "65532", "--regid", "65532", "--clear-groups")
+MODEL_CODE = """
+import mlflow
+
+class Weighing(mlflow.pyfunc.PythonModel):
+    def predict(self, context, model_input, params=None):
+        return model_input.sum(axis=1) * 3
+
+mlflow.models.set_model(Weighing())
+"""
+
+
+@pytest.fixture
+def weighing(tmp_path: Path) -> ResolvedModel:
+    """A pyfunc model of Python 3.11, which is Debian 12's."""
+    (tmp_path / "weighing.py").write_text(MODEL_CODE)
+    mlflow.pyfunc.save_model(
+        tmp_path / "model",
+        python_model=str(tmp_path / "weighing.py"),
+        pip_requirements=["pandas<3"],
+        input_example=pd.DataFrame({"a": [1.0], "b": [2.0]}),
+    )
+    return ResolvedModel(
+        requested_uri="models:/weighing/1",
+        resolved_uri="models:/weighing/1",
+        artifact_uri=str(tmp_path / "model"),
+        files=(),
+        metadata=yaml.safe_load((tmp_path / "model" / "MLmodel").read_text()),
+        requirements=("pandas<3",),
+        python_version="3.11.2",
+        name="weighing",
+        version="1",
+    )
+
+
+@pytest.fixture
+def image(distribution: str, debian_archive: bytes, weighing: ResolvedModel, tmp_path: Path) -> Iterator[PushedImage]:
+    """The model's image in the registry, on a base that is not Docker's Python."""
+    with Registry(distribution) as registry:
+        base = push_layers(
+            registry, Reference(distribution, "own/base", "12"), [debian_archive], history=["debootstrap"]
+        )
+        yield build_image(
+            base=base,
+            requirements=bento.service_requirements("pyfunc", weighing),
+            python_version="3.11",
+            service=bento.build_bento(weighing, "pyfunc", None, tmp_path / "bento").source,
+            model=files_below(Path(weighing.artifact_uri)),
+            model_key="weighing-1",
+            destination=Reference(distribution, "mlflow-fargate/default", "weighing.1"),
+            registry=registry,
+            cache=tmp_path / "cache",
+            progress=RecordedProgress(),
+        )
+
+
+@pytest.fixture
+def root() -> Iterator[Path]:
+    """An empty folder that every user may enter; pytest's own are closed to others."""
+    with tempfile.TemporaryDirectory(prefix="round-trip-") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+@pytest.fixture(scope="session")
+def sandbox_works() -> None:
+    if missing := [tool for tool in ("skopeo", "bwrap", "zstd", "setpriv") if not shutil.which(tool)]:
+        pytest.skip(f"not installed: {', '.join(missing)} (apt-get install bubblewrap skopeo zstd)")
+    tried = subprocess.run(
+        [*AS_USER, "bwrap", "--ro-bind", "/", "/", "true"], capture_output=True, text=True, check=False
+    )
+    if tried.returncode:
+        pytest.skip(f"bubblewrap cannot make a sandbox here: {tried.stderr.strip()}")
+
+
+def test_the_image_goes_round_among_other_peoples_tools_and_answers(
+    sandbox_works: None, image: PushedImage, root: Path, tmp_path: Path
+) -> None:
+    layout = tmp_path / "layout"
+
+    seen = run("skopeo", "inspect", "--tls-verify=false", f"docker://{image.reference}")
+    run("skopeo", "copy", "--src-tls-verify=false", f"docker://{image.reference}", f"oci:{layout}:taken")
+    config = unpack(layout, root)["config"]
+    with sandbox(root, config, tmp_path / "service.log") as service:
+        answer = requests.post(
+            f"{service.url}/invocations",
+            json={"dataframe_split": {"columns": ["a", "b"], "data": [[1, 2], [3, 4]]}},
+            timeout=60,
+        )
+        users = users_of_session(service.process.pid)
+
+    assert json.loads(seen)["Digest"] == image.reference.digest
+    assert answer.json() == {"predictions": [{"0": 9.0}, {"0": 21.0}]}
+    assert users == {"65532"}
+
+
+def run(*command: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def unpack(layout: Path, root: Path) -> dict[str, Any]:
+    """What a container runtime does with the layers, done by tar; the image's configuration."""
+    blobs = layout / "blobs" / "sha256"
+
+    def read(digest: str) -> Any:
+        return json.loads((blobs / digest[7:]).read_text())
+
+    (entry,) = json.loads((layout / "index.json").read_text())["manifests"]
+    manifest = read(entry["digest"])
+    for layer in manifest["layers"]:
+        codec = "--zstd" if layer["mediaType"].endswith("zstd") else "--gzip"
+        run("tar", "-C", str(root), codec, "-xpf", str(blobs / layer["digest"][7:]))
+    config: dict[str, Any] = read(manifest["config"]["digest"])
+    return config
+
+
+@contextmanager
+def sandbox(root: Path, config: dict[str, Any], log: Path) -> Iterator[Running]:
+    """The entry point as Fargate would start it: the image's user, a read-only root, a /tmp and no more."""
+    assert config["User"] == USER
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    (root / "etc" / "hosts").write_text("127.0.0.1 localhost\n")  # a runtime gives this file
+    environment = dict(entry.split("=", 1) for entry in config["Env"]) | {"BENTOML_PORT": str(port)}
+    command = [*AS_USER, "bwrap", "--unshare-pid", "--unshare-ipc", "--ro-bind", str(root), "/"]
+    command += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--die-with-parent", "--clearenv"]
+    command += [part for name, value in environment.items() for part in ("--setenv", name, value)]
+    command += ["--chdir", config["WorkingDir"], *config["Entrypoint"]]
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
+    running = Running(f"http://127.0.0.1:{port}", process, log)
+    try:
+        wait_until_ready(running)
+        yield running
+    finally:
+        stop(process)
+
+
+def users_of_session(session: int) -> set[str]:
+    """The user ids, as this machine counts them, of all processes in the session."""
+    users = set()
+    for folder in Path("/proc").iterdir():
+        with suppress(OSError):
+            if folder.name.isdigit() and os.getsid(int(folder.name)) == session:
+                status = (folder / "status").read_text()
+                users |= {line.split()[1] for line in status.splitlines() if line.startswith("Uid:")}
+    return users
