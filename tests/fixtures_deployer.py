@@ -85,7 +85,9 @@ def aws_url(registry: LocalRegistry, tmp_path_factory: pytest.TempPathFactory) -
     s3 = S3App(tmp_path_factory.mktemp("s3"))
     with LoadBalancer() as balancer:
         state = tmp_path_factory.mktemp("state")
-        front = FakeAws(region="us-east-1", registry=registry, s3=s3, load_balancer=balancer, directory=state)
+        front = FakeAws(
+            region="us-east-1", registry=registry, s3=s3, load_balancer=balancer, directory=state, minute_seconds=1
+        )
         with WsgiServer(front) as server:
             front.start()
             try:

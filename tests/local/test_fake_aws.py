@@ -550,7 +550,7 @@ def test_create_service_refuses_what_ecs_refuses(aws: Aws) -> None:
         "load balancer."
     )
     assert create(loadBalancers=[{**load_balancer, "targetGroupArn": aws.group_arn + "0"}]).endswith("does not exist.")
-    assert create(deploymentConfiguration={"strategy": "BLUE_GREEN"}).startswith("UnsupportedFeatureException")
+    assert "advancedConfiguration field is required" in create(deploymentConfiguration={"strategy": "BLUE_GREEN"})
     aws.create(good, desiredCount=0)
     assert create() == "InvalidParameterException: Creation of service was not idempotent."
     assert refused(lambda: aws.ecs.delete_cluster(cluster=aws.name)).startswith("ClusterContainsServicesException")

@@ -124,7 +124,7 @@ def read_head(connection: socket.socket) -> bytes:
     ],
 )
 def test_patterns_match_as_in_an_alb(rule: Rule, host: str, path: str, expected: bool) -> None:
-    assert (choose_rule([rule], host, path) is rule) is expected
+    assert (choose_rule([rule], host, path, {}) is rule) is expected
 
 
 def test_the_lowest_priority_number_wins_and_the_default_takes_the_rest(balancer: LoadBalancer) -> None:

@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlflow_fargate.local.engine import transitions
-from mlflow_fargate.local.engine.health import CheckHistory, CheckResult, judge, matches
-from mlflow_fargate.local.engine.rollout import (
+from mlflow_fargate.local.engine.acts import (
     Act,
     CompleteRollout,
     Deactivate,
@@ -22,9 +21,10 @@ from mlflow_fargate.local.engine.rollout import (
     RollBack,
     StartTasks,
     StopTask,
-    decide,
     restart_pause,
 )
+from mlflow_fargate.local.engine.health import CheckHistory, CheckResult, judge, matches
+from mlflow_fargate.local.engine.rollout import decide
 from mlflow_fargate.local.engine.state import HEALTHY, REGISTERING, DeploymentRules, Service, TargetHealth, Task
 from mlflow_fargate.local.inner_aws import TargetGroup
 

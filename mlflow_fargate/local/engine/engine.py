@@ -24,7 +24,7 @@ from botocore.exceptions import ClientError
 
 from mlflow_fargate.local.container.runner import TaskRunner
 from mlflow_fargate.local.engine import transitions
-from mlflow_fargate.local.engine.rollout import (
+from mlflow_fargate.local.engine.acts import (
     Act,
     CompleteRollout,
     Deactivate,
@@ -35,10 +35,11 @@ from mlflow_fargate.local.engine.rollout import (
     RollBack,
     StartTasks,
     StopTask,
-    decide,
 )
+from mlflow_fargate.local.engine.rollout import decide
 from mlflow_fargate.local.engine.routes import RouteTable
-from mlflow_fargate.local.engine.state import Service, TargetHealth, Task
+from mlflow_fargate.local.engine.shifting import Shifting
+from mlflow_fargate.local.engine.state import Rollout, Service, TargetHealth, Task
 from mlflow_fargate.local.engine.store import EcsStore
 from mlflow_fargate.local.engine.task_life import TaskLife, initial_targets
 from mlflow_fargate.local.engine.task_logs import LogShipper
@@ -54,7 +55,10 @@ _FIRST_HOST = 10  # AWS keeps a subnet's first addresses for itself
 
 
 class Engine:
-    """Runs what the services in `store` want, with `runner`, and keeps the load balancer's `routes` in step."""
+    """Runs what the services in `store` want, with `runner`, and keeps the load balancer's `routes` in step.
+
+    `minute_seconds`: how long a minute of a bake time or of a hook lasts; tests have no time for long ones.
+    """
 
     def __init__(
         self,
@@ -64,12 +68,15 @@ class Engine:
         *,
         routes: RouteTable,
         clock: Callable[[], float] = time.time,
+        minute_seconds: float = 60.0,
     ) -> None:
         self.store = store
         self._aws = aws
         self._runner = runner
         self._routes = routes
         self._clock = clock
+        self._minute_seconds = minute_seconds
+        self._shifting = Shifting(store, aws, routes, minute_seconds)
         self._logs = LogShipper(aws)
         self._lives: dict[str, TaskLife] = {}
         self._networks: dict[str, ipaddress.IPv4Network] = {}
@@ -151,7 +158,7 @@ class Engine:
         now = self._clock()
         self.store.forget_old_tasks(now)
         for service in self.store.services():
-            for act in decide(service, self.store.tasks(service.arn), now):
+            for act in decide(service, self.store.tasks(service.arn), now, self._minute_seconds):
                 self._do(service, act, now)
         self._routes.refresh()
 
@@ -164,9 +171,12 @@ class Engine:
             case CompleteRollout(rollout_id):
                 self._change(service, partial(transitions.complete_rollout, rollout_id=rollout_id, now=now))
             case FailRollout(rollout_id):
+                self._shifting.lead_back(service, now)
                 self._change(service, partial(transitions.fail_rollout, rollout_id=rollout_id, now=now))
             case RollBack():
-                self._change(service, partial(transitions.roll_back, reason=transitions.USER_ROLLED_BACK, now=now))
+                self._shifting.lead_back(service, now)
+                reason = service.deployments[0].reason or transitions.USER_ROLLED_BACK
+                self._change(service, partial(transitions.roll_back, reason=reason, now=now))
             case ForgetRollout(rollout_id):
                 self._change(service, partial(transitions.forget_rollout, rollout_id=rollout_id))
             case NoteSteadiness(is_steady):
@@ -175,6 +185,8 @@ class Engine:
                 self._change(service, partial(transitions.note_stuck, now=now))
             case Deactivate():
                 self._change(service, transitions.deactivate)
+            case _:
+                self._shifting.do(service, act, now)
 
     def _change(self, service: Service, change: Callable[[Service], Service]) -> None:
         self.store.change_service(service.arn, change)
@@ -183,18 +195,17 @@ class Engine:
         rollout = next(rollout for rollout in service.rollouts if rollout.id == rollout_id)
         try:
             definition = self._definition(rollout.revision.task_definition_arn)
-            tasks = [self._make_task(service, rollout_id, definition) for _ in range(count)]
+            tasks = [self._make_task(service, rollout, definition) for _ in range(count)]
         except ClientError as error:
             self._say(service.arn, f"was unable to place a task. Reason: {error.response['Error']['Message']}")
             self._count_failure_of(service.arn, rollout_id)
             return
-        arns = [binding.target_group_arn for binding in service.bindings]
         for task in tasks:
             self.store.put_task(task)
             life = TaskLife(
                 task,
                 definition,
-                target_group_arns=arns,
+                target_group_arns=rollout.revision.group_arns,
                 aws=self._aws,
                 runner=self._runner,
                 logs=self._logs,
@@ -205,7 +216,7 @@ class Engine:
             life.start()
         self._say(service.arn, transitions.tell_tasks("started", tasks))
 
-    def _make_task(self, service: Service, rollout_id: str, definition: TaskDefinition) -> Task:
+    def _make_task(self, service: Service, rollout: Rollout, definition: TaskDefinition) -> Task:
         network = (service.settings.get("networkConfiguration") or {}).get("awsvpcConfiguration") or {}
         subnets = network.get("subnets") or [""]
         self._addresses += 1
@@ -216,7 +227,7 @@ class Engine:
             arn=f"{prefix}:task/{cluster}/{secrets.token_hex(16)}",
             service_arn=service.arn,
             cluster_arn=service.cluster_arn,
-            rollout_id=rollout_id,
+            rollout_id=rollout.id,
             task_definition_arn=definition.arn,
             family=definition.family,
             container_name=definition.main.name,
@@ -226,7 +237,7 @@ class Engine:
             ip=self._address(subnet),
             subnet_id=subnet,
             created_at=self._clock(),
-            targets=initial_targets([binding.target_group_arn for binding in service.bindings]),
+            targets=initial_targets(rollout.revision.group_arns),
         )
 
     def _address(self, subnet_id: str) -> str:

@@ -1,6 +1,8 @@
-"""What a service needs next: pure deciding over frozen data, with ECS's rules for rolling deployments.
+"""What a service needs next: pure deciding over frozen data, with ECS's rules.
 
     decide(service, tasks, now) → acts        the engine does them and asks again
+
+While traffic is shifted, `shift` decides; what is here is for rolling deployments, and for services at rest.
 
 Old tasks leave only as healthy new ones take their place (minimum and maximum percent), a task that dies or fails its
 target group's checks is replaced, with growing pauses, and the circuit breaker ends a rollout whose tasks keep failing.
@@ -10,83 +12,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from mlflow_fargate.local.engine.acts import (
+    Act,
+    CompleteRollout,
+    Deactivate,
+    FailRollout,
+    ForgetRollout,
+    NoteSteadiness,
+    NoteStuck,
+    RollBack,
+    StartTasks,
+    StopTask,
+    may_start,
+)
+from mlflow_fargate.local.engine.shift import decide_shift
 from mlflow_fargate.local.engine.state import Rollout, Service, Task
 
-FIRST_RESTART_PAUSE_SECONDS = 1.0
-# ECS goes up to 15 minutes; on one's own machine the mended model should not wait for that.
-LONGEST_RESTART_PAUSE_SECONDS = 60.0
 
-
-@dataclass(frozen=True)
-class StartTasks:
-    rollout_id: str
-    count: int
-
-
-@dataclass(frozen=True)
-class StopTask:
-    """`is_failure`: the task was no good, rather than no longer needed; the breaker counts those."""
-
-    task_arn: str
-    reason: str
-    is_failure: bool = False
-
-
-@dataclass(frozen=True)
-class CompleteRollout:
-    rollout_id: str
-
-
-@dataclass(frozen=True)
-class FailRollout:
-    """The breaker trips; what follows (back to the last completed revision, or nothing) is in the service."""
-
-    rollout_id: str
-
-
-@dataclass(frozen=True)
-class RollBack:
-    """Somebody asked for it: StopServiceDeployment with stopType ROLLBACK."""
-
-
-@dataclass(frozen=True)
-class ForgetRollout:
-    """An old rollout has no task left."""
-
-    rollout_id: str
-
-
-@dataclass(frozen=True)
-class NoteSteadiness:
-    is_steady: bool
-
-
-@dataclass(frozen=True)
-class NoteStuck:
-    """minimumHealthyPercent forbids to stop and maximumPercent to start: nothing will happen before one is changed."""
-
-
-@dataclass(frozen=True)
-class Deactivate:
-    """The deleted service has no task left."""
-
-
-Act = (
-    StartTasks
-    | StopTask
-    | CompleteRollout
-    | FailRollout
-    | RollBack
-    | ForgetRollout
-    | NoteSteadiness
-    | NoteStuck
-    | Deactivate
-)
-
-
-def decide(service: Service, tasks: Sequence[Task], now: float) -> tuple[Act, ...]:
+def decide(service: Service, tasks: Sequence[Task], now: float, minute_seconds: float = 60.0) -> tuple[Act, ...]:
     """The acts that bring `service` one step nearer to what is wanted; none when there is nothing to do but wait."""
     if service.status == "DRAINING":
         return _drain(tasks)
@@ -97,9 +41,13 @@ def decide(service: Service, tasks: Sequence[Task], now: float) -> tuple[Act, ..
         return (RollBack(),)
     if _breaker_trips(service, primary):
         return (FailRollout(primary.id),)
-    sick = _stop_unhealthy(service, tasks, now)
-    if sick:
+    if sick := _stop_unhealthy(service, tasks, now):
         return sick
+    shift = service.shift
+    return decide_shift(service, shift, tasks, now, minute_seconds) if shift else _roll(service, primary, tasks, now)
+
+
+def _roll(service: Service, primary: Rollout, tasks: Sequence[Task], now: float) -> tuple[Act, ...]:
     stops = _stop_surplus(service, primary, tasks, now)
     return (
         *_forget_drained(service, tasks),
@@ -108,13 +56,6 @@ def decide(service: Service, tasks: Sequence[Task], now: float) -> tuple[Act, ..
         *(() if stops else _note_stuck(service, primary, tasks)),
         *_judge(service, primary, tasks, now),
     )
-
-
-def restart_pause(failures_in_a_row: int) -> float:
-    """Seconds to wait before the next start after so many failures: none, then 1, 2, 4 … up to a minute."""
-    if failures_in_a_row == 0:
-        return 0.0
-    return float(min(LONGEST_RESTART_PAUSE_SECONDS, FIRST_RESTART_PAUSE_SECONDS * 2 ** min(failures_in_a_row - 1, 10)))
 
 
 def _drain(tasks: Sequence[Task]) -> tuple[Act, ...]:
@@ -152,8 +93,7 @@ def _forget_drained(service: Service, tasks: Sequence[Task]) -> tuple[Act, ...]:
 
 
 def _start(service: Service, primary: Rollout, tasks: Sequence[Task], now: float) -> tuple[Act, ...]:
-    # "A deployment in FAILED state doesn't launch any new tasks" (API reference, rolloutState).
-    if primary.state == "FAILED" or now - primary.last_failure_at < restart_pause(primary.failed_tasks):
+    if not may_start(primary, now):
         return ()
     count = min(_missing(service, primary, tasks), _room(service, tasks))
     return (StartTasks(primary.id, count),) if count > 0 else ()

@@ -1,7 +1,7 @@
 """Which requests go to which processes: the AWS behind's listeners and rules, with the engine's tasks as targets.
 
 All load balancers of the stack share one address, so their rules stand in one list, those of the first load balancer
-first. A rule that asks for what the local load balancer cannot do (redirects, header conditions) is left out and told.
+first. A rule that asks for what the local load balancer cannot do (redirects, query conditions) is left out and told.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from botocore.exceptions import ClientError
 
 from mlflow_fargate.local.engine.state import Task
 from mlflow_fargate.local.engine.store import EcsStore
+from mlflow_fargate.local.engine.traffic import groups_of
 from mlflow_fargate.local.inner_aws import InnerAws
 from mlflow_fargate.local.load_balancer.rules import DEFAULT_RULE, FixedResponse, Rule, TargetGroup
 
@@ -37,6 +38,7 @@ class ListenerRule:
     priority: int
     path_patterns: tuple[str, ...] = ()
     host_patterns: tuple[str, ...] = ()
+    header_patterns: tuple[tuple[str, tuple[str, ...]], ...] = ()  # name → one of these
     groups: tuple[tuple[str, int], ...] = ()  # ARN and weight
     fixed_response: FixedResponse | None = None
     is_default: bool = False
@@ -92,7 +94,12 @@ class RouteTable:
 def parse_rule(rule: Mapping[str, Any], offset: int) -> ListenerRule | None:
     """The rule, its priority moved by `offset`; None when the local load balancer cannot follow it."""
     patterns: dict[str, tuple[str, ...]] = {"path-pattern": (), "host-header": ()}
+    headers = []
     for condition in rule.get("Conditions") or ():
+        if condition["Field"] == "http-header":
+            header = condition["HttpHeaderConfig"]
+            headers.append((header["HttpHeaderName"], tuple(header["Values"])))
+            continue
         if condition["Field"] not in patterns:
             logger.warning("%s: condition %s is not played locally", rule["RuleArn"], condition["Field"])
             return None
@@ -100,7 +107,7 @@ def parse_rule(rule: Mapping[str, Any], offset: int) -> ListenerRule | None:
         patterns[condition["Field"]] = tuple(config.get("Values") or ())
     action = (rule.get("Actions") or [{}])[-1]
     fixed_response = _fixed_response(action)
-    groups = _groups(action)
+    groups = tuple(groups_of(action).items())
     if fixed_response is None and not groups:
         logger.info("%s: action %s is not played locally", rule["RuleArn"], action.get("Type"))
         return None
@@ -109,6 +116,7 @@ def parse_rule(rule: Mapping[str, Any], offset: int) -> ListenerRule | None:
         priority=offset + (_RULES_PER_LISTENER - 1 if is_default else int(rule["Priority"])),
         path_patterns=patterns["path-pattern"],
         host_patterns=patterns["host-header"],
+        header_patterns=tuple(headers),
         groups=groups,
         fixed_response=fixed_response,
         is_default=is_default,
@@ -128,6 +136,7 @@ def _with_targets(rule: ListenerRule, tasks: list[Task]) -> Rule:
         priority=rule.priority,
         path_patterns=rule.path_patterns,
         host_patterns=rule.host_patterns,
+        header_patterns=rule.header_patterns,
         targets=tuple(TargetGroup(_targets(arn, tasks), weight) for arn, weight in rule.groups),
         fixed_response=rule.fixed_response,
     )
@@ -141,15 +150,6 @@ def _targets(arn: str, tasks: list[Task]) -> tuple[tuple[str, int], ...]:
         if health is not None and health.state in by_state and task.host_port is not None:
             by_state[health.state].append(("127.0.0.1", task.host_port))
     return tuple(by_state["healthy"] or by_state["unhealthy"])
-
-
-def _groups(action: Mapping[str, Any]) -> tuple[tuple[str, int], ...]:
-    if action.get("Type") != "forward":
-        return ()
-    groups = (action.get("ForwardConfig") or {}).get("TargetGroups") or ()
-    if not groups and action.get("TargetGroupArn"):
-        return ((action["TargetGroupArn"], 1),)
-    return tuple((group["TargetGroupArn"], int(group.get("Weight", 1))) for group in groups)
 
 
 def _fixed_response(action: Mapping[str, Any]) -> FixedResponse | None:

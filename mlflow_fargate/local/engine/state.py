@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from mlflow_fargate.local.engine.shift_state import Shift, ShiftRules
+
 # Without a target group ECS counts a task as healthy this long after it runs (API reference, minimumHealthyPercent).
 SETTLE_SECONDS = 40.0
 
@@ -22,6 +24,13 @@ class Binding:
     target_group_arn: str
     container_name: str
     container_port: int
+    alternate_group_arn: str | None = None  # these three: where traffic is shifted
+    production_rule_arn: str | None = None
+    test_rule_arn: str | None = None
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        return tuple(arn for arn in (self.target_group_arn, self.alternate_group_arn) if arn)
 
 
 @dataclass(frozen=True)
@@ -82,6 +91,7 @@ class Revision:
     task_definition_arn: str
     created_at: float
     settings: Mapping[str, Any] = field(hash=False)  # loadBalancers, networkConfiguration … as they stood then
+    group_arns: tuple[str, ...] = ()  # target groups that its tasks are registered in
 
 
 @dataclass(frozen=True)
@@ -129,6 +139,7 @@ class ServiceDeployment:
     breaker_status: str = "DISABLED"
     failure_count: int = 0
     threshold: int = 0
+    shift: Shift | None = None  # None: a rolling deployment
 
     @property
     def is_over(self) -> bool:
@@ -170,11 +181,18 @@ class Service:
         return DeploymentRules.from_configuration(self.settings.get("deploymentConfiguration") or {})
 
     @property
+    def shift_rules(self) -> ShiftRules:
+        return ShiftRules.from_configuration(self.settings.get("deploymentConfiguration") or {})
+
+    @property
+    def shift(self) -> Shift | None:
+        """The shift of traffic under way; None at rest, while a deployment rolls, and while one is taken back."""
+        current = self.deployments[0] if self.deployments else None
+        return current.shift if current and not current.is_over and current.rollback is None else None
+
+    @property
     def bindings(self) -> tuple[Binding, ...]:
-        return tuple(
-            Binding(entry["targetGroupArn"], entry["containerName"], int(entry["containerPort"]))
-            for entry in self.settings.get("loadBalancers") or ()
-        )
+        return tuple(_read_binding(entry) for entry in self.settings.get("loadBalancers") or ())
 
     @property
     def grace_seconds(self) -> float:
@@ -236,3 +254,15 @@ class Task:
 
     def unhealthy_target(self) -> tuple[str, TargetHealth] | None:
         return next(((arn, health) for arn, health in self.targets if health.state == "unhealthy"), None)
+
+
+def _read_binding(entry: Mapping[str, Any]) -> Binding:
+    shifted = entry.get("advancedConfiguration") or {}
+    return Binding(
+        entry["targetGroupArn"],
+        entry["containerName"],
+        int(entry["containerPort"]),
+        shifted.get("alternateTargetGroupArn"),
+        shifted.get("productionListenerRule"),
+        shifted.get("testListenerRule"),
+    )

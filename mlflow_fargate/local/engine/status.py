@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mlflow_fargate.local.engine.state import Service, Task
+from mlflow_fargate.local.engine.state import Rollout, Service, Task
 from mlflow_fargate.local.engine.store import EcsStore
 
 _EVENTS_SHOWN = 10
@@ -65,7 +65,7 @@ def _service_status(service: Service, store: EcsStore) -> ServiceStatus:
                 task_definition=_last_part(rollout.revision.task_definition_arn),
                 status=rollout.status,
                 state=rollout.state,
-                reason=rollout.reason,
+                reason=_tell_shift(service, rollout) or rollout.reason,
                 failed_tasks=rollout.failed_tasks,
             )
             for rollout in service.rollouts
@@ -73,6 +73,15 @@ def _service_status(service: Service, store: EcsStore) -> ServiceStatus:
         tasks=tuple(_task_status(task) for task in reversed(tasks)),
         events=tuple(event.message for event in service.events[:_EVENTS_SHOWN]),
     )
+
+
+def _tell_shift(service: Service, rollout: Rollout) -> str | None:
+    """'CANARY at BAKE_TIME: 100 % of the traffic'; None unless the rollout takes part in a shift of traffic."""
+    shift = service.shift
+    if shift is None or rollout.id not in (shift.green_id, shift.blue_id):
+        return None
+    percent = shift.production_percent if rollout.id == shift.green_id else 100 - shift.production_percent
+    return f"{service.shift_rules.strategy} at {shift.stage}: {percent:g} % of the traffic"
 
 
 def _task_status(task: Task) -> TaskStatus:

@@ -9,6 +9,7 @@ import secrets
 from collections.abc import Callable
 from dataclasses import replace
 
+from mlflow_fargate.local.engine.shift_state import Shift
 from mlflow_fargate.local.engine.state import Event, Revision, Rollback, Rollout, Service, ServiceDeployment, Task
 
 KEPT_EVENTS = 100
@@ -18,6 +19,7 @@ STUCK = (
     "Update the minimumHealthyPercent or maximumPercent value and try again."
 )
 BREAKER_ROLLED_BACK = "Service deployment rolled back because the circuit breaker threshold was exceeded."
+NOWHERE = "No earlier service revision ever completed, so there is nothing to roll back to."
 NOWHERE_TO_ROLL_BACK = (
     "Service deployment failed because the circuit breaker threshold was exceeded; "
     "no earlier service revision ever completed, so there is nothing to roll back to."
@@ -33,7 +35,9 @@ def say(service: Service, message: str, now: float) -> Service:
 
 def begin_rollout(service: Service, task_definition_arn: str, now: float) -> Service:
     """A new revision becomes PRIMARY; a service deployment that was under way is superseded."""
-    revision = Revision(_arn(service, "service-revision"), task_definition_arn, now, service.settings)
+    blue = _last_completed_rollout(service)
+    groups = _groups(service, blue)
+    revision = Revision(_arn(service, "service-revision"), task_definition_arn, now, service.settings, groups)
     identity = f"ecs-svc/{secrets.randbelow(10**19):019d}"
     rollout = Rollout(identity, revision, "PRIMARY", "IN_PROGRESS", f"ECS deployment {identity} in progress.", now, now)
     older = tuple(replace(old, status="ACTIVE", updated_at=now) for old in service.rollouts)
@@ -48,6 +52,7 @@ def begin_rollout(service: Service, task_definition_arn: str, now: float) -> Ser
         updated_at=now,
         breaker_status="MONITORING" if rules.breaker_is_on else "DISABLED",
         threshold=rules.failure_threshold(service.desired_count),
+        shift=_begin_shift(service, blue, rollout, now),
     )
     superseded = _end_current(service, "STOPPED", "Service deployment was superseded by a newer one.", now)
     return replace(
@@ -57,6 +62,30 @@ def begin_rollout(service: Service, task_definition_arn: str, now: float) -> Ser
         deployments=(deployment, *superseded.deployments),
         is_steady=False,
     )
+
+
+def _last_completed_rollout(service: Service) -> Rollout | None:
+    done = service.last_completed
+    return next((rollout for rollout in service.rollouts if done and rollout.revision.arn == done.arn), None)
+
+
+def _groups(service: Service, blue: Rollout | None) -> tuple[str, ...]:
+    """Where a new revision's tasks are registered: where traffic is shifted, in the groups that blue is not in.
+
+    A first deployment goes to the alternate groups: that was seen on AWS, and that it then shifts as any other.
+    """
+    if not service.shift_rules.shifts:
+        return tuple(binding.target_group_arn for binding in service.bindings)
+    taken = blue.revision.group_arns if blue else tuple(binding.target_group_arn for binding in service.bindings)
+    return tuple(next(arn for arn in binding.groups if arn not in taken) for binding in service.bindings)
+
+
+def _begin_shift(service: Service, blue: Rollout | None, green: Rollout, now: float) -> Shift | None:
+    """The shift to `green`; one that was under way left its share of the traffic, which goes back first."""
+    if not service.shift_rules.shifts:
+        return None
+    left = service.shift.production_percent if service.shift else 0.0
+    return Shift(blue.id if blue else None, green.id, "RECONCILE_SERVICE", now, production_percent=left)
 
 
 def complete_rollout(service: Service, rollout_id: str, now: float) -> Service:
@@ -95,7 +124,10 @@ def roll_back(service: Service, reason: str, now: float, cause: str = "ECS deplo
     """The last completed revision is PRIMARY again: with its own tasks where it still has some, else with new ones."""
     back_to = service.last_completed
     if back_to is None:
-        return service
+        primary = service.primary
+        failed = replace(primary, state="FAILED", reason=reason, updated_at=now) if primary else None
+        service = _with_rollout(service, failed.id, lambda _: failed) if failed else service
+        return _end_current(service, "ROLLBACK_FAILED", f"{reason} {NOWHERE}", now)
     known = next((rollout for rollout in service.rollouts if rollout.revision.arn == back_to.arn), None)
     identity = known.id if known else f"ecs-svc/{secrets.randbelow(10**19):019d}"
     text = f"{cause}: rolling back to deploymentId {identity}."
@@ -116,8 +148,13 @@ def roll_back(service: Service, reason: str, now: float, cause: str = "ECS deplo
     return say(service, f"rolling back to deployment {identity}.", now)
 
 
-def request_rollback(service: Service, now: float) -> Service:
-    return _with_current(service, lambda current: replace(current, status="ROLLBACK_REQUESTED", updated_at=now))
+def request_rollback(service: Service, now: float, reason: str = USER_ROLLED_BACK) -> Service:
+    """The service deployment under way is to be taken back, at the scheduler's next turn."""
+    return _with_current(
+        service,
+        lambda current: replace(current, status="ROLLBACK_REQUESTED", reason=reason, updated_at=now),
+        only_open=True,
+    )
 
 
 def count_failure(service: Service, rollout_id: str, now: float) -> Service:

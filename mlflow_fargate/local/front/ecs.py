@@ -31,7 +31,6 @@ _NOT_PLAYED = {
     "DeleteTaskSet",
     "DescribeTaskSets",
     "UpdateServicePrimaryTaskSet",
-    "ContinueServiceDeployment",
     "CreateExpressGatewayService",
     "UpdateTaskProtection",
     "GetTaskProtection",
@@ -65,6 +64,7 @@ class EcsApi:
             "DescribeServiceDeployments": tasks.describe_service_deployments,
             "DescribeServiceRevisions": tasks.describe_service_revisions,
             "StopServiceDeployment": tasks.stop_service_deployment,
+            "ContinueServiceDeployment": tasks.continue_service_deployment,
         }
 
     def __call__(self, request: AwsRequest) -> Answer:

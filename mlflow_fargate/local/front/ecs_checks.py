@@ -12,6 +12,8 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
+from mlflow_fargate.local.engine.traffic import groups_of
+from mlflow_fargate.local.front.shift_checks import check_strategy
 from mlflow_fargate.local.front.wire import Refusal
 from mlflow_fargate.local.inner_aws import InnerAws
 from mlflow_fargate.local.task_definition import TaskDefinition
@@ -50,12 +52,9 @@ def find_task_definition(aws: InnerAws, name: str | None) -> TaskDefinition:
 
 def check_settings(aws: InnerAws, settings: Mapping[str, Any], definition: TaskDefinition) -> None:
     """The service's settings against its task definition and against what they name."""
-    strategy = (settings.get("deploymentConfiguration") or {}).get("strategy", "ROLLING")
-    controller = (settings.get("deploymentController") or {}).get("type", "ECS")
-    if strategy != "ROLLING" or controller != "ECS":
-        raise Refusal(
-            "UnsupportedFeatureException", "The local stack plays rolling deployments by ECS only (strategy ROLLING)."
-        )
+    if (settings.get("deploymentController") or {}).get("type", "ECS") != "ECS":
+        raise Refusal("UnsupportedFeatureException", "The local stack plays deployments by ECS only (controller ECS).")
+    check_strategy(aws, settings)
     _check_network(aws, settings.get("networkConfiguration"), definition)
     for load_balancer in settings.get("loadBalancers") or ():
         _check_load_balancer(aws, load_balancer, definition)
@@ -118,7 +117,7 @@ def _is_named_by_a_rule(elbv2: Any, target_group_arn: str) -> bool:
     for load_balancer in elbv2.get_paginator("describe_load_balancers").paginate().search("LoadBalancers[]"):
         for listener in elbv2.describe_listeners(LoadBalancerArn=load_balancer["LoadBalancerArn"])["Listeners"]:
             pages = elbv2.get_paginator("describe_rules").paginate(ListenerArn=listener["ListenerArn"])
-            if target_group_arn in pages.search("Rules[].Actions[].TargetGroupArn"):
+            if any(target_group_arn in groups_of(action) for action in pages.search("Rules[].Actions[]")):
                 return True
     return False
 

@@ -20,6 +20,7 @@ from mlflow_fargate.local.engine.state import Service
 from mlflow_fargate.local.engine.store import EcsStore
 from mlflow_fargate.local.front.ecs_checks import check_name, check_settings, find_cluster, find_task_definition
 from mlflow_fargate.local.front.ecs_shapes import show_service, show_tags
+from mlflow_fargate.local.front.shift_checks import check_change_of_strategy
 from mlflow_fargate.local.front.wire import Refusal
 from mlflow_fargate.local.inner_aws import InnerAws, tags_to_pairs
 
@@ -111,6 +112,7 @@ class ServiceOperations:
         )
         settings = _settings(service.settings, parameters)
         check_settings(self._aws, settings, definition)
+        check_change_of_strategy(service.settings, settings)
         update = partial(
             _update,
             settings=settings,

@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from mlflow_fargate.local.engine.shift_state import Hook
 from mlflow_fargate.local.engine.state import Event, Revision, Rollout, Service, ServiceDeployment, Task
 
 _SERVICE_ROLE = "aws-service-role/ecs.amazonaws.com/AWSServiceRoleForECS"
@@ -105,15 +106,20 @@ def show_task(task: Task, *, tags: Iterable[tuple[str, str]] | None) -> dict[str
 
 
 def show_service_deployment(deployment: ServiceDeployment, service: Service, tasks: Sequence[Task]) -> dict[str, Any]:
-    target = _show_counts(deployment.target, service, tasks)
+    target = {**_show_counts(deployment.target, service, tasks), **_show_shares(deployment, of_green=True)}
     sources = [revision for revision in service.revisions if revision.arn in deployment.source_arns]
-    rollback = deployment.rollback
+    rollback, shift = deployment.rollback, deployment.shift
     shown = {
         **_show_deployment_head(deployment, service),
         "updatedAt": deployment.updated_at,
         "stoppedAt": deployment.finished_at if deployment.status == "STOPPED" else None,
-        "sourceServiceRevisions": [_show_counts(revision, service, tasks) for revision in sources],
+        "sourceServiceRevisions": [
+            {**_show_counts(revision, service, tasks), **_show_shares(deployment, of_green=False)}
+            for revision in sources
+        ],
         "targetServiceRevision": target,
+        "lifecycleStage": shift.stage if shift else None,
+        "lifecycleHookDetails": [_show_hook(hook) for hook in shift.hooks] if shift and shift.hooks else None,
         "deploymentConfiguration": deployment.target.settings.get("deploymentConfiguration"),
         "rollback": rollback
         and {
@@ -143,6 +149,7 @@ def show_revision(revision: Revision, service: Service, images: Iterable[Mapping
         "taskDefinition": revision.task_definition_arn,
         "containerImages": list(images),
         "createdAt": revision.created_at,
+        "resolvedConfiguration": {"loadBalancers": [{"targetGroupArn": arn} for arn in revision.group_arns]},
         **{key: revision.settings[key] for key in _REVISION_ECHOED if key in revision.settings},
     }
 
@@ -168,6 +175,8 @@ def _show_rollout(rollout: Rollout, service: Service, tasks: Sequence[Task]) -> 
     own = [task for task in tasks if task.rollout_id == rollout.id]
     echoed = ("launchType", "capacityProviderStrategy", "platformVersion", "networkConfiguration")
     settings = rollout.revision.settings
+    # "Only returned for services that use the rolling update" (API reference, rolloutState).
+    states = {} if service.shift_rules.shifts else {"rolloutState": rollout.state, "rolloutStateReason": rollout.reason}
     return {
         "id": rollout.id,
         "status": rollout.status,
@@ -176,8 +185,7 @@ def _show_rollout(rollout: Rollout, service: Service, tasks: Sequence[Task]) -> 
         "runningCount": _running(own),
         "pendingCount": _pending(own),
         "failedTasks": rollout.failed_tasks,
-        "rolloutState": rollout.state,
-        "rolloutStateReason": rollout.reason,
+        **states,
         "createdAt": rollout.created_at,
         "updatedAt": rollout.updated_at,
         **{key: settings[key] for key in echoed if key in settings},
@@ -188,12 +196,33 @@ def _show_counts(revision: Revision, service: Service, tasks: Sequence[Task]) ->
     rollouts = [rollout for rollout in service.rollouts if rollout.revision.arn == revision.arn]
     ids = {rollout.id for rollout in rollouts}
     own = [task for task in tasks if task.rollout_id in ids]
-    wanted = service.desired_count if any(rollout.is_primary for rollout in rollouts) else 0
+    blue = service.shift.blue_id if service.shift else None
+    wanted = service.desired_count if any(item.is_primary or item.id == blue for item in rollouts) else 0
     return {
         "arn": revision.arn,
         "requestedTaskCount": wanted,
         "runningTaskCount": _running(own),
         "pendingTaskCount": _pending(own),
+    }
+
+
+def _show_shares(deployment: ServiceDeployment, *, of_green: bool) -> dict[str, float]:
+    """Percent of the production and the test traffic; nothing where no traffic is shifted."""
+    shift = deployment.shift
+    if shift is None:
+        return {}
+    shares = (shift.production_percent, shift.test_percent)
+    production, test = shares if of_green else (100 - shares[0], 100 - shares[1])
+    return {"requestedProductionTrafficWeight": production, "requestedTestTrafficWeight": test}
+
+
+def _show_hook(hook: Hook) -> dict[str, Any]:
+    return {
+        "hookId": hook.id,
+        "targetType": "PAUSE",
+        "status": hook.status,
+        "expiresAt": hook.expires_at,
+        "timeoutAction": hook.timeout_action,
     }
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
-from mlflow_fargate.local.engine import transitions
+from mlflow_fargate.local.engine import shift_transitions, transitions
 from mlflow_fargate.local.engine.engine import Engine
 from mlflow_fargate.local.engine.state import Revision, Service, ServiceDeployment, Task
 from mlflow_fargate.local.engine.store import EcsStore
@@ -118,6 +118,20 @@ class TaskOperations:
         if service.last_completed is None:
             raise Refusal("ConflictException", "There is no completed service revision to roll back to.")
         self._store.change_service(service.arn, partial(transitions.request_rollback, now=self._clock()))
+        return {"serviceDeploymentArn": arn}
+
+    def continue_service_deployment(self, parameters: Parameters) -> dict[str, Any]:
+        arn = str(parameters.get("serviceDeploymentArn", ""))
+        pair = self._deployment(arn)
+        if pair is None:
+            raise Refusal("ServiceDeploymentNotFoundException", "The service deployment was not found.")
+        service, deployment = pair
+        hook = deployment.shift.waiting_hook if deployment.shift and not deployment.is_over else None
+        if hook is None or hook.id != parameters.get("hookId"):
+            raise Refusal("InvalidParameterException", "The lifecycle hook is not in the AWAITING_ACTION status.")
+        action = parameters.get("action") or "CONTINUE"
+        answer = partial(shift_transitions.answer_hook, hook_id=hook.id, action=action, now=self._clock())
+        self._store.change_service(service.arn, answer)
         return {"serviceDeploymentArn": arn}
 
     def _service(self, cluster_arn: str, name: str) -> Service:

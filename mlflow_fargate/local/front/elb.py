@@ -108,7 +108,7 @@ class ElbApi:
         arn = request.parameters.get("TargetGroupArn")
         services = self._store.services()
         return any(
-            binding.target_group_arn == arn
+            arn in binding.groups
             for service in services
             if service.status != "INACTIVE"
             for binding in service.bindings
@@ -139,7 +139,7 @@ class ElbApi:
             service.arn: binding.container_port
             for service in self._store.services()
             for binding in service.bindings
-            if binding.target_group_arn == target_group_arn
+            if target_group_arn in binding.groups
         }
 
 

@@ -46,7 +46,8 @@ class FakeAws:
     """A WSGI application that answers as AWS in `region`; tasks run between start() and stop().
 
     `registry` and `load_balancer` have been started: their addresses stand in answers. `directory` holds unpacked
-    images and what tasks write. `inherited` is what tasks see of the environment around, such as LANG.
+    images and what tasks write. `inherited` is what tasks see of the environment around, such as LANG;
+    `minute_seconds` how long a minute of a bake time lasts.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class FakeAws:
         directory: Path,
         runner: TaskRunner | None = None,
         inherited: Mapping[str, str] = _DEFAULT_INHERITED,
+        minute_seconds: float = 60.0,
     ) -> None:
         self._s3 = s3
         self._moto: WsgiApp = DomainDispatcherApplication(create_backend_app)
@@ -69,7 +71,7 @@ class FakeAws:
         self._runner = runner or ProcessRunner(
             ImageStore(registry.store, registry.address, directory), directory, inherited
         )
-        self._engine = Engine(self._store, self._aws, self._runner, routes=self._routes)
+        self._engine = Engine(self._store, self._aws, self._runner, routes=self._routes, minute_seconds=minute_seconds)
         self._apis: dict[str, Callable[[AwsRequest], Answer]] = {
             "ecs": EcsApi(self._engine, self._aws, self._forward),
             "ecr": EcrApi(registry.store, registry.address, DEFAULT_ACCOUNT_ID, self._aws, self._forward),

@@ -75,7 +75,7 @@ class Proxy:
             yield
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        rule = choose_rule(self.rules, request.host, request.rel_url.raw_path) or DEFAULT_RULE
+        rule = choose_rule(self.rules, request.host, request.rel_url.raw_path, request.headers) or DEFAULT_RULE
         try:
             response = await self._answer(request, rule)
         except _ClientGone:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -38,32 +38,39 @@ class Rule:
     """What to do with requests that match one of each kind of patterns; a kind without patterns matches all.
 
     `fixed_response` goes before `targets`. `*` stands for any characters, `?` for one; paths are compared with case and
-    as sent, without the query; hosts without case and port.
+    as sent, without the query; hosts without case and port; the values of headers, each of which must match, without
+    case.
     """
 
     priority: int
     path_patterns: tuple[str, ...] = ()
     host_patterns: tuple[str, ...] = ()
+    header_patterns: tuple[tuple[str, tuple[str, ...]], ...] = ()
     targets: tuple[TargetGroup, ...] = ()
     fixed_response: FixedResponse | None = None
 
     @property
     def name(self) -> str:
-        """'churn.example.com /churn/*': what a status page calls it; 'default' without conditions."""
-        return " ".join([*self.host_patterns, *self.path_patterns]) or "default"
+        """'churn.example.com /churn/*': what a status page calls it; 'default' without conditions.
 
-    def matches(self, host: str, path: str) -> bool:
+        Of headers the name only: a value may be what keeps others out.
+        """
+        headers = [f"[{name}]" for name, _ in self.header_patterns]
+        return " ".join([*self.host_patterns, *self.path_patterns, *headers]) or "default"
+
+    def matches(self, host: str, path: str, headers: Mapping[str, str]) -> bool:
         is_path = not self.path_patterns or any(_compile(pattern).fullmatch(path) for pattern in self.path_patterns)
         hosts = [_compile(pattern.lower()) for pattern in self.host_patterns]
-        return is_path and (not hosts or any(pattern.fullmatch(_hostname(host)) for pattern in hosts))
+        is_host = not hosts or any(pattern.fullmatch(_hostname(host)) for pattern in hosts)
+        return is_path and is_host and all(_has(headers, name, patterns) for name, patterns in self.header_patterns)
 
 
 DEFAULT_RULE = Rule(priority=50_001, fixed_response=FixedResponse(404, "no deployment has this path\n"))
 
 
-def choose_rule(rules: Sequence[Rule], host: str, path: str) -> Rule | None:
-    """The first rule that matches; `rules` are sorted by priority."""
-    return next((rule for rule in rules if rule.matches(host, path)), None)
+def choose_rule(rules: Sequence[Rule], host: str, path: str, headers: Mapping[str, str]) -> Rule | None:
+    """The first rule that matches; `rules` are sorted by priority, `headers` are found by names without case."""
+    return next((rule for rule in rules if rule.matches(host, path, headers)), None)
 
 
 class Balancer:
@@ -94,6 +101,11 @@ class Balancer:
             yield
         finally:
             self._outstanding[target] -= 1
+
+
+def _has(headers: Mapping[str, str], name: str, patterns: Sequence[str]) -> bool:
+    value = headers.get(name, "").lower()
+    return any(_compile(pattern.lower()).fullmatch(value) for pattern in patterns)
 
 
 def _hostname(host: str) -> str:
