@@ -1,4 +1,4 @@
-"""What lies in a base image: its shared libraries, its Debian packages, which system it is.
+"""What lies in a base image: which system it is, its Python, its C library and others, its Debian packages.
 
 Read once for each base, by streaming its layers past, and kept by the digest of its manifest:
 
@@ -8,6 +8,7 @@ Read once for each base, by streaming its layers past, and kept by the digest of
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import re
 import shutil
@@ -26,13 +27,16 @@ from mlflow_fargate.image.byte_stream import ChunkReader
 from mlflow_fargate.image.image import BaseImage, Descriptor
 from mlflow_fargate.image.reference import Reference
 from mlflow_fargate.image.registry import Registry
+from mlflow_fargate.image.shared_libraries import defined_glibc
 from mlflow_fargate.progress import Progress
 
 # The local stack's base says so of itself: it has nothing of a system, and runs on this machine's.
 _THIS_MACHINE = "mlflow-fargate"
 _TEXTS = re.compile(r"(etc|usr/lib)/os-release|var/lib/dpkg/status(\.d/[^/]+)?")
 _LIBRARY = re.compile(r".*\.so(\.[0-9.]+)?")
-_TEXT_LIMIT_BYTES = 16 << 20
+_PYTHON = re.compile(r"(?:.*/)?bin/python(3\.\d+)")
+_GLIBC = re.compile(r"(?:.*/)?(libc\.so\.6|libc-2\.\d+\.so)")  # the latter until 2.33, where libc.so.6 is a link
+_LIMIT_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,8 @@ class BaseFiles:
     libraries: tuple[str, ...]  # file names: libc.so.6
     release: Mapping[str, str] = field(hash=False)  # os-release: ID, VERSION_CODENAME, …
     packages: str = field(default="", repr=False)  # paragraphs of dpkg's status; "": it has no Debian packages
+    pythons: tuple[str, ...] = ()  # minor versions, of programs called python3.X
+    glibc: str | None = None  # 2.36; None: it has none that could be read
 
     @property
     def is_this_machine(self) -> bool:
@@ -51,6 +57,10 @@ class BaseFiles:
     def system(self) -> str:
         """What it is, for people."""
         return self.release.get("PRETTY_NAME") or self.release.get("ID") or "an unknown system"
+
+    @property
+    def has_musl(self) -> bool:
+        return "libc.so.6" not in self.libraries and any(name.startswith("ld-musl-") for name in self.libraries)
 
     def offered_libraries(self) -> frozenset[str] | None:
         """The libraries that a loader finds there; None: nobody can tell."""
@@ -64,7 +74,7 @@ def read_base_files(
     path = cache / "bases" / f"{base.manifest_digest.partition(':')[2]}.json"
     with suppress(OSError, ValueError, TypeError, KeyError):
         known = json.loads(path.read_text())
-        return BaseFiles(tuple(known["libraries"]), known["release"], known["packages"])
+        return BaseFiles(**{**known, "libraries": tuple(known["libraries"]), "pythons": tuple(known["pythons"])})
     progress.note(f"looking at what {reference} brings")
     found: dict[str, str] = {}
     for layer in base.layers:
@@ -73,6 +83,8 @@ def read_base_files(
         libraries=tuple(sorted({PurePosixPath(name).name for name in found if _LIBRARY.fullmatch(name)})),
         release=_parse_release(found.get("etc/os-release") or found.get("usr/lib/os-release") or ""),
         packages="\n\n".join(text for name, text in sorted(found.items()) if name.startswith("var/lib/dpkg/")),
+        pythons=tuple(sorted({python[1] for python in map(_PYTHON.fullmatch, found) if python})),
+        glibc=next((text for name, text in sorted(found.items()) if text and _GLIBC.fullmatch(name)), None),
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".unfinished")
@@ -82,7 +94,10 @@ def read_base_files(
 
 
 def _read_layer(registry: Registry, reference: Reference, layer: Descriptor, found: dict[str, str]) -> None:
-    """Adds what matters of the layer to `found` (path → text, "" where only the name counts), as a runtime would."""
+    """Adds what matters of the layer to `found` (path → text, "" where only the name counts), as a runtime would.
+
+    The text of a C library is its version.
+    """
     chunks = cast("IO[bytes]", ChunkReader(registry.stream_blob(reference.repository, layer)).buffered())
     try:
         with tarfile.open(fileobj=_decompressed(chunks, layer.media_type), mode="r|") as archive:
@@ -91,15 +106,22 @@ def _read_layer(registry: Registry, reference: Reference, layer: Descriptor, fou
                 folder, _, file_name = name.rpartition("/")
                 if file_name.startswith(".wh."):
                     _remove(found, folder if file_name == ".wh..wh..opq" else f"{folder}/{file_name[4:]}")
-                elif member.isfile() and _TEXTS.fullmatch(name) and member.size <= _TEXT_LIMIT_BYTES:
-                    content = archive.extractfile(member)
-                    found[name] = content.read().decode(errors="replace") if content else ""
-                elif _LIBRARY.fullmatch(name) and not member.isdir():
-                    found[name] = ""
+                elif not member.isdir() and (text := _text_of(archive, member, name)) is not None:
+                    found[name] = text
         while chunks.read(1 << 20):
             pass  # to the end, where size and digest are checked
     except (tarfile.TarError, EOFError, OSError, zstandard.ZstdError) as error:
         raise ImageError(f"Layer {layer.digest} of the base image {reference} cannot be read: {error}.") from error
+
+
+def _text_of(archive: tarfile.TarFile, member: tarfile.TarInfo, name: str) -> str | None:
+    """What `_read_layer` keeps of a file; None: nothing."""
+    if member.isfile() and member.size <= _LIMIT_BYTES and (content := archive.extractfile(member)):
+        if _TEXTS.fullmatch(name):
+            return content.read().decode(errors="replace")
+        if _GLIBC.fullmatch(name):
+            return defined_glibc(io.BytesIO(content.read())) or ""
+    return "" if _LIBRARY.fullmatch(name) or _PYTHON.fullmatch(name) else None
 
 
 def _remove(found: dict[str, str], path: str) -> None:

@@ -14,11 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 
 from mlflow_fargate.image.application import ModelFiles, make_model_recipes, make_service_recipe
 from mlflow_fargate.image.assembly import Assembly, Trial
-from mlflow_fargate.image.base import read_base
+from mlflow_fargate.image.base import check_base, read_base
 from mlflow_fargate.image.base_files import read_base_files
 from mlflow_fargate.image.blob_cache import BlobCache
 from mlflow_fargate.image.debian import make_system_recipe
@@ -77,27 +78,34 @@ def build_image(
     Without a tag in `destination` the image is tagged by its own digest. `adapt_requirements`: see `normalise`.
     """
     source = base_registry or _source(base, registry)
-    base_image = read_base(source, base, platform=platform, python_version=python_version, progress=progress)
+    base_image = read_base(source, base, platform=platform, python_version=python_version)
     records = LockRecords(registry, destination.repository, platform=platform, compression=compression)
     lines = _normalised(requirements, platform, progress, adapt=adapt_requirements)
     locked = records.lock(lines, python_version=python_version, cache=cache, indexes=indexes)
     dependencies = make_dependency_recipes(locked, compression, bytecode=bytecode, cache=cache, note=progress.note)
     packaged = list(dependencies)
+    look_into_base = partial(read_base_files, source, base, base_image, cache=cache, progress=progress)
     if system_packages:
-        files = read_base_files(source, base, base_image, cache=cache, progress=progress)
         system = make_system_recipe(
-            system_packages, files, platform=platform, compression=compression, cache=cache, note=progress.note
+            system_packages,
+            look_into_base(),
+            platform=platform,
+            compression=compression,
+            cache=cache,
+            note=progress.note,
         )
         packaged += [system] if system else []
     models = make_model_recipes(model, model_key, further_models or {}, compression)
     recipes = [*packaged, make_service_recipe(service, compression), *models]
     there = [*_images_there(registry, destination, previous, platform), *records.manifests]
+    is_checked = was_checked(packaged, base_image, there)
+    if not is_checked:
+        check_base(base, base_image, look_into_base(), python_version=python_version)
     push = Push(registry, destination.repository, present=[blob.digest for image in there for blob in image.blobs])
     assembly = Assembly(registry, destination, there, push, BlobCache(cache), progress)
     layers, report = assembly.put_layers(recipes, compression, base_image, source, base)
-    if not was_checked(packaged, base_image, there):
-        files = read_base_files(source, base, base_image, cache=cache, progress=progress)
-        check_libraries(packaged, files, on_missing=missing_libraries, progress=progress)
+    if not is_checked:
+        check_libraries(packaged, look_into_base(), on_missing=missing_libraries, progress=progress)
     if isinstance(registry, Registry):  # a layout is the image to take elsewhere, and nothing else
         # What fits the base together with packages of the system need not fit it alone.
         fitting = base_image if packaged == dependencies else None

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
 from mlflow_fargate.errors import ImageError
 from mlflow_fargate.image.base_files import BaseFiles
 from mlflow_fargate.image.image import BaseImage, Manifest
 from mlflow_fargate.image.layer import Recipe
-from mlflow_fargate.image.shared_libraries import SharedLibraries, debian_packages, find_missing
+from mlflow_fargate.image.shared_libraries import SharedLibraries, debian_packages, find_missing, find_too_new
 from mlflow_fargate.progress import Progress
 
 MissingLibraries = Literal["error", "note"]
@@ -37,13 +37,20 @@ def check_libraries(
         return
     if unknown:
         progress.note(f"not checked here for libraries of the system: {', '.join(unknown)} (made by another machine)")
-    missing = find_missing([libraries for libraries in known.values() if libraries], offered)
-    if not missing:
-        return
-    message, hint = describe_missing(missing, base)
-    if on_missing == "error":
-        raise ImageError(message, hint=hint)
-    progress.note(f"{message} {hint}")
+    layers = [libraries for libraries in known.values() if libraries]
+    for message, hint in _find_faults(layers, base, offered):
+        if on_missing == "error":
+            raise ImageError(message, hint=hint)
+        progress.note(f"{message} {hint}")
+
+
+def _find_faults(
+    layers: Sequence[SharedLibraries], base: BaseFiles, offered: frozenset[str]
+) -> Iterator[tuple[str, str]]:
+    if missing := find_missing(layers, offered):
+        yield describe_missing(missing, base)
+    if base.glibc and (too_new := find_too_new(layers, base.glibc)):
+        yield describe_too_new(too_new, base)
 
 
 def describe_missing(missing: dict[str, list[str]], base: BaseFiles) -> tuple[str, str]:
@@ -55,3 +62,10 @@ def describe_missing(missing: dict[str, list[str]], base: BaseFiles) -> tuple[st
     packages = ",".join(debian_packages(missing))
     way_out = f"system_packages={packages}" if packages else "system_packages=… with the packages that have them"
     return message, f"{way_out}, or a base image that has them (base_image=…); missing_libraries=note deploys as it is"
+
+
+def describe_too_new(versions: dict[str, list[str]], base: BaseFiles) -> tuple[str, str]:
+    """Which packages want a newer glibc than the base's, and the way out. Pure."""
+    listed = "; ".join(f"{version} ({', '.join(packages)})" for version, packages in versions.items())
+    message = f"The base image ({base.system}) has glibc {base.glibc}, and packages need {listed}."
+    return message, "use a base image of a newer system (base_image=…), or require older versions of these packages"

@@ -2,7 +2,8 @@
 
 A wheel brings most of what it needs, and relies on the system for the rest. What is missing shows at the first import,
 in a task on Fargate, minutes later; here it shows before anything is deployed. Names are compared and no paths: a
-library that lies anywhere in the image counts as found, since packages load their own from where they like.
+library that lies anywhere in the image counts as found, since packages load their own from where they like. Of glibc,
+which every wheel needs, the version counts too.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import IO
 
 from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
@@ -52,6 +54,7 @@ class SharedLibraries:
 
     offered: tuple[str, ...] = ()
     needed: Mapping[str, list[str]] = field(default_factory=dict, hash=False)  # libgomp.so.1 → ["lightgbm"]
+    glibc: Mapping[str, list[str]] = field(default_factory=dict, hash=False)  # 2.28 → packages that need no newer one
 
     def save(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -62,8 +65,9 @@ class SharedLibraries:
     @classmethod
     def load(cls, path: Path) -> SharedLibraries | None:
         """What was saved there; None when nothing (readable) was."""
-        with suppress(OSError, ValueError, TypeError):
-            return cls(**json.loads(path.read_text()))
+        with suppress(OSError, ValueError, TypeError, KeyError):
+            known = json.loads(path.read_text())
+            return cls(known["offered"], known["needed"], known["glibc"])
         return None
 
 
@@ -72,16 +76,23 @@ def find_libraries(files: Mapping[str, Path], site: Path) -> SharedLibraries:
     owners = _read_owners(site)
     offered: set[str] = set()
     needed: dict[str, set[str]] = {}
+    glibc: dict[str, tuple[int, int]] = {}
     for name, path in files.items():
         if _LIBRARY.fullmatch(name):
-            own_names, wanted = _read_dynamic_section(path)
+            own_names, wanted, newest = _read_library(path)
             offered |= {name.rpartition("/")[2], *own_names}
             owner = owners.get(path.relative_to(site).as_posix(), "") if path.is_relative_to(site) else ""
             for library in wanted:
                 needed.setdefault(library, set()).add(owner or path.name)
+            if newest:
+                glibc[owner or path.name] = max(newest, glibc.get(owner or path.name, newest))
     return SharedLibraries(
         tuple(sorted(offered)),
         {library: sorted(by) for library, by in sorted(needed.items()) if library not in offered},
+        {
+            f"{version[0]}.{version[1]}": sorted(one for one in glibc if glibc[one] == version)
+            for version in sorted(set(glibc.values()))
+        },
     )
 
 
@@ -97,26 +108,60 @@ def find_missing(layers: Iterable[SharedLibraries], offered: frozenset[str]) -> 
     return {library: sorted(packages) for library, packages in sorted(missing.items())}
 
 
+def find_too_new(layers: Iterable[SharedLibraries], glibc: str) -> dict[str, list[str]]:
+    """Versions of glibc that are newer than the base's `glibc` → packages that need them. Pure."""
+    has = _parse_glibc(f"GLIBC_{glibc}")
+    found: dict[str, set[str]] = {}
+    for layer in layers:
+        for version, packages in layer.glibc.items():
+            needs = _parse_glibc(f"GLIBC_{version}")
+            if has and needs and needs > has:
+                found.setdefault(version, set()).update(packages)
+    return {version: sorted(packages) for version, packages in sorted(found.items())}
+
+
+def defined_glibc(file: IO[bytes]) -> str | None:
+    """The version of glibc ('2.36') whose libc.so.6 this is; None when it is none."""
+    with suppress(ELFError):
+        sections = ELFFile(file).iter_sections("SHT_GNU_verdef")
+        names = [names for section in sections for _, names in section.iter_versions()]
+        found = [version for group in names for one in group if (version := _parse_glibc(one.name))]
+        if found:
+            return "{}.{}".format(*max(found))
+    return None
+
+
 def debian_packages(libraries: Iterable[str]) -> list[str]:
     """The Debian packages that have these libraries, as far as we know them."""
     return sorted({_DEBIAN_PACKAGES[library] for library in libraries if library in _DEBIAN_PACKAGES})
 
 
-def _read_dynamic_section(path: Path) -> tuple[list[str], list[str]]:
-    """SONAME and NEEDED of an ELF file; nothing of what is none (linker scripts are called .so too).
+def _read_library(path: Path) -> tuple[list[str], list[str], tuple[int, int] | None]:
+    """SONAME, NEEDED and the newest glibc asked for; nothing of what is no ELF file (linker scripts are .so too).
 
-    Source: System V ABI, gABI 4.1, chapter 5, dynamic section.
+    The version is that of symbols, which the tag of a wheel (manylinux_2_28) only promises not to exceed.
+    Source: System V ABI, gABI 4.1, chapter 5, dynamic section; Linux Standard Base Core, chapter 10, symbol versioning.
     """
     own: list[str] = []
     needed: list[str] = []
+    versions: list[tuple[int, int]] = []
     with path.open("rb") as file, suppress(ELFError):
-        for segment in ELFFile(file).iter_segments("PT_DYNAMIC"):
+        elf = ELFFile(file)
+        for segment in elf.iter_segments("PT_DYNAMIC"):
             for tag in segment.iter_tags():
                 if tag.entry.d_tag == "DT_NEEDED":
                     needed.append(tag.needed)
                 elif tag.entry.d_tag == "DT_SONAME":
                     own.append(tag.soname)
-    return own, needed
+        for section in elf.iter_sections("SHT_GNU_verneed"):
+            names = (one.name for _, group in section.iter_versions() for one in group)
+            versions += [version for version in map(_parse_glibc, names) if version]
+    return own, needed, max(versions, default=None)
+
+
+def _parse_glibc(symbol_version: str) -> tuple[int, int] | None:
+    found = re.fullmatch(r"GLIBC_(\d+)\.(\d+)(\.\d+)?", symbol_version)
+    return (int(found[1]), int(found[2])) if found else None
 
 
 def _read_owners(site: Path) -> dict[str, str]:

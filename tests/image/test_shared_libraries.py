@@ -5,6 +5,8 @@ from __future__ import annotations
 import platform
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,16 @@ from mlflow_fargate.errors import ImageError
 from mlflow_fargate.image import Reference, Registry, build_image
 from mlflow_fargate.image.base import read_base
 from mlflow_fargate.image.base_files import BaseFiles, read_base_files
-from mlflow_fargate.image.library_check import describe_missing
+from mlflow_fargate.image.layer import Recipe
+from mlflow_fargate.image.library_check import check_libraries, describe_missing
 from mlflow_fargate.image.platforms import LINUX_AMD64
-from mlflow_fargate.image.shared_libraries import SharedLibraries, find_libraries, find_missing
+from mlflow_fargate.image.shared_libraries import (
+    SharedLibraries,
+    defined_glibc,
+    find_libraries,
+    find_missing,
+    find_too_new,
+)
 from mlflow_fargate.local.registry.base_image import seed_base_image
 from mlflow_fargate.local.registry.server import LocalRegistry
 from mlflow_fargate.progress import RecordedProgress
@@ -68,9 +77,8 @@ def push_debian(make_base: PushBase) -> PushBase:
 
 
 def read(registry: Registry, reference: Reference, cache: Path) -> BaseFiles:
-    progress = RecordedProgress()
-    base = read_base(registry, reference, platform=LINUX_AMD64, python_version=MINOR, progress=progress)
-    return read_base_files(registry, reference, base, cache=cache, progress=progress)
+    base = read_base(registry, reference, platform=LINUX_AMD64, python_version=MINOR)
+    return read_base_files(registry, reference, base, cache=cache, progress=RecordedProgress())
 
 
 def test_what_neither_layers_nor_base_have_is_missing() -> None:
@@ -88,6 +96,38 @@ def test_a_base_without_glibc_is_told_as_what_it_is() -> None:
 
     assert "Alpine Linux" in message
     assert "glibc" in hint
+
+
+def test_a_package_for_a_newer_glibc_is_told(tmp_path: Path) -> None:
+    amazon = BaseFiles(GLIBC, {"PRETTY_NAME": "Amazon Linux 2"}, glibc="2.26")
+    SharedLibraries((), {}, {"2.17": ["ujson"], "2.28": ["numpy", "scipy"]}).save(tmp_path / "libraries.json")
+    recipe = Recipe("dependencies", "key", nullcontext, libraries=tmp_path / "libraries.json")  # type: ignore[arg-type]
+    progress = RecordedProgress()
+
+    with pytest.raises(
+        ImageError, match=r"\(Amazon Linux 2\) has glibc 2\.26, and packages need 2\.28 \(numpy, scipy\)\."
+    ):
+        check_libraries([recipe], amazon, on_missing="error", progress=progress)
+    check_libraries([recipe], amazon, on_missing="note", progress=progress)
+    check_libraries([recipe], replace(amazon, glibc="2.36"), on_missing="error", progress=progress)
+
+    assert len(progress.lines) == 1
+    assert "base image of a newer system" in progress.lines[0]
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="this machine has no glibc to read")
+def test_the_version_of_glibc_is_read_from_it_and_from_what_needs_it() -> None:
+    real = Path(__import__("zstandard.backend_c").backend_c.__file__)
+    libc = next(line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if "/libc.so.6" in line)
+
+    with Path(libc).open("rb") as file, real.open("rb") as other:
+        defined, nothing = defined_glibc(file), defined_glibc(other)
+    (needed,) = find_libraries({"opt/backend_c.so": real}, real.parent).glibc
+
+    assert defined == platform.libc_ver()[1]
+    assert nothing is None
+    assert find_too_new([SharedLibraries((), {}, {needed: ["zstandard"]})], str(defined)) == {}
+    assert find_too_new([SharedLibraries((), {}, {needed: ["zstandard"]})], "2.0") == {needed: ["zstandard"]}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ELF is Linux's")
@@ -150,6 +190,42 @@ def test_an_empty_machine_says_what_it_cannot_check(
     assert "not checked here for libraries of the system: dependencies (made by another machine)" in " ".join(
         inputs["progress"].lines
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("files", "complaint"),
+    [
+        ({"usr/bin/python3.9": "", "usr/bin/python3": ""}, rf"has Python 3\.9, but the model wants Python {MINOR}"),
+        ({"usr/bin/perl": ""}, rf"has no Python, but the model wants Python {MINOR}"),
+        (
+            {
+                "lib/ld-musl-x86_64.so.1": "",
+                f"usr/bin/python{MINOR}": "",
+                "etc/os-release": "PRETTY_NAME='Alpine 3.20'",
+            },
+            r"\(Alpine 3\.20\) has musl as its C library",
+        ),
+    ],
+)
+def test_a_base_that_cannot_run_the_packages_is_refused_before_they_are_installed(
+    make_base: PushBase, inputs: dict[str, Any], files: dict[str, str], complaint: str
+) -> None:
+    base = make_base("own/base", "1", files=[files], python_version=None)
+
+    with pytest.raises(ImageError, match=rf"(?s){complaint}.*hint: "):
+        build_image(**inputs, base=base)
+    assert not any("installing" in line for line in inputs["progress"].lines)
+
+
+@pytest.mark.slow
+def test_a_base_of_ones_own_need_not_say_which_python_it_has(make_base: PushBase, inputs: dict[str, Any]) -> None:
+    libraries = {f"{LIBRARY_FOLDER}/{name}": "" for name in (*GLIBC, "libstdc++.so.6")}
+    base = make_base("own/base", "1", files=[libraries | {f"opt/venv/bin/python{MINOR}": ""}], python_version=None)
+
+    image = build_image(**inputs, base=base)
+
+    assert image.reference.digest
 
 
 @pytest.mark.slow
