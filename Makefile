@@ -83,6 +83,7 @@ check: $(READY)
 	rm -rf $(TREE) && mkdir $(TREE) && cp -R mlflow_fargate $(TREE)/ && cp -R webhook $(TREE)/mlflow_fargate/
 	cd $(TREE) && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml -p mlflow_fargate
 	$(BIN)/mypy service_template
+	MYPYPATH=service_template $(BIN)/mypy onnx_converter
 	$(BIN)/mypy -p examples
 	$(BIN)/mypy -p benchmarks.images
 	MYPYPATH=$(TREE) $(BIN)/mypy benchmarks/webhook.py

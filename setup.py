@@ -74,6 +74,7 @@ TEST = [
 EXHAUSTIVE = [
     "spacy>=3.7",
     "xgboost-cpu>=3; platform_machine == 'x86_64'",  # the usual distribution brings 300 MB for GPUs
+    "lightgbm>=4.5",
     "statsmodels>=0.14",
     "onnx>=1.17",
     "onnxruntime>=1.20",
@@ -100,6 +101,7 @@ setup(
         *find_packages(include=["mlflow_fargate", "mlflow_fargate.*"]),
         "mlflow_fargate.webhook",
         "mlflow_fargate.service_template",
+        "mlflow_fargate.onnx_converter",
         # What `mlflow-fargate demo` runs.
         "mlflow_fargate.examples",
         "mlflow_fargate.examples.image_classifier",
@@ -107,6 +109,7 @@ setup(
     package_dir={
         "mlflow_fargate.webhook": "webhook",
         "mlflow_fargate.service_template": "service_template",
+        "mlflow_fargate.onnx_converter": "onnx_converter",
         "mlflow_fargate.examples": "examples",
     },
     package_data={

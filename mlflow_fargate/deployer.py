@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ from mlflow_fargate.target import Target, check_endpoint_name
 from mlflow_fargate.version_tags import VersionTags, WriteTags
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,62}")
+_NO_IMAGE_YET = "(an image that is to be built)"
 _STAGES = ("Staging", "Production", "Archived")
 
 
@@ -165,7 +166,9 @@ class Deployer:
     def plan(self, spec: DeploymentSpec) -> Plan:
         """What would be written for `spec`; reads only."""
         wanted = (*endpoint_resources(spec.endpoint), *deployment_resources(spec))
-        return make_plan(wanted, self.account.observe(wanted, spec.endpoint.network))
+        plan = make_plan(wanted, self.account.observe(wanted, spec.endpoint.network))
+        runtime = spec.provenance.runtime
+        return replace(plan, notes=(f"runtime {runtime}",)) if runtime else plan
 
     def _plan_and_cost(self, spec: DeploymentSpec) -> tuple[Plan, Estimate]:
         plan = self.plan(spec)
@@ -251,7 +254,7 @@ class Deployer:
         endpoint = self.account.endpoint_spec(self.target.endpoint, config)
         if model is not None:
             image = self._image(name, model, config)
-            provenance = provenance_of(model, flavor)
+            provenance = replace(provenance_of(model, flavor), runtime=self._runtime(image, config))
         else:
             assert before is not None  # noqa: S101  # one of the two is given, see the callers
             image, provenance = before.image, before.provenance
@@ -267,7 +270,14 @@ class Deployer:
                 ),
             ):
                 return self.publisher.publish(name, model, config)
-        return self.publisher.find(name, model, config) or "(an image that is to be built)"
+        return self.publisher.find(name, model, config) or _NO_IMAGE_YET
+
+    def _runtime(self, image: str, config: DeploymentConfig) -> str | None:
+        if config.runtime == "native":
+            return None
+        if image == _NO_IMAGE_YET:
+            return f"{config.runtime}: decided when the image is built"
+        return self.publisher.runtime_of(image)
 
     def _version_tags(self, name: str) -> VersionTags:
         return VersionTags(self.target.endpoint, name, self.write_tags, self.progress)

@@ -91,6 +91,7 @@ class Provenance:
     name: str | None = None
     version: str | None = None
     run_id: str | None = None
+    runtime: str | None = None  # what computes, and why; None: the model's own library, and nothing else was asked for
 
 
 @dataclass(frozen=True)

@@ -80,9 +80,10 @@ class Change:
 
 @dataclass(frozen=True)
 class Plan:
-    """Changes in the order in which they can be made."""
+    """Changes in the order in which they can be made, and what else was decided that a reader should know."""
 
     changes: tuple[Change, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def is_empty(self) -> bool:
@@ -91,14 +92,15 @@ class Plan:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON; the changes in their order."""
-        return {"has_changes": not self.is_empty, "changes": [change.as_dict() for change in self.changes]}
+        notes = {"notes": list(self.notes)} if self.notes else {}
+        return {"has_changes": not self.is_empty, "changes": [change.as_dict() for change in self.changes], **notes}
 
     def __str__(self) -> str:
         lines = [str(change) for change in self.changes if change.action != "keep"]
         kept = sum(change.action == "keep" for change in self.changes)
         if kept:
             lines.append(f"= {kept} unchanged")
-        return "\n".join(lines or ["= nothing to do"])
+        return "\n".join([*(lines or ["= nothing to do"]), *self.notes])
 
 
 def make_plan(wanted: Sequence[Resource], found: Mapping[tuple[str, str], Found]) -> Plan:

@@ -17,19 +17,19 @@ from pathlib import Path
 from typing import Any
 
 import cloudpickle  # type: ignore[import-untyped]
-import numpy as np
 import tensorflow as tf
+from loaded_network import LoadedNetwork
 
 # MLflow pickles custom layers here; this is the model's own code, as trusted as the model itself.
 _CUSTOM_OBJECTS = ("global_custom_objects.cloudpickle", "custom_objects.cloudpickle")
 
 
 @dataclass(frozen=True)
-class LoadedNetwork:
-    """A network that takes one array and gives one."""
+class TensorFunction:
+    """A network as TensorFlow computes it: one tensor of this shape and type, the batch's length open, gives one."""
 
-    predict: Callable[[np.ndarray], np.ndarray]
-    input_shape: tuple[int | None, ...]  # with the batch, which is None
+    call: Callable[[Any], Any]
+    spec: Any  # tf.TensorSpec
 
 
 def load_network(model_dir: Path, flavors: Mapping[str, Any], *, cpus: int) -> LoadedNetwork:
@@ -37,6 +37,15 @@ def load_network(model_dir: Path, flavors: Mapping[str, Any], *, cpus: int) -> L
     # TensorFlow counts the cores of the machine, not what this container may use of them.
     tf.config.threading.set_intra_op_parallelism_threads(cpus)
     tf.config.threading.set_inter_op_parallelism_threads(cpus)
+    function = load_function(model_dir, flavors)
+    return LoadedNetwork(
+        predict=lambda batch: function.call(tf.cast(batch, function.spec.dtype)).numpy(),
+        input_shape=tuple(function.spec.shape.as_list()),
+    )
+
+
+def load_function(model_dir: Path, flavors: Mapping[str, Any]) -> TensorFunction:
+    """What `load_network` computes with."""
     conf = flavors.get("tensorflow") or flavors["keras"]
     if code := conf.get("code"):
         sys.path.insert(0, str(model_dir / code))
@@ -50,17 +59,16 @@ def load_network(model_dir: Path, flavors: Mapping[str, Any], *, cpus: int) -> L
     raise ValueError(f"no model.keras, model.h5 or saved_model.pb below {data}")
 
 
-def _load_keras(file: Path) -> LoadedNetwork:
+def _load_keras(file: Path) -> TensorFunction:
     # Losses and metrics are of no use here, and custom ones could not be found again.
     model = tf.keras.models.load_model(file, custom_objects=_custom_objects(file.parent), compile=False)
     if not isinstance(model.input_shape, tuple) or not isinstance(model.output_shape, tuple):
         raise ValueError("the model has several inputs or outputs; this template serves one of each")
     spec = tf.TensorSpec(model.input_shape, model.inputs[0].dtype)
-    graph = tf.function(lambda batch: model(batch, training=False), input_signature=[spec])
-    return LoadedNetwork(predict=lambda batch: graph(tf.cast(batch, spec.dtype)).numpy(), input_shape=model.input_shape)
+    return TensorFunction(tf.function(lambda batch: model(batch, training=False), input_signature=[spec]), spec)
 
 
-def _load_saved_model(folder: Path) -> LoadedNetwork:
+def _load_saved_model(folder: Path) -> TensorFunction:
     loaded = tf.saved_model.load(str(folder))
     signature = loaded.signatures["serving_default"]
     inputs, outputs = signature.structured_input_signature[1], signature.structured_outputs
@@ -68,12 +76,11 @@ def _load_saved_model(folder: Path) -> LoadedNetwork:
         raise ValueError("the model has several inputs or outputs; this template serves one of each")
     (name, spec), (output,) = next(iter(inputs.items())), outputs
 
-    def predict(batch: np.ndarray) -> np.ndarray:
+    def call(batch: Any) -> Any:
         # `loaded` must stay alive: the signature holds its variables only weakly.
-        result: np.ndarray = loaded.signatures["serving_default"](**{name: tf.cast(batch, spec.dtype)})[output].numpy()
-        return result
+        return loaded.signatures["serving_default"](**{name: batch})[output]
 
-    return LoadedNetwork(predict=predict, input_shape=tuple(spec.shape.as_list()))
+    return TensorFunction(call, tf.TensorSpec(spec.shape, spec.dtype))
 
 
 def _custom_objects(folder: Path) -> dict[str, Any] | None:

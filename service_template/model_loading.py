@@ -10,12 +10,16 @@ import gc
 import logging
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from served_model import ServedModel
 from serving_settings import ServiceDescription, Settings, set_library_threads
+
+if TYPE_CHECKING:
+    from loaded_network import LoadedNetwork  # needs NumPy
 
 # BentoML shows INFO of loggers below its own name only.
 logger = logging.getLogger("bentoml.model")
@@ -45,12 +49,11 @@ def load_model(description: ServiceDescription, settings: Settings, source: Path
 def _load_image_classifier(description: ServiceDescription, settings: Settings, source: Path) -> ServedModel:
     from image_classifier import ImageClassifier, read_labels  # noqa: PLC0415
     from image_decoding import parse_image_options  # noqa: PLC0415
-    from keras_loading import load_network  # noqa: PLC0415
 
     if description.labels is None:
         raise ValueError("service.json names no labels, without which an image classifier cannot answer")
     metadata: dict[str, Any] = yaml.safe_load((settings.model_dir / "MLmodel").read_text(encoding="utf-8"))
-    network = load_network(settings.model_dir, metadata["flavors"], cpus=settings.cpus)
+    network = _load_network(description, settings, metadata["flavors"])
     return ImageClassifier(
         network.predict,
         network.input_shape,
@@ -61,6 +64,16 @@ def _load_image_classifier(description: ServiceDescription, settings: Settings, 
     )
 
 
+def _load_network(description: ServiceDescription, settings: Settings, flavors: Mapping[str, Any]) -> LoadedNetwork:
+    if description.is_onnx:
+        from onnx_loading import load_onnx_network  # noqa: PLC0415
+
+        return load_onnx_network(settings.model_dir, cpus=settings.cpus)
+    from keras_loading import load_network  # noqa: PLC0415
+
+    return load_network(settings.model_dir, flavors, cpus=settings.cpus)
+
+
 def _load_pyfunc(description: ServiceDescription, settings: Settings) -> ServedModel:
     # Both are read while mlflow is imported. Flavors load differently where they serve: MLflow's own server sets this.
     os.environ["_MLFLOW_IS_IN_SERVING_ENVIRONMENT"] = "true"
@@ -68,4 +81,10 @@ def _load_pyfunc(description: ServiceDescription, settings: Settings) -> ServedM
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     from pyfunc_model import load_pyfunc  # noqa: PLC0415
 
-    return load_pyfunc(settings.model_dir, batching=description.options.get("batching"))
+    batching = description.options.get("batching")
+    if not description.is_onnx:
+        return load_pyfunc(settings.model_dir, batching=batching)
+    from onnx_loading import load_onnx  # noqa: PLC0415
+
+    converted = load_onnx(settings.model_dir, cpus=settings.cpus)
+    return load_pyfunc(settings.model_dir, batching=batching, implementation=converted)

@@ -17,6 +17,7 @@ import pandas as pd
 from batching import Batcher
 from http_errors import RequestError
 from mlflow.exceptions import MlflowException
+from mlflow.models import Model
 from mlflow.pyfunc import scoring_server
 from mlflow.version import VERSION
 from served_model import EXAMPLE_FILE, Answer
@@ -91,8 +92,8 @@ class _Guarded:
             if kind is None or self._batcher is None:
                 return self._model.predict(data, params=params)
             return self._batcher.predict(data, kind=kind, count=len(data))
-        except MlflowException:
-            raise  # the input does not fit the model's signature
+        except (MlflowException, RequestError):
+            raise  # the input does not fit the model's signature, or not what was converted
         except Exception as error:
             # Some models answer nothing with nothing; of the others it was too much asked.
             if _is_empty(data):
@@ -119,14 +120,19 @@ class _Parsed:
         raise _InputParsed(data, params)
 
 
-def load_pyfunc(model_dir: Path, *, batching: bool | None = None) -> PyfuncModel:
-    """The MLflow model in `model_dir`, by its `python_function` flavor.
+def load_pyfunc(model_dir: Path, *, batching: bool | None = None, implementation: Any | None = None) -> PyfuncModel:
+    """The MLflow model in `model_dir`, by its `python_function` flavor; `implementation` computes in its place.
 
     `batching` says whether requests may be predicted together; None: if it is known of the model's flavor.
     """
-    model = mlflow.pyfunc.load_model(str(model_dir))
+    model = as_pyfunc(model_dir, implementation) if implementation else mlflow.pyfunc.load_model(str(model_dir))
     batches = is_batchable(model.metadata.flavors) if batching is None else batching
     return PyfuncModel(model, model_dir, batches=batches)
+
+
+def as_pyfunc(model_dir: Path, implementation: Any) -> Any:
+    """`implementation` as an mlflow.pyfunc.PyFuncModel that checks its input by the signature of `model_dir`."""
+    return mlflow.pyfunc.PyFuncModel(Model.load(str(model_dir)), implementation)
 
 
 def _pieces(model: Any, data: Any, params: Mapping[str, Any] | None) -> Iterator[Any]:

@@ -35,6 +35,11 @@ class ServiceDescription:
     def title(self) -> str:
         return self.model_name or self.model_uri
 
+    @property
+    def is_onnx(self) -> bool:
+        """Whether the model was converted when the image was built, and the image holds onnxruntime instead."""
+        return self.options.get("runtime") == "onnx"
+
 
 @dataclass(frozen=True)
 class Settings:

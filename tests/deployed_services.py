@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -32,6 +33,15 @@ def train(example: str, name: str, epochs: int) -> str:
     command = [sys.executable, "-m", f"examples.{example}.train", name, str(epochs)]
     subprocess.run(command, cwd=ROOT, check=True, timeout=600)
     return f"models:/{name}/1"
+
+
+def log_model(flavor: str) -> dict[str, Any]:
+    """What tests/flavor_models.py says of the model that it has logged."""
+    command = [sys.executable, "-m", "tests.flavor_models", flavor]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    said: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return said
 
 
 def service_of(example: str, file: str = "service.py") -> str:

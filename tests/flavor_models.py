@@ -34,6 +34,23 @@ def log_sklearn() -> ModelInfo:
     return mlflow.sklearn.log_model(model, name="model", input_example=SHOWN, serialization_format="cloudpickle")
 
 
+def log_tensorflow() -> ModelInfo:
+    import tensorflow as tf
+
+    rows = SHOWN.to_numpy("float32")
+    model = tf.keras.Sequential([tf.keras.Input((3,)), tf.keras.layers.Dense(4, "relu"), tf.keras.layers.Dense(2)])
+    signature = infer_signature(rows, model.predict(rows, verbose=0))
+    return mlflow.tensorflow.log_model(model, name="model", signature=signature, input_example=rows)
+
+
+def log_lightgbm() -> ModelInfo:
+    import lightgbm
+
+    rows = lightgbm.Dataset(TABLE, TABLE["a"] * TABLE["b"])
+    model = lightgbm.train({"min_data_in_leaf": 2, "verbose": -1}, rows, num_boost_round=5)
+    return mlflow.lightgbm.log_model(model, name="model", input_example=SHOWN)
+
+
 def log_xgboost() -> ModelInfo:
     import xgboost
 
@@ -99,7 +116,9 @@ def log_pytorch() -> ModelInfo:
 LIBRARIES: dict[str, str | None] = {
     "sklearn": None,
     "pyfunc": None,
+    "tensorflow": None,
     "xgboost": "xgboost",
+    "lightgbm": "lightgbm",
     "statsmodels": "statsmodels",
     "onnx": "onnx",
     "pytorch": "torch",

@@ -96,8 +96,9 @@ def _model_uri(watch: Watch, action: Action) -> str:
 
 def _config(watch: Watch) -> Mapping[str, Any]:
     """The rule's options; a version in the URI would pin the deployment, so what it follows is said again."""
-    # A model is code, and this machine has the rights of a service: none is tried on it.
-    config = {**(watch.rule.config if watch.rule else {}), "smoke_test": False, "follow": watch.deployed.follow}
+    # A model is code, and this machine has the rights of a service: none is tried or converted on it.
+    here = {"smoke_test": False, "convert": False}
+    config = {**(watch.rule.config if watch.rule else {}), **here, "follow": watch.deployed.follow}
     if watch.rule and watch.rule.on_demotion == "scale_to_zero" and watch.deployed.desired_count == 0:
         config.setdefault("desired_count", 1)
     return config

@@ -42,6 +42,8 @@ _OWN_FOLDER = "own"
 _IMAGE_CHANNELS = (1, 3, 4)
 _NETWORK_FLAVORS = ("tensorflow", "keras")
 _BUILD_TIMEOUT_SECONDS = 300
+# What serves a model beside ONNX Runtime: pictures, or MLflow's protocol.
+_ONNX_PACKAGES = {"image": ("pillow",), "table": ("mlflow-skinny", "pandas")}
 # Older versions answer requests with other code than service_template is written for; newer ones load their models.
 _MLFLOW_FLOOR = Version("3.1")
 
@@ -122,6 +124,25 @@ def service_requirements(
     return tuple(dict.fromkeys([*lines, f"bentoml=={installed_version('bentoml')}", *ours]))
 
 
+def onnx_requirements(
+    template: str, model: ResolvedModel, pins: Mapping[str, str], asked: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Requirement lines of the image in which ONNX Runtime computes for `model`, of the versions it was compared with.
+
+    `pins` (package → NAME==VERSION) are those; of the lines that were `asked` for, those that are not the model's own
+    and no template's stay: somebody named them for a reason.
+    """
+    needed = (
+        "bentoml",
+        "numpy",
+        "onnxruntime",
+        *_ONNX_PACKAGES["image" if template == "image_classifier" else "table"],
+    )
+    known = {*map(_package, service_requirements(template, model)), *needed}
+    further = [line for line in asked if _package(line) not in known]
+    return (*(pins[name] for name in needed if name in pins), *further)
+
+
 def parse_labels(content: bytes) -> dict[str, Any]:
     """Labels by class number ("0", "1", …) from a labels file; ModelUnusable when it is none.
 
@@ -154,6 +175,7 @@ def build_bento(
     options: Mapping[str, Any] | None = None,
     own: OwnService | None = None,
     further_models: Mapping[str, ResolvedModel] | None = None,
+    requirements: tuple[str, ...] = (),
     code_only: bool = False,
 ) -> Bento:
     """A Bento in the Bento store `into`; what is there already with the same content is not built again.
@@ -161,11 +183,12 @@ def build_bento(
     `code_only`: of the Bento only its `source` is made, the same bytes, without the seconds in which BentoML imports
     itself and the service. That finds mistakes in a service of one's own, and none in a template.
 
-    `labels` is the content of the labels file, which an image classifier must have; `name` is by default the model's.
+    `labels` is the content of the labels file, which an image classifier must have; `name` is by default the model's,
+    and so are the `requirements`.
     The bytes in `source` depend on nothing but the arguments and the versions of this package and of BentoML.
     ImageError says why BentoML refused.
     """
-    requirements = service_requirements(template, model, own=own, further_models=further_models)
+    requirements = requirements or service_requirements(template, model, own=own, further_models=further_models)
     description = make_service_description(template, model, options, own=own, further_models=further_models)
     files = _source_files(description, model, labels, requirements)
     if own:

@@ -32,4 +32,10 @@ class CallOptions(OptionGroup):
         "input example",
         maps_to="(how this call behaves)",
     )
+    convert: bool = option(
+        True,
+        "convert the model on this machine where runtime asks for that, which runs its code; false: only what was "
+        "converted before is used, else auto stays native and onnx is an error",
+        maps_to="(how this call behaves)",
+    )
     dry_run: bool = option(False, "print the plan and change nothing", maps_to="(how this call behaves)")

@@ -35,6 +35,23 @@ class ServingOptions(OptionGroup):
         "requests that wait may share one prediction; by default where each row is known to be looked at alone",
         maps_to="(the service)",
     )
+    runtime: Literal["native", "auto", "onnx"] = option(
+        "native",
+        "what computes: the library the model was trained with, or ONNX Runtime, which is smaller and starts sooner. "
+        "The model is converted on this machine, which runs its code, and used so only if it answers the same; else "
+        "auto stays native and onnx is an error",
+        maps_to="(the service)",
+        examples=["onnx"],
+    )
+    runtime_tolerance: float = option(
+        1e-5,
+        "how far the converted model's answers may be from the model's own, as a part of them where they are above 1",
+        unit="part",
+        ge=0,
+        le=0.1,
+        maps_to="(the service)",
+        examples=["1e-4"],
+    )
     image_size: str | None = option(
         None,
         "HEIGHTxWIDTH of pictures for a model that takes any; by default the model's own",

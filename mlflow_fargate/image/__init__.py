@@ -6,6 +6,7 @@
     layer · blob_cache                   files → reproducible layers, kept on this machine
     streamed_file · layer_stream         files and layers that are too large for that: sent while they are made
     requirements · packages · bytecode   what a model asks for → what uv installs, and what Python compiles of it
+    installation                         the same on this machine, for what runs before there is an image
     lock_record                          what they led to, kept in the repository for machines that have nothing
     image · layout · platforms · reference    values: manifest and configuration, places in the image, names
     registry · transport · authorization · push    the way into a registry
@@ -19,6 +20,7 @@ from __future__ import annotations
 from mlflow_fargate.image.application import ModelFiles
 from mlflow_fargate.image.assembly import Trial
 from mlflow_fargate.image.build import build_image
+from mlflow_fargate.image.installation import Installation, installed_packages
 from mlflow_fargate.image.layer import Compression
 from mlflow_fargate.image.oci_layout import OciLayout
 from mlflow_fargate.image.packages import PYPI, Indexes, find_interpreter
@@ -37,6 +39,7 @@ __all__ = [
     "BuildReport",
     "Compression",
     "Indexes",
+    "Installation",
     "LayerReport",
     "ModelFiles",
     "Normalised",
@@ -50,5 +53,6 @@ __all__ = [
     "Unpacked",
     "build_image",
     "find_interpreter",
+    "installed_packages",
     "normalise",
 ]

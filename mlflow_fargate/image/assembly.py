@@ -85,12 +85,20 @@ class Assembly:
         passed.parent.mkdir(parents=True, exist_ok=True)
         passed.touch()
 
-    def publish(self, config: bytes, layers: Sequence[Layer], base: BaseImage, reference: Reference) -> Reference:
+    def publish(
+        self,
+        config: bytes,
+        layers: Sequence[Layer],
+        base: BaseImage,
+        reference: Reference,
+        annotations: Mapping[str, str],
+    ) -> Reference:
         """The image by digest, once its configuration and manifest stand in the repository."""
         manifest = Manifest(
             config=Descriptor(OCI_CONFIG, digest_of(config), len(config)),
             layers=(*base.layers, *(layer.descriptor for layer in layers)),
             annotations={
+                **annotations,
                 "org.opencontainers.image.base.name": str(reference),
                 "org.opencontainers.image.base.digest": base.manifest_digest,
             },

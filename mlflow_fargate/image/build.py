@@ -59,6 +59,7 @@ def build_image(
     platform: Platform = LINUX_AMD64,
     environment: Mapping[str, str] | None = None,
     labels: Mapping[str, str] | None = None,
+    annotations: Mapping[str, str] | None = None,
     created: datetime = EPOCH,
     compression: Compression = Compression.ZSTD,
     bytecode: bool = True,
@@ -75,6 +76,7 @@ def build_image(
     model key. `previous` is an image in the same repository whose layers are taken over where they are the same.
     `trial` gets the layers of a new image, unpacked on this machine, with its environment, and raises what speaks
     against it; the image then gets no name in the repository.
+    `annotations` stand in its manifest, for whoever sees no more of it.
     Without a tag in `destination` the image is tagged by its own digest. `adapt_requirements`: see `normalise`.
     """
     source = base_registry or _source(base, registry)
@@ -114,7 +116,7 @@ def build_image(
     if trial:
         assembly.try_out(trial, layers, len(packaged), own, cache)
     config = make_config(base_image, layers, environment=own, labels=labels or {}, settings=SETTINGS, created=created)
-    return PushedImage(assembly.publish(config, layers, base_image, base), report)
+    return PushedImage(assembly.publish(config, layers, base_image, base, annotations or {}), report)
 
 
 def _source(base: Reference, registry: ImageStore) -> Registry:

@@ -1,6 +1,7 @@
 """The story's first half: a model becomes an image in the endpoint's repository.
 
 inputs         all that goes into the image, and the key of it
+runtime        what computes in it: the model's own library, or ONNX Runtime if that answers the same
 model_image    resolve → (is the image there already?) → Bento → layers → push
 surroundings   what the making of any image needs: its base, where it is looked for, what people are told
 

@@ -37,6 +37,8 @@ class ImageInputs:
     options: Mapping[str, Any] = field(default_factory=dict, hash=False)  # the template's
     own: bento.OwnService | None = None
     further_models: Mapping[str, ResolvedModel] = field(default_factory=dict, hash=False)
+    runtime: str = "native"  # as it was asked for
+    runtime_tolerance: float = 0.0
 
     @property
     def key(self) -> str:
@@ -58,6 +60,7 @@ class ImageInputs:
                 "compression": self.compression.value,
                 "normalise": self.normalise,
                 "version": importlib.metadata.version("mlflow-fargate"),
+                "runtime": [] if self.runtime == "native" else [self.runtime, self.runtime_tolerance],
             }
         )
 
@@ -89,6 +92,8 @@ def image_inputs(
         options=config.template_options,
         own=own,
         further_models=further_models or {},
+        runtime=config.runtime,
+        runtime_tolerance=config.runtime_tolerance,
     )
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 import platform
 import sys
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from mlflow_fargate.aws.account import Account
 from mlflow_fargate.config import DeploymentConfig
 from mlflow_fargate.deployment import ResolvedModel, without_credentials
 from mlflow_fargate.image import (
+    LINUX_AMD64,
     ModelFiles,
     OciLayout,
     PushedImage,
@@ -32,6 +34,15 @@ from mlflow_fargate.image import (
 from mlflow_fargate.model import ArtifactStores, download_model, resolve_model
 from mlflow_fargate.progress import Progress
 from mlflow_fargate.publisher.inputs import ImageInputs, image_inputs, image_labels, python_of
+from mlflow_fargate.publisher.runtime import (
+    NATIVE,
+    RUNTIME,
+    RUNTIME_REASON,
+    Runtime,
+    choose_runtime,
+    refuse_or_stay_native,
+    why_not_converted_here,
+)
 from mlflow_fargate.publisher.surroundings import find_image, registry_of_base, tell_of_layers, telling_of_a_full_disk
 from mlflow_fargate.target import Target
 from mlflow_fargate.trial import try_service
@@ -61,10 +72,14 @@ class Publisher:
         inputs = self._inputs(model, config)
         repository = self.account.repository(self.target.endpoint)
         registry = self._registry()
-        destination = Reference.parse(f"{repository.ensure()}:{name}.{inputs.key}")
-        if found := find_image(registry, destination):
-            self.progress.note(f"the repository has it already: {destination.tag}")
-            return str(found)
+        where = f"{repository.ensure()}:{name}"
+        if found := find_image(registry, Reference.parse(f"{where}.{inputs.key}")):
+            return self._there_already(found)
+        if config.runtime != "native":
+            inputs = self._as_can_be_converted(inputs, config)
+            if inputs.runtime == "native" and (found := find_image(registry, Reference.parse(f"{where}.{inputs.key}"))):
+                return self._there_already(found)
+        destination = Reference.parse(f"{where}.{inputs.key}")
         newest = repository.newest_image()
         previous = destination.with_digest(newest) if newest else None
         with telling_of_a_full_disk(self.cache):
@@ -77,16 +92,43 @@ class Publisher:
         repository = self.account.repository(self.target.endpoint).observe()
         if repository is None:
             return None
-        found = find_image(self._registry(), Reference.parse(f"{repository['repositoryUri']}:{name}.{inputs.key}"))
+        where = f"{repository['repositoryUri']}:{name}"
+        found = find_image(self._registry(), Reference.parse(f"{where}.{inputs.key}"))
+        if found is None and config.runtime != "native":
+            inputs = self._as_can_be_converted(inputs, config)
+            found = find_image(self._registry(), Reference.parse(f"{where}.{inputs.key}"))
         return str(found) if found else None
+
+    def runtime_of(self, image: str) -> str:
+        """What computes in an image that was made with a runtime to choose, and why."""
+        reference = Reference.parse(image)
+        found = self._registry().find_manifest(reference.repository, reference.identifier, LINUX_AMD64)
+        notes = found.manifest.annotations if found else {}
+        if RUNTIME not in notes:
+            return "native: not converted"
+        return f"{notes[RUNTIME]}: {notes.get(RUNTIME_REASON, '')}"
 
     def export(self, model: ResolvedModel, config: DeploymentConfig, folder: Path, tag: str) -> str:
         """The digest of the image that would serve `model`, written into `folder` as an OCI layout under that tag."""
         destination = Reference("localhost", "exported", tag)
         self.progress.step("image")
         with telling_of_a_full_disk(self.cache):
-            image = self._build(self._inputs(model, config), destination, OciLayout(folder), None)
+            inputs = self._inputs(model, config)
+            if config.runtime != "native":
+                inputs = self._as_can_be_converted(inputs, config)
+            image = self._build(inputs, destination, OciLayout(folder), None)
         return image.reference.identifier
+
+    def _there_already(self, found: Reference) -> str:
+        self.progress.note(f"the repository has it already: {found.tag}")
+        return str(found)
+
+    def _as_can_be_converted(self, inputs: ImageInputs, config: DeploymentConfig) -> ImageInputs:
+        """The same, or those of a native image where the model cannot be converted on this machine."""
+        if reason := why_not_converted_here(inputs, may_convert=config.convert):
+            refuse_or_stay_native(inputs, reason, self.progress)
+            return replace(inputs, runtime="native")
+        return inputs
 
     def _registry(self) -> Registry:
         address, user, password = self.account.registry_login()
@@ -129,7 +171,8 @@ class Publisher:
         model = inputs.model
         if any(line != without_credentials(line) for line in model.requirements):
             self.progress.note("the model's requirements.txt holds a password and, being a file of the model, keeps it")
-        with tempfile.TemporaryDirectory(prefix="mlflow-fargate-") as work:
+        with tempfile.TemporaryDirectory(prefix="mlflow-fargate-") as work, self._runtime(inputs) as runtime:
+            inputs = runtime.applied_to(inputs)
             built = bento.build_bento(
                 model,
                 inputs.template,
@@ -138,6 +181,7 @@ class Publisher:
                 options=inputs.options,
                 own=inputs.own,
                 further_models=inputs.further_models,
+                requirements=runtime.requirements,
                 code_only=inputs.own is None,
             )
             self.progress.note(f"Bento {built.tag}")
@@ -148,8 +192,8 @@ class Publisher:
                 python_version=python_of(model),
                 platform=inputs.platform,
                 service=built.source,
-                model=self._files_of(model),
-                model_key=model.fingerprint,
+                model=runtime.files or self._files_of(model),
+                model_key=f"{model.fingerprint}-{runtime.files_digest}" if runtime.files else model.fingerprint,
                 further_models={
                     key: (self._files_of(further), further.fingerprint)
                     for key, further in inputs.further_models.items()
@@ -157,7 +201,8 @@ class Publisher:
                 destination=destination,
                 registry=registry,
                 previous=previous,
-                labels=image_labels(model),
+                labels={**image_labels(model), **runtime.labels},
+                annotations=runtime.labels,
                 compression=inputs.compression,
                 adapt_requirements=inputs.normalise,
                 indexes=inputs.indexes,
@@ -169,6 +214,15 @@ class Publisher:
             )
         tell_of_layers(image.report, self.progress)
         return image
+
+    @contextmanager
+    def _runtime(self, inputs: ImageInputs) -> Iterator[Runtime]:
+        """What computes in the image; the files of a converted model are there while the context lasts."""
+        if inputs.runtime == "native":
+            yield NATIVE
+            return
+        with tempfile.TemporaryDirectory(prefix="mlflow-fargate-onnx-") as folder:
+            yield choose_runtime(inputs, self._download(inputs.model), Path(folder), self.cache, self.progress)
 
     def _inputs(self, model: ResolvedModel, config: DeploymentConfig) -> ImageInputs:
         further = {

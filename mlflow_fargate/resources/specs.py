@@ -82,7 +82,10 @@ class DeploymentSpec:
         """
         named = self.config.named
         settings = {key: named[key] for key in named if key not in OF_THE_CALL | OF_THE_SERVICE}
-        return json.dumps({"provenance": asdict(self.provenance), "settings": settings}, sort_keys=True)
+        provenance = asdict(self.provenance)
+        if self.provenance.runtime is None:  # as it was written before there was a choice
+            del provenance["runtime"]
+        return json.dumps({"provenance": provenance, "settings": settings}, sort_keys=True)
 
 
 def target_group_of(spec: DeploymentSpec) -> str:

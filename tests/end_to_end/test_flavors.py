@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
-import json
-import subprocess
-import sys
 from typing import Any
 
 import numpy as np
 import pytest
-from deployed_services import ROOT, deployed, post
+from deployed_services import deployed, log_model, post
 from flavor_models import LIBRARIES
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.exhaustive, pytest.mark.timeout(900)]
@@ -18,15 +15,6 @@ pytestmark = [pytest.mark.end_to_end, pytest.mark.exhaustive, pytest.mark.timeou
 WHY_NOT = {
     "pytorch": "PyPI has PyTorch for x86-64 with 3 GB of CUDA only; its CPU index is elsewhere (extra_index_urls)",
 }
-
-
-def log_model(flavor: str) -> dict[str, Any]:
-    """What tests/flavor_models.py says of the model that it has logged."""
-    command = [sys.executable, "-m", "tests.flavor_models", flavor]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=600)
-    assert done.returncode == 0, done.stderr[-3000:]
-    said: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return said
 
 
 @pytest.mark.parametrize("flavor", LIBRARIES)

@@ -57,6 +57,7 @@ def test_a_name_comes_before_a_pattern() -> None:
         ("models: {churn: {stage: Production, config: {cpus: 1}}}", "Did you mean 'cpu'"),
         ("models: {churn: {stage: Production, config: {follow: pinned}}}", "config.follow is not for rules"),
         ("models: {churn: {stage: Production, config: {smoke_test: true}}}", "config.smoke_test is not for rules"),
+        ("models: {churn: {stage: Production, config: {convert: true}}}", "config.convert is not for rules"),
         ("models: {churn: {stage: Production, endpoint: 'Not One'}}", "cannot be an endpoint's name"),
         ("models: {churn: {stage: Production, on_demotion: explode}}", "on_demotion"),
         ("models: {'c*': {stage: Production, name: one}}", "several models"),
@@ -148,7 +149,7 @@ def test_a_rule_creates_then_updates_with_its_options(
     registry.alias("fraud", "champion", "2")
     wait_until(lambda: deployments.version("fraud") == "2")
 
-    assert deployments.configs == {"fraud": {"smoke_test": False, "cpu": 512, "follow": "@champion"}}
+    assert deployments.configs == {"fraud": {"smoke_test": False, "convert": False, "cpu": 512, "follow": "@champion"}}
     assert deployments.listed["fraud"]["at"] == "prod"
     text[0] = "models: {churn: {alias: champion}}"
     wait_until(lambda: "churn" in deployments.listed)

@@ -1,0 +1,16 @@
+"""A network in memory that takes one array and gives one, whatever library computes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class LoadedNetwork:
+    """What an image classifier asks for scores."""
+
+    predict: Callable[[np.ndarray], np.ndarray]
+    input_shape: tuple[int | None, ...]  # with the batch, which is None

@@ -1,0 +1,111 @@
+"""Models served by ONNX Runtime in the place of their own library: the same answers, from images without it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import requests
+from deployed_services import ROOT, deployed, log_model, post
+from flavor_models import LIBRARIES
+from mlflow.deployments import get_deploy_client
+
+from mlflow_fargate.errors import ModelUnusable
+
+pytestmark = [pytest.mark.end_to_end, pytest.mark.exhaustive, pytest.mark.timeout(900)]
+
+COMMAND = str(Path(sys.executable).parent / "mlflow-fargate")
+NETWORK = """
+import sys
+import mlflow, numpy as np, tensorflow as tf
+from mlflow.models import infer_signature
+layers = tf.keras.layers
+network = tf.keras.Sequential([tf.keras.Input((32, 32, 3)), layers.Conv2D(8, 3, activation="relu"), layers.Flatten(),
+                               layers.Dense(3, activation="softmax")])
+images = np.zeros((1, 32, 32, 3), "float32")
+mlflow.set_experiment("networks")
+with mlflow.start_run():
+    signature = infer_signature(images, network.predict(images, verbose=0))
+    mlflow.log_dict({"0": "sea", "1": "wood", "2": "street"}, "labels.json")
+    print(mlflow.tensorflow.log_model(network, name="model", signature=signature).model_uri)
+"""
+
+
+def image_of(name: str, tmp_path: Path) -> tuple[dict[str, str], set[str]]:
+    """Labels of a deployment's image, and the names of its layers."""
+    plan = [COMMAND, "status", "-t", "fargate:/local", "--name", name, "--json"]
+    status = json.loads(subprocess.check_output(plan, text=True))
+    registry, _, rest = status["image"].partition("/")
+    repository, _, digest = rest.partition("@")
+    repository = repository.partition(":")[0]
+    manifest = requests.get(f"http://{registry}/v2/{repository}/manifests/{digest}", timeout=30).json()
+    layers = {layer.get("annotations", {}).get("io.mlflow-fargate.layer.name", "base") for layer in manifest["layers"]}
+    return manifest["annotations"], layers
+
+
+@pytest.mark.parametrize("flavor", ["sklearn", "xgboost", "lightgbm", "tensorflow"])
+def test_a_converted_model_answers_as_the_model_does(
+    local_stack: dict[str, str], flavor: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    library = LIBRARIES[flavor]
+    if library:
+        pytest.importorskip(library)
+    logged = log_model(flavor)
+
+    with deployed(f"{flavor}-onnx", logged["uri"], {"runtime": "onnx", "smoke_test": True}) as url:
+        answer = post(f"{url}/invocations", logged["request"])
+        malformed = post(f"{url}/invocations", {"dataframe_split": {"columns": ["a"], "data": [["x"]]}})
+        gap = post(f"{url}/invocations", {"dataframe_records": [{"a": None, "b": 0.5, "c": 0.5}]})
+        annotations, layers = image_of(f"{flavor}-onnx", tmp_path)
+
+    assert answer.status_code == 200, answer.text
+    np.testing.assert_allclose(np.asarray(answer.json()["predictions"]), np.asarray(logged["expected"]), atol=1e-5)
+    assert malformed.status_code == 400
+    # Boosters answer rows with gaps, and so do their conversions; scikit-learn's trees here do not.
+    assert gap.status_code == (200 if flavor in ("xgboost", "lightgbm") else 400)
+    assert annotations["mlflow-fargate.runtime"] == "onnx"
+    assert "the input example and made-up inputs differ by" in annotations["mlflow-fargate.runtime-reason"]
+    assert not layers & {"scikit-learn", "scipy", "xgboost-cpu", "lightgbm", "tensorflow-cpu"}
+    assert "runtime onnx: answers to" in capfd.readouterr().err  # the plan
+
+
+def test_a_converted_image_classifier_labels_as_the_network_does(local_stack: dict[str, str], tmp_path: Path) -> None:
+    trained = subprocess.run([sys.executable, "-c", NETWORK], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert trained.returncode == 0, trained.stderr[-3000:]
+    uri = trained.stdout.split()[-1]
+    pixels = np.random.default_rng(1).random((2, 32, 32, 3)).round(4).tolist()
+    answers: dict[str, Any] = {}
+
+    for runtime in ("native", "onnx"):
+        with deployed(f"scenes-{runtime}", uri, {"runtime": runtime, "memory": 4096}) as url:
+            answers[runtime] = post(f"{url}/invocations", {"instances": pixels}).json()["predictions"]
+            _, layers = image_of(f"scenes-{runtime}", tmp_path)
+            assert ("tensorflow-cpu" in layers) == (runtime == "native")
+
+    np.testing.assert_allclose(answers["onnx"], answers["native"], atol=1e-5)
+
+
+def test_what_nothing_converts_stays_native_or_is_refused(
+    local_stack: dict[str, str], doubler: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with deployed("own-code", doubler, {"runtime": "auto"}) as url:
+        answer = post(f"{url}/invocations", {"dataframe_split": {"columns": ["x"], "data": [[21.0]]}})
+    assert answer.status_code == 200
+    assert "runtime: native, because nothing converts a model of the flavors python_function" in capfd.readouterr().err
+
+    with pytest.raises(ModelUnusable, match=r"cannot be served by ONNX Runtime: nothing converts"):
+        get_deploy_client("fargate:/local").create_deployment("own-code", doubler, config={"runtime": "onnx"})
+
+
+def test_a_plan_says_what_is_not_decided_yet(local_stack: dict[str, str]) -> None:
+    logged = log_model("sklearn")
+    command = [COMMAND, "plan", "-t", "fargate:/local", "--name", "later", "-m", logged["uri"], "-C", "runtime=auto"]
+
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert "runtime auto: decided when the image is built" in done.stdout, done.stdout + done.stderr
