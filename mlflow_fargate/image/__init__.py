@@ -5,7 +5,8 @@
     base · dependencies · application    the parts of an image: what is read, what is made, and from what
     layer · blob_cache                   files → reproducible layers, kept on this machine
     streamed_file · layer_stream         files and layers that are too large for that: sent while they are made
-    requirements · packages · bytecode   what a model asks for → what uv installs, and what Python compiles of it
+    requirements · lock_file · packages · bytecode    what a model asks for → what uv pins and installs, and what
+                                         Python compiles of it
     installation                         the same on this machine, for what runs before there is an image
     lock_record                          what they led to, kept in the repository for machines that have nothing
     image · layout · platforms · reference    values: manifest and configuration, places in the image, names

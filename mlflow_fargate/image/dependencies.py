@@ -15,7 +15,8 @@ from pathlib import Path
 from mlflow_fargate.image.bytecode import compiled_files
 from mlflow_fargate.image.layer import Compression, Files, Recipe, files_below, make_layer_key
 from mlflow_fargate.image.layout import SITE
-from mlflow_fargate.image.packages import Lock, LockedPackage, find_interpreter, install
+from mlflow_fargate.image.lock_file import Lock, LockedPackage
+from mlflow_fargate.image.packages import find_interpreter, install
 from mlflow_fargate.image.shared_libraries import find_libraries
 
 Note = Callable[[str], None]

@@ -24,8 +24,9 @@ from typing import Any
 from mlflow_fargate.errors import RegistryError
 from mlflow_fargate.image.image import BaseImage, Descriptor, Layer, Manifest, digest_of, encode_json
 from mlflow_fargate.image.layer import Compression
+from mlflow_fargate.image.lock_file import Lock, LockedPackage
 from mlflow_fargate.image.oci_layout import ImageStore
-from mlflow_fargate.image.packages import PYPI, Indexes, Lock, LockedPackage, lock, lock_key
+from mlflow_fargate.image.packages import PYPI, Indexes, lock, lock_key
 from mlflow_fargate.image.platforms import Platform
 from mlflow_fargate.image.transport import Refused
 from mlflow_fargate.progress import Progress

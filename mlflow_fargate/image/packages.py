@@ -16,13 +16,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
-import tomli
 import uv
 
 from mlflow_fargate.errors import ImageError
 from mlflow_fargate.image.image import digest_of, encode_json
+from mlflow_fargate.image.lock_file import Lock, LockedPackage, parse_pylock
 from mlflow_fargate.image.platforms import Platform
 from mlflow_fargate.image.requirements import is_index_option, without_credentials
 
@@ -50,40 +49,6 @@ class Indexes:
 
 
 PYPI = Indexes()
-
-
-@dataclass(frozen=True)
-class LockedPackage:
-    """One package, and the wheels of it that would be installed on the lock's platform (most often one)."""
-
-    name: str
-    requirement: str = field(repr=False)  # NAME==VERSION, or NAME @ URL (which may carry credentials)
-    hashes: tuple[str, ...]  # 'sha256:…' of the wheels
-    size_bytes: int = 0  # of the largest wheel; 0 where the index does not say
-
-    @property
-    def text(self) -> str:
-        """As a line of a requirements file."""
-        return " \\\n    ".join((self.requirement, *(f"--hash={digest}" for digest in self.hashes)))
-
-
-@dataclass(frozen=True)
-class Lock:
-    """Pins with hashes. Its indexes are shown nowhere: URLs may carry credentials."""
-
-    packages: tuple[LockedPackage, ...]
-    python_version: str  # minor: '3.11'
-    platform: Platform
-    index_options: tuple[str, ...] = field(default=(), repr=False)
-
-    @property
-    def text(self) -> str:
-        """As a requirements file; not to be shown."""
-        return "".join(f"{package.text}\n" for package in self.packages)
-
-    def only(self, packages: Sequence[LockedPackage]) -> Lock:
-        """The same lock for fewer packages."""
-        return replace(self, packages=tuple(packages))
 
 
 def make_python_minor(version: str) -> str:
@@ -128,23 +93,6 @@ def lock_key(lines: Sequence[str], *, python_version: str, platform: Platform, i
     public = [[without_credentials(line) for line in group] for group in (options, wanted)]
     document = [*public, make_python_minor(python_version), str(platform)]
     return digest_of(encode_json(document)).removeprefix("sha256:")
-
-
-def parse_pylock(text: str) -> tuple[LockedPackage, ...]:
-    """The packages of a `pylock.toml` that was written for one platform, by name.
-
-    Source: https://packaging.python.org/en/latest/specifications/pylock-toml/
-    """
-    packages = tomli.loads(text).get("packages", ())
-    return tuple(sorted((_locked_package(data) for data in packages), key=lambda package: package.name))
-
-
-def _locked_package(data: dict[str, Any]) -> LockedPackage:
-    name, archive = str(data["name"]), data.get("archive")
-    wheels = [archive] if archive else data.get("wheels", [])
-    hashes = sorted(f"{kind}:{value}" for wheel in wheels for kind, value in wheel["hashes"].items())
-    requirement = f"{name} @ {archive['url']}" if archive else f"{name}=={data['version']}"
-    return LockedPackage(name, requirement, tuple(hashes), max((wheel.get("size", 0) for wheel in wheels), default=0))
 
 
 def _with_credentials(package: LockedPackage, lines: Sequence[str]) -> LockedPackage:
