@@ -15,6 +15,9 @@ from mlflow_fargate.errors import RolloutFailed
 from .reconcile import Action
 from .watch import Watch
 
+# A model is code, as are its packages, and this machine has the rights of a service: none of it is run here.
+_CAUTION = {"smoke_test": False, "convert": False, "build_sdists": False}
+
 
 class Deployments(Protocol):
     """The verbs of `mlflow.deployments` that are used."""
@@ -96,9 +99,7 @@ def _model_uri(watch: Watch, action: Action) -> str:
 
 def _config(watch: Watch) -> Mapping[str, Any]:
     """The rule's options; a version in the URI would pin the deployment, so what it follows is said again."""
-    # A model is code, and this machine has the rights of a service: none is tried or converted on it.
-    here = {"smoke_test": False, "convert": False}
-    config = {**(watch.rule.config if watch.rule else {}), **here, "follow": watch.deployed.follow}
+    config = {**(watch.rule.config if watch.rule else {}), **_CAUTION, "follow": watch.deployed.follow}
     if watch.rule and watch.rule.on_demotion == "scale_to_zero" and watch.deployed.desired_count == 0:
         config.setdefault("desired_count", 1)
     return config

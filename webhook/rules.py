@@ -29,7 +29,7 @@ DEPLOY_TAG = "fargate.deploy"
 _CONFIG_TAG = "fargate.config."
 _TAG_OPTIONS = {"cpu", "memory", "desired_count", "health_check_grace_seconds", "deregistration_delay_seconds"}
 # A rule says what is followed, every call is watched to its end, and no model is run on the service's machine.
-_NOT_FOR_RULES = {"follow", "wait", "dry_run", "smoke_test", "convert"}
+_NOT_FOR_RULES = {"follow", "wait", "dry_run", "smoke_test", "convert", "build_sdists"}
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,62}")
 
 

@@ -38,4 +38,9 @@ class CallOptions(OptionGroup):
         "converted before is used, else auto stays native and onnx is an error",
         maps_to="(how this call behaves)",
     )
+    build_sdists: bool = option(
+        True,
+        "build packages without wheels, if this machine is like the image (that runs their code); false: refuse them",
+        maps_to="(how this call behaves)",
+    )
     dry_run: bool = option(False, "print the plan and change nothing", maps_to="(how this call behaves)")

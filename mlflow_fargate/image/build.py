@@ -68,6 +68,7 @@ def build_image(
     indexes: Indexes = PYPI,
     missing_libraries: MissingLibraries = "error",
     system_packages: Sequence[str] = (),
+    build_sdists: bool = False,
     trial: Trial | None = None,
 ) -> PushedImage:
     """The image of a service and its model, in the repository of `destination`.
@@ -77,13 +78,16 @@ def build_image(
     `trial` gets the layers of a new image, unpacked on this machine, with its environment, and raises what speaks
     against it; the image then gets no name in the repository.
     `annotations` stand in its manifest, for whoever sees no more of it.
+    `build_sdists` lets packages without wheels be built on this machine, which runs their code.
     Without a tag in `destination` the image is tagged by its own digest. `adapt_requirements`: see `normalise`.
     """
     source = base_registry or _source(base, registry)
     base_image = read_base(source, base, platform=platform, python_version=python_version)
     records = LockRecords(registry, destination.repository, platform=platform, compression=compression)
     lines = _normalised(requirements, platform, progress, adapt=adapt_requirements)
-    locked = records.lock(lines, python_version=python_version, cache=cache, indexes=indexes)
+    locked = records.lock(lines, python_version=python_version, cache=cache, indexes=indexes, build_sdists=build_sdists)
+    if locked.sdists:
+        progress.note(f"built on this machine, as there are no wheels: {', '.join(locked.sdists)}")
     dependencies = make_dependency_recipes(locked, compression, bytecode=bytecode, cache=cache, note=progress.note)
     packaged = list(dependencies)
     look_into_base = partial(read_base_files, source, base, base_image, cache=cache, progress=progress)

@@ -1,4 +1,4 @@
-"""A lock: each package of an image at one version, with the hashes of its wheels. Pure values, and how they are read.
+"""A lock: each package of an image at one version, with the hashes of its files. Pure values, and how they are read.
 
 Source: https://packaging.python.org/en/latest/specifications/pylock-toml/
 """
@@ -16,12 +16,16 @@ from mlflow_fargate.image.platforms import Platform
 
 @dataclass(frozen=True)
 class LockedPackage:
-    """One package, and the wheels of it that would be installed on the lock's platform (most often one)."""
+    """One package, and the wheels of it that would be installed on the lock's platform (most often one).
+
+    Where the package has none, its source distribution takes their place, and a wheel is built of that.
+    """
 
     name: str
     requirement: str = field(repr=False)  # NAME==VERSION, or NAME @ URL (which may carry credentials)
     hashes: tuple[str, ...]  # 'sha256:…' of the wheels
     size_bytes: int = 0  # of the largest wheel; 0 where the index does not say
+    is_sdist: bool = False
 
     @property
     def text(self) -> str:
@@ -43,6 +47,11 @@ class Lock:
         """As a requirements file; not to be shown."""
         return "".join(f"{package.text}\n" for package in self.packages)
 
+    @property
+    def sdists(self) -> tuple[str, ...]:
+        """Names of the packages that are built."""
+        return tuple(package.name for package in self.packages if package.is_sdist)
+
     def only(self, packages: Sequence[LockedPackage]) -> Lock:
         """The same lock for fewer packages."""
         return replace(self, packages=tuple(packages))
@@ -57,6 +66,10 @@ def parse_pylock(text: str) -> tuple[LockedPackage, ...]:
 def _locked_package(data: dict[str, Any]) -> LockedPackage:
     name, archive = str(data["name"]), data.get("archive")
     wheels = [archive] if archive else data.get("wheels", [])
+    is_sdist = not wheels and "sdist" in data
+    if is_sdist:
+        wheels = [data["sdist"]]
     hashes = sorted(f"{kind}:{value}" for wheel in wheels for kind, value in wheel["hashes"].items())
     requirement = f"{name} @ {archive['url']}" if archive else f"{name}=={data['version']}"
-    return LockedPackage(name, requirement, tuple(hashes), max((wheel.get("size", 0) for wheel in wheels), default=0))
+    size_bytes = max((wheel.get("size", 0) for wheel in wheels), default=0)
+    return LockedPackage(name, requirement, tuple(hashes), size_bytes, is_sdist=is_sdist)

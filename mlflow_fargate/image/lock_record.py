@@ -61,7 +61,15 @@ class LockRecords:
         """The record that `lock` found, for the layers in it."""
         return (self._found,) if self._found else ()
 
-    def lock(self, lines: Sequence[str], *, python_version: str, cache: Path, indexes: Indexes = PYPI) -> Lock:
+    def lock(
+        self,
+        lines: Sequence[str],
+        *,
+        python_version: str,
+        cache: Path,
+        indexes: Indexes = PYPI,
+        build_sdists: bool = False,
+    ) -> Lock:
         """The pins that satisfy normalised lines: those of the record, else as `packages.lock` finds them."""
         key = lock_key(lines, python_version=python_version, platform=self._platform, indexes=indexes)
         self._tag = make_record_tag(key, self._compression, self._clock())
@@ -75,6 +83,7 @@ class LockRecords:
             cache=cache,
             indexes=indexes,
             packages=packages,
+            build_sdists=build_sdists,
         )
 
     def keep(self, locked: Lock, layers: Sequence[Layer], base: BaseImage | None, progress: Progress) -> None:

@@ -2,12 +2,14 @@
 
     requirement lines ──lock──→ Lock (pins with hashes, for one Python and one platform) ──install──→ files
 
-Nothing is ever built from source: the image is for another machine than this one. Everything that runs uv is here.
+Wheels are taken where there are any. A package that has none is built here, if this machine is like the image and
+may do it: building runs the package's own code. Everything that runs uv is here.
 """
 
 from __future__ import annotations
 
 import os
+import platform as system
 import re
 import subprocess
 import sys
@@ -32,6 +34,14 @@ _NO_WHEELS = re.compile(
     r"(?:all versions of )?([A-Za-z0-9][\w.-]*)(?:[=<>!~]+\S+)? (?:has|have) no "
     r"(?:usable wheels|wheels with a matching)"
 )
+# What building may see of our environment: how to reach the world and the compiler; AWS's and MLflow's secrets are not
+# among it. uv's own settings are, since uv runs in the same environment.
+_ENVIRONMENT = re.compile(
+    r"PATH|HOME|USER|LANG|LC_\w+|TMPDIR|TZ|NETRC|XDG_\w+|UV_\w+|(HTTPS?|NO|ALL)_PROXY|SSL_CERT_\w+|REQUESTS_CA_BUNDLE|"
+    r"LD_LIBRARY_PATH|PKG_CONFIG_PATH|CC|CXX|AR|CFLAGS|CPPFLAGS|CXXFLAGS|LDFLAGS|MAKEFLAGS|CMAKE_\w+|CARGO_\w+|RUSTUP_\w+",
+    re.IGNORECASE,
+)
+_BUILD_FAILED = re.compile(r"Failed to build|build backend|Failed to (?:prepare|generate)", re.IGNORECASE)
 _UNAUTHORIZED = re.compile(r"\b40[13] (Unauthorized|Forbidden)|Missing credentials", re.IGNORECASE)
 
 
@@ -64,12 +74,14 @@ def lock(
     cache: Path,
     indexes: Indexes = PYPI,
     packages: tuple[LockedPackage, ...] | None = None,
+    build_sdists: bool = False,
     clock: Callable[[], float] = time.time,
 ) -> Lock:
     """The pins that satisfy normalised requirement lines; from `cache` when they were locked within a day.
 
     `indexes` come before those among the lines. What is kept in `cache` holds no credentials, nor does its name.
-    `packages` are what the same `lock_key` led to elsewhere; nothing is resolved then.
+    `packages` are what the same `lock_key` led to elsewhere; nothing is resolved then. ImageError names packages that
+    have no wheel, unless they may be built (`build_sdists`) and this machine can build for `platform`.
     """
     minor = make_python_minor(python_version)
     options = _merge_indexes(indexes, [line for line in lines if is_index_option(line)])
@@ -80,9 +92,12 @@ def lock(
     path = cache / "locks" / f"{key}.toml"
     if not (path.exists() and clock() - path.stat().st_mtime < LOCK_MAX_AGE_SECONDS):
         path.parent.mkdir(parents=True, exist_ok=True)
-        text = _compile("\n".join((*options, *wanted)), minor, platform, path.parent)
+        text = _compile("\n".join((*options, *wanted)), minor, platform, path.parent, build_sdists=build_sdists)
         _write(path, without_credentials(text))
     found = parse_pylock(path.read_text())
+    sdists = [package.name for package in found if package.is_sdist]
+    if sdists and (reason := why_nothing_is_built(minor, platform, is_allowed=build_sdists)):
+        raise _no_wheel(sdists, minor, platform, reason)
     return Lock(tuple(_with_credentials(package, wanted) for package in found), minor, platform, options)
 
 
@@ -110,9 +125,8 @@ def install(lock: Lock, target: Path) -> None:
     """
     link_mode = "clone" if sys.platform == "darwin" else "hardlink"
     arguments = ["install", "--target", str(target), "--no-deps", "--require-hashes", f"--link-mode={link_mode}"]
-    error = _run_uv(arguments, "\n".join((*lock.index_options, lock.text)), lock.python_version, lock.platform, target)[
-        1
-    ]
+    text = "\n".join((*lock.index_options, lock.text))
+    _, error = _run_uv(arguments, text, lock.python_version, lock.platform, target, sdists=lock.sdists)
     if error:
         hint = "free some space; uv's cache is moved by UV_CACHE_DIR" if "No space left" in error else None
         raise ImageError(f"The packages of the image could not be installed; uv says:\n{_indented(error)}", hint=hint)
@@ -128,6 +142,18 @@ def find_interpreter(python_version: str) -> str | None:
     return found.stdout.strip() if found.returncode == 0 else None
 
 
+def why_nothing_is_built(python_version: str, platform: Platform, *, is_allowed: bool) -> str | None:
+    """Why a package cannot be built on this machine for images of that platform; None: it can."""
+    here = f"{system.system()} on {system.machine()}"
+    if not is_allowed:
+        return "build_sdists=false"
+    if (system.system(), system.machine()) != ("Linux", platform.machine):
+        return f"this machine is {here}, the image is for {platform}"
+    if not find_interpreter(python_version):
+        return f"there is no Python {make_python_minor(python_version)} here"
+    return None
+
+
 def _merge_indexes(indexes: Indexes, options: Sequence[str]) -> tuple[str, ...]:
     """The lines that name indexes; `indexes.url` replaces the one among `options`, as there can be only one."""
     if indexes.url:
@@ -135,11 +161,21 @@ def _merge_indexes(indexes: Indexes, options: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*(f"--extra-index-url {url}" for url in indexes.extra_urls), *options]))
 
 
-def _compile(text: str, minor: str, platform: Platform, directory: Path) -> str:
+def _compile(text: str, minor: str, platform: Platform, directory: Path, *, build_sdists: bool) -> str:
     # pylock.toml, because it names the wheels themselves, with their sizes; a requirements file has the hashes of all
     # files of a release, those for other systems too.
     arguments = ["compile", "--format", "pylock.toml", "--no-header", "--no-annotate"]
     output, error = _run_uv(arguments, text, minor, platform, directory)
+    sdists: set[str] = set()
+    # One round for each package without wheels: what it needs is known once it is built.
+    while (found := _without_wheels(error) - sdists) and not why_nothing_is_built(
+        minor, platform, is_allowed=build_sdists
+    ):
+        sdists |= found
+        output, further = _run_uv(arguments, text, minor, platform, directory, sdists=sorted(sdists))
+        if further and not _without_wheels(further) and not _BUILD_FAILED.search(further):
+            break  # there is no source of it either: what was said first says more
+        error = further
     if not error:
         return output
     if _UNAUTHORIZED.search(error):
@@ -148,31 +184,50 @@ def _compile(text: str, minor: str, platform: Platform, directory: Path) -> str:
             hint="give user and password in its URL: index_url=https://${USER}:${PASSWORD}@… reads them from the "
             "environment of the one who deploys, and nothing of them is kept",
         )
-    names = sorted(set(_NO_WHEELS.findall(error)))
-    if names:
+    if _BUILD_FAILED.search(error):
         raise ImageError(
-            f"There is no wheel of {', '.join(names)} for Python {minor} on {platform}; uv says:\n{_indented(error)}",
-            hint="require a version that has one, or build one and publish it to an index of yours",
+            f"There is no wheel of {', '.join(sorted(sdists))}, and building failed; uv says:\n{_indented(error)}",
+            hint="install what it asks for on this machine, or build a wheel and publish it to an index of yours",
         )
+    if names := _without_wheels(error):
+        reason = why_nothing_is_built(minor, platform, is_allowed=build_sdists)
+        raise _no_wheel(sorted(names), minor, platform, reason or f"uv says:\n{_indented(error)}")
     raise ImageError(
         f"The requirements cannot be met for Python {minor} on {platform}; uv says:\n{_indented(error)}",
         hint="change the model's requirements (pip_requirements when it is logged) so that they fit together",
     )
 
 
-def _run_uv(arguments: list[str], text: str, minor: str, platform: Platform, directory: Path) -> tuple[str, str]:
-    """Run `uv pip …` on requirements; (output, ""), or ("", what went wrong)."""
+def _without_wheels(error: str) -> set[str]:
+    return set(_NO_WHEELS.findall(error))
+
+
+def _no_wheel(names: Sequence[str], minor: str, platform: Platform, reason: str) -> ImageError:
+    return ImageError(
+        f"There is no wheel of {', '.join(names)} for Python {minor} on {platform}, and none is built: {reason}",
+        hint=f"require a version that has one, deploy (with build_sdists=true) from {platform} with Python {minor}, "
+        "or build one and publish it to an index of yours",
+    )
+
+
+def _run_uv(
+    arguments: list[str], text: str, minor: str, platform: Platform, directory: Path, *, sdists: Sequence[str] = ()
+) -> tuple[str, str]:
+    """Run `uv pip …` on requirements, building none but `sdists`; (output, ""), or ("", what went wrong)."""
     # The requirements go by file: index URLs among them may carry passwords, and everyone can read command lines.
     handle, name = tempfile.mkstemp(prefix=".requirements-", suffix=".txt", dir=directory)
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)
-        target = ["--python", sys.executable, "--python-version", minor, "--python-platform", platform.wheel_platform]
+        python = (find_interpreter(minor) if sdists else None) or sys.executable
+        target = ["--python", python, "--python-version", minor, "--python-platform", platform.wheel_platform]
+        built = ["--only-binary", ":all:", *(part for one in sdists for part in ("--no-binary", one))]
         command = [uv.find_uv_bin(), "pip", *arguments, *(["-r"] if arguments[0] == "install" else []), name]
         # In a directory of ours: uv would take the settings of a project it is started in.
         result = subprocess.run(
-            [*command, *target, "--only-binary", ":all:", "--no-progress", "--color", "never", "--quiet"],
+            [*command, *target, *built, "--no-progress", "--color", "never", "--quiet"],
             cwd=directory,
+            env=_environment(text) if sdists else None,
             capture_output=True,
             text=True,
             stdin=subprocess.DEVNULL,
@@ -183,6 +238,12 @@ def _run_uv(arguments: list[str], text: str, minor: str, platform: Platform, dir
     if result.returncode == 0:
         return result.stdout, ""
     return "", without_credentials(result.stderr.replace(name, "the requirements")) or f"exit code {result.returncode}"
+
+
+def _environment(requirements: str) -> dict[str, str]:
+    """What of ours uv gets when it runs code of packages: no more than it and a compiler need."""
+    asked_for = set(re.findall(r"\$\{(\w+)\}", requirements))
+    return {name: value for name, value in os.environ.items() if _ENVIRONMENT.fullmatch(name) or name in asked_for}
 
 
 def _write(path: Path, text: str) -> None:

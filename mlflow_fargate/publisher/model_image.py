@@ -84,7 +84,9 @@ class Publisher:
         previous = destination.with_digest(newest) if newest else None
         with telling_of_a_full_disk(self.cache):
             trial = self._make_trial(inputs, config) if config.smoke_test else None
-            return str(self._build(inputs, destination, registry, previous, trial).reference)
+            return str(
+                self._build(inputs, destination, registry, previous, trial, build_sdists=config.build_sdists).reference
+            )
 
     def find(self, name: str, model: ResolvedModel, config: DeploymentConfig) -> str | None:
         """The image that `publish` would return, if it is in the repository already; writes nothing."""
@@ -116,7 +118,7 @@ class Publisher:
             inputs = self._inputs(model, config)
             if config.runtime != "native":
                 inputs = self._as_can_be_converted(inputs, config)
-            image = self._build(inputs, destination, OciLayout(folder), None)
+            image = self._build(inputs, destination, OciLayout(folder), None, build_sdists=config.build_sdists)
         return image.reference.identifier
 
     def _there_already(self, found: Reference) -> str:
@@ -167,6 +169,8 @@ class Publisher:
         registry: Registry | OciLayout,
         previous: Reference | None,
         trial: Trial | None = None,
+        *,
+        build_sdists: bool,
     ) -> PushedImage:
         model = inputs.model
         if any(line != without_credentials(line) for line in model.requirements):
@@ -208,6 +212,7 @@ class Publisher:
                 indexes=inputs.indexes,
                 missing_libraries=inputs.missing_libraries,
                 system_packages=inputs.system_packages,
+                build_sdists=build_sdists,
                 trial=trial,
                 cache=self.cache,
                 progress=self.progress,

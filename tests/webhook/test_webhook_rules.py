@@ -149,7 +149,15 @@ def test_a_rule_creates_then_updates_with_its_options(
     registry.alias("fraud", "champion", "2")
     wait_until(lambda: deployments.version("fraud") == "2")
 
-    assert deployments.configs == {"fraud": {"smoke_test": False, "convert": False, "cpu": 512, "follow": "@champion"}}
+    assert deployments.configs == {
+        "fraud": {
+            "smoke_test": False,
+            "convert": False,
+            "build_sdists": False,
+            "cpu": 512,
+            "follow": "@champion",
+        }
+    }
     assert deployments.listed["fraud"]["at"] == "prod"
     text[0] = "models: {churn: {alias: champion}}"
     wait_until(lambda: "churn" in deployments.listed)
