@@ -19,6 +19,7 @@ FargateError                 anything we understood; the message is for the user
 ├── PredictionFailed         the deployed model answered with an error
 │   └── PredictionTimeout    … or not in time
 ├── NotSupported             MLflow has a verb for it, and this deployment cannot do it
+├── ToolMissing              a program that is not ours is wanted, and not installed
 └── LocalStackError          the small AWS on this machine
 
 Both parents matter: MLflow's callers look for `MlflowException` and its error codes, and MLflow's command line prints
@@ -138,6 +139,10 @@ class PredictionTimeout(PredictionFailed):
 
 class NotSupported(FargateError):
     mlflow_error_code = NOT_IMPLEMENTED
+
+
+class ToolMissing(FargateError):
+    mlflow_error_code = INVALID_STATE
 
 
 class LocalStackError(FargateError):

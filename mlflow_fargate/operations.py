@@ -2,6 +2,7 @@
 
     history · events · tasks · logs     what AWS remembers; reads only
     roll_back · scale                   another rollout, another count; both end as the deployer's own verbs do
+    open_command                        a command in a task, for the session-manager-plugin to follow
     orphans · collect                   what killed clients left behind
 
 Functions over a `Deployer`: nothing is kept here.
@@ -9,6 +10,7 @@ Functions over a `Deployer`: nothing is kept here.
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -17,12 +19,15 @@ from typing import Any
 from mlflow_fargate.config import parse_config
 from mlflow_fargate.deployer import Deployer
 from mlflow_fargate.deployment import DeploymentStatus, LogLine, Orphan, Revision, ServiceEvent, TaskStatus, Traffic
-from mlflow_fargate.errors import InvalidOption
+from mlflow_fargate.errors import InvalidOption, ToolMissing
 from mlflow_fargate.resources import DeploymentSpec
 
 _FOLLOW_SECONDS = 2.0  # FilterLogEvents allows five calls a second for the account
 # CloudWatch takes lines in out of order, some seconds late.
 _LATE_MILLISECONDS = 15_000
+_PLUGIN_PAGE = (
+    "https://docs.aws.amazon.com/systems-manager/latest/userguide/session-manager-working-with-install-plugin.html"
+)
 
 
 def history(deployer: Deployer, name: str, limit: int = 20) -> list[Revision]:
@@ -80,6 +85,23 @@ def logs(
         since_milliseconds = max([since_milliseconds, *(at - _LATE_MILLISECONDS for at in told.values())])
         told = {number: at for number, at in told.items() if at >= since_milliseconds}
         sleep(_FOLLOW_SECONDS)
+
+
+def open_command(deployer: Deployer, name: str, command: str, task: str | None = None) -> list[str]:
+    """The command line that runs `command` in a task of the deployment: AWS's plugin, told which session to follow.
+
+    ToolMissing, before a session is opened, where the plugin is not installed.
+    """
+    deployer.get(name)
+    chosen = deployer.account.runnable_task(deployer.target.endpoint, name, task)
+    plugin = deployer.target.surroundings.session_manager_plugin
+    if shutil.which(plugin[0]) is None:
+        raise ToolMissing(
+            f"A command in a task needs AWS's '{plugin[0]}', which is not installed here.",
+            hint=f"install it: {_PLUGIN_PAGE}\n  or run this where it is, as in AWS CloudShell: "
+            + chosen.cli_command(command, deployer.account.region),
+        )
+    return [*plugin, *deployer.account.open_command(chosen, command, deployer.target.profile)]
 
 
 def scale(deployer: Deployer, name: str, count: int, options: Mapping[str, Any] | None = None) -> DeploymentStatus:

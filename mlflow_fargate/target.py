@@ -32,12 +32,15 @@ _ENDPOINT = re.compile(r"[a-z][a-z0-9-]{0,15}")
 
 @dataclass(frozen=True)
 class Surroundings:
-    """Where AWS and the public registries answer, when that is not at their own addresses."""
+    """Where AWS and the public registries answer, when that is not at their own addresses, and with what programs."""
 
     aws_endpoint_url: str | None = None
     access_key_id: str | None = None
     secret_access_key: str | None = field(default=None, repr=False)
     registry_mirrors: Mapping[str, str] = field(default_factory=dict, hash=False)
+    session_manager_plugin: tuple[str, ...] = (
+        "session-manager-plugin",
+    )  # the command that follows ECS Exec's sessions
     s3_endpoint_url: str | None = None  # MLFLOW_S3_ENDPOINT_URL: where MLflow's artifacts are, if not at AWS's S3
 
 
@@ -133,6 +136,7 @@ def _local_target(uri: str, endpoint: str, environ: Mapping[str, str]) -> Target
         access_key_id=str(state["access_key_id"]),
         secret_access_key=str(state["secret_access_key"]),
         registry_mirrors=state["registry_mirrors"],
+        session_manager_plugin=tuple(state["session_manager_plugin"]),
         s3_endpoint_url=environ.get("MLFLOW_S3_ENDPOINT_URL"),
     )
     return Target(uri=uri, region=str(state["region"]), endpoint=endpoint, surroundings=surroundings)

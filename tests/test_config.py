@@ -160,6 +160,7 @@ def test_the_example_of_an_option_can_be_meant(option: Described, tmp_path: Path
     needed = {"cpu": {"memory": "4096"}, "memory": {"cpu": "2048"}, "on_demand_base": {"spot": "true"}}
     adopted = {"load_balancer_arn", "listener_arn", "target_group_arn"}
     needed |= {key: {"security_groups": "sg-1"} for key in adopted}
+    needed["enable_execute_command"] = {"task_role_arn": "arn:aws:iam::123456789012:role/churn"}
     if option.maps_to.startswith("Application Auto Scaling"):
         needed[option.key] = {"max_count": "4"}
     example = option.example if "=" in option.example else f"{option.key}={option.example}"

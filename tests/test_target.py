@@ -65,6 +65,7 @@ def test_the_local_target_is_where_the_running_stack_says(tmp_path: Path) -> Non
         "access_key_id": "local",
         "secret_access_key": "hush",
         "registry_mirrors": {"public.ecr.aws": "127.0.0.1:2"},
+        "session_manager_plugin": ["python", "plugin.py"],
     }
     path.write_text(json.dumps(state))
 
@@ -73,6 +74,7 @@ def test_the_local_target_is_where_the_running_stack_says(tmp_path: Path) -> Non
     assert (target.region, target.endpoint) == ("us-east-1", "team")
     assert target.surroundings.aws_endpoint_url == "http://127.0.0.1:1"
     assert target.surroundings.registry_mirrors == {"public.ecr.aws": "127.0.0.1:2"}
+    assert target.surroundings.session_manager_plugin == ("python", "plugin.py")
     assert "hush" not in repr(target)
 
 

@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Protocol
 
-from mlflow_fargate.aws import ecr, history, logs, metrics, orphans, status, tags
+from mlflow_fargate.aws import ecr, execute_command, history, logs, metrics, orphans, status, tags
 from mlflow_fargate.aws.adoption import describe_target_group, find_door
 from mlflow_fargate.aws.ecs import Cluster, Service, describe_service, primary_deployment
+from mlflow_fargate.aws.execute_command import RunningTask
 from mlflow_fargate.aws.iam import ExecutionRole, SecretsPolicy
 from mlflow_fargate.aws.load_balancer import (
     Listener,
@@ -233,6 +234,14 @@ class Account:
     ) -> Iterator[LogLine]:
         """What the tasks of a deployment (or one of them) wrote from a moment on."""
         return logs.lines_since(self.session, log_group_name(endpoint, name), since_milliseconds, task)
+
+    def runnable_task(self, endpoint: str, name: str, task: str | None) -> RunningTask:
+        """A running task of a deployment that can run commands; see execute_command.choose_task."""
+        return execute_command.choose_task(self.session, f"mlflow-fargate-{endpoint}", name, task)
+
+    def open_command(self, task: RunningTask, command: str, profile: str | None) -> list[str]:
+        """Opens a session that runs `command` in the task; the arguments for AWS's plugin to follow it."""
+        return execute_command.open_session(self.session, task, command, profile)
 
     def orphans(self) -> Iterator[Orphan]:
         """What is left of deployments without a service, on any endpoint in the region."""

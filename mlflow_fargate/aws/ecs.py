@@ -168,6 +168,7 @@ class Service:
             "assign_public_ip": network.get("assignPublicIp") == "ENABLED",
             "health_check_grace_seconds": service.get("healthCheckGracePeriodSeconds"),
             "capacity": _read_capacity(service),
+            "execute_command": service.get("enableExecuteCommand", False),
             "follow": service_tags.get(FOLLOW_TAG),
             "tags": {key: value for key, value in service_tags.items() if not tags.is_own_key(key)},
             "rollout": "failed" if primary.get("rolloutState") == "FAILED" else "not failed",
@@ -230,4 +231,5 @@ def _request(resource: Resource, made: Mapping[str, str]) -> dict[str, Any]:
         "loadBalancers": [balancer],
         "networkConfiguration": {"awsvpcConfiguration": network},
         "healthCheckGracePeriodSeconds": wanted["health_check_grace_seconds"],
+        "enableExecuteCommand": wanted["execute_command"],
     }

@@ -165,6 +165,7 @@ def properties_of(described: Mapping[str, Any]) -> dict[str, Any]:
         "health_check": container.get("healthCheck"),
         "execution_role_arn": None if is_our_role else role,
         "task_role_arn": described.get("taskRoleArn"),
+        "execute_command": container.get("linuxParameters", {}).get("initProcessEnabled", False),
         "label": container.get("dockerLabels", {}).get(LABEL),
         "status": described.get("status", "ACTIVE"),
     }
@@ -195,7 +196,7 @@ def _container_request(wanted: Mapping[str, Any], made: Mapping[str, str]) -> di
         "secrets": [{"name": name, "valueFrom": value} for name, value in sorted(secrets.items())],
         "mountPoints": [{"sourceVolume": "tmp", "containerPath": "/tmp", "readOnly": False}, *mounts],  # noqa: S108
         "user": USER,
-        "readonlyRootFilesystem": True,
+        **_hardening(wanted),
         "stopTimeout": wanted["stop_timeout_seconds"],
         "dockerLabels": {LABEL: wanted["label"]},
         "logConfiguration": {
@@ -207,6 +208,16 @@ def _container_request(wanted: Mapping[str, Any], made: Mapping[str, str]) -> di
             },
         },
     }
+
+
+def _hardening(wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """A root that cannot be written to, but with ECS Exec: its agent wants to write there, and an init that reaps.
+
+    Source: https://docs.aws.amazon.com/AmazonECS/latest/developerguide/ecs-exec.html, considerations.
+    """
+    if wanted["execute_command"]:
+        return {"readonlyRootFilesystem": False, "linuxParameters": {"initProcessEnabled": True}}
+    return {"readonlyRootFilesystem": True}
 
 
 def _efs_volumes(wanted: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@
     plan                              what create or update would write
     status, events, logs, history     look at a deployment
     rollback, scale                   act on it
+    exec                              a command in one of its tasks
     gc                                what deployments that are gone have left
     image export                      the image of a model, to take elsewhere
     schema                            the options of a deployment as JSON schema or Markdown
@@ -24,6 +25,7 @@ import click
 from mlflow_fargate.cli.demo import demo
 from mlflow_fargate.cli.doctor import doctor
 from mlflow_fargate.cli.events import events
+from mlflow_fargate.cli.exec import exec_
 from mlflow_fargate.cli.gc import gc
 from mlflow_fargate.cli.history import history
 from mlflow_fargate.cli.image import image
@@ -45,6 +47,7 @@ _COMMANDS: tuple[click.Command, ...] = (
     history,
     rollback,
     scale,
+    exec_,
     gc,
     image,
     schema,

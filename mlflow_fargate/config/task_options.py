@@ -126,6 +126,13 @@ class TaskOptions(OptionGroup):
         allowed="ARN of a role",
         examples=["arn:aws:iam::123456789012:role/churn"],
     )
+    enable_execute_command: bool = option(
+        False,
+        "let `mlflow-fargate exec` run commands in the tasks, as root on a root file system that can be written to; "
+        "wants task_role_arn, see docs/iam/task.json",
+        maps_to="ECS service: enableExecuteCommand; ECS task definition: initProcessEnabled",
+        examples=["true"],
+    )
     stop_timeout_seconds: int = option(
         30,
         "from SIGTERM to SIGKILL",
@@ -154,6 +161,15 @@ class TaskOptions(OptionGroup):
     @model_validator(mode="after")
     def _check_efs(self) -> Self:
         _ = self.file_systems  # raises where one cannot be read
+        return self
+
+    @model_validator(mode="after")
+    def _check_execute_command(self) -> Self:
+        if self.enable_execute_command and not self.task_role_arn:
+            raise ValueError(
+                "enable_execute_command wants task_role_arn: a role that may open ssmmessages channels "
+                "(docs/iam/task.json), for ECS's agent in the task speaks with it"
+            )
         return self
 
     @model_validator(mode="after")

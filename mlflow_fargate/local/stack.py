@@ -28,6 +28,7 @@ import psutil
 from filelock import FileLock, Timeout
 
 from mlflow_fargate.errors import LocalStackError
+from mlflow_fargate.local.front.exec_sessions import PLUGIN
 from mlflow_fargate.local.front.fake_aws import FakeAws
 from mlflow_fargate.local.load_balancer.server import LoadBalancer
 from mlflow_fargate.local.page import PageApp
@@ -100,6 +101,7 @@ class LocalStack:
             **_CREDENTIALS,
             "page_url": f"{page.url}/",
             "registry": registry.address,
+            "session_manager_plugin": [sys.executable, "-I", "-S", str(PLUGIN)],
             "registry_mirrors": {"public.ecr.aws": registry.address},
             "mlflow_tracking_uri": tracking.url,
             "load_balancer_url": f"http://127.0.0.1:{balancer.port}",

@@ -57,6 +57,7 @@ class TaskDefinition:
     network_mode: str
     cpu: str
     memory: str
+    task_role_arn: str | None
     containers: tuple[Container, ...]
 
     @classmethod
@@ -68,6 +69,7 @@ class TaskDefinition:
             network_mode=data.get("networkMode", ""),
             cpu=str(data.get("cpu", "")),
             memory=str(data.get("memory", "")),
+            task_role_arn=data.get("taskRoleArn"),
             containers=tuple(Container.of_json(container) for container in data["containerDefinitions"]),
         )
 

@@ -36,6 +36,7 @@ def task_properties(spec: DeploymentSpec) -> dict[str, Any]:
         "health_check": container_health_check(config),
         "execution_role_arn": spec.endpoint.execution_role_arn,
         "task_role_arn": config.task_role_arn,
+        "execute_command": config.enable_execute_command,
         "label": spec.label,
         # A service lives on when its revision is deregistered, but ECS updates none to such a revision.
         "status": "ACTIVE",
@@ -73,6 +74,7 @@ def service_properties(spec: DeploymentSpec, task_digest: str) -> dict[str, Any]
         "assign_public_ip": config.assign_public_ip,
         "health_check_grace_seconds": config.health_check_grace_seconds,
         "capacity": {"spot": config.spot, "on_demand_base": config.on_demand_base},
+        "execute_command": config.enable_execute_command,
         "follow": tag_value(spec.follow),
         "tags": dict(config.tags),
         "rollout": "not failed",

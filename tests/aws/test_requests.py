@@ -58,6 +58,7 @@ PLAIN = {
     "health_check_grace_seconds": st.integers(0, 2**31 - 1),
     "deregistration_delay_seconds": st.integers(0, 3600),
     "assign_public_ip": st.booleans(),
+    "enable_execute_command": st.booleans(),
 }
 SCALING = {
     "min_count": st.integers(0, 10),
@@ -74,6 +75,8 @@ def specs(draw: st.DrawFn) -> DeploymentSpec:
     options["cpu"], options["memory"] = draw(SIZES)
     if draw(st.booleans()):
         options |= draw(st.fixed_dictionaries({"max_count": st.integers(10, 5000)}, optional=SCALING))
+    if options.get("enable_execute_command"):
+        options["task_role_arn"] = draw(ARN)
     if options.get("spot"):
         options["on_demand_base"] = draw(st.integers(0, 5))
     config = parse_config(options)

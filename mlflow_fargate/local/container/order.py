@@ -6,6 +6,7 @@ that container.py starts.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +30,16 @@ class TaskOrder:
     container: Container
     image: PulledImage
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False, hash=False)
+
+
+@dataclass(frozen=True)
+class JoinOrder:
+    """Another command in a task that runs: in its surroundings, for as long as the process `task_pid` lives."""
+
+    command: tuple[str, ...]
+    environment: Mapping[str, str] = field(repr=False, hash=False)
+    working_directory: Path
+    task_pid: int
 
 
 def make_environment(order: TaskOrder, *, tmp: Path, python_folder: Path, port: int) -> dict[str, str]:
@@ -68,6 +79,15 @@ def make_command(container: Container, image: PulledImage, python_folder: Path) 
     if Path(words[0]).is_absolute() and led[0] == words[0] and Path(words[0]).name.startswith("python"):
         led[0] = str(python_folder / "python3")  # the base image's interpreter is this machine's
     return tuple(led)
+
+
+def make_joining_command(image: PulledImage, command: str) -> tuple[str, ...]:
+    """What ECS Exec is asked to run, in words as a shell splits it; paths of the image are led to where they are."""
+    try:
+        words = shlex.split(command)
+    except ValueError as error:
+        raise TaskFailedToStart(f"the command cannot be read: {error}") from error
+    return tuple(_led_path(image.root, word) for word in words)
 
 
 def make_working_directory(container: Container, image: PulledImage) -> Path:

@@ -28,10 +28,12 @@ import psutil
 
 from mlflow_fargate.local.container.image_store import CannotPull, ImageStore, PulledImage
 from mlflow_fargate.local.container.order import (
+    JoinOrder,
     TaskFailedToStart,
     TaskOrder,
     make_command,
     make_environment,
+    make_joining_command,
     make_working_directory,
 )
 
@@ -75,6 +77,9 @@ class TaskRunner(Protocol):
     def start(self, order: TaskOrder, on_line: OnLine) -> RunningTask:
         """The task, started; `on_line` gets each line it writes."""
 
+    def join(self, task_id: str, command: str) -> JoinOrder | None:
+        """How to run a command in a task that was started; None when it does not run."""
+
 
 class ProcessRunner:
     """Tasks as processes of this machine; their folders under `state`, the leftovers of an earlier run ended first.
@@ -89,6 +94,7 @@ class ProcessRunner:
         self._inherited = dict(inherited)
         self._lock = threading.Lock()
         self._ports: set[int] = set()
+        self._running: dict[str, tuple[TaskOrder, TaskProcess]] = {}
         kill_tasks_below(self._tasks)
         shutil.rmtree(self._tasks, ignore_errors=True)
         self._tasks.mkdir(parents=True)
@@ -113,7 +119,7 @@ class ProcessRunner:
         for note in order.image.notes:
             on_line(note)
         try:
-            return TaskProcess(
+            process = TaskProcess(
                 command,
                 environment=environment,
                 working_directory=make_working_directory(order.container, order.image),
@@ -123,6 +129,21 @@ class ProcessRunner:
             )
         except OSError as error:
             raise TaskFailedToStart(f"CannotStartContainerError: {error}") from error
+        with self._lock:
+            alive = {name: pair for name, pair in self._running.items() if pair[1].is_running}
+            self._running = {**alive, order.task_id: (order, process)}
+        return process
+
+    def join(self, task_id: str, command: str) -> JoinOrder | None:
+        order, process = self._running.get(task_id, (None, None))
+        if order is None or process is None or not process.is_running:
+            return None
+        return JoinOrder(
+            command=make_joining_command(order.image, command),
+            environment=process.environment,
+            working_directory=process.working_directory,
+            task_pid=process.pid,
+        )
 
     def log_file(self, task_id: str) -> Path:
         """What the task wrote, also after it ended; gone when the next stack starts."""
@@ -166,6 +187,8 @@ class TaskProcess:
         on_line: OnLine,
     ) -> None:
         self.host_port = port
+        self.environment = dict(environment)
+        self.working_directory = working_directory
         self._folder = folder
         self._process = subprocess.Popen(
             [sys.executable, "-I", "-S", str(_INIT), *command],
@@ -186,6 +209,10 @@ class TaskProcess:
     @property
     def pid(self) -> int:
         return self._process.pid
+
+    @property
+    def is_running(self) -> bool:
+        return self._process.poll() is None
 
     def wait(self, timeout_seconds: float) -> int | None:
         try:

@@ -22,6 +22,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
+from mlflow_fargate.local.container.order import JoinOrder
 from mlflow_fargate.local.container.runner import TaskRunner
 from mlflow_fargate.local.engine import transitions
 from mlflow_fargate.local.engine.acts import (
@@ -116,6 +117,10 @@ class Engine:
             life.stop()
             self._say_stopping(after)
         return after
+
+    def join_task(self, task: Task, command: str) -> JoinOrder | None:
+        """How to run another command in the task; None when its process has ended."""
+        return self._runner.join(task.id, command)
 
     # TaskEvents
 
@@ -237,6 +242,7 @@ class Engine:
             ip=self._address(subnet),
             subnet_id=subnet,
             created_at=self._clock(),
+            runs_commands=bool(rollout.revision.settings.get("enableExecuteCommand")),
             targets=initial_targets(rollout.revision.group_arns),
         )
 

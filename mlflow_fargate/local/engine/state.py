@@ -216,6 +216,7 @@ class Task:
     ip: str
     subnet_id: str
     created_at: float
+    runs_commands: bool = False  # enableExecuteCommand, as its service had it when the task began
     last_status: str = "PROVISIONING"
     desired_status: str = "RUNNING"
     image_digest: str | None = None

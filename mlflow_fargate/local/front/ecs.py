@@ -14,6 +14,7 @@ from mlflow_fargate.local.engine.engine import Engine
 from mlflow_fargate.local.front.ecs_checks import find_cluster
 from mlflow_fargate.local.front.ecs_services import ServiceOperations
 from mlflow_fargate.local.front.ecs_tasks import TaskOperations
+from mlflow_fargate.local.front.exec_sessions import ExecSessions
 from mlflow_fargate.local.front.wire import Answer, AwsRequest, Refusal, json_answer
 from mlflow_fargate.local.inner_aws import InnerAws
 
@@ -25,7 +26,6 @@ _TAG_OPERATIONS = {"TagResource", "UntagResource", "ListTagsForResource"}
 _NOT_PLAYED = {
     "RunTask",
     "StartTask",
-    "ExecuteCommand",
     "CreateTaskSet",
     "UpdateTaskSet",
     "DeleteTaskSet",
@@ -41,13 +41,15 @@ _NOT_PLAYED = {
 class EcsApi:
     """Call it with a request to ECS."""
 
-    def __init__(self, engine: Engine, aws: InnerAws, forward: Forward) -> None:
+    def __init__(self, engine: Engine, aws: InnerAws, forward: Forward, sessions: ExecSessions) -> None:
         self._engine = engine
         self._aws = aws
         self._forward = forward
+        self._sessions = sessions
         self._registered: dict[str, dict[str, Any]] = {}  # task definition ARN → what moto does not keep of it
         services = ServiceOperations(engine.store, aws)
         tasks = TaskOperations(engine, aws)
+        self._execute_command = tasks.execute_command
         self._operations: dict[str, _Operation] = {
             "CreateService": services.create_service,
             "UpdateService": services.update_service,
@@ -76,6 +78,9 @@ class EcsApi:
             raise Refusal("UnsupportedFeatureException", said)
         if request.operation in self._operations and self._is_ours(request):
             return json_answer(self._operations[request.operation](request.parameters))
+        if request.operation == "ExecuteCommand":
+            answer, order = self._execute_command(request.parameters)
+            return json_answer({**answer, "session": self._sessions.open(order, request.environ["HTTP_HOST"])})
         if request.operation == "CreateCluster":
             return self._create_cluster(request)
         if request.operation == "DescribeClusters":

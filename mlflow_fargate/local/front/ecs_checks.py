@@ -55,6 +55,11 @@ def check_settings(aws: InnerAws, settings: Mapping[str, Any], definition: TaskD
     if (settings.get("deploymentController") or {}).get("type", "ECS") != "ECS":
         raise Refusal("UnsupportedFeatureException", "The local stack plays deployments by ECS only (controller ECS).")
     check_strategy(aws, settings)
+    if settings.get("enableExecuteCommand") and not definition.task_role_arn:
+        raise _invalid(
+            "The service couldn't be created because a valid taskRoleArn is not being used. Specify a valid task role "
+            "in your task definition and try again."
+        )
     _check_network(aws, settings.get("networkConfiguration"), definition)
     for load_balancer in settings.get("loadBalancers") or ():
         _check_load_balancer(aws, load_balancer, definition)

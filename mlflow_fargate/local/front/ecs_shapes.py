@@ -85,6 +85,7 @@ def show_task(task: Task, *, tags: Iterable[tuple[str, str]] | None) -> dict[str
         "platformFamily": "Linux",
         "cpu": task.cpu,
         "memory": task.memory,
+        "enableExecuteCommand": task.runs_commands,
         "connectivity": "CONNECTED",
         "createdAt": task.created_at,
         "connectivityAt": task.created_at,
@@ -97,7 +98,7 @@ def show_task(task: Task, *, tags: Iterable[tuple[str, str]] | None) -> dict[str
         "stoppedReason": task.stopped_reason,
         "stopCode": task.stop_code,
         "attachments": [_show_interface(task)],
-        "containers": [_show_container(task)],
+        "containers": [show_container(task)],
         "overrides": {"containerOverrides": [{"name": task.container_name}]},
         "tags": None if tags is None else show_tags(tags),
         "version": 1,
@@ -244,7 +245,7 @@ def _show_interface(task: Task) -> dict[str, Any]:
     }
 
 
-def _show_container(task: Task) -> dict[str, Any]:
+def show_container(task: Task) -> dict[str, Any]:
     number = hashlib.sha256(task.arn.encode()).hexdigest()[:32]
     running = task.last_status in {"RUNNING", "DEACTIVATING", "STOPPING"}
     shown = {
@@ -258,11 +259,20 @@ def _show_container(task: Task) -> dict[str, Any]:
         "exitCode": task.exit_code,
         "reason": task.stopped_reason if task.stop_code == "TaskFailedToStart" else None,
         "healthStatus": "UNKNOWN",
+        "managedAgents": [_show_agent(task)] if task.runs_commands else None,
         "networkBindings": [],
         "networkInterfaces": [{"privateIpv4Address": task.ip}],
         "cpu": "0",
     }
     return _without_nones(shown)
+
+
+def _show_agent(task: Task) -> dict[str, Any]:
+    """ECS Exec's agent: there is none here, and what it would do can be done while the task runs."""
+    status = "RUNNING" if task.last_status == "RUNNING" else "STOPPED" if task.is_stopped else "PENDING"
+    return _without_nones(
+        {"name": "ExecuteCommandAgent", "lastStatus": status, "lastStartedAt": task.started_at, "reason": None}
+    )
 
 
 def _show_event(event: Event) -> dict[str, Any]:

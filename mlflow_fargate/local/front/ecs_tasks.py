@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
+from mlflow_fargate.local.container.order import JoinOrder, TaskFailedToStart
 from mlflow_fargate.local.engine import shift_transitions, transitions
 from mlflow_fargate.local.engine.engine import Engine
 from mlflow_fargate.local.engine.state import Revision, Service, ServiceDeployment, Task
@@ -14,6 +15,7 @@ from mlflow_fargate.local.engine.store import EcsStore
 from mlflow_fargate.local.front.ecs_checks import find_cluster
 from mlflow_fargate.local.front.ecs_services import page
 from mlflow_fargate.local.front.ecs_shapes import (
+    show_container,
     show_revision,
     show_service_deployment,
     show_service_deployment_briefly,
@@ -23,6 +25,11 @@ from mlflow_fargate.local.front.wire import Refusal
 from mlflow_fargate.local.inner_aws import InnerAws
 
 Parameters = Mapping[str, Any]
+
+_NO_AGENT = (
+    "The execute command failed because execute command was not enabled when the task was run or the execute command "
+    "agent isn’t running. Wait and try again or run a new task with execute command enabled and try again."
+)
 
 
 class TaskOperations:
@@ -66,6 +73,29 @@ class TaskOperations:
             raise Refusal("InvalidParameterException", "The referenced task was not found.")
         reason = parameters.get("reason") or "Task stopped by user"
         return {"task": show_task(self._engine.stop_task(arn, reason, "UserInitiated"), tags=None)}
+
+    def execute_command(self, parameters: Parameters) -> tuple[dict[str, Any], JoinOrder]:
+        """The answer without its session, and how to join the task: the session is opened where the client is known."""
+        arn = _task_arn(find_cluster(self._aws, parameters.get("cluster")), str(parameters.get("task", "")))
+        task = self._store.task(arn)
+        if task is None or task.is_stopped:
+            raise Refusal("InvalidParameterException", "The specified task was not found or is not running.")
+        if not parameters.get("interactive"):
+            raise Refusal("InvalidParameterException", "Interactive is the only mode supported currently.")
+        container = parameters.get("container") or task.container_name
+        if container != task.container_name:
+            raise Refusal("InvalidParameterException", f"The container {container} was not found in the task.")
+        if not task.runs_commands or task.last_status != "RUNNING":
+            raise Refusal("InvalidParameterException", _NO_AGENT)
+        try:
+            order = self._engine.join_task(task, str(parameters.get("command", "")))
+        except TaskFailedToStart as error:
+            raise Refusal("InvalidParameterException", f"The command is not valid: {error.message}") from error
+        if order is None or not order.command:
+            raise Refusal("TargetNotConnectedException", "The task is not reachable, or there is no command.")
+        shown = show_container(task)
+        told = {"containerArn": shown["containerArn"], "containerName": container}
+        return {"clusterArn": task.cluster_arn, "taskArn": arn, "interactive": True, **told}, order
 
     def list_service_deployments(self, parameters: Parameters) -> dict[str, Any]:
         cluster_arn = find_cluster(self._aws, parameters.get("cluster"))

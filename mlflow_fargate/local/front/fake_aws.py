@@ -32,6 +32,7 @@ from mlflow_fargate.local.engine.store import EcsStore
 from mlflow_fargate.local.front.ecr import EcrApi
 from mlflow_fargate.local.front.ecs import EcsApi
 from mlflow_fargate.local.front.elb import ElbApi
+from mlflow_fargate.local.front.exec_sessions import ExecSessions
 from mlflow_fargate.local.front.wire import Answer, AwsRequest, Refusal, parse_request, refusal_answer, signed_for
 from mlflow_fargate.local.inner_aws import InnerAws, WsgiApp, call_app
 from mlflow_fargate.local.load_balancer.server import LoadBalancer
@@ -72,8 +73,9 @@ class FakeAws:
             ImageStore(registry.store, registry.address, directory), directory, inherited
         )
         self._engine = Engine(self._store, self._aws, self._runner, routes=self._routes, minute_seconds=minute_seconds)
+        self._sessions = ExecSessions()
         self._apis: dict[str, Callable[[AwsRequest], Answer]] = {
-            "ecs": EcsApi(self._engine, self._aws, self._forward),
+            "ecs": EcsApi(self._engine, self._aws, self._forward, self._sessions),
             "ecr": EcrApi(registry.store, registry.address, DEFAULT_ACCOUNT_ID, self._aws, self._forward),
             "elasticloadbalancing": ElbApi(
                 f"127.0.0.1:{load_balancer.port}",
@@ -103,6 +105,10 @@ class FakeAws:
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         scope = signed_for(environ)
+        if scope is None and self._sessions.answers(environ):
+            answer = self._sessions.follow(environ)
+            start_response(f"{answer.status} {'Error' if answer.is_error else 'OK'}", list(answer.headers.items()))
+            return [answer.body]
         if (scope is None and _is_anonymous_s3(environ)) or (scope is not None and scope[0] == "s3"):
             return self._s3(environ, start_response)
         speaks_json = "HTTP_X_AMZ_TARGET" in environ

@@ -1,0 +1,72 @@
+"""The local stack's session-manager-plugin: runs a command in a task, in the terminal where it was started.
+
+A program of its own, run with the standard library only and with the arguments that AWS's plugin gets:
+python -I -S session_manager_plugin.py SESSION REGION StartSession PROFILE REQUEST ENDPOINT
+
+SESSION is the JSON that ExecuteCommand answered with. As with AWS's plugin the exit code is not the command's; and as
+with the agent in a task on AWS, what it started ends with the task.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from typing import Any
+
+_LOOK_SECONDS = 0.5
+
+
+def main(arguments: list[str]) -> int:
+    session = json.loads(arguments[0])
+    try:
+        order = _fetch(session["streamUrl"], session["tokenValue"])
+    except urllib.error.URLError as error:
+        print(f"Cannot perform start session: {error}", file=sys.stderr)  # noqa: T201
+        return 255
+    print(f"\nStarting session with SessionId: {session['sessionId']}", file=sys.stderr, flush=True)  # noqa: T201
+    _run(order)
+    print(f"\nExiting session with sessionId: {session['sessionId']}.", file=sys.stderr)  # noqa: T201
+    return 0
+
+
+def _fetch(url: str, token: str) -> dict[str, Any]:
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"})  # noqa: S310  # from our AWS
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30) as answer:
+        order: dict[str, Any] = json.load(answer)
+    return order
+
+
+def _run(order: dict[str, Any]) -> None:
+    # Ctrl-C is for the command: both are in the terminal's foreground, and only a handler of ours stays here.
+    signal.signal(signal.SIGINT, lambda *_: None)
+    environment = {**order["environment"], **{name: os.environ[name] for name in ("TERM",) if name in os.environ}}
+    try:
+        child = subprocess.Popen(order["command"], cwd=order["working_directory"], env=environment)
+    except OSError as error:
+        print(f"exec: {order['command'][0]!r}: {error.strerror}", file=sys.stderr)  # noqa: T201
+        return
+    threading.Thread(target=_end_with_task, args=(order["task_pid"], child), daemon=True).start()
+    child.wait()
+
+
+def _end_with_task(task_pid: int, child: subprocess.Popen[bytes]) -> None:
+    while child.poll() is None:
+        try:
+            os.kill(task_pid, 0)
+        except ProcessLookupError:
+            child.kill()
+            return
+        except PermissionError:  # another user's: it lives
+            pass
+        time.sleep(_LOOK_SECONDS)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
