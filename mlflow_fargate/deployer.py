@@ -158,6 +158,11 @@ class Deployer:
             raise EndpointInUse(
                 f"Endpoint '{name}' still serves {', '.join(living)}.", hint="delete these deployments first"
             )
+        if self.account.webhook_status(name):
+            raise EndpointInUse(
+                f"The webhook service still lives on endpoint '{name}'.",
+                hint="take it away first: mlflow-fargate webhook undeploy",
+            )
         spec = self.account.standing_endpoint(name)
         found = self.account.find_endpoint(endpoint_resources(spec), spec.network)
         self.account.apply(make_deletion(found), spec.network, self.progress)

@@ -117,6 +117,24 @@ class DeploymentStatus:
 
 
 @dataclass(frozen=True)
+class WebhookStatus:
+    """The webhook service of an endpoint as AWS shows it now."""
+
+    endpoint: str
+    url: str
+    state: str  # IN_PROGRESS, COMPLETED or FAILED: of the newest rollout
+    state_reason: str
+    running_count: int
+    image: str
+    settings: Mapping[str, Any] = field(hash=False)  # options that were named, as they were parsed
+    artifact_buckets: tuple[str, ...]
+    task_role: str  # ARN
+    task_definition: str  # ARN of the revision that runs (or is rolled out)
+    log_group: str
+    updated_at: str
+
+
+@dataclass(frozen=True)
 class Revision:
     """One revision of a deployment's task definition: what was served, is served, or failed to be."""
 

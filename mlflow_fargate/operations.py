@@ -16,11 +16,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from mlflow_fargate import webhook_service
 from mlflow_fargate.config import parse_config
 from mlflow_fargate.deployer import Deployer
 from mlflow_fargate.deployment import DeploymentStatus, LogLine, Orphan, Revision, ServiceEvent, TaskStatus, Traffic
 from mlflow_fargate.errors import InvalidOption, ToolMissing
-from mlflow_fargate.resources import DeploymentSpec
+from mlflow_fargate.resources import WEBHOOK, DeploymentSpec
 
 _FOLLOW_SECONDS = 2.0  # FilterLogEvents allows five calls a second for the account
 # CloudWatch takes lines in out of order, some seconds late.
@@ -142,8 +143,13 @@ def collect(deployer: Deployer, orphan: Orphan) -> None:
         deployer.progress.step(f"delete what is left of endpoint '{orphan.endpoint}'")
         deployer.delete_endpoint(orphan.endpoint)
         return
+    there = replace(deployer, target=replace(deployer.target, endpoint=orphan.endpoint))
+    if orphan.name == WEBHOOK:
+        deployer.progress.step(f"delete what is left of the webhook service on endpoint '{orphan.endpoint}'")
+        webhook_service.delete(there)
+        return
     deployer.progress.step(f"delete what is left of '{orphan.name}' on endpoint '{orphan.endpoint}'")
-    replace(deployer, target=replace(deployer.target, endpoint=orphan.endpoint)).delete(orphan.name)
+    there.delete(orphan.name)
 
 
 def choose_revision(revisions: Sequence[Revision], to: int | None = None) -> Revision:

@@ -55,6 +55,11 @@ class Target:
     surroundings: Surroundings = Surroundings()
 
 
+def uri_for_tasks(target: Target, region: str) -> str:
+    """The URI by which a task that runs in `region` names the target: without a profile, for it has a role."""
+    return f"fargate:/{region if target.surroundings.aws_endpoint_url is None else LOCAL_REGION}/{target.endpoint}"
+
+
 def cache_directory(environ: Mapping[str, str] = os.environ) -> Path:
     """Where downloaded models, built layers and the local stack's state lie."""
     override = environ.get("MLFLOW_FARGATE_CACHE")

@@ -46,6 +46,7 @@ class FakePublisher:
     """Knows every version of every model, and has one image for all of them."""
 
     image: str
+    cache = Path("/nowhere")
 
     def resolve(self, model_uri: str, labels: str | None) -> ResolvedModel:
         version = model_uri.rpartition("/")[2]

@@ -25,7 +25,7 @@ from mlflow_fargate.progress import PlainProgress, RecordedProgress, progress_fo
 from mlflow_fargate.target import parse_target
 
 ROOT = Path(__file__).parent.parent
-READING = ("doctor", "plan", "status", "events", "logs", "history", "gc", "local status")
+READING = ("doctor", "plan", "status", "events", "logs", "history", "gc", "local status", "webhook status")
 
 
 def verb(path: str) -> click.Command:

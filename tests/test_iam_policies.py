@@ -21,7 +21,7 @@ from mlflow_fargate.aws.account import Account
 from mlflow_fargate.aws.iam import _trust
 from mlflow_fargate.deployer import Deployer
 from mlflow_fargate.errors import RolloutFailed
-from mlflow_fargate.resources import EndpointSpec, Network, execution_policies
+from mlflow_fargate.resources import EndpointSpec, Network, execution_policies, webhook_policy
 
 ROOT = Path(__file__).parents[1]
 IAM_NAMES = {
@@ -145,7 +145,7 @@ def test_the_policy_of_the_webhooks_options_allows_their_calls() -> None:
 def test_no_policy_allows_to_write_everywhere() -> None:
     # These know no resource: https://docs.aws.amazon.com/service-authorization/latest/reference/
     without_resource = {"ecs:DeregisterTaskDefinition"}
-    for name in ("deployer", "deployer-options", "webhook"):
+    for name in ("deployer", "deployer-options", "webhook", "webhook-task"):
         for statement in policy(name):
             writes = {action for action in statement["Action"] if not action.partition(":")[2].startswith(READS)}
             assert statement["Resource"] != "*" or "Condition" in statement or writes <= without_resource, statement
@@ -157,7 +157,7 @@ def test_the_webhook_may_do_less_than_the_deployer() -> None:
     assert not [action for action in allowed("webhook") if ":Delete" in action or ":Create" in action]
 
 
-@pytest.mark.parametrize("name", ["deployer", "deployer-options", "webhook", "execution", "task"])
+@pytest.mark.parametrize("name", ["deployer", "deployer-options", "webhook", "webhook-task", "execution", "task"])
 def test_a_policy_is_not_longer_than_iam_takes(name: str) -> None:
     text = (ROOT / f"docs/iam/{name}.json").read_text()
 
@@ -171,6 +171,13 @@ def test_the_execution_policy_is_the_one_that_endpoints_are_made_with() -> None:
     assert policy("execution") == execution_policies(endpoint)["policy"]["Statement"]
     trust = json.loads((ROOT / "docs/iam/execution-trust.json").read_text())
     assert trust == _trust("ACCOUNT")
+
+
+def test_the_policy_of_a_deployed_webhook_service_is_the_one_that_its_role_is_made_with() -> None:
+    endpoint = EndpointSpec("ENDPOINT", Network("vpc", ()), region="REGION", account="ACCOUNT")
+
+    assert policy("webhook-task") == webhook_policy(endpoint, artifact_buckets=("ARTIFACT-BUCKET",))["Statement"]
+    assert allowed("webhook") < allowed("webhook-task") < allowed("deployer")
 
 
 @pytest.mark.slow
@@ -203,6 +210,7 @@ def test_the_calls_really_made_are_allowed(deployer: Deployer) -> None:
 @pytest.mark.slow
 def test_the_webhook_may_do_what_a_redeploy_does_and_no_more(deployer: Deployer) -> None:
     create(deployer, auth="api_key", max_count=2)
+    deployer.account.repository("default").ensure()
 
     def redeploy(counted: Deployer) -> None:
         list(counted.list())
@@ -217,3 +225,18 @@ def test_the_webhook_may_do_what_a_redeploy_does_and_no_more(deployer: Deployer)
     # When a new version does not start, its tasks and their last lines are looked at.
     after_a_failure = {"ecs:ListTasks", "ecs:DescribeTasks", "logs:GetLogEvents", "ecs:DescribeServiceRevisions"}
     assert sorted(allowed("webhook") - made - OF_THE_REGISTRY - OF_S3 - after_a_failure) == []
+
+
+@pytest.mark.slow
+def test_a_deployed_webhook_service_may_make_and_take_away_deployments(deployer: Deployer) -> None:
+    create(deployer)
+
+    def follow(counted: Deployer) -> None:
+        counted.account.repository("default").ensure()
+        create(counted, "fraud", auth="api_key", wait=False)
+        counted.delete("fraud")
+
+    made = record(deployer, follow)
+
+    assert sorted(made - allowed("webhook-task")) == []
+    assert {"ecs:CreateService", "ecs:DeleteService", "secretsmanager:CreateSecret"} <= made

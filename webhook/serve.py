@@ -105,7 +105,12 @@ def _listen(app: Flask, settings: Settings) -> Any:
     """waitress in front of the application; InvalidOption when the address is taken, or none."""
     try:
         return waitress.create_server(
-            app, host=settings.host, port=settings.port, max_request_body_size=MAX_BODY_BYTES, ident=None
+            app,
+            host=settings.host,
+            port=settings.port,
+            url_prefix=settings.prefix,
+            max_request_body_size=MAX_BODY_BYTES,
+            ident=None,
         )
     except (OSError, ValueError) as error:  # waitress says ValueError of a host that is no address
         raise InvalidOption(

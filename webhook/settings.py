@@ -17,6 +17,7 @@ FARGATE_WEBHOOK_NOTIFY_TOPIC_ARN  an SNS topic that is told the same
 FARGATE_WEBHOOK_LEASE             s3://BUCKET/KEY: of several replicas the one that holds it acts; without it all do
 FARGATE_WEBHOOK_LEASE_SECONDS     after which another takes it from one that died; 30
 FARGATE_WEBHOOK_HOST, _PORT       where to listen; 127.0.0.1 and 8080
+FARGATE_WEBHOOK_PREFIX            a path that a load balancer leaves before ours: /_webhook; by default none
 FARGATE_WEBHOOK_STOP_SECONDS      how long a stop waits for rollouts under way; 20
 """
 
@@ -54,6 +55,7 @@ class Settings:
     lease_seconds: float = 30
     host: str = "127.0.0.1"
     port: int = 8080  # 0: any that is free
+    prefix: str = ""  # before the paths, where a load balancer leaves it there
     stop_seconds: float = 20
 
 
@@ -89,6 +91,7 @@ def parse_settings(environ: Mapping[str, str]) -> Settings:
         lease_seconds=_number(environ, "FARGATE_WEBHOOK_LEASE_SECONDS", default=30, least=1, most=600),
         host=environ.get("FARGATE_WEBHOOK_HOST") or "127.0.0.1",
         port=int(_number(environ, "FARGATE_WEBHOOK_PORT", default=8080, least=0, most=65_535)),
+        prefix=_matching(environ, "FARGATE_WEBHOOK_PREFIX", r"(/[\w.-]+)+", "/PATH") or "",
         stop_seconds=_number(environ, "FARGATE_WEBHOOK_STOP_SECONDS", default=20, least=0, most=3600),
     )
 

@@ -15,7 +15,7 @@ from mlflow_fargate.aws import ecr, execute_command, history, logs, metrics, orp
 from mlflow_fargate.aws.adoption import describe_target_group, find_door
 from mlflow_fargate.aws.ecs import Cluster, Service, describe_service, primary_deployment
 from mlflow_fargate.aws.execute_command import RunningTask
-from mlflow_fargate.aws.iam import ExecutionRole, SecretsPolicy
+from mlflow_fargate.aws.iam import SecretsPolicy, TaskRole
 from mlflow_fargate.aws.load_balancer import (
     Listener,
     LoadBalancer,
@@ -33,7 +33,16 @@ from mlflow_fargate.aws.secrets import ApiKey
 from mlflow_fargate.aws.session import AwsSession
 from mlflow_fargate.aws.task_definition import TaskDefinition
 from mlflow_fargate.config import DeploymentConfig, parse_config
-from mlflow_fargate.deployment import DeploymentStatus, LogLine, Orphan, Revision, ServiceEvent, TaskStatus, Traffic
+from mlflow_fargate.deployment import (
+    DeploymentStatus,
+    LogLine,
+    Orphan,
+    Revision,
+    ServiceEvent,
+    TaskStatus,
+    Traffic,
+    WebhookStatus,
+)
 from mlflow_fargate.errors import AwsError, DeploymentNotFound
 from mlflow_fargate.plan import Found, Plan, Resource, make_plan
 from mlflow_fargate.progress import Progress
@@ -72,7 +81,7 @@ class Account:
         self._listener_rule = ListenerRule(session)
         self._kinds: Mapping[str, Kind] = {
             "cluster": Cluster(session),
-            "execution role": ExecutionRole(session),
+            "execution role": TaskRole(session, "execution", "pulls images, writes logs, reads API keys"),
             "load balancer security group": LoadBalancerSecurityGroup(session),
             "task security group": TaskSecurityGroup(session),
             "load balancer": LoadBalancer(session),
@@ -80,6 +89,7 @@ class Account:
             "redirect listener": RedirectListener(session),
             "log group": LogGroup(session),
             "API key": self._api_key,
+            "task role": TaskRole(session, "webhook", "what the webhook service may do"),
             "secrets policy": SecretsPolicy(session),
             "target group": self._target_group,
             "listener rule": self._listener_rule,
@@ -208,6 +218,10 @@ class Account:
     def list_statuses(self, endpoint: str) -> Iterator[DeploymentStatus]:
         """Every deployment of ours on the endpoint."""
         return status.read_all(self.session, endpoint)
+
+    def webhook_status(self, endpoint: str) -> WebhookStatus | None:
+        """The webhook service of an endpoint as AWS shows it; None when there is none."""
+        return status.read_webhook(self.session, endpoint)
 
     def endpoints(self) -> Iterator[dict[str, str]]:
         """Name and URL of each endpoint of ours in the region."""

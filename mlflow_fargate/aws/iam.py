@@ -1,6 +1,6 @@
-"""IAM: the role with which ECS itself acts for a task before the model's code runs.
+"""IAM: the role with which ECS itself acts for a task before its code runs, and the webhook service's own.
 
-The task's own role is the user's affair: by default there is none, and the model's code may do nothing in AWS.
+The role of a model's task is the user's affair: by default there is none, and the model's code may do nothing in AWS.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from mlflow_fargate.aws.session import AwsSession
 from mlflow_fargate.errors import AwsError
 from mlflow_fargate.plan import Found, Resource
 
-_POLICY_NAME = "mlflow-fargate-execution"
 
+class TaskRole:
+    """A role that ECS tasks take on, with one inline policy; `purpose` names the policy, `description` tells people."""
 
-class ExecutionRole:
-    """One role an endpoint, with one inline policy."""
-
-    def __init__(self, session: AwsSession) -> None:
+    def __init__(self, session: AwsSession, purpose: str, description: str) -> None:
         self._session = session
+        self._policy_name = f"mlflow-fargate-{purpose}"
+        self._description = f"mlflow-fargate: {description}"
 
     def observe(self, resource: Resource, made: Mapping[str, str]) -> Found | None:
         try:
@@ -30,7 +30,7 @@ class ExecutionRole:
             if error.code == "NoSuchEntity":
                 return None
             raise
-        policy = _read_policy(self._session, resource.name, _POLICY_NAME)
+        policy = _read_policy(self._session, resource.name, self._policy_name)
         # Path and boundary are those that the role was made with.
         return Found(role["Arn"], {**resource.properties, "policy": policy}, tags.are_ours(tags.read(role.get("Tags"))))
 
@@ -42,7 +42,7 @@ class ExecutionRole:
             RoleName=resource.name,
             Path=resource.properties["path"],
             AssumeRolePolicyDocument=json.dumps(_trust(self._session.account)),
-            Description="mlflow-fargate: pulls images, writes logs, reads API keys",
+            Description=self._description,
             Tags=tags.capital(resource.tags),
             **({"PermissionsBoundary": boundary} if boundary else {}),
         )["Role"]
@@ -62,7 +62,7 @@ class ExecutionRole:
     def _put_policy(self, resource: Resource) -> None:
         document = json.dumps(resource.properties["policy"])
         self._session.call(
-            "iam", "put_role_policy", RoleName=resource.name, PolicyName=_POLICY_NAME, PolicyDocument=document
+            "iam", "put_role_policy", RoleName=resource.name, PolicyName=self._policy_name, PolicyDocument=document
         )
 
 

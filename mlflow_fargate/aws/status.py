@@ -12,11 +12,11 @@ from mlflow_fargate.aws.load_balancer import find_load_balancer, listener_certif
 from mlflow_fargate.aws.moments import iso
 from mlflow_fargate.aws.rollout import last_failed_task_definition
 from mlflow_fargate.aws.session import AwsSession
-from mlflow_fargate.aws.task_definition import TaskDefinition, api_key_secret, read_label
+from mlflow_fargate.aws.task_definition import TaskDefinition, api_key_secret, label_table, read_label
 from mlflow_fargate.config import parse_config
-from mlflow_fargate.deployment import DeploymentStatus
+from mlflow_fargate.deployment import DeploymentStatus, WebhookStatus
 from mlflow_fargate.errors import AwsError, InvalidOption
-from mlflow_fargate.resources import ENDPOINT_TAG
+from mlflow_fargate.resources import ENDPOINT_TAG, WEBHOOK, log_group_name
 
 _NO_BALANCER = "http://(no load balancer yet)"
 
@@ -56,7 +56,7 @@ def read(session: AwsSession, endpoint: str, name: str) -> DeploymentStatus | No
 def read_all(session: AwsSession, endpoint: str) -> Iterator[DeploymentStatus]:
     """Every deployment of ours on the endpoint, by name; none when there is no such endpoint."""
     try:
-        names = sorted(Service(session).names(f"mlflow-fargate-{endpoint}"))
+        names = sorted(set(Service(session).names(f"mlflow-fargate-{endpoint}")) - {WEBHOOK})
     except AwsError as error:
         if error.code == "ClusterNotFoundException":
             return
@@ -64,6 +64,29 @@ def read_all(session: AwsSession, endpoint: str) -> Iterator[DeploymentStatus]:
     for name in names:
         if found := read(session, endpoint, name):
             yield found
+
+
+def read_webhook(session: AwsSession, endpoint: str) -> WebhookStatus | None:
+    """The webhook service on the endpoint; None when there is none of ours."""
+    service = describe_service(session, f"mlflow-fargate-{endpoint}", WEBHOOK)
+    if service is None or service["status"] != "ACTIVE" or not tags.are_ours(tags.read(service.get("tags"))):
+        return None
+    definition = TaskDefinition(session).describe(service["taskDefinition"])
+    label, primary = label_table(definition), primary_deployment(service)
+    return WebhookStatus(
+        endpoint=endpoint,
+        url=_url(session, endpoint, service, label["settings"]),
+        state=primary.get("rolloutState", "IN_PROGRESS"),
+        state_reason=primary.get("rolloutStateReason", ""),
+        running_count=service["runningCount"],
+        image=definition["containerDefinitions"][0]["image"],
+        settings=label["settings"],
+        artifact_buckets=tuple(label["artifact_buckets"]),
+        task_role=definition.get("taskRoleArn", ""),
+        task_definition=service["taskDefinition"],
+        log_group=log_group_name(endpoint, WEBHOOK),
+        updated_at=iso(primary.get("updatedAt", service["createdAt"])),
+    )
 
 
 def read_endpoints(session: AwsSession) -> Iterator[dict[str, str]]:

@@ -44,7 +44,7 @@ class TaskDefinition:
         if arn is None:
             return None
         described = self.describe(arn)
-        return Found(arn, properties_of(described), tags.are_ours(tags.read(described["tags"])))
+        return Found(arn, properties_of(described, made.get("task role")), tags.are_ours(tags.read(described["tags"])))
 
     def observe_inactive(self, resource: Resource) -> Found | None:
         """One of the revisions that a client deregistered, and died before it deleted them."""
@@ -108,12 +108,16 @@ class TaskDefinition:
 
 
 def read_label(described: Mapping[str, Any]) -> Label | None:
-    """What the revision says of itself; None when it is not one of ours."""
+    """What the revision says of itself; None when it is no deployment of ours."""
+    label = label_table(described)
+    return Label(Provenance(**label["provenance"]), label["settings"]) if "provenance" in label else None
+
+
+def label_table(described: Mapping[str, Any]) -> dict[str, Any]:
+    """All that a label holds; empty where there is none."""
     text = _container(described).get("dockerLabels", {}).get(LABEL)
-    if text is None:
-        return None
-    label = json.loads(text)
-    return Label(Provenance(**label["provenance"]), label["settings"])
+    label: dict[str, Any] = json.loads(text) if text else {}
+    return label
 
 
 def request_for(resource: Resource, made: Mapping[str, str]) -> dict[str, Any]:
@@ -134,15 +138,15 @@ def request_for(resource: Resource, made: Mapping[str, str]) -> dict[str, Any]:
         "volumes": [{"name": "tmp"}, *_efs_volumes(wanted)],
         "containerDefinitions": [_container_request(wanted, made)],
     }
-    if wanted["task_role_arn"]:
-        request["taskRoleArn"] = wanted["task_role_arn"]
+    if task_role := wanted["task_role_arn"] or made.get("task role"):
+        request["taskRoleArn"] = task_role
     if wanted["ephemeral_storage_gib"]:
         request["ephemeralStorage"] = {"sizeInGiB": wanted["ephemeral_storage_gib"]}
     return request
 
 
-def properties_of(described: Mapping[str, Any]) -> dict[str, Any]:
-    """The properties that a revision was registered with (resources/service.py)."""
+def properties_of(described: Mapping[str, Any], made_task_role: str | None = None) -> dict[str, Any]:
+    """The properties that a revision was registered with (resources/service.py); a role that was made is none given."""
     container = _container(described)
     secrets = {item["name"]: item["valueFrom"] for item in container.get("secrets", [])}
     options = container.get("logConfiguration", {}).get("options", {})
@@ -164,7 +168,7 @@ def properties_of(described: Mapping[str, Any]) -> dict[str, Any]:
         "efs": _efs_properties(described, container),
         "health_check": container.get("healthCheck"),
         "execution_role_arn": None if is_our_role else role,
-        "task_role_arn": described.get("taskRoleArn"),
+        "task_role_arn": None if (task_role := described.get("taskRoleArn")) == made_task_role else task_role,
         "execute_command": container.get("linuxParameters", {}).get("initProcessEnabled", False),
         "label": container.get("dockerLabels", {}).get(LABEL),
         "status": described.get("status", "ACTIVE"),

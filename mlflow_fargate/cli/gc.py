@@ -5,6 +5,8 @@ from __future__ import annotations
 import click
 
 from mlflow_fargate.cli.deployments import deployer_at, json_option, print_json, target_option
+from mlflow_fargate.deployment import Orphan
+from mlflow_fargate.resources import WEBHOOK
 
 
 @click.command()
@@ -25,7 +27,7 @@ def gc(target: str, delete: bool, as_json: bool) -> None:
         print_json(found)
     else:
         for orphan in found:
-            click.echo(f"{orphan.name} on endpoint {orphan.endpoint}" if orphan.name else f"endpoint {orphan.endpoint}")
+            click.echo(_title(orphan))
             for arn in orphan.resources:
                 click.echo(f"  {arn}")
         if not found:
@@ -35,3 +37,10 @@ def gc(target: str, delete: bool, as_json: bool) -> None:
             operations.collect(deployer, orphan)
     elif found:
         click.echo("nothing was deleted; --delete takes them away", err=True)
+
+
+def _title(orphan: Orphan) -> str:
+    if orphan.name is None:
+        return f"endpoint {orphan.endpoint}"
+    name = "the webhook service" if orphan.name == WEBHOOK else orphan.name
+    return f"{name} on endpoint {orphan.endpoint}"

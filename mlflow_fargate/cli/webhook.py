@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any, TextIO
 from urllib.parse import quote
 
 import click
 import requests
+import yaml
 from mlflow import MlflowClient
 
+from mlflow_fargate.cli.deployments import deployer_at, json_option, print_fields, print_json, target_option
 from mlflow_fargate.cli.extras import extra_is_missing
+from mlflow_fargate.cli.plan import parse_options
 from mlflow_fargate.doctor.examination import examine_mlflow
 from mlflow_fargate.errors import FargateError, InvalidOption
+
+if TYPE_CHECKING:
+    from mlflow_fargate.deployer import Deployer
 
 # Options of `webhook serve` → the environment variables that say the same.
 _SETTINGS = {
@@ -51,14 +58,17 @@ def serve(**options: Any) -> None:
 
 
 @webhook.command()
-@click.option("--url", required=True, help="Where MLflow's server reaches the service: https://…/events")
+@click.option("--url", help="Where MLflow's server reaches the service: https://…/events")
+@click.option("--target", "-t", help="In place of the URL: where `webhook deploy` put the service.")
 @click.option("--name", default="mlflow-fargate", show_default=True, help="What the webhook is called in MLflow.")
-def register(url: str, name: str) -> None:
+def register(url: str | None, target: str | None, name: str) -> None:
     """Make MLflow's server send its events to the service, and try it. The same again brings it up to date.
 
     MLFLOW_TRACKING_URI names the server. FARGATE_WEBHOOK_SECRET is what events will be signed with; the service has to
     have the same.
     """
+    if (url is None) == (target is None):
+        raise click.UsageError("Name the service: --url URL, or -t TARGET where `webhook deploy` put it.")
     try:
         from mlflow_fargate.webhook.registration import register as register_webhook  # noqa: PLC0415
         from mlflow_fargate.webhook.registration import send_test_event  # noqa: PLC0415
@@ -68,6 +78,10 @@ def register(url: str, name: str) -> None:
     secret = os.environ.get("FARGATE_WEBHOOK_SECRET")
     if not secret:
         raise InvalidOption("FARGATE_WEBHOOK_SECRET is not set.", hint="make one: openssl rand -hex 32")
+    if url is None:
+        from mlflow_fargate import webhook_service  # noqa: PLC0415  # boto3 takes a second to load
+
+        url = f"{webhook_service.get(deployer_at(target or '')).url}/events"
     for finding in examine_mlflow(url):
         if finding.verdict == "FAIL":
             click.echo(f"{finding.name}: {finding.said}\n  hint: {finding.advice}", err=True)
@@ -103,3 +117,106 @@ def retry(name: str, url: str, token: str) -> None:
             f"The service watches no deployment '{name}' ({answer.status_code}).", hint="see GET /status"
         )
     click.echo(f"'{name}' is tried again.")
+
+
+@webhook.command()
+@target_option
+@click.option("--tracking-uri", help="The server to follow.  [default: the one before, or MLFLOW_TRACKING_URI]")
+@click.option(
+    "--rules",
+    type=click.File(encoding="utf-8"),
+    help="YAML file: which models are deployed, and how.  [default: those before, or the models' tags]",
+)
+@click.option(
+    "--artifacts",
+    "buckets",
+    multiple=True,
+    metavar="BUCKET",
+    help="An S3 bucket of MLflow's that the service reads models from; may be repeated.",
+)
+@click.option("--config", "-C", "config", multiple=True, metavar="KEY=VALUE", help="An option; may be repeated.")
+@click.option("--dry-run", is_flag=True, help="Print the plan and change nothing.")
+def deploy(
+    *,
+    target: str,
+    tracking_uri: str | None,
+    rules: TextIO | None,
+    buckets: tuple[str, ...],
+    config: tuple[str, ...],
+    dry_run: bool,
+) -> None:
+    """Put the webhook service on Fargate, behind the endpoint's load balancer. The same again brings it up to date.
+
+    It is reached below /_webhook, runs as one task with a role of its own, and keeps what is not named this time. Its
+    secrets are named by ARN, of Secrets Manager or SSM:
+
+    \b
+      -C secrets.FARGATE_WEBHOOK_SECRET=arn:…      what MLflow signs its events with
+      -C secrets.FARGATE_WEBHOOK_TOKEN=arn:…       who may see its page
+      -C secrets.MLFLOW_TRACKING_PASSWORD=arn:…    how it signs in to MLflow (or MLFLOW_TRACKING_TOKEN)
+
+    Prints its URL; `webhook register -t TARGET` then tells MLflow's server of it.
+    """
+    from mlflow_fargate import webhook_service  # noqa: PLC0415
+
+    deployer = deployer_at(target)
+    options: dict[str, Any] = {**parse_options(config), **({"dry_run": True} if dry_run else {})}
+    if rules is not None:
+        options[webhook_service.RULES] = _models_of(rules)
+    if uri := tracking_uri or _tracking_uri_of(deployer):
+        options[webhook_service.TRACKING_URI] = uri
+    status = webhook_service.deploy(deployer, options, buckets or None)
+    if status is not None:
+        click.echo(status.url)
+
+
+@webhook.command()
+@target_option
+def undeploy(target: str) -> None:
+    """Take the webhook service away from Fargate, with all that was made for it. Deployments stay as they are."""
+    from mlflow_fargate import webhook_service  # noqa: PLC0415
+
+    webhook_service.delete(deployer_at(target))
+
+
+@webhook.command()
+@target_option
+@json_option
+def status(target: str, as_json: bool) -> None:
+    """How the webhook service on Fargate is: its URL, rollout, role and log group. What it does, its page shows."""
+    from mlflow_fargate import webhook_service  # noqa: PLC0415
+
+    found = webhook_service.get(deployer_at(target))
+    if as_json:
+        print_json(found)
+        return
+    print_fields(
+        {
+            "url": found.url,
+            "rollout": " ".join(filter(None, (found.state, found.state_reason and f"({found.state_reason})"))),
+            "running tasks": found.running_count,
+            "tracking server": found.settings.get("environment", {}).get("MLFLOW_TRACKING_URI"),
+            "task role": found.task_role,
+            "image": found.image,
+            "task definition": found.task_definition,
+            "log group": found.log_group,
+            "updated": found.updated_at,
+        }
+    )
+
+
+def _models_of(rules: TextIO) -> str:
+    """The rules of a file, checked as the service would; in its environment they are one line of text."""
+    try:
+        from mlflow_fargate.webhook.rules import parse_rules  # noqa: PLC0415
+    except ImportError as error:
+        raise extra_is_missing("webhook", error) from error
+    text = rules.read()
+    parse_rules(text, rules.name)
+    return json.dumps(yaml.safe_load(text)["models"], sort_keys=True)
+
+
+def _tracking_uri_of(deployer: Deployer) -> str | None:
+    """The environment's, where the service does not follow a server already."""
+    is_there = deployer.account.webhook_status(deployer.target.endpoint) is not None
+    return None if is_there else os.environ.get("MLFLOW_TRACKING_URI")

@@ -12,7 +12,7 @@ nothing is sent.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
@@ -48,7 +48,7 @@ def build_image(
     requirements: Sequence[str],
     python_version: str,
     service: Path,
-    model: ModelFiles,
+    model: ModelFiles | None,
     model_key: str,
     destination: Reference,
     registry: ImageStore,
@@ -70,8 +70,10 @@ def build_image(
     system_packages: Sequence[str] = (),
     build_sdists: bool = False,
     trial: Trial | None = None,
+    entry_point: Sequence[str] | None = None,
+    programs: Collection[str] = (),
 ) -> PushedImage:
-    """The image of a service and its model, in the repository of `destination`.
+    """The image of a service and its model, in the repository of `destination`; `model` None: a service of its own.
 
     `model_key` has to change when the model's files do; `further_models` have a folder each, named by its key, and a
     model key. `previous` is an image in the same repository whose layers are taken over where they are the same.
@@ -80,6 +82,7 @@ def build_image(
     `annotations` stand in its manifest, for whoever sees no more of it.
     `build_sdists` lets packages without wheels be built on this machine, which runs their code.
     Without a tag in `destination` the image is tagged by its own digest. `adapt_requirements`: see `normalise`.
+    `entry_point` is the command that the image starts, by default BentoML's; `programs`: see dependencies.py.
     """
     source = base_registry or _source(base, registry)
     base_image = read_base(source, base, platform=platform, python_version=python_version)
@@ -88,7 +91,9 @@ def build_image(
     locked = records.lock(lines, python_version=python_version, cache=cache, indexes=indexes, build_sdists=build_sdists)
     if locked.sdists:
         progress.note(f"built on this machine, as there are no wheels: {', '.join(locked.sdists)}")
-    dependencies = make_dependency_recipes(locked, compression, bytecode=bytecode, cache=cache, note=progress.note)
+    dependencies = make_dependency_recipes(
+        locked, compression, bytecode=bytecode, cache=cache, note=progress.note, programs=programs
+    )
     packaged = list(dependencies)
     look_into_base = partial(read_base_files, source, base, base_image, cache=cache, progress=progress)
     if system_packages:
@@ -101,7 +106,7 @@ def build_image(
             note=progress.note,
         )
         packaged += [system] if system else []
-    models = make_model_recipes(model, model_key, further_models or {}, compression)
+    models = [] if model is None else make_model_recipes(model, model_key, further_models or {}, compression)
     recipes = [*packaged, make_service_recipe(service, compression), *models]
     there = [*_images_there(registry, destination, previous, platform), *records.manifests]
     is_checked = was_checked(packaged, base_image, there)
@@ -119,7 +124,8 @@ def build_image(
     own = {**ENVIRONMENT, **(environment or {})}
     if trial:
         assembly.try_out(trial, layers, len(packaged), own, cache)
-    config = make_config(base_image, layers, environment=own, labels=labels or {}, settings=SETTINGS, created=created)
+    settings = {**SETTINGS, **({"Entrypoint": list(entry_point)} if entry_point else {})}
+    config = make_config(base_image, layers, environment=own, labels=labels or {}, settings=settings, created=created)
     return PushedImage(assembly.publish(config, layers, base_image, base, annotations or {}), report)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -46,9 +46,11 @@ _HARMLESS_PTH = {"distutils-precedence.pth"}
 
 
 def make_dependency_recipes(
-    lock: Lock, compression: Compression, *, bytecode: bool, cache: Path, note: Note
+    lock: Lock, compression: Compression, *, bytecode: bool, cache: Path, note: Note, programs: Collection[str] = ()
 ) -> list[Recipe]:
     """The layers with the packages of the lock; each is installed (below `cache`) only if it has to be made.
+
+    `programs` are packages that bring a program of their own name, no script, which is kept.
 
     With `bytecode`, Python's compiled files go along (a container cannot write them, and starts in half the time with
     them) if there is a Python of the same minor version here; `note` hears if not.
@@ -58,7 +60,9 @@ def make_dependency_recipes(
         note(f"there is no Python {lock.python_version} here to compile packages with, so the model will start slower")
     groups = make_groups(lock.packages)
     return [
-        _make_recipe(name, lock.only(group), compression, interpreter=interpreter, cache=cache, note=note)
+        _make_recipe(
+            name, lock.only(group), compression, interpreter=interpreter, cache=cache, note=note, programs=programs
+        )
         for name, group in groups
     ]
 
@@ -72,8 +76,17 @@ def make_groups(packages: Sequence[LockedPackage]) -> list[tuple[str, list[Locke
 
 
 def _make_recipe(
-    name: str, lock: Lock, compression: Compression, *, interpreter: str | None, cache: Path, note: Note
+    name: str,
+    lock: Lock,
+    compression: Compression,
+    *,
+    interpreter: str | None,
+    cache: Path,
+    note: Note,
+    programs: Collection[str],
 ) -> Recipe:
+    kept = sorted({one.name for one in lock.packages} & set(programs))
+
     def key(compiled: bool) -> str:
         return make_layer_key(
             name,
@@ -83,6 +96,7 @@ def _make_recipe(
             platform=str(lock.platform),
             dropped=_DROPPED,
             compiled=compiled,
+            **({"programs": kept} if kept else {}),
         )
 
     @contextmanager
@@ -93,7 +107,7 @@ def _make_recipe(
             site = Path(directory).resolve()
             note(f"installing {name if len(lock.packages) == 1 else f'{len(lock.packages)} packages'}")
             install(lock, site)
-            found = site_files(site, note)
+            found = site_files(site, note, kept)
             find_libraries(found, site).save(libraries)
             yield {**found, **compiled_files(found, interpreter, cache)} if interpreter else found
 
@@ -105,10 +119,12 @@ def _make_recipe(
     return Recipe(name, own_key, files, other_keys=others, keep_executable=True, libraries=libraries)
 
 
-def site_files(site: Path, note: Note) -> dict[str, Path]:
+def site_files(site: Path, note: Note, programs: Collection[str] = ()) -> dict[str, Path]:
     """The files of an installation that go into the image, by their path there."""
     prefix = SITE.lstrip("/")
-    found = {name: path for name, path in files_below(site).items() if not _DROPPED_PATTERN.fullmatch(name)}
+    kept = {f"bin/{program}" for program in programs}
+    installed = files_below(site).items()
+    found = {name: path for name, path in installed if name in kept or not _DROPPED_PATTERN.fullmatch(name)}
     ignored = sorted(name for name in found if name.endswith(".pth") and name not in _HARMLESS_PTH and "/" not in name)
     if ignored:
         note(f"Python does not read {', '.join(ignored)} from where packages are in the image; most need not")

@@ -87,6 +87,7 @@ class LocalStack:
             s3=s3,
             load_balancer=balancer,
             directory=self._directory / "tasks",
+            of_roles=lambda: _environment_of_roles(self.state, self._directory.parent),
         )
         server = self._parts.enter_context(WsgiServer(aws, threads=_AWS_THREADS))
         self._parts.callback(aws.stop)  # tasks end while AWS still answers
@@ -213,6 +214,13 @@ def environment(state: Mapping[str, Any]) -> dict[str, str]:
         "AWS_SECRET_ACCESS_KEY": state["secret_access_key"],
         "AWS_DEFAULT_REGION": state["region"],
     }
+
+
+def _environment_of_roles(state: Mapping[str, Any], cache: Path) -> dict[str, str]:
+    """What a task with a role sees: this AWS, and where `fargate:/local` is looked up."""
+    ours = environment(state)
+    asked = {name: value for name, value in ours.items() if name.startswith("AWS_") or name == "MLFLOW_S3_ENDPOINT_URL"}
+    return {**asked, "MLFLOW_FARGATE_CACHE": str(cache)}
 
 
 def _check_platform(system: str) -> None:

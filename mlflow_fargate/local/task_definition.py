@@ -59,6 +59,7 @@ class TaskDefinition:
     memory: str
     task_role_arn: str | None
     containers: tuple[Container, ...]
+    has_role: bool = False  # its containers may ask AWS
 
     @classmethod
     def of_json(cls, data: Mapping[str, Any]) -> TaskDefinition:
@@ -71,6 +72,7 @@ class TaskDefinition:
             memory=str(data.get("memory", "")),
             task_role_arn=data.get("taskRoleArn"),
             containers=tuple(Container.of_json(container) for container in data["containerDefinitions"]),
+            has_role=bool(data.get("taskRoleArn")),
         )
 
     @property

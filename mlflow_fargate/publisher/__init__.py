@@ -3,6 +3,7 @@
 inputs         all that goes into the image, and the key of it
 runtime        what computes in it: the model's own library, or ONNX Runtime if that answers the same
 model_image    resolve → (is the image there already?) → Bento → layers → push
+webhook_image  the webhook service: this package (own_code), what it needs, and no model
 surroundings   what the making of any image needs: its base, where it is looked for, what people are told
 
 An image's tag is made of all that went into it, and tags in the repository never move. So where the tag exists there is
@@ -13,5 +14,6 @@ from __future__ import annotations
 
 from mlflow_fargate.publisher.inputs import image_inputs, image_labels
 from mlflow_fargate.publisher.model_image import Publisher
+from mlflow_fargate.publisher.webhook_image import WebhookPublisher
 
-__all__ = ["Publisher", "image_inputs", "image_labels"]
+__all__ = ["Publisher", "WebhookPublisher", "image_inputs", "image_labels"]

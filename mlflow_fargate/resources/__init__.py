@@ -1,14 +1,16 @@
-"""What an endpoint and a deployment are made of: pure functions from a spec to the resources wanted, in order.
+"""What an endpoint, a deployment and the webhook service are made of: from a spec to the resources wanted, in order.
 
-Only names and properties are decided here; which calls make them is the business of aws/. The order is that of
-dependency, so that a plan can be applied from first to last and undone from last to first.
+Pure functions: only names and properties are decided here; which calls make them is the business of aws/. The order is
+that of dependency, so that a plan can be applied from first to last and undone from last to first.
 
     endpoint     cluster · execution role · two security groups · load balancer · listener
     deployment   log group · API key · secrets policy · target group · listener rule · host rule
                  · task definition · service · autoscaling
+    webhook      log group · task role · secrets policy · target group · listener rule · host rule
+                 · task definition · service
 
-    names → specs → endpoint
-                  → service → deployment
+    names, policies → specs → endpoint
+                            → service → deployment → webhook
 """
 
 from mlflow_fargate.resources.deployment import deployment_resources
@@ -18,23 +20,29 @@ from mlflow_fargate.resources.names import (
     DEPLOYMENT_TAG,
     ENDPOINT_TAG,
     MANAGED_BY,
+    WEBHOOK,
     digest_of,
     log_group_name,
 )
-from mlflow_fargate.resources.specs import DeploymentSpec, EndpointSpec, Network, target_group_name
+from mlflow_fargate.resources.specs import DeploymentSpec, EndpointSpec, Network, WebhookSpec, target_group_name
+from mlflow_fargate.resources.webhook import webhook_policy, webhook_resources
 
 __all__ = [
     "CONTAINER",
     "DEPLOYMENT_TAG",
     "ENDPOINT_TAG",
     "MANAGED_BY",
+    "WEBHOOK",
     "DeploymentSpec",
     "EndpointSpec",
     "Network",
+    "WebhookSpec",
     "deployment_resources",
     "digest_of",
     "endpoint_resources",
     "execution_policies",
     "log_group_name",
     "target_group_name",
+    "webhook_policy",
+    "webhook_resources",
 ]

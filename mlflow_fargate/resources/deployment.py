@@ -8,13 +8,25 @@ from mlflow_fargate.deployment import Provenance
 from mlflow_fargate.plan import Resource
 from mlflow_fargate.resources.names import digest_of, tag_value
 from mlflow_fargate.resources.service import scaling_properties, service_properties, task_properties
-from mlflow_fargate.resources.specs import DeploymentSpec, target_group_name, target_group_of
+from mlflow_fargate.resources.specs import DeploymentSpec, ServiceSpec, target_group_name, target_group_of
 
 
 def deployment_resources(spec: DeploymentSpec) -> tuple[Resource, ...]:
     """Everything a deployment is made of, on an endpoint that is there."""
-    config = spec.config
     task = task_properties(spec)
+    task_tags = {**spec.tags, **provenance_tags(spec.provenance)}
+    resources = (*surrounding_resources(spec), Resource("task definition", spec.family, task, task_tags))
+    service = Resource("service", spec.name, service_properties(spec, digest_of(task)), spec.tags)
+    if spec.config.is_scaled:
+        scaling = Resource("autoscaling", spec.name, scaling_properties(spec), spec.tags)
+        return (*resources, service, scaling)
+    # It goes before the service is told a count: two masters would pull at that.
+    return (*resources, Resource("autoscaling", spec.name, is_wanted=False), service)
+
+
+def surrounding_resources(spec: ServiceSpec) -> tuple[Resource, ...]:
+    """What a service needs before its task definition: where it logs, what it may read, where it is reached."""
+    config = spec.config
     # ECS refuses a service with a target group that no rule names yet, so the rule goes first (another port).
     rule = {"paths": [f"/{spec.name}", f"/{spec.name}/*"], "target_group": target_group_of(spec)}
     resources = [Resource("log group", spec.log_group, {"retention_days": config.log_retention_days}, spec.tags)]
@@ -29,14 +41,7 @@ def deployment_resources(spec: DeploymentSpec) -> tuple[Resource, ...]:
             Resource("listener rule", f"/{spec.name}/*", rule, spec.tags),
             Resource("host rule", spec.name, host_rule_properties(spec), spec.tags, is_wanted=config.host is not None),
         ]
-    task_tags = {**spec.tags, **provenance_tags(spec.provenance)}
-    resources.append(Resource("task definition", spec.family, task, task_tags))
-    service = Resource("service", spec.name, service_properties(spec, digest_of(task)), spec.tags)
-    if config.is_scaled:
-        scaling = Resource("autoscaling", spec.name, scaling_properties(spec), spec.tags)
-        return (*resources, service, scaling)
-    # It goes before the service is told a count: two masters would pull at that.
-    return (*resources, Resource("autoscaling", spec.name, is_wanted=False), service)
+    return tuple(resources)
 
 
 def provenance_tags(provenance: Provenance) -> dict[str, str]:
@@ -54,7 +59,7 @@ def provenance_tags(provenance: Provenance) -> dict[str, str]:
     return {f"mlflow-fargate:{key}": tag_value(value) for key, value in told.items() if value}
 
 
-def target_group_properties(spec: DeploymentSpec) -> dict[str, Any]:
+def target_group_properties(spec: ServiceSpec) -> dict[str, Any]:
     """Health checks tuned for a quick rollout: new targets need one passing check, every 5 seconds."""
     return {
         "port": spec.config.port,
@@ -67,7 +72,7 @@ def target_group_properties(spec: DeploymentSpec) -> dict[str, Any]:
     }
 
 
-def host_rule_properties(spec: DeploymentSpec) -> dict[str, Any]:
+def host_rule_properties(spec: ServiceSpec) -> dict[str, Any]:
     """All paths of one host; the service answers without its prefix as well."""
     return {"hosts": [spec.config.host] if spec.config.host else [], "target_group": target_group_of(spec)}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mlflow_fargate.plan import Resource
+from mlflow_fargate.resources.policies import allow, policy_of
 from mlflow_fargate.resources.specs import EndpointSpec
 
 # A header that servers read differently is a way to smuggle requests past a check.
@@ -36,7 +37,7 @@ def _roles(spec: EndpointSpec) -> tuple[Resource, ...]:
     if spec.execution_role_arn:
         return ()
     role = {**execution_policies(spec), "path": spec.role_path, "permissions_boundary": spec.permissions_boundary}
-    return (Resource("execution role", f"{spec.full_name}-{spec.region}", role, spec.tags),)
+    return (Resource("execution role", spec.execution_role_name, role, spec.tags),)
 
 
 def execution_policies(spec: EndpointSpec) -> dict[str, Any]:
@@ -49,15 +50,9 @@ def execution_policies(spec: EndpointSpec) -> dict[str, Any]:
     logs = f"arn:aws:logs:{place}:log-group:/mlflow-fargate/{spec.name}/*"
     pull = ["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"]
     statements = [
-        _allow(["ecr:GetAuthorizationToken"], "*"),
-        _allow(pull, f"arn:aws:ecr:{place}:repository/mlflow-fargate/{spec.name}"),
-        _allow(["logs:CreateLogStream", "logs:PutLogEvents"], logs),
-        _allow(
-            ["secretsmanager:GetSecretValue"], f"arn:aws:secretsmanager:{place}:secret:mlflow-fargate/{spec.name}/*"
-        ),
+        allow(["ecr:GetAuthorizationToken"], "*"),
+        allow(pull, f"arn:aws:ecr:{place}:repository/mlflow-fargate/{spec.name}"),
+        allow(["logs:CreateLogStream", "logs:PutLogEvents"], logs),
+        allow(["secretsmanager:GetSecretValue"], f"arn:aws:secretsmanager:{place}:secret:mlflow-fargate/{spec.name}/*"),
     ]
-    return {"policy": {"Version": "2012-10-17", "Statement": statements}}
-
-
-def _allow(actions: list[str], resource: str) -> dict[str, Any]:
-    return {"Effect": "Allow", "Action": actions, "Resource": resource}
+    return {"policy": policy_of(statements)}

@@ -11,6 +11,8 @@ MANAGED_BY = {"managed-by": "mlflow-fargate"}
 ENDPOINT_TAG = "mlflow-fargate:endpoint"
 DEPLOYMENT_TAG = "mlflow-fargate:deployment"
 CONTAINER = "model"
+# The webhook service beside the deployments of an endpoint. No deployment's name begins so.
+WEBHOOK = "_webhook"
 
 
 def log_group_name(endpoint: str, deployment: str) -> str:

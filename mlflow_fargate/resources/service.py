@@ -6,10 +6,10 @@ from typing import Any
 
 from mlflow_fargate.config import DeploymentConfig
 from mlflow_fargate.resources.names import tag_value
-from mlflow_fargate.resources.specs import DeploymentSpec, target_group_of
+from mlflow_fargate.resources.specs import DeploymentSpec, WebhookSpec, target_group_of
 
 
-def task_properties(spec: DeploymentSpec) -> dict[str, Any]:
+def task_properties(spec: DeploymentSpec | WebhookSpec) -> dict[str, Any]:
     """The task definition without what only AWS knows (the ARN of the API key's secret and of the execution role)."""
     config = spec.config
     return {
@@ -18,14 +18,7 @@ def task_properties(spec: DeploymentSpec) -> dict[str, Any]:
         "memory_mib": config.memory_mib,
         "architecture": config.architecture,
         "port": config.port,
-        "environment": {
-            **config.environment,
-            "PATH_PREFIX": f"/{spec.name}",
-            "BENTOML_PORT": str(config.port),
-            # The task's limit is not the container's own cgroup's: without a word it would count Fargate's cores.
-            "TASK_CPU_UNITS": str(config.cpu),
-            "STOP_TIMEOUT_SECONDS": str(config.stop_timeout_seconds),
-        },
+        "environment": {**config.environment, **spec.environment},
         "secrets": dict(config.secrets),
         "has_api_key": config.auth == "api_key",
         "log_group": spec.log_group,
@@ -56,7 +49,7 @@ def container_health_check(config: DeploymentConfig) -> dict[str, Any] | None:
     }
 
 
-def service_properties(spec: DeploymentSpec, task_digest: str) -> dict[str, Any]:
+def service_properties(spec: DeploymentSpec | WebhookSpec, task_digest: str) -> dict[str, Any]:
     """The service; `rollout` is wanted COMPLETED, so that a failed first rollout is tried again by the next apply."""
     config = spec.config
     count: dict[str, Any] = {"desired_count": config.desired_count}

@@ -1,4 +1,4 @@
-"""What is wanted, before it is taken apart into resources: an endpoint, a deployment on it."""
+"""What is wanted, before it is taken apart into resources: an endpoint, a deployment on it, the webhook service."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from mlflow_fargate.config import OF_THE_CALL, OF_THE_SERVICE, DeploymentConfig
 from mlflow_fargate.deployment import Provenance
 from mlflow_fargate.resources.names import DEPLOYMENT_TAG, ENDPOINT_TAG, MANAGED_BY, log_group_name
+
+_GOODBYE_SECONDS = 10  # of the webhook service, after the rollouts that it waits for
 
 
 @dataclass(frozen=True)
@@ -40,20 +43,23 @@ class EndpointSpec:
         return f"mlflow-fargate-{self.name}"
 
     @property
+    def execution_role_name(self) -> str:
+        """The name of the role that is made where none is given; roles know no region, so it is part of the name."""
+        return f"{self.full_name}-{self.region}"
+
+    @property
     def tags(self) -> dict[str, str]:
         return {**MANAGED_BY, ENDPOINT_TAG: self.name}
 
 
 @dataclass(frozen=True)
-class DeploymentSpec:
-    """A wanted deployment: a model's image behind an endpoint's path."""
+class ServiceSpec:
+    """What runs behind an endpoint's path: the names of it."""
 
     name: str
     endpoint: EndpointSpec
     config: DeploymentConfig
     image: str  # by digest
-    provenance: Provenance
-    follow: str
 
     @property
     def family(self) -> str:
@@ -73,6 +79,31 @@ class DeploymentSpec:
         return {**self.config.tags, **self.endpoint.tags, DEPLOYMENT_TAG: self.name}
 
     @property
+    def settings(self) -> dict[str, Any]:
+        """The options that were named, without those of the call, and of the service: they need no other revision."""
+        named = self.config.named
+        return {key: named[key] for key in named if key not in OF_THE_CALL | OF_THE_SERVICE}
+
+
+@dataclass(frozen=True)
+class DeploymentSpec(ServiceSpec):
+    """A wanted deployment: a model's image behind an endpoint's path."""
+
+    provenance: Provenance
+    follow: str
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What the template in the image (service_template/) is told."""
+        return {
+            "PATH_PREFIX": f"/{self.name}",
+            "BENTOML_PORT": str(self.config.port),
+            # The task's limit is not the container's own cgroup's: without a word it would count Fargate's cores.
+            "TASK_CPU_UNITS": str(self.config.cpu),
+            "STOP_TIMEOUT_SECONDS": str(self.config.stop_timeout_seconds),
+        }
+
+    @property
     def label(self) -> str:
         """What is deployed and how, as one JSON text that stands on the container.
 
@@ -80,21 +111,50 @@ class DeploymentSpec:
         than the one that moves the service, so that they would lie after a rollback. What the service itself says
         (what it follows, how many tasks run) is left out: it may change without another revision.
         """
-        named = self.config.named
-        settings = {key: named[key] for key in named if key not in OF_THE_CALL | OF_THE_SERVICE}
         provenance = asdict(self.provenance)
         if self.provenance.runtime is None:  # as it was written before there was a choice
             del provenance["runtime"]
-        return json.dumps({"provenance": provenance, "settings": settings}, sort_keys=True)
+        return json.dumps({"provenance": provenance, "settings": self.settings}, sort_keys=True)
 
 
-def target_group_of(spec: DeploymentSpec) -> str:
+@dataclass(frozen=True)
+class WebhookSpec(ServiceSpec):
+    """A wanted webhook service: this package's own image, behind an endpoint's path as a deployment is."""
+
+    target: str  # URI by which the service itself finds the deployments
+    artifact_buckets: tuple[str, ...] = ()  # what the role that is made for it may read models from
+
+    follow = "pinned"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Where the service listens and what it keeps; a stop waits for it as long as ECS lets it."""
+        return {
+            "FARGATE_TARGET": self.target,
+            "FARGATE_WEBHOOK_HOST": "0.0.0.0",  # noqa: S104  # only the load balancer reaches a task
+            "FARGATE_WEBHOOK_PORT": str(self.config.port),
+            "FARGATE_WEBHOOK_PREFIX": f"/{self.name}",
+            "FARGATE_WEBHOOK_STOP_SECONDS": str(max(0, self.config.stop_timeout_seconds - _GOODBYE_SECONDS)),
+        }
+
+    @property
+    def role_name(self) -> str:
+        """The role that is made for it. No endpoint has a '_' in its name, so no other endpoint's role is called so."""
+        return f"{self.endpoint.full_name}_webhook-{self.endpoint.region}"
+
+    @property
+    def label(self) -> str:
+        """How it is deployed, as a deployment's label says it."""
+        return json.dumps({"artifact_buckets": self.artifact_buckets, "settings": self.settings}, sort_keys=True)
+
+
+def target_group_of(spec: ServiceSpec) -> str:
     """Name of the target group that the tasks are registered in: the deployment's own, or the one that was given."""
     given = spec.endpoint.network.adopted.get("target group")
     return given.split("/")[1] if given else target_group_name(spec)
 
 
-def target_group_name(spec: DeploymentSpec) -> str:
+def target_group_name(spec: ServiceSpec) -> str:
     """At most 32 letters, digits and hyphens; another port or VPC is another target group (both are immutable)."""
     unique = f"{spec.endpoint.name}/{spec.name}/{spec.config.port}/{spec.endpoint.network.vpc}"
     readable = "".join(letter if letter.isalnum() else "-" for letter in spec.name)[:18].strip("-")

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import boto3
 import mlflow
 import pytest
 import requests
@@ -143,3 +144,45 @@ def test_when_the_replica_that_acts_is_killed_the_other_goes_on(
 
     assert "this replica acts" in second_log.read_text()
     assert "Traceback" not in second_log.read_text()
+
+
+@pytest.fixture
+def deployed_service(local_stack: dict[str, str]) -> Iterator[str]:
+    """The URL of the webhook service as a task of the local stack; it looks every two seconds, and has a token."""
+    secrets = boto3.client("secretsmanager")
+    token = secrets.create_secret(Name="hooks-token", SecretString="let me see")
+    options = [
+        "-C",
+        "environment.FARGATE_WEBHOOK_POLL_SECONDS=2",
+        "-C",
+        f"secrets.FARGATE_WEBHOOK_TOKEN={token['ARN']}",
+    ]
+    command = [COMMAND, "webhook", "deploy", "-t", TARGET, *options]
+    try:
+        yield subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+    finally:
+        subprocess.run([COMMAND, "webhook", "undeploy", "-t", TARGET], check=True)
+        secrets.delete_secret(SecretId=token["ARN"], ForceDeleteWithoutRecovery=True)
+
+
+@pytest.mark.parametrize("deployed", ["models:/churn/Production"], indirect=True)
+def test_the_service_itself_runs_on_fargate_and_redeploys_what_is_promoted(
+    deployed: str, deployed_service: str
+) -> None:
+    def page(token: str) -> requests.Response:
+        return requests.get(f"{deployed_service}/", auth=("anyone", token), timeout=10)
+
+    with SteadyAsker(deployed) as asker:
+        wait_until(lambda: asker.versions == ["1"])
+        transition("2")
+        wait_until(lambda: is_rolled_out("2"))
+        wait_until(lambda: asker.versions[-1:] == ["2"])
+    wait_until(lambda: "version 2 is deployed" in page("let me see").text)
+
+    print(f"{asker.requests} requests, {len(asker.failures)} failed")
+    assert asker.failures == []
+    assert page("another").status_code == 401
+    assert [one["name"] for one in get_deploy_client(TARGET).list_deployments()] == ["churn"]
+    again = subprocess.run([COMMAND, "webhook", "deploy", "-t", TARGET], check=True, capture_output=True, text=True)
+    assert "+ " not in again.stderr
+    assert "~ " not in again.stderr

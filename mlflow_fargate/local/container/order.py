@@ -30,6 +30,7 @@ class TaskOrder:
     container: Container
     image: PulledImage
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False, hash=False)
+    has_role: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,8 @@ def make_environment(order: TaskOrder, *, tmp: Path, python_folder: Path, port: 
         "BENTOML_HOME": str(tmp / "bentoml"),
         "BENTOML_HOST": "127.0.0.1",
         "BENTOML_PORT": str(port),
+        "FARGATE_WEBHOOK_HOST": "127.0.0.1",
+        "FARGATE_WEBHOOK_PORT": str(port),
         "HOST": "127.0.0.1",
         "PORT": str(port),
     }

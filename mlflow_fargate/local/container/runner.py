@@ -85,13 +85,21 @@ class ProcessRunner:
     """Tasks as processes of this machine; their folders under `state`, the leftovers of an earlier run ended first.
 
     `inherited` is all that tasks get of the surrounding environment: the caller's choice of LANG and the like.
+    `of_roles` gives what a task with a role has besides, where on ECS it would find credentials.
     """
 
-    def __init__(self, images: ImageStore, state: Path, inherited: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        images: ImageStore,
+        state: Path,
+        inherited: Mapping[str, str],
+        of_roles: Callable[[], Mapping[str, str]] = dict,
+    ) -> None:
         self._images = images
         self._tasks = state / "tasks"
         self._environments = state / "environments"
         self._inherited = dict(inherited)
+        self._of_roles = of_roles
         self._lock = threading.Lock()
         self._ports: set[int] = set()
         self._running: dict[str, tuple[TaskOrder, TaskProcess]] = {}
@@ -112,6 +120,7 @@ class ProcessRunner:
         port = self._free_port()
         environment = {
             **self._inherited,
+            **(self._of_roles() if order.has_role else {}),
             **make_environment(order, tmp=folder / "tmp", python_folder=self._python_folder(), port=port),
             _MARK: str(folder),
         }

@@ -120,7 +120,7 @@ class TaskLife:
         if self._stopping.is_set():
             return None
         self._changed(last_status="ACTIVATING")
-        order = TaskOrder(self._task.id, container, image, secrets)
+        order = TaskOrder(self._task.id, container, image, secrets, has_role=self._definition.has_role)
         process = self._runner.start(order, stream.write)
         self._changed(last_status="RUNNING", started_at=self._clock(), pid=process.pid, host_port=process.host_port)
         return process

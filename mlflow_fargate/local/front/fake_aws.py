@@ -47,8 +47,9 @@ class FakeAws:
     """A WSGI application that answers as AWS in `region`; tasks run between start() and stop().
 
     `registry` and `load_balancer` have been started: their addresses stand in answers. `directory` holds unpacked
-    images and what tasks write. `inherited` is what tasks see of the environment around, such as LANG;
-    `minute_seconds` how long a minute of a bake time lasts.
+    images and what tasks write. `inherited` is what tasks see of the environment around, such as LANG; `of_roles`
+    gives what those with a role see besides: whoever starts this knows where it answers. `minute_seconds` is how long a
+    minute of a bake time lasts.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class FakeAws:
         runner: TaskRunner | None = None,
         inherited: Mapping[str, str] = _DEFAULT_INHERITED,
         minute_seconds: float = 60.0,
+        of_roles: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         self._s3 = s3
         self._moto: WsgiApp = DomainDispatcherApplication(create_backend_app)
@@ -70,7 +72,7 @@ class FakeAws:
         self._aws = InnerAws(self._moto, region)
         self._routes = RouteTable(self._aws, self._store, load_balancer)
         self._runner = runner or ProcessRunner(
-            ImageStore(registry.store, registry.address, directory), directory, inherited
+            ImageStore(registry.store, registry.address, directory), directory, inherited, of_roles
         )
         self._engine = Engine(self._store, self._aws, self._runner, routes=self._routes, minute_seconds=minute_seconds)
         self._sessions = ExecSessions()

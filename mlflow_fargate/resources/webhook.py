@@ -1,0 +1,165 @@
+"""What the webhook service is made of: as a deployment, with a role of its own in place of an API key.
+
+The role may do to deployments on one endpoint what the service does (make, update, take away), and nothing else: it
+makes no endpoints, writes no roles, and can hand on no role but the one that pulls images. So whoever gets into the
+service gets no further than its deployments.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mlflow_fargate.plan import Resource
+from mlflow_fargate.resources.deployment import surrounding_resources
+from mlflow_fargate.resources.names import digest_of
+from mlflow_fargate.resources.policies import allow, policy_of
+from mlflow_fargate.resources.service import service_properties, task_properties
+from mlflow_fargate.resources.specs import EndpointSpec, WebhookSpec
+
+# These know no resource, or look at all there are.
+# https://docs.aws.amazon.com/service-authorization/latest/reference/
+_LOOK = (
+    "application-autoscaling:DescribeScalableTargets",
+    "application-autoscaling:DescribeScalingPolicies",
+    "application-autoscaling:DescribeScheduledActions",
+    "ec2:DescribeSecurityGroups",
+    "ecr:GetAuthorizationToken",
+    "ecs:DeregisterTaskDefinition",
+    "ecs:DescribeClusters",
+    "ecs:DescribeServiceRevisions",
+    "ecs:DescribeServices",
+    "ecs:DescribeTaskDefinition",
+    "ecs:DescribeTasks",
+    "ecs:ListServiceDeployments",
+    "ecs:ListServices",
+    "ecs:ListTaskDefinitions",
+    "ecs:ListTasks",
+    "elasticloadbalancing:DescribeListeners",
+    "elasticloadbalancing:DescribeLoadBalancerAttributes",
+    "elasticloadbalancing:DescribeLoadBalancers",
+    "elasticloadbalancing:DescribeRules",
+    "elasticloadbalancing:DescribeTags",
+    "elasticloadbalancing:DescribeTargetGroupAttributes",
+    "elasticloadbalancing:DescribeTargetGroups",
+    "elasticloadbalancing:DescribeTargetHealth",
+    "logs:DescribeLogGroups",
+)
+_IMAGES = (
+    "ecr:BatchCheckLayerAvailability",
+    "ecr:BatchDeleteImage",
+    "ecr:BatchGetImage",
+    "ecr:CompleteLayerUpload",
+    "ecr:DescribeImages",
+    "ecr:DescribeRepositories",
+    "ecr:GetDownloadUrlForLayer",
+    "ecr:GetLifecyclePolicy",
+    "ecr:InitiateLayerUpload",
+    "ecr:ListImages",
+    "ecr:ListTagsForResource",
+    "ecr:PutImage",
+    "ecr:UploadLayerPart",
+)
+_SERVICES = (
+    "ecs:CreateService",
+    "ecs:DeleteService",
+    "ecs:DeleteTaskDefinitions",
+    "ecs:RegisterTaskDefinition",
+    "ecs:TagResource",
+    "ecs:UntagResource",
+    "ecs:UpdateService",
+)
+_ROUTES = (
+    "elasticloadbalancing:AddTags",
+    "elasticloadbalancing:CreateRule",
+    "elasticloadbalancing:CreateTargetGroup",
+    "elasticloadbalancing:DeleteRule",
+    "elasticloadbalancing:DeleteTargetGroup",
+    "elasticloadbalancing:ModifyRule",
+    "elasticloadbalancing:ModifyTargetGroup",
+    "elasticloadbalancing:ModifyTargetGroupAttributes",
+)
+_LOGS = (
+    "logs:CreateLogGroup",
+    "logs:DeleteLogGroup",
+    "logs:GetLogEvents",
+    "logs:ListTagsForResource",
+    "logs:PutRetentionPolicy",
+    "logs:TagResource",
+)
+_API_KEYS = (
+    "secretsmanager:CreateSecret",
+    "secretsmanager:DeleteSecret",
+    "secretsmanager:DescribeSecret",
+    "secretsmanager:TagResource",
+)
+
+
+def webhook_resources(spec: WebhookSpec) -> tuple[Resource, ...]:
+    """Everything the webhook service is made of, on an endpoint that is there."""
+    task = task_properties(spec)
+    service = Resource("service", spec.name, service_properties(spec, digest_of(task)), spec.tags)
+    definition = Resource("task definition", spec.family, task, spec.tags)
+    if spec.config.task_role_arn:
+        # One that was made before goes once no task has it any more.
+        unwanted = Resource("task role", spec.role_name, tags=spec.tags, is_wanted=False)
+        return (*surrounding_resources(spec), definition, service, unwanted)
+    log_group, *others = surrounding_resources(spec)
+    return (log_group, _task_role(spec), *others, definition, service)
+
+
+def _task_role(spec: WebhookSpec) -> Resource:
+    endpoint = spec.endpoint
+    policy = webhook_policy(
+        endpoint,
+        artifact_buckets=spec.artifact_buckets,
+        lease=spec.config.environment.get("FARGATE_WEBHOOK_LEASE"),
+        topic=spec.config.environment.get("FARGATE_WEBHOOK_NOTIFY_TOPIC_ARN"),
+    )
+    properties = {"policy": policy, "path": endpoint.role_path, "permissions_boundary": endpoint.permissions_boundary}
+    return Resource("task role", spec.role_name, properties, spec.tags)
+
+
+def webhook_policy(
+    endpoint: EndpointSpec,
+    *,
+    artifact_buckets: tuple[str, ...] = (),
+    lease: str | None = None,
+    topic: str | None = None,
+) -> dict[str, Any]:
+    """What the service has to be allowed for deployments on `endpoint` alone; `lease` and `topic` where it has them."""
+    place, name = f"{endpoint.region}:{endpoint.account}", endpoint.name
+    role = endpoint.execution_role_arn or (
+        f"arn:aws:iam::{endpoint.account}:role{endpoint.role_path}{endpoint.execution_role_name}"
+    )
+    logs = f"arn:aws:logs:{place}:log-group:/mlflow-fargate/{name}/*"
+    balancing = f"arn:aws:elasticloadbalancing:{place}"
+    statements = [
+        allow(_LOOK, "*"),
+        allow(_IMAGES, f"arn:aws:ecr:{place}:repository/mlflow-fargate/{name}"),
+        allow(
+            _SERVICES,
+            f"arn:aws:ecs:{place}:service/{endpoint.full_name}/*",
+            f"arn:aws:ecs:{place}:task-definition/{endpoint.full_name}_*",
+        ),
+        allow(
+            _ROUTES,
+            f"{balancing}:listener/app/{endpoint.full_name}/*",
+            f"{balancing}:listener-rule/app/{endpoint.full_name}/*",
+            f"{balancing}:targetgroup/mlf-*",
+        ),
+        allow(("iam:GetRole", "iam:GetRolePolicy"), role),
+        {
+            **allow(("iam:PassRole",), role),
+            "Condition": {"StringEquals": {"iam:PassedToService": "ecs-tasks.amazonaws.com"}},
+        },
+        allow(_LOGS, logs, f"{logs}:*"),
+        allow(_API_KEYS, f"arn:aws:secretsmanager:{place}:secret:mlflow-fargate/{name}/*"),
+    ]
+    if artifact_buckets:
+        statements.append(allow(("s3:ListBucket",), *(f"arn:aws:s3:::{bucket}" for bucket in artifact_buckets)))
+        statements.append(allow(("s3:GetObject",), *(f"arn:aws:s3:::{bucket}/*" for bucket in artifact_buckets)))
+    if lease:
+        statements.append(allow(("s3:GetObject", "s3:PutObject"), f"arn:aws:s3:::{lease.removeprefix('s3://')}"))
+    if topic:
+        statements.append(allow(("sns:Publish",), topic))
+    return policy_of(statements)
