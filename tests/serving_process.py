@@ -69,6 +69,7 @@ def serve(source: Path, model_dir: Path, folder: Path, *, ready: bool = True, **
         "BENTOML_HOME": str(folder / "home"),
         "BENTOML_DO_NOT_TRACK": "true",
         "BENTOML_CONTAINERIZED": "true",
+        "OTEL_SDK_DISABLED": "true",
         "PYTHONDONTWRITEBYTECODE": "1",
         "MODEL_DIR": str(model_dir),
         "PATH_PREFIX": "/digits",

@@ -60,5 +60,5 @@ def test_configuration_and_manifest_of_an_image(layer: Layer) -> None:
     descriptor = Descriptor(OCI_CONFIG, digest_of(config), len(config))
     manifest = Manifest(descriptor, (*BASE.layers, known.descriptor), {"org.opencontainers.image.base.name": "python"})
 
-    assert digest_of(config) == "sha256:20848824542d2dab60fae733216006b1f4b9ac19571099bea9fe86f67441d09b"
-    assert manifest.digest == "sha256:739aa27e304899bc26335b7cdd3737f20e13e36eead3f88fce08e0f9d1cb20e0"
+    assert digest_of(config) == "sha256:7e15639e416809d5f1a226b938532f20effdd1451b4e2300015125d5e6c575d8"
+    assert manifest.digest == "sha256:74294e63ac588eed2a5c3cc763be924bc1755308ad93b15f18bca0127b21bbcb"
