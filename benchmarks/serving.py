@@ -2,10 +2,14 @@
 
     python -m benchmarks.serving [SECONDS]
 
+prints a table and writes it, with machine and versions, into benchmarks/RESULTS.md.
+
 Two models: the walk-through's image classifier, asked with PNG files (MLflow's server knows no pictures: it gets the
 numbers, as JSON), and a random forest of scikit-learn, asked with one row. Each server runs alone, on the same cores
-as the client, without an API key. Printed are requests per second, median and 99th percentile in milliseconds at 1, 8
-and 32 clients, and the memory of the server's processes.
+as the client, without an API key. Told are requests per second, median and 99th percentile in milliseconds at 1, 8
+and 32 clients, and the memory of the server's processes. The floors are loops in one process, without a server: for
+pictures decoding and predicting, for rows the model's own `predict`, and MLflow's reading, checking and writing of the
+same JSON around it, which the protocol asks of every server.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ import contextlib
 import io
 import json
 import os
+import platform
 import socket
 import subprocess
 import sys
@@ -22,6 +27,8 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import date
+from importlib.metadata import version
 from pathlib import Path
 
 import aiohttp
@@ -30,6 +37,7 @@ import psutil
 import requests
 from PIL import Image
 
+from benchmarks.results_page import write_section
 from tests.serving_process import build, serve
 
 CLIENTS = (1, 8, 32)
@@ -84,7 +92,21 @@ class Plain:
     def predict_row(self, row: list[float]) -> dict:
         return {"predictions": self.model.predict(np.array([row])).tolist()}
 """
-FLOOR = """
+# A loop over `run(size)`, and a line of the table for each size; 0 counts as one.
+LOOP = """
+for size, title in ({rows}):
+    run(size)
+    began, times = time.perf_counter(), []
+    while time.perf_counter() - began < float(sys.argv[2]):
+        before = time.perf_counter()
+        run(size)
+        times.append((time.perf_counter() - before) * 1000)
+    count = max(size, 1)
+    rate, times = len(times) * count / sum(times) * 1000, sorted(times)
+    p50, p99 = times[len(times) // 2], times[len(times) * 99 // 100]
+    print(f"| {model} | {{title}}, {{count}} at a time | - | {{rate:.0f}} | {{p50:.1f}} | {{p99:.1f}} | |", flush=True)
+"""
+IMAGE_FLOOR = """
 import io, sys, time
 from pathlib import Path
 import numpy as np, tensorflow as tf, mlflow
@@ -96,15 +118,24 @@ graph = tf.function(network, input_signature=[tf.TensorSpec((None, 100, 100, 3),
 def decode():
     pixels = np.asarray(Image.open(io.BytesIO(image)).convert("RGB").resize((100, 100)))
     return np.divide(pixels, 255.0).astype("float32")[np.newaxis]
-for size in (1, 32):
-    graph(np.concatenate([decode()] * size))
-    began, count = time.perf_counter(), 0
-    while time.perf_counter() - began < float(sys.argv[2]):
-        graph(np.concatenate([decode() for _ in range(size)])).numpy()
-        count += size
-    rate = count / (time.perf_counter() - began)
-    print(f"| image | floor, {size} at a time | - | {rate:.0f} | {1000 / rate:.1f} | | |")
-"""
+def run(size):
+    graph(np.concatenate([decode() for _ in range(size)])).numpy()
+""" + LOOP.format(rows="(1, 'floor'), (32, 'floor')", model="image")
+TABLE_FLOOR = """
+import sys, time, json
+from pathlib import Path
+import pandas as pd, mlflow
+from mlflow.pyfunc import scoring_server
+folder = Path(sys.argv[1])
+body = (folder / "row.json").read_bytes()
+split = json.loads(body)["dataframe_split"]
+model = mlflow.pyfunc.load_model(str(folder / "table"))
+bare = model.get_raw_model()
+schema = model.metadata.get_input_schema()
+tables = {size: pd.DataFrame(split["data"] * size, columns=split["columns"]) for size in (1, 32)}
+def run(size):
+    bare.predict(tables[size]) if size else scoring_server.invocations(body, "application/json", model, schema)
+""" + LOOP.format(rows="(1, 'floor'), (32, 'floor'), (0, 'floor with the protocol')", model="table")
 
 
 @dataclass(frozen=True)
@@ -117,28 +148,62 @@ class Question:
 
 
 def main(seconds: float) -> None:
+    lines = ["| model | server | clients | requests/s | p50 ms | p99 ms | memory MB |", "|---|---|---|---|---|---|---|"]
+
+    def tell(line: str) -> None:
+        lines.append(line)
+        print(line, flush=True)
+
+    print("\n".join(lines))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         subprocess.run([sys.executable, "-c", MAKE_MODELS, name], check=True, capture_output=True)
         (folder / "plain.py").write_text(PLAIN)
         (folder / "picture.png").write_bytes(make_picture())
-        print("| model | server | clients | requests/s | p50 ms | p99 ms | memory MB |\n|---|---|---|---|---|---|---|")
-        subprocess.run([sys.executable, "-c", FLOOR, name, str(seconds)], check=True, stderr=subprocess.DEVNULL)
-        for model in ("image", "table"):
+        (folder / "row.json").write_bytes(make_question("table", "ours", folder).body)
+        for model, floor in (("image", IMAGE_FLOOR), ("table", TABLE_FLOOR)):
+            command = [sys.executable, "-c", floor, name, str(seconds)]
+            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+            for line in done.stdout.splitlines():
+                tell(line)
             for server, start in (("ours", serve_ours), ("mlflow", serve_mlflow), ("plain BentoML", serve_plain)):
                 with start(model, folder) as (url, process):
                     question = make_question(model, server, folder)
-                    measure(url, question, process, title=f"{model} | {server}", seconds=seconds)
+                    for line in measure(url, question, process, title=f"{model} | {server}", seconds=seconds):
+                        tell(line)
+    write_section("Serving", f"{describe_run(seconds)}\n\n" + "\n".join(lines))
 
 
-def measure(url: str, question: Question, process: subprocess.Popen[bytes], *, title: str, seconds: float) -> None:
-    """Prints a line for each number of clients."""
+def describe_run(seconds: float) -> str:
+    """When, where, and with what."""
+    versions = ", ".join(f"{name} {version(name)}" for name in ("mlflow", "bentoml", "scikit-learn", "keras", "numpy"))
+    memory_gib = psutil.virtual_memory().total / 2**30
+    machine = f"{find_processor()}, {os.cpu_count()} CPUs, {memory_gib:.0f} GiB, {platform.platform()}"
+    return (
+        f"`make bench-serving` wrote this on {date.today().isoformat()}, with {seconds:g} s for each line.\n\n"
+        f"{machine}; Python {platform.python_version()}, {versions}. Load when it ended: {os.getloadavg()[0]:.1f}."
+    )
+
+
+def find_processor() -> str:
+    """The processor's name, as Linux has it; elsewhere its architecture."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+def measure(
+    url: str, question: Question, process: subprocess.Popen[bytes], *, title: str, seconds: float
+) -> Iterator[str]:
+    """A line for each number of clients."""
     asyncio.run(hammer(url, question, clients=4, seconds=2))  # what is slow only once
     for clients in CLIENTS:
         times = asyncio.run(hammer(url, question, clients=clients, seconds=seconds))
         rate, p50, p99 = len(times) / seconds, *np.percentile(times, [50, 99])
         row = (title, clients, f"{rate:.0f}", f"{p50:.1f}", f"{p99:.1f}", memory_mb(process))
-        print(f"| {' | '.join(map(str, row))} |", flush=True)
+        yield f"| {' | '.join(map(str, row))} |"
 
 
 async def hammer(url: str, question: Question, *, clients: int, seconds: float) -> list[float]:

@@ -13,6 +13,7 @@ from benchmarks.images import builders
 from benchmarks.images.bed import Bed, machine, make_bed
 from benchmarks.images.measure import run
 from benchmarks.images.results import Results
+from benchmarks.results_page import write_section
 
 BUILDERS: dict[str, Callable[[Bed, str], builders.Builder]] = {
     "ours": builders.Ours,
@@ -42,7 +43,7 @@ def main() -> None:
         for number in range(options.rounds):
             for name in names:
                 _measure(bed, name, number, results)
-                Path(__file__).parents[1].joinpath("RESULTS.md").write_text(results.table(machine()), encoding="utf-8")
+                write_section("Images", results.table(machine()))
 
 
 def _measure(bed: Bed, name: str, number: int, results: Results) -> None:

@@ -36,8 +36,6 @@ class Results:
     def table(self, machine: str) -> str:
         """A row a case, medians of its runs."""
         lines = [
-            "# Results",
-            "",
             "Made by `make bench`; medians. CPU seconds are the builder's own (without the registry's), and steadier",
             "than wall time on a busy machine. uv's cache of packages is warm for all",
             "builders. The base image lies in the same registry; where it does not, its bytes come on top, once.",
