@@ -103,6 +103,50 @@ def log_pyfunc() -> ModelInfo:
         )
 
 
+def log_spacy() -> ModelInfo:
+    """A blank pipeline that tells two kinds of texts apart; nothing is downloaded."""
+    import spacy
+    from spacy.training import Example
+
+    texts = {"sea and sand": 1.0, "waves and sand": 1.0, "tax and law": 0.0, "law and court": 0.0}
+    pipeline = spacy.blank("en")
+    pipeline.add_pipe("textcat").add_label("beach")
+    pipeline.get_pipe("textcat").add_label("office")
+    lessons = [
+        Example.from_dict(pipeline.make_doc(text), {"cats": {"beach": beach, "office": 1 - beach}})
+        for text, beach in texts.items()
+    ]
+    optimizer = pipeline.initialize(lambda: lessons)
+    for _ in range(20):
+        pipeline.update(lessons, sgd=optimizer)
+    example = pd.DataFrame({"text": ["sand", "court"]})
+    return mlflow.spacy.log_model(pipeline, name="model", input_example=example)
+
+
+def log_transformers() -> ModelInfo:
+    """A classifier of texts whose weights are random; nothing is downloaded."""
+    import torch
+    import transformers
+
+    torch.manual_seed(1)
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "sea", "sand", "tax", "law"]
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "vocab.txt").write_text("\n".join(words))
+        tokenizer = transformers.BertTokenizerFast.from_pretrained(folder)
+    config = transformers.BertConfig(
+        vocab_size=len(words), hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8
+    )
+    pipeline = transformers.pipeline(
+        "text-classification", model=transformers.BertForSequenceClassification(config), tokenizer=tokenizer
+    )
+    return mlflow.transformers.log_model(
+        pipeline,
+        name="model",
+        input_example=["sea and sand"],
+        pip_requirements=[f"transformers=={transformers.__version__}", f"torch=={torch.__version__}"],
+    )
+
+
 def log_pytorch() -> ModelInfo:
     import torch
 
@@ -121,7 +165,9 @@ LIBRARIES: dict[str, str | None] = {
     "lightgbm": "lightgbm",
     "statsmodels": "statsmodels",
     "onnx": "onnx",
+    "spacy": "spacy",
     "pytorch": "torch",
+    "transformers": "transformers",
 }
 
 

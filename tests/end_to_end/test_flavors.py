@@ -12,9 +12,10 @@ from flavor_models import LIBRARIES
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.exhaustive, pytest.mark.timeout(900)]
 
-WHY_NOT = {
-    "pytorch": "PyPI has PyTorch for x86-64 with 3 GB of CUDA only; its CPU index is elsewhere (extra_index_urls)",
-}
+_CPU_BUILD = (
+    "PyPI's PyTorch for x86-64 brings 3 GB of CUDA; install its CPU build, and name its index (docs/packages.md)"
+)
+WHY_NOT = {"pytorch": _CPU_BUILD, "transformers": _CPU_BUILD}
 
 
 @pytest.mark.parametrize("flavor", LIBRARIES)

@@ -77,7 +77,7 @@ def test_a_converted_model_answers_as_the_model_does(
 def test_a_converted_image_classifier_labels_as_the_network_does(local_stack: dict[str, str], tmp_path: Path) -> None:
     trained = subprocess.run([sys.executable, "-c", NETWORK], cwd=ROOT, capture_output=True, text=True, check=False)
     assert trained.returncode == 0, trained.stderr[-3000:]
-    uri = trained.stdout.split()[-1]
+    (uri,) = [line for line in trained.stdout.splitlines() if line.startswith("models:")]
     pixels = np.random.default_rng(1).random((2, 32, 32, 3)).round(4).tolist()
     answers: dict[str, Any] = {}
 
