@@ -13,6 +13,7 @@ import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -59,13 +60,20 @@ def local_registry(tmp_path: Path) -> Iterator[str]:
 @pytest.fixture
 def distribution(tmp_path: Path) -> Iterator[str]:
     """CNCF distribution, the reference implementation."""
+    with run_distribution(tmp_path) as address:
+        yield address
+
+
+@contextmanager
+def run_distribution(folder: Path, *, auth: str = "") -> Iterator[str]:
+    """CNCF distribution with its files in `folder`; `auth` is that part of its configuration, if it has one."""
     if not shutil.which("docker-registry"):
         pytest.skip("docker-registry is not installed (apt-get install docker-registry)")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    config = tmp_path / "distribution.yml"
-    config.write_text(_DISTRIBUTION_CONFIG.format(root=tmp_path / "distribution", port=port))
+    config = folder / "distribution.yml"
+    config.write_text(_DISTRIBUTION_CONFIG.format(root=folder / "distribution", port=port) + auth)
     process = subprocess.Popen(["docker-registry", "serve", str(config)], stderr=subprocess.DEVNULL)
     try:
         _wait_for_port(port)
@@ -109,7 +117,7 @@ def push_base(
     python_version: str | None = f"{MINOR}.9",
 ) -> Reference:
     """A base image with these layers (path → content)."""
-    layers = [gzip.compress(_tar(layer), mtime=0) for layer in files]
+    layers = [gzip.compress(make_tar(layer), mtime=0) for layer in files]
     history = [", ".join(layer) for layer in files]
     return push_layers(
         registry,
@@ -129,9 +137,10 @@ def push_layers(
     history: Sequence[str],
     architecture: str = "amd64",
     python_version: str | None = None,
+    environment: Sequence[str] = ("PATH=/usr/local/bin:/usr/bin",),
+    media_type: str = DOCKER_LAYER,
 ) -> Reference:
     """A base image with these layers, gzipped tars."""
-    environment = ["PATH=/usr/local/bin:/usr/bin"]
     config = encode_json(
         {
             "architecture": architecture,
@@ -147,19 +156,20 @@ def push_layers(
     )
     for blob in (*layers, config):
         registry.upload_blob(reference.repository, digest_of(blob), lambda blob=blob: [blob])  # type: ignore[misc]
-    descriptors = tuple(Descriptor(DOCKER_LAYER, digest_of(layer), len(layer)) for layer in layers)
+    descriptors = tuple(Descriptor(media_type, digest_of(layer), len(layer)) for layer in layers)
     manifest = Manifest(Descriptor(OCI_CONFIG, digest_of(config), len(config)), descriptors)
     registry.write_manifest(reference.repository, str(reference.tag), manifest)
     return reference
 
 
-def _tar(files: Mapping[str, str | bytes]) -> bytes:
+def make_tar(files: Mapping[str, str | bytes], mode: int = 0o644) -> bytes:
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as archive:
         for name, text in files.items():
             content = text.encode() if isinstance(text, str) else text
             entry = tarfile.TarInfo(name)
             entry.size = len(content)
+            entry.mode = mode
             archive.addfile(entry, io.BytesIO(content))
     return packed.getvalue()
 

@@ -59,7 +59,7 @@ def test_names_are_understood_as_docker_does(text: str, expected: Reference) -> 
 
 
 @pytest.mark.parametrize(
-    "text", ["", ":tag", "UPPER", "a//b", "a:b:c", "host.io/", "a@sha256:12", "a b", "a" * 300, "-a"]
+    "text", ["", ":tag", "UPPER", "a//b", "a:b:c", "host.io/", "a@sha256:12", "a b", "a" * 300, f"a:{'t' * 300}", "-a"]
 )
 def test_what_no_registry_could_mean_is_refused(text: str) -> None:
     with pytest.raises(InvalidOption):
