@@ -1,11 +1,13 @@
 """The MLflow tracking server of the local stack: MLflow's own, started lean, with its artifacts in the stack's S3.
 
-One worker, no job runners (600 MB of processes that nothing here needs), no telemetry. A first start creates the
+One worker, no job runners (600 MB of processes that nothing here needs), no telemetry; webhooks may go to this machine.
+A first start creates the
 database, which takes half a minute on a slow machine.
 """
 
 from __future__ import annotations
 
+import base64
 import os
 import socket
 import subprocess
@@ -53,7 +55,7 @@ class TrackingServer:
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-I", "-S", task_init.__file__, *self._command()],
-                env={**_inherited(), **_LEAN, **self._environment},
+                env={**_inherited(), **_LEAN, **_WEBHOOKS, **self._environment, _WEBHOOK_KEY: self._webhook_key()},
                 stdin=subprocess.PIPE,  # never written to: its end tells the server that we are gone
                 stdout=log,
                 stderr=log,
@@ -94,6 +96,19 @@ class TrackingServer:
         server = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", database]
         return [*server, serve, *artifacts, *listen]
 
+    def _webhook_key(self) -> str:
+        """What MLflow encrypts its webhooks' secrets with, kept: another key would find them unreadable.
+
+        A Fernet key: 32 random bytes. Source: https://cryptography.io/en/latest/fernet/
+        """
+        file = self._directory / "webhook.key"
+        if not file.exists():
+            draft = file.with_suffix(".tmp")
+            draft.touch(mode=0o600)
+            draft.write_bytes(base64.urlsafe_b64encode(os.urandom(32)))
+            draft.replace(file)
+        return file.read_text(encoding="ascii")
+
     def _wait_until_ready(self, progress: Progress) -> None:
         began = told = time.monotonic()
         while not self._answers():
@@ -124,6 +139,10 @@ _LEAN = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "PYTHONUNBUFFERED": "1",
 }
+
+# There is nothing but this machine to send to.
+_WEBHOOKS = {"MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "https,http", "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true"}
+_WEBHOOK_KEY = "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY"
 
 
 def _inherited() -> dict[str, str]:

@@ -20,6 +20,7 @@ from mlflow.deployments import get_deploy_client
 pytestmark = [pytest.mark.exhaustive, pytest.mark.timeout(900)]
 
 TARGET = "fargate:/local"
+SIGNING = "0123456789abcdef"  # what MLflow signs its events with
 COMMAND = str(Path(sys.executable).parent / "mlflow-fargate")
 
 
@@ -183,6 +184,14 @@ def test_the_service_itself_runs_on_fargate_and_redeploys_what_is_promoted(
     assert asker.failures == []
     assert page("another").status_code == 401
     assert [one["name"] for one in get_deploy_client(TARGET).list_deployments()] == ["churn"]
+    registered = subprocess.run(
+        [COMMAND, "webhook", "register", "-t", TARGET],
+        check=True,
+        env={**os.environ, "FARGATE_WEBHOOK_SECRET": SIGNING},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert "The service took MLflow's test event" in registered.stdout
     again = subprocess.run([COMMAND, "webhook", "deploy", "-t", TARGET], check=True, capture_output=True, text=True)
     assert "+ " not in again.stderr
     assert "~ " not in again.stderr
