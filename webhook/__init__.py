@@ -1,7 +1,7 @@
 """A service that keeps deployments at the versions the model registry names: stages and aliases move, it follows.
 
     events.py  who says so ─► worker.py  look, decide, act ─► mlflow.deployments
-                                 │    ├─ rules.py, watch.py  what to look after
+                                 │    ├─ observe.py  the look            rules.py, watch.py  at what
                                  │    ├─ reconcile.py  the decision          actor.py  the deed
                                  └─ model_registry.py  what the registry says
 

@@ -12,13 +12,14 @@ import queue
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from mlflow_fargate.deployment import without_credentials
 
 from .actor import Deployments, Outcome, act
 from .model_registry import ModelRegistry, ModelState
+from .observe import observe
 from .reconcile import (
     FIRST_RETRY_SECONDS,
     Action,
@@ -31,8 +32,8 @@ from .reconcile import (
     remember_look,
     remember_retry,
 )
-from .rules import DEPLOY_TAG, RuleBook
-from .watch import Watch, make_watches
+from .rules import RuleBook
+from .watch import Watch
 
 logger = logging.getLogger(__name__)
 
@@ -174,7 +175,10 @@ class Worker:
         """One look at everything; what is to be done is handed to the acting threads."""
         with self._lock:
             busy_before = set(self._busy)
-        watches, states, problems = self._observe()
+        rules = self._rules.current()
+        if self._rules.error:
+            logger.error("rules: %s", self._rules.error)
+        watches, states, problems = observe(self._connect(), self._registry, rules)
         with self._lock:
             self._seen = {key: seen for key, seen in self._seen.items() if key in {one.deployed.key for one in watches}}
             # What was being changed when the list was made may stand there as it was before.
@@ -184,25 +188,6 @@ class Worker:
             self._consider(watch, state, is_busy=watch.deployed.key in busy)
         with self._lock:
             self._looked_at, self._error = self._clock(), "; ".join(problems) or None
-
-    def _observe(self) -> tuple[list[Watch], Mapping[str, ModelState], list[str]]:
-        """Both sides: the target's deployments, the registry, then the other endpoints that rules name."""
-        rules = self._rules.current()
-        if self._rules.error:
-            logger.error("rules: %s", self._rules.error)
-        client = self._connect()
-        items = client.list_deployments()
-        # A rule may call the target's own endpoint by its name.
-        own = {str(item["endpoint"]) for item in items if item.get("endpoint")}
-        listed = [Deployed.parse(item) for item in items]
-        names = {one.model_name for one in listed if one.is_watched and one.model_name} | rules.model_names
-        tag = DEPLOY_TAG if rules.by_tag else None
-        states = self._registry.look(names, patterns=rules.patterns, tag=tag) if names or rules.patterns or tag else {}
-        others = rules.endpoints({name: state.tags for name, state in states.items()}) - own
-        for endpoint in sorted(others):
-            listed += [Deployed.parse(item, endpoint) for item in client.list_deployments(endpoint=endpoint)]
-        watches, problems = make_watches(listed, states, rules, own)
-        return watches, states, problems
 
     def _consider(self, watch: Watch, state: ModelState | None, *, is_busy: bool) -> None:
         deployed = watch.deployed
