@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import platform
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,8 +23,12 @@ from mlflow_fargate.cli import main
 from mlflow_fargate.config import DeploymentConfig, parse_config
 from mlflow_fargate.deployer import Deployer
 from mlflow_fargate.errors import DeploymentNotFound, EndpointInUse, InvalidOption
-from mlflow_fargate.image import Platform
+from mlflow_fargate.image import Platform, Reference, Registry
+from mlflow_fargate.local.registry.base_image import seed_base_image
+from mlflow_fargate.local.registry.server import LocalRegistry
 from mlflow_fargate.plan import Found
+from mlflow_fargate.progress import RecordedProgress
+from mlflow_fargate.publisher import webhook_image
 from mlflow_fargate.publisher.own_code import own_requirements, write_own_code
 from mlflow_fargate.resources import EndpointSpec, Network, WebhookSpec, webhook_resources
 from mlflow_fargate.target import Surroundings, Target
@@ -30,6 +36,7 @@ from mlflow_fargate.target import Surroundings, Target
 SERVER = "https://mlflow.example.com"
 FOLLOWING: dict[str, Any] = {webhook_service.TRACKING_URI: SERVER, "health_check_grace_seconds": 0}
 NO_WAIT = {**FOLLOWING, "wait": False}
+LINUX = Platform.parse("linux/amd64")
 SECRET = "arn:aws:secretsmanager:us-east-1:123456789012:secret:mlflow-webhook-Ab12Cd"
 ENDPOINT = EndpointSpec("prod", Network("vpc-1", ("subnet-a", "subnet-b")), "eu-west-1", "123456789012")
 
@@ -307,3 +314,30 @@ def test_rules_with_a_mistake_are_refused_here(tmp_path: Path) -> None:
 
 def test_registering_needs_a_url_or_a_target() -> None:
     assert CliRunner().invoke(main, ["webhook", "register"]).exit_code == 2
+
+
+def test_its_image_is_built_once_starts_the_service_and_holds_no_model(
+    registry: LocalRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhook_image, "own_requirements", lambda *_: ())
+    seed_base_image(registry.store, platform.python_version())
+    name = f"{registry.address}/mlflow-fargate/images"
+    account: Any = SimpleNamespace(
+        repository=lambda endpoint: SimpleNamespace(ensure=lambda: name, newest_image=lambda: None),
+        registry_login=lambda: (registry.address, "AWS", "password"),
+    )
+    mirrored = Surroundings(registry_mirrors={"public.ecr.aws": registry.address})
+    target = Target("fargate:/eu-west-1", region="eu-west-1", surroundings=mirrored)
+    progress = RecordedProgress()
+    publisher = webhook_image.WebhookPublisher(target, account, tmp_path / "cache", progress)
+
+    image = publisher.publish(parse_config({}))
+
+    reference = Reference.parse(image)
+    with Registry(registry.address) as client:
+        manifest = client.read_manifest(reference.repository, reference.identifier, LINUX).manifest
+        config = client.read_json(reference.repository, manifest.config)
+    assert config["config"]["Entrypoint"][-2:] == ["webhook", "serve"]
+    assert len(manifest.layers) == 2  # the base's one, and this package
+    assert publisher.publish(parse_config({})) == image
+    assert "the repository has it already" in progress.lines[-1]

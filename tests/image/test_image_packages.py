@@ -107,6 +107,14 @@ def test_only_reviewed_files_are_left_out(tmp_path: Path) -> None:
     assert set(site_files(tmp_path, ignore)) == {f"opt/app/site/{name}" for name in kept}
 
 
+def test_a_program_is_kept_where_it_is_named_and_no_script_with_it(tmp_path: Path) -> None:
+    for name in ("bin/uv", "bin/uvx", "bin/flask"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+
+    assert set(site_files(tmp_path, ignore, ["uv"])) == {"opt/app/site/bin/uv"}
+
+
 def test_pth_files_are_pointed_out(tmp_path: Path) -> None:
     (tmp_path / "google-nspkg.pth").touch()
     (tmp_path / "distutils-precedence.pth").touch()

@@ -34,7 +34,7 @@ def images(registry: LocalRegistry, tmp_path: Path) -> ImageStore:
 
 @pytest.fixture
 def runner(images: ImageStore, tmp_path: Path) -> ProcessRunner:
-    return ProcessRunner(images, tmp_path / "state", {"LANG": "C.UTF-8"})
+    return ProcessRunner(images, tmp_path / "state", {"LANG": "C.UTF-8"}, lambda: {"AWS_ENDPOINT_URL": "http://aws"})
 
 
 @pytest.fixture
@@ -43,11 +43,11 @@ def start(runner: ProcessRunner) -> Iterator[Callable[..., tuple[TaskProcess, li
     started: list[TaskProcess] = []
 
     def start_task(
-        image: str, secrets: dict[str, str] | None = None, **container: Any
+        image: str, secrets: dict[str, str] | None = None, *, has_role: bool = False, **container: Any
     ) -> tuple[TaskProcess, list[str]]:
         lines: list[str] = []
         definition = Container.of_json({"name": "model", "image": image, **container})
-        order = TaskOrder(f"task{len(started)}", definition, runner.pull(image), secrets or {})
+        order = TaskOrder(f"task{len(started)}", definition, runner.pull(image), secrets or {}, has_role=has_role)
         process = runner.start(order, lines.append)
         started.append(process)
         return process, lines
@@ -348,3 +348,12 @@ def test_a_stack_killed_with_kill_9_leaves_no_orphans(
 
     wait_for(lambda: has_ended(child), 5)
     stack.stdout.close()
+
+
+@pytest.mark.parametrize("has_role", [True, False])
+def test_only_a_task_with_a_role_is_told_where_aws_answers(
+    push_image: PushImage, start: Callable[..., tuple[TaskProcess, list[str]]], has_role: bool
+) -> None:
+    process, _ = start(push_image(), has_role=has_role)
+
+    assert ("AWS_ENDPOINT_URL" in ask(process)["environment"]) is has_role

@@ -31,6 +31,7 @@ def test_it_serves_until_it_is_told_to_stop(tmp_path: Path) -> None:
         "FARGATE_WEBHOOK_PORT": "0",
         "FARGATE_WEBHOOK_SECRET": "s3cret",
         "FARGATE_WEBHOOK_TOKEN": "t0ken",
+        "FARGATE_WEBHOOK_PREFIX": "/_webhook",
     }
     command = [sys.executable, "-c", SERVE]
     with subprocess.Popen(command, env=environment, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
@@ -40,6 +41,8 @@ def test_it_serves_until_it_is_told_to_stop(tmp_path: Path) -> None:
             url = line.partition("service on ")[2].split()[0]
 
             assert requests.get(f"{url}/healthz", timeout=10).status_code == 200
+            assert requests.get(f"{url}/_webhook/healthz", timeout=10).status_code == 200
+            assert requests.get(f"{url}/_webhook", timeout=10, auth=("anyone", "t0ken")).status_code == 200
             assert requests.get(f"{url}/readyz", timeout=10).status_code == 503
             assert requests.post(f"{url}/events", data=b"{}", timeout=10).status_code == 401
             # Sent in chunks, so that no header tells the length.

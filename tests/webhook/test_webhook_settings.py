@@ -79,6 +79,7 @@ def test_what_can_be_two_things_is_one_of_them() -> None:
         ("FARGATE_WEBHOOK_NOTIFY_URL", "file:///etc/s3cret"),
         ("FARGATE_WEBHOOK_NOTIFY_TOPIC_ARN", "s3cret"),
         ("FARGATE_WEBHOOK_LEASE", "s3://s3cret"),
+        ("FARGATE_WEBHOOK_PREFIX", "s3cret/"),
     ],
 )
 def test_addresses_of_another_form_are_refused_and_not_repeated(name: str, text: str) -> None:
