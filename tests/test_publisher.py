@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 from mlflow_fargate.config import parse_config
 from mlflow_fargate.deployment import ModelFile, ResolvedModel
+from mlflow_fargate.errors import InvalidOption
 from mlflow_fargate.image import Reference, Registry, StreamedFile
 from mlflow_fargate.image.image import OCI_CONFIG, Descriptor, Manifest, digest_of
 from mlflow_fargate.image.transport import Transport
@@ -104,3 +106,19 @@ def test_a_large_model_is_streamed_and_a_small_one_is_kept_here(tmp_path: Path) 
         "model.pkl": 4 * 10**9,
     }
     assert callable(made._files_of(small))
+
+
+def test_another_builder_makes_another_image() -> None:
+    usual = image_inputs(MODEL, parse_config({}))
+
+    assert usual.key == image_inputs(MODEL, parse_config({"builder": "layers"})).key
+    assert usual.key != image_inputs(MODEL, parse_config({"builder": "buildah"})).key
+
+
+def test_an_engine_is_not_sent_to_build_on_the_local_stacks_base(registry: LocalRegistry, tmp_path: Path) -> None:
+    here = make_publisher(registry, tmp_path / "cache")
+    surroundings = replace(here.target.surroundings, registry_mirrors={"public.ecr.aws": registry.address})
+    publisher = replace(here, target=replace(here.target, surroundings=surroundings))
+
+    with pytest.raises(InvalidOption, match=r"(?s)stands for this machine's Python, which buildah cannot.*base_image="):
+        publisher.export(MODEL, parse_config({"builder": "buildah"}), tmp_path / "layout", "latest")

@@ -22,8 +22,9 @@ def image() -> None:
 @click.option("--model-uri", "-m", required=True, help="The model, as for `mlflow deployments create`.")
 @click.option("--config", "-C", "config", multiple=True, metavar="KEY=VALUE", help="An option; may be repeated.")
 @click.option("--tag", default="latest", show_default=True, help="The image's name in the layout.")
+@click.option("--dockerfile", is_flag=True, help="Write a Dockerfile and all that it copies, instead of an image.")
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
-def export(*, target: str, model_uri: str, config: tuple[str, ...], tag: str, folder: Path) -> None:
+def export(*, target: str, model_uri: str, config: tuple[str, ...], tag: str, dockerfile: bool, folder: Path) -> None:
     """Write the image that a deployment would run into FOLDER, as an OCI image layout.
 
     Nothing is written to AWS, and no Docker is needed. What can be done with it:
@@ -33,7 +34,11 @@ def export(*, target: str, model_uri: str, config: tuple[str, ...], tag: str, fo
       skopeo copy oci:FOLDER:latest docker-daemon:churn:1           into Docker here
       podman run -p 3000:3000 oci:FOLDER:latest
 
-    Prints the image's digest.
+    Prints the image's digest. With --dockerfile, FOLDER gets a Dockerfile, the pinned requirements, the service's code
+    and the model, for whatever builds your images:
+
+    \b
+      docker build -t churn FOLDER
     """
     # boto3 takes a second to load: --help should not wait for it.
     from mlflow_fargate.aws.account import Account  # noqa: PLC0415
@@ -44,4 +49,8 @@ def export(*, target: str, model_uri: str, config: tuple[str, ...], tag: str, fo
     publisher = Publisher(where, Account(where), cache_directory(), progress_for_stderr())
     parsed = parse_config(parse_options(config))
     model = publisher.resolve(model_uri, parsed.labels)
-    click.echo(publisher.export(model, parsed, folder, tag))
+    if dockerfile:
+        publisher.export_dockerfile(model, parsed, folder)
+        click.echo(folder / "Dockerfile")
+    else:
+        click.echo(publisher.export(model, parsed, folder, tag))

@@ -66,6 +66,12 @@ class ImageOptions(OptionGroup):
         "when packages need a shared library that the image does not have: stop before deploying, or only say so",
         maps_to="ELF: DT_NEEDED",
     )
+    builder: Literal["layers", "docker", "podman", "buildah"] = option(
+        "layers",
+        "who makes the image: this plugin, layer by layer, or an engine that builds a Dockerfile",
+        maps_to="Dockerfile",
+        examples=["buildah"],
+    )
     compression: Literal["zstd", "gzip"] = option(
         "zstd", "compression of the layers built here", maps_to="OCI layer media type"
     )

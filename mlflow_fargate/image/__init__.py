@@ -12,6 +12,7 @@
     image · layout · platforms · reference    values: manifest and configuration, places in the image, names
     registry · transport · authorization · push    the way into a registry
     oci_layout                           a folder in a registry's place
+    docker/                              the other builder: a Dockerfile, and an engine that builds it
 
 Nothing here knows MLflow or a cloud.
 """
@@ -21,6 +22,7 @@ from __future__ import annotations
 from mlflow_fargate.image.application import ModelFiles
 from mlflow_fargate.image.assembly import Trial
 from mlflow_fargate.image.build import build_image
+from mlflow_fargate.image.docker import build_with_engine, export_context
 from mlflow_fargate.image.installation import Installation, installed_packages
 from mlflow_fargate.image.layer import Compression
 from mlflow_fargate.image.oci_layout import OciLayout
@@ -53,6 +55,8 @@ __all__ = [
     "Trial",
     "Unpacked",
     "build_image",
+    "build_with_engine",
+    "export_context",
     "find_interpreter",
     "installed_packages",
     "normalise",

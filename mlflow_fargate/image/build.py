@@ -87,7 +87,7 @@ def build_image(
     source = base_registry or _source(base, registry)
     base_image = read_base(source, base, platform=platform, python_version=python_version)
     records = LockRecords(registry, destination.repository, platform=platform, compression=compression)
-    lines = _normalised(requirements, platform, progress, adapt=adapt_requirements)
+    lines = normalised(requirements, platform, progress, adapt=adapt_requirements)
     locked = records.lock(lines, python_version=python_version, cache=cache, indexes=indexes, build_sdists=build_sdists)
     if locked.sdists:
         progress.note(f"built on this machine, as there are no wheels: {', '.join(locked.sdists)}")
@@ -108,7 +108,7 @@ def build_image(
         packaged += [system] if system else []
     models = [] if model is None else make_model_recipes(model, model_key, further_models or {}, compression)
     recipes = [*packaged, make_service_recipe(service, compression), *models]
-    there = [*_images_there(registry, destination, previous, platform), *records.manifests]
+    there = [*images_there(registry, destination, previous, platform), *records.manifests]
     is_checked = was_checked(packaged, base_image, there)
     if not is_checked:
         check_base(base, base_image, look_into_base(), python_version=python_version)
@@ -133,14 +133,14 @@ def _source(base: Reference, registry: ImageStore) -> Registry:
     return registry if isinstance(registry, Registry) and registry.host == base.registry else Registry(base.registry)
 
 
-def _normalised(requirements: Sequence[str], platform: Platform, progress: Progress, *, adapt: bool) -> tuple[str, ...]:
+def normalised(requirements: Sequence[str], platform: Platform, progress: Progress, *, adapt: bool) -> tuple[str, ...]:
     lines, notes = normalise(requirements, machine=platform.machine, adapt=adapt)
     for note in notes:
         progress.note(note)
     return lines
 
 
-def _images_there(
+def images_there(
     registry: ImageStore, destination: Reference, previous: Reference | None, platform: Platform
 ) -> list[Manifest]:
     """The images in the repository whose layers may be the ones we want."""

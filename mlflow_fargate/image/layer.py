@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
@@ -102,13 +103,21 @@ def files_below(directory: Path, prefix: str = "") -> dict[str, Path]:
 
 def write_layer(recipe: Recipe, files: Files, stream: IO[bytes], compression: Compression) -> Layer:
     """Write the files to `stream` as a compressed tar; the layer it is."""
+    write_tar = partial(_write_tar, files, keep_executable=recipe.keep_executable, links=recipe.links)
+    return compress_tar(recipe.name, recipe.key, write_tar, stream, compression)
+
+
+def compress_tar(
+    name: str, key: str, write_tar: Callable[[IO[bytes]], None], stream: IO[bytes], compression: Compression
+) -> Layer:
+    """Write to `stream`, compressed, what `write_tar` writes; the layer it is."""
     compressed = _HashingWriter(stream)
     with _compressor(compressed, compression) as compressor:
         plain = _HashingWriter(compressor)
-        _write_tar(files, cast("IO[bytes]", plain), keep_executable=recipe.keep_executable, links=recipe.links)
+        write_tar(cast("IO[bytes]", plain))
     return Layer(
-        name=recipe.name,
-        key=recipe.key,
+        name=name,
+        key=key,
         diff_id=plain.digest,
         digest=compressed.digest,
         size_bytes=compressed.tell(),
@@ -160,7 +169,7 @@ def _write_tar(files: Files, stream: IO[bytes], *, keep_executable: bool, links:
     written: dict[Path | StreamedFile, str] = {}
     with tarfile.TarFile(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT, copybufsize=_BUFFER_BYTES) as tar:
         for name in sorted(files):
-            path = _checked(name)
+            path = checked_name(name)
             for parent in reversed(path.parents[:-1]):
                 if parent not in directories:
                     directories.add(parent)
@@ -201,7 +210,7 @@ def _open_regular(path: Path) -> IO[bytes]:
     return path.open("rb")
 
 
-def _checked(name: str) -> PurePosixPath:
+def checked_name(name: str) -> PurePosixPath:
     """The name as a path below the image's root; ImageError for one that would be read as anything else."""
     try:
         encoded = name.encode()

@@ -17,6 +17,8 @@ from mlflow_fargate.image import PYPI, Compression, Indexes, Platform, Reference
 from mlflow_fargate.publisher.surroundings import default_base_image, platform_of
 from mlflow_fargate.resources import digest_of
 
+Builder = Literal["layers", "docker", "podman", "buildah"]
+
 _OLDEST_PYTHON = (3, 10)  # service_template's
 
 
@@ -37,6 +39,7 @@ class ImageInputs:
     options: Mapping[str, Any] = field(default_factory=dict, hash=False)  # the template's
     own: bento.OwnService | None = None
     further_models: Mapping[str, ResolvedModel] = field(default_factory=dict, hash=False)
+    builder: Builder = "layers"
     runtime: str = "native"  # as it was asked for
     runtime_tolerance: float = 0.0
 
@@ -60,6 +63,7 @@ class ImageInputs:
                 "compression": self.compression.value,
                 "normalise": self.normalise,
                 "version": importlib.metadata.version("mlflow-fargate"),
+                **({} if self.builder == "layers" else {"builder": self.builder}),
                 "runtime": [] if self.runtime == "native" else [self.runtime, self.runtime_tolerance],
             }
         )
@@ -92,6 +96,7 @@ def image_inputs(
         options=config.template_options,
         own=own,
         further_models=further_models or {},
+        builder=config.builder,
         runtime=config.runtime,
         runtime_tolerance=config.runtime_tolerance,
     )

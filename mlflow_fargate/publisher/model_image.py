@@ -13,11 +13,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from mlflow_fargate import bento
 from mlflow_fargate.aws.account import Account
 from mlflow_fargate.config import DeploymentConfig
 from mlflow_fargate.deployment import ResolvedModel, without_credentials
+from mlflow_fargate.errors import InvalidOption
 from mlflow_fargate.image import (
     LINUX_AMD64,
     ModelFiles,
@@ -29,6 +31,8 @@ from mlflow_fargate.image import (
     Trial,
     Unpacked,
     build_image,
+    build_with_engine,
+    export_context,
     find_interpreter,
 )
 from mlflow_fargate.model import ArtifactStores, download_model, resolve_model
@@ -115,11 +119,22 @@ class Publisher:
         destination = Reference("localhost", "exported", tag)
         self.progress.step("image")
         with telling_of_a_full_disk(self.cache):
-            inputs = self._inputs(model, config)
-            if config.runtime != "native":
-                inputs = self._as_can_be_converted(inputs, config)
+            inputs = self._inputs_of_export(model, config)
             image = self._build(inputs, destination, OciLayout(folder), None, build_sdists=config.build_sdists)
         return image.reference.identifier
+
+    def export_dockerfile(self, model: ResolvedModel, config: DeploymentConfig, folder: Path) -> None:
+        """The image that would serve `model` as a Dockerfile and what it copies, in `folder`."""
+        self.progress.step("Dockerfile")
+        with (
+            telling_of_a_full_disk(self.cache),
+            self._parts(self._inputs_of_export(model, config), build_sdists=config.build_sdists) as (_, parts),
+        ):
+            export_context(folder, **parts)
+
+    def _inputs_of_export(self, model: ResolvedModel, config: DeploymentConfig) -> ImageInputs:
+        inputs = self._inputs(model, config)
+        return inputs if config.runtime == "native" else self._as_can_be_converted(inputs, config)
 
     def _there_already(self, found: Reference) -> str:
         self.progress.note(f"the repository has it already: {found.tag}")
@@ -172,6 +187,40 @@ class Publisher:
         *,
         build_sdists: bool,
     ) -> PushedImage:
+        if inputs.builder != "layers" and inputs.base.registry in self.target.surroundings.registry_mirrors:
+            raise InvalidOption(
+                f"Option builder={inputs.builder}: on the local stack {inputs.base} stands for this machine's Python, "
+                f"which {inputs.builder} cannot build on.",
+                hint="name a base image that it can pull, such as base_image=docker.io/library/python:3.11-slim",
+            )
+        with self._parts(inputs, build_sdists=build_sdists) as (runtime, parts):
+            common = {
+                **parts,
+                "destination": destination,
+                "registry": registry,
+                "previous": previous,
+                "compression": inputs.compression,
+            }
+            if inputs.builder != "layers":
+                if trial:
+                    self.progress.note(f"the service is not tried on this machine: {inputs.builder} makes the image")
+                image = build_with_engine(inputs.builder, **common)
+            else:
+                fingerprint = inputs.model.fingerprint
+                image = build_image(
+                    **common,
+                    model_key=f"{fingerprint}-{runtime.files_digest}" if runtime.files else fingerprint,
+                    base_registry=registry_of_base(inputs.base, self.target),
+                    annotations=runtime.labels,
+                    missing_libraries=inputs.missing_libraries,
+                    trial=trial,
+                )
+        tell_of_layers(image.report, self.progress)
+        return image
+
+    @contextmanager
+    def _parts(self, inputs: ImageInputs, *, build_sdists: bool) -> Iterator[tuple[Runtime, dict[str, Any]]]:
+        """What computes in the image, and the arguments that all builders share; the files are there meanwhile."""
         model = inputs.model
         if any(line != without_credentials(line) for line in model.requirements):
             self.progress.note("the model's requirements.txt holds a password and, being a file of the model, keeps it")
@@ -189,36 +238,28 @@ class Publisher:
                 code_only=inputs.own is None,
             )
             self.progress.note(f"Bento {built.tag}")
-            image = build_image(
-                base=inputs.base,
-                base_registry=registry_of_base(inputs.base, self.target),
-                requirements=inputs.requirements,
-                python_version=python_of(model),
-                platform=inputs.platform,
-                service=built.source,
-                model=runtime.files or self._files_of(model),
-                model_key=f"{model.fingerprint}-{runtime.files_digest}" if runtime.files else model.fingerprint,
-                further_models={
-                    key: (self._files_of(further), further.fingerprint)
-                    for key, further in inputs.further_models.items()
+            yield (
+                runtime,
+                {
+                    "base": inputs.base,
+                    "requirements": inputs.requirements,
+                    "python_version": python_of(model),
+                    "platform": inputs.platform,
+                    "service": built.source,
+                    "model": runtime.files or self._files_of(model),
+                    "further_models": {
+                        key: (self._files_of(further), further.fingerprint)
+                        for key, further in inputs.further_models.items()
+                    },
+                    "labels": {**image_labels(model), **runtime.labels},
+                    "adapt_requirements": inputs.normalise,
+                    "indexes": inputs.indexes,
+                    "system_packages": inputs.system_packages,
+                    "build_sdists": build_sdists,
+                    "cache": self.cache,
+                    "progress": self.progress,
                 },
-                destination=destination,
-                registry=registry,
-                previous=previous,
-                labels={**image_labels(model), **runtime.labels},
-                annotations=runtime.labels,
-                compression=inputs.compression,
-                adapt_requirements=inputs.normalise,
-                indexes=inputs.indexes,
-                missing_libraries=inputs.missing_libraries,
-                system_packages=inputs.system_packages,
-                build_sdists=build_sdists,
-                trial=trial,
-                cache=self.cache,
-                progress=self.progress,
             )
-        tell_of_layers(image.report, self.progress)
-        return image
 
     @contextmanager
     def _runtime(self, inputs: ImageInputs) -> Iterator[Runtime]:

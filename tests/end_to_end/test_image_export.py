@@ -27,3 +27,17 @@ def test_the_image_of_a_model_is_exported_without_a_deployment(doubler: str, tmp
     assert entry["annotations"] == {"org.opencontainers.image.ref.name": "latest"}
     assert config["User"] == "65532:65532"
     assert all((blobs / layer["digest"][7:]).exists() for layer in manifest["layers"])
+
+
+def test_the_image_is_exported_as_a_dockerfile_with_all_that_it_copies(doubler: str, tmp_path: Path) -> None:
+    context = tmp_path / "context"
+    command = [COMMAND, "image", "export", "-t", "fargate:/local/taken", "-m", doubler, "--dockerfile", str(context)]
+
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+
+    assert done.stdout.strip() == str(context / "Dockerfile")
+    copied = [line.split()[1] for line in (context / "Dockerfile").read_text().splitlines() if line.startswith("COPY ")]
+    assert copied == ["requirements.txt", "src", "model"]
+    assert all((context / name).exists() for name in copied)
+    assert (context / "model" / "MLmodel").is_file()
+    assert "--hash=sha256:" in (context / "requirements.txt").read_text()

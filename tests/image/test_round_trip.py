@@ -8,6 +8,7 @@ an OCI layout ─ tar ─→ a root ─ bubblewrap ─→ the service, as nobody
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import shutil
@@ -23,15 +24,17 @@ import mlflow
 import pandas as pd
 import pytest
 import requests
+import uv
 import yaml
 from serving_process import Running, stop, wait_until_ready
 
 from mlflow_fargate import bento
 from mlflow_fargate.deployment import ResolvedModel
-from mlflow_fargate.image import PushedImage, Reference, Registry, build_image
+from mlflow_fargate.image import PushedImage, Reference, Registry, build_image, build_with_engine
+from mlflow_fargate.image.image import OCI_LAYER_GZIP
 from mlflow_fargate.image.layer import files_below
 from mlflow_fargate.progress import RecordedProgress
-from tests.image.conftest import push_layers
+from tests.image.conftest import make_tar, push_layers
 
 pytestmark = pytest.mark.exhaustive
 
@@ -72,24 +75,62 @@ def weighing(tmp_path: Path) -> ResolvedModel:
 
 
 @pytest.fixture
-def image(distribution: str, debian_archive: bytes, weighing: ResolvedModel, tmp_path: Path) -> Iterator[PushedImage]:
-    """The model's image in the registry, on a base that is not Docker's Python."""
+def inputs(
+    distribution: str, debian_archive: bytes, weighing: ResolvedModel, tmp_path: Path
+) -> Iterator[dict[str, Any]]:
+    """What both builders need to make the model's image in the registry, on a base that is not Docker's Python."""
     with Registry(distribution) as registry:
+        tools = make_tar(
+            {
+                "usr/local/bin/uv": Path(uv.find_uv_bin()).read_bytes(),
+                # What this machine trusts: an index may stand behind a company's own certificate.
+                "etc/ssl/certs/ca-certificates.crt": Path("/etc/ssl/certs/ca-certificates.crt").read_bytes(),
+            },
+            mode=0o755,
+        )
         base = push_layers(
-            registry, Reference(distribution, "own/base", "12"), [debian_archive], history=["debootstrap"]
+            registry,
+            Reference(distribution, "own/base", "12"),
+            [debian_archive, gzip.compress(tools, 1)],
+            history=["debootstrap", "uv, for the builder that installs with it"],
+            environment=["PATH=/usr/local/bin:/usr/bin:/bin", "SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt"],
+            media_type=OCI_LAYER_GZIP,  # buildah does not take Docker's types in an OCI manifest
         )
-        yield build_image(
-            base=base,
-            requirements=bento.service_requirements("pyfunc", weighing),
-            python_version="3.11",
-            service=bento.build_bento(weighing, "pyfunc", None, tmp_path / "bento").source,
-            model=files_below(Path(weighing.artifact_uri)),
-            model_key="weighing-1",
-            destination=Reference(distribution, "mlflow-fargate/default", "weighing.1"),
-            registry=registry,
-            cache=tmp_path / "cache",
-            progress=RecordedProgress(),
-        )
+        yield {
+            "base": base,
+            "requirements": bento.service_requirements("pyfunc", weighing),
+            "python_version": "3.11",
+            "service": bento.build_bento(weighing, "pyfunc", None, tmp_path / "bento").source,
+            "model": files_below(Path(weighing.artifact_uri)),
+            "labels": {"org.opencontainers.image.title": 'weighing "$HOME"'},
+            "destination": Reference(distribution, "mlflow-fargate/default", "weighing.1"),
+            "registry": registry,
+            "cache": tmp_path / "cache",
+            "progress": RecordedProgress(),
+        }
+
+
+@pytest.fixture
+def buildah(distribution: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """buildah with a storage of its own, without a daemon and inside whatever this machine is."""
+    if not shutil.which("buildah"):
+        pytest.skip("buildah is not installed (apt-get install buildah)")
+    work = tmp_path / "containers"
+    work.mkdir()
+    # overlay copies nothing for a layer; vfs, which copies all of the root each time, works everywhere.
+    for driver in ("overlay", "vfs"):
+        storage = f'[storage]\ndriver = "{driver}"\ngraphroot = "{work}/graph"\nrunroot = "{work}/run"\n'
+        (work / "storage.conf").write_text(storage)
+        environment = {**os.environ, "CONTAINERS_STORAGE_CONF": str(work / "storage.conf")}
+        if subprocess.run(["buildah", "info"], env=environment, capture_output=True, check=False).returncode == 0:
+            break
+    (work / "registries.conf").write_text(f'[[registry]]\nlocation = "{distribution}"\ninsecure = true\n')
+    monkeypatch.setenv("CONTAINERS_STORAGE_CONF", str(work / "storage.conf"))
+    monkeypatch.setenv("CONTAINERS_REGISTRIES_CONF", str(work / "registries.conf"))
+    monkeypatch.setenv("BUILDAH_ISOLATION", "chroot")
+    yield "buildah"
+    subprocess.run(["buildah", "rm", "--all"], capture_output=True, check=False)
+    subprocess.run(["umount", str(work / "graph" / "overlay")], capture_output=True, check=False)
 
 
 @pytest.fixture
@@ -112,13 +153,31 @@ def sandbox_works() -> None:
 
 
 def test_the_image_goes_round_among_other_peoples_tools_and_answers(
-    sandbox_works: None, image: PushedImage, root: Path, tmp_path: Path
+    sandbox_works: None, inputs: dict[str, Any], root: Path, tmp_path: Path
 ) -> None:
+    image = build_image(**inputs, model_key="weighing-1")
+
+    check_round_trip(image, root, tmp_path)
+
+
+def test_an_image_that_buildah_made_does_the_same(
+    sandbox_works: None, buildah: str, inputs: dict[str, Any], root: Path, tmp_path: Path
+) -> None:
+    image = build_with_engine(buildah, **inputs)
+
+    labels = check_round_trip(image, root, tmp_path)["Labels"]
+    assert labels["org.opencontainers.image.title"] == 'weighing "$HOME"'
+    assert labels["from"] == "base"
+    assert any(line.startswith("STEP ") for line in inputs["progress"].lines)
+
+
+def check_round_trip(image: PushedImage, root: Path, tmp_path: Path) -> dict[str, Any]:
+    """Take the image through the tools above; its configuration."""
     layout = tmp_path / "layout"
 
     seen = run("skopeo", "inspect", "--tls-verify=false", f"docker://{image.reference}")
     run("skopeo", "copy", "--src-tls-verify=false", f"docker://{image.reference}", f"oci:{layout}:taken")
-    config = unpack(layout, root)["config"]
+    config: dict[str, Any] = unpack(layout, root)["config"]
     with sandbox(root, config, tmp_path / "service.log") as service:
         answer = requests.post(
             f"{service.url}/invocations",
@@ -130,6 +189,7 @@ def test_the_image_goes_round_among_other_peoples_tools_and_answers(
     assert json.loads(seen)["Digest"] == image.reference.digest
     assert answer.json() == {"predictions": [{"0": 9.0}, {"0": 21.0}]}
     assert users == {"65532"}
+    return config
 
 
 def run(*command: str) -> str:

@@ -1,0 +1,130 @@
+"""An archive of an image (`docker save`) becomes the image in a repository.
+
+    manifest.json            which files are the configuration and the layers, the lowest first
+    CONFIG.json              with the diff ids of the layers
+    LAYER                    a tar, which some engines compress
+
+Layers are keyed by their diff ids, so those that an image in the repository has are neither compressed nor sent.
+Source: https://github.com/moby/docker-image-spec/blob/main/v1.2.md#combined-image-json--filesystem-changeset-format
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import shutil
+import tarfile
+import tempfile
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import IO, Any, cast
+
+from mlflow_fargate.errors import ImageError
+from mlflow_fargate.image.image import OCI_CONFIG, Descriptor, Layer, Manifest, digest_of, encode_json
+from mlflow_fargate.image.layer import Compression, compress_tar, iter_file, make_layer_key
+from mlflow_fargate.image.oci_layout import ImageStore
+from mlflow_fargate.image.platforms import Platform
+from mlflow_fargate.image.push import Push
+from mlflow_fargate.image.reference import Reference
+from mlflow_fargate.image.report import BuildReport, LayerReport, PushedImage
+from mlflow_fargate.progress import Progress
+
+_OF_OCI = ("architecture", "config", "created", "history", "os", "rootfs", "variant")
+_DOCUMENT_LIMIT_BYTES = 8 << 20
+
+
+def push_archive(
+    archive: Path,
+    *,
+    destination: Reference,
+    registry: ImageStore,
+    base: Reference,
+    platform: Platform,
+    compression: Compression,
+    there: Sequence[Manifest],
+    work: Path,
+    progress: Progress,
+) -> PushedImage:
+    """The image in `archive`, pushed to `destination`; one layer at a time lies compressed in `work`.
+
+    `there` are images in the repository whose layers may be the same. ImageError when the archive is for another
+    platform, or not what an engine writes.
+    """
+    push = Push(registry, destination.repository, present=[blob.digest for image in there for blob in image.blobs])
+    known = {key: layer for image in there for key, layer in image.own_layers().items()}
+    layers: list[Layer] = []
+    reports: list[LayerReport] = []
+    with (
+        tarfile.open(archive) as opened,
+        progress.transfer(f"what is missing in {destination.name}", None) as advance,
+    ):
+        push.show(advance)
+        config, names = _read_parts(opened, platform)
+        diff_ids = config["rootfs"]["diff_ids"]
+        for number, (name, diff_id) in enumerate(zip(names, diff_ids, strict=True), start=1):
+            layer, sent_bytes = known.get(_key(diff_id, compression)), 0
+            origin = "cached" if layer else "built"
+            if layer is None:
+                with tempfile.NamedTemporaryFile(dir=work) as file:
+                    layer = _compress(
+                        _open(opened, name), f"layer-{number}", diff_id, compression, cast("IO[bytes]", file)
+                    )
+                    sent_bytes = push.send(layer.digest, partial(iter_file, Path(file.name)))
+            layers.append(layer)
+            reports.append(LayerReport(layer.name, layer.size_bytes, origin, sent_bytes))
+    encoded = encode_json({key: config[key] for key in _OF_OCI if config.get(key)})
+    manifest = Manifest(
+        config=Descriptor(OCI_CONFIG, digest_of(encoded), len(encoded)),
+        layers=tuple(layer.descriptor for layer in layers),
+        annotations={"org.opencontainers.image.base.name": str(base)},
+    )
+    push.send(manifest.config.digest, lambda: [encoded])
+    registry.write_manifest(destination.repository, destination.identifier, manifest)
+    return PushedImage(destination.with_digest(manifest.digest), BuildReport(tuple(reports)))
+
+
+def _read_parts(archive: tarfile.TarFile, platform: Platform) -> tuple[dict[str, Any], list[str]]:
+    """The configuration, and the names of the layers in the archive."""
+    try:
+        (image,) = json.loads(_read(archive, "manifest.json"))
+        config = dict(json.loads(_read(archive, str(image["Config"]))))
+        names, diff_ids = [str(name) for name in image["Layers"]], config["rootfs"]["diff_ids"]
+        built_for = f"{config['os']}/{config['architecture']}"
+        if len(names) != len(diff_ids):
+            raise ValueError(f"{len(names)} layers, and {len(diff_ids)} diff ids")
+    except (KeyError, TypeError, ValueError) as error:
+        raise ImageError(f"What the engine saved is not an archive of one image: {error}.") from error
+    if built_for != str(platform):
+        raise ImageError(f"The engine built an image for {built_for}, not for {platform}.")
+    return config, names
+
+
+def _open(archive: tarfile.TarFile, name: str) -> IO[bytes]:
+    file = archive.extractfile(name)
+    if file is None:
+        raise ValueError(f"{name} is no file")
+    return file
+
+
+def _read(archive: tarfile.TarFile, name: str) -> bytes:
+    data = _open(archive, name).read(_DOCUMENT_LIMIT_BYTES + 1)
+    if len(data) > _DOCUMENT_LIMIT_BYTES:
+        raise ValueError(f"{name} is too large")
+    return data
+
+
+def _compress(file: IO[bytes], name: str, diff_id: str, compression: Compression, into: IO[bytes]) -> Layer:
+    with file:
+        is_gzip = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        plain = cast("IO[bytes]", gzip.GzipFile(fileobj=file)) if is_gzip else file
+        layer = compress_tar(name, _key(diff_id, compression), partial(shutil.copyfileobj, plain), into, compression)
+    into.flush()
+    if layer.diff_id != diff_id:
+        raise ImageError(f"{name} that the engine saved is {layer.diff_id}, and should be {diff_id}.")
+    return layer
+
+
+def _key(diff_id: str, compression: Compression) -> str:
+    return make_layer_key("archive", compression, diff_id=diff_id)

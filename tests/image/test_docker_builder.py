@@ -1,0 +1,224 @@
+"""Images by way of a Dockerfile: its text, what an engine saves, and what is said when there is none."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import re
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlflow_fargate.errors import ImageError
+from mlflow_fargate.image import LINUX_AMD64, LINUX_ARM64, Compression, OciLayout, Reference, Registry
+from mlflow_fargate.image.docker.archive import push_archive
+from mlflow_fargate.image.docker.context import make_dockerfile, quoted, write_context
+from mlflow_fargate.image.docker.engine import build_archive
+from mlflow_fargate.image.image import digest_of
+from mlflow_fargate.image.lock_file import Lock, LockedPackage
+from mlflow_fargate.progress import RecordedProgress
+
+LOCK = Lock((LockedPackage("six", "six==1.17.0", ("sha256:" + "4" * 64,)),), "3.11", LINUX_AMD64)
+BASE = Reference.parse("python:3.11-slim")
+
+
+def dockerfile(**changed: Any) -> str:
+    usual = {
+        "base": BASE,
+        "lock": LOCK,
+        "has_further_models": False,
+        "system_packages": (),
+        "environment": {},
+        "labels": {},
+    }
+    return make_dockerfile(**{**usual, **changed})
+
+
+def test_a_dockerfile_starts_what_an_image_of_ours_starts() -> None:
+    text = dockerfile(labels={"org.opencontainers.image.title": "churn"}, environment={"EXTRA": "1"})
+
+    assert "\nFROM docker.io/library/python:3.11-slim\n" in text
+    assert "USER 65532:65532\n" in text
+    assert 'ENTRYPOINT ["python3", "-m", "bentoml", "serve", "service:Service"' in text
+    assert 'VOLUME ["/tmp"]' in text
+    assert 'EXTRA="1"' in text
+    assert 'LABEL "org.opencontainers.image.title"="churn"\n' in text
+    assert text.index("requirements.txt") < text.index("COPY src") < text.index("COPY model /opt/app/model")
+    assert "apt-get" not in text
+
+
+def test_packages_of_the_system_and_further_models_have_their_lines() -> None:
+    text = dockerfile(system_packages=["libgomp1", "libgl1"], has_further_models=True)
+
+    assert "apt-get install -y --no-install-recommends libgl1 libgomp1 &&" in text
+    assert "COPY models /opt/app/models\n" in text
+
+
+@given(st.text())
+def test_no_text_leaves_its_quotes(value: str) -> None:
+    word = quoted(value)
+
+    assert len(word.splitlines()) <= 1
+    assert re.fullmatch(r'"(?:[^"\\$`]|\\["\\$`])*"', word)
+
+
+def test_a_password_of_an_index_is_refused_where_it_would_stay_in_a_layer(tmp_path: Path) -> None:
+    for url in ("https://me:secret@pypi.example.com/simple", "https://${TOKEN}@pypi.example.com/simple"):
+        lock = Lock(LOCK.packages, "3.11", LINUX_AMD64, (f"--extra-index-url {url}",))
+        with pytest.raises(ImageError, match=r"(?s)asks for a password.*builder=layers") as caught:
+            write(tmp_path / "context", lock=lock)
+        assert "secret" not in str(caught.value)
+    assert not (tmp_path / "context").exists()
+
+
+def write(folder: Path, **changed: Any) -> None:
+    service = folder.parent / "service"
+    (service / "__pycache__").mkdir(parents=True, exist_ok=True)
+    (service / "__pycache__" / "service.pyc").write_text("left over")
+    (service / "service.py").write_text("Service = None\n")
+    (folder.parent / "weights").write_bytes(b"w")
+    usual = {
+        "base": BASE,
+        "lock": LOCK,
+        "service": service,
+        "model": {"data/weights": folder.parent / "weights"},
+        "further_models": {"other": lambda: {"weights": folder.parent / "weights"}},
+        "system_packages": (),
+        "environment": {},
+        "labels": {},
+    }
+    write_context(folder, **{**usual, **changed})
+
+
+def test_a_context_holds_what_its_dockerfile_copies(tmp_path: Path) -> None:
+    write(tmp_path / "context")
+
+    files = sorted(
+        path.relative_to(tmp_path / "context").as_posix()
+        for path in (tmp_path / "context").rglob("*")
+        if path.is_file()
+    )
+    assert files == ["Dockerfile", "model/data/weights", "models/other/weights", "requirements.txt", "src/service.py"]
+    assert "six==1.17.0 \\\n    --hash=sha256:" in (tmp_path / "context" / "requirements.txt").read_text()
+    with pytest.raises(ImageError, match="is not empty"):
+        write(tmp_path / "context")
+
+
+def test_no_file_of_a_model_leaves_its_folder(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match=r"does not lead to a place below"):
+        write(tmp_path / "context", model={"../../escaped": tmp_path / "weights"})
+
+    assert not (tmp_path / "escaped").exists()
+
+
+def test_an_engine_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    with pytest.raises(ImageError, match=r"(?s)podman is not installed here.*builder=layers"):
+        build("podman", tmp_path)
+
+
+def build(engine: str, folder: Path) -> RecordedProgress:
+    progress = RecordedProgress()
+    build_archive(engine, folder, folder / "image.tar", name="churn:1", platform=LINUX_AMD64, progress=progress)
+    return progress
+
+
+@pytest.mark.parametrize("engine", ["docker", "podman", "buildah"])
+def test_an_engines_steps_are_shown_and_its_last_words_too(
+    engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / engine
+    program.write_text(
+        '#!/bin/sh\necho "STEP 1/9: FROM x"\necho "chatter"\n[ "$1" = build ] || { echo "no room"; exit 3; }\n'
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+
+    with pytest.raises(
+        ImageError, match=rf"(?s){engine} could not (save|push) the image \(exit code 3\).*no room"
+    ) as caught:
+        build(engine, tmp_path)
+    assert "image export --dockerfile" in str(caught.value.hint)
+
+
+def make_archive(
+    path: Path, layers: list[bytes], *, architecture: str = "amd64", diff_ids: list[str] | None = None
+) -> None:
+    """What `docker save` writes, as far as it is read."""
+    plain = [gzip.decompress(layer) if layer[:2] == b"\x1f\x8b" else layer for layer in layers]
+    config = {
+        "architecture": architecture,
+        "os": "linux",
+        "docker_version": "left out",
+        "config": {"User": "65532:65532", "Labels": {"model": "churn"}},
+        "rootfs": {"type": "layers", "diff_ids": diff_ids or [digest_of(layer) for layer in plain]},
+    }
+    names = [f"{number}/layer.tar" for number in range(len(layers))]
+    manifest = [{"Config": "config.json", "RepoTags": ["churn:1"], "Layers": names}]
+    files = {"manifest.json": json.dumps(manifest).encode(), "config.json": json.dumps(config).encode()}
+    with tarfile.open(path, "w") as archive:
+        for name, content in {**files, **dict(zip(names, layers, strict=True))}.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+
+
+def push(archive: Path, registry: Registry | OciLayout, tag: str = "v1", **changed: Any) -> Any:
+    usual: dict[str, Any] = {
+        "destination": Reference("localhost", "models", tag),
+        "registry": registry,
+        "base": BASE,
+        "platform": LINUX_AMD64,
+        "compression": Compression.ZSTD,
+        "there": (),
+        "work": archive.parent,
+        "progress": RecordedProgress(),
+    }
+    return push_archive(archive, **{**usual, **changed})
+
+
+def test_what_an_engine_saved_becomes_an_image_and_known_layers_are_not_sent_again(
+    local_registry: str, tmp_path: Path
+) -> None:
+    lower, upper, other = (b"%d" % number * 5000 for number in range(3))
+    make_archive(tmp_path / "first.tar", [gzip.compress(lower), upper])
+    make_archive(tmp_path / "second.tar", [lower, other])
+    with Registry(local_registry) as registry:
+        first = push(tmp_path / "first.tar", registry)
+        there = registry.read_manifest("models", "v1", LINUX_AMD64).manifest
+        second = push(tmp_path / "second.tar", registry, "v2", there=[there])
+
+        manifest = registry.read_manifest("models", second.reference.identifier, LINUX_AMD64).manifest
+        config = registry.read_json("models", manifest.config)
+
+    assert [layer.origin for layer in first.report.layers] == ["built", "built"]
+    assert [(layer.origin, layer.sent_bytes > 0) for layer in second.report.layers] == [
+        ("cached", False),
+        ("built", True),
+    ]
+    assert config["config"]["Labels"] == {"model": "churn"}
+    assert "docker_version" not in config
+    assert manifest.annotations == {"org.opencontainers.image.base.name": str(BASE)}
+
+
+def test_an_archive_that_is_not_what_it_says_is_refused(tmp_path: Path) -> None:
+    layout = OciLayout(tmp_path / "layout")
+    make_archive(tmp_path / "wrong.tar", [b"layer"], diff_ids=[digest_of(b"other")])
+    make_archive(tmp_path / "arm.tar", [b"layer"], architecture="arm64")
+    with tarfile.open(tmp_path / "empty.tar", "w"):
+        pass
+
+    for name, complaint in (
+        ("wrong", "layer-1 that the engine saved is sha256:"),
+        ("arm", "built an image for linux/arm64, not for linux/amd64"),
+        ("empty", "not an archive of one image"),
+    ):
+        with pytest.raises(ImageError, match=complaint):
+            push(tmp_path / f"{name}.tar", layout)
+    assert push(tmp_path / "arm.tar", layout, platform=LINUX_ARM64).reference.digest
