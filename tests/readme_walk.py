@@ -16,7 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
-CODE = "build/readme/code.py"
+CODE = "build/readme/block.py"
 
 # What a reader has already: a registered model of two versions, the first in Production, and rows to ask it with.
 MODELS = """
