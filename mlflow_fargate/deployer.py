@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from mlflow_fargate import scoring
 from mlflow_fargate.aws.account import Account
@@ -203,11 +204,17 @@ class Deployer:
         if not plan.is_empty:
             tags.tell_deployed(status, before)
         self.progress.step(f"{spec.name} answers at {status.url}" if spec.config.wait else f"{spec.name} is on its way")
-        if spec.config.host:
-            self.progress.note(f"{spec.config.host} leads here once its DNS record names the load balancer")
-        if status.url.startswith("http://") and not spec.endpoint.certificate_arn:
-            self.progress.note("plain HTTP: name a certificate with certificate_arn= when the endpoint is made")
+        self._tell_how_to_be_reached(status, spec)
         return status
+
+    def _tell_how_to_be_reached(self, status: DeploymentStatus, spec: DeploymentSpec) -> None:
+        balancer = urlsplit(status.load_balancer_url)
+        if spec.config.host:
+            self.progress.note(f"{spec.config.host} leads here once its DNS record names {balancer.hostname}")
+        elif balancer.scheme == "https":
+            self.progress.note("the certificate stands for a domain of yours, not for this name: give it with host=")
+        elif not spec.endpoint.certificate_arn:
+            self.progress.note("plain HTTP: name a certificate with certificate_arn= when the endpoint is made")
 
     def _new_spec(self, name: str, model_uri: str, flavor: str | None, options: Mapping[str, Any]) -> DeploymentSpec:
         config = parse_config(options)
@@ -302,7 +309,8 @@ class Deployer:
         if status.desired_count == 0:
             return
         left = max(seconds - (self.clock() - began), 30.0)
-        scoring.wait_until_ready(status.url, timeout_seconds=left, clock=self.clock, sleep=self.sleep)
+        # By the load balancer's name: that of the certificate may get its DNS record later.
+        scoring.wait_until_ready(status.load_balancer_url, timeout_seconds=left, clock=self.clock, sleep=self.sleep)
 
 
 def make_deployer(target: Target, account: Account, cache: Path, progress: Progress) -> Deployer:

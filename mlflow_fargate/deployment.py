@@ -100,7 +100,8 @@ class DeploymentStatus:
 
     name: str
     endpoint: str
-    url: str
+    url: str  # for callers
+    load_balancer_url: str  # the same by the load balancer's own name, for which no certificate stands
     state: str  # IN_PROGRESS, COMPLETED or FAILED: of the newest rollout
     state_reason: str
     desired_count: int

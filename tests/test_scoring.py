@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import ssl
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from datetime import datetime, timezone
 from decimal import Decimal
@@ -37,10 +39,11 @@ class ToldServer(ThreadingHTTPServer):
         self.go_on = threading.Event()
         self.keeps_bodies = True
         self.received_bytes = 0
+        self.scheme = "http"
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}/churn"
+        return f"{self.scheme}://127.0.0.1:{self.server_port}/churn"
 
 
 def own_api(*names: str, required: tuple[str, ...] | None = None) -> dict[str, Any]:
@@ -404,6 +407,49 @@ def test_waiting_ends_when_the_model_is_ready(server: ToldServer) -> None:
 
     assert [path for path, _, _ in server.asked] == ["/churn/readyz"] * 3
     assert clock.now == 4
+
+
+@pytest.fixture
+def tls_server(server: ToldServer, tmp_path: Path) -> ToldServer:
+    """With a certificate for another name than the one it is reached by, as a load balancer's own name is none."""
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    command = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-days",
+        "1",
+        "-subj",
+        "/CN=churn.example.com",
+    ]
+    subprocess.run([*command, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    server.scheme = "https"
+    return server
+
+
+def test_a_load_balancer_is_asked_whether_it_is_ready_by_its_own_name(tls_server: ToldServer) -> None:
+    clock = Clock()
+    tls_server.answers = [(200, b"\n")]
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        scoring.wait_until_ready(tls_server.url, timeout_seconds=0, clock=clock, sleep=clock.sleep)
+
+    assert [path for path, _, _ in tls_server.asked] == ["/churn/readyz"]
+
+
+def test_rows_and_key_go_only_to_whom_the_certificate_stands_for(tls_server: ToldServer) -> None:
+    with pytest.raises(PredictionFailed, match="is not trusted") as told:
+        scoring.score(tls_server.url, [[1]], api_key="secret")
+
+    assert "host=" in told.value.format_message()
+    assert tls_server.asked == []
 
 
 def test_waiting_ends_when_the_time_is_up_and_tells_the_last_answer(server: ToldServer) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from mlflow_fargate.aws import tags
 from mlflow_fargate.aws.adoption import find_door
@@ -32,11 +33,13 @@ def read(session: AwsSession, endpoint: str, name: str) -> DeploymentStatus | No
     if label is None:
         return None
     primary = primary_deployment(service)
+    address = _url(session, endpoint, service, label.settings)
     follow = tags.read(service.get("tags")).get(FOLLOW_TAG, "pinned")
     return DeploymentStatus(
         name=name,
         endpoint=endpoint,
-        url=_url(session, endpoint, service, label.settings),
+        url=_certified(address, label.settings.get("host")),
+        load_balancer_url=address,
         state=primary.get("rolloutState", "IN_PROGRESS"),
         state_reason=primary.get("rolloutStateReason", ""),
         desired_count=service["desiredCount"],
@@ -109,6 +112,15 @@ def _url(session: AwsSession, endpoint: str, service: Mapping[str, Any], setting
     except (InvalidOption, AwsError):  # its owner took it away: the deployment can still be looked at and deleted
         return _NO_BALANCER
     return f"{door.url if door else _base_url(session, endpoint)}{path}"
+
+
+def _certified(url: str, host: str | None) -> str:
+    """By the deployment's own host name where HTTPS is spoken: the certificate stands for that, never for an ALB's."""
+    parts = urlsplit(url)
+    if parts.scheme != "https" or host is None or not host.isascii() or set(host) & set("*?"):
+        return url
+    port = f":{parts.port}" if parts.port else ""
+    return parts._replace(netloc=f"{host}{port}").geturl()
 
 
 def _base_url(session: AwsSession, endpoint: str) -> str:

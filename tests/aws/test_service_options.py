@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -62,6 +64,28 @@ def test_a_host_leads_to_its_deployment_beside_the_path(deployer: Deployer) -> N
     neither = requests.get(f"{address}/anything", timeout=10)
 
     assert (by_host.json()["version"], by_path.json()["version"], neither.status_code) == ("1", "1", 404)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("host", ["churn.example.com", "*.example.com", None])
+def test_on_https_a_deployment_is_known_by_the_host_that_its_certificate_stands_for(
+    deployer: Deployer, host: str | None
+) -> None:
+    certificate = deployer.account.session.call("acm", "request_certificate", DomainName="*.example.com")
+    team = replace(deployer, target=replace(deployer.target, endpoint="team"))
+    options = {"certificate_arn": certificate["CertificateArn"], "wait": False} | ({"host": host} if host else {})
+    try:
+        create(team, **options)
+        found = team.get("churn")
+    finally:
+        team.delete("churn")
+        team.delete_endpoint("team")
+
+    assert re.fullmatch(r"https://[^/]+/churn", found.load_balancer_url)
+    if host == "churn.example.com":
+        assert re.fullmatch(r"https://churn\.example\.com(:\d+)?/churn", found.url)
+    else:
+        assert found.url == found.load_balancer_url
 
 
 @pytest.mark.exhaustive
