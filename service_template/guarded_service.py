@@ -6,7 +6,7 @@ http_middleware    id, version, prefix, known paths, API key, body limit      re
 from __future__ import annotations
 
 import bentoml
-from http_middleware import ApiKeyGate, App, BodyLimit, KnownPaths, ModelVersion, PathPrefix, RequestId
+from http_middleware import ApiKeyGate, App, BodyLimit, KnownPaths, ModelVersion, PathPrefix, RequestId, RetryAfter
 from request_limits import Draining, DrainingGate
 from serving_settings import ServiceDescription, Settings
 from swagger_page import ASSETS
@@ -39,4 +39,4 @@ class GuardedService(bentoml.Service):  # type: ignore[misc]  # bentoml's types 
         known: App = app if paths is None else KnownPaths(app, paths | BENTOML_PATHS)
         draining = DrainingGate(known, Draining(settings.drain_seconds, settings.stop_seconds))
         version = description.model_version or description.run_id or description.model_uri
-        return RequestId(ModelVersion(PathPrefix(draining, settings.path_prefix), version))
+        return RequestId(ModelVersion(RetryAfter(PathPrefix(draining, settings.path_prefix)), version))

@@ -1,8 +1,8 @@
 """What stands between the socket and the routes, as plain ASGI: id, version, prefix, known paths, API key, body limit.
 
-In this order from the outside: `RequestId` names the request and `ModelVersion` the model in every answer,
-`PathPrefix` takes off what the load balancer's rule put before the path, `KnownPaths` ends requests for anything else,
-BentoML measures and logs, `ApiKeyGate` and `BodyLimit` guard the routes.
+In this order from the outside: `RequestId` names the request and `ModelVersion` the model in every answer, `RetryAfter`
+says when to come again, `PathPrefix` takes off what the load balancer's rule put before the path, `KnownPaths` ends
+requests for anything else, BentoML measures and logs, `ApiKeyGate` and `BodyLimit` guard the routes.
 """
 
 from __future__ import annotations
@@ -100,6 +100,23 @@ class KnownPaths:
             await send_error(send, 404, "There is nothing here; / lists what there is.")
         else:
             await send({"type": "websocket.close", "code": 1000})
+
+
+class RetryAfter:
+    """Says with every 429 and 503 that it may be tried again; BentoML's own, for too many requests, do not."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_moment(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] in (429, 503):
+                headers = [*message.get("headers", ())]
+                if all(name.lower() != b"retry-after" for name, _ in headers):
+                    message["headers"] = [*headers, (b"retry-after", b"1")]
+            await send(message)
+
+        await self._app(scope, receive, send_with_moment)
 
 
 class ModelVersion:

@@ -8,7 +8,7 @@ import json
 from typing import Any
 
 import pytest
-from http_middleware import ApiKeyGate, App, BodyLimit, KnownPaths, ModelVersion, PathPrefix
+from http_middleware import ApiKeyGate, App, BodyLimit, KnownPaths, ModelVersion, PathPrefix, RetryAfter
 
 Sent = list[dict[str, Any]]
 
@@ -160,3 +160,25 @@ def test_every_answer_names_the_model_version_that_gave_it() -> None:
     sent = ask(ModelVersion(echo, "3"), "/anything")
 
     assert (b"x-model-version", b"3") in sent[0]["headers"]
+
+
+@pytest.mark.parametrize(
+    ("answered", "said", "expected"),
+    [
+        (429, [], [b"1"]),
+        (503, [], [b"1"]),
+        (503, [(b"Retry-After", b"20")], [b"20"]),
+        (200, [], []),
+        (500, [], []),
+    ],
+)
+def test_who_is_turned_away_for_now_is_told_when_to_come_again(
+    answered: int, said: list[tuple[bytes, bytes]], expected: list[bytes]
+) -> None:
+    async def busy(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": answered, "headers": said})
+        await send({"type": "http.response.body", "body": b""})
+
+    sent = ask(RetryAfter(busy), "/greet")
+
+    assert [value for name, value in sent[0]["headers"] if name.lower() == b"retry-after"] == expected

@@ -153,6 +153,7 @@ def test_its_limits_are_those_of_the_templates(tmp_path: Path) -> None:
         too_long = long.result()
 
     assert (refused.status_code, healthy.status_code) == (429, 200), refused.text
+    assert refused.headers["retry-after"] == "1"
     assert (too_large.status_code, too_large.json()["error_code"]) == (413, "REQUEST_TOO_LARGE")
     assert too_long.status_code == 504
 
