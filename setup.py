@@ -55,6 +55,8 @@ TEST = [
     "pytest-timeout>=2.3",
     "pytest-xdist>=3.6",  # the end-to-end tests wait most of the time: another process tests meanwhile
     "hypothesis>=6.100",
+    "httptools>=0.6",  # what images have beside BentoML: services are tried as they run there
+    "uvloop>=0.19; sys_platform != 'win32'",
     "jsonschema>=4.18",  # a validator for the schema that we print
     "import-linter>=2",
     "mypy>=1.11",

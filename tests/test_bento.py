@@ -16,6 +16,7 @@ from mlflow_fargate.deployment import ResolvedModel
 from mlflow_fargate.errors import ImageError, ModelUnusable
 
 BENTOML = f"bentoml=={version('bentoml')}"
+SERVER = ("httptools>=0.6", "uvloop>=0.19")
 
 
 def make_model(**changes: Any) -> ResolvedModel:
@@ -104,13 +105,13 @@ def test_the_service_is_told_which_model_it_is() -> None:
 def test_an_image_classifier_needs_no_mlflow() -> None:
     lines = bento.service_requirements("image_classifier", make_model())
 
-    assert lines == ("numpy==2.4.6", "tensorflow-cpu==2.21.0", BENTOML, "pillow>=10")
+    assert lines == ("numpy==2.4.6", "tensorflow-cpu==2.21.0", BENTOML, "pillow>=10", *SERVER)
 
 
 def test_a_pyfunc_needs_skinny_mlflow_of_the_version_that_logged_it() -> None:
     lines = bento.service_requirements("pyfunc", make_model())
 
-    assert lines == ("numpy==2.4.6", "tensorflow-cpu==2.21.0", BENTOML, "pandas<4", "mlflow-skinny==3.16.0")
+    assert lines == ("numpy==2.4.6", "tensorflow-cpu==2.21.0", BENTOML, "pandas<4", "mlflow-skinny==3.16.0", *SERVER)
 
 
 @pytest.mark.parametrize("logged_with", ["2.9.1", "1.30.0", "3.17.0.dev0", "", None])
@@ -131,7 +132,7 @@ def test_a_model_that_asks_for_more_of_mlflow_gets_it(line: str) -> None:
 def test_the_models_own_versions_win_but_for_bentoml() -> None:
     lines = bento.service_requirements("image_classifier", make_model(requirements=("Pillow==11.0", "bentoml==1.3.0")))
 
-    assert lines == ("Pillow==11.0", BENTOML)
+    assert lines == ("Pillow==11.0", BENTOML, *SERVER)
 
 
 def test_lines_that_name_no_package_are_kept() -> None:
