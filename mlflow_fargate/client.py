@@ -192,6 +192,7 @@ def as_dict(status: DeploymentStatus) -> dict[str, Any]:
         "run_id": provenance.run_id,
         "fingerprint": provenance.fingerprint,
         "follow": status.follow,
+        "strategy": f"rolling: {status.strategy_refused}" if status.strategy_refused else status.strategy,
         "last_failed_version": status.last_failed_version,
         "desired_count": status.desired_count,
         "running_count": status.running_count,

@@ -198,6 +198,7 @@ class Deployer:
                 f"mlflow deployments delete -t '{self.target.uri}' --name {spec.name}",
             ):
                 self.account.apply(plan, spec.endpoint.network, self.progress)
+            self._tell_strategy(spec)
             if spec.config.wait:
                 self._wait(spec)
             status = self.get(spec.name)
@@ -237,6 +238,8 @@ class Deployer:
                 f"An update cannot move '{before.name}' to another load balancer ({moved[0]}).",
                 hint="delete the deployment and create it again, or create another beside it",
             )
+        if kept.get("strategy", "rolling") != "rolling" and not before.strategy_refused:
+            _check_shift(before.name, kept, config)
         if config.is_scaled and "desired_count" in options:
             raise InvalidOption(
                 f"Autoscaling counts the tasks of '{before.name}' ({config.min_count} to {config.max_count}).",
@@ -294,23 +297,64 @@ class Deployer:
     def _version_tags(self, name: str) -> VersionTags:
         return VersionTags(self.target.endpoint, name, self.write_tags, self.progress)
 
+    def test_of(self, name: str) -> Callable[[Mapping[str, str]], str]:
+        """Asks a deployment's new tasks what traffic shifted to them would; see scoring.test_service."""
+
+        def test_green(headers: Mapping[str, str]) -> str:
+            status = self.get(name)
+            key = self.account.read_api_key(status.api_key_secret) if status.api_key_secret else None
+            version = status.provenance.version
+            return scoring.test_service(status.load_balancer_url, headers, api_key=key, version=version)
+
+        return test_green
+
+    def _tell_strategy(self, spec: DeploymentSpec) -> None:
+        """What of the strategy a user should know: that it was refused, or that ECS waits for somebody to test."""
+        if not spec.config.shifts_traffic:
+            return
+        status = self.get(spec.name)
+        if status.strategy_refused:
+            self.progress.note(status.strategy_refused)
+        elif spec.config.test_green and not spec.config.wait and status.state == "IN_PROGRESS":
+            self.progress.note(
+                f"ECS waits {spec.config.test_timeout_minutes} minutes for a test of the new tasks, and goes back "
+                f"without; it is done by: mlflow-fargate status -f -t '{self.target.uri}' --name {spec.name}"
+            )
+
     def _wait(self, spec: DeploymentSpec) -> None:
         """Until ECS says the rollout is done, and the URL answers (with no tasks nothing would)."""
         self.progress.step("rollout")
         began = self.clock()
-        seconds = spec.config.timeout_seconds
+        seconds = spec.config.rollout_seconds
         with telling_where_it_stands(
             self.progress,
             "ECS goes on with the rollout; follow it with:",
             f"mlflow-fargate status -f -t '{self.target.uri}' --name {spec.name}",
         ):
-            self.account.wait_until_rolled_out(spec.endpoint.name, spec.name, seconds, self.progress)
+            self.account.wait_until_rolled_out(
+                spec.endpoint.name, spec.name, seconds, self.progress, self.test_of(spec.name)
+            )
         status = self.get(spec.name)
         if status.desired_count == 0:
             return
         left = max(seconds - (self.clock() - began), 30.0)
         # By the load balancer's name: that of the certificate may get its DNS record later.
         scoring.wait_until_ready(status.load_balancer_url, timeout_seconds=left, clock=self.clock, sleep=self.sleep)
+
+
+def _check_shift(name: str, kept: Mapping[str, Any], config: DeploymentConfig) -> None:
+    """What cannot be changed of a deployment whose traffic is shifted."""
+    if not config.shifts_traffic:
+        raise InvalidOption(
+            f"An update cannot put '{name}' from strategy={kept['strategy']} back to rolling: its tasks may serve from "
+            "the second target group, which a rolling service has not.",
+            hint="delete the deployment and create it again; or strategy=blue_green with bake_time_minutes=0",
+        )
+    if config.port != parse_config(None, kept).port:
+        raise InvalidOption(
+            f"An update cannot change the port of '{name}': strategy={config.strategy} keeps its two target groups.",
+            hint="delete the deployment and create it again, or create another beside it",
+        )
 
 
 def make_deployer(target: Target, account: Account, cache: Path, progress: Progress) -> Deployer:

@@ -115,6 +115,8 @@ class DeploymentStatus:
     updated_at: str
     api_key_secret: str | None = None  # ARN of the secret that holds the key; None: open to everyone
     last_failed_version: str | None = None  # model version of the newest rollout, where ECS gave that up
+    strategy: str = "rolling"  # how new tasks take over, as it is wanted
+    strategy_refused: str | None = None  # why the service rolls all the same
 
 
 @dataclass(frozen=True)

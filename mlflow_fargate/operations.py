@@ -17,7 +17,7 @@ from dataclasses import replace
 from typing import Any
 
 from mlflow_fargate import webhook_service
-from mlflow_fargate.config import parse_config
+from mlflow_fargate.config import OF_THE_SERVICE, parse_config
 from mlflow_fargate.deployer import Deployer
 from mlflow_fargate.deployment import DeploymentStatus, LogLine, Orphan, Revision, ServiceEvent, TaskStatus, Traffic
 from mlflow_fargate.errors import InvalidOption, ToolMissing
@@ -57,7 +57,9 @@ def traffic(deployer: Deployer, name: str) -> list[Traffic]:
 def watch(deployer: Deployer, name: str, timeout_seconds: float) -> DeploymentStatus:
     """Follows the rollout under way to its end; RolloutFailed or RolloutTimeout as with create and update."""
     deployer.get(name)
-    deployer.account.wait_until_rolled_out(deployer.target.endpoint, name, timeout_seconds, deployer.progress)
+    deployer.account.wait_until_rolled_out(
+        deployer.target.endpoint, name, timeout_seconds, deployer.progress, deployer.test_of(name)
+    )
     return deployer.get(name)
 
 
@@ -122,7 +124,9 @@ def roll_back(
     before = deployer.get(name)
     revision = choose_revision(history(deployer, name, limit=100), to)
     deployer.progress.step(f"back to revision {revision.number}: {revision.provenance.resolved_uri}")
-    config = parse_config({"desired_count": before.desired_count, **(options or {})}, revision.settings)
+    # What stands on the service stays; a revision knows nothing of it.
+    kept = {key: before.settings[key] for key in OF_THE_SERVICE & before.settings.keys()}
+    config = parse_config(options, {**revision.settings, **kept})
     endpoint = deployer.account.endpoint_spec(deployer.target.endpoint, config)
     status = deployer.roll_out(DeploymentSpec(name, endpoint, config, revision.image, revision.provenance, "pinned"))
     if before.follow != "pinned":

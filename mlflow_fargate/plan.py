@@ -31,11 +31,15 @@ class Resource:
 
 @dataclass(frozen=True)
 class Found:
-    """Something that exists: `identifier` is what AWS calls it (an ARN, an id); `is_ours` when it carries our tags."""
+    """Something that exists: `identifier` is what AWS calls it (an ARN, an id); `is_ours` when it carries our tags.
+
+    `note`: what a reader of the plan should know of it, though nothing is to be done about it.
+    """
 
     identifier: str
     properties: Mapping[str, Any] = field(default_factory=dict, hash=False)
     is_ours: bool = True
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -105,8 +109,9 @@ class Plan:
 
 def make_plan(wanted: Sequence[Resource], found: Mapping[tuple[str, str], Found]) -> Plan:
     """What to do so that `wanted` (in order of dependency) exist as described; `found` by (kind, name)."""
-    changes = (_compare(resource, found.get((resource.kind, resource.name))) for resource in wanted)
-    return Plan(tuple(change for change in changes if change is not None))
+    compared = (_compare(resource, found.get((resource.kind, resource.name))) for resource in wanted)
+    changes = tuple(change for change in compared if change is not None)
+    return Plan(changes, notes=tuple(change.found.note for change in changes if change.found and change.found.note))
 
 
 def make_deletion(found: Sequence[tuple[str, str, Found]]) -> Plan:

@@ -18,10 +18,10 @@ from fixtures_deployer import CRASHING, create
 
 from mlflow_fargate import operations
 from mlflow_fargate.aws.account import Account
-from mlflow_fargate.aws.iam import _trust
+from mlflow_fargate.aws.iam import infrastructure_trust, task_trust
 from mlflow_fargate.deployer import Deployer
 from mlflow_fargate.errors import RolloutFailed
-from mlflow_fargate.resources import EndpointSpec, Network, execution_policies, webhook_policy
+from mlflow_fargate.resources import EndpointSpec, Network, execution_policies, infrastructure_policies, webhook_policy
 
 ROOT = Path(__file__).parents[1]
 IAM_NAMES = {
@@ -51,6 +51,13 @@ OF_THE_REGISTRY = {
 OF_S3 = {"s3:GetObject", "s3:ListBucket"}
 # Only the webhook service calls these, and where it is told to.
 OF_THE_WEBHOOKS_OPTIONS = {"sns:Publish", "s3:GetObject", "s3:PutObject"}
+# Of a strategy that shifts traffic: ECS is told to continue once the new tasks were asked, with the API key.
+OF_SHIFTING = {
+    "ecs:ContinueServiceDeployment",
+    "ecs:DescribeServiceDeployments",
+    "iam:PassRole",
+    "secretsmanager:GetSecretValue",
+}
 # What AWS asks for when a call carries tags.
 TAGGING = {
     "application-autoscaling": "application-autoscaling:TagResource",
@@ -138,7 +145,7 @@ def test_the_deployers_policy_allows_every_call_in_the_sources_and_nothing_else(
 
 
 def test_the_policy_of_the_webhooks_options_allows_their_calls() -> None:
-    assert allowed("webhook-options") == OF_THE_WEBHOOKS_OPTIONS
+    assert allowed("webhook-options") == OF_THE_WEBHOOKS_OPTIONS | OF_SHIFTING
     assert calls_in_the_sources() >= OF_THE_WEBHOOKS_OPTIONS
 
 
@@ -157,7 +164,9 @@ def test_the_webhook_may_do_less_than_the_deployer() -> None:
     assert not [action for action in allowed("webhook") if ":Delete" in action or ":Create" in action]
 
 
-@pytest.mark.parametrize("name", ["deployer", "deployer-options", "webhook", "webhook-task", "execution", "task"])
+@pytest.mark.parametrize(
+    "name", ["deployer", "deployer-options", "webhook", "webhook-task", "execution", "infrastructure", "task"]
+)
 def test_a_policy_is_not_longer_than_iam_takes(name: str) -> None:
     text = (ROOT / f"docs/iam/{name}.json").read_text()
 
@@ -169,15 +178,21 @@ def test_the_execution_policy_is_the_one_that_endpoints_are_made_with() -> None:
     endpoint = EndpointSpec("ENDPOINT", Network("vpc", ()), region="REGION", account="ACCOUNT")
 
     assert policy("execution") == execution_policies(endpoint)["policy"]["Statement"]
-    trust = json.loads((ROOT / "docs/iam/execution-trust.json").read_text())
-    assert trust == _trust("ACCOUNT")
+    assert json.loads((ROOT / "docs/iam/execution-trust.json").read_text()) == task_trust("ACCOUNT")
+
+
+def test_the_infrastructure_policy_is_the_one_that_ecs_shifts_traffic_with() -> None:
+    endpoint = EndpointSpec("ENDPOINT", Network("vpc", ()), region="REGION", account="ACCOUNT")
+
+    assert policy("infrastructure") == infrastructure_policies(endpoint)["policy"]["Statement"]
+    assert json.loads((ROOT / "docs/iam/infrastructure-trust.json").read_text()) == infrastructure_trust("ACCOUNT")
 
 
 def test_the_policy_of_a_deployed_webhook_service_is_the_one_that_its_role_is_made_with() -> None:
     endpoint = EndpointSpec("ENDPOINT", Network("vpc", ()), region="REGION", account="ACCOUNT")
 
     assert policy("webhook-task") == webhook_policy(endpoint, artifact_buckets=("ARTIFACT-BUCKET",))["Statement"]
-    assert allowed("webhook") < allowed("webhook-task") < allowed("deployer")
+    assert allowed("webhook") < allowed("webhook-task") < of_the_deployer()
 
 
 @pytest.mark.slow
@@ -193,6 +208,7 @@ def test_the_calls_really_made_are_allowed(deployer: Deployer) -> None:
         counted.update("churn", None, None, {"target_memory_percent": 70, "schedule": "", "max_count": 4})
         with pytest.raises(RolloutFailed):
             counted.update("churn", CRASHING, None, {"environment.MODE": "crash"})
+        counted.update("churn", None, None, {"strategy": "blue_green", "test_green": False, "bake_time_minutes": 0})
         counted.account.read_api_key(counted.get("churn").api_key_secret or "")
         operations.tasks(counted, "churn")
         operations.events(counted, "churn")

@@ -444,6 +444,16 @@ def test_a_load_balancer_is_asked_whether_it_is_ready_by_its_own_name(tls_server
     assert [path for path, _, _ in tls_server.asked] == ["/churn/readyz"]
 
 
+def test_new_tasks_behind_https_are_asked_without_a_key_whether_they_are_ready(tls_server: ToldServer) -> None:
+    tls_server.answers = [(200, b"\n")]
+
+    said = scoring.test_service(tls_server.url, {"X-Test": "value"}, api_key="secret", version="2")
+
+    ((path, headers, _),) = tls_server.asked
+    assert (path, headers["x-test"], headers.get("authorization")) == ("/churn/readyz", "value", None)
+    assert "they are ready" in said
+
+
 def test_rows_and_key_go_only_to_whom_the_certificate_stands_for(tls_server: ToldServer) -> None:
     with pytest.raises(PredictionFailed, match="is not trusted") as told:
         scoring.score(tls_server.url, [[1]], api_key="secret")

@@ -128,14 +128,23 @@ def test_the_service_is_told_where_it_is_whatever_the_options_say() -> None:
     assert environment["MLFLOW_TRACKING_URI"] == SERVER
 
 
-def test_its_role_hands_on_no_role_but_the_one_that_pulls_images_and_writes_none() -> None:
+def test_its_role_hands_on_no_roles_but_those_of_ecs_each_to_whom_it_is_meant_for_and_writes_none() -> None:
     policy = property_of(spec(), "task role", "policy")
-    actions = {action: statement for statement in policy["Statement"] for action in statement["Action"]}
-    of_iam = {action for action in actions if action.startswith("iam:")}
+    actions = [(action, statement) for statement in policy["Statement"] for action in statement["Action"]]
+    handed = {
+        statement["Resource"]: statement["Condition"]["StringEquals"]["iam:PassedToService"]
+        for action, statement in actions
+        if action == "iam:PassRole"
+    }
 
-    assert of_iam == {"iam:GetRole", "iam:GetRolePolicy", "iam:PassRole"}
-    assert actions["iam:PassRole"]["Resource"] == "arn:aws:iam::123456789012:role/mlflow-fargate-prod-eu-west-1"
-    assert not [action for action in actions if "*" in action]
+    role = "arn:aws:iam::123456789012:role/mlflow-fargate-prod-eu-west-1"
+    assert handed == {role: "ecs-tasks.amazonaws.com", f"{role}-infrastructure": "ecs.amazonaws.com"}
+    assert {action for action, _ in actions if action.startswith("iam:")} == {
+        "iam:GetRole",
+        "iam:GetRolePolicy",
+        "iam:PassRole",
+    }
+    assert not [action for action, _ in actions if "*" in action]
 
 
 def test_its_role_is_called_as_no_endpoints_role_can_be() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Protocol
 
@@ -15,7 +16,7 @@ from mlflow_fargate.aws import ecr, execute_command, history, logs, metrics, orp
 from mlflow_fargate.aws.adoption import describe_target_group, find_door
 from mlflow_fargate.aws.ecs import Cluster, Service, describe_service, primary_deployment
 from mlflow_fargate.aws.execute_command import RunningTask
-from mlflow_fargate.aws.iam import SecretsPolicy, TaskRole
+from mlflow_fargate.aws.iam import Role, SecretsPolicy, infrastructure_trust, task_trust
 from mlflow_fargate.aws.load_balancer import (
     Listener,
     LoadBalancer,
@@ -26,11 +27,13 @@ from mlflow_fargate.aws.load_balancer import (
 from mlflow_fargate.aws.logs import LogGroup
 from mlflow_fargate.aws.network import LoadBalancerSecurityGroup, TaskSecurityGroup, find_endpoint_vpc, find_network
 from mlflow_fargate.aws.rollout import RolloutWatch
-from mlflow_fargate.aws.routing import HostRule, ListenerRule, TargetGroup
+from mlflow_fargate.aws.routing import HostRule, ListenerRule, TargetGroup, TestRule
 from mlflow_fargate.aws.s3 import S3Artifacts
 from mlflow_fargate.aws.scaling import AutoScaling
 from mlflow_fargate.aws.secrets import ApiKey
 from mlflow_fargate.aws.session import AwsSession
+from mlflow_fargate.aws.shift import ShiftWatch, TestGreen
+from mlflow_fargate.aws.strategy import read_strategy, refusal_of
 from mlflow_fargate.aws.task_definition import TaskDefinition
 from mlflow_fargate.config import DeploymentConfig, parse_config
 from mlflow_fargate.deployment import (
@@ -50,7 +53,8 @@ from mlflow_fargate.resources import ENDPOINT_TAG, MANAGED_BY, EndpointSpec, Net
 from mlflow_fargate.target import Target
 
 # What names a target group: it goes before the group does, and where it is gone already the others still do.
-_NEED_TARGET_GROUPS = ("listener rule", "host rule", "task definition", "service")
+_NEED_TARGET_GROUPS = ("test rule", "listener rule", "host rule", "task definition", "service")
+_TARGET_GROUPS = ("target group", "alternate target group")
 
 
 class Kind(Protocol):
@@ -81,7 +85,10 @@ class Account:
         self._listener_rule = ListenerRule(session)
         self._kinds: Mapping[str, Kind] = {
             "cluster": Cluster(session),
-            "execution role": TaskRole(session, "execution", "pulls images, writes logs, reads API keys"),
+            "execution role": Role(session, "execution", "pulls images, writes logs, reads API keys", task_trust),
+            "infrastructure role": Role(
+                session, "infrastructure", "shifts traffic between versions", infrastructure_trust
+            ),
             "load balancer security group": LoadBalancerSecurityGroup(session),
             "task security group": TaskSecurityGroup(session),
             "load balancer": LoadBalancer(session),
@@ -89,9 +96,11 @@ class Account:
             "redirect listener": RedirectListener(session),
             "log group": LogGroup(session),
             "API key": self._api_key,
-            "task role": TaskRole(session, "webhook", "what the webhook service may do"),
+            "task role": Role(session, "webhook", "what the webhook service may do", task_trust),
             "secrets policy": SecretsPolicy(session),
             "target group": self._target_group,
+            "alternate target group": self._target_group,
+            "test rule": TestRule(session),
             "listener rule": self._listener_rule,
             "host rule": HostRule(session),
             "task definition": self._task_definition,
@@ -126,14 +135,17 @@ class Account:
             role,
             config.permissions_boundary,
             config.role_path,
+            config.infrastructure_role_arn,
+            config.shifts_traffic,
         )
 
     def standing_endpoint(self, name: str) -> EndpointSpec:
         """The endpoint as a deletion looks for it: where any of it stands, also when the default VPC is another."""
         if find_load_balancer(self.session, f"mlflow-fargate-{name}"):
-            return self.endpoint_spec(name, parse_config(None))
+            return replace(self.endpoint_spec(name, parse_config(None)), shifts_traffic=True)
         vpc = find_endpoint_vpc(self.session, {**MANAGED_BY, ENDPOINT_TAG: name})
-        return EndpointSpec(name, Network(vpc or "none", ()), self.session.region, self.session.account)
+        network = Network(vpc or "none", ())
+        return EndpointSpec(name, network, self.session.region, self.session.account, shifts_traffic=True)
 
     def repository(self, endpoint: str) -> ecr.Repository:
         """The endpoint's image repository."""
@@ -186,7 +198,7 @@ class Account:
         self, endpoint: Sequence[Resource], deployment: Sequence[Resource], network: Network
     ) -> list[tuple[str, str, Found]]:
         """What is there of a deployment, in order of dependency, whatever its options were and wherever it was left."""
-        names = {(resource.kind, resource.name) for resource in deployment if resource.kind != "target group"}
+        names = {(resource.kind, resource.name) for resource in deployment if resource.kind not in _TARGET_GROUPS}
         observed = self.observe([*endpoint, *deployment], network)
         found = [(kind, name, what) for (kind, name), what in observed.items() if (kind, name) in names]
         wanted_tags = next(resource.tags for resource in deployment)
@@ -265,16 +277,28 @@ class Account:
         """The key that callers of a deployment show."""
         return self._api_key.read(secret)
 
-    def wait_until_rolled_out(self, endpoint: str, name: str, timeout_seconds: float, progress: Progress) -> None:
-        """Follows the newest rollout of a deployment to its end; see rollout.RolloutWatch for how it may end."""
+    def wait_until_rolled_out(
+        self,
+        endpoint: str,
+        name: str,
+        timeout_seconds: float,
+        progress: Progress,
+        test_green: TestGreen | None = None,
+    ) -> None:
+        """Follows the newest rollout of a deployment to its end; see RolloutWatch for how it may end.
+
+        Where traffic is shifted and ECS pauses for it, `test_green` asks the new tasks (see ShiftWatch).
+        """
         cluster = f"mlflow-fargate-{endpoint}"
         service = describe_service(self.session, cluster, name)
         if service is None:
             raise DeploymentNotFound(f"There is no deployment '{name}' on endpoint '{endpoint}'.")
-        watch = RolloutWatch(
-            self.session, cluster, name, primary_deployment(service)["id"], progress, self._clock, self._sleep
-        )
-        watch.wait_until_rolled_out(timeout_seconds)
+        rollout = primary_deployment(service)["id"]
+        watched = (self.session, cluster, name, rollout, progress, self._clock, self._sleep)
+        if read_strategy(service)["strategy"] == "rolling" or refusal_of(service):
+            RolloutWatch(*watched).wait_until_rolled_out(timeout_seconds)
+        else:
+            ShiftWatch(*watched, test_green=test_green).wait_until_rolled_out(timeout_seconds)
 
     def _look_at_running(self, resource: Resource, resources: Sequence[Resource], made: dict[str, str]) -> None:
         """A task definition is compared with the revision that the service runs, so look at the service first."""

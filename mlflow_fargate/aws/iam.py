@@ -1,4 +1,4 @@
-"""IAM: the role with which ECS itself acts for a task before its code runs, and the webhook service's own.
+"""IAM: the roles with which ECS itself acts, before a task's code runs and to shift traffic; the webhook service's.
 
 The role of a model's task is the user's affair: by default there is none, and the model's code may do nothing in AWS.
 """
@@ -6,7 +6,7 @@ The role of a model's task is the user's affair: by default there is none, and t
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from mlflow_fargate.aws import tags
@@ -15,13 +15,16 @@ from mlflow_fargate.errors import AwsError
 from mlflow_fargate.plan import Found, Resource
 
 
-class TaskRole:
-    """A role that ECS tasks take on, with one inline policy; `purpose` names the policy, `description` tells people."""
+class Role:
+    """A role with one inline policy; `purpose` names it, `description` tells people, `trust` says who takes it on."""
 
-    def __init__(self, session: AwsSession, purpose: str, description: str) -> None:
+    def __init__(
+        self, session: AwsSession, purpose: str, description: str, trust: Callable[[str], dict[str, Any]]
+    ) -> None:
         self._session = session
         self._policy_name = f"mlflow-fargate-{purpose}"
         self._description = f"mlflow-fargate: {description}"
+        self._trust = trust
 
     def observe(self, resource: Resource, made: Mapping[str, str]) -> Found | None:
         try:
@@ -41,7 +44,7 @@ class TaskRole:
             "create_role",
             RoleName=resource.name,
             Path=resource.properties["path"],
-            AssumeRolePolicyDocument=json.dumps(_trust(self._session.account)),
+            AssumeRolePolicyDocument=json.dumps(self._trust(self._session.account)),
             Description=self._description,
             Tags=tags.capital(resource.tags),
             **({"PermissionsBoundary": boundary} if boundary else {}),
@@ -95,7 +98,7 @@ class SecretsPolicy:
         self._session.delete("iam", "delete_role_policy", RoleName=role, PolicyName=policy)
 
 
-def _trust(account: str) -> dict[str, Any]:
+def task_trust(account: str) -> dict[str, Any]:
     """ECS tasks of this account only, against the confused deputy.
 
     Source: https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task_execution_IAM_role.html
@@ -107,6 +110,18 @@ def _trust(account: str) -> dict[str, Any]:
         "Condition": {"StringEquals": {"aws:SourceAccount": account}},
     }
     return {"Version": "2012-10-17", "Statement": [statement]}
+
+
+def infrastructure_trust(account: str) -> dict[str, Any]:
+    """ECS itself. That it says for which account it comes is documented for tasks only, so nothing is asked of that.
+
+    Source: https://docs.aws.amazon.com/AmazonECS/latest/developerguide/AmazonECSInfrastructureRolePolicyForLoadBalancers.html
+    """
+    principal = {"Service": "ecs.amazonaws.com"}
+    return {
+        "Version": "2012-10-17",
+        "Statement": [{"Effect": "Allow", "Principal": principal, "Action": "sts:AssumeRole"}],
+    }
 
 
 def _role_name(made: Mapping[str, str]) -> str | None:

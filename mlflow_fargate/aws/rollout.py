@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mlflow_fargate.aws import logs
+from mlflow_fargate.aws import logs, service_deployments
 from mlflow_fargate.aws.ecs import describe_service, primary_deployment
 from mlflow_fargate.aws.routing import TargetGroup
 from mlflow_fargate.aws.session import AwsSession
@@ -140,22 +140,15 @@ class RolloutWatch:
 
 def last_failed_task_definition(session: AwsSession, cluster: str, service: str) -> str | None:
     """The task definition of the newest rollout, if that failed; None when it did not or the account cannot tell."""
+    brief = service_deployments.newest(session, cluster, service)
+    if brief is None or brief["status"] not in service_deployments.GIVEN_UP:
+        return None
     try:
-        brief = session.call("ecs", "list_service_deployments", cluster=cluster, service=service, maxResults=1)
-        if not brief["serviceDeployments"]:
-            return None
-        newest = brief["serviceDeployments"][0]
-        if newest["status"] not in ("ROLLBACK_SUCCESSFUL", "ROLLBACK_FAILED", "ROLLBACK_IN_PROGRESS", "STOPPED"):
-            return None
-        revision = session.call(
-            "ecs", "describe_service_revisions", serviceRevisionArns=[newest["targetServiceRevisionArn"]]
-        )["serviceRevisions"]
+        return service_deployments.task_definition_of(session, brief["targetServiceRevisionArn"])
     except AwsError as error:
-        # Old permissions know nothing of service deployments: the failure is then told by the rollout's own error only.
         if error.code.startswith("AccessDenied"):
             return None
         raise
-    return str(revision[0]["taskDefinition"]) if revision else None
 
 
 def _task_id(task: Mapping[str, Any]) -> str:

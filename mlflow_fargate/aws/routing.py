@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -12,9 +13,12 @@ from mlflow_fargate.aws.load_balancer import tags_of
 from mlflow_fargate.aws.session import AwsSession
 from mlflow_fargate.errors import AwsError, InvalidOption
 from mlflow_fargate.plan import Found, Resource
+from mlflow_fargate.resources import TEST_HEADER
 
 # 1 to 50000 exist; the upper ones are left to rules that people write to catch what no deployment takes.
 _PRIORITIES = range(100, 40_000)
+# Before those, for a test rule asks for more than the rule whose paths it shares; a load balancer takes 100 rules.
+_TEST_PRIORITIES = range(10, 100)
 
 
 class TargetGroup:
@@ -95,7 +99,9 @@ class TargetGroup:
 
 
 class ListenerRule:
-    """Sends the paths of one deployment to its target group."""
+    """Sends the paths of one deployment to its target group; between two, ECS says how many requests each gets."""
+
+    priorities = _PRIORITIES
 
     def __init__(self, session: AwsSession) -> None:
         self._session = session
@@ -103,11 +109,11 @@ class ListenerRule:
     def observe(self, resource: Resource, made: Mapping[str, str]) -> Found | None:
         listener = made.get("listener")
         rules = self._rules(listener) if listener else []
-        rule = next((rule for rule in rules if resource.name in _paths(rule)), None)
+        rule = next((rule for rule in rules if resource.name in _paths(rule) and self._is_meant(rule)), None)
         if rule is None:
             return None
         arn = rule["RuleArn"]
-        properties = {"paths": _paths(rule), "target_group": _target_group(rule)}
+        properties = {"paths": _paths(rule), **_header(rule), "target_groups": sorted(map(_name, _weights(rule)))}
         return Found(arn, properties, tags.are_ours(tags_of(self._session, [arn])[arn]))
 
     def observe_all(self, load_balancer: str, wanted_tags: Mapping[str, str]) -> Iterator[tuple[str, Found]]:
@@ -125,8 +131,10 @@ class ListenerRule:
         raise AssertionError("unreachable: the last attempt returned or raised")
 
     def change(self, resource: Resource, found: Found, made: Mapping[str, str]) -> str:
-        conditions = _conditions(resource)
-        self._session.call("elbv2", "modify_rule", RuleArn=found.identifier, Conditions=conditions, Actions=_to(made))
+        rule = self._session.call("elbv2", "describe_rules", RuleArns=[found.identifier])["Rules"][0]
+        conditions = _conditions(resource, self._value(rule))
+        actions = _to(resource, made, serving=_weights(rule))
+        self._session.call("elbv2", "modify_rule", RuleArn=found.identifier, Conditions=conditions, Actions=actions)
         return found.identifier
 
     def delete(self, found: Found) -> None:
@@ -142,7 +150,7 @@ class ListenerRule:
             return self.change(resource, found, made)
         # AWS picks no priority for us: take the lowest free one, and look again if someone was faster.
         taken = {rule["Priority"] for rule in self._rules(made["listener"])}
-        priority = next((number for number in _PRIORITIES if str(number) not in taken), None)
+        priority = next((number for number in self.priorities if str(number) not in taken), None)
         if priority is None:
             raise InvalidOption("The endpoint's listener has no free rule priority left.", hint="use another endpoint")
         answer = self._session.call(
@@ -150,14 +158,40 @@ class ListenerRule:
             "create_rule",
             ListenerArn=made["listener"],
             Priority=priority,
-            Conditions=_conditions(resource),
-            Actions=_to(made),
+            Conditions=_conditions(resource, self._value(None)),
+            Actions=_to(resource, made, serving={}),
             Tags=tags.capital(resource.tags),
         )
         return str(answer["Rules"][0]["RuleArn"])
 
+    def _is_meant(self, rule: Mapping[str, Any]) -> bool:
+        return not _header(rule)
+
+    def _value(self, rule: Mapping[str, Any] | None) -> str:
+        """Of the header that the rule asks for, if it does."""
+        return ""
+
     def _rules(self, listener: str) -> list[dict[str, Any]]:
         return list(self._session.pages("elbv2", "describe_rules", "Rules", ListenerArn=listener))
+
+
+class TestRule(ListenerRule):
+    """Sends whoever shows the header's value to the new tasks before others: a value that only the rule tells."""
+
+    __test__ = False  # pytest takes its name for a test's
+    priorities = _TEST_PRIORITIES
+
+    def _is_meant(self, rule: Mapping[str, Any]) -> bool:
+        return _header(rule) == {"header": TEST_HEADER}
+
+    def _value(self, rule: Mapping[str, Any] | None) -> str:
+        return read_test_value(rule) if rule else secrets.token_hex(16)
+
+
+def read_test_value(rule: Mapping[str, Any]) -> str:
+    """What requests have to show in the test header, as the rule has it; empty where it asks for none."""
+    conditions = [condition for condition in rule["Conditions"] if condition["Field"] == "http-header"]
+    return str(conditions[0]["HttpHeaderConfig"]["Values"][0]) if conditions else ""
 
 
 class HostRule(ListenerRule):
@@ -168,7 +202,7 @@ class HostRule(ListenerRule):
         rules = {rule["RuleArn"]: rule for rule in (self._rules(listener) if listener else []) if _hosts(rule)}
         their_tags = tags_of(self._session, list(rules))
         for arn, rule in rules.items():
-            properties = {"hosts": _hosts(rule), "target_group": _target_group(rule)}
+            properties = {"hosts": _hosts(rule), "target_groups": sorted(map(_name, _weights(rule)))}
             if resource.tags.items() <= their_tags[arn].items():
                 return Found(arn, properties)
             if resource.is_wanted and properties["hosts"] == resource.properties["hosts"] and not _paths(rule):
@@ -189,20 +223,44 @@ def _health_check(resource: Resource) -> dict[str, Any]:
     }
 
 
-def _conditions(resource: Resource) -> list[dict[str, Any]]:
-    if "hosts" in resource.properties:
-        return [{"Field": "host-header", "HostHeaderConfig": {"Values": list(resource.properties["hosts"])}}]
-    return [{"Field": "path-pattern", "PathPatternConfig": {"Values": list(resource.properties["paths"])}}]
+def _conditions(resource: Resource, value: str) -> list[dict[str, Any]]:
+    wanted = resource.properties
+    if "hosts" in wanted:
+        return [{"Field": "host-header", "HostHeaderConfig": {"Values": list(wanted["hosts"])}}]
+    paths = {"Field": "path-pattern", "PathPatternConfig": {"Values": list(wanted["paths"])}}
+    if "header" not in wanted:
+        return [paths]
+    header = {"HttpHeaderName": wanted["header"], "Values": [value]}
+    return [paths, {"Field": "http-header", "HttpHeaderConfig": header}]
 
 
-def _to(made: Mapping[str, str]) -> list[dict[str, Any]]:
-    return [{"Type": "forward", "TargetGroupArn": made["target group"]}]
+def _to(resource: Resource, made: Mapping[str, str], serving: Mapping[str, int]) -> list[dict[str, Any]]:
+    """To the target group; of two, all to the one that serves (by the weights that stand), or else to the first."""
+    if len(resource.properties["target_groups"]) == 1:
+        return [{"Type": "forward", "TargetGroupArn": made["target group"]}]
+    groups = [made["target group"], made["alternate target group"]]
+    chosen = max(groups, key=lambda arn: serving.get(arn, 0))
+    weights = [{"TargetGroupArn": arn, "Weight": 100 if arn == chosen else 0} for arn in groups]
+    return [{"Type": "forward", "ForwardConfig": {"TargetGroups": weights}}]
 
 
-def _target_group(rule: Mapping[str, Any]) -> str | None:
-    """Name of the group that the rule forwards to; None where it does something else."""
-    arn = next((action["TargetGroupArn"] for action in rule["Actions"] if "TargetGroupArn" in action), None)
-    return arn.split("/")[1] if arn else None
+def _weights(rule: Mapping[str, Any]) -> dict[str, int]:
+    """Target group → weight; empty where the rule does something else than to forward."""
+    action: Mapping[str, Any] = next((action for action in rule["Actions"] if action["Type"] == "forward"), {})
+    groups = action.get("ForwardConfig", {}).get("TargetGroups") or []
+    if not groups and "TargetGroupArn" in action:
+        groups = [{"TargetGroupArn": action["TargetGroupArn"]}]
+    return {group["TargetGroupArn"]: int(group.get("Weight", 1)) for group in groups}
+
+
+def _name(arn: str) -> str:
+    return arn.split("/")[1]
+
+
+def _header(rule: Mapping[str, Any]) -> dict[str, str]:
+    """{"header": NAME} of a rule that asks for one."""
+    conditions = [condition for condition in rule["Conditions"] if condition["Field"] == "http-header"]
+    return {"header": conditions[0]["HttpHeaderConfig"]["HttpHeaderName"]} if conditions else {}
 
 
 def _paths(rule: Mapping[str, Any]) -> list[str]:

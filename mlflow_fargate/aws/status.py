@@ -6,13 +6,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from mlflow_fargate.aws import tags
+from mlflow_fargate.aws import service_deployments, tags
 from mlflow_fargate.aws.adoption import find_door
-from mlflow_fargate.aws.ecs import FOLLOW_TAG, Service, describe_service, primary_deployment
+from mlflow_fargate.aws.ecs import FOLLOW_TAG, Service, describe_service, primary_deployment, rollout_state
 from mlflow_fargate.aws.load_balancer import find_load_balancer, listener_certificate
 from mlflow_fargate.aws.moments import iso
 from mlflow_fargate.aws.rollout import last_failed_task_definition
 from mlflow_fargate.aws.session import AwsSession
+from mlflow_fargate.aws.strategy import read_strategy, refusal_of
 from mlflow_fargate.aws.task_definition import TaskDefinition, api_key_secret, label_table, read_label
 from mlflow_fargate.config import parse_config
 from mlflow_fargate.deployment import DeploymentStatus, WebhookStatus
@@ -34,25 +35,32 @@ def read(session: AwsSession, endpoint: str, name: str) -> DeploymentStatus | No
         return None
     primary = primary_deployment(service)
     address = _url(session, endpoint, service, label.settings)
+    strategy = read_strategy(service)
     follow = tags.read(service.get("tags")).get(FOLLOW_TAG, "pinned")
     return DeploymentStatus(
         name=name,
         endpoint=endpoint,
         url=_certified(address, label.settings.get("host")),
         load_balancer_url=address,
-        state=primary.get("rolloutState", "IN_PROGRESS"),
-        state_reason=primary.get("rolloutStateReason", ""),
+        state=rollout_state(session, service),
+        state_reason=primary.get("rolloutStateReason", "") or _tell_shift(session, cluster, name),
         desired_count=service["desiredCount"],
         running_count=service["runningCount"],
         image=definition["containerDefinitions"][0]["image"],
         provenance=label.provenance,
-        settings={**label.settings, "desired_count": service["desiredCount"]},
+        settings={
+            **label.settings,
+            "desired_count": service["desiredCount"],
+            **(strategy if strategy["strategy"] != "rolling" else {}),
+        },
         follow=follow,
         task_definition=service["taskDefinition"],
         created_at=iso(service["createdAt"]),
         updated_at=iso(primary.get("updatedAt", service["createdAt"])),
         api_key_secret=api_key_secret(definition),
         last_failed_version=_last_failed_version(session, cluster, name),
+        strategy=strategy["strategy"],
+        strategy_refused=refusal_of(service),
     )
 
 
@@ -129,6 +137,16 @@ def _base_url(session: AwsSession, endpoint: str) -> str:
         return _NO_BALANCER
     protocol = "https" if listener_certificate(session, balancer["LoadBalancerArn"]) else "http"
     return f"{protocol}://{balancer['DNSName']}"
+
+
+def _tell_shift(session: AwsSession, cluster: str, service: str) -> str:
+    """Where a shift of traffic stands, or how it ended."""
+    brief = service_deployments.newest(session, cluster, service)
+    if brief is None:
+        return ""
+    if brief["status"] not in ("PENDING", "IN_PROGRESS"):
+        return str(brief.get("statusReason") or "")
+    return service_deployments.tell_shift(service_deployments.describe(session, brief["serviceDeploymentArn"]))
 
 
 def _last_failed_version(session: AwsSession, cluster: str, service: str) -> str | None:

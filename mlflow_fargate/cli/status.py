@@ -28,6 +28,7 @@ _SHOWN = (
     "model_uri",
     "resolved_model_uri",
     "follow",
+    "strategy",
     "last_failed_version",
     "image",
     "task_definition",

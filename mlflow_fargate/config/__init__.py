@@ -1,7 +1,7 @@
 """Words: every option of a deployment, declared once and in groups; help, docs and JSON schema are written from that.
 
 option              how an option is declared
-*_options           the groups: task, service, scaling, serving, endpoint, image, and those of a call
+*_options           the groups: task, service, rollout, scaling, serving, endpoint, image, and those of a call
 deployment_config   all of them, parsed from a call
 describe            all of them in words, and as a JSON schema
 """

@@ -15,6 +15,7 @@ from typing_extensions import Self
 from mlflow_fargate.config.call_options import CallOptions
 from mlflow_fargate.config.endpoint_options import EndpointOptions
 from mlflow_fargate.config.image_options import ImageOptions
+from mlflow_fargate.config.rollout_options import RolloutOptions, settings_for
 from mlflow_fargate.config.scaling_options import ScalingOptions
 from mlflow_fargate.config.service_options import ServiceOptions
 from mlflow_fargate.config.serving_options import ServingOptions
@@ -24,13 +25,20 @@ from mlflow_fargate.errors import InvalidOption
 # These say how one call behaves, not what the deployment is: they are not kept for the next update.
 OF_THE_CALL = frozenset(CallOptions.model_fields)
 # These stand on the service alone: changing one of them needs no new revision and starts no rollout.
-OF_THE_SERVICE = frozenset({"desired_count", "follow"})
+OF_THE_SERVICE = frozenset({"desired_count", "follow", *RolloutOptions.model_fields})
 _FILE_LIMIT_BYTES = 1 << 20
 
 
 # The last base comes first in the help: what people set most.
 class DeploymentConfig(
-    CallOptions, EndpointOptions, ImageOptions, ServingOptions, ScalingOptions, ServiceOptions, TaskOptions
+    CallOptions,
+    EndpointOptions,
+    ImageOptions,
+    ServingOptions,
+    ScalingOptions,
+    RolloutOptions,
+    ServiceOptions,
+    TaskOptions,
 ):
     """The options of one deployment; unknown keys and impossible values are InvalidOption (see `parse_config`)."""
 
@@ -44,6 +52,27 @@ class DeploymentConfig(
         if self.host and self.target_group_arn:
             raise ValueError("host: with target_group_arn no rule is made here")
         return self
+
+    @model_validator(mode="after")
+    def _check_shifting(self) -> Self:
+        if self.shifts_traffic and self.target_group_arn:
+            raise ValueError(f"target_group_arn: strategy={self.strategy} shifts traffic between two groups, made here")
+        if self.shifts_traffic and self.host:
+            raise ValueError(
+                f"host: its rule is a second one, and strategy={self.strategy} shifts that of the path only"
+            )
+        if self.shifts_traffic and self.target_requests_per_minute:
+            raise ValueError(
+                "target_requests_per_minute: it counts one target group, and with "
+                f"strategy={self.strategy} versions take turns between two"
+            )
+        return self
+
+    @property
+    def rollout_seconds(self) -> float:
+        """How long to wait for a rollout: what was named, or the usual time and what shifting takes by design."""
+        is_named = "timeout_seconds" in self.model_fields_set
+        return self.timeout_seconds + (0 if is_named else self.shift_minutes * 60)
 
     @property
     def named(self) -> dict[str, Any]:
@@ -62,6 +91,8 @@ def parse_config(options: Mapping[str, Any] | None, kept: Mapping[str, Any] | No
     below = dict(kept or {})
     if given.get("max_count") == "":  # without it the others of autoscaling mean nothing
         below = {key: value for key, value in below.items() if key not in ScalingOptions.model_fields}
+    if "strategy" in given:
+        below = settings_for(given["strategy"] or "rolling", below)
     merged = _merge(_merge(below, _read_file(file) if file else {}), given)
     try:
         return DeploymentConfig.model_validate(merged)

@@ -77,6 +77,13 @@ class EndpointOptions(OptionGroup):
         maps_to="IAM role: Path",
         examples=["/ml/"],
     )
+    infrastructure_role_arn: str | None = option(
+        None,
+        "role with which ECS shifts traffic (any strategy but rolling); by default the endpoint gets one",
+        allowed="ARN of a role that ecs.amazonaws.com may take on",
+        maps_to="ECS service: loadBalancers.advancedConfiguration.roleArn",
+        examples=["arn:aws:iam::123456789012:role/ecs-infrastructure"],
+    )
     certificate_arn: str | None = option(
         None,
         "certificate of a new endpoint; it then answers on HTTPS",

@@ -3,9 +3,9 @@
 Pure functions: only names and properties are decided here; which calls make them is the business of aws/. The order is
 that of dependency, so that a plan can be applied from first to last and undone from last to first.
 
-    endpoint     cluster · execution role · two security groups · load balancer · listener
-    deployment   log group · API key · secrets policy · target group · listener rule · host rule
-                 · task definition · service · autoscaling
+    endpoint     cluster · execution role (· infrastructure role) · two security groups · load balancer · listener
+    deployment   log group · API key · secrets policy · target group (· alternate target group · test rule)
+                 · listener rule · host rule · task definition · service · autoscaling
     webhook      log group · task role · secrets policy · target group · listener rule · host rule
                  · task definition · service
 
@@ -14,12 +14,17 @@ that of dependency, so that a plan can be applied from first to last and undone 
 """
 
 from mlflow_fargate.resources.deployment import deployment_resources
-from mlflow_fargate.resources.endpoint import endpoint_resources, execution_policies
+from mlflow_fargate.resources.endpoint import (
+    endpoint_resources,
+    execution_policies,
+    infrastructure_policies,
+)
 from mlflow_fargate.resources.names import (
     CONTAINER,
     DEPLOYMENT_TAG,
     ENDPOINT_TAG,
     MANAGED_BY,
+    TEST_HEADER,
     WEBHOOK,
     digest_of,
     log_group_name,
@@ -32,6 +37,7 @@ __all__ = [
     "DEPLOYMENT_TAG",
     "ENDPOINT_TAG",
     "MANAGED_BY",
+    "TEST_HEADER",
     "WEBHOOK",
     "DeploymentSpec",
     "EndpointSpec",
@@ -41,6 +47,7 @@ __all__ = [
     "digest_of",
     "endpoint_resources",
     "execution_policies",
+    "infrastructure_policies",
     "log_group_name",
     "target_group_name",
     "webhook_policy",

@@ -6,9 +6,15 @@ from typing import Any
 
 from mlflow_fargate.deployment import Provenance
 from mlflow_fargate.plan import Resource
-from mlflow_fargate.resources.names import digest_of, tag_value
+from mlflow_fargate.resources.names import TEST_HEADER, digest_of, tag_value
 from mlflow_fargate.resources.service import scaling_properties, service_properties, task_properties
-from mlflow_fargate.resources.specs import DeploymentSpec, ServiceSpec, target_group_name, target_group_of
+from mlflow_fargate.resources.specs import (
+    DeploymentSpec,
+    ServiceSpec,
+    alternate_group_name,
+    target_group_name,
+    target_group_of,
+)
 
 
 def deployment_resources(spec: DeploymentSpec) -> tuple[Resource, ...]:
@@ -19,16 +25,17 @@ def deployment_resources(spec: DeploymentSpec) -> tuple[Resource, ...]:
     service = Resource("service", spec.name, service_properties(spec, digest_of(task)), spec.tags)
     if spec.config.is_scaled:
         scaling = Resource("autoscaling", spec.name, scaling_properties(spec), spec.tags)
-        return (*resources, service, scaling)
+        return (*resources, service, *_test_resources(spec, is_wanted=False), scaling)
     # It goes before the service is told a count: two masters would pull at that.
-    return (*resources, Resource("autoscaling", spec.name, is_wanted=False), service)
+    no_scaling = Resource("autoscaling", spec.name, is_wanted=False)
+    return (*resources, no_scaling, service, *_test_resources(spec, is_wanted=False))
 
 
 def surrounding_resources(spec: ServiceSpec) -> tuple[Resource, ...]:
     """What a service needs before its task definition: where it logs, what it may read, where it is reached."""
     config = spec.config
     # ECS refuses a service with a target group that no rule names yet, so the rule goes first (another port).
-    rule = {"paths": [f"/{spec.name}", f"/{spec.name}/*"], "target_group": target_group_of(spec)}
+    rule = {"paths": [f"/{spec.name}", f"/{spec.name}/*"], "target_groups": _groups_of(spec)}
     resources = [Resource("log group", spec.log_group, {"retention_days": config.log_retention_days}, spec.tags)]
     if config.auth == "api_key":
         resources.append(Resource("API key", spec.secret_name, {}, spec.tags))
@@ -38,10 +45,37 @@ def surrounding_resources(spec: ServiceSpec) -> tuple[Resource, ...]:
     if "target group" not in spec.endpoint.network.adopted:
         resources += [
             Resource("target group", target_group_name(spec), target_group_properties(spec), spec.tags),
+            *_test_resources(spec, is_wanted=True),
             Resource("listener rule", f"/{spec.name}/*", rule, spec.tags),
             Resource("host rule", spec.name, host_rule_properties(spec), spec.tags, is_wanted=config.host is not None),
         ]
     return tuple(resources)
+
+
+def _test_resources(spec: ServiceSpec, *, is_wanted: bool) -> tuple[Resource, ...]:
+    """What shifting traffic needs beside the rest; once the service does without it, it goes.
+
+    The test rule leads whoever knows the header's value, which is made with the rule, to the new tasks.
+    """
+    if spec.config.shifts_traffic != is_wanted or "target group" in spec.endpoint.network.adopted:
+        return ()
+    rule = {
+        "paths": [f"/{spec.name}", f"/{spec.name}/*"],
+        "header": TEST_HEADER,
+        "target_groups": _groups_of(spec),
+    }
+    group = target_group_properties(spec)
+    resources = (
+        Resource("alternate target group", alternate_group_name(spec), group, spec.tags, is_wanted=is_wanted),
+        Resource("test rule", f"/{spec.name}/*", rule, spec.tags, is_wanted=is_wanted),
+    )
+    return resources if is_wanted else resources[::-1]
+
+
+def _groups_of(spec: ServiceSpec) -> list[str]:
+    """Names of the target groups that the deployment's rules share requests between."""
+    own = [target_group_of(spec)]
+    return sorted([*own, alternate_group_name(spec)]) if spec.config.shifts_traffic else own
 
 
 def provenance_tags(provenance: Provenance) -> dict[str, str]:
@@ -74,7 +108,7 @@ def target_group_properties(spec: ServiceSpec) -> dict[str, Any]:
 
 def host_rule_properties(spec: ServiceSpec) -> dict[str, Any]:
     """All paths of one host; the service answers without its prefix as well."""
-    return {"hosts": [spec.config.host] if spec.config.host else [], "target_group": target_group_of(spec)}
+    return {"hosts": [spec.config.host] if spec.config.host else [], "target_groups": [target_group_of(spec)]}
 
 
 def _secret_arn(value_from: str) -> str:

@@ -1,10 +1,11 @@
-"""What an endpoint is made of: cluster, execution role, two security groups, load balancer, listener."""
+"""What an endpoint is made of: cluster, roles, two security groups, load balancer, listener."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from mlflow_fargate.plan import Resource
+from mlflow_fargate.resources.names import MANAGED_BY
 from mlflow_fargate.resources.policies import allow, policy_of
 from mlflow_fargate.resources.specs import EndpointSpec
 
@@ -33,11 +34,38 @@ def endpoint_resources(spec: EndpointSpec) -> tuple[Resource, ...]:
 
 
 def _roles(spec: EndpointSpec) -> tuple[Resource, ...]:
-    """The endpoint's execution role, where none is given."""
-    if spec.execution_role_arn:
-        return ()
-    role = {**execution_policies(spec), "path": spec.role_path, "permissions_boundary": spec.permissions_boundary}
-    return (Resource("execution role", spec.execution_role_name, role, spec.tags),)
+    """The endpoint's execution role, and the one with which ECS shifts traffic, where none is given."""
+    made_with = {"path": spec.role_path, "permissions_boundary": spec.permissions_boundary}
+    execution = {**execution_policies(spec), **made_with}
+    infrastructure = {**infrastructure_policies(spec), **made_with}
+    roles = []
+    if not spec.execution_role_arn:
+        roles.append(Resource("execution role", spec.execution_role_name, execution, spec.tags))
+    if spec.shifts_traffic and not spec.infrastructure_role_arn:
+        roles.append(Resource("infrastructure role", spec.infrastructure_role_name, infrastructure, spec.tags))
+    return tuple(roles)
+
+
+def infrastructure_policies(spec: EndpointSpec) -> dict[str, Any]:
+    """The least ECS needs to shift traffic: put tasks into our target groups, weigh the rules that bear our tag.
+
+    Source: AmazonECSInfrastructureRolePolicyForLoadBalancers, narrowed: that policy allows every target group and rule.
+    """
+    place = f"arn:aws:elasticloadbalancing:{spec.region}:{spec.account}"
+    reads = ["DescribeListeners", "DescribeRules", "DescribeTargetGroups", "DescribeTargetHealth"]
+    ours = {f"aws:ResourceTag/{key}": value for key, value in MANAGED_BY.items()}
+    statements = [
+        allow([f"elasticloadbalancing:{read}" for read in reads], "*"),
+        allow(
+            ["elasticloadbalancing:DeregisterTargets", "elasticloadbalancing:RegisterTargets"],
+            f"{place}:targetgroup/mlf-*",
+        ),
+        {
+            **allow(["elasticloadbalancing:ModifyRule"], f"{place}:listener-rule/app/*"),
+            "Condition": {"StringEquals": ours},
+        },
+    ]
+    return {"policy": policy_of(statements)}
 
 
 def execution_policies(spec: EndpointSpec) -> dict[str, Any]:

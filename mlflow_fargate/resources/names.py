@@ -13,6 +13,8 @@ DEPLOYMENT_TAG = "mlflow-fargate:deployment"
 CONTAINER = "model"
 # The webhook service beside the deployments of an endpoint. No deployment's name begins so.
 WEBHOOK = "_webhook"
+# Requests that carry it, with the value that the test rule of a deployment names, go to the new tasks before others do.
+TEST_HEADER = "X-Mlflow-Fargate-Test"
 
 
 def log_group_name(endpoint: str, deployment: str) -> str:

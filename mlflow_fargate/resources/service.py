@@ -6,7 +6,7 @@ from typing import Any
 
 from mlflow_fargate.config import DeploymentConfig
 from mlflow_fargate.resources.names import tag_value
-from mlflow_fargate.resources.specs import DeploymentSpec, WebhookSpec, target_group_of
+from mlflow_fargate.resources.specs import DeploymentSpec, WebhookSpec, alternate_group_name, target_group_of
 
 
 def task_properties(spec: DeploymentSpec | WebhookSpec) -> dict[str, Any]:
@@ -61,6 +61,9 @@ def service_properties(spec: DeploymentSpec | WebhookSpec, task_digest: str) -> 
         "task_definition": task_digest,
         **count,
         "target_group": target_group_of(spec),
+        "alternate_target_group": alternate_group_name(spec) if config.shifts_traffic else None,
+        "strategy": config.strategy_settings,
+        "infrastructure_role_arn": spec.endpoint.infrastructure_role_arn if config.shifts_traffic else None,
         "container_port": config.port,
         "subnets": sorted(spec.endpoint.network.subnets),
         "security_groups": sorted(config.security_groups),

@@ -36,6 +36,8 @@ class EndpointSpec:
     execution_role_arn: str | None = None
     permissions_boundary: str | None = None
     role_path: str = "/"
+    infrastructure_role_arn: str | None = None
+    shifts_traffic: bool = False  # a deployment on it does, so ECS needs a role for that
 
     @property
     def full_name(self) -> str:
@@ -46,6 +48,11 @@ class EndpointSpec:
     def execution_role_name(self) -> str:
         """The name of the role that is made where none is given; roles know no region, so it is part of the name."""
         return f"{self.full_name}-{self.region}"
+
+    @property
+    def infrastructure_role_name(self) -> str:
+        """The name of the role with which ECS shifts traffic; at most 61 of the 64 characters that IAM allows."""
+        return f"{self.execution_role_name}-infrastructure"
 
     @property
     def tags(self) -> dict[str, str]:
@@ -157,5 +164,15 @@ def target_group_of(spec: ServiceSpec) -> str:
 def target_group_name(spec: ServiceSpec) -> str:
     """At most 32 letters, digits and hyphens; another port or VPC is another target group (both are immutable)."""
     unique = f"{spec.endpoint.name}/{spec.name}/{spec.config.port}/{spec.endpoint.network.vpc}"
+    return _group_name(spec, unique)
+
+
+def alternate_group_name(spec: ServiceSpec) -> str:
+    """The second target group, for strategies that shift traffic: versions take turns between the two."""
+    unique = f"{spec.endpoint.name}/{spec.name}/{spec.config.port}/{spec.endpoint.network.vpc}/alternate"
+    return _group_name(spec, unique)
+
+
+def _group_name(spec: ServiceSpec, unique: str) -> str:
     readable = "".join(letter if letter.isalnum() else "-" for letter in spec.name)[:18].strip("-")
     return f"mlf-{readable}-{hashlib.sha256(unique.encode()).hexdigest()[:8]}"

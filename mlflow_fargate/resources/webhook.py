@@ -1,8 +1,8 @@
 """What the webhook service is made of: as a deployment, with a role of its own in place of an API key.
 
 The role may do to deployments on one endpoint what the service does (make, update, take away), and nothing else: it
-makes no endpoints, writes no roles, and can hand on no role but the one that pulls images. So whoever gets into the
-service gets no further than its deployments.
+makes no endpoints, writes no roles, and can hand on no role but those with which ECS pulls images and shifts traffic.
+So whoever gets into the service gets no further than its deployments.
 """
 
 from __future__ import annotations
@@ -90,8 +90,11 @@ _API_KEYS = (
     "secretsmanager:CreateSecret",
     "secretsmanager:DeleteSecret",
     "secretsmanager:DescribeSecret",
+    "secretsmanager:GetSecretValue",
     "secretsmanager:TagResource",
 )
+# Where a deployment's strategy shifts traffic, once its new tasks were asked (with the API key).
+_SHIFTS = ("ecs:ContinueServiceDeployment", "ecs:DescribeServiceDeployments")
 
 
 def webhook_resources(spec: WebhookSpec) -> tuple[Resource, ...]:
@@ -128,9 +131,9 @@ def webhook_policy(
 ) -> dict[str, Any]:
     """What the service has to be allowed for deployments on `endpoint` alone; `lease` and `topic` where it has them."""
     place, name = f"{endpoint.region}:{endpoint.account}", endpoint.name
-    role = endpoint.execution_role_arn or (
-        f"arn:aws:iam::{endpoint.account}:role{endpoint.role_path}{endpoint.execution_role_name}"
-    )
+    roles = f"arn:aws:iam::{endpoint.account}:role{endpoint.role_path}"
+    role = endpoint.execution_role_arn or f"{roles}{endpoint.execution_role_name}"
+    shifting_role = endpoint.infrastructure_role_arn or f"{roles}{endpoint.infrastructure_role_name}"
     logs = f"arn:aws:logs:{place}:log-group:/mlflow-fargate/{name}/*"
     balancing = f"arn:aws:elasticloadbalancing:{place}"
     statements = [
@@ -147,11 +150,10 @@ def webhook_policy(
             f"{balancing}:listener-rule/app/{endpoint.full_name}/*",
             f"{balancing}:targetgroup/mlf-*",
         ),
-        allow(("iam:GetRole", "iam:GetRolePolicy"), role),
-        {
-            **allow(("iam:PassRole",), role),
-            "Condition": {"StringEquals": {"iam:PassedToService": "ecs-tasks.amazonaws.com"}},
-        },
+        allow(_SHIFTS, f"arn:aws:ecs:{place}:service-deployment/{endpoint.full_name}/*"),
+        allow(("iam:GetRole", "iam:GetRolePolicy"), role, shifting_role),
+        _hand(role, to="ecs-tasks.amazonaws.com"),
+        _hand(shifting_role, to="ecs.amazonaws.com"),
         allow(_LOGS, logs, f"{logs}:*"),
         allow(_API_KEYS, f"arn:aws:secretsmanager:{place}:secret:mlflow-fargate/{name}/*"),
     ]
@@ -163,3 +165,7 @@ def webhook_policy(
     if topic:
         statements.append(allow(("sns:Publish",), topic))
     return policy_of(statements)
+
+
+def _hand(role: str, *, to: str) -> dict[str, Any]:
+    return {**allow(("iam:PassRole",), role), "Condition": {"StringEquals": {"iam:PassedToService": to}}}

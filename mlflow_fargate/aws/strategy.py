@@ -1,0 +1,118 @@
+"""ECS: how a service's new tasks take over, as its `deploymentConfiguration` says it and as our options do.
+
+The strategy stands on the service, not on the task definition: ECS takes revisions back, and leaves the strategy.
+An account (or a stand-in for AWS) that knows no such strategy refuses it; the service then rolls, and two tags say
+what was wanted and why it is not.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from mlflow_fargate.aws import tags
+from mlflow_fargate.errors import AwsError
+from mlflow_fargate.resources.names import tag_value
+
+WANTED_TAG = "mlflow-fargate:strategy"
+REFUSAL_TAG = "mlflow-fargate:strategy-refused"
+# Three tasks that fail one after the other are enough to know; the default waits for half of the desired count, at
+# least three, and ECS backs off between them.
+_COMMON = {
+    "minimumHealthyPercent": 100,
+    "maximumPercent": 200,
+    "deploymentCircuitBreaker": {
+        "enable": True,
+        "rollback": True,
+        "thresholdConfiguration": {"type": "COUNT", "value": 3},
+    },
+}
+_ROLLING = {"strategy": "rolling"}
+# Once, with all traffic still on the old tasks; PRE_PRODUCTION_TRAFFIC_SHIFT would pause before every step.
+TEST_STAGE = "POST_TEST_TRAFFIC_SHIFT"
+_UNKNOWN = re.compile(
+    r"strategy|lifecycle ?hook|advancedConfiguration|alternateTargetGroup|(canary|linear)Configuration|PAUSE", re.I
+)
+_REFUSED = re.compile(
+    r"unknown|unsupported|not supported|not available|not enabled|unrecognized|invalid \w* ?strategy", re.I
+)
+
+
+def deployment_configuration(wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """The request's `deploymentConfiguration` for the options of a strategy."""
+    strategy = wanted["strategy"]
+    configuration: dict[str, Any] = {**_COMMON, "strategy": strategy.upper()}
+    if strategy == "rolling":
+        return configuration
+    configuration["bakeTimeInMinutes"] = wanted["bake_time_minutes"]
+    if strategy == "canary":
+        configuration["canaryConfiguration"] = {
+            "canaryPercent": wanted["canary_percent"],
+            "canaryBakeTimeInMinutes": wanted["canary_bake_time_minutes"],
+        }
+    if strategy == "linear":
+        configuration["linearConfiguration"] = {
+            "stepPercent": wanted["linear_step_percent"],
+            "stepBakeTimeInMinutes": wanted["linear_step_bake_time_minutes"],
+        }
+    configuration["lifecycleHooks"] = [_pause(wanted["test_timeout_minutes"])] if wanted["test_green"] else []
+    return configuration
+
+
+def _pause(minutes: int) -> dict[str, Any]:
+    timeout = {"timeoutInMinutes": minutes, "action": "ROLLBACK"}
+    return {"targetType": "PAUSE", "lifecycleStages": [TEST_STAGE], "timeoutConfiguration": timeout}
+
+
+def read_strategy(service: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that a described service's strategy comes from; those that were refused where it has to roll."""
+    configuration = service.get("deploymentConfiguration") or {}
+    strategy = (configuration.get("strategy") or "ROLLING").lower()
+    if strategy == "rolling":
+        wanted = tags.read(service.get("tags")).get(WANTED_TAG)
+        return _from_tag(wanted) if wanted else dict(_ROLLING)
+    read: dict[str, Any] = {"strategy": strategy, "bake_time_minutes": configuration.get("bakeTimeInMinutes", 0)}
+    if strategy == "canary":
+        canary = configuration.get("canaryConfiguration") or {}
+        read["canary_percent"] = canary.get("canaryPercent", 5.0)
+        read["canary_bake_time_minutes"] = canary.get("canaryBakeTimeInMinutes", 10)
+    if strategy == "linear":
+        linear = configuration.get("linearConfiguration") or {}
+        read["linear_step_percent"] = linear.get("stepPercent", 10.0)
+        read["linear_step_bake_time_minutes"] = linear.get("stepBakeTimeInMinutes", 6)
+    hooks = [hook for hook in configuration.get("lifecycleHooks") or () if hook.get("targetType") == "PAUSE"]
+    timeouts = [(hook.get("timeoutConfiguration") or {}).get("timeoutInMinutes", 1440) for hook in hooks]
+    return {**read, "test_green": bool(hooks), **({"test_timeout_minutes": timeouts[0]} if timeouts else {})}
+
+
+def refusal_of(service: Mapping[str, Any]) -> str | None:
+    """Why a described service rolls though another strategy was wanted; None where it does as it was told."""
+    their_tags = tags.read(service.get("tags"))
+    shifts = (service.get("deploymentConfiguration") or {}).get("strategy", "ROLLING") != "ROLLING"
+    if shifts or WANTED_TAG not in their_tags:
+        return None
+    wanted = _from_tag(their_tags[WANTED_TAG])["strategy"]
+    return f"ECS refused strategy={wanted} here, so it rolls ({their_tags.get(REFUSAL_TAG, 'no reason was given')})"
+
+
+def refusal_tags(wanted: Mapping[str, Any], said: str) -> dict[str, str]:
+    """What stands on a service that has to roll: the options as `KEY=VALUE KEY=VALUE`, and ECS's words."""
+    options = " ".join(f"{key}={json.dumps(value).strip(chr(34))}" for key, value in wanted.items())
+    return {WANTED_TAG: options, REFUSAL_TAG: tag_value(said)}
+
+
+def is_unknown(error: AwsError) -> bool:
+    """Whether ECS (or botocore, where it is old) refuses because it knows no such strategy; nothing else falls back."""
+    code, said = error.code, error.message
+    if code == "UnsupportedFeatureException":
+        return True
+    if code not in ("ClientException", "InvalidParameterException", "ParamValidationError", "ValidationException"):
+        return False
+    return bool(_UNKNOWN.search(said) and _REFUSED.search(said))
+
+
+def _from_tag(text: str) -> dict[str, Any]:
+    pairs = [pair.partition("=") for pair in text.split()]
+    return {key: value if key == "strategy" else json.loads(value) for key, _, value in pairs}

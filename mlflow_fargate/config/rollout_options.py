@@ -1,0 +1,139 @@
+"""How a new version takes the place of the old one: task by task, or by shifting traffic from the one to the other."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, model_validator
+from typing_extensions import Self
+
+from mlflow_fargate.config.option import OptionGroup, option
+
+_MAPS_TO = "ECS service: deploymentConfiguration"
+_SHIFTING = frozenset({"blue_green", "canary", "linear"})
+# Which strategies an option says something for.
+_STRATEGIES_OF = {
+    "bake_time_minutes": _SHIFTING,
+    "canary_percent": frozenset({"canary"}),
+    "canary_bake_time_minutes": frozenset({"canary"}),
+    "linear_step_percent": frozenset({"linear"}),
+    "linear_step_bake_time_minutes": frozenset({"linear"}),
+    "test_green": _SHIFTING,
+    "test_timeout_minutes": _SHIFTING,
+}
+
+
+def _check_tenths(percent: float) -> float:
+    if round(percent, 1) != percent:
+        raise ValueError("one decimal place is the finest ECS knows")
+    return percent
+
+
+Percent = Annotated[float, AfterValidator(_check_tenths)]
+
+
+class RolloutOptions(OptionGroup):
+    """Options of the deployment strategy. They stand on the service, so changing one starts no rollout by itself."""
+
+    strategy: Literal["rolling", "blue_green", "canary", "linear"] = option(
+        "rolling",
+        "how new tasks take over: task by task (rolling), or, once they all run beside the old ones, with all traffic "
+        "at once (blue_green), a share of it first (canary), in equal steps (linear)",
+        maps_to=f"{_MAPS_TO}.strategy",
+        examples=["blue_green"],
+    )
+    bake_time_minutes: int = option(
+        5,
+        "how long the old tasks stay after all traffic has moved, ready to have it back",
+        unit="minutes",
+        ge=0,
+        le=1440,
+        maps_to=f"{_MAPS_TO}.bakeTimeInMinutes",
+        examples=["15"],
+    )
+    canary_percent: Percent = option(
+        5.0,
+        "with strategy=canary: the share of the traffic that goes to the new tasks first",
+        unit="percent",
+        ge=0.1,
+        le=100,
+        maps_to=f"{_MAPS_TO}.canaryConfiguration.canaryPercent",
+        examples=["10"],
+    )
+    canary_bake_time_minutes: int = option(
+        10,
+        "with strategy=canary: how long that share is left as it is",
+        unit="minutes",
+        ge=0,
+        le=1440,
+        maps_to=f"{_MAPS_TO}.canaryConfiguration.canaryBakeTimeInMinutes",
+        examples=["30"],
+    )
+    linear_step_percent: Percent = option(
+        10.0,
+        "with strategy=linear: how much of the traffic moves with each step",
+        unit="percent",
+        ge=3,
+        le=100,
+        maps_to=f"{_MAPS_TO}.linearConfiguration.stepPercent",
+        examples=["25"],
+    )
+    linear_step_bake_time_minutes: int = option(
+        6,
+        "with strategy=linear: how long to wait between two steps",
+        unit="minutes",
+        ge=0,
+        le=1440,
+        maps_to=f"{_MAPS_TO}.linearConfiguration.stepBakeTimeInMinutes",
+        examples=["2"],
+    )
+    test_green: bool = option(
+        True,
+        "before traffic is shifted, the deployer asks the new tasks the model's input example, and has ECS go back if "
+        "they do not answer it",
+        maps_to=f"{_MAPS_TO}.lifecycleHooks, PAUSE",
+    )
+    test_timeout_minutes: int = option(
+        30,
+        "how long ECS waits for that test; then it goes back to the old tasks by itself",
+        unit="minutes",
+        ge=1,
+        le=20160,
+        maps_to=f"{_MAPS_TO}.lifecycleHooks.timeoutConfiguration",
+        examples=["120"],
+    )
+
+    @property
+    def shifts_traffic(self) -> bool:
+        """True where new tasks run beside the old ones in a target group of their own until traffic has moved."""
+        return self.strategy != "rolling"
+
+    @property
+    def shift_minutes(self) -> float:
+        """How long ECS only waits while it shifts: shares and bake time."""
+        if self.strategy == "canary":
+            return float(self.canary_bake_time_minutes + self.bake_time_minutes)
+        if self.strategy == "linear":
+            steps = -(-1000 // round(self.linear_step_percent * 10))
+            return float((steps - 1) * self.linear_step_bake_time_minutes + self.bake_time_minutes)
+        return float(self.bake_time_minutes) if self.shifts_traffic else 0.0
+
+    @property
+    def strategy_settings(self) -> dict[str, str | int | float | bool]:
+        """The strategy with the numbers that mean something for it, by their `-C` keys."""
+        meant = [key for key, strategies in _STRATEGIES_OF.items() if self.strategy in strategies]
+        if not self.test_green and self.shifts_traffic:
+            meant.remove("test_timeout_minutes")
+        return {"strategy": self.strategy, **{key: getattr(self, key) for key in meant}}
+
+    @model_validator(mode="after")
+    def _check_strategy(self) -> Self:
+        for key in sorted(self.model_fields_set & _STRATEGIES_OF.keys()):
+            if self.strategy not in _STRATEGIES_OF[key]:
+                raise ValueError(f"{key} is of strategy={' or '.join(sorted(_STRATEGIES_OF[key]))}")
+        return self
+
+
+def settings_for(strategy: object, kept: dict[str, object]) -> dict[str, object]:
+    """`kept` without what means nothing for `strategy`, which an update names."""
+    return {key: value for key, value in kept.items() if strategy in _STRATEGIES_OF.get(key, {strategy})}
