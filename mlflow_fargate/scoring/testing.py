@@ -66,12 +66,12 @@ def _asker(
         # A .netrc entry for the host would win over our Authorization header.
         session.auth = lambda prepared: prepared
         timeouts = (_CONNECT_SECONDS, _ANSWER_SECONDS)
-        session.verify = verify
-        asked = {"headers": headers, "timeout": timeouts, "stream": True, "allow_redirects": False, **request}
+        # With the call, not the session, for which the environment's CA bundle would speak.
+        asked = {"verify": verify, "timeout": timeouts, "stream": True, "allow_redirects": False, **request}
         try:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="Unverified HTTPS request")
-                response = session.request(method, f"{url}{path}", **asked)
+                response = session.request(method, f"{url}{path}", headers=headers, **asked)
             with response:
                 response._content = response.raw.read(_LONGEST_BYTES, decode_content=True)
         except requests.RequestException as error:
