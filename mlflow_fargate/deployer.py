@@ -8,7 +8,6 @@ was killed is finished by running the same command again.
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ from mlflow_fargate.aws.account import Account
 from mlflow_fargate.config import DeploymentConfig, parse_config
 from mlflow_fargate.costs import Estimate, estimate_cost, read_prices
 from mlflow_fargate.deployment import DEFAULT_FLAVOR, DeploymentStatus, Provenance, ResolvedModel
+from mlflow_fargate.deployment_rules import check_change, check_name, follow_of, provenance_of
 from mlflow_fargate.errors import (
     DeploymentExists,
     DeploymentNotFound,
@@ -40,9 +40,7 @@ from mlflow_fargate.resources import (
 from mlflow_fargate.target import Target, check_endpoint_name
 from mlflow_fargate.version_tags import VersionTags, WriteTags
 
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,62}")
 _NO_IMAGE_YET = "(an image that is to be built)"
-_STAGES = ("Staging", "Production", "Archived")
 
 
 @dataclass(frozen=True)
@@ -231,20 +229,7 @@ class Deployer:
             raise InvalidOption("A flavor was named without a model URI.", hint="give both: -m models:/… -f …")
         kept = {key: value for key, value in before.settings.items() if key != "follow" or not model_uri}
         config = parse_config(options, kept)
-        doors = ("load_balancer_arn", "listener_arn", "target_group_arn")
-        moved = [door for door in doors if getattr(config, door) != kept.get(door)]
-        if moved:
-            raise InvalidOption(
-                f"An update cannot move '{before.name}' to another load balancer ({moved[0]}).",
-                hint="delete the deployment and create it again, or create another beside it",
-            )
-        if kept.get("strategy", "rolling") != "rolling" and not before.strategy_refused:
-            _check_shift(before.name, kept, config)
-        if config.is_scaled and "desired_count" in options:
-            raise InvalidOption(
-                f"Autoscaling counts the tasks of '{before.name}' ({config.min_count} to {config.max_count}).",
-                hint="change min_count and max_count, or put autoscaling off with max_count=",
-            )
+        check_change(before, kept, config, options)
         if model_uri is None:
             follow = config.follow or before.follow
             return self._spec(before.name, config, before=before, flavor=before.provenance.flavor, follow=follow)
@@ -342,56 +327,7 @@ class Deployer:
         scoring.wait_until_ready(status.load_balancer_url, timeout_seconds=left, clock=self.clock, sleep=self.sleep)
 
 
-def _check_shift(name: str, kept: Mapping[str, Any], config: DeploymentConfig) -> None:
-    """What cannot be changed of a deployment whose traffic is shifted."""
-    if not config.shifts_traffic:
-        raise InvalidOption(
-            f"An update cannot put '{name}' from strategy={kept['strategy']} back to rolling: its tasks may serve from "
-            "the second target group, which a rolling service has not.",
-            hint="delete the deployment and create it again; or strategy=blue_green with bake_time_minutes=0",
-        )
-    if config.port != parse_config(None, kept).port:
-        raise InvalidOption(
-            f"An update cannot change the port of '{name}': strategy={config.strategy} keeps its two target groups.",
-            hint="delete the deployment and create it again, or create another beside it",
-        )
-
-
 def make_deployer(target: Target, account: Account, cache: Path, progress: Progress) -> Deployer:
     """A deployer for a target and the account behind it; `cache` is a folder of this machine."""
     publisher = Publisher(target, account, cache, progress)
     return Deployer(target, account, publisher, progress, write_tags=tag_model_version)
-
-
-def follow_of(model_uri: str) -> str:
-    """What a deployment made from this URI follows: its stage, its @alias, or nothing ('pinned')."""
-    name, _, last = model_uri.removeprefix("models:/").rpartition("/")
-    if not model_uri.startswith("models:/"):
-        return "pinned"
-    if not name:
-        alias = last.rpartition("@")[2]
-        return f"@{alias}" if "@" in last else "pinned"
-    return next((stage for stage in _STAGES if stage.lower() == last.lower()), "pinned")
-
-
-def check_name(name: str) -> str:
-    """`name`, if a deployment can be called so: it becomes a path, a service and part of an image tag."""
-    if _NAME.fullmatch(name):
-        return name
-    raise InvalidOption(
-        f"'{name}' cannot be a deployment's name.",
-        hint="1 to 63 letters, digits, '-' and '_', beginning with a letter",
-    )
-
-
-def provenance_of(model: ResolvedModel, flavor: str) -> Provenance:
-    """Where the model came from, as it will stand on the task definition."""
-    return Provenance(
-        requested_uri=model.requested_uri,
-        resolved_uri=model.resolved_uri,
-        fingerprint=model.fingerprint,
-        flavor=flavor,
-        name=model.name,
-        version=model.version,
-        run_id=model.run_id,
-    )
