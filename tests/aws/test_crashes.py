@@ -37,6 +37,8 @@ CHANGES = {
     "target_requests_per_minute": 600,
     "schedule": {"night": "cron(0 20 * * ? *) 0"},
 }
+# Makes the infrastructure role, the second target group and the test rule.
+SHIFTING = {"strategy": "blue_green", "bake_time_minutes": 0, "cpu": 1024, "memory": 4096}
 
 
 # What state_of calls the things that a deployment has for itself.
@@ -99,6 +101,10 @@ def update(client: Deployer) -> None:
     client.update("churn", "models:/churn/2", None, CHANGES)
 
 
+def shift(client: Deployer) -> None:
+    client.update("churn", "models:/churn/2", None, SHIFTING)
+
+
 def delete(client: Deployer) -> None:
     client.delete("churn")
 
@@ -116,6 +122,11 @@ def create_and_update(client: Deployer) -> None:
     update(client)
 
 
+def create_and_shift(client: Deployer) -> None:
+    create(client)
+    shift(client)
+
+
 def create_and_delete(client: Deployer) -> None:
     create(client)
     delete(client)
@@ -125,7 +136,9 @@ Act = Callable[[Deployer], None]
 VERBS: dict[str, tuple[Act, Act, Act]] = {
     "create": (nothing, create, create_or_find_done),
     "update": (create, update, update),
+    "shift": (create, shift, shift),
     "delete": (create_and_update, delete, delete),
+    "delete after a shift": (create_and_shift, delete, delete),
     "delete_endpoint": (create_and_delete, delete_endpoint, delete_endpoint),
 }
 
@@ -301,4 +314,6 @@ def _without_identifiers(what: Any) -> str:
     text = re.sub(r"(secret:mlflow-fargate/[\w/]+)-\w{6}", r"\1", text)
     # Revisions are numbered on after a family was deleted.
     text = re.sub(r"(task-definition/[\w-]+):\d+", r"\1", text)
+    # What the test header has to show is made at random with its rule.
+    text = re.sub(r'"[0-9a-f]{32}"', '"VALUE"', text)
     return re.sub(r"(?<=[/-])[0-9a-f]{16,17}\b", "ID", text)
