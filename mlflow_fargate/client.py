@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from mlflow.deployments import BaseDeploymentClient, PredictionsResponse
 from mlflow.environment_variables import MLFLOW_DEPLOYMENT_PREDICT_TIMEOUT
 
+from mlflow_fargate.config import parse_retain
 from mlflow_fargate.config.describe import describe_options
 from mlflow_fargate.deployment import DEFAULT_FLAVOR, EXPLAINER_FLAVOR
 from mlflow_fargate.errors import InvalidOption, NotSupported
@@ -76,10 +77,8 @@ class FargateDeploymentClient(BaseDeploymentClient):  # type: ignore[misc]  # ml
         return as_dict(status) if status else _dry_run(name, flavor)
 
     def delete_deployment(self, name: str, config: Options | None = None, endpoint: str | None = None) -> None:
-        """Takes the deployment away; a name that is not there is fine."""
-        if config:
-            raise InvalidOption(f"delete takes no options, but '{next(iter(config))}' was given.")
-        self.deployer(endpoint).delete(name)
+        """Takes the deployment away; a name that is not there is fine. `retain`: images, logs or both stay."""
+        self.deployer(endpoint).delete(name, parse_retain(config))
 
     def list_deployments(self, endpoint: str | None = None) -> list[dict[str, Any]]:
         """Every deployment on the endpoint."""

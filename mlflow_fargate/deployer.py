@@ -9,7 +9,7 @@ was killed is finished by running the same command again.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -108,8 +108,11 @@ class Deployer:
         """Every deployment on the endpoint."""
         return self.account.list_statuses(self.target.endpoint)
 
-    def delete(self, name: str) -> None:
-        """Takes the deployment away with all that was made for it; when it is not there, nothing happens."""
+    def delete(self, name: str, retain: Collection[str] = frozenset()) -> None:
+        """Takes the deployment away with all that was made for it; when it is not there, nothing happens.
+
+        `retain`: 'images' and 'logs' stay, marked as left on purpose, until a deletion that does not name them.
+        """
         before = self.account.status(self.target.endpoint, check_name(name))
         endpoint = self.account.standing_endpoint(self.target.endpoint)
         # Every option that adds a kind of resource is switched on, so that each kind is looked for.
@@ -117,9 +120,12 @@ class Deployer:
         spec = DeploymentSpec(name, endpoint, config, "none", Provenance("", "", "", ""), "pinned")
         found = self.account.find_deployment(endpoint_resources(endpoint), deployment_resources(spec), endpoint.network)
         with telling_where_it_stands(self.progress, "deleted in part; the same command deletes the rest"):
-            self.account.apply(make_deletion(found), endpoint.network, self.progress)
-            repository = self.account.repository(endpoint.name)
-            repository.delete_images(repository.image_tags(name))
+            self.account.mark_retained(endpoint.name, name, retain)
+            going = [item for item in found if item[0] != "log group" or "logs" not in retain]
+            self.account.apply(make_deletion(going), endpoint.network, self.progress)
+            if "images" not in retain:
+                repository = self.account.repository(endpoint.name)
+                repository.delete_images(repository.image_tags(name))
         if before is not None:
             self._version_tags(name).tell(before.provenance, "deleted")
 
@@ -161,6 +167,11 @@ class Deployer:
             raise EndpointInUse(
                 f"The webhook service still lives on endpoint '{name}'.",
                 hint="take it away first: mlflow-fargate webhook undeploy",
+            )
+        if kept := self.account.deployments_with_retained_images(name):
+            raise EndpointInUse(
+                f"The repository of endpoint '{name}' keeps images of {', '.join(kept)}, which were retained.",
+                hint=f"delete these first: mlflow deployments delete -t {self.target.uri} --name {kept[0]}",
             )
         spec = self.account.standing_endpoint(name)
         found = self.account.find_endpoint(endpoint_resources(spec), spec.network)

@@ -142,7 +142,10 @@ def orphans(deployer: Deployer) -> list[Orphan]:
 
 
 def collect(deployer: Deployer, orphan: Orphan) -> None:
-    """Takes an orphan away, with what carries no tags (images, policies), as a deletion of what it was does."""
+    """Takes an orphan away, with what carries no tags (images, policies), as a deletion of what it was does.
+
+    What an earlier deletion left on purpose stays.
+    """
     if orphan.name is None:
         deployer.progress.step(f"delete what is left of endpoint '{orphan.endpoint}'")
         deployer.delete_endpoint(orphan.endpoint)
@@ -153,7 +156,7 @@ def collect(deployer: Deployer, orphan: Orphan) -> None:
         webhook_service.delete(there)
         return
     deployer.progress.step(f"delete what is left of '{orphan.name}' on endpoint '{orphan.endpoint}'")
-    there.delete(orphan.name)
+    there.delete(orphan.name, deployer.account.retained(orphan.endpoint, orphan.name))
 
 
 def choose_revision(revisions: Sequence[Revision], to: int | None = None) -> Revision:

@@ -93,6 +93,8 @@ def check_words(group: click.Command, words: list[str]) -> None:
     placeholders = [word.strip("[]") for word in words if word not in ("[", "]")]
     given, _, _ = command.make_parser(context).parse_args(placeholders)
     known = {field.alias or name for name, field in DeploymentConfig.model_fields.items()} | {"config_file"}
+    if command.name == "delete":
+        known = {"retain"}
     asked = given.get("config") or ()
     for pair in asked if isinstance(asked, (list, tuple)) else (asked,):
         assert pair.partition("=")[0].partition(".")[0] in known | {"KEY"}, pair

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import uv
@@ -24,7 +25,8 @@ from mlflow_fargate.image.image import OCI_CONFIG, OCI_LAYER_GZIP, Descriptor, M
 from mlflow_fargate.image.layer import digest_of_file, iter_file
 from mlflow_fargate.image.packages import lock
 
-REQUIREMENTS = ("bentoml==1.4.39", "tensorflow-cpu==2.21.0", "pillow>=10")
+# BentoML adds its own version to what it builds: another one here could not be installed beside it.
+REQUIREMENTS = (f"bentoml=={version('bentoml')}", "tensorflow-cpu==2.21.0", "pillow>=10")
 PYTHON = "3.11"
 MODEL_BYTES = 30 * 10**6
 _PACKAGES = "python3,ca-certificates"
@@ -59,13 +61,13 @@ class Bed:
     def requirements(self) -> Path:
         return self.service / "requirements.txt"
 
-    def model(self, version: int) -> Path:
+    def model(self, number: int) -> Path:
         """The folder of the model's version: weights that do not compress, as floats do not."""
-        folder = self.work / f"model-{version}"
+        folder = self.work / f"model-{number}"
         if not folder.exists():
             folder.mkdir()
-            (folder / "MLmodel").write_text(f"flavors: {{}}\nversion: {version}\n")
-            (folder / "weights").write_bytes(random.Random(version).randbytes(MODEL_BYTES))
+            (folder / "MLmodel").write_text(f"flavors: {{}}\nversion: {number}\n")
+            (folder / "weights").write_bytes(random.Random(number).randbytes(MODEL_BYTES))
         return folder
 
 

@@ -7,12 +7,12 @@ which, hands each what was made before it, and refuses to touch what is not ours
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Protocol
 
-from mlflow_fargate.aws import ecr, execute_command, history, logs, metrics, orphans, status, tags
+from mlflow_fargate.aws import ecr, execute_command, history, logs, metrics, orphans, retention, status, tags
 from mlflow_fargate.aws.adoption import describe_target_group, find_door
 from mlflow_fargate.aws.ecs import Cluster, Service, describe_service, primary_deployment
 from mlflow_fargate.aws.execute_command import RunningTask
@@ -268,6 +268,19 @@ class Account:
     def open_command(self, task: RunningTask, command: str, profile: str | None) -> list[str]:
         """Opens a session that runs `command` in the task; the arguments for AWS's plugin to follow it."""
         return execute_command.open_session(self.session, task, command, profile)
+
+    def retained(self, endpoint: str, name: str) -> frozenset[str]:
+        """What a deletion of this deployment left on purpose: images, logs."""
+        return retention.read_retained(self.session, endpoint, name)
+
+    def deployments_with_retained_images(self, endpoint: str) -> list[str]:
+        """Names of the deployments whose images a deletion left on purpose."""
+        repository = self.repository(endpoint).observe()
+        return sorted(retention.with_retained_images(self.session, repository["repositoryArn"])) if repository else []
+
+    def mark_retained(self, endpoint: str, name: str, what: Collection[str]) -> None:
+        """Notes what a deletion is about to leave."""
+        retention.mark_retained(self.session, endpoint, name, what)
 
     def orphans(self) -> Iterator[Orphan]:
         """What is left of deployments without a service, on any endpoint in the region."""

@@ -2,7 +2,7 @@
 
 Of a deployment the log group is made first and deleted last, of an endpoint the cluster is: so where anything without
 tags is left (a policy, a listener), something with tags is as well. Images are the exception, and bear the
-deployment's name.
+deployment's name. What a deletion left on purpose (retention) is no orphan.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from itertools import chain
 from mlflow_fargate.aws import tags
 from mlflow_fargate.aws.ecr import Repository
 from mlflow_fargate.aws.ecs import describe_service
+from mlflow_fargate.aws.retention import has_retained_logs, with_retained_images
 from mlflow_fargate.aws.session import AwsSession
 from mlflow_fargate.deployment import Orphan
 from mlflow_fargate.resources import DEPLOYMENT_TAG, ENDPOINT_TAG, MANAGED_BY
@@ -41,7 +42,8 @@ def _tagged(session: AwsSession) -> Iterator[tuple[tuple[str, str], str]]:
     pages = session.pages("resourcegroupstaggingapi", "get_resources", "ResourceTagMappingList", TagFilters=wanted)
     for item in pages:
         their_tags, arn = tags.read(item["Tags"]), item["ResourceARN"]
-        if ENDPOINT_TAG in their_tags and not any(part in arn for part in _NEVER_LEFT):
+        is_left = not has_retained_logs(their_tags) and not any(part in arn for part in _NEVER_LEFT)
+        if ENDPOINT_TAG in their_tags and is_left:
             yield (their_tags[ENDPOINT_TAG], their_tags.get(DEPLOYMENT_TAG, "")), arn
 
 
@@ -53,8 +55,10 @@ def _images(session: AwsSession) -> Iterator[tuple[tuple[str, str], str]]:
         if prefix != "mlflow-fargate" or not repository.is_ours(found):
             continue
         yield (endpoint, ""), found["repositoryArn"]
+        retained = with_retained_images(session, found["repositoryArn"])
         for tag in repository.image_tags():
-            yield (endpoint, tag.partition(".")[0]), f"{repository.name}:{tag}"
+            if (name := tag.partition(".")[0]) not in retained:
+                yield (endpoint, name), f"{repository.name}:{tag}"
 
 
 def _has_service(session: AwsSession, endpoint: str, name: str) -> bool:

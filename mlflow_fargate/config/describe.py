@@ -27,6 +27,9 @@ _PAGE_HEAD = """\
 
 On the command line `-C KEY=VALUE`, from Python `config={…}`, in a YAML or JSON file that `-C config_file=…` names. An
 empty value (`-C base_image=`) puts an option back to its default. `mlflow-fargate schema --markdown` writes this page.
+
+`mlflow deployments delete` takes one option: `-C retain=images`, `-C retain=logs` or `-C retain=images,logs`, what
+stays of the deployment ([operating](operating.md#deleting-and-keeping)).
 """
 _SIZES_HEAD = """\
 ## CPU and memory

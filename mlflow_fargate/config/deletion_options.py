@@ -1,0 +1,22 @@
+"""What a deletion may be told, beside the name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mlflow_fargate.errors import InvalidOption
+
+RETAINABLE = ("images", "logs")
+
+
+def parse_retain(options: Mapping[str, Any] | None) -> frozenset[str]:
+    """What of a deployment is to stay (`retain=images,logs`); InvalidOption for anything else."""
+    for key in options or {}:
+        if key != "retain":
+            raise InvalidOption(f"Unknown option '{key}' of delete.", hint="retain=images, retain=logs or both")
+    given = (options or {}).get("retain") or ()
+    words = [word.strip() for word in given.split(",")] if isinstance(given, str) else list(given)
+    if wrong := [word for word in words if word not in RETAINABLE]:
+        raise InvalidOption(f"Option retain={given!r}: '{wrong[0]}' cannot be retained.", hint="images, logs or both")
+    return frozenset(words)
