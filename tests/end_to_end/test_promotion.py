@@ -152,18 +152,22 @@ def deployed_service(local_stack: dict[str, str]) -> Iterator[str]:
     """The URL of the webhook service as a task of the local stack; it looks every two seconds, and has a token."""
     secrets = boto3.client("secretsmanager")
     token = secrets.create_secret(Name="hooks-token", SecretString="let me see")
+    signing = secrets.create_secret(Name="hooks-signing", SecretString=SIGNING)
     options = [
         "-C",
         "environment.FARGATE_WEBHOOK_POLL_SECONDS=2",
         "-C",
         f"secrets.FARGATE_WEBHOOK_TOKEN={token['ARN']}",
+        "-C",
+        f"secrets.FARGATE_WEBHOOK_SECRET={signing['ARN']}",
     ]
     command = [COMMAND, "webhook", "deploy", "-t", TARGET, *options]
     try:
         yield subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
     finally:
         subprocess.run([COMMAND, "webhook", "undeploy", "-t", TARGET], check=True)
-        secrets.delete_secret(SecretId=token["ARN"], ForceDeleteWithoutRecovery=True)
+        for secret in (token, signing):
+            secrets.delete_secret(SecretId=secret["ARN"], ForceDeleteWithoutRecovery=True)
 
 
 @pytest.mark.parametrize("deployed", ["models:/churn/Production"], indirect=True)
