@@ -17,6 +17,7 @@ from benchmarks.results_page import write_section
 
 BUILDERS: dict[str, Callable[[Bed, str], builders.Builder]] = {
     "ours": builders.Ours,
+    "import": builders.ImportOfMlflow,
     "floor": builders.Floor,
     "dockerfile": builders.Dockerfile,
     "dockerfile-cache": partial(builders.Dockerfile, registry_cache=True),

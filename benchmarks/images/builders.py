@@ -155,6 +155,25 @@ class Floor:
         return {}
 
 
+class ImportOfMlflow:
+    """What our rows contain of Python importing MLflow, which whoever deploys from MLflow has done by then."""
+
+    def __init__(self, bed: Bed, repository: str) -> None:
+        pass
+
+    def cases(self) -> tuple[str, ...]:
+        return ("warm",)
+
+    def forget(self) -> None:
+        pass
+
+    def script(self, case: str, model: Path) -> str:
+        return shlex.join([sys.executable, "-c", "import mlflow.deployments"])
+
+    def environment(self) -> Mapping[str, str]:
+        return {}
+
+
 class _Buildah:
     """buildah's storage in a folder of its own, and the settings that work without a daemon and in a container."""
 
