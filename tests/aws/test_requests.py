@@ -18,7 +18,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mlflow_fargate.aws import account as account_module
+from mlflow_fargate.aws import tags
 from mlflow_fargate.aws.account import Account
+from mlflow_fargate.aws.strategy import deployment_configuration, read_strategy, refusal_of, refusal_tags
 from mlflow_fargate.config import FARGATE_SIZES, parse_config
 from mlflow_fargate.config.service_options import LOG_RETENTION_DAYS
 from mlflow_fargate.deployment import Provenance
@@ -67,6 +69,31 @@ SCALING = {
     "scale_in_cooldown_seconds": st.integers(0, 3600),
     "schedule": st.dictionaries(WORD, st.sampled_from(["cron(0 20 * * ? *) 0", "rate(1 day) 1-4"]), max_size=2),
 }
+TENTHS = st.integers(30, 1000).map(lambda tenth: tenth / 10)
+STRATEGIES = st.one_of(
+    st.fixed_dictionaries({"strategy": st.just("blue_green")}),
+    st.fixed_dictionaries(
+        {"strategy": st.just("canary")},
+        optional={"canary_percent": TENTHS, "canary_bake_time_minutes": st.integers(0, 1440)},
+    ),
+    st.fixed_dictionaries(
+        {"strategy": st.just("linear")},
+        optional={"linear_step_percent": TENTHS, "linear_step_bake_time_minutes": st.integers(0, 1440)},
+    ),
+)
+OF_ALL_STRATEGIES = {
+    "bake_time_minutes": st.integers(0, 1440),
+    "test_green": st.booleans(),
+    "test_timeout_minutes": st.integers(1, 20160),
+    "infrastructure_role_arn": ARN,
+}
+NOT_WITH_A_STRATEGY = ("host", "target_requests_per_minute")
+
+
+@st.composite
+def shifts(draw: st.DrawFn) -> dict[str, Any]:
+    """The options of a strategy that shifts traffic."""
+    return {**draw(STRATEGIES), **draw(st.fixed_dictionaries({}, optional=OF_ALL_STRATEGIES))}
 
 
 @st.composite
@@ -79,6 +106,8 @@ def specs(draw: st.DrawFn) -> DeploymentSpec:
         options["task_role_arn"] = draw(ARN)
     if options.get("spot"):
         options["on_demand_base"] = draw(st.integers(0, 5))
+    if draw(st.booleans()):
+        options = {key: value for key, value in options.items() if key not in NOT_WITH_A_STRATEGY} | draw(shifts())
     config = parse_config(options)
     endpoint = EndpointSpec(
         draw(st.sampled_from(["default", "team-a"])),
@@ -89,6 +118,8 @@ def specs(draw: st.DrawFn) -> DeploymentSpec:
         config.execution_role_arn,
         config.permissions_boundary,
         config.role_path,
+        config.infrastructure_role_arn,
+        config.shifts_traffic,
     )
     name = draw(st.from_regex(r"[A-Za-z][A-Za-z0-9_-]{0,62}", fullmatch=True))
     provenance = Provenance(f"models:/{name}/Production", f"models:/{name}/7", "f" * 32, "python_function", name, "7")
@@ -167,6 +198,19 @@ def ask_for_everything(account: Account, before: DeploymentSpec, after: Deployme
         if was.is_wanted and change.action == "change":
             kind.change(resource, found, made)
         kind.delete(found)
+
+
+@given(options=shifts(), said=st.text())
+def test_a_strategy_is_read_from_a_service_as_it_was_written_also_where_it_was_refused(
+    options: dict[str, Any], said: str
+) -> None:
+    wanted = parse_config(options).strategy_settings
+    rolls = {"tags": tags.small(refusal_tags(wanted, said)), "deploymentConfiguration": {"strategy": "ROLLING"}}
+
+    assert read_strategy({"deploymentConfiguration": deployment_configuration(wanted)}) == wanted
+    assert read_strategy(rolls) == wanted
+    assert str(wanted["strategy"]) in str(refusal_of(rolls))
+    assert parse_config(wanted).strategy_settings == wanted
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
