@@ -70,6 +70,10 @@ def trust(service: str) -> Role:
         (checks.check_role(trust("ec2.amazonaws.com")), "FAIL", "execution-trust.json"),
         (checks.check_role(None), "SKIP", "made with the endpoint"),
         (checks.check_role(NO_RIGHT), "SKIP", "AccessDenied"),
+        (checks.check_infrastructure_role(trust("ecs.amazonaws.com")), "OK", "trusts ECS"),
+        (checks.check_infrastructure_role(trust("ecs-tasks.amazonaws.com")), "FAIL", "infrastructure-trust.json"),
+        (checks.check_infrastructure_role(None), "SKIP", "strategy="),
+        (checks.check_infrastructure_role(NO_RIGHT), "SKIP", "AccessDenied"),
         (
             checks.check_scan(ScanFindings("sha256:1", "COMPLETE", {"CRITICAL": 2, "LOW": 1})),
             "FAIL",
@@ -234,6 +238,6 @@ def test_the_doctor_tells_every_topic_and_ends_with_what_it_found(
     assert sick.exit_code == 1
     assert findings["certificate"]["verdict"] == "FAIL"
     assert "request or import one in us-east-1" in findings["certificate"]["advice"]
-    assert [item["topic"] for item in findings.values()] == ["account"] * 3 + ["network"] * 3 + ["endpoint"] * 3 + [
+    assert [item["topic"] for item in findings.values()] == ["account"] * 3 + ["network"] * 3 + ["endpoint"] * 4 + [
         "MLflow"
     ] * 3

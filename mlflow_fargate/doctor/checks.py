@@ -136,19 +136,37 @@ def check_role(role: Role | Unknown | None) -> Finding:
         return Finding("endpoint", name, "SKIP", "there is none yet; it is made with the endpoint")
     if isinstance(role, Unknown):
         return Finding("endpoint", name, "SKIP", role.reason)
-    if not any(_trusts_tasks(statement) for statement in role.trust.get("Statement", [])):
+    if not _is_trusted(role, "ecs-tasks.amazonaws.com"):
         advice = "let ecs-tasks.amazonaws.com take it on, as docs/iam/execution-trust.json does"
         return Finding("endpoint", name, "FAIL", f"{role.arn} does not trust ECS tasks", advice)
     return Finding("endpoint", name, "OK", f"{role.arn} trusts ECS tasks")
 
 
-def _trusts_tasks(statement: Any) -> bool:
+def check_infrastructure_role(role: Role | Unknown | None) -> Finding:
+    """With which ECS shifts traffic; an endpoint has one only where a deployment wants that."""
+    name = "infrastructure role"
+    if role is None:
+        said = "there is none; it is made with the first deployment whose strategy= shifts traffic"
+        return Finding("endpoint", name, "SKIP", said)
+    if isinstance(role, Unknown):
+        return Finding("endpoint", name, "SKIP", role.reason)
+    if not _is_trusted(role, "ecs.amazonaws.com"):
+        advice = "let ecs.amazonaws.com take it on, as docs/iam/infrastructure-trust.json does"
+        return Finding("endpoint", name, "FAIL", f"{role.arn} does not trust ECS", advice)
+    return Finding("endpoint", name, "OK", f"{role.arn} trusts ECS")
+
+
+def _is_trusted(role: Role, service: str) -> bool:
+    return any(_trusts(statement, service) for statement in role.trust.get("Statement", []))
+
+
+def _trusts(statement: Any, service: str) -> bool:
     services = statement.get("Principal", {})
     services = services.get("Service", []) if isinstance(services, dict) else []
     services = [services] if isinstance(services, str) else services
     actions = statement.get("Action", [])
     actions = [actions] if isinstance(actions, str) else actions
-    return statement.get("Effect") == "Allow" and "ecs-tasks.amazonaws.com" in services and "sts:AssumeRole" in actions
+    return statement.get("Effect") == "Allow" and service in services and "sts:AssumeRole" in actions
 
 
 def check_scan(scan: ScanFindings | Unknown | None) -> Finding:

@@ -88,11 +88,13 @@ def _examine_endpoint(account: Account, endpoint: str, config: DeploymentConfig)
         return checks.check_network(spec)
     network, arn = spec.network, spec.certificate_arn
     role = (spec.execution_role_arn or f"{spec.full_name}-{spec.region}").rpartition("/")[2]
+    infrastructure = (spec.infrastructure_role_arn or spec.infrastructure_role_name).rpartition("/")[2]
     certificate = known(lambda: survey.read_certificate(session, arn)) if arn else None
     return [
         *checks.check_network(known(lambda: survey.read_network(session, network))),
         checks.check_certificate(certificate, spec.region, arn),
         checks.check_role(known(lambda: survey.read_role(session, role))),
+        checks.check_infrastructure_role(known(lambda: survey.read_role(session, infrastructure))),
         checks.check_scan(known(lambda: survey.read_scan(session, endpoint))),
     ]
 
