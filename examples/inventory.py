@@ -33,6 +33,9 @@ def inventory() -> dict[str, int]:
         "target groups": len(elb.describe_target_groups()["TargetGroups"]),
         "listener rules": len(rules),
         "log groups": len(logs.describe_log_groups(logGroupNamePrefix="/mlflow-fargate/")["logGroups"]),
+        "scaling targets": len(
+            boto3.client("application-autoscaling").describe_scalable_targets(ServiceNamespace="ecs")["ScalableTargets"]
+        ),
         "secrets": len(boto3.client("secretsmanager").list_secrets()["SecretList"]),
         "images": _count_images(),
     }

@@ -21,4 +21,6 @@ def scale(target: str, name: str, count: int, wait: bool, timeout_seconds: int) 
 
     options = {"wait": wait, "timeout_seconds": timeout_seconds}
     status = operations.scale(deployer_at(target), name, count, options)
-    click.echo(f"{name}: {status.running_count} of {status.desired_count} tasks run")
+    surplus = max(0, status.running_count - status.desired_count)
+    stopping = f", {surplus} more until they have finished their requests" if surplus else ""
+    click.echo(f"{name}: {status.running_count - surplus} of {status.desired_count} tasks run{stopping}")
