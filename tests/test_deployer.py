@@ -160,7 +160,7 @@ def test_deleting_leaves_nothing_and_can_be_done_twice(deployer: Deployer, monke
     use_account(monkeypatch, deployer)
     left = inventory()
     assert {what: count for what, count in left.items() if what not in ("images", "secrets")} == dict.fromkeys(
-        ["services", "task definitions", "target groups", "listener rules", "log groups"], 0
+        ["services", "task definitions", "target groups", "listener rules", "log groups", "scaling targets"], 0
     )
     assert left["secrets"] == 1  # the one that was there before
     with pytest.raises(DeploymentNotFound):

@@ -126,6 +126,7 @@ def test_a_green_that_crashes_is_given_up_with_its_reason(picky: Deployer) -> No
     assert version_of(picky.get("churn").url) == "1"
 
 
+@pytest.mark.exhaustive
 def test_a_canary_and_a_linear_shift_share_callers_and_show_it(picky: Deployer) -> None:
     canary = {"strategy": "canary", "canary_percent": 40, "canary_bake_time_minutes": 1, "bake_time_minutes": 0}
     create(picky, **canary, **{"environment.VERSION": "1"})
@@ -159,6 +160,7 @@ def test_a_rolling_deployment_goes_over_to_blue_green_without_a_failure_and_not_
     assert writes == {"UpdateService": 1}
 
 
+@pytest.mark.exhaustive
 def test_the_test_rule_asks_for_a_value_that_only_the_rule_tells(picky: Deployer) -> None:
     create(picky, **BLUE_GREEN)
     first = test_values(picky)
@@ -188,6 +190,7 @@ def test_values(deployer: Deployer) -> list[str]:
 test_values.__test__ = False  # type: ignore[attr-defined]
 
 
+@pytest.mark.exhaustive
 def test_a_shift_that_nobody_waits_for_is_tested_by_whoever_looks(picky: Deployer) -> None:
     create(picky, **BLUE_GREEN, **{"environment.VERSION": "1"})
     picky.update("churn", None, None, {"environment.VERSION": "2", "wait": False, "test_timeout_minutes": 500})
