@@ -20,7 +20,7 @@ from mlflow_fargate.aws.account import Account
 from mlflow_fargate.config import DeploymentConfig, parse_config
 from mlflow_fargate.costs import Estimate, estimate_cost, read_prices
 from mlflow_fargate.deployment import DEFAULT_FLAVOR, DeploymentStatus, Provenance, ResolvedModel
-from mlflow_fargate.deployment_rules import check_change, check_name, follow_of, provenance_of
+from mlflow_fargate.deployment_rules import check_change, check_name, follow_of, needs_another_image, provenance_of
 from mlflow_fargate.errors import (
     DeploymentExists,
     DeploymentNotFound,
@@ -242,8 +242,14 @@ class Deployer:
         config = parse_config(options, kept)
         check_change(before, kept, config, options)
         if model_uri is None:
-            follow = config.follow or before.follow
-            return self._spec(before.name, config, before=before, flavor=before.provenance.flavor, follow=follow)
+            follow, flavor = config.follow or before.follow, before.provenance.flavor
+            model = None
+            if needs_another_image(kept, config, options):
+                self.progress.note(
+                    f"these options shape the image: another is built of {before.provenance.resolved_uri}"
+                )
+                model = self.publisher.resolve(before.provenance.resolved_uri, config.labels_file)
+            return self._spec(before.name, config, model=model, before=before, flavor=flavor, follow=follow)
         model = self.publisher.resolve(model_uri, config.labels_file)
         check_flavor(model, flavor)
         follow = config.follow or follow_of(model_uri)
@@ -261,11 +267,15 @@ class Deployer:
         model: ResolvedModel | None = None,
         before: DeploymentStatus | None = None,
     ) -> DeploymentSpec:
-        """With the image of `model`, published for it unless this is a dry run, or with that of `before`."""
+        """With the image of `model`, published for it unless this is a dry run, or with that of `before`.
+
+        With both, `model` is the version that `before` runs, and where that came from stays as it was asked for.
+        """
         endpoint = self.account.endpoint_spec(self.target.endpoint, config)
         if model is not None:
             image = self._image(name, model, config)
-            provenance = replace(provenance_of(model, flavor), runtime=self._runtime(image, config))
+            provenance = before.provenance if before else provenance_of(model, flavor)
+            provenance = replace(provenance, runtime=self._runtime(image, config))
         else:
             assert before is not None  # noqa: S101  # one of the two is given, see the callers
             image, provenance = before.image, before.provenance

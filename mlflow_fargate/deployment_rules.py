@@ -6,12 +6,14 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from mlflow_fargate.config import DeploymentConfig, parse_config
+from mlflow_fargate.config import OF_THE_IMAGE, DeploymentConfig, parse_config
 from mlflow_fargate.deployment import DeploymentStatus, Provenance, ResolvedModel
 from mlflow_fargate.errors import InvalidOption
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,62}")
 _STAGES = ("Staging", "Production", "Archived")
+# What is in these files, or behind these URIs, may be another thing under the same name.
+_NAMES_OF_CONTENT = frozenset({"labels", "service", "models"})
 _DOORS = ("load_balancer_arn", "listener_arn", "target_group_arn")
 
 
@@ -69,6 +71,14 @@ def check_change(
             f"Autoscaling counts the tasks of '{before.name}' ({config.min_count} to {config.max_count}).",
             hint="change min_count and max_count, or put autoscaling off with max_count=",
         )
+
+
+def needs_another_image(kept: Mapping[str, Any], config: DeploymentConfig, options: Mapping[str, Any]) -> bool:
+    """Whether an update that names no model still needs its image built anew; arguments as for `check_change`."""
+    before = parse_config(None, kept)
+    return any(getattr(before, name) != getattr(config, name) for name in OF_THE_IMAGE) or not {
+        key.partition(".")[0] for key in options
+    }.isdisjoint(_NAMES_OF_CONTENT)
 
 
 def _check_shift(name: str, kept: Mapping[str, Any], config: DeploymentConfig) -> None:

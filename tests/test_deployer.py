@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass, field, replace
 
 import pytest
-from fixtures_deployer import CRASHING, QUICK, answer, count_writes, create, use_account
+from fixtures_deployer import CRASHING, QUICK, FakePublisher, answer, count_writes, create, use_account
 
 from examples.inventory import inventory
+from mlflow_fargate.config import DeploymentConfig
 from mlflow_fargate.deployer import Deployer
+from mlflow_fargate.deployment import ResolvedModel
 from mlflow_fargate.errors import (
     DeploymentExists,
     DeploymentNotFound,
@@ -21,6 +24,17 @@ from mlflow_fargate.errors import (
 )
 
 pytestmark = pytest.mark.slow
+
+
+@dataclass
+class RecordingPublisher(FakePublisher):
+    """Notes what images were built of."""
+
+    published: list[tuple[str, str | None]] = field(default_factory=list)
+
+    def publish(self, name: str, model: ResolvedModel, config: DeploymentConfig) -> str:
+        self.published.append((model.resolved_uri, config.base_image))
+        return self.image
 
 
 def test_a_created_deployment_answers_and_says_what_it_is(deployer: Deployer) -> None:
@@ -53,6 +67,21 @@ def test_an_update_keeps_what_is_not_named_again(deployer: Deployer) -> None:
     assert status.follow == "Production"
     environment = answer(status.url)["environment"]
     assert (environment["VERSION"], environment["MODE"]) == ("1", "calm")
+
+
+def test_an_option_that_shapes_the_image_builds_it_anew_of_the_version_that_runs(deployer: Deployer) -> None:
+    publisher = RecordingPublisher(deployer.publisher.image)  # type: ignore[attr-defined]
+    deployer = replace(deployer, publisher=publisher)  # type: ignore[arg-type]
+    create(deployer, desired_count=0)
+    base = "registry.example.com/python:3.11"
+
+    deployer.update("churn", None, None, {"base_image": base})
+    deployer.update("churn", None, None, {"log_retention_days": 7})
+
+    assert publisher.published == [("models:/churn/1", None), ("models:/churn/1", base)]
+    status = deployer.get("churn")
+    assert (status.provenance.requested_uri, status.follow) == ("models:/churn/Production", "Production")
+    assert status.settings["base_image"] == base
 
 
 def test_an_update_without_a_difference_writes_nothing(deployer: Deployer) -> None:

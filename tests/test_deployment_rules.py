@@ -6,7 +6,7 @@ import pytest
 
 from mlflow_fargate.config import parse_config
 from mlflow_fargate.deployment import Provenance
-from mlflow_fargate.deployment_rules import check_name, follow_of
+from mlflow_fargate.deployment_rules import check_name, follow_of, needs_another_image
 from mlflow_fargate.errors import InvalidOption
 from mlflow_fargate.resources import DeploymentSpec, EndpointSpec, Network, deployment_resources
 
@@ -26,6 +26,27 @@ from mlflow_fargate.resources import DeploymentSpec, EndpointSpec, Network, depl
 )
 def test_a_deployment_follows_what_its_model_uri_says(uri: str, followed: str) -> None:
     assert follow_of(uri) == followed
+
+
+@pytest.mark.parametrize(
+    ("options", "needed"),
+    [
+        ({}, False),
+        ({"cpu": "512", "environment.A": "b", "strategy": "blue_green"}, False),
+        ({"architecture": "X86_64", "compression": "zstd"}, False),  # as it was
+        ({"architecture": "ARM64"}, True),
+        ({"runtime": "auto"}, True),
+        ({"requirements": "shap==0.49.1"}, True),
+        ({"base_image": "registry.example.com/python:3.11"}, True),
+        ({"labels": "labels.txt"}, True),  # the file may have changed
+    ],
+)
+def test_an_update_without_a_model_builds_another_image_only_for_what_shapes_it(
+    options: dict[str, str], needed: bool
+) -> None:
+    kept = {"labels": "labels.txt", "desired_count": 2}
+
+    assert needs_another_image(kept, parse_config(options, kept), options) == needed
 
 
 @pytest.mark.parametrize("name", ["", "1st", "a/b", "a b", "../up", "a" * 64, "näme", "a\n"])

@@ -10,7 +10,21 @@ describe            all of them in words, and as a JSON schema
 from __future__ import annotations
 
 from mlflow_fargate.config.deletion_options import parse_retain
-from mlflow_fargate.config.deployment_config import OF_THE_CALL, OF_THE_SERVICE, DeploymentConfig, parse_config
+from mlflow_fargate.config.deployment_config import (
+    OF_THE_CALL,
+    OF_THE_IMAGE,
+    OF_THE_SERVICE,
+    DeploymentConfig,
+    parse_config,
+)
 from mlflow_fargate.config.task_options import FARGATE_SIZES
 
-__all__ = ["FARGATE_SIZES", "OF_THE_CALL", "OF_THE_SERVICE", "DeploymentConfig", "parse_config", "parse_retain"]
+__all__ = [
+    "FARGATE_SIZES",
+    "OF_THE_CALL",
+    "OF_THE_IMAGE",
+    "OF_THE_SERVICE",
+    "DeploymentConfig",
+    "parse_config",
+    "parse_retain",
+]

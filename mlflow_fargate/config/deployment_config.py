@@ -26,6 +26,8 @@ from mlflow_fargate.errors import InvalidOption
 OF_THE_CALL = frozenset(CallOptions.model_fields)
 # These stand on the service alone: changing one of them needs no new revision and starts no rollout.
 OF_THE_SERVICE = frozenset({"desired_count", "follow", *RolloutOptions.model_fields})
+# These shape the image: what they say is not in one that was built before.
+OF_THE_IMAGE = frozenset({*ImageOptions.model_fields, *ServingOptions.model_fields, "architecture"})
 _FILE_LIMIT_BYTES = 1 << 20
 
 
