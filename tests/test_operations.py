@@ -263,13 +263,24 @@ def test_a_first_rollout_that_failed_is_told_by_the_exit_code(deployer: Deployer
     assert printed_json(call("status", "--json", exit_code=4))["state"] == "FAILED"
 
 
+def heed_ctrl_c() -> None:
+    """In a child: what a shell put into the background ignores SIGINT, and so would all that it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.slow
 def test_ctrl_c_ends_following_the_log_as_if_it_had_ended(deployer: Deployer, monkeypatch: pytest.MonkeyPatch) -> None:
     create(deployer)
     use_account(monkeypatch, deployer)
     command = [sys.executable, "-m", "mlflow_fargate.cli", "logs", "-t", "fargate:/us-east-1", "--name", "churn", "-f"]
 
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as following:
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=heed_ctrl_c,  # noqa: PLW1509  # one call, and no thread
+    ) as following:
         try:
             assert following.stdout is not None
             first = following.stdout.readline()

@@ -17,12 +17,22 @@ pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(900)]
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 # Installing is tested by test_distribution.py; the others are this test run itself.
-ELSEWHERE = ("pip install", "make demo", "make test", "mlflow-fargate webhook serve", "mlflow-fargate local down")
+ELSEWHERE = (
+    "python3 -m venv",
+    "pip install",
+    "make demo",
+    "make test",
+    "mlflow-fargate webhook serve",
+    "mlflow-fargate local down",
+)
 
 
 def commands_under(title: str) -> list[str]:
-    """The commands of the first block under a heading."""
-    return first_block(README.partition(f"## {title}\n")[2].partition("\n## ")[0])
+    """The commands of the blocks under a heading."""
+    text = README.partition(f"## {title}\n")[2].partition("\n## ")[0]
+    blocks = re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
+    assert blocks, text
+    return [line for block in blocks for line in block.splitlines()]
 
 
 def first_block(text: str) -> list[str]:

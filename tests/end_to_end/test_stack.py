@@ -49,11 +49,22 @@ def test_everything_listens_on_loopback_only(local_stack: dict[str, str]) -> Non
     assert {one.laddr.ip for one in listening} == {"127.0.0.1"}
 
 
+def heed_ctrl_c() -> None:
+    """In a child: what a shell put into the background ignores SIGINT, and so would all that it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_ctrl_c_while_it_starts_in_the_background_stops_what_was_started(tmp_path: Path) -> None:
     environment = {**os.environ, "MLFLOW_FARGATE_CACHE": str(tmp_path)}
     command = [COMMAND, "local", "up", "--detach"]
 
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as starting:
+    with subprocess.Popen(
+        command,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=heed_ctrl_c,  # noqa: PLW1509  # one call, and no thread
+    ) as starting:
         try:
             assert starting.stderr is not None
             starting.stderr.readline()  # what the process in the background told first
