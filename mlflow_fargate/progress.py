@@ -162,7 +162,9 @@ def progress_for_stderr() -> Progress:
     """Bars where a person watches a terminal, the log where the process has set one up, plain lines everywhere else."""
     if sys.stderr.isatty():
         return TerminalProgress()
-    return LoggedProgress() if logger.isEnabledFor(logging.INFO) else PlainProgress()
+    # A level alone, which libraries set too, is no log: without a handler the lines would be lost.
+    has_log = logger.isEnabledFor(logging.INFO) and logger.hasHandlers()
+    return LoggedProgress() if has_log else PlainProgress()
 
 
 def format_bytes(size_bytes: int) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,6 +16,17 @@ settings.register_profile("shared machine", deadline=None, suppress_health_check
 settings.load_profile("shared machine")
 
 pytest_plugins = ["fixtures_mlflow", "fixtures_registry", "fixtures_deployer"]
+
+
+@pytest.fixture(autouse=True)
+def no_log_is_set_up() -> Iterator[None]:
+    """Some libraries set the root logger's level when they are imported, and pytest adds handlers: progress would go
+    to the log in whichever test comes later in that process. A test that wants the log asks for it by `caplog`."""
+    ours = logging.getLogger("mlflow_fargate")
+    before = ours.level
+    ours.setLevel(logging.WARNING)
+    yield
+    ours.setLevel(before)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -100,6 +100,26 @@ def test_a_retry_is_told_only_where_a_log_is_kept(setup: str, is_told: bool) -> 
     assert is_told or said == ""
 
 
+PROGRESS = """
+import logging
+from mlflow_fargate.progress import progress_for_stderr
+logging.getLogger().setLevel(logging.INFO)
+{setup}
+progress_for_stderr().step("push")
+"""
+
+
+@pytest.mark.parametrize(
+    ("setup", "told"), [("", r"\[ +0\.0s\] push"), ("logging.basicConfig()", "INFO:mlflow_fargate.progress:push")]
+)
+def test_progress_goes_to_a_log_only_where_one_is_kept_whatever_level_libraries_set(setup: str, told: str) -> None:
+    command = [sys.executable, "-W", "ignore", "-c", PROGRESS.format(setup=setup)]
+
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+
+    assert re.fullmatch(told, said.strip())
+
+
 def test_long_transfers_tell_how_far_they_are_where_there_is_no_bar() -> None:
     stream, now = io.StringIO(), 0.0
     progress = PlainProgress(stream, clock=lambda: now)

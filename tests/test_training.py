@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import subprocess
 import sys
 import threading
@@ -21,12 +20,6 @@ from mlflow_fargate.errors import DeploymentNotFound, InvalidOption, ModelNotFou
 from mlflow_fargate.model.logged import model_uri_of
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(autouse=True)
-def no_log(caplog: pytest.LogCaptureFixture) -> None:
-    """Progress is told on stderr where the process keeps no log, as the tests before these may have made it do."""
-    caplog.set_level(logging.WARNING, logger="mlflow_fargate")
 
 
 def deploy(model: Any, name: str = "churn", **options: Any) -> mlflow_fargate.Deployment:
