@@ -1,4 +1,4 @@
-"""What all builders share: CNCF's registry behind a counting proxy, a base image, pins, a model, a service."""
+"""What all builders share: CNCF's registry behind a counting proxy, a base image, pins, models, a service, Pythons."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 
+import boto3
 import uv
 
 from benchmarks.images.measure import CountingProxy
@@ -29,7 +31,16 @@ from mlflow_fargate.image.packages import lock
 REQUIREMENTS = (f"bentoml=={version('bentoml')}", "tensorflow-cpu==2.21.0", "pillow>=10")
 PYTHON = "3.11"
 MODEL_BYTES = 30 * 10**6
-_PACKAGES = "python3,ca-certificates"
+LARGE_BYTES = 4 * 10**9
+_PACKAGES = "python3,python3-pip,python-is-python3,ca-certificates"
+_ROOT = Path(__file__).parents[2]
+_MODEL = """artifact_path: model
+flavors:
+  python_function:
+    {{loader_module: loader, data: weights, python_version: {python}.2, env: {{virtualenv: python_env.yaml}}}}
+mlflow_version: {mlflow}
+name: {name}
+"""
 _REGISTRY = """
 version: 0.1
 log: {{level: error}}
@@ -44,6 +55,7 @@ class Bed:
 
     work: Path
     proxy: CountingProxy
+    s3_url: str
 
     @property
     def address(self) -> str:
@@ -61,14 +73,50 @@ class Bed:
     def requirements(self) -> Path:
         return self.service / "requirements.txt"
 
+    @property
+    def python(self) -> Path:
+        """Of an environment with this plugin, and nothing that its users need not have as well."""
+        return self.work / "environment" / "bin" / "python"
+
     def model(self, number: int) -> Path:
         """The folder of the model's version: weights that do not compress, as floats do not."""
         folder = self.work / f"model-{number}"
         if not folder.exists():
-            folder.mkdir()
-            (folder / "MLmodel").write_text(f"flavors: {{}}\nversion: {number}\n")
+            _write_model(folder, str(number), REQUIREMENTS[1:])
             (folder / "weights").write_bytes(random.Random(number).randbytes(MODEL_BYTES))
         return folder
+
+    def image_bytes(self, repository: str, tag: str) -> int:
+        """The image's size as the registry stores it, its base included; 0 where there is none."""
+        with Registry(self.address) as registry:
+            found = registry.find_manifest(repository, tag, LINUX_AMD64)
+        return sum(layer.size_bytes for layer in found.manifest.layers) if found else 0
+
+    def store(self, name: str, folder: Path) -> None:
+        """Put the files of a model into S3 as s3://models/NAME."""
+        session = boto3.Session("local", "local", region_name="us-east-1")
+        client = session.client("s3", endpoint_url=self.s3_url)
+        client.create_bucket(Bucket="models")
+        for path in sorted(folder.iterdir()):
+            client.upload_file(str(path), "models", f"{name}/{path.name}")
+
+    @property
+    def large_model(self) -> Path:
+        """The folder of a model of 4 GB."""
+        folder = self.work / "model-large"
+        if not folder.exists():
+            _write_model(folder, "large", ("numpy",))
+            subprocess.run(["bash", "-c", f"head -c {LARGE_BYTES} /dev/urandom > {folder}/weights"], check=True)
+        return folder
+
+
+def _write_model(folder: Path, name: str, requirements: Sequence[str]) -> None:
+    folder.mkdir()
+    mlflow = version("mlflow-skinny")
+    (folder / "MLmodel").write_text(_MODEL.format(python=PYTHON, mlflow=mlflow, name=name))
+    (folder / "requirements.txt").write_text("".join(f"{line}\n" for line in requirements))
+    environment = f"python: {PYTHON}.2\nbuild_dependencies: [pip]\ndependencies: [-r requirements.txt]\n"
+    (folder / "python_env.yaml").write_text(environment)
 
 
 @contextmanager
@@ -79,21 +127,29 @@ def make_bed(work: Path) -> Iterator[Bed]:
         raise SystemExit(f"Missing here: {', '.join(missing)}\n  hint: apt-get install {' '.join(missing)}")
     work.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(work / "registry", ignore_errors=True)
-    with _registry(work) as port, closing(CountingProxy(port)) as proxy:
-        bed = Bed(work, proxy)
+    shutil.rmtree(work / "s3", ignore_errors=True)
+    with _registry(work) as port, closing(CountingProxy(port)) as proxy, _store(work) as s3_url:
+        bed = Bed(work, proxy, s3_url)
         _push_base(bed, _base_archive(work))
         shutil.copytree(Path(__file__).with_name("service"), bed.service, dirs_exist_ok=True)
         pins = lock(REQUIREMENTS, python_version=PYTHON, platform=LINUX_AMD64, cache=work / "lock").packages
         bed.requirements.write_text("".join(f"{package.requirement}\n" for package in pins))
-        _warm_up()
+        _install(bed.python)
         yield bed
 
 
-def _warm_up() -> None:
-    """Let Python compile what the builders import, as an installation does."""
+def _install(python: Path) -> None:
+    """Make the environment of the builders that are Python, compiled as installers do."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    for command in ("import mlflow_fargate.image", "from bentoml_cli.cli import cli"):
-        subprocess.run([sys.executable, "-c", command], env=environment, check=True)
+    tool = uv.find_uv_bin()
+    if not python.exists():
+        subprocess.run([tool, "venv", "-q", "--python", PYTHON, str(python.parents[1])], check=True)
+    install = [tool, "pip", "install", "-q", "--compile-bytecode", "--python", str(python), "-e", str(_ROOT)]
+    # What is compared is the same in both environments.
+    install += [f"{name}=={version(name)}" for name in ("bentoml", "mlflow-skinny")]
+    subprocess.run(install, env=environment, check=True)
+    # Those of ours lie in the checkout.
+    subprocess.run([str(python), "-c", "import mlflow_fargate.deployer"], cwd=_ROOT, env=environment, check=True)
 
 
 @contextmanager
@@ -116,6 +172,17 @@ def _registry(work: Path) -> Iterator[int]:
         process.wait(20)
 
 
+@contextmanager
+def _store(work: Path) -> Iterator[str]:
+    command = [sys.executable, "-m", "benchmarks.images.store", str(work / "s3")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout
+        try:
+            yield process.stdout.readline().strip()
+        finally:
+            process.terminate()
+
+
 def _base_archive(work: Path) -> Path:
     """Debian with its Python, and the uv that the other builders call, as a gzipped tar."""
     archive, root = work / "base.tar.gz", work / "base"
@@ -126,6 +193,8 @@ def _base_archive(work: Path) -> Path:
             stdout=sys.stderr,
         )
         shutil.copy2(uv.find_uv_bin(), root / "usr/local/bin/uv")
+        for note in root.glob("usr/lib/python3*/EXTERNALLY-MANAGED"):
+            note.unlink()  # pip may install, as in Docker's Python images
         # What this machine trusts: an index may stand behind a company's own certificate.
         shutil.copy2("/etc/ssl/certs/ca-certificates.crt", root / "etc/ssl/certs/ca-certificates.crt")
         unfinished = archive.with_suffix(".unfinished")
@@ -170,6 +239,9 @@ def machine() -> str:
         ["buildah", "--version"], capture_output=True, text=True, check=True
     )
     tools = buildah.stdout.split(" (")[0].replace("version ", "").strip() if buildah else "no buildah"
+    versions = f"mlflow {version('mlflow')}, {', '.join(REQUIREMENTS)}, {tools}"
+    processor = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), ": ?")
     return (
-        f"{cores} cores, {platform.platform()}, Python {platform.python_version()}, {', '.join(REQUIREMENTS)}, {tools}"
+        f"{date.today()}, {cores} cores ({processor.partition(':')[2].strip()}), {platform.platform()}, "
+        f"Python {platform.python_version()}, {versions}."
     )

@@ -5,6 +5,7 @@ A builder's repository and local state begin empty in each round; uv's own cache
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 import subprocess
@@ -23,7 +24,9 @@ _INSECURE = '[[registry]]\nlocation = "{address}"\ninsecure = true\n'
 
 
 class Builder(Protocol):
-    """One way to an image."""
+    """One way to an image, in the repository of that name."""
+
+    repository: str
 
     def cases(self) -> tuple[str, ...]:
         """Which of CASES it has."""
@@ -42,7 +45,7 @@ class Ours:
     """mlflow-fargate's layers."""
 
     def __init__(self, bed: Bed, repository: str) -> None:
-        self._bed, self._repository, self._cache = bed, repository, bed.work / "ours"
+        self._bed, self.repository, self._cache = bed, repository, bed.work / "ours"
 
     def cases(self) -> tuple[str, ...]:
         return CASES
@@ -51,9 +54,9 @@ class Ours:
         shutil.rmtree(self._cache, ignore_errors=True)
 
     def script(self, case: str, model: Path) -> str:
-        bed, name = self._bed, f"{self._bed.address}/{self._repository}"
+        bed, name = self._bed, f"{self._bed.address}/{self.repository}"
         arguments = [bed.base, bed.service, model, f"{name}:{case}", self._cache, f"{name}:first"]
-        return shlex.join([sys.executable, "-m", "benchmarks.images.ours", *map(str, arguments)])
+        return shlex.join([str(bed.python), "-m", "benchmarks.images.ours", *map(str, arguments)])
 
     def environment(self) -> Mapping[str, str]:
         return {}
@@ -63,7 +66,8 @@ class Dockerfile:
     """A Dockerfile as good as it gets: uv, packages before the model, the model last; built by buildah."""
 
     def __init__(self, bed: Bed, repository: str, *, registry_cache: bool = False) -> None:
-        self._bed, self._image, self._buildah = bed, f"{bed.address}/{repository}", _Buildah(bed, repository)
+        self._bed, self.repository, self._buildah = bed, repository, _Buildah(bed, repository)
+        self._image = f"{bed.address}/{repository}"
         cache = f"{bed.address}/{repository}-cache"
         self._cache = f"--cache-from {cache} --cache-to {cache}" if registry_cache else ""
 
@@ -91,7 +95,8 @@ class BentoML:
     """`bentoml build`, `bentoml containerize` with buildah, and a push."""
 
     def __init__(self, bed: Bed, repository: str) -> None:
-        self._bed, self._image, self._buildah = bed, f"{bed.address}/{repository}", _Buildah(bed, repository)
+        self._bed, self.repository, self._buildah = bed, repository, _Buildah(bed, repository)
+        self._image = f"{bed.address}/{repository}"
         self._home = bed.work / "bentoml"
 
     def cases(self) -> tuple[str, ...]:
@@ -106,7 +111,7 @@ class BentoML:
         shutil.rmtree(context, ignore_errors=True)
         shutil.copytree(self._bed.service, context)
         shutil.copytree(model, context / "model")
-        bentoml = Path(sys.executable).with_name("bentoml")
+        bentoml = self._bed.python.with_name("bentoml")
         return (
             f"cd {context}\n{bentoml} build . --name bench --version {case} --output tag\n"
             f"{bentoml} containerize bench:{case} --backend buildah -t {tag} --opt volume={_uv_cache()}\n"
@@ -118,11 +123,39 @@ class BentoML:
         return {**self._buildah.environment(), **own}
 
 
+class MLflow:
+    """`mlflow models generate-dockerfile` on our base, built by buildah."""
+
+    def __init__(self, bed: Bed, repository: str) -> None:
+        self._bed, self.repository, self._buildah = bed, repository, _Buildah(bed, repository)
+
+    def cases(self) -> tuple[str, ...]:
+        return ("first", "warm")
+
+    def forget(self) -> None:
+        self._buildah.forget()
+
+    def script(self, case: str, model: Path) -> str:
+        context, tag = self._bed.work / "mlflow-context", f"{self._bed.address}/{self.repository}:{case}"
+        shutil.rmtree(context, ignore_errors=True)
+        cache = self._bed.work / "pip-cache"
+        cache.mkdir(exist_ok=True)
+        mlflow = Path(sys.executable).with_name("mlflow")
+        return (
+            f"{mlflow} models generate-dockerfile -m {model} --output-directory {context} --env-manager local\n"
+            f"sed -i 's|^FROM .*|FROM {self._bed.base}|' {context}/Dockerfile\n"
+            f"buildah bud --layers --pull -v {cache}:/root/.cache/pip -t {tag} {context}\nbuildah push {tag}"
+        )
+
+    def environment(self) -> Mapping[str, str]:
+        return {**self._buildah.environment(), "MLFLOW_TRACKING_URI": f"sqlite:///{self._bed.work}/mlflow.db"}
+
+
 class Floor:
     """`tar | zstd | PUT` of the same files, which no builder can undercut."""
 
     def __init__(self, bed: Bed, repository: str) -> None:
-        self._bed, self._repository, self._tree = bed, repository, bed.work / "tree"
+        self._bed, self.repository, self._tree = bed, repository, bed.work / "tree"
 
     def cases(self) -> tuple[str, ...]:
         return ("first", "warm")
@@ -142,36 +175,78 @@ class Floor:
                         process.stdin.write(chunk)
 
     def script(self, case: str, model: Path) -> str:
-        folder = self._tree if case == "first" else model  # a model is in the tree already
-        blob = self._bed.work / "floor.tar.zst"
-        uploads = f"http://{self._bed.address}/v2/{self._repository}/blobs/uploads/"
-        return (
-            f"tar -cC {folder} . | zstd -3 -T0 -qf -o {blob}\ndigest=$(sha256sum {blob} | cut -d' ' -f1)\n"
-            f"place=$(curl -sfX POST -D - -o /dev/null {uploads} | tr -d '\\r' | sed -n 's/^Location: //p')\n"
-            f'curl -sfT {blob} -H "Content-Type: application/octet-stream" "$place&digest=sha256:$digest"\nrm {blob}'
-        )
+        return _put(self._bed, self.repository, self._tree if case == "first" else model)  # it has a model already
 
     def environment(self) -> Mapping[str, str]:
         return {}
 
 
-class ImportOfMlflow:
-    """What our rows contain of Python importing MLflow, which whoever deploys from MLflow has done by then."""
+class LargeFloor:
+    """The floor for a model of 4 GB, from this machine's disk."""
 
     def __init__(self, bed: Bed, repository: str) -> None:
-        pass
+        self._bed, self.repository = bed, repository
 
     def cases(self) -> tuple[str, ...]:
-        return ("warm",)
+        return ("large",)
 
     def forget(self) -> None:
-        pass
+        """Nothing is kept."""
 
     def script(self, case: str, model: Path) -> str:
-        return shlex.join([sys.executable, "-c", "import mlflow.deployments"])
+        return _put(self._bed, self.repository, self._bed.large_model)
 
     def environment(self) -> Mapping[str, str]:
         return {}
+
+
+class Large:
+    """mlflow-fargate with a new model of 4 GB from S3, in a repository that has its packages; then the same again."""
+
+    def __init__(self, bed: Bed, repository: str) -> None:
+        self._bed, self.repository, self._cache = bed, repository, bed.work / "large"
+
+    def cases(self) -> tuple[str, ...]:
+        return ("large", "again")
+
+    def forget(self) -> None:
+        """Make sure that the model is in S3, and an image with the same packages in the repository."""
+        shutil.rmtree(self._cache, ignore_errors=True)
+        self._bed.store("large", self._bed.large_model)
+        small = self._bed.work / "model-small"
+        if not small.exists():
+            shutil.copytree(self._bed.large_model, small, ignore=shutil.ignore_patterns("weights"))
+            (small / "weights").write_bytes(b"small")
+        self._bed.store("small", small)
+        subprocess.run(["bash", "-c", self._command("small", "small")], check=True, env={**os.environ})
+
+    def script(self, case: str, model: Path) -> str:
+        return self._command("large", "large")
+
+    def environment(self) -> Mapping[str, str]:
+        return {}
+
+    def _command(self, name: str, model: str) -> str:
+        bed = self._bed
+        arguments = [
+            bed.base,
+            bed.s3_url,
+            f"s3://models/{model}",
+            f"{bed.address}/{self.repository}",
+            name,
+            self._cache,
+        ]
+        return shlex.join([str(bed.python), "-m", "benchmarks.images.large", *map(str, arguments)])
+
+
+def _put(bed: Bed, repository: str, folder: Path) -> str:
+    blob = bed.work / "floor.tar.zst"
+    uploads = f"http://{bed.address}/v2/{repository}/blobs/uploads/"
+    return (
+        f"tar -cC {folder} . | zstd -3 -T0 -qf -o {blob}\ndigest=$(sha256sum {blob} | cut -d' ' -f1)\n"
+        f"place=$(curl -sfX POST -D - -o /dev/null {uploads} | tr -d '\\r' | sed -n 's/^Location: //p')\n"
+        f'curl -sfT {blob} -H "Content-Type: application/octet-stream" "$place&digest=sha256:$digest"\nrm {blob}'
+    )
 
 
 class _Buildah:

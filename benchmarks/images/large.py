@@ -1,44 +1,58 @@
-"""Our builder with a model in S3, as a command: BASE SERVICE S3_URL MODEL_URI DESTINATION CACHE.
+"""What publishes a deployment's image, with a model in S3, as a command: BASE S3_URL MODEL_URI REPOSITORY NAME CACHE.
 
-Says at its end how much memory this process held at most, as the kernel counted it since it was started.
+Says at its end what this process held of memory at most, as the kernel counted it since it was started, how long it
+took once its modules were imported, and how many requests left it.
 """
 
 from __future__ import annotations
 
+import http.client
 import sys
-from functools import partial
+import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import boto3
 
-from benchmarks.images.bed import PYTHON
 from mlflow_fargate.aws.s3 import S3Artifacts, make_s3_client
-from mlflow_fargate.image import LINUX_AMD64, Reference, Registry, StreamedFile, build_image
+from mlflow_fargate.config import parse_config
+from mlflow_fargate.deployer import Deployer  # noqa: F401  # a deploying process has all of it in memory
+from mlflow_fargate.image import Reference
 from mlflow_fargate.progress import PlainProgress
+from mlflow_fargate.publisher import Publisher
+from mlflow_fargate.target import parse_target
 
 
 def main() -> None:
-    base, destination = Reference.parse(sys.argv[1]), Reference.parse(sys.argv[5])
-    service, cache = Path(sys.argv[2]), Path(sys.argv[6])
+    base, s3_url, model_uri, repository, name, cache = sys.argv[1:7]
+    began, requests = time.monotonic(), _count_requests()
     session = boto3.Session("local", "local", region_name="us-east-1")
-    store, root = S3Artifacts(make_s3_client(session, sys.argv[3])), sys.argv[4]
-    files = store.files(root)
-    with Registry(destination.registry) as registry:
-        image = build_image(
-            base=base,
-            requirements=(),
-            python_version=PYTHON,
-            service=service,
-            model={file.path: StreamedFile(file.size_bytes, partial(store.stream, root, file)) for file in files},
-            model_key=",".join(str(file.etag) for file in files),
-            destination=destination,
-            registry=registry,
-            cache=cache,
-            platform=LINUX_AMD64,
-            progress=PlainProgress(),
-        )
-    print(image.report)
-    print(f"peak RSS {peak_rss_bytes() / 1e6:.0f} MB")
+    address = Reference.parse(repository).registry
+    account = SimpleNamespace(
+        repository=lambda _endpoint: SimpleNamespace(ensure=lambda: repository, newest_image=lambda: None),
+        registry_login=lambda: (address, "AWS", "password"),
+        artifacts=lambda: S3Artifacts(make_s3_client(session, s3_url)),
+    )
+    publisher = Publisher(parse_target("fargate:/us-east-1"), account, Path(cache), PlainProgress())  # type: ignore[arg-type]
+    config = parse_config({"base_image": base, "smoke_test": "false", "missing_libraries": "note"})
+    print(publisher.publish(name, publisher.resolve(model_uri, None), config))
+    print(f"figure: after_imports_seconds={time.monotonic() - began:.3f}")
+    print(f"figure: requests={len(requests)}")
+    print(f"figure: peak_rss_bytes={peak_rss_bytes()}")
+
+
+def _count_requests() -> list[str]:
+    """Every request from now on: both requests and botocore pass here."""
+    seen: list[str] = []
+    put = http.client.HTTPConnection.putrequest
+
+    def counted(connection: http.client.HTTPConnection, method: str, url: str, **options: Any) -> None:
+        seen.append(method)
+        put(connection, method, url, **options)
+
+    http.client.HTTPConnection.putrequest = counted  # type: ignore[method-assign,assignment]
+    return seen
 
 
 def peak_rss_bytes() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import threading
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _CHUNK_BYTES = 1 << 18
+_FIGURE = re.compile(r"^figure: (\w+)=([0-9.]+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,7 @@ class Cost:
     cpu_seconds: float
     sent_bytes: int
     received_bytes: int
+    said: Mapping[str, float]  # what the command printed as NAME=NUMBER after "figure: "
 
 
 class CountingProxy:
@@ -65,6 +68,7 @@ def run(script: str, *, environment: Mapping[str, str], log: Path, proxy: Counti
     inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     sent, received, began = proxy.sent_bytes, proxy.received_bytes, time.monotonic()
     with log.open("ab") as output:
+        written = output.tell()
         process = subprocess.Popen(
             ["bash", "-euo", "pipefail", "-c", script],
             env={**inherited, **environment},
@@ -81,4 +85,7 @@ def run(script: str, *, environment: Mapping[str, str], log: Path, proxy: Counti
         cpu_seconds=usage.ru_utime + usage.ru_stime,
         sent_bytes=proxy.sent_bytes - sent,
         received_bytes=proxy.received_bytes - received,
+        said={
+            name: float(value) for name, value in _FIGURE.findall(log.read_bytes()[written:].decode(errors="replace"))
+        },
     )

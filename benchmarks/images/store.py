@@ -1,0 +1,20 @@
+"""S3 on this machine as a process of its own, so that what it costs is not a builder's: FOLDER. Prints its URL."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from pathlib import Path
+
+from mlflow_fargate.local.s3.app import S3App
+from mlflow_fargate.local.wsgi_server import WsgiServer
+
+
+def main() -> None:
+    with WsgiServer(S3App(Path(sys.argv[1])), threads=8) as server:
+        print(server.url, flush=True)
+        threading.Event().wait()
+
+
+if __name__ == "__main__":
+    main()
