@@ -55,7 +55,7 @@ $(VENV)/.docs: $(READY)
 demo: $(READY)
 	$(BIN)/python -m examples.demo
 
-# A quarter of an hour, and 15 GB below build/. make bench ONLY=ours,floor measures these and keeps the other figures.
+# A quarter of an hour, and 35 GB below build/. make bench ONLY=ours,floor measures these and keeps the other figures.
 bench: $(READY)
 	$(BIN)/python -m benchmarks.images --only "$(ONLY)"
 
