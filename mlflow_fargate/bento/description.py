@@ -1,0 +1,92 @@
+"""How a model is served: which template, and what that is told in `service.json`. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from mlflow_fargate.bento.own_files import OwnService
+from mlflow_fargate.deployment import ResolvedModel
+from mlflow_fargate.errors import ModelUnusable
+
+Template = Literal["image_classifier", "pyfunc", "own"]
+
+LABELS_FILE = "labels.json"
+_IMAGE_CHANNELS = (1, 3, 4)
+_NETWORK_FLAVORS = ("tensorflow", "keras")
+
+
+def choose_template(model: ResolvedModel) -> Template:
+    """How `model` is served: as an image classifier when it is a Keras or TensorFlow model with a labels file.
+
+    A signature, where there is one, must then be a batch of images (-1, height, width, channels).
+    """
+    conf = _network_conf(model)
+    if conf is None or model.labels_uri is None or conf.get("keras_backend", "tensorflow") != "tensorflow":
+        return "pyfunc"
+    return "image_classifier" if _takes_images(model) else "pyfunc"
+
+
+def make_service_description(
+    template: str,
+    model: ResolvedModel,
+    options: Mapping[str, Any] | None = None,
+    *,
+    own: OwnService | None = None,
+    further_models: Mapping[str, ResolvedModel] | None = None,
+) -> dict[str, Any]:
+    """What service.json says: which models the service answers for, and how; `options` are the template's own."""
+    own_options = {"file": own.file, "digest": own.digest} if own else {}
+    return {
+        "template": template,
+        "flavor": next((name for name in sorted(model.flavors) if name != "python_function"), "python_function"),
+        "model": {
+            "name": model.name,
+            "version": model.version,
+            "run_id": model.run_id,
+            "uri": model.resolved_uri,
+        },
+        "labels": LABELS_FILE if template == "image_classifier" else None,
+        "options": {**(options or {}), **own_options},
+        "models": {key: further.resolved_uri for key, further in sorted((further_models or {}).items())},
+    }
+
+
+def parse_labels(content: bytes) -> dict[str, Any]:
+    """Labels by class number ("0", "1", …) from a labels file; ModelUnusable when it is none.
+
+    Read are {"0": "buildings", …}, {"buildings": 0, …} and ["buildings", …].
+    """
+    try:
+        document = json.loads(content)
+    except ValueError as error:
+        raise ModelUnusable(f"The labels file is not valid JSON: {error}") from error
+    if isinstance(document, list):
+        document = dict(enumerate(document))
+    if isinstance(document, dict) and document and not _has_class_numbers(document):
+        document = {number: name for name, number in document.items() if type(number) is int}
+    labels = {str(number): label for number, label in document.items()} if isinstance(document, dict) else {}
+    if sorted(labels) != sorted(str(number) for number in range(len(labels))) or not labels:
+        raise ModelUnusable(
+            "The labels file does not name the classes 0, 1, 2 … one by one.",
+            hint='write it as {"0": "first label", "1": "second label"}',
+        )
+    return labels
+
+
+def _network_conf(model: ResolvedModel) -> Mapping[str, Any] | None:
+    return next((model.flavors[name] for name in _NETWORK_FLAVORS if name in model.flavors), None)
+
+
+def _takes_images(model: ResolvedModel) -> bool:
+    signature = model.metadata.get("signature") or {}
+    if not signature.get("inputs"):
+        return True  # nothing is known against it
+    inputs = json.loads(signature["inputs"])
+    shape = inputs[0].get("tensor-spec", {}).get("shape", []) if len(inputs) == 1 else []
+    return len(shape) == 4 and shape[3] in _IMAGE_CHANNELS
+
+
+def _has_class_numbers(labels: Mapping[object, object]) -> bool:
+    return all(str(key).isdecimal() for key in labels)
