@@ -1,40 +1,30 @@
 """The one face of AWS to the story: an account that observes what is there and applies a plan to it.
 
-Each kind of resource has a small class that observes, creates, changes and deletes it; this module knows which kind is
-which, hands each what was made before it, and refuses to touch what is not ours.
+What it is asked is answered by the rooms beside it: kinds.py for resources, the others for what users read.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
-from typing import Protocol
 
-from mlflow_fargate.aws import ecr, execute_command, history, logs, metrics, orphans, retention, status, tags
-from mlflow_fargate.aws.adoption import describe_target_group, find_door
-from mlflow_fargate.aws.ecs import Cluster, Service, describe_service, primary_deployment
+from mlflow_fargate.aws import ecr, execute_command, history, logs, metrics, orphans, retention, status
+from mlflow_fargate.aws.adoption import find_door
+from mlflow_fargate.aws.ecs import describe_service, primary_deployment
 from mlflow_fargate.aws.execute_command import RunningTask
-from mlflow_fargate.aws.iam import Role, SecretsPolicy, infrastructure_trust, task_trust
+from mlflow_fargate.aws.kinds import Kinds
 from mlflow_fargate.aws.load_balancer import (
-    Listener,
-    LoadBalancer,
-    RedirectListener,
     find_load_balancer,
     listener_certificate,
 )
-from mlflow_fargate.aws.logs import LogGroup
-from mlflow_fargate.aws.network import LoadBalancerSecurityGroup, TaskSecurityGroup, find_endpoint_vpc, find_network
+from mlflow_fargate.aws.network import find_endpoint_vpc, find_network
 from mlflow_fargate.aws.rollout import RolloutWatch
-from mlflow_fargate.aws.routing import HostRule, ListenerRule, TargetGroup, TestRule
 from mlflow_fargate.aws.s3 import S3Artifacts
-from mlflow_fargate.aws.scaling import AutoScaling
-from mlflow_fargate.aws.secrets import ApiKey
 from mlflow_fargate.aws.session import AwsSession
 from mlflow_fargate.aws.shift import ShiftWatch, TestGreen
 from mlflow_fargate.aws.strategy import read_strategy, refusal_of
-from mlflow_fargate.aws.task_definition import TaskDefinition
 from mlflow_fargate.config import DeploymentConfig, parse_config
 from mlflow_fargate.deployment import (
     DeploymentStatus,
@@ -46,24 +36,11 @@ from mlflow_fargate.deployment import (
     Traffic,
     WebhookStatus,
 )
-from mlflow_fargate.errors import AwsError, DeploymentNotFound
-from mlflow_fargate.plan import Found, Plan, Resource, make_plan
+from mlflow_fargate.errors import DeploymentNotFound
+from mlflow_fargate.plan import Found, Plan, Resource
 from mlflow_fargate.progress import Progress
 from mlflow_fargate.resources import ENDPOINT_TAG, MANAGED_BY, EndpointSpec, Network, log_group_name
 from mlflow_fargate.target import Target
-
-# What names a target group: it goes before the group does, and where it is gone already the others still do.
-_NEED_TARGET_GROUPS = ("test rule", "listener rule", "host rule", "task definition", "service")
-_TARGET_GROUPS = ("target group", "alternate target group")
-
-
-class Kind(Protocol):
-    """What can be done with one kind of resource; `made` maps kinds to the identifiers known so far."""
-
-    def observe(self, resource: Resource, made: Mapping[str, str]) -> Found | None: ...
-    def create(self, resource: Resource, made: Mapping[str, str]) -> str: ...
-    def change(self, resource: Resource, found: Found, made: Mapping[str, str]) -> str: ...
-    def delete(self, found: Found) -> None: ...
 
 
 class Account:
@@ -78,35 +55,7 @@ class Account:
         self.session = AwsSession(target)
         self._clock = clock
         self._sleep = sleep
-        session = self.session
-        self._api_key = ApiKey(session)
-        self._target_group = TargetGroup(session)
-        self._task_definition = TaskDefinition(session)
-        self._listener_rule = ListenerRule(session)
-        self._kinds: Mapping[str, Kind] = {
-            "cluster": Cluster(session),
-            "execution role": Role(session, "execution", "pulls images, writes logs, reads API keys", task_trust),
-            "infrastructure role": Role(
-                session, "infrastructure", "shifts traffic between versions", infrastructure_trust
-            ),
-            "load balancer security group": LoadBalancerSecurityGroup(session),
-            "task security group": TaskSecurityGroup(session),
-            "load balancer": LoadBalancer(session),
-            "listener": Listener(session),
-            "redirect listener": RedirectListener(session),
-            "log group": LogGroup(session),
-            "API key": self._api_key,
-            "task role": Role(session, "webhook", "what the webhook service may do", task_trust),
-            "secrets policy": SecretsPolicy(session),
-            "target group": self._target_group,
-            "alternate target group": self._target_group,
-            "test rule": TestRule(session),
-            "listener rule": self._listener_rule,
-            "host rule": HostRule(session),
-            "task definition": self._task_definition,
-            "service": Service(session, clock, sleep),
-            "autoscaling": AutoScaling(session),
-        }
+        self._kinds = Kinds(self.session, clock, sleep)
 
     @property
     def region(self) -> str:
@@ -161,34 +110,11 @@ class Account:
 
     def observe(self, resources: Sequence[Resource], network: Network) -> dict[tuple[str, str], Found]:
         """What is there of `resources` (in order of dependency)."""
-        made = {"vpc": network.vpc, **network.adopted}
-        found: dict[tuple[str, str], Found] = {}
-        for resource in resources:
-            self._look_at_running(resource, resources, made)
-            seen = self._kinds[resource.kind].observe(resource, made)
-            if seen is not None:
-                found[resource.kind, resource.name] = seen
-                made[resource.kind] = seen.identifier
-        return found
+        return self._kinds.observe(resources, network)
 
     def apply(self, plan: Plan, network: Network, progress: Progress) -> None:
         """Makes the plan's changes in its order; ForeignResource before any of them if one would touch another's."""
-        for change in plan.changes:
-            if change.wanted and change.found and not change.found.is_ours:
-                raise tags.refuse_foreign(change.wanted, change.found.identifier)
-        made = {"vpc": network.vpc, **network.adopted}
-        for change in plan.changes:
-            if change.action != "keep":
-                progress.note(str(change).splitlines()[0])
-            kind = self._kinds[change.kind]
-            if change.action == "delete" and change.found:
-                kind.delete(change.found)
-            elif change.action == "create" and change.wanted:
-                made[change.kind] = _create_or_adopt(kind, change.wanted, made)
-            elif change.action == "change" and change.wanted and change.found:
-                made[change.kind] = kind.change(change.wanted, change.found, made)
-            elif change.found:
-                made[change.kind] = change.found.identifier
+        self._kinds.apply(plan, network, progress)
 
     def find_endpoint(self, resources: Sequence[Resource], network: Network) -> list[tuple[str, str, Found]]:
         """What is there of an endpoint, in order of dependency."""
@@ -198,30 +124,7 @@ class Account:
         self, endpoint: Sequence[Resource], deployment: Sequence[Resource], network: Network
     ) -> list[tuple[str, str, Found]]:
         """What is there of a deployment, in order of dependency, whatever its options were and wherever it was left."""
-        names = {(resource.kind, resource.name) for resource in deployment if resource.kind not in _TARGET_GROUPS}
-        observed = self.observe([*endpoint, *deployment], network)
-        found = [(kind, name, what) for (kind, name), what in observed.items() if (kind, name) in names]
-        wanted_tags = next(resource.tags for resource in deployment)
-        groups = [("target group", name, what) for name, what in self._target_group.observe_all({}, wanted_tags)]
-        family = next(resource for resource in deployment if resource.kind == "task definition")
-        if (family.kind, family.name) not in observed and (inactive := self._task_definition.observe_inactive(family)):
-            found.append((family.kind, family.name, inactive))
-        place = next((i for i, (kind, _, _) in enumerate(found) if kind in _NEED_TARGET_GROUPS), len(found))
-        known = {what.identifier for _, _, what in found}
-        rules = [
-            ("listener rule", *rule)
-            for rule in self._rules_elsewhere(groups, wanted_tags)
-            if rule[1].identifier not in known
-        ]
-        return [*found[:place], *groups, *rules, *found[place:]]
-
-    def _rules_elsewhere(
-        self, groups: Sequence[tuple[str, str, Found]], wanted_tags: Mapping[str, str]
-    ) -> Iterator[tuple[str, Found]]:
-        """Rules of ours on load balancers that were adopted: nothing but the target groups leads there."""
-        for _, _, group in groups:
-            for balancer in describe_target_group(self.session, group.identifier).get("LoadBalancerArns") or ():
-                yield from self._listener_rule.observe_all(balancer, wanted_tags)
+        return self._kinds.find_deployment(endpoint, deployment, network)
 
     def status(self, endpoint: str, name: str) -> DeploymentStatus | None:
         """The deployment as AWS shows it; None when there is none of ours."""
@@ -288,7 +191,7 @@ class Account:
 
     def read_api_key(self, secret: str) -> str:
         """The key that callers of a deployment show."""
-        return self._api_key.read(secret)
+        return self._kinds.api_key.read(secret)
 
     def wait_until_rolled_out(
         self,
@@ -312,26 +215,3 @@ class Account:
             RolloutWatch(*watched).wait_until_rolled_out(timeout_seconds)
         else:
             ShiftWatch(*watched, test_green=test_green).wait_until_rolled_out(timeout_seconds)
-
-    def _look_at_running(self, resource: Resource, resources: Sequence[Resource], made: dict[str, str]) -> None:
-        """A task definition is compared with the revision that the service runs, so look at the service first."""
-        service = next((item for item in resources if item.kind == "service"), None)
-        if resource.kind != "task definition" or service is None or "cluster" not in made:
-            return
-        described = describe_service(self.session, made["cluster"], service.name)
-        if described and described["status"] == "ACTIVE":
-            made["running task definition"] = described["taskDefinition"]
-
-
-def _create_or_adopt(kind: Kind, resource: Resource, made: Mapping[str, str]) -> str:
-    """Creates; where another deployer was faster, takes over what it made, if it is ours, and changes what differs."""
-    try:
-        return kind.create(resource, made)
-    except AwsError as error:
-        found = kind.observe(resource, made) if error.meaning == "conflict" else None
-        if found is None:
-            raise
-        if not found.is_ours:
-            raise tags.refuse_foreign(resource, found.identifier) from error
-        differs = make_plan([resource], {(resource.kind, resource.name): found}).changes[0].differences
-        return kind.change(resource, found, made) if differs else found.identifier

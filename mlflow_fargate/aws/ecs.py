@@ -1,4 +1,4 @@
-"""ECS: an endpoint's cluster and a deployment's service."""
+"""ECS: a deployment's service."""
 
 from __future__ import annotations
 
@@ -25,46 +25,6 @@ from mlflow_fargate.resources import CONTAINER
 
 FOLLOW_TAG = "mlflow-fargate:follow"
 _DELETION_SECONDS = 900
-
-
-class Cluster:
-    """A cluster without machines: tasks run on Fargate."""
-
-    def __init__(self, session: AwsSession) -> None:
-        self._session = session
-
-    def observe(self, resource: Resource, made: Mapping[str, str]) -> Found | None:
-        answer = self._session.call("ecs", "describe_clusters", clusters=[resource.name], include=["TAGS"])
-        cluster = next((item for item in answer["clusters"] if item["status"] == "ACTIVE"), None)
-        if cluster is None:
-            return None
-        providers = sorted(cluster.get("capacityProviders", []))
-        are_ours = tags.are_ours(tags.read(cluster.get("tags")))
-        return Found(cluster["clusterArn"], {"capacity_providers": providers}, are_ours)
-
-    def create(self, resource: Resource, made: Mapping[str, str]) -> str:
-        answer = self._session.call(
-            "ecs",
-            "create_cluster",
-            clusterName=resource.name,
-            capacityProviders=resource.properties["capacity_providers"],
-            defaultCapacityProviderStrategy=[{"capacityProvider": "FARGATE", "weight": 1}],
-            tags=tags.small(resource.tags),
-        )
-        return str(answer["cluster"]["clusterArn"])
-
-    def change(self, resource: Resource, found: Found, made: Mapping[str, str]) -> str:
-        self._session.call(
-            "ecs",
-            "put_cluster_capacity_providers",
-            cluster=found.identifier,
-            capacityProviders=resource.properties["capacity_providers"],
-            defaultCapacityProviderStrategy=[{"capacityProvider": "FARGATE", "weight": 1}],
-        )
-        return found.identifier
-
-    def delete(self, found: Found) -> None:
-        self._session.delete("ecs", "delete_cluster", cluster=found.identifier)
 
 
 class Service:

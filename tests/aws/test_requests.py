@@ -190,7 +190,7 @@ def ask_for_everything(account: Account, before: DeploymentSpec, after: Deployme
     for resource in (*endpoint_resources(after.endpoint), *deployment_resources(after)):
         if not resource.is_wanted:
             continue
-        kind = account._kinds[resource.kind]
+        kind = account._kinds.by_name[resource.kind]
         made[resource.kind] = kind.create(resource, made)
         was = old.get((resource.kind, resource.name), resource)
         found = Found("arn:aws:x:eu-west-1:1:log-group:service/cluster/name", was.properties)
