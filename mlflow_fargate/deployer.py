@@ -17,10 +17,10 @@ from urllib.parse import urlsplit
 
 from mlflow_fargate import scoring
 from mlflow_fargate.aws.account import Account
-from mlflow_fargate.config import DeploymentConfig, parse_config
+from mlflow_fargate.config import parse_config
 from mlflow_fargate.costs import Estimate, estimate_cost, read_prices
-from mlflow_fargate.deployment import DEFAULT_FLAVOR, DeploymentStatus, Provenance, ResolvedModel
-from mlflow_fargate.deployment_rules import check_change, check_name, follow_of, needs_another_image, provenance_of
+from mlflow_fargate.deployment import DeploymentStatus, Provenance
+from mlflow_fargate.deployment_rules import check_name
 from mlflow_fargate.errors import (
     DeploymentExists,
     DeploymentNotFound,
@@ -28,7 +28,7 @@ from mlflow_fargate.errors import (
     EndpointNotFound,
     InvalidOption,
 )
-from mlflow_fargate.model import check_flavor, tag_model_version
+from mlflow_fargate.model import tag_model_version
 from mlflow_fargate.plan import Plan, make_deletion, make_plan
 from mlflow_fargate.progress import Progress, telling_where_it_stands
 from mlflow_fargate.publisher import Publisher
@@ -37,10 +37,9 @@ from mlflow_fargate.resources import (
     deployment_resources,
     endpoint_resources,
 )
+from mlflow_fargate.specs import Specs
 from mlflow_fargate.target import Target, check_endpoint_name
 from mlflow_fargate.version_tags import VersionTags, WriteTags
-
-_NO_IMAGE_YET = "(an image that is to be built)"
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ class Deployer:
                 f"There is already a deployment '{name}' on endpoint '{self.target.endpoint}' ({existing.url}).",
                 hint=f"change it with: mlflow deployments update -t {self.target.uri} --name {name} …",
             )
-        return self.roll_out(self._new_spec(name, model_uri, flavor, options))
+        return self.roll_out(self._specs.new(name, model_uri, flavor, options))
 
     def update(
         self, name: str, model_uri: str | None, flavor: str | None, options: Mapping[str, Any]
@@ -78,7 +77,7 @@ class Deployer:
 
         Options that are not named stay as they are; when nothing differs, nothing is written.
         """
-        return self.roll_out(self._changed_spec(self.get(name), model_uri, flavor, options))
+        return self.roll_out(self._specs.changed(self.get(name), model_uri, flavor, options))
 
     def preview(
         self, name: str, model_uri: str | None, flavor: str | None, options: Mapping[str, Any]
@@ -87,12 +86,12 @@ class Deployer:
         before = self.account.status(self.target.endpoint, check_name(name))
         options = {**options, "dry_run": True}
         if before is not None:
-            return self._plan_and_cost(self._changed_spec(before, model_uri, flavor, options))
+            return self._plan_and_cost(self._specs.changed(before, model_uri, flavor, options))
         if model_uri is None:
             raise InvalidOption(
                 f"There is no deployment '{name}' yet, so a model has to be named.", hint="-m models:/MODEL/Production"
             )
-        return self._plan_and_cost(self._new_spec(name, model_uri, flavor, options))
+        return self._plan_and_cost(self._specs.new(name, model_uri, flavor, options))
 
     def get(self, name: str) -> DeploymentStatus:
         """The deployment as AWS shows it; DeploymentNotFound when there is none."""
@@ -226,79 +225,9 @@ class Deployer:
         elif not spec.endpoint.certificate_arn:
             self.progress.note("plain HTTP: name a certificate with certificate_arn= when the endpoint is made")
 
-    def _new_spec(self, name: str, model_uri: str, flavor: str | None, options: Mapping[str, Any]) -> DeploymentSpec:
-        config = parse_config(options)
-        model = self.publisher.resolve(model_uri, config.labels_file)
-        check_flavor(model, flavor)
-        follow = config.follow or follow_of(model_uri)
-        return self._spec(name, config, model=model, flavor=flavor or DEFAULT_FLAVOR, follow=follow)
-
-    def _changed_spec(
-        self, before: DeploymentStatus, model_uri: str | None, flavor: str | None, options: Mapping[str, Any]
-    ) -> DeploymentSpec:
-        if flavor and not model_uri:
-            raise InvalidOption("A flavor was named without a model URI.", hint="give both: -m models:/… -f …")
-        kept = {key: value for key, value in before.settings.items() if key != "follow" or not model_uri}
-        config = parse_config(options, kept)
-        check_change(before, kept, config, options)
-        if model_uri is None:
-            follow, flavor = config.follow or before.follow, before.provenance.flavor
-            model = None
-            if needs_another_image(kept, config, options):
-                self.progress.note(
-                    f"these options shape the image: another is built of {before.provenance.resolved_uri}"
-                )
-                model = self.publisher.resolve(before.provenance.resolved_uri, config.labels_file)
-            return self._spec(before.name, config, model=model, before=before, flavor=flavor, follow=follow)
-        model = self.publisher.resolve(model_uri, config.labels_file)
-        check_flavor(model, flavor)
-        follow = config.follow or follow_of(model_uri)
-        flavor = flavor or before.provenance.flavor
-        chosen = flavor if flavor in model.flavors else DEFAULT_FLAVOR
-        return self._spec(before.name, config, model=model, flavor=chosen, follow=follow)
-
-    def _spec(
-        self,
-        name: str,
-        config: DeploymentConfig,
-        *,
-        flavor: str,
-        follow: str,
-        model: ResolvedModel | None = None,
-        before: DeploymentStatus | None = None,
-    ) -> DeploymentSpec:
-        """With the image of `model`, published for it unless this is a dry run, or with that of `before`.
-
-        With both, `model` is the version that `before` runs, and where that came from stays as it was asked for.
-        """
-        endpoint = self.account.endpoint_spec(self.target.endpoint, config)
-        if model is not None:
-            image = self._image(name, model, config)
-            provenance = before.provenance if before else provenance_of(model, flavor)
-            provenance = replace(provenance, runtime=self._runtime(image, config))
-        else:
-            assert before is not None  # noqa: S101  # one of the two is given, see the callers
-            image, provenance = before.image, before.provenance
-        return DeploymentSpec(name, endpoint, config, image, provenance, follow)
-
-    def _image(self, name: str, model: ResolvedModel, config: DeploymentConfig) -> str:
-        if not config.dry_run:
-            with (
-                self._version_tags(name).telling_failure(provenance_of(model, DEFAULT_FLAVOR)),
-                telling_where_it_stands(
-                    self.progress,
-                    "nothing was deployed or changed; layers that were sent already are not sent again next time",
-                ),
-            ):
-                return self.publisher.publish(name, model, config)
-        return self.publisher.find(name, model, config) or _NO_IMAGE_YET
-
-    def _runtime(self, image: str, config: DeploymentConfig) -> str | None:
-        if config.runtime == "native":
-            return None
-        if image == _NO_IMAGE_YET:
-            return f"{config.runtime}: decided when the image is built"
-        return self.publisher.runtime_of(image)
+    @property
+    def _specs(self) -> Specs:
+        return Specs(self.target.endpoint, self.account, self.publisher, self.progress, self.write_tags)
 
     def _version_tags(self, name: str) -> VersionTags:
         return VersionTags(self.target.endpoint, name, self.write_tags, self.progress)
