@@ -77,6 +77,31 @@ def logs(
     Each line once, in the order of time but for those that CloudWatch learns of late.
     """
     deployer.get(name)
+    yield from _lines(deployer, name, since_milliseconds, task=task, follow=follow, sleep=sleep)
+
+
+def webhook_logs(
+    deployer: Deployer,
+    since_milliseconds: int,
+    *,
+    task: str | None = None,
+    follow: bool = False,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Iterator[LogLine]:
+    """The same of the webhook service on the target's endpoint."""
+    webhook_service.get(deployer)
+    yield from _lines(deployer, WEBHOOK, since_milliseconds, task=task, follow=follow, sleep=sleep)
+
+
+def _lines(
+    deployer: Deployer,
+    name: str,
+    since_milliseconds: int,
+    *,
+    task: str | None,
+    follow: bool,
+    sleep: Callable[[float], None],
+) -> Iterator[LogLine]:
     told: dict[str, int] = {}  # event id → when; only as far back as lines may come late
     while True:
         for line in deployer.account.log_lines(deployer.target.endpoint, name, since_milliseconds, task):

@@ -25,7 +25,18 @@ from mlflow_fargate.progress import PlainProgress, RecordedProgress, progress_fo
 from mlflow_fargate.target import parse_target
 
 ROOT = Path(__file__).parent.parent
-READING = ("doctor", "plan", "status", "events", "logs", "history", "gc", "local status", "webhook status")
+READING = (
+    "doctor",
+    "plan",
+    "status",
+    "events",
+    "logs",
+    "history",
+    "gc",
+    "local status",
+    "webhook status",
+    "webhook logs",
+)
 
 
 def verb(path: str) -> click.Command:

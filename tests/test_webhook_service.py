@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import platform
+import re
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -286,8 +288,18 @@ def test_what_a_killed_deletion_left_is_found_and_taken_away(here: Deployer) -> 
     assert operations.orphans(here) == []
 
 
+def write_line(deployer: Deployer, group: str, message: str) -> None:
+    """As a task's log driver does."""
+    logs, stream = deployer.account.session.client("logs"), "task/model/0123abcd4567"
+    logs.create_log_stream(logGroupName=group, logStreamName=stream)
+    event = {"timestamp": int(time.time() * 1000), "message": message}
+    logs.put_log_events(logGroupName=group, logStreamName=stream, logEvents=[event])
+
+
 @pytest.mark.slow
-def test_the_command_deploys_shows_and_takes_away(call: Callable[..., Result], tmp_path: Path) -> None:
+def test_the_command_deploys_shows_and_takes_away(
+    call: Callable[..., Result], plugged_in: Deployer, tmp_path: Path
+) -> None:
     rules = tmp_path / "rules.yaml"
     rules.write_text("models:\n  churn: {stage: Production, config: {cpu: 512}}\n")
     options = ["-C", "wait=false", "--artifacts", "models"]
@@ -306,9 +318,14 @@ def test_the_command_deploys_shows_and_takes_away(call: Callable[..., Result], t
         "churn": {"stage": "Production", "config": {"cpu": 512}}
     }
     assert SERVER in call("status", "-t", TARGET).stdout
+    write_line(plugged_in, shown["log_group"], "it looked")
+    assert re.search(r"^\S+T\S+ 0123abcd  it looked$", call("logs", "-t", TARGET).stdout, re.MULTILINE)
+    lines = map(json.loads, call("logs", "-t", TARGET, "--json").stdout.splitlines())
+    assert "it looked" in {line["message"] for line in lines}
 
     assert call("undeploy", "-t", TARGET).exit_code == 0
-    assert "no webhook service on endpoint 'default'" in call("status", "-t", TARGET).output
+    for verb in ("status", "logs"):
+        assert "no webhook service on endpoint 'default'" in call(verb, "-t", TARGET).output
 
 
 def test_rules_with_a_mistake_are_refused_here(tmp_path: Path) -> None:

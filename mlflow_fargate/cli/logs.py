@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from datetime import datetime, timezone
 
 import click
 
-from mlflow_fargate.cli.deployments import deployer_at, deployment_options
+from mlflow_fargate.cli.deployments import Command, deployer_at, deployment_options
+from mlflow_fargate.deployment import LogLine
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -27,27 +29,39 @@ def parse_moment(context: click.Context | None, parameter: click.Parameter | Non
     return int(aware.timestamp() * 1000)
 
 
+def log_options(command: Command) -> Command:
+    """Which lines, and how they are printed."""
+    options = (
+        click.option("--follow", "-f", is_flag=True, help="Go on with new lines until Ctrl-C."),
+        click.option(
+            "--since", callback=parse_moment, default="1h", show_default=True, help="10m, 2h, 1d, or 2026-11-24T21:00."
+        ),
+        click.option("--task", help="Only the task with this id (`status` shows them)."),
+        click.option("--json", "as_json", is_flag=True, help="One JSON object a line, for programs."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def print_lines(lines: Iterable[LogLine], *, as_json: bool) -> None:
+    """A line each, as they come; Ctrl-C ends it."""
+    with suppress(KeyboardInterrupt):  # how --follow ends
+        for line in lines:
+            at = datetime.fromtimestamp(line.at_milliseconds / 1000, timezone.utc)
+            if as_json:
+                told = {"at": at.isoformat(timespec="milliseconds"), "task": line.task, "message": line.message}
+                click.echo(json.dumps(told))
+            else:
+                click.echo(f"{at:%Y-%m-%dT%H:%M:%S} {line.task[:8]}  {line.message}")
+
+
 @click.command()
 @deployment_options
-@click.option("--follow", "-f", is_flag=True, help="Go on with new lines until Ctrl-C.")
-@click.option(
-    "--since", callback=parse_moment, default="1h", show_default=True, help="10m, 2h, 1d, or 2026-11-24T21:00."
-)
-@click.option("--task", help="Only the task with this id (`status` shows them).")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line, for programs.")
+@log_options
 def logs(*, target: str, name: str, follow: bool, since: int, task: str | None, as_json: bool) -> None:
     """What the tasks of a deployment wrote, each line with its time (UTC) and the first digits of its task's id."""
     from mlflow_fargate import operations  # noqa: PLC0415
 
     lines = operations.logs(deployer_at(target), name, since, task=task, follow=follow)
-    with suppress(KeyboardInterrupt):  # how --follow ends
-        for line in lines:
-            at = datetime.fromtimestamp(line.at_milliseconds / 1000, timezone.utc)
-            if as_json:
-                click.echo(
-                    json.dumps(
-                        {"at": at.isoformat(timespec="milliseconds"), "task": line.task, "message": line.message}
-                    )
-                )
-            else:
-                click.echo(f"{at:%Y-%m-%dT%H:%M:%S} {line.task[:8]}  {line.message}")
+    print_lines(lines, as_json=as_json)

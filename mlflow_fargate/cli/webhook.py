@@ -14,6 +14,7 @@ from mlflow import MlflowClient
 
 from mlflow_fargate.cli.deployments import deployer_at, json_option, print_fields, print_json, target_option
 from mlflow_fargate.cli.extras import extra_is_missing
+from mlflow_fargate.cli.logs import log_options, print_lines
 from mlflow_fargate.cli.plan import parse_options
 from mlflow_fargate.doctor.examination import examine_mlflow
 from mlflow_fargate.errors import FargateError, InvalidOption
@@ -203,6 +204,17 @@ def status(target: str, as_json: bool) -> None:
             "updated": found.updated_at,
         }
     )
+
+
+@webhook.command()
+@target_option
+@log_options
+def logs(*, target: str, follow: bool, since: int, task: str | None, as_json: bool) -> None:
+    """What the webhook service on Fargate wrote: each line with its time (UTC) and its task's first digits."""
+    from mlflow_fargate import operations  # noqa: PLC0415
+
+    lines = operations.webhook_logs(deployer_at(target), since, task=task, follow=follow)
+    print_lines(lines, as_json=as_json)
 
 
 def _models_of(rules: TextIO) -> str:
