@@ -49,5 +49,6 @@ def test_the_page_of_the_command_line_shows_what_every_command_prints(undeployed
     now = rerun(page, lambda command: run_in(tmp_path, command))
     if os.environ.get("MLFLOW_FARGATE_WRITE_DOCS"):
         PAGE.write_text(now, "utf-8")
+        return
 
     assert now == page, "make docs-cli"
