@@ -27,13 +27,12 @@ from mlflow_fargate.image.byte_stream import ChunkReader
 from mlflow_fargate.image.image import BaseImage, Descriptor
 from mlflow_fargate.image.reference import Reference
 from mlflow_fargate.image.registry import Registry
-from mlflow_fargate.image.shared_libraries import defined_glibc
+from mlflow_fargate.image.shared_libraries import LIBRARY_NAME, defined_glibc
 from mlflow_fargate.progress import Progress
 
 # The local stack's base says so of itself: it has nothing of a system, and runs on this machine's.
 _THIS_MACHINE = "mlflow-fargate"
 _TEXTS = re.compile(r"(etc|usr/lib)/os-release|var/lib/dpkg/status(\.d/[^/]+)?")
-_LIBRARY = re.compile(r".*\.so(\.[0-9.]+)?")
 _PYTHON = re.compile(r"(?:.*/)?bin/python(3\.\d+)")
 _GLIBC = re.compile(r"(?:.*/)?(libc\.so\.6|libc-2\.\d+\.so)")  # the latter until 2.33, where libc.so.6 is a link
 _LIMIT_BYTES = 16 << 20
@@ -80,7 +79,7 @@ def read_base_files(
     for layer in base.layers:
         _read_layer(registry, reference, layer, found)
     files = BaseFiles(
-        libraries=tuple(sorted({PurePosixPath(name).name for name in found if _LIBRARY.fullmatch(name)})),
+        libraries=tuple(sorted({PurePosixPath(name).name for name in found if LIBRARY_NAME.fullmatch(name)})),
         release=_parse_release(found.get("etc/os-release") or found.get("usr/lib/os-release") or ""),
         packages="\n\n".join(text for name, text in sorted(found.items()) if name.startswith("var/lib/dpkg/")),
         pythons=tuple(sorted({python[1] for python in map(_PYTHON.fullmatch, found) if python})),
@@ -121,7 +120,7 @@ def _text_of(archive: tarfile.TarFile, member: tarfile.TarInfo, name: str) -> st
             return content.read().decode(errors="replace")
         if _GLIBC.fullmatch(name):
             return defined_glibc(io.BytesIO(content.read())) or ""
-    return "" if _LIBRARY.fullmatch(name) or _PYTHON.fullmatch(name) else None
+    return "" if LIBRARY_NAME.fullmatch(name) or _PYTHON.fullmatch(name) else None
 
 
 def _remove(found: dict[str, str], path: str) -> None:

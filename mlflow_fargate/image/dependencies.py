@@ -112,7 +112,7 @@ def _make_recipe(
             yield {**found, **compiled_files(found, interpreter, cache)} if interpreter else found
 
     # Compiled or not, its libraries are the same.
-    libraries = cache / "libraries" / f"{key(False)}.json"
+    libraries = cache / "shared-libraries" / f"{key(False)}.json"
     # A layer with compiled files made elsewhere is as good as one without them made here.
     others = () if interpreter else (key(True),)
     own_key = key(bool(interpreter))

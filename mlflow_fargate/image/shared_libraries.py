@@ -20,7 +20,8 @@ from typing import IO
 from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
 
-_LIBRARY = re.compile(r".*\.so(\.[0-9.]+)?")
+# Versions have letters too: OpenSSL's libcrypto.so.1.1.1k, which many wheels bring.
+LIBRARY_NAME = re.compile(r".*\.so(\.\d[\w.-]*)?", re.ASCII)
 # What people meet: the Debian package (of today's releases) that has a library which wheels leave to the system.
 _DEBIAN_PACKAGES = {
     "libgomp.so.1": "libgomp1",
@@ -78,7 +79,7 @@ def find_libraries(files: Mapping[str, Path], site: Path) -> SharedLibraries:
     needed: dict[str, set[str]] = {}
     glibc: dict[str, tuple[int, int]] = {}
     for name, path in files.items():
-        if _LIBRARY.fullmatch(name):
+        if LIBRARY_NAME.fullmatch(name):
             own_names, wanted, newest = _read_library(path)
             offered |= {name.rpartition("/")[2], *own_names}
             owner = owners.get(path.relative_to(site).as_posix(), "") if path.is_relative_to(site) else ""
@@ -170,5 +171,5 @@ def _read_owners(site: Path) -> dict[str, str]:
     for record in site.glob("*.dist-info/RECORD"):
         owner = record.parent.name.partition("-")[0].replace("_", "-").lower()
         with record.open(encoding="utf-8", newline="") as file:
-            owners.update({row[0]: owner for row in csv.reader(file) if row and _LIBRARY.fullmatch(row[0])})
+            owners.update({row[0]: owner for row in csv.reader(file) if row and LIBRARY_NAME.fullmatch(row[0])})
     return owners

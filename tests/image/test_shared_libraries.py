@@ -20,6 +20,7 @@ from mlflow_fargate.image.layer import Recipe
 from mlflow_fargate.image.library_check import check_libraries, describe_missing
 from mlflow_fargate.image.platforms import LINUX_AMD64
 from mlflow_fargate.image.shared_libraries import (
+    LIBRARY_NAME,
     SharedLibraries,
     defined_glibc,
     find_libraries,
@@ -142,6 +143,22 @@ def test_names_and_needs_are_read_from_elf_files_and_not_from_others(tmp_path: P
     assert "libc.so.6" in found.needed
     assert found.needed["libc.so.6"] == ["whole.so"]
     assert set(found.offered) == {"script.so", "cut.so", "whole.so"}
+
+
+@pytest.mark.parametrize(
+    ("name", "is_one"),
+    [
+        ("lib/libcrypto-5409cd36.so.1.1.1k", True),
+        ("libgomp.so.1.0.0", True),
+        ("_core.cpython-311-x86_64-linux-gnu.so", True),
+        ("libfoo.so.2-rc1", True),
+        ("libfoo.so.py", False),
+        ("libfoo.so.", False),
+        ("notes.sofa", False),
+    ],
+)
+def test_a_library_is_known_by_its_name_whatever_its_version(name: str, is_one: bool) -> None:
+    assert bool(LIBRARY_NAME.fullmatch(name)) is is_one
 
 
 @pytest.mark.slow

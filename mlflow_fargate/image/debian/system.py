@@ -65,7 +65,7 @@ def make_system_recipe(
         return None
     note(f"system packages: {', '.join(f'{one.name} {one.version}' for one in packages)}")
     layer_key = make_layer_key(NAME, compression, packages=[[one.name, one.version, one.sha256] for one in packages])
-    libraries = cache / "libraries" / f"{layer_key}.json"
+    libraries = cache / "shared-libraries" / f"{layer_key}.json"
 
     @contextmanager
     def files() -> Iterator[Files]:
