@@ -42,6 +42,8 @@ _ENVIRONMENT = re.compile(
     re.IGNORECASE,
 )
 _BUILD_FAILED = re.compile(r"Failed to build|build backend|Failed to (?:prepare|generate)", re.IGNORECASE)
+# PyTorch's builds, which MLflow writes down as they are installed: torch==2.13.0+cpu.
+_LOCAL_BUILD = re.compile(r"there is no version of ([\w.-]+==[\w.!]+\+[\w.]+)")
 _UNAUTHORIZED = re.compile(r"\b40[13] (Unauthorized|Forbidden)|Missing credentials", re.IGNORECASE)
 
 
@@ -194,8 +196,17 @@ def _compile(text: str, minor: str, platform: Platform, directory: Path, *, buil
         raise _no_wheel(sorted(names), minor, platform, reason or f"uv says:\n{_indented(error)}")
     raise ImageError(
         f"The requirements cannot be met for Python {minor} on {platform}; uv says:\n{_indented(error)}",
-        hint="change the model's requirements (pip_requirements when it is logged) so that they fit together",
+        hint=_way_out(error),
     )
+
+
+def _way_out(error: str) -> str:
+    if build := _LOCAL_BUILD.search(" ".join(error.split())):
+        return (
+            f"{build[1]} is a build that PyPI does not have: name the index that has it; for PyTorch without CUDA: "
+            "extra_index_urls=https://download.pytorch.org/whl/cpu"
+        )
+    return "change the model's requirements (pip_requirements when it is logged) so that they fit together"
 
 
 def _without_wheels(error: str) -> set[str]:

@@ -66,6 +66,12 @@ def test_requirements_that_do_not_fit_together_are_shown_in_uvs_words(tmp_path: 
 
 
 @pytest.mark.slow
+def test_a_build_that_pypi_does_not_have_is_told_with_the_index_that_has_it(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match=r"(?s)hint: six==1\.17\.0\+cpu is a build .* extra_index_urls=https://"):
+        lock(["six==1.17.0+cpu"], python_version="3.11", platform=LINUX_AMD64, cache=tmp_path)
+
+
+@pytest.mark.slow
 def test_the_password_of_an_index_appears_nowhere(tmp_path: Path, scripted: Any) -> None:
     url = f"http://me:secret@{scripted.host}/simple"
 
