@@ -9,6 +9,7 @@ process of its own, because the libraries stay.
 from __future__ import annotations
 
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Callable
@@ -168,6 +169,19 @@ LIBRARIES: dict[str, str | None] = {
     "spacy": "spacy",
     "pytorch": "torch",
     "transformers": "transformers",
+}
+
+
+_CPU_BUILD = (
+    "PyPI's PyTorch for x86-64 brings 3 GB of CUDA; install its CPU build, and name its index in PYTORCH_INDEX "
+    "(docs/packages.md)"
+)
+# Why a library is not installed.
+WHY_NOT = {"torch": _CPU_BUILD, "transformers": _CPU_BUILD}
+# What deployments of these flavors need said.
+OPTIONS = {
+    flavor: {"extra_index_urls": os.environ.get("PYTORCH_INDEX", "https://download.pytorch.org/whl/cpu")}
+    for flavor in ("pytorch", "transformers")
 }
 
 

@@ -8,24 +8,19 @@ from typing import Any
 import numpy as np
 import pytest
 from deployed_services import deployed, log_model, post
-from flavor_models import LIBRARIES
+from flavor_models import LIBRARIES, OPTIONS, WHY_NOT
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.exhaustive, pytest.mark.timeout(900)]
-
-_CPU_BUILD = (
-    "PyPI's PyTorch for x86-64 brings 3 GB of CUDA; install its CPU build, and name its index (docs/packages.md)"
-)
-WHY_NOT = {"pytorch": _CPU_BUILD, "transformers": _CPU_BUILD}
 
 
 @pytest.mark.parametrize("flavor", LIBRARIES)
 def test_a_deployed_model_predicts_what_it_predicts_in_the_process(local_stack: dict[str, str], flavor: str) -> None:
     library = LIBRARIES[flavor]
     if library and not importlib.util.find_spec(library):
-        pytest.skip(WHY_NOT.get(flavor, f"{library} is not installed; make test-all installs it"))
+        pytest.skip(WHY_NOT.get(library, f"{library} is not installed; make test-all installs it"))
     logged = log_model(flavor)
 
-    with deployed(flavor, logged["uri"], {}) as url:
+    with deployed(flavor, logged["uri"], OPTIONS.get(flavor, {})) as url:
         answer = post(f"{url}/invocations", logged["request"])
 
     assert answer.status_code == 200, answer.text

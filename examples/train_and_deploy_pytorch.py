@@ -1,0 +1,51 @@
+"""The same with PyTorch, from its CPU builds: python -m examples.train_and_deploy_pytorch
+
+pip install torch scikit-learn --extra-index-url https://download.pytorch.org/whl/cpu; PyPI's torch brings 3 GB for
+GPUs, which Fargate has not. The image takes it from the same index: docs/packages.md says what that means.
+"""
+
+from __future__ import annotations
+
+import os
+
+import mlflow
+import torch
+from mlflow.models import infer_signature
+from sklearn.datasets import load_wine
+
+import mlflow_fargate
+
+MODEL = "wine"
+INDEX = os.environ.get("PYTORCH_INDEX", "https://download.pytorch.org/whl/cpu")
+
+
+def main() -> None:
+    """Prints the deployment's URL and the kinds of two wines."""
+    measures, kinds = load_wine(return_X_y=True)
+    rows, wanted = torch.tensor(measures, dtype=torch.float32), torch.tensor(kinds)
+    model = torch.nn.Sequential(
+        torch.nn.BatchNorm1d(13), torch.nn.Linear(13, 16), torch.nn.ReLU(), torch.nn.Linear(16, 3)
+    )
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
+    mlflow.set_experiment(MODEL)
+    with mlflow.start_run():
+        for epoch in range(50):
+            loss = torch.nn.functional.cross_entropy(model(rows), wanted)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            mlflow.log_metric("loss", loss.item(), step=epoch)
+        model.eval()
+        example = rows[:2].numpy()
+        signature = infer_signature(example, model(rows[:2]).detach().numpy())
+        logged = mlflow.pytorch.log_model(
+            model, name="model", signature=signature, input_example=example, registered_model_name=MODEL
+        )
+        deployment = mlflow_fargate.deploy(logged, name=MODEL, extra_index_urls=INDEX)
+    mlflow_fargate.promote(MODEL, deployment.version)
+    print(deployment.url)
+    print([max(range(3), key=scores.__getitem__) for scores in deployment.predict(example)["predictions"]])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""The same with TensorFlow, whose models take arrays: python -m examples.train_and_deploy_tensorflow
+
+pip install tensorflow-cpu scikit-learn. For pictures with labels there is more: examples/image_classifier.
+"""
+
+from __future__ import annotations
+
+import mlflow
+import tensorflow as tf
+from mlflow.models import infer_signature
+from sklearn.datasets import load_digits
+
+import mlflow_fargate
+
+MODEL = "numerals"
+
+
+def main() -> None:
+    """Prints the deployment's URL and the digits that it sees in two drawings."""
+    drawings, digits = load_digits(return_X_y=True)
+    drawings = (drawings / 16).astype("float32").reshape(-1, 8, 8, 1)
+    model = tf.keras.Sequential(
+        [
+            tf.keras.Input((8, 8, 1)),
+            tf.keras.layers.Conv2D(16, 3, activation="relu"),
+            tf.keras.layers.Flatten(),
+            tf.keras.layers.Dense(10, "softmax"),
+        ]
+    )
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    mlflow.set_experiment(MODEL)
+    with mlflow.start_run():
+        history = model.fit(drawings, digits, epochs=5, verbose=0).history
+        mlflow.log_metric("accuracy", history["accuracy"][-1])
+        # Of a network MLflow knows no signature by itself, and without one the service would not know the array's type.
+        signature = infer_signature(drawings[:2], model.predict(drawings[:2], verbose=0))
+        logged = mlflow.tensorflow.log_model(
+            model, name="model", signature=signature, input_example=drawings[:2], registered_model_name=MODEL
+        )
+        deployment = mlflow_fargate.deploy(logged, name=MODEL)
+    mlflow_fargate.promote(MODEL, deployment.version)
+    print(deployment.url)
+    print([max(range(10), key=scores.__getitem__) for scores in deployment.predict(drawings[:2])["predictions"]])
+
+
+if __name__ == "__main__":
+    main()
