@@ -14,7 +14,7 @@ export PYTHONDONTWRITEBYTECODE ?= 1
 # Tests in two processes: one waits for the stack while the other works (tests/conftest.py says which goes where).
 TWO := -n 2 --no-loadscope-reorder
 
-.PHONY: setup tools tools-all docs pictures demo test test-unit test-all bench bench-serving check format local clean docs-cli
+.PHONY: setup tools tools-all docs pictures recording demo test test-unit test-all bench bench-serving check format local clean docs-cli
 
 setup: $(READY)
 
@@ -47,6 +47,10 @@ docs: $(VENV)/.docs
 # Of the pages that docs/ shows; a test says when they have aged.
 pictures: $(READY) tools
 	$(BIN)/python tests/test_pictures.py
+
+# Runs the demo (five minutes); test-all and test say when what it prints has changed.
+recording: $(READY)
+	$(BIN)/python tests/recording.py
 
 $(VENV)/.docs: $(READY)
 	$(BIN)/uv pip install -q --python $(BIN)/python -e '.[docs]'

@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import sys
+
 import pytest
+from recording import PICTURE, cut, read, story_of
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(1500)]
 
 
+class Heard(io.StringIO):
+    """What is printed, which goes on to where it went before."""
+
+    def write(self, text: str) -> int:
+        sys.__stdout__.write(text)
+        return super().write(text)
+
+
 @pytest.fixture(scope="module")
-def outcome(local_stack: dict[str, str]) -> object:
+def printed() -> io.StringIO:
+    return Heard()
+
+
+@pytest.fixture(scope="module")
+def outcome(local_stack: dict[str, str], printed: io.StringIO) -> object:
     from examples import demo
 
-    return demo.main()
+    with contextlib.redirect_stdout(printed):
+        return demo.main()
 
 
 def test_the_deployed_model_answers_as_it_did_where_it_was_trained(outcome) -> None:  # type: ignore[no-untyped-def]
@@ -35,3 +54,13 @@ def test_deploying_the_same_again_sends_nothing(outcome) -> None:  # type: ignor
 def test_deleting_leaves_only_the_endpoint(outcome) -> None:  # type: ignore[no-untyped-def]
     assert outcome.left
     assert not any(outcome.left.values()), outcome.left
+
+
+def test_the_recording_shows_what_the_demo_prints(outcome, printed: io.StringIO) -> None:  # type: ignore[no-untyped-def]
+    recorded = story_of(read(PICTURE.read_text("utf-8")))
+
+    # Here the stack runs already, and goes on; the last word is that of the program around the story.
+    commands = ("$ mlflow-fargate local", "The local stack", "All as it should be")
+    told = [line for line in recorded if not line.startswith(commands)]
+    now = [cut(line) for line in story_of(printed.getvalue().splitlines()) if not line.startswith(commands)]
+    assert told == now, "make recording"

@@ -1,0 +1,156 @@
+"""The recording of the demo in docs/pictures: a picture that moves, and plays wherever pictures are shown.
+
+python tests/recording.py        runs the demo and records it anew (make recording)
+
+What the demo prints is recorded line by line, with the times; what libraries log beside it (stderr) is not. Waits are
+shortened. The text in the picture is text, so that a test can compare it with what the demo prints now.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+from xml.etree import ElementTree
+from xml.sax.saxutils import escape
+
+import click
+
+ROOT = Path(__file__).resolve().parent.parent
+PICTURE = ROOT / "docs" / "pictures" / "demo.svg"
+
+COLUMNS, ROWS = 112, 30
+_LINE_PIXELS, _CHARACTER_PIXELS, _MARGIN_PIXELS = 18, 7.8, 16
+_LONGEST_WAIT_SECONDS, _SHORTEST_WAIT_SECONDS = 1.2, 0.12
+_LAST_SECONDS = 6.0  # at which the last screen stays
+_HEADLINE, _COMMAND = re.compile(r"\[ *\d+\.\ds\] (?=\S)"), re.compile(r"\$ ")
+_STYLE = """\
+text {{ font: 13px ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace; fill: #c9d1d9; white-space: pre; }}
+.headline {{ fill: #79c0ff; font-weight: bold; }}
+.command {{ fill: #7ee787; }}
+.screen {{ animation: scroll {seconds:.2f}s step-end infinite; transform: translateY({end}px); }}
+@media (prefers-reduced-motion: reduce) {{ .screen {{ animation: none; }} }}
+@keyframes scroll {{
+{steps}
+}}
+"""
+_PICTURE = """\
+<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img">
+<title>make demo: train, deploy, promote, redeploy and clean up</title>
+<style>
+{style}</style>
+<rect width="100%" height="100%" rx="8" fill="#0d1117"/>
+<svg x="{margin}" y="{margin}" width="{inner_width}" height="{inner_height}">
+<g class="screen">
+{lines}
+</g>
+</svg>
+</svg>
+"""
+
+
+class Line(NamedTuple):
+    """A line as it was printed, so many seconds after the start."""
+
+    at_seconds: float
+    text: str
+
+
+def record(command: Sequence[str]) -> list[Line]:
+    """What `command` prints, run to its end in the checkout with a cache of its own; it has to end well."""
+    lines = []
+    with tempfile.TemporaryDirectory() as cache:
+        environment = {**os.environ, "DEMO_EXIT": "1", "MLFLOW_FARGATE_CACHE": cache, "PYTHONUNBUFFERED": "1"}
+        began = time.monotonic()
+        with subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout
+            for text in process.stdout:
+                shown = _as_seen(text).replace(cache, "~/.cache/mlflow-fargate")
+                lines.append(Line(time.monotonic() - began, shown))
+                sys.stderr.write(text)
+    if process.returncode:
+        raise SystemExit(f"the demo ended with exit code {process.returncode}")
+    return lines
+
+
+def story_of(lines: Iterable[str]) -> list[str]:
+    """The headlines and commands among lines, without times and addresses. Pure."""
+    told = []
+    for line in lines:
+        if headline := _HEADLINE.match(line):
+            told.append(line[headline.end() :])
+        elif _COMMAND.match(line):
+            told.append(line)
+    return told
+
+
+def draw(lines: Sequence[Line]) -> str:
+    """The moving picture of these lines. Pure."""
+    lines = list(itertools.dropwhile(lambda line: not line.text, lines))
+    times = _pace(lines)
+    seconds = times[-1] + _LAST_SECONDS
+    steps = "\n".join(
+        f"{100 * at / seconds:.3f}% {{ transform: translateY({_offset(number)}px); }}"
+        for number, at in enumerate(times)
+    )
+    width, height = int(COLUMNS * _CHARACTER_PIXELS), ROWS * _LINE_PIXELS
+    return _PICTURE.format(
+        width=width + 2 * _MARGIN_PIXELS,
+        height=height + 2 * _MARGIN_PIXELS,
+        inner_width=width,
+        inner_height=height,
+        margin=_MARGIN_PIXELS,
+        style=_STYLE.format(seconds=seconds, steps=steps, end=_offset(len(lines) - 1)),
+        lines="\n".join(_draw_line(number, line.text) for number, line in enumerate(lines)),
+    )
+
+
+def read(picture: str) -> list[str]:
+    """The lines of a picture."""
+    texts = ElementTree.fromstring(picture).iter("{http://www.w3.org/2000/svg}text")  # one of our own
+    return [text.text or "" for text in texts]
+
+
+def cut(text: str) -> str:
+    """As much of a line as the picture is wide."""
+    return text if len(text) <= COLUMNS else f"{text[: COLUMNS - 1]}…"
+
+
+def _as_seen(text: str) -> str:
+    """What stays of a line on a terminal, without its colours."""
+    last = re.split(r"[\r\b]+", click.unstyle(text).rstrip())[-1]
+    return "".join(character for character in last if character.isprintable())
+
+
+def _pace(lines: Sequence[Line]) -> list[float]:
+    """When each line is shown: as it was, but no wait is long, and none too short to read."""
+    times, before, shown = [0.0], lines[0].at_seconds, 0.0
+    for line in lines[1:]:
+        shown += min(max(line.at_seconds - before, _SHORTEST_WAIT_SECONDS), _LONGEST_WAIT_SECONDS)
+        before = line.at_seconds
+        times.append(shown)
+    return times
+
+
+def _offset(number: int) -> int:
+    """How far the text is moved so that this line is the lowest that is seen."""
+    return (ROWS - 1 - number) * _LINE_PIXELS
+
+
+def _draw_line(number: int, text: str) -> str:
+    kind = ' class="headline"' if _HEADLINE.match(text) else ' class="command"' if _COMMAND.match(text) else ""
+    return f'<text y="{(number + 1) * _LINE_PIXELS - 5}"{kind} xml:space="preserve">{escape(cut(text))}</text>'
+
+
+if __name__ == "__main__":
+    PICTURE.write_text(draw(record([sys.executable, "-m", "examples.demo"])), encoding="utf-8")
+    sys.stdout.write(f"recorded: {PICTURE.relative_to(ROOT)}\n")
