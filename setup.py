@@ -12,7 +12,7 @@ CORE = [
     # Without a floor today's resolvers walk back to bentoml 0.9 (opentelemetry pins), which has no `bentoml.build`.
     "bentoml>=1.4.30,<2",
     "pydantic>=2.6,<3",  # options: parsed, checked and described once
-    "click>=8.2",  # the command
+    "click>=8.4",  # the command; older ones do not say which verb was meant
     "rich>=13",  # progress on a terminal
     "stamina>=25.1",  # retries
     "requests>=2.31",  # the OCI registry, the deployed model
@@ -27,7 +27,7 @@ CORE = [
     "PyYAML>=6",  # MLmodel
 ]
 LOCAL = [
-    "moto[server]>=5.1.10,<6",  # the AWS control plane
+    "moto[server]>=5.1.12,<6",  # the AWS control plane; older ones do not speak CloudWatch's JSON
     "aiohttp>=3.9",  # the load balancer
     "waitress>=3",  # the WSGI server in front of moto, and the webhook's
     "jinja2>=3",  # the stack's page; moto's server brings it anyway

@@ -38,7 +38,7 @@ class LoadBalancer:
         subnets = sorted(zone["SubnetId"] for zone in found["AvailabilityZones"])
         arn = found["LoadBalancerArn"]
         answer = self._session.call("elbv2", "describe_load_balancer_attributes", LoadBalancerArn=arn)
-        attributes = {item["Key"]: item["Value"] for item in answer["Attributes"]}
+        attributes = {item["Key"]: item.get("Value", "") for item in answer["Attributes"]}
         ours = {key: attributes.get(key) for key in resource.properties["attributes"]}
         are_ours = tags.are_ours(tags_of(self._session, [arn])[arn])
         return Found(arn, {"subnets": subnets, "attributes": ours}, are_ours)

@@ -85,7 +85,7 @@ class TargetGroup:
     def _found(self, group: Mapping[str, Any]) -> Found:
         arn = group["TargetGroupArn"]
         answer = self._session.call("elbv2", "describe_target_group_attributes", TargetGroupArn=arn)
-        delay = {item["Key"]: item["Value"] for item in answer["Attributes"]}["deregistration_delay.timeout_seconds"]
+        attributes = {item["Key"]: item.get("Value") for item in answer["Attributes"]}
         properties = {
             "port": group["Port"],
             "health_check_path": group["HealthCheckPath"],
@@ -93,7 +93,7 @@ class TargetGroup:
             "health_check_timeout_seconds": group["HealthCheckTimeoutSeconds"],
             "healthy_threshold": group["HealthyThresholdCount"],
             "unhealthy_threshold": group["UnhealthyThresholdCount"],
-            "deregistration_delay_seconds": int(delay),
+            "deregistration_delay_seconds": int(attributes["deregistration_delay.timeout_seconds"]),
         }
         return Found(arn, properties, tags.are_ours(tags_of(self._session, [arn])[arn]))
 
