@@ -14,7 +14,7 @@ export PYTHONDONTWRITEBYTECODE ?= 1
 # Tests in two processes: one waits for the stack while the other works (tests/conftest.py says which goes where).
 TWO := -n 2 --no-loadscope-reorder
 
-.PHONY: setup tools tools-all docs pictures recording demo test test-unit test-all bench bench-serving check format local clean docs-cli
+.PHONY: setup tools tools-all docs pictures recording demo test test-unit test-all bench bench-serving bench-webhook bench-runtimes check format local clean docs-cli
 
 setup: $(READY)
 
@@ -81,6 +81,10 @@ bench-serving: $(READY)
 bench-webhook: $(READY)
 	$(BIN)/python -m benchmarks.webhook
 
+# Five minutes: the image classifier computed by TensorFlow, and by ONNX Runtime.
+bench-runtimes: $(READY)
+	$(BIN)/python -m benchmarks.runtimes
+
 check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -91,6 +95,7 @@ check: $(READY)
 	$(BIN)/mypy -p examples
 	$(BIN)/mypy -p benchmarks.images
 	MYPYPATH=$(TREE) $(BIN)/mypy benchmarks/webhook.py
+	$(BIN)/mypy benchmarks/runtimes.py
 	cd $(TREE) && $(CURDIR)/$(BIN)/lint-imports --config $(CURDIR)/.importlinter --no-cache
 
 format: $(READY)

@@ -1,0 +1,124 @@
+"""The walk-through's image classifier computed by TensorFlow and by ONNX Runtime: image, start, memory, an answer.
+
+    python -m benchmarks.runtimes        (make bench-runtimes)
+
+trains it, deploys it to a local stack of its own both ways, and writes a table into benchmarks/RESULTS.md. CPU seconds
+are those of the task's processes until it answered; memory is what they hold of their own (PSS) after the requests. The
+base image is left out: on the local stack it stands for this machine's Python.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import psutil
+import requests
+from mlflow.deployments import get_deploy_client
+from PIL import Image
+
+from benchmarks.results_page import write_section
+from benchmarks.serving import find_processor
+from examples.image_classifier.pictures import write_pictures
+from tests.deployed_services import deployed
+
+COMMAND = str(Path(sys.executable).parent / "mlflow-fargate")
+NAME = "scenes"
+REQUESTS = 200
+
+
+def main() -> None:
+    lines = [
+        "| runtime | layers beside the base, MB | ready, CPU s | memory, MB | p50 of one client, ms |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    with tempfile.TemporaryDirectory() as name, own_stack(Path(name) / "cache"):
+        pictures = Path(name) / "pictures"
+        write_pictures(pictures)
+        train = [sys.executable, "-m", "examples.image_classifier.train", str(pictures / "train"), NAME, "1"]
+        subprocess.run(train, check=True, stdout=subprocess.DEVNULL)
+        for runtime in ("native", "onnx"):
+            lines.append(measure(runtime))
+            print(lines[-1], flush=True)
+    versions = ", ".join(f"{package} {version(package)}" for package in ("tensorflow-cpu", "keras", "bentoml"))
+    where = f"{find_processor()}, {os.cpu_count()} CPUs; Python {sys.version.split()[0]}, {versions}."
+    what = f"`make bench-runtimes` wrote this on {date.today()}, of the walk-through's image classifier."
+    write_section("Runtimes", f"{what}\n\n{where}\n\n" + "\n".join(lines))
+
+
+@contextmanager
+def own_stack(cache: Path) -> Iterator[None]:
+    """The local stack in `cache`, as the target of this process."""
+    os.environ["MLFLOW_FARGATE_CACHE"] = str(cache)
+    subprocess.run([COMMAND, "local", "up", "--detach"], check=True, stdout=subprocess.DEVNULL)
+    try:
+        lines = subprocess.check_output([COMMAND, "local", "env"], text=True).splitlines()
+        for line in lines:
+            name, _, value = line.removeprefix("export ").partition("=")
+            os.environ[name] = value
+        mlflow.set_tracking_uri(os.environ["MLFLOW_TRACKING_URI"])
+        yield
+    finally:
+        subprocess.run([COMMAND, "local", "down"], check=True, stdout=subprocess.DEVNULL)
+
+
+def measure(runtime: str) -> str:
+    """A line of the table."""
+    with deployed(NAME, f"models:/{NAME}/1", {"runtime": runtime, "runtime_tolerance": 1e-4, "memory": 4096}) as url:
+        processes = task_processes()
+        cpu_seconds = sum(sum(process.cpu_times()[:2]) for process in processes)
+        times = ask(f"{url}/predict_image")
+        memory_mb = sum(process.memory_full_info().pss for process in task_processes()) / 1e6
+        size_mb = own_layers_bytes() / 1e6
+    p50 = float(np.percentile(times, 50))
+    return f"| {runtime} | {size_mb:.0f} | {cpu_seconds:.1f} | {memory_mb:.0f} | {p50:.1f} |"
+
+
+def ask(url: str) -> list[float]:
+    """How many milliseconds each answer about a picture took."""
+    picture = io.BytesIO()
+    Image.fromarray(np.random.default_rng(1).integers(0, 256, (150, 150, 3), dtype="uint8")).save(picture, "PNG")
+    times = []
+    with requests.Session() as session:
+        for _ in range(REQUESTS):
+            began = time.perf_counter()
+            answer = session.post(url, picture.getvalue(), headers={"Content-Type": "image/png"}, timeout=60)
+            assert answer.status_code == 200, answer.text
+            times.append((time.perf_counter() - began) * 1000)
+    return times
+
+
+def task_processes() -> list[psutil.Process]:
+    """All processes of the deployment's only task."""
+    return [one for one in psutil.process_iter() if _environment(one).get("PATH_PREFIX") == f"/{NAME}"]
+
+
+def own_layers_bytes() -> int:
+    """What the deployed image's layers take in the registry, without those of its base."""
+    registry, _, rest = get_deploy_client("fargate:/local").get_deployment(NAME)["image"].partition("/")
+    repository, _, digest = rest.partition("@")
+    manifest = requests.get(
+        f"http://{registry}/v2/{repository.partition(':')[0]}/manifests/{digest}", timeout=30
+    ).json()
+    return sum(layer["size"] for layer in manifest["layers"] if "annotations" in layer)
+
+
+def _environment(process: psutil.Process) -> dict[str, str]:
+    with suppress(psutil.Error):
+        return dict(process.environ())
+    return {}
+
+
+if __name__ == "__main__":
+    main()
