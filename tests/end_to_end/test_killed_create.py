@@ -38,6 +38,11 @@ def finish(process: subprocess.Popen[str]) -> str:
     return said
 
 
+def is_finished(said: str) -> bool:
+    """Killed after its last write there is nothing left to do, and create says so."""
+    return f"deployment {NAME} is created" in said or "There is already a deployment" in said
+
+
 def check_it_serves() -> str:
     client = get_deploy_client(TARGET)
     status = client.get_deployment(NAME)
@@ -65,7 +70,7 @@ def test_a_create_that_was_killed_is_finished_by_the_same_command(doubler: str, 
     for seconds in (8, 14, 20):  # while packages are resolved, installed and compressed for the first time
         kill_after(seconds, doubler)
     said = finish(create(doubler))
-    assert f"deployment {NAME} is created" in said, said
+    assert is_finished(said), said
     check_it_serves()
     delete_everything()
     began = time.monotonic()
@@ -79,6 +84,5 @@ def test_a_create_that_was_killed_is_finished_by_the_same_command(doubler: str, 
 
         said = finish(create(doubler))
 
-        # Killed after its last write, there is nothing left to do, and create says so.
-        assert f"deployment {NAME} is created" in said or "There is already a deployment" in said, (moment, said)
+        assert is_finished(said), (moment, said)
         check_it_serves()
