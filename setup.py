@@ -115,7 +115,8 @@ setup(
         "mlflow_fargate.examples": "examples",
     },
     package_data={
-        "mlflow_fargate": ["py.typed", "prices.json"],
+        "mlflow_fargate": ["py.typed"],
+        "mlflow_fargate.deployments": ["prices.json"],
         "mlflow_fargate.webhook": ["templates/*.html"],
         "mlflow_fargate.local.page": ["templates/*.html"],
     },

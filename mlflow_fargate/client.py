@@ -17,15 +17,15 @@ from mlflow.environment_variables import MLFLOW_DEPLOYMENT_PREDICT_TIMEOUT
 
 from mlflow_fargate.config import parse_retain
 from mlflow_fargate.config.describe import describe_options
-from mlflow_fargate.deployment import DEFAULT_FLAVOR, EXPLAINER_FLAVOR
 from mlflow_fargate.errors import InvalidOption, NotSupported
 from mlflow_fargate.progress import progress_for_stderr
+from mlflow_fargate.resolved_model import DEFAULT_FLAVOR, EXPLAINER_FLAVOR
 from mlflow_fargate.target import Target, cache_directory, check_endpoint_name, parse_target
 
 if TYPE_CHECKING:
     from mlflow_fargate.aws.account import Account
-    from mlflow_fargate.deployer import Deployer
     from mlflow_fargate.deployment import DeploymentStatus
+    from mlflow_fargate.deployments.deployer import Deployer
 
 Options = Mapping[str, Any]
 
@@ -151,7 +151,7 @@ class FargateDeploymentClient(BaseDeploymentClient):  # type: ignore[misc]  # ml
     def deployer(self, endpoint: str | None = None) -> Deployer:
         """The story's hands at this target, or at another endpoint of it."""
         from mlflow_fargate.aws.account import Account  # noqa: PLC0415  # see the module's docstring
-        from mlflow_fargate.deployer import make_deployer  # noqa: PLC0415
+        from mlflow_fargate.deployments.deployer import make_deployer  # noqa: PLC0415
 
         target = parse_target(self.target_uri)
         if endpoint is not None:

@@ -103,7 +103,7 @@ class RegistryError(FargateError):
 class AwsError(FargateError):
     """AWS refused `operation` with `code`; the service's own words stand in the message.
 
-    `meaning` says what that is: transient, conflict, absent, user, quota or unknown (aws/faults.py).
+    `meaning` says what that is: transient, conflict, absent, user, quota or unknown (aws/error_table.py).
     """
 
     def __init__(

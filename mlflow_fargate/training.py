@@ -58,7 +58,7 @@ class Deployment:
 
     def wait(self, timeout_seconds: float = 1800) -> Deployment:
         """Itself, when it answers; the error that stopped it, or RolloutTimeout when that takes longer."""
-        from mlflow_fargate import operations  # noqa: PLC0415  # boto3 takes a second to load
+        from mlflow_fargate.deployments import operations  # noqa: PLC0415  # boto3 takes a second to load
 
         began = time.monotonic()
         if self._under_way is not None:
@@ -74,14 +74,14 @@ class Deployment:
 
     def rollback(self, to: int | None = None) -> Deployment:
         """Itself, serving what it served before, or revision `to`; pinned from then on."""
-        from mlflow_fargate import operations  # noqa: PLC0415
+        from mlflow_fargate.deployments import operations  # noqa: PLC0415
 
         operations.roll_back(self._client.deployer(), self.name, to)
         return self
 
     def logs(self, since_minutes: float = 60) -> list[str]:
         """What its tasks wrote lately, oldest first: moment (UTC), task, line."""
-        from mlflow_fargate import operations  # noqa: PLC0415
+        from mlflow_fargate.deployments import operations  # noqa: PLC0415
 
         since = int((time.time() - since_minutes * 60) * 1000)
         lines = operations.logs(self._client.deployer(), self.name, since)

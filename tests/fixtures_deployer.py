@@ -14,17 +14,17 @@ import pytest
 import requests
 from fixtures_registry import SERVER
 
-from mlflow_fargate import deployer as story
 from mlflow_fargate.aws.account import Account
 from mlflow_fargate.config import DeploymentConfig
-from mlflow_fargate.deployer import Deployer
-from mlflow_fargate.deployment import ResolvedModel
-from mlflow_fargate.local.front.fake_aws import FakeAws
+from mlflow_fargate.deployments import deployer as story
+from mlflow_fargate.deployments.deployer import Deployer
+from mlflow_fargate.local.api.gateway import FakeAws
 from mlflow_fargate.local.load_balancer.server import LoadBalancer
 from mlflow_fargate.local.registry.server import LocalRegistry
 from mlflow_fargate.local.s3.app import S3App
 from mlflow_fargate.local.wsgi_server import WsgiServer
 from mlflow_fargate.progress import Progress, RecordedProgress
+from mlflow_fargate.resolved_model import ResolvedModel
 from mlflow_fargate.target import Surroundings, Target
 
 READS = re.compile(r"^(Describe|List|Get|Batch(Get|Check))")

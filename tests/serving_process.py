@@ -19,7 +19,7 @@ import requests
 import yaml
 
 from mlflow_fargate import bento
-from mlflow_fargate.deployment import ResolvedModel
+from mlflow_fargate.resolved_model import ResolvedModel
 
 KEY = "s3cret"
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from mlflow_fargate import bento
-from mlflow_fargate.deployment import ResolvedModel
 from mlflow_fargate.errors import ImageError, ModelUnusable
+from mlflow_fargate.resolved_model import ResolvedModel
 
 BENTOML = f"bentoml=={version('bentoml')}"
 SERVER = ("httptools>=0.6", "uvloop>=0.19")

@@ -19,7 +19,7 @@ from fixtures_deployer import create
 from mlflow_fargate.aws.account import Account
 from mlflow_fargate.aws.ecr import Repository
 from mlflow_fargate.cli import main
-from mlflow_fargate.deployer import Deployer
+from mlflow_fargate.deployments.deployer import Deployer
 from mlflow_fargate.doctor.checks import Finding
 from mlflow_fargate.progress import PlainProgress, RecordedProgress, progress_for_stderr
 from mlflow_fargate.target import parse_target

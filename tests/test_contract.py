@@ -32,7 +32,7 @@ from mlflow.exceptions import MlflowException
 import mlflow_fargate
 from mlflow_fargate import FargateDeploymentClient, scoring
 from mlflow_fargate.aws.account import Account
-from mlflow_fargate.deployer import Deployer
+from mlflow_fargate.deployments.deployer import Deployer
 from mlflow_fargate.errors import FargateError
 from mlflow_fargate.model.uri import ModelRegistry
 

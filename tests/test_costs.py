@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mlflow_fargate.costs import estimate_cost, read_prices
+from mlflow_fargate.deployments.costs import estimate_cost, read_prices
 from mlflow_fargate.plan import Found, Plan, Resource, make_plan
 
 PRICES = read_prices()

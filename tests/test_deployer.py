@@ -10,8 +10,7 @@ from fixtures_deployer import CRASHING, QUICK, FakePublisher, answer, count_writ
 
 from examples.inventory import inventory
 from mlflow_fargate.config import DeploymentConfig
-from mlflow_fargate.deployer import Deployer
-from mlflow_fargate.deployment import ResolvedModel
+from mlflow_fargate.deployments.deployer import Deployer
 from mlflow_fargate.errors import (
     DeploymentExists,
     DeploymentNotFound,
@@ -22,6 +21,7 @@ from mlflow_fargate.errors import (
     RolloutFailed,
     RolloutTimeout,
 )
+from mlflow_fargate.resolved_model import ResolvedModel
 
 pytestmark = pytest.mark.slow
 

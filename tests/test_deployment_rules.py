@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from mlflow_fargate.config import parse_config
-from mlflow_fargate.deployment import Provenance
-from mlflow_fargate.deployment_rules import check_name, follow_of, needs_another_image
+from mlflow_fargate.deployments.rules import check_name, follow_of, needs_another_image
 from mlflow_fargate.errors import InvalidOption
+from mlflow_fargate.resolved_model import Provenance
 from mlflow_fargate.resources import DeploymentSpec, EndpointSpec, Network, deployment_resources
 
 

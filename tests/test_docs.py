@@ -17,7 +17,7 @@ from readme_walk import script
 
 from mlflow_fargate.cli import main
 from mlflow_fargate.config import DeploymentConfig
-from mlflow_fargate.costs import read_prices
+from mlflow_fargate.deployments.costs import read_prices
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"

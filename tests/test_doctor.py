@@ -14,13 +14,12 @@ import pytest
 from click.testing import CliRunner
 from fixtures_deployer import create, use_account
 
-from mlflow_fargate.aws.survey import read_network, way_out
+from mlflow_fargate.aws.reading.doctor_facts import read_network, way_out
 from mlflow_fargate.cli import main
-from mlflow_fargate.deployer import Deployer
+from mlflow_fargate.deployments.deployer import Deployer
 from mlflow_fargate.doctor import checks
 from mlflow_fargate.doctor.examination import examine_mlflow, policy_source, wanted_actions
-from mlflow_fargate.resources import Network
-from mlflow_fargate.survey import (
+from mlflow_fargate.doctor_facts import (
     Caller,
     Certificate,
     NetworkFacts,
@@ -31,6 +30,7 @@ from mlflow_fargate.survey import (
     Unknown,
     VcpuQuota,
 )
+from mlflow_fargate.resources import Network
 
 NO_RIGHT = Unknown("AWS refused it (AccessDenied): no")
 CALLER = Caller("123456789012", "arn:aws:iam::123456789012:user/ann", "eu-west-1")

@@ -25,7 +25,7 @@ import pytest
 from click.testing import CliRunner
 from moto import mock_aws
 
-from mlflow_fargate.aws.rollout import RolloutWatch
+from mlflow_fargate.aws.rollouts.watch import RolloutWatch
 from mlflow_fargate.cli import main
 from mlflow_fargate.errors import DiskFull, RolloutFailed
 from mlflow_fargate.progress import RecordedProgress

@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 from fixtures_deployer import CRASHING, create
 
-from mlflow_fargate import operations
 from mlflow_fargate.aws.account import Account
-from mlflow_fargate.aws.iam import infrastructure_trust, task_trust
-from mlflow_fargate.deployer import Deployer
+from mlflow_fargate.aws.resource_types.iam import infrastructure_trust, task_trust
+from mlflow_fargate.deployments import operations
+from mlflow_fargate.deployments.deployer import Deployer
 from mlflow_fargate.errors import RolloutFailed
 from mlflow_fargate.resources import EndpointSpec, Network, execution_policies, infrastructure_policies, webhook_policy
 

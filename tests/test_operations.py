@@ -19,14 +19,15 @@ from click.testing import CliRunner, Result
 from fixtures_deployer import CRASHING, answer, count_writes, create, use_account
 from fixtures_registry import PushImage
 
-from mlflow_fargate import operations
-from mlflow_fargate.aws.history import state_of
+from mlflow_fargate.aws.reading.history import state_of
 from mlflow_fargate.cli import main
-from mlflow_fargate.cli.logs import parse_moment
-from mlflow_fargate.deployer import Deployer
-from mlflow_fargate.deployment import LogLine, Provenance, Revision
+from mlflow_fargate.cli.deployment.logs import parse_moment
+from mlflow_fargate.deployment import LogLine, Revision
+from mlflow_fargate.deployments import operations
+from mlflow_fargate.deployments.deployer import Deployer
+from mlflow_fargate.deployments.operations import choose_revision
 from mlflow_fargate.errors import DeploymentNotFound, InvalidOption, RolloutFailed
-from mlflow_fargate.operations import choose_revision
+from mlflow_fargate.resolved_model import Provenance
 
 Call = Callable[..., Result]
 
@@ -161,7 +162,7 @@ def printed_json(result: Result) -> Any:
 def test_a_plan_tells_what_would_change_by_its_exit_code_and_in_words(
     deployer: Deployer, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mlflow_fargate.deployer.Publisher", lambda *_: deployer.publisher)
+    monkeypatch.setattr("mlflow_fargate.deployments.deployer.Publisher", lambda *_: deployer.publisher)
     assert "a model has to be named" in call("plan", exit_code=1).stderr
     first = call("plan", "-m", "models:/churn/1", exit_code=2).stdout
     assert "+ create service churn" in first
@@ -354,7 +355,7 @@ def test_what_a_killed_client_left_is_listed_and_taken_away_only_when_asked(
 
 
 def keep_a_lock(deployer: Deployer, push_image: PushImage) -> None:
-    """A record in the endpoint's repository, as image/lock_record.py keeps it."""
+    """A record in the endpoint's repository, as image/packages/lock_record.py keeps it."""
     deployer.account.repository("default").ensure()
     where = {"repositoryName": "mlflow-fargate/default"}
     digest = push_image(repository=where["repositoryName"]).partition("@")[2]

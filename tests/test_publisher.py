@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 
 from mlflow_fargate.config import parse_config
-from mlflow_fargate.deployment import ModelFile, ResolvedModel
 from mlflow_fargate.errors import InvalidOption
 from mlflow_fargate.image import Reference, Registry, StreamedFile
-from mlflow_fargate.image.image import OCI_CONFIG, Descriptor, Manifest, digest_of
-from mlflow_fargate.image.transport import Transport
+from mlflow_fargate.image.oci.image import OCI_CONFIG, Descriptor, Manifest, digest_of
+from mlflow_fargate.image.registry.transport import Transport
 from mlflow_fargate.local.registry.server import LocalRegistry
 from mlflow_fargate.progress import RecordedProgress
 from mlflow_fargate.publisher import Publisher, image_inputs
+from mlflow_fargate.resolved_model import ModelFile, ResolvedModel
 from mlflow_fargate.target import parse_target
 
 MODEL = ResolvedModel(

@@ -11,7 +11,6 @@ import pytest
 
 from mlflow_fargate import bento
 from mlflow_fargate.config import parse_config
-from mlflow_fargate.deployment import ModelFile, ResolvedModel
 from mlflow_fargate.errors import ImageError, ModelUnusable
 from mlflow_fargate.progress import RecordedProgress
 from mlflow_fargate.publisher import image_inputs, runtime
@@ -22,7 +21,8 @@ from mlflow_fargate.publisher.runtime import (
     refuse_or_stay_native,
     why_not_converted_here,
 )
-from mlflow_fargate.trial import Conversion
+from mlflow_fargate.resolved_model import ModelFile, ResolvedModel
+from mlflow_fargate.sandbox import Conversion
 
 MINOR = f"{sys.version_info[0]}.{sys.version_info[1]}"
 PINS = {name: f"{name}==1" for name in ("bentoml", "mlflow-skinny", "numpy", "onnxruntime", "pandas", "scikit-learn")}

@@ -15,9 +15,9 @@ from botocore.awsrequest import AWSResponse
 from fixtures_deployer import CRASHING, count_writes, create
 from fixtures_registry import SERVER
 
-from mlflow_fargate import operations
 from mlflow_fargate.aws.account import Account
-from mlflow_fargate.deployer import Deployer
+from mlflow_fargate.deployments import operations
+from mlflow_fargate.deployments.deployer import Deployer
 from mlflow_fargate.errors import InvalidOption, RolloutFailed, RolloutTimeout
 from mlflow_fargate.progress import RecordedProgress
 from mlflow_fargate.resources import TEST_HEADER

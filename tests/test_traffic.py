@@ -9,12 +9,12 @@ import pytest
 from click.testing import CliRunner
 from fixtures_deployer import QUICK, TARGET, create
 
-from mlflow_fargate import operations
 from mlflow_fargate.aws.session import AwsSession
 from mlflow_fargate.cli import main
-from mlflow_fargate.cli.traffic import sparkline, traffic_lines
-from mlflow_fargate.deployer import Deployer
+from mlflow_fargate.cli.deployment.traffic import sparkline, traffic_lines
 from mlflow_fargate.deployment import Traffic
+from mlflow_fargate.deployments import operations
+from mlflow_fargate.deployments.deployer import Deployer
 from mlflow_fargate.errors import AwsError
 
 
@@ -78,10 +78,10 @@ def test_without_data_or_the_right_to_read_it_there_is_no_chart(
         raise AwsError("no", operation="cloudwatch:GetMetricData", code="AccessDenied")
 
     monkeypatch.setattr(
-        "mlflow_fargate.aws.metrics.describe_service", lambda *_: {"loadBalancers": [{"targetGroupArn": "a:b"}]}
+        "mlflow_fargate.aws.reading.metrics.describe_service", lambda *_: {"loadBalancers": [{"targetGroupArn": "a:b"}]}
     )
     monkeypatch.setattr(
-        "mlflow_fargate.aws.metrics.find_load_balancer", lambda *_: {"LoadBalancerArn": "a:loadbalancer/app"}
+        "mlflow_fargate.aws.reading.metrics.find_load_balancer", lambda *_: {"LoadBalancerArn": "a:loadbalancer/app"}
     )
     monkeypatch.setattr(AwsSession, "call", refuse)
     assert operations.traffic(deployer, "churn") == []

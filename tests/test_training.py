@@ -15,7 +15,7 @@ from fixtures_deployer import QUICK, TARGET
 from fixtures_mlflow import LoggedModels, MlflowServer
 
 import mlflow_fargate
-from mlflow_fargate.deployer import Deployer
+from mlflow_fargate.deployments.deployer import Deployer
 from mlflow_fargate.errors import DeploymentNotFound, InvalidOption, ModelNotFound, RolloutTimeout
 from mlflow_fargate.model.logged import model_uri_of
 

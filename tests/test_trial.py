@@ -16,14 +16,14 @@ import pytest
 from serving_process import build
 
 from mlflow_fargate.config import parse_config
-from mlflow_fargate.deployment import ResolvedModel
 from mlflow_fargate.errors import ImageError, TrialFailed
 from mlflow_fargate.image import Reference, Registry, Unpacked, build_image
 from mlflow_fargate.local.registry.base_image import seed_base_image
 from mlflow_fargate.local.registry.server import LocalRegistry
 from mlflow_fargate.progress import RecordedProgress
 from mlflow_fargate.publisher import Publisher, image_inputs
-from mlflow_fargate.trial import try_service
+from mlflow_fargate.resolved_model import ResolvedModel
+from mlflow_fargate.sandbox import try_service
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="services run on Linux")]
 

@@ -10,12 +10,12 @@ import pytest
 from fixtures_deployer import CRASHING, create
 from fixtures_mlflow import LoggedModels, MlflowServer
 
-from mlflow_fargate.deployer import Deployer
-from mlflow_fargate.deployment import Provenance
+from mlflow_fargate.deployments.deployer import Deployer
+from mlflow_fargate.deployments.version_tags import VersionTags
 from mlflow_fargate.errors import ModelNotFound, RegistryError, RolloutFailed, RolloutTimeout
 from mlflow_fargate.model import tag_model_version
 from mlflow_fargate.progress import RecordedProgress
-from mlflow_fargate.version_tags import VersionTags
+from mlflow_fargate.resolved_model import Provenance
 
 VERSION_1 = Provenance("models:/churn/Production", "models:/churn/1", "f", "sklearn", "churn", "1")
 

@@ -18,12 +18,12 @@ import requests
 from click.testing import CliRunner, Result
 from fixtures_deployer import TARGET, count_writes, create
 
-from mlflow_fargate import operations, webhook_service
 from mlflow_fargate.aws.account import Account
-from mlflow_fargate.aws.ecs import Service, describe_service
+from mlflow_fargate.aws.resource_types.service import Service, describe_service
 from mlflow_fargate.cli import main
 from mlflow_fargate.config import DeploymentConfig, parse_config
-from mlflow_fargate.deployer import Deployer
+from mlflow_fargate.deployments import operations, webhook_service
+from mlflow_fargate.deployments.deployer import Deployer
 from mlflow_fargate.errors import DeploymentNotFound, EndpointInUse, InvalidOption
 from mlflow_fargate.image import Platform, Reference, Registry
 from mlflow_fargate.local.registry.base_image import seed_base_image
@@ -31,7 +31,7 @@ from mlflow_fargate.local.registry.server import LocalRegistry
 from mlflow_fargate.plan import Found
 from mlflow_fargate.progress import RecordedProgress
 from mlflow_fargate.publisher import webhook_image
-from mlflow_fargate.publisher.own_code import own_requirements, write_own_code
+from mlflow_fargate.publisher.custom_service import own_requirements, write_own_code
 from mlflow_fargate.resources import EndpointSpec, Network, WebhookSpec, webhook_resources
 from mlflow_fargate.target import Surroundings, Target
 

@@ -9,8 +9,8 @@ from typing import Any, Literal, Protocol
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
 
-from mlflow_fargate.deployment import without_credentials
 from mlflow_fargate.errors import RolloutFailed
+from mlflow_fargate.resolved_model import without_credentials
 
 from .reconcile import Action
 from .watch import Watch

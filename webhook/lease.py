@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable
 from typing import Protocol
 
-from mlflow_fargate.deployment import without_credentials
+from mlflow_fargate.resolved_model import without_credentials
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from datetime import datetime, timezone
 from typing import Literal
 from urllib.parse import quote
 
-from mlflow_fargate.deployment import web_url
+from mlflow_fargate.resolved_model import web_url
 
 from .worker import Seen
 

@@ -8,8 +8,8 @@ from typing import Any, Protocol, TypeVar
 
 from mlflow.exceptions import MlflowException
 
-from mlflow_fargate.deployment import without_credentials
 from mlflow_fargate.errors import FargateError
+from mlflow_fargate.resolved_model import without_credentials
 
 # Stages send none of their own; with registry_store.py they come as a tag.
 EVENTS = (

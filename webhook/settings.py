@@ -29,8 +29,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mlflow_fargate.deployment import web_url
 from mlflow_fargate.errors import InvalidOption
+from mlflow_fargate.resolved_model import web_url
 
 
 @dataclass(frozen=True)

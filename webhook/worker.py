@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from mlflow_fargate.deployment import without_credentials
+from mlflow_fargate.resolved_model import without_credentials
 
 from .actor import Deployments, Outcome, act
 from .model_registry import ModelRegistry, ModelState

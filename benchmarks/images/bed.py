@@ -23,9 +23,9 @@ import uv
 
 from benchmarks.images.measure import CountingProxy
 from mlflow_fargate.image import LINUX_AMD64, Reference, Registry
-from mlflow_fargate.image.image import OCI_CONFIG, OCI_LAYER_GZIP, Descriptor, Manifest, digest_of, encode_json
-from mlflow_fargate.image.layer import digest_of_file, iter_file
-from mlflow_fargate.image.packages import lock
+from mlflow_fargate.image.layers.layer import digest_of_file, iter_file
+from mlflow_fargate.image.oci.image import OCI_CONFIG, OCI_LAYER_GZIP, Descriptor, Manifest, digest_of, encode_json
+from mlflow_fargate.image.packages.uv import lock
 
 # BentoML adds its own version to what it builds: another one here could not be installed beside it.
 REQUIREMENTS = (f"bentoml=={version('bentoml')}", "tensorflow-cpu==2.21.0", "pillow>=10")
@@ -149,7 +149,9 @@ def _install(python: Path) -> None:
     install += [f"{name}=={version(name)}" for name in ("bentoml", "mlflow-skinny")]
     subprocess.run(install, env=environment, check=True)
     # Those of ours lie in the checkout.
-    subprocess.run([str(python), "-c", "import mlflow_fargate.deployer"], cwd=_ROOT, env=environment, check=True)
+    subprocess.run(
+        [str(python), "-c", "import mlflow_fargate.deployments.deployer"], cwd=_ROOT, env=environment, check=True
+    )
 
 
 @contextmanager

@@ -17,7 +17,7 @@ import boto3
 
 from mlflow_fargate.aws.s3 import S3Artifacts, make_s3_client
 from mlflow_fargate.config import parse_config
-from mlflow_fargate.deployer import Deployer  # noqa: F401  # a deploying process has all of it in memory
+from mlflow_fargate.deployments.deployer import Deployer  # noqa: F401  # a deploying process has all of it in memory
 from mlflow_fargate.image import Reference
 from mlflow_fargate.progress import PlainProgress
 from mlflow_fargate.publisher import Publisher

@@ -10,21 +10,23 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 
-from mlflow_fargate.aws import ecr, execute_command, history, logs, metrics, orphans, retention, status
-from mlflow_fargate.aws.adoption import find_door
-from mlflow_fargate.aws.ecs import describe_service, primary_deployment
+from mlflow_fargate.aws import ecr, execute_command
 from mlflow_fargate.aws.execute_command import RunningTask
-from mlflow_fargate.aws.kinds import Kinds
-from mlflow_fargate.aws.load_balancer import (
+from mlflow_fargate.aws.reading import history, metrics, orphans, retention, status
+from mlflow_fargate.aws.resource_types import logs
+from mlflow_fargate.aws.resource_types.catalog import Kinds
+from mlflow_fargate.aws.resource_types.existing_load_balancer import find_door
+from mlflow_fargate.aws.resource_types.load_balancer import (
     find_load_balancer,
     listener_certificate,
 )
-from mlflow_fargate.aws.network import find_endpoint_vpc, find_network
-from mlflow_fargate.aws.rollout import RolloutWatch
+from mlflow_fargate.aws.resource_types.network import find_endpoint_vpc, find_network
+from mlflow_fargate.aws.resource_types.service import describe_service, primary_deployment
+from mlflow_fargate.aws.resource_types.strategy import read_strategy, refusal_of
+from mlflow_fargate.aws.rollouts.watch import RolloutWatch
+from mlflow_fargate.aws.rollouts.watch_shift import ShiftWatch, TestGreen
 from mlflow_fargate.aws.s3 import S3Artifacts
 from mlflow_fargate.aws.session import AwsSession
-from mlflow_fargate.aws.shift import ShiftWatch, TestGreen
-from mlflow_fargate.aws.strategy import read_strategy, refusal_of
 from mlflow_fargate.config import DeploymentConfig, parse_config
 from mlflow_fargate.deployment import (
     DeploymentStatus,

@@ -15,7 +15,7 @@ from mlflow_fargate.aws import tags
 from mlflow_fargate.aws.session import AwsSession
 from mlflow_fargate.errors import AwsError, ForeignResource
 
-# What images keep beside them in the repository has a tag that begins so (image/lock_record.py): no deployment's does.
+# Tags of records kept next to the images (image/packages/lock_record.py); no deployment's tag starts like this.
 _RECORD_PREFIX = "_lock-"
 # Pushes that were killed leave untagged manifests behind; nothing that a task definition names is untagged. A record is
 # read in the month it was written in.

@@ -24,10 +24,10 @@ from botocore.exceptions import (
     ResponseStreamingError,
 )
 
-from mlflow_fargate.aws import faults
-from mlflow_fargate.deployment import ModelFile
+from mlflow_fargate.aws import error_table
 from mlflow_fargate.errors import AwsError, ModelNotFound, ModelUnusable
 from mlflow_fargate.progress import Advance
+from mlflow_fargate.resolved_model import ModelFile
 
 _MAX_FILES = 20_000  # a model has dozens; a bucket's root has millions
 _CHUNK_BYTES = 1 << 20
@@ -213,6 +213,6 @@ def _refused(action: str, place: str, error: ClientError) -> AwsError | ModelNot
         return ModelNotFound(f"{place} is not there ({code}).", hint="was it deleted, or is it in another account?")
     if code in {"PreconditionFailed", "412", "InvalidRange"}:
         return _changed(place)
-    fault = faults.classify(action, code, message)
+    fault = error_table.classify(action, code, message)
     said = f"S3 refused {action} on {place} ({code}): {message}"
     return AwsError(said, operation=action, code=code, hint=fault.hint, meaning=fault.meaning)

@@ -30,7 +30,7 @@ from botocore.exceptions import (
     TokenRetrievalError,
 )
 
-from mlflow_fargate.aws import faults
+from mlflow_fargate.aws import error_table
 from mlflow_fargate.aws.s3 import make_s3_client
 from mlflow_fargate.errors import AwsError
 from mlflow_fargate.target import Target
@@ -145,7 +145,7 @@ def _translate(service: str, operation: str, error: ClientError | BotoCoreError)
     code = str(error.response.get("Error", {}).get("Code", "Unknown"))
     said = error.response.get("Error", {}).get("Message", "")
     message = f"AWS refused {action} ({code}): {said}"
-    fault = faults.classify(action, code, said)
+    fault = error_table.classify(action, code, said)
     return AwsError(message, operation=action, code=code, hint=fault.hint, meaning=fault.meaning)
 
 

@@ -9,8 +9,8 @@ own_files      a user's own service.py with what lies beside it
 from __future__ import annotations
 
 from mlflow_fargate.bento.build import Bento, build_bento, template_digest, template_folder
+from mlflow_fargate.bento.custom_service_files import OwnService, read_own_service
 from mlflow_fargate.bento.description import choose_template, make_service_description, parse_labels
-from mlflow_fargate.bento.own_files import OwnService, read_own_service
 from mlflow_fargate.bento.requirements import onnx_requirements, service_requirements
 
 __all__ = [

@@ -25,11 +25,11 @@ from typing import Any
 
 import yaml
 
+from mlflow_fargate.bento.custom_service_files import OwnService
 from mlflow_fargate.bento.description import LABELS_FILE, make_service_description, parse_labels
-from mlflow_fargate.bento.own_files import OwnService
 from mlflow_fargate.bento.requirements import service_requirements
-from mlflow_fargate.deployment import ResolvedModel, without_credentials
 from mlflow_fargate.errors import ImageError, ModelUnusable
+from mlflow_fargate.resolved_model import ResolvedModel, without_credentials
 
 _DESCRIPTION_FILE = "service.json"
 _OWN_FOLDER = "own"

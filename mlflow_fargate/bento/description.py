@@ -6,9 +6,9 @@ import json
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from mlflow_fargate.bento.own_files import OwnService
-from mlflow_fargate.deployment import ResolvedModel
+from mlflow_fargate.bento.custom_service_files import OwnService
 from mlflow_fargate.errors import ModelUnusable
+from mlflow_fargate.resolved_model import ResolvedModel
 
 Template = Literal["image_classifier", "pyfunc", "own"]
 

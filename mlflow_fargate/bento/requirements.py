@@ -9,8 +9,8 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
-from mlflow_fargate.bento.own_files import OwnService
-from mlflow_fargate.deployment import ResolvedModel
+from mlflow_fargate.bento.custom_service_files import OwnService
+from mlflow_fargate.resolved_model import ResolvedModel
 
 # Nothing needs them: with them the server reads requests and waits for them in C, with a third less CPU for each.
 _SERVER = ("httptools>=0.6", "uvloop>=0.19")

@@ -23,19 +23,19 @@ import os
 import click
 
 from mlflow_fargate.cli.demo import demo
+from mlflow_fargate.cli.deployment.events import events
+from mlflow_fargate.cli.deployment.exec import exec_
+from mlflow_fargate.cli.deployment.history import history
+from mlflow_fargate.cli.deployment.logs import logs
+from mlflow_fargate.cli.deployment.plan import plan
+from mlflow_fargate.cli.deployment.rollback import rollback
+from mlflow_fargate.cli.deployment.scale import scale
+from mlflow_fargate.cli.deployment.status import status
 from mlflow_fargate.cli.doctor import doctor
-from mlflow_fargate.cli.events import events
-from mlflow_fargate.cli.exec import exec_
 from mlflow_fargate.cli.gc import gc
-from mlflow_fargate.cli.history import history
 from mlflow_fargate.cli.image import image
 from mlflow_fargate.cli.local import local
-from mlflow_fargate.cli.logs import logs
-from mlflow_fargate.cli.plan import plan
-from mlflow_fargate.cli.rollback import rollback
-from mlflow_fargate.cli.scale import scale
 from mlflow_fargate.cli.schema import schema
-from mlflow_fargate.cli.status import status
 from mlflow_fargate.cli.webhook import webhook
 
 _COMMANDS: tuple[click.Command, ...] = (

@@ -7,7 +7,7 @@ from itertools import groupby
 
 import click
 
-from mlflow_fargate.cli.deployments import deployer_at, json_option, print_json, target_option
+from mlflow_fargate.cli.deployment.options import deployer_at, json_option, print_json, target_option
 
 _COLOURS = {"OK": "green", "FAIL": "red", "SKIP": "yellow"}
 
@@ -22,7 +22,7 @@ def doctor(target: str, config: tuple[str, ...], webhook_url: str | None, as_jso
 
     Each line is OK, FAIL with what to do, or SKIP where nothing can be said. Exit code: 0 without a FAIL, else 1.
     """
-    from mlflow_fargate.cli.plan import parse_options  # noqa: PLC0415
+    from mlflow_fargate.cli.deployment.plan import parse_options  # noqa: PLC0415
     from mlflow_fargate.config import parse_config  # noqa: PLC0415
     from mlflow_fargate.doctor.examination import examine  # noqa: PLC0415
 

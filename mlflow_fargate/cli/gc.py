@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from mlflow_fargate.cli.deployments import deployer_at, json_option, print_json, target_option
+from mlflow_fargate.cli.deployment.options import deployer_at, json_option, print_json, target_option
 from mlflow_fargate.deployment import Orphan
 from mlflow_fargate.resources import WEBHOOK
 
@@ -19,7 +19,7 @@ def gc(target: str, delete: bool, as_json: bool) -> None:
     A deployment that somebody is creating right now looks the same until its service is there: do not use --delete
     while others deploy. A whole endpoint without deployments is no orphan; see: mlflow deployments delete-endpoint
     """
-    from mlflow_fargate import operations  # noqa: PLC0415
+    from mlflow_fargate.deployments import operations  # noqa: PLC0415
 
     deployer = deployer_at(target)
     found = operations.orphans(deployer)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from mlflow_fargate.cli.deployments import target_option
-from mlflow_fargate.cli.plan import parse_options
+from mlflow_fargate.cli.deployment.options import target_option
+from mlflow_fargate.cli.deployment.plan import parse_options
 from mlflow_fargate.progress import progress_for_stderr
 from mlflow_fargate.target import cache_directory, parse_target
 

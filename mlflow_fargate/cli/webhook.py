@@ -12,15 +12,15 @@ import requests
 import yaml
 from mlflow import MlflowClient
 
-from mlflow_fargate.cli.deployments import deployer_at, json_option, print_fields, print_json, target_option
+from mlflow_fargate.cli.deployment.logs import log_options, print_lines
+from mlflow_fargate.cli.deployment.options import deployer_at, json_option, print_fields, print_json, target_option
+from mlflow_fargate.cli.deployment.plan import parse_options
 from mlflow_fargate.cli.extras import extra_is_missing
-from mlflow_fargate.cli.logs import log_options, print_lines
-from mlflow_fargate.cli.plan import parse_options
 from mlflow_fargate.doctor.examination import examine_mlflow
 from mlflow_fargate.errors import FargateError, InvalidOption
 
 if TYPE_CHECKING:
-    from mlflow_fargate.deployer import Deployer
+    from mlflow_fargate.deployments.deployer import Deployer
 
 # Options of `webhook serve` → the environment variables that say the same.
 _SETTINGS = {
@@ -80,7 +80,7 @@ def register(url: str | None, target: str | None, name: str) -> None:
     if not secret:
         raise InvalidOption("FARGATE_WEBHOOK_SECRET is not set.", hint="make one: openssl rand -hex 32")
     if url is None:
-        from mlflow_fargate import webhook_service  # noqa: PLC0415  # boto3 takes a second to load
+        from mlflow_fargate.deployments import webhook_service  # noqa: PLC0415  # boto3 takes a second to load
 
         url = f"{webhook_service.get(deployer_at(target or '')).url}/events"
     for finding in examine_mlflow(url):
@@ -158,7 +158,7 @@ def deploy(
 
     Prints its URL; `webhook register -t TARGET` then tells MLflow's server of it.
     """
-    from mlflow_fargate import webhook_service  # noqa: PLC0415
+    from mlflow_fargate.deployments import webhook_service  # noqa: PLC0415
 
     deployer = deployer_at(target)
     options: dict[str, Any] = {**parse_options(config), **({"dry_run": True} if dry_run else {})}
@@ -175,7 +175,7 @@ def deploy(
 @target_option
 def undeploy(target: str) -> None:
     """Take the webhook service away from Fargate, with all that was made for it. Deployments stay as they are."""
-    from mlflow_fargate import webhook_service  # noqa: PLC0415
+    from mlflow_fargate.deployments import webhook_service  # noqa: PLC0415
 
     webhook_service.delete(deployer_at(target))
 
@@ -185,7 +185,7 @@ def undeploy(target: str) -> None:
 @json_option
 def status(target: str, as_json: bool) -> None:
     """How the webhook service on Fargate is: its URL, rollout, role and log group. What it does, its page shows."""
-    from mlflow_fargate import webhook_service  # noqa: PLC0415
+    from mlflow_fargate.deployments import webhook_service  # noqa: PLC0415
 
     found = webhook_service.get(deployer_at(target))
     if as_json:
@@ -211,7 +211,7 @@ def status(target: str, as_json: bool) -> None:
 @log_options
 def logs(*, target: str, follow: bool, since: int, task: str | None, as_json: bool) -> None:
     """What the webhook service on Fargate wrote: each line with its time (UTC) and its task's first digits."""
-    from mlflow_fargate import operations  # noqa: PLC0415
+    from mlflow_fargate.deployments import operations  # noqa: PLC0415
 
     lines = operations.webhook_logs(deployer_at(target), since, task=task, follow=follow)
     print_lines(lines, as_json=as_json)

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 from pydantic.config import JsonDict
 
-from mlflow_fargate.deployment import without_credentials
+from mlflow_fargate.resolved_model import without_credentials
 
 
 def option(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from mlflow_fargate.survey import (
+from mlflow_fargate.doctor_facts import (
     Caller,
     Certificate,
     NetworkFacts,

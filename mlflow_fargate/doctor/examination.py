@@ -6,22 +6,22 @@ import socket
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
-from mlflow_fargate.aws import survey
 from mlflow_fargate.aws.account import Account
-from mlflow_fargate.aws.survey import known
+from mlflow_fargate.aws.reading import doctor_facts
+from mlflow_fargate.aws.reading.doctor_facts import known
 from mlflow_fargate.config import DeploymentConfig
 from mlflow_fargate.doctor import checks
 from mlflow_fargate.doctor.checks import Finding
+from mlflow_fargate.doctor_facts import Caller, Unknown, VcpuQuota
 from mlflow_fargate.errors import InvalidOption
 from mlflow_fargate.model.server import REGISTRY, WEBHOOKS, ask_server
 from mlflow_fargate.resources import EndpointSpec
-from mlflow_fargate.survey import Caller, Unknown, VcpuQuota
 
 
 def examine(account: Account, endpoint: str, config: DeploymentConfig, webhook_url: str | None) -> list[Finding]:
     """Every finding, topic by topic; without credentials only what needs none of AWS."""
     of_mlflow = examine_mlflow(webhook_url)
-    caller = known(lambda: survey.read_caller(account.session))
+    caller = known(lambda: doctor_facts.read_caller(account.session))
     first = checks.check_caller(caller)
     if isinstance(caller, Unknown):
         return [first, *of_mlflow]
@@ -73,7 +73,7 @@ def _examine_account(account: Account, endpoint: str, caller: Caller) -> list[Fi
     denied = (
         source
         if isinstance(source, Unknown)
-        else known(lambda: survey.read_denied(account.session, source, wanted_actions(caller, endpoint)))
+        else known(lambda: doctor_facts.read_denied(account.session, source, wanted_actions(caller, endpoint)))
     )
     return [checks.check_permissions(denied), checks.check_quota(known(lambda: _quota(account, endpoint)))]
 
@@ -89,13 +89,13 @@ def _examine_endpoint(account: Account, endpoint: str, config: DeploymentConfig)
     network, arn = spec.network, spec.certificate_arn
     role = (spec.execution_role_arn or f"{spec.full_name}-{spec.region}").rpartition("/")[2]
     infrastructure = (spec.infrastructure_role_arn or spec.infrastructure_role_name).rpartition("/")[2]
-    certificate = known(lambda: survey.read_certificate(session, arn)) if arn else None
+    certificate = known(lambda: doctor_facts.read_certificate(session, arn)) if arn else None
     return [
-        *checks.check_network(known(lambda: survey.read_network(session, network))),
+        *checks.check_network(known(lambda: doctor_facts.read_network(session, network))),
         checks.check_certificate(certificate, spec.region, arn),
-        checks.check_role(known(lambda: survey.read_role(session, role))),
-        checks.check_infrastructure_role(known(lambda: survey.read_role(session, infrastructure))),
-        checks.check_scan(known(lambda: survey.read_scan(session, endpoint))),
+        checks.check_role(known(lambda: doctor_facts.read_role(session, role))),
+        checks.check_infrastructure_role(known(lambda: doctor_facts.read_role(session, infrastructure))),
+        checks.check_scan(known(lambda: doctor_facts.read_scan(session, endpoint))),
     ]
 
 
@@ -103,7 +103,7 @@ def _quota(account: Account, endpoint: str) -> VcpuQuota:
     used = sum(
         status.desired_count * status.settings.get("cpu", 1024) / 1024 for status in account.list_statuses(endpoint)
     )
-    return VcpuQuota(survey.read_vcpu_limit(account.session), used)
+    return VcpuQuota(doctor_facts.read_vcpu_limit(account.session), used)
 
 
 def _addresses(url: str | None) -> list[str]:

@@ -19,21 +19,21 @@ Nothing here knows MLflow or a cloud.
 
 from __future__ import annotations
 
-from mlflow_fargate.image.application import ModelFiles
 from mlflow_fargate.image.assembly import Trial
 from mlflow_fargate.image.build import build_image
 from mlflow_fargate.image.docker import build_with_engine, export_context
-from mlflow_fargate.image.installation import Installation, installed_packages
-from mlflow_fargate.image.layer import Compression
-from mlflow_fargate.image.oci_layout import OciLayout
-from mlflow_fargate.image.packages import PYPI, Indexes, find_interpreter
-from mlflow_fargate.image.platforms import LINUX_AMD64, LINUX_ARM64, Platform
-from mlflow_fargate.image.reference import Reference
-from mlflow_fargate.image.registry import Registry
+from mlflow_fargate.image.layers.application import ModelFiles
+from mlflow_fargate.image.layers.layer import Compression
+from mlflow_fargate.image.layers.streamed_file import StreamedFile
+from mlflow_fargate.image.layers.unpack import Unpacked
+from mlflow_fargate.image.oci.platforms import LINUX_AMD64, LINUX_ARM64, Platform
+from mlflow_fargate.image.oci.reference import Reference
+from mlflow_fargate.image.packages.installation import Installation, installed_packages
+from mlflow_fargate.image.packages.requirements import Normalised, normalise
+from mlflow_fargate.image.packages.uv import PYPI, Indexes, find_interpreter
+from mlflow_fargate.image.registry.client import Registry
+from mlflow_fargate.image.registry.oci_layout import OciLayout
 from mlflow_fargate.image.report import BuildReport, LayerReport, PushedImage
-from mlflow_fargate.image.requirements import Normalised, normalise
-from mlflow_fargate.image.streamed_file import StreamedFile
-from mlflow_fargate.image.unpacked import Unpacked
 
 __all__ = [
     "LINUX_AMD64",

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from mlflow_fargate.image.blob_cache import BlobCache
-from mlflow_fargate.image.image import (
+from mlflow_fargate.image.layers.layer import Compression, Recipe
+from mlflow_fargate.image.layers.unpack import Unpacked, unpack_layers
+from mlflow_fargate.image.oci.image import (
     OCI_CONFIG,
     BaseImage,
     Descriptor,
@@ -24,13 +25,12 @@ from mlflow_fargate.image.image import (
     digest_of,
     encode_json,
 )
-from mlflow_fargate.image.layer import Compression, Recipe
-from mlflow_fargate.image.oci_layout import ImageStore, OciLayout
-from mlflow_fargate.image.push import Push
-from mlflow_fargate.image.reference import Reference
-from mlflow_fargate.image.registry import Registry
+from mlflow_fargate.image.oci.reference import Reference
+from mlflow_fargate.image.registry.blob_cache import BlobCache
+from mlflow_fargate.image.registry.client import Registry
+from mlflow_fargate.image.registry.oci_layout import ImageStore, OciLayout
+from mlflow_fargate.image.registry.push import Push
 from mlflow_fargate.image.report import BuildReport, LayerReport
-from mlflow_fargate.image.unpacked import Unpacked, unpack_layers
 from mlflow_fargate.progress import Progress
 
 Trial = Callable[[Unpacked, Mapping[str, str]], None]

@@ -17,26 +17,26 @@ from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
 
-from mlflow_fargate.image.application import ModelFiles, make_model_recipes, make_service_recipe
 from mlflow_fargate.image.assembly import Assembly, Trial
-from mlflow_fargate.image.base import check_base, read_base
-from mlflow_fargate.image.base_files import read_base_files
-from mlflow_fargate.image.blob_cache import BlobCache
+from mlflow_fargate.image.base.check import check_base, read_base
+from mlflow_fargate.image.base.files import read_base_files
+from mlflow_fargate.image.base.library_check import MissingLibraries, check_libraries, was_checked
 from mlflow_fargate.image.debian import make_system_recipe
-from mlflow_fargate.image.dependencies import make_dependency_recipes
-from mlflow_fargate.image.image import Manifest, make_config
-from mlflow_fargate.image.layer import Compression
-from mlflow_fargate.image.layout import ENVIRONMENT, SETTINGS
-from mlflow_fargate.image.library_check import MissingLibraries, check_libraries, was_checked
-from mlflow_fargate.image.lock_record import LockRecords
-from mlflow_fargate.image.oci_layout import ImageStore
-from mlflow_fargate.image.packages import PYPI, Indexes
-from mlflow_fargate.image.platforms import LINUX_AMD64, Platform
-from mlflow_fargate.image.push import Push
-from mlflow_fargate.image.reference import Reference
-from mlflow_fargate.image.registry import Registry
+from mlflow_fargate.image.layers.application import ModelFiles, make_model_recipes, make_service_recipe
+from mlflow_fargate.image.layers.layer import Compression
+from mlflow_fargate.image.layers.paths import ENVIRONMENT, SETTINGS
+from mlflow_fargate.image.oci.image import Manifest, make_config
+from mlflow_fargate.image.oci.platforms import LINUX_AMD64, Platform
+from mlflow_fargate.image.oci.reference import Reference
+from mlflow_fargate.image.packages.lock_record import LockRecords
+from mlflow_fargate.image.packages.package_layers import make_dependency_recipes
+from mlflow_fargate.image.packages.requirements import normalise
+from mlflow_fargate.image.packages.uv import PYPI, Indexes
+from mlflow_fargate.image.registry.blob_cache import BlobCache
+from mlflow_fargate.image.registry.client import Registry
+from mlflow_fargate.image.registry.oci_layout import ImageStore
+from mlflow_fargate.image.registry.push import Push
 from mlflow_fargate.image.report import PushedImage
-from mlflow_fargate.image.requirements import normalise
 from mlflow_fargate.progress import Progress
 
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)

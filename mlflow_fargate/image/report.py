@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mlflow_fargate.image.reference import Reference
+from mlflow_fargate.image.oci.reference import Reference
 from mlflow_fargate.progress import format_bytes
 
 

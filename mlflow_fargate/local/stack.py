@@ -28,8 +28,8 @@ import psutil
 from filelock import FileLock, Timeout
 
 from mlflow_fargate.errors import LocalStackError
-from mlflow_fargate.local.front.exec_sessions import PLUGIN
-from mlflow_fargate.local.front.fake_aws import FakeAws
+from mlflow_fargate.local.api.exec_sessions import PLUGIN
+from mlflow_fargate.local.api.gateway import FakeAws
 from mlflow_fargate.local.load_balancer.server import LoadBalancer
 from mlflow_fargate.local.page import PageApp
 from mlflow_fargate.local.registry.base_image import seed_base_image

@@ -25,9 +25,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.utils.file_utils import local_file_uri_to_path
 
-from mlflow_fargate.deployment import ModelFile, without_credentials
 from mlflow_fargate.errors import FargateError, ModelNotFound, ModelUnusable
 from mlflow_fargate.progress import Advance
+from mlflow_fargate.resolved_model import ModelFile, without_credentials
 
 MAX_FILES = 20_000  # a model has dozens; a bucket's root has millions
 _CHUNK_BYTES = 1 << 20

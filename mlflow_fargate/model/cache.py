@@ -18,9 +18,9 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from mlflow_fargate.deployment import ModelFile, ResolvedModel, without_credentials
 from mlflow_fargate.model.artifacts import ArtifactStore, ArtifactStores, changed_meanwhile, check_paths
 from mlflow_fargate.progress import Advance, Progress, format_bytes
+from mlflow_fargate.resolved_model import ModelFile, ResolvedModel, without_credentials
 
 DEFAULT_MAX_CACHE_BYTES = 20 * 10**9
 _STREAMS = 8

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from mlflow_fargate.deployment import ResolvedModel
 from mlflow_fargate.errors import InvalidOption, ModelNotFound
+from mlflow_fargate.resolved_model import ResolvedModel
 
 # Those that MLflow itself can log a model with; a model may carry one of its own.
 # https://mlflow.org/docs/latest/ml/model/#built-in-model-flavors

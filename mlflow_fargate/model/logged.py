@@ -14,8 +14,8 @@ import mlflow
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from mlflow_fargate.deployment import without_credentials
 from mlflow_fargate.errors import InvalidOption, ModelNotFound
+from mlflow_fargate.resolved_model import without_credentials
 
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
 

@@ -17,11 +17,11 @@ from typing import Any
 import mlflow
 import yaml
 
-from mlflow_fargate.deployment import ModelFile, ResolvedModel, without_credentials
 from mlflow_fargate.errors import ModelNotFound, ModelUnusable
 from mlflow_fargate.model.artifacts import ArtifactStore, ArtifactStores, check_paths, is_local
 from mlflow_fargate.model.uri import MODEL_URI_FORMS, ModelRegistry, Place
 from mlflow_fargate.progress import Progress, format_bytes
+from mlflow_fargate.resolved_model import ModelFile, ResolvedModel, without_credentials
 
 _MLMODEL_LIMIT_BYTES = 8 << 20  # signatures of wide tables are long
 _TEXT_LIMIT_BYTES = 1 << 20

@@ -6,8 +6,8 @@ import mlflow
 from mlflow.tracking._tracking_service.utils import get_default_host_creds
 from mlflow.utils.rest_utils import http_request
 
-from mlflow_fargate.deployment import without_credentials
-from mlflow_fargate.survey import ServerAnswer
+from mlflow_fargate.doctor_facts import ServerAnswer
+from mlflow_fargate.resolved_model import without_credentials
 
 _TIMEOUT_SECONDS = 10
 REGISTRY = "/api/2.0/mlflow/registered-models/search"

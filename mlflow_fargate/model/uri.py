@@ -27,9 +27,9 @@ from mlflow.store.artifact.utils.models import _parse_model_uri
 from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.rest_utils import http_request
 
-from mlflow_fargate.deployment import without_credentials
 from mlflow_fargate.errors import FargateError, InvalidOption, ModelNotFound, ModelUnusable
 from mlflow_fargate.model.artifacts import is_local
+from mlflow_fargate.resolved_model import without_credentials
 
 MODEL_URI_FORMS = (
     "models:/NAME/VERSION, models:/NAME@ALIAS, models:/NAME/STAGE, models:/m-ID, runs:/RUN/PATH, s3://… or a folder"

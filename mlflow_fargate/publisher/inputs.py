@@ -11,10 +11,10 @@ from typing import Any, Literal
 
 from mlflow_fargate import bento
 from mlflow_fargate.config import DeploymentConfig
-from mlflow_fargate.deployment import ResolvedModel, without_credentials
 from mlflow_fargate.errors import InvalidOption, ModelUnusable
 from mlflow_fargate.image import PYPI, Compression, Indexes, Platform, Reference
-from mlflow_fargate.publisher.surroundings import default_base_image, platform_of
+from mlflow_fargate.publisher.reporting import default_base_image, platform_of
+from mlflow_fargate.resolved_model import ResolvedModel, without_credentials
 from mlflow_fargate.resources import digest_of
 
 Builder = Literal["layers", "docker", "podman", "buildah"]

@@ -18,7 +18,6 @@ from typing import Any
 from mlflow_fargate import bento
 from mlflow_fargate.aws.account import Account
 from mlflow_fargate.config import DeploymentConfig
-from mlflow_fargate.deployment import ResolvedModel, without_credentials
 from mlflow_fargate.errors import InvalidOption
 from mlflow_fargate.image import (
     LINUX_AMD64,
@@ -38,6 +37,7 @@ from mlflow_fargate.image import (
 from mlflow_fargate.model import ArtifactStores, download_model, resolve_model
 from mlflow_fargate.progress import Progress
 from mlflow_fargate.publisher.inputs import ImageInputs, image_inputs, image_labels, python_of
+from mlflow_fargate.publisher.reporting import find_image, registry_of_base, tell_of_layers, telling_of_a_full_disk
 from mlflow_fargate.publisher.runtime import (
     NATIVE,
     RUNTIME,
@@ -47,9 +47,9 @@ from mlflow_fargate.publisher.runtime import (
     refuse_or_stay_native,
     why_not_converted_here,
 )
-from mlflow_fargate.publisher.surroundings import find_image, registry_of_base, tell_of_layers, telling_of_a_full_disk
+from mlflow_fargate.resolved_model import ResolvedModel, without_credentials
+from mlflow_fargate.sandbox import try_service
 from mlflow_fargate.target import Target
-from mlflow_fargate.trial import try_service
 
 _LABELS_LIMIT_BYTES = 1 << 20
 # Larger models go from their store into the repository without lying here, neither as files nor as a layer.

@@ -18,7 +18,7 @@ from mlflow_fargate.errors import ImageError, ModelUnusable
 from mlflow_fargate.image import Platform, find_interpreter, installed_packages
 from mlflow_fargate.progress import Progress
 from mlflow_fargate.publisher.inputs import ImageInputs, python_of
-from mlflow_fargate.trial import convert_model, converter_requirements
+from mlflow_fargate.sandbox import convert_model, converter_requirements
 
 RUNTIME = "mlflow-fargate.runtime"
 RUNTIME_REASON = "mlflow-fargate.runtime-reason"

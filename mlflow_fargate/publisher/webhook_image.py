@@ -11,8 +11,8 @@ from mlflow_fargate.aws.account import Account
 from mlflow_fargate.config import DeploymentConfig
 from mlflow_fargate.image import Compression, Indexes, Reference, Registry, build_image
 from mlflow_fargate.progress import Progress
-from mlflow_fargate.publisher.own_code import own_requirements, write_own_code
-from mlflow_fargate.publisher.surroundings import (
+from mlflow_fargate.publisher.custom_service import own_requirements, write_own_code
+from mlflow_fargate.publisher.reporting import (
     default_base_image,
     find_image,
     platform_of,

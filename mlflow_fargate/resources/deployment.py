@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from mlflow_fargate.deployment import Provenance
 from mlflow_fargate.plan import Resource
+from mlflow_fargate.resolved_model import Provenance
 from mlflow_fargate.resources.names import TEST_HEADER, digest_of, tag_value
 from mlflow_fargate.resources.service import scaling_properties, service_properties, task_properties
 from mlflow_fargate.resources.specs import (

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from mlflow_fargate.config import OF_THE_CALL, OF_THE_SERVICE, DeploymentConfig
-from mlflow_fargate.deployment import Provenance
+from mlflow_fargate.resolved_model import Provenance
 from mlflow_fargate.resources.names import DEPLOYMENT_TAG, ENDPOINT_TAG, MANAGED_BY, log_group_name
 
 _GOODBYE_SECONDS = 10  # of the webhook service, after the rollouts that it waits for

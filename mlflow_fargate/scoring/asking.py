@@ -18,9 +18,9 @@ import stamina
 from requests.auth import AuthBase
 
 from mlflow_fargate.errors import InvalidOption, PredictionFailed, PredictionTimeout, RolloutTimeout
+from mlflow_fargate.scoring.custom_routes import MLFLOW_ROUTE, OwnRoute, choose_route, own_routes
 from mlflow_fargate.scoring.documents import make_document
 from mlflow_fargate.scoring.json_stream import JsonStream
-from mlflow_fargate.scoring.own_routes import MLFLOW_ROUTE, OwnRoute, choose_route, own_routes
 
 # What a load balancer says while targets come and go.
 _TRANSIENT = frozenset({502, 503, 504})

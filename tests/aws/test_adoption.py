@@ -11,7 +11,7 @@ import pytest
 from fixtures_deployer import answer, count_writes, create
 
 from mlflow_fargate.config import parse_config
-from mlflow_fargate.deployer import Deployer
+from mlflow_fargate.deployments.deployer import Deployer
 from mlflow_fargate.errors import InvalidOption
 
 

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 from fixtures_deployer import QUICK, READS, PreparingPublisher
 
-from mlflow_fargate import operations
 from mlflow_fargate.aws.account import Account
-from mlflow_fargate.deployer import Deployer
+from mlflow_fargate.deployments import operations
+from mlflow_fargate.deployments.deployer import Deployer
 from mlflow_fargate.errors import DeploymentExists
 
 pytestmark = pytest.mark.slow

@@ -15,13 +15,13 @@ import requests
 from click.testing import CliRunner
 from fixtures_deployer import create
 
-from mlflow_fargate import operations
 from mlflow_fargate.aws.account import Account
 from mlflow_fargate.cli import main
 from mlflow_fargate.config import parse_config
-from mlflow_fargate.deployer import Deployer
+from mlflow_fargate.deployments import operations
+from mlflow_fargate.deployments.deployer import Deployer
 from mlflow_fargate.errors import InvalidOption, ToolMissing
-from mlflow_fargate.local.front.exec_sessions import PLUGIN
+from mlflow_fargate.local.api.exec_sessions import PLUGIN
 
 ROLE = "arn:aws:iam::123456789012:role/churn"
 ON = {"enable_execute_command": True, "task_role_arn": ROLE}
@@ -106,8 +106,8 @@ def test_the_command_line_hands_on_the_command_as_it_was_quoted(monkeypatch: pyt
         seen.append((name, command, task))
         return ["true"]
 
-    monkeypatch.setattr("mlflow_fargate.operations.open_command", open_command)
-    monkeypatch.setattr("mlflow_fargate.cli.exec.deployer_at", lambda target: None)
+    monkeypatch.setattr("mlflow_fargate.deployments.operations.open_command", open_command)
+    monkeypatch.setattr("mlflow_fargate.cli.deployment.exec.deployer_at", lambda target: None)
     for arguments in (["--", "ls", "-l", "/a b"], ["--task", "0123"]):
         assert CliRunner().invoke(main, ["exec", "--name", "churn", *arguments]).exit_code == 0
 

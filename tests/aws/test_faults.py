@@ -21,8 +21,8 @@ from botocore.httpsession import URLLib3Session
 from fixtures_deployer import QUICK, PreparingPublisher
 
 from mlflow_fargate.aws.account import Account
-from mlflow_fargate.aws.faults import classify
-from mlflow_fargate.deployer import Deployer
+from mlflow_fargate.aws.error_table import classify
+from mlflow_fargate.deployments.deployer import Deployer
 from mlflow_fargate.errors import AwsError, DeploymentExists, DeploymentNotFound, FargateError, ForeignResource
 
 OPTIONS = {**QUICK, "auth": "api_key", "desired_count": 0}

@@ -12,9 +12,9 @@ from fixtures_deployer import QUICK, PreparingPublisher, count_writes
 
 from mlflow_fargate.aws.account import Account
 from mlflow_fargate.config import parse_config
-from mlflow_fargate.deployer import Deployer
-from mlflow_fargate.deployment import Provenance
+from mlflow_fargate.deployments.deployer import Deployer
 from mlflow_fargate.errors import ForeignResource
+from mlflow_fargate.resolved_model import Provenance
 from mlflow_fargate.resources import DeploymentSpec, target_group_name
 
 pytestmark = pytest.mark.slow

@@ -20,11 +20,11 @@ from hypothesis import strategies as st
 from mlflow_fargate.aws import account as account_module
 from mlflow_fargate.aws import tags
 from mlflow_fargate.aws.account import Account
-from mlflow_fargate.aws.strategy import deployment_configuration, read_strategy, refusal_of, refusal_tags
+from mlflow_fargate.aws.resource_types.strategy import deployment_configuration, read_strategy, refusal_of, refusal_tags
 from mlflow_fargate.config import FARGATE_SIZES, parse_config
 from mlflow_fargate.config.service_options import LOG_RETENTION_DAYS
-from mlflow_fargate.deployment import Provenance
 from mlflow_fargate.plan import Found, make_plan
+from mlflow_fargate.resolved_model import Provenance
 from mlflow_fargate.resources import DeploymentSpec, EndpointSpec, Network, deployment_resources, endpoint_resources
 from mlflow_fargate.target import Target
 

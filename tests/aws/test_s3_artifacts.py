@@ -12,8 +12,8 @@ import boto3
 import pytest
 
 from mlflow_fargate.aws.s3 import S3Artifacts, make_s3_client
-from mlflow_fargate.deployment import ModelFile
 from mlflow_fargate.errors import AwsError, ModelNotFound, ModelUnusable
+from mlflow_fargate.resolved_model import ModelFile
 
 ROOT = "s3://artifacts/models/m-1"
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from fixtures_deployer import count_writes, create
 
-from mlflow_fargate import operations
-from mlflow_fargate.deployer import Deployer
+from mlflow_fargate.deployments import operations
+from mlflow_fargate.deployments.deployer import Deployer
 from mlflow_fargate.errors import InvalidOption
 
 NIGHT = {"schedule.night": "cron(0 20 * * ? *) 0", "schedule.morning": "cron(0 7 * * ? *) normal"}

@@ -12,7 +12,7 @@ import requests
 from fixtures_deployer import count_writes, create
 
 from mlflow_fargate.config import parse_config
-from mlflow_fargate.deployer import Deployer
+from mlflow_fargate.deployments.deployer import Deployer
 from mlflow_fargate.errors import ForeignResource, InvalidOption
 
 MANY = {

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from mlflow_fargate.aws.topics import Topic
-from mlflow_fargate.deployer import Deployer
+from mlflow_fargate.deployments.deployer import Deployer
 from mlflow_fargate.errors import AwsError
 
 pytestmark = pytest.mark.slow

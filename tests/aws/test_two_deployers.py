@@ -11,7 +11,7 @@ import pytest
 from fixtures_deployer import QUICK, PreparingPublisher
 
 from mlflow_fargate.aws.account import Account
-from mlflow_fargate.deployer import Deployer
+from mlflow_fargate.deployments.deployer import Deployer
 from mlflow_fargate.errors import FargateError
 from mlflow_fargate.progress import RecordedProgress
 

@@ -22,15 +22,15 @@ from pathlib import Path
 import pytest
 import stamina
 
-from mlflow_fargate.image.image import (
+from mlflow_fargate.image.oci.image import (
     OCI_CONFIG,
     Descriptor,
     Manifest,
     digest_of,
     encode_json,
 )
-from mlflow_fargate.image.reference import Reference
-from mlflow_fargate.image.registry import Registry
+from mlflow_fargate.image.oci.reference import Reference
+from mlflow_fargate.image.registry.client import Registry
 from mlflow_fargate.local.registry.server import LocalRegistry
 
 MINOR = f"{sys.version_info[0]}.{sys.version_info[1]}"

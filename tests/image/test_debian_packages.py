@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlflow_fargate.errors import ImageError
-from mlflow_fargate.image.base_files import BaseFiles
+from mlflow_fargate.image.base.files import BaseFiles
 from mlflow_fargate.image.debian import make_system_recipe
 from mlflow_fargate.image.debian.archive import Archive
 from mlflow_fargate.image.debian.control import (
@@ -27,8 +27,8 @@ from mlflow_fargate.image.debian.control import (
 from mlflow_fargate.image.debian.resolve import resolve
 from mlflow_fargate.image.debian.system import merged_files
 from mlflow_fargate.image.debian.unpack import unpack_deb
-from mlflow_fargate.image.layer import Compression
-from mlflow_fargate.image.platforms import LINUX_AMD64, LINUX_ARM64, Platform
+from mlflow_fargate.image.layers.layer import Compression
+from mlflow_fargate.image.oci.platforms import LINUX_AMD64, LINUX_ARM64, Platform
 
 BOOKWORM = {"ID": "debian", "VERSION_CODENAME": "bookworm", "PRETTY_NAME": "Debian GNU/Linux 12 (bookworm)"}
 BASE = (

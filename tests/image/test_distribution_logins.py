@@ -20,8 +20,8 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.x509.oid import NameOID
 
 from mlflow_fargate.errors import RegistryError
-from mlflow_fargate.image.image import Descriptor, digest_of
-from mlflow_fargate.image.registry import Registry
+from mlflow_fargate.image.oci.image import Descriptor, digest_of
+from mlflow_fargate.image.registry.client import Registry
 from tests.image.conftest import run_distribution
 
 pytestmark = pytest.mark.slow

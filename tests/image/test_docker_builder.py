@@ -19,8 +19,8 @@ from mlflow_fargate.image import LINUX_AMD64, LINUX_ARM64, Compression, OciLayou
 from mlflow_fargate.image.docker.archive import push_archive
 from mlflow_fargate.image.docker.context import make_dockerfile, quoted, write_context
 from mlflow_fargate.image.docker.engine import build_archive
-from mlflow_fargate.image.image import digest_of
-from mlflow_fargate.image.lock_file import Lock, LockedPackage
+from mlflow_fargate.image.oci.image import digest_of
+from mlflow_fargate.image.packages.lock_file import Lock, LockedPackage
 from mlflow_fargate.progress import RecordedProgress
 
 LOCK = Lock((LockedPackage("six", "six==1.17.0", ("sha256:" + "4" * 64,)),), "3.11", LINUX_AMD64)

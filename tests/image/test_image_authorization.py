@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from mlflow_fargate.errors import RegistryError
-from mlflow_fargate.image.authorization import is_loopback, parse_challenges
-from mlflow_fargate.image.image import digest_of
-from mlflow_fargate.image.registry import Registry
+from mlflow_fargate.image.oci.image import digest_of
+from mlflow_fargate.image.registry.authorization import is_loopback, parse_challenges
+from mlflow_fargate.image.registry.client import Registry
 
 BLOB = b"layer"
 DIGEST = digest_of(BLOB)

@@ -18,8 +18,8 @@ import zstandard
 
 from mlflow_fargate.errors import ImageError
 from mlflow_fargate.image import Compression, PushedImage, Reference, Registry, build_image
-from mlflow_fargate.image.image import Manifest
-from mlflow_fargate.image.platforms import LINUX_AMD64, LINUX_ARM64
+from mlflow_fargate.image.oci.image import Manifest
+from mlflow_fargate.image.oci.platforms import LINUX_AMD64, LINUX_ARM64
 from mlflow_fargate.local.registry.server import LocalRegistry
 from mlflow_fargate.progress import RecordedProgress
 

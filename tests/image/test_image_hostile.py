@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from mlflow_fargate.errors import ImageError, RegistryError
-from mlflow_fargate.image.image import Descriptor, digest_of
-from mlflow_fargate.image.layer import Compression, Recipe, files_below, write_layer
-from mlflow_fargate.image.platforms import LINUX_AMD64
-from mlflow_fargate.image.registry import Registry
+from mlflow_fargate.image.layers.layer import Compression, Recipe, files_below, write_layer
+from mlflow_fargate.image.oci.image import Descriptor, digest_of
+from mlflow_fargate.image.oci.platforms import LINUX_AMD64
+from mlflow_fargate.image.registry.client import Registry
 
 BLOB = b"blob" * 1000
 DIGEST = digest_of(BLOB)

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from mlflow_fargate.image.platforms import LINUX_AMD64
-from mlflow_fargate.image.registry import Registry
+from mlflow_fargate.image.oci.platforms import LINUX_AMD64
+from mlflow_fargate.image.registry.client import Registry
 from mlflow_fargate.local.registry.server import LocalRegistry
 from tests.image.conftest import push_base
 

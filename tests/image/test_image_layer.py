@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlflow_fargate.errors import ImageError
-from mlflow_fargate.image.blob_cache import BlobCache
-from mlflow_fargate.image.image import Layer
-from mlflow_fargate.image.layer import Compression, Recipe, files_below, make_layer_key, write_layer
+from mlflow_fargate.image.layers.layer import Compression, Recipe, files_below, make_layer_key, write_layer
+from mlflow_fargate.image.oci.image import Layer
+from mlflow_fargate.image.registry.blob_cache import BlobCache
 
 
 def recipe(files: Mapping[str, Path], *, key: str = "key", keep_executable: bool = False) -> Recipe:

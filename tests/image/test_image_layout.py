@@ -12,8 +12,8 @@ import pytest
 
 from mlflow_fargate.errors import ImageError
 from mlflow_fargate.image import OciLayout, Reference, Registry, build_image
-from mlflow_fargate.image.image import digest_of
-from mlflow_fargate.image.platforms import LINUX_AMD64
+from mlflow_fargate.image.oci.image import digest_of
+from mlflow_fargate.image.oci.platforms import LINUX_AMD64
 from mlflow_fargate.progress import RecordedProgress
 from tests.image.conftest import MINOR, push_base
 

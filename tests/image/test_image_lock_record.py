@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from mlflow_fargate.errors import RegistryError
 from mlflow_fargate.image import Compression, Reference, Registry, build_image
-from mlflow_fargate.image.image import BaseImage, Descriptor, Layer, Manifest, digest_of, encode_json
-from mlflow_fargate.image.lock_file import Lock, LockedPackage
-from mlflow_fargate.image.lock_record import LockRecords, make_record, make_record_tag, parse_pins
-from mlflow_fargate.image.packages import lock_key
-from mlflow_fargate.image.platforms import LINUX_AMD64, LINUX_ARM64
+from mlflow_fargate.image.oci.image import BaseImage, Descriptor, Layer, Manifest, digest_of, encode_json
+from mlflow_fargate.image.oci.platforms import LINUX_AMD64, LINUX_ARM64
+from mlflow_fargate.image.packages.lock_file import Lock, LockedPackage
+from mlflow_fargate.image.packages.lock_record import LockRecords, make_record, make_record_tag, parse_pins
+from mlflow_fargate.image.packages.uv import lock_key
 from mlflow_fargate.progress import RecordedProgress
 from tests.image.conftest import MINOR
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import boto3
 import pytest
 
-from mlflow_fargate.image.platforms import LINUX_AMD64
-from mlflow_fargate.image.registry import Registry
+from mlflow_fargate.image.oci.platforms import LINUX_AMD64
+from mlflow_fargate.image.registry.client import Registry
 from mlflow_fargate.local.s3.app import S3App
 from mlflow_fargate.local.wsgi_server import WsgiServer
 from tests.image.conftest import MINOR, push_base
@@ -28,7 +28,7 @@ import json, sys
 from functools import partial
 from pathlib import Path
 import boto3
-import mlflow_fargate.deployer  # all that a deploying process has in memory
+import mlflow_fargate.deployments.deployer  # all that a deploying process has in memory
 from mlflow_fargate.aws.s3 import S3Artifacts, make_s3_client
 from mlflow_fargate.image import Reference, Registry, StreamedFile, build_image
 from mlflow_fargate.progress import PlainProgress

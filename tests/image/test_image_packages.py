@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from mlflow_fargate.errors import ImageError
-from mlflow_fargate.image.bytecode import compiled_files
-from mlflow_fargate.image.dependencies import make_dependency_recipes, make_groups, site_files
-from mlflow_fargate.image.layer import Compression, files_below
-from mlflow_fargate.image.lock_file import Lock, LockedPackage, parse_pylock
-from mlflow_fargate.image.packages import Indexes, find_interpreter, install, lock
-from mlflow_fargate.image.platforms import LINUX_AMD64, LINUX_ARM64
+from mlflow_fargate.image.layers.layer import Compression, files_below
+from mlflow_fargate.image.oci.platforms import LINUX_AMD64, LINUX_ARM64
+from mlflow_fargate.image.packages.bytecode import compiled_files
+from mlflow_fargate.image.packages.lock_file import Lock, LockedPackage, parse_pylock
+from mlflow_fargate.image.packages.package_layers import make_dependency_recipes, make_groups, site_files
+from mlflow_fargate.image.packages.uv import Indexes, find_interpreter, install, lock
 
 RUNNING = f"{sys.version_info[0]}.{sys.version_info[1]}"
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from mlflow_fargate.image.image import OCI_CONFIG, BaseImage, Descriptor, Layer, Manifest, digest_of, make_config
-from mlflow_fargate.image.layer import Compression, Recipe, make_layer_key, write_layer
-from mlflow_fargate.image.layout import ENVIRONMENT, SETTINGS
+from mlflow_fargate.image.layers.layer import Compression, Recipe, make_layer_key, write_layer
+from mlflow_fargate.image.layers.paths import ENVIRONMENT, SETTINGS
+from mlflow_fargate.image.oci.image import OCI_CONFIG, BaseImage, Descriptor, Layer, Manifest, digest_of, make_config
 
 BASE = BaseImage(
     f"sha256:{'b' * 64}",

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlflow_fargate.errors import InvalidOption
-from mlflow_fargate.image.reference import Reference
+from mlflow_fargate.image.oci.reference import Reference
 
 DIGEST = "sha256:" + "ab" * 32
 

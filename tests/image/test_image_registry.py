@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from mlflow_fargate.errors import InvalidOption, RegistryError
-from mlflow_fargate.image.image import OCI_CONFIG, Descriptor, Manifest, digest_of, encode_json
-from mlflow_fargate.image.platforms import LINUX_AMD64, LINUX_ARM64
-from mlflow_fargate.image.reference import Reference
-from mlflow_fargate.image.registry import Registry
+from mlflow_fargate.image.oci.image import OCI_CONFIG, Descriptor, Manifest, digest_of, encode_json
+from mlflow_fargate.image.oci.platforms import LINUX_AMD64, LINUX_ARM64
+from mlflow_fargate.image.oci.reference import Reference
+from mlflow_fargate.image.registry.client import Registry
 
 BLOB = b"layer" * 1000
 DIGEST = digest_of(BLOB)

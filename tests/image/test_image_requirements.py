@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlflow_fargate.errors import ImageError
-from mlflow_fargate.image.requirements import normalise, without_credentials
+from mlflow_fargate.image.packages.requirements import normalise, without_credentials
 
 _names = st.sampled_from(
     ["mlflow", "mlflow-skinny", "tensorflow", "tensorflow-cpu", "tensorflow-intel", "opencv-python", "Six", "pandas"]

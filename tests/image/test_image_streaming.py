@@ -13,11 +13,11 @@ import pytest
 
 from mlflow_fargate.errors import ImageError, ModelUnusable, RegistryError
 from mlflow_fargate.image import Compression, Reference, Registry, StreamedFile, build_image
-from mlflow_fargate.image.image import digest_of
-from mlflow_fargate.image.layer import Files, Recipe, write_layer
-from mlflow_fargate.image.layer_stream import LayerStream
-from mlflow_fargate.image.platforms import LINUX_AMD64
-from mlflow_fargate.image.push import Push
+from mlflow_fargate.image.layers.layer import Files, Recipe, write_layer
+from mlflow_fargate.image.layers.layer_stream import LayerStream
+from mlflow_fargate.image.oci.image import digest_of
+from mlflow_fargate.image.oci.platforms import LINUX_AMD64
+from mlflow_fargate.image.registry.push import Push
 from mlflow_fargate.progress import RecordedProgress
 from tests.image.conftest import MINOR
 

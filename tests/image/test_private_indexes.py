@@ -17,9 +17,9 @@ import pytest
 
 from mlflow_fargate.errors import ImageError
 from mlflow_fargate.image import Indexes, Reference, Registry, build_image
-from mlflow_fargate.image.packages import lock
-from mlflow_fargate.image.platforms import LINUX_AMD64
-from mlflow_fargate.image.requirements import normalise
+from mlflow_fargate.image.oci.platforms import LINUX_AMD64
+from mlflow_fargate.image.packages.requirements import normalise
+from mlflow_fargate.image.packages.uv import lock
 from mlflow_fargate.progress import RecordedProgress
 
 pytestmark = pytest.mark.slow

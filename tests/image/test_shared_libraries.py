@@ -14,12 +14,12 @@ import pytest
 
 from mlflow_fargate.errors import ImageError
 from mlflow_fargate.image import Reference, Registry, build_image
-from mlflow_fargate.image.base import read_base
-from mlflow_fargate.image.base_files import BaseFiles, read_base_files
-from mlflow_fargate.image.layer import Recipe
-from mlflow_fargate.image.library_check import check_libraries, describe_missing
-from mlflow_fargate.image.platforms import LINUX_AMD64
-from mlflow_fargate.image.shared_libraries import (
+from mlflow_fargate.image.base.check import read_base
+from mlflow_fargate.image.base.files import BaseFiles, read_base_files
+from mlflow_fargate.image.base.library_check import check_libraries, describe_missing
+from mlflow_fargate.image.layers.layer import Recipe
+from mlflow_fargate.image.oci.platforms import LINUX_AMD64
+from mlflow_fargate.image.packages.shared_libraries import (
     LIBRARY_NAME,
     SharedLibraries,
     defined_glibc,

@@ -17,7 +17,7 @@ import pytest
 
 from mlflow_fargate.errors import ImageError
 from mlflow_fargate.image import LINUX_AMD64, LINUX_ARM64, Indexes, Reference, Registry, build_image
-from mlflow_fargate.image.packages import install, lock
+from mlflow_fargate.image.packages.uv import install, lock
 from mlflow_fargate.progress import RecordedProgress
 from tests.image.conftest import push_base
 

@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from mlflow_fargate.local.container.image_store import CannotPull, ImageStore
-from mlflow_fargate.local.container.order import TaskFailedToStart, TaskOrder
+from mlflow_fargate.local.container.launch import TaskFailedToStart, TaskOrder
 from mlflow_fargate.local.container.runner import ProcessRunner, TaskProcess
 from mlflow_fargate.local.registry.server import LocalRegistry
 from mlflow_fargate.local.task_definition import Container
@@ -317,7 +317,7 @@ KILLED_STACK = """
 import sys, time
 from pathlib import Path
 from mlflow_fargate.local.container.runner import ProcessRunner
-from mlflow_fargate.local.container.order import TaskOrder
+from mlflow_fargate.local.container.launch import TaskOrder
 from mlflow_fargate.local.container.image_store import ImageStore
 from mlflow_fargate.local.registry.server import LocalRegistry
 from mlflow_fargate.local.task_definition import Container

@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
+from mlflow_fargate.local.api.gateway import FakeAws
 from mlflow_fargate.local.container.image_store import PulledImage
-from mlflow_fargate.local.container.order import TaskOrder
+from mlflow_fargate.local.container.launch import TaskOrder
 from mlflow_fargate.local.container.runner import RunningTask
-from mlflow_fargate.local.front.fake_aws import FakeAws
-from mlflow_fargate.local.inner_aws import InnerAws
 from mlflow_fargate.local.load_balancer.server import LoadBalancer, Rule
+from mlflow_fargate.local.moto_client import InnerAws
 from mlflow_fargate.local.registry.server import LocalRegistry
 
 pytestmark = pytest.mark.slow  # moto's first calls take seconds

@@ -18,7 +18,7 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from mlflow_fargate.local.front.fake_aws import FakeAws
+from mlflow_fargate.local.api.gateway import FakeAws
 from mlflow_fargate.local.load_balancer.server import LoadBalancer
 from mlflow_fargate.local.registry.server import LocalRegistry
 from mlflow_fargate.local.s3.app import S3App

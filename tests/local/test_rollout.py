@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlflow_fargate.local.engine import transitions
-from mlflow_fargate.local.engine.acts import (
+from mlflow_fargate.local.engine.actions import (
     Act,
     CompleteRollout,
     Deactivate,
@@ -24,9 +24,9 @@ from mlflow_fargate.local.engine.acts import (
     restart_pause,
 )
 from mlflow_fargate.local.engine.health import CheckHistory, CheckResult, judge, matches
-from mlflow_fargate.local.engine.rollout import decide
+from mlflow_fargate.local.engine.rolling_decisions import decide
 from mlflow_fargate.local.engine.state import HEALTHY, REGISTERING, DeploymentRules, Service, TargetHealth, Task
-from mlflow_fargate.local.inner_aws import TargetGroup
+from mlflow_fargate.local.moto_client import TargetGroup
 
 NOW = 1000.0
 GROUP = "arn:tg"

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlflow_fargate.local.engine import shift_transitions, transitions
-from mlflow_fargate.local.engine.acts import (
+from mlflow_fargate.local.engine import transitions
+from mlflow_fargate.local.engine.actions import (
     Act,
     CompleteRollout,
     EnterStage,
@@ -24,8 +24,9 @@ from mlflow_fargate.local.engine.acts import (
     StopTask,
     TimeOutHook,
 )
-from mlflow_fargate.local.engine.rollout import decide
-from mlflow_fargate.local.engine.shift_state import STAGES, ShiftRules
+from mlflow_fargate.local.engine.rolling_decisions import decide
+from mlflow_fargate.local.engine.shift import stage_transitions
+from mlflow_fargate.local.engine.shift.state import STAGES, ShiftRules
 from mlflow_fargate.local.engine.state import HEALTHY, REGISTERING, Service, Task
 
 BLUE_GROUP, GREEN_GROUP = "arn:tg/first", "arn:tg/second"
@@ -102,7 +103,7 @@ class Play:
     def answer(self, action: str) -> None:
         hook = self.service.shift.waiting_hook if self.service.shift else None
         assert hook is not None
-        self.service = shift_transitions.answer_hook(self.service, hook.id, action, self.now)
+        self.service = stage_transitions.answer_hook(self.service, hook.id, action, self.now)
 
     def _do(self, act: Act) -> None:  # one line an act
         match act:
@@ -113,14 +114,14 @@ class Play:
                 self.tasks[arn] = replace(self.tasks[arn], desired_status="STOPPED", last_status="STOPPED")
             case EnterStage(stage):
                 self.stages.append(stage)
-                self.service = shift_transitions.enter_stage(self.service, stage, self.now)
+                self.service = stage_transitions.enter_stage(self.service, stage, self.now)
             case MoveTraffic(production, test):
                 self.shares.append((self.now, production))
-                self.service = shift_transitions.move_traffic(self.service, production, test, self.now)
+                self.service = stage_transitions.move_traffic(self.service, production, test, self.now)
             case OpenHook(stage):
-                self.service = shift_transitions.open_hook(self.service, stage, self.now, 60)
+                self.service = stage_transitions.open_hook(self.service, stage, self.now, 60)
             case TimeOutHook(hook_id):
-                self.service = shift_transitions.time_out_hook(self.service, hook_id, self.now)
+                self.service = stage_transitions.time_out_hook(self.service, hook_id, self.now)
             case CompleteRollout(rollout_id):
                 self.service = transitions.complete_rollout(self.service, rollout_id, self.now)
             case FailRollout(rollout_id):

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from mlflow_fargate.deployment import ModelFile, ResolvedModel
 from mlflow_fargate.errors import ModelUnusable
 from mlflow_fargate.model.artifacts import ArtifactStores, check_paths
 from mlflow_fargate.model.cache import download_model, labels_file
 from mlflow_fargate.progress import Advance, RecordedProgress
+from mlflow_fargate.resolved_model import ModelFile, ResolvedModel
 
 
 class ArtifactsInMemory:

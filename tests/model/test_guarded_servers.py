@@ -22,12 +22,12 @@ from fixtures_mlflow import LoggedModels, MlflowServer, serve_mlflow
 from mlflow_fargate.aws.account import Account
 from mlflow_fargate.aws.s3 import S3Artifacts, make_s3_client
 from mlflow_fargate.bento import make_service_description
-from mlflow_fargate.deployer import Deployer
-from mlflow_fargate.deployment import ResolvedModel
+from mlflow_fargate.deployments.deployer import Deployer
 from mlflow_fargate.errors import ModelNotFound
 from mlflow_fargate.model import ArtifactStores, download_model, resolve_model, tag_model_version
 from mlflow_fargate.progress import RecordedProgress
 from mlflow_fargate.publisher import image_labels
+from mlflow_fargate.resolved_model import ResolvedModel
 
 USER, PASSWORD, WORKSPACE, TOKEN = "admin", "hunter2-hunter2", "team-a", "t0k3n"
 

@@ -16,12 +16,12 @@ import pytest
 from fixtures_mlflow import LABELS, LoggedModels, MlflowServer
 
 from mlflow_fargate.aws.s3 import S3Artifacts, make_s3_client
-from mlflow_fargate.deployment import ResolvedModel
 from mlflow_fargate.errors import InvalidOption, ModelNotFound, ModelUnusable
 from mlflow_fargate.model.artifacts import ArtifactStores
 from mlflow_fargate.model.cache import download_model, labels_file
 from mlflow_fargate.model.resolve import resolve_model
 from mlflow_fargate.progress import RecordedProgress
+from mlflow_fargate.resolved_model import ResolvedModel
 
 
 class Resolver:

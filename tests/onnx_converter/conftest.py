@@ -5,6 +5,6 @@ from __future__ import annotations
 import sys
 
 from mlflow_fargate.bento import template_folder
-from mlflow_fargate.trial.conversion import converter_folder
+from mlflow_fargate.sandbox.onnx_conversion import converter_folder
 
 sys.path[:0] = [str(converter_folder()), str(template_folder())]

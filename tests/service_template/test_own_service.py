@@ -16,8 +16,8 @@ import yaml
 from serving_process import KEY, Running, serve
 
 from mlflow_fargate import bento
-from mlflow_fargate.deployment import ResolvedModel
 from mlflow_fargate.errors import InvalidOption
+from mlflow_fargate.resolved_model import ResolvedModel
 from mlflow_fargate.scoring import score
 
 SERVICE = """

@@ -13,7 +13,7 @@ import shap
 from serving_process import KEY, Running, build, serve
 from sklearn.linear_model import LogisticRegression
 
-from mlflow_fargate.deployment import EXPLAINER_FLAVOR
+from mlflow_fargate.resolved_model import EXPLAINER_FLAVOR
 from mlflow_fargate.scoring import score
 
 pytestmark = [pytest.mark.slow, pytest.mark.exhaustive]

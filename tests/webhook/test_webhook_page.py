@@ -15,7 +15,7 @@ from fakes_webhook import FakeDeployments, FakeRegistry
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlflow_fargate.deployment import web_url
+from mlflow_fargate.resolved_model import web_url
 from mlflow_fargate.webhook import create_app
 from mlflow_fargate.webhook.access import Access
 from mlflow_fargate.webhook.actor import Outcome

@@ -73,7 +73,7 @@ def test_what_is_wrong_with_rules_is_told(text: str, said: str) -> None:
 
 @given(st.text(min_size=1))
 def test_any_models_name_becomes_a_deployments_name(model_name: str) -> None:
-    from mlflow_fargate.deployment_rules import check_name
+    from mlflow_fargate.deployments.rules import check_name
 
     check_name(Rule("*", "Production").deployment_of(model_name))
 

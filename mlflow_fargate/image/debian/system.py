@@ -15,15 +15,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mlflow_fargate.errors import ImageError
-from mlflow_fargate.image.base_files import BaseFiles
+from mlflow_fargate.image.base.files import BaseFiles
 from mlflow_fargate.image.debian.archive import Archive, Note
 from mlflow_fargate.image.debian.control import DebianPackage, installed_packages
 from mlflow_fargate.image.debian.resolve import resolve
 from mlflow_fargate.image.debian.unpack import UnpackedDeb, unpack_deb
-from mlflow_fargate.image.image import digest_of, encode_json
-from mlflow_fargate.image.layer import Compression, Files, Recipe, make_layer_key
-from mlflow_fargate.image.platforms import Platform
-from mlflow_fargate.image.shared_libraries import find_libraries
+from mlflow_fargate.image.layers.layer import Compression, Files, Recipe, make_layer_key
+from mlflow_fargate.image.oci.image import digest_of, encode_json
+from mlflow_fargate.image.oci.platforms import Platform
+from mlflow_fargate.image.packages.shared_libraries import find_libraries
 
 NAME = "system"
 # As for Python packages: today's security fixes should come along, yet not at every deploy of a day.

@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from mlflow_fargate.errors import ImageError
-from mlflow_fargate.image.image import OCI_CONFIG, Descriptor, Layer, Manifest, digest_of, encode_json
-from mlflow_fargate.image.layer import Compression, compress_tar, iter_file, make_layer_key
-from mlflow_fargate.image.oci_layout import ImageStore
-from mlflow_fargate.image.platforms import Platform
-from mlflow_fargate.image.push import Push
-from mlflow_fargate.image.reference import Reference
+from mlflow_fargate.image.layers.layer import Compression, compress_tar, iter_file, make_layer_key
+from mlflow_fargate.image.oci.image import OCI_CONFIG, Descriptor, Layer, Manifest, digest_of, encode_json
+from mlflow_fargate.image.oci.platforms import Platform
+from mlflow_fargate.image.oci.reference import Reference
+from mlflow_fargate.image.registry.oci_layout import ImageStore
+from mlflow_fargate.image.registry.push import Push
 from mlflow_fargate.image.report import BuildReport, LayerReport, PushedImage
 from mlflow_fargate.progress import Progress
 

@@ -7,16 +7,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mlflow_fargate.image.application import ModelFiles
 from mlflow_fargate.image.build import images_there, normalised
 from mlflow_fargate.image.docker.archive import push_archive
 from mlflow_fargate.image.docker.context import write_context
 from mlflow_fargate.image.docker.engine import build_archive
-from mlflow_fargate.image.layer import Compression
-from mlflow_fargate.image.oci_layout import ImageStore
-from mlflow_fargate.image.packages import PYPI, Indexes, lock
-from mlflow_fargate.image.platforms import LINUX_AMD64, Platform
-from mlflow_fargate.image.reference import Reference
+from mlflow_fargate.image.layers.application import ModelFiles
+from mlflow_fargate.image.layers.layer import Compression
+from mlflow_fargate.image.oci.platforms import LINUX_AMD64, Platform
+from mlflow_fargate.image.oci.reference import Reference
+from mlflow_fargate.image.packages.uv import PYPI, Indexes, lock
+from mlflow_fargate.image.registry.oci_layout import ImageStore
 from mlflow_fargate.image.report import PushedImage
 from mlflow_fargate.progress import Progress
 

@@ -9,13 +9,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mlflow_fargate.errors import ImageError
-from mlflow_fargate.image.application import ModelFiles
-from mlflow_fargate.image.layer import Files, checked_name, files_below
-from mlflow_fargate.image.layout import ENVIRONMENT, MODEL, MODELS, SETTINGS, SITE, SOURCE
-from mlflow_fargate.image.lock_file import Lock
-from mlflow_fargate.image.reference import Reference
-from mlflow_fargate.image.requirements import without_credentials
-from mlflow_fargate.image.streamed_file import StreamedFile
+from mlflow_fargate.image.layers.application import ModelFiles
+from mlflow_fargate.image.layers.layer import Files, checked_name, files_below
+from mlflow_fargate.image.layers.paths import ENVIRONMENT, MODEL, MODELS, SETTINGS, SITE, SOURCE
+from mlflow_fargate.image.layers.streamed_file import StreamedFile
+from mlflow_fargate.image.oci.reference import Reference
+from mlflow_fargate.image.packages.lock_file import Lock
+from mlflow_fargate.image.packages.requirements import without_credentials
 
 _DOCKERFILE = """\
 # Made by mlflow-fargate. The requirements are pinned with hashes, for Python {python} on {platform}.

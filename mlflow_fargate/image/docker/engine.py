@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mlflow_fargate.errors import ImageError
-from mlflow_fargate.image.platforms import Platform
+from mlflow_fargate.image.oci.platforms import Platform
 from mlflow_fargate.progress import Progress
 
 # build: options before the context. save: how the image gets into an archive.

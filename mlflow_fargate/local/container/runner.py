@@ -27,7 +27,7 @@ from typing import IO, Protocol
 import psutil
 
 from mlflow_fargate.local.container.image_store import CannotPull, ImageStore, PulledImage
-from mlflow_fargate.local.container.order import (
+from mlflow_fargate.local.container.launch import (
     JoinOrder,
     TaskFailedToStart,
     TaskOrder,

@@ -22,10 +22,10 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from mlflow_fargate.local.container.order import JoinOrder
+from mlflow_fargate.local.container.launch import JoinOrder
 from mlflow_fargate.local.container.runner import TaskRunner
 from mlflow_fargate.local.engine import transitions
-from mlflow_fargate.local.engine.acts import (
+from mlflow_fargate.local.engine.actions import (
     Act,
     CompleteRollout,
     Deactivate,
@@ -37,14 +37,14 @@ from mlflow_fargate.local.engine.acts import (
     StartTasks,
     StopTask,
 )
-from mlflow_fargate.local.engine.rollout import decide
+from mlflow_fargate.local.engine.rolling_decisions import decide
 from mlflow_fargate.local.engine.routes import RouteTable
-from mlflow_fargate.local.engine.shifting import Shifting
+from mlflow_fargate.local.engine.shift.controller import Shifting
 from mlflow_fargate.local.engine.state import Rollout, Service, TargetHealth, Task
 from mlflow_fargate.local.engine.store import EcsStore
 from mlflow_fargate.local.engine.task_life import TaskLife, initial_targets
 from mlflow_fargate.local.engine.task_logs import LogShipper
-from mlflow_fargate.local.inner_aws import InnerAws
+from mlflow_fargate.local.moto_client import InnerAws
 from mlflow_fargate.local.task_definition import TaskDefinition
 
 logger = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from mlflow_fargate.local.engine.state import HEALTHY, TargetHealth
-from mlflow_fargate.local.inner_aws import TargetGroup
+from mlflow_fargate.local.moto_client import TargetGroup
 
 logger = logging.getLogger(__name__)
 

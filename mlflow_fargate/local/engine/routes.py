@@ -17,8 +17,8 @@ from botocore.exceptions import ClientError
 from mlflow_fargate.local.engine.state import Task
 from mlflow_fargate.local.engine.store import EcsStore
 from mlflow_fargate.local.engine.traffic import groups_of
-from mlflow_fargate.local.inner_aws import InnerAws
 from mlflow_fargate.local.load_balancer.rules import DEFAULT_RULE, FixedResponse, Rule, TargetGroup
+from mlflow_fargate.local.moto_client import InnerAws
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mlflow_fargate.local.engine.shift_state import Shift, ShiftRules
+from mlflow_fargate.local.engine.shift.state import Shift, ShiftRules
 
 # Without a target group ECS counts a task as healthy this long after it runs (API reference, minimumHealthyPercent).
 SETTLE_SECONDS = 40.0

@@ -16,12 +16,12 @@ from typing import Any, Protocol
 
 from botocore.exceptions import ClientError
 
-from mlflow_fargate.local.container.order import TaskFailedToStart, TaskOrder
+from mlflow_fargate.local.container.launch import TaskFailedToStart, TaskOrder
 from mlflow_fargate.local.container.runner import RunningTask, TaskRunner
 from mlflow_fargate.local.engine.health import HealthProbe
 from mlflow_fargate.local.engine.state import DRAINING, REGISTERING, TargetHealth, Task
 from mlflow_fargate.local.engine.task_logs import LogGroupMissing, LogShipper
-from mlflow_fargate.local.inner_aws import InnerAws, SecretMissing, TargetGroup
+from mlflow_fargate.local.moto_client import InnerAws, SecretMissing, TargetGroup
 from mlflow_fargate.local.task_definition import TaskDefinition
 
 _POLL_SECONDS = 0.2

@@ -10,7 +10,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from mlflow_fargate.local.inner_aws import InnerAws
+from mlflow_fargate.local.moto_client import InnerAws
 from mlflow_fargate.local.task_definition import LogSettings
 
 logger = logging.getLogger(__name__)

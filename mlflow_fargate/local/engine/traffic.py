@@ -8,9 +8,9 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from mlflow_fargate.local.engine import shift_transitions
+from mlflow_fargate.local.engine.shift import stage_transitions
 from mlflow_fargate.local.engine.state import Binding, Service
-from mlflow_fargate.local.inner_aws import InnerAws
+from mlflow_fargate.local.moto_client import InnerAws
 
 
 def move(aws: InnerAws, service: Service, production_percent: float, test_percent: float) -> None:
@@ -32,10 +32,10 @@ def find_problem(aws: InnerAws, service: Service) -> str | None:
             try:
                 found = aws.client("elbv2").describe_rules(RuleArns=[rule])["Rules"]
             except ClientError:
-                return shift_transitions.NO_RULES
+                return stage_transitions.NO_RULES
             named |= {arn for action in found[0]["Actions"] for arn in groups_of(action)}
         if not named >= {*binding.groups}:
-            return shift_transitions.NOT_ASSOCIATED
+            return stage_transitions.NOT_ASSOCIATED
     return None
 
 

@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Callable
 from dataclasses import replace
 
-from mlflow_fargate.local.engine.shift_state import Shift
+from mlflow_fargate.local.engine.shift.state import Shift
 from mlflow_fargate.local.engine.state import Event, Revision, Rollback, Rollout, Service, ServiceDeployment, Task
 
 KEPT_EVENTS = 100

@@ -1,0 +1,128 @@
+"""What the doctor wants to know of an account: reads only, and nothing that deploying needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from mlflow_fargate.aws import ecr
+from mlflow_fargate.aws.session import AwsSession
+from mlflow_fargate.doctor_facts import (
+    Caller,
+    Certificate,
+    NetworkFacts,
+    Role,
+    ScanFindings,
+    Subnet,
+    Unknown,
+)
+from mlflow_fargate.errors import AwsError
+from mlflow_fargate.resources import MANAGED_BY, Network
+
+Fact = TypeVar("Fact")
+# "Fargate On-Demand vCPU resource count"
+_FARGATE_VCPU_QUOTA = "L-3032A538"
+
+
+def known(read: Callable[[], Fact]) -> Fact | Unknown:
+    """What `read` finds, or why AWS would not tell."""
+    try:
+        return read()
+    except AwsError as error:
+        return Unknown(error.message.splitlines()[0])
+
+
+def read_caller(session: AwsSession) -> Caller:
+    identity = session.call("sts", "get_caller_identity")
+    return Caller(identity["Account"], identity["Arn"], session.region)
+
+
+def read_denied(session: AwsSession, caller: str, wanted: Mapping[str, Sequence[str]]) -> list[str]:
+    """Those of the actions (by the resource that they are for) that the caller's policies deny."""
+    denied = []
+    for resource, actions in wanted.items():
+        answer = session.call(
+            "iam", "simulate_principal_policy",
+            PolicySourceArn=caller, ActionNames=list(actions), ResourceArns=[resource],
+        )  # fmt: skip
+        results = answer["EvaluationResults"]
+        denied += [f"{item['EvalActionName']} on {resource}" for item in results if item["EvalDecision"] != "allowed"]
+    return denied
+
+
+def read_network(session: AwsSession, network: Network) -> NetworkFacts:
+    """The subnets with their way to the outside, by the route tables that hold for them."""
+    of_vpc = [{"Name": "vpc-id", "Values": [network.vpc]}]
+    described = session.call("ec2", "describe_subnets", SubnetIds=list(network.subnets))["Subnets"]
+    tables = list(session.pages("ec2", "describe_route_tables", "RouteTables", Filters=of_vpc))
+    endpoints = session.pages("ec2", "describe_vpc_endpoints", "VpcEndpoints", Filters=of_vpc)
+    prefix = f"com.amazonaws.{session.region}."
+    services = frozenset(endpoint["ServiceName"].removeprefix(prefix) for endpoint in endpoints)
+    subnets = [
+        Subnet(
+            item["SubnetId"],
+            item["AvailabilityZone"],
+            item["AvailableIpAddressCount"],
+            way_out(item["SubnetId"], tables),
+        )
+        for item in described
+    ]
+    return NetworkFacts(network.vpc, tuple(subnets), services)
+
+
+def way_out(subnet: str, tables: Sequence[Mapping[str, Any]]) -> Any:
+    """How packets leave a subnet: by its own route table, or where it has none by the VPC's main one."""
+    table = _table_of(tables, "SubnetId", subnet) or _table_of(tables, "Main", True) or {}
+    default: Mapping[str, Any] = next(
+        (route for route in table.get("Routes", []) if route.get("DestinationCidrBlock") == "0.0.0.0/0"), {}
+    )
+    if default.get("State") == "blackhole":
+        return "none"
+    if str(default.get("GatewayId", "")).startswith("igw-"):
+        return "internet gateway"
+    # A NAT gateway, a NAT instance, a transit gateway to another VPC's: all are somebody's way out.
+    return "NAT" if any(key.endswith("Id") and value for key, value in default.items()) else "none"
+
+
+def _table_of(tables: Sequence[Mapping[str, Any]], key: str, value: object) -> Mapping[str, Any] | None:
+    return next(
+        (table for table in tables if any(item.get(key) == value for item in table.get("Associations", []))), None
+    )
+
+
+def read_certificate(session: AwsSession, arn: str) -> Certificate:
+    return Certificate(arn, session.call("acm", "describe_certificate", CertificateArn=arn)["Certificate"]["Status"])
+
+
+def read_role(session: AwsSession, name: str) -> Role | None:
+    """The role with its trust; None when there is none yet."""
+    try:
+        role = session.call("iam", "get_role", RoleName=name)["Role"]
+    except AwsError as error:
+        if error.code == "NoSuchEntity":
+            return None
+        raise
+    return Role(role["Arn"], role["AssumeRolePolicyDocument"])
+
+
+def read_scan(session: AwsSession, endpoint: str) -> ScanFindings | None:
+    """What was found in the image that was pushed last; None when there is no image or no scan."""
+    repository = ecr.Repository(session, endpoint, dict(MANAGED_BY))
+    digest = repository.newest_image() if repository.observe() else None
+    if digest is None:
+        return None
+    try:
+        answer = session.call(
+            "ecr", "describe_image_scan_findings", repositoryName=repository.name, imageId={"imageDigest": digest}
+        )
+    except AwsError as error:
+        if error.code in {"ScanNotFoundException", "ImageNotFoundException"}:
+            return None
+        raise
+    counts = answer.get("imageScanFindings", {}).get("findingSeverityCounts", {})
+    return ScanFindings(digest, answer["imageScanStatus"]["status"], counts)
+
+
+def read_vcpu_limit(session: AwsSession) -> float:
+    answer = session.call("service-quotas", "get_service_quota", ServiceCode="fargate", QuotaCode=_FARGATE_VCPU_QUOTA)
+    return float(answer["Quota"]["Value"])

@@ -1,0 +1,142 @@
+"""ECS: what it remembers of a deployment: revisions with how their rollouts ended, events, and tasks. Reads only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+from mlflow_fargate.aws.resource_types.service import describe_service
+from mlflow_fargate.aws.resource_types.task_definition import TaskDefinition, read_label
+from mlflow_fargate.aws.session import AwsSession
+from mlflow_fargate.aws.timestamps import iso, iso_or_none
+from mlflow_fargate.deployment import Revision, ServiceEvent, TaskStatus
+from mlflow_fargate.errors import AwsError
+from mlflow_fargate.resources import CONTAINER
+
+_REVISIONS_A_CALL = 20
+_TASKS_A_CALL = 100
+_SAID = {"SUCCESSFUL": "COMPLETED", "PENDING": "IN_PROGRESS", "IN_PROGRESS": "IN_PROGRESS"}
+
+
+def read_revisions(session: AwsSession, cluster: str, service: str, limit: int) -> list[Revision]:
+    """The newest `limit` revisions, newest first; of those that were registered by hand in between nothing is told."""
+    described = describe_service(session, cluster, service)
+    if described is None:
+        return []
+    current = described["taskDefinition"]
+    rollouts = _rollouts(session, cluster, service)
+    definitions = TaskDefinition(session)
+    family = current.rpartition("/")[2].rpartition(":")[0]
+    told = (_revision(definitions.describe(arn), current, rollouts) for arn in definitions.revisions(family))
+    return list(islice((revision for revision in told if revision is not None), limit))
+
+
+def read_events(session: AwsSession, cluster: str, service: str) -> list[ServiceEvent]:
+    """The last hundred events that ECS keeps, oldest first."""
+    described = describe_service(session, cluster, service) or {}
+    events = [
+        ServiceEvent(event["id"], iso(event["createdAt"]), event["message"]) for event in described.get("events", [])
+    ]
+    return events[::-1]
+
+
+def read_tasks(session: AwsSession, cluster: str, service: str) -> list[TaskStatus]:
+    """Tasks that run or begin, then those that stopped (ECS shows them for an hour), newest first each."""
+    found: list[TaskStatus] = []
+    for status in ("RUNNING", "STOPPED"):
+        listed = session.pages(
+            "ecs", "list_tasks", "taskArns", cluster=cluster, serviceName=service, desiredStatus=status
+        )
+        arns = list(listed)
+        described = [
+            task
+            for batch in _batches(arns, _TASKS_A_CALL)
+            for task in session.call("ecs", "describe_tasks", cluster=cluster, tasks=batch)["tasks"]
+        ]
+        found += [_task(task) for task in sorted(described, key=lambda task: iso(task["createdAt"]), reverse=True)]
+    return found
+
+
+def state_of(statuses: Sequence[str]) -> str:
+    """How a revision fared, from its service deployments' statuses (newest first): once rolled out is COMPLETED."""
+    said = [_SAID.get(status, "FAILED") for status in statuses]
+    if not said:
+        return "UNKNOWN"
+    return said[0] if said[0] == "IN_PROGRESS" or "COMPLETED" not in said else "COMPLETED"
+
+
+def _rollouts(session: AwsSession, cluster: str, service: str) -> dict[str, list[Mapping[str, Any]]]:
+    """Task definition → its service deployments, newest first; empty where the account may not list them."""
+    try:
+        listed = list(_service_deployments(session, cluster, service))
+        arns = sorted({item["targetServiceRevisionArn"] for item in listed})
+        revisions = [
+            revision
+            for batch in _batches(arns, _REVISIONS_A_CALL)
+            for revision in session.call("ecs", "describe_service_revisions", serviceRevisionArns=batch)[
+                "serviceRevisions"
+            ]
+        ]
+    except AwsError as error:
+        if error.code.startswith("AccessDenied"):
+            return {}
+        raise
+    definition_of = {revision["serviceRevisionArn"]: revision["taskDefinition"] for revision in revisions}
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for item in listed:
+        if definition := definition_of.get(item["targetServiceRevisionArn"]):
+            found.setdefault(definition, []).append(item)
+    return found
+
+
+def _service_deployments(session: AwsSession, cluster: str, service: str) -> Iterator[Mapping[str, Any]]:
+    """Newest first. botocore has no paginator for this one."""
+    more: dict[str, str] = {}
+    while True:
+        answer = session.call(
+            "ecs", "list_service_deployments", cluster=cluster, service=service, maxResults=100, **more
+        )
+        yield from answer["serviceDeployments"]
+        if not answer.get("nextToken"):
+            return
+        more = {"nextToken": answer["nextToken"]}
+
+
+def _revision(
+    described: Mapping[str, Any], current: str, rollouts: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> Revision | None:
+    label = read_label(described)
+    if label is None:
+        return None
+    arn = described["taskDefinitionArn"]
+    own = rollouts.get(arn, ())
+    return Revision(
+        number=int(described["revision"]),
+        task_definition=arn,
+        state=state_of([item["status"] for item in own]),
+        is_current=arn == current,
+        image=described["containerDefinitions"][0]["image"],
+        provenance=label.provenance,
+        settings=label.settings,
+        registered_at=iso(described.get("registeredAt", "")),
+        registered_by=described.get("registeredBy", ""),
+        rolled_out_at=iso(own[0]["createdAt"]) if own else None,
+    )
+
+
+def _task(task: Mapping[str, Any]) -> TaskStatus:
+    container: Mapping[str, Any] = next((item for item in task.get("containers", []) if item["name"] == CONTAINER), {})
+    return TaskStatus(
+        id=task["taskArn"].rpartition("/")[2],
+        state=task["lastStatus"],
+        revision=int(task["taskDefinitionArn"].rpartition(":")[2]),
+        started_at=iso_or_none(task.get("startedAt")),
+        stopped_at=iso_or_none(task.get("stoppedAt")),
+        stopped_reason=task.get("stoppedReason"),
+        exit_code=container.get("exitCode"),
+    )
+
+
+def _batches(items: Sequence[str], size: int) -> Iterable[list[str]]:
+    return [list(items[start : start + size]) for start in range(0, len(items), size)]

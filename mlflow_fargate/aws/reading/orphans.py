@@ -1,0 +1,71 @@
+"""What clients that were killed for good left: of deployments without a service, of endpoints without a cluster.
+
+Of a deployment the log group is made first and deleted last, of an endpoint the cluster is: so where anything without
+tags is left (a policy, a listener), something with tags is as well. Images are the exception, and bear the
+deployment's name. What a deletion left on purpose (retention) is no orphan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain
+
+from mlflow_fargate.aws import tags
+from mlflow_fargate.aws.ecr import Repository
+from mlflow_fargate.aws.reading.retention import has_retained_logs, with_retained_images
+from mlflow_fargate.aws.resource_types.service import describe_service
+from mlflow_fargate.aws.session import AwsSession
+from mlflow_fargate.deployment import Orphan
+from mlflow_fargate.resources import DEPLOYMENT_TAG, ENDPOINT_TAG, MANAGED_BY
+
+# ECS shows these for a while after they are gone, and where they are there nothing is an orphan.
+_NEVER_LEFT = (":cluster/", ":service/")
+
+
+def find_orphans(session: AwsSession) -> Iterator[Orphan]:
+    """Those of every endpoint in the region, deployments before their endpoint.
+
+    What is being made at the moment, before its service or cluster is there, looks the same.
+    """
+    found: dict[tuple[str, str], set[str]] = {}
+    for whose, what in chain(_tagged(session), _images(session)):
+        found.setdefault(whose, set()).add(what)
+    for endpoint, name in sorted(found, key=lambda whose: (whose[0], whose[1] == "", whose[1])):
+        is_there = _has_service(session, endpoint, name) if name else _has_cluster(session, endpoint)
+        if not is_there:
+            yield Orphan(endpoint, name or None, tuple(sorted(found[endpoint, name])))
+
+
+def _tagged(session: AwsSession) -> Iterator[tuple[tuple[str, str], str]]:
+    """((endpoint, deployment or ''), ARN) of all that carries our tags."""
+    wanted = [{"Key": key, "Values": [value]} for key, value in MANAGED_BY.items()]
+    pages = session.pages("resourcegroupstaggingapi", "get_resources", "ResourceTagMappingList", TagFilters=wanted)
+    for item in pages:
+        their_tags, arn = tags.read(item["Tags"]), item["ResourceARN"]
+        is_left = not has_retained_logs(their_tags) and not any(part in arn for part in _NEVER_LEFT)
+        if ENDPOINT_TAG in their_tags and is_left:
+            yield (their_tags[ENDPOINT_TAG], their_tags.get(DEPLOYMENT_TAG, "")), arn
+
+
+def _images(session: AwsSession) -> Iterator[tuple[tuple[str, str], str]]:
+    """((endpoint, ''), ARN) of each repository of ours, ((endpoint, deployment), repository:tag) of its images."""
+    for found in session.pages("ecr", "describe_repositories", "repositories"):
+        prefix, _, endpoint = found["repositoryName"].partition("/")
+        repository = Repository(session, endpoint, {})
+        if prefix != "mlflow-fargate" or not repository.is_ours(found):
+            continue
+        yield (endpoint, ""), found["repositoryArn"]
+        retained = with_retained_images(session, found["repositoryArn"])
+        for tag in repository.image_tags():
+            if (name := tag.partition(".")[0]) not in retained:
+                yield (endpoint, name), f"{repository.name}:{tag}"
+
+
+def _has_service(session: AwsSession, endpoint: str, name: str) -> bool:
+    service = describe_service(session, f"mlflow-fargate-{endpoint}", name)
+    return service is not None and service["status"] != "INACTIVE"
+
+
+def _has_cluster(session: AwsSession, endpoint: str) -> bool:
+    answer = session.call("ecs", "describe_clusters", clusters=[f"mlflow-fargate-{endpoint}"])
+    return any(cluster["status"] == "ACTIVE" for cluster in answer["clusters"])

@@ -1,0 +1,63 @@
+"""What a deletion left on purpose, told by a tag: `gc` and its own deletions leave it alone.
+
+Of the logs the group carries the tag; images have none, so their repository carries one for each deployment. The next
+deletion that is not told to retain them takes both away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from mlflow_fargate.aws import tags
+from mlflow_fargate.aws.ecr import Repository
+from mlflow_fargate.aws.resource_types.logs import LogGroup
+from mlflow_fargate.aws.session import AwsSession
+from mlflow_fargate.plan import Resource
+from mlflow_fargate.resources import log_group_name
+
+_TAG = "mlflow-fargate:retained"
+
+
+def has_retained_logs(group_tags: Mapping[str, str]) -> bool:
+    """True for a log group that was left on purpose."""
+    return _TAG in group_tags
+
+
+def with_retained_images(session: AwsSession, repository_arn: str) -> set[str]:
+    """The deployments whose images in a repository were left on purpose."""
+    answer = session.call("ecr", "list_tags_for_resource", resourceArn=repository_arn)
+    return {key.removeprefix(f"{_TAG}:") for key in tags.read(answer["tags"]) if key.startswith(f"{_TAG}:")}
+
+
+def read_retained(session: AwsSession, endpoint: str, name: str) -> frozenset[str]:
+    """What of a deployment was left on purpose: images, logs."""
+    found = set()
+    group = _group(session, endpoint, name)
+    if group and has_retained_logs(session.call("logs", "list_tags_for_resource", resourceArn=group)["tags"]):
+        found.add("logs")
+    repository = Repository(session, endpoint, {}).observe()
+    if repository and name in with_retained_images(session, repository["repositoryArn"]):
+        found.add("images")
+    return frozenset(found)
+
+
+def mark_retained(session: AwsSession, endpoint: str, name: str, what: Iterable[str]) -> None:
+    """Notes what is about to be left, before anything is taken away; what is not named loses its mark."""
+    group = _group(session, endpoint, name)
+    if group and "logs" in what:
+        session.call("logs", "tag_resource", resourceArn=group, tags={_TAG: "true"})
+    repository = Repository(session, endpoint, {})
+    described = repository.observe()
+    if described is None or not repository.is_ours(described):
+        return
+    arn = described["repositoryArn"]
+    if "images" in what:
+        session.call("ecr", "tag_resource", resourceArn=arn, tags=tags.capital({f"{_TAG}:{name}": "images"}))
+    elif name in with_retained_images(session, arn):
+        session.call("ecr", "untag_resource", resourceArn=arn, tagKeys=[f"{_TAG}:{name}"])
+
+
+def _group(session: AwsSession, endpoint: str, name: str) -> str | None:
+    """ARN of the deployment's log group, where there is one of ours."""
+    found = LogGroup(session).observe(Resource("log group", log_group_name(endpoint, name)), {})
+    return found.identifier if found and found.is_ours else None

@@ -1,0 +1,163 @@
+"""What is deployed, read from AWS alone: the service says how it is, its task definition says what it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from mlflow_fargate.aws import tags
+from mlflow_fargate.aws.resource_types.existing_load_balancer import find_door
+from mlflow_fargate.aws.resource_types.load_balancer import find_load_balancer, listener_certificate
+from mlflow_fargate.aws.resource_types.service import (
+    FOLLOW_TAG,
+    Service,
+    describe_service,
+    primary_deployment,
+    rollout_state,
+)
+from mlflow_fargate.aws.resource_types.strategy import read_strategy, refusal_of
+from mlflow_fargate.aws.resource_types.task_definition import TaskDefinition, api_key_secret, label_table, read_label
+from mlflow_fargate.aws.rollouts import service_deployments
+from mlflow_fargate.aws.rollouts.watch import last_failed_task_definition
+from mlflow_fargate.aws.session import AwsSession
+from mlflow_fargate.aws.timestamps import iso
+from mlflow_fargate.config import parse_config
+from mlflow_fargate.deployment import DeploymentStatus, WebhookStatus
+from mlflow_fargate.errors import AwsError, InvalidOption
+from mlflow_fargate.resources import ENDPOINT_TAG, WEBHOOK, log_group_name
+
+_NO_BALANCER = "http://(no load balancer yet)"
+
+
+def read(session: AwsSession, endpoint: str, name: str) -> DeploymentStatus | None:
+    """The deployment `name`; None when there is no such service, or it is not ours."""
+    cluster = f"mlflow-fargate-{endpoint}"
+    service = describe_service(session, cluster, name)
+    if service is None or service["status"] != "ACTIVE" or not tags.are_ours(tags.read(service.get("tags"))):
+        return None
+    definition = TaskDefinition(session).describe(service["taskDefinition"])
+    label = read_label(definition)
+    if label is None:
+        return None
+    primary = primary_deployment(service)
+    address = _url(session, endpoint, service, label.settings)
+    strategy = read_strategy(service)
+    follow = tags.read(service.get("tags")).get(FOLLOW_TAG, "pinned")
+    return DeploymentStatus(
+        name=name,
+        endpoint=endpoint,
+        url=_certified(address, label.settings.get("host")),
+        load_balancer_url=address,
+        state=rollout_state(session, service),
+        state_reason=primary.get("rolloutStateReason", "") or _tell_shift(session, cluster, name),
+        desired_count=service["desiredCount"],
+        running_count=service["runningCount"],
+        image=definition["containerDefinitions"][0]["image"],
+        provenance=label.provenance,
+        settings={
+            **label.settings,
+            "desired_count": service["desiredCount"],
+            **(strategy if strategy["strategy"] != "rolling" else {}),
+        },
+        follow=follow,
+        task_definition=service["taskDefinition"],
+        created_at=iso(service["createdAt"]),
+        updated_at=iso(primary.get("updatedAt", service["createdAt"])),
+        api_key_secret=api_key_secret(definition),
+        last_failed_version=_last_failed_version(session, cluster, name),
+        strategy=strategy["strategy"],
+        strategy_refused=refusal_of(service),
+    )
+
+
+def read_all(session: AwsSession, endpoint: str) -> Iterator[DeploymentStatus]:
+    """Every deployment of ours on the endpoint, by name; none when there is no such endpoint."""
+    try:
+        names = sorted(set(Service(session).names(f"mlflow-fargate-{endpoint}")) - {WEBHOOK})
+    except AwsError as error:
+        if error.code == "ClusterNotFoundException":
+            return
+        raise
+    for name in names:
+        if found := read(session, endpoint, name):
+            yield found
+
+
+def read_webhook(session: AwsSession, endpoint: str) -> WebhookStatus | None:
+    """The webhook service on the endpoint; None when there is none of ours."""
+    service = describe_service(session, f"mlflow-fargate-{endpoint}", WEBHOOK)
+    if service is None or service["status"] != "ACTIVE" or not tags.are_ours(tags.read(service.get("tags"))):
+        return None
+    definition = TaskDefinition(session).describe(service["taskDefinition"])
+    label, primary = label_table(definition), primary_deployment(service)
+    return WebhookStatus(
+        endpoint=endpoint,
+        url=_url(session, endpoint, service, label["settings"]),
+        state=primary.get("rolloutState", "IN_PROGRESS"),
+        state_reason=primary.get("rolloutStateReason", ""),
+        running_count=service["runningCount"],
+        image=definition["containerDefinitions"][0]["image"],
+        settings=label["settings"],
+        artifact_buckets=tuple(label["artifact_buckets"]),
+        task_role=definition.get("taskRoleArn", ""),
+        task_definition=service["taskDefinition"],
+        log_group=log_group_name(endpoint, WEBHOOK),
+        updated_at=iso(primary.get("updatedAt", service["createdAt"])),
+    )
+
+
+def read_endpoints(session: AwsSession) -> Iterator[dict[str, str]]:
+    """Each endpoint of ours in the region: `name`, `url`, `cluster`."""
+    arns = list(session.pages("ecs", "list_clusters", "clusterArns"))
+    for start in range(0, len(arns), 100):
+        answer = session.call("ecs", "describe_clusters", clusters=arns[start : start + 100], include=["TAGS"])
+        for cluster in answer["clusters"]:
+            their_tags = tags.read(cluster.get("tags"))
+            if cluster["status"] == "ACTIVE" and tags.are_ours(their_tags) and ENDPOINT_TAG in their_tags:
+                name = their_tags[ENDPOINT_TAG]
+                yield {"name": name, "url": _base_url(session, name), "cluster": cluster["clusterArn"]}
+
+
+def _url(session: AwsSession, endpoint: str, service: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
+    """Below the endpoint's address, or that of the load balancer that was adopted; at its root with a bare group."""
+    path = "" if settings.get("target_group_arn") else f"/{service['serviceName']}"
+    try:
+        door = find_door(session, parse_config(None, settings))
+    except (InvalidOption, AwsError):  # its owner took it away: the deployment can still be looked at and deleted
+        return _NO_BALANCER
+    return f"{door.url if door else _base_url(session, endpoint)}{path}"
+
+
+def _certified(url: str, host: str | None) -> str:
+    """By the deployment's own host name where HTTPS is spoken: the certificate stands for that, never for an ALB's."""
+    parts = urlsplit(url)
+    if parts.scheme != "https" or host is None or not host.isascii() or set(host) & set("*?"):
+        return url
+    port = f":{parts.port}" if parts.port else ""
+    return parts._replace(netloc=f"{host}{port}").geturl()
+
+
+def _base_url(session: AwsSession, endpoint: str) -> str:
+    balancer = find_load_balancer(session, f"mlflow-fargate-{endpoint}")
+    if balancer is None:
+        return _NO_BALANCER
+    protocol = "https" if listener_certificate(session, balancer["LoadBalancerArn"]) else "http"
+    return f"{protocol}://{balancer['DNSName']}"
+
+
+def _tell_shift(session: AwsSession, cluster: str, service: str) -> str:
+    """Where a shift of traffic stands, or how it ended."""
+    brief = service_deployments.newest(session, cluster, service)
+    if brief is None:
+        return ""
+    if brief["status"] not in ("PENDING", "IN_PROGRESS"):
+        return str(brief.get("statusReason") or "")
+    return service_deployments.tell_shift(service_deployments.describe(session, brief["serviceDeploymentArn"]))
+
+
+def _last_failed_version(session: AwsSession, cluster: str, service: str) -> str | None:
+    """Model version of the newest rollout, where ECS gave it up and went back."""
+    failed = last_failed_task_definition(session, cluster, service)
+    label = read_label(TaskDefinition(session).describe(failed)) if failed else None
+    return label.provenance.version if label else None

@@ -1,0 +1,280 @@
+"""ECS: a deployment's service."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from mlflow_fargate.aws import tags
+from mlflow_fargate.aws.resource_types.strategy import (
+    REFUSAL_TAG,
+    WANTED_TAG,
+    deployment_configuration,
+    is_unknown,
+    read_strategy,
+    refusal_of,
+    refusal_tags,
+)
+from mlflow_fargate.aws.resource_types.task_definition import DIGEST_TAG, TaskDefinition
+from mlflow_fargate.aws.rollouts import service_deployments
+from mlflow_fargate.aws.session import AwsSession
+from mlflow_fargate.errors import AwsError, RolloutTimeout
+from mlflow_fargate.plan import Found, Resource
+from mlflow_fargate.resources import CONTAINER
+
+FOLLOW_TAG = "mlflow-fargate:follow"
+_DELETION_SECONDS = 900
+
+
+class Service:
+    """The service that keeps a deployment's tasks running behind its target group."""
+
+    def __init__(
+        self,
+        session: AwsSession,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._session = session
+        self._clock = clock
+        self._sleep = sleep
+
+    def observe(self, resource: Resource, made: Mapping[str, str]) -> Found | None:
+        cluster = made.get("cluster")
+        service = describe_service(self._session, cluster, resource.name) if cluster else None
+        if service is None or service["status"] != "ACTIVE":
+            return None
+        service_tags = tags.read(service.get("tags"))
+        properties = self._properties(service, service_tags, made.get("task security group"))
+        if "first_count" in resource.properties:  # autoscaling's affair, whatever it is
+            properties |= {"desired_count": None, "first_count": resource.properties["first_count"]}
+        refusal = refusal_of(service) or ""
+        if refusal:  # it has what the wanted strategy needs, but for the strategy
+            kept = ("alternate_target_group", "infrastructure_role_arn")
+            properties |= {key: resource.properties[key] for key in kept}
+        return Found(service["serviceArn"], properties, tags.are_ours(service_tags), refusal)
+
+    def create(self, resource: Resource, made: Mapping[str, str]) -> str:
+        self._wait_until_drained(made["cluster"], resource.name)
+        try:
+            service = self._create(resource, made, {})
+        except AwsError as error:
+            if not _may_roll_instead(resource, error):
+                raise
+            return str(self._create(_rolling(resource), made, _refused(resource, error.message))["serviceArn"])
+        arn = str(service["serviceArn"])
+        if resource.properties["strategy"]["strategy"] != "rolling" and read_strategy(service)["strategy"] == "rolling":
+            self._tag(arn, _refused(resource, "it answered with a service that rolls"))
+        return arn
+
+    def _create(self, resource: Resource, made: Mapping[str, str], more_tags: Mapping[str, str]) -> dict[str, Any]:
+        answer = self._session.call(
+            "ecs",
+            "create_service",
+            serviceName=resource.name,
+            schedulingStrategy="REPLICA",
+            propagateTags="SERVICE",
+            enableECSManagedTags=True,
+            tags=tags.small({**resource.tags, FOLLOW_TAG: resource.properties["follow"], **more_tags}),
+            **_capacity(resource.properties["capacity"]),
+            **{"desiredCount": resource.properties.get("first_count"), **_request(resource, made)},
+        )
+        service: dict[str, Any] = answer["service"]
+        return service
+
+    def change(self, resource: Resource, found: Found, made: Mapping[str, str]) -> str:
+        before, wanted = found.properties, resource.properties
+        if before["follow"] != wanted["follow"]:
+            follow = tags.small({FOLLOW_TAG: wanted["follow"]})
+            self._session.call("ecs", "tag_resource", resourceArn=found.identifier, tags=follow)
+        self._change_tags(found, before["tags"], wanted["tags"])
+        if any(before[key] != wanted[key] for key in wanted if key not in ("follow", "tags")):
+            again = {"forceNewDeployment": True} if before["rollout"] != wanted["rollout"] else {}
+            if before["capacity"] != wanted["capacity"]:
+                # ECS wants the word with another strategy: running tasks stay where they are without it.
+                again = {"forceNewDeployment": True, **_capacity(wanted["capacity"])}
+            self._update(resource, found, made, again)
+        return found.identifier
+
+    def _update(self, resource: Resource, found: Found, made: Mapping[str, str], again: Mapping[str, Any]) -> None:
+        try:
+            request = _request(resource, made, None if found.note else found.properties)
+            self._session.call("ecs", "update_service", service=resource.name, **request, **again)
+        except AwsError as error:
+            if not _may_roll_instead(resource, error):
+                raise
+            request = _request(_rolling(resource), made)
+            self._tag(found.identifier, _refused(resource, error.message))
+            self._session.call("ecs", "update_service", service=resource.name, **request, **again)
+            return
+        if found.note:
+            keys = [WANTED_TAG, REFUSAL_TAG]
+            self._session.call("ecs", "untag_resource", resourceArn=found.identifier, tagKeys=keys)
+
+    def _tag(self, arn: str, wanted: Mapping[str, str]) -> None:
+        self._session.call("ecs", "tag_resource", resourceArn=arn, tags=tags.small(wanted))
+
+    def _change_tags(self, found: Found, before: Mapping[str, str], wanted: Mapping[str, str]) -> None:
+        changed = {key: value for key, value in wanted.items() if before.get(key) != value}
+        if changed:
+            self._session.call("ecs", "tag_resource", resourceArn=found.identifier, tags=tags.small(changed))
+        if gone := sorted(before.keys() - wanted.keys()):
+            self._session.call("ecs", "untag_resource", resourceArn=found.identifier, tagKeys=gone)
+
+    def delete(self, found: Found) -> None:
+        """Ends the service and waits until its tasks are gone, so that what it used can be deleted."""
+        cluster, _, name = found.identifier.rpartition(":")[2].removeprefix("service/").partition("/")
+        self._session.delete("ecs", "delete_service", cluster=cluster, service=name, force=True)
+        self._wait_until_drained(cluster, name)
+
+    def names(self, cluster: str) -> Iterator[str]:
+        """Names of the services in a cluster."""
+        for arn in self._session.pages("ecs", "list_services", "serviceArns", cluster=cluster):
+            yield arn.rpartition("/")[2]
+
+    def _wait_until_drained(self, cluster: str, name: str) -> None:
+        """ListServices hides a draining service, DescribeServices shows it: its name is not free yet."""
+        deadline = self._clock() + _DELETION_SECONDS
+        while (service := describe_service(self._session, cluster, name)) and service["status"] == "DRAINING":
+            if self._clock() > deadline:
+                raise RolloutTimeout(f"Service '{name}' is still draining after {_DELETION_SECONDS // 60} minutes.")
+            self._sleep(2)
+
+    def _properties(
+        self, service: Mapping[str, Any], service_tags: Mapping[str, str], own_group: str | None
+    ) -> dict[str, Any]:
+        task_definition = TaskDefinition(self._session).describe(service["taskDefinition"])
+        digest = tags.read(task_definition["tags"]).get(DIGEST_TAG)
+        network = service["networkConfiguration"]["awsvpcConfiguration"]
+        balancer = (service.get("loadBalancers") or [{}])[0]
+        return {
+            "task_definition": digest if task_definition["status"] == "ACTIVE" else "deregistered",
+            "desired_count": service["desiredCount"],
+            "current_count": service["desiredCount"],
+            "target_group": balancer.get("targetGroupArn", "//").split("/")[1],
+            **_read_shifting(service, balancer),
+            "container_port": balancer.get("containerPort"),
+            "subnets": sorted(network["subnets"]),
+            "security_groups": sorted(set(network.get("securityGroups", [])) - {own_group}),
+            "assign_public_ip": network.get("assignPublicIp") == "ENABLED",
+            "health_check_grace_seconds": service.get("healthCheckGracePeriodSeconds"),
+            "capacity": _read_capacity(service),
+            "execute_command": service.get("enableExecuteCommand", False),
+            "follow": service_tags.get(FOLLOW_TAG),
+            "tags": {key: value for key, value in service_tags.items() if not tags.is_own_key(key)},
+            "rollout": "failed" if rollout_state(self._session, service) == "FAILED" else "not failed",
+        }
+
+
+def describe_service(session: AwsSession, cluster: str, name: str) -> dict[str, Any] | None:
+    """The service as ECS describes it, draining ones included; None when there is none or no such cluster."""
+    try:
+        answer = session.call("ecs", "describe_services", cluster=cluster, services=[name], include=["TAGS"])
+    except AwsError as error:
+        if error.code == "ClusterNotFoundException":
+            return None
+        raise
+    services: list[dict[str, Any]] = answer["services"]
+    return services[0] if services else None
+
+
+def primary_deployment(service: Mapping[str, Any]) -> dict[str, Any]:
+    """The newest rollout; empty while there is none."""
+    deployments: list[dict[str, Any]] = service.get("deployments", [])
+    return next((item for item in deployments if item["status"] == "PRIMARY"), {})
+
+
+def rollout_state(session: AwsSession, service: Mapping[str, Any]) -> str:
+    """COMPLETED, FAILED or IN_PROGRESS: ECS's word on the newest rollout of a described service."""
+    if read_strategy(service)["strategy"] == "rolling" or refusal_of(service):
+        return str(primary_deployment(service).get("rolloutState", "IN_PROGRESS"))
+    cluster, name = service["clusterArn"], service["serviceName"]
+    return service_deployments.state_of(service_deployments.newest(session, cluster, name))
+
+
+def _capacity(wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """A strategy rather than a launch type: only the one can be changed later."""
+    if not wanted["spot"]:
+        return {"capacityProviderStrategy": [{"capacityProvider": "FARGATE", "weight": 1}]}
+    base = {"capacityProvider": "FARGATE", "weight": 0, "base": wanted["on_demand_base"]}
+    spot = {"capacityProvider": "FARGATE_SPOT", "weight": 1}
+    return {"capacityProviderStrategy": [base, spot] if wanted["on_demand_base"] else [spot]}
+
+
+def _read_capacity(service: Mapping[str, Any]) -> dict[str, Any]:
+    strategy = {item["capacityProvider"]: item for item in service.get("capacityProviderStrategy") or ()}
+    spot = "FARGATE_SPOT" in strategy
+    return {"spot": spot, "on_demand_base": strategy.get("FARGATE", {}).get("base", 0) if spot else 0}
+
+
+def _read_shifting(service: Mapping[str, Any], balancer: Mapping[str, Any]) -> dict[str, Any]:
+    strategy, advanced = read_strategy(service), balancer.get("advancedConfiguration") or {}
+    group = advanced.get("alternateTargetGroupArn", "//").split("/")[1] or None
+    role = advanced.get("roleArn")
+    return {
+        "strategy": strategy,
+        "alternate_target_group": group,
+        "infrastructure_role_arn": None if role is None or "/mlflow-fargate-" in role else role,
+    }
+
+
+def _may_roll_instead(resource: Resource, error: AwsError) -> bool:
+    return resource.properties["strategy"]["strategy"] != "rolling" and is_unknown(error)
+
+
+def _rolling(resource: Resource) -> Resource:
+    return replace(resource, properties={**resource.properties, "strategy": {"strategy": "rolling"}})
+
+
+def _refused(resource: Resource, said: str) -> dict[str, str]:
+    return refusal_tags(resource.properties["strategy"], said)
+
+
+def _advanced(resource: Resource, made: Mapping[str, str]) -> dict[str, Any]:
+    """Where traffic is shifted between, by which rules, and with which role."""
+    wanted = resource.properties
+    if wanted["strategy"]["strategy"] == "rolling":
+        return {}
+    advanced = {
+        "alternateTargetGroupArn": made["alternate target group"],
+        "productionListenerRule": made["listener rule"],
+        "testListenerRule": made["test rule"],
+        "roleArn": wanted["infrastructure_role_arn"] or made["infrastructure role"],
+    }
+    return {"advancedConfiguration": advanced}
+
+
+# Where the tasks are registered. ECS alternates between the two groups that it was told of, so they are not said anew.
+_PLACES = ("target_group", "alternate_target_group", "infrastructure_role_arn", "container_port")
+
+
+def _request(resource: Resource, made: Mapping[str, str], before: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What CreateService and UpdateService have in common; `before`: what the service was found to be."""
+    wanted = resource.properties
+    balancer = {
+        "targetGroupArn": made["target group"],
+        "containerName": CONTAINER,
+        "containerPort": wanted["container_port"],
+        **_advanced(resource, made),
+    }
+    shifts = wanted["alternate_target_group"] is not None
+    stays = before is not None and shifts and all(before[key] == wanted[key] for key in _PLACES)
+    own_group = [made["task security group"]] if "task security group" in made else []
+    network = {
+        "subnets": wanted["subnets"],
+        "securityGroups": [*own_group, *wanted["security_groups"]],
+        "assignPublicIp": "ENABLED" if wanted["assign_public_ip"] else "DISABLED",
+    }
+    count = {} if wanted["desired_count"] is None else {"desiredCount": wanted["desired_count"]}
+    return {
+        "cluster": made["cluster"],
+        "taskDefinition": made["task definition"],
+        **count,
+        "deploymentConfiguration": deployment_configuration(wanted["strategy"]),
+        **({} if stays else {"loadBalancers": [balancer]}),
+        "networkConfiguration": {"awsvpcConfiguration": network},
+        "healthCheckGracePeriodSeconds": wanted["health_check_grace_seconds"],
+        "enableExecuteCommand": wanted["execute_command"],
+    }

@@ -1,0 +1,156 @@
+"""ECS: watching one rollout until it is done, and telling why it failed.
+
+Success is what ECS says of the deployment that our own call started: it is COMPLETED and enough targets are healthy.
+boto3's `services_stable` waiter is no judge: it passes on a new service with no healthy target, and after a rollback.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mlflow_fargate.aws.resource_types import logs
+from mlflow_fargate.aws.resource_types.routing import TargetGroup
+from mlflow_fargate.aws.resource_types.service import describe_service, primary_deployment
+from mlflow_fargate.aws.rollouts import service_deployments
+from mlflow_fargate.aws.rollouts.stop_reasons import hint_for_stop
+from mlflow_fargate.aws.session import AwsSession
+from mlflow_fargate.errors import AwsError, RolloutFailed, RolloutTimeout
+from mlflow_fargate.progress import Progress
+from mlflow_fargate.resources import CONTAINER
+
+# ECS allows 20 reads a second for the account; a rollout takes minutes on AWS and seconds on the local stack.
+_FIRST_POLL_SECONDS = 0.5
+_LAST_POLL_SECONDS = 5.0
+
+
+@dataclass
+class RolloutWatch:
+    """Waits for the deployment `deployment_id` of a service; keeps what was already told."""
+
+    session: AwsSession
+    cluster: str
+    service: str
+    deployment_id: str
+    progress: Progress
+    clock: Callable[[], float]
+    sleep: Callable[[float], None]
+    _told_events: set[str] = field(default_factory=set)
+    _told_counts: str = ""
+
+    def wait_until_rolled_out(self, timeout_seconds: float) -> None:
+        """Returns when the rollout is done; RolloutFailed says why it is not, RolloutTimeout that it goes on."""
+        deadline = self.clock() + timeout_seconds
+        self._skip_older_events()
+        pause = _FIRST_POLL_SECONDS
+        while not self._is_done():
+            if self.clock() > deadline:
+                raise RolloutTimeout(
+                    f"'{self.service}' was not rolled out after {timeout_seconds:g} s; ECS goes on with it.",
+                    hint=f"{self._told_counts}; allow more with timeout_seconds=",
+                )
+            self.sleep(pause)
+            pause = min(pause * 1.3, _LAST_POLL_SECONDS)
+
+    def _is_done(self) -> bool:
+        service = self._describe()
+        self._tell(service)
+        deployment = next((item for item in service["deployments"] if item["id"] == self.deployment_id), None)
+        state = deployment.get("rolloutState") if deployment else None
+        if deployment and state == "FAILED":
+            raise self._failure(service, deployment.get("rolloutStateReason", ""))
+        if deployment is None or deployment["status"] != "PRIMARY":
+            raise self._failure(service, "another rollout took its place (a rollback by ECS, or another deployer)")
+        if state != "COMPLETED" or len(service["deployments"]) > 1:
+            return False
+        return self._healthy_targets(service) >= int(service["desiredCount"])
+
+    def _skip_older_events(self) -> None:
+        service = self._describe()
+        began = primary_deployment(service)["createdAt"]
+        self._told_events |= {event["id"] for event in service.get("events", []) if event["createdAt"] < began}
+
+    def _describe(self) -> dict[str, Any]:
+        service = describe_service(self.session, self.cluster, self.service)
+        if service is None or service["status"] == "INACTIVE":
+            raise RolloutFailed(f"Service '{self.service}' was deleted while it was rolled out.")
+        return service
+
+    def _healthy_targets(self, service: Mapping[str, Any]) -> int:
+        groups = [item["targetGroupArn"] for item in service.get("loadBalancers", [])]
+        return TargetGroup(self.session).healthy_count(groups[0]) if groups else int(service["runningCount"])
+
+    def _tell(self, service: Mapping[str, Any]) -> None:
+        for event in reversed(service.get("events", [])):
+            if event["id"] not in self._told_events:
+                self._told_events.add(event["id"])
+                self.progress.note(f"ECS: {event['message']}")
+        primary = primary_deployment(service)
+        counts = f"{primary.get('runningCount', 0)} of {primary.get('desiredCount', 0)} new tasks run"
+        if counts != self._told_counts:
+            self._told_counts = counts
+            self.progress.note(counts)
+
+    def _failure(self, service: Mapping[str, Any], reason: str) -> RolloutFailed:
+        lines = [f"The rollout of '{self.service}' failed: {reason}"]
+        hint = None
+        for task in self._stopped_tasks():
+            container: dict[str, Any] = next(
+                (item for item in task.get("containers", []) if item["name"] == CONTAINER), {}
+            )
+            code = f" (exit code {container['exitCode']})" if "exitCode" in container else ""
+            lines.append(f"  task {_task_id(task)} stopped: {task.get('stoppedReason', 'no reason given')}{code}")
+            last_lines = self._last_lines(task)
+            lines += [f"    | {line}" for line in last_lines]
+            hint = hint_for_stop(task.get("stoppedReason", ""), container.get("exitCode"), last_lines)
+        running = int(service.get("runningCount", 0))
+        lines.append(f"  {running} task(s) of the version before still serve." if running else "  Nothing serves now.")
+        return RolloutFailed("\n".join(lines), hint=hint)
+
+    def _stopped_tasks(self) -> list[dict[str, Any]]:
+        """The last stopped task of this rollout is enough to tell; ECS shows stopped tasks for an hour at least."""
+        try:
+            arns = list(
+                self.session.pages(
+                    "ecs", "list_tasks", "taskArns",
+                    cluster=self.cluster, serviceName=self.service, desiredStatus="STOPPED",
+                )
+            )  # fmt: skip
+            tasks = (
+                self.session.call("ecs", "describe_tasks", cluster=self.cluster, tasks=arns[:100])["tasks"]
+                if arns
+                else []
+            )
+        except AwsError:
+            return []  # the failure itself matters more than its details
+        ours = [task for task in tasks if task.get("startedBy") == self.deployment_id and task.get("stoppedReason")]
+        return sorted(ours, key=lambda task: str(task.get("stoppedAt", "")))[-1:]
+
+    def _last_lines(self, task: Mapping[str, Any]) -> list[str]:
+        try:
+            described = self.session.call("ecs", "describe_task_definition", taskDefinition=task["taskDefinitionArn"])[
+                "taskDefinition"
+            ]
+            options = described["containerDefinitions"][0]["logConfiguration"]["options"]
+            stream = f"{options['awslogs-stream-prefix']}/{CONTAINER}/{_task_id(task)}"
+            return logs.last_lines(self.session, options["awslogs-group"], stream)
+        except (AwsError, KeyError):
+            return []
+
+
+def last_failed_task_definition(session: AwsSession, cluster: str, service: str) -> str | None:
+    """The task definition of the newest rollout, if that failed; None when it did not or the account cannot tell."""
+    brief = service_deployments.newest(session, cluster, service)
+    if brief is None or brief["status"] not in service_deployments.GIVEN_UP:
+        return None
+    try:
+        return service_deployments.task_definition_of(session, brief["targetServiceRevisionArn"])
+    except AwsError as error:
+        if error.code.startswith("AccessDenied"):
+            return None
+        raise
+
+
+def _task_id(task: Mapping[str, Any]) -> str:
+    return str(task["taskArn"]).rpartition("/")[2]

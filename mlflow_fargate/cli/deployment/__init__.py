@@ -1,0 +1,1 @@
+"""The commands on one deployment: one module a command."""

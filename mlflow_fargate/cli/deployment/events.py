@@ -1,0 +1,22 @@
+"""`mlflow-fargate events`: ECS's own words on a deployment."""
+
+from __future__ import annotations
+
+import click
+
+from mlflow_fargate.cli.deployment.options import deployer_at, deployment_options, json_option, print_json
+
+
+@click.command()
+@deployment_options
+@json_option
+def events(target: str, name: str, as_json: bool) -> None:
+    """What ECS told of a deployment: the last hundred events, oldest first."""
+    from mlflow_fargate.deployments import operations  # noqa: PLC0415
+
+    found = operations.events(deployer_at(target), name)
+    if as_json:
+        print_json(found)
+        return
+    for event in found:
+        click.echo(f"{event.at}  {event.message}")

@@ -1,0 +1,37 @@
+"""`mlflow-fargate history`: the revisions of a deployment."""
+
+from __future__ import annotations
+
+import click
+
+from mlflow_fargate.cli.deployment.options import deployer_at, deployment_options, json_option, print_json, print_table
+
+
+@click.command()
+@deployment_options
+@click.option("--limit", type=click.IntRange(1, 100), default=20, show_default=True, help="How many, the newest first.")
+@json_option
+def history(target: str, name: str, limit: int, as_json: bool) -> None:
+    """The revisions of a deployment: which model version, which image, when, by whom, and how the rollout ended.
+
+    A state is COMPLETED where a rollout of the revision once was; UNKNOWN where ECS remembers none. The revision that
+    is deployed has a star. Go back to one with: mlflow-fargate rollback --to REVISION
+    """
+    from mlflow_fargate.deployments import operations  # noqa: PLC0415
+
+    found = operations.history(deployer_at(target), name, limit)
+    if as_json:
+        print_json(found)
+        return
+    rows = [
+        (
+            f"{revision.number}{'*' if revision.is_current else ''}",
+            revision.state,
+            revision.provenance.resolved_uri,
+            revision.registered_at,
+            revision.registered_by,
+            revision.image.rpartition("@")[2][:19],
+        )
+        for revision in found
+    ]
+    print_table(("REVISION", "STATE", "MODEL", "REGISTERED", "BY", "IMAGE"), rows)

@@ -1,0 +1,58 @@
+"""`mlflow-fargate plan`: what create or update would write, before it is written."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from mlflow_fargate.cli.deployment.options import deployer_at, deployment_options, json_option, print_json
+from mlflow_fargate.errors import InvalidOption
+
+_CHANGES = 2
+
+
+class WrongUsage(click.UsageError):
+    exit_code = 1
+
+
+class PlanCommand(click.Command):
+    """Its exit code 2 means "changes", so that a command line that cannot be meant has to be 1, not click's 2."""
+
+    def make_context(self, *arguments: Any, **options: Any) -> click.Context:
+        try:
+            return super().make_context(*arguments, **options)
+        except click.UsageError as error:
+            raise WrongUsage(error.format_message(), ctx=error.ctx) from error
+
+
+@click.command(cls=PlanCommand)
+@deployment_options
+@click.option("--model-uri", "-m", help="The model; by default the one that is deployed.")
+@click.option("--flavor", "-f", help="As for MLflow's create and update.")
+@click.option("--config", "-C", "config", multiple=True, metavar="KEY=VALUE", help="An option; may be repeated.")
+@json_option
+def plan(
+    *, target: str, name: str, model_uri: str | None, flavor: str | None, config: tuple[str, ...], as_json: bool
+) -> None:
+    """What `mlflow deployments create` (or update, where NAME is deployed) would write with these options.
+
+    Tells what would be created (+) and changed (~, old → new), and what a month costs. Nothing is built or written.
+
+    Exit code: 0 nothing would change, 2 something would, 1 it could not be planned.
+    """
+    found, estimate = deployer_at(target).preview(name, model_uri, flavor, parse_options(config))
+    if as_json:
+        print_json({**found.as_dict(), "monthly_cost_usd": asdict(estimate)})
+    else:
+        click.echo(f"{found}\n{estimate}")
+    sys.exit(0 if found.is_empty else _CHANGES)
+
+
+def parse_options(given: tuple[str, ...]) -> dict[str, str]:
+    pairs = [text.partition("=") for text in given]
+    if wrong := next((key for key, equals, _ in pairs if not equals), None):
+        raise InvalidOption(f"'-C {wrong}' is not KEY=VALUE.")
+    return {key: value for key, _, value in pairs}

@@ -1,0 +1,27 @@
+"""`mlflow-fargate rollback`: an earlier revision serves again."""
+
+from __future__ import annotations
+
+import click
+
+from mlflow_fargate.cli.deployment.options import deployer_at, deployment_options, timeout_option, wait_option
+
+
+@click.command()
+@deployment_options
+@click.option(
+    "--to", type=int, metavar="REVISION", help="A number that `history` shows; by default the last that completed."
+)
+@wait_option
+@timeout_option
+def rollback(target: str, name: str, to: int | None, wait: bool, timeout_seconds: int) -> None:
+    """Serve an earlier revision again: its model, its image, its options; the number of tasks stays as it is.
+
+    It is a rollout like any other, watched to its end. The deployment is pinned from then on, so that the webhook
+    service does not bring the newer version back; the last line says how to let it follow again.
+    """
+    from mlflow_fargate.deployments import operations  # noqa: PLC0415
+
+    options = {"wait": wait, "timeout_seconds": timeout_seconds}
+    status = operations.roll_back(deployer_at(target), name, to, options)
+    click.echo(f"{name} is back at {status.provenance.resolved_uri} ({status.url})")

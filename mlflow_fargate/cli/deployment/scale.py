@@ -1,0 +1,26 @@
+"""`mlflow-fargate scale`: how many tasks serve a deployment."""
+
+from __future__ import annotations
+
+import click
+
+from mlflow_fargate.cli.deployment.options import deployer_at, deployment_options, timeout_option, wait_option
+
+
+@click.command()
+@deployment_options
+@click.argument("count", type=click.IntRange(0, 5000))
+@wait_option
+@timeout_option
+def scale(target: str, name: str, count: int, wait: bool, timeout_seconds: int) -> None:
+    """Let COUNT tasks serve a deployment; 0 saves their cost and answers nobody.
+
+    Nothing is rolled out again: running tasks stay.
+    """
+    from mlflow_fargate.deployments import operations  # noqa: PLC0415
+
+    options = {"wait": wait, "timeout_seconds": timeout_seconds}
+    status = operations.scale(deployer_at(target), name, count, options)
+    surplus = max(0, status.running_count - status.desired_count)
+    stopping = f", {surplus} more until they have finished their requests" if surplus else ""
+    click.echo(f"{name}: {status.running_count - surplus} of {status.desired_count} tasks run{stopping}")

@@ -1,0 +1,68 @@
+"""`mlflow-fargate status`: what is deployed, how its rollout stands, and which tasks run."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from mlflow_fargate.cli.deployment.options import (
+    deployer_at,
+    deployment_options,
+    json_option,
+    print_fields,
+    print_json,
+    print_table,
+    timeout_option,
+)
+from mlflow_fargate.cli.deployment.traffic import traffic_lines
+
+_EXIT_CODES = {"COMPLETED": 0, "IN_PROGRESS": 3, "FAILED": 4}
+# The fields of a deployment that people look for; --json has them all.
+_SHOWN = (
+    "name",
+    "endpoint",
+    "url",
+    "state",
+    "state_reason",
+    "model_uri",
+    "resolved_model_uri",
+    "follow",
+    "strategy",
+    "last_failed_version",
+    "image",
+    "task_definition",
+    "updated_at",
+)
+
+
+@click.command()
+@deployment_options
+@click.option("--follow", "-f", is_flag=True, help="Watch the rollout under way to its end.")
+@timeout_option
+@json_option
+def status(target: str, name: str, follow: bool, timeout_seconds: int, as_json: bool) -> None:
+    """What is deployed, how its rollout stands, which tasks run, and, where CloudWatch has counted, the traffic.
+
+    Exit code: 0 rolled out, 3 a rollout is under way, 4 the newest rollout failed, 1 anything else went wrong (no
+    such deployment; with -f also a rollout that fails or takes longer than --timeout-seconds).
+    """
+    from mlflow_fargate.client import as_dict  # noqa: PLC0415
+    from mlflow_fargate.deployments import operations  # noqa: PLC0415
+
+    deployer = deployer_at(target)
+    found = operations.watch(deployer, name, timeout_seconds) if follow else deployer.get(name)
+    tasks = operations.tasks(deployer, name)
+    traffic = operations.traffic(deployer, name)
+    shown = as_dict(found)
+    if as_json:
+        print_json({**shown, "tasks": [vars(task) for task in tasks], "traffic": [vars(step) for step in traffic]})
+    else:
+        print_fields({key: shown[key] for key in _SHOWN})
+        click.echo(f"\n{found.running_count} of {found.desired_count} tasks run")
+        rows = [
+            (task.id, task.state, task.revision, task.started_at, task.stopped_reason, task.exit_code) for task in tasks
+        ]
+        print_table(("TASK", "STATE", "REVISION", "STARTED", "STOPPED BECAUSE", "EXIT CODE"), rows)
+        click.echo("".join(f"\n{line}" for line in traffic_lines(traffic)))
+    sys.exit(_EXIT_CODES.get(found.state, 1))

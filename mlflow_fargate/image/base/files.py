@@ -1,0 +1,148 @@
+"""What lies in a base image: which system it is, its Python, its C library and others, its Debian packages.
+
+Read once for each base, by streaming its layers past, and kept by the digest of its manifest:
+
+    {cache}/bases/HEX.json
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import re
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import IO, cast
+
+import zstandard
+
+from mlflow_fargate.errors import ImageError
+from mlflow_fargate.image.layers.byte_stream import ChunkReader
+from mlflow_fargate.image.oci.image import BaseImage, Descriptor
+from mlflow_fargate.image.oci.reference import Reference
+from mlflow_fargate.image.packages.shared_libraries import LIBRARY_NAME, defined_glibc
+from mlflow_fargate.image.registry.client import Registry
+from mlflow_fargate.progress import Progress
+
+# The local stack's base says so of itself: it has nothing of a system, and runs on this machine's.
+_THIS_MACHINE = "mlflow-fargate"
+_TEXTS = re.compile(r"(etc|usr/lib)/os-release|var/lib/dpkg/status(\.d/[^/]+)?")
+_PYTHON = re.compile(r"(?:.*/)?bin/python(3\.\d+)")
+_GLIBC = re.compile(r"(?:.*/)?(libc\.so\.6|libc-2\.\d+\.so)")  # the latter until 2.33, where libc.so.6 is a link
+_LIMIT_BYTES = 16 << 20
+
+
+@dataclass(frozen=True)
+class BaseFiles:
+    """What of a base's files matters to what is put on it."""
+
+    libraries: tuple[str, ...]  # file names: libc.so.6
+    release: Mapping[str, str] = field(hash=False)  # os-release: ID, VERSION_CODENAME, …
+    packages: str = field(default="", repr=False)  # paragraphs of dpkg's status; "": it has no Debian packages
+    pythons: tuple[str, ...] = ()  # minor versions, of programs called python3.X
+    glibc: str | None = None  # 2.36; None: it has none that could be read
+
+    @property
+    def is_this_machine(self) -> bool:
+        return self.release.get("ID") == _THIS_MACHINE
+
+    @property
+    def system(self) -> str:
+        """What it is, for people."""
+        return self.release.get("PRETTY_NAME") or self.release.get("ID") or "an unknown system"
+
+    @property
+    def has_musl(self) -> bool:
+        return "libc.so.6" not in self.libraries and any(name.startswith("ld-musl-") for name in self.libraries)
+
+    def offered_libraries(self) -> frozenset[str] | None:
+        """The libraries that a loader finds there; None: nobody can tell."""
+        return _libraries_of_this_machine() if self.is_this_machine else frozenset(self.libraries)
+
+
+def read_base_files(
+    registry: Registry, reference: Reference, base: BaseImage, *, cache: Path, progress: Progress
+) -> BaseFiles:
+    """What lies in the base, from `cache` if it was looked at before; RegistryError when its layers cannot be read."""
+    path = cache / "bases" / f"{base.manifest_digest.partition(':')[2]}.json"
+    with suppress(OSError, ValueError, TypeError, KeyError):
+        known = json.loads(path.read_text())
+        return BaseFiles(**{**known, "libraries": tuple(known["libraries"]), "pythons": tuple(known["pythons"])})
+    progress.note(f"looking at what {reference} brings")
+    found: dict[str, str] = {}
+    for layer in base.layers:
+        _read_layer(registry, reference, layer, found)
+    files = BaseFiles(
+        libraries=tuple(sorted({PurePosixPath(name).name for name in found if LIBRARY_NAME.fullmatch(name)})),
+        release=_parse_release(found.get("etc/os-release") or found.get("usr/lib/os-release") or ""),
+        packages="\n\n".join(text for name, text in sorted(found.items()) if name.startswith("var/lib/dpkg/")),
+        pythons=tuple(sorted({python[1] for python in map(_PYTHON.fullmatch, found) if python})),
+        glibc=next((text for name, text in sorted(found.items()) if text and _GLIBC.fullmatch(name)), None),
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(".unfinished")
+    unfinished.write_text(json.dumps(asdict(files)))
+    unfinished.replace(path)
+    return files
+
+
+def _read_layer(registry: Registry, reference: Reference, layer: Descriptor, found: dict[str, str]) -> None:
+    """Adds what matters of the layer to `found` (path → text, "" where only the name counts), as a runtime would.
+
+    The text of a C library is its version.
+    """
+    chunks = cast("IO[bytes]", ChunkReader(registry.stream_blob(reference.repository, layer)).buffered())
+    try:
+        with tarfile.open(fileobj=_decompressed(chunks, layer.media_type), mode="r|") as archive:
+            for member in archive:
+                name = str(PurePosixPath(member.name.lstrip("./")))
+                folder, _, file_name = name.rpartition("/")
+                if file_name.startswith(".wh."):
+                    _remove(found, folder if file_name == ".wh..wh..opq" else f"{folder}/{file_name[4:]}")
+                elif not member.isdir() and (text := _text_of(archive, member, name)) is not None:
+                    found[name] = text
+        while chunks.read(1 << 20):
+            pass  # to the end, where size and digest are checked
+    except (tarfile.TarError, EOFError, OSError, zstandard.ZstdError) as error:
+        raise ImageError(f"Layer {layer.digest} of the base image {reference} cannot be read: {error}.") from error
+
+
+def _text_of(archive: tarfile.TarFile, member: tarfile.TarInfo, name: str) -> str | None:
+    """What `_read_layer` keeps of a file; None: nothing."""
+    if member.isfile() and member.size <= _LIMIT_BYTES and (content := archive.extractfile(member)):
+        if _TEXTS.fullmatch(name):
+            return content.read().decode(errors="replace")
+        if _GLIBC.fullmatch(name):
+            return defined_glibc(io.BytesIO(content.read())) or ""
+    return "" if LIBRARY_NAME.fullmatch(name) or _PYTHON.fullmatch(name) else None
+
+
+def _remove(found: dict[str, str], path: str) -> None:
+    for name in [name for name in found if name == path or name.startswith(f"{path}/")]:
+        del found[name]
+
+
+def _decompressed(chunks: IO[bytes], media_type: str) -> IO[bytes]:
+    if media_type.endswith("zstd"):
+        return cast("IO[bytes]", zstandard.ZstdDecompressor().stream_reader(chunks, read_across_frames=True))
+    return cast("IO[bytes]", gzip.GzipFile(fileobj=chunks)) if media_type.endswith("gzip") else chunks
+
+
+def _parse_release(text: str) -> dict[str, str]:
+    """Source: os-release(5)."""
+    pairs = (line.partition("=") for line in text.splitlines() if "=" in line and not line.startswith("#"))
+    return {name.strip(): value.strip().strip("\"'") for name, _, value in pairs}
+
+
+def _libraries_of_this_machine() -> frozenset[str] | None:
+    program = shutil.which("ldconfig") or next((path for path in ("/sbin/ldconfig",) if Path(path).exists()), None)
+    if not program:
+        return None
+    listed = subprocess.run([program, "-p"], capture_output=True, text=True, check=False)
+    return frozenset(re.findall(r"^\t(\S+) \(", listed.stdout, re.MULTILINE)) or None

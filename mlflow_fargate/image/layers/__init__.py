@@ -1,0 +1,1 @@
+"""Files → reproducible layers; layers → files. Large ones are streamed."""

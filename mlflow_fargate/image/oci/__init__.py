@@ -1,0 +1,1 @@
+"""OCI's values: manifest and configuration, references, platforms. Pure."""

@@ -1,0 +1,153 @@
+"""What a repository keeps beside its images: which lock given requirements led to, and the layers made of it.
+
+    REPOSITORY:_lock-KEY      an OCI artifact
+        config ──→ the pins, as JSON
+        layers ──→ the layers that hold the packages, with their keys in their annotations
+
+So a machine that has nothing neither resolves nor installs what another has. A record is read from the repository that
+the image goes to and from no other: whoever may push there chooses what runs anyway. It is read as hostile text all
+the same, because its pins are handed to uv.
+
+Tags in our repositories never move, so a record cannot be renewed; each month has its own.
+Source: OCI image-spec, manifest.md, "Guidelines for Artifact Usage".
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from mlflow_fargate.errors import RegistryError
+from mlflow_fargate.image.layers.layer import Compression
+from mlflow_fargate.image.oci.image import BaseImage, Descriptor, Layer, Manifest, digest_of, encode_json
+from mlflow_fargate.image.oci.platforms import Platform
+from mlflow_fargate.image.packages.lock_file import Lock, LockedPackage
+from mlflow_fargate.image.packages.uv import PYPI, Indexes, lock, lock_key
+from mlflow_fargate.image.registry.oci_layout import ImageStore
+from mlflow_fargate.image.registry.transport import Refused
+from mlflow_fargate.progress import Progress
+
+TAG_PREFIX = "_lock-"  # no deployment's name begins so
+_PINS = "application/vnd.mlflow-fargate.lock.v1+json"
+_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+_VERSION = re.compile(r"[a-z0-9]+([.+!_-][a-z0-9]+)*", re.IGNORECASE)
+_HASH = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+class LockRecords:
+    """Locks through the records of one repository: `lock` takes what stands there, `keep` writes what does not."""
+
+    def __init__(
+        self,
+        registry: ImageStore,
+        repository: str,
+        *,
+        platform: Platform,
+        compression: Compression,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._registry, self._repository = registry, repository
+        self._platform, self._compression = platform, compression
+        self._clock = clock
+        self._tag = ""
+        self._found: Manifest | None = None
+
+    @property
+    def manifests(self) -> tuple[Manifest, ...]:
+        """The record that `lock` found, for the layers in it."""
+        return (self._found,) if self._found else ()
+
+    def lock(
+        self,
+        lines: Sequence[str],
+        *,
+        python_version: str,
+        cache: Path,
+        indexes: Indexes = PYPI,
+        build_sdists: bool = False,
+    ) -> Lock:
+        """The pins that satisfy normalised lines: those of the record, else as `packages.lock` finds them."""
+        key = lock_key(lines, python_version=python_version, platform=self._platform, indexes=indexes)
+        self._tag = make_record_tag(key, self._compression, self._clock())
+        found = self._registry.find_manifest(self._repository, self._tag, self._platform)
+        self._found = found.manifest if found else None
+        packages = self._read_pins(self._found) if self._found else None
+        return lock(
+            lines,
+            python_version=python_version,
+            platform=self._platform,
+            cache=cache,
+            indexes=indexes,
+            packages=packages,
+            build_sdists=build_sdists,
+        )
+
+    def keep(self, locked: Lock, layers: Sequence[Layer], base: BaseImage | None, progress: Progress) -> None:
+        """Record the lock and its layers, which are in the repository, where there is no record yet.
+
+        `base` has all libraries of the system that the layers need; None: not known of any.
+        """
+        made = None if self._found else make_record(locked.packages, layers, base)
+        if made is None:
+            return
+        manifest, pins = made
+        try:
+            self._registry.upload_blob(self._repository, manifest.config.digest, lambda: [pins])
+            self._registry.write_manifest(self._repository, self._tag, manifest)
+        except Refused as error:  # another machine was first, or this registry takes images only: the image is whole
+            progress.note(f"the lock was not kept in the repository: {error.message}")
+
+    def _read_pins(self, record: Manifest) -> tuple[LockedPackage, ...]:
+        try:
+            return parse_pins(self._registry.read_json(self._repository, record.config))
+        except (KeyError, TypeError, ValueError) as error:
+            raise RegistryError(
+                f"{self._registry.host}/{self._repository}:{self._tag} is not the record of a lock: {error}.",
+                hint="find out who wrote it, then delete that tag; it is written anew",
+            ) from error
+
+
+def make_record_tag(key: str, compression: Compression, now: float) -> str:
+    """The tag of this month's record for requirements with that `lock_key`."""
+    month = datetime.fromtimestamp(now, timezone.utc).strftime("%Y-%m")
+    return f"{TAG_PREFIX}{digest_of(encode_json([key, compression.value, month])).removeprefix('sha256:')[:32]}"
+
+
+def make_record(
+    packages: Sequence[LockedPackage], layers: Sequence[Layer], base: BaseImage | None = None
+) -> tuple[Manifest, bytes] | None:
+    """Manifest and configuration of a record; None for a lock that says more than names, versions and hashes.
+
+    That is one with a URL, which may carry a password, or with a package that was built on one machine.
+    """
+    data = {"packages": [_pin(package) for package in packages]}
+    try:
+        if parse_pins(data) != tuple(packages):
+            return None
+    except ValueError:
+        return None
+    pins = encode_json(data)
+    config = Descriptor(_PINS, digest_of(pins), len(pins))
+    annotations = {"org.opencontainers.image.base.digest": base.manifest_digest} if base else {}
+    return Manifest(config, tuple(layer.descriptor for layer in layers), annotations), pins
+
+
+def _pin(package: LockedPackage) -> dict[str, Any]:
+    version = package.requirement.partition("==")[2]
+    return {"name": package.name, "version": version, "hashes": list(package.hashes), "size": package.size_bytes}
+
+
+def parse_pins(data: Mapping[str, Any]) -> tuple[LockedPackage, ...]:
+    """The packages; KeyError, TypeError or ValueError unless each is a name, a version and the hashes of its wheels."""
+    return tuple(_parse_pin(pin) for pin in data["packages"])
+
+
+def _parse_pin(pin: Mapping[str, Any]) -> LockedPackage:
+    name, version, hashes = str(pin["name"]), str(pin["version"]), tuple(str(one) for one in pin["hashes"])
+    if not (_NAME.fullmatch(name) and _VERSION.fullmatch(version) and hashes and all(map(_HASH.fullmatch, hashes))):
+        raise ValueError(f"{name!r} is not pinned by version and hash")
+    return LockedPackage(name, f"{name}=={version}", hashes, int(pin["size"]))

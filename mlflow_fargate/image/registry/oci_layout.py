@@ -1,0 +1,117 @@
+"""An image in a folder instead of a registry: an OCI image layout, which skopeo, podman, crane and others read.
+
+    FOLDER/oci-layout              the version of the layout
+    FOLDER/index.json              which images are here, by tag
+    FOLDER/blobs/sha256/HEX        manifests, configurations and layers
+
+`OciLayout` has the verbs of `Registry` that building needs, so that build.py makes an image in either.
+Source: OCI image-spec, image-layout.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from mlflow_fargate.errors import ImageError
+from mlflow_fargate.image.oci.image import OCI_INDEX, OCI_MANIFEST, Descriptor, Manifest, digest_of, encode_json
+from mlflow_fargate.image.oci.platforms import Platform
+from mlflow_fargate.image.registry.client import FoundManifest, OnBytes, Registry
+
+_TAG = "org.opencontainers.image.ref.name"
+
+
+class OciLayout:
+    """The image layout in `directory`, which is made; repositories do not count in it, tags do."""
+
+    def __init__(self, directory: Path) -> None:
+        self.host = ""  # of no registry: nothing is mounted from one
+        self._directory = directory
+        self._blobs = directory / "blobs" / "sha256"
+        if directory.exists() and any(directory.iterdir()) and not (directory / "oci-layout").exists():
+            raise ImageError(
+                f"{directory} holds something else than an image layout.", hint="name a folder that is empty or new"
+            )
+        self._blobs.mkdir(parents=True, exist_ok=True)
+        (directory / "oci-layout").write_bytes(encode_json({"imageLayoutVersion": "1.0.0"}))
+        if not self._index.exists():
+            self._write_index([])
+
+    def manifest_digest(self, repository: str, identifier: str) -> str | None:
+        """The digest of the manifest behind a tag or digest; None when there is none."""
+        for entry in self._entries():
+            if identifier in {entry["digest"], (entry.get("annotations") or {}).get(_TAG)}:
+                return str(entry["digest"])
+        return None
+
+    def find_manifest(self, repository: str, identifier: str, platform: Platform) -> FoundManifest | None:
+        digest = self.manifest_digest(repository, identifier)
+        if digest is None:
+            return None
+        return FoundManifest(Manifest.of_json(json.loads(self._path(digest).read_bytes())), digest)
+
+    def write_manifest(self, repository: str, identifier: str, manifest: Manifest) -> str:
+        """Store the manifest under a tag; its digest."""
+        body = manifest.as_bytes()
+        digest = digest_of(body)
+        self._path(digest).write_bytes(body)
+        entry = {"mediaType": OCI_MANIFEST, "digest": digest, "size": len(body), "annotations": {_TAG: identifier}}
+        others = [one for one in self._entries() if (one.get("annotations") or {}).get(_TAG) != identifier]
+        self._write_index([*others, entry])
+        return digest
+
+    def read_json(self, repository: str, descriptor: Descriptor) -> dict[str, Any]:
+        return dict(json.loads(self._path(descriptor.digest).read_bytes()))
+
+    def has_blob(self, repository: str, digest: str) -> bool:
+        return self._path(digest).exists()
+
+    def upload_blob(
+        self,
+        repository: str,
+        digest: str | Callable[[], str],
+        open_chunks: Callable[[], Iterable[bytes]],
+        *,
+        mount_from: str | None = None,
+        on_bytes: OnBytes = lambda _size: None,
+    ) -> int:
+        """Put a blob here; how many bytes it has. ImageError when they are not those of the digest."""
+        handle, name = tempfile.mkstemp(prefix="unfinished-", dir=self._blobs)
+        written, moved = hashlib.sha256(), 0
+        try:
+            with os.fdopen(handle, "wb") as file:
+                for chunk in open_chunks():
+                    file.write(chunk)
+                    written.update(chunk)
+                    moved += len(chunk)
+                    on_bytes(len(chunk))
+            named = digest if isinstance(digest, str) else digest()
+            if named != f"sha256:{written.hexdigest()}":
+                raise ImageError(f"What came as {named} is something else.")
+            os.chmod(name, 0o644)  # noqa: PTH101
+            Path(name).replace(self._path(named))
+        finally:
+            Path(name).unlink(missing_ok=True)
+        return moved
+
+    @property
+    def _index(self) -> Path:
+        return self._directory / "index.json"
+
+    def _path(self, digest: str) -> Path:
+        return self._blobs / digest.removeprefix("sha256:")
+
+    def _entries(self) -> list[dict[str, Any]]:
+        return list(json.loads(self._index.read_bytes())["manifests"])
+
+    def _write_index(self, entries: list[dict[str, Any]]) -> None:
+        self._index.write_bytes(encode_json({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries}))
+
+
+ImageStore = Registry | OciLayout
+"""Where an image is made."""

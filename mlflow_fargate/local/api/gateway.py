@@ -1,0 +1,168 @@
+"""AWS as far as mlflow-fargate uses it, on this machine: a thin WSGI layer in front of an unmodified moto, one process.
+
+    S3                        → S3App             objects on disk
+    ECS services, tasks       → EcsApi, Engine    tasks are processes, rolled out, checked and rolled back
+    ECR                       → EcrApi            its images are those of the local registry
+    Elastic Load Balancing    → ElbApi            addresses and target health as they are here
+    everything else           → moto              IAM, EC2, CloudWatch Logs, Secrets Manager, task definitions …
+
+The only module that imports moto. The engine asks moto within the process, behind the front's back (inner_aws). moto
+keeps its state in module globals, so one FakeAws at a time lives in a process; a new one begins empty.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from botocore.exceptions import ClientError
+from moto.core import DEFAULT_ACCOUNT_ID
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from werkzeug.test import run_wsgi_app
+
+from mlflow_fargate.local.api.ecr import EcrApi
+from mlflow_fargate.local.api.ecs import EcsApi
+from mlflow_fargate.local.api.elb import ElbApi
+from mlflow_fargate.local.api.exec_sessions import ExecSessions
+from mlflow_fargate.local.api.protocol import Answer, AwsRequest, Refusal, parse_request, refusal_answer, signed_for
+from mlflow_fargate.local.container.image_store import ImageStore
+from mlflow_fargate.local.container.runner import ProcessRunner, TaskRunner
+from mlflow_fargate.local.engine.engine import Engine
+from mlflow_fargate.local.engine.routes import RouteTable
+from mlflow_fargate.local.engine.status import ServiceStatus, take_status
+from mlflow_fargate.local.engine.store import EcsStore
+from mlflow_fargate.local.load_balancer.server import LoadBalancer
+from mlflow_fargate.local.moto_client import InnerAws, WsgiApp, call_app
+from mlflow_fargate.local.registry.server import LocalRegistry
+
+logger = logging.getLogger(__name__)
+
+_DEFAULT_INHERITED: Mapping[str, str] = MappingProxyType({"LANG": "C.UTF-8"})
+
+
+class FakeAws:
+    """A WSGI application that answers as AWS in `region`; tasks run between start() and stop().
+
+    `registry` and `load_balancer` have been started: their addresses stand in answers. `directory` holds unpacked
+    images and what tasks write. `inherited` is what tasks see of the environment around, such as LANG; `of_roles`
+    gives what those with a role see besides: whoever starts this knows where it answers. `minute_seconds` is how long a
+    minute of a bake time lasts.
+    """
+
+    def __init__(
+        self,
+        *,
+        region: str,
+        registry: LocalRegistry,
+        s3: WsgiApp,
+        load_balancer: LoadBalancer,
+        directory: Path,
+        runner: TaskRunner | None = None,
+        inherited: Mapping[str, str] = _DEFAULT_INHERITED,
+        minute_seconds: float = 60.0,
+        of_roles: Callable[[], Mapping[str, str]] = dict,
+    ) -> None:
+        self._s3 = s3
+        self._moto: WsgiApp = DomainDispatcherApplication(create_backend_app)
+        call_app(self._moto, "POST", "http://moto/moto-api/reset", {}, b"")
+        self._store = EcsStore()
+        self._aws = InnerAws(self._moto, region)
+        self._routes = RouteTable(self._aws, self._store, load_balancer)
+        self._runner = runner or ProcessRunner(
+            ImageStore(registry.store, registry.address, directory), directory, inherited, of_roles
+        )
+        self._engine = Engine(self._store, self._aws, self._runner, routes=self._routes, minute_seconds=minute_seconds)
+        self._sessions = ExecSessions()
+        self._apis: dict[str, Callable[[AwsRequest], Answer]] = {
+            "ecs": EcsApi(self._engine, self._aws, self._forward, self._sessions),
+            "ecr": EcrApi(registry.store, registry.address, DEFAULT_ACCOUNT_ID, self._aws, self._forward),
+            "elasticloadbalancing": ElbApi(
+                f"127.0.0.1:{load_balancer.port}",
+                self._store,
+                self._aws,
+                self._forward,
+                self._routes.listeners_changed,
+            ),
+        }
+
+    def start(self) -> None:
+        """Tasks may run from now on."""
+        _open_default_vpc(self._aws.client("ec2"))
+        self._engine.start()
+
+    def stop(self) -> None:
+        """Ends every task's processes and the threads, within seconds; may be called twice, and without start()."""
+        self._engine.stop()
+
+    def status(self) -> tuple[ServiceStatus, ...]:
+        """The services with their rollouts and tasks: process ids, ports, health, reasons."""
+        return take_status(self._store)
+
+    def logs_client(self) -> Any:
+        """A boto3 client for what the tasks wrote, without a socket."""
+        return self._aws.client("logs")
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        scope = signed_for(environ)
+        if scope is None and self._sessions.answers(environ):
+            answer = self._sessions.follow(environ)
+            start_response(f"{answer.status} {'Error' if answer.is_error else 'OK'}", list(answer.headers.items()))
+            return [answer.body]
+        if (scope is None and _is_anonymous_s3(environ)) or (scope is not None and scope[0] == "s3"):
+            return self._s3(environ, start_response)
+        speaks_json = "HTTP_X_AMZ_TARGET" in environ
+        try:
+            answer = self._answer(environ, scope)
+        except Refusal as refusal:
+            answer = refusal_answer(refusal, speaks_json=speaks_json)
+        except Exception:
+            # A bug here or in moto: told in the log, and to the client as AWS tells its own.
+            logger.exception("%s %s failed", environ.get("HTTP_X_AMZ_TARGET", ""), environ.get("PATH_INFO", ""))
+            failure = Refusal("InternalFailure", "The local stack failed to answer; its log tells why.", 500)
+            answer = refusal_answer(failure, speaks_json=speaks_json)
+        start_response(f"{answer.status} {'Error' if answer.is_error else 'OK'}", list(answer.headers.items()))
+        return [answer.body]
+
+    def _answer(self, environ: dict[str, Any], scope: tuple[str, str] | None) -> Answer:
+        api = self._apis.get(scope[0]) if scope else None
+        try:
+            if api is None or scope is None:
+                return _run(self._moto, environ)
+            return api(parse_request(environ, *scope))
+        except NotImplementedError as error:
+            # moto's way of saying so would be a 500, which clients retry.
+            raise Refusal("UnknownOperationException", f"The local stack does not play this: {error}") from error
+        except ClientError as error:
+            said = error.response["Error"]
+            raise Refusal(said.get("Code", "ClientException"), said.get("Message", "")) from error
+
+    def _forward(self, request: AwsRequest) -> Answer:
+        """moto's answer to a request that the front has read."""
+        return _run(self._moto, request.as_environ())
+
+
+def _run(app: WsgiApp, environ: dict[str, Any]) -> Answer:
+    chunks, status, headers = run_wsgi_app(app, environ, buffered=True)
+    return Answer(int(status.split(" ", 1)[0]), dict(headers.items()), b"".join(chunks))
+
+
+def _is_anonymous_s3(environ: Mapping[str, Any]) -> bool:
+    """No AWS signature: a public object or an old presigned URL, unless it looks like a call to another service."""
+    is_call = "HTTP_X_AMZ_TARGET" in environ or environ.get("CONTENT_TYPE", "").startswith(
+        "application/x-www-form-urlencoded"
+    )
+    return not is_call and not environ.get("PATH_INFO", "").startswith("/moto-api")
+
+
+def _open_default_vpc(ec2: Any) -> None:
+    """Gives the default VPC its way to the internet, as AWS's has; without it all subnets would look private."""
+    vpc = ec2.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"][0]["VpcId"]
+    of_vpc = {"Name": "vpc-id", "Values": [vpc]}
+    tables = ec2.describe_route_tables(Filters=[of_vpc, {"Name": "association.main", "Values": ["true"]}])
+    gateway = ec2.create_internet_gateway()["InternetGateway"]["InternetGatewayId"]
+    ec2.attach_internet_gateway(InternetGatewayId=gateway, VpcId=vpc)
+    table = tables["RouteTables"][0]["RouteTableId"]
+    ec2.create_route(RouteTableId=table, DestinationCidrBlock="0.0.0.0/0", GatewayId=gateway)

@@ -1,0 +1,156 @@
+"""What a service needs next: pure deciding over frozen data, with ECS's rules.
+
+    decide(service, tasks, now) → acts        the engine does them and asks again
+
+While traffic is shifted, `shift` decides; what is here is for rolling deployments, and for services at rest.
+
+Old tasks leave only as healthy new ones take their place (minimum and maximum percent), a task that dies or fails its
+target group's checks is replaced, with growing pauses, and the circuit breaker ends a rollout whose tasks keep failing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from mlflow_fargate.local.engine.actions import (
+    Act,
+    CompleteRollout,
+    Deactivate,
+    FailRollout,
+    ForgetRollout,
+    NoteSteadiness,
+    NoteStuck,
+    RollBack,
+    StartTasks,
+    StopTask,
+    may_start,
+)
+from mlflow_fargate.local.engine.shift.decisions import decide_shift
+from mlflow_fargate.local.engine.state import Rollout, Service, Task
+
+
+def decide(service: Service, tasks: Sequence[Task], now: float, minute_seconds: float = 60.0) -> tuple[Act, ...]:
+    """The acts that bring `service` one step nearer to what is wanted; none when there is nothing to do but wait."""
+    if service.status == "DRAINING":
+        return _drain(tasks)
+    primary = service.primary
+    if primary is None or service.status == "INACTIVE":
+        return ()
+    if service.deployments and service.deployments[0].status == "ROLLBACK_REQUESTED":
+        return (RollBack(),)
+    if _breaker_trips(service, primary):
+        return (FailRollout(primary.id),)
+    if sick := _stop_unhealthy(service, tasks, now):
+        return sick
+    shift = service.shift
+    return decide_shift(service, shift, tasks, now, minute_seconds) if shift else _roll(service, primary, tasks, now)
+
+
+def _roll(service: Service, primary: Rollout, tasks: Sequence[Task], now: float) -> tuple[Act, ...]:
+    stops = _stop_surplus(service, primary, tasks, now)
+    return (
+        *_forget_drained(service, tasks),
+        *_start(service, primary, tasks, now),
+        *stops,
+        *(() if stops else _note_stuck(service, primary, tasks)),
+        *_judge(service, primary, tasks, now),
+    )
+
+
+def _drain(tasks: Sequence[Task]) -> tuple[Act, ...]:
+    wanted = [task for task in tasks if task.is_wanted]
+    if wanted:
+        return tuple(StopTask(task.arn, "Service is being deleted") for task in wanted)
+    return (Deactivate(),) if all(task.is_stopped for task in tasks) else ()
+
+
+def _breaker_trips(service: Service, primary: Rollout) -> bool:
+    rules = service.rules
+    return (
+        rules.breaker_is_on
+        and primary.state == "IN_PROGRESS"
+        and primary.breaker_failures >= rules.failure_threshold(service.desired_count)
+    )
+
+
+def _stop_unhealthy(service: Service, tasks: Sequence[Task], now: float) -> tuple[Act, ...]:
+    acts: list[Act] = []
+    for task in tasks:
+        target = task.unhealthy_target()
+        if target is None or not task.is_wanted or task.started_at is None:
+            continue
+        if now - task.started_at < service.grace_seconds:
+            continue
+        reason = f"Task failed ELB health checks in (target-group {target[0]})"
+        acts.append(StopTask(task.arn, reason, is_failure=True))
+    return tuple(acts)
+
+
+def _forget_drained(service: Service, tasks: Sequence[Task]) -> tuple[Act, ...]:
+    busy = {task.rollout_id for task in tasks if not task.is_stopped}
+    return tuple(ForgetRollout(old.id) for old in service.rollouts if not old.is_primary and old.id not in busy)
+
+
+def _start(service: Service, primary: Rollout, tasks: Sequence[Task], now: float) -> tuple[Act, ...]:
+    if not may_start(primary, now):
+        return ()
+    count = min(_missing(service, primary, tasks), _room(service, tasks))
+    return (StartTasks(primary.id, count),) if count > 0 else ()
+
+
+def _missing(service: Service, primary: Rollout, tasks: Sequence[Task]) -> int:
+    return service.desired_count - sum(task.is_wanted and task.rollout_id == primary.id for task in tasks)
+
+
+def _room(service: Service, tasks: Sequence[Task]) -> int:
+    """How many more tasks maximumPercent allows; tasks that are stopping still take their place."""
+    limit = math.floor(service.desired_count * service.rules.maximum_percent / 100)
+    return limit - sum(not task.is_stopped for task in tasks)
+
+
+def _stop_surplus(service: Service, primary: Rollout, tasks: Sequence[Task], now: float) -> tuple[Act, ...]:
+    wanted = [task for task in tasks if task.is_wanted]
+    new = [task for task in wanted if task.rollout_id == primary.id]
+    old = [task for task in wanted if task.rollout_id != primary.id]
+    # The least useful first: those not healthy yet, then the youngest.
+    new.sort(key=lambda task: (task.is_healthy(now), -task.created_at))
+    surplus = new[: max(0, len(new) - service.desired_count)]
+    if primary.state == "FAILED":
+        old = []  # nothing came to take their place
+    useless = [task for task in old if not task.is_healthy(now)]
+    serving = [task for task in old if task.is_healthy(now)]
+    leaving = surplus + useless + serving[: _may_stop(service, primary, tasks, now)]
+    reason = f"Scaling activity initiated by (deployment {primary.id})"
+    return tuple(StopTask(task.arn, reason) for task in leaving)
+
+
+def _may_stop(service: Service, primary: Rollout, tasks: Sequence[Task], now: float) -> int:
+    """How many healthy old tasks may go: the replaced ones; more only where there is no room to start otherwise."""
+    healthy = sum(task.is_wanted and task.is_healthy(now) for task in tasks)
+    lowest = math.ceil(service.desired_count * service.rules.minimum_healthy_percent / 100)
+    replaced = healthy - max(service.desired_count, lowest)
+    blocked = max(0, _missing(service, primary, tasks) - max(0, _room(service, tasks)))
+    return max(0, replaced, min(healthy - lowest, blocked))
+
+
+def _note_stuck(service: Service, primary: Rollout, tasks: Sequence[Task]) -> tuple[Act, ...]:
+    is_moving = any(not task.is_wanted and not task.is_stopped for task in tasks) or any(
+        task.is_wanted and task.rollout_id == primary.id for task in tasks
+    )
+    is_blocked = _missing(service, primary, tasks) > 0 and _room(service, tasks) <= 0
+    return (NoteStuck(),) if primary.state == "IN_PROGRESS" and is_blocked and not is_moving else ()
+
+
+def _judge(service: Service, primary: Rollout, tasks: Sequence[Task], now: float) -> tuple[Act, ...]:
+    """Is the rollout complete, is the service steady: every task wanted is healthy and nothing else is left."""
+    left = [task for task in tasks if not task.is_stopped]
+    is_steady = len(left) == service.desired_count and all(
+        task.is_wanted and task.rollout_id == primary.id and task.is_healthy(now) for task in left
+    )
+    acts: list[Act] = []
+    if is_steady and primary.state == "IN_PROGRESS":
+        acts.append(CompleteRollout(primary.id))
+    if is_steady != service.is_steady and primary.state != "FAILED":
+        acts.append(NoteSteadiness(is_steady))
+    return tuple(acts)

@@ -1,0 +1,143 @@
+"""What a service deployment that shifts traffic needs next: pure deciding, one stage after the other.
+
+    scale green up beside blue · lead the test rule to it · pause, if hooked · move the production traffic, in steps
+    · let it bake · take blue away
+
+Blue keeps its tasks until the end, so that going back is only a matter of weights. On a service's first deployment
+there is no blue: the stages are the same, and nobody waits for a share or a bake time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mlflow_fargate.local.engine.actions import (
+    Act,
+    CompleteRollout,
+    EnterStage,
+    MoveTraffic,
+    OpenHook,
+    StartTasks,
+    StopTask,
+    TimeOutHook,
+    may_start,
+)
+from mlflow_fargate.local.engine.shift.state import STAGES, Shift, ShiftRules
+from mlflow_fargate.local.engine.state import Rollout, Service, Task
+
+
+def decide_shift(
+    service: Service, shift: Shift, tasks: Sequence[Task], now: float, minute_seconds: float
+) -> tuple[Act, ...]:
+    """The acts that bring the shift one step further, and those that keep blue and green at their count."""
+    return _Deciding(service, shift, service.shift_rules, tasks, now, minute_seconds).acts()
+
+
+@dataclass(frozen=True)
+class _Deciding:
+    service: Service
+    shift: Shift
+    rules: ShiftRules
+    tasks: Sequence[Task]
+    now: float
+    minute_seconds: float
+
+    def acts(self) -> tuple[Act, ...]:
+        return (*self._keep(), *self._advance())
+
+    def _keep(self) -> tuple[Act, ...]:
+        """Blue until it is cleaned up, green from its scaling up on: as many tasks as are desired."""
+        kept = []
+        if self._is_before("CLEAN_UP"):
+            kept.append(self.shift.blue_id)
+        if not self._is_before("SCALE_UP"):
+            kept.append(self.shift.green_id)
+        return tuple(
+            act for rollout in self.service.rollouts if rollout.id in kept for act in self._keep_count(rollout)
+        )
+
+    def _keep_count(self, rollout: Rollout) -> tuple[Act, ...]:
+        own = [task for task in self._of(rollout.id) if task.is_wanted]
+        missing = self.service.desired_count - len(own)
+        if missing > 0:
+            return (StartTasks(rollout.id, missing),) if may_start(rollout, self.now) else ()
+        surplus = sorted(own, key=lambda task: (task.is_healthy(self.now), -task.created_at))[: -missing or 0]
+        return _stop(surplus, self.shift.green_id)
+
+    def _advance(self) -> tuple[Act, ...]:
+        hook = self.shift.waiting_hook
+        if hook is not None:
+            return (TimeOutHook(hook.id),) if self.now >= hook.expires_at else ()
+        if self._is_paused_here():
+            return (OpenHook(self.shift.stage),)
+        return self._work()
+
+    def _is_paused_here(self) -> bool:
+        stage = self.shift.stage
+        return any(stage == paused for paused, _, _ in self.rules.pauses) and stage not in self.shift.paused_stages
+
+    def _work(self) -> tuple[Act, ...]:
+        work = {
+            "RECONCILE_SERVICE": self._reconcile,
+            "SCALE_UP": self._await_health,
+            "TEST_TRAFFIC_SHIFT": self._move_test,
+            "PRODUCTION_TRAFFIC_SHIFT": self._move_production,
+            "BAKE_TIME": self._bake,
+            "CLEAN_UP": self._clean_up,
+        }
+        return work.get(self.shift.stage, self._next)()
+
+    def _reconcile(self) -> tuple[Act, ...]:
+        """What an abandoned deployment left goes first: its share of the traffic, then its tasks."""
+        if self.shift.production_percent:
+            return (MoveTraffic(0.0, 0.0),)
+        staying = {self.shift.blue_id, self.shift.green_id}
+        others = [task for task in self.tasks if task.rollout_id not in staying and not task.is_stopped]
+        return _stop([task for task in others if task.is_wanted], self.shift.green_id) if others else self._next()
+
+    def _await_health(self) -> tuple[Act, ...]:
+        green = self._of(self.shift.green_id)
+        healthy = sum(task.is_wanted and task.is_healthy(self.now) for task in green)
+        return self._next() if healthy >= self.service.desired_count else ()
+
+    def _move_test(self) -> tuple[Act, ...]:
+        if self.shift.test_percent < 100:
+            return (MoveTraffic(self.shift.production_percent, 100.0),)
+        return self._next()
+
+    def _bake(self) -> tuple[Act, ...]:
+        return () if self._has_to_wait(self.rules.bake_minutes) else self._next()
+
+    def _move_production(self) -> tuple[Act, ...]:
+        shares = self.rules.shares if self.shift.blue_id else (100.0,)
+        done = self.shift.production_percent
+        if not self.shift.is_share_moved:
+            return (MoveTraffic(next(share for share in shares if share > done), self.shift.test_percent),)
+        if done >= 100:
+            return self._next()
+        if self._has_to_wait(self.rules.step_bake_minutes):
+            return ()
+        return (EnterStage("PRE_PRODUCTION_TRAFFIC_SHIFT"),)
+
+    def _clean_up(self) -> tuple[Act, ...]:
+        others = [task for task in self.tasks if task.rollout_id != self.shift.green_id and not task.is_stopped]
+        if others:
+            return _stop([task for task in others if task.is_wanted], self.shift.green_id)
+        return (CompleteRollout(self.shift.green_id),)
+
+    def _next(self) -> tuple[Act, ...]:
+        return (EnterStage(STAGES[STAGES.index(self.shift.stage) + 1]),)
+
+    def _has_to_wait(self, minutes: float) -> bool:
+        return self.shift.blue_id is not None and self.now < self.shift.since + minutes * self.minute_seconds
+
+    def _is_before(self, stage: str) -> bool:
+        return STAGES.index(self.shift.stage) < STAGES.index(stage)
+
+    def _of(self, rollout_id: str) -> list[Task]:
+        return [task for task in self.tasks if task.rollout_id == rollout_id]
+
+
+def _stop(tasks: Sequence[Task], green_id: str) -> tuple[Act, ...]:
+    return tuple(StopTask(task.arn, f"Scaling activity initiated by (deployment {green_id})") for task in tasks)

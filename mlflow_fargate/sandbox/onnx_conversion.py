@@ -1,0 +1,96 @@
+"""A model becomes an ONNX model, if that answers as it does: the scripts of onnx_converter/, in a room of their own.
+
+The converters go into that room and nowhere else, with the packages of the model's own requirements: what a model was
+pickled with decides whether it can be loaded.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlflow_fargate.sandbox.process import Room, last_lines, opened_room
+
+TIMEOUT_SECONDS = 900.0
+# The libraries that onnx_converter/libraries.py imports, by the flavor that they convert.
+_CONVERTERS: Mapping[str, tuple[str, ...]] = {
+    "tensorflow": ("tf2onnx>=1.17",),
+    "keras": ("tf2onnx>=1.17",),
+    "sklearn": ("skl2onnx>=1.18",),
+    "xgboost": ("onnxmltools>=1.13", "skl2onnx>=1.18"),
+    "lightgbm": ("onnxmltools>=1.13", "skl2onnx>=1.18"),
+}
+_REASON_CHARACTERS = 300
+RUNTIME = "onnxruntime>=1.20"
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What became of a conversion."""
+
+    is_equal: bool
+    reason: str
+
+
+def converter_requirements(flavors: Mapping[str, Any]) -> tuple[str, ...]:
+    """What the conversion needs beside the model's own packages; () when nothing converts a model of these flavors."""
+    found = next((_CONVERTERS[flavor] for flavor in _CONVERTERS if flavor in flavors), ())
+    return (*found, RUNTIME) if found else ()
+
+
+def convert_model(
+    model_dir: Path,
+    into: Path,
+    *,
+    template: str,
+    tolerance: float,
+    packages: Path,
+    service_template: Path,
+    interpreter: str,
+    timeout_seconds: float = TIMEOUT_SECONDS,
+) -> Conversion:
+    """Converts and compares; where equal, `into` holds what the service loads in the place of `model_dir`.
+
+    `packages` is where the model's packages and the converters are installed. Runs the model's code.
+    """
+    job = {"model_dir": str(model_dir), "into": str(into), "template": template, "tolerance": tolerance}
+    with opened_room(interpreter) as room:
+        file = room.folder / "job.json"
+        file.write_text(json.dumps(job), encoding="utf-8")
+        environment = {
+            "PYTHONPATH": os.pathsep.join((str(packages), str(service_template))),
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "TF_CPP_MIN_LOG_LEVEL": "2",
+        }
+        arguments = [str(converter_folder() / "convert.py"), str(file)]
+        with room.running(arguments, working_directory=room.folder, environment=environment) as process:
+            try:
+                process.wait(timeout_seconds)
+            except subprocess.TimeoutExpired:
+                return Conversion(False, f"the conversion was not done after {timeout_seconds:.0f} s")
+        return _read_verdict(into, room, process.returncode)
+
+
+def converter_folder() -> Path:
+    """Where the scripts lie: inside this package once installed, beside it in a checkout."""
+    package = Path(__file__).parents[1]
+    inside = package / "onnx_converter"
+    return inside if inside.is_dir() else package.parent / "onnx_converter"
+
+
+def _read_verdict(into: Path, room: Room, exit_code: int) -> Conversion:
+    verdict = into / "verdict.json"
+    if exit_code or not verdict.is_file():
+        lines = last_lines(room.log).strip().splitlines()[-1:]
+        said = "".join(lines).strip()[:_REASON_CHARACTERS]
+        return Conversion(False, f"the conversion ended with exit code {exit_code}: {said}")
+    document = json.loads(verdict.read_text(encoding="utf-8"))
+    verdict.unlink()
+    # Written by a process that ran the model's code: it stands in labels and on terminals.
+    reason = "".join(letter if letter.isprintable() else " " for letter in str(document["reason"]))
+    return Conversion(document["is_equal"] is True, reason[:_REASON_CHARACTERS])

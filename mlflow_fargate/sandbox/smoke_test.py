@@ -1,0 +1,75 @@
+"""A service is started on this machine, as a task would start it, and must answer: before anything is deployed.
+
+When it starts, the service predicts the model's input example (service_template does that by itself), so one that
+says it is ready has loaded its model and answered once.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import requests
+
+from mlflow_fargate.errors import TrialFailed
+from mlflow_fargate.sandbox.process import last_lines, opened_room
+
+TIMEOUT_SECONDS = 300.0
+
+
+def try_service(
+    entry_point: Sequence[str],
+    *,
+    working_directory: Path,
+    environment: Mapping[str, str],
+    interpreter: str,
+    timeout_seconds: float = TIMEOUT_SECONDS,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> float:
+    """How many seconds the service took until it was ready; TrialFailed, with its last lines, when it does not get so.
+
+    Nothing of it runs when this returns.
+    """
+    port = _free_port()
+    with opened_room(interpreter) as room:
+        variables = {
+            **environment,
+            "BENTOML_HOME": str(room.folder / "bentoml"),
+            "BENTOML_HOST": "127.0.0.1",
+            "BENTOML_PORT": str(port),
+        }
+        with room.running(entry_point[1:], working_directory=working_directory, environment=variables) as process:
+            began = clock()
+            while not _is_ready(port):
+                if process.poll() is not None:
+                    raise _failure(f"ended with exit code {process.returncode}", room.log)
+                if clock() - began > timeout_seconds:
+                    raise _failure(f"was not ready after {timeout_seconds:.0f} s", room.log)
+                sleep(0.2)
+            return clock() - began
+
+
+def _failure(what: str, log: Path) -> TrialFailed:
+    return TrialFailed(
+        f"The service {what} when it was tried on this machine, so nothing was deployed; it says:\n{last_lines(log)}",
+        hint="what it says is what a task on Fargate would; smoke_test=false deploys without trying",
+    )
+
+
+def _is_ready(port: int) -> bool:
+    session = requests.Session()
+    session.trust_env = False  # no proxy stands between this machine and itself
+    try:
+        return session.get(f"http://127.0.0.1:{port}/readyz", timeout=5).status_code == 200
+    except requests.RequestException:
+        return False
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
