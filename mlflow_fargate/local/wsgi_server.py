@@ -75,9 +75,17 @@ class WsgiServer:
         """Closes every connection and ends the threads."""
         if self._server is None or self._loop is None:
             return
-        # Set by the loop itself: set here, it could end and close the trigger that is still to be pulled.
-        self._server.trigger.pull_trigger(self._is_stopping.set)
+        self._is_stopping.set()
+        # The loop only ends and closes nothing: its trigger is a pipe, and a write to a closed pipe fails or, once the
+        # number of its descriptor has been reused, goes to somebody else's file.
+        self._server.trigger.pull_trigger()
         self._loop.join(2 * _STOP_SECONDS)
+        # handle_close, because it also wakes the worker that waits for this client to take more of its answer.
+        for channel in list(self._server.active_channels.values()):
+            channel.handle_close()
+        # Workers pull the trigger when they finish: they end first.
+        self._server.task_dispatcher.shutdown(timeout=_STOP_SECONDS)
+        wasyncore.close_all(self._sockets, ignore_all=True)
         self._server = self._loop = None
 
     @property
@@ -91,11 +99,6 @@ class WsgiServer:
     def _run(self) -> None:
         while not self._is_stopping.is_set():
             wasyncore.loop(timeout=1.0, map=self._sockets, count=1)
-        # handle_close, because it also wakes the worker that waits for this client to take more of its answer.
-        for channel in list(self._server.active_channels.values()):
-            channel.handle_close()
-        wasyncore.close_all(self._sockets, ignore_all=True)
-        self._server.task_dispatcher.shutdown(timeout=_STOP_SECONDS)
 
     def __enter__(self) -> WsgiServer:
         return self.start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import socket
 import threading
@@ -83,3 +84,22 @@ def test_stop_ends_threads_and_connections_and_frees_the_port(app: Any) -> None:
     assert set(threading.enumerate()) <= before
     with WsgiServer(app, port=server.port) as again:
         assert again.url == f"http://127.0.0.1:{server.port}"
+
+
+def test_stopping_while_requests_end_meets_no_closed_pipe() -> None:
+    """Each request that ends wakes the loop, at the same moment as stop() does."""
+    for _ in range(100):
+        with WsgiServer(echo) as server:
+            clients = [threading.Thread(target=_put_and_forget, args=(server.port,)) for _ in range(4)]
+            for client in clients:
+                client.start()
+            clients[0].join()
+        for client in clients:
+            client.join()
+
+
+def _put_and_forget(port: int) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    with contextlib.closing(connection), contextlib.suppress(OSError, http.client.HTTPException):  # it may stop first
+        connection.request("PUT", "/", body=b"content")
+        connection.getresponse().read()
