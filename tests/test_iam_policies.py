@@ -95,7 +95,7 @@ def of_the_deployer() -> set[str]:
 def calls_in_the_sources() -> set[str]:
     """Every action that aws/ can call."""
     found = set()
-    for path in sorted((ROOT / "mlflow_fargate/aws").glob("*.py")):
+    for path in sorted((ROOT / "mlflow_fargate/aws").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if (
                 isinstance(node, ast.Call)
