@@ -1,7 +1,8 @@
 """docs/iam: what the policies allow is what the code calls, no less and no more.
 
-Which calls there are is read from the sources (every one goes through `AwsSession`), and what they
-need beside their own action from the parameters of calls really made. Both are seen below boto3.
+Which calls there are is read from the sources (every one goes through `AwsSession`). What they need besides their own
+action comes from the parameters of the calls that were made, seen below boto3, and from AWS's documents
+(implied_actions.py).
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from typing import Any
 
 import pytest
 from fixtures_deployer import CRASHING, create
+from implied_actions import IMPLIED, with_implied
 
 from mlflow_fargate.aws.account import Account
 from mlflow_fargate.aws.resource_types.iam import infrastructure_trust, task_trust
+from mlflow_fargate.config import parse_config
 from mlflow_fargate.deployments import operations
 from mlflow_fargate.deployments.deployer import Deployer
 from mlflow_fargate.errors import RolloutFailed
@@ -69,12 +72,7 @@ TAGGING = {
     "logs": "logs:TagResource",
     "secretsmanager": "secretsmanager:TagResource",
 }
-# Application Auto Scaling makes the alarms of a policy for its caller, who needs the right.
-# https://docs.aws.amazon.com/AmazonECS/latest/developerguide/auto-scaling-IAM.html
-OF_AUTOSCALING = {"cloudwatch:DeleteAlarms", "cloudwatch:DescribeAlarms", "cloudwatch:PutMetricAlarm"}
-# ECS, Application Auto Scaling and Elastic Load Balancing make these roles on their first use in an account.
-BY_THE_SERVICES_THEMSELVES = {"iam:CreateServiceLinkedRole"}
-IMPLIED = {*TAGGING.values(), "iam:PassRole", *OF_AUTOSCALING, *BY_THE_SERVICES_THEMSELVES}
+OF_PARAMETERS = {*TAGGING.values(), "iam:PassRole"}
 READS = ("Describe", "List", "Get", "BatchGet", "BatchCheck", "Filter", "Simulate")
 
 
@@ -119,7 +117,7 @@ def action_of(service: str, operation: str) -> str | None:
 
 
 def record(deployer: Deployer, act: Callable[[Deployer], object]) -> set[str]:
-    """The actions that AWS asks for while `act` runs, seen below boto3."""
+    """The actions that AWS checks while `act` runs: those of the calls, seen below boto3, and those that they imply."""
     account = Account(deployer.target)
     seen: set[str | None] = set()
 
@@ -134,14 +132,32 @@ def record(deployer: Deployer, act: Callable[[Deployer], object]) -> set[str]:
 
     account.session._session.events.register("provide-client-params", note)
     act(replace(deployer, account=account))
-    return {action for action in seen if action}
+    return with_implied(action for action in seen if action)
+
+
+def forget_lifecycle_policy(deployer: Deployer) -> None:
+    """Leaves the repository as an earlier release created it."""
+    repository = deployer.account.repository("default")
+    repository.ensure()
+    deployer.account.session.call("ecr", "delete_lifecycle_policy", repositoryName=repository.name)
+
+
+def subnets_of(deployer: Deployer) -> str:
+    """The endpoint's subnets, as the option takes them."""
+    return ",".join(deployer.account.endpoint_spec("default", parse_config(None)).network.subnets)
 
 
 def test_the_deployers_policy_allows_every_call_in_the_sources_and_nothing_else() -> None:
-    needed = (calls_in_the_sources() - OF_THE_WEBHOOKS_OPTIONS) | OF_THE_REGISTRY | OF_S3 | IMPLIED
+    calls = calls_in_the_sources() - OF_THE_WEBHOOKS_OPTIONS
+    needed = with_implied(calls) | OF_THE_REGISTRY | OF_S3 | OF_PARAMETERS
 
     assert sorted(needed - of_the_deployer()) == []
     assert sorted(of_the_deployer() - needed) == []
+
+
+def test_an_implied_action_is_one_of_a_call_that_is_made() -> None:
+    assert {row.call for row in IMPLIED} <= calls_in_the_sources()
+    assert all(row.source.startswith("https://") and row.gist for row in IMPLIED)
 
 
 def test_the_policy_of_the_webhooks_options_allows_their_calls() -> None:
@@ -209,6 +225,7 @@ def test_the_calls_really_made_are_allowed(deployer: Deployer) -> None:
         with pytest.raises(RolloutFailed):
             counted.update("churn", CRASHING, None, {"environment.MODE": "crash"})
         counted.update("churn", None, None, {"strategy": "blue_green", "test_green": False, "bake_time_minutes": 0})
+        counted.update("churn", None, None, {"subnets": subnets_of(counted), "wait": False})
         counted.account.read_api_key(counted.get("churn").api_key_secret or "")
         operations.tasks(counted, "churn")
         operations.events(counted, "churn")
@@ -225,8 +242,13 @@ def test_the_calls_really_made_are_allowed(deployer: Deployer) -> None:
 
 @pytest.mark.slow
 def test_the_webhook_may_do_what_a_redeploy_does_and_no_more(deployer: Deployer) -> None:
-    create(deployer, auth="api_key", max_count=2)
-    deployer.account.repository("default").ensure()
+    deployer.create_endpoint("default", {})
+    secret = deployer.account.session.call("secretsmanager", "create_secret", Name="shared", SecretString="token")[
+        "ARN"
+    ]
+    options = {"host": "churn.example.com", "secrets.TOKEN": secret, "subnets": subnets_of(deployer)}
+    create(deployer, auth="api_key", max_count=2, **options)
+    forget_lifecycle_policy(deployer)
 
     def redeploy(counted: Deployer) -> None:
         list(counted.list())
@@ -247,9 +269,11 @@ def test_the_webhook_may_do_what_a_redeploy_does_and_no_more(deployer: Deployer)
 def test_a_deployed_webhook_service_may_make_and_take_away_deployments(deployer: Deployer) -> None:
     create(deployer)
 
+    forget_lifecycle_policy(deployer)
+
     def follow(counted: Deployer) -> None:
         counted.account.repository("default").ensure()
-        create(counted, "fraud", auth="api_key", wait=False)
+        create(counted, "fraud", auth="api_key", wait=False, subnets=subnets_of(counted))
         counted.delete("fraud")
 
     made = record(deployer, follow)

@@ -22,7 +22,10 @@ _LOOK = (
     "application-autoscaling:DescribeScalableTargets",
     "application-autoscaling:DescribeScalingPolicies",
     "application-autoscaling:DescribeScheduledActions",
+    "ec2:DescribeInternetGateways",
     "ec2:DescribeSecurityGroups",
+    "ec2:DescribeSubnets",
+    "ec2:DescribeVpcs",
     "ecr:GetAuthorizationToken",
     "ecs:DeregisterTaskDefinition",
     "ecs:DescribeClusters",
@@ -57,6 +60,7 @@ _IMAGES = (
     "ecr:ListImages",
     "ecr:ListTagsForResource",
     "ecr:PutImage",
+    "ecr:PutLifecyclePolicy",
     "ecr:UploadLayerPart",
 )
 _SERVICES = (

@@ -1,0 +1,87 @@
+"""Actions that AWS checks of the caller of another action.
+
+No call in the sources shows them; AWS's documents name them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+_ELB = "https://docs.aws.amazon.com/elasticloadbalancing/latest/userguide/elb-api-permissions.html"
+_AUTOSCALING = "https://docs.aws.amazon.com/AmazonECS/latest/developerguide/auto-scaling-IAM.html"
+
+
+class Implied(NamedTuple):
+    """One row: a caller of `call` needs `actions` too, because of `gist`, which is said at `source`."""
+
+    call: str
+    actions: tuple[str, ...]
+    gist: str
+    source: str
+
+
+IMPLIED = (
+    Implied(
+        "elasticloadbalancing:CreateLoadBalancer",
+        (
+            "ec2:DescribeAccountAttributes",
+            "ec2:DescribeAddresses",
+            "ec2:DescribeInternetGateways",
+            "ec2:DescribeSecurityGroups",
+            "ec2:DescribeSubnets",
+            "ec2:DescribeVpcs",
+            "iam:CreateServiceLinkedRole",
+        ),
+        "for some actions of Elastic Load Balancing, users need permission for actions of EC2 as well",
+        _ELB,
+    ),
+    Implied(
+        "elasticloadbalancing:CreateLoadBalancer",
+        ("ec2:GetSecurityGroupsForVpc",),
+        "since October 2024 AWS answers: not authorized to perform ec2:GetSecurityGroupsForVpc",
+        "https://github.com/kubernetes-sigs/aws-load-balancer-controller/issues/3917",
+    ),
+    Implied(
+        "elasticloadbalancing:CreateTargetGroup",
+        ("ec2:DescribeInternetGateways", "ec2:DescribeVpcs"),
+        "for some actions of Elastic Load Balancing, users need permission for actions of EC2 as well",
+        _ELB,
+    ),
+    Implied(
+        "elasticloadbalancing:SetSubnets",
+        ("ec2:DescribeSubnets",),
+        "for some actions of Elastic Load Balancing, users need permission for actions of EC2 as well",
+        _ELB,
+    ),
+    Implied(
+        "ecs:CreateCluster",
+        ("iam:CreateServiceLinkedRole",),
+        "ECS creates its service-linked role with the first cluster, if the caller is allowed to",
+        "https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_CreateCluster.html",
+    ),
+    Implied(
+        "application-autoscaling:RegisterScalableTarget",
+        ("ecs:DescribeServices", "ecs:UpdateService", "iam:CreateServiceLinkedRole"),
+        "callers need permission to describe and update the service; the first call creates a service-linked role",
+        _AUTOSCALING,
+    ),
+    Implied(
+        "application-autoscaling:PutScalingPolicy",
+        ("cloudwatch:DeleteAlarms", "cloudwatch:DescribeAlarms", "cloudwatch:PutMetricAlarm"),
+        "Application Auto Scaling creates a policy's alarms with its caller's permissions",
+        _AUTOSCALING,
+    ),
+    Implied(
+        "application-autoscaling:DeleteScalingPolicy",
+        ("cloudwatch:DeleteAlarms", "cloudwatch:DescribeAlarms"),
+        "deleting a policy deletes the alarms that were created for it",
+        "https://docs.aws.amazon.com/autoscaling/application/userguide/delete-target-tracking-policy.html",
+    ),
+)
+
+
+def with_implied(actions: Iterable[str]) -> set[str]:
+    """The actions, and those that AWS checks besides them."""
+    called = set(actions)
+    return called | {action for row in IMPLIED if row.call in called for action in row.actions}
