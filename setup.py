@@ -18,7 +18,7 @@ CORE = [
     "requests>=2.31",  # the OCI registry, the deployed model
     "platformdirs>=4",  # where caches belong on each system
     "filelock>=3.14",  # one builder of one cache entry at a time
-    "uv>=0.7",  # resolves and installs what goes into the image
+    "uv>=0.12",  # resolves and installs what goes into the image; older ones let a wheel write outside of its folder
     "zstandard>=0.22",  # layers
     # Which libraries a wheel needs of the system; before every deploy, so no extra. Pure Python, needs nothing itself.
     "pyelftools>=0.30",

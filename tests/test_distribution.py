@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import shutil
 import subprocess
 import sys
 import tarfile
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from uv import find_uv_bin
 
 pytestmark = pytest.mark.slow
 
@@ -27,6 +31,14 @@ FOR_UNIT_TESTS = (
     "pandas>=2.2",
     "sqlalchemy>=2.0.40,<2.1",
 )  # the last: MLflow 3.1 does not know 2.1
+# Each leads to the folder `outside` beside the one that it is installed into.
+HOSTILE_WHEELS: tuple[dict[str, str], ...] = (
+    {"hostile-1.dist-info/entry_points.txt": "[console_scripts]\n../../outside/evil = hostile:main\n"},
+    {"hostile-1.dist-info/entry_points.txt": "[gui_scripts]\n../../outside/evil = hostile:main\n"},
+    {"../outside/evil": ""},
+    {"hostile-1.data/scripts/../../../outside/evil": ""},
+    {"hostile-1.data/data/../../../outside/evil": ""},
+)
 MAPPED = ("mlflow_fargate.webhook", "mlflow_fargate.service_template")
 
 
@@ -195,6 +207,50 @@ def test_the_unit_tests_pass_with_the_oldest_versions_that_are_allowed(checkout:
     done = subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=False)
 
     assert done.returncode == 0, done.stdout[-5000:]
+
+
+@pytest.mark.parametrize("version", ["the oldest that is allowed", "this environment's"])
+def test_no_wheel_writes_outside_of_the_folder_that_uv_installs_it_into(version: str, tmp_path: Path) -> None:
+    """A model names its packages, and uv runs where it is deployed from."""
+    ours = find_uv_bin()
+    if version == "the oldest that is allowed":
+        oldest = tmp_path / "oldest"
+        install = [ours, "pip", "install", "-q", "--python", sys.executable, "--target", str(oldest)]
+        subprocess.run([*install, f"uv=={floor_of('uv')}"], check=True)
+        ours = str(oldest / "bin" / "uv")
+    outside = tmp_path / "outside"
+    outside.mkdir()
+
+    for number, files in enumerate(HOSTILE_WHEELS):
+        target = tmp_path / f"site-{number}"
+        wheel = write_wheel(tmp_path / str(number) / "hostile-1-py3-none-any.whl", files)
+        command = [ours, "pip", "install", "-q", "--no-deps", "--python", sys.executable, "--target", str(target)]
+        done = subprocess.run([*command, str(wheel)], capture_output=True, text=True, check=False)
+
+        assert done.returncode or (target / "hostile.py").exists(), done.stderr
+        assert not list(outside.iterdir()), files
+
+
+def floor_of(requirement: str) -> str:
+    """The oldest version of it that setup.py allows."""
+    lines = importlib.metadata.requires("mlflow-fargate") or []
+    wanted = next(found for found in map(Requirement, lines) if found.name == requirement)
+    (floor,) = (one.version for one in wanted.specifier if one.operator == ">=")
+    return floor
+
+
+def write_wheel(path: Path, files: Mapping[str, str]) -> Path:
+    folder = "hostile-1.dist-info"
+    described = {
+        "hostile.py": "",
+        f"{folder}/METADATA": "Metadata-Version: 2.1\nName: hostile\nVersion: 1\n",
+        f"{folder}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    path.parent.mkdir()
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, text in {**described, **files, f"{folder}/RECORD": ""}.items():
+            archive.writestr(name, text)
+    return path
 
 
 def test_the_bento_floor_keeps_resolvers_from_walking_back(installed: Path) -> None:
