@@ -27,12 +27,12 @@ $(READY): setup.py
 	$(BIN)/uv pip install -q --python $(BIN)/python -e '.[local,webhook,demo,test]'
 	touch $@
 
-# The registry and the client that our images are tried against, and a browser for the page of the webhook service.
-# Without them their tests are skipped, and say so.
+# The registry and the client that our images are tested against, a browser for the page of the webhook service, and what
+# checks Debian's signatures. Without them their tests are skipped, and say so.
 tools:
-	@command -v docker-registry >/dev/null && command -v skopeo >/dev/null && command -v chromium >/dev/null || { \
-	  [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && echo "installing docker-registry, skopeo and chromium for the tests" && \
-	  { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends docker-registry skopeo chromium; } >/dev/null 2>&1; } || true
+	@for tool in docker-registry skopeo chromium gpgv sqv; do command -v $$tool >/dev/null || missing=1; done; [ -z "$$missing" ] || { \
+	  [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && echo "installing docker-registry, skopeo, chromium, gpgv and sqv for the tests" && \
+	  { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends docker-registry skopeo chromium gpgv sqv; } >/dev/null 2>&1; } || true
 
 # What the exhaustive tests try our images with: another base, a sandbox, a builder of Dockerfiles.
 tools-all: tools

@@ -215,7 +215,7 @@ def test_scripts_are_named_and_those_that_matter_refuse_the_package(tmp_path: Pa
 
 @pytest.mark.slow
 def test_a_release_file_that_was_changed_on_the_way_is_refused(tmp_path: Path) -> None:
-    archive = Archive("bookworm", "amd64", cache=tmp_path, note=ignore)
+    archive = Archive("bookworm", "amd64", cache=tmp_path)
     get = archive._get
 
     def tampered(url: str, limit_bytes: int) -> bytes:
@@ -223,6 +223,28 @@ def test_a_release_file_that_was_changed_on_the_way_is_refused(tmp_path: Path) -
 
     archive._get = tampered  # type: ignore[method-assign]
     with pytest.raises(ImageError, match="is not signed by Debian"):
+        archive.packages()
+
+
+@pytest.mark.slow
+def test_the_release_file_of_another_suite_is_refused_though_debian_signed_it(tmp_path: Path) -> None:
+    archive = Archive("bookworm", "amd64", cache=tmp_path)
+    get = archive._get
+
+    def swapped(url: str, limit_bytes: int) -> bytes:
+        return get(url.replace("/dists/bookworm/", "/dists/bookworm-updates/"), limit_bytes)
+
+    archive._get = swapped  # type: ignore[method-assign]
+    with pytest.raises(ImageError, match=r"dists/bookworm/InRelease is another release's: bookworm-updates"):
+        archive.packages()
+
+
+def test_nothing_is_fetched_where_signatures_cannot_be_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    archive = Archive("bookworm", "amd64", cache=tmp_path)
+    monkeypatch.setattr(archive, "_get", lambda *_: pytest.fail("fetched"))
+
+    with pytest.raises(ImageError, match="neither sqv nor gpgv is installed"):
         archive.packages()
 
 

@@ -11,10 +11,7 @@ from __future__ import annotations
 import hashlib
 import lzma
 import re
-import shutil
-import subprocess
 import tempfile
-from collections.abc import Callable
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -24,42 +21,43 @@ import stamina
 
 from mlflow_fargate.errors import ImageError
 from mlflow_fargate.image.debian.control import DebianPackage, parse_paragraphs
+from mlflow_fargate.image.debian.signature import Verifier, find_verifier
 
 ARCHIVES = (
     ("deb.debian.org/debian", "{codename}"),
     ("deb.debian.org/debian", "{codename}-updates"),
     ("deb.debian.org/debian-security", "{codename}-security"),
 )
-_KEYRINGS = tuple(Path(f"/usr/share/keyrings/debian-archive-keyring.{suffix}") for suffix in ("pgp", "gpg"))
 _RELEASE_LIMIT_BYTES = 4 << 20
 _DEB_LIMIT_BYTES = 1 << 30
 _TIMEOUT_SECONDS = 60
-
-Note = Callable[[str], None]
 
 
 class Archive:
     """The packages of one release of Debian for one architecture ('amd64', 'arm64')."""
 
-    def __init__(self, codename: str, architecture: str, *, cache: Path, note: Note) -> None:
-        self._codename, self._architecture, self._note = codename, architecture, note
+    def __init__(self, codename: str, architecture: str, *, cache: Path) -> None:
+        self._codename, self._architecture = codename, architecture
         self._files = cache / "debian"
         self._files.mkdir(parents=True, exist_ok=True)
         self._session = requests.Session()
 
     def packages(self) -> list[DebianPackage]:
-        """All that it offers, in its security archive too; ImageError when a signature or a digest is not right."""
-        found = []
+        """All that it offers, in its security archive too.
+
+        ImageError when a signature or a digest is not right, or when nothing here can check signatures.
+        """
+        verifier, found = find_verifier(), []
         for place, suite in ARCHIVES:
-            found += self._packages_of(place, suite.format(codename=self._codename))
+            found += self._packages_of(verifier, place, suite.format(codename=self._codename))
         return found
 
     def fetch(self, package: DebianPackage) -> Path:
         """The package's .deb, with the digest that the archive promises."""
         return self._fetch(f"{package.archive}/{package.path}", package.sha256, _DEB_LIMIT_BYTES)
 
-    def _packages_of(self, place: str, suite: str) -> list[DebianPackage]:
-        release, url = self._release(place, suite)
+    def _packages_of(self, verifier: Verifier, place: str, suite: str) -> list[DebianPackage]:
+        release, url = self._release(verifier, place, suite)
         path = f"main/binary-{self._architecture}/Packages.xz"
         listed = re.search(rf"^ ([0-9a-f]{{64}})\s+(\d+)\s+{re.escape(path)}$", release, re.MULTILINE)
         if not listed:
@@ -72,21 +70,21 @@ class Archive:
         text = lzma.decompress(packed.read_bytes()).decode()
         return [DebianPackage.of_paragraph(fields, archive=url) for fields in parse_paragraphs(text)]
 
-    def _release(self, place: str, suite: str) -> tuple[str, str]:
-        """The release file as Debian signed it, and the archive's URL; without gpgv HTTPS has to vouch for it."""
-        keyring = next((path for path in _KEYRINGS if path.exists()), None)
-        can_check = keyring is not None and shutil.which("gpgv") is not None
-        url = f"{'http' if can_check else 'https'}://{place}"
-        signed = self._get(f"{url}/dists/{suite}/InRelease", _RELEASE_LIMIT_BYTES)
-        if can_check:
-            text = _verified(signed, str(keyring), f"{url}/dists/{suite}/InRelease")
-        else:
-            self._note(f"no gpgv or no keyring of Debian's here: {suite} is trusted for its HTTPS certificate")
-            text = signed.decode().partition("-----BEGIN PGP SIGNATURE")[0]
+    def _release(self, verifier: Verifier, place: str, suite: str) -> tuple[str, str]:
+        """The release file of just this suite as Debian signed it, and the archive's URL."""
+        url = f"http://{place}"
+        name = f"{url}/dists/{suite}/InRelease"
+        text = verifier.signed_text(self._get(name, _RELEASE_LIMIT_BYTES), name)
+        codename = re.search(r"^Codename: (.+)$", text, re.MULTILINE)
+        if not codename or codename[1] != suite:
+            raise ImageError(
+                f"{name} is another release's: {codename[1] if codename else 'it names none'}.",
+                hint="check the mirror or proxy in between",
+            )
         until = re.search(r"^Valid-Until: (.+)$", text, re.MULTILINE)
         if until and parsedate_to_datetime(until[1].replace("UTC", "+0000")) < datetime.now(timezone.utc):
             raise ImageError(
-                f"{url}/dists/{suite}/InRelease is out of date: it was valid until {until[1]}.",
+                f"{name} is out of date: it was valid until {until[1]}.",
                 hint="check this machine's clock, and the mirror or proxy in between",
             )
         return text, url
@@ -116,13 +114,3 @@ class Archive:
                 if len(data) > limit_bytes:
                     raise ImageError(f"{url} is larger than the {limit_bytes} bytes it may have.")
             return bytes(data)
-
-
-def _verified(signed: bytes, keyring: str, url: str) -> str:
-    """What was signed, without the signature and anything around it."""
-    command = ["gpgv", "--keyring", keyring, "--output", "-", "-"]
-    result = subprocess.run(command, input=signed, capture_output=True, check=False)
-    if result.returncode:
-        said = "\n".join(f"    {line}" for line in result.stderr.decode(errors="replace").splitlines())
-        raise ImageError(f"{url} is not signed by Debian; gpgv says:\n{said}")
-    return result.stdout.decode()

@@ -26,6 +26,7 @@ from mlflow_fargate.image.oci.platforms import Platform
 from mlflow_fargate.image.packages.shared_libraries import find_libraries
 
 NAME = "system"
+Note = Callable[[str], None]
 # As for Python packages: today's security fixes should come along, yet not at every deploy of a day.
 _MAX_AGE_SECONDS = 24 * 3600
 # What a script may do that changes how the package's own files are found, or who owns them.
@@ -57,7 +58,7 @@ def make_system_recipe(
             f"system_packages adds packages of Debian, and the base image is {base.system}, without a list of them.",
             hint="use a base image of Debian (python:3.X-slim), or one that has them already (base_image=…)",
         )
-    archive = Archive(codename, platform.architecture, cache=cache, note=note)
+    archive = Archive(codename, platform.architecture, cache=cache)
     key = digest_of(encode_json([sorted(names), base.packages, dict(base.release), str(platform)]))[7:]
     packages = _resolved(names, base, archive, cache / "debian" / "locks" / f"{key}.json", clock)
     if not packages:
