@@ -137,7 +137,7 @@ def test_what_does_not_build_says_why(make_index: MakeIndex, tmp_path: Path) -> 
 
 def test_a_package_with_neither_wheel_nor_source_is_told_as_such(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"(?s)no wheel of pywin32 for .* none is built: uv says:.*pywin32"):
-        lock(["pywin32==306"], python_version="3.11", platform=HERE, cache=tmp_path, build_sdists=True)
+        lock(["pywin32==306"], python_version=MINOR, platform=HERE, cache=tmp_path, build_sdists=True)
 
 
 def test_the_layer_of_a_built_package_has_the_same_key_on_every_machine_and_no_record(
