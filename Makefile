@@ -2,6 +2,7 @@
 #   make demo        trains, deploys, promotes and redeploys on this machine; DEMO_EXIT=1 ends without asking
 #   make test        all tests but the exhaustive ones       make test-unit   those that take seconds
 #   make check       format, lint, types, import floors      make local       the local stack in the foreground
+#   make fresh SUITE=trixie|bookworm   make demo and make test on a Debian that has nothing else; needs root
 #   make docs        the pages of docs/ as a site, build/site
 
 PYTHON ?= python3
@@ -14,7 +15,7 @@ export PYTHONDONTWRITEBYTECODE ?= 1
 # Tests in two processes: one waits for the stack while the other works (tests/conftest.py says which goes where).
 TWO := -n 2 --no-loadscope-reorder
 
-.PHONY: setup tools tools-all docs pictures recording demo test test-unit test-all bench bench-serving bench-webhook bench-runtimes check format local clean docs-cli
+.PHONY: setup tools tools-all docs pictures recording demo test test-unit test-all fresh bench bench-serving bench-webhook bench-runtimes check format local clean docs-cli
 
 setup: $(READY)
 
@@ -66,12 +67,17 @@ bench: $(READY)
 test-unit: $(READY)
 	$(BIN)/python -m pytest -q -m "not slow and not end_to_end and not exhaustive"
 
+# make test TESTS="tests/image tests/aws" runs these.
 test: $(READY) tools
-	$(BIN)/python -m pytest -q -m "not exhaustive" $(TWO)
+	$(BIN)/python -m pytest -q -m "not exhaustive" $(TWO) $(TESTS)
 
 test-all: $(READY) tools-all
 	$(BIN)/uv pip install -q --python $(BIN)/python -e '.[exhaustive]'
 	$(BIN)/python -m pytest -q $(TWO)
+
+# Half an hour: what README says for a newcomer's machine, on one. With TESTS only these, without the demo.
+fresh:
+	tests/fresh_system.sh "$(SUITE)" "$(TESTS)"
 
 # Some minutes, with nothing else running: the service beside MLflow's server, plain BentoML and the bare model.
 bench-serving: $(READY)
