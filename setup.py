@@ -31,7 +31,7 @@ LOCAL = [
     "aiohttp>=3.9",  # the load balancer
     "waitress>=3",  # the WSGI server in front of moto, and the webhook's
     "jinja2>=3",  # the stack's page; moto's server brings it anyway
-    "mlflow>=3.1,<4",  # the tracking server
+    "mlflow>=3.5,<4",  # the tracking server; older ones answer to every host name
     "backports.tarfile>=1.2; python_full_version < '3.11.4'",  # unpacking layers that are not trusted
     "psutil>=5.9",  # finding and ending processes that outlived their parent
 ]

@@ -10,6 +10,7 @@ base image is left out: on the local stack it stands for this machine's Python.
 from __future__ import annotations
 
 import io
+import json
 import os
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 
+import boto3
 import mlflow
 import numpy as np
 import psutil
@@ -106,11 +108,14 @@ def task_processes() -> list[psutil.Process]:
 
 def own_layers_bytes() -> int:
     """What the deployed image's layers take in the registry, without those of its base."""
-    registry, _, rest = get_deploy_client("fargate:/local").get_deployment(NAME)["image"].partition("/")
-    repository, _, digest = rest.partition("@")
-    manifest = requests.get(
-        f"http://{registry}/v2/{repository.partition(':')[0]}/manifests/{digest}", timeout=30
-    ).json()
+    image = get_deploy_client("fargate:/local").get_deployment(NAME)["image"]
+    repository, _, digest = image.partition("/")[2].partition("@")
+    found = (
+        boto3.Session()
+        .client("ecr")
+        .batch_get_image(repositoryName=repository.partition(":")[0], imageIds=[{"imageDigest": digest}])
+    )
+    manifest = json.loads(found["images"][0]["imageManifest"])
     return sum(layer["size"] for layer in manifest["layers"] if "annotations" in layer)
 
 

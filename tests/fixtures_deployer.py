@@ -22,6 +22,7 @@ from mlflow_fargate.local.api.gateway import FakeAws
 from mlflow_fargate.local.load_balancer.server import LoadBalancer
 from mlflow_fargate.local.registry.server import LocalRegistry
 from mlflow_fargate.local.s3.app import S3App
+from mlflow_fargate.local.signature import Keys
 from mlflow_fargate.local.wsgi_server import WsgiServer
 from mlflow_fargate.progress import Progress, RecordedProgress
 from mlflow_fargate.resolved_model import ResolvedModel
@@ -83,11 +84,17 @@ class PreparingPublisher(FakePublisher):
 
 @pytest.fixture(scope="module")
 def aws_url(registry: LocalRegistry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    s3 = S3App(tmp_path_factory.mktemp("s3"))
+    s3 = S3App(tmp_path_factory.mktemp("s3"), keys=Keys("local", "local"))
     with LoadBalancer() as balancer:
         state = tmp_path_factory.mktemp("state")
         front = FakeAws(
-            region="us-east-1", registry=registry, s3=s3, load_balancer=balancer, directory=state, minute_seconds=1
+            region="us-east-1",
+            keys=Keys("local", "local"),
+            registry=registry,
+            s3=s3,
+            load_balancer=balancer,
+            directory=state,
+            minute_seconds=1,
         )
         with WsgiServer(front) as server:
             front.start()

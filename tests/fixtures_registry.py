@@ -53,7 +53,7 @@ def registry_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def registry(registry_folder: Path) -> Iterator[LocalRegistry]:
-    with LocalRegistry(registry_folder) as running:
+    with LocalRegistry(registry_folder, password=None) as running:
         yield running
 
 

@@ -47,7 +47,7 @@ class S3ThatIsNotRead:
 
 @pytest.fixture
 def registry(tmp_path: Path) -> Iterator[LocalRegistry]:
-    with LocalRegistry(tmp_path / "registry") as server:
+    with LocalRegistry(tmp_path / "registry", password=None) as server:
         yield server
 
 

@@ -98,7 +98,7 @@ def inputs(tmp_path: Path) -> Any:
     service.mkdir()
     (service / "server.py").write_text(SERVER)
     (tmp_path / "weights").write_text("1")
-    with LocalRegistry(tmp_path / "registry") as server, Registry(server.address) as registry:
+    with LocalRegistry(tmp_path / "registry", password=None) as server, Registry(server.address) as registry:
         seed_base_image(server.store, sys.version.partition(" ")[0])
         minor = f"{sys.version_info[0]}.{sys.version_info[1]}"
         yield {

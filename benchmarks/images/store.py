@@ -7,11 +7,12 @@ import threading
 from pathlib import Path
 
 from mlflow_fargate.local.s3.app import S3App
+from mlflow_fargate.local.signature import Keys
 from mlflow_fargate.local.wsgi_server import WsgiServer
 
 
 def main() -> None:
-    with WsgiServer(S3App(Path(sys.argv[1])), threads=8) as server:
+    with WsgiServer(S3App(Path(sys.argv[1]), keys=Keys("local", "local")), threads=8) as server:
         print(server.url, flush=True)
         threading.Event().wait()
 

@@ -8,5 +8,7 @@ registry/        an OCI registry on disk, and the base image that stands for thi
 s3/              S3 on disk
 load_balancer/   a reverse proxy that follows ELBv2's rules
 tracking         MLflow's tracking server
+guard            which requests they take: no other host names, no web pages of strangers
+signature        whose: AWS signatures with the keys of this stack
 wsgi_server · inner_aws · task_definition    what these share
 """

@@ -11,7 +11,7 @@ import io
 import ipaddress
 import json
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,9 +22,8 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 from werkzeug.test import EnvironBuilder, run_wsgi_app
 
+from mlflow_fargate.local.guard import WsgiApp
 from mlflow_fargate.local.task_definition import TaskDefinition
-
-WsgiApp = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 _make_response: Any = AWSResponse  # its published types ask for more than its code does
 _SECRET_FIELDS = 7  # arn:aws:secretsmanager:REGION:ACCOUNT:secret:NAME, then key, stage and version id

@@ -1,14 +1,15 @@
 """The local stack's session-manager-plugin: runs a command in a task, in the terminal where it was started.
 
-A program of its own, run with the standard library only and with the arguments that AWS's plugin gets:
-python -I -S session_manager_plugin.py SESSION REGION StartSession PROFILE REQUEST ENDPOINT
+A program of its own, run with the standard library only and with the arguments that AWS's plugin gets, after one more:
+python -I -S session_manager_plugin.py STATE SESSION REGION StartSession PROFILE REQUEST ENDPOINT
 
-SESSION is the JSON that ExecuteCommand answered with. As with AWS's plugin the exit code is not the command's; and as
-with the agent in a task on AWS, what it started ends with the task.
+STATE is the file with the stack's keys, SESSION the JSON that ExecuteCommand answered with. As with AWS's plugin the
+exit code is not the command's; and as with the agent in a task on AWS, what it started ends with the task.
 """
 
 from __future__ import annotations
 
+import hmac
 import json
 import os
 import signal
@@ -18,15 +19,23 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 from typing import Any
 
 _LOOK_SECONDS = 0.5
 
 
 def main(arguments: list[str]) -> int:
-    session = json.loads(arguments[0])
     try:
-        order = _fetch(session["streamUrl"], session["tokenValue"])
+        key = json.loads(Path(arguments[0]).read_text(encoding="utf-8"))["secret_access_key"]
+    except OSError as error:
+        print(f"Cannot read the keys of the local stack ({error}); is it running?", file=sys.stderr)  # noqa: T201
+        return 255
+    session = json.loads(arguments[1])
+    try:
+        order = _fetch(
+            session["streamUrl"], hmac.new(key.encode(), session["tokenValue"].encode(), "sha256").hexdigest()
+        )
     except urllib.error.URLError as error:
         print(f"Cannot perform start session: {error}", file=sys.stderr)  # noqa: T201
         return 255
@@ -36,8 +45,8 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _fetch(url: str, token: str) -> dict[str, Any]:
-    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"})  # noqa: S310  # from our AWS
+def _fetch(url: str, proof: str) -> dict[str, Any]:
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {proof}"})  # noqa: S310  # from our AWS
     with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30) as answer:
         order: dict[str, Any] = json.load(answer)
     return order

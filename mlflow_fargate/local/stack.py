@@ -2,9 +2,10 @@
 
     registry · S3 · moto behind its front, with the engine that runs tasks · load balancer · MLflow · the page
 
-One stack a cache directory: a lock keeps a second one from starting. Everything listens on loopback, on free ports; the
-addresses stand in `stack.json` while it runs. Images, S3 objects and MLflow's runs stay on disk when it stops; what
-moto holds (deployments, roles, log groups) does not, which `local down` says.
+One stack a cache directory: a lock keeps a second one from starting. Everything listens on loopback, on free ports;
+the addresses, and the keys that are drawn for this run, are in `stack.json` while it runs, which only its owner can
+read. Images, S3 objects and MLflow's runs stay on disk when it stops; what moto holds (deployments, roles, log groups)
+does not, which `local down` says.
 """
 
 from __future__ import annotations
@@ -35,13 +36,13 @@ from mlflow_fargate.local.page import PageApp
 from mlflow_fargate.local.registry.base_image import seed_base_image
 from mlflow_fargate.local.registry.server import LocalRegistry
 from mlflow_fargate.local.s3.app import S3App
+from mlflow_fargate.local.signature import Keys
 from mlflow_fargate.local.tracking import BUCKET, TrackingServer
 from mlflow_fargate.local.wsgi_server import WsgiServer
 from mlflow_fargate.progress import Progress
 from mlflow_fargate.target import local_state_file, read_local_state
 
 REGION = "us-east-1"
-_CREDENTIALS = {"access_key_id": "local", "secret_access_key": "local"}
 _START_SECONDS = 300
 _STOP_SECONDS = 60
 _AWS_THREADS = 16
@@ -55,6 +56,8 @@ class LocalStack:
         self._directory = directory
         self._progress = progress
         self._serve_artifacts = serve_artifacts
+        self._state_file = local_state_file(directory.parent)
+        self._keys = Keys.random()
         self._parts = contextlib.ExitStack()
         self.state: dict[str, Any] = {}
 
@@ -74,20 +77,23 @@ class LocalStack:
 
     def _start(self) -> None:
         self._directory.mkdir(parents=True, exist_ok=True)
+        self._directory.chmod(0o700)  # models, runs and keys: not for other users of this machine
         self._parts.enter_context(_only_one(self._directory))
         self._progress.step("AWS, image registry and load balancer")
-        registry = self._parts.enter_context(LocalRegistry(self._directory / "registry"))
+        folder, keys = self._directory, self._keys
+        registry = self._parts.enter_context(LocalRegistry(folder / "registry", password=keys.registry_password))
         seed_base_image(registry.store, platform.python_version())
         balancer = self._parts.enter_context(LoadBalancer())
-        s3 = self._parts.enter_context(contextlib.closing(S3App(self._directory / "s3")))
+        s3 = self._parts.enter_context(contextlib.closing(S3App(folder / "s3", keys=keys)))
         s3.store.create_bucket(BUCKET)
         aws = FakeAws(
             region=REGION,
+            keys=keys,
             registry=registry,
             s3=s3,
             load_balancer=balancer,
-            directory=self._directory / "tasks",
-            of_roles=lambda: _environment_of_roles(self.state, self._directory.parent),
+            directory=folder / "tasks",
+            of_roles=lambda: _environment_of_roles(self.state, folder.parent),
         )
         server = self._parts.enter_context(WsgiServer(aws, threads=_AWS_THREADS))
         self._parts.callback(aws.stop)  # tasks end while AWS still answers
@@ -95,27 +101,33 @@ class LocalStack:
         tracking = self._start_tracking(server.url)
         page = WsgiServer(PageApp(aws.status, lambda: self.state, aws.logs_client), threads=_PAGE_THREADS)
         self._parts.enter_context(page)
-        self.state = {
-            "pid": os.getpid(),
-            "region": REGION,
+        addresses = {
             "aws_endpoint_url": server.url,
-            **_CREDENTIALS,
             "page_url": f"{page.url}/",
             "registry": registry.address,
-            "session_manager_plugin": [sys.executable, "-I", "-S", str(PLUGIN)],
             "registry_mirrors": {"public.ecr.aws": registry.address},
             "mlflow_tracking_uri": tracking.url,
-            "load_balancer_url": f"http://127.0.0.1:{balancer.port}",
+            "load_balancer_url": balancer.url,
+        }
+        self.state = {**self._own_state(), **addresses}
+        self._parts.enter_context(_written(self._state_file, self.state))
+
+    def _own_state(self) -> dict[str, Any]:
+        return {
+            "pid": os.getpid(),
+            "region": REGION,
+            "access_key_id": self._keys.access_key_id,
+            "secret_access_key": self._keys.secret_access_key,
+            "session_manager_plugin": [sys.executable, "-I", "-S", str(PLUGIN), str(self._state_file)],
             "started_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         }
-        self._parts.enter_context(_written(local_state_file(self._directory.parent), self.state))
 
     def _start_tracking(self, aws_url: str) -> TrackingServer:
         self._progress.step("MLflow tracking server")
         environment = {
             "MLFLOW_S3_ENDPOINT_URL": aws_url,
-            "AWS_ACCESS_KEY_ID": _CREDENTIALS["access_key_id"],
-            "AWS_SECRET_ACCESS_KEY": _CREDENTIALS["secret_access_key"],
+            "AWS_ACCESS_KEY_ID": self._keys.access_key_id,
+            "AWS_SECRET_ACCESS_KEY": self._keys.secret_access_key,
             "AWS_DEFAULT_REGION": REGION,
         }
         tracking = TrackingServer(self._directory / "mlflow", environment, serve_artifacts=self._serve_artifacts)
@@ -250,8 +262,9 @@ def _only_one(directory: Path) -> Iterator[None]:
 def _written(path: Path, state: Mapping[str, Any]) -> Iterator[None]:
     """The file exists, whole, only while the stack runs."""
     draft = path.with_suffix(".tmp")
+    draft.unlink(missing_ok=True)
+    draft.touch(mode=0o600)
     draft.write_text(json.dumps(state, indent=2), encoding="utf-8")
-    draft.chmod(0o600)
     draft.replace(path)
     try:
         yield

@@ -1,8 +1,8 @@
 """The MLflow tracking server of the local stack: MLflow's own, started lean, with its artifacts in the stack's S3.
 
 One worker, no job runners (600 MB of processes that nothing here needs), no telemetry; webhooks may go to this machine.
-A first start creates the
-database, which takes half a minute on a slow machine.
+It refuses other host names than its own and what pages of other machines write; it asks for no password.
+A first start creates the database, which takes half a minute on a slow machine.
 """
 
 from __future__ import annotations
@@ -93,8 +93,11 @@ class TrackingServer:
         )
         serve = "--serve-artifacts" if self._serve_artifacts else "--no-serve-artifacts"
         listen = ["--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"]
+        # Any port, so that forwarded ports work (guard.py). Pages of other ports of this machine MLflow always lets in.
+        origins = ",".join(f"http://{name}:{self.port}" for name in ("127.0.0.1", "localhost"))
+        guard = ["--allowed-hosts", "127.0.0.1:*,localhost:*", "--cors-allowed-origins", origins]
         server = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", database]
-        return [*server, serve, *artifacts, *listen]
+        return [*server, serve, *artifacts, *listen, *guard]
 
     def _webhook_key(self) -> str:
         """What MLflow encrypts its webhooks' secrets with, kept: another key would find them unreadable.

@@ -3,6 +3,8 @@
 Waitress by itself never answers a request that has `Expect: 100-continue` and an empty body, which is how boto3 uploads
 an empty file; it capitalizes names of headers, of which S3's clients take those of user metadata as they come; and its
 loop goes on while any client keeps a connection open.
+
+Whatever it serves is behind the guard (guard.py).
 """
 
 from __future__ import annotations
@@ -10,7 +12,6 @@ from __future__ import annotations
 import re
 import socket
 import threading
-from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any
 
@@ -21,8 +22,7 @@ from waitress.server import create_server
 from waitress.task import WSGITask
 
 from mlflow_fargate.errors import LocalStackError
-
-WsgiApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+from mlflow_fargate.local.guard import WsgiApp, guarded
 
 # S3 takes up to 5 GiB in a single PUT; waitress spools bodies to disk and would refuse them from 1 GiB on.
 _MAX_BODY_BYTES = 6 * 1024**3
@@ -37,7 +37,7 @@ class WsgiServer:
     """Serves `app` on 127.0.0.1 between start() and stop() (or in a `with`); port 0 picks a free one."""
 
     def __init__(self, app: WsgiApp, *, port: int = 0, threads: int = 8) -> None:
-        self._app = app
+        self._app = guarded(app)
         self._port = port
         self._threads = threads
         self._sockets: dict[int, Any] = {}

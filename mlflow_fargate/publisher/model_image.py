@@ -210,7 +210,7 @@ class Publisher:
                 image = build_image(
                     **common,
                     model_key=f"{fingerprint}-{runtime.files_digest}" if runtime.files else fingerprint,
-                    base_registry=registry_of_base(inputs.base, self.target),
+                    base_registry=registry_of_base(inputs.base, self.target, self.account.registry_login),
                     annotations=runtime.labels,
                     missing_libraries=inputs.missing_libraries,
                     trial=trial,

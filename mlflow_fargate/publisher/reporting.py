@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -28,9 +28,21 @@ def platform_of(architecture: str) -> Platform:
     return Platform.parse(_PLATFORMS[architecture])
 
 
-def registry_of_base(base: Reference, target: Target) -> Registry:
-    """Where a base image is read from: its own registry, or what stands for that around the target."""
-    return Registry(target.surroundings.registry_mirrors.get(base.registry, base.registry))
+def registry_of_base(base: Reference, target: Target, login: Callable[[], tuple[str, str, str]]) -> Registry:
+    """Where a base image is read from: its own registry, or its mirror around the target.
+
+    `login` gives (address, user, password) of the account's own registry; only a mirror at that address gets them.
+    """
+    mirrors = target.surroundings.registry_mirrors
+    host = mirrors.get(base.registry, base.registry)
+    if host not in mirrors.values():
+        return Registry(host)
+
+    def credentials() -> tuple[str, str] | None:
+        address, user, password = login()
+        return (user, password) if address == host else None
+
+    return Registry(host, credentials=credentials)
 
 
 def tell_of_layers(report: BuildReport, progress: Progress) -> None:

@@ -53,7 +53,7 @@ class WebhookPublisher:
             base = _base(config)
             image = build_image(
                 base=base,
-                base_registry=registry_of_base(base, self.target),
+                base_registry=registry_of_base(base, self.target, self.account.registry_login),
                 requirements=_requirements(config),
                 python_version=_python(),
                 platform=platform_of(config.architecture),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import json
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from mlflow_fargate.deployments.deployer import Deployer
 from mlflow_fargate.errors import InvalidOption, ToolMissing
 from mlflow_fargate.local.api.exec_sessions import PLUGIN
 
+SECRET = "local"  # the secret key of `plugged_in`
 ROLE = "arn:aws:iam::123456789012:role/churn"
 ON = {"enable_execute_command": True, "task_role_arn": ROLE}
 
@@ -40,8 +42,16 @@ def with_plugin(deployer: Deployer, *plugin: str) -> Deployer:
     return replace(deployer, target=replace(deployer.target, surroundings=surroundings))
 
 
-def run(deployer: Deployer, command: str) -> str:
-    follow = operations.open_command(with_plugin(deployer, sys.executable, "-I", "-S", str(PLUGIN)), "churn", command)
+@pytest.fixture(scope="module")
+def plugin(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
+    """The local stack's, with a state file as the stack writes it."""
+    state = tmp_path_factory.mktemp("state") / "stack.json"
+    state.write_text(json.dumps({"secret_access_key": SECRET}))
+    return (sys.executable, "-I", "-S", str(PLUGIN), str(state))
+
+
+def run(deployer: Deployer, plugin: tuple[str, ...], command: str) -> str:
+    follow = operations.open_command(with_plugin(deployer, *plugin), "churn", command)
     done = subprocess.run(follow, capture_output=True, text=True, check=True, timeout=60, stdin=subprocess.DEVNULL)
     return done.stdout
 
@@ -52,13 +62,13 @@ def test_commands_want_a_task_role() -> None:
 
 
 @pytest.mark.slow
-def test_a_command_runs_in_the_surroundings_of_the_task(able: Deployer) -> None:
-    assert run(able, "sh -c 'echo $MODE; cat /opt/app/src/server.py'").startswith("gentle\n")
-    assert "class" in run(able, "cat /opt/app/src/server.py")
+def test_a_command_runs_in_the_surroundings_of_the_task(able: Deployer, plugin: tuple[str, ...]) -> None:
+    assert run(able, plugin, "sh -c 'echo $MODE; cat /opt/app/src/server.py'").startswith("gentle\n")
+    assert "class" in run(able, plugin, "cat /opt/app/src/server.py")
 
 
 @pytest.mark.slow
-def test_a_session_is_followed_once_and_by_its_token_alone(able: Deployer) -> None:
+def test_a_session_is_followed_once_and_by_its_signed_token_alone(able: Deployer) -> None:
     follow = operations.open_command(with_plugin(able, "true"), "churn", "ls")
     session = json.loads(follow[1])
 
@@ -66,9 +76,11 @@ def test_a_session_is_followed_once_and_by_its_token_alone(able: Deployer) -> No
         headers = {"Authorization": f"Bearer {token}"}
         return requests.get(session["streamUrl"], headers=headers, timeout=10).status_code
 
+    signed = hmac.new(SECRET.encode(), session["tokenValue"].encode(), "sha256").hexdigest()
     assert answer("guessed") == 403
-    assert answer(session["tokenValue"]) == 200
-    assert answer(session["tokenValue"]) == 403
+    assert answer(session["tokenValue"]) == 403  # every user of the machine sees it among the plugin's arguments
+    assert answer(signed) == 200
+    assert answer(signed) == 403
 
 
 @pytest.mark.slow
@@ -128,8 +140,8 @@ def test_a_task_in_which_commands_run_says_so_and_can_write_to_its_root(able: De
 
 
 @pytest.mark.slow
-def test_a_command_ends_with_its_task(able: Deployer) -> None:
-    local = with_plugin(able, sys.executable, "-I", "-S", str(PLUGIN))
+def test_a_command_ends_with_its_task(able: Deployer, plugin: tuple[str, ...]) -> None:
+    local = with_plugin(able, *plugin)
     with subprocess.Popen(operations.open_command(local, "churn", "sleep 600"), stdin=subprocess.DEVNULL) as follower:
         try:
             time.sleep(1)

@@ -13,6 +13,7 @@ from mlflow_fargate.aws.lease import Lease
 from mlflow_fargate.aws.session import AwsSession
 from mlflow_fargate.errors import AwsError
 from mlflow_fargate.local.s3.app import S3App
+from mlflow_fargate.local.signature import Keys
 from mlflow_fargate.local.wsgi_server import WsgiServer
 from mlflow_fargate.target import Surroundings, Target
 
@@ -35,7 +36,7 @@ def endpoint_url(
     if request.param == "moto":
         yield s3_endpoint_url
         return
-    s3 = S3App(tmp_path_factory.mktemp("s3"))
+    s3 = S3App(tmp_path_factory.mktemp("s3"), keys=Keys("test", "test"))
     with WsgiServer(s3) as server:
         yield server.url
     s3.close()

@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import boto3
 import numpy as np
 import pytest
-import requests
 from deployed_services import ROOT, deployed, log_model, post
 from flavor_models import LIBRARIES
 from mlflow.deployments import get_deploy_client
@@ -40,10 +40,13 @@ def image_of(name: str, tmp_path: Path) -> tuple[dict[str, str], set[str]]:
     """Labels of a deployment's image, and the names of its layers."""
     plan = [COMMAND, "status", "-t", "fargate:/local", "--name", name, "--json"]
     status = json.loads(subprocess.check_output(plan, text=True))
-    registry, _, rest = status["image"].partition("/")
-    repository, _, digest = rest.partition("@")
-    repository = repository.partition(":")[0]
-    manifest = requests.get(f"http://{registry}/v2/{repository}/manifests/{digest}", timeout=30).json()
+    repository, _, digest = status["image"].partition("/")[2].partition("@")
+    found = (
+        boto3.Session()
+        .client("ecr")
+        .batch_get_image(repositoryName=repository.partition(":")[0], imageIds=[{"imageDigest": digest}])
+    )
+    manifest = json.loads(found["images"][0]["imageManifest"])
     layers = {layer.get("annotations", {}).get("io.mlflow-fargate.layer.name", "base") for layer in manifest["layers"]}
     return manifest["annotations"], layers
 

@@ -53,7 +53,7 @@ def no_waiting() -> Iterator[None]:
 
 @pytest.fixture
 def local_registry(tmp_path: Path) -> Iterator[str]:
-    with LocalRegistry(tmp_path / "local-registry") as server:
+    with LocalRegistry(tmp_path / "local-registry", password=None) as server:
         yield server.address
 
 

@@ -186,7 +186,7 @@ def test_a_base_in_the_same_registry_is_mounted(inputs: dict[str, Any]) -> None:
 
 def test_a_base_in_another_registry_is_streamed_across(inputs: dict[str, Any], tmp_path: Path) -> None:
     original = Reference.parse("public.ecr.aws/library/python:slim")
-    with LocalRegistry(tmp_path / "mirror") as server, Registry(server.address) as mirror:
+    with LocalRegistry(tmp_path / "mirror", password=None) as server, Registry(server.address) as mirror:
         copy_base(inputs["registry"], mirror, inputs["base"], "slim")
 
         image = build_image(**{**inputs, "base": original}, base_registry=mirror)

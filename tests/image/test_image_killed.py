@@ -21,7 +21,7 @@ from tests.image.conftest import push_base
 
 @pytest.fixture
 def local(tmp_path: Path) -> Iterator[LocalRegistry]:
-    with LocalRegistry(tmp_path / "registry") as server:
+    with LocalRegistry(tmp_path / "registry", password=None) as server:
         yield server
 
 

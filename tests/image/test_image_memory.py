@@ -16,6 +16,7 @@ import pytest
 from mlflow_fargate.image.oci.platforms import LINUX_AMD64
 from mlflow_fargate.image.registry.client import Registry
 from mlflow_fargate.local.s3.app import S3App
+from mlflow_fargate.local.signature import Keys
 from mlflow_fargate.local.wsgi_server import WsgiServer
 from tests.image.conftest import MINOR, push_base
 
@@ -52,7 +53,7 @@ print(json.dumps({"peak": peak, "sent": sent["model"]}))
 
 @pytest.fixture
 def s3(tmp_path: Path) -> Iterator[str]:
-    app = S3App(tmp_path / "s3")
+    app = S3App(tmp_path / "s3", keys=Keys("local", "local"))
     with WsgiServer(app, threads=8) as server:
         client = boto3.client(
             "s3",

@@ -262,7 +262,7 @@ def test_upper_layers_take_files_away_from_lower_ones(make_base: PushBase, regis
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="this machine's loader is not Linux's")
 def test_the_local_stacks_base_has_what_this_machine_has(tmp_path: Path) -> None:
-    with LocalRegistry(tmp_path / "registry") as server, Registry(server.address) as registry:
+    with LocalRegistry(tmp_path / "registry", password=None) as server, Registry(server.address) as registry:
         seed_base_image(server.store, platform.python_version())
         reference = Reference(server.address, "docker/library/python", f"{MINOR}-slim")
 

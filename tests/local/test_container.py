@@ -322,7 +322,7 @@ from mlflow_fargate.local.container.image_store import ImageStore
 from mlflow_fargate.local.registry.server import LocalRegistry
 from mlflow_fargate.local.task_definition import Container
 folder, image = Path(sys.argv[1]), sys.argv[3]
-registry = LocalRegistry(Path(sys.argv[2]))
+registry = LocalRegistry(Path(sys.argv[2]), password=None)
 runner = ProcessRunner(ImageStore(registry.store, image.split("/")[0], folder), folder, {})
 order = TaskOrder("orphan", Container.of_json({"name": "model", "image": image}), runner.pull(image))
 runner.start(order, lambda line: print(line, flush=True))

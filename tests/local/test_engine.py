@@ -19,6 +19,7 @@ from mlflow_fargate.local.container.runner import RunningTask
 from mlflow_fargate.local.load_balancer.server import LoadBalancer, Rule
 from mlflow_fargate.local.moto_client import InnerAws
 from mlflow_fargate.local.registry.server import LocalRegistry
+from mlflow_fargate.local.signature import Keys
 
 pytestmark = pytest.mark.slow  # moto's first calls take seconds
 
@@ -117,6 +118,7 @@ class Played:
         self.routes = RecordedRoutes()
         self.front = FakeAws(
             region="us-east-1",
+            keys=Keys("engine", "engine"),
             registry=registry,
             s3=lambda *_: (),
             load_balancer=self.routes,

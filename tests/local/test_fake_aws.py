@@ -30,6 +30,7 @@ from mlflow_fargate.local.engine.status import ServiceStatus
 from mlflow_fargate.local.load_balancer.server import LoadBalancer
 from mlflow_fargate.local.registry.server import LocalRegistry
 from mlflow_fargate.local.s3.app import S3App
+from mlflow_fargate.local.signature import Keys
 from mlflow_fargate.local.wsgi_server import WsgiServer
 
 PushImage = Callable[..., str]
@@ -228,9 +229,16 @@ def s3_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def running(registry: LocalRegistry, s3_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
     with LoadBalancer() as balancer:
-        s3 = S3App(s3_folder)
+        s3 = S3App(s3_folder, keys=Keys("local", "local"))
         state = tmp_path_factory.mktemp("state")
-        front = FakeAws(region="us-east-1", registry=registry, s3=s3, load_balancer=balancer, directory=state)
+        front = FakeAws(
+            region="us-east-1",
+            keys=Keys("local", "local"),
+            registry=registry,
+            s3=s3,
+            load_balancer=balancer,
+            directory=state,
+        )
         with WsgiServer(front) as server:
             front.start()
             aws = Aws(server.url, balancer, front)

@@ -22,6 +22,7 @@ from mlflow_fargate.local.api.gateway import FakeAws
 from mlflow_fargate.local.load_balancer.server import LoadBalancer
 from mlflow_fargate.local.registry.server import LocalRegistry
 from mlflow_fargate.local.s3.app import S3App
+from mlflow_fargate.local.signature import Keys
 from mlflow_fargate.local.wsgi_server import WsgiServer
 
 pytestmark = pytest.mark.slow
@@ -90,9 +91,14 @@ def moto() -> Iterator[Ecs]:
 def local(registry: LocalRegistry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ecs]:
     folder: Path = tmp_path_factory.mktemp("like-moto")
     with LoadBalancer() as balancer:
-        s3 = S3App(folder / "s3")
+        s3 = S3App(folder / "s3", keys=Keys("local", "local"))
         front = FakeAws(
-            region="us-east-1", registry=registry, s3=s3, load_balancer=balancer, directory=folder / "state"
+            region="us-east-1",
+            keys=Keys("local", "local"),
+            registry=registry,
+            s3=s3,
+            load_balancer=balancer,
+            directory=folder / "state",
         )
         with WsgiServer(front) as server:
             front.start()

@@ -34,7 +34,7 @@ needs_skopeo = pytest.mark.skipif(shutil.which("skopeo") is None, reason="skopeo
 
 @pytest.fixture
 def registry(tmp_path: Path) -> Iterator[LocalRegistry]:
-    with LocalRegistry(tmp_path / "registry") as running:
+    with LocalRegistry(tmp_path / "registry", password=None) as running:
         yield running
 
 
@@ -301,7 +301,7 @@ def test_an_immutable_tag_stays_where_it_is(url: str, registry: LocalRegistry) -
 
 
 def test_a_strict_registry_wants_repositories_created_first(tmp_path: Path) -> None:
-    with LocalRegistry(tmp_path, create_on_push=False) as registry:
+    with LocalRegistry(tmp_path, password=None, create_on_push=False) as registry:
         begin = f"http://{registry.address}/v2/app/blobs/uploads/"
         refused = requests.post(begin)
         registry.store.create_repository("app")
@@ -333,11 +333,11 @@ def test_images_are_listed_as_ecr_shows_them(url: str, registry: LocalRegistry) 
 
 
 def test_what_was_pushed_is_there_after_a_restart(tmp_path: Path) -> None:
-    with LocalRegistry(tmp_path) as registry:
+    with LocalRegistry(tmp_path, password=None) as registry:
         digest = push_image(f"http://{registry.address}", "team/app", "v1")
         requests.post(f"http://{registry.address}/v2/team/app/blobs/uploads/")
 
-    with LocalRegistry(tmp_path) as registry:
+    with LocalRegistry(tmp_path, password=None) as registry:
         url = f"http://{registry.address}"
         assert requests.get(f"{url}/v2/team/app/tags/list").json()["tags"] == ["v1"]
         assert requests.get(f"{url}/v2/team/app/blobs/{digest_of(b'layer')}").content == b"layer"
@@ -395,17 +395,17 @@ def test_pushes_at_once_all_arrive(url: str, registry: LocalRegistry) -> None:
 
 def test_stop_ends_threads_and_frees_the_port(tmp_path: Path) -> None:
     before = set(threading.enumerate())
-    registry = LocalRegistry(tmp_path).start()
+    registry = LocalRegistry(tmp_path, password=None).start()
     with requests.Session() as session:  # keeps a connection open
         session.get(f"http://{registry.address}/v2/")
         with pytest.raises(LocalStackError, match="cannot listen"):
-            LocalRegistry(tmp_path / "second", port=registry.port).start()
+            LocalRegistry(tmp_path / "second", password=None, port=registry.port).start()
         began = time.monotonic()
         registry.stop()
 
     assert time.monotonic() - began < 2
     assert set(threading.enumerate()) <= before
-    with LocalRegistry(tmp_path, port=registry.port) as again:
+    with LocalRegistry(tmp_path, password=None, port=registry.port) as again:
         assert again.port == registry.port
 
 
@@ -413,7 +413,7 @@ def test_stop_ends_threads_and_frees_the_port(tmp_path: Path) -> None:
 def test_a_killed_registry_leaves_no_half_blob(tmp_path: Path) -> None:
     program = (
         "import sys, time; from pathlib import Path; from mlflow_fargate.local.registry.server import LocalRegistry;"
-        "print(LocalRegistry(Path(sys.argv[1])).start().address, flush=True); time.sleep(60)"
+        "print(LocalRegistry(Path(sys.argv[1]), password=None).start().address, flush=True); time.sleep(60)"
     )
     process = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None

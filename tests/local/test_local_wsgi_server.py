@@ -32,7 +32,7 @@ def test_a_client_that_expects_a_go_ahead_is_answered(body: bytes) -> None:
     with WsgiServer(echo) as server, socket.create_connection(("127.0.0.1", server.port), timeout=5) as connection:
         length = str(len(body)).encode()
         connection.sendall(
-            b"PUT / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: " + length + b"\r\n\r\n"
+            b"PUT / HTTP/1.1\r\nHost: 127.0.0.1\r\nExpect: 100-continue\r\nContent-Length: " + length + b"\r\n\r\n"
         )
         if body:
             assert connection.recv(1000).startswith(b"HTTP/1.1 100 Continue")

@@ -154,7 +154,3 @@ def test_the_logs_of_a_service_are_shown_with_time_and_task() -> None:
 
 def test_logs_of_what_is_no_service_are_not_looked_for() -> None:
     assert page().get("/logs/other/churn", base_url="http://127.0.0.1:9000").status_code == 404
-
-
-def test_a_website_that_points_its_name_here_reads_nothing() -> None:
-    assert page(service()).get("/", base_url="http://evil.example:9000").status_code == 400

@@ -16,7 +16,8 @@ from typing import Any
 from mlflow_fargate.local.api.protocol import Answer, AwsRequest, Refusal, json_answer
 from mlflow_fargate.local.moto_client import InnerAws
 from mlflow_fargate.local.registry.grammar import OciRefusal
-from mlflow_fargate.local.registry.store import ImageRecord, RegistryStore
+from mlflow_fargate.local.registry.server import USER, LocalRegistry
+from mlflow_fargate.local.registry.store import ImageRecord
 
 Parameters = Mapping[str, Any]
 Forward = Callable[[AwsRequest], Answer]
@@ -29,13 +30,12 @@ _NOT_PLAYED = {"InitiateLayerUpload", "UploadLayerPart", "CompleteLayerUpload"}
 
 
 class EcrApi:
-    """Call it with a request to ECR; `registry_host` is the registry's address in image references."""
+    """Call it with a request to ECR; `registry` has been started: its address stands in image references."""
 
-    def __init__(
-        self, registry: RegistryStore, registry_host: str, account_id: str, aws: InnerAws, forward: Forward
-    ) -> None:
-        self._registry = registry
-        self._host = registry_host
+    def __init__(self, registry: LocalRegistry, account_id: str, aws: InnerAws, forward: Forward) -> None:
+        self._registry = registry.store
+        self._host = registry.address
+        self._password = registry.password or "none"  # which a registry that checks none takes
         self._account_id = account_id
         self._aws = aws
         self._forward = forward
@@ -78,7 +78,7 @@ class EcrApi:
         return answer.with_body(json.dumps(data).encode()) if shown else answer
 
     def _authorization_token(self) -> dict[str, Any]:
-        token = base64.b64encode(b"AWS:local").decode()
+        token = base64.b64encode(f"{USER}:{self._password}".encode()).decode()
         expires_at = time.time() + _TOKEN_SECONDS
         data = {"authorizationToken": token, "expiresAt": expires_at, "proxyEndpoint": f"http://{self._host}"}
         return {"authorizationData": [data]}
@@ -206,7 +206,9 @@ class EcrApi:
             self._registry.blob(name, digest)
         except OciRefusal as error:
             raise Refusal("LayersNotFoundException", error.said) from error
-        return {"downloadUrl": f"http://{self._host}/v2/{name}/blobs/{digest}", "layerDigest": digest}
+        # As AWS's, whose URL is presigned: whoever has it may download.
+        url = f"http://{USER}:{self._password}@{self._host}/v2/{name}/blobs/{digest}"
+        return {"downloadUrl": url, "layerDigest": digest}
 
     def _existing(self, name: str, records: Iterable[ImageRecord], image_id: Mapping[str, str]) -> ImageRecord:
         digest, tag = image_id.get("imageDigest"), image_id.get("imageTag")

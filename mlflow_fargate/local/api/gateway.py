@@ -27,16 +27,18 @@ from mlflow_fargate.local.api.ecr import EcrApi
 from mlflow_fargate.local.api.ecs import EcsApi
 from mlflow_fargate.local.api.elb import ElbApi
 from mlflow_fargate.local.api.exec_sessions import ExecSessions
-from mlflow_fargate.local.api.protocol import Answer, AwsRequest, Refusal, parse_request, refusal_answer, signed_for
+from mlflow_fargate.local.api.protocol import Answer, AwsRequest, Refusal, parse_request, refusal_answer
 from mlflow_fargate.local.container.image_store import ImageStore
 from mlflow_fargate.local.container.runner import ProcessRunner, TaskRunner
 from mlflow_fargate.local.engine.engine import Engine
 from mlflow_fargate.local.engine.routes import RouteTable
 from mlflow_fargate.local.engine.status import ServiceStatus, take_status
 from mlflow_fargate.local.engine.store import EcsStore
+from mlflow_fargate.local.guard import WsgiApp
 from mlflow_fargate.local.load_balancer.server import LoadBalancer
 from mlflow_fargate.local.moto_client import InnerAws, WsgiApp, call_app
 from mlflow_fargate.local.registry.server import LocalRegistry
+from mlflow_fargate.local.signature import Keys, SignatureRefused, claimed_service, verify
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +48,7 @@ _DEFAULT_INHERITED: Mapping[str, str] = MappingProxyType({"LANG": "C.UTF-8"})
 class FakeAws:
     """A WSGI application that answers as AWS in `region`; tasks run between start() and stop().
 
+    It answers those who sign with `keys`.
     `registry` and `load_balancer` have been started: their addresses stand in answers. `directory` holds unpacked
     images and what tasks write. `inherited` is what tasks see of the environment around, such as LANG; `of_roles`
     gives what those with a role see besides: whoever starts this knows where it answers. `minute_seconds` is how long a
@@ -56,6 +59,7 @@ class FakeAws:
         self,
         *,
         region: str,
+        keys: Keys,
         registry: LocalRegistry,
         s3: WsgiApp,
         load_balancer: LoadBalancer,
@@ -66,6 +70,7 @@ class FakeAws:
         of_roles: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         self._s3 = s3
+        self._keys = keys
         self._moto: WsgiApp = DomainDispatcherApplication(create_backend_app)
         call_app(self._moto, "POST", "http://moto/moto-api/reset", {}, b"")
         self._store = EcsStore()
@@ -75,10 +80,10 @@ class FakeAws:
             ImageStore(registry.store, registry.address, directory), directory, inherited, of_roles
         )
         self._engine = Engine(self._store, self._aws, self._runner, routes=self._routes, minute_seconds=minute_seconds)
-        self._sessions = ExecSessions()
+        self._sessions = ExecSessions(keys)
         self._apis: dict[str, Callable[[AwsRequest], Answer]] = {
             "ecs": EcsApi(self._engine, self._aws, self._forward, self._sessions),
-            "ecr": EcrApi(registry.store, registry.address, DEFAULT_ACCOUNT_ID, self._aws, self._forward),
+            "ecr": EcrApi(registry, DEFAULT_ACCOUNT_ID, self._aws, self._forward),
             "elasticloadbalancing": ElbApi(
                 f"127.0.0.1:{load_balancer.port}",
                 self._store,
@@ -106,16 +111,16 @@ class FakeAws:
         return self._aws.client("logs")
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        scope = signed_for(environ)
-        if scope is None and self._sessions.answers(environ):
+        service = claimed_service(environ)
+        if service is None and self._sessions.answers(environ):
             answer = self._sessions.follow(environ)
             start_response(f"{answer.status} {'Error' if answer.is_error else 'OK'}", list(answer.headers.items()))
             return [answer.body]
-        if (scope is None and _is_anonymous_s3(environ)) or (scope is not None and scope[0] == "s3"):
+        if service == "s3" or (service is None and not _is_call(environ)):
             return self._s3(environ, start_response)
         speaks_json = "HTTP_X_AMZ_TARGET" in environ
         try:
-            answer = self._answer(environ, scope)
+            answer = self._answer(environ)
         except Refusal as refusal:
             answer = refusal_answer(refusal, speaks_json=speaks_json)
         except Exception:
@@ -126,12 +131,20 @@ class FakeAws:
         start_response(f"{answer.status} {'Error' if answer.is_error else 'OK'}", list(answer.headers.items()))
         return [answer.body]
 
-    def _answer(self, environ: dict[str, Any], scope: tuple[str, str] | None) -> Answer:
-        api = self._apis.get(scope[0]) if scope else None
+    def _answer(self, environ: dict[str, Any]) -> Answer:
         try:
-            if api is None or scope is None:
-                return _run(self._moto, environ)
-            return api(parse_request(environ, *scope))
+            scope = verify(environ, self._keys)
+        except SignatureRefused as refused:
+            raise Refusal(refused.code, refused.message, 403) from refused
+        if _is_of_moto(environ):
+            raise Refusal(
+                "UnknownOperationException", "AWS has nothing at this address; call one of its services.", 404
+            )
+        api = self._apis.get(scope.service)
+        try:
+            return (
+                _run(self._moto, environ) if api is None else api(parse_request(environ, scope.service, scope.region))
+            )
         except NotImplementedError as error:
             # moto's way of saying so would be a 500, which clients retry.
             raise Refusal("UnknownOperationException", f"The local stack does not play this: {error}") from error
@@ -149,12 +162,15 @@ def _run(app: WsgiApp, environ: dict[str, Any]) -> Answer:
     return Answer(int(status.split(" ", 1)[0]), dict(headers.items()), b"".join(chunks))
 
 
-def _is_anonymous_s3(environ: Mapping[str, Any]) -> bool:
-    """No AWS signature: a public object or an old presigned URL, unless it looks like a call to another service."""
-    is_call = "HTTP_X_AMZ_TARGET" in environ or environ.get("CONTENT_TYPE", "").startswith(
-        "application/x-www-form-urlencoded"
-    )
-    return not is_call and not environ.get("PATH_INFO", "").startswith("/moto-api")
+def _is_call(environ: Mapping[str, Any]) -> bool:
+    """Whether an unsigned request looks like a call to another service than S3, and is refused in such words."""
+    is_form = environ.get("CONTENT_TYPE", "").startswith("application/x-www-form-urlencoded")
+    return "HTTP_X_AMZ_TARGET" in environ or is_form or _is_of_moto(environ)
+
+
+def _is_of_moto(environ: Mapping[str, Any]) -> bool:
+    """Addresses at which moto answers of itself: to reset it, to read and to seed what it holds."""
+    return str(environ.get("PATH_INFO", "")).lower().lstrip("/").startswith("moto-api")
 
 
 def _open_default_vpc(ec2: Any) -> None:

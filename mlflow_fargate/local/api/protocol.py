@@ -6,16 +6,13 @@ Two protocols: JSON with an X-Amz-Target header (ECS, ECR) and form fields answe
 from __future__ import annotations
 
 import json
-import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from io import BytesIO
 from typing import Any
-from urllib.parse import parse_qs, parse_qsl, urlencode
+from urllib.parse import parse_qsl, urlencode
 from xml.sax.saxutils import escape
-
-_SCOPE = re.compile(r"Credential=[^/]+/\d+/([^/]+)/([^/]+)/aws4_request")
 
 
 class Refusal(Exception):
@@ -73,15 +70,6 @@ class Answer:
         return data
 
 
-def signed_for(environ: Mapping[str, Any]) -> tuple[str, str] | None:
-    """(service, region) of a SigV4 signature, in the header or in a presigned URL; None: not signed so."""
-    match = _SCOPE.search(environ.get("HTTP_AUTHORIZATION", ""))
-    if match is None:
-        query = parse_qs(environ.get("QUERY_STRING", ""))
-        match = _SCOPE.search(f"Credential={query.get('X-Amz-Credential', [''])[0]}")
-    return (match[2].lower(), match[1]) if match else None
-
-
 def parse_request(environ: Mapping[str, Any], service: str, region: str) -> AwsRequest:
     """Reads the body; Refusal where it is not what the protocol asks for."""
     body: bytes = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
@@ -118,7 +106,9 @@ def refusal_answer(refusal: Refusal, *, speaks_json: bool) -> Answer:
         f"<ErrorResponse><Error><Type>Sender</Type><Code>{escape(refusal.code)}</Code>"
         f"<Message>{escape(refusal.message)}</Message></Error><RequestId>{secrets.token_hex(16)}</RequestId></ErrorResponse>"
     )
-    return _answer(refusal.status, "text/xml", text.encode())
+    answer = _answer(refusal.status, "text/xml", text.encode())
+    # Where clients of REST services look for the code.
+    return replace(answer, headers={**answer.headers, "x-amzn-ErrorType": refusal.code})
 
 
 def _answer(status: int, content_type: str, body: bytes) -> Answer:

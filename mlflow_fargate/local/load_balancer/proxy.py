@@ -2,6 +2,9 @@
 
 Answers of its own look like an ALB's: 503 without a target, 502 for a target that refuses or talks nonsense, 504 for
 one that keeps silent. Headers as in the ALB user guide, "HTTP headers and Application Load Balancers".
+
+Unlike an ALB it refuses web pages of other origins, and host names that no rule has: what is deployed here is for the
+programs of this machine, and for pages that a deployment itself has sent.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from aiohttp import web
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
+from mlflow_fargate.local.guard import REFUSAL_HEADERS, refusal
 from mlflow_fargate.local.load_balancer.rules import (
     DEFAULT_RULE,
     Balancer,
@@ -76,6 +80,10 @@ class Proxy:
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         rule = choose_rule(self.rules, request.host, request.rel_url.raw_path, request.headers) or DEFAULT_RULE
+        # A host that a rule names is a deployment's (host=), which no stranger can lead here.
+        is_known_host = any(known.names_host(request.host) for known in self.rules)
+        if said := refusal(request.method, request.headers.get, is_known_host=is_known_host):
+            return web.Response(status=403, text=f"{said}\n", headers=dict(REFUSAL_HEADERS[1:]))
         try:
             response = await self._answer(request, rule)
         except _ClientGone:

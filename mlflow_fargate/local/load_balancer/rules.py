@@ -60,9 +60,12 @@ class Rule:
 
     def matches(self, host: str, path: str, headers: Mapping[str, str]) -> bool:
         is_path = not self.path_patterns or any(_compile(pattern).fullmatch(path) for pattern in self.path_patterns)
-        hosts = [_compile(pattern.lower()) for pattern in self.host_patterns]
-        is_host = not hosts or any(pattern.fullmatch(_hostname(host)) for pattern in hosts)
+        is_host = not self.host_patterns or self.names_host(host)
         return is_path and is_host and all(_has(headers, name, patterns) for name, patterns in self.header_patterns)
+
+    def names_host(self, host: str) -> bool:
+        """Whether one of its host patterns fits."""
+        return any(_compile(pattern.lower()).fullmatch(_hostname(host)) for pattern in self.host_patterns)
 
 
 DEFAULT_RULE = Rule(priority=50_001, fixed_response=FixedResponse(404, "no deployment has this path\n"))

@@ -1,8 +1,7 @@
 """A WSGI application with two answers: the page, and the last lines of a service's tasks.
 
 Names, reasons and log lines come from whoever deployed: the template escapes them, and the policy that is sent along
-lets no script run. It answers to its address on loopback only, so that no website can read it through a browser (DNS
-rebinding).
+lets no script run. Its server is behind the guard (guard.py), so that no website can read it through a browser.
 """
 
 from __future__ import annotations
@@ -13,15 +12,14 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, select_autoescape
-from werkzeug.exceptions import BadRequest, HTTPException, NotFound
+from werkzeug.exceptions import HTTPException, NotFound
 from werkzeug.routing import Map, Rule
-from werkzeug.wrappers import Request, Response
+from werkzeug.wrappers import Response
 
 from mlflow_fargate.local.engine.status import ServiceStatus
 from mlflow_fargate.local.page.rows import last_lines, make_cards
 
 REFRESH_SECONDS = 3
-_LOCAL_NAMES = ("127.0.0.1", "localhost")
 _POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; style-src 'nonce-{nonce}'"
 _HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
 _ROUTES = Map([Rule("/", endpoint="page"), Rule("/logs/<cluster>/<name>", endpoint="logs")])
@@ -47,10 +45,7 @@ class PageApp:
         )
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        request = Request(environ)
         try:
-            if request.host.rpartition(":")[0] not in _LOCAL_NAMES:
-                raise BadRequest("This page answers to 127.0.0.1 and localhost only.")
             endpoint, arguments = _ROUTES.bind_to_environ(environ).match()
             answer = self._page() if endpoint == "page" else self._log_page(**arguments)
         except HTTPException as error:

@@ -5,6 +5,7 @@ Blobs stream both ways. Source: OCI distribution-spec v1.1; deleting single blob
 
 from __future__ import annotations
 
+import hmac
 import json
 import logging
 import re
@@ -15,6 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlencode, urlsplit
 
+from mlflow_fargate.local.guard import refusal
 from mlflow_fargate.local.registry.grammar import MANIFEST_MAX_BYTES, OciRefusal
 from mlflow_fargate.local.registry.store import RegistryStore
 from mlflow_fargate.local.registry.upload import Upload
@@ -40,8 +42,9 @@ class RegistryServer(ThreadingHTTPServer):
     # Threads of forgotten servers must not keep the interpreter alive; stop() ends those of its own server.
     daemon_threads = True
 
-    def __init__(self, address: tuple[str, int], store: RegistryStore) -> None:
+    def __init__(self, address: tuple[str, int], store: RegistryStore, login: str | None) -> None:
         self.store = store
+        self.login = login  # the Authorization header to send; None: none is needed
         self._connections: dict[threading.Thread, socket.socket] = {}
         super().__init__(address, RegistryHandler)
 
@@ -83,15 +86,26 @@ class RegistryHandler(BaseHTTPRequestHandler):
         parts = urlsplit(self.path)
         self._query = {key: values[-1] for key, values in parse_qs(parts.query, keep_blank_values=True).items()}
         try:
+            self._check_caller()
             self._dispatch(unquote(parts.path))
-        except OciRefusal as refusal:
+        except OciRefusal as refused:
             self.close_connection = self.close_connection or not self._is_body_read
-            error = {"code": refusal.code, "message": refusal.said, "detail": {}}
-            self._send_json(refusal.status, {"errors": [error]})
+            error = {"code": refused.code, "message": refused.said, "detail": {}}
+            challenge = {"WWW-Authenticate": 'Basic realm="local stack"'} if refused.status == 401 else {}
+            self._send_json(refused.status, {"errors": [error]}, challenge)
         finally:
             self._drain_body()
 
     do_GET = do_HEAD = do_POST = do_PATCH = do_PUT = do_DELETE = _answer_request
+
+    def _check_caller(self) -> None:
+        if said := refusal(self.command, self.headers.get):
+            raise OciRefusal(403, "DENIED", said)
+        shown = self.headers.get("Authorization") or ""
+        if self.server.login is not None and not hmac.compare_digest(shown.encode(), self.server.login.encode()):
+            raise OciRefusal(
+                401, "UNAUTHORIZED", "user and password are not those of this local stack; take them from ECR's login"
+            )
 
     def _dispatch(self, path: str) -> None:
         for resource, pattern in _ROUTES:

@@ -1,11 +1,12 @@
 """An OCI registry on this machine. It plays ECR's data plane, and the public registry where a base image is looked for.
 
 `LocalRegistry` starts and stops it; http.py speaks HTTP, store.py keeps what is pushed.
-It listens on the loopback interface only and checks no credentials: whoever can reach it may push.
+It listens on the loopback interface only, behind the guard (guard.py), and asks for user and password, as ECR does.
 """
 
 from __future__ import annotations
 
+import base64
 import threading
 from pathlib import Path
 from types import TracebackType
@@ -15,16 +16,19 @@ from mlflow_fargate.local.registry.http import RegistryServer
 from mlflow_fargate.local.registry.store import RegistryStore
 
 _STOP_SECONDS = 5.0
+USER = "AWS"  # as ECR's
 
 
 class LocalRegistry:
     """A registry over `root`, served at `address` between start() and stop() (or in a `with`).
 
+    `password` is that of the user AWS; None: every program of this machine may pull and push, whoever runs it.
     `store` is the same registry without HTTP: what is pushed is seen there at once, and the other way round.
     """
 
-    def __init__(self, root: Path, *, port: int = 0, create_on_push: bool = True) -> None:
+    def __init__(self, root: Path, *, password: str | None, port: int = 0, create_on_push: bool = True) -> None:
         self.store = RegistryStore(root, create_on_push=create_on_push)
+        self.password = password
         self._port = port
         self._server: RegistryServer | None = None
         self._thread: threading.Thread | None = None
@@ -32,7 +36,7 @@ class LocalRegistry:
     def start(self) -> LocalRegistry:
         """Begins to answer; LocalStackError where the port is taken."""
         try:
-            self._server = RegistryServer(("127.0.0.1", self._port), self.store)
+            self._server = RegistryServer(("127.0.0.1", self._port), self.store, self._login())
         except OSError as error:
             raise LocalStackError(
                 f"The local registry cannot listen on 127.0.0.1:{self._port} ({error.strerror}).",
@@ -52,6 +56,12 @@ class LocalRegistry:
         self._server.close_connections()
         self._server.server_close()
         self._server = self._thread = None
+
+    def _login(self) -> str | None:
+        """The Authorization header of those who may pull and push."""
+        if self.password is None:
+            return None
+        return f"Basic {base64.b64encode(f'{USER}:{self.password}'.encode()).decode()}"
 
     @property
     def port(self) -> int:

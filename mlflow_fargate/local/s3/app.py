@@ -5,8 +5,8 @@
            → protocol.py                            the wire
 
 It stands where moto's S3 would: that one holds every object in memory, reads all of it for each ranged GET and forgets
-it at exit. Signatures, presigned ones included, are accepted unseen, and nothing is encrypted: serve it on the loopback
-interface only. Versioning, ACLs, tags, policies and the like answer 501 NotImplemented.
+it at exit. Requests must be signed with the keys of the stack, presigned URLs included; nothing is encrypted: serve it
+on the loopback interface only. Versioning, ACLs, tags, policies and the like answer 501 NotImplemented.
 
 Serve it with WsgiServer (wsgi_server.py), which says what boto3 and a bare waitress disagree on. Bodies are spooled to
 disk before the app sees them, and user metadata whose name holds an underscore is dropped there.
@@ -22,6 +22,7 @@ from typing import Any
 from mlflow_fargate.local.s3 import buckets, objects, uploads
 from mlflow_fargate.local.s3.protocol import Request, Response, S3Refusal, refusal_response
 from mlflow_fargate.local.s3.store import S3Store
+from mlflow_fargate.local.signature import Keys, SignatureRefused, verify
 
 logger = logging.getLogger(__name__)
 
@@ -70,10 +71,14 @@ _SUBRESOURCES = (
 
 
 class S3App:
-    """A WSGI application over the objects under `root`; call close() when its server has stopped."""
+    """A WSGI application over the objects under `root`, for those who sign with `keys`.
 
-    def __init__(self, root: Path) -> None:
+    Call close() when its server has stopped.
+    """
+
+    def __init__(self, root: Path, *, keys: Keys) -> None:
         self.store = S3Store(root)
+        self._keys = keys
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         response = self._answer(environ)
@@ -85,8 +90,11 @@ class S3App:
 
     def _answer(self, environ: dict[str, Any]) -> Response:
         try:
+            verify(environ, self._keys, is_s3=True)
             request = Request.from_environ(environ)
             return _choose_verb(request)(self.store, request)
+        except SignatureRefused as refused:
+            return refusal_response(S3Refusal(403, refused.code, refused.message), environ.get("PATH_INFO", "/"))
         except S3Refusal as refusal:
             logger.debug("%s %s: %s", environ["REQUEST_METHOD"], environ.get("PATH_INFO"), refusal.code)
             return refusal_response(refusal, environ.get("PATH_INFO", "/"))

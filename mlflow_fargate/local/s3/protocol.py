@@ -25,6 +25,7 @@ PIECE_BYTES = 256 * 1024
 _NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
 _XML_MAX_BYTES = 8 * 1024 * 1024
 _KEY_MAX_BYTES = 1024
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class S3Refusal(LocalStackError):
@@ -39,7 +40,7 @@ class S3Refusal(LocalStackError):
 
 @dataclass(frozen=True)
 class Request:
-    """A request, path-style: `/BUCKET/KEY`. Names of headers are lower-case; signatures have been ignored."""
+    """A request, path-style: `/BUCKET/KEY`. Names of headers are lower-case; its signature has been verified."""
 
     method: str
     bucket: str  # empty: the service itself
@@ -74,21 +75,27 @@ class Request:
         )
 
     def chunks(self) -> Iterator[bytes]:
-        """The payload in pieces, without its transfer dress; BadDigest at the end where a checksum does not hold."""
+        """The payload in pieces, without its transfer dress; S3Refusal at the end where a checksum does not hold."""
         trailers: dict[str, str] = {}
         declared = self.headers.get("content-length", "0")
         pieces = (
             _undo_aws_chunked(self.body, trailers) if self.is_aws_chunked else read_pieces(self.body, int(declared))
         )
         checksums = _announced_checksums(self.headers)
+        signed = self.headers.get("x-amz-content-sha256", "")
+        digest = hashlib.sha256() if _SHA256.fullmatch(signed) else None
         size = 0
         for piece in pieces:
+            if digest is not None:
+                digest.update(piece)
             for hasher in checksums.values():
                 hasher.update(piece)
             size += len(piece)
             yield piece
         if size != int(self.headers.get("x-amz-decoded-content-length", size)):
             raise _incomplete()
+        if digest is not None and digest.hexdigest() != signed:
+            raise S3Refusal(400, "XAmzContentSHA256Mismatch", "The body is not the one that was signed.")
         for name, hasher in checksums.items():
             sent = self.headers.get(name) or trailers.get(name)
             if sent != base64.b64encode(hasher.digest()).decode():
@@ -185,16 +192,6 @@ def read_pieces(stream: BinaryIO, size: int) -> Iterator[bytes]:
             raise _incomplete()
         size -= len(piece)
         yield piece
-
-
-def is_s3_request(environ: Mapping[str, Any]) -> bool:
-    """Whether a signed request (by header or presigned) was meant for S3 and not for another AWS service."""
-    authorization = environ.get("HTTP_AUTHORIZATION", "")
-    query = environ.get("QUERY_STRING", "")
-    scopes = ("/s3/aws4_request", "%2Fs3%2Faws4_request", "/s3express/aws4_request")
-    # Version 2 signatures name no service; S3 is the only one that still gets them (boto3's default for presigning).
-    is_version_2 = authorization.startswith("AWS ") or ("AWSAccessKeyId=" in query and "Signature=" in query)
-    return is_version_2 or any(scope in authorization or scope in query for scope in scopes)
 
 
 class _Hasher(Protocol):

@@ -1,0 +1,77 @@
+"""Which requests a server of the local stack takes: those of programs, and of pages that the server itself has sent.
+
+A server on the loopback interface is within reach of every web page that is open in a browser of this machine. Three
+headers, which pages cannot forge, show where a request comes from:
+
+    Host             the name in the address. Another name than ours: the page's owner has led it here (DNS rebinding)
+    Origin           the page that sends the request
+    Sec-Fetch-Site   how that page is related to the address: same-origin, same-site, cross-site, none (typed in)
+
+`refusal` decides, and is pure; `guarded` applies it to a WSGI application. Other users of this machine set headers as
+they like: signature.py keeps them out.
+Source: https://www.w3.org/TR/fetch-metadata/ and "Protect your resources from web attacks with Fetch Metadata".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+WsgiApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+Header = Callable[[str], str | None]
+"""The value of a header by its name; None: the request has no such header."""
+
+# Any port: the address stays ours where a port is forwarded, and a page of another port has another origin.
+_OUR_HOST = re.compile(r"(127\.0\.0\.1|localhost)(:[0-9]{1,5})?", re.IGNORECASE)
+_OUR_SITES = ("same-origin", "none")
+
+
+def refusal(method: str, header: Header, *, is_known_host: bool = False) -> str | None:
+    """Why a request is refused, and what to do, in a sentence; None: it may pass.
+
+    `is_known_host` says that the server has been told to answer to the request's host name. A page of another origin
+    may lead the browser here (a link): it sees nothing of the answer, and such a request is a GET.
+    """
+    host = header("Host") or ""
+    if not is_known_host and not _OUR_HOST.fullmatch(host):
+        return f"This server of the local stack does not answer to the host name {host!r}; use 127.0.0.1 or localhost."
+    origin = header("Origin")
+    if origin is not None and origin.lower() != f"http://{host}".lower():
+        return f"Web pages of {origin!r} cannot call the local stack; send the request from a program."
+    site = header("Sec-Fetch-Site")
+    if site is not None and site.lower() not in _OUR_SITES and not _is_link(method, header):
+        return f"Web pages of another origin ({site!r}) cannot call the local stack; send the request from a program."
+    return None
+
+
+def guarded(app: WsgiApp) -> WsgiApp:
+    """`app` behind `refusal`; its answers carry no CORS headers, which would let pages of other origins read them."""
+
+    def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        def header(name: str) -> str | None:
+            return environ.get(f"HTTP_{name.upper().replace('-', '_')}")
+
+        def start_without_cors(status: str, headers: list[tuple[str, str]], *error: Any) -> Any:
+            return start_response(status, [pair for pair in headers if not is_cors(pair[0])], *error)
+
+        said = refusal(environ["REQUEST_METHOD"], header)
+        if said is None:
+            return app(environ, start_without_cors)
+        body = f"{said}\n".encode()
+        start_response("403 Forbidden", [*REFUSAL_HEADERS, ("Content-Length", str(len(body)))])
+        return [body]
+
+    return answer
+
+
+REFUSAL_HEADERS = (("Content-Type", "text/plain; charset=utf-8"), ("X-Content-Type-Options", "nosniff"))
+
+
+def is_cors(header_name: str) -> bool:
+    return header_name.lower().startswith("access-control-")
+
+
+def _is_link(method: str, header: Header) -> bool:
+    """Whether the browser goes to the address in a tab of its own, not in a frame of the page."""
+    return method == "GET" and header("Sec-Fetch-Mode") == "navigate" and header("Sec-Fetch-Dest") == "document"

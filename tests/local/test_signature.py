@@ -1,0 +1,323 @@
+"""Signatures as boto3 makes them, and what strangers send in their place: over HTTP, to a whole front with its S3."""
+
+from __future__ import annotations
+
+import base64
+import io
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import boto3
+import botocore.auth
+import pytest
+import requests
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.config import Config
+from botocore.credentials import Credentials
+from botocore.exceptions import ClientError
+from hypothesis import given
+from hypothesis import strategies as st
+from signed_requests import send, signed
+
+from mlflow_fargate.local.front.fake_aws import FakeAws
+from mlflow_fargate.local.load_balancer.server import LoadBalancer
+from mlflow_fargate.local.registry.server import LocalRegistry
+from mlflow_fargate.local.s3.app import S3App
+from mlflow_fargate.local.signature import Keys, SignatureRefused, claimed_service, verify
+from mlflow_fargate.local.wsgi_server import WsgiServer
+
+KEYS = Keys.random()
+OTHERS = Keys.random()
+FORM = {"Content-Type": "application/x-www-form-urlencoded; charset=utf-8"}
+IDENTITY = b"Action=GetCallerIdentity&Version=2011-06-15"
+
+
+@pytest.fixture(scope="module")
+def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder: Path = tmp_path_factory.mktemp("front")
+    with (
+        LoadBalancer() as balancer,
+        LocalRegistry(folder / "registry", password=KEYS.registry_password) as registry,
+        closing(S3App(folder / "s3", keys=KEYS)) as s3,
+    ):
+        aws = FakeAws(
+            region="us-east-1", keys=KEYS, registry=registry, s3=s3, load_balancer=balancer, directory=folder / "tasks"
+        )
+        with WsgiServer(aws) as server:
+            yield server.url
+
+
+def client(url: str, service: str, keys: Keys = KEYS, **config: Any) -> Any:
+    return boto3.client(
+        service,
+        region_name="us-east-1",
+        endpoint_url=url,
+        aws_access_key_id=keys.access_key_id,
+        aws_secret_access_key=keys.secret_access_key,
+        config=Config(retries={"total_max_attempts": 1}, **config),
+    )
+
+
+def refused(call: Any, **arguments: Any) -> tuple[int, str]:
+    with pytest.raises(ClientError) as caught:
+        call(**arguments)
+    answer = caught.value.response
+    return answer["ResponseMetadata"]["HTTPStatusCode"], answer["Error"]["Code"]
+
+
+def test_no_two_stacks_have_the_same_keys_and_none_is_shown() -> None:
+    assert KEYS.access_key_id != OTHERS.access_key_id
+    assert KEYS.secret_access_key != OTHERS.secret_access_key
+    assert KEYS.registry_password != OTHERS.registry_password
+    assert len(KEYS.secret_access_key) == len(KEYS.registry_password) == 64
+    assert KEYS.secret_access_key not in f"{KEYS!r}{KEYS.registry_password}"
+
+
+@pytest.mark.parametrize(
+    ("service", "operation", "arguments"),
+    [
+        ("sts", "get_caller_identity", {}),  # a form
+        ("ecs", "list_clusters", {}),  # JSON, answered by the engine
+        ("ecr", "get_authorization_token", {}),
+        ("elbv2", "describe_load_balancers", {}),
+        ("secretsmanager", "create_secret", {"Name": "a b/ü+c", "SecretString": "é 'quoted' + more"}),
+        ("logs", "describe_log_groups", {"logGroupNamePrefix": "/x y"}),
+        ("iam", "list_roles", {"PathPrefix": "/a b+c/"}),
+        ("efs", "describe_file_systems", {"MaxItems": 3, "CreationToken": "a b+c=d&e/ü"}),  # REST: all is in the query
+        ("lambda", "list_tags", {"Resource": "arn:aws:lambda:us-east-1:123456789012:function:a"}),  # and in the path
+    ],
+)
+def test_what_boto3_signs_is_answered_and_what_others_sign_is_not(
+    front: str, service: str, operation: str, arguments: dict[str, Any]
+) -> None:
+    try:
+        getattr(client(front, service), operation)(**arguments)
+    except ClientError as error:
+        assert error.response["ResponseMetadata"]["HTTPStatusCode"] != 403, error  # one is not found
+
+    call = getattr(client(front, service, OTHERS), operation)
+    assert refused(call, **arguments) == (403, "InvalidClientTokenId")
+    guessed = Keys(KEYS.access_key_id, OTHERS.secret_access_key)
+    assert refused(getattr(client(front, service, guessed), operation), **arguments) == (403, "SignatureDoesNotMatch")
+
+
+@pytest.mark.parametrize("key", ["a", "a b/ü+c", "(x)!*'~,;=@&$", "//x/../y", "a%20b%2Fc", "100%"])
+def test_s3_takes_every_key_that_boto3_signs(front: str, key: str) -> None:
+    s3 = client(front, "s3")
+    s3.create_bucket(Bucket="models")
+
+    s3.put_object(Bucket="models", Key=key, Body=b"content", Metadata={"note": "a  b"}, ContentType="text/x")
+    assert s3.get_object(Bucket="models", Key=key)["Body"].read() == b"content"
+    assert [item["Key"] for item in s3.list_objects_v2(Bucket="models", Prefix=key)["Contents"]] == [key]
+    s3.delete_objects(Bucket="models", Delete={"Objects": [{"Key": key}]})
+
+    for keys, code in ((OTHERS, "InvalidAccessKeyId"), (Keys(KEYS.access_key_id, "x"), "SignatureDoesNotMatch")):
+        stranger = client(front, "s3", keys)
+        assert refused(stranger.put_object, Bucket="models", Key=key, Body=b"x") == (403, code)
+        assert refused(stranger.list_objects_v2, Bucket="models") == (403, code)
+    assert "Contents" not in s3.list_objects_v2(Bucket="models", Prefix=key)
+
+
+@pytest.mark.parametrize("payload_is_signed", [True, False])
+@pytest.mark.parametrize("body", [b"", b"content", b"x" * 3_000_000])
+def test_bodies_pass_signed_or_unsigned(front: str, payload_is_signed: bool, body: bytes) -> None:
+    s3 = client(front, "s3", s3={"payload_signing_enabled": payload_is_signed})
+    s3.create_bucket(Bucket="models")
+
+    s3.put_object(Bucket="models", Key="body", Body=body, ChecksumAlgorithm="SHA256")
+
+    assert s3.get_object(Bucket="models", Key="body")["Body"].read() == body
+
+
+@pytest.mark.parametrize("version", ["s3", "s3v4"])
+def test_a_presigned_url_is_good_for_what_it_was_made_for_alone(front: str, version: str) -> None:
+    s3 = client(front, "s3", signature_version=version)
+    s3_plain = client(front, "s3")
+    s3_plain.create_bucket(Bucket="models")
+    s3_plain.put_object(Bucket="models", Key="mine", Body=b"1")
+    s3_plain.put_object(Bucket="models", Key="other", Body=b"2")
+    url = s3.generate_presigned_url("get_object", Params={"Bucket": "models", "Key": "mine"}, ExpiresIn=60)
+    old = s3.generate_presigned_url("get_object", Params={"Bucket": "models", "Key": "mine"}, ExpiresIn=1)
+    others = client(front, "s3", OTHERS, signature_version=version).generate_presigned_url(
+        "get_object", Params={"Bucket": "models", "Key": "mine"}
+    )
+    time.sleep(2.1)
+
+    assert requests.get(url).content == b"1"
+    for strange in (
+        requests.get(url.replace("/mine", "/other")),
+        requests.put(url, data=b"x"),
+        requests.delete(url),
+        requests.get(url.replace("Expires=", "Expires=1")),
+        requests.get(url.partition("?")[0]),
+        requests.get(old),
+        requests.get(others),
+    ):
+        assert strange.status_code == 403, strange.url
+        assert "mlflow-fargate local env" in strange.text
+    assert client(front, "s3").get_object(Bucket="models", Key="mine")["Body"].read() == b"1"
+
+
+def test_a_header_that_would_change_a_presigned_request_must_be_signed(front: str) -> None:
+    s3 = client(front, "s3", signature_version="s3v4")
+    s3.create_bucket(Bucket="models")
+    s3.put_object(Bucket="models", Key="secret", Body=b"1")
+    url = s3.generate_presigned_url("put_object", Params={"Bucket": "models", "Key": "copy"})
+
+    assert requests.put(url, headers={"x-amz-copy-source": "models/secret"}).status_code == 403
+    assert requests.put(url, data=b"x").status_code == 200
+
+
+def test_unsigned_requests_are_refused_in_the_words_of_the_protocol(front: str) -> None:
+    anonymous = requests.Request("POST", front, data=IDENTITY, headers=dict(FORM))
+    json = {"X-Amz-Target": "AmazonEC2ContainerServiceV20141113.ListClusters"}
+
+    assert "<Code>MissingAuthenticationToken</Code>" in send(anonymous).text
+    answered = send(requests.Request("POST", front, data=b"{}", headers=json))
+    assert (answered.status_code, answered.json()["__type"]) == (403, "MissingAuthenticationToken")
+    for method, path in (("GET", ""), ("GET", "models?list-type=2"), ("POST", "models?delete"), ("PUT", "models/a")):
+        answered = send(requests.Request(method, f"{front}/{path}", headers={}))
+        assert (answered.status_code, "<Code>AccessDenied</Code>" in answered.text) == (403, True)
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize(
+    "path",
+    ["moto-api/reset", "moto-api/data.json", "moto-api/", "%6doto-api/reset", "/moto-api/reset", "Moto-API/reset"],
+)
+def test_what_moto_answers_of_itself_is_out_of_reach_even_for_those_with_the_keys(
+    front: str, method: str, path: str
+) -> None:
+    secrets = client(front, "secretsmanager")
+    name = f"kept-{method}-{quote(path, safe='')}".replace("%", "-")
+    secrets.create_secret(Name=name, SecretString="1")
+
+    unsigned = send(requests.Request(method, f"{front}/{path}", headers={}))
+    known = send(signed(method, f"{front}/{path}", KEYS, service="sts"))
+
+    assert unsigned.status_code == 403
+    assert known.status_code in (403, 404)
+    assert name in [
+        item["Name"] for item in secrets.get_paginator("list_secrets").paginate().build_full_result()["SecretList"]
+    ]
+
+
+@pytest.mark.parametrize(("service", "codes"), [("s3", {"RequestTimeTooSkewed"}), ("sts", {"SignatureDoesNotMatch"})])
+@pytest.mark.parametrize("hours", [-24, -1, 1, 24])
+def test_a_signature_of_another_time_is_refused(
+    front: str, monkeypatch: pytest.MonkeyPatch, service: str, codes: set[str], hours: float
+) -> None:
+    then = datetime.now(timezone.utc) + timedelta(hours=hours)
+    with monkeypatch.context() as patch:
+        patch.setattr(botocore.auth, "get_current_datetime", lambda: then)
+        request = signed("POST" if service == "sts" else "GET", f"{front}/", KEYS, service=service)
+    answered = send(request)
+
+    assert answered.status_code == 403
+    assert any(f"<Code>{code}</Code>" in answered.text for code in codes)
+
+
+def test_a_signature_covers_the_body_the_headers_and_the_service(front: str) -> None:
+    def asked(**arguments: Any) -> requests.Request:
+        return signed("POST", f"{front}/", KEYS, service="sts", body=IDENTITY, **{"headers": dict(FORM), **arguments})
+
+    assert send(asked()).status_code == 200
+    other_body = asked()
+    other_body.data = b"Action=AssumeRole&Version=2011-06-15"
+    other_service = asked()
+    other_service.headers["Authorization"] = other_service.headers["Authorization"].replace("/sts/", "/s3/")
+    without_host = asked()
+    without_host.headers["Authorization"] = without_host.headers["Authorization"].replace("host;", "")
+    for request in (other_body, other_service, without_host):
+        assert send(request).status_code == 403
+    assert send(asked(), X_Amz_Security_Token="added").status_code == 403
+    assert send(asked(), X_Amz_Date=None).status_code == 403
+    assert send(asked(), Authorization=None).status_code == 403
+    assert send(asked(), X_Amz_Content_SHA256="0" * 64).status_code == 403
+
+
+def test_presigned_calls_of_other_services_are_verified(front: str) -> None:
+    url = client(front, "sts").generate_presigned_url("get_caller_identity", HttpMethod="GET")
+
+    assert requests.get(url).status_code == 200
+    assert requests.get(url.replace("GetCallerIdentity", "GetSessionToken")).status_code == 403
+
+
+def test_the_login_that_ecr_hands_out_opens_the_registry(front: str) -> None:
+    data = client(front, "ecr").get_authorization_token()["authorizationData"][0]
+    user, _, password = base64.b64decode(data["authorizationToken"]).decode().partition(":")
+
+    assert (user, password) == ("AWS", KEYS.registry_password)
+    assert requests.get(f"{data['proxyEndpoint']}/v2/", auth=(user, password)).status_code == 200
+    assert requests.get(f"{data['proxyEndpoint']}/v2/").status_code == 401
+
+
+def environ_of(request: requests.Request) -> dict[str, Any]:
+    """As waitress would make it."""
+    prepared = request.prepare()
+    path, _, query = prepared.path_url.partition("?")
+    headers = {f"HTTP_{name.upper().replace('-', '_')}": value for name, value in prepared.headers.items()}
+    body = prepared.body or b""
+    return {
+        **headers,
+        "HTTP_HOST": "127.0.0.1:1",
+        "REQUEST_METHOD": prepared.method,
+        "REQUEST_URI": prepared.path_url,
+        "PATH_INFO": path,
+        "QUERY_STRING": query,
+        "CONTENT_LENGTH": str(len(body)),
+        "wsgi.input": io.BytesIO(body if isinstance(body, bytes) else body.encode()),
+    }
+
+
+@given(
+    text=st.text(st.characters(codec="latin-1", exclude_characters="\r\n\0"), max_size=200),
+    query=st.sampled_from(
+        ["", "X-Amz-Signature=", "X-Amz-Credential=a/1/b/sts/aws4_request&X-Amz-Signature=", "AWSAccessKeyId="]
+    ),
+)
+def test_no_text_in_place_of_a_signature_is_more_than_refused(text: str, query: str) -> None:
+    environ = environ_of(requests.Request("GET", f"http://127.0.0.1:1/?{query}{quote(text)}"))
+    environ["HTTP_AUTHORIZATION"] = "" if query else text
+    environ["HTTP_X_AMZ_DATE"] = text
+
+    claimed_service(environ)
+    for is_s3 in (True, False):
+        with pytest.raises(SignatureRefused):
+            verify(environ, KEYS, is_s3=is_s3)
+
+
+@given(
+    path=st.text(st.characters(exclude_categories=["Cs"]), max_size=20),
+    query=st.dictionaries(
+        st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=5),
+        st.text(st.characters(exclude_categories=["Cs"]), max_size=8),
+        max_size=4,
+    ),
+    body=st.binary(max_size=50),
+    changed=st.integers(min_value=0, max_value=63),
+)
+def test_a_request_is_verified_as_it_was_signed_and_with_no_digit_changed(
+    path: str, query: dict[str, str], body: bytes, changed: int
+) -> None:
+    named = "&".join(f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in query.items())
+    url = f"http://127.0.0.1:1/{quote(path)}?{named}"
+    request = AWSRequest("POST", url, data=body, headers={})
+    SigV4Auth(Credentials(KEYS.access_key_id, KEYS.secret_access_key), "sts", "eu-west-1").add_auth(request)
+    environ = environ_of(requests.Request("POST", "http://127.0.0.1:1/", data=body, headers=dict(request.headers)))
+    uri = url.removeprefix("http://127.0.0.1:1")
+    environ |= {"REQUEST_URI": uri, "QUERY_STRING": named}
+
+    assert verify(dict(environ), KEYS).region == "eu-west-1"
+    environ["wsgi.input"].seek(0)
+    header = environ["HTTP_AUTHORIZATION"]
+    digit = "0" if header[-1 - changed] != "0" else "1"
+    environ["HTTP_AUTHORIZATION"] = f"{header[: len(header) - 1 - changed]}{digit}{header[len(header) - changed :]}"
+    with pytest.raises(SignatureRefused):
+        verify(environ, KEYS)
