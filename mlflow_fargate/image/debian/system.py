@@ -16,7 +16,7 @@ from pathlib import Path
 
 from mlflow_fargate.errors import ImageError
 from mlflow_fargate.image.base.files import BaseFiles
-from mlflow_fargate.image.debian.archive import Archive, Note
+from mlflow_fargate.image.debian.archive import Archive
 from mlflow_fargate.image.debian.control import DebianPackage, installed_packages
 from mlflow_fargate.image.debian.resolve import resolve
 from mlflow_fargate.image.debian.unpack import UnpackedDeb, unpack_deb

@@ -36,7 +36,7 @@ from mlflow_fargate.local.engine.status import ServiceStatus, take_status
 from mlflow_fargate.local.engine.store import EcsStore
 from mlflow_fargate.local.guard import WsgiApp
 from mlflow_fargate.local.load_balancer.server import LoadBalancer
-from mlflow_fargate.local.moto_client import InnerAws, WsgiApp, call_app
+from mlflow_fargate.local.moto_client import InnerAws, call_app
 from mlflow_fargate.local.registry.server import LocalRegistry
 from mlflow_fargate.local.signature import Keys, SignatureRefused, claimed_service, verify
 
