@@ -72,6 +72,7 @@ def convert(original: Original, model_dir: Path, into: Path, *, tolerance: float
             distance, form = find_form(original, candidate, questions)
             if distance <= tolerance:
                 form = with_gaps(original, candidate, form, tolerance=tolerance)
+                form = dataclasses.replace(form, why_alone=original.why_alone)
                 save(candidate, form, model_dir, into)
                 return {"is_equal": True, "reason": describe(original, distance, form)}
             reasons.append(Reason(distance, f"answers differ by {distance:.1e}, more than {tolerance:g}"))

@@ -32,6 +32,7 @@ class Original:
     needs_gaps: bool  # its signature says that numbers may be missing
     has_example: bool  # the first of the inputs is the model's own input example
     candidates: Iterable[Candidate]
+    why_alone: str | None  # as in the service: what speaks against computing rows of several callers at once
     as_served: Callable[[OnnxModel], Predict]  # a converted model, behind the checks that it will have
 
 
@@ -59,6 +60,7 @@ def _load_network(model_dir: Path, flavors: dict[str, Any]) -> Original:
         needs_gaps=False,
         has_example=example is not None,
         candidates=convert_network(function),
+        why_alone=function.why_alone,
         as_served=lambda model: model.predict,
     )
 
@@ -66,6 +68,7 @@ def _load_network(model_dir: Path, flavors: dict[str, Any]) -> Original:
 def _load_pyfunc(model_dir: Path, flavors: dict[str, Any]) -> Original:
     import mlflow.pyfunc  # noqa: PLC0415  # image classifiers are served without it
     from pyfunc_model import as_pyfunc  # noqa: PLC0415
+    from row_independence import why_pyfunc_alone  # noqa: PLC0415
 
     model = mlflow.pyfunc.load_model(str(model_dir))
     schema = model.metadata.get_input_schema()
@@ -79,8 +82,10 @@ def _load_pyfunc(model_dir: Path, flavors: dict[str, Any]) -> Original:
     if _NETWORKS & set(flavors):
         from keras_loading import load_function  # noqa: PLC0415
 
-        candidates = convert_network(load_function(model_dir, flavors))
+        function = load_function(model_dir, flavors)
+        candidates, why_alone = convert_network(function), function.why_alone
     else:
+        why_alone = why_pyfunc_alone(model)
         candidates = convert_table_model(model.get_raw_model(), flavors, columns)
     return Original(
         predict=model.predict,
@@ -89,6 +94,7 @@ def _load_pyfunc(model_dir: Path, flavors: dict[str, Any]) -> Original:
         needs_gaps=any(not one.get("required", True) for one in columns),
         has_example=example is not None,
         candidates=candidates,
+        why_alone=why_alone,
         as_served=lambda converted: as_pyfunc(model_dir, converted).predict,
     )
 

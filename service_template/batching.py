@@ -27,9 +27,10 @@ class _Waiting(Generic[Rows, Result]):
 class Batcher(Generic[Rows, Result]):
     """Calls `predict` for the rows of several threads at once.
 
-    `join` makes one of several inputs, `split` takes a result apart by how many rows each input had; it may raise, and
-    the inputs are then predicted one by one, as they are when the model fails on a batch: nobody pays for another's
-    bad input. Only inputs of the same `kind` meet in a batch.
+    `join` makes one of several inputs, `split` takes a result apart by how many rows each input had. When it raises,
+    the result is not cut up: those inputs are predicted one by one, and so is every later one (`is_row_by_row`). They
+    are predicted one by one as well when the model fails on a batch: nobody pays for another's bad input. Only inputs
+    of the same `kind` meet in a batch.
     """
 
     def __init__(
@@ -44,12 +45,15 @@ class Batcher(Generic[Rows, Result]):
         self._join = join
         self._split = split
         self._max_rows = max_rows
+        self.is_row_by_row = True  # until an answer is not
         self._lock = threading.Lock()
         self._turn = threading.Lock()  # held by the thread that computes
         self._waiting: list[_Waiting[Rows, Result]] = []
 
     def predict(self, rows: Rows, *, kind: Hashable, count: int) -> Result:
         """The model's answer for `rows`, which are `count`; the model's own exception when it fails on them."""
+        if not self.is_row_by_row:
+            return self._predict(rows)
         mine: _Waiting[Rows, Result] = _Waiting(rows, kind, count)
         with self._lock:
             self._waiting.append(mine)
@@ -65,7 +69,8 @@ class Batcher(Generic[Rows, Result]):
             first, *others = self._waiting
             batch, left, count = [first], [], first.count
             for other in others:
-                if other.kind == first.kind and count + other.count <= self._max_rows:
+                fits = other.kind == first.kind and count + other.count <= self._max_rows
+                if self.is_row_by_row and fits:
                     batch.append(other)
                     count += other.count
                 else:
@@ -90,7 +95,7 @@ class Batcher(Generic[Rows, Result]):
         try:
             return self._split(joined, [one.count for one in batch])
         except Exception:
-            self._max_rows = 0  # this model does not answer row by row: it would be so every time
+            self.is_row_by_row = False
             return []
 
 

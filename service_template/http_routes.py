@@ -71,8 +71,9 @@ class Routes:
         self._model = model
         # Bounded: each prediction in flight holds its input and its result in memory. Where requests are predicted
         # together all but one of them wait; else one more than there are CPUs, because one can wait for memory.
-        threads = THREADS_OF_A_BATCH if model.batches else self._settings.cpus + 1
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="predict")
+        # Which of the two it is can change with an answer. A pool that is not used has no threads.
+        self._sharing = ThreadPoolExecutor(THREADS_OF_A_BATCH, thread_name_prefix="predict")
+        self._alone = ThreadPoolExecutor(self._settings.cpus + 1, thread_name_prefix="predict")
         self._docs = make_openapi_document(
             self._description,
             needs_key=self._settings.api_key is not None,
@@ -102,7 +103,9 @@ class Routes:
         return Response("\n", media_type="application/json")
 
     async def version(self, _: Request) -> Response:
-        return Response(self._model.version, media_type="application/json")
+        # The body is MLflow's alone; names of classes may be of any script, which headers may not.
+        batching = str(self._model.batching).encode("ascii", "backslashreplace").decode()
+        return Response(self._model.version, headers={"X-Batching": batching}, media_type="application/json")
 
     async def page(self, _: Request) -> Response:
         return make_swagger_page(self._description.title)
@@ -112,7 +115,8 @@ class Routes:
 
     def close(self) -> None:
         """Ends the threads, after what they are doing."""
-        self._threads.shutdown()
+        self._sharing.shutdown()
+        self._alone.shutdown()
 
     async def _stream(self, body: bytes, content_type: str, form: str) -> Response:
         if not isinstance(self._model, Streamer):
@@ -129,8 +133,9 @@ class Routes:
         return StreamingResponse(encoded(), media_type=form, headers={"Cache-Control": "no-store"})
 
     async def _in_thread(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        threads = self._sharing if self._model.batching.is_on else self._alone
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: function(*args, **kwargs))
+            return await asyncio.get_running_loop().run_in_executor(threads, lambda: function(*args, **kwargs))
         except RequestError:
             raise
         except Exception as error:

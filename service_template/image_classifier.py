@@ -22,15 +22,14 @@ from image_decoding import (
     parse_image_shape,
     with_size,
 )
-from served_model import Answer
+from served_model import Answer, Batching
 
 MAX_BATCH = 32
+_NOT_ROW_BY_ROW = "the model's scores are not one row for each image"
 
 
 class ImageClassifier:
     """A loaded model that names what is on an image."""
-
-    batches = True
 
     def __init__(
         self,
@@ -40,9 +39,12 @@ class ImageClassifier:
         *,
         max_image_pixels: int,
         logged_with: str,
+        batching: Batching,
         options: ImageOptions = AS_TRAINED_BY_DEFAULT,
     ) -> None:
         self.version = logged_with
+        self._predict_alone = predict
+        self._chosen = batching
         self._batcher: Batcher[np.ndarray, np.ndarray] = Batcher(
             predict, join=np.concatenate, split=_split, max_rows=MAX_BATCH
         )
@@ -50,6 +52,11 @@ class ImageClassifier:
         self._labels = labels
         self._max_image_pixels = max_image_pixels
         self._options = options
+
+    @property
+    def batching(self) -> Batching:
+        """Off as well once scores have come that are not one row for each image."""
+        return self._chosen if self._batcher.is_row_by_row else Batching(False, _NOT_ROW_BY_ROW)
 
     def warm_up(self) -> bool:
         """Labels a black image file; ValueError when what comes out does not fit the labels."""
@@ -73,6 +80,8 @@ class ImageClassifier:
         return Answer(200, json.dumps({"predictions": scores.tolist()}), "application/json")
 
     def _predict(self, batch: np.ndarray) -> np.ndarray:
+        if not self._chosen.is_on:
+            return self._predict_alone(batch)
         return self._batcher.predict(batch, kind=batch.shape[1:], count=len(batch))
 
     def _decode(self, image: bytes) -> np.ndarray:
@@ -108,6 +117,8 @@ class ImageClassifier:
 
 
 def _split(scores: np.ndarray, counts: Sequence[int]) -> list[np.ndarray]:
+    if not isinstance(scores, np.ndarray) or not scores.ndim or len(scores) != sum(counts):
+        raise ValueError(_NOT_ROW_BY_ROW)
     return np.split(scores, np.cumsum(counts)[:-1])
 
 

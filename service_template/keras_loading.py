@@ -18,6 +18,7 @@ from typing import Any
 
 import cloudpickle  # type: ignore[import-untyped]
 import tensorflow as tf
+from keras_rows import why_network_alone
 from loaded_network import LoadedNetwork
 
 # MLflow pickles custom layers here; this is the model's own code, as trusted as the model itself.
@@ -30,6 +31,7 @@ class TensorFunction:
 
     call: Callable[[Any], Any]
     spec: Any  # tf.TensorSpec
+    why_alone: str | None  # as in LoadedNetwork
 
 
 def load_network(model_dir: Path, flavors: Mapping[str, Any], *, cpus: int) -> LoadedNetwork:
@@ -41,6 +43,7 @@ def load_network(model_dir: Path, flavors: Mapping[str, Any], *, cpus: int) -> L
     return LoadedNetwork(
         predict=lambda batch: function.call(tf.cast(batch, function.spec.dtype)).numpy(),
         input_shape=tuple(function.spec.shape.as_list()),
+        why_alone=function.why_alone,
     )
 
 
@@ -65,7 +68,8 @@ def _load_keras(file: Path) -> TensorFunction:
     if not isinstance(model.input_shape, tuple) or not isinstance(model.output_shape, tuple):
         raise ValueError("the model has several inputs or outputs; this template serves one of each")
     spec = tf.TensorSpec(model.input_shape, model.inputs[0].dtype)
-    return TensorFunction(tf.function(lambda batch: model(batch, training=False), input_signature=[spec]), spec)
+    call = tf.function(lambda batch: model(batch, training=False), input_signature=[spec])
+    return TensorFunction(call, spec, why_network_alone(model, tf.keras))
 
 
 def _load_saved_model(folder: Path) -> TensorFunction:
@@ -80,7 +84,8 @@ def _load_saved_model(folder: Path) -> TensorFunction:
         # `loaded` must stay alive: the signature holds its variables only weakly.
         return loaded.signatures["serving_default"](**{name: batch})[output]
 
-    return TensorFunction(call, tf.TensorSpec(spec.shape, spec.dtype))
+    why_alone = "a SavedModel does not show whether it treats each image alone"
+    return TensorFunction(call, tf.TensorSpec(spec.shape, spec.dtype), why_alone)
 
 
 def _custom_objects(folder: Path) -> dict[str, Any] | None:

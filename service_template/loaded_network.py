@@ -14,3 +14,4 @@ class LoadedNetwork:
 
     predict: Callable[[np.ndarray], np.ndarray]
     input_shape: tuple[int | None, ...]  # with the batch, which is None
+    why_alone: str | None  # what speaks against computing images of several callers at once; None: nothing

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
-from served_model import ServedModel
+from served_model import ServedModel, choose_batching
 from serving_settings import ServiceDescription, Settings, set_library_threads
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ def load_model(description: ServiceDescription, settings: Settings, source: Path
     gc.freeze()
     warm = f"first prediction in {time.monotonic() - loaded:.1f} s" if tried else "not tried: it has no input example"
     logger.info("Model %s loaded in %.1f s, %s", description.model_uri, loaded - began, warm)
+    logger.info("Batching of requests is %s", model.batching)
     return model
 
 
@@ -60,6 +61,7 @@ def _load_image_classifier(description: ServiceDescription, settings: Settings, 
         read_labels(source / description.labels),
         max_image_pixels=settings.max_image_pixels,
         logged_with=str(metadata.get("mlflow_version", "")),
+        batching=choose_batching(description.options.get("batching"), network.why_alone),
         options=parse_image_options(description.options),
     )
 

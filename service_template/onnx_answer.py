@@ -16,6 +16,8 @@ class AnswerForm:
     column: int | None = None  # of the output's columns only this, as a row of numbers; None: the output as it is
     dtype: str | None = None  # None: as it comes
     columns: tuple[str, ...] = ()  # of a table, in the order of the session's inputs; (): all in one input
+    # What speaks against computing rows of several callers at once, found out from the model itself; None: nothing.
+    why_alone: str | None = "the image does not say whether the model treats each row alone"
     takes_gaps: bool = False  # missing numbers are answered as the model answers them, or there can be none
 
 

@@ -56,6 +56,11 @@ class OnnxModel:
         """Of the first input; None for every length that is left open."""
         return tuple(side if isinstance(side, int) else None for side in self._session.get_inputs()[0].shape)
 
+    @property
+    def why_alone(self) -> str | None:
+        """As in LoadedNetwork."""
+        return self._form.why_alone
+
     def compute(self, data: Any) -> list[Any]:
         """All outputs for `data`: an array, a table, or one array by its name."""
         return self._session.run(None, self._feeds(data))  # type: ignore[no-any-return]
@@ -99,4 +104,4 @@ def save_onnx(model: bytes, form: AnswerForm, model_dir: Path) -> None:
 def load_onnx_network(model_dir: Path, *, cpus: int) -> LoadedNetwork:
     """The converted network of an image classifier."""
     model = load_onnx(model_dir, cpus=cpus)
-    return LoadedNetwork(predict=model.predict, input_shape=model.input_shape)
+    return LoadedNetwork(predict=model.predict, input_shape=model.input_shape, why_alone=model.why_alone)

@@ -44,7 +44,11 @@ def make_openapi_document(
         **({"/predict_image": {"post": _predict_image()}} if is_classifier else {}),
         "/invocations": {"post": _invocations(metadata, example)},
         "/ping": {"get": _plain("The model is loaded (MLflow's name for it; also /health)")},
-        "/version": {"get": _plain("The version of MLflow")},
+        "/version": {
+            "get": _plain(
+                "The version of MLflow; the header X-Batching says whether requests share predictions, and why"
+            )
+        },
         "/readyz": {"get": _plain("The model is loaded and has answered a prediction")},
         "/livez": {"get": _plain("The process answers")},
         "/metrics": {"get": _plain("Numbers for Prometheus")},

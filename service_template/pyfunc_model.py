@@ -14,16 +14,14 @@ from typing import Any
 
 import mlflow.pyfunc
 import pandas as pd
-from batching import Batcher
 from http_errors import RequestError
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from mlflow.pyfunc import scoring_server
 from mlflow.version import VERSION
-from served_model import EXAMPLE_FILE, Answer
-from table_batching import is_batchable, join_tables, kind_of_table, split_predictions
-
-MAX_BATCH_ROWS = 1024
+from row_independence import why_pyfunc_alone
+from served_model import EXAMPLE_FILE, Answer, Batching
+from table_batching import TableBatcher
 
 
 class ModelFailed(Exception):
@@ -33,13 +31,17 @@ class ModelFailed(Exception):
 class PyfuncModel:
     """An MLflow model in memory."""
 
-    def __init__(self, model: Any, model_dir: Path, *, batches: bool = False) -> None:
+    def __init__(self, model: Any, model_dir: Path, tables: TableBatcher) -> None:
         self.version: str = VERSION
-        self.batches = batches
-        self._model = _Guarded(model, batches=batches)
+        self._tables = tables
+        self._model = _Guarded(model, tables)
         self._streaming = model if model.metadata.flavors["python_function"].get("streamable") else None
         self._schema = model.metadata.get_input_schema()
         self._example = model_dir / EXAMPLE_FILE
+
+    @property
+    def batching(self) -> Batching:
+        return self._tables.batching
 
     def warm_up(self) -> bool:
         """Predicts the model's input example; False when it was logged without one."""
@@ -79,19 +81,14 @@ class PyfuncModel:
 class _Guarded:
     """The model as the scoring code sees it; tells the model's own failures from what MLflow finds in the input."""
 
-    def __init__(self, model: Any, *, batches: bool) -> None:
+    def __init__(self, model: Any, tables: TableBatcher) -> None:
         self.metadata = model.metadata
         self._model = model
-        self._batcher: Batcher[Any, Any] | None = None
-        if batches:
-            self._batcher = Batcher(model.predict, join=join_tables, split=split_predictions, max_rows=MAX_BATCH_ROWS)
+        self._tables = tables
 
     def predict(self, data: Any, params: dict[str, Any] | None = None) -> Any:
         try:
-            kind = None if params or self._batcher is None else kind_of_table(data)
-            if kind is None or self._batcher is None:
-                return self._model.predict(data, params=params)
-            return self._batcher.predict(data, kind=kind, count=len(data))
+            return self._model.predict(data, params=params) if params else self._tables.predict(data)
         except (MlflowException, RequestError):
             raise  # the input does not fit the model's signature, or not what was converted
         except Exception as error:
@@ -123,11 +120,13 @@ class _Parsed:
 def load_pyfunc(model_dir: Path, *, batching: bool | None = None, implementation: Any | None = None) -> PyfuncModel:
     """The MLflow model in `model_dir`, by its `python_function` flavor; `implementation` computes in its place.
 
-    `batching` says whether requests may be predicted together; None: if it is known of the model's flavor.
+    `batching` says whether requests may be predicted together; None: if the model's rows are known to be independent,
+    which an `implementation` says in its `why_alone`.
     """
     model = as_pyfunc(model_dir, implementation) if implementation else mlflow.pyfunc.load_model(str(model_dir))
-    batches = is_batchable(model.metadata.flavors) if batching is None else batching
-    return PyfuncModel(model, model_dir, batches=batches)
+    why_alone = implementation.why_alone if implementation else why_pyfunc_alone(model)
+    tables = TableBatcher(model.predict, asked=batching, why_alone=why_alone)
+    return PyfuncModel(model, model_dir, tables)
 
 
 def as_pyfunc(model_dir: Path, implementation: Any) -> Any:

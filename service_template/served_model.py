@@ -17,11 +17,33 @@ class Answer(NamedTuple):
     media_type: str
 
 
+class Batching(NamedTuple):
+    """Whether requests that wait share one prediction, and why: what `GET /version` says of it."""
+
+    is_on: bool
+    reason: str  # one short sentence, without its period
+
+    def __str__(self) -> str:
+        return f"{'on' if self.is_on else 'off'}: {self.reason}"
+
+
+def choose_batching(asked: bool | None, why_alone: str | None) -> Batching:
+    """What the user asked for; without a wish on where nothing speaks for answering each request alone."""
+    if asked is not None:
+        return Batching(asked, f"batching={str(asked).lower()} is set")
+    if why_alone is not None:
+        return Batching(False, why_alone)
+    return Batching(True, "the model is known to treat each row alone")
+
+
 class ServedModel(Protocol):
     """A model in memory."""
 
     version: str  # of MLflow: the running one, or the one that logged the model where none runs
-    batches: bool  # several requests may share one prediction: then many threads should ask for one
+
+    @property
+    def batching(self) -> Batching:
+        """Whether requests share predictions at this moment: then many threads should wait for one."""
 
     def warm_up(self) -> bool:
         """Answers one prediction; False: there is no example to try. An exception means the model cannot serve."""

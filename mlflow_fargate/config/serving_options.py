@@ -32,7 +32,8 @@ class ServingOptions(OptionGroup):
     )
     batching: bool | None = option(
         None,
-        "requests that wait may share one prediction; by default where each row is known to be looked at alone",
+        "true: requests that wait share one prediction; false: each is answered alone; by default true only for models "
+        "that are known to treat each row alone (docs/operating.md lists them)",
         maps_to="(the service)",
     )
     runtime: Literal["native", "auto", "onnx"] = option(

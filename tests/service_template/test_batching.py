@@ -6,13 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np
-import pandas as pd
-import pytest
 from batching import Batcher
-from hypothesis import given
-from hypothesis import strategies as st
-from table_batching import is_batchable, join_tables, kind_of_table, split_predictions
 
 Numbers = list[int]
 
@@ -92,6 +86,20 @@ def test_a_model_that_does_not_answer_row_by_row_is_asked_one_by_one() -> None:
     assert answers_to([[1], [2], [3]], Doubler(), split=refuse) == [[2], [4], [6]]
 
 
+def test_once_an_answer_was_not_row_by_row_nobody_waits_for_another() -> None:
+    model = Doubler()
+    batcher: Batcher[Numbers, Numbers] = Batcher(model, join=join, split=split, max_rows=9)
+    batcher.is_row_by_row = False
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(batcher.predict, [1], kind="n", count=1)
+        second = threads.submit(batcher.predict, [2], kind="n", count=1)
+        while len(model.calls) < 2:
+            threading.Event().wait(0.001)
+        model.go_on.set()
+
+        assert (first.result(), second.result()) == ([2], [4])
+
+
 def test_inputs_of_another_kind_do_not_meet() -> None:
     model = Doubler()
     model.go_on.set()
@@ -100,38 +108,3 @@ def test_inputs_of_another_kind_do_not_meet() -> None:
     assert batcher.predict([1], kind="a", count=1) == [2]
     assert batcher.predict([2], kind="b", count=1) == [4]
     assert model.calls == [[1], [2]]
-
-
-@pytest.mark.parametrize("flavors", [{"sklearn": {}, "python_function": {}}, {"xgboost": {}}])
-def test_libraries_that_look_at_each_row_alone_are_batched(flavors: dict[str, object]) -> None:
-    assert is_batchable(flavors)
-
-
-@pytest.mark.parametrize("flavors", [{"python_function": {}}, {"statsmodels": {}, "python_function": {}}, {}])
-def test_nothing_is_assumed_of_others(flavors: dict[str, object]) -> None:
-    assert not is_batchable(flavors)
-
-
-@pytest.mark.parametrize("make", [list, np.array, pd.Series, lambda rows: pd.DataFrame({"p": rows})])
-@given(tables=st.lists(st.lists(st.integers(-(2**31), 2**31), min_size=1, max_size=4), min_size=1, max_size=5))
-def test_tables_part_as_they_met(make: Callable[[Numbers], object], tables: list[Numbers]) -> None:
-    frames = [pd.DataFrame({"x": rows}) for rows in tables]
-    assert len({kind_of_table(frame) for frame in frames}) == 1
-
-    predictions = make(join_tables(frames)["x"].tolist())
-    parts = split_predictions(predictions, [len(rows) for rows in tables])
-
-    assert [pd.DataFrame(part).to_numpy().ravel().tolist() for part in parts] == tables
-
-
-@pytest.mark.parametrize("predictions", [[1, 2], {"a": [1]}, "abc", np.float64(1)])
-def test_other_answers_than_one_a_row_are_not_taken_apart(predictions: object) -> None:
-    with pytest.raises(ValueError, match="one prediction a row"):
-        split_predictions(predictions, [1, 2])
-
-
-def test_tables_of_other_columns_or_types_are_of_another_kind() -> None:
-    kinds = [kind_of_table(pd.DataFrame(columns)) for columns in ({"a": [1]}, {"a": [1.0]}, {"b": [1]})]
-
-    assert len(set(kinds)) == 3
-    assert kind_of_table([1, 2]) is None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -10,8 +12,11 @@ import pytest
 from http_errors import RequestError
 from image_classifier import ImageClassifier
 from image_decoding import ImageOptions, make_black_image
+from served_model import Batching
 
 LABELS = {"0": "dark", "1": "light"}
+ON = Batching(True, "the layers are known")
+OFF = Batching(False, "a layer is not known")
 
 
 def brightness(batch: np.ndarray) -> np.ndarray:
@@ -19,8 +24,10 @@ def brightness(batch: np.ndarray) -> np.ndarray:
     return np.stack([1 - light, light], axis=1)
 
 
-def classifier(predict: Any = brightness, labels: Any = LABELS) -> ImageClassifier:
-    return ImageClassifier(predict, (None, 2, 2, 3), labels, max_image_pixels=10**6, logged_with="3.17.2")
+def classifier(predict: Any = brightness, labels: Any = LABELS, batching: Batching = ON) -> ImageClassifier:
+    return ImageClassifier(
+        predict, (None, 2, 2, 3), labels, max_image_pixels=10**6, logged_with="3.17.2", batching=batching
+    )
 
 
 def test_the_label_with_the_highest_score_answers() -> None:
@@ -94,6 +101,7 @@ def test_an_image_size_fixes_what_the_model_leaves_open() -> None:
         LABELS,
         max_image_pixels=10**6,
         logged_with="",
+        batching=ON,
         options=ImageOptions(size=(7, 9)),
     )
     anything.warm_up()
@@ -104,5 +112,63 @@ def test_an_image_size_fixes_what_the_model_leaves_open() -> None:
 def test_another_size_than_the_models_is_found_at_the_start() -> None:
     with pytest.raises(ValueError, match="not of 7 x 9"):
         ImageClassifier(
-            brightness, (None, 2, 2, 3), LABELS, max_image_pixels=1, logged_with="", options=ImageOptions(size=(7, 9))
+            brightness,
+            (None, 2, 2, 3),
+            LABELS,
+            max_image_pixels=1,
+            logged_with="",
+            batching=ON,
+            options=ImageOptions(size=(7, 9)),
         )
+
+
+class Network:
+    """Answers by `scores`; the first call waits until three callers have come, so that the others share one."""
+
+    def __init__(self, scores: Any) -> None:
+        self.calls: list[int] = []
+        self.go_on = threading.Event()
+        self._scores = scores
+
+    def __call__(self, batch: np.ndarray) -> Any:
+        self.calls.append(len(batch))
+        self.go_on.wait(30)
+        return self._scores(batch)
+
+
+def answers_of_three(network: Network, batching: Batching) -> tuple[ImageClassifier, list[Any]]:
+    served = classifier(network, batching=batching)
+    bodies = [json.dumps({"inputs": np.full((1, 2, 2, 3), shade).tolist()}).encode() for shade in (0.0, 0.25, 1.0)]
+    with ThreadPoolExecutor(3) as threads:
+        asked = [threads.submit(served.invoke, body, "application/json") for body in bodies]
+        while len(network.calls) + len(served._batcher._waiting) < 3:
+            threading.Event().wait(0.001)
+        network.go_on.set()
+        return served, [json.loads(one.result().body)["predictions"] for one in asked]
+
+
+THEIR_OWN = [[[1.0, 0.0]], [[0.75, 0.25]], [[0.0, 1.0]]]
+
+
+def test_images_that_are_known_to_be_looked_at_alone_share_a_call() -> None:
+    network = Network(brightness)
+
+    assert answers_of_three(network, ON)[1] == THEIR_OWN
+    assert network.calls == [1, 2]
+
+
+def test_images_of_other_networks_do_not_share_a_call() -> None:
+    network = Network(brightness)
+
+    assert answers_of_three(network, OFF)[1] == THEIR_OWN
+    assert network.calls == [1, 1, 1]
+
+
+def test_scores_that_are_not_one_row_an_image_are_not_cut_up() -> None:
+    network = Network(lambda batch: brightness(batch) if len(batch) == 1 else brightness(batch).repeat(2, axis=0))
+
+    served, answers = answers_of_three(network, ON)
+
+    assert answers == THEIR_OWN
+    assert network.calls == [1, 2, 1, 1]
+    assert str(served.batching) == "off: the model's scores are not one row for each image"

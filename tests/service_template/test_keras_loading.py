@@ -60,7 +60,7 @@ for name in ("keras", "h5", "custom", "exported", "two", "nothing"):
     try:
         network = load_network(folder / name, metadata["flavors"], cpus=1)
         same = np.allclose(network.predict(images), np.load(folder / f"{name}.npy"), atol=1e-6)
-        found[name] = [list(network.input_shape), bool(same)]
+        found[name] = [list(network.input_shape), bool(same), network.why_alone]
     except ValueError as error:
         found[name] = str(error)
 found["mlflow"] = "mlflow" in sys.modules
@@ -82,9 +82,15 @@ def test_every_layout_answers_as_it_was_saved(tmp_path: Path) -> None:
     found = json.loads(run(LOAD, tmp_path, template_folder()))
 
     good = [[None, 8, 8, 3], True]
-    assert {name: found[name] for name in ("keras", "h5", "custom", "exported")} == dict.fromkeys(
+    assert {name: found[name][:2] for name in ("keras", "h5", "custom", "exported")} == dict.fromkeys(
         ("keras", "h5", "custom", "exported"), good
     )
+    assert {name: found[name][2] for name in ("keras", "h5", "custom", "exported")} == {
+        "keras": None,
+        "h5": None,
+        "custom": "layer doubled (Doubled) is not known to treat each image alone",
+        "exported": "a SavedModel does not show whether it treats each image alone",
+    }
     assert "several inputs" in found["two"]
     assert "no model.keras" in found["nothing"]
     assert not found["mlflow"]

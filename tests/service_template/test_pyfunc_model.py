@@ -12,6 +12,7 @@ import pytest
 from http_errors import RequestError
 from mlflow.models import infer_signature
 from pyfunc_model import ModelFailed, PyfuncModel, load_pyfunc
+from served_model import Batching
 
 
 class Halves(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # mlflow ships no types
@@ -85,7 +86,7 @@ def test_a_model_that_cannot_predict_nothing_is_not_to_blame(model: PyfuncModel,
     def refuse(*_: Any, **__: Any) -> Any:
         raise ValueError("at least one row is needed")
 
-    monkeypatch.setattr(model._model._model, "predict", refuse)
+    monkeypatch.setattr(model._tables, "_predict", refuse)
 
     with pytest.raises(RequestError, match="no rows") as refused:
         invoke(model, {"dataframe_split": {"columns": ["a"], "data": []}})
@@ -110,4 +111,8 @@ def test_the_input_example_is_the_first_prediction(model: PyfuncModel) -> None:
 
 
 def test_without_an_example_there_is_nothing_to_try(model: PyfuncModel, tmp_path: Path) -> None:
-    assert not PyfuncModel(model._model._model, tmp_path).warm_up()
+    assert not PyfuncModel(model._model._model, tmp_path, model._tables).warm_up()
+
+
+def test_a_model_of_ones_own_code_is_answered_alone(model: PyfuncModel) -> None:
+    assert model.batching == Batching(False, "it is not a scikit-learn, XGBoost, LightGBM or CatBoost model")
