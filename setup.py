@@ -16,6 +16,7 @@ CORE = [
     "rich>=13",  # progress on a terminal
     "stamina>=25.1",  # retries
     "requests>=2.31",  # the OCI registry, the deployed model
+    "idna>=3.7",  # host names compared; requests brings it
     "platformdirs>=4",  # where caches belong on each system
     "filelock>=3.14",  # one builder of one cache entry at a time
     "uv>=0.12",  # resolves and installs what goes into the image; older ones let a wheel write outside of its folder

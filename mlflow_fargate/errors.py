@@ -8,6 +8,7 @@ FargateError                 anything we understood; the message is for the user
 ├── EndpointInUse            delete-endpoint while deployments live on it
 ├── ModelNotFound            the model URI leads nowhere
 ├── ModelUnusable            the model is there, but cannot be served as asked
+│   └── UntrustedSource        it is at a place that gets no request from here
 ├── ImageError               the image could not be made
 ├── DiskFull                 there is no room on this machine
 ├── TrialFailed              the service does not answer on this machine, so it was not deployed
@@ -82,6 +83,10 @@ class ModelNotFound(FargateError):
 
 class ModelUnusable(FargateError):
     mlflow_error_code = INVALID_PARAMETER_VALUE
+
+
+class UntrustedSource(ModelUnusable):
+    pass
 
 
 class ImageError(FargateError):

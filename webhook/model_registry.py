@@ -12,6 +12,8 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 
+from mlflow_fargate.redirects import RefusingRedirects
+
 # The filter travels in the URL: servers and proxies take some thousand characters of it.
 _NAMES_A_REQUEST = 100
 _CHARACTERS_A_REQUEST = 6000
@@ -47,6 +49,7 @@ class MlflowModelRegistry:
     def __init__(self, tracking_uri: str, registry_uri: str | None = None) -> None:
         self._client = MlflowClient(tracking_uri, registry_uri or tracking_uri)
 
+    @RefusingRedirects()
     def look(
         self, names: Collection[str], *, patterns: Collection[str] = (), tag: str | None = None
     ) -> dict[str, ModelState]:
@@ -58,6 +61,7 @@ class MlflowModelRegistry:
             states |= {model.name: _state(model.latest_versions, model) for model in self._named(chunk)}
         return states
 
+    @RefusingRedirects()
     def look_closely(self, name: str) -> ModelState | None:
         (model,) = self._named([name]) or [None]
         if model is None:

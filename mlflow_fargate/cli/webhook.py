@@ -18,6 +18,7 @@ from mlflow_fargate.cli.deployment.plan import parse_options
 from mlflow_fargate.cli.extras import extra_is_missing
 from mlflow_fargate.doctor.examination import examine_mlflow
 from mlflow_fargate.errors import FargateError, InvalidOption
+from mlflow_fargate.redirects import RefusingRedirects
 
 if TYPE_CHECKING:
     from mlflow_fargate.deployments.deployer import Deployer
@@ -86,10 +87,11 @@ def register(url: str | None, target: str | None, name: str) -> None:
     for finding in examine_mlflow(url):
         if finding.verdict == "FAIL":
             click.echo(f"{finding.name}: {finding.said}\n  hint: {finding.advice}", err=True)
-    client = MlflowClient()
-    made = register_webhook(client, url, secret, name)
-    click.echo(f"MLflow's webhook '{name}' {'is made' if made.is_new else 'is up to date'} ({made.webhook_id}).")
-    send_test_event(client, made.webhook_id)
+    with RefusingRedirects():  # the secret goes along
+        client = MlflowClient()
+        made = register_webhook(client, url, secret, name)
+        click.echo(f"MLflow's webhook '{name}' {'is made' if made.is_new else 'is up to date'} ({made.webhook_id}).")
+        send_test_event(client, made.webhook_id)
     click.echo("The service took MLflow's test event.")
     click.echo(
         "The server has to have MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY set, or it forgets the secret when it starts "

@@ -2,7 +2,9 @@
 
 resolve      the story: URI → ResolvedModel (which version, which files, which labels)
 uri          through the model registry and runs to the folder where the model lies
-artifacts    the stores in which folders lie: S3, the tracking server's proxy, this machine
+sources      which places a URI from MLflow may lead to; origins compared
+server       requests to the tracking server, which follow no redirect
+artifacts    the stores in which folders lie: S3, the tracking server's artifact service, this machine
 cache        files, downloaded once
 flavors      has the model the flavor that was asked for
 logged       what training code has in hand → URI; moving stages and aliases

@@ -1,8 +1,8 @@
 """Where a model's files lie, and how they come here: three stores with one shape, and which of them a URI means.
 
-`ArtifactStore` is the shape. `LocalArtifacts` reads this machine; `ProxyArtifacts` goes through MLflow's own artifact
-repositories (`mlflow-artifacts:/` by the tracking server, and whatever storage MLflow itself can read); S3 has its own
-in aws/s3.py, because going there directly is an order faster. resolve.py looks, cache.py downloads.
+`ArtifactStore` is the shape. `LocalArtifacts` reads this machine; `ServedArtifacts` what the tracking server serves
+(`mlflow-artifacts:/`); S3 has its own in aws/s3.py, because going there directly is an order faster. resolve.py looks,
+cache.py downloads.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ import os
 import re
 import tempfile
 from collections.abc import Callable, Iterator
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import urlsplit
 
 import mlflow
 import requests
 import stamina
 from mlflow.exceptions import MlflowException
-from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.utils.file_utils import local_file_uri_to_path
 
 from mlflow_fargate.errors import FargateError, ModelNotFound, ModelUnusable
+from mlflow_fargate.model.server import list_artifacts, open_artifact
+from mlflow_fargate.model.sources import is_local, path_on_server, scheme_of
 from mlflow_fargate.progress import Advance
 from mlflow_fargate.resolved_model import ModelFile, without_credentials
 
@@ -54,19 +54,14 @@ class ArtifactStores:
 
     def __init__(self, *, s3: Callable[[], ArtifactStore], tracking_uri: str | None = None) -> None:
         self._s3 = functools.cache(s3)
-        self._proxy = ProxyArtifacts(tracking_uri)
+        self._served = ServedArtifacts(tracking_uri)
         self._local = LocalArtifacts()
 
     def for_uri(self, uri: str) -> ArtifactStore:
-        """The store that reads `uri`."""
+        """The store that reads `uri`; its calls raise UntrustedSource where the tracking server does not serve that."""
         if is_local(uri):
             return self._local
-        return self._s3() if urlsplit(uri).scheme in {"s3", "s3a"} else self._proxy
-
-
-def is_local(uri: str) -> bool:
-    """True for paths and file: URIs; a Windows drive letter is not a scheme."""
-    return urlsplit(uri).scheme in {"", "file"} or bool(PureWindowsPath(uri).drive)
+        return self._s3() if scheme_of(uri) in {"s3", "s3a"} else self._served
 
 
 def check_paths(files: tuple[ModelFile, ...], root: str) -> None:
@@ -78,11 +73,15 @@ def check_paths(files: tuple[ModelFile, ...], root: str) -> None:
     seen: set[str] = set()
     for file in files:
         if _is_hostile(file.path) or file.path in folders or file.path in seen:
-            raise ModelUnusable(
-                f"{without_credentials(root)} holds a file that cannot be downloaded safely: {file.path!r}.",
-                hint="log the model again; a file's name must be a plain relative path",
-            )
+            raise _unsafe(root, file.path)
         seen.add(file.path)
+
+
+def _unsafe(root: str, path: str) -> ModelUnusable:
+    return ModelUnusable(
+        f"{without_credentials(root)} holds a file that cannot be downloaded safely: {path!r}.",
+        hint="log the model again; a file's name must be a plain relative path",
+    )
 
 
 def _is_hostile(path: str) -> bool:
@@ -153,61 +152,88 @@ class LocalArtifacts:
             )
 
 
-class ProxyArtifacts:
-    """Whatever MLflow can read, by MLflow's own code: the tracking server's `mlflow-artifacts:/` above all.
+class ServedArtifacts:
+    """What the tracking server serves (`mlflow-artifacts:/` and its http address): requests go to it and nowhere else.
 
     No ETags there: only paths and sizes.
     """
 
     def __init__(self, tracking_uri: str | None = None) -> None:
-        self._tracking_uri = tracking_uri
-        self._repository = functools.cache(self._make_repository)
+        self._given_uri = tracking_uri
+
+    @property
+    def _tracking_uri(self) -> str:
+        return self._given_uri or mlflow.get_tracking_uri()
 
     def files(self, root: str, *, recursive: bool = True) -> tuple[ModelFile, ...]:
-        repository = self._repository(root)
+        base = path_on_server(root, self._tracking_uri)
         found: list[ModelFile] = []
-        folders: list[str | None] = [None]
+        folders = [""]
         while folders:
             folder = folders.pop()
             with _mlflow_errors(root):
-                listed = repository.list_artifacts(folder)
-            found += [ModelFile(info.path, info.file_size or 0) for info in listed if not info.is_dir]
-            # A folder that names itself would be walked for ever.
-            folders += [info.path for info in listed if info.is_dir and recursive and info.path != folder]
+                listed = _entries(list_artifacts(self._tracking_uri, _joined(base, folder)), folder)
+            found += [entry for entry, is_folder in listed if not is_folder]
+            folders += [entry.path for entry, is_folder in listed if is_folder and recursive]
             if len(found) + len(folders) > MAX_FILES:
                 raise too_many_files(root)
         return tuple(sorted(found, key=lambda file: file.path))
 
     def read(self, root: str, path: str, limit_bytes: int) -> bytes:
-        with tempfile.TemporaryDirectory() as folder:
-            target = Path(folder, "content")
-            self._download(root, path, target)
-            with target.open("rb") as stream:
-                return check_length(stream.read(limit_bytes + 1), path, limit_bytes)
+        for attempt in stamina.retry_context(on=_is_broken_stream, attempts=4):
+            with attempt, _mlflow_errors(f"{root}/{path}"), self._open(root, path) as answer:
+                content = b""
+                for chunk in answer.iter_content(_CHUNK_BYTES):
+                    content = check_length(content + chunk, path, limit_bytes)
+                return content
+        raise AssertionError("stamina ends with a result or an exception")
 
     def download(self, root: str, file: ModelFile, target: Path, advance: Advance) -> None:
-        self._download(root, file.path, target)
+        # MLflow retries requests, but not a body that breaks off.
+        for attempt in stamina.retry_context(on=_is_broken_stream, attempts=4):
+            with attempt, _mlflow_errors(f"{root}/{file.path}"):
+                self._download_once(root, file, target)
         advance(target.stat().st_size)
 
     def stream(self, root: str, file: ModelFile) -> Iterator[bytes]:
-        # MLflow reads files as wholes: this one, and no more of the model, lies on disk meanwhile.
+        # A body that broke off is requested again, so this file, and no more of the model, is on disk meanwhile.
         with tempfile.TemporaryDirectory() as folder:
             target = Path(folder, "content")
-            self._download(root, file.path, target)
+            self.download(root, file, target, lambda size_bytes: None)
             with target.open("rb") as stream:
                 while chunk := stream.read(_CHUNK_BYTES):
                     yield chunk
 
-    def _download(self, root: str, path: str, target: Path) -> None:
-        # MLflow retries requests, but not a body that breaks off.
-        # `_download_file` is what every repository implements; the public call lists before each file.
-        for attempt in stamina.retry_context(on=_is_broken_stream, attempts=4):
-            with attempt, _mlflow_errors(f"{root}/{path}"):
-                self._repository(root)._download_file(path, str(target))
+    def _download_once(self, root: str, file: ModelFile, target: Path) -> None:
+        size_bytes = 0
+        with self._open(root, file.path) as answer, target.open("wb") as stream:
+            for chunk in answer.iter_content(_CHUNK_BYTES):
+                size_bytes += len(chunk)
+                if size_bytes > file.size_bytes:
+                    raise changed_meanwhile(file.path)
+                stream.write(chunk)
 
-    def _make_repository(self, root: str) -> Any:
-        with _mlflow_errors(root):
-            return get_artifact_repository(root, tracking_uri=self._tracking_uri or mlflow.get_tracking_uri())
+    def _open(self, root: str, path: str) -> requests.Response:
+        return open_artifact(self._tracking_uri, _joined(path_on_server(root, self._tracking_uri), path))
+
+
+def _entries(answer: Any, folder: str) -> list[tuple[ModelFile, bool]]:
+    """Files and folders (True) that the tracking server lists in `folder`."""
+    try:
+        listed = [
+            (ModelFile(_joined(folder, str(entry["path"])), int(entry.get("file_size") or 0)), bool(entry["is_dir"]))
+            for entry in answer.get("files", [])
+        ]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise MlflowException("the server's list of artifacts is not one of MLflow's") from error
+    for entry, _ in listed:
+        if _is_hostile(entry.path):
+            raise _unsafe(folder, entry.path)
+    return listed
+
+
+def _joined(*parts: str) -> str:
+    return "/".join(part for part in parts if part)
 
 
 def check_length(content: bytes, path: str, limit_bytes: int) -> bytes:
@@ -240,7 +266,7 @@ def _mlflow_errors(place: str) -> Iterator[None]:
         yield
     except FargateError:
         raise
-    except (MlflowException, requests.RequestException, ImportError) as error:
+    except (MlflowException, requests.RequestException) as error:
         said = without_credentials(str(error))[:500]
         raise ModelNotFound(
             f"{without_credentials(place)} could not be read through MLflow: {said}",

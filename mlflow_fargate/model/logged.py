@@ -15,11 +15,13 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from mlflow_fargate.errors import InvalidOption, ModelNotFound
+from mlflow_fargate.redirects import RefusingRedirects
 from mlflow_fargate.resolved_model import without_credentials
 
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
 
 
+@RefusingRedirects()
 def model_uri_of(model: Any) -> str:
     """The URI of a `ModelInfo` (its registered version, where it has one), of a run's only model, or `model` itself."""
     if hasattr(model, "model_uri"):
@@ -33,6 +35,7 @@ def model_uri_of(model: Any) -> str:
     )
 
 
+@RefusingRedirects()
 def move_version(name: str, version: str, to: str) -> None:
     """Moves a stage ('Production') or an alias ('@champion') to a version; ModelNotFound when there is no such one.
 

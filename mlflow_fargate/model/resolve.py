@@ -17,8 +17,9 @@ from typing import Any
 import mlflow
 import yaml
 
-from mlflow_fargate.errors import ModelNotFound, ModelUnusable
-from mlflow_fargate.model.artifacts import ArtifactStore, ArtifactStores, check_paths, is_local
+from mlflow_fargate.errors import ModelNotFound, ModelUnusable, UntrustedSource
+from mlflow_fargate.model.artifacts import ArtifactStore, ArtifactStores, check_paths
+from mlflow_fargate.model.sources import is_local
 from mlflow_fargate.model.uri import MODEL_URI_FORMS, ModelRegistry, Place
 from mlflow_fargate.progress import Progress, format_bytes
 from mlflow_fargate.resolved_model import ModelFile, ResolvedModel, without_credentials
@@ -151,17 +152,25 @@ def _find_labels(
         return model.artifact_uri, inside
     # The run that a bare path or s3:// URI tells of may be on any server.
     has_run = model.run_id and model.resolved_uri.startswith(("models:", "runs:"))
-    root = (registry.run_root(model.run_id) if has_run and model.run_id else None) or ""
-    if root:
-        files = stores.for_uri(root).files(root, recursive=False)
-        if beside := _pick_labels(files, named, root):
-            return _the_labels(root, files, beside.path, stores)
+    if beside_run := _run_root(registry, model.run_id if has_run else None, is_needed=named is not None):
+        files = stores.for_uri(beside_run).files(beside_run, recursive=False)
+        if beside := _pick_labels(files, named, beside_run):
+            return _the_labels(beside_run, files, beside.path, stores)
     if named:
         raise ModelNotFound(
             f"There is no labels file '{named}' in {model.resolved_uri}, nor at its run's root.",
             hint="log it in the model's run: mlflow.log_artifact('labels.json'); or name its URI: labels=s3://…",
         )
     return None
+
+
+def _run_root(registry: ModelRegistry, run_id: str | None, *, is_needed: bool) -> str | None:
+    try:
+        return registry.run_root(run_id) if run_id else None
+    except UntrustedSource:
+        if is_needed:
+            raise
+        return None  # most models have no labels, and need nothing of their run
 
 
 def _pick_labels(files: tuple[ModelFile, ...], named: str | None, where: str) -> ModelFile | None:

@@ -15,6 +15,7 @@ import contextlib
 import dataclasses
 import difflib
 import functools
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -24,11 +25,11 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.runs_artifact_repo import RunsArtifactRepository
 from mlflow.store.artifact.utils.models import _parse_model_uri
-from mlflow.utils.credentials import get_default_host_creds
-from mlflow.utils.rest_utils import http_request
 
 from mlflow_fargate.errors import FargateError, InvalidOption, ModelNotFound, ModelUnusable
-from mlflow_fargate.model.artifacts import is_local
+from mlflow_fargate.model.server import check_reachable
+from mlflow_fargate.model.sources import check_source, is_local, scheme_of
+from mlflow_fargate.redirects import RefusingRedirects
 from mlflow_fargate.resolved_model import without_credentials
 
 MODEL_URI_FORMS = (
@@ -65,18 +66,26 @@ class ModelRegistry:
         return MlflowClient(*self._uris)
 
     def follow(self, uri: str) -> Place:
-        """Where `uri` leads; a registered model's version, run and source are read on the way."""
-        if not is_local(uri) and urlsplit(uri).scheme in {"models", "runs"}:
-            self._check_reachable()
-        return self._follow(uri, _LONGEST_CHAIN)
+        """Where `uri` leads; a registered model's version, run and source are read on the way.
+
+        UntrustedSource when they lead to a place that gets no request (sources.py).
+        """
+        if not _asks_mlflow(uri):
+            return Place(artifact_uri=uri.rstrip("/"), resolved_uri=without_credentials(uri.rstrip("/")))
+        self._check_reachable()
+        place = self._follow(uri, _LONGEST_CHAIN)
+        check_source(place.artifact_uri, *self._uris)
+        return place
 
     def run_root(self, run_id: str) -> str | None:
-        """The artifact root of a run; None when there is no such run any more."""
+        """The artifact root of a run; None when there is no such run any more; UntrustedSource as for `follow`."""
         try:
             with self._errors(f"run {run_id}"):
-                return str(self._client.get_run(run_id).info.artifact_uri)
+                root = str(self._client.get_run(run_id).info.artifact_uri)
         except _Absent:
             return None
+        check_source(root, *self._uris)
+        return root
 
     def tag_version(self, name: str, version: str, tags: Mapping[str, str]) -> None:
         """Writes tags on a version of a registered model; ModelNotFound says why when MLflow does not take them."""
@@ -88,11 +97,8 @@ class ModelRegistry:
     def _follow(self, uri: str, hops: int) -> Place:
         if not hops:
             raise ModelUnusable(f"The sources of this model lead in a circle, through {uri}.")
-        scheme = "" if is_local(uri) else urlsplit(uri).scheme
-        if scheme == "models":
-            return self._follow_model(uri, hops)
-        if scheme == "runs":
-            return self._follow_run(uri)
+        if _asks_mlflow(uri):
+            return self._follow_model(uri, hops) if scheme_of(uri) == "models" else self._follow_run(uri)
         return Place(artifact_uri=uri.rstrip("/"), resolved_uri=without_credentials(uri.rstrip("/")))
 
     def _follow_model(self, uri: str, hops: int) -> Place:
@@ -177,17 +183,16 @@ class ModelRegistry:
         )
 
     def _check_reachable(self) -> None:
-        # MLflow retries a refused connection for four minutes. /health is open on every server, so one short try tells.
         for uri in dict.fromkeys(self._uris):
-            if urlsplit(uri).scheme in {"http", "https"}:
+            if scheme_of(uri) in {"http", "https"}:
                 with self._errors(uri):
-                    creds = get_default_host_creds(uri)
-                    http_request(creds, "/health", "GET", max_retries=1, timeout=10, raise_on_status=False)
+                    check_reachable(uri)
 
     @contextlib.contextmanager
     def _errors(self, what: str) -> Iterator[None]:
         try:
-            yield
+            with RefusingRedirects():
+                yield
         except FargateError:
             raise
         except MlflowException as error:
@@ -206,6 +211,8 @@ def _hint(error: MlflowException, server: str) -> str | None:
         return (
             f"the server does not know its name; start it with: mlflow server --allowed-hosts {urlsplit(server).netloc}"
         )
+    if re.search(r"failed with error code 30[12378]\b", said):
+        return "the server redirects, and no redirect is followed; set MLFLOW_TRACKING_URI to where it answers itself"
     status = error.get_http_status_code()
     if status == 401:
         return "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (or MLFLOW_TRACKING_TOKEN)"
@@ -214,6 +221,10 @@ def _hint(error: MlflowException, server: str) -> str | None:
     if "failed with exception" in said or "timeout" in said:
         return "is the tracking server running, and reachable from here? It is set by MLFLOW_TRACKING_URI"
     return None
+
+
+def _asks_mlflow(uri: str) -> bool:
+    return not is_local(uri) and scheme_of(uri) in {"models", "runs"}
 
 
 @contextlib.contextmanager

@@ -1,0 +1,144 @@
+"""Which places a model may come from. Pure: nothing here opens a connection.
+
+Anyone who can write to a model registry, a run or a model's own files chooses URIs that are followed with the
+deployer's credentials. Such a URI may lead to S3, to the tracking server's own artifact service, or to a folder where
+the tracking server and the registry are themselves on this machine; to nothing else. What a user names may also be a
+folder of this machine.
+
+Origins are compared as in RFC 6454: scheme, host and port; user and password in a URL are not part of it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from pathlib import PureWindowsPath
+from urllib.parse import SplitResult, unquote, urlsplit
+
+import idna
+
+from mlflow_fargate.deployment import without_credentials
+from mlflow_fargate.errors import UntrustedSource
+
+ARTIFACT_SERVICE = "/api/2.0/mlflow-artifacts/artifacts"
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+# Parsers differ over these, and no artifact store needs them in a model's address.
+_AMBIGUOUS = re.compile(r"[\x00-\x1f\x7f\\?#]")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Who answers at a URL: http or https, the host as DNS or IP knows it, and the port."""
+
+    scheme: str
+    host: str
+    port: int
+
+
+def origin_of(url: str) -> Origin | None:
+    """The origin of an http or https URL; None: it is not one, or names no valid host or port."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+        host = _normal_host(parts.hostname or "")
+    except ValueError:  # a port such as '80a' or 99999, half an IPv6 address, a host that IDNA knows no form of
+        return None
+    if parts.scheme not in _DEFAULT_PORTS or not host:
+        return None
+    return Origin(parts.scheme, host, _DEFAULT_PORTS[parts.scheme] if port is None else port)
+
+
+def _normal_host(host: str) -> str:
+    """Lower case, IDNA 2008, IP addresses in their shortest form. A dot at the end stays: it names another host."""
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError:
+        pass
+    if host.isascii():
+        return host.lower()
+    return idna.encode(host, uts46=True).decode()  # as requests does; IDNAError is a ValueError
+
+
+def scheme_of(uri: str) -> str:
+    """The scheme in lower case; '' where there is none. `urlsplit` raises ValueError for some hostile URIs."""
+    found = re.match(r"([A-Za-z][A-Za-z0-9+.-]*):", uri)
+    return found[1].lower() if found else ""
+
+
+def is_local(uri: str) -> bool:
+    """True for paths and file: URIs; a Windows drive letter is not a scheme."""
+    return scheme_of(uri) in {"", "file"} or bool(PureWindowsPath(uri).drive)
+
+
+def path_on_server(uri: str, tracking_uri: str) -> str:
+    """The path of `uri` below the artifact service of the tracking server; '' is all that it holds.
+
+    `uri` is mlflow-artifacts:/PATH, mlflow-artifacts://HOST:PORT/PATH or the http address that these stand for.
+    UntrustedSource unless the tracking server itself serves it.
+    """
+    path = _path_on_server(uri, tracking_uri)
+    if path is None:
+        server = without_credentials(tracking_uri)
+        raise UntrustedSource(
+            f"{without_credentials(uri)!r} is not in S3 and not served by the tracking server, {server}.",
+            hint="credentials are sent nowhere else: log the model again to this tracking server, or, if this is the "
+            "same server by another name, set MLFLOW_TRACKING_URI to that name",
+        )
+    return path
+
+
+def _path_on_server(uri: str, tracking_uri: str) -> str | None:
+    server = origin_of(tracking_uri)
+    if server is None or _AMBIGUOUS.search(uri):
+        return None
+    try:
+        parts = urlsplit(uri)
+    except ValueError:
+        return None
+    path = _path_of(parts, server, urlsplit(tracking_uri).path)
+    if path is None or any(segment in {".", ".."} for segment in path.split("/")):
+        return None
+    return "/".join(segment for segment in path.split("/") if segment)
+
+
+def _path_of(parts: SplitResult, server: Origin, prefix: str) -> str | None:
+    if parts.scheme == "mlflow-artifacts":
+        is_own = not parts.netloc or origin_of(f"{server.scheme}://{parts.netloc}") == server
+        return parts.path if is_own else None
+    if origin_of(parts.geturl()) != server:
+        return None
+    service = f"{prefix.rstrip('/')}{ARTIFACT_SERVICE}/"
+    return unquote(parts.path[len(service) :]) if f"{parts.path}/".startswith(service) else None
+
+
+def check_source(uri: str, tracking_uri: str, registry_uri: str) -> None:
+    """UntrustedSource unless a model may lie at `uri`, which the tracking server or the registry gave."""
+    if scheme_of(uri) in {"s3", "s3a"}:
+        return
+    if not is_local(uri):
+        path_on_server(uri, tracking_uri)
+    elif _is_shared_folder(uri) or not (_is_here(tracking_uri) and _is_here(registry_uri)):
+        raise UntrustedSource(
+            f"{uri!r} is a folder that only the machine of {without_credentials(registry_uri)} knows.",
+            hint="log the model to S3, or start the server with --serve-artifacts; a folder of this machine that you "
+            "trust can be named in place of the registered model",
+        )
+
+
+def _is_here(server_uri: str) -> bool:
+    """True for stores in a folder or an SQLite file."""
+    return is_local(server_uri) or scheme_of(server_uri).partition("+")[0] == "sqlite"
+
+
+def _is_shared_folder(uri: str) -> bool:
+    """True for //server/share in any form: Windows logs in there with the user's own name and password hash."""
+    if scheme_of(uri) != "file":
+        return PureWindowsPath(uri).drive.startswith("\\\\")
+    path = unquote(uri.partition(":")[2])
+    if path.startswith("//"):
+        host, slash, path = path[2:].partition("/")
+        if host not in {"", "localhost"}:
+            return True
+        path = slash + path
+    return PureWindowsPath(path).drive.startswith("\\\\")
