@@ -130,11 +130,12 @@ def test_a_version_that_does_not_start_is_rolled_back_and_the_error_says_why(dep
 
 def test_a_first_deployment_that_failed_is_finished_by_creating_it_again(deployer: Deployer) -> None:
     with pytest.raises(RolloutFailed, match="Nothing serves now"):
-        create(deployer, **{"environment.MODE": "crash"})
+        create(deployer, **{"environment.MODE": "crash", "environment.VERSION": "1"})
 
-    create(deployer, **{"environment.VERSION": "1"})
+    create(deployer, **{"environment.MODE": "calm"})
 
     assert deployer.get("churn").state == "COMPLETED"
+    assert answer(deployer.get("churn").url)["version"] == "1"
 
 
 def test_a_rollout_that_takes_too_long_goes_on_and_can_be_taken_up_again(deployer: Deployer) -> None:

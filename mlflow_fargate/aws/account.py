@@ -148,6 +148,10 @@ class Account:
         """The newest revisions of a deployment, newest first."""
         return history.read_revisions(self.session, f"mlflow-fargate-{endpoint}", name, limit)
 
+    def was_rolled_out(self, endpoint: str, name: str) -> bool:
+        """Whether any rollout of a deployment ever completed, whatever the newest is doing; see history.py."""
+        return history.was_rolled_out(self.session, f"mlflow-fargate-{endpoint}", name)
+
     def events(self, endpoint: str, name: str) -> list[ServiceEvent]:
         """What ECS told of a deployment, oldest first."""
         return history.read_events(self.session, f"mlflow-fargate-{endpoint}", name)

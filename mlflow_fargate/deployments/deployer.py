@@ -34,7 +34,7 @@ from mlflow_fargate.model import tag_model_version
 from mlflow_fargate.plan import Plan, make_deletion, make_plan
 from mlflow_fargate.progress import Progress, telling_where_it_stands
 from mlflow_fargate.publisher import Publisher
-from mlflow_fargate.resolved_model import Provenance
+from mlflow_fargate.resolved_model import Provenance, without_credentials
 from mlflow_fargate.resources import (
     DeploymentSpec,
     deployment_resources,
@@ -60,16 +60,32 @@ class Deployer:
     ) -> DeploymentStatus | None:
         """The new deployment, answering (or accepted, with wait=false); None after a dry run.
 
-        DeploymentExists when there is one already. One whose first rollout was cut short is finished instead.
+        DeploymentExists when there is one already that was rolled out once, whatever its newest rollout is doing. One
+        whose first rollout was cut short is finished instead: its options hold unless they are named again.
         """
         parse_config(options)  # a typo is told before AWS is asked anything
-        existing = self.account.status(self.target.endpoint, check_name(name))
-        if existing and (existing.state == "COMPLETED" or existing.provenance.requested_uri != model_uri):
-            raise DeploymentExists(
-                f"There is already a deployment '{name}' on endpoint '{self.target.endpoint}' ({existing.url}).",
-                hint=f"change it with: mlflow deployments update -t {self.target.uri} --name {name} …",
-            )
-        return self.roll_out(self._specs.new(name, model_uri, flavor, options))
+        begun = self.account.status(self.target.endpoint, check_name(name))
+        if begun and not self._may_finish(begun, model_uri):
+            raise self._exists(begun)
+        specs = self._specs
+        spec = (
+            specs.finished(begun, model_uri, flavor, options) if begun else specs.new(name, model_uri, flavor, options)
+        )
+        # An image takes minutes: meanwhile another deployer may have created it, or the first rollout have completed.
+        now = self.account.status(self.target.endpoint, name)
+        if now and not self._may_finish(now, model_uri) and not self.plan(spec).is_empty:
+            raise self._exists(now)
+        return self.roll_out(spec)
+
+    def _may_finish(self, begun: DeploymentStatus, model_uri: str) -> bool:
+        is_the_same = begun.provenance.requested_uri == without_credentials(model_uri)
+        return is_the_same and not self.account.was_rolled_out(begun.endpoint, begun.name)
+
+    def _exists(self, existing: DeploymentStatus) -> DeploymentExists:
+        return DeploymentExists(
+            f"There is already a deployment '{existing.name}' on endpoint '{existing.endpoint}' ({existing.url}).",
+            hint=f"change it with: mlflow deployments update -t {self.target.uri} --name {existing.name} …",
+        )
 
     def update(
         self, name: str, model_uri: str | None, flavor: str | None, options: Mapping[str, Any]

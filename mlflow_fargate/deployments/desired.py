@@ -60,9 +60,25 @@ class Specs:
                 )
                 model = self.publisher.resolve(before.provenance.resolved_uri, config.labels_file)
             return self._spec(before.name, config, model=model, before=before, flavor=flavor, follow=follow)
+        return self._with_model(before, config, model_uri, flavor, config.follow or follow_of(model_uri))
+
+    def finished(
+        self, begun: DeploymentStatus, model_uri: str, flavor: str | None, options: Mapping[str, Any]
+    ) -> DeploymentSpec:
+        """Of one that was never rolled out to its end: what the command that began it named holds unless named again.
+
+        InvalidOption where ECS cannot change what was begun.
+        """
+        config = parse_config(options, begun.settings)
+        # With autoscaling an update names no count; a create may: autoscaling begins with it.
+        check_change(begun, begun.settings, config, {key: options[key] for key in options if key != "desired_count"})
+        return self._with_model(begun, config, model_uri, flavor, config.follow or begun.follow)
+
+    def _with_model(
+        self, before: DeploymentStatus, config: DeploymentConfig, model_uri: str, flavor: str | None, follow: str
+    ) -> DeploymentSpec:
         model = self.publisher.resolve(model_uri, config.labels_file)
         check_flavor(model, flavor)
-        follow = config.follow or follow_of(model_uri)
         flavor = flavor or before.provenance.flavor
         chosen = flavor if flavor in model.flavors else DEFAULT_FLAVOR
         return self._spec(before.name, config, model=model, flavor=chosen, follow=follow)

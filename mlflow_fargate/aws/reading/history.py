@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta, timezone
 from itertools import islice
 from typing import Any
 
 from mlflow_fargate.aws.resource_types.service import describe_service
 from mlflow_fargate.aws.resource_types.task_definition import TaskDefinition, read_label
+from mlflow_fargate.aws.rollouts import service_deployments
 from mlflow_fargate.aws.session import AwsSession
 from mlflow_fargate.aws.timestamps import iso, iso_or_none
 from mlflow_fargate.deployment import Revision, ServiceEvent, TaskStatus
@@ -16,6 +18,11 @@ from mlflow_fargate.resources import CONTAINER
 
 _REVISIONS_A_CALL = 20
 _TASKS_A_CALL = 100
+# ECS goes back only to what was completed before.
+_COMPLETED = ("SUCCESSFUL", "ROLLBACK_SUCCESSFUL")
+# "Service deployments that were created after October 25, 2024 are kept for 90 days" (ECS developer guide).
+_REMEMBERED = timedelta(days=90)
+_INACCURACY = timedelta(seconds=2)  # between the moments of a service and of its first record
 _SAID = {"SUCCESSFUL": "COMPLETED", "PENDING": "IN_PROGRESS", "IN_PROGRESS": "IN_PROGRESS"}
 
 
@@ -58,6 +65,36 @@ def read_tasks(session: AwsSession, cluster: str, service: str) -> list[TaskStat
     return found
 
 
+def was_rolled_out(session: AwsSession, cluster: str, service: str) -> bool:
+    """Whether any rollout of the service ever completed; False when there is no such service.
+
+    What only its history says, counts: True also where the caller may not read it, and where it reaches too far back.
+    """
+    described = describe_service(session, cluster, service)
+    if described is None:
+        return False
+    try:
+        records = list(service_deployments.list_all(session, cluster, service, *_COMPLETED))
+    except AwsError as error:
+        if error.code.startswith("AccessDenied"):
+            return True
+        raise
+    return has_completed(described, records, datetime.now(timezone.utc))
+
+
+def has_completed(service: Mapping[str, Any], records: Iterable[Mapping[str, Any]], now: datetime) -> bool:
+    """Whether a described service was rolled out once, from its service deployments and what ECS shows of it `now`."""
+    if now - service["createdAt"] > _REMEMBERED:
+        return True
+    if any(rollout.get("rolloutState") == "COMPLETED" for rollout in service.get("deployments", ())):
+        return True
+    # A service that was deleted had the same ARN, and its records are kept.
+    return any(
+        record["status"] in _COMPLETED and record["createdAt"] > service["createdAt"] - _INACCURACY
+        for record in records
+    )
+
+
 def state_of(statuses: Sequence[str]) -> str:
     """How a revision fared, from its service deployments' statuses (newest first): once rolled out is COMPLETED."""
     said = [_SAID.get(status, "FAILED") for status in statuses]
@@ -69,7 +106,7 @@ def state_of(statuses: Sequence[str]) -> str:
 def _rollouts(session: AwsSession, cluster: str, service: str) -> dict[str, list[Mapping[str, Any]]]:
     """Task definition → its service deployments, newest first; empty where the account may not list them."""
     try:
-        listed = list(_service_deployments(session, cluster, service))
+        listed = list(service_deployments.list_all(session, cluster, service))
         arns = sorted({item["targetServiceRevisionArn"] for item in listed})
         revisions = [
             revision
@@ -88,19 +125,6 @@ def _rollouts(session: AwsSession, cluster: str, service: str) -> dict[str, list
         if definition := definition_of.get(item["targetServiceRevisionArn"]):
             found.setdefault(definition, []).append(item)
     return found
-
-
-def _service_deployments(session: AwsSession, cluster: str, service: str) -> Iterator[Mapping[str, Any]]:
-    """Newest first. botocore has no paginator for this one."""
-    more: dict[str, str] = {}
-    while True:
-        answer = session.call(
-            "ecs", "list_service_deployments", cluster=cluster, service=service, maxResults=100, **more
-        )
-        yield from answer["serviceDeployments"]
-        if not answer.get("nextToken"):
-            return
-        more = {"nextToken": answer["nextToken"]}
 
 
 def _revision(

@@ -3,7 +3,7 @@ ones, for such services tell no `rolloutState`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mlflow_fargate.aws.session import AwsSession
@@ -32,6 +32,19 @@ def newest(session: AwsSession, cluster: str, service: str) -> dict[str, Any] | 
         raise
     found: list[dict[str, Any]] = answer["serviceDeployments"]
     return found[0] if found else None
+
+
+def list_all(session: AwsSession, cluster: str, service: str, *statuses: str) -> Iterator[Mapping[str, Any]]:
+    """Every record in short, or those with one of the statuses, newest first. botocore has no paginator for this."""
+    more: dict[str, Any] = {"status": list(statuses)} if statuses else {}
+    while True:
+        answer = session.call(
+            "ecs", "list_service_deployments", cluster=cluster, service=service, maxResults=100, **more
+        )
+        yield from answer["serviceDeployments"]
+        if not answer.get("nextToken"):
+            return
+        more["nextToken"] = answer["nextToken"]
 
 
 def describe(session: AwsSession, arn: str) -> dict[str, Any]:
