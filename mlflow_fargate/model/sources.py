@@ -18,8 +18,8 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 import idna
 
-from mlflow_fargate.deployment import without_credentials
 from mlflow_fargate.errors import UntrustedSource
+from mlflow_fargate.resolved_model import without_credentials
 
 ARTIFACT_SERVICE = "/api/2.0/mlflow-artifacts/artifacts"
 _DEFAULT_PORTS = {"http": 80, "https": 443}

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from fixtures_deployer import CRASHING, QUICK, count_writes, create
 
-from mlflow_fargate import operations
 from mlflow_fargate.aws.account import Account
-from mlflow_fargate.aws.history import has_completed
+from mlflow_fargate.aws.reading.history import has_completed
 from mlflow_fargate.aws.session import AwsSession
-from mlflow_fargate.deployer import Deployer
+from mlflow_fargate.deployments import operations
+from mlflow_fargate.deployments.deployer import Deployer
 from mlflow_fargate.errors import AwsError, DeploymentExists, InvalidOption, RolloutFailed
 
 URI = "models:/churn/Production"

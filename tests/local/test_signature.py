@@ -25,7 +25,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from signed_requests import send, signed
 
-from mlflow_fargate.local.front.fake_aws import FakeAws
+from mlflow_fargate.local.api.gateway import FakeAws
 from mlflow_fargate.local.load_balancer.server import LoadBalancer
 from mlflow_fargate.local.registry.server import LocalRegistry
 from mlflow_fargate.local.s3.app import S3App

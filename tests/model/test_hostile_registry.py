@@ -22,12 +22,12 @@ import requests
 from mlflow.exceptions import MlflowException
 
 from mlflow_fargate.aws.s3 import S3Artifacts
-from mlflow_fargate.deployment import ResolvedModel
 from mlflow_fargate.errors import FargateError, ModelUnusable, UntrustedSource
 from mlflow_fargate.model import ArtifactStores, download_model, resolve_model, tag_model_version
 from mlflow_fargate.model.logged import model_uri_of, move_version
 from mlflow_fargate.model.server import ask_server
 from mlflow_fargate.progress import RecordedProgress
+from mlflow_fargate.resolved_model import ResolvedModel
 from mlflow_fargate.webhook.model_registry import MlflowModelRegistry
 
 TOKEN, KEY = "token-of-the-deployer", "key-of-the-gateway"
