@@ -1,10 +1,10 @@
 """What AWS's refusals mean, by operation, code and message: what to do about each, in one table.
 
-    transient   the same call will succeed soon without anybody's doing     session.call asks again, for two minutes
+    transient   the same call will succeed soon without anybody's doing     session.call retries, for two minutes
     conflict    somebody was faster, or we were and died                    Account looks again, and adopts what is ours
     absent      what should go is gone                                      session.delete is content
-    user        a setting, a right or a policy has to change                told with a hint
-    quota       the account may not have more                               told with the quota's name
+    user        a setting, a right or a policy has to change                shown with a hint
+    quota       the account may not have more                               shown with the quota's name
 
 botocore's standard mode already retries throttling and 5xx. The transient rows below are refusals that it takes for
 final though waiting helps: mostly new roles and load balancers that other services do not see yet. The texts are AWS's
@@ -75,15 +75,12 @@ _ROWS = (
     _Row("transient", "ClusterContainsTasksException", hint=_OTHERS_USE_IT),
     _Row("transient", "UpdateInProgressException"),
     _Row("transient", "ConcurrentUpdateException"),
-    _Row("transient", "ObjectNotFoundException", "No scalable target", operation="application-autoscaling:PutScalingPolicy"),  # noqa: E501
-    _Row("transient", "ObjectNotFoundException", "No scalable target", operation="application-autoscaling:PutScheduledAction"),  # noqa: E501
-    _Row("absent", "ObjectNotFoundException"),
     # IAM answers from several places: a role that was just made may be unknown to the next call.
     _Row("transient", "NoSuchEntity", operation="iam:PutRolePolicy"),
-    # Application Auto Scaling stores targets and what hangs on them in different places.
-    _Row("transient", "ObjectNotFoundException", "No scalable target registered",
+    # Application Auto Scaling stores targets and their policies in different places.
+    _Row("transient", "ObjectNotFoundException", "No scalable target",
          operation="application-autoscaling:PutScalingPolicy", hint=_GONE),
-    _Row("transient", "ObjectNotFoundException", "No scalable target registered",
+    _Row("transient", "ObjectNotFoundException", "No scalable target",
          operation="application-autoscaling:PutScheduledAction", hint=_GONE),
     _Row("transient", "OperationAborted", operation="logs:CreateLogGroup"),
 

@@ -21,7 +21,8 @@ from botocore.httpsession import URLLib3Session
 from fixtures_deployer import QUICK, PreparingPublisher
 
 from mlflow_fargate.aws.account import Account
-from mlflow_fargate.aws.error_table import classify
+from mlflow_fargate.aws.error_table import _ROWS, classify
+from mlflow_fargate.aws.error_table import Fault as Meaning
 from mlflow_fargate.deployments.deployer import Deployer
 from mlflow_fargate.errors import AwsError, DeploymentExists, DeploymentNotFound, FargateError, ForeignResource
 
@@ -472,6 +473,15 @@ def test_every_row_has_a_meaning(row: tuple[Any, ...]) -> None:
     elif row in EXPLAINED:
         assert fault.meaning in ("user", "quota", "absent")
         assert fault.hint
+
+
+@pytest.mark.parametrize("row", _ROWS, ids=lambda row: "-".join(filter(None, (row.operation, row.code, row.part))))
+def test_every_row_can_be_reached(row: Any) -> None:
+    """A refusal of which nothing is known but what the row names is also caught by any row that hides this one."""
+    refusal = (row.operation, row.code, row.part)
+
+    assert next(other for other in _ROWS if other.matches(*refusal)) is row
+    assert classify(*refusal) == Meaning(row.meaning, row.hint)
 
 
 def test_a_denial_without_details_names_the_action_as_iam_does() -> None:
