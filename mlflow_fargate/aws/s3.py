@@ -33,7 +33,7 @@ _MAX_FILES = 20_000  # a model has dozens; a bucket's root has millions
 _CHUNK_BYTES = 1 << 20
 _STREAMED_CHUNK_BYTES = 1 << 17
 # botocore retries requests, but not a body that breaks off.
-_BROKEN_BODY = (ResponseStreamingError, IncompleteReadError, HTTPClientError)
+_RETRY = stamina.RetryingCaller(attempts=4).on((ResponseStreamingError, IncompleteReadError, HTTPClientError))
 
 
 def make_s3_client(session: Any, endpoint_url: str | None = None) -> Any:
@@ -83,11 +83,13 @@ class S3Artifacts:
 
     def read(self, root: str, path: str, limit_bytes: int) -> bytes:
         bucket, key = _split(f"{root}/{path}")
-        content = b""
+
+        def read_once() -> bytes:
+            with contextlib.closing(self._client.get_object(Bucket=bucket, Key=key)["Body"]) as body:
+                return bytes(body.read(limit_bytes + 1))
+
         with _s3_errors("s3:GetObject", f"s3://{bucket}/{key}"):
-            for attempt in stamina.retry_context(on=_BROKEN_BODY, attempts=4):
-                with attempt, contextlib.closing(self._client.get_object(Bucket=bucket, Key=key)["Body"]) as body:
-                    content = body.read(limit_bytes + 1)
+            content = _RETRY(read_once)
         if len(content) > limit_bytes:
             raise ModelUnusable(f"'{path}' is larger than the {limit_bytes} bytes that are read of it.")
         return content
@@ -117,7 +119,7 @@ class S3Artifacts:
             if start is None:
                 return []
             part = range(start, min(start + self._stream_part_bytes, file.size_bytes))
-            return [(len(part), pool.submit(self._fetch_part, root, file, part, free.pop()))]
+            return [(len(part), pool.submit(_RETRY, self._fetch_part, root, file, part, free.pop()))]
 
         try:
             with _s3_errors("s3:GetObject", f"{root}/{file.path}"):
@@ -134,25 +136,21 @@ class S3Artifacts:
 
     def _fetch_part(self, root: str, file: ModelFile, part: range, content: bytearray) -> bytearray:
         """`content`, the part at its beginning."""
-        for attempt in stamina.retry_context(on=_BROKEN_BODY, attempts=4):
-            with attempt, contextlib.closing(self._open(root, file, part)) as body:
-                moved = 0
-                for chunk in body.iter_chunks(_STREAMED_CHUNK_BYTES):
-                    if moved + len(chunk) > len(part):
-                        raise _changed(file.path)
-                    content[moved : moved + len(chunk)] = chunk
-                    moved += len(chunk)
-                if moved != len(part):
-                    raise IncompleteReadError(actual_bytes=moved, expected_bytes=len(part))
-                return content
-        raise AssertionError("stamina ends with a result or an exception")
+        with contextlib.closing(self._open(root, file, part)) as body:
+            moved = 0
+            for chunk in body.iter_chunks(_STREAMED_CHUNK_BYTES):
+                if moved + len(chunk) > len(part):
+                    raise _changed(file.path)
+                content[moved : moved + len(chunk)] = chunk
+                moved += len(chunk)
+            if moved != len(part):
+                raise IncompleteReadError(actual_bytes=moved, expected_bytes=len(part))
+            return content
 
     def _fetch(self, root: str, file: ModelFile, target: Path, part: range, advance: Advance) -> None:
         if not part:
             return  # S3 refuses a range of an empty object
-        for attempt in stamina.retry_context(on=_BROKEN_BODY, attempts=4):
-            with attempt:
-                self._fetch_once(root, file, target, part, advance)
+        _RETRY(self._fetch_once, root, file, target, part, advance)
 
     def _fetch_once(self, root: str, file: ModelFile, target: Path, part: range, advance: Advance) -> None:
         moved = 0

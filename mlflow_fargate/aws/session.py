@@ -1,6 +1,6 @@
 """Every call to AWS goes through here: one budget of retries, one translation of errors.
 
-botocore retries throttling and server errors itself; `faults` lists what it does not. A ClientError leaves as an
+botocore retries throttling and server errors itself; `error_table` lists what it does not. A ClientError leaves as an
 `AwsError` with its operation and code, so that callers branch on `error.code` and users read one sentence.
 """
 
@@ -43,7 +43,7 @@ _CONFIG = Config(
     user_agent_extra="mlflow-fargate",
 )
 # Roles and load balancers become visible within seconds; Terraform waits two minutes for the same.
-_PROPAGATION_SECONDS = 120
+_RETRY = stamina.RetryingCaller(timeout=120, attempts=None, wait_initial=1.0, wait_max=10.0)
 _REGION_IN_ADDRESS = re.compile(r"\.([a-z]{2}(?:-[a-z]+)+-\d)\.")
 
 
@@ -97,12 +97,7 @@ class AwsSession:
 
     def call(self, service: str, operation: str, /, **parameters: Any) -> dict[str, Any]:
         """The answer of one operation; AwsError when AWS refuses, after retrying what heals by itself."""
-        for attempt in stamina.retry_context(
-            on=_is_transient, timeout=_PROPAGATION_SECONDS, attempts=None, wait_initial=1.0, wait_max=10.0
-        ):
-            with attempt:
-                return self._call_once(service, operation, parameters)
-        raise AssertionError("unreachable: the last attempt returned or raised")
+        return _RETRY(_is_transient, self._call_once, service, operation, parameters)
 
     def delete(self, service: str, operation: str, /, **parameters: Any) -> None:
         """Calls an operation that takes something away; content when it is gone already."""
