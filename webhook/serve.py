@@ -17,7 +17,7 @@ import waitress
 from flask import Flask
 from mlflow.deployments import get_deploy_client
 
-from mlflow_fargate.aws.lease import Lease
+from mlflow_fargate.aws.lease import S3Lease
 from mlflow_fargate.aws.session import AwsSession
 from mlflow_fargate.aws.topics import Topic
 from mlflow_fargate.errors import InvalidOption
@@ -93,12 +93,12 @@ def _channels(settings: Settings) -> dict[str, Send]:
     return channels
 
 
-def _lease(settings: Settings) -> Lease | None:
+def _lease(settings: Settings) -> S3Lease | None:
     if settings.lease is None:
         return None
     # Known to be us when it is read, and never the same twice.
     holder = f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
-    return Lease(AwsSession(parse_target(settings.target)), settings.lease, holder, settings.lease_seconds)
+    return S3Lease(AwsSession(parse_target(settings.target)), settings.lease, holder, settings.lease_seconds)
 
 
 def _listen(app: Flask, settings: Settings) -> Any:

@@ -28,7 +28,7 @@ _CONTENT_BYTES = 1024
 _RELEASED = b'"released"'
 
 
-class Lease:
+class S3Lease:
     """One process's view of the lease at `s3://BUCKET/KEY`. Not for sharing between threads, except `is_held`."""
 
     def __init__(

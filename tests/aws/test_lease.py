@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mlflow_fargate.aws.lease import Lease
+from mlflow_fargate.aws.lease import S3Lease
 from mlflow_fargate.aws.session import AwsSession
 from mlflow_fargate.errors import AwsError
 from mlflow_fargate.local.s3.app import S3App
@@ -56,28 +56,28 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def replica(session: AwsSession, clock: Clock) -> Callable[[str], Lease]:
+def replica(session: AwsSession, clock: Clock) -> Callable[[str], S3Lease]:
     uri = f"s3://leases/some where/{next(_keys)}.json"
-    return lambda name: Lease(session, uri, name, SECONDS, clock)
+    return lambda name: S3Lease(session, uri, name, SECONDS, clock)
 
 
-def test_only_one_of_two_holds_it(replica: Callable[[str], Lease]) -> None:
+def test_only_one_of_two_holds_it(replica: Callable[[str], S3Lease]) -> None:
     first, second = replica("a"), replica("b")
 
     assert (first.renew(), second.renew(), first.renew(), second.renew()) == (True, False, True, False)
     assert (first.is_held, second.is_held) == (True, False)
 
 
-def test_one_of_many_that_come_at_once_gets_it(replica: Callable[[str], Lease]) -> None:
+def test_one_of_many_that_come_at_once_gets_it(replica: Callable[[str], S3Lease]) -> None:
     leases = [replica(f"r{number}") for number in range(12)]
     with ThreadPoolExecutor(len(leases)) as pool:
-        taken = list(pool.map(Lease.renew, leases))
+        taken = list(pool.map(S3Lease.renew, leases))
 
     assert taken.count(True) == 1
 
 
 def test_a_holder_that_dies_is_followed_by_another_once_its_time_is_over(
-    replica: Callable[[str], Lease], clock: Clock
+    replica: Callable[[str], S3Lease], clock: Clock
 ) -> None:
     dead, heir = replica("dead"), replica("heir")
     dead.renew()
@@ -92,7 +92,7 @@ def test_a_holder_that_dies_is_followed_by_another_once_its_time_is_over(
     assert heir.is_held and not dead.is_held
 
 
-def test_a_holder_that_writes_keeps_it_however_long(replica: Callable[[str], Lease], clock: Clock) -> None:
+def test_a_holder_that_writes_keeps_it_however_long(replica: Callable[[str], S3Lease], clock: Clock) -> None:
     holder, other = replica("a"), replica("b")
     for _ in range(20):
         assert holder.renew()
@@ -101,7 +101,7 @@ def test_a_holder_that_writes_keeps_it_however_long(replica: Callable[[str], Lea
 
 
 def test_a_holder_that_is_cut_off_stops_before_another_can_take_it(
-    replica: Callable[[str], Lease], clock: Clock
+    replica: Callable[[str], S3Lease], clock: Clock
 ) -> None:
     cut_off, other = replica("a"), replica("b")
     cut_off.renew()
@@ -112,7 +112,7 @@ def test_a_holder_that_is_cut_off_stops_before_another_can_take_it(
     assert not cut_off.is_held
 
 
-def test_who_lost_it_meanwhile_waits(replica: Callable[[str], Lease], clock: Clock) -> None:
+def test_who_lost_it_meanwhile_waits(replica: Callable[[str], S3Lease], clock: Clock) -> None:
     slow, quick = replica("a"), replica("b")
     slow.renew()
     quick.renew()
@@ -122,7 +122,7 @@ def test_who_lost_it_meanwhile_waits(replica: Callable[[str], Lease], clock: Clo
     assert (quick.is_held, slow.renew(), slow.is_held) == (True, False, False)
 
 
-def test_who_gives_it_back_lets_another_in_at_once(replica: Callable[[str], Lease]) -> None:
+def test_who_gives_it_back_lets_another_in_at_once(replica: Callable[[str], S3Lease]) -> None:
     first, second = replica("a"), replica("b")
     first.renew()
     second.renew()
@@ -131,7 +131,7 @@ def test_who_gives_it_back_lets_another_in_at_once(replica: Callable[[str], Leas
     assert (first.is_held, second.renew(), first.renew()) == (False, True, False)
 
 
-def test_giving_back_what_another_has_takes_nothing_from_it(replica: Callable[[str], Lease], clock: Clock) -> None:
+def test_giving_back_what_another_has_takes_nothing_from_it(replica: Callable[[str], S3Lease], clock: Clock) -> None:
     slow, quick = replica("a"), replica("b")
     slow.renew()
     quick.renew()
@@ -143,7 +143,7 @@ def test_giving_back_what_another_has_takes_nothing_from_it(replica: Callable[[s
 
 
 def test_a_write_whose_answer_was_lost_is_still_ours(
-    replica: Callable[[str], Lease], clock: Clock, monkeypatch: pytest.MonkeyPatch
+    replica: Callable[[str], S3Lease], clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     holder = replica("a")
     holder.renew()
@@ -163,11 +163,11 @@ def test_a_write_whose_answer_was_lost_is_still_ours(
 
 def test_a_bucket_that_is_not_there_is_an_error_and_not_a_lost_lease(session: AwsSession) -> None:
     with pytest.raises(AwsError, match="NoSuchBucket"):
-        Lease(session, "s3://nowhere/lease", "a", SECONDS).renew()
+        S3Lease(session, "s3://nowhere/lease", "a", SECONDS).renew()
 
 
 def test_the_object_is_readable_and_small(session: AwsSession) -> None:
-    Lease(session, "s3://leases/readable.json", "host-1", SECONDS).renew()
+    S3Lease(session, "s3://leases/readable.json", "host-1", SECONDS).renew()
     body = session.client("s3").get_object(Bucket="leases", Key="readable.json")["Body"]
 
     assert body.read() == b'{"holder": "host-1", "write": 0}'
