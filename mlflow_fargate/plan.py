@@ -1,43 +1,77 @@
 """Decide, before doing: what differs between resources wanted and found. Pure; `str(plan)` is what a user reads.
 
 A `Resource` is wanted (resources/ says which), a `Found` is what AWS shows of it, `make_plan` puts a `Change` between
-the two, and aws/ applies the changes in the plan's order. Names here are AWS's own words for each kind.
+the two, and aws/ applies the changes in the plan's order.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, Generic, Literal, TypeVar
 
+# AWS's own words, so that a plan reads as its consoles do.
+TypeName = Literal[
+    "cluster",
+    "execution role",
+    "infrastructure role",
+    "load balancer security group",
+    "task security group",
+    "load balancer",
+    "listener",
+    "redirect listener",
+    "log group",
+    "API key",
+    "task role",
+    "secrets policy",
+    "target group",
+    "alternate target group",
+    "test rule",
+    "listener rule",
+    "host rule",
+    "task definition",
+    "service",
+    "autoscaling",
+]
 Action = Literal["create", "change", "keep", "delete"]
 _MARKS: Mapping[str, str] = {"create": "+", "change": "~", "keep": "=", "delete": "-"}
 
 
 @dataclass(frozen=True)
-class Resource:
-    """Something that should exist: `properties` are what we decide of it; `tags` say whose it is.
+class Properties:
+    """What is decided about a resource, or seen of it: a subclass for each type (resources/properties.py).
 
-    Not `is_wanted`: it should be absent, and goes if it is there and ours.
+    A plan compares the fields, except those with `compare=False`; where nothing is decided, there are none.
     """
 
-    kind: str
+
+P_co = TypeVar("P_co", bound=Properties, covariant=True)
+
+
+@dataclass(frozen=True)
+class Resource(Generic[P_co]):
+    """Something that should exist: `properties` are what we decide about it; `tags` say whose it is.
+
+    Not `is_wanted`: it should be absent, and is deleted if it is there and ours.
+    """
+
+    resource_type: TypeName
     name: str
-    properties: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    properties: P_co = field(hash=False)
     tags: Mapping[str, str] = field(default_factory=dict, hash=False)
     is_wanted: bool = True
 
 
 @dataclass(frozen=True)
-class Found:
-    """Something that exists: `identifier` is what AWS calls it (an ARN, an id); `is_ours` when it carries our tags.
+class Found(Generic[P_co]):
+    """Something that exists: `identifier` is what AWS calls it (an ARN, an ID); `is_ours` when it carries our tags.
 
-    `note`: what a reader of the plan should know of it, though nothing is to be done about it.
+    `note`: what a reader of the plan should know about it, though there is nothing to do.
     """
 
     identifier: str
-    properties: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    properties: P_co = field(hash=False)
     is_ours: bool = True
     note: str = ""
 
@@ -47,23 +81,22 @@ class Change:
     """One step from found to wanted. `wanted` is None for a deletion, `found` for a creation."""
 
     action: Action
-    kind: str
+    resource_type: TypeName
     name: str
-    wanted: Resource | None = None
-    found: Found | None = None
+    wanted: Resource[Properties] | None = None
+    found: Found[Properties] | None = None
 
     @property
     def differences(self) -> tuple[tuple[str, Any, Any], ...]:
         """(property, before, after) of a change."""
         if self.wanted is None or self.found is None:
             return ()
-        before = self.found.properties
-        return tuple(
-            (key, before.get(key), after) for key, after in self.wanted.properties.items() if before.get(key) != after
-        )
+        before, after = asdict(self.found.properties), asdict(self.wanted.properties)
+        compared = [item.name for item in fields(self.wanted.properties) if item.compare]
+        return tuple((key, before.get(key), after[key]) for key in compared if before.get(key) != after[key])
 
     def __str__(self) -> str:
-        lines = [f"{_MARKS[self.action]} {self.action} {self.kind} {self.name}"]
+        lines = [f"{_MARKS[self.action]} {self.action} {self.resource_type} {self.name}"]
         for key, before, after in self.differences:
             leaves = _leaves(key, before, after)
             lines += [f"    {path}: {_show(old)} → {_show(new)}" for path, old, new in leaves]
@@ -71,11 +104,16 @@ class Change:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON: what is done, to what, and the properties that differ (all of them for a creation)."""
-        properties = self.wanted.properties.items() if self.wanted and not self.found else ()
-        differences = [*self.differences, *((key, None, value) for key, value in properties)]
+        differences = self.differences
+        if self.wanted and not self.found:
+            after = asdict(self.wanted.properties)
+            decided = [
+                item.name for item in fields(self.wanted.properties) if item.compare or after[item.name] is not None
+            ]
+            differences = tuple((key, None, after[key]) for key in decided)
         return {
             "action": self.action,
-            "kind": self.kind,
+            "kind": self.resource_type,
             "name": self.name,
             "identifier": self.found.identifier if self.found else None,
             "differences": [{"property": key, "before": old, "after": new} for key, old, new in differences],
@@ -107,27 +145,27 @@ class Plan:
         return "\n".join([*(lines or ["= nothing to do"]), *self.notes])
 
 
-def make_plan(wanted: Sequence[Resource], found: Mapping[tuple[str, str], Found]) -> Plan:
-    """What to do so that `wanted` (in order of dependency) exist as described; `found` by (kind, name)."""
-    compared = (_compare(resource, found.get((resource.kind, resource.name))) for resource in wanted)
+def make_plan(wanted: Sequence[Resource[Properties]], found: Mapping[tuple[TypeName, str], Found[Properties]]) -> Plan:
+    """What to do so that `wanted` (in order of dependency) exist as described; `found` by (type, name)."""
+    compared = (_compare(resource, found.get((resource.resource_type, resource.name))) for resource in wanted)
     changes = tuple(change for change in compared if change is not None)
     return Plan(changes, notes=tuple(change.found.note for change in changes if change.found and change.found.note))
 
 
-def make_deletion(found: Sequence[tuple[str, str, Found]]) -> Plan:
-    """Deletes what of ours was `found` (kind, name, what; in order of dependency), the last made first."""
-    changes = [Change("delete", kind, name, found=what) for kind, name, what in reversed(found) if what.is_ours]
-    return Plan(tuple(changes))
+def make_deletion(found: Sequence[tuple[TypeName, str, Found[Properties]]]) -> Plan:
+    """Deletes what was `found` (type, name, what; in order of dependency) and is ours, the last created first."""
+    ours = [item for item in reversed(found) if item[2].is_ours]
+    return Plan(tuple(Change("delete", resource_type, name, found=what) for resource_type, name, what in ours))
 
 
-def _compare(resource: Resource, found: Found | None) -> Change | None:
+def _compare(resource: Resource[Properties], found: Found[Properties] | None) -> Change | None:
+    place = (resource.resource_type, resource.name)
     if not resource.is_wanted:
-        is_to_go = found is not None and found.is_ours
-        return Change("delete", resource.kind, resource.name, found=found) if is_to_go else None
+        return Change("delete", *place, found=found) if found and found.is_ours else None
     if found is None:
-        return Change("create", resource.kind, resource.name, wanted=resource)
-    change = Change("change", resource.kind, resource.name, wanted=resource, found=found)
-    return change if change.differences else Change("keep", resource.kind, resource.name, wanted=resource, found=found)
+        return Change("create", *place, wanted=resource)
+    change = Change("change", *place, wanted=resource, found=found)
+    return change if change.differences else replace(change, action="keep")
 
 
 def _leaves(path: str, before: Any, after: Any) -> Iterator[tuple[str, Any, Any]]:
@@ -151,5 +189,5 @@ def _table_or_value(value: Any) -> Any:
 
 
 def _show(value: Any) -> str:
-    text = "nothing" if value in (None, "", (), {}, []) else str(value)
+    text = "nothing" if value in (None, "", (), {}, []) else str(list(value) if isinstance(value, tuple) else value)
     return text if len(text) <= 100 else f"{text[:97]}…"

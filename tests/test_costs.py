@@ -8,33 +8,39 @@ from typing import Any
 
 import pytest
 
+from mlflow_fargate.config import parse_config
 from mlflow_fargate.deployments.costs import estimate_cost, read_prices
-from mlflow_fargate.plan import Found, Plan, Resource, make_plan
+from mlflow_fargate.plan import Found, Plan, Properties, Resource, make_plan
+from mlflow_fargate.resolved_model import Provenance
+from mlflow_fargate.resources import (
+    DeploymentSpec,
+    EndpointSpec,
+    Network,
+    deployment_resources,
+    endpoint_resources,
+)
+from mlflow_fargate.resources.properties import ServiceProperties, TaskProperties
 
 PRICES = read_prices()
+ENDPOINT = EndpointSpec("default", Network("vpc-1", ("subnet-1", "subnet-2")), "us-east-2", "123456789012")
+PROVENANCE = Provenance("models:/churn/1", "models:/churn/1", "f" * 32, "python_function")
+
+
+def resources(**options: Any) -> list[Resource[Properties]]:
+    config = parse_config({"cpu": 1024, "memory": 2048, "assign_public_ip": False, **options})
+    spec = DeploymentSpec("churn", ENDPOINT, config, "image", PROVENANCE, "pinned")
+    return [*endpoint_resources(ENDPOINT), *deployment_resources(spec)]
 
 
 def plan_of(before: dict[str, Any] | None = None, **after: Any) -> Plan:
-    def split(values: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-        task = {"cpu": 1024, "memory_mib": 2048, "architecture": "X86_64"}
-        service = {"desired_count": 1, "assign_public_ip": False}
-        return (
-            {key: values.get(key, value) for key, value in task.items()},
-            {key: values.get(key, value) for key, value in service.items()},
-        )
-
-    task, service = split(after)
+    """Of a new deployment, or of the change of one that was deployed with the options `before`."""
     found = {}
-    if before is not None:
-        old_task, old_service = split(before)
-        old_service["current_count"] = old_service["desired_count"]
-        found = {("task definition", "t"): Found("t", old_task), ("service", "s"): Found("s", old_service)}
-    wanted = [
-        Resource("load balancer", "lb"),
-        Resource("task definition", "t", task),
-        Resource("service", "s", service),
-    ]
-    return make_plan(wanted, found)
+    for resource in resources(**before) if before is not None else ():
+        properties = resource.properties
+        if isinstance(properties, ServiceProperties):
+            properties = replace(properties, current_count=properties.desired_count)
+        found[resource.resource_type, resource.name] = Found("arn", properties)
+    return make_plan(resources(**after), found)
 
 
 def test_the_price_table_names_its_day_and_its_source() -> None:
@@ -43,13 +49,7 @@ def test_the_price_table_names_its_day_and_its_source() -> None:
 
 
 def test_autoscaling_costs_from_its_fewest_tasks_to_its_most() -> None:
-    wanted = [
-        Resource("task definition", "t", {"cpu": 1024, "memory_mib": 2048, "architecture": "X86_64"}),
-        Resource("service", "s", {"desired_count": None, "first_count": 2, "assign_public_ip": False}),
-        Resource("autoscaling", "s", {"counts": [2, 5]}),
-    ]
-
-    estimate = estimate_cost(make_plan(wanted, {}), "us-east-2", PRICES)
+    estimate = estimate_cost(plan_of(min_count=2, max_count=5), "us-east-2", PRICES)
 
     assert (round(estimate.tasks, 2), round(estimate.tasks_most, 2)) == (72.08, 180.2)
     assert "72.08 to 180.20 (autoscaling" in str(estimate)
@@ -60,9 +60,8 @@ def test_autoscaling_costs_from_its_fewest_tasks_to_its_most() -> None:
     [
         ({}, 36.04),  # (0.04048 + 2 * 0.004445) * 730
         ({"architecture": "ARM64"}, 28.835),
-        ({"architecture": None}, 36.04),  # AWS's default
         ({"desired_count": 3, "assign_public_ip": True}, 119.07),
-        ({"cpu": 256, "memory_mib": 512}, 9.01),
+        ({"cpu": 256, "memory": 512}, 9.01),
         ({"desired_count": 0}, 0.0),
     ],
 )
@@ -72,6 +71,19 @@ def test_tasks_cost_their_size_their_number_and_their_addresses(options: dict[st
     assert estimate.tasks == pytest.approx(usd, abs=0.006)
     assert estimate.tasks_before is None
     assert round(estimate.endpoint, 2) == 16.43  # 0.0225 * 730: the load balancer is shared
+
+
+def test_a_task_without_an_architecture_runs_on_what_aws_takes_by_default() -> None:
+    plan = plan_of()
+    wanted = [change.wanted for change in plan.changes if change.wanted]
+    bare = [
+        replace(item, properties=replace(item.properties, architecture=None))
+        if isinstance(item.properties, TaskProperties)
+        else item
+        for item in wanted
+    ]
+
+    assert estimate_cost(make_plan(bare, {}), "us-east-2", PRICES) == estimate_cost(plan, "us-east-2", PRICES)
 
 
 def test_a_change_is_told_from_what_to_what() -> None:

@@ -60,6 +60,10 @@ def test_deployments_of_two_endpoints_never_share_a_name_in_aws() -> None:
         where = EndpointSpec(endpoint, Network("vpc-1", ()), "us-east-1", "123456789012")
         spec = DeploymentSpec(name, where, parse_config({}), "image", Provenance("", "", "", ""), "pinned")
         # What hangs on the endpoint's own cluster, listener or role is named within it.
-        return {(it.kind, it.name) for it in deployment_resources(spec) if it.kind not in ("listener rule", "service")}
+        return {
+            (it.resource_type, it.name)
+            for it in deployment_resources(spec)
+            if it.resource_type not in ("listener rule", "service")
+        }
 
     assert not names_of("team", "a-b") & names_of("team-a", "b")

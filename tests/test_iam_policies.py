@@ -24,7 +24,7 @@ from mlflow_fargate.config import parse_config
 from mlflow_fargate.deployments import operations
 from mlflow_fargate.deployments.deployer import Deployer
 from mlflow_fargate.errors import RolloutFailed
-from mlflow_fargate.resources import EndpointSpec, Network, execution_policies, infrastructure_policies, webhook_policy
+from mlflow_fargate.resources import EndpointSpec, Network, execution_policy, infrastructure_policy, webhook_policy
 
 ROOT = Path(__file__).parents[1]
 IAM_NAMES = {
@@ -193,14 +193,14 @@ def test_a_policy_is_not_longer_than_iam_takes(name: str) -> None:
 def test_the_execution_policy_is_the_one_that_endpoints_are_made_with() -> None:
     endpoint = EndpointSpec("ENDPOINT", Network("vpc", ()), region="REGION", account="ACCOUNT")
 
-    assert policy("execution") == execution_policies(endpoint)["policy"]["Statement"]
+    assert policy("execution") == execution_policy(endpoint)["Statement"]
     assert json.loads((ROOT / "docs/iam/execution-trust.json").read_text()) == task_trust("ACCOUNT")
 
 
 def test_the_infrastructure_policy_is_the_one_that_ecs_shifts_traffic_with() -> None:
     endpoint = EndpointSpec("ENDPOINT", Network("vpc", ()), region="REGION", account="ACCOUNT")
 
-    assert policy("infrastructure") == infrastructure_policies(endpoint)["policy"]["Statement"]
+    assert policy("infrastructure") == infrastructure_policy(endpoint)["Statement"]
     assert json.loads((ROOT / "docs/iam/infrastructure-trust.json").read_text()) == infrastructure_trust("ACCOUNT")
 
 

@@ -3,14 +3,40 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlflow_fargate.plan import Found, Resource, make_deletion, make_plan
+from mlflow_fargate.plan import Found, Properties, Resource, make_deletion, make_plan
+from mlflow_fargate.resources.properties import ClusterProperties
 
-CLUSTER = Resource("cluster", "main", {"capacity_providers": ["FARGATE"]})
-SERVICE = Resource("service", "churn", {"desired_count": 2, "follow": "Production"})
+
+@dataclass(frozen=True)
+class Service(Properties):
+    desired_count: int
+    follow: str
+
+
+@dataclass(frozen=True)
+class Task(Properties):
+    environment: Mapping[str, str]
+    label: str
+
+
+@dataclass(frozen=True)
+class Anything(Properties):
+    a: int | str | None = None
+    b: int | str | None = None
+    c: int | str | None = None
+    d: int | str | None = None
+    more: str | None = field(default=None, compare=False)
+
+
+NOTHING = Properties()
+CLUSTER = Resource("cluster", "main", ClusterProperties(("FARGATE",)))
+SERVICE = Resource("service", "churn", Service(2, "Production"))
 
 
 def test_what_is_absent_is_created_in_the_order_of_dependency() -> None:
@@ -21,7 +47,7 @@ def test_what_is_absent_is_created_in_the_order_of_dependency() -> None:
 
 
 def test_a_difference_is_told_with_both_values() -> None:
-    found = {("service", "churn"): Found("arn", {"desired_count": 1, "follow": "Production"})}
+    found = {("service", "churn"): Found("arn", Service(1, "Production"))}
 
     plan = make_plan([SERVICE], found)
 
@@ -31,8 +57,8 @@ def test_a_difference_is_told_with_both_values() -> None:
 
 def test_of_a_table_only_the_lines_that_differ_are_told() -> None:
     label = '{"provenance": {"version": "%s"}, "settings": {"cpu": 512}}'
-    wanted = Resource("task definition", "churn", {"environment": {"A": "1", "B": "2"}, "label": label % 2})
-    found = {("task definition", "churn"): Found("arn", {"environment": {"A": "1", "C": "3"}, "label": label % 1})}
+    wanted = Resource("task definition", "churn", Task({"A": "1", "B": "2"}, label % 2))
+    found = {("task definition", "churn"): Found("arn", Task({"A": "1", "C": "3"}, label % 1))}
 
     assert str(make_plan([wanted], found)).splitlines() == [
         "~ change task definition churn",
@@ -43,7 +69,7 @@ def test_of_a_table_only_the_lines_that_differ_are_told() -> None:
 
 
 def test_a_plan_is_json() -> None:
-    found = {("service", "churn"): Found("arn", {"desired_count": 1, "follow": "Production"})}
+    found = {("service", "churn"): Found("arn", Service(1, "Production"))}
 
     told = json.loads(json.dumps(make_plan([CLUSTER, SERVICE], found).as_dict()))
 
@@ -61,31 +87,40 @@ def test_a_plan_is_json() -> None:
     }
 
 
-properties = st.dictionaries(st.sampled_from("abcd"), st.integers() | st.text(max_size=3), max_size=4)
+values = st.none() | st.integers() | st.text(max_size=3)
+properties = st.builds(Anything, a=values, b=values, c=values, d=values)
 
 
-@given(properties)
-def test_what_is_as_wanted_is_left_alone(wanted: dict[str, object]) -> None:
+@given(properties, st.text(max_size=3))
+def test_what_is_as_wanted_is_left_alone(wanted: Anything, more: str) -> None:
     resource = Resource("service", "churn", wanted)
 
-    plan = make_plan([resource], {("service", "churn"): Found("arn", {**wanted, "more": "than we decide"})})
+    plan = make_plan([resource], {("service", "churn"): Found("arn", replace(wanted, more=more))})
 
     assert plan.is_empty
     assert str(plan) == "= 1 unchanged"
 
 
 @given(properties, properties)
-def test_a_plan_is_empty_exactly_when_nothing_differs(wanted: dict[str, object], seen: dict[str, object]) -> None:
+def test_a_plan_is_empty_exactly_when_nothing_differs(wanted: Anything, seen: Anything) -> None:
     plan = make_plan([Resource("service", "churn", wanted)], {("service", "churn"): Found("arn", seen)})
 
-    assert plan.is_empty == all(seen.get(key) == value for key, value in wanted.items())
+    assert plan.is_empty == all(getattr(wanted, key) == getattr(seen, key) for key in "abcd")
+
+
+def test_a_creation_lists_what_is_decided_and_leaves_out_what_is_only_seen() -> None:
+    plan = make_plan([Resource("service", "churn", Anything(a=1))], {})
+
+    told = {item["property"]: item["after"] for item in plan.as_dict()["changes"][0]["differences"]}
+
+    assert told == {"a": 1, "b": None, "c": None, "d": None}
 
 
 def test_a_deletion_goes_backwards_and_leaves_alone_what_is_not_ours() -> None:
     found = [
-        ("cluster", "main", Found("1", is_ours=False)),
-        ("target group", "t", Found("2")),
-        ("service", "s", Found("3")),
+        ("cluster", "main", Found("1", NOTHING, is_ours=False)),
+        ("target group", "t", Found("2", NOTHING)),
+        ("service", "s", Found("3", NOTHING)),
     ]
 
     plan = make_deletion(found)
@@ -94,8 +129,8 @@ def test_a_deletion_goes_backwards_and_leaves_alone_what_is_not_ours() -> None:
 
 
 def test_what_should_be_absent_goes_where_it_is_ours_and_is_not_mentioned_where_it_is_not() -> None:
-    unwanted = Resource("autoscaling", "churn", is_wanted=False)
-    there, foreign = Found("service/c/churn"), Found("service/c/churn", is_ours=False)
+    unwanted = Resource("autoscaling", "churn", NOTHING, is_wanted=False)
+    there, foreign = Found("service/c/churn", NOTHING), Found("service/c/churn", NOTHING, is_ours=False)
     key = ("autoscaling", "churn")
 
     assert str(make_plan([unwanted], {key: there})) == "- delete autoscaling churn"

@@ -19,7 +19,7 @@ from click.testing import CliRunner, Result
 from fixtures_deployer import TARGET, count_writes, create
 
 from mlflow_fargate.aws.account import Account
-from mlflow_fargate.aws.resource_types.service import Service, describe_service
+from mlflow_fargate.aws.resource_types.service import ServiceType, describe_service
 from mlflow_fargate.cli import main
 from mlflow_fargate.config import DeploymentConfig, parse_config
 from mlflow_fargate.deployments import operations, webhook_service
@@ -28,7 +28,7 @@ from mlflow_fargate.errors import DeploymentNotFound, EndpointInUse, InvalidOpti
 from mlflow_fargate.image import Platform, Reference, Registry
 from mlflow_fargate.local.registry.base_image import seed_base_image
 from mlflow_fargate.local.registry.server import LocalRegistry
-from mlflow_fargate.plan import Found
+from mlflow_fargate.plan import Found, Properties
 from mlflow_fargate.progress import RecordedProgress
 from mlflow_fargate.publisher import webhook_image
 from mlflow_fargate.publisher.custom_service import own_requirements, write_own_code
@@ -85,11 +85,11 @@ def spec(**options: Any) -> WebhookSpec:
 
 
 def kinds(wanted: WebhookSpec) -> list[str]:
-    return [resource.kind for resource in webhook_resources(wanted) if resource.is_wanted]
+    return [resource.resource_type for resource in webhook_resources(wanted) if resource.is_wanted]
 
 
 def property_of(wanted: WebhookSpec, kind: str, name: str) -> Any:
-    return next(item.properties[name] for item in webhook_resources(wanted) if item.kind == kind)
+    return next(getattr(item.properties, name) for item in webhook_resources(wanted) if item.resource_type == kind)
 
 
 def test_it_is_made_of_what_a_deployment_is_made_of_with_a_role_in_place_of_a_key() -> None:
@@ -101,7 +101,7 @@ def test_it_is_made_of_what_a_deployment_is_made_of_with_a_role_in_place_of_a_ke
         "task definition",
         "service",
     ]
-    assert property_of(spec(), "listener rule", "paths") == ["/_webhook", "/_webhook/*"]
+    assert property_of(spec(), "listener rule", "paths") == ("/_webhook", "/_webhook/*")
     assert property_of(spec(), "target group", "health_check_path") == "/_webhook/readyz"
     assert property_of(spec(), "service", "desired_count") == 1
 
@@ -117,7 +117,7 @@ def test_secrets_are_named_by_arn_and_the_execution_role_may_read_them() -> None
     wanted = spec(**{"secrets.FARGATE_WEBHOOK_SECRET": SECRET})
 
     assert property_of(wanted, "task definition", "secrets") == {"FARGATE_WEBHOOK_SECRET": SECRET}
-    assert property_of(wanted, "secrets policy", "secrets") == [SECRET]
+    assert property_of(wanted, "secrets policy", "secrets") == (SECRET,)
 
 
 def test_the_service_is_told_where_it_is_whatever_the_options_say() -> None:
@@ -278,7 +278,7 @@ def test_what_a_killed_deletion_left_is_found_and_taken_away(here: Deployer) -> 
     webhook_service.deploy(here, NO_WAIT)
     service = describe_service(here.account.session, "mlflow-fargate-default", "_webhook")
     assert service is not None
-    Service(here.account.session).delete(Found(service["serviceArn"]))
+    ServiceType(here.account.session).delete(Found(service["serviceArn"], Properties()))
 
     orphans = operations.orphans(here)
     assert [orphan.name for orphan in orphans] == ["_webhook"]

@@ -1,6 +1,6 @@
 """The one face of AWS to the story: an account that observes what is there and applies a plan to it.
 
-What it is asked is answered by the rooms beside it: kinds.py for resources, the others for what users read.
+What it is asked is answered by the rooms beside it: resource_types/ for resources, the others for what users read.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from mlflow_fargate.aws import ecr, execute_command
 from mlflow_fargate.aws.execute_command import RunningTask
 from mlflow_fargate.aws.reading import history, metrics, orphans, retention, status
 from mlflow_fargate.aws.resource_types import logs
-from mlflow_fargate.aws.resource_types.catalog import Kinds
-from mlflow_fargate.aws.resource_types.existing_load_balancer import find_door
+from mlflow_fargate.aws.resource_types.catalog import ResourceTypes
+from mlflow_fargate.aws.resource_types.existing_load_balancer import find_existing_load_balancer
 from mlflow_fargate.aws.resource_types.load_balancer import (
     find_load_balancer,
     listener_certificate,
@@ -39,7 +39,7 @@ from mlflow_fargate.deployment import (
     WebhookStatus,
 )
 from mlflow_fargate.errors import DeploymentNotFound
-from mlflow_fargate.plan import Found, Plan, Resource
+from mlflow_fargate.plan import Found, Plan, Properties, Resource, TypeName
 from mlflow_fargate.progress import Progress
 from mlflow_fargate.resources import ENDPOINT_TAG, MANAGED_BY, EndpointSpec, Network, log_group_name
 from mlflow_fargate.target import Target
@@ -57,7 +57,7 @@ class Account:
         self.session = AwsSession(target)
         self._clock = clock
         self._sleep = sleep
-        self._kinds = Kinds(self.session, clock, sleep)
+        self._resource_types = ResourceTypes(self.session, clock, sleep)
 
     @property
     def region(self) -> str:
@@ -65,29 +65,28 @@ class Account:
 
     def endpoint_spec(self, name: str, config: DeploymentConfig) -> EndpointSpec:
         """The endpoint as it is, or as `config` wants a new one: by default in the account's default VPC."""
-        door = find_door(self.session, config)
+        existing = find_existing_load_balancer(self.session, config)
         balancer = find_load_balancer(self.session, f"mlflow-fargate-{name}")
-        certificate = None if door else config.certificate_arn
-        if door:
-            network = Network(door.vpc, config.subnets or door.subnets, door.identifiers)
+        certificate = None if existing else config.certificate_arn
+        if existing:
+            network = Network(existing.vpc, config.subnets or existing.subnets, existing.identifiers)
         elif balancer is None or config.subnets:
             network = find_network(self.session, config.vpc, config.subnets)
         else:
             subnets = sorted(zone["SubnetId"] for zone in balancer["AvailabilityZones"])
             network = Network(vpc=balancer["VpcId"], subnets=tuple(subnets))
             certificate = certificate or listener_certificate(self.session, balancer["LoadBalancerArn"])
-        role = config.execution_role_arn
         return EndpointSpec(
             name,
             network,
             self.session.region,
             self.session.account,
-            certificate,
-            role,
-            config.permissions_boundary,
-            config.role_path,
-            config.infrastructure_role_arn,
-            config.shifts_traffic,
+            certificate_arn=certificate,
+            execution_role_arn=config.execution_role_arn,
+            permissions_boundary=config.permissions_boundary,
+            role_path=config.role_path,
+            infrastructure_role_arn=config.infrastructure_role_arn,
+            shifts_traffic=config.shifts_traffic,
         )
 
     def standing_endpoint(self, name: str) -> EndpointSpec:
@@ -110,23 +109,27 @@ class Account:
         """MLflow's artifacts in S3, read with the credentials of this account."""
         return S3Artifacts(self.session.artifacts_client())
 
-    def observe(self, resources: Sequence[Resource], network: Network) -> dict[tuple[str, str], Found]:
+    def observe(
+        self, resources: Sequence[Resource[Properties]], network: Network
+    ) -> dict[tuple[TypeName, str], Found[Properties]]:
         """What is there of `resources` (in order of dependency)."""
-        return self._kinds.observe(resources, network)
+        return self._resource_types.observe(resources, network)
 
     def apply(self, plan: Plan, network: Network, progress: Progress) -> None:
         """Makes the plan's changes in its order; ForeignResource before any of them if one would touch another's."""
-        self._kinds.apply(plan, network, progress)
+        self._resource_types.apply(plan, network, progress)
 
-    def find_endpoint(self, resources: Sequence[Resource], network: Network) -> list[tuple[str, str, Found]]:
+    def find_endpoint(
+        self, resources: Sequence[Resource[Properties]], network: Network
+    ) -> list[tuple[TypeName, str, Found[Properties]]]:
         """What is there of an endpoint, in order of dependency."""
-        return [(kind, name, found) for (kind, name), found in self.observe(resources, network).items()]
+        return [(*place, found) for place, found in self.observe(resources, network).items()]
 
     def find_deployment(
-        self, endpoint: Sequence[Resource], deployment: Sequence[Resource], network: Network
-    ) -> list[tuple[str, str, Found]]:
+        self, endpoint: Sequence[Resource[Properties]], deployment: Sequence[Resource[Properties]], network: Network
+    ) -> list[tuple[TypeName, str, Found[Properties]]]:
         """What is there of a deployment, in order of dependency, whatever its options were and wherever it was left."""
-        return self._kinds.find_deployment(endpoint, deployment, network)
+        return self._resource_types.find_deployment(endpoint, deployment, network)
 
     def status(self, endpoint: str, name: str) -> DeploymentStatus | None:
         """The deployment as AWS shows it; None when there is none of ours."""
@@ -197,7 +200,7 @@ class Account:
 
     def read_api_key(self, secret: str) -> str:
         """The key that callers of a deployment show."""
-        return self._kinds.api_key.read(secret)
+        return self._resource_types.api_key.read(secret)
 
     def wait_until_rolled_out(
         self,

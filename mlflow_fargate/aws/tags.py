@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from mlflow_fargate.errors import ForeignResource
-from mlflow_fargate.plan import Resource
+from mlflow_fargate.plan import Properties, Resource
 from mlflow_fargate.resources import MANAGED_BY
 
 
@@ -37,9 +37,10 @@ def are_ours(tags: Mapping[str, str]) -> bool:
     return MANAGED_BY.items() <= tags.items()
 
 
-def refuse_foreign(resource: Resource, identifier: str) -> ForeignResource:
+def refuse_foreign(resource: Resource[Properties], identifier: str) -> ForeignResource:
     """The error for a name that is taken by something we did not make."""
+    what = f"{resource.resource_type} '{resource.name}'"
     return ForeignResource(
-        f"There is already a {resource.kind} '{resource.name}' ({identifier}) that mlflow-fargate did not make.",
+        f"There is already a {what} ({identifier}) that mlflow-fargate did not make.",
         hint="rename or delete it, or deploy under another name or endpoint",
     )

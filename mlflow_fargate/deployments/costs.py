@@ -7,16 +7,23 @@ and secrets are left out, and so are discounts: an order of size, not a bill.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
-from typing import Any
+from typing import TypeVar
 
-from mlflow_fargate.plan import Plan
+from mlflow_fargate.plan import Plan, Properties
+from mlflow_fargate.resources.properties import (
+    LoadBalancerProperties,
+    ScalingProperties,
+    ServiceProperties,
+    TaskProperties,
+)
 
 _CPU_UNITS = 1024  # of one vCPU
 _MIB = 1024  # in a GiB
 _FREE_GIB = 20
+P = TypeVar("P", bound=Properties)
 
 
 @dataclass(frozen=True)
@@ -25,7 +32,6 @@ class Prices:
 
     read_on: str
     source: str
-    currency: str
     region: str
     same_in: tuple[str, ...]
     hours_a_month: int
@@ -38,7 +44,7 @@ class Prices:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A month before and after a plan, in the price table's currency; `before` is None where nothing runs yet."""
+    """A month before and after a plan, in US dollars; `before` is None where nothing runs yet."""
 
     tasks_before: float | None
     tasks: float  # of the fewest tasks, where autoscaling counts them
@@ -63,31 +69,40 @@ def read_prices() -> Prices:
 
 def estimate_cost(plan: Plan, region: str, prices: Prices) -> Estimate:
     """The month that `plan` leads to, and the one that it changes."""
-    wanted = {change.kind: change.wanted.properties for change in plan.changes if change.wanted}
-    found = {change.kind: change.found.properties for change in plan.changes if change.found}
-    runs = {"task definition", "service"} <= found.keys()
-    scaling = wanted.get("autoscaling", {})
-    low, high = scaling.get("counts") or 2 * [wanted["service"]["desired_count"]]
+    wanted = [change.wanted.properties for change in plan.changes if change.wanted]
+    found = [change.found.properties for change in plan.changes if change.found]
+    task, service = _one(TaskProperties, wanted), _one(ServiceProperties, wanted)
+    task_before, before = _one(TaskProperties, found), _one(ServiceProperties, found)
+    assert task and service  # noqa: S101  # a deployment has both
+    scaling = _one(ScalingProperties, wanted)
+    low, high = scaling.counts if scaling else 2 * (service.desired_count or 0,)
     balancer = prices.load_balancer_hour * prices.hours_a_month
+    a_task = _task_a_month(task, service, prices)
+    runs_now = None
+    if task_before and before:
+        runs_now = _task_a_month(task_before, before, prices) * (before.current_count or 0)
     return Estimate(
-        tasks_before=_task_a_month(found, prices) * found["service"]["current_count"] if runs else None,
-        tasks=_task_a_month(wanted, prices) * low,
-        tasks_most=_task_a_month(wanted, prices) * high,
-        endpoint=balancer if "load balancer" in wanted else 0.0,
-        prices_note=_note(region, prices, is_spot=wanted["service"].get("capacity", {}).get("spot", False)),
+        tasks_before=runs_now,
+        tasks=a_task * low,
+        tasks_most=a_task * high,
+        endpoint=balancer if _one(LoadBalancerProperties, wanted) else 0.0,
+        prices_note=_note(region, prices, is_spot=service.capacity.spot),
     )
 
 
-def _task_a_month(properties: Mapping[str, Mapping[str, Any]], prices: Prices) -> float:
+def _one(properties: type[P], among: Sequence[Properties]) -> P | None:
+    return next((item for item in among if isinstance(item, properties)), None)
+
+
+def _task_a_month(task: TaskProperties, service: ServiceProperties, prices: Prices) -> float:
     """Of one task."""
-    task, service = properties["task definition"], properties["service"]
-    architecture = task["architecture"] or "X86_64"  # AWS's own default
-    hour = task["cpu"] / _CPU_UNITS * prices.vcpu_hour[architecture]
-    hour += task["memory_mib"] / _MIB * prices.gib_hour[architecture]
-    hour += max((task.get("ephemeral_storage_gib") or 0) - _FREE_GIB, 0) * prices.ephemeral_gib_hour
-    if service["assign_public_ip"]:
+    architecture = task.architecture or "X86_64"  # AWS's own default
+    hour = task.cpu / _CPU_UNITS * prices.vcpu_hour[architecture]
+    hour += task.memory_mib / _MIB * prices.gib_hour[architecture]
+    hour += max((task.ephemeral_storage_gib or 0) - _FREE_GIB, 0) * prices.ephemeral_gib_hour
+    if service.assign_public_ip:
         hour += prices.public_address_hour
-    return float(hour * prices.hours_a_month)
+    return hour * prices.hours_a_month
 
 
 def _note(region: str, prices: Prices, *, is_spot: bool) -> str:

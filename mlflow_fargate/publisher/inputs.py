@@ -15,7 +15,7 @@ from mlflow_fargate.errors import InvalidOption, ModelUnusable
 from mlflow_fargate.image import PYPI, Compression, Indexes, Platform, Reference
 from mlflow_fargate.publisher.reporting import default_base_image, platform_of
 from mlflow_fargate.resolved_model import ResolvedModel, without_credentials
-from mlflow_fargate.resources import digest_of
+from mlflow_fargate.resources import short_digest
 
 Builder = Literal["layers", "docker", "podman", "buildah"]
 
@@ -46,7 +46,7 @@ class ImageInputs:
     @property
     def key(self) -> str:
         """16 hex digits that change whenever the image would; what the package index offers today does not count."""
-        return digest_of(
+        return short_digest(
             {
                 "model": self.model.fingerprint,
                 "service": bento.make_service_description(

@@ -20,7 +20,7 @@ from mlflow_fargate.publisher.reporting import (
     tell_of_layers,
     telling_of_a_full_disk,
 )
-from mlflow_fargate.resources import WEBHOOK, digest_of
+from mlflow_fargate.resources import WEBHOOK, short_digest
 from mlflow_fargate.target import Target
 
 _ENTRY_POINT = ("python3", "-m", "mlflow_fargate.cli", "webhook", "serve")
@@ -98,7 +98,7 @@ class WebhookPublisher:
             "compression": config.compression,
             "start": _ENTRY_POINT,
         }
-        return f"{WEBHOOK}.{digest_of(inputs)}"
+        return f"{WEBHOOK}.{short_digest(inputs)}"
 
     def _registry(self) -> Registry:
         address, user, password = self.account.registry_login()

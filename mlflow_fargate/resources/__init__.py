@@ -9,15 +9,15 @@ that of dependency, so that a plan can be applied from first to last and undone 
     webhook      log group · task role · secrets policy · target group · listener rule · host rule
                  · task definition · service
 
-    names, policies → specs → endpoint
-                            → service → deployment → webhook
+    names, policies → properties → specs → endpoint
+                                         → service → deployment → webhook
 """
 
 from mlflow_fargate.resources.deployment import deployment_resources
 from mlflow_fargate.resources.endpoint import (
     endpoint_resources,
-    execution_policies,
-    infrastructure_policies,
+    execution_policy,
+    infrastructure_policy,
 )
 from mlflow_fargate.resources.names import (
     CONTAINER,
@@ -26,8 +26,8 @@ from mlflow_fargate.resources.names import (
     MANAGED_BY,
     TEST_HEADER,
     WEBHOOK,
-    digest_of,
     log_group_name,
+    short_digest,
 )
 from mlflow_fargate.resources.specs import DeploymentSpec, EndpointSpec, Network, WebhookSpec, target_group_name
 from mlflow_fargate.resources.webhook import webhook_policy, webhook_resources
@@ -44,11 +44,11 @@ __all__ = [
     "Network",
     "WebhookSpec",
     "deployment_resources",
-    "digest_of",
     "endpoint_resources",
-    "execution_policies",
-    "infrastructure_policies",
+    "execution_policy",
+    "infrastructure_policy",
     "log_group_name",
+    "short_digest",
     "target_group_name",
     "webhook_policy",
     "webhook_resources",

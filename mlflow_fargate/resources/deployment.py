@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from mlflow_fargate.plan import Resource
+from mlflow_fargate.plan import Properties, Resource
 from mlflow_fargate.resolved_model import Provenance
-from mlflow_fargate.resources.names import TEST_HEADER, digest_of, tag_value
+from mlflow_fargate.resources.names import TEST_HEADER, tag_value
+from mlflow_fargate.resources.properties import (
+    HostRuleProperties,
+    ListenerRuleProperties,
+    LogGroupProperties,
+    SecretsPolicyProperties,
+    TargetGroupProperties,
+    TestRuleProperties,
+)
 from mlflow_fargate.resources.service import scaling_properties, service_properties, task_properties
 from mlflow_fargate.resources.specs import (
     DeploymentSpec,
@@ -17,65 +23,68 @@ from mlflow_fargate.resources.specs import (
 )
 
 
-def deployment_resources(spec: DeploymentSpec) -> tuple[Resource, ...]:
+def deployment_resources(spec: DeploymentSpec) -> tuple[Resource[Properties], ...]:
     """Everything a deployment is made of, on an endpoint that is there."""
+    is_scaled = spec.config.is_scaled
     task = task_properties(spec)
     task_tags = {**spec.tags, **provenance_tags(spec.provenance)}
-    resources = (*surrounding_resources(spec), Resource("task definition", spec.family, task, task_tags))
-    service = Resource("service", spec.name, service_properties(spec, digest_of(task)), spec.tags)
-    if spec.config.is_scaled:
-        scaling = Resource("autoscaling", spec.name, scaling_properties(spec), spec.tags)
-        return (*resources, service, *_test_resources(spec, is_wanted=False), scaling)
-    # It goes before the service is told a count: two masters would pull at that.
-    no_scaling = Resource("autoscaling", spec.name, is_wanted=False)
-    return (*resources, no_scaling, service, *_test_resources(spec, is_wanted=False))
+    definition = Resource("task definition", spec.family, task, task_tags)
+    service = Resource("service", spec.name, service_properties(spec, task.digest), spec.tags)
+    scaling = Resource("autoscaling", spec.name, scaling_properties(spec), spec.tags, is_wanted=is_scaled)
+    tests = _test_resources(spec, is_wanted=False)
+    # Unwanted, it is deleted before the service gets a count: otherwise both would set it.
+    last = (service, *tests, scaling) if is_scaled else (scaling, service, *tests)
+    return (*parent_resources(spec), definition, *last)
 
 
-def surrounding_resources(spec: ServiceSpec) -> tuple[Resource, ...]:
+def parent_resources(spec: ServiceSpec) -> tuple[Resource[Properties], ...]:
     """What a service needs before its task definition: where it logs, what it may read, where it is reached."""
     config = spec.config
-    # ECS refuses a service with a target group that no rule names yet, so the rule goes first (another port).
-    rule = {"paths": [f"/{spec.name}", f"/{spec.name}/*"], "target_groups": _groups_of(spec)}
-    resources = [Resource("log group", spec.log_group, {"retention_days": config.log_retention_days}, spec.tags)]
+    logs = LogGroupProperties(config.log_retention_days)
+    resources: list[Resource[Properties]] = [Resource("log group", spec.log_group, logs, spec.tags)]
     if config.auth == "api_key":
-        resources.append(Resource("API key", spec.secret_name, {}, spec.tags))
+        resources.append(Resource("API key", spec.secret_name, Properties(), spec.tags))
     if config.secrets and not spec.endpoint.execution_role_arn:
-        policy = {"secrets": sorted(_secret_arn(value) for value in config.secrets.values())}
+        policy = SecretsPolicyProperties(tuple(sorted(_secret_arn(value) for value in config.secrets.values())))
         resources.append(Resource("secrets policy", f"deployment-{spec.name}", policy, spec.tags))
     if "target group" not in spec.endpoint.network.adopted:
+        rule = ListenerRuleProperties(_paths(spec), _groups_of(spec))
+        # All paths of one host; the service answers without its prefix as well.
+        host_rule = HostRuleProperties((config.host,) if config.host else (), (target_group_of(spec),))
         resources += [
             Resource("target group", target_group_name(spec), target_group_properties(spec), spec.tags),
             *_test_resources(spec, is_wanted=True),
+            # ECS refuses a service with a target group that no rule names yet, so the rule goes first (another port).
             Resource("listener rule", f"/{spec.name}/*", rule, spec.tags),
-            Resource("host rule", spec.name, host_rule_properties(spec), spec.tags, is_wanted=config.host is not None),
+            Resource("host rule", spec.name, host_rule, spec.tags, is_wanted=config.host is not None),
         ]
     return tuple(resources)
 
 
-def _test_resources(spec: ServiceSpec, *, is_wanted: bool) -> tuple[Resource, ...]:
-    """What shifting traffic needs beside the rest; once the service does without it, it goes.
+def _test_resources(spec: ServiceSpec, *, is_wanted: bool) -> tuple[Resource[Properties], ...]:
+    """Extra resources for traffic shifting; deleted once the service no longer uses them.
 
-    The test rule leads whoever knows the header's value, which is made with the rule, to the new tasks.
+    The test rule routes requests with the header's value, which is generated with the rule, to the new tasks.
     """
     if spec.config.shifts_traffic != is_wanted or "target group" in spec.endpoint.network.adopted:
         return ()
-    rule = {
-        "paths": [f"/{spec.name}", f"/{spec.name}/*"],
-        "header": TEST_HEADER,
-        "target_groups": _groups_of(spec),
-    }
+    rule = TestRuleProperties(_paths(spec), TEST_HEADER, _groups_of(spec))
     group = target_group_properties(spec)
-    resources = (
+    resources: tuple[Resource[Properties], ...] = (
         Resource("alternate target group", alternate_group_name(spec), group, spec.tags, is_wanted=is_wanted),
         Resource("test rule", f"/{spec.name}/*", rule, spec.tags, is_wanted=is_wanted),
     )
     return resources if is_wanted else resources[::-1]
 
 
-def _groups_of(spec: ServiceSpec) -> list[str]:
+def _paths(spec: ServiceSpec) -> tuple[str, ...]:
+    return (f"/{spec.name}", f"/{spec.name}/*")
+
+
+def _groups_of(spec: ServiceSpec) -> tuple[str, ...]:
     """Names of the target groups that the deployment's rules share requests between."""
-    own = [target_group_of(spec)]
-    return sorted([*own, alternate_group_name(spec)]) if spec.config.shifts_traffic else own
+    alternate = [alternate_group_name(spec)] if spec.config.shifts_traffic else []
+    return tuple(sorted([target_group_of(spec), *alternate]))
 
 
 def provenance_tags(provenance: Provenance) -> dict[str, str]:
@@ -93,22 +102,17 @@ def provenance_tags(provenance: Provenance) -> dict[str, str]:
     return {f"mlflow-fargate:{key}": tag_value(value) for key, value in told.items() if value}
 
 
-def target_group_properties(spec: ServiceSpec) -> dict[str, Any]:
-    """Health checks tuned for a quick rollout: new targets need one passing check, every 5 seconds."""
-    return {
-        "port": spec.config.port,
-        "health_check_path": f"/{spec.name}/readyz",
-        "health_check_interval_seconds": 5,
-        "health_check_timeout_seconds": 4,
-        "healthy_threshold": 2,
-        "unhealthy_threshold": 3,
-        "deregistration_delay_seconds": spec.config.deregistration_delay_seconds,
-    }
-
-
-def host_rule_properties(spec: ServiceSpec) -> dict[str, Any]:
-    """All paths of one host; the service answers without its prefix as well."""
-    return {"hosts": [spec.config.host] if spec.config.host else [], "target_groups": [target_group_of(spec)]}
+def target_group_properties(spec: ServiceSpec) -> TargetGroupProperties:
+    """Health checks tuned for a quick rollout: every 5 seconds, and two in a row that pass are enough."""
+    return TargetGroupProperties(
+        port=spec.config.port,
+        health_check_path=f"/{spec.name}/readyz",
+        health_check_interval_seconds=5,
+        health_check_timeout_seconds=4,
+        healthy_threshold=2,
+        unhealthy_threshold=3,
+        deregistration_delay_seconds=spec.config.deregistration_delay_seconds,
+    )
 
 
 def _secret_arn(value_from: str) -> str:

@@ -2,51 +2,60 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from mlflow_fargate.plan import Resource
+from mlflow_fargate.plan import Properties, Resource
 from mlflow_fargate.resources.names import MANAGED_BY
-from mlflow_fargate.resources.policies import allow, policy_of
+from mlflow_fargate.resources.policies import Policy, allow, policy_of
+from mlflow_fargate.resources.properties import (
+    ClusterProperties,
+    ListenerProperties,
+    LoadBalancerPorts,
+    LoadBalancerProperties,
+    RoleProperties,
+    TaskPorts,
+)
 from mlflow_fargate.resources.specs import EndpointSpec
 
 # A header that servers read differently is a way to smuggle requests past a check.
 _LOAD_BALANCER_ATTRIBUTES = {"routing.http.drop_invalid_header_fields.enabled": "true"}
 
 
-def endpoint_resources(spec: EndpointSpec) -> tuple[Resource, ...]:
+def endpoint_resources(spec: EndpointSpec) -> tuple[Resource[Properties], ...]:
     """Everything an endpoint is made of."""
     listener_port = 443 if spec.certificate_arn else 80
     name = spec.full_name
-    load_balancer_rules = [80, 443] if spec.certificate_arn else [80]
-    balancer = {"subnets": sorted(spec.network.subnets), "attributes": dict(_LOAD_BALANCER_ATTRIBUTES)}
-    own = (Resource("cluster", name, {"capacity_providers": ["FARGATE", "FARGATE_SPOT"]}, spec.tags), *_roles(spec))
+    opened = LoadBalancerPorts((80, 443) if spec.certificate_arn else (80,))
+    balancer = LoadBalancerProperties(tuple(sorted(spec.network.subnets)), _LOAD_BALANCER_ATTRIBUTES)
+    own = (Resource("cluster", name, ClusterProperties(("FARGATE", "FARGATE_SPOT")), spec.tags), *_roles(spec))
     if spec.network.adopted:
         return own
-    resources = [
-        Resource("load balancer security group", f"{name}-alb", {"open_ports": load_balancer_rules}, spec.tags),
-        Resource("task security group", f"{name}-tasks", {"open_ports": ["from the load balancer"]}, spec.tags),
+    resources: list[Resource[Properties]] = [
+        Resource("load balancer security group", f"{name}-alb", opened, spec.tags),
+        Resource("task security group", f"{name}-tasks", TaskPorts(), spec.tags),
         Resource("load balancer", name, balancer, spec.tags),
-        Resource("listener", f"{name}:{listener_port}", {"certificate": spec.certificate_arn}, spec.tags),
+        Resource("listener", f"{name}:{listener_port}", ListenerProperties(spec.certificate_arn), spec.tags),
     ]
     if spec.certificate_arn:
-        resources.append(Resource("redirect listener", f"{name}:80", {}, spec.tags))
+        resources.append(Resource("redirect listener", f"{name}:80", Properties(), spec.tags))
     return (*own, *resources)
 
 
-def _roles(spec: EndpointSpec) -> tuple[Resource, ...]:
+def _roles(spec: EndpointSpec) -> list[Resource[RoleProperties]]:
     """The endpoint's execution role, and the one with which ECS shifts traffic, where none is given."""
-    made_with = {"path": spec.role_path, "permissions_boundary": spec.permissions_boundary}
-    execution = {**execution_policies(spec), **made_with}
-    infrastructure = {**infrastructure_policies(spec), **made_with}
-    roles = []
+    roles: list[Resource[RoleProperties]] = []
     if not spec.execution_role_arn:
-        roles.append(Resource("execution role", spec.execution_role_name, execution, spec.tags))
+        role = role_properties(spec, execution_policy(spec))
+        roles.append(Resource("execution role", spec.execution_role_name, role, spec.tags))
     if spec.shifts_traffic and not spec.infrastructure_role_arn:
-        roles.append(Resource("infrastructure role", spec.infrastructure_role_name, infrastructure, spec.tags))
-    return tuple(roles)
+        role = role_properties(spec, infrastructure_policy(spec))
+        roles.append(Resource("infrastructure role", spec.infrastructure_role_name, role, spec.tags))
+    return roles
 
 
-def infrastructure_policies(spec: EndpointSpec) -> dict[str, Any]:
+def role_properties(spec: EndpointSpec, policy: Policy) -> RoleProperties:
+    return RoleProperties(policy, spec.role_path, spec.permissions_boundary)
+
+
+def infrastructure_policy(spec: EndpointSpec) -> Policy:
     """The least ECS needs to shift traffic: put tasks into our target groups, weigh the rules that bear our tag.
 
     Source: AmazonECSInfrastructureRolePolicyForLoadBalancers, narrowed: that policy allows every target group and rule.
@@ -60,15 +69,12 @@ def infrastructure_policies(spec: EndpointSpec) -> dict[str, Any]:
             ["elasticloadbalancing:DeregisterTargets", "elasticloadbalancing:RegisterTargets"],
             f"{place}:targetgroup/mlf-*",
         ),
-        {
-            **allow(["elasticloadbalancing:ModifyRule"], f"{place}:listener-rule/app/*"),
-            "Condition": {"StringEquals": ours},
-        },
+        allow(["elasticloadbalancing:ModifyRule"], f"{place}:listener-rule/app/*", if_equal=ours),
     ]
-    return {"policy": policy_of(statements)}
+    return policy_of(statements)
 
 
-def execution_policies(spec: EndpointSpec) -> dict[str, Any]:
+def execution_policy(spec: EndpointSpec) -> Policy:
     """The least an execution role needs: pull from our repository, write our logs, read our API keys.
 
     Source: https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task_execution_IAM_role.html, narrowed from its
@@ -83,4 +89,4 @@ def execution_policies(spec: EndpointSpec) -> dict[str, Any]:
         allow(["logs:CreateLogStream", "logs:PutLogEvents"], logs),
         allow(["secretsmanager:GetSecretValue"], f"arn:aws:secretsmanager:{place}:secret:mlflow-fargate/{spec.name}/*"),
     ]
-    return {"policy": policy_of(statements)}
+    return policy_of(statements)

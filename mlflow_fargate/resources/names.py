@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any
 
 MANAGED_BY = {"managed-by": "mlflow-fargate"}
 ENDPOINT_TAG = "mlflow-fargate:endpoint"
@@ -22,9 +21,9 @@ def log_group_name(endpoint: str, deployment: str) -> str:
     return f"/mlflow-fargate/{endpoint}/{deployment}"
 
 
-def digest_of(properties: Mapping[str, Any]) -> str:
-    """A short name for a set of properties: 16 hex digits of their canonical JSON's SHA-256."""
-    return hashlib.sha256(json.dumps(properties, sort_keys=True).encode()).hexdigest()[:16]
+def short_digest(values: Mapping[str, object]) -> str:
+    """A short name for a set of values: 16 hex digits of their canonical JSON's SHA-256."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def tag_value(text: str) -> str:

@@ -5,19 +5,34 @@ Source: https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_gram
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TypedDict
+
+from typing_extensions import NotRequired
 
 
-def policy_of(statements: Sequence[dict[str, Any]]) -> dict[str, Any]:
+class PolicyStatement(TypedDict):
+    Effect: str
+    Action: list[str]
+    Resource: str | list[str]
+    Condition: NotRequired[Mapping[str, Mapping[str, str]]]
+
+
+class Policy(TypedDict):
+    Version: str
+    Statement: list[PolicyStatement]
+
+
+def policy_of(statements: Sequence[PolicyStatement]) -> Policy:
     """A policy document."""
     return {"Version": "2012-10-17", "Statement": list(statements)}
 
 
-def allow(actions: Sequence[str], *resources: str) -> dict[str, Any]:
-    """A statement that allows the actions on one resource or several."""
-    return {
+def allow(actions: Sequence[str], *resources: str, if_equal: Mapping[str, str] | None = None) -> PolicyStatement:
+    """A statement that allows the actions on one resource or several, where the request's keys have these values."""
+    statement: PolicyStatement = {
         "Effect": "Allow",
         "Action": list(actions),
         "Resource": resources[0] if len(resources) == 1 else [*resources],
     }
+    return {**statement, "Condition": {"StringEquals": if_equal}} if if_equal else statement

@@ -2,42 +2,48 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import cast
 
 from mlflow_fargate.config import DeploymentConfig
 from mlflow_fargate.resources.names import tag_value
+from mlflow_fargate.resources.properties import (
+    Capacity,
+    ContainerHealthCheck,
+    ScalingProperties,
+    ServiceProperties,
+    Strategy,
+    TaskProperties,
+)
 from mlflow_fargate.resources.specs import DeploymentSpec, WebhookSpec, alternate_group_name, target_group_of
 
 
-def task_properties(spec: DeploymentSpec | WebhookSpec) -> dict[str, Any]:
-    """The task definition without what only AWS knows (the ARN of the API key's secret and of the execution role)."""
+def task_properties(spec: DeploymentSpec | WebhookSpec) -> TaskProperties:
+    """The task definition of one revision."""
     config = spec.config
-    return {
-        "image": spec.image,
-        "cpu": config.cpu,
-        "memory_mib": config.memory_mib,
-        "architecture": config.architecture,
-        "port": config.port,
-        "environment": {**config.environment, **spec.environment},
-        "secrets": dict(config.secrets),
-        "has_api_key": config.auth == "api_key",
-        "log_group": spec.log_group,
-        "region": spec.endpoint.region,
-        "stop_timeout_seconds": config.stop_timeout_seconds,
-        "ephemeral_storage_gib": config.ephemeral_storage_gib,
-        "efs": {path: list(system) for path, system in sorted(config.file_systems.items())},
-        "health_check": container_health_check(config),
-        "execution_role_arn": spec.endpoint.execution_role_arn,
-        "task_role_arn": config.task_role_arn,
-        "execute_command": config.enable_execute_command,
-        "label": spec.label,
-        # A service lives on when its revision is deregistered, but ECS updates none to such a revision.
-        "status": "ACTIVE",
-    }
+    return TaskProperties(
+        image=spec.image,
+        cpu=config.cpu,
+        memory_mib=config.memory_mib,
+        architecture=config.architecture,
+        port=config.port,
+        environment={**config.environment, **spec.environment},
+        secrets=dict(config.secrets),
+        has_api_key=config.auth == "api_key",
+        log_group=spec.log_group,
+        region=spec.endpoint.region,
+        stop_timeout_seconds=config.stop_timeout_seconds,
+        ephemeral_storage_gib=config.ephemeral_storage_gib,
+        efs=dict(sorted(config.file_systems.items())),
+        health_check=container_health_check(config),
+        execution_role_arn=spec.endpoint.execution_role_arn,
+        task_role_arn=config.task_role_arn,
+        execute_command=config.enable_execute_command,
+        label=spec.label,
+    )
 
 
-def container_health_check(config: DeploymentConfig) -> dict[str, Any] | None:
-    """Asked as often as the load balancer asks, from when the model may be loaded (five minutes at most)."""
+def container_health_check(config: DeploymentConfig) -> ContainerHealthCheck | None:
+    """Run as often as the load balancer's, from when the model may be loaded (five minutes at most)."""
     if config.container_health_check is None:
         return None
     return {
@@ -49,44 +55,39 @@ def container_health_check(config: DeploymentConfig) -> dict[str, Any] | None:
     }
 
 
-def service_properties(spec: DeploymentSpec | WebhookSpec, task_digest: str) -> dict[str, Any]:
-    """The service; `rollout` is wanted COMPLETED, so that a failed first rollout is tried again by the next apply."""
+def service_properties(spec: DeploymentSpec | WebhookSpec, task_digest: str) -> ServiceProperties:
+    """The service; with autoscaling its count is given once, when the service is created."""
     config = spec.config
-    count: dict[str, Any] = {"desired_count": config.desired_count}
-    if config.is_scaled:
-        # The count is autoscaling's affair: it is said once, when the service is made.
-        first = min(max(config.desired_count, config.min_count), config.max_count or 0)
-        count = {"desired_count": None, "first_count": first}
-    return {
-        "task_definition": task_digest,
-        **count,
-        "target_group": target_group_of(spec),
-        "alternate_target_group": alternate_group_name(spec) if config.shifts_traffic else None,
-        "strategy": config.strategy_settings,
-        "infrastructure_role_arn": spec.endpoint.infrastructure_role_arn if config.shifts_traffic else None,
-        "container_port": config.port,
-        "subnets": sorted(spec.endpoint.network.subnets),
-        "security_groups": sorted(config.security_groups),
-        "assign_public_ip": config.assign_public_ip,
-        "health_check_grace_seconds": config.health_check_grace_seconds,
-        "capacity": {"spot": config.spot, "on_demand_base": config.on_demand_base},
-        "execute_command": config.enable_execute_command,
-        "follow": tag_value(spec.follow),
-        "tags": dict(config.tags),
-        "rollout": "not failed",
-    }
+    first_count = min(max(config.desired_count, config.min_count), config.max_count) if config.max_count else None
+    return ServiceProperties(
+        task_definition=task_digest,
+        desired_count=None if config.is_scaled else config.desired_count,
+        first_count=first_count,
+        target_group=target_group_of(spec),
+        alternate_target_group=alternate_group_name(spec) if config.shifts_traffic else None,
+        strategy=cast(Strategy, config.strategy_settings),
+        infrastructure_role_arn=spec.endpoint.infrastructure_role_arn if config.shifts_traffic else None,
+        container_port=config.port,
+        subnets=tuple(sorted(spec.endpoint.network.subnets)),
+        security_groups=tuple(sorted(config.security_groups)),
+        assign_public_ip=config.assign_public_ip,
+        health_check_grace_seconds=config.health_check_grace_seconds,
+        capacity=Capacity(config.spot, config.on_demand_base),
+        execute_command=config.enable_execute_command,
+        follow=tag_value(spec.follow),
+        tags=dict(config.tags),
+    )
 
 
-def scaling_properties(spec: DeploymentSpec) -> dict[str, Any]:
-    """How autoscaling counts the service's tasks; `requests_of` is the target group whose requests are counted."""
+def scaling_properties(spec: DeploymentSpec) -> ScalingProperties:
+    """How autoscaling counts the service's tasks."""
     config = spec.config
     targets = dict(sorted(config.scaling_targets.items()))
-    schedule = {name: list(entry) for name, entry in sorted(config.scheduled_counts.items())}
-    return {
-        "counts": [config.min_count, config.max_count],
-        "targets": targets,
-        "cooldown_seconds": {"out": config.scale_out_cooldown_seconds, "in": config.scale_in_cooldown_seconds},
-        "requests_of": target_group_of(spec) if "ALBRequestCountPerTarget" in targets else None,
-        "schedule": schedule,
-        "timezone": config.schedule_timezone if schedule else None,
-    }
+    return ScalingProperties(
+        counts=(config.min_count, config.max_count or 0),
+        targets=targets,
+        cooldown_seconds={"out": config.scale_out_cooldown_seconds, "in": config.scale_in_cooldown_seconds},
+        requests_of=target_group_of(spec) if "ALBRequestCountPerTarget" in targets else None,
+        schedule=dict(sorted(config.scheduled_counts.items())),
+        timezone=config.schedule_timezone if config.schedule else None,
+    )

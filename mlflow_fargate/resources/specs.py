@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import KW_ONLY, asdict, dataclass, field
 from typing import Any
 
 from mlflow_fargate.config import OF_THE_CALL, OF_THE_SERVICE, DeploymentConfig
+from mlflow_fargate.plan import TypeName
 from mlflow_fargate.resolved_model import Provenance
 from mlflow_fargate.resources.names import DEPLOYMENT_TAG, ENDPOINT_TAG, MANAGED_BY, log_group_name
 
@@ -21,7 +22,7 @@ class Network:
 
     vpc: str
     subnets: tuple[str, ...]
-    adopted: Mapping[str, str] = field(default_factory=dict, hash=False)  # kind → identifier of what is not made here
+    adopted: Mapping[TypeName, str] = field(default_factory=dict, hash=False)  # identifiers of what others created
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class EndpointSpec:
     network: Network
     region: str
     account: str
+    _: KW_ONLY
     certificate_arn: str | None = None
     execution_role_arn: str | None = None
     permissions_boundary: str | None = None

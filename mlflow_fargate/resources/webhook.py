@@ -7,12 +7,11 @@ So whoever gets into the service gets no further than its deployments.
 
 from __future__ import annotations
 
-from typing import Any
-
-from mlflow_fargate.plan import Resource
-from mlflow_fargate.resources.deployment import surrounding_resources
-from mlflow_fargate.resources.names import digest_of
-from mlflow_fargate.resources.policies import allow, policy_of
+from mlflow_fargate.plan import Properties, Resource
+from mlflow_fargate.resources.deployment import parent_resources
+from mlflow_fargate.resources.endpoint import role_properties
+from mlflow_fargate.resources.policies import Policy, PolicyStatement, allow, policy_of
+from mlflow_fargate.resources.properties import RoleProperties
 from mlflow_fargate.resources.service import service_properties, task_properties
 from mlflow_fargate.resources.specs import EndpointSpec, WebhookSpec
 
@@ -101,29 +100,27 @@ _API_KEYS = (
 _SHIFTS = ("ecs:ContinueServiceDeployment", "ecs:DescribeServiceDeployments")
 
 
-def webhook_resources(spec: WebhookSpec) -> tuple[Resource, ...]:
+def webhook_resources(spec: WebhookSpec) -> tuple[Resource[Properties], ...]:
     """Everything the webhook service is made of, on an endpoint that is there."""
     task = task_properties(spec)
-    service = Resource("service", spec.name, service_properties(spec, digest_of(task)), spec.tags)
     definition = Resource("task definition", spec.family, task, spec.tags)
+    service = Resource("service", spec.name, service_properties(spec, task.digest), spec.tags)
+    log_group, *others = parent_resources(spec)
     if spec.config.task_role_arn:
-        # One that was made before goes once no task has it any more.
-        unwanted = Resource("task role", spec.role_name, tags=spec.tags, is_wanted=False)
-        return (*surrounding_resources(spec), definition, service, unwanted)
-    log_group, *others = surrounding_resources(spec)
+        # One that was created earlier is deleted once no task uses it.
+        return (log_group, *others, definition, service, _task_role(spec, is_wanted=False))
     return (log_group, _task_role(spec), *others, definition, service)
 
 
-def _task_role(spec: WebhookSpec) -> Resource:
-    endpoint = spec.endpoint
+def _task_role(spec: WebhookSpec, *, is_wanted: bool = True) -> Resource[RoleProperties]:
     policy = webhook_policy(
-        endpoint,
+        spec.endpoint,
         artifact_buckets=spec.artifact_buckets,
         lease=spec.config.environment.get("FARGATE_WEBHOOK_LEASE"),
         topic=spec.config.environment.get("FARGATE_WEBHOOK_NOTIFY_TOPIC_ARN"),
     )
-    properties = {"policy": policy, "path": endpoint.role_path, "permissions_boundary": endpoint.permissions_boundary}
-    return Resource("task role", spec.role_name, properties, spec.tags)
+    properties = role_properties(spec.endpoint, policy)
+    return Resource("task role", spec.role_name, properties, spec.tags, is_wanted=is_wanted)
 
 
 def webhook_policy(
@@ -132,7 +129,7 @@ def webhook_policy(
     artifact_buckets: tuple[str, ...] = (),
     lease: str | None = None,
     topic: str | None = None,
-) -> dict[str, Any]:
+) -> Policy:
     """What the service has to be allowed for deployments on `endpoint` alone; `lease` and `topic` where it has them."""
     place, name = f"{endpoint.region}:{endpoint.account}", endpoint.name
     roles = f"arn:aws:iam::{endpoint.account}:role{endpoint.role_path}"
@@ -156,20 +153,25 @@ def webhook_policy(
         ),
         allow(_SHIFTS, f"arn:aws:ecs:{place}:service-deployment/{endpoint.full_name}/*"),
         allow(("iam:GetRole", "iam:GetRolePolicy"), role, shifting_role),
-        _hand(role, to="ecs-tasks.amazonaws.com"),
-        _hand(shifting_role, to="ecs.amazonaws.com"),
+        _pass_role(role, to="ecs-tasks.amazonaws.com"),
+        _pass_role(shifting_role, to="ecs.amazonaws.com"),
         allow(_LOGS, logs, f"{logs}:*"),
         allow(_API_KEYS, f"arn:aws:secretsmanager:{place}:secret:mlflow-fargate/{name}/*"),
     ]
+    return policy_of([*statements, *_optional(artifact_buckets, lease, topic)])
+
+
+def _optional(artifact_buckets: tuple[str, ...], lease: str | None, topic: str | None) -> list[PolicyStatement]:
+    statements = []
     if artifact_buckets:
-        statements.append(allow(("s3:ListBucket",), *(f"arn:aws:s3:::{bucket}" for bucket in artifact_buckets)))
-        statements.append(allow(("s3:GetObject",), *(f"arn:aws:s3:::{bucket}/*" for bucket in artifact_buckets)))
+        statements.append(allow(["s3:ListBucket"], *(f"arn:aws:s3:::{bucket}" for bucket in artifact_buckets)))
+        statements.append(allow(["s3:GetObject"], *(f"arn:aws:s3:::{bucket}/*" for bucket in artifact_buckets)))
     if lease:
-        statements.append(allow(("s3:GetObject", "s3:PutObject"), f"arn:aws:s3:::{lease.removeprefix('s3://')}"))
+        statements.append(allow(["s3:GetObject", "s3:PutObject"], f"arn:aws:s3:::{lease.removeprefix('s3://')}"))
     if topic:
-        statements.append(allow(("sns:Publish",), topic))
-    return policy_of(statements)
+        statements.append(allow(["sns:Publish"], topic))
+    return statements
 
 
-def _hand(role: str, *, to: str) -> dict[str, Any]:
-    return {**allow(("iam:PassRole",), role), "Condition": {"StringEquals": {"iam:PassedToService": to}}}
+def _pass_role(role: str, *, to: str) -> PolicyStatement:
+    return allow(["iam:PassRole"], role, if_equal={"iam:PassedToService": to})

@@ -91,7 +91,7 @@ def test_what_is_left_of_an_endpoint_in_another_vpc_is_found_without_its_load_ba
     found = account.find_endpoint(endpoint_resources(seen), seen.network)
     account.apply(make_deletion(found), seen.network, RecordedProgress())
 
-    assert [kind for kind, _, _ in found] == [change.kind for change in before_the_balancer.changes]
+    assert [kind for kind, _, _ in found] == [change.resource_type for change in before_the_balancer.changes]
     assert account.find_endpoint(endpoint_resources(endpoint), endpoint.network) == []
 
 

@@ -114,12 +114,12 @@ def specs(draw: st.DrawFn) -> DeploymentSpec:
         Network("vpc-1", ("subnet-1", "subnet-2")),
         "eu-west-1",
         "123456789012",
-        config.certificate_arn,
-        config.execution_role_arn,
-        config.permissions_boundary,
-        config.role_path,
-        config.infrastructure_role_arn,
-        config.shifts_traffic,
+        certificate_arn=config.certificate_arn,
+        execution_role_arn=config.execution_role_arn,
+        permissions_boundary=config.permissions_boundary,
+        role_path=config.role_path,
+        infrastructure_role_arn=config.infrastructure_role_arn,
+        shifts_traffic=config.shifts_traffic,
     )
     name = draw(st.from_regex(r"[A-Za-z][A-Za-z0-9_-]{0,62}", fullmatch=True))
     provenance = Provenance(f"models:/{name}/Production", f"models:/{name}/7", "f" * 32, "python_function", name, "7")
@@ -185,19 +185,21 @@ def ask_for_everything(account: Account, before: DeploymentSpec, after: Deployme
     """Creates, changes and deletes each resource of `after`; what is changed was made for `before`."""
     endpoint = replace(before.endpoint, name=after.endpoint.name)
     before = replace(before, name=after.name, endpoint=endpoint)
-    old = {(item.kind, item.name): item for item in (*endpoint_resources(endpoint), *deployment_resources(before))}
-    made = {"vpc": "vpc-1"}
+    old = {
+        (item.resource_type, item.name): item for item in (*endpoint_resources(endpoint), *deployment_resources(before))
+    }
+    ids = {"vpc": "vpc-1"}
     for resource in (*endpoint_resources(after.endpoint), *deployment_resources(after)):
         if not resource.is_wanted:
             continue
-        kind = account._kinds.by_name[resource.kind]
-        made[resource.kind] = kind.create(resource, made)
-        was = old.get((resource.kind, resource.name), resource)
+        resource_type = account._resource_types.by_name[resource.resource_type]
+        ids[resource.resource_type] = resource_type.create(resource, ids)
+        was = old.get((resource.resource_type, resource.name), resource)
         found = Found("arn:aws:x:eu-west-1:1:log-group:service/cluster/name", was.properties)
-        change = make_plan([resource], {(resource.kind, resource.name): found}).changes[0]
+        change = make_plan([resource], {(resource.resource_type, resource.name): found}).changes[0]
         if was.is_wanted and change.action == "change":
-            kind.change(resource, found, made)
-        kind.delete(found)
+            resource_type.change(resource, found, ids)
+        resource_type.delete(found)
 
 
 @given(options=shifts(), said=st.text())

@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Any
 
 from mlflow_fargate.aws.resource_types.service import describe_service
-from mlflow_fargate.aws.resource_types.task_definition import TaskDefinition, read_label
+from mlflow_fargate.aws.resource_types.task_definition import TaskDefinitionType, read_label
 from mlflow_fargate.aws.rollouts import service_deployments
 from mlflow_fargate.aws.session import AwsSession
 from mlflow_fargate.aws.timestamps import iso, iso_or_none
@@ -33,7 +33,7 @@ def read_revisions(session: AwsSession, cluster: str, service: str, limit: int) 
         return []
     current = described["taskDefinition"]
     rollouts = _rollouts(session, cluster, service)
-    definitions = TaskDefinition(session)
+    definitions = TaskDefinitionType(session)
     family = current.rpartition("/")[2].rpartition(":")[0]
     told = (_revision(definitions.describe(arn), current, rollouts) for arn in definitions.revisions(family))
     return list(islice((revision for revision in told if revision is not None), limit))

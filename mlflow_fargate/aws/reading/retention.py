@@ -10,10 +10,11 @@ from collections.abc import Iterable, Mapping
 
 from mlflow_fargate.aws import tags
 from mlflow_fargate.aws.ecr import Repository
-from mlflow_fargate.aws.resource_types.logs import LogGroup
+from mlflow_fargate.aws.resource_types.logs import LogGroupType
 from mlflow_fargate.aws.session import AwsSession
 from mlflow_fargate.plan import Resource
 from mlflow_fargate.resources import log_group_name
+from mlflow_fargate.resources.properties import LogGroupProperties
 
 _TAG = "mlflow-fargate:retained"
 
@@ -59,5 +60,6 @@ def mark_retained(session: AwsSession, endpoint: str, name: str, what: Iterable[
 
 def _group(session: AwsSession, endpoint: str, name: str) -> str | None:
     """ARN of the deployment's log group, where there is one of ours."""
-    found = LogGroup(session).observe(Resource("log group", log_group_name(endpoint, name)), {})
+    wanted = Resource("log group", log_group_name(endpoint, name), LogGroupProperties(None))
+    found = LogGroupType(session).observe(wanted, {})
     return found.identifier if found and found.is_ours else None

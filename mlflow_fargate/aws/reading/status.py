@@ -7,17 +7,22 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from mlflow_fargate.aws import tags
-from mlflow_fargate.aws.resource_types.existing_load_balancer import find_door
+from mlflow_fargate.aws.resource_types.existing_load_balancer import find_existing_load_balancer
 from mlflow_fargate.aws.resource_types.load_balancer import find_load_balancer, listener_certificate
 from mlflow_fargate.aws.resource_types.service import (
     FOLLOW_TAG,
-    Service,
+    ServiceType,
     describe_service,
     primary_deployment,
     rollout_state,
 )
 from mlflow_fargate.aws.resource_types.strategy import read_strategy, refusal_of
-from mlflow_fargate.aws.resource_types.task_definition import TaskDefinition, api_key_secret, label_table, read_label
+from mlflow_fargate.aws.resource_types.task_definition import (
+    TaskDefinitionType,
+    api_key_secret,
+    label_table,
+    read_label,
+)
 from mlflow_fargate.aws.rollouts import service_deployments
 from mlflow_fargate.aws.rollouts.watch import last_failed_task_definition
 from mlflow_fargate.aws.session import AwsSession
@@ -36,7 +41,7 @@ def read(session: AwsSession, endpoint: str, name: str) -> DeploymentStatus | No
     service = describe_service(session, cluster, name)
     if service is None or service["status"] != "ACTIVE" or not tags.are_ours(tags.read(service.get("tags"))):
         return None
-    definition = TaskDefinition(session).describe(service["taskDefinition"])
+    definition = TaskDefinitionType(session).describe(service["taskDefinition"])
     label = read_label(definition)
     if label is None:
         return None
@@ -74,7 +79,7 @@ def read(session: AwsSession, endpoint: str, name: str) -> DeploymentStatus | No
 def read_all(session: AwsSession, endpoint: str) -> Iterator[DeploymentStatus]:
     """Every deployment of ours on the endpoint, by name; none when there is no such endpoint."""
     try:
-        names = sorted(set(Service(session).names(f"mlflow-fargate-{endpoint}")) - {WEBHOOK})
+        names = sorted(set(ServiceType(session).names(f"mlflow-fargate-{endpoint}")) - {WEBHOOK})
     except AwsError as error:
         if error.code == "ClusterNotFoundException":
             return
@@ -89,7 +94,7 @@ def read_webhook(session: AwsSession, endpoint: str) -> WebhookStatus | None:
     service = describe_service(session, f"mlflow-fargate-{endpoint}", WEBHOOK)
     if service is None or service["status"] != "ACTIVE" or not tags.are_ours(tags.read(service.get("tags"))):
         return None
-    definition = TaskDefinition(session).describe(service["taskDefinition"])
+    definition = TaskDefinitionType(session).describe(service["taskDefinition"])
     label, primary = label_table(definition), primary_deployment(service)
     return WebhookStatus(
         endpoint=endpoint,
@@ -123,10 +128,10 @@ def _url(session: AwsSession, endpoint: str, service: Mapping[str, Any], setting
     """Below the endpoint's address, or that of the load balancer that was adopted; at its root with a bare group."""
     path = "" if settings.get("target_group_arn") else f"/{service['serviceName']}"
     try:
-        door = find_door(session, parse_config(None, settings))
+        existing = find_existing_load_balancer(session, parse_config(None, settings))
     except (InvalidOption, AwsError):  # its owner took it away: the deployment can still be looked at and deleted
         return _NO_BALANCER
-    return f"{door.url if door else _base_url(session, endpoint)}{path}"
+    return f"{existing.url if existing else _base_url(session, endpoint)}{path}"
 
 
 def _certified(url: str, host: str | None) -> str:
@@ -159,5 +164,5 @@ def _tell_shift(session: AwsSession, cluster: str, service: str) -> str:
 def _last_failed_version(session: AwsSession, cluster: str, service: str) -> str | None:
     """Model version of the newest rollout, where ECS gave it up and went back."""
     failed = last_failed_task_definition(session, cluster, service)
-    label = read_label(TaskDefinition(session).describe(failed)) if failed else None
+    label = read_label(TaskDefinitionType(session).describe(failed)) if failed else None
     return label.provenance.version if label else None

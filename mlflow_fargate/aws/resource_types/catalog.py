@@ -1,29 +1,31 @@
-"""Every kind of resource by its name, and a plan applied to them.
+"""Every type of resource by its name, and a plan applied to them.
 
-Each kind has a small class that observes, creates, changes and deletes it; this module knows which kind is which, hands
-each what was made before it, and refuses to touch what is not ours.
+Each type has a small class that observes, creates, changes and deletes it; this module looks them up, hands each the
+IDs of what was created before it, and refuses to touch what is not ours.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Protocol
+from typing import Any
 
 from mlflow_fargate.aws import tags
-from mlflow_fargate.aws.resource_types.cluster import Cluster
+from mlflow_fargate.aws.resource_types.cluster import ClusterType
 from mlflow_fargate.aws.resource_types.existing_load_balancer import describe_target_group
-from mlflow_fargate.aws.resource_types.iam import Role, SecretsPolicy, infrastructure_trust, task_trust
-from mlflow_fargate.aws.resource_types.load_balancer import Listener, LoadBalancer, RedirectListener
-from mlflow_fargate.aws.resource_types.logs import LogGroup
-from mlflow_fargate.aws.resource_types.network import LoadBalancerSecurityGroup, TaskSecurityGroup
-from mlflow_fargate.aws.resource_types.routing import HostRule, ListenerRule, TargetGroup, TestRule
-from mlflow_fargate.aws.resource_types.scaling import AutoScaling
-from mlflow_fargate.aws.resource_types.secrets import ApiKey
-from mlflow_fargate.aws.resource_types.service import Service, describe_service
-from mlflow_fargate.aws.resource_types.task_definition import TaskDefinition
+from mlflow_fargate.aws.resource_types.iam import RoleType, SecretsPolicyType, infrastructure_trust, task_trust
+from mlflow_fargate.aws.resource_types.listener_rules import HostRuleType, ListenerRuleType, TestRuleType
+from mlflow_fargate.aws.resource_types.load_balancer import ListenerType, LoadBalancerType, RedirectListenerType
+from mlflow_fargate.aws.resource_types.logs import LogGroupType
+from mlflow_fargate.aws.resource_types.network import LoadBalancerSecurityGroupType, TaskSecurityGroupType
+from mlflow_fargate.aws.resource_types.resource_type import IdName, Ids, ResourceType
+from mlflow_fargate.aws.resource_types.scaling import AutoScalingType
+from mlflow_fargate.aws.resource_types.secrets import ApiKeyType
+from mlflow_fargate.aws.resource_types.service import ServiceType, describe_service
+from mlflow_fargate.aws.resource_types.target_group import TargetGroupType
+from mlflow_fargate.aws.resource_types.task_definition import TaskDefinitionType
 from mlflow_fargate.aws.session import AwsSession
 from mlflow_fargate.errors import AwsError
-from mlflow_fargate.plan import Found, Plan, Resource, make_plan
+from mlflow_fargate.plan import Found, Plan, Properties, Resource, TypeName, make_plan
 from mlflow_fargate.progress import Progress
 from mlflow_fargate.resources import Network
 
@@ -32,59 +34,52 @@ _NEED_TARGET_GROUPS = ("test rule", "listener rule", "host rule", "task definiti
 _TARGET_GROUPS = ("target group", "alternate target group")
 
 
-class Kind(Protocol):
-    """What can be done with one kind of resource; `made` maps kinds to the identifiers known so far."""
-
-    def observe(self, resource: Resource, made: Mapping[str, str]) -> Found | None: ...
-    def create(self, resource: Resource, made: Mapping[str, str]) -> str: ...
-    def change(self, resource: Resource, found: Found, made: Mapping[str, str]) -> str: ...
-    def delete(self, found: Found) -> None: ...
-
-
-class Kinds:
-    """The kinds in one account."""
+class ResourceTypes:
+    """The resource types in one account."""
 
     def __init__(self, session: AwsSession, clock: Callable[[], float], sleep: Callable[[float], None]) -> None:
         self._session = session
-        self.api_key = ApiKey(session)
-        self._target_group = TargetGroup(session)
-        self._task_definition = TaskDefinition(session)
-        self._listener_rule = ListenerRule(session)
-        self.by_name: Mapping[str, Kind] = {
-            "cluster": Cluster(session),
-            "execution role": Role(session, "execution", "pulls images, writes logs, reads API keys", task_trust),
-            "infrastructure role": Role(
+        self.api_key = ApiKeyType(session)
+        self._target_group = TargetGroupType(session)
+        self._task_definition = TaskDefinitionType(session)
+        self._listener_rule = ListenerRuleType(session)
+        self.by_name: Mapping[TypeName, ResourceType[Any]] = {
+            "cluster": ClusterType(session),
+            "execution role": RoleType(session, "execution", "pulls images, writes logs, reads API keys", task_trust),
+            "infrastructure role": RoleType(
                 session, "infrastructure", "shifts traffic between versions", infrastructure_trust
             ),
-            "load balancer security group": LoadBalancerSecurityGroup(session),
-            "task security group": TaskSecurityGroup(session),
-            "load balancer": LoadBalancer(session),
-            "listener": Listener(session),
-            "redirect listener": RedirectListener(session),
-            "log group": LogGroup(session),
+            "load balancer security group": LoadBalancerSecurityGroupType(session),
+            "task security group": TaskSecurityGroupType(session),
+            "load balancer": LoadBalancerType(session),
+            "listener": ListenerType(session),
+            "redirect listener": RedirectListenerType(session),
+            "log group": LogGroupType(session),
             "API key": self.api_key,
-            "task role": Role(session, "webhook", "what the webhook service may do", task_trust),
-            "secrets policy": SecretsPolicy(session),
+            "task role": RoleType(session, "webhook", "what the webhook service may do", task_trust),
+            "secrets policy": SecretsPolicyType(session),
             "target group": self._target_group,
             "alternate target group": self._target_group,
-            "test rule": TestRule(session),
+            "test rule": TestRuleType(session),
             "listener rule": self._listener_rule,
-            "host rule": HostRule(session),
+            "host rule": HostRuleType(session),
             "task definition": self._task_definition,
-            "service": Service(session, clock, sleep),
-            "autoscaling": AutoScaling(session),
+            "service": ServiceType(session, clock, sleep),
+            "autoscaling": AutoScalingType(session),
         }
 
-    def observe(self, resources: Sequence[Resource], network: Network) -> dict[tuple[str, str], Found]:
+    def observe(
+        self, resources: Sequence[Resource[Properties]], network: Network
+    ) -> dict[tuple[TypeName, str], Found[Properties]]:
         """What is there of `resources` (in order of dependency)."""
-        made = {"vpc": network.vpc, **network.adopted}
-        found: dict[tuple[str, str], Found] = {}
+        ids = _first_ids(network)
+        found: dict[tuple[TypeName, str], Found[Properties]] = {}
         for resource in resources:
-            self._look_at_running(resource, resources, made)
-            seen = self.by_name[resource.kind].observe(resource, made)
+            self._look_at_running(resource, resources, ids)
+            seen = self.by_name[resource.resource_type].observe(resource, ids)
             if seen is not None:
-                found[resource.kind, resource.name] = seen
-                made[resource.kind] = seen.identifier
+                found[resource.resource_type, resource.name] = seen
+                ids[resource.resource_type] = seen.identifier
         return found
 
     def apply(self, plan: Plan, network: Network, progress: Progress) -> None:
@@ -92,68 +87,80 @@ class Kinds:
         for change in plan.changes:
             if change.wanted and change.found and not change.found.is_ours:
                 raise tags.refuse_foreign(change.wanted, change.found.identifier)
-        made = {"vpc": network.vpc, **network.adopted}
+        ids = _first_ids(network)
         for change in plan.changes:
             if change.action != "keep":
                 progress.note(str(change).splitlines()[0])
-            kind = self.by_name[change.kind]
+            resource_type = self.by_name[change.resource_type]
             if change.action == "delete" and change.found:
-                kind.delete(change.found)
+                resource_type.delete(change.found)
             elif change.action == "create" and change.wanted:
-                made[change.kind] = _create_or_adopt(kind, change.wanted, made)
+                ids[change.resource_type] = _create_or_adopt(resource_type, change.wanted, ids)
             elif change.action == "change" and change.wanted and change.found:
-                made[change.kind] = kind.change(change.wanted, change.found, made)
+                ids[change.resource_type] = resource_type.change(change.wanted, change.found, ids)
             elif change.found:
-                made[change.kind] = change.found.identifier
+                ids[change.resource_type] = change.found.identifier
 
     def find_deployment(
-        self, endpoint: Sequence[Resource], deployment: Sequence[Resource], network: Network
-    ) -> list[tuple[str, str, Found]]:
+        self, endpoint: Sequence[Resource[Properties]], deployment: Sequence[Resource[Properties]], network: Network
+    ) -> list[tuple[TypeName, str, Found[Properties]]]:
         """What is there of a deployment, in order of dependency, whatever its options were and wherever it was left."""
-        names = {(resource.kind, resource.name) for resource in deployment if resource.kind not in _TARGET_GROUPS}
+        names = {(item.resource_type, item.name) for item in deployment if item.resource_type not in _TARGET_GROUPS}
         observed = self.observe([*endpoint, *deployment], network)
-        found = [(kind, name, what) for (kind, name), what in observed.items() if (kind, name) in names]
+        found = [(*place, what) for place, what in observed.items() if place in names]
         wanted_tags = next(resource.tags for resource in deployment)
-        groups = [("target group", name, what) for name, what in self._target_group.observe_all({}, wanted_tags)]
-        family = next(resource for resource in deployment if resource.kind == "task definition")
-        if (family.kind, family.name) not in observed and (inactive := self._task_definition.observe_inactive(family)):
-            found.append((family.kind, family.name, inactive))
-        place = next((i for i, (kind, _, _) in enumerate(found) if kind in _NEED_TARGET_GROUPS), len(found))
+        groups = self._target_group.observe_all(wanted_tags)
+        family = next(resource.name for resource in deployment if resource.resource_type == "task definition")
+        is_seen = ("task definition", family) in observed
+        if not is_seen and (inactive := self._task_definition.observe_inactive(family)):
+            found.append(("task definition", family, inactive))
+        place = next((i for i, (name, _, _) in enumerate(found) if name in _NEED_TARGET_GROUPS), len(found))
         known = {what.identifier for _, _, what in found}
-        rules = [
-            ("listener rule", *rule)
-            for rule in self._rules_elsewhere(groups, wanted_tags)
-            if rule[1].identifier not in known
+        rules = [rule for rule in self._rules_elsewhere(groups, wanted_tags) if rule[1].identifier not in known]
+        return [
+            *found[:place],
+            *(("target group", *group) for group in groups),
+            *(("listener rule", *rule) for rule in rules),
+            *found[place:],
         ]
-        return [*found[:place], *groups, *rules, *found[place:]]
 
     def _rules_elsewhere(
-        self, groups: Sequence[tuple[str, str, Found]], wanted_tags: Mapping[str, str]
-    ) -> Iterator[tuple[str, Found]]:
-        """Rules of ours on load balancers that were adopted: nothing but the target groups leads there."""
-        for _, _, group in groups:
+        self, groups: Sequence[tuple[str, Found[Properties]]], wanted_tags: Mapping[str, str]
+    ) -> Iterator[tuple[str, Found[Properties]]]:
+        """Rules of ours on existing load balancers: only the target groups lead there."""
+        for _, group in groups:
             for balancer in describe_target_group(self._session, group.identifier).get("LoadBalancerArns") or ():
                 yield from self._listener_rule.observe_all(balancer, wanted_tags)
 
-    def _look_at_running(self, resource: Resource, resources: Sequence[Resource], made: dict[str, str]) -> None:
+    def _look_at_running(
+        self, resource: Resource[Properties], resources: Sequence[Resource[Properties]], ids: dict[IdName, str]
+    ) -> None:
         """A task definition is compared with the revision that the service runs, so look at the service first."""
-        service = next((item for item in resources if item.kind == "service"), None)
-        if resource.kind != "task definition" or service is None or "cluster" not in made:
+        service = next((item for item in resources if item.resource_type == "service"), None)
+        if resource.resource_type != "task definition" or service is None or "cluster" not in ids:
             return
-        described = describe_service(self._session, made["cluster"], service.name)
+        described = describe_service(self._session, ids["cluster"], service.name)
         if described and described["status"] == "ACTIVE":
-            made["running task definition"] = described["taskDefinition"]
+            ids["running task definition"] = described["taskDefinition"]
 
 
-def _create_or_adopt(kind: Kind, resource: Resource, made: Mapping[str, str]) -> str:
-    """Creates; where another deployer was faster, takes over what it made, if it is ours, and changes what differs."""
+def _first_ids(network: Network) -> dict[IdName, str]:
+    """What is there before anything is created."""
+    ids: dict[IdName, str] = {"vpc": network.vpc}
+    for type_name, identifier in network.adopted.items():
+        ids[type_name] = identifier
+    return ids
+
+
+def _create_or_adopt(resource_type: ResourceType[Any], resource: Resource[Properties], ids: Ids) -> str:
+    """Creates; where another deployer was faster, adopts what it created, if it is ours, and changes what differs."""
     try:
-        return kind.create(resource, made)
+        return resource_type.create(resource, ids)
     except AwsError as error:
-        found = kind.observe(resource, made) if error.meaning == "conflict" else None
+        found = resource_type.observe(resource, ids) if error.meaning == "conflict" else None
         if found is None:
             raise
         if not found.is_ours:
             raise tags.refuse_foreign(resource, found.identifier) from error
-        differs = make_plan([resource], {(resource.kind, resource.name): found}).changes[0].differences
-        return kind.change(resource, found, made) if differs else found.identifier
+        differs = make_plan([resource], {(resource.resource_type, resource.name): found}).changes[0].differences
+        return resource_type.change(resource, found, ids) if differs else found.identifier

@@ -1,6 +1,6 @@
-"""Doors that somebody else made: a listener, a load balancer or a bare target group that a deployment is put behind.
+"""Existing load balancers, by their listener, their own ARN or a target group, that a deployment is put behind.
 
-They are looked at and used, never changed or deleted: the only thing that is added is a rule of the deployment's own.
+They are read and used, never changed or deleted: the only thing that is added is a rule for the deployment.
 """
 
 from __future__ import annotations
@@ -12,20 +12,22 @@ from typing import Any
 from mlflow_fargate.aws.session import AwsSession
 from mlflow_fargate.config import DeploymentConfig
 from mlflow_fargate.errors import InvalidOption
+from mlflow_fargate.plan import TypeName
 
 
 @dataclass(frozen=True)
-class Door:
-    """An adopted way in: where it is, and what ELBv2 calls its parts (by our kinds of resource)."""
+class ExistingLoadBalancer:
+    """Where it is, and what ELBv2 calls its parts."""
 
     vpc: str
-    subnets: tuple[str, ...]  # of the load balancer
-    identifiers: Mapping[str, str]
+    subnets: tuple[str, ...]
+    identifiers: Mapping[TypeName, str]
     url: str  # without a path
 
 
-def find_door(session: AwsSession, config: DeploymentConfig) -> Door | None:
-    """What the options name; None when they name nothing to adopt."""
+def find_existing_load_balancer(session: AwsSession, config: DeploymentConfig) -> ExistingLoadBalancer | None:
+    """What the options name; None when they name nothing that exists already."""
+    identifiers: dict[TypeName, str] = {}
     if config.target_group_arn:
         group = describe_target_group(session, config.target_group_arn)
         balancers = group.get("LoadBalancerArns") or []
@@ -34,22 +36,21 @@ def find_door(session: AwsSession, config: DeploymentConfig) -> Door | None:
                 f"The target group {config.target_group_arn} hangs on no load balancer.",
                 hint="name it in a rule or as the default of a listener first; ECS refuses it otherwise",
             )
-        balancer = _describe_balancer(session, balancers[0])
         listener = _choose_listener(session, balancers[0])
-        made = {"target group": config.target_group_arn}
+        identifiers["target group"] = config.target_group_arn
     elif config.listener_arn or config.load_balancer_arn:
         listener = (
             _describe_listener(session, config.listener_arn)
             if config.listener_arn
             else _choose_listener(session, config.load_balancer_arn or "")
         )
-        balancer = _describe_balancer(session, listener["LoadBalancerArn"])
-        made = {"listener": listener["ListenerArn"]}
+        identifiers["listener"] = listener["ListenerArn"]
     else:
         return None
+    balancer = _describe_balancer(session, listener["LoadBalancerArn"])
+    identifiers["load balancer"] = balancer["LoadBalancerArn"]
     subnets = tuple(sorted(zone["SubnetId"] for zone in balancer["AvailabilityZones"]))
-    made["load balancer"] = balancer["LoadBalancerArn"]
-    return Door(balancer["VpcId"], subnets, made, _url(balancer, listener))
+    return ExistingLoadBalancer(balancer["VpcId"], subnets, identifiers, _url(balancer, listener))
 
 
 def describe_target_group(session: AwsSession, arn: str) -> dict[str, Any]:

@@ -6,27 +6,31 @@ The role of a model's task is the user's affair: by default there is none, and t
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from mlflow_fargate.aws import tags
+from mlflow_fargate.aws.resource_types.resource_type import Ids, ResourceType
 from mlflow_fargate.aws.session import AwsSession
 from mlflow_fargate.errors import AwsError
-from mlflow_fargate.plan import Found, Resource
+from mlflow_fargate.plan import Found, Properties, Resource
+from mlflow_fargate.resources.policies import Policy
+from mlflow_fargate.resources.properties import RoleProperties, SecretsPolicyProperties
 
 
-class Role:
+class RoleType(ResourceType[RoleProperties]):
     """A role with one inline policy; `purpose` names it, `description` tells people, `trust` says who takes it on."""
 
     def __init__(
         self, session: AwsSession, purpose: str, description: str, trust: Callable[[str], dict[str, Any]]
     ) -> None:
-        self._session = session
+        super().__init__(session)
         self._policy_name = f"mlflow-fargate-{purpose}"
         self._description = f"mlflow-fargate: {description}"
         self._trust = trust
 
-    def observe(self, resource: Resource, made: Mapping[str, str]) -> Found | None:
+    def observe(self, resource: Resource[RoleProperties], ids: Ids) -> Found[RoleProperties] | None:
         try:
             role = self._session.call("iam", "get_role", RoleName=resource.name)["Role"]
         except AwsError as error:
@@ -34,16 +38,16 @@ class Role:
                 return None
             raise
         policy = _read_policy(self._session, resource.name, self._policy_name)
-        # Path and boundary are those that the role was made with.
-        return Found(role["Arn"], {**resource.properties, "policy": policy}, tags.are_ours(tags.read(role.get("Tags"))))
+        properties = replace(resource.properties, policy=policy)
+        return Found(role["Arn"], properties, tags.are_ours(tags.read(role.get("Tags"))))
 
-    def create(self, resource: Resource, made: Mapping[str, str]) -> str:
-        boundary = resource.properties["permissions_boundary"]
+    def create(self, resource: Resource[RoleProperties], ids: Ids) -> str:
+        boundary = resource.properties.permissions_boundary
         role = self._session.call(
             "iam",
             "create_role",
             RoleName=resource.name,
-            Path=resource.properties["path"],
+            Path=resource.properties.path,
             AssumeRolePolicyDocument=json.dumps(self._trust(self._session.account)),
             Description=self._description,
             Tags=tags.capital(resource.tags),
@@ -52,48 +56,48 @@ class Role:
         self._put_policy(resource)
         return str(role["Arn"])
 
-    def change(self, resource: Resource, found: Found, made: Mapping[str, str]) -> str:
+    def change(self, resource: Resource[RoleProperties], found: Found[RoleProperties], ids: Ids) -> str:
         self._put_policy(resource)
         return found.identifier
 
-    def delete(self, found: Found) -> None:
+    def delete(self, found: Found[Properties]) -> None:
         name = found.identifier.rpartition("/")[2]
         for policy in self._session.pages("iam", "list_role_policies", "PolicyNames", RoleName=name):
             self._session.delete("iam", "delete_role_policy", RoleName=name, PolicyName=policy)
         self._session.delete("iam", "delete_role", RoleName=name)
 
-    def _put_policy(self, resource: Resource) -> None:
-        document = json.dumps(resource.properties["policy"])
+    def _put_policy(self, resource: Resource[RoleProperties]) -> None:
+        document = json.dumps(resource.properties.policy)
         self._session.call(
             "iam", "put_role_policy", RoleName=resource.name, PolicyName=self._policy_name, PolicyDocument=document
         )
 
 
-class SecretsPolicy:
+class SecretsPolicyType(ResourceType[SecretsPolicyProperties]):
     """Lets the endpoint's execution role read the secrets that one deployment names."""
 
-    def __init__(self, session: AwsSession) -> None:
-        self._session = session
-
-    def observe(self, resource: Resource, made: Mapping[str, str]) -> Found | None:
-        role = _role_name(made)
+    def observe(self, resource: Resource[SecretsPolicyProperties], ids: Ids) -> Found[SecretsPolicyProperties] | None:
+        role = _role_name(ids)
         policy = _read_policy(self._session, role, resource.name) if role else None
         if role is None or policy is None:
             return None
-        return Found(f"{role}/{resource.name}", {"secrets": sorted(policy["Statement"][0]["Resource"])})
+        secrets = tuple(sorted(policy["Statement"][0]["Resource"]))
+        return Found(f"{role}/{resource.name}", SecretsPolicyProperties(secrets))
 
-    def create(self, resource: Resource, made: Mapping[str, str]) -> str:
-        role = _role_name(made)
+    def create(self, resource: Resource[SecretsPolicyProperties], ids: Ids) -> str:
+        role = _role_name(ids)
         actions = ["secretsmanager:GetSecretValue", "ssm:GetParameters"]
-        statement = {"Effect": "Allow", "Action": actions, "Resource": resource.properties["secrets"]}
+        statement = {"Effect": "Allow", "Action": actions, "Resource": resource.properties.secrets}
         document = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
         self._session.call("iam", "put_role_policy", RoleName=role, PolicyName=resource.name, PolicyDocument=document)
         return f"{role}/{resource.name}"
 
-    def change(self, resource: Resource, found: Found, made: Mapping[str, str]) -> str:
-        return self.create(resource, made)
+    def change(
+        self, resource: Resource[SecretsPolicyProperties], found: Found[SecretsPolicyProperties], ids: Ids
+    ) -> str:
+        return self.create(resource, ids)
 
-    def delete(self, found: Found) -> None:
+    def delete(self, found: Found[Properties]) -> None:
         role, _, policy = found.identifier.partition("/")
         self._session.delete("iam", "delete_role_policy", RoleName=role, PolicyName=policy)
 
@@ -124,17 +128,17 @@ def infrastructure_trust(account: str) -> dict[str, Any]:
     }
 
 
-def _role_name(made: Mapping[str, str]) -> str | None:
-    arn = made.get("execution role")
+def _role_name(ids: Ids) -> str | None:
+    arn = ids.get("execution role")
     return arn.rpartition("/")[2] if arn else None
 
 
-def _read_policy(session: AwsSession, role: str, policy: str) -> dict[str, Any] | None:
+def _read_policy(session: AwsSession, role: str, policy: str) -> Policy | None:
     try:
         document = session.call("iam", "get_role_policy", RoleName=role, PolicyName=policy)["PolicyDocument"]
     except AwsError as error:
         if error.code == "NoSuchEntity":
             return None
         raise
-    read: dict[str, Any] = json.loads(document) if isinstance(document, str) else document
+    read: Policy = json.loads(document) if isinstance(document, str) else document
     return read

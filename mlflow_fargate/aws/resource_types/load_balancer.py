@@ -1,4 +1,4 @@
-"""ELBv2: an endpoint's load balancer and its listeners. What hangs on them for a deployment is in routing.py."""
+"""ELBv2: an endpoint's load balancer and its listeners. A deployment's rules are in listener_rules.py."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mlflow_fargate.aws import tags
+from mlflow_fargate.aws.resource_types.resource_type import Ids, ResourceType
 from mlflow_fargate.aws.session import AwsSession
 from mlflow_fargate.errors import AwsError
-from mlflow_fargate.plan import Found, Resource
+from mlflow_fargate.plan import Found, Properties, Resource
+from mlflow_fargate.resources.properties import ListenerProperties, LoadBalancerProperties
 
 _NOT_FOUND = {
     "Type": "fixed-response",
@@ -25,89 +27,85 @@ _TO_HTTPS = {
 _TLS_POLICY = "ELBSecurityPolicy-TLS13-1-2-2021-06"
 
 
-class LoadBalancer:
+class LoadBalancerType(ResourceType[LoadBalancerProperties]):
     """An internet-facing Application Load Balancer."""
 
-    def __init__(self, session: AwsSession) -> None:
-        self._session = session
-
-    def observe(self, resource: Resource, made: Mapping[str, str]) -> Found | None:
+    def observe(self, resource: Resource[LoadBalancerProperties], ids: Ids) -> Found[LoadBalancerProperties] | None:
         found = find_load_balancer(self._session, resource.name)
         if found is None:
             return None
-        subnets = sorted(zone["SubnetId"] for zone in found["AvailabilityZones"])
+        subnets = tuple(sorted(zone["SubnetId"] for zone in found["AvailabilityZones"]))
         arn = found["LoadBalancerArn"]
         answer = self._session.call("elbv2", "describe_load_balancer_attributes", LoadBalancerArn=arn)
         attributes = {item["Key"]: item.get("Value", "") for item in answer["Attributes"]}
-        ours = {key: attributes.get(key) for key in resource.properties["attributes"]}
+        ours = {key: attributes.get(key) for key in resource.properties.attributes}
         are_ours = tags.are_ours(tags_of(self._session, [arn])[arn])
-        return Found(arn, {"subnets": subnets, "attributes": ours}, are_ours)
+        return Found(arn, LoadBalancerProperties(subnets, ours), are_ours)
 
-    def create(self, resource: Resource, made: Mapping[str, str]) -> str:
+    def create(self, resource: Resource[LoadBalancerProperties], ids: Ids) -> str:
         answer = self._session.call(
             "elbv2",
             "create_load_balancer",
             Name=resource.name,
             Type="application",
             Scheme="internet-facing",
-            Subnets=resource.properties["subnets"],
-            SecurityGroups=[made["load balancer security group"]],
+            Subnets=resource.properties.subnets,
+            SecurityGroups=[ids["load balancer security group"]],
             Tags=tags.capital(resource.tags),
         )
         arn = str(answer["LoadBalancers"][0]["LoadBalancerArn"])
-        self._set_attributes(arn, resource.properties["attributes"])
+        self._set_attributes(arn, resource.properties.attributes)
         return arn
 
-    def change(self, resource: Resource, found: Found, made: Mapping[str, str]) -> str:
+    def change(self, resource: Resource[LoadBalancerProperties], found: Found[LoadBalancerProperties], ids: Ids) -> str:
         before, wanted = found.properties, resource.properties
-        if before["subnets"] != wanted["subnets"]:
-            self._session.call("elbv2", "set_subnets", LoadBalancerArn=found.identifier, Subnets=wanted["subnets"])
-        if before["attributes"] != wanted["attributes"]:
-            self._set_attributes(found.identifier, wanted["attributes"])
+        if before.subnets != wanted.subnets:
+            self._session.call("elbv2", "set_subnets", LoadBalancerArn=found.identifier, Subnets=wanted.subnets)
+        if before.attributes != wanted.attributes:
+            self._set_attributes(found.identifier, wanted.attributes)
         return found.identifier
 
-    def delete(self, found: Found) -> None:
+    def delete(self, found: Found[Properties]) -> None:
         self._session.delete("elbv2", "delete_load_balancer", LoadBalancerArn=found.identifier)
 
-    def _set_attributes(self, arn: str, attributes: Mapping[str, str]) -> None:
+    def _set_attributes(self, arn: str, attributes: Mapping[str, str | None]) -> None:
         listed = [{"Key": key, "Value": value} for key, value in attributes.items()]
         self._session.call("elbv2", "modify_load_balancer_attributes", LoadBalancerArn=arn, Attributes=listed)
 
 
-class Listener:
+class ListenerType(ResourceType[ListenerProperties]):
     """HTTP on 80, or HTTPS on 443 with a certificate; answers 404 where no rule matches."""
 
-    def __init__(self, session: AwsSession) -> None:
-        self._session = session
-
-    def observe(self, resource: Resource, made: Mapping[str, str]) -> Found | None:
-        listener = _find_listener(self._session, made.get("load balancer"), _port_of(resource))
+    def observe(self, resource: Resource[ListenerProperties], ids: Ids) -> Found[ListenerProperties] | None:
+        listener = _find_listener(self._session, ids.get("load balancer"), _port_of(resource))
         if listener is None:
             return None
-        certificates = listener.get("Certificates") or [{}]
-        return Found(listener["ListenerArn"], {"certificate": certificates[0].get("CertificateArn")})
+        return Found(listener["ListenerArn"], ListenerProperties(_certificate(listener)))
 
-    def create(self, resource: Resource, made: Mapping[str, str]) -> str:
-        return _create_listener(self._session, resource, made, _NOT_FOUND)
+    def create(self, resource: Resource[ListenerProperties], ids: Ids) -> str:
+        return _create_listener(self._session, resource, ids, _NOT_FOUND, resource.properties.certificate)
 
-    def change(self, resource: Resource, found: Found, made: Mapping[str, str]) -> str:
-        certificates = [{"CertificateArn": resource.properties["certificate"]}]
+    def change(self, resource: Resource[ListenerProperties], found: Found[ListenerProperties], ids: Ids) -> str:
+        certificates = [{"CertificateArn": resource.properties.certificate}]
         self._session.call("elbv2", "modify_listener", ListenerArn=found.identifier, Certificates=certificates)
         return found.identifier
 
-    def delete(self, found: Found) -> None:
+    def delete(self, found: Found[Properties]) -> None:
         self._session.delete("elbv2", "delete_listener", ListenerArn=found.identifier)
 
 
-class RedirectListener(Listener):
+class RedirectListenerType(ResourceType[Properties]):
     """HTTP on 80 that sends everyone to HTTPS."""
 
-    def observe(self, resource: Resource, made: Mapping[str, str]) -> Found | None:
-        listener = _find_listener(self._session, made.get("load balancer"), _port_of(resource))
-        return Found(listener["ListenerArn"]) if listener else None
+    def observe(self, resource: Resource[Properties], ids: Ids) -> Found[Properties] | None:
+        listener = _find_listener(self._session, ids.get("load balancer"), _port_of(resource))
+        return Found(listener["ListenerArn"], Properties()) if listener else None
 
-    def create(self, resource: Resource, made: Mapping[str, str]) -> str:
-        return _create_listener(self._session, resource, made, _TO_HTTPS)
+    def create(self, resource: Resource[Properties], ids: Ids) -> str:
+        return _create_listener(self._session, resource, ids, _TO_HTTPS)
+
+    def delete(self, found: Found[Properties]) -> None:
+        self._session.delete("elbv2", "delete_listener", ListenerArn=found.identifier)
 
 
 def find_load_balancer(session: AwsSession, name: str) -> dict[str, Any] | None:
@@ -124,7 +122,7 @@ def find_load_balancer(session: AwsSession, name: str) -> dict[str, Any] | None:
 def listener_certificate(session: AwsSession, load_balancer: str) -> str | None:
     """The certificate with which the load balancer answers on 443; None where it answers plain HTTP."""
     listener = _find_listener(session, load_balancer, 443)
-    return (listener.get("Certificates") or [{}])[0].get("CertificateArn") if listener else None
+    return _certificate(listener) if listener else None
 
 
 def tags_of(session: AwsSession, arns: Sequence[str]) -> dict[str, dict[str, str]]:
@@ -143,13 +141,23 @@ def _find_listener(session: AwsSession, load_balancer: str | None, port: int) ->
     return next((listener for listener in listeners if listener["Port"] == port), None)
 
 
-def _create_listener(session: AwsSession, resource: Resource, made: Mapping[str, str], default: dict[str, Any]) -> str:
-    certificate = resource.properties.get("certificate")
+def _certificate(listener: Mapping[str, Any]) -> str | None:
+    certificate: str | None = (listener.get("Certificates") or [{}])[0].get("CertificateArn")
+    return certificate
+
+
+def _create_listener(
+    session: AwsSession,
+    resource: Resource[Properties],
+    ids: Ids,
+    default: dict[str, Any],
+    certificate: str | None = None,
+) -> str:
     secure = {"Certificates": [{"CertificateArn": certificate}], "SslPolicy": _TLS_POLICY} if certificate else {}
     answer = session.call(
         "elbv2",
         "create_listener",
-        LoadBalancerArn=made["load balancer"],
+        LoadBalancerArn=ids["load balancer"],
         Protocol="HTTPS" if certificate else "HTTP",
         Port=_port_of(resource),
         DefaultActions=[default],
@@ -159,5 +167,5 @@ def _create_listener(session: AwsSession, resource: Resource, made: Mapping[str,
     return str(answer["Listeners"][0]["ListenerArn"])
 
 
-def _port_of(resource: Resource) -> int:
+def _port_of(resource: Resource[Properties]) -> int:
     return int(resource.name.rpartition(":")[2])

@@ -5,46 +5,45 @@ We make the group ourselves: the execution role may write to it but not create a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from mlflow_fargate.aws import tags
+from mlflow_fargate.aws.resource_types.resource_type import Ids, ResourceType
 from mlflow_fargate.aws.session import AwsSession
 from mlflow_fargate.deployment import LogLine
 from mlflow_fargate.errors import AwsError
-from mlflow_fargate.plan import Found, Resource
+from mlflow_fargate.plan import Found, Properties, Resource
 from mlflow_fargate.resources import CONTAINER
+from mlflow_fargate.resources.properties import LogGroupProperties
 
 
-class LogGroup:
+class LogGroupType(ResourceType[LogGroupProperties]):
     """`/mlflow-fargate/ENDPOINT/NAME`, kept for the days asked."""
 
-    def __init__(self, session: AwsSession) -> None:
-        self._session = session
-
-    def observe(self, resource: Resource, made: Mapping[str, str]) -> Found | None:
+    def observe(self, resource: Resource[LogGroupProperties], ids: Ids) -> Found[LogGroupProperties] | None:
         groups = self._session.pages("logs", "describe_log_groups", "logGroups", logGroupNamePrefix=resource.name)
         group = next((group for group in groups if group["logGroupName"] == resource.name), None)
         if group is None:
             return None
         arn = group["arn"].removesuffix(":*")
         are_ours = tags.are_ours(self._session.call("logs", "list_tags_for_resource", resourceArn=arn)["tags"])
-        return Found(arn, {"retention_days": group.get("retentionInDays")}, are_ours)
+        return Found(arn, LogGroupProperties(group.get("retentionInDays")), are_ours)
 
-    def create(self, resource: Resource, made: Mapping[str, str]) -> str:
+    def create(self, resource: Resource[LogGroupProperties], ids: Ids) -> str:
         self._session.call("logs", "create_log_group", logGroupName=resource.name, tags=dict(resource.tags))
         self._retain(resource)
         return resource.name
 
-    def change(self, resource: Resource, found: Found, made: Mapping[str, str]) -> str:
+    def change(self, resource: Resource[LogGroupProperties], found: Found[LogGroupProperties], ids: Ids) -> str:
         self._retain(resource)
         return found.identifier
 
-    def delete(self, found: Found) -> None:
+    def delete(self, found: Found[Properties]) -> None:
         name = found.identifier.partition(":log-group:")[2]
         self._session.delete("logs", "delete_log_group", logGroupName=name)
 
-    def _retain(self, resource: Resource) -> None:
-        days = resource.properties["retention_days"]
+    def _retain(self, resource: Resource[LogGroupProperties]) -> None:
+        days = resource.properties.retention_days
         self._session.call("logs", "put_retention_policy", logGroupName=resource.name, retentionInDays=days)
 
 

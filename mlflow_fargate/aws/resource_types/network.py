@@ -5,14 +5,16 @@ The world reaches the load balancer, the load balancer reaches the tasks, and no
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mlflow_fargate.aws import tags
+from mlflow_fargate.aws.resource_types.resource_type import Ids, ResourceType
 from mlflow_fargate.aws.session import AwsSession
 from mlflow_fargate.errors import AwsError, InvalidOption
-from mlflow_fargate.plan import Found, Resource
+from mlflow_fargate.plan import Found, Properties, Resource
 from mlflow_fargate.resources import Network
+from mlflow_fargate.resources.properties import LoadBalancerPorts, TaskPorts
 
 _TASK_PORTS = {"FromPort": 1024, "ToPort": 65535}
 
@@ -45,69 +47,59 @@ def find_endpoint_vpc(session: AwsSession, endpoint_tags: Mapping[str, str]) -> 
     return str(groups[0]["VpcId"]) if groups else None
 
 
-class LoadBalancerSecurityGroup:
+class LoadBalancerSecurityGroupType(ResourceType[LoadBalancerPorts]):
     """Open to the world on the listeners' ports."""
 
-    def __init__(self, session: AwsSession) -> None:
-        self._session = session
-
-    def observe(self, resource: Resource, made: Mapping[str, str]) -> Found | None:
-        group = _find_group(self._session, resource, made["vpc"])
+    def observe(self, resource: Resource[LoadBalancerPorts], ids: Ids) -> Found[LoadBalancerPorts] | None:
+        group = _find_group(self._session, resource.name, ids)
         if group is None:
             return None
         ports = sorted(rule["FromPort"] for rule in group["IpPermissions"] if "FromPort" in rule)
-        return Found(group["GroupId"], {"open_ports": ports}, tags.are_ours(tags.read(group.get("Tags"))))
+        return Found(group["GroupId"], LoadBalancerPorts(tuple(ports)), tags.are_ours(tags.read(group.get("Tags"))))
 
-    def create(self, resource: Resource, made: Mapping[str, str]) -> str:
-        description = "mlflow-fargate: the world to the load balancer"
-        identifier = _create_group(self._session, resource, made["vpc"], description)
-        self._open(identifier, resource.properties["open_ports"])
-        return identifier
+    def create(self, resource: Resource[LoadBalancerPorts], ids: Ids) -> str:
+        group = _create_group(self._session, resource, ids, "mlflow-fargate: the world to the load balancer")
+        return self._open(group, resource.properties.open_ports)
 
-    def change(self, resource: Resource, found: Found, made: Mapping[str, str]) -> str:
-        missing = set(resource.properties["open_ports"]) - set(found.properties["open_ports"])
-        self._open(found.identifier, sorted(missing))
-        return found.identifier
+    def change(self, resource: Resource[LoadBalancerPorts], found: Found[LoadBalancerPorts], ids: Ids) -> str:
+        missing = set(resource.properties.open_ports) - set(found.properties.open_ports)
+        return self._open(found.identifier, sorted(missing))
 
-    def delete(self, found: Found) -> None:
+    def delete(self, found: Found[Properties]) -> None:
         self._session.delete("ec2", "delete_security_group", GroupId=found.identifier)
 
-    def _open(self, group: str, ports: list[int]) -> None:
+    def _open(self, group: str, ports: Iterable[int]) -> str:
         for port in ports:
             everyone = {"IpRanges": [{"CidrIp": "0.0.0.0/0"}], "Ipv6Ranges": [{"CidrIpv6": "::/0"}]}
             _authorize(self._session, group, {"IpProtocol": "tcp", "FromPort": port, "ToPort": port, **everyone})
+        return group
 
 
-class TaskSecurityGroup:
+class TaskSecurityGroupType(ResourceType[TaskPorts]):
     """Open to the load balancer only, on any port that a container may listen on."""
 
-    def __init__(self, session: AwsSession) -> None:
-        self._session = session
-
-    def observe(self, resource: Resource, made: Mapping[str, str]) -> Found | None:
-        group = _find_group(self._session, resource, made["vpc"])
+    def observe(self, resource: Resource[TaskPorts], ids: Ids) -> Found[TaskPorts] | None:
+        group = _find_group(self._session, resource.name, ids)
         if group is None:
             return None
         is_open = any(rule.get("UserIdGroupPairs") for rule in group["IpPermissions"])
-        opened = resource.properties.get("open_ports") if is_open else []
-        return Found(group["GroupId"], {"open_ports": opened}, tags.are_ours(tags.read(group.get("Tags"))))
+        properties = TaskPorts() if is_open else TaskPorts(())
+        return Found(group["GroupId"], properties, tags.are_ours(tags.read(group.get("Tags"))))
 
-    def create(self, resource: Resource, made: Mapping[str, str]) -> str:
-        description = "mlflow-fargate: the load balancer to the tasks"
-        identifier = _create_group(self._session, resource, made["vpc"], description)
-        self._open(identifier, made)
-        return identifier
+    def create(self, resource: Resource[TaskPorts], ids: Ids) -> str:
+        group = _create_group(self._session, resource, ids, "mlflow-fargate: the load balancer to the tasks")
+        return self._open(group, ids)
 
-    def change(self, resource: Resource, found: Found, made: Mapping[str, str]) -> str:
-        self._open(found.identifier, made)
-        return found.identifier
+    def change(self, resource: Resource[TaskPorts], found: Found[TaskPorts], ids: Ids) -> str:
+        return self._open(found.identifier, ids)
 
-    def delete(self, found: Found) -> None:
+    def delete(self, found: Found[Properties]) -> None:
         self._session.delete("ec2", "delete_security_group", GroupId=found.identifier)
 
-    def _open(self, group: str, made: Mapping[str, str]) -> None:
-        source = {"UserIdGroupPairs": [{"GroupId": made["load balancer security group"]}]}
+    def _open(self, group: str, ids: Ids) -> str:
+        source = {"UserIdGroupPairs": [{"GroupId": ids["load balancer security group"]}]}
         _authorize(self._session, group, {"IpProtocol": "tcp", **_TASK_PORTS, **source})
+        return group
 
 
 def _default_vpc(session: AwsSession) -> str:
@@ -128,20 +120,20 @@ def _one_a_zone(subnets: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return list(by_zone.values())
 
 
-def _find_group(session: AwsSession, resource: Resource, vpc: str) -> dict[str, Any] | None:
-    filters = [{"Name": "group-name", "Values": [resource.name]}, {"Name": "vpc-id", "Values": [vpc]}]
+def _find_group(session: AwsSession, name: str, ids: Ids) -> dict[str, Any] | None:
+    filters = [{"Name": "group-name", "Values": [name]}, {"Name": "vpc-id", "Values": [ids["vpc"]]}]
     groups = session.call("ec2", "describe_security_groups", Filters=filters)["SecurityGroups"]
     return groups[0] if groups else None
 
 
-def _create_group(session: AwsSession, resource: Resource, vpc: str, description: str) -> str:
+def _create_group(session: AwsSession, resource: Resource[Properties], ids: Ids, description: str) -> str:
     specification = [{"ResourceType": "security-group", "Tags": tags.capital(resource.tags)}]
     answer = session.call(
         "ec2",
         "create_security_group",
         GroupName=resource.name,
         Description=description,
-        VpcId=vpc,
+        VpcId=ids["vpc"],
         TagSpecifications=specification,
     )
     return str(answer["GroupId"])

@@ -7,68 +7,81 @@ there, the service's count is its affair, and nobody here sends one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Collection
+from typing import Any, NamedTuple
 
+from mlflow_fargate.aws.resource_types.resource_type import Ids, ResourceType
 from mlflow_fargate.aws.resource_types.service import describe_service
-from mlflow_fargate.aws.session import AwsSession
-from mlflow_fargate.plan import Found, Resource
+from mlflow_fargate.config.scaling_options import ScheduledCounts
+from mlflow_fargate.plan import Found, Properties, Resource
+from mlflow_fargate.resources.properties import Cooldown, ScalingProperties
 
 _DIMENSION = "ecs:service:DesiredCount"
 _PREFIX = "mlflow-fargate-"
 _REQUESTS = "ALBRequestCountPerTarget"
 
 
-class AutoScaling:
+class _Kind(NamedTuple):
+    """Of two that a target has any number of: how they are listed and deleted, and where their name is."""
+
+    describe: str
+    key: str
+    delete: str
+    name: str
+
+
+_POLICIES = _Kind("describe_scaling_policies", "ScalingPolicies", "delete_scaling_policy", "PolicyName")
+_ACTIONS = _Kind("describe_scheduled_actions", "ScheduledActions", "delete_scheduled_action", "ScheduledActionName")
+
+
+class AutoScalingType(ResourceType[ScalingProperties]):
     """All of a service's scaling, as one thing that is there or not."""
 
-    def __init__(self, session: AwsSession) -> None:
-        self._session = session
-
-    def observe(self, resource: Resource, made: Mapping[str, str]) -> Found | None:
+    def observe(self, resource: Resource[ScalingProperties], ids: Ids) -> Found[ScalingProperties] | None:
         """What AWS has; bounds that the wanted schedule has set meanwhile count as those wanted."""
-        if "cluster" not in made:
+        if "cluster" not in ids:
             return None
-        service = f"service/{made['cluster'].rpartition('/')[2]}/{resource.name}"
+        service = f"service/{ids['cluster'].rpartition('/')[2]}/{resource.name}"
         target = self._target(service)
         if target is None:
             return None
-        policies, actions = list(self._policies(service)), list(self._actions(service))
-        counts = [target["MinCapacity"], target["MaxCapacity"]]
+        policies, actions = self._listed(_POLICIES, service), self._listed(_ACTIONS, service)
+        counts = (target["MinCapacity"], target["MaxCapacity"])
         wanted = resource.properties
-        if counts in [[low, high] for _, low, high in wanted.get("schedule", {}).values()]:
-            counts = wanted["counts"]
-        properties = {"counts": counts, **_read_policies(policies), **_read_actions(actions)}
+        if counts in [(low, high) for _, low, high in wanted.schedule.values()]:
+            counts = wanted.counts
+        properties = ScalingProperties(counts, *_read_policies(policies), *_read_actions(actions))
         # Without any policy or action it scales nothing: what a killed client of ours left.
-        is_ours = bool(_ours(policies, "PolicyName") or _ours(actions)) or not (policies or actions)
+        is_ours = bool(_ours(_POLICIES, policies) or _ours(_ACTIONS, actions)) or not (policies or actions)
         return Found(service, properties, is_ours)
 
-    def create(self, resource: Resource, made: Mapping[str, str]) -> str:
-        cluster = made["cluster"].rpartition("/")[2]
+    def create(self, resource: Resource[ScalingProperties], ids: Ids) -> str:
+        cluster = ids["cluster"].rpartition("/")[2]
         service = f"service/{cluster}/{resource.name}"
-        low, high = resource.properties["counts"]
+        low, high = resource.properties.counts
         # AWS brings a count that lies outside of the bounds inside only when an alarm goes off.
         self._bring_inside(cluster, resource.name, low, high)
         self._register(service, low, high, Tags=dict(resource.tags))
-        self._put_policies(service, resource.properties, made)
+        self._put_policies(service, resource.properties, ids)
         self._put_actions(service, resource.properties)
         return service
 
-    def change(self, resource: Resource, found: Found, made: Mapping[str, str]) -> str:
-        service, wanted = found.identifier, resource.properties
-        if found.properties["counts"] != wanted["counts"]:
-            self._register(service, *wanted["counts"])
-        if any(found.properties[key] != wanted[key] for key in ("targets", "cooldown_seconds", "requests_of")):
-            self._delete_policies(service, keep=wanted["targets"])
-            self._put_policies(service, wanted, made)
-        if any(found.properties[key] != wanted[key] for key in ("schedule", "timezone")):
-            self._delete_actions(service, keep=wanted["schedule"])
+    def change(self, resource: Resource[ScalingProperties], found: Found[ScalingProperties], ids: Ids) -> str:
+        service, before, wanted = found.identifier, found.properties, resource.properties
+        if before.counts != wanted.counts:
+            self._register(service, *wanted.counts)
+        tracking = (wanted.targets, wanted.cooldown_seconds, wanted.requests_of)
+        if (before.targets, before.cooldown_seconds, before.requests_of) != tracking:
+            self._delete(_POLICIES, service, keep=wanted.targets)
+            self._put_policies(service, wanted, ids)
+        if (before.schedule, before.timezone) != (wanted.schedule, wanted.timezone):
+            self._delete(_ACTIONS, service, keep=wanted.schedule)
             self._put_actions(service, wanted)
         return service
 
-    def delete(self, found: Found) -> None:
-        self._delete_policies(found.identifier)
-        self._delete_actions(found.identifier)
+    def delete(self, found: Found[Properties]) -> None:
+        self._delete(_POLICIES, found.identifier)
+        self._delete(_ACTIONS, found.identifier)
         self._session.delete("application-autoscaling", "deregister_scalable_target", **_of(found.identifier))
 
     def _target(self, service: str) -> dict[str, Any] | None:
@@ -81,15 +94,13 @@ class AutoScaling:
         )
         return next(iter(answer["ScalableTargets"]), None)
 
-    def _policies(self, service: str) -> Iterator[dict[str, Any]]:
-        yield from self._session.pages(
-            "application-autoscaling", "describe_scaling_policies", "ScalingPolicies", **_of(service)
-        )
+    def _listed(self, kind: _Kind, service: str) -> list[dict[str, Any]]:
+        return list(self._session.pages("application-autoscaling", kind.describe, kind.key, **_of(service)))
 
-    def _actions(self, service: str) -> Iterator[dict[str, Any]]:
-        yield from self._session.pages(
-            "application-autoscaling", "describe_scheduled_actions", "ScheduledActions", **_of(service)
-        )
+    def _delete(self, kind: _Kind, service: str, keep: Collection[str] = ()) -> None:
+        for name in _ours(kind, self._listed(kind, service)):
+            if name.removeprefix(_PREFIX) not in keep:
+                self._session.delete("application-autoscaling", kind.delete, **{kind.name: name}, **_of(service))
 
     def _bring_inside(self, cluster: str, name: str, low: int, high: int) -> None:
         service = describe_service(self._session, cluster, name)
@@ -107,17 +118,17 @@ class AutoScaling:
             **more,
         )
 
-    def _put_policies(self, service: str, wanted: Mapping[str, Any], made: Mapping[str, str]) -> None:
-        for metric, value in wanted["targets"].items():
+    def _put_policies(self, service: str, wanted: ScalingProperties, ids: Ids) -> None:
+        for metric, value in wanted.targets.items():
             specification = {"PredefinedMetricType": metric}
             if metric == _REQUESTS:
-                specification["ResourceLabel"] = _label(made["load balancer"], made["target group"])
-            configuration = {
+                specification["ResourceLabel"] = _label(ids["load balancer"], ids["target group"])
+            configuration: dict[str, Any] = {
                 "TargetValue": value,
                 "PredefinedMetricSpecification": specification,
-                "ScaleOutCooldown": wanted["cooldown_seconds"]["out"],
-                "ScaleInCooldown": wanted["cooldown_seconds"]["in"],
             }
+            if cooldown := wanted.cooldown_seconds:
+                configuration |= {"ScaleOutCooldown": cooldown["out"], "ScaleInCooldown": cooldown["in"]}
             self._session.call(
                 "application-autoscaling",
                 "put_scaling_policy",
@@ -127,39 +138,25 @@ class AutoScaling:
                 **_of(service),
             )
 
-    def _put_actions(self, service: str, wanted: Mapping[str, Any]) -> None:
-        for name, (when, low, high) in wanted["schedule"].items():
+    def _put_actions(self, service: str, wanted: ScalingProperties) -> None:
+        for name, (when, low, high) in wanted.schedule.items():
             self._session.call(
                 "application-autoscaling",
                 "put_scheduled_action",
                 ScheduledActionName=f"{_PREFIX}{name}",
                 Schedule=when,
-                Timezone=wanted["timezone"],
+                Timezone=wanted.timezone,
                 ScalableTargetAction={"MinCapacity": low, "MaxCapacity": high},
                 **_of(service),
             )
-
-    def _delete_policies(self, service: str, keep: Mapping[str, Any] | None = None) -> None:
-        for name in _ours(self._policies(service), "PolicyName"):
-            if name.removeprefix(_PREFIX) not in (keep or ()):
-                self._session.delete(
-                    "application-autoscaling", "delete_scaling_policy", PolicyName=name, **_of(service)
-                )
-
-    def _delete_actions(self, service: str, keep: Mapping[str, Any] | None = None) -> None:
-        for name in _ours(self._actions(service)):
-            if name.removeprefix(_PREFIX) not in (keep or ()):
-                self._session.delete(
-                    "application-autoscaling", "delete_scheduled_action", ScheduledActionName=name, **_of(service)
-                )
 
 
 def _of(service: str) -> dict[str, str]:
     return {"ServiceNamespace": "ecs", "ResourceId": service, "ScalableDimension": _DIMENSION}
 
 
-def _ours(described: Iterator[dict[str, Any]] | list[dict[str, Any]], key: str = "ScheduledActionName") -> list[str]:
-    return [item[key] for item in described if item[key].startswith(_PREFIX)]
+def _ours(kind: _Kind, described: list[dict[str, Any]]) -> list[str]:
+    return [item[kind.name] for item in described if item[kind.name].startswith(_PREFIX)]
 
 
 def _label(load_balancer: str, target_group: str) -> str:
@@ -170,31 +167,29 @@ def _label(load_balancer: str, target_group: str) -> str:
     return f"{load_balancer.partition(':loadbalancer/')[2]}/{target_group.rpartition(':')[2]}"
 
 
-def _read_policies(policies: list[dict[str, Any]]) -> dict[str, Any]:
-    ours = [item for item in policies if item["PolicyName"].startswith(_PREFIX)]
-    targets, cooldowns, requests_of = {}, [], None
-    for policy in ours:
+def _read_policies(policies: list[dict[str, Any]]) -> tuple[dict[str, float], Cooldown | None, str | None]:
+    """Targets, cooldown and target group; no cooldown where the policies differ in it."""
+    targets: dict[str, float] = {}
+    cooldowns: list[Cooldown] = []
+    requests_of = None
+    for policy in (item for item in policies if item["PolicyName"].startswith(_PREFIX)):
         configuration = policy["TargetTrackingScalingPolicyConfiguration"]
         specification = configuration["PredefinedMetricSpecification"]
         targets[specification["PredefinedMetricType"]] = configuration["TargetValue"]
-        cooldown = {"out": configuration.get("ScaleOutCooldown"), "in": configuration.get("ScaleInCooldown")}
-        cooldowns.append(cooldown)
+        cooldowns.append({"out": configuration.get("ScaleOutCooldown"), "in": configuration.get("ScaleInCooldown")})
         if "ResourceLabel" in specification:
             requests_of = specification["ResourceLabel"].split("/")[-2]
-    is_same = all(cooldown == cooldowns[0] for cooldown in cooldowns)
-    return {
-        "targets": dict(sorted(targets.items())),
-        "cooldown_seconds": cooldowns[0] if cooldowns and is_same else None,
-        "requests_of": requests_of,
-    }
+    is_same = cooldowns and all(cooldown == cooldowns[0] for cooldown in cooldowns)
+    return dict(sorted(targets.items())), cooldowns[0] if is_same else None, requests_of
 
 
-def _read_actions(actions: list[dict[str, Any]]) -> dict[str, Any]:
+def _read_actions(actions: list[dict[str, Any]]) -> tuple[dict[str, ScheduledCounts], str | None]:
+    """The schedule and its time zone; none where the entries differ in it."""
     schedule, zones = {}, set()
     for action in actions:
         name, counts = action["ScheduledActionName"], action["ScalableTargetAction"]
         if name.startswith(_PREFIX):
             zones.add(action.get("Timezone", "UTC"))
-            entry = [action["Schedule"], counts.get("MinCapacity"), counts.get("MaxCapacity")]
+            entry = ScheduledCounts(action["Schedule"], counts.get("MinCapacity"), counts.get("MaxCapacity"))
             schedule[name.removeprefix(_PREFIX)] = entry
-    return {"schedule": dict(sorted(schedule.items())), "timezone": zones.pop() if len(zones) == 1 else None}
+    return dict(sorted(schedule.items())), zones.pop() if len(zones) == 1 else None

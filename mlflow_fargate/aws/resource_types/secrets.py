@@ -7,30 +7,26 @@ image.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
 
 from mlflow_fargate.aws import tags
-from mlflow_fargate.aws.session import AwsSession
+from mlflow_fargate.aws.resource_types.resource_type import Ids, ResourceType
 from mlflow_fargate.errors import AwsError
-from mlflow_fargate.plan import Found, Resource
+from mlflow_fargate.plan import Found, Properties, Resource
 
 
-class ApiKey:
+class ApiKeyType(ResourceType[Properties]):
     """A random key of 256 bits, kept over updates."""
 
-    def __init__(self, session: AwsSession) -> None:
-        self._session = session
-
-    def observe(self, resource: Resource, made: Mapping[str, str]) -> Found | None:
+    def observe(self, resource: Resource[Properties], ids: Ids) -> Found[Properties] | None:
         try:
             secret = self._session.call("secretsmanager", "describe_secret", SecretId=resource.name)
         except AwsError as error:
             if error.code == "ResourceNotFoundException":
                 return None
             raise
-        return Found(secret["ARN"], {}, tags.are_ours(tags.read(secret.get("Tags"))))
+        return Found(secret["ARN"], Properties(), tags.are_ours(tags.read(secret.get("Tags"))))
 
-    def create(self, resource: Resource, made: Mapping[str, str]) -> str:
+    def create(self, resource: Resource[Properties], ids: Ids) -> str:
         secret = self._session.call(
             "secretsmanager",
             "create_secret",
@@ -41,10 +37,7 @@ class ApiKey:
         )
         return str(secret["ARN"])
 
-    def change(self, resource: Resource, found: Found, made: Mapping[str, str]) -> str:
-        return found.identifier
-
-    def delete(self, found: Found) -> None:
+    def delete(self, found: Found[Properties]) -> None:
         # Without a recovery window: a deployment of the same name would find its key's name taken for a week.
         self._session.delete(
             "secretsmanager", "delete_secret", SecretId=found.identifier, ForceDeleteWithoutRecovery=True

@@ -8,8 +8,10 @@ from dataclasses import replace
 from typing import Any
 
 from mlflow_fargate.aws import tags
+from mlflow_fargate.aws.resource_types.resource_type import Ids, ResourceType
 from mlflow_fargate.aws.resource_types.strategy import (
     REFUSAL_TAG,
+    ROLLING,
     WANTED_TAG,
     deployment_configuration,
     is_unknown,
@@ -17,18 +19,19 @@ from mlflow_fargate.aws.resource_types.strategy import (
     refusal_of,
     refusal_tags,
 )
-from mlflow_fargate.aws.resource_types.task_definition import DIGEST_TAG, TaskDefinition
+from mlflow_fargate.aws.resource_types.task_definition import DIGEST_TAG, TaskDefinitionType
 from mlflow_fargate.aws.rollouts import service_deployments
 from mlflow_fargate.aws.session import AwsSession
 from mlflow_fargate.errors import AwsError, RolloutTimeout
-from mlflow_fargate.plan import Found, Resource
+from mlflow_fargate.plan import Found, Properties, Resource
 from mlflow_fargate.resources import CONTAINER
+from mlflow_fargate.resources.properties import Capacity, ServiceProperties
 
 FOLLOW_TAG = "mlflow-fargate:follow"
 _DELETION_SECONDS = 900
 
 
-class Service:
+class ServiceType(ResourceType[ServiceProperties]):
     """The service that keeps a deployment's tasks running behind its target group."""
 
     def __init__(
@@ -37,39 +40,40 @@ class Service:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._session = session
+        super().__init__(session)
         self._clock = clock
         self._sleep = sleep
 
-    def observe(self, resource: Resource, made: Mapping[str, str]) -> Found | None:
-        cluster = made.get("cluster")
+    def observe(self, resource: Resource[ServiceProperties], ids: Ids) -> Found[ServiceProperties] | None:
+        cluster = ids.get("cluster")
         service = describe_service(self._session, cluster, resource.name) if cluster else None
         if service is None or service["status"] != "ACTIVE":
             return None
         service_tags = tags.read(service.get("tags"))
-        properties = self._properties(service, service_tags, made.get("task security group"))
-        if "first_count" in resource.properties:  # autoscaling's affair, whatever it is
-            properties |= {"desired_count": None, "first_count": resource.properties["first_count"]}
+        properties = self._properties(service, service_tags, ids.get("task security group"))
+        wanted = resource.properties
+        if wanted.desired_count is None:  # autoscaling's affair, whatever it is
+            properties = replace(properties, desired_count=None)
         refusal = refusal_of(service) or ""
         if refusal:  # it has what the wanted strategy needs, but for the strategy
-            kept = ("alternate_target_group", "infrastructure_role_arn")
-            properties |= {key: resource.properties[key] for key in kept}
+            group, role = wanted.alternate_target_group, wanted.infrastructure_role_arn
+            properties = replace(properties, alternate_target_group=group, infrastructure_role_arn=role)
         return Found(service["serviceArn"], properties, tags.are_ours(service_tags), refusal)
 
-    def create(self, resource: Resource, made: Mapping[str, str]) -> str:
-        self._wait_until_drained(made["cluster"], resource.name)
+    def create(self, resource: Resource[ServiceProperties], ids: Ids) -> str:
+        self._wait_until_drained(ids["cluster"], resource.name)
         try:
-            service = self._create(resource, made, {})
+            service = self._create(resource, ids, {})
         except AwsError as error:
             if not _may_roll_instead(resource, error):
                 raise
-            return str(self._create(_rolling(resource), made, _refused(resource, error.message))["serviceArn"])
+            return str(self._create(_rolling(resource), ids, _refused(resource, error.message))["serviceArn"])
         arn = str(service["serviceArn"])
-        if resource.properties["strategy"]["strategy"] != "rolling" and read_strategy(service)["strategy"] == "rolling":
+        if resource.properties.strategy["strategy"] != "rolling" and read_strategy(service)["strategy"] == "rolling":
             self._tag(arn, _refused(resource, "it answered with a service that rolls"))
         return arn
 
-    def _create(self, resource: Resource, made: Mapping[str, str], more_tags: Mapping[str, str]) -> dict[str, Any]:
+    def _create(self, resource: Resource[ServiceProperties], ids: Ids, more_tags: Mapping[str, str]) -> dict[str, Any]:
         answer = self._session.call(
             "ecs",
             "create_service",
@@ -77,35 +81,40 @@ class Service:
             schedulingStrategy="REPLICA",
             propagateTags="SERVICE",
             enableECSManagedTags=True,
-            tags=tags.small({**resource.tags, FOLLOW_TAG: resource.properties["follow"], **more_tags}),
-            **_capacity(resource.properties["capacity"]),
-            **{"desiredCount": resource.properties.get("first_count"), **_request(resource, made)},
+            tags=tags.small({**resource.tags, FOLLOW_TAG: resource.properties.follow or "", **more_tags}),
+            **_capacity(resource.properties.capacity),
+            **{"desiredCount": resource.properties.first_count, **_request(resource, ids)},
         )
         service: dict[str, Any] = answer["service"]
         return service
 
-    def change(self, resource: Resource, found: Found, made: Mapping[str, str]) -> str:
+    def change(self, resource: Resource[ServiceProperties], found: Found[ServiceProperties], ids: Ids) -> str:
         before, wanted = found.properties, resource.properties
-        if before["follow"] != wanted["follow"]:
-            follow = tags.small({FOLLOW_TAG: wanted["follow"]})
-            self._session.call("ecs", "tag_resource", resourceArn=found.identifier, tags=follow)
-        self._change_tags(found, before["tags"], wanted["tags"])
-        if any(before[key] != wanted[key] for key in wanted if key not in ("follow", "tags")):
-            again = {"forceNewDeployment": True} if before["rollout"] != wanted["rollout"] else {}
-            if before["capacity"] != wanted["capacity"]:
+        if before.follow != wanted.follow:
+            self._tag(found.identifier, {FOLLOW_TAG: wanted.follow or ""})
+        self._change_tags(found.identifier, before.tags, wanted.tags)
+        if replace(before, follow=wanted.follow, tags=wanted.tags) != wanted:
+            again = {"forceNewDeployment": True} if before.rollout != wanted.rollout else {}
+            if before.capacity != wanted.capacity:
                 # ECS wants the word with another strategy: running tasks stay where they are without it.
-                again = {"forceNewDeployment": True, **_capacity(wanted["capacity"])}
-            self._update(resource, found, made, again)
+                again = {"forceNewDeployment": True, **_capacity(wanted.capacity)}
+            self._update(resource, found, ids, again)
         return found.identifier
 
-    def _update(self, resource: Resource, found: Found, made: Mapping[str, str], again: Mapping[str, Any]) -> None:
+    def _update(
+        self,
+        resource: Resource[ServiceProperties],
+        found: Found[ServiceProperties],
+        ids: Ids,
+        again: Mapping[str, Any],
+    ) -> None:
         try:
-            request = _request(resource, made, None if found.note else found.properties)
+            request = _request(resource, ids, None if found.note else found.properties)
             self._session.call("ecs", "update_service", service=resource.name, **request, **again)
         except AwsError as error:
             if not _may_roll_instead(resource, error):
                 raise
-            request = _request(_rolling(resource), made)
+            request = _request(_rolling(resource), ids)
             self._tag(found.identifier, _refused(resource, error.message))
             self._session.call("ecs", "update_service", service=resource.name, **request, **again)
             return
@@ -116,14 +125,14 @@ class Service:
     def _tag(self, arn: str, wanted: Mapping[str, str]) -> None:
         self._session.call("ecs", "tag_resource", resourceArn=arn, tags=tags.small(wanted))
 
-    def _change_tags(self, found: Found, before: Mapping[str, str], wanted: Mapping[str, str]) -> None:
+    def _change_tags(self, arn: str, before: Mapping[str, str], wanted: Mapping[str, str]) -> None:
         changed = {key: value for key, value in wanted.items() if before.get(key) != value}
         if changed:
-            self._session.call("ecs", "tag_resource", resourceArn=found.identifier, tags=tags.small(changed))
+            self._tag(arn, changed)
         if gone := sorted(before.keys() - wanted.keys()):
-            self._session.call("ecs", "untag_resource", resourceArn=found.identifier, tagKeys=gone)
+            self._session.call("ecs", "untag_resource", resourceArn=arn, tagKeys=gone)
 
-    def delete(self, found: Found) -> None:
+    def delete(self, found: Found[Properties]) -> None:
         """Ends the service and waits until its tasks are gone, so that what it used can be deleted."""
         cluster, _, name = found.identifier.rpartition(":")[2].removeprefix("service/").partition("/")
         self._session.delete("ecs", "delete_service", cluster=cluster, service=name, force=True)
@@ -144,28 +153,33 @@ class Service:
 
     def _properties(
         self, service: Mapping[str, Any], service_tags: Mapping[str, str], own_group: str | None
-    ) -> dict[str, Any]:
-        task_definition = TaskDefinition(self._session).describe(service["taskDefinition"])
+    ) -> ServiceProperties:
+        task_definition = TaskDefinitionType(self._session).describe(service["taskDefinition"])
         digest = tags.read(task_definition["tags"]).get(DIGEST_TAG)
         network = service["networkConfiguration"]["awsvpcConfiguration"]
         balancer = (service.get("loadBalancers") or [{}])[0]
-        return {
-            "task_definition": digest if task_definition["status"] == "ACTIVE" else "deregistered",
-            "desired_count": service["desiredCount"],
-            "current_count": service["desiredCount"],
-            "target_group": balancer.get("targetGroupArn", "//").split("/")[1],
-            **_read_shifting(service, balancer),
-            "container_port": balancer.get("containerPort"),
-            "subnets": sorted(network["subnets"]),
-            "security_groups": sorted(set(network.get("securityGroups", [])) - {own_group}),
-            "assign_public_ip": network.get("assignPublicIp") == "ENABLED",
-            "health_check_grace_seconds": service.get("healthCheckGracePeriodSeconds"),
-            "capacity": _read_capacity(service),
-            "execute_command": service.get("enableExecuteCommand", False),
-            "follow": service_tags.get(FOLLOW_TAG),
-            "tags": {key: value for key, value in service_tags.items() if not tags.is_own_key(key)},
-            "rollout": "failed" if rollout_state(self._session, service) == "FAILED" else "not failed",
-        }
+        advanced = balancer.get("advancedConfiguration") or {}
+        role = advanced.get("roleArn")
+        return ServiceProperties(
+            task_definition=digest if task_definition["status"] == "ACTIVE" else "deregistered",
+            desired_count=service["desiredCount"],
+            first_count=None,
+            target_group=balancer.get("targetGroupArn", "//").split("/")[1],
+            alternate_target_group=advanced.get("alternateTargetGroupArn", "//").split("/")[1] or None,
+            strategy=read_strategy(service),
+            infrastructure_role_arn=None if role is None or "/mlflow-fargate-" in role else role,
+            container_port=balancer.get("containerPort"),
+            subnets=tuple(sorted(network["subnets"])),
+            security_groups=tuple(sorted(set(network.get("securityGroups", [])) - {own_group})),
+            assign_public_ip=network.get("assignPublicIp") == "ENABLED",
+            health_check_grace_seconds=service.get("healthCheckGracePeriodSeconds"),
+            capacity=_read_capacity(service),
+            execute_command=service.get("enableExecuteCommand", False),
+            follow=service_tags.get(FOLLOW_TAG),
+            tags={key: value for key, value in service_tags.items() if not tags.is_own_key(key)},
+            rollout="failed" if rollout_state(self._session, service) == "FAILED" else "not failed",
+            current_count=service["desiredCount"],
+        )
 
 
 def describe_service(session: AwsSession, cluster: str, name: str) -> dict[str, Any] | None:
@@ -194,87 +208,81 @@ def rollout_state(session: AwsSession, service: Mapping[str, Any]) -> str:
     return service_deployments.state_of(service_deployments.newest(session, cluster, name))
 
 
-def _capacity(wanted: Mapping[str, Any]) -> dict[str, Any]:
+def _capacity(wanted: Capacity) -> dict[str, Any]:
     """A strategy rather than a launch type: only the one can be changed later."""
-    if not wanted["spot"]:
+    if not wanted.spot:
         return {"capacityProviderStrategy": [{"capacityProvider": "FARGATE", "weight": 1}]}
-    base = {"capacityProvider": "FARGATE", "weight": 0, "base": wanted["on_demand_base"]}
+    base = {"capacityProvider": "FARGATE", "weight": 0, "base": wanted.on_demand_base}
     spot = {"capacityProvider": "FARGATE_SPOT", "weight": 1}
-    return {"capacityProviderStrategy": [base, spot] if wanted["on_demand_base"] else [spot]}
+    return {"capacityProviderStrategy": [base, spot] if wanted.on_demand_base else [spot]}
 
 
-def _read_capacity(service: Mapping[str, Any]) -> dict[str, Any]:
+def _read_capacity(service: Mapping[str, Any]) -> Capacity:
     strategy = {item["capacityProvider"]: item for item in service.get("capacityProviderStrategy") or ()}
     spot = "FARGATE_SPOT" in strategy
-    return {"spot": spot, "on_demand_base": strategy.get("FARGATE", {}).get("base", 0) if spot else 0}
+    return Capacity(spot, strategy.get("FARGATE", {}).get("base", 0) if spot else 0)
 
 
-def _read_shifting(service: Mapping[str, Any], balancer: Mapping[str, Any]) -> dict[str, Any]:
-    strategy, advanced = read_strategy(service), balancer.get("advancedConfiguration") or {}
-    group = advanced.get("alternateTargetGroupArn", "//").split("/")[1] or None
-    role = advanced.get("roleArn")
-    return {
-        "strategy": strategy,
-        "alternate_target_group": group,
-        "infrastructure_role_arn": None if role is None or "/mlflow-fargate-" in role else role,
-    }
+def _may_roll_instead(resource: Resource[ServiceProperties], error: AwsError) -> bool:
+    return resource.properties.strategy["strategy"] != "rolling" and is_unknown(error)
 
 
-def _may_roll_instead(resource: Resource, error: AwsError) -> bool:
-    return resource.properties["strategy"]["strategy"] != "rolling" and is_unknown(error)
+def _rolling(resource: Resource[ServiceProperties]) -> Resource[ServiceProperties]:
+    return replace(resource, properties=replace(resource.properties, strategy=ROLLING))
 
 
-def _rolling(resource: Resource) -> Resource:
-    return replace(resource, properties={**resource.properties, "strategy": {"strategy": "rolling"}})
+def _refused(resource: Resource[ServiceProperties], said: str) -> dict[str, str]:
+    return refusal_tags(resource.properties.strategy, said)
 
 
-def _refused(resource: Resource, said: str) -> dict[str, str]:
-    return refusal_tags(resource.properties["strategy"], said)
-
-
-def _advanced(resource: Resource, made: Mapping[str, str]) -> dict[str, Any]:
+def _advanced(resource: Resource[ServiceProperties], ids: Ids) -> dict[str, Any]:
     """Where traffic is shifted between, by which rules, and with which role."""
     wanted = resource.properties
-    if wanted["strategy"]["strategy"] == "rolling":
+    if wanted.strategy["strategy"] == "rolling":
         return {}
     advanced = {
-        "alternateTargetGroupArn": made["alternate target group"],
-        "productionListenerRule": made["listener rule"],
-        "testListenerRule": made["test rule"],
-        "roleArn": wanted["infrastructure_role_arn"] or made["infrastructure role"],
+        "alternateTargetGroupArn": ids["alternate target group"],
+        "productionListenerRule": ids["listener rule"],
+        "testListenerRule": ids["test rule"],
+        "roleArn": wanted.infrastructure_role_arn or ids["infrastructure role"],
     }
     return {"advancedConfiguration": advanced}
 
 
-# Where the tasks are registered. ECS alternates between the two groups that it was told of, so they are not said anew.
-_PLACES = ("target_group", "alternate_target_group", "infrastructure_role_arn", "container_port")
-
-
-def _request(resource: Resource, made: Mapping[str, str], before: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def _request(
+    resource: Resource[ServiceProperties], ids: Ids, before: ServiceProperties | None = None
+) -> dict[str, Any]:
     """What CreateService and UpdateService have in common; `before`: what the service was found to be."""
     wanted = resource.properties
     balancer = {
-        "targetGroupArn": made["target group"],
+        "targetGroupArn": ids["target group"],
         "containerName": CONTAINER,
-        "containerPort": wanted["container_port"],
-        **_advanced(resource, made),
+        "containerPort": wanted.container_port,
+        **_advanced(resource, ids),
     }
-    shifts = wanted["alternate_target_group"] is not None
-    stays = before is not None and shifts and all(before[key] == wanted[key] for key in _PLACES)
-    own_group = [made["task security group"]] if "task security group" in made else []
+    # ECS alternates between the two groups that it was given, so they are not sent again.
+    shifts = wanted.alternate_target_group is not None
+    stays = before is not None and shifts and _place(before) == _place(wanted)
+    own_group = [ids["task security group"]] if "task security group" in ids else []
     network = {
-        "subnets": wanted["subnets"],
-        "securityGroups": [*own_group, *wanted["security_groups"]],
-        "assignPublicIp": "ENABLED" if wanted["assign_public_ip"] else "DISABLED",
+        "subnets": wanted.subnets,
+        "securityGroups": [*own_group, *wanted.security_groups],
+        "assignPublicIp": "ENABLED" if wanted.assign_public_ip else "DISABLED",
     }
-    count = {} if wanted["desired_count"] is None else {"desiredCount": wanted["desired_count"]}
+    count = {} if wanted.desired_count is None else {"desiredCount": wanted.desired_count}
     return {
-        "cluster": made["cluster"],
-        "taskDefinition": made["task definition"],
+        "cluster": ids["cluster"],
+        "taskDefinition": ids["task definition"],
         **count,
-        "deploymentConfiguration": deployment_configuration(wanted["strategy"]),
+        "deploymentConfiguration": deployment_configuration(wanted.strategy),
         **({} if stays else {"loadBalancers": [balancer]}),
         "networkConfiguration": {"awsvpcConfiguration": network},
-        "healthCheckGracePeriodSeconds": wanted["health_check_grace_seconds"],
-        "enableExecuteCommand": wanted["execute_command"],
+        "healthCheckGracePeriodSeconds": wanted.health_check_grace_seconds,
+        "enableExecuteCommand": wanted.execute_command,
     }
+
+
+def _place(service: ServiceProperties) -> tuple[str | int | None, ...]:
+    """Where its tasks are registered."""
+    role = service.infrastructure_role_arn
+    return service.target_group, service.alternate_target_group, role, service.container_port

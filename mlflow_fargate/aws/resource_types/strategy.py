@@ -10,11 +10,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from mlflow_fargate.aws import tags
 from mlflow_fargate.errors import AwsError
 from mlflow_fargate.resources.names import tag_value
+from mlflow_fargate.resources.properties import Strategy
 
 WANTED_TAG = "mlflow-fargate:strategy"
 REFUSAL_TAG = "mlflow-fargate:strategy-refused"
@@ -29,7 +30,7 @@ _COMMON = {
         "thresholdConfiguration": {"type": "COUNT", "value": 3},
     },
 }
-_ROLLING = {"strategy": "rolling"}
+ROLLING: Strategy = {"strategy": "rolling"}
 # Once, with all traffic still on the old tasks; PRE_PRODUCTION_TRAFFIC_SHIFT would pause before every step.
 TEST_STAGE = "POST_TEST_TRAFFIC_SHIFT"
 _UNKNOWN = re.compile(
@@ -40,7 +41,7 @@ _REFUSED = re.compile(
 )
 
 
-def deployment_configuration(wanted: Mapping[str, Any]) -> dict[str, Any]:
+def deployment_configuration(wanted: Strategy) -> dict[str, Any]:
     """The request's `deploymentConfiguration` for the options of a strategy."""
     strategy = wanted["strategy"]
     configuration: dict[str, Any] = {**_COMMON, "strategy": strategy.upper()}
@@ -66,14 +67,14 @@ def _pause(minutes: int) -> dict[str, Any]:
     return {"targetType": "PAUSE", "lifecycleStages": [TEST_STAGE], "timeoutConfiguration": timeout}
 
 
-def read_strategy(service: Mapping[str, Any]) -> dict[str, Any]:
+def read_strategy(service: Mapping[str, Any]) -> Strategy:
     """The options that a described service's strategy comes from; those that were refused where it has to roll."""
     configuration = service.get("deploymentConfiguration") or {}
     strategy = (configuration.get("strategy") or "ROLLING").lower()
     if strategy == "rolling":
         wanted = tags.read(service.get("tags")).get(WANTED_TAG)
-        return _from_tag(wanted) if wanted else dict(_ROLLING)
-    read: dict[str, Any] = {"strategy": strategy, "bake_time_minutes": configuration.get("bakeTimeInMinutes", 0)}
+        return _from_tag(wanted) if wanted else ROLLING
+    read: Strategy = {"strategy": strategy, "bake_time_minutes": configuration.get("bakeTimeInMinutes", 0)}
     if strategy == "canary":
         canary = configuration.get("canaryConfiguration") or {}
         read["canary_percent"] = canary.get("canaryPercent", 5.0)
@@ -84,7 +85,10 @@ def read_strategy(service: Mapping[str, Any]) -> dict[str, Any]:
         read["linear_step_bake_time_minutes"] = linear.get("stepBakeTimeInMinutes", 6)
     hooks = [hook for hook in configuration.get("lifecycleHooks") or () if hook.get("targetType") == "PAUSE"]
     timeouts = [(hook.get("timeoutConfiguration") or {}).get("timeoutInMinutes", 1440) for hook in hooks]
-    return {**read, "test_green": bool(hooks), **({"test_timeout_minutes": timeouts[0]} if timeouts else {})}
+    read["test_green"] = bool(hooks)
+    if timeouts:
+        read["test_timeout_minutes"] = timeouts[0]
+    return read
 
 
 def refusal_of(service: Mapping[str, Any]) -> str | None:
@@ -97,7 +101,7 @@ def refusal_of(service: Mapping[str, Any]) -> str | None:
     return f"ECS refused strategy={wanted} here, so it rolls ({their_tags.get(REFUSAL_TAG, 'no reason was given')})"
 
 
-def refusal_tags(wanted: Mapping[str, Any], said: str) -> dict[str, str]:
+def refusal_tags(wanted: Strategy, said: str) -> dict[str, str]:
     """What stands on a service that has to roll: the options as `KEY=VALUE KEY=VALUE`, and ECS's words."""
     options = " ".join(f"{key}={json.dumps(value).strip(chr(34))}" for key, value in wanted.items())
     return {WANTED_TAG: options, REFUSAL_TAG: tag_value(said)}
@@ -113,6 +117,7 @@ def is_unknown(error: AwsError) -> bool:
     return bool(_UNKNOWN.search(said) and _REFUSED.search(said))
 
 
-def _from_tag(text: str) -> dict[str, Any]:
+def _from_tag(text: str) -> Strategy:
     pairs = [pair.partition("=") for pair in text.split()]
-    return {key: value if key == "strategy" else json.loads(value) for key, _, value in pairs}
+    read = {key: value if key == "strategy" else json.loads(value) for key, _, value in pairs}
+    return cast(Strategy, read)

@@ -12,10 +12,12 @@ from itertools import islice
 from typing import Any
 
 from mlflow_fargate.aws import tags
-from mlflow_fargate.aws.session import AwsSession
-from mlflow_fargate.plan import Found, Resource
+from mlflow_fargate.aws.resource_types.resource_type import Ids, ResourceType
+from mlflow_fargate.config.task_options import FileSystem
+from mlflow_fargate.plan import Found, Properties, Resource
 from mlflow_fargate.resolved_model import Provenance
-from mlflow_fargate.resources import CONTAINER, digest_of
+from mlflow_fargate.resources import CONTAINER
+from mlflow_fargate.resources.properties import TaskProperties
 
 LABEL = "mlflow-fargate"
 DIGEST_TAG = "mlflow-fargate:digest"
@@ -32,33 +34,30 @@ class Label:
     settings: Mapping[str, Any]
 
 
-class TaskDefinition:
+class TaskDefinitionType(ResourceType[TaskProperties]):
     """A family of revisions; its newest revision with the wanted content is used again."""
 
-    def __init__(self, session: AwsSession) -> None:
-        self._session = session
-
-    def observe(self, resource: Resource, made: Mapping[str, str]) -> Found | None:
+    def observe(self, resource: Resource[TaskProperties], ids: Ids) -> Found[TaskProperties] | None:
         """The revision that the service runs, or without a service the family's newest."""
-        arn = made.get("running task definition") or next(self.revisions(resource.name), None)
+        arn = ids.get("running task definition") or next(self.revisions(resource.name), None)
         if arn is None:
             return None
         described = self.describe(arn)
-        return Found(arn, properties_of(described, made.get("task role")), tags.are_ours(tags.read(described["tags"])))
+        return Found(arn, properties_of(described, ids.get("task role")), tags.are_ours(tags.read(described["tags"])))
 
-    def observe_inactive(self, resource: Resource) -> Found | None:
+    def observe_inactive(self, family: str) -> Found[Properties] | None:
         """One of the revisions that a client deregistered, and died before it deleted them."""
-        arn = next(self.revisions(resource.name, "INACTIVE"), None)
-        return Found(arn, {}, self._is_ours(arn)) if arn else None
+        arn = next(self.revisions(family, "INACTIVE"), None)
+        return Found(arn, Properties(), self._is_ours(arn)) if arn else None
 
-    def create(self, resource: Resource, made: Mapping[str, str]) -> str:
-        existing = self._revision_with(resource.name, digest_of(resource.properties))
-        return existing or self._register(resource, made)
+    def create(self, resource: Resource[TaskProperties], ids: Ids) -> str:
+        existing = self._revision_with(resource.name, resource.properties.digest)
+        return existing or self._register(resource, ids)
 
-    def change(self, resource: Resource, found: Found, made: Mapping[str, str]) -> str:
-        return self.create(resource, made)
+    def change(self, resource: Resource[TaskProperties], found: Found[TaskProperties], ids: Ids) -> str:
+        return self.create(resource, ids)
 
-    def delete(self, found: Found) -> None:
+    def delete(self, found: Found[Properties]) -> None:
         """Takes away what is ours of the family: revisions are deregistered, then deleted, 10 a call as ECS allows."""
         family = found.identifier.rpartition("/")[2].rpartition(":")[0]
         for arn in list(self.revisions(family)):
@@ -83,11 +82,6 @@ class TaskDefinition:
         ours = [arn for arn in pages if arn.rpartition("/")[2].rpartition(":")[0] == family]
         yield from sorted(ours, key=lambda arn: -int(arn.rpartition(":")[2]))
 
-    def images(self, family: str) -> set[str]:
-        """The images that any revision of the family names."""
-        arns = [arn for status in ("ACTIVE", "INACTIVE") for arn in self.revisions(family, status)]
-        return {str(_container(self.describe(arn))["image"]) for arn in arns}
-
     def _is_ours(self, arn: str) -> bool:
         return tags.are_ours(tags.read(self.describe(arn)["tags"]))
 
@@ -98,9 +92,9 @@ class TaskDefinition:
                 return arn
         return None
 
-    def _register(self, resource: Resource, made: Mapping[str, str]) -> str:
-        digest = {DIGEST_TAG: digest_of(resource.properties)}
-        request = request_for(resource, made)
+    def _register(self, resource: Resource[TaskProperties], ids: Ids) -> str:
+        digest = {DIGEST_TAG: resource.properties.digest}
+        request = request_for(resource, ids)
         answer = self._session.call(
             "ecs", "register_task_definition", **request, tags=tags.small({**resource.tags, **digest})
         )
@@ -120,59 +114,59 @@ def label_table(described: Mapping[str, Any]) -> dict[str, Any]:
     return label
 
 
-def request_for(resource: Resource, made: Mapping[str, str]) -> dict[str, Any]:
+def request_for(resource: Resource[TaskProperties], ids: Ids) -> dict[str, Any]:
     """The parameters of RegisterTaskDefinition.
 
     The container runs as a user that is nobody, on a root that it cannot write to; /tmp is a volume of the task's own
     (Fargate has no tmpfs).
     """
     wanted = resource.properties
-    request = {
+    request: dict[str, Any] = {
         "family": resource.name,
         "networkMode": "awsvpc",
         "requiresCompatibilities": ["FARGATE"],
-        "cpu": str(wanted["cpu"]),
-        "memory": str(wanted["memory_mib"]),
-        "runtimePlatform": {"cpuArchitecture": wanted["architecture"], "operatingSystemFamily": "LINUX"},
-        "executionRoleArn": wanted["execution_role_arn"] or made["execution role"],
+        "cpu": str(wanted.cpu),
+        "memory": str(wanted.memory_mib),
+        "runtimePlatform": {"cpuArchitecture": wanted.architecture, "operatingSystemFamily": "LINUX"},
+        "executionRoleArn": wanted.execution_role_arn or ids["execution role"],
         "volumes": [{"name": "tmp"}, *_efs_volumes(wanted)],
-        "containerDefinitions": [_container_request(wanted, made)],
+        "containerDefinitions": [_container_request(wanted, ids)],
     }
-    if task_role := wanted["task_role_arn"] or made.get("task role"):
+    if task_role := wanted.task_role_arn or ids.get("task role"):
         request["taskRoleArn"] = task_role
-    if wanted["ephemeral_storage_gib"]:
-        request["ephemeralStorage"] = {"sizeInGiB": wanted["ephemeral_storage_gib"]}
+    if wanted.ephemeral_storage_gib:
+        request["ephemeralStorage"] = {"sizeInGiB": wanted.ephemeral_storage_gib}
     return request
 
 
-def properties_of(described: Mapping[str, Any], made_task_role: str | None = None) -> dict[str, Any]:
-    """The properties that a revision was registered with (resources/service.py); a role that was made is none given."""
+def properties_of(described: Mapping[str, Any], made_task_role: str | None = None) -> TaskProperties:
+    """The properties that a revision was registered with; roles that were made here are left out, as they are there."""
     container = _container(described)
     secrets = {item["name"]: item["valueFrom"] for item in container.get("secrets", [])}
     options = container.get("logConfiguration", {}).get("options", {})
     role = str(described.get("executionRoleArn", ""))
-    is_our_role = role.rpartition("/")[2].startswith("mlflow-fargate-")
-    return {
-        "image": container["image"],
-        "cpu": int(described.get("cpu", 0)),
-        "memory_mib": int(described.get("memory", 0)),
-        "architecture": described.get("runtimePlatform", {}).get("cpuArchitecture"),
-        "port": container["portMappings"][0]["containerPort"],
-        "environment": {item["name"]: item["value"] for item in container.get("environment", [])},
-        "secrets": {name: value for name, value in secrets.items() if name != API_KEY_VARIABLE},
-        "has_api_key": API_KEY_VARIABLE in secrets,
-        "log_group": options.get("awslogs-group"),
-        "region": options.get("awslogs-region"),
-        "stop_timeout_seconds": container.get("stopTimeout"),
-        "ephemeral_storage_gib": described.get("ephemeralStorage", {}).get("sizeInGiB"),
-        "efs": _efs_properties(described, container),
-        "health_check": container.get("healthCheck"),
-        "execution_role_arn": None if is_our_role else role,
-        "task_role_arn": None if (task_role := described.get("taskRoleArn")) == made_task_role else task_role,
-        "execute_command": container.get("linuxParameters", {}).get("initProcessEnabled", False),
-        "label": container.get("dockerLabels", {}).get(LABEL),
-        "status": described.get("status", "ACTIVE"),
-    }
+    task_role = described.get("taskRoleArn")
+    return TaskProperties(
+        image=container["image"],
+        cpu=int(described.get("cpu", 0)),
+        memory_mib=int(described.get("memory", 0)),
+        architecture=described.get("runtimePlatform", {}).get("cpuArchitecture"),
+        port=container["portMappings"][0]["containerPort"],
+        environment={item["name"]: item["value"] for item in container.get("environment", [])},
+        secrets={name: value for name, value in secrets.items() if name != API_KEY_VARIABLE},
+        has_api_key=API_KEY_VARIABLE in secrets,
+        log_group=options.get("awslogs-group"),
+        region=options.get("awslogs-region"),
+        stop_timeout_seconds=container.get("stopTimeout"),
+        ephemeral_storage_gib=described.get("ephemeralStorage", {}).get("sizeInGiB"),
+        efs=_file_systems(described, container),
+        health_check=container.get("healthCheck"),
+        execution_role_arn=None if role.rpartition("/")[2].startswith("mlflow-fargate-") else role,
+        task_role_arn=None if task_role == made_task_role else task_role,
+        execute_command=container.get("linuxParameters", {}).get("initProcessEnabled", False),
+        label=container.get("dockerLabels", {}).get(LABEL),
+        status=described.get("status", "ACTIVE"),
+    )
 
 
 def api_key_secret(described: Mapping[str, Any]) -> str | None:
@@ -181,79 +175,76 @@ def api_key_secret(described: Mapping[str, Any]) -> str | None:
     return secrets.get(API_KEY_VARIABLE)
 
 
-def _container_request(wanted: Mapping[str, Any], made: Mapping[str, str]) -> dict[str, Any]:
-    secrets = dict(wanted["secrets"])
-    if wanted["has_api_key"]:
-        secrets[API_KEY_VARIABLE] = made["API key"]
-    health_check = {"healthCheck": wanted["health_check"]} if wanted["health_check"] else {}
+def _container_request(wanted: TaskProperties, ids: Ids) -> dict[str, Any]:
+    secrets = dict(wanted.secrets)
+    if wanted.has_api_key:
+        secrets[API_KEY_VARIABLE] = ids["API key"]
+    health_check = {"healthCheck": wanted.health_check} if wanted.health_check else {}
     mounts = [
-        {"sourceVolume": _volume_name(path), "containerPath": path, "readOnly": is_read_only}
-        for path, (_, _, _, is_read_only) in wanted["efs"].items()
+        {"sourceVolume": _volume_name(path), "containerPath": path, "readOnly": system.is_read_only}
+        for path, system in wanted.efs.items()
     ]
     return {
         **health_check,
         "name": CONTAINER,
-        "image": wanted["image"],
+        "image": wanted.image,
         "essential": True,
-        "portMappings": [{"containerPort": wanted["port"], "protocol": "tcp"}],
-        "environment": [{"name": name, "value": value} for name, value in sorted(wanted["environment"].items())],
+        "portMappings": [{"containerPort": wanted.port, "protocol": "tcp"}],
+        "environment": [{"name": name, "value": value} for name, value in sorted(wanted.environment.items())],
         "secrets": [{"name": name, "valueFrom": value} for name, value in sorted(secrets.items())],
         "mountPoints": [{"sourceVolume": "tmp", "containerPath": "/tmp", "readOnly": False}, *mounts],  # noqa: S108
         "user": USER,
         **_hardening(wanted),
-        "stopTimeout": wanted["stop_timeout_seconds"],
-        "dockerLabels": {LABEL: wanted["label"]},
+        "stopTimeout": wanted.stop_timeout_seconds,
+        "dockerLabels": {LABEL: wanted.label},
         "logConfiguration": {
             "logDriver": "awslogs",
             "options": {
-                "awslogs-group": wanted["log_group"],
-                "awslogs-region": wanted["region"],
+                "awslogs-group": wanted.log_group,
+                "awslogs-region": wanted.region,
                 "awslogs-stream-prefix": "task",
             },
         },
     }
 
 
-def _hardening(wanted: Mapping[str, Any]) -> dict[str, Any]:
+def _hardening(wanted: TaskProperties) -> dict[str, Any]:
     """A root that cannot be written to, but with ECS Exec: its agent wants to write there, and an init that reaps.
 
     Source: https://docs.aws.amazon.com/AmazonECS/latest/developerguide/ecs-exec.html, considerations.
     """
-    if wanted["execute_command"]:
+    if wanted.execute_command:
         return {"readonlyRootFilesystem": False, "linuxParameters": {"initProcessEnabled": True}}
     return {"readonlyRootFilesystem": True}
 
 
-def _efs_volumes(wanted: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _efs_volumes(wanted: TaskProperties) -> list[dict[str, Any]]:
     """Always encrypted on the way, which access points and IAM ask for as well.
 
     Source: https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_EFSVolumeConfiguration.html
     """
     volumes = []
-    for path, (file_system, access_point, folder, _) in wanted["efs"].items():
-        configuration = {"fileSystemId": file_system, "transitEncryption": "ENABLED"}
-        if folder:
-            configuration["rootDirectory"] = folder
-        if access_point:
-            iam = "ENABLED" if wanted["task_role_arn"] else "DISABLED"
-            configuration["authorizationConfig"] = {"accessPointId": access_point, "iam": iam}
+    for path, system in wanted.efs.items():
+        configuration: dict[str, Any] = {"fileSystemId": system.id, "transitEncryption": "ENABLED"}
+        if system.folder:
+            configuration["rootDirectory"] = system.folder
+        if system.access_point:
+            iam = "ENABLED" if wanted.task_role_arn else "DISABLED"
+            configuration["authorizationConfig"] = {"accessPointId": system.access_point, "iam": iam}
         volumes.append({"name": _volume_name(path), "efsVolumeConfiguration": configuration})
     return volumes
 
 
-def _efs_properties(described: Mapping[str, Any], container: Mapping[str, Any]) -> dict[str, Any]:
+def _file_systems(described: Mapping[str, Any], container: Mapping[str, Any]) -> dict[str, FileSystem]:
     configurations = {item["name"]: item.get("efsVolumeConfiguration") for item in described.get("volumes", [])}
     found = {}
     for mount in container.get("mountPoints", []):
         if configuration := configurations.get(mount["sourceVolume"]):
             access_point = configuration.get("authorizationConfig", {}).get("accessPointId")
             folder = None if access_point else configuration.get("rootDirectory")
-            found[mount["containerPath"]] = [
-                configuration["fileSystemId"],
-                access_point,
-                folder,
-                mount.get("readOnly", False),
-            ]
+            is_read_only = mount.get("readOnly", False)
+            system = FileSystem(configuration["fileSystemId"], access_point, folder, is_read_only)
+            found[mount["containerPath"]] = system
     return dict(sorted(found.items()))
 
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mlflow_fargate.aws.resource_types import logs
-from mlflow_fargate.aws.resource_types.routing import TargetGroup
 from mlflow_fargate.aws.resource_types.service import describe_service, primary_deployment
+from mlflow_fargate.aws.resource_types.target_group import TargetGroupType
 from mlflow_fargate.aws.rollouts import service_deployments
 from mlflow_fargate.aws.rollouts.stop_reasons import hint_for_stop
 from mlflow_fargate.aws.session import AwsSession
@@ -79,7 +79,7 @@ class RolloutWatch:
 
     def _healthy_targets(self, service: Mapping[str, Any]) -> int:
         groups = [item["targetGroupArn"] for item in service.get("loadBalancers", [])]
-        return TargetGroup(self.session).healthy_count(groups[0]) if groups else int(service["runningCount"])
+        return TargetGroupType(self.session).healthy_count(groups[0]) if groups else int(service["runningCount"])
 
     def _tell(self, service: Mapping[str, Any]) -> None:
         for event in reversed(service.get("events", [])):

@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mlflow_fargate.aws.resource_types.routing import TargetGroup, read_test_value
+from mlflow_fargate.aws.resource_types.listener_rules import read_test_value
+from mlflow_fargate.aws.resource_types.target_group import TargetGroupType
 from mlflow_fargate.aws.rollouts import service_deployments
 from mlflow_fargate.aws.rollouts.watch import RolloutWatch
 from mlflow_fargate.errors import AwsError, FargateError, RolloutFailed
@@ -100,7 +101,7 @@ class ShiftWatch(RolloutWatch):
         """In either group: versions take turns between them, and at the end only the new tasks are left."""
         balancer = service["loadBalancers"][0]
         groups = [balancer["targetGroupArn"], balancer["advancedConfiguration"]["alternateTargetGroupArn"]]
-        return sum(TargetGroup(self.session).healthy_count(arn) for arn in groups)
+        return sum(TargetGroupType(self.session).healthy_count(arn) for arn in groups)
 
     def _refused(self, service: Mapping[str, Any], deployment: Mapping[str, Any]) -> RolloutFailed:
         said = deployment.get("statusReason") or deployment["status"]

@@ -1,0 +1,194 @@
+"""ELBv2: the rules that route a deployment's paths, its host, and the test of its new tasks to its target groups."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+import stamina
+
+from mlflow_fargate.aws import tags
+from mlflow_fargate.aws.resource_types.load_balancer import tags_of
+from mlflow_fargate.aws.resource_types.resource_type import Ids, ResourceType
+from mlflow_fargate.errors import AwsError, InvalidOption
+from mlflow_fargate.plan import Found, Properties, Resource
+from mlflow_fargate.resources import TEST_HEADER
+from mlflow_fargate.resources.properties import HostRuleProperties, ListenerRuleProperties, TestRuleProperties
+
+R = TypeVar("R", ListenerRuleProperties, TestRuleProperties, HostRuleProperties)
+# 1 to 50000 exist; the upper ones are left to rules that people write to catch what no deployment takes.
+_PRIORITIES = range(100, 40_000)
+# Before those, for a test rule asks for more than the rule whose paths it shares; a load balancer takes 100 rules.
+_TEST_PRIORITIES = range(10, 100)
+_RETRY = stamina.RetryingCaller(attempts=20, wait_initial=0.2, wait_max=2.0)
+
+
+class _RuleType(ResourceType[R]):
+    """A rule of the endpoint's listener; between two target groups, ECS says how many requests each gets."""
+
+    priorities = _PRIORITIES
+
+    def create(self, resource: Resource[R], ids: Ids) -> str:
+        return _RETRY(_is_priority_taken, self._create, resource, ids)
+
+    def change(self, resource: Resource[R], found: Found[R], ids: Ids) -> str:
+        rule = self._session.call("elbv2", "describe_rules", RuleArns=[found.identifier])["Rules"][0]
+        conditions = _conditions(resource.properties, rule)
+        actions = _forward(resource.properties.target_groups, ids, serving=_weights(rule))
+        self._session.call("elbv2", "modify_rule", RuleArn=found.identifier, Conditions=conditions, Actions=actions)
+        return found.identifier
+
+    def delete(self, found: Found[Properties]) -> None:
+        self._session.delete("elbv2", "delete_rule", RuleArn=found.identifier)
+
+    def _create(self, resource: Resource[R], ids: Ids) -> str:
+        # AWS allows two rules for one path, so look for that of another deployer who was faster. Of two who look at
+        # the same moment, both ask for the same priority and one is refused.
+        found = self.observe(resource, ids)
+        if found and not found.is_ours:
+            raise tags.refuse_foreign(resource, found.identifier)
+        if found:
+            return self.change(resource, found, ids)
+        # AWS picks no priority for us: take the lowest free one, and look again if someone was faster.
+        taken = {rule["Priority"] for rule in self._rules(ids["listener"])}
+        priority = next((number for number in self.priorities if str(number) not in taken), None)
+        if priority is None:
+            raise InvalidOption("The endpoint's listener has no free rule priority left.", hint="use another endpoint")
+        answer = self._session.call(
+            "elbv2",
+            "create_rule",
+            ListenerArn=ids["listener"],
+            Priority=priority,
+            Conditions=_conditions(resource.properties),
+            Actions=_forward(resource.properties.target_groups, ids, serving={}),
+            Tags=tags.capital(resource.tags),
+        )
+        return str(answer["Rules"][0]["RuleArn"])
+
+    def _rules(self, listener: str | None) -> list[dict[str, Any]]:
+        if listener is None:
+            return []
+        return list(self._session.pages("elbv2", "describe_rules", "Rules", ListenerArn=listener))
+
+    def _find(self, path: str, header: str | None, ids: Ids) -> dict[str, Any] | None:
+        rules = self._rules(ids.get("listener"))
+        return next((rule for rule in rules if path in _paths(rule) and _header(rule) == header), None)
+
+    def _found(self, rule: Mapping[str, Any], properties: R) -> Found[R]:
+        arn = rule["RuleArn"]
+        return Found(arn, properties, tags.are_ours(tags_of(self._session, [arn])[arn]))
+
+
+class ListenerRuleType(_RuleType[ListenerRuleProperties]):
+    """Sends the paths of one deployment to its target group."""
+
+    def observe(self, resource: Resource[ListenerRuleProperties], ids: Ids) -> Found[ListenerRuleProperties] | None:
+        rule = self._find(resource.name, None, ids)
+        return self._found(rule, ListenerRuleProperties(_paths(rule), _groups(rule))) if rule else None
+
+    def observe_all(
+        self, load_balancer: str, wanted_tags: Mapping[str, str]
+    ) -> Iterator[tuple[str, Found[Properties]]]:
+        """Every rule on the load balancer that carries the tags, by its ARN."""
+        for listener in self._session.pages("elbv2", "describe_listeners", "Listeners", LoadBalancerArn=load_balancer):
+            arns = [rule["RuleArn"] for rule in self._rules(listener["ListenerArn"]) if not rule["IsDefault"]]
+            for arn, their_tags in tags_of(self._session, arns).items():
+                if wanted_tags.items() <= their_tags.items():
+                    yield arn, Found(arn, Properties())
+
+
+class TestRuleType(_RuleType[TestRuleProperties]):
+    """Sends requests with the header's value to the new tasks before others; only the rule knows the value."""
+
+    __test__ = False  # pytest takes its name for a test's
+    priorities = _TEST_PRIORITIES
+
+    def observe(self, resource: Resource[TestRuleProperties], ids: Ids) -> Found[TestRuleProperties] | None:
+        rule = self._find(resource.name, TEST_HEADER, ids)
+        return self._found(rule, TestRuleProperties(_paths(rule), TEST_HEADER, _groups(rule))) if rule else None
+
+
+class HostRuleType(_RuleType[HostRuleProperties]):
+    """Sends everything under a deployment's own host name to its target group; found by its tags, whatever the host."""
+
+    def observe(self, resource: Resource[HostRuleProperties], ids: Ids) -> Found[HostRuleProperties] | None:
+        rules = {rule["RuleArn"]: rule for rule in self._rules(ids.get("listener")) if _hosts(rule)}
+        their_tags = tags_of(self._session, list(rules))
+        for arn, rule in rules.items():
+            properties = HostRuleProperties(_hosts(rule), _groups(rule))
+            if resource.tags.items() <= their_tags[arn].items():
+                return Found(arn, properties)
+            if resource.is_wanted and properties.hosts == resource.properties.hosts and not _paths(rule):
+                return Found(arn, properties, is_ours=False)
+        return None
+
+
+def read_test_value(rule: Mapping[str, Any]) -> str:
+    """What requests have to show in the test header, as the rule has it; empty where it asks for none."""
+    conditions = _conditions_on("http-header", rule)
+    return str(conditions[0]["HttpHeaderConfig"]["Values"][0]) if conditions else ""
+
+
+def _conditions(wanted: R, before: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+    """Which requests the rule is for; `before` is the rule as it was found."""
+    if isinstance(wanted, HostRuleProperties):
+        return [{"Field": "host-header", "HostHeaderConfig": {"Values": list(wanted.hosts)}}]
+    paths = {"Field": "path-pattern", "PathPatternConfig": {"Values": list(wanted.paths)}}
+    if isinstance(wanted, ListenerRuleProperties):
+        return [paths]
+    value = read_test_value(before) if before else secrets.token_hex(16)
+    header = {"HttpHeaderName": wanted.header, "Values": [value]}
+    return [paths, {"Field": "http-header", "HttpHeaderConfig": header}]
+
+
+def _forward(target_groups: Sequence[str], ids: Ids, serving: Mapping[str, int]) -> list[dict[str, Any]]:
+    """To the target group; of two, all to the one that serves (by the weights that stand), or else to the first."""
+    if len(target_groups) == 1:
+        return [{"Type": "forward", "TargetGroupArn": ids["target group"]}]
+    groups = [ids["target group"], ids["alternate target group"]]
+    chosen = max(groups, key=lambda arn: serving.get(arn, 0))
+    weights = [{"TargetGroupArn": arn, "Weight": 100 if arn == chosen else 0} for arn in groups]
+    return [{"Type": "forward", "ForwardConfig": {"TargetGroups": weights}}]
+
+
+def _weights(rule: Mapping[str, Any]) -> dict[str, int]:
+    """Target group → weight; empty where the rule does something else than to forward."""
+    action: Mapping[str, Any] = next((action for action in rule["Actions"] if action["Type"] == "forward"), {})
+    groups = action.get("ForwardConfig", {}).get("TargetGroups") or []
+    if not groups and "TargetGroupArn" in action:
+        groups = [{"TargetGroupArn": action["TargetGroupArn"]}]
+    return {group["TargetGroupArn"]: int(group.get("Weight", 1)) for group in groups}
+
+
+def _groups(rule: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of the target groups."""
+    return tuple(sorted(arn.split("/")[1] for arn in _weights(rule)))
+
+
+def _header(rule: Mapping[str, Any]) -> str | None:
+    """The header that the rule asks for."""
+    conditions = _conditions_on("http-header", rule)
+    return str(conditions[0]["HttpHeaderConfig"]["HttpHeaderName"]) if conditions else None
+
+
+def _paths(rule: Mapping[str, Any]) -> tuple[str, ...]:
+    return _values("path-pattern", "PathPatternConfig", rule)
+
+
+def _hosts(rule: Mapping[str, Any]) -> tuple[str, ...]:
+    return _values("host-header", "HostHeaderConfig", rule)
+
+
+def _values(field: str, key: str, rule: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(
+        value for condition in _conditions_on(field, rule) for value in condition.get(key, condition)["Values"]
+    )
+
+
+def _conditions_on(field: str, rule: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [condition for condition in rule["Conditions"] if condition["Field"] == field]
+
+
+def _is_priority_taken(error: Exception) -> bool:
+    return isinstance(error, AwsError) and error.code.startswith("PriorityInUse")
