@@ -100,7 +100,7 @@ class Repository:
         return str(newest["imageDigest"]) if newest else None
 
     def image_tags(self, deployment: str | None = None) -> list[str]:
-        """The tags of a deployment's images, or of all deployments' (`image_tag` says how they are formed)."""
+        """The tags of a deployment's images, or of all deployments' (NAME.KEY, as publisher/ forms them)."""
         selected = {"tagStatus": "TAGGED"}
         if self.observe() is None:
             return []
