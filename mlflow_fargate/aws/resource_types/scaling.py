@@ -7,8 +7,8 @@ there, the service's count is its affair, and nobody here sends one.
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import Any, NamedTuple
+from collections.abc import Collection, Iterable, Iterator
+from typing import Any
 
 from mlflow_fargate.aws.resource_types.resource_type import Ids, ResourceType
 from mlflow_fargate.aws.resource_types.service import describe_service
@@ -19,19 +19,6 @@ from mlflow_fargate.resources.properties import Cooldown, ScalingProperties
 _DIMENSION = "ecs:service:DesiredCount"
 _PREFIX = "mlflow-fargate-"
 _REQUESTS = "ALBRequestCountPerTarget"
-
-
-class _Kind(NamedTuple):
-    """Of two that a target has any number of: how they are listed and deleted, and where their name is."""
-
-    describe: str
-    key: str
-    delete: str
-    name: str
-
-
-_POLICIES = _Kind("describe_scaling_policies", "ScalingPolicies", "delete_scaling_policy", "PolicyName")
-_ACTIONS = _Kind("describe_scheduled_actions", "ScheduledActions", "delete_scheduled_action", "ScheduledActionName")
 
 
 class AutoScalingType(ResourceType[ScalingProperties]):
@@ -45,14 +32,14 @@ class AutoScalingType(ResourceType[ScalingProperties]):
         target = self._target(service)
         if target is None:
             return None
-        policies, actions = self._listed(_POLICIES, service), self._listed(_ACTIONS, service)
+        policies, actions = list(self._policies(service)), list(self._actions(service))
         counts = (target["MinCapacity"], target["MaxCapacity"])
         wanted = resource.properties
         if counts in [(low, high) for _, low, high in wanted.schedule.values()]:
             counts = wanted.counts
         properties = ScalingProperties(counts, *_read_policies(policies), *_read_actions(actions))
         # Without any policy or action it scales nothing: what a killed client of ours left.
-        is_ours = bool(_ours(_POLICIES, policies) or _ours(_ACTIONS, actions)) or not (policies or actions)
+        is_ours = bool(_ours(policies, "PolicyName") or _ours(actions)) or not (policies or actions)
         return Found(service, properties, is_ours)
 
     def create(self, resource: Resource[ScalingProperties], ids: Ids) -> str:
@@ -72,16 +59,16 @@ class AutoScalingType(ResourceType[ScalingProperties]):
             self._register(service, *wanted.counts)
         tracking = (wanted.targets, wanted.cooldown_seconds, wanted.requests_of)
         if (before.targets, before.cooldown_seconds, before.requests_of) != tracking:
-            self._delete(_POLICIES, service, keep=wanted.targets)
+            self._delete_policies(service, keep=wanted.targets)
             self._put_policies(service, wanted, ids)
         if (before.schedule, before.timezone) != (wanted.schedule, wanted.timezone):
-            self._delete(_ACTIONS, service, keep=wanted.schedule)
+            self._delete_actions(service, keep=wanted.schedule)
             self._put_actions(service, wanted)
         return service
 
     def delete(self, found: Found[Properties]) -> None:
-        self._delete(_POLICIES, found.identifier)
-        self._delete(_ACTIONS, found.identifier)
+        self._delete_policies(found.identifier)
+        self._delete_actions(found.identifier)
         self._session.delete("application-autoscaling", "deregister_scalable_target", **_of(found.identifier))
 
     def _target(self, service: str) -> dict[str, Any] | None:
@@ -94,13 +81,15 @@ class AutoScalingType(ResourceType[ScalingProperties]):
         )
         return next(iter(answer["ScalableTargets"]), None)
 
-    def _listed(self, kind: _Kind, service: str) -> list[dict[str, Any]]:
-        return list(self._session.pages("application-autoscaling", kind.describe, kind.key, **_of(service)))
+    def _policies(self, service: str) -> Iterator[dict[str, Any]]:
+        yield from self._session.pages(
+            "application-autoscaling", "describe_scaling_policies", "ScalingPolicies", **_of(service)
+        )
 
-    def _delete(self, kind: _Kind, service: str, keep: Collection[str] = ()) -> None:
-        for name in _ours(kind, self._listed(kind, service)):
-            if name.removeprefix(_PREFIX) not in keep:
-                self._session.delete("application-autoscaling", kind.delete, **{kind.name: name}, **_of(service))
+    def _actions(self, service: str) -> Iterator[dict[str, Any]]:
+        yield from self._session.pages(
+            "application-autoscaling", "describe_scheduled_actions", "ScheduledActions", **_of(service)
+        )
 
     def _bring_inside(self, cluster: str, name: str, low: int, high: int) -> None:
         service = describe_service(self._session, cluster, name)
@@ -150,13 +139,27 @@ class AutoScalingType(ResourceType[ScalingProperties]):
                 **_of(service),
             )
 
+    def _delete_policies(self, service: str, keep: Collection[str] = ()) -> None:
+        for name in _ours(self._policies(service), "PolicyName"):
+            if name.removeprefix(_PREFIX) not in keep:
+                self._session.delete(
+                    "application-autoscaling", "delete_scaling_policy", PolicyName=name, **_of(service)
+                )
+
+    def _delete_actions(self, service: str, keep: Collection[str] = ()) -> None:
+        for name in _ours(self._actions(service)):
+            if name.removeprefix(_PREFIX) not in keep:
+                self._session.delete(
+                    "application-autoscaling", "delete_scheduled_action", ScheduledActionName=name, **_of(service)
+                )
+
 
 def _of(service: str) -> dict[str, str]:
     return {"ServiceNamespace": "ecs", "ResourceId": service, "ScalableDimension": _DIMENSION}
 
 
-def _ours(kind: _Kind, described: list[dict[str, Any]]) -> list[str]:
-    return [item[kind.name] for item in described if item[kind.name].startswith(_PREFIX)]
+def _ours(described: Iterable[dict[str, Any]], key: str = "ScheduledActionName") -> list[str]:
+    return [item[key] for item in described if item[key].startswith(_PREFIX)]
 
 
 def _label(load_balancer: str, target_group: str) -> str:
