@@ -28,6 +28,7 @@ from typing import Any
 import psutil
 from filelock import FileLock, Timeout
 
+from mlflow_fargate import atomic_files
 from mlflow_fargate.errors import LocalStackError
 from mlflow_fargate.local.api.exec_sessions import PLUGIN
 from mlflow_fargate.local.api.gateway import FakeAws
@@ -261,11 +262,7 @@ def _only_one(directory: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def _written(path: Path, state: Mapping[str, Any]) -> Iterator[None]:
     """The file exists, whole, only while the stack runs."""
-    draft = path.with_suffix(".tmp")
-    draft.unlink(missing_ok=True)
-    draft.touch(mode=0o600)
-    draft.write_text(json.dumps(state, indent=2), encoding="utf-8")
-    draft.replace(path)
+    atomic_files.write(path, json.dumps(state, indent=2), mode=0o600)
     try:
         yield
     finally:

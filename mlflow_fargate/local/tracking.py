@@ -19,6 +19,7 @@ from types import TracebackType
 
 import requests
 
+from mlflow_fargate import atomic_files
 from mlflow_fargate.errors import LocalStackError
 from mlflow_fargate.local.container import task_init
 from mlflow_fargate.progress import Progress
@@ -106,10 +107,7 @@ class TrackingServer:
         """
         file = self._directory / "webhook.key"
         if not file.exists():
-            draft = file.with_suffix(".tmp")
-            draft.touch(mode=0o600)
-            draft.write_bytes(base64.urlsafe_b64encode(os.urandom(32)))
-            draft.replace(file)
+            atomic_files.write(file, base64.urlsafe_b64encode(os.urandom(32)), mode=0o600)
         return file.read_text(encoding="ascii")
 
     def _wait_until_ready(self, progress: Progress) -> None:

@@ -22,6 +22,7 @@ from typing import IO, cast
 
 import zstandard
 
+from mlflow_fargate import atomic_files
 from mlflow_fargate.errors import ImageError
 from mlflow_fargate.image.layers.byte_stream import ChunkReader
 from mlflow_fargate.image.oci.image import BaseImage, Descriptor
@@ -85,10 +86,7 @@ def read_base_files(
         pythons=tuple(sorted({python[1] for python in map(_PYTHON.fullmatch, found) if python})),
         glibc=next((text for name, text in sorted(found.items()) if text and _GLIBC.fullmatch(name)), None),
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".unfinished")
-    unfinished.write_text(json.dumps(asdict(files)))
-    unfinished.replace(path)
+    atomic_files.write(path, json.dumps(asdict(files)))
     return files
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import lzma
 import re
-import tempfile
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -19,6 +18,7 @@ from pathlib import Path
 import requests
 import stamina
 
+from mlflow_fargate import atomic_files
 from mlflow_fargate.errors import ImageError
 from mlflow_fargate.image.debian.control import DebianPackage, parse_paragraphs
 from mlflow_fargate.image.debian.signature import Verifier, find_verifier
@@ -98,9 +98,7 @@ class Archive:
                     f"{url} is not the file that Debian signed (sha256 {sha256}).",
                     hint="a mirror in the middle of an update is right again in some minutes",
                 )
-            with tempfile.NamedTemporaryFile(dir=self._files, delete=False) as file:
-                file.write(data)
-            Path(file.name).replace(path)
+            atomic_files.write(path, data)
         return path
 
     @stamina.retry(on=(requests.ConnectionError, requests.Timeout), attempts=4)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from mlflow_fargate import atomic_files
 from mlflow_fargate.errors import ImageError
 from mlflow_fargate.image.base.files import BaseFiles
 from mlflow_fargate.image.debian.archive import Archive
@@ -138,8 +139,5 @@ def _resolved(
             return tuple(DebianPackage(**data) for data in json.loads(path.read_text()))
     packages = resolve(names, archive.packages(), installed_packages(base.packages))
     kept = ("name", "version", "path", "sha256", "size_bytes", "archive")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".unfinished")
-    unfinished.write_text(json.dumps([{name: getattr(package, name) for name in kept} for package in packages]))
-    unfinished.replace(path)
+    atomic_files.write(path, json.dumps([{name: getattr(package, name) for name in kept} for package in packages]))
     return packages

@@ -20,6 +20,8 @@ from typing import IO
 from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
 
+from mlflow_fargate import atomic_files
+
 # Versions have letters too: OpenSSL's libcrypto.so.1.1.1k, which many wheels bring.
 LIBRARY_NAME = re.compile(r".*\.so(\.\d[\w.-]*)?", re.ASCII)
 # What people meet: the Debian package (of today's releases) that has a library which wheels leave to the system.
@@ -58,10 +60,7 @@ class SharedLibraries:
     glibc: Mapping[str, list[str]] = field(default_factory=dict, hash=False)  # 2.28 → packages that need no newer one
 
     def save(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(".unfinished")
-        unfinished.write_text(json.dumps(asdict(self)))
-        unfinished.replace(path)
+        atomic_files.write(path, json.dumps(asdict(self)))
 
     @classmethod
     def load(cls, path: Path) -> SharedLibraries | None:

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import uv
 
+from mlflow_fargate import atomic_files
 from mlflow_fargate.errors import ImageError
 from mlflow_fargate.image.oci.image import digest_of, encode_json
 from mlflow_fargate.image.oci.platforms import Platform
@@ -95,7 +96,7 @@ def lock(
     if not (path.exists() and clock() - path.stat().st_mtime < LOCK_MAX_AGE_SECONDS):
         path.parent.mkdir(parents=True, exist_ok=True)
         text = _compile("\n".join((*options, *wanted)), minor, platform, path.parent, build_sdists=build_sdists)
-        _write(path, without_credentials(text))
+        atomic_files.write(path, without_credentials(text))
     found = parse_pylock(path.read_text())
     sdists = [package.name for package in found if package.is_sdist]
     if sdists and (reason := why_nothing_is_built(minor, platform, is_allowed=build_sdists)):
@@ -255,13 +256,6 @@ def _environment(requirements: str) -> dict[str, str]:
     """What of ours uv gets when it runs code of packages: no more than it and a compiler need."""
     asked_for = set(re.findall(r"\$\{(\w+)\}", requirements))
     return {name: value for name, value in os.environ.items() if _ENVIRONMENT.fullmatch(name) or name in asked_for}
-
-
-def _write(path: Path, text: str) -> None:
-    handle, name = tempfile.mkstemp(dir=path.parent)
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(text)
-    Path(name).replace(path)
 
 
 def _indented(text: str) -> str:

@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
 from filelock import FileLock
 
+from mlflow_fargate import atomic_files
 from mlflow_fargate.errors import ImageError, RegistryError
 from mlflow_fargate.image.layers.layer import Compression, Recipe, iter_file, write_layer
 from mlflow_fargate.image.oci.image import Layer
@@ -51,19 +51,19 @@ class BlobCache:
                 yield Layer(**json.loads((self._layers / f"{key}.json").read_text()))
 
     def remember(self, layer: Layer) -> None:
-        """Note a layer that was made, and that is not kept here."""
-        self._write_index(layer)
+        """Note a layer that was made; its blob need not be kept here."""
+        atomic_files.write(self._layers / f"{layer.key}.json", json.dumps(asdict(layer)))
 
     def build(self, recipe: Recipe, compression: Compression) -> Layer:
         """Make the layer and keep it; when another process is at it, wait and take its layer."""
         with FileLock(self._layers / f"{recipe.key}.lock"):
             if layer := self.find((recipe.key, *recipe.other_keys)):
                 return layer
-            with recipe.files() as files, self._new_blob() as path:
+            with recipe.files() as files, atomic_files.draft(self._blobs) as path:
                 with path.open("wb") as stream:
                     layer = write_layer(recipe, files, stream, compression)
                 path.replace(self._path(layer))
-            self._write_index(layer)
+            self.remember(layer)
         return layer
 
     def stream(self, layer: Layer) -> Iterator[bytes]:
@@ -89,18 +89,3 @@ class BlobCache:
 
     def _path(self, layer: Layer) -> Path:
         return self._blobs / layer.digest.removeprefix("sha256:")
-
-    @contextmanager
-    def _new_blob(self) -> Iterator[Path]:
-        handle, name = tempfile.mkstemp(prefix="unfinished-", dir=self._blobs)
-        os.close(handle)
-        try:
-            yield Path(name)
-        finally:
-            Path(name).unlink(missing_ok=True)
-
-    def _write_index(self, layer: Layer) -> None:
-        path = self._layers / f"{layer.key}.json"
-        unfinished = path.with_suffix(".unfinished")
-        unfinished.write_text(json.dumps(asdict(layer)))
-        unfinished.replace(path)

@@ -12,12 +12,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from mlflow_fargate import atomic_files
 from mlflow_fargate.errors import ImageError
 from mlflow_fargate.image.oci.image import OCI_INDEX, OCI_MANIFEST, Descriptor, Manifest, digest_of, encode_json
 from mlflow_fargate.image.oci.platforms import Platform
@@ -59,7 +58,7 @@ class OciLayout:
         """Store the manifest under a tag; its digest."""
         body = manifest.as_bytes()
         digest = digest_of(body)
-        self._path(digest).write_bytes(body)
+        atomic_files.write(self._path(digest), body)
         entry = {"mediaType": OCI_MANIFEST, "digest": digest, "size": len(body), "annotations": {_TAG: identifier}}
         others = [one for one in self._entries() if (one.get("annotations") or {}).get(_TAG) != identifier]
         self._write_index([*others, entry])
@@ -81,10 +80,9 @@ class OciLayout:
         on_bytes: OnBytes = lambda _size: None,
     ) -> int:
         """Put a blob here; how many bytes it has. ImageError when they are not those of the digest."""
-        handle, name = tempfile.mkstemp(prefix="unfinished-", dir=self._blobs)
         written, moved = hashlib.sha256(), 0
-        try:
-            with os.fdopen(handle, "wb") as file:
+        with atomic_files.draft(self._blobs) as unfinished:
+            with unfinished.open("wb") as file:
                 for chunk in open_chunks():
                     file.write(chunk)
                     written.update(chunk)
@@ -93,10 +91,7 @@ class OciLayout:
             named = digest if isinstance(digest, str) else digest()
             if named != f"sha256:{written.hexdigest()}":
                 raise ImageError(f"What came as {named} is something else.")
-            os.chmod(name, 0o644)  # noqa: PTH101
-            Path(name).replace(self._path(named))
-        finally:
-            Path(name).unlink(missing_ok=True)
+            unfinished.replace(self._path(named))
         return moved
 
     @property
@@ -110,7 +105,7 @@ class OciLayout:
         return list(json.loads(self._index.read_bytes())["manifests"])
 
     def _write_index(self, entries: list[dict[str, Any]]) -> None:
-        self._index.write_bytes(encode_json({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries}))
+        atomic_files.write(self._index, encode_json({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries}))
 
 
 ImageStore = Registry | OciLayout

@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 
+from mlflow_fargate import atomic_files
 from mlflow_fargate.local.registry.grammar import OciRefusal, checked_digest, checked_name, checked_tag, parse_manifest
 from mlflow_fargate.local.registry.upload import Upload
 
@@ -262,10 +263,7 @@ class RegistryStore:
         self._save(repository)
 
     def _save(self, repository: _Repository) -> None:
-        path = self._file(repository.name)
-        fresh = path.with_suffix(".new")
-        fresh.write_text(json.dumps(asdict(repository)))
-        fresh.replace(path)
+        atomic_files.write(self._file(repository.name), json.dumps(asdict(repository)))
 
     def _file(self, name: str) -> Path:
         return self._files / f"{name.replace('/', '+')}.json"
