@@ -54,7 +54,8 @@ def build(
     )
     template = bento.choose_template(model)
     content = json.dumps(labels).encode() if labels else None
-    return bento.build_bento(model, template, content, into / "bento", options=options).source
+    served = bento.ServedModel(model, template, options or {})
+    return bento.build_bento(served, content, into / "bento").source
 
 
 @contextmanager

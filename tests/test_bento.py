@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from mlflow_fargate import bento
+from mlflow_fargate.bento import ServedModel
 from mlflow_fargate.errors import ImageError, ModelUnusable
 from mlflow_fargate.resolved_model import ResolvedModel
 
@@ -92,7 +93,7 @@ def test_only_tensorflow_is_loaded_without_mlflow(flavor: dict[str, Any], templa
 
 
 def test_the_service_is_told_which_model_it_is() -> None:
-    assert bento.make_service_description("image_classifier", make_model()) == {
+    assert bento.make_service_description(ServedModel(make_model(), "image_classifier")) == {
         "template": "image_classifier",
         "flavor": "tensorflow",
         "model": {"name": "Intel Scenes", "version": "3", "run_id": "0a1b", "uri": "models:/Intel Scenes/3"},
@@ -103,34 +104,36 @@ def test_the_service_is_told_which_model_it_is() -> None:
 
 
 def test_an_image_classifier_needs_no_mlflow() -> None:
-    lines = bento.service_requirements("image_classifier", make_model())
+    lines = bento.service_requirements(ServedModel(make_model(), "image_classifier"))
 
     assert lines == ("numpy==2.4.6", "tensorflow-cpu==2.21.0", BENTOML, "pillow>=10", *SERVER)
 
 
 def test_a_pyfunc_needs_skinny_mlflow_of_the_version_that_logged_it() -> None:
-    lines = bento.service_requirements("pyfunc", make_model())
+    lines = bento.service_requirements(ServedModel(make_model(), "pyfunc"))
 
     assert lines == ("numpy==2.4.6", "tensorflow-cpu==2.21.0", BENTOML, "pandas<4", "mlflow-skinny==3.16.0", *SERVER)
 
 
 @pytest.mark.parametrize("logged_with", ["2.9.1", "1.30.0", "3.17.0.dev0", "", None])
 def test_where_that_version_does_not_serve_it_is_the_one_installed_here(logged_with: str | None) -> None:
-    lines = bento.service_requirements("pyfunc", with_metadata(mlflow_version=logged_with))
+    lines = bento.service_requirements(ServedModel(with_metadata(mlflow_version=logged_with), "pyfunc"))
 
     assert f"mlflow-skinny=={version('mlflow-skinny')}" in lines
 
 
 @pytest.mark.parametrize("line", ["mlflow[gateway]==3.16.0", "mlflow @ https://example.com/mlflow.whl"])
 def test_a_model_that_asks_for_more_of_mlflow_gets_it(line: str) -> None:
-    lines = bento.service_requirements("pyfunc", make_model(requirements=(line,)))
+    lines = bento.service_requirements(ServedModel(make_model(requirements=(line,)), "pyfunc"))
 
     assert line in lines
     assert not any(other.startswith("mlflow-skinny") for other in lines)
 
 
 def test_the_models_own_versions_win_but_for_bentoml() -> None:
-    lines = bento.service_requirements("image_classifier", make_model(requirements=("Pillow==11.0", "bentoml==1.3.0")))
+    lines = bento.service_requirements(
+        ServedModel(make_model(requirements=("Pillow==11.0", "bentoml==1.3.0")), "image_classifier")
+    )
 
     assert lines == ("Pillow==11.0", BENTOML, *SERVER)
 
@@ -138,7 +141,7 @@ def test_the_models_own_versions_win_but_for_bentoml() -> None:
 def test_lines_that_name_no_package_are_kept() -> None:
     own = ("--extra-index-url https://example.com/simple", "git+https://example.com/x.git")
 
-    assert bento.service_requirements("pyfunc", make_model(requirements=own))[:2] == own
+    assert bento.service_requirements(ServedModel(make_model(requirements=own), "pyfunc"))[:2] == own
 
 
 @pytest.mark.parametrize("content", ['{"0": "sea", "1": "ice"}', '["sea", "ice"]', '{"sea": 0, "ice": 1}'])
@@ -154,7 +157,7 @@ def test_what_names_no_classes_is_refused(content: str) -> None:
 
 def test_an_image_classifier_without_labels_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelUnusable, match="no labels"):
-        bento.build_bento(make_model(), "image_classifier", None, tmp_path)
+        bento.build_bento(ServedModel(make_model(), "image_classifier"), None, tmp_path)
 
 
 def test_the_template_lies_where_it_is_looked_for() -> None:
@@ -170,8 +173,8 @@ def test_bentoml_builds_it_the_same_twice_and_says_nothing(
     labels = b'{"0": "sea", "1": "ice"}'
     modules = set(sys.modules)
 
-    first = bento.build_bento(make_model(), "image_classifier", labels, tmp_path / "one")
-    second = bento.build_bento(make_model(), "image_classifier", labels, tmp_path / "two")
+    first = bento.build_bento(ServedModel(make_model(), "image_classifier"), labels, tmp_path / "one")
+    second = bento.build_bento(ServedModel(make_model(), "image_classifier"), labels, tmp_path / "two")
 
     assert contents(first.source) == contents(second.source)
     assert {"service.py", "service.json", "labels.json"} <= set(contents(first.source))
@@ -187,8 +190,10 @@ def test_bentoml_builds_it_the_same_twice_and_says_nothing(
 def test_code_without_bentoml_is_what_bentoml_makes_of_it(tmp_path: Path) -> None:
     labels = b'{"0": "sea", "1": "ice"}'
 
-    built = bento.build_bento(make_model(), "image_classifier", labels, tmp_path / "built")
-    written = bento.build_bento(make_model(), "image_classifier", labels, tmp_path / "written", code_only=True)
+    built = bento.build_bento(ServedModel(make_model(), "image_classifier"), labels, tmp_path / "built")
+    written = bento.build_bento(
+        ServedModel(make_model(), "image_classifier"), labels, tmp_path / "written", code_only=True
+    )
 
     assert contents(written.source) == contents(built.source)
     assert written.tag == built.tag
@@ -198,17 +203,17 @@ def test_code_without_bentoml_is_what_bentoml_makes_of_it(tmp_path: Path) -> Non
 def test_the_password_of_an_index_does_not_travel_in_the_bento(tmp_path: Path) -> None:
     lines = ("--extra-index-url https://me:hunter2@host.example/simple", "six")
 
-    built = bento.build_bento(make_model(requirements=lines), "pyfunc", None, tmp_path)
+    built = bento.build_bento(ServedModel(make_model(requirements=lines), "pyfunc"), None, tmp_path)
 
     assert [path for path in built.path.rglob("*") if path.is_file() and b"hunter2" in path.read_bytes()] == []
 
 
 @pytest.mark.slow
 def test_another_model_version_makes_another_bento_and_the_same_one_is_kept(tmp_path: Path) -> None:
-    first = bento.build_bento(make_model(), "pyfunc", None, tmp_path, name="scenes")
+    first = bento.build_bento(ServedModel(make_model(), "pyfunc"), None, tmp_path)
     built_at = (first.path / "bento.yaml").stat().st_mtime_ns
-    same = bento.build_bento(make_model(), "pyfunc", None, tmp_path, name="scenes")
-    other = bento.build_bento(make_model(version="4"), "pyfunc", None, tmp_path, name="scenes")
+    same = bento.build_bento(ServedModel(make_model(), "pyfunc"), None, tmp_path)
+    other = bento.build_bento(ServedModel(make_model(version="4"), "pyfunc"), None, tmp_path)
 
     assert same == first
     assert (same.path / "bento.yaml").stat().st_mtime_ns == built_at
@@ -224,7 +229,7 @@ def test_what_bentoml_says_against_it_is_told(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr("mlflow_fargate.bento.build.template_folder", lambda: template)
 
     with pytest.raises(ImageError, match="no such luck"):
-        bento.build_bento(make_model(), "pyfunc", None, tmp_path / "store")
+        bento.build_bento(ServedModel(make_model(), "pyfunc"), None, tmp_path / "store")
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -265,7 +265,7 @@ def disk_full(bench: Bench) -> str:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/tmp/mlflow-fargate-x/bentos")
 
     bench.monkeypatch.setattr(Publisher, "_build", build)
-    bench.monkeypatch.setattr("mlflow_fargate.publisher.model_image.find_image", lambda *_: None)
+    bench.monkeypatch.setattr("mlflow_fargate.publisher.repository.ImageRepository.find", lambda *_: None)
     with pytest.raises(DiskFull) as told:
         publish(bench)
     return f"Error: {told.value.format_message()}\n"

@@ -18,6 +18,7 @@ from mlflow_fargate.image.registry.transport import Transport
 from mlflow_fargate.local.registry.server import LocalRegistry
 from mlflow_fargate.progress import RecordedProgress
 from mlflow_fargate.publisher import Publisher, image_inputs
+from mlflow_fargate.publisher.models import Models
 from mlflow_fargate.resolved_model import ModelFile, ResolvedModel
 from mlflow_fargate.target import parse_target
 
@@ -93,11 +94,11 @@ def test_an_image_that_is_there_costs_one_request_and_no_look_at_the_model(
 
 
 def test_a_large_model_is_streamed_and_a_small_one_is_kept_here(tmp_path: Path) -> None:
-    account: Any = SimpleNamespace(artifacts=lambda: SimpleNamespace(stream=iter))
-    made = Publisher(parse_target("fargate:/eu-west-1"), account, tmp_path, RecordedProgress())
+    s3: Any = SimpleNamespace(stream=iter)
+    models = Models(lambda: s3, tmp_path, RecordedProgress())
     small = ResolvedModel("m", "m", "s3://bucket/m", (ModelFile("MLmodel", 10, "etag"),), {})
 
-    large = made._files_of(MODEL)
+    large = models.for_image(MODEL).files
 
     assert isinstance(large, dict)
     assert {name: file.size_bytes for name, file in large.items() if isinstance(file, StreamedFile)} == {
@@ -105,7 +106,7 @@ def test_a_large_model_is_streamed_and_a_small_one_is_kept_here(tmp_path: Path) 
         "requirements.txt": 20,
         "model.pkl": 4 * 10**9,
     }
-    assert callable(made._files_of(small))
+    assert callable(models.for_image(small).files)
 
 
 def test_another_builder_makes_another_image() -> None:

@@ -152,16 +152,19 @@ def test_an_equal_model_is_served_by_onnx_runtime_with_the_versions_it_was_compa
         "mlflow-fargate.runtime-reason": "answers differ by 1e-9 at most",
     }
     applied = chosen.applied_to(make_inputs(runtime="auto"))
-    assert (applied.requirements, applied.options) == (chosen.requirements, {"runtime": "onnx"})
+    assert (applied.requirements, applied.served.options) == (chosen.requirements, {"runtime": "onnx"})
     assert "runtime: onnx" in progress.lines[-1]
 
 
 def test_another_converted_model_is_another_layer(converting: dict[str, Any], tmp_path: Path) -> None:
     chosen, _ = choose(tmp_path, runtime="onnx")
-    before = chosen.files_digest
+    before = chosen.converted(make_model())
     (tmp_path / "model.onnx").write_text("other")
 
-    assert chosen.files_digest != before
+    after = chosen.converted(make_model())
+    assert before
+    assert after
+    assert after.key != before.key
 
 
 def test_one_that_is_not_equal_stays_native_with_the_reason_or_is_refused(
@@ -192,6 +195,8 @@ def test_where_nothing_was_chosen_nothing_is_said() -> None:
 
 
 def test_a_picture_needs_no_mlflow() -> None:
-    lines = bento.onnx_requirements("image_classifier", make_model("tensorflow"), {**PINS, "pillow": "pillow==1"}, ())
+    served = bento.ServedModel(make_model("tensorflow"), "image_classifier")
+
+    lines = bento.onnx_requirements(served, {**PINS, "pillow": "pillow==1"}, ())
 
     assert lines == ("bentoml==1", "numpy==1", "onnxruntime==1", "pillow==1")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,15 +14,17 @@ import mlflow
 import pandas as pd
 import psutil
 import pytest
+from fixtures_image import make_image
 from serving_process import build
 
 from mlflow_fargate.config import parse_config
 from mlflow_fargate.errors import ImageError, TrialFailed
-from mlflow_fargate.image import Reference, Registry, Unpacked, build_image
+from mlflow_fargate.image import Reference, Registry, Unpacked
 from mlflow_fargate.local.registry.base_image import seed_base_image
 from mlflow_fargate.local.registry.server import LocalRegistry
 from mlflow_fargate.progress import RecordedProgress
-from mlflow_fargate.publisher import Publisher, image_inputs
+from mlflow_fargate.publisher import image_inputs
+from mlflow_fargate.publisher.smoke_test import make_smoke_test
 from mlflow_fargate.resolved_model import ResolvedModel
 from mlflow_fargate.sandbox import try_service
 
@@ -124,8 +127,8 @@ def test_the_layers_of_a_new_image_are_tried_and_what_passed_is_not_tried_again(
         assert (Path(environment["MODEL_DIR"]) / "weights").read_text() == "1"
         assert unpacked.working_directory == Path(source)
 
-    first = build_image(**inputs, trial=trial)
-    again = build_image(**{**inputs, "destination": inputs["destination"].with_tag("v2")}, trial=trial)
+    first = make_image(**inputs, smoke_test=trial)
+    again = make_image(**{**inputs, "destination": replace(inputs["destination"], tag="v2")}, smoke_test=trial)
 
     assert seen == [(True, True)]
     assert again.reference.digest == first.reference.digest
@@ -136,7 +139,7 @@ def test_an_image_that_fails_its_trial_gets_no_name(inputs: dict[str, Any]) -> N
         raise ImageError("it does not answer")
 
     with pytest.raises(ImageError, match="it does not answer"):
-        build_image(**inputs, trial=trial)
+        make_image(**inputs, smoke_test=trial)
     assert inputs["registry"].manifest_digest("models", "v1") is None
 
 
@@ -156,9 +159,8 @@ def test_a_trial_that_would_say_nothing_is_left_out_with_the_reason(
     metadata = {"flavors": {"python_function": {}}}
     model = ResolvedModel("m", "m", str(tmp_path), (), metadata, ("six",), python_version=minor)
     config = parse_config({"requirements": "six", **options})
-    publisher = Publisher(None, None, tmp_path, progress)  # type: ignore[arg-type]
 
-    trial = publisher._make_trial(image_inputs(model, config), config)
+    trial = make_smoke_test(image_inputs(model, config), config, progress)
 
     assert (trial is None) == (reason is not None)
     assert reason is None or reason in progress.lines[-1]
@@ -192,6 +194,6 @@ def test_a_real_service_answers_its_input_example(inputs: dict[str, Any], tmp_pa
         )
         seconds.append(took)
 
-    build_image(**asked, trial=trial)
+    make_image(**asked, smoke_test=trial)
 
     assert len(seconds) == 1

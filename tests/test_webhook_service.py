@@ -31,7 +31,7 @@ from mlflow_fargate.local.registry.server import LocalRegistry
 from mlflow_fargate.plan import Found, Properties
 from mlflow_fargate.progress import RecordedProgress
 from mlflow_fargate.publisher import webhook_image
-from mlflow_fargate.publisher.custom_service import own_requirements, write_own_code
+from mlflow_fargate.publisher.this_package import copy_package, package_requirements
 from mlflow_fargate.resources import EndpointSpec, Network, WebhookSpec, webhook_resources
 from mlflow_fargate.target import Surroundings, Target
 
@@ -176,9 +176,9 @@ def test_its_role_reads_the_buckets_and_writes_the_lease_and_the_topic_that_are_
 
 
 def test_the_whole_package_goes_into_the_image_and_nothing_compiled(tmp_path: Path) -> None:
-    digest = write_own_code(tmp_path / "one")
+    digest = copy_package(tmp_path / "one")
 
-    assert write_own_code(tmp_path / "two") == digest
+    assert copy_package(tmp_path / "two") == digest
     assert (tmp_path / "one/mlflow_fargate/webhook/templates/page.html").is_file()
     assert (tmp_path / "one/mlflow_fargate/service_template/service.py").is_file()
     assert "fargate = mlflow_fargate" in next((tmp_path / "one").glob("*.dist-info/entry_points.txt")).read_text()
@@ -186,7 +186,7 @@ def test_the_whole_package_goes_into_the_image_and_nothing_compiled(tmp_path: Pa
 
 
 def test_the_image_gets_what_the_service_needs_and_no_tool_of_ours() -> None:
-    names = {line.partition("==")[0].lower() for line in own_requirements("webhook", Platform.parse("linux/arm64"))}
+    names = {line.partition("==")[0].lower() for line in package_requirements("webhook", Platform.parse("linux/arm64"))}
 
     assert {"flask", "waitress", "boto3", "uv", "bentoml", "mlflow-skinny"} <= names
     assert names & {"moto", "pytest", "tensorflow", "mlflow"} == set()
@@ -345,7 +345,7 @@ def test_registering_needs_a_url_or_a_target() -> None:
 def test_its_image_is_built_once_starts_the_service_and_holds_no_model(
     registry: LocalRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(webhook_image, "own_requirements", lambda *_: ())
+    monkeypatch.setattr(webhook_image, "package_requirements", lambda *_: ())
     seed_base_image(registry.store, platform.python_version())
     name = f"{registry.address}/mlflow-fargate/images"
     account: Any = SimpleNamespace(

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from benchmarks.images.bed import PYTHON, REQUIREMENTS
-from mlflow_fargate.image import LINUX_AMD64, Reference, Registry, build_image
+from mlflow_fargate.image import Destination, ImageSpec, Model, Reference, Registry, build_image
 from mlflow_fargate.progress import PlainProgress
 
 
@@ -21,21 +21,16 @@ def main() -> None:
     service, model, cache = (Path(sys.argv[place]) for place in (2, 3, 5))
     with Registry(destination.registry) as registry:
         digest = registry.manifest_digest(previous.repository, previous.identifier)
-        image = build_image(
+        spec = ImageSpec(
             base=base,
-            requirements=REQUIREMENTS,
+            requirements=tuple(REQUIREMENTS),
             python_version=PYTHON,
             service=service,
-            model={path.name: path for path in model.iterdir()},
-            model_key=model.name,
-            destination=destination,
-            registry=registry,
-            previous=previous.with_digest(digest) if digest else None,
-            cache=cache,
-            platform=LINUX_AMD64,
-            progress=PlainProgress(),
+            model=Model({path.name: path for path in model.iterdir()}, model.name),
         )
-    print(image.report)
+        target = Destination(registry, destination, previous.with_digest(digest) if digest else None)
+        image = build_image(spec, target, cache=cache, progress=PlainProgress())
+    print(*image.report.layers, sep="\n")
     print(f"figure: after_imports_seconds={time.monotonic() - began:.3f}")
 
 

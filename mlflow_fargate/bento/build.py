@@ -25,14 +25,13 @@ from typing import Any
 
 import yaml
 
-from mlflow_fargate.bento.custom_service_files import OwnService
-from mlflow_fargate.bento.description import LABELS_FILE, make_service_description, parse_labels
+from mlflow_fargate.bento.description import LABELS_FILE, ServedModel, make_service_description, parse_labels
 from mlflow_fargate.bento.requirements import service_requirements
 from mlflow_fargate.errors import ImageError, ModelUnusable
 from mlflow_fargate.resolved_model import ResolvedModel, without_credentials
 
 _DESCRIPTION_FILE = "service.json"
-_OWN_FOLDER = "own"
+_CUSTOM_FOLDER = "own"
 _BUILD_TIMEOUT_SECONDS = 300
 
 
@@ -47,43 +46,35 @@ class Bento:
 
 
 def build_bento(
-    model: ResolvedModel,
-    template: str,
+    served: ServedModel,
     labels: bytes | None,
     into: Path,
     *,
-    name: str | None = None,
-    options: Mapping[str, Any] | None = None,
-    own: OwnService | None = None,
-    further_models: Mapping[str, ResolvedModel] | None = None,
     requirements: tuple[str, ...] = (),
     code_only: bool = False,
 ) -> Bento:
     """A Bento in the Bento store `into`; what is there already with the same content is not built again.
 
     `code_only`: of the Bento only its `source` is made, the same bytes, without the seconds in which BentoML imports
-    itself and the service. That finds mistakes in a service of one's own, and none in a template.
+    itself and the service. That finds mistakes in a custom service, and none in a template.
 
-    `labels` is the content of the labels file, which an image classifier must have; `name` is by default the model's,
-    and so are the `requirements`.
+    `labels` is the content of the labels file, which an image classifier must have; `requirements` are by default the
+    model's.
     The bytes in `source` depend on nothing but the arguments and the versions of this package and of BentoML.
     ImageError says why BentoML refused.
     """
-    requirements = requirements or service_requirements(template, model, own=own, further_models=further_models)
-    description = make_service_description(template, model, options, own=own, further_models=further_models)
-    files = _source_files(description, model, labels, requirements)
-    if own:
-        files |= {f"{_OWN_FOLDER}/{file_name}": content for file_name, content in own.files.items()}
-    tag_name, tag_version = _tag_name(name or model.name or "model"), _digest(files)
-    path = into.absolute() / "bentos" / tag_name / tag_version
+    requirements = requirements or service_requirements(served)
+    files = _source_files(served, labels, requirements)
+    name, version = _tag_name(served.model.name or "model"), _digest(files)
+    path = into.absolute() / "bentos" / name / version
     if code_only:
         _write(files, path / "src")
     elif not (path / "bento.yaml").is_file():
         into.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=into, prefix="build-") as folder:
             _write(files, Path(folder))
-            _run_bentoml_build(Path(folder), into.absolute(), tag_name, tag_version, path)
-    return Bento(tag=f"{tag_name}:{tag_version}", path=path, source=path / "src", requirements=requirements)
+            _run_bentoml_build(Path(folder), into.absolute(), name, version, path)
+    return Bento(tag=f"{name}:{version}", path=path, source=path / "src", requirements=requirements)
 
 
 def template_digest() -> str:
@@ -102,20 +93,19 @@ def _template_files() -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in sorted(template_folder().glob("*.py"))}
 
 
-def _source_files(
-    description: Mapping[str, Any], model: ResolvedModel, labels: bytes | None, requirements: tuple[str, ...]
-) -> dict[str, bytes]:
+def _source_files(served: ServedModel, labels: bytes | None, requirements: tuple[str, ...]) -> dict[str, bytes]:
     files = _template_files()
-    files[_DESCRIPTION_FILE] = _json(description)
-    if description["template"] == "image_classifier":
+    files[_DESCRIPTION_FILE] = _json(make_service_description(served))
+    if served.template == "image_classifier":
         if labels is None:
             raise ModelUnusable(
-                f"{model.resolved_uri} has no labels, without which images cannot be labelled.",
+                f"{served.model.resolved_uri} has no labels, without which images cannot be labelled.",
                 hint="log a labels JSON file at the run's root, or name it with the option labels",
             )
         files[LABELS_FILE] = _json(parse_labels(labels))
-    files["bentofile.yaml"] = yaml.safe_dump(_make_bentofile(model, requirements)).encode()
-    return files
+    files["bentofile.yaml"] = yaml.safe_dump(_make_bentofile(served.model, requirements)).encode()
+    custom = served.custom_service.files if served.custom_service else {}
+    return {**files, **{f"{_CUSTOM_FOLDER}/{name}": content for name, content in custom.items()}}
 
 
 def _write(files: Mapping[str, bytes], folder: Path) -> None:

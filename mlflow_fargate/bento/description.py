@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from mlflow_fargate.bento.custom_service_files import OwnService
+from mlflow_fargate.bento.custom_service_files import CustomService
 from mlflow_fargate.errors import ModelUnusable
 from mlflow_fargate.resolved_model import ResolvedModel
 
@@ -15,6 +16,19 @@ Template = Literal["image_classifier", "pyfunc", "own"]
 LABELS_FILE = "labels.json"
 _IMAGE_CHANNELS = (1, 3, 4)
 _NETWORK_FLAVORS = ("tensorflow", "keras")
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """A model, and how it is served."""
+
+    model: ResolvedModel
+    template: str  # a Template
+    options: Mapping[str, Any] = field(default_factory=dict, hash=False)  # the template's
+    custom_service: CustomService | None = None
+    further_models: Mapping[str, ResolvedModel] = field(
+        default_factory=dict, hash=False
+    )  # by the key it loads them with
 
 
 def choose_template(model: ResolvedModel) -> Template:
@@ -28,18 +42,12 @@ def choose_template(model: ResolvedModel) -> Template:
     return "image_classifier" if _takes_images(model) else "pyfunc"
 
 
-def make_service_description(
-    template: str,
-    model: ResolvedModel,
-    options: Mapping[str, Any] | None = None,
-    *,
-    own: OwnService | None = None,
-    further_models: Mapping[str, ResolvedModel] | None = None,
-) -> dict[str, Any]:
-    """What service.json says: which models the service answers for, and how; `options` are the template's own."""
-    own_options = {"file": own.file, "digest": own.digest} if own else {}
+def make_service_description(served: ServedModel) -> dict[str, Any]:
+    """What service.json says: which models the service answers for, and how."""
+    model, custom = served.model, served.custom_service
+    custom_options = {"file": custom.file, "digest": custom.digest} if custom else {}
     return {
-        "template": template,
+        "template": served.template,
         "flavor": next((name for name in sorted(model.flavors) if name != "python_function"), "python_function"),
         "model": {
             "name": model.name,
@@ -47,9 +55,9 @@ def make_service_description(
             "run_id": model.run_id,
             "uri": model.resolved_uri,
         },
-        "labels": LABELS_FILE if template == "image_classifier" else None,
-        "options": {**(options or {}), **own_options},
-        "models": {key: further.resolved_uri for key, further in sorted((further_models or {}).items())},
+        "labels": LABELS_FILE if served.template == "image_classifier" else None,
+        "options": {**served.options, **custom_options},
+        "models": {key: further.resolved_uri for key, further in sorted(served.further_models.items())},
     }
 
 

@@ -9,7 +9,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
-from mlflow_fargate.bento.custom_service_files import OwnService
+from mlflow_fargate.bento.description import ServedModel
 from mlflow_fargate.resolved_model import ResolvedModel
 
 # Nothing needs them: with them the server reads requests and waits for them in C, with a third less CPU for each.
@@ -20,28 +20,23 @@ _ONNX_PACKAGES = {"image": ("pillow",), "table": ("mlflow-skinny", "pandas")}
 _MLFLOW_FLOOR = Version("3.1")
 
 
-def service_requirements(
-    template: str,
-    model: ResolvedModel,
-    *,
-    own: OwnService | None = None,
-    further_models: Mapping[str, ResolvedModel] | None = None,
-) -> tuple[str, ...]:
+def service_requirements(served: ServedModel) -> tuple[str, ...]:
     """Requirement lines of the image: the model's own, with BentoML and what the template needs.
 
     MLflow itself is half a gigabyte that serving does not touch: an image classifier needs none of it, a pyfunc needs
     `mlflow-skinny`. A line that asks for more than the plain package (`mlflow[extras]`, a URL) is kept as it is.
     """
-    models = (model, *(further for _, further in sorted((further_models or {}).items())))
+    models = (served.model, *(further for _, further in sorted(served.further_models.items())))
     given = dict.fromkeys(line for one in models for line in one.requirements)
-    lines = [line for line in (*given, *(own.requirements if own else ())) if _package(line) != "mlflow-skinny"]
-    if template == "image_classifier":
+    custom = served.custom_service.requirements if served.custom_service else ()
+    lines = [line for line in (*given, *custom) if _package(line) != "mlflow-skinny"]
+    if served.template == "image_classifier":
         ours = ["pillow>=10"]
         lines = [line for line in lines if _package(line) != "mlflow"]
     else:
         ours = ["pandas<4"]
         if not any(_package(line) == "mlflow" and not _is_plain(line) for line in lines):
-            ours.append(f"mlflow-skinny=={_mlflow_version(model)}")
+            ours.append(f"mlflow-skinny=={_mlflow_version(served.model)}")
             lines = [line for line in lines if _package(line) != "mlflow"]
     # The service is tried with this version of BentoML, whatever version the model was trained beside.
     lines = [line for line in lines if _package(line) != "bentoml"]
@@ -50,10 +45,8 @@ def service_requirements(
     return tuple(dict.fromkeys([*lines, f"bentoml=={installed_version('bentoml')}", *ours]))
 
 
-def onnx_requirements(
-    template: str, model: ResolvedModel, pins: Mapping[str, str], asked: tuple[str, ...]
-) -> tuple[str, ...]:
-    """Requirement lines of the image in which ONNX Runtime computes for `model`, of the versions it was compared with.
+def onnx_requirements(served: ServedModel, pins: Mapping[str, str], asked: tuple[str, ...]) -> tuple[str, ...]:
+    """Requirement lines of an image in which ONNX Runtime computes, of the versions that the model was compared with.
 
     `pins` (package → NAME==VERSION) are those; of the lines that were `asked` for, those that are not the model's own
     and no template's stay: somebody named them for a reason.
@@ -62,9 +55,9 @@ def onnx_requirements(
         "bentoml",
         "numpy",
         "onnxruntime",
-        *_ONNX_PACKAGES["image" if template == "image_classifier" else "table"],
+        *_ONNX_PACKAGES["image" if served.template == "image_classifier" else "table"],
     )
-    known = {*map(_package, service_requirements(template, model)), *needed}
+    known = {*map(_package, service_requirements(served)), *needed}
     further = [line for line in asked if _package(line) not in known]
     return (*(pins[name] for name in needed if name in pins), *further)
 

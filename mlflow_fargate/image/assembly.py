@@ -11,30 +11,35 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
 
+from mlflow_fargate.image.base.base_image import Base
 from mlflow_fargate.image.layers.layer import Compression, Recipe
+from mlflow_fargate.image.layers.paths import ENVIRONMENT
 from mlflow_fargate.image.layers.unpack import Unpacked, unpack_layers
 from mlflow_fargate.image.oci.image import (
     OCI_CONFIG,
-    BaseImage,
     Descriptor,
     Layer,
     Manifest,
     digest_of,
     encode_json,
+    make_config,
 )
 from mlflow_fargate.image.oci.reference import Reference
 from mlflow_fargate.image.registry.blob_cache import BlobCache
-from mlflow_fargate.image.registry.client import Registry
-from mlflow_fargate.image.registry.oci_layout import ImageStore, OciLayout
 from mlflow_fargate.image.registry.push import Push
 from mlflow_fargate.image.report import BuildReport, LayerReport
+from mlflow_fargate.image.spec import Destination, ImageSpec
 from mlflow_fargate.progress import Progress
 
-Trial = Callable[[Unpacked, Mapping[str, str]], None]
+SmokeTest = Callable[[Unpacked, Mapping[str, str]], None]
+"""Gets the layers on this machine and the environment; raises when the service does not work."""
 
+# The same image at any time.
+_CREATED = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _CACHE_LIMIT_BYTES = 20 * 10**9
 _THREADS = 6
 
@@ -43,73 +48,71 @@ _THREADS = 6
 class Assembly:
     """One image on its way into the repository: finds or makes its layers, sends what is missing, names the result."""
 
-    registry: ImageStore
-    destination: Reference
+    destination: Destination
     there: Sequence[Manifest]
     push: Push
     blobs: BlobCache
     progress: Progress
 
+    @classmethod
+    def begin(
+        cls, destination: Destination, there: Sequence[Manifest], blobs: BlobCache, progress: Progress
+    ) -> Assembly:
+        """Sends nothing yet; `there` are images in the repository whose layers may be the ones that are needed."""
+        present = [blob.digest for image in there for blob in image.blobs]
+        push = Push(destination.store, destination.repository, present=present)
+        return cls(destination, there, push, blobs, progress)
+
     def put_layers(
-        self,
-        recipes: Sequence[Recipe],
-        compression: Compression,
-        base: BaseImage,
-        source: Registry,
-        reference: Reference,
+        self, recipes: Sequence[Recipe], compression: Compression, base: Base
     ) -> tuple[list[Layer], BuildReport]:
         """All layers of the image, in the repository when this returns; the base travels while ours are made."""
-        base_is_present = all(self.push.is_present(layer.digest) for layer in base.layers)
+        base_is_present = all(self.push.is_present(layer.digest) for layer in base.image.layers)
         with _threads(self.push) as pool:
             making = [pool.submit(self._obtain, recipe, compression) for recipe in recipes]
-            copying = [pool.submit(self._copy, layer, source, reference) for layer in base.layers]
+            copying = [pool.submit(self._copy, layer, base) for layer in base.image.layers]
             made = [future.result() for future in making]
             sent, base_sent = self._send(pool, made, compression, copying, base_is_present=base_is_present)
-        size_bytes = sum(layer.size_bytes for layer in base.layers)
+        size_bytes = sum(layer.size_bytes for layer in base.image.layers)
         reports = [LayerReport("base", size_bytes, "base", base_sent)]
         for (_, origin), (layer, sent_bytes) in zip(made, sent, strict=True):
             reports.append(LayerReport(layer.name, layer.size_bytes, origin, sent_bytes))
         self.blobs.trim(_CACHE_LIMIT_BYTES)
         return [layer for layer, _ in sent], BuildReport(tuple(reports))
 
-    def try_out(
-        self, trial: Trial, layers: Sequence[Layer], packages: int, environment: Mapping[str, str], cache: Path
-    ) -> None:
-        """Let `trial` see the layers (the first of which hold packages), unless it has passed these before."""
-        key = digest_of(encode_json([[layer.digest for layer in layers], dict(environment)])).removeprefix("sha256:")
-        passed = cache / "tried" / key
+    def run_smoke_test(self, smoke_test: SmokeTest, layers: Sequence[Layer], packages: int, cache: Path) -> None:
+        """Test the layers (the first of which hold `packages`), unless these have passed before."""
+        key = digest_of(encode_json([[layer.digest for layer in layers], ENVIRONMENT])).removeprefix("sha256:")
+        passed = cache / "smoke-tested" / key
         if passed.exists():
             return
         with unpack_layers(layers[:packages], layers[packages:], self._open, cache) as unpacked:
-            trial(unpacked, {name: unpacked.translate(value) for name, value in environment.items()})
+            smoke_test(unpacked, {name: unpacked.translate(value) for name, value in ENVIRONMENT.items()})
         passed.parent.mkdir(parents=True, exist_ok=True)
         passed.touch()
 
-    def publish(
-        self,
-        config: bytes,
-        layers: Sequence[Layer],
-        base: BaseImage,
-        reference: Reference,
-        annotations: Mapping[str, str],
-    ) -> Reference:
-        """The image by digest, once its configuration and manifest stand in the repository."""
+    def publish(self, spec: ImageSpec, layers: Sequence[Layer], base: Base) -> Reference:
+        """The image by digest, once its configuration and manifest are in the repository."""
+        config = make_config(
+            base.image, layers, environment=ENVIRONMENT, labels=spec.labels, settings=spec.settings, created=_CREATED
+        )
         manifest = Manifest(
             config=Descriptor(OCI_CONFIG, digest_of(config), len(config)),
-            layers=(*base.layers, *(layer.descriptor for layer in layers)),
+            layers=(*base.image.layers, *(layer.descriptor for layer in layers)),
             annotations={
-                **annotations,
-                "org.opencontainers.image.base.name": str(reference),
-                "org.opencontainers.image.base.digest": base.manifest_digest,
+                **spec.annotations,
+                "org.opencontainers.image.base.name": str(base.reference),
+                "org.opencontainers.image.base.digest": base.image.manifest_digest,
             },
         )
-        result = self.destination.with_digest(manifest.digest)
-        tag = self.destination.tag or f"image-{manifest.digest.removeprefix('sha256:')[:16]}"
-        if self.registry.manifest_digest(result.repository, tag) == manifest.digest:
+        reference, store = self.destination.reference, self.destination.store
+        result = reference.with_digest(manifest.digest)
+        tag = reference.tag or f"image-{manifest.digest.removeprefix('sha256:')[:16]}"
+        if store.manifest_digest(result.repository, tag) == manifest.digest:
             self.progress.note("the registry has exactly this image already")
             return result
         self.push.send(manifest.config.digest, lambda: [config])
-        self.registry.write_manifest(result.repository, tag, manifest)
+        store.write_manifest(result.repository, tag, manifest)
         return result
 
     def _obtain(self, recipe: Recipe, compression: Compression) -> tuple[Layer | Recipe, str]:
@@ -127,14 +130,13 @@ class Assembly:
         return (recipe if recipe.is_streamed else self.blobs.build(recipe, compression)), "built"
 
     def _open(self, layer: Layer) -> Iterator[bytes]:
-        # What goes into a layout on this machine was made on it.
-        if isinstance(self.registry, OciLayout) or self.blobs.find((layer.key,)):
+        if self.blobs.find((layer.key,)):
             return self.blobs.stream(layer)
-        return self.registry.stream_blob(self.destination.repository, layer.descriptor)
+        return self.destination.store.stream_blob(self.destination.repository, layer.descriptor)
 
-    def _copy(self, layer: Descriptor, source: Registry, reference: Reference) -> int:
-        open_chunks = partial(source.stream_blob, reference.repository, layer)
-        mount_from = reference.repository if source.host == self.registry.host else None
+    def _copy(self, layer: Descriptor, base: Base) -> int:
+        open_chunks = partial(base.registry.stream_blob, base.reference.repository, layer)
+        mount_from = base.reference.repository if base.registry.host == self.destination.store.host else None
         return self.push.send(layer.digest, open_chunks, mount_from=mount_from)
 
     def _send(
@@ -150,7 +152,7 @@ class Assembly:
         there = [layer for layer, _ in made if isinstance(layer, Layer) and self.push.is_present(layer.digest)]
         if len(there) == len(made) and base_is_present:
             return [(layer, 0) for layer in there], 0
-        text = f"{len(made) - len(there)} of {len(made)} layers to {self.destination.name}"
+        text = f"{len(made) - len(there)} of {len(made)} layers to {self.destination.reference.name}"
         with self.progress.transfer(text, None) as advance:
             self.push.show(advance)
             sending = [pool.submit(self._send_layer, layer, compression) for layer, _ in made]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mlflow_fargate.image.oci.reference import Reference
-from mlflow_fargate.progress import format_bytes
 
 
 @dataclass(frozen=True)
@@ -23,13 +22,6 @@ class BuildReport:
     """What became of the image's parts, in the order of its layers."""
 
     layers: tuple[LayerReport, ...]
-
-    def __str__(self) -> str:
-        """A line a layer, for people."""
-        return "\n".join(
-            f"{layer.name}: {format_bytes(layer.size_bytes)}, {layer.origin}, {format_bytes(layer.sent_bytes)} sent"
-            for layer in self.layers
-        )
 
     @property
     def size_bytes(self) -> int:

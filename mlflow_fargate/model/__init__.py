@@ -12,9 +12,17 @@ logged       what training code has in hand → URI; moving stages and aliases
 
 from __future__ import annotations
 
-from mlflow_fargate.model.artifacts import ArtifactStores
+from mlflow_fargate.model.artifacts import ArtifactStore, ArtifactStores
 from mlflow_fargate.model.cache import download_model, labels_file
 from mlflow_fargate.model.flavors import check_flavor
 from mlflow_fargate.model.resolve import resolve_model, tag_model_version
 
-__all__ = ["ArtifactStores", "check_flavor", "download_model", "labels_file", "resolve_model", "tag_model_version"]
+__all__ = [
+    "ArtifactStore",
+    "ArtifactStores",
+    "check_flavor",
+    "download_model",
+    "labels_file",
+    "resolve_model",
+    "tag_model_version",
+]

@@ -5,15 +5,15 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from mlflow_fargate import bento
 from mlflow_fargate.config import DeploymentConfig
 from mlflow_fargate.errors import InvalidOption, ModelUnusable
 from mlflow_fargate.image import PYPI, Compression, Indexes, Platform, Reference
-from mlflow_fargate.publisher.reporting import default_base_image, platform_of
+from mlflow_fargate.publisher.base_image import default_base_image, platform_of
 from mlflow_fargate.resolved_model import ResolvedModel, without_credentials
 from mlflow_fargate.resources import short_digest
 
@@ -26,22 +26,21 @@ _OLDEST_PYTHON = (3, 10)  # service_template's
 class ImageInputs:
     """All that goes into an image."""
 
-    model: ResolvedModel
-    template: str
+    served: bento.ServedModel
     requirements: tuple[str, ...]
     base: Reference
     platform: Platform
     compression: Compression
-    normalise: bool = True
+    normalize: bool = True
     indexes: Indexes = PYPI
-    missing_libraries: Literal["error", "note"] = "error"
     system_packages: tuple[str, ...] = ()
-    options: Mapping[str, Any] = field(default_factory=dict, hash=False)  # the template's
-    own: bento.OwnService | None = None
-    further_models: Mapping[str, ResolvedModel] = field(default_factory=dict, hash=False)
     builder: Builder = "layers"
     runtime: str = "native"  # as it was asked for
     runtime_tolerance: float = 0.0
+
+    @property
+    def model(self) -> ResolvedModel:
+        return self.served.model
 
     @property
     def key(self) -> str:
@@ -49,10 +48,8 @@ class ImageInputs:
         return short_digest(
             {
                 "model": self.model.fingerprint,
-                "service": bento.make_service_description(
-                    self.template, self.model, self.options, own=self.own, further_models=self.further_models
-                ),
-                "further models": {key: model.fingerprint for key, model in self.further_models.items()},
+                "service": bento.make_service_description(self.served),
+                "further models": {key: model.fingerprint for key, model in self.served.further_models.items()},
                 "template": bento.template_digest(),
                 # Another password brings the same packages.
                 "requirements": sorted(without_credentials(line) for line in self.requirements),
@@ -61,7 +58,7 @@ class ImageInputs:
                 "system packages": sorted(self.system_packages),
                 "platform": str(self.platform),
                 "compression": self.compression.value,
-                "normalise": self.normalise,
+                "normalize": self.normalize,
                 "version": importlib.metadata.version("mlflow-fargate"),
                 **({} if self.builder == "layers" else {"builder": self.builder}),
                 "runtime": [] if self.runtime == "native" else [self.runtime, self.runtime_tolerance],
@@ -73,29 +70,24 @@ def image_inputs(
     model: ResolvedModel, config: DeploymentConfig, further_models: Mapping[str, ResolvedModel] | None = None
 ) -> ImageInputs:
     """What the image of a model is made of, with these options; InvalidOption when they do not fit each other."""
-    own = bento.read_own_service(Path(config.own_service)) if config.own_service else None
-    if further_models and own is None:
+    custom = bento.read_custom_service(Path(config.own_service)) if config.own_service else None
+    if further_models and custom is None:
         raise InvalidOption(
             "Option models: only a service of your own can load several models.", hint="name it with service=PATH.py"
         )
-    if own is None:
+    if custom is None:
         _check_can_be_built(model, config.requirements)
-    template = "own" if own else config.service or bento.choose_template(model)
-    needed = bento.service_requirements(template, model, own=own, further_models=further_models)
+    template = "own" if custom else config.service or bento.choose_template(model)
+    served = bento.ServedModel(model, template, config.template_options, custom, further_models or {})
     return ImageInputs(
-        model=model,
-        template=template,
-        requirements=(*needed, *config.requirements),
+        served,
+        requirements=(*bento.service_requirements(served), *config.requirements),
         base=Reference.parse(config.base_image or default_base_image(python_of(model))),
         platform=platform_of(config.architecture),
         compression=Compression(config.compression),
-        normalise=config.normalise,
-        missing_libraries=config.missing_libraries,
+        normalize=config.normalize,
         system_packages=config.system_packages,
         indexes=Indexes(config.index_url, config.extra_index_urls),
-        options=config.template_options,
-        own=own,
-        further_models=further_models or {},
         builder=config.builder,
         runtime=config.runtime,
         runtime_tolerance=config.runtime_tolerance,

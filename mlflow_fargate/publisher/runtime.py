@@ -15,9 +15,10 @@ from pathlib import Path
 
 from mlflow_fargate import bento
 from mlflow_fargate.errors import ImageError, ModelUnusable
-from mlflow_fargate.image import Platform, find_interpreter, installed_packages
+from mlflow_fargate.image import Model, Platform, find_interpreter, installed_packages
 from mlflow_fargate.progress import Progress
 from mlflow_fargate.publisher.inputs import ImageInputs, python_of
+from mlflow_fargate.resolved_model import ResolvedModel
 from mlflow_fargate.sandbox import convert_model, converter_requirements
 
 RUNTIME = "mlflow-fargate.runtime"
@@ -45,17 +46,20 @@ class Runtime:
         """For the image's configuration and its manifest, where there was something to choose."""
         return {RUNTIME: self.name, RUNTIME_REASON: self.reason} if self.reason else {}
 
-    @property
-    def files_digest(self) -> str:
-        """Changes when the converted model does."""
+    def converted(self, model: ResolvedModel) -> Model | None:
+        """The converted model, with a key that changes when that or the original does; None: it is not converted."""
+        if not self.files:
+            return None
         contents = (name.encode() + b"\0" + path.read_bytes() for name, path in sorted(self.files.items()))
-        return sha256(b"".join(sha256(content).digest() for content in contents)).hexdigest()[:16]
+        digest = sha256(b"".join(sha256(content).digest() for content in contents)).hexdigest()[:16]
+        return Model(self.files, f"{model.fingerprint}-{digest}")
 
     def applied_to(self, inputs: ImageInputs) -> ImageInputs:
         """What goes into the image with this runtime."""
         if not self.is_onnx:
             return inputs
-        return replace(inputs, requirements=self.requirements, options={**inputs.options, "runtime": "onnx"})
+        served = replace(inputs.served, options={**inputs.served.options, "runtime": "onnx"})
+        return replace(inputs, requirements=self.requirements, served=served)
 
 
 NATIVE = Runtime("native", "")  # as it is where nothing else was asked for
@@ -63,7 +67,7 @@ NATIVE = Runtime("native", "")  # as it is where nothing else was asked for
 
 def why_not_converted_here(inputs: ImageInputs, *, may_convert: bool) -> str | None:
     """What speaks against trying on this machine; None when nothing does."""
-    if inputs.own is not None:
+    if inputs.served.custom_service is not None:
         return "a service of one's own loads its models itself"
     if not converter_requirements(inputs.model.flavors):
         return f"nothing converts a model of the flavors {', '.join(sorted(inputs.model.flavors))}"
@@ -97,19 +101,19 @@ def choose_runtime(inputs: ImageInputs, model_dir: Path, into: Path, cache: Path
             python_version=python_of(inputs.model),
             platform=Platform("linux", _ARCHITECTURES[platform.machine()]),
             indexes=inputs.indexes,
-            adapt=inputs.normalise,
+            adapt=inputs.normalize,
             cache=cache,
         ) as installed:
             found = convert_model(
                 model_dir,
                 into,
-                template=inputs.template,
+                template=inputs.served.template,
                 tolerance=inputs.runtime_tolerance,
                 packages=installed.site,
                 service_template=bento.template_folder(),
                 interpreter=interpreter,
             )
-            requirements = bento.onnx_requirements(inputs.template, inputs.model, installed.pins, inputs.requirements)
+            requirements = bento.onnx_requirements(inputs.served, installed.pins, inputs.requirements)
     except ImageError as error:
         first_line = str(error).splitlines()[0]
         refuse_or_stay_native(inputs, f"the converters do not go with its requirements ({first_line})", progress)

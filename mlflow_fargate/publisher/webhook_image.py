@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import platform
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from platform import python_version_tuple
 
 from mlflow_fargate.aws.account import Account
 from mlflow_fargate.config import DeploymentConfig
-from mlflow_fargate.image import Compression, Indexes, Reference, Registry, build_image
+from mlflow_fargate.image import Compression, ImageSpec, Indexes, Reference, build_image
 from mlflow_fargate.progress import Progress
-from mlflow_fargate.publisher.custom_service import own_requirements, write_own_code
-from mlflow_fargate.publisher.reporting import (
-    default_base_image,
-    find_image,
-    platform_of,
-    registry_of_base,
-    tell_of_layers,
-    telling_of_a_full_disk,
-)
+from mlflow_fargate.publisher.base_image import default_base_image, platform_of, registry_of_base
+from mlflow_fargate.publisher.reporting import explaining_full_disk, report_layers
+from mlflow_fargate.publisher.repository import ImageRepository
+from mlflow_fargate.publisher.this_package import copy_package, package_requirements
 from mlflow_fargate.resources import WEBHOOK, short_digest
 from mlflow_fargate.target import Target
 
@@ -41,78 +36,68 @@ class WebhookPublisher:
     def publish(self, config: DeploymentConfig) -> str:
         """The image of this package as it is installed here, by digest; built and pushed unless it is there."""
         self.progress.step("image")
-        repository = self.account.repository(self.target.endpoint)
+        repository = self._repository()
         address = repository.ensure()
-        with telling_of_a_full_disk(self.cache), tempfile.TemporaryDirectory(prefix="mlflow-fargate-") as work:
-            destination = Reference.parse(f"{address}:{self._tag(config, Path(work))}")
-            registry = self._registry()
-            if found := find_image(registry, destination):
-                self.progress.note(f"the repository has it already: {destination.tag}")
+        with explaining_full_disk(self.cache), tempfile.TemporaryDirectory(prefix="mlflow-fargate-") as work:
+            spec = _spec(config, Path(work))
+            tagged = Reference.parse(f"{address}:{_tag(spec, copy_package(Path(work)))}")
+            if found := repository.find(tagged):
+                self.progress.note(f"the repository has it already: {tagged.tag}")
                 return str(found)
-            newest = repository.newest_image()
-            base = _base(config)
             image = build_image(
-                base=base,
-                base_registry=registry_of_base(base, self.target, self.account.registry_login),
-                requirements=_requirements(config),
-                python_version=_python(),
-                platform=platform_of(config.architecture),
-                service=Path(work),
-                model=None,
-                model_key="",
-                destination=destination,
-                registry=registry,
-                previous=destination.with_digest(newest) if newest else None,
-                labels={"org.opencontainers.image.title": "mlflow-fargate webhook service"},
-                compression=Compression(config.compression),
-                adapt_requirements=False,
-                indexes=Indexes(config.index_url, config.extra_index_urls),
-                missing_libraries=config.missing_libraries,
-                system_packages=config.system_packages,
-                entry_point=_ENTRY_POINT,
-                programs=_PROGRAMS,
+                spec,
+                repository.destination(tagged),
                 cache=self.cache,
                 progress=self.progress,
+                base_registry=registry_of_base(spec.base, self.target, self.account.registry_login),
+                missing_libraries=config.missing_libraries,
             )
-        tell_of_layers(image.report, self.progress)
+        report_layers(image.report, self.progress)
         return str(image.reference)
 
     def find(self, config: DeploymentConfig) -> str | None:
         """The image that `publish` would return, if it is in the repository already; writes nothing there."""
-        repository = self.account.repository(self.target.endpoint).observe()
-        if repository is None:
+        repository = self._repository()
+        address = repository.address()
+        if address is None:
             return None
         with tempfile.TemporaryDirectory(prefix="mlflow-fargate-") as work:
-            tag = self._tag(config, Path(work))
-        found = find_image(self._registry(), Reference.parse(f"{repository['repositoryUri']}:{tag}"))
+            tag = _tag(_spec(config, Path(work)), copy_package(Path(work)))
+        found = repository.find(Reference.parse(f"{address}:{tag}"))
         return str(found) if found else None
 
-    def _tag(self, config: DeploymentConfig, folder: Path) -> str:
-        """Changes whenever the image would; `folder` then holds this package."""
-        inputs = {
-            "code": write_own_code(folder),
-            "requirements": sorted(_requirements(config)),
-            "base": str(_base(config)),
-            "system packages": sorted(config.system_packages),
-            "platform": config.architecture,
-            "compression": config.compression,
-            "start": _ENTRY_POINT,
-        }
-        return f"{WEBHOOK}.{short_digest(inputs)}"
-
-    def _registry(self) -> Registry:
-        address, user, password = self.account.registry_login()
-        return Registry(address, credentials=lambda: (user, password))
+    def _repository(self) -> ImageRepository:
+        return ImageRepository(self.account, self.target.endpoint)
 
 
-def _requirements(config: DeploymentConfig) -> tuple[str, ...]:
-    return (*own_requirements(_EXTRA, platform_of(config.architecture)), *config.requirements)
+def _spec(config: DeploymentConfig, service: Path) -> ImageSpec:
+    platform = platform_of(config.architecture)
+    python = ".".join(python_version_tuple()[:2])  # this machine's: what the package is known to run with
+    return ImageSpec(
+        base=Reference.parse(config.base_image or default_base_image(python)),
+        python_version=python,
+        requirements=(*package_requirements(_EXTRA, platform), *config.requirements),
+        service=service,
+        platform=platform,
+        compression=Compression(config.compression),
+        normalize=False,
+        indexes=Indexes(config.index_url, config.extra_index_urls),
+        system_packages=config.system_packages,
+        labels={"org.opencontainers.image.title": "mlflow-fargate webhook service"},
+        entry_point=_ENTRY_POINT,
+        programs=_PROGRAMS,
+    )
 
 
-def _base(config: DeploymentConfig) -> Reference:
-    return Reference.parse(config.base_image or default_base_image(_python()))
-
-
-def _python() -> str:
-    """This machine's: what the package is known to run with."""
-    return ".".join(platform.python_version_tuple()[:2])
+def _tag(spec: ImageSpec, code_digest: str) -> str:
+    """Changes whenever the image would."""
+    inputs = {
+        "code": code_digest,
+        "requirements": sorted(spec.requirements),
+        "base": str(spec.base),
+        "system packages": sorted(spec.system_packages),
+        "platform": str(spec.platform),
+        "compression": spec.compression.value,
+        "start": spec.entry_point,
+    }
+    return f"{WEBHOOK}.{short_digest(inputs)}"

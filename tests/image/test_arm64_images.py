@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 import zstandard
 from elftools.elf.elffile import ELFFile
+from fixtures_image import make_image
 
-from mlflow_fargate.image import LINUX_ARM64, Reference, Registry, build_image
+from mlflow_fargate.image import LINUX_ARM64, Reference, Registry
 from mlflow_fargate.progress import RecordedProgress
 
 MINOR = f"{sys.version_info[0]}.{sys.version_info[1]}"
@@ -77,7 +78,7 @@ def test_every_elf_file_of_an_arm_image_is_for_arm(
     (tmp_path / "service").mkdir()
     (tmp_path / "service" / "service.py").write_text("Service = None\n")
 
-    image = build_image(**inputs).reference
+    image = make_image(**inputs).reference
 
     found = dict(machines(registry, image))
     assert len(found) >= 3

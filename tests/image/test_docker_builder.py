@@ -7,6 +7,7 @@ import io
 import json
 import re
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlflow_fargate.errors import ImageError
-from mlflow_fargate.image import LINUX_AMD64, LINUX_ARM64, Compression, OciLayout, Reference, Registry
+from mlflow_fargate.image import (
+    LINUX_AMD64,
+    LINUX_ARM64,
+    Destination,
+    ImageSpec,
+    ImageStore,
+    Model,
+    OciLayout,
+    PushedImage,
+    Reference,
+    Registry,
+)
 from mlflow_fargate.image.docker.archive import push_archive
 from mlflow_fargate.image.docker.context import make_dockerfile, quoted, write_context
 from mlflow_fargate.image.docker.engine import build_archive
@@ -25,35 +37,29 @@ from mlflow_fargate.progress import RecordedProgress
 
 LOCK = Lock((LockedPackage("six", "six==1.17.0", ("sha256:" + "4" * 64,)),), "3.11", LINUX_AMD64)
 BASE = Reference.parse("python:3.11-slim")
+WEIGHTS = Model({"weights": Path("weights")}, "1")
+SPEC = ImageSpec(BASE, "3.11", (), Path("service"), WEIGHTS)
 
 
 def dockerfile(**changed: Any) -> str:
-    usual = {
-        "base": BASE,
-        "lock": LOCK,
-        "has_further_models": False,
-        "system_packages": (),
-        "environment": {},
-        "labels": {},
-    }
-    return make_dockerfile(**{**usual, **changed})
+    return make_dockerfile(replace(SPEC, **changed), LOCK)
 
 
 def test_a_dockerfile_starts_what_an_image_of_ours_starts() -> None:
-    text = dockerfile(labels={"org.opencontainers.image.title": "churn"}, environment={"EXTRA": "1"})
+    text = dockerfile(labels={"org.opencontainers.image.title": "churn"})
 
     assert "\nFROM docker.io/library/python:3.11-slim\n" in text
     assert "USER 65532:65532\n" in text
     assert 'ENTRYPOINT ["python3", "-m", "bentoml", "serve", "service:Service"' in text
     assert 'VOLUME ["/tmp"]' in text
-    assert 'EXTRA="1"' in text
+    assert 'MODEL_DIR="/opt/app/model"' in text
     assert 'LABEL "org.opencontainers.image.title"="churn"\n' in text
     assert text.index("requirements.txt") < text.index("COPY src") < text.index("COPY model /opt/app/model")
     assert "apt-get" not in text
 
 
 def test_packages_of_the_system_and_further_models_have_their_lines() -> None:
-    text = dockerfile(system_packages=["libgomp1", "libgl1"], has_further_models=True)
+    text = dockerfile(system_packages=("libgomp1", "libgl1"), further_models={"other": WEIGHTS})
 
     assert "apt-get install -y --no-install-recommends libgl1 libgomp1 &&" in text
     assert "COPY models /opt/app/models\n" in text
@@ -76,23 +82,16 @@ def test_a_password_of_an_index_is_refused_where_it_would_stay_in_a_layer(tmp_pa
     assert not (tmp_path / "context").exists()
 
 
-def write(folder: Path, **changed: Any) -> None:
+def write(folder: Path, lock: Lock = LOCK, **changed: Any) -> None:
     service = folder.parent / "service"
     (service / "__pycache__").mkdir(parents=True, exist_ok=True)
     (service / "__pycache__" / "service.pyc").write_text("left over")
     (service / "service.py").write_text("Service = None\n")
     (folder.parent / "weights").write_bytes(b"w")
-    usual = {
-        "base": BASE,
-        "lock": LOCK,
-        "service": service,
-        "model": {"data/weights": folder.parent / "weights"},
-        "further_models": {"other": lambda: {"weights": folder.parent / "weights"}},
-        "system_packages": (),
-        "environment": {},
-        "labels": {},
-    }
-    write_context(folder, **{**usual, **changed})
+    weights = folder.parent / "weights"
+    further = {"other": Model(lambda: {"weights": weights}, "2")}
+    spec = replace(SPEC, service=service, model=Model({"data/weights": weights}, "1"), further_models=further)
+    write_context(folder, replace(spec, **changed), lock)
 
 
 def test_a_context_holds_what_its_dockerfile_copies(tmp_path: Path) -> None:
@@ -111,7 +110,7 @@ def test_a_context_holds_what_its_dockerfile_copies(tmp_path: Path) -> None:
 
 def test_no_file_of_a_model_leaves_its_folder(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"does not lead to a place below"):
-        write(tmp_path / "context", model={"../../escaped": tmp_path / "weights"})
+        write(tmp_path / "context", model=Model({"../../escaped": tmp_path / "weights"}, "1"))
 
     assert not (tmp_path / "escaped").exists()
 
@@ -169,18 +168,12 @@ def make_archive(
             archive.addfile(entry, io.BytesIO(content))
 
 
-def push(archive: Path, registry: Registry | OciLayout, tag: str = "v1", **changed: Any) -> Any:
-    usual: dict[str, Any] = {
-        "destination": Reference("localhost", "models", tag),
-        "registry": registry,
-        "base": BASE,
-        "platform": LINUX_AMD64,
-        "compression": Compression.ZSTD,
-        "there": (),
-        "work": archive.parent,
-        "progress": RecordedProgress(),
-    }
-    return push_archive(archive, **{**usual, **changed})
+def push(
+    archive: Path, registry: ImageStore, tag: str = "v1", previous: Reference | None = None, **changed: Any
+) -> PushedImage:
+    destination = Destination(registry, Reference("localhost", "models", tag), previous)
+    spec = replace(SPEC, **changed)
+    return push_archive(archive, spec, destination, work=archive.parent, progress=RecordedProgress())
 
 
 def test_what_an_engine_saved_becomes_an_image_and_known_layers_are_not_sent_again(
@@ -191,8 +184,7 @@ def test_what_an_engine_saved_becomes_an_image_and_known_layers_are_not_sent_aga
     make_archive(tmp_path / "second.tar", [lower, other])
     with Registry(local_registry) as registry:
         first = push(tmp_path / "first.tar", registry)
-        there = registry.read_manifest("models", "v1", LINUX_AMD64).manifest
-        second = push(tmp_path / "second.tar", registry, "v2", there=[there])
+        second = push(tmp_path / "second.tar", registry, "v2", first.reference)
 
         manifest = registry.read_manifest("models", second.reference.identifier, LINUX_AMD64).manifest
         config = registry.read_json("models", manifest.config)

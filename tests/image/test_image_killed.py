@@ -28,16 +28,16 @@ def local(tmp_path: Path) -> Iterator[LocalRegistry]:
 PUSH = """
 import sys
 from pathlib import Path
-from mlflow_fargate.image import Reference, Registry, build_image
+from mlflow_fargate.image import Destination, ImageSpec, Model, Reference, Registry, build_image
 from mlflow_fargate.progress import PlainProgress
 address, folder, name = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
 with Registry(address) as registry:
-    image = build_image(
-        base=Reference(address, "library/python", "3-slim"), requirements=["six==1.17.0", "idna==3.10"],
+    spec = ImageSpec(
+        base=Reference(address, "library/python", "3-slim"), requirements=("six==1.17.0", "idna==3.10"),
         python_version=f"{sys.version_info[0]}.{sys.version_info[1]}", service=folder / "service",
-        model={f"weights-{i}": folder / f"weights-{i}" for i in range(4)}, model_key="1",
-        destination=Reference(address, name, "v1"), registry=registry, cache=folder / f"cache-{name}",
-        progress=PlainProgress())
+        model=Model({f"weights-{i}": folder / f"weights-{i}" for i in range(4)}, "1"))
+    destination = Destination(registry, Reference(address, name, "v1"))
+    image = build_image(spec, destination, cache=folder / f"cache-{name}", progress=PlainProgress())
 print(image.reference.digest, image.report.sent_bytes)
 """
 

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fixtures_image import make_image
 
 from mlflow_fargate.errors import ImageError
-from mlflow_fargate.image import OciLayout, Reference, Registry, build_image
+from mlflow_fargate.image import OciLayout, Reference, Registry
 from mlflow_fargate.image.oci.image import digest_of
 from mlflow_fargate.image.oci.platforms import LINUX_AMD64
 from mlflow_fargate.progress import RecordedProgress
@@ -23,7 +24,7 @@ def build(local_registry: str, layout: OciLayout, tmp_path: Path) -> Any:
     (tmp_path / "service" / "service.py").write_text("Service = None\n")
     with Registry(local_registry) as registry:
         base = push_base(registry, "library/python", "3-slim")
-        return build_image(
+        return make_image(
             base=base,
             base_registry=registry,
             requirements=(),

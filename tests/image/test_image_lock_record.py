@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fixtures_image import make_image
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mlflow_fargate.errors import RegistryError
-from mlflow_fargate.image import Compression, Reference, Registry, build_image
+from mlflow_fargate.image import Compression, Reference, Registry
 from mlflow_fargate.image.oci.image import BaseImage, Descriptor, Layer, Manifest, digest_of, encode_json
 from mlflow_fargate.image.oci.platforms import LINUX_AMD64, LINUX_ARM64
 from mlflow_fargate.image.packages.lock_file import Lock, LockedPackage
@@ -32,7 +33,7 @@ def moment(year: int, month: int, day: int) -> float:
 
 
 def records(registry: Registry, now: float = moment(2026, 5, 1)) -> LockRecords:
-    return LockRecords(registry, "models", platform=LINUX_AMD64, compression=Compression.ZSTD, clock=lambda: now)
+    return LockRecords(registry, "models", LINUX_AMD64, Compression.ZSTD, clock=lambda: now)
 
 
 def put_record(registry: Registry, lines: list[str], pins: object) -> None:
@@ -53,7 +54,7 @@ def test_an_empty_machine_runs_no_uv_and_builds_no_packages(
     (tmp_path / "service" / "service.py").write_text("Service = None\n")
 
     def build(tag: str, requirements: list[str]) -> Any:
-        return build_image(
+        return make_image(
             base=base,
             requirements=requirements,
             python_version=MINOR,

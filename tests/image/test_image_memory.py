@@ -31,19 +31,19 @@ from pathlib import Path
 import boto3
 import mlflow_fargate.deployments.deployer  # all that a deploying process has in memory
 from mlflow_fargate.aws.s3 import S3Artifacts, make_s3_client
-from mlflow_fargate.image import Reference, Registry, StreamedFile, build_image
+from mlflow_fargate.image import Destination, ImageSpec, Model, Reference, Registry, StreamedFile, build_image
 from mlflow_fargate.progress import PlainProgress
 
 host, url, folder, minor = sys.argv[1], sys.argv[2], Path(sys.argv[3]), sys.argv[4]
 store = S3Artifacts(make_s3_client(boto3.Session("local", "local", region_name="us-east-1"), url))
 files = store.files("s3://models/large")
 with Registry(host) as registry:
-    image = build_image(
+    streamed = {f.path: StreamedFile(f.size_bytes, partial(store.stream, "s3://models/large", f)) for f in files}
+    spec = ImageSpec(
         base=Reference(host, "library/python", "3-slim"), requirements=(), python_version=minor,
-        service=folder / "service", model_key=",".join(file.etag for file in files),
-        model={f.path: StreamedFile(f.size_bytes, partial(store.stream, "s3://models/large", f)) for f in files},
-        destination=Reference(host, "large", "v1"), registry=registry, cache=folder / "cache",
-        progress=PlainProgress())
+        service=folder / "service", model=Model(streamed, ",".join(file.etag for file in files)))
+    destination = Destination(registry, Reference(host, "large", "v1"))
+    image = build_image(spec, destination, cache=folder / "cache", progress=PlainProgress())
 sent = {layer.name: layer.sent_bytes for layer in image.report.layers}
 lines = Path("/proc/self/status").read_text().splitlines()
 peak = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))

@@ -15,7 +15,7 @@ from mlflow_fargate.image.layers.layer import Compression, files_below
 from mlflow_fargate.image.oci.platforms import LINUX_AMD64, LINUX_ARM64
 from mlflow_fargate.image.packages.bytecode import compiled_files
 from mlflow_fargate.image.packages.lock_file import Lock, LockedPackage, parse_pylock
-from mlflow_fargate.image.packages.package_layers import make_dependency_recipes, make_groups, site_files
+from mlflow_fargate.image.packages.package_layers import make_groups, make_package_recipes, site_files
 from mlflow_fargate.image.packages.uv import Indexes, find_interpreter, install, lock
 
 RUNNING = f"{sys.version_info[0]}.{sys.version_info[1]}"
@@ -184,7 +184,7 @@ def package(name: str, size_bytes: int = 0, *, digest: str = "1") -> LockedPacka
 
 def recipe_keys(*packages: LockedPackage, cache: Path) -> dict[str, str]:
     locked = Lock(packages, RUNNING, LINUX_AMD64)
-    recipes = make_dependency_recipes(locked, Compression.ZSTD, bytecode=True, cache=cache, note=ignore)
+    recipes = make_package_recipes(locked, Compression.ZSTD, cache, ignore)
     return {recipe.name: recipe.key for recipe in recipes}
 
 
@@ -234,7 +234,7 @@ def test_a_machine_without_the_right_python_takes_compiled_layers_of_others(tmp_
     notes: list[str] = []
     locked = Lock((package("six"),), "3.99", LINUX_AMD64)
 
-    (recipe,) = make_dependency_recipes(locked, Compression.ZSTD, bytecode=True, cache=tmp_path, note=notes.append)
+    (recipe,) = make_package_recipes(locked, Compression.ZSTD, tmp_path, notes.append)
 
     assert len(recipe.other_keys) == 1
     assert recipe.key not in recipe.other_keys

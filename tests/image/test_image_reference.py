@@ -66,16 +66,8 @@ def test_what_no_registry_could_mean_is_refused(text: str) -> None:
         Reference.parse(text)
 
 
-def test_a_digest_takes_the_place_of_the_tag_and_a_tag_that_of_the_digest() -> None:
+def test_a_digest_takes_the_place_of_the_tag() -> None:
     reference = Reference.parse("host.io/a:t")
 
     assert str(reference.with_digest(DIGEST)) == f"host.io/a@{DIGEST}"
-    assert reference.with_digest(DIGEST).with_tag("u") == Reference("host.io", "a", "u")
     assert (reference.identifier, Reference.parse("host.io/a").identifier) == ("t", "latest")
-
-
-def test_a_mirror_changes_the_registry_only() -> None:
-    reference = Reference.parse("public.ecr.aws/docker/library/python:3.11")
-
-    assert str(reference.through({"public.ecr.aws": "127.0.0.1:5"})) == "127.0.0.1:5/docker/library/python:3.11"
-    assert reference.through({"docker.io": "127.0.0.1:5"}) == reference

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fixtures_image import make_image
 
 from mlflow_fargate.errors import ImageError, ModelUnusable, RegistryError
-from mlflow_fargate.image import Compression, Reference, Registry, StreamedFile, build_image
+from mlflow_fargate.image import Compression, Reference, Registry, StreamedFile
 from mlflow_fargate.image.layers.layer import Files, Recipe, write_layer
 from mlflow_fargate.image.layers.layer_stream import LayerStream
 from mlflow_fargate.image.oci.image import digest_of
@@ -129,7 +130,7 @@ def test_a_streamed_layer_arrives_and_is_known_when_the_build_is_run_again(
         yield WEIGHTS
 
     def build() -> Any:
-        return build_image(
+        return make_image(
             base=base,
             requirements=(),
             python_version=MINOR,

@@ -14,11 +14,12 @@ from threading import Thread
 from typing import Any
 
 import pytest
+from fixtures_image import make_image
 
 from mlflow_fargate.errors import ImageError
-from mlflow_fargate.image import Indexes, Reference, Registry, build_image
+from mlflow_fargate.image import Indexes, Reference, Registry
 from mlflow_fargate.image.oci.platforms import LINUX_AMD64
-from mlflow_fargate.image.packages.requirements import normalise
+from mlflow_fargate.image.packages.requirements import normalize
 from mlflow_fargate.image.packages.uv import lock
 from mlflow_fargate.progress import RecordedProgress
 
@@ -126,7 +127,7 @@ def test_a_password_reaches_neither_image_nor_lock_nor_progress(
     }
     requirements, indexes = asked[how]
 
-    image = build_image(**inputs, requirements=requirements, indexes=indexes).reference
+    image = make_image(**inputs, requirements=requirements, indexes=indexes).reference
 
     packed = unpacked(inputs["registry"], image)
     assert b"SECRET_SAUCE" in packed
@@ -160,4 +161,4 @@ def test_a_wrong_password_says_where_to_give_the_right_one(private_index: str, t
 )
 def test_a_model_cannot_have_the_environment_sent_anywhere(line: str) -> None:
     with pytest.raises(ImageError, match="asks for a value from the environment"):
-        normalise([line], machine="x86_64")
+        normalize([line], machine="x86_64")

@@ -26,10 +26,11 @@ import pytest
 import requests
 import uv
 import yaml
+from fixtures_image import make_image, split
 from serving_process import Running, stop, wait_until_ready
 
 from mlflow_fargate import bento
-from mlflow_fargate.image import PushedImage, Reference, Registry, build_image, build_with_engine
+from mlflow_fargate.image import PushedImage, Reference, Registry, build_with_engine
 from mlflow_fargate.image.layers.layer import files_below
 from mlflow_fargate.image.oci.image import OCI_LAYER_GZIP
 from mlflow_fargate.progress import RecordedProgress
@@ -98,9 +99,9 @@ def inputs(
         )
         yield {
             "base": base,
-            "requirements": bento.service_requirements("pyfunc", weighing),
+            "requirements": bento.service_requirements(bento.ServedModel(weighing, "pyfunc")),
             "python_version": "3.11",
-            "service": bento.build_bento(weighing, "pyfunc", None, tmp_path / "bento").source,
+            "service": bento.build_bento(bento.ServedModel(weighing, "pyfunc"), None, tmp_path / "bento").source,
             "model": files_below(Path(weighing.artifact_uri)),
             "labels": {"org.opencontainers.image.title": 'weighing "$HOME"'},
             "destination": Reference(distribution, "mlflow-fargate/default", "weighing.1"),
@@ -155,7 +156,7 @@ def sandbox_works() -> None:
 def test_the_image_goes_round_among_other_peoples_tools_and_answers(
     sandbox_works: None, inputs: dict[str, Any], root: Path, tmp_path: Path
 ) -> None:
-    image = build_image(**inputs, model_key="weighing-1")
+    image = make_image(**inputs, model_key="weighing-1")
 
     check_round_trip(image, root, tmp_path)
 
@@ -163,7 +164,9 @@ def test_the_image_goes_round_among_other_peoples_tools_and_answers(
 def test_an_image_that_buildah_made_does_the_same(
     sandbox_works: None, buildah: str, inputs: dict[str, Any], root: Path, tmp_path: Path
 ) -> None:
-    image = build_with_engine(buildah, **inputs)
+    spec, destination, how = split(**inputs)
+
+    image = build_with_engine(buildah, spec, destination, **how)
 
     labels = check_round_trip(image, root, tmp_path)["Labels"]
     assert labels["org.opencontainers.image.title"] == 'weighing "$HOME"'

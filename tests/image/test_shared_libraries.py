@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fixtures_image import make_image
 
 from mlflow_fargate.errors import ImageError
-from mlflow_fargate.image import Reference, Registry, build_image
-from mlflow_fargate.image.base.check import read_base
+from mlflow_fargate.image import Reference, Registry
+from mlflow_fargate.image.base.base_image import read_base
+from mlflow_fargate.image.base.checks import check_libraries, describe_missing
 from mlflow_fargate.image.base.files import BaseFiles, read_base_files
-from mlflow_fargate.image.base.library_check import check_libraries, describe_missing
 from mlflow_fargate.image.layers.layer import Recipe
 from mlflow_fargate.image.oci.platforms import LINUX_AMD64
 from mlflow_fargate.image.packages.shared_libraries import (
@@ -79,7 +80,7 @@ def push_debian(make_base: PushBase) -> PushBase:
 
 def read(registry: Registry, reference: Reference, cache: Path) -> BaseFiles:
     base = read_base(registry, reference, platform=LINUX_AMD64, python_version=MINOR)
-    return read_base_files(registry, reference, base, cache=cache, progress=RecordedProgress())
+    return read_base_files(base, cache=cache, progress=RecordedProgress())
 
 
 def test_what_neither_layers_nor_base_have_is_missing() -> None:
@@ -168,7 +169,7 @@ def test_a_missing_library_is_named_with_the_package_that_needs_it(
     base = push_debian(*GLIBC)
 
     with pytest.raises(ImageError) as caught:
-        build_image(**inputs, base=base)
+        make_image(**inputs, base=base)
 
     assert "(Debian GNU/Linux 12 (bookworm)) have libstdc++.so.6 (needed by ujson)" in str(caught.value)
     assert "libstdc++6" in str(caught.value.hint)
@@ -177,7 +178,7 @@ def test_a_missing_library_is_named_with_the_package_that_needs_it(
 
 @pytest.mark.slow
 def test_a_missing_library_may_only_be_noted(push_debian: PushBase, inputs: dict[str, Any]) -> None:
-    build_image(**inputs, base=push_debian(*GLIBC), missing_libraries="note")
+    make_image(**inputs, base=push_debian(*GLIBC), missing_libraries="note")
 
     assert any("libstdc++.so.6 (needed by ujson)" in line for line in inputs["progress"].lines)
 
@@ -185,24 +186,24 @@ def test_a_missing_library_may_only_be_noted(push_debian: PushBase, inputs: dict
 @pytest.mark.slow
 def test_another_base_is_checked_and_the_same_one_is_not(push_debian: PushBase, inputs: dict[str, Any]) -> None:
     whole, lacking = push_debian(*GLIBC, "libstdc++.so.6"), push_debian(*GLIBC, tag="lacking")
-    first = build_image(**inputs, base=whole).reference
+    first = make_image(**inputs, base=whole).reference
     looked = [line for line in inputs["progress"].lines if "looking at" in line]
 
-    build_image(**{**inputs, "model_key": "other"}, base=whole, previous=first)
+    make_image(**{**inputs, "model_key": "other"}, base=whole, previous=first)
 
     assert [line for line in inputs["progress"].lines if "looking at" in line] == looked
     with pytest.raises(ImageError, match=r"libstdc\+\+\.so\.6"):
-        build_image(**{**inputs, "destination": inputs["destination"].with_tag("v2")}, base=lacking, previous=first)
+        make_image(**{**inputs, "destination": replace(inputs["destination"], tag="v2")}, base=lacking, previous=first)
 
 
 @pytest.mark.slow
 def test_an_empty_machine_says_what_it_cannot_check(
     push_debian: PushBase, inputs: dict[str, Any], tmp_path: Path
 ) -> None:
-    first = build_image(**inputs, base=push_debian(*GLIBC, "libstdc++.so.6")).reference
-    elsewhere = {**inputs, "cache": tmp_path / "empty", "destination": inputs["destination"].with_tag("v2")}
+    first = make_image(**inputs, base=push_debian(*GLIBC, "libstdc++.so.6")).reference
+    elsewhere = {**inputs, "cache": tmp_path / "empty", "destination": replace(inputs["destination"], tag="v2")}
 
-    build_image(**elsewhere, base=push_debian(*GLIBC, tag="lacking"), previous=first)
+    make_image(**elsewhere, base=push_debian(*GLIBC, tag="lacking"), previous=first)
 
     assert "not checked here for libraries of the system: dependencies (made by another machine)" in " ".join(
         inputs["progress"].lines
@@ -231,7 +232,7 @@ def test_a_base_that_cannot_run_the_packages_is_refused_before_they_are_installe
     base = make_base("own/base", "1", files=[files], python_version=None)
 
     with pytest.raises(ImageError, match=rf"(?s){complaint}.*hint: "):
-        build_image(**inputs, base=base)
+        make_image(**inputs, base=base)
     assert not any("installing" in line for line in inputs["progress"].lines)
 
 
@@ -240,7 +241,7 @@ def test_a_base_of_ones_own_need_not_say_which_python_it_has(make_base: PushBase
     libraries = {f"{LIBRARY_FOLDER}/{name}": "" for name in (*GLIBC, "libstdc++.so.6")}
     base = make_base("own/base", "1", files=[libraries | {f"opt/venv/bin/python{MINOR}": ""}], python_version=None)
 
-    image = build_image(**inputs, base=base)
+    image = make_image(**inputs, base=base)
 
     assert image.reference.digest
 
@@ -278,7 +279,7 @@ def test_lightgbm_is_known_to_need_libgomp(push_debian: PushBase, inputs: dict[s
     base = push_debian(*GLIBC, "libstdc++.so.6", "libdl.so.2", "librt.so.1", "libz.so.1", "libutil.so.1")
 
     with pytest.raises(ImageError, match=r"have libgomp\.so\.1 \(needed by lightgbm\)\."):
-        build_image(**{**inputs, "requirements": ["lightgbm"]}, base=base)
+        make_image(**{**inputs, "requirements": ["lightgbm"]}, base=base)
 
 
 @pytest.mark.exhaustive
@@ -290,7 +291,7 @@ def test_what_is_missing_can_be_added_as_a_debian_package(
     system = {"usr/lib/os-release": BOOKWORM, "var/lib/dpkg/status": status}
     base = make_base("library/python", "3-slim", files=[system, libraries])
 
-    image = build_image(**inputs, base=base, system_packages=["libstdc++6"])
+    image = make_image(**inputs, base=base, system_packages=["libstdc++6"])
 
     layers = registry.read_manifest("models", str(image.reference.digest), LINUX_AMD64).manifest.own_layers()
     assert [layer.name for layer in layers.values()] == ["dependencies", "system", "service", "model"]

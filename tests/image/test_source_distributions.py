@@ -14,9 +14,10 @@ from threading import Thread
 from typing import Any
 
 import pytest
+from fixtures_image import make_image
 
 from mlflow_fargate.errors import ImageError
-from mlflow_fargate.image import LINUX_AMD64, LINUX_ARM64, Indexes, Reference, Registry, build_image
+from mlflow_fargate.image import LINUX_AMD64, LINUX_ARM64, Indexes, Reference, Registry
 from mlflow_fargate.image.packages.uv import install, lock
 from mlflow_fargate.progress import RecordedProgress
 from tests.image.conftest import push_base
@@ -148,7 +149,7 @@ def test_the_layer_of_a_built_package_has_the_same_key_on_every_machine_and_no_r
     indexes, progress = make_index(SETUP), RecordedProgress()
     keys = []
     for machine in ("one", "two"):
-        image = build_image(
+        image = make_image(
             base=base,
             requirements=["ours"],
             python_version=MINOR,

@@ -24,11 +24,10 @@ import zstandard
 
 from mlflow_fargate import atomic_files
 from mlflow_fargate.errors import ImageError
+from mlflow_fargate.image.base.base_image import Base
 from mlflow_fargate.image.layers.byte_stream import ChunkReader
-from mlflow_fargate.image.oci.image import BaseImage, Descriptor
-from mlflow_fargate.image.oci.reference import Reference
+from mlflow_fargate.image.oci.image import Descriptor
 from mlflow_fargate.image.packages.shared_libraries import LIBRARY_NAME, defined_glibc
-from mlflow_fargate.image.registry.client import Registry
 from mlflow_fargate.progress import Progress
 
 # The local stack's base says so of itself: it has nothing of a system, and runs on this machine's.
@@ -67,18 +66,16 @@ class BaseFiles:
         return _libraries_of_this_machine() if self.is_this_machine else frozenset(self.libraries)
 
 
-def read_base_files(
-    registry: Registry, reference: Reference, base: BaseImage, *, cache: Path, progress: Progress
-) -> BaseFiles:
+def read_base_files(base: Base, *, cache: Path, progress: Progress) -> BaseFiles:
     """What lies in the base, from `cache` if it was looked at before; RegistryError when its layers cannot be read."""
-    path = cache / "bases" / f"{base.manifest_digest.partition(':')[2]}.json"
+    path = cache / "bases" / f"{base.image.manifest_digest.partition(':')[2]}.json"
     with suppress(OSError, ValueError, TypeError, KeyError):
         known = json.loads(path.read_text())
         return BaseFiles(**{**known, "libraries": tuple(known["libraries"]), "pythons": tuple(known["pythons"])})
-    progress.note(f"looking at what {reference} brings")
+    progress.note(f"looking at what {base.reference} brings")
     found: dict[str, str] = {}
-    for layer in base.layers:
-        _read_layer(registry, reference, layer, found)
+    for layer in base.image.layers:
+        _read_layer(base, layer, found)
     files = BaseFiles(
         libraries=tuple(sorted({PurePosixPath(name).name for name in found if LIBRARY_NAME.fullmatch(name)})),
         release=_parse_release(found.get("etc/os-release") or found.get("usr/lib/os-release") or ""),
@@ -90,12 +87,12 @@ def read_base_files(
     return files
 
 
-def _read_layer(registry: Registry, reference: Reference, layer: Descriptor, found: dict[str, str]) -> None:
+def _read_layer(base: Base, layer: Descriptor, found: dict[str, str]) -> None:
     """Adds what matters of the layer to `found` (path → text, "" where only the name counts), as a runtime would.
 
     The text of a C library is its version.
     """
-    chunks = cast("IO[bytes]", ChunkReader(registry.stream_blob(reference.repository, layer)).buffered())
+    chunks = cast("IO[bytes]", ChunkReader(base.registry.stream_blob(base.reference.repository, layer)).buffered())
     try:
         with tarfile.open(fileobj=_decompressed(chunks, layer.media_type), mode="r|") as archive:
             for member in archive:
@@ -108,7 +105,7 @@ def _read_layer(registry: Registry, reference: Reference, layer: Descriptor, fou
         while chunks.read(1 << 20):
             pass  # to the end, where size and digest are checked
     except (tarfile.TarError, EOFError, OSError, zstandard.ZstdError) as error:
-        raise ImageError(f"Layer {layer.digest} of the base image {reference} cannot be read: {error}.") from error
+        raise ImageError(f"Layer {layer.digest} of the base image {base.reference} cannot be read: {error}.") from error
 
 
 def _text_of(archive: tarfile.TarFile, member: tarfile.TarInfo, name: str) -> str | None:

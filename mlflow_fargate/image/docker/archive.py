@@ -15,7 +15,8 @@ import json
 import shutil
 import tarfile
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, cast
@@ -24,10 +25,9 @@ from mlflow_fargate.errors import ImageError
 from mlflow_fargate.image.layers.layer import Compression, compress_tar, iter_file, make_layer_key
 from mlflow_fargate.image.oci.image import OCI_CONFIG, Descriptor, Layer, Manifest, digest_of, encode_json
 from mlflow_fargate.image.oci.platforms import Platform
-from mlflow_fargate.image.oci.reference import Reference
-from mlflow_fargate.image.registry.oci_layout import ImageStore
 from mlflow_fargate.image.registry.push import Push
 from mlflow_fargate.image.report import BuildReport, LayerReport, PushedImage
+from mlflow_fargate.image.spec import Destination, ImageSpec
 from mlflow_fargate.progress import Progress
 
 _OF_OCI = ("architecture", "config", "created", "history", "os", "rootfs", "variant")
@@ -35,53 +35,42 @@ _DOCUMENT_LIMIT_BYTES = 8 << 20
 
 
 def push_archive(
-    archive: Path,
-    *,
-    destination: Reference,
-    registry: ImageStore,
-    base: Reference,
-    platform: Platform,
-    compression: Compression,
-    there: Sequence[Manifest],
-    work: Path,
-    progress: Progress,
+    archive: Path, spec: ImageSpec, destination: Destination, *, work: Path, progress: Progress
 ) -> PushedImage:
-    """The image in `archive`, pushed to `destination`; one layer at a time lies compressed in `work`.
+    """The image in `archive` in its destination; one layer at a time lies compressed in `work`.
 
-    `there` are images in the repository whose layers may be the same. ImageError when the archive is for another
-    platform, or not what an engine writes.
+    ImageError when the archive is for another platform, or not what an engine writes.
     """
-    push = Push(registry, destination.repository, present=[blob.digest for image in there for blob in image.blobs])
+    there = destination.images(spec.platform)
+    push = Push(destination.store, destination.repository, present=[blob.digest for one in there for blob in one.blobs])
     known = {key: layer for image in there for key, layer in image.own_layers().items()}
     layers: list[Layer] = []
     reports: list[LayerReport] = []
     with (
         tarfile.open(archive) as opened,
-        progress.transfer(f"what is missing in {destination.name}", None) as advance,
+        progress.transfer(f"what is missing in {destination.reference.name}", None) as advance,
     ):
         push.show(advance)
-        config, names = _read_parts(opened, platform)
-        diff_ids = config["rootfs"]["diff_ids"]
-        for number, (name, diff_id) in enumerate(zip(names, diff_ids, strict=True), start=1):
-            layer, sent_bytes = known.get(_key(diff_id, compression)), 0
-            origin = "cached" if layer else "built"
+        config, names = _read_parts(opened, spec.platform)
+        for number, (name, diff_id) in enumerate(zip(names, config["rootfs"]["diff_ids"], strict=True), start=1):
+            layer, sent_bytes, origin = known.get(_key(diff_id, spec.compression)), 0, "cached"
             if layer is None:
-                with tempfile.NamedTemporaryFile(dir=work) as file:
-                    layer = _compress(
-                        _open(opened, name), f"layer-{number}", diff_id, compression, cast("IO[bytes]", file)
-                    )
-                    sent_bytes = push.send(layer.digest, partial(iter_file, Path(file.name)))
+                with _compressed(_open(opened, name), f"layer-{number}", diff_id, spec.compression, work) as (
+                    layer,
+                    path,
+                ):
+                    sent_bytes, origin = push.send(layer.digest, partial(iter_file, path)), "built"
             layers.append(layer)
             reports.append(LayerReport(layer.name, layer.size_bytes, origin, sent_bytes))
     encoded = encode_json({key: config[key] for key in _OF_OCI if config.get(key)})
     manifest = Manifest(
         config=Descriptor(OCI_CONFIG, digest_of(encoded), len(encoded)),
         layers=tuple(layer.descriptor for layer in layers),
-        annotations={"org.opencontainers.image.base.name": str(base)},
+        annotations={"org.opencontainers.image.base.name": str(spec.base)},
     )
     push.send(manifest.config.digest, lambda: [encoded])
-    registry.write_manifest(destination.repository, destination.identifier, manifest)
-    return PushedImage(destination.with_digest(manifest.digest), BuildReport(tuple(reports)))
+    destination.store.write_manifest(destination.repository, destination.reference.identifier, manifest)
+    return PushedImage(destination.reference.with_digest(manifest.digest), BuildReport(tuple(reports)))
 
 
 def _read_parts(archive: tarfile.TarFile, platform: Platform) -> tuple[dict[str, Any], list[str]]:
@@ -114,16 +103,21 @@ def _read(archive: tarfile.TarFile, name: str) -> bytes:
     return data
 
 
-def _compress(file: IO[bytes], name: str, diff_id: str, compression: Compression, into: IO[bytes]) -> Layer:
-    with file:
+@contextmanager
+def _compressed(
+    file: IO[bytes], name: str, diff_id: str, compression: Compression, work: Path
+) -> Iterator[tuple[Layer, Path]]:
+    """The layer in `file`, and where it lies compressed while the context lasts."""
+    with file, tempfile.NamedTemporaryFile(dir=work) as into:
         is_gzip = file.read(2) == b"\x1f\x8b"
         file.seek(0)
         plain = cast("IO[bytes]", gzip.GzipFile(fileobj=file)) if is_gzip else file
-        layer = compress_tar(name, _key(diff_id, compression), partial(shutil.copyfileobj, plain), into, compression)
-    into.flush()
-    if layer.diff_id != diff_id:
-        raise ImageError(f"{name} that the engine saved is {layer.diff_id}, and should be {diff_id}.")
-    return layer
+        write_tar = partial(shutil.copyfileobj, plain)
+        layer = compress_tar(name, _key(diff_id, compression), write_tar, cast("IO[bytes]", into), compression)
+        into.flush()
+        if layer.diff_id != diff_id:
+            raise ImageError(f"{name} that the engine saved is {layer.diff_id}, and should be {diff_id}.")
+        yield layer, Path(into.name)
 
 
 def _key(diff_id: str, compression: Compression) -> str:

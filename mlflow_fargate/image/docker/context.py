@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 from mlflow_fargate.errors import ImageError
-from mlflow_fargate.image.layers.application import ModelFiles
 from mlflow_fargate.image.layers.layer import Files, checked_name, files_below
-from mlflow_fargate.image.layers.paths import ENVIRONMENT, MODEL, MODELS, SETTINGS, SITE, SOURCE
+from mlflow_fargate.image.layers.paths import ENVIRONMENT, MODEL, MODELS, SITE, SOURCE
 from mlflow_fargate.image.layers.streamed_file import StreamedFile
-from mlflow_fargate.image.oci.reference import Reference
 from mlflow_fargate.image.packages.lock_file import Lock
 from mlflow_fargate.image.packages.requirements import without_credentials
+from mlflow_fargate.image.spec import ImageSpec
 
 _DOCKERFILE = """\
 # Made by mlflow-fargate. The requirements are pinned with hashes, for Python {python} on {platform}.
@@ -46,18 +45,7 @@ RUN apt-get update && apt-get install -y --no-install-recommends {packages} && r
 """
 
 
-def write_context(
-    folder: Path,
-    *,
-    base: Reference,
-    lock: Lock,
-    service: Path,
-    model: ModelFiles,
-    further_models: Mapping[str, ModelFiles],
-    system_packages: Sequence[str],
-    environment: Mapping[str, str],
-    labels: Mapping[str, str],
-) -> None:
+def write_context(folder: Path, spec: ImageSpec, lock: Lock) -> None:
     """Fill `folder`, which is made or empty; ImageError when something in it would have to be a secret."""
     if folder.exists() and any(folder.iterdir()):
         raise ImageError(f"{folder} is not empty.", hint="name a folder that is empty or new")
@@ -69,53 +57,39 @@ def write_context(
         )
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "requirements.txt").write_text(requirements, encoding="utf-8")
-    (folder / "Dockerfile").write_text(
-        make_dockerfile(
-            base=base,
-            lock=lock,
-            has_further_models=bool(further_models),
-            system_packages=system_packages,
-            environment=environment,
-            labels=labels,
-        ),
-        encoding="utf-8",
-    )
-    _copy({name: path for name, path in files_below(service).items() if "__pycache__" not in name}, folder / "src")
-    _copy(model() if callable(model) else model, folder / "model")
-    for key, files in further_models.items():
-        _copy(files() if callable(files) else files, folder / "models" / key)
+    (folder / "Dockerfile").write_text(make_dockerfile(spec, lock), encoding="utf-8")
+    code = files_below(spec.service).items()
+    _copy({name: path for name, path in code if "__pycache__" not in name}, folder / "src")
+    models = {"model": spec.model} if spec.model else {}
+    for place, model in {**models, **{f"models/{name}": one for name, one in spec.further_models.items()}}.items():
+        _copy(model.files() if callable(model.files) else model.files, folder / place)
 
 
-def make_dockerfile(
-    *,
-    base: Reference,
-    lock: Lock,
-    has_further_models: bool,
-    system_packages: Sequence[str],
-    environment: Mapping[str, str],
-    labels: Mapping[str, str],
-) -> str:
+def make_dockerfile(spec: ImageSpec, lock: Lock) -> str:
     """The text of the Dockerfile; what changes least stands first. Pure."""
-    own = {**ENVIRONMENT, **environment}
+    settings = spec.settings
+    copied = [*([("model", MODEL)] if spec.model else []), *([("models", MODELS)] if spec.further_models else [])]
     return _DOCKERFILE.format(
         python=lock.python_version,
         platform=lock.platform,
-        base=base,
-        system=_APT.format(packages=" ".join(sorted(system_packages))) if system_packages else "",
+        base=spec.base,
+        system=_APT.format(packages=" ".join(sorted(spec.system_packages))) if spec.system_packages else "",
         site=SITE,
         source=SOURCE,
-        models=f"COPY model {MODEL}\n" + (f"COPY models {MODELS}\n" if has_further_models else ""),
-        environment="ENV " + " \\\n    ".join(f"{name}={quoted(value)}" for name, value in own.items()),
-        labels="LABEL " + " \\\n      ".join(f"{quoted(name)}={quoted(value)}" for name, value in labels.items())
-        if labels
-        else "",
-        user=SETTINGS["User"],
-        workdir=SETTINGS["WorkingDir"],
-        volumes=json.dumps(sorted(SETTINGS["Volumes"])),
-        ports=" ".join(sorted(SETTINGS["ExposedPorts"])),
-        signal=SETTINGS["StopSignal"],
-        entrypoint=json.dumps(SETTINGS["Entrypoint"]),
+        models="".join(f"COPY {source} {place}\n" for source, place in copied),
+        environment=_pairs("ENV", ENVIRONMENT.items()),
+        labels=_pairs("LABEL", ((quoted(name), value) for name, value in spec.labels.items())) if spec.labels else "",
+        user=settings["User"],
+        workdir=settings["WorkingDir"],
+        volumes=json.dumps(sorted(settings["Volumes"])),
+        ports=" ".join(sorted(settings["ExposedPorts"])),
+        signal=settings["StopSignal"],
+        entrypoint=json.dumps(settings["Entrypoint"]),
     )
+
+
+def _pairs(instruction: str, pairs: Iterable[tuple[str, str]]) -> str:
+    return f"{instruction} " + " \\\n    ".join(f"{name}={quoted(value)}" for name, value in pairs)
 
 
 def quoted(value: str) -> str:

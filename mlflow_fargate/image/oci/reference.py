@@ -7,7 +7,6 @@ Source: the grammar of distribution/reference, with Docker's short forms (`pytho
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from mlflow_fargate.errors import InvalidOption
@@ -73,15 +72,8 @@ class Reference:
         """What the registry is asked for: the digest, else the tag, else `latest` as Docker has it."""
         return self.digest or self.tag or "latest"
 
-    def with_tag(self, tag: str) -> Reference:
-        return replace(self, tag=tag, digest=None)
-
     def with_digest(self, digest: str) -> Reference:
         return replace(self, tag=None, digest=digest)
-
-    def through(self, mirrors: Mapping[str, str]) -> Reference:
-        """Where to pull this from when `mirrors` (registry → mirror) names a mirror of its registry."""
-        return replace(self, registry=mirrors.get(self.registry, self.registry))
 
 
 def _split_tag(text: str) -> tuple[str, str | None]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlflow_fargate.image.oci.platforms import Platform
-from mlflow_fargate.image.packages.requirements import normalise
+from mlflow_fargate.image.packages.requirements import normalize
 from mlflow_fargate.image.packages.uv import Indexes, install, lock
 
 
@@ -26,7 +26,7 @@ def installed_packages(
     requirements: Sequence[str], *, python_version: str, platform: Platform, indexes: Indexes, adapt: bool, cache: Path
 ) -> Iterator[Installation]:
     """What an image with these requirements would hold; ImageError when they cannot be met."""
-    lines = normalise(requirements, machine=platform.machine, adapt=adapt).lines
+    lines = normalize(requirements, machine=platform.machine, adapt=adapt).lines
     locked = lock(lines, python_version=python_version, platform=platform, cache=cache, indexes=indexes)
     work = cache / "work"  # on the file system of uv's cache, where files are links
     work.mkdir(parents=True, exist_ok=True)

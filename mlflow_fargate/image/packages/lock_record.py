@@ -27,7 +27,7 @@ from mlflow_fargate.image.oci.image import BaseImage, Descriptor, Layer, Manifes
 from mlflow_fargate.image.oci.platforms import Platform
 from mlflow_fargate.image.packages.lock_file import Lock, LockedPackage
 from mlflow_fargate.image.packages.uv import PYPI, Indexes, lock, lock_key
-from mlflow_fargate.image.registry.oci_layout import ImageStore
+from mlflow_fargate.image.registry.image_store import ImageStore
 from mlflow_fargate.image.registry.transport import Refused
 from mlflow_fargate.progress import Progress
 
@@ -45,9 +45,9 @@ class LockRecords:
         self,
         registry: ImageStore,
         repository: str,
-        *,
         platform: Platform,
         compression: Compression,
+        *,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._registry, self._repository = registry, repository
@@ -70,7 +70,7 @@ class LockRecords:
         indexes: Indexes = PYPI,
         build_sdists: bool = False,
     ) -> Lock:
-        """The pins that satisfy normalised lines: those of the record, else as `packages.lock` finds them."""
+        """The pins that satisfy normalized lines: those of the record, else as `packages.lock` finds them."""
         key = lock_key(lines, python_version=python_version, platform=self._platform, indexes=indexes)
         self._tag = make_record_tag(key, self._compression, self._clock())
         found = self._registry.find_manifest(self._repository, self._tag, self._platform)
@@ -91,7 +91,8 @@ class LockRecords:
 
         `base` has all libraries of the system that the layers need; None: not known of any.
         """
-        made = None if self._found else make_record(locked.packages, layers, base)
+        is_new = self._registry.keeps_locks and self._found is None
+        made = make_record(locked.packages, layers, base) if is_new else None
         if made is None:
             return
         manifest, pins = made

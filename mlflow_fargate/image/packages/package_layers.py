@@ -10,6 +10,7 @@ import re
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from mlflow_fargate.image.layers.layer import Compression, Files, Recipe, files_below, make_layer_key
@@ -45,26 +46,21 @@ _MAX_GROUPS = 6
 _HARMLESS_PTH = {"distutils-precedence.pth"}
 
 
-def make_dependency_recipes(
-    lock: Lock, compression: Compression, *, bytecode: bool, cache: Path, note: Note, programs: Collection[str] = ()
+def make_package_recipes(
+    lock: Lock, compression: Compression, cache: Path, note: Note, programs: Collection[str] = ()
 ) -> list[Recipe]:
     """The layers with the packages of the lock; each is installed (below `cache`) only if it has to be made.
 
     `programs` are packages that bring a program of their own name, no script, which is kept.
 
-    With `bytecode`, Python's compiled files go along (a container cannot write them, and starts in half the time with
-    them) if there is a Python of the same minor version here; `note` hears if not.
+    Python's compiled files go along (a container cannot write them, and starts in half the time with them) if there is
+    a Python of the same minor version here; a note says if not.
     """
-    interpreter = find_interpreter(lock.python_version) if bytecode else None
-    if bytecode and not interpreter:
+    interpreter = find_interpreter(lock.python_version)
+    if not interpreter:
         note(f"there is no Python {lock.python_version} here to compile packages with, so the model will start slower")
-    groups = make_groups(lock.packages)
-    return [
-        _make_recipe(
-            name, lock.only(group), compression, interpreter=interpreter, cache=cache, note=note, programs=programs
-        )
-        for name, group in groups
-    ]
+    groups = [_Group(name, lock.only(packages), programs) for name, packages in make_groups(lock.packages)]
+    return [_make_recipe(group, compression, interpreter, cache, note) for group in groups]
 
 
 def make_groups(packages: Sequence[LockedPackage]) -> list[tuple[str, list[LockedPackage]]]:
@@ -75,29 +71,36 @@ def make_groups(packages: Sequence[LockedPackage]) -> list[tuple[str, list[Locke
     return [*((one.name, [one]) for one in alone), *([("dependencies", rest)] if rest else [])]
 
 
-def _make_recipe(
-    name: str,
-    lock: Lock,
-    compression: Compression,
-    *,
-    interpreter: str | None,
-    cache: Path,
-    note: Note,
-    programs: Collection[str],
-) -> Recipe:
-    kept = sorted({one.name for one in lock.packages} & set(programs))
+@dataclass(frozen=True)
+class _Group:
+    """The packages of one layer."""
 
-    def key(compiled: bool) -> str:
+    name: str
+    lock: Lock
+    programs: Collection[str]
+
+    @property
+    def kept_programs(self) -> list[str]:
+        return sorted({one.name for one in self.lock.packages} & set(self.programs))
+
+    def key(self, compression: Compression, *, compiled: bool) -> str:
         return make_layer_key(
-            name,
+            self.name,
             compression,
-            packages=[[one.name, *one.hashes] for one in lock.packages],
-            python=lock.python_version,
-            platform=str(lock.platform),
+            packages=[[one.name, *one.hashes] for one in self.lock.packages],
+            python=self.lock.python_version,
+            platform=str(self.lock.platform),
             dropped=_DROPPED,
             compiled=compiled,
-            **({"programs": kept} if kept else {}),
+            **({"programs": self.kept_programs} if self.kept_programs else {}),
         )
+
+
+def _make_recipe(group: _Group, compression: Compression, interpreter: str | None, cache: Path, note: Note) -> Recipe:
+    count = len(group.lock.packages)
+    compiled, plain = (group.key(compression, compiled=compiled) for compiled in (True, False))
+    # Compiled or not, its libraries are the same.
+    libraries = cache / "shared-libraries" / f"{plain}.json"
 
     @contextmanager
     def files() -> Iterator[Files]:
@@ -105,18 +108,15 @@ def _make_recipe(
         work.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="site-", dir=work) as directory:
             site = Path(directory).resolve()
-            note(f"installing {name if len(lock.packages) == 1 else f'{len(lock.packages)} packages'}")
-            install(lock, site)
-            found = site_files(site, note, kept)
+            note(f"installing {group.name if count == 1 else f'{count} packages'}")
+            install(group.lock, site)
+            found = site_files(site, note, group.kept_programs)
             find_libraries(found, site).save(libraries)
             yield {**found, **compiled_files(found, interpreter, cache)} if interpreter else found
 
-    # Compiled or not, its libraries are the same.
-    libraries = cache / "shared-libraries" / f"{key(False)}.json"
     # A layer with compiled files made elsewhere is as good as one without them made here.
-    others = () if interpreter else (key(True),)
-    own_key = key(bool(interpreter))
-    return Recipe(name, own_key, files, other_keys=others, keep_executable=True, libraries=libraries)
+    key, others = (compiled, ()) if interpreter else (plain, (compiled,))
+    return Recipe(group.name, key, files, other_keys=others, keep_executable=True, libraries=libraries)
 
 
 def site_files(site: Path, note: Note, programs: Collection[str] = ()) -> dict[str, Path]:

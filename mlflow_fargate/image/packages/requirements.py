@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from mlflow_fargate.errors import ImageError
-
-Mlflow = Literal["skinny", "drop", "keep"]
 
 _TENSORFLOW = {
     "tensorflow",
@@ -37,19 +35,16 @@ _INDEX_OPTION = re.compile(r"(-i|--index-url|--extra-index-url)(?:\s+|=)(\S+)")
 _COMMENT = re.compile(r"(^|\s)#.*$")
 
 
-class Normalised(NamedTuple):
+class Normalized(NamedTuple):
     """Lines for uv (options of indexes first, then sorted requirements), and what was changed and why."""
 
     lines: tuple[str, ...]
     notes: tuple[str, ...]
 
 
-def normalise(
-    requirements: Sequence[str], *, machine: str, mlflow: Mlflow = "skinny", adapt: bool = True
-) -> Normalised:
+def normalize(requirements: Sequence[str], *, machine: str, adapt: bool = True) -> Normalized:
     """The same requirements for Linux on `machine` (x86_64 or aarch64); ImageError for lines that cannot be meant.
 
-    `mlflow` says what happens to MLflow itself: only its slim distribution, nothing of it, or what is asked for.
     Without `adapt` every package stays what the lines ask for: they are only read, checked, sorted and merged.
     Doing it twice is doing it once.
     """
@@ -61,7 +56,7 @@ def normalise(
             options.append(f"{'--index-url' if option[1] == '-i' else option[1]} {option[2]}")
         elif line:
             asked = _parse(line)
-            requirement = _adapted(asked, machine, mlflow, notes) if adapt else asked
+            requirement = _adapted(asked, machine, notes) if adapt else asked
             if requirement:
                 key = (requirement.name, str(requirement.marker or ""))
                 wanted[key] = _merged(wanted[key], requirement) if key in wanted else requirement
@@ -71,11 +66,11 @@ def normalise(
         wanted["pandas", ""] = Requirement("pandas<3")
         notes.append("pandas added: mlflow.pyfunc needs it, and mlflow-skinny does not bring it")
     lines = (*dict.fromkeys(options), *sorted(str(requirement) for requirement in wanted.values()))
-    return Normalised(lines, tuple(dict.fromkeys(notes)))
+    return Normalized(lines, tuple(dict.fromkeys(notes)))
 
 
 def is_index_option(line: str) -> bool:
-    """Whether a normalised line says where packages come from, instead of which."""
+    """Whether a normalized line says where packages come from, instead of which."""
     return line.startswith("--")
 
 
@@ -119,19 +114,16 @@ def _parse(line: str) -> Requirement:
     return requirement
 
 
-def _adapted(requirement: Requirement, machine: str, mlflow: Mlflow, notes: list[str]) -> Requirement | None:
+def _adapted(requirement: Requirement, machine: str, notes: list[str]) -> Requirement | None:
     """What stands in the requirement's place: itself, something better or nothing; the why goes to `notes`."""
     name = str(requirement.name)
     if name in _MACOS_ONLY:
         notes.append(f"{name} left out: it is for macOS only")
         return None
-    if name in {"mlflow", "mlflow-skinny"} and mlflow == "drop":
-        notes.append(f"{name} left out: this model is served without it")
-        return None
     if name in _TENSORFLOW and not requirement.url:
         return _tensorflow(requirement, machine, notes)
     replacement, reason = _REPLACED.get(name, (name, ""))
-    if replacement == name or requirement.url or (name == "mlflow" and (mlflow == "keep" or requirement.extras)):
+    if replacement == name or requirement.url or (name == "mlflow" and requirement.extras):
         return requirement
     notes.append(f"{name} → {replacement}: {reason}")
     return _renamed(requirement, replacement)

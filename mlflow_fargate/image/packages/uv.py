@@ -80,7 +80,7 @@ def lock(
     build_sdists: bool = False,
     clock: Callable[[], float] = time.time,
 ) -> Lock:
-    """The pins that satisfy normalised requirement lines; from `cache` when they were locked within a day.
+    """The pins that satisfy normalized requirement lines; from `cache` when they were locked within a day.
 
     `indexes` come before those among the lines. What is kept in `cache` holds no credentials, nor does its name.
     `packages` are what the same `lock_key` led to elsewhere; nothing is resolved then. ImageError names packages that

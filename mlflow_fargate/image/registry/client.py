@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urljoin
 
@@ -26,19 +25,10 @@ from mlflow_fargate.image.oci.image import (
 )
 from mlflow_fargate.image.oci.platforms import Platform
 from mlflow_fargate.image.registry.authorization import Credentials, is_loopback
+from mlflow_fargate.image.registry.image_store import FoundManifest, OnBytes
 from mlflow_fargate.image.registry.transport import Refused, Transport
 
 CHUNK_BYTES = 1 << 20
-
-OnBytes = Callable[[int], None]
-
-
-@dataclass(frozen=True)
-class FoundManifest:
-    """A manifest in a registry, with the digest of its bytes."""
-
-    manifest: Manifest
-    digest: str
 
 
 class Registry:
@@ -46,6 +36,8 @@ class Registry:
 
     HTTP is spoken only with this machine, HTTPS with everyone else.
     """
+
+    keeps_locks = True
 
     def __init__(self, host: str, *, credentials: Credentials | None = None, insecure: bool | None = None) -> None:
         if insecure and not is_loopback(host):
@@ -158,13 +150,7 @@ class Registry:
         mount_from: str | None = None,
         on_bytes: OnBytes = lambda _size: None,
     ) -> int:
-        """Put a blob into the repository; how many bytes were sent for it.
-
-        The registry is first asked to take it from its repository `mount_from` (then 0 bytes are sent); otherwise
-        `open_chunks()` is streamed, as often as it takes. A callable tells the digest of what was streamed last, for a
-        blob that is made meanwhile. `on_bytes` hears of every chunk, and of a negative number when a broken upload
-        begins anew.
-        """
+        """Put a blob into the repository; see `ImageStore`."""
 
         def upload() -> int:
             sent = 0

@@ -4,7 +4,6 @@
     FOLDER/index.json              which images are here, by tag
     FOLDER/blobs/sha256/HEX        manifests, configurations and layers
 
-`OciLayout` has the verbs of `Registry` that building needs, so that build.py makes an image in either.
 Source: OCI image-spec, image-layout.md.
 """
 
@@ -12,15 +11,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from mlflow_fargate import atomic_files
 from mlflow_fargate.errors import ImageError
+from mlflow_fargate.image.layers.layer import iter_file
 from mlflow_fargate.image.oci.image import OCI_INDEX, OCI_MANIFEST, Descriptor, Manifest, digest_of, encode_json
 from mlflow_fargate.image.oci.platforms import Platform
-from mlflow_fargate.image.registry.client import FoundManifest, OnBytes, Registry
+from mlflow_fargate.image.registry.client import verified
+from mlflow_fargate.image.registry.image_store import FoundManifest, OnBytes
 
 _TAG = "org.opencontainers.image.ref.name"
 
@@ -28,8 +29,10 @@ _TAG = "org.opencontainers.image.ref.name"
 class OciLayout:
     """The image layout in `directory`, which is made; repositories do not count in it, tags do."""
 
+    host = ""
+    keeps_locks = False  # the folder is the image to take elsewhere, and nothing else
+
     def __init__(self, directory: Path) -> None:
-        self.host = ""  # of no registry: nothing is mounted from one
         self._directory = directory
         self._blobs = directory / "blobs" / "sha256"
         if directory.exists() and any(directory.iterdir()) and not (directory / "oci-layout").exists():
@@ -70,6 +73,9 @@ class OciLayout:
     def has_blob(self, repository: str, digest: str) -> bool:
         return self._path(digest).exists()
 
+    def stream_blob(self, repository: str, descriptor: Descriptor) -> Iterator[bytes]:
+        return verified(iter_file(self._path(descriptor.digest)), descriptor, str(self._directory))
+
     def upload_blob(
         self,
         repository: str,
@@ -106,7 +112,3 @@ class OciLayout:
 
     def _write_index(self, entries: list[dict[str, Any]]) -> None:
         atomic_files.write(self._index, encode_json({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries}))
-
-
-ImageStore = Registry | OciLayout
-"""Where an image is made."""

@@ -10,8 +10,7 @@ from mlflow_fargate.errors import RegistryError
 from mlflow_fargate.image.layers.layer import Compression, Recipe
 from mlflow_fargate.image.layers.layer_stream import LayerStream
 from mlflow_fargate.image.oci.image import Layer
-from mlflow_fargate.image.registry.client import OnBytes
-from mlflow_fargate.image.registry.oci_layout import ImageStore
+from mlflow_fargate.image.registry.image_store import ImageStore, OnBytes
 
 
 class Stopped(RegistryError):

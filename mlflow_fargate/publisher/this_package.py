@@ -19,7 +19,7 @@ _PACKAGE = Path(__file__).parents[1]
 _PARTS = ("webhook", "service_template")
 
 
-def write_own_code(folder: Path) -> str:
+def copy_package(folder: Path) -> str:
     """A digest of this package's files, once they lie in `folder` as pip would lay them; nothing of it is compiled."""
     compiled, place = shutil.ignore_patterns("__pycache__"), folder / _PACKAGE.name
     shutil.copytree(_PACKAGE, place, ignore=compiled)
@@ -34,16 +34,16 @@ def write_own_code(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def own_requirements(extra: str, platform: Platform) -> tuple[str, ...]:
+def package_requirements(extra: str, platform: Platform) -> tuple[str, ...]:
     """What the package needs with `extra` on Linux: in the versions that it runs with here, where they are releases."""
-    surroundings = {
+    markers = {
         "extra": extra,
         "sys_platform": "linux",
         "platform_system": "Linux",
         "platform_machine": platform.machine,
     }
     asked = (Requirement(line) for line in importlib.metadata.requires(_DISTRIBUTION) or ())
-    return tuple(_line(one) for one in asked if one.marker is None or one.marker.evaluate(surroundings))
+    return tuple(_line(one) for one in asked if one.marker is None or one.marker.evaluate(markers))
 
 
 def _write_metadata(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Before an image gets its name: whether what its packages need of the system is in it."""
+"""Before an image gets its name: whether its base has the Python and the libraries that its packages need."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
 from mlflow_fargate.errors import ImageError
+from mlflow_fargate.image.base.base_image import Base, other_python
 from mlflow_fargate.image.base.files import BaseFiles
 from mlflow_fargate.image.layers.layer import Recipe
 from mlflow_fargate.image.oci.image import BaseImage, Manifest
 from mlflow_fargate.image.packages.shared_libraries import SharedLibraries, debian_packages, find_missing, find_too_new
+from mlflow_fargate.image.packages.uv import make_python_minor
 from mlflow_fargate.progress import Progress
 
 MissingLibraries = Literal["error", "note"]
@@ -23,6 +25,23 @@ def was_checked(recipes: Iterable[Recipe], base: BaseImage, there: Iterable[Mani
         and all(alternatives & image.own_layers().keys() for alternatives in keys)
         for image in there
     )
+
+
+def check_base(base: Base, files: BaseFiles, *, python_version: str) -> None:
+    """ImageError when what lies in the base does not suit Python packages: no Python of that version, no glibc."""
+    expected = make_python_minor(python_version)
+    if files.is_this_machine:
+        return
+    if files.has_musl:
+        raise ImageError(
+            f"The base image {base.reference} ({files.system}) has musl as its C library; packages are taken for "
+            "glibc.",
+            hint=f"use a base image of Debian, Ubuntu or another system with glibc, such as python:{expected}-slim",
+        )
+    # An image that names its version (Docker's own do) may have others beside it.
+    if base.image.python_minor is None and expected not in files.pythons:
+        pythons = " and ".join(f"Python {one}" for one in files.pythons)
+        raise other_python(base.reference, pythons or "no Python", expected)
 
 
 def check_libraries(

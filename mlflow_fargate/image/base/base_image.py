@@ -1,0 +1,42 @@
+"""The base image, read from its registry and never stored here; checks.py checks it against what goes onto it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mlflow_fargate.errors import ImageError
+from mlflow_fargate.image.oci.image import BaseImage
+from mlflow_fargate.image.oci.platforms import Platform
+from mlflow_fargate.image.oci.reference import Reference
+from mlflow_fargate.image.packages.uv import make_python_minor
+from mlflow_fargate.image.registry.client import Registry
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base image, and where it was read."""
+
+    registry: Registry
+    reference: Reference
+    image: BaseImage
+
+
+def read_base(registry: Registry, reference: Reference, *, platform: Platform, python_version: str) -> Base:
+    """The base image for `platform`; ImageError when it is for another platform, or says it has another Python."""
+    found = registry.read_manifest(reference.repository, reference.identifier, platform)
+    config = registry.read_json(reference.repository, found.manifest.config)
+    base = BaseImage.of_parts(found.manifest, found.digest, config)
+    offered = f"{config.get('os')}/{config.get('architecture')}"
+    if offered != str(platform):
+        raise ImageError(f"The base image {reference} is for {offered}, not for {platform}.")
+    wanted = make_python_minor(python_version)
+    if base.python_minor and base.python_minor != wanted:
+        raise other_python(reference, f"Python {base.python_minor}", wanted)
+    return Base(registry, reference, base)
+
+
+def other_python(reference: Reference, has: str, wanted: str) -> ImageError:
+    return ImageError(
+        f"The base image {reference} has {has}, but the model wants Python {wanted}.",
+        hint=f"use a base image with Python {wanted}, such as python:{wanted}-slim",
+    )

@@ -1,0 +1,75 @@
+"""What an image is made of and where it goes: two values that every builder takes whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mlflow_fargate.image.layers.application import Model
+from mlflow_fargate.image.layers.layer import Compression
+from mlflow_fargate.image.layers.paths import SETTINGS
+from mlflow_fargate.image.oci.image import Manifest
+from mlflow_fargate.image.oci.platforms import LINUX_AMD64, Platform
+from mlflow_fargate.image.oci.reference import Reference
+from mlflow_fargate.image.packages.requirements import normalize
+from mlflow_fargate.image.packages.uv import PYPI, Indexes
+from mlflow_fargate.image.registry.image_store import ImageStore
+from mlflow_fargate.progress import Progress
+
+
+@dataclass(frozen=True)
+class ImageSpec:
+    """All that is in an image: the same spec and the same lock give the same digest."""
+
+    base: Reference
+    python_version: str
+    requirements: tuple[str, ...]
+    service: Path  # the folder with the service's code
+    model: Model | None = None  # None: a service without a model
+    further_models: Mapping[str, Model] = field(default_factory=dict, hash=False)  # by the name of their folder
+    platform: Platform = LINUX_AMD64
+    compression: Compression = Compression.ZSTD
+    normalize: bool = True  # see `requirements.normalize`
+    indexes: Indexes = PYPI
+    system_packages: tuple[str, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict, hash=False)  # in its configuration
+    annotations: Mapping[str, str] = field(
+        default_factory=dict, hash=False
+    )  # in its manifest, readable without pulling
+    entry_point: tuple[str, ...] = ()  # (): BentoML's
+    programs: tuple[str, ...] = ()  # packages whose program of the same name is kept
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """How the image starts, in the keys of its configuration."""
+        return {**SETTINGS, **({"Entrypoint": list(self.entry_point)} if self.entry_point else {})}
+
+    def normalized_requirements(self, progress: Progress) -> tuple[str, ...]:
+        """The lines for uv; `progress` notes what was changed, and why."""
+        lines, notes = normalize(self.requirements, machine=self.platform.machine, adapt=self.normalize)
+        for note in notes:
+            progress.note(note)
+        return lines
+
+
+@dataclass(frozen=True)
+class Destination:
+    """Where an image goes: under `reference` in `store`; without a tag in that, it is tagged by its own digest."""
+
+    store: ImageStore
+    reference: Reference
+    previous: Reference | None = None  # an image there whose layers are reused where they are the same
+
+    @property
+    def repository(self) -> str:
+        return self.reference.repository
+
+    def images(self, platform: Platform) -> list[Manifest]:
+        """The images in the repository whose layers may be the ones we need."""
+        identifiers = [self.reference.tag] if self.reference.tag else []
+        if self.previous and self.previous.repository == self.repository:
+            identifiers.append(self.previous.identifier)
+        found = (self.store.find_manifest(self.repository, identifier, platform) for identifier in identifiers)
+        return [image.manifest for image in found if image]

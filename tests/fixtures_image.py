@@ -1,0 +1,25 @@
+"""Builds images from flat arguments: of what an image is made, where it goes and how it is built, in one mapping."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+from mlflow_fargate.image import Destination, ImageSpec, Model, PushedImage, build_image
+
+_OF_THE_SPEC = {field.name for field in fields(ImageSpec)}
+
+
+def make_image(**arguments: Any) -> PushedImage:
+    """`build_image` of these; `destination` is a reference in `registry`, `model_key` the key of `model`."""
+    spec, destination, how = split(**arguments)
+    return build_image(spec, destination, **how)
+
+
+def split(**arguments: Any) -> tuple[ImageSpec, Destination, dict[str, Any]]:
+    """The arguments as builders take them."""
+    destination = Destination(arguments.pop("registry"), arguments.pop("destination"), arguments.pop("previous", None))
+    model = Model(arguments.pop("model"), arguments.pop("model_key", "1"))
+    of_the_spec = {name: arguments.pop(name) for name in list(arguments) if name in _OF_THE_SPEC}
+    lists = {name: tuple(of_the_spec[name]) for name in ("requirements", "system_packages") if name in of_the_spec}
+    return ImageSpec(**{**of_the_spec, **lists, "model": model}), destination, arguments
