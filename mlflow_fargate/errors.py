@@ -11,7 +11,7 @@ FargateError                 anything we understood; the message is for the user
 │   └── UntrustedSource        it is at a place that gets no request from here
 ├── ImageError               the image could not be made
 ├── DiskFull                 there is no room on this machine
-├── TrialFailed              the service does not answer on this machine, so it was not deployed
+├── SmokeTestFailed              the service does not answer on this machine, so it was not deployed
 ├── RegistryError            the OCI registry refused or lied
 ├── AwsError                 AWS said no: operation and code are kept
 ├── ForeignResource          the name is taken by something that is not ours
@@ -97,7 +97,7 @@ class DiskFull(FargateError):
     pass
 
 
-class TrialFailed(FargateError):
+class SmokeTestFailed(FargateError):
     mlflow_error_code = INVALID_STATE
 
 

@@ -13,7 +13,7 @@ import pytest
 from mlflow_fargate.config import parse_config
 from mlflow_fargate.errors import InvalidOption
 from mlflow_fargate.image import Reference, Registry, StreamedFile
-from mlflow_fargate.image.oci.image import OCI_CONFIG, Descriptor, Manifest, digest_of
+from mlflow_fargate.image.oci.image import OCI_CONFIG, Descriptor, Manifest, sha256_digest
 from mlflow_fargate.image.registry.transport import Transport
 from mlflow_fargate.local.registry.server import LocalRegistry
 from mlflow_fargate.progress import RecordedProgress
@@ -81,8 +81,8 @@ def test_an_image_that_is_there_costs_one_request_and_no_look_at_the_model(
     config = parse_config({})
     destination = Reference(registry.address, "mlflow-fargate/default", f"churn.{image_inputs(MODEL, config).key}")
     with Registry(registry.address) as client:
-        client.upload_blob(destination.repository, digest_of(b"{}"), lambda: [b"{}"])
-        manifest = Manifest(Descriptor(OCI_CONFIG, digest_of(b"{}"), 2), ())
+        client.upload_blob(destination.repository, sha256_digest(b"{}"), lambda: [b"{}"])
+        manifest = Manifest(Descriptor(OCI_CONFIG, sha256_digest(b"{}"), 2), ())
         client.write_manifest(destination.repository, str(destination.tag), manifest)
     requests.clear()
 

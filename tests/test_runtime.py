@@ -119,7 +119,7 @@ def converting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any
             link.symlink_to("/etc/passwd")
         return seen["conversion"]
 
-    monkeypatch.setattr(runtime, "installed_packages", Installed)
+    monkeypatch.setattr(runtime, "temporary_installation", Installed)
     monkeypatch.setattr(runtime, "convert_model", convert)
     return seen
 

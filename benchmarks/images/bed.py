@@ -24,7 +24,7 @@ import uv
 from benchmarks.images.measure import CountingProxy
 from mlflow_fargate.image import LINUX_AMD64, Reference, Registry
 from mlflow_fargate.image.layers.layer import digest_of_file, iter_file
-from mlflow_fargate.image.oci.image import OCI_CONFIG, OCI_LAYER_GZIP, Descriptor, Manifest, digest_of, encode_json
+from mlflow_fargate.image.oci.image import OCI_CONFIG, OCI_LAYER_GZIP, Descriptor, Manifest, encode_json, sha256_digest
 from mlflow_fargate.image.packages.uv import lock
 
 # BentoML adds its own version to what it builds: another one here could not be installed beside it.
@@ -229,8 +229,8 @@ def _push_base(bed: Bed, archive: Path) -> None:
     layer = Descriptor(OCI_LAYER_GZIP, digest_of_file(archive), archive.stat().st_size)
     with Registry(bed.address) as registry:
         registry.upload_blob(bed.base.repository, layer.digest, lambda: iter_file(archive))
-        registry.upload_blob(bed.base.repository, digest_of(config), lambda: [config])
-        manifest = Manifest(Descriptor(OCI_CONFIG, digest_of(config), len(config)), (layer,))
+        registry.upload_blob(bed.base.repository, sha256_digest(config), lambda: [config])
+        manifest = Manifest(Descriptor(OCI_CONFIG, sha256_digest(config), len(config)), (layer,))
         registry.write_manifest(bed.base.repository, PYTHON, manifest)
 
 

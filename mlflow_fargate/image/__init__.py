@@ -25,7 +25,7 @@ from mlflow_fargate.image.layers.streamed_file import StreamedFile
 from mlflow_fargate.image.layers.unpack import Unpacked
 from mlflow_fargate.image.oci.platforms import LINUX_AMD64, LINUX_ARM64, Platform
 from mlflow_fargate.image.oci.reference import Reference
-from mlflow_fargate.image.packages.installation import Installation, installed_packages
+from mlflow_fargate.image.packages.installation import Installation, temporary_installation
 from mlflow_fargate.image.packages.requirements import Normalized, normalize
 from mlflow_fargate.image.packages.uv import PYPI, Indexes, find_interpreter
 from mlflow_fargate.image.registry.client import Registry
@@ -61,6 +61,6 @@ __all__ = [
     "build_with_engine",
     "export_context",
     "find_interpreter",
-    "installed_packages",
     "normalize",
+    "temporary_installation",
 ]

@@ -24,9 +24,9 @@ from mlflow_fargate.image.oci.image import (
     Descriptor,
     Layer,
     Manifest,
-    digest_of,
     encode_json,
     make_config,
+    sha256_digest,
 )
 from mlflow_fargate.image.oci.reference import Reference
 from mlflow_fargate.image.registry.blob_cache import BlobCache
@@ -80,9 +80,9 @@ class Assembly:
         self.blobs.trim(_CACHE_LIMIT_BYTES)
         return [layer for layer, _ in sent], BuildReport(tuple(reports))
 
-    def run_smoke_test(self, smoke_test: SmokeTest, layers: Sequence[Layer], packages: int, cache: Path) -> None:
+    def pass_smoke_test(self, smoke_test: SmokeTest, layers: Sequence[Layer], packages: int, cache: Path) -> None:
         """Test the layers (the first of which hold `packages`), unless these have passed before."""
-        key = digest_of(encode_json([[layer.digest for layer in layers], ENVIRONMENT])).removeprefix("sha256:")
+        key = sha256_digest(encode_json([[layer.digest for layer in layers], ENVIRONMENT])).removeprefix("sha256:")
         passed = cache / "smoke-tested" / key
         if passed.exists():
             return
@@ -97,7 +97,7 @@ class Assembly:
             base.image, layers, environment=ENVIRONMENT, labels=spec.labels, settings=spec.settings, created=_CREATED
         )
         manifest = Manifest(
-            config=Descriptor(OCI_CONFIG, digest_of(config), len(config)),
+            config=Descriptor(OCI_CONFIG, sha256_digest(config), len(config)),
             layers=(*base.image.layers, *(layer.descriptor for layer in layers)),
             annotations={
                 **spec.annotations,

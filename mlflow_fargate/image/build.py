@@ -70,7 +70,7 @@ def build_image(
     fitting = base.image if packages == python_packages else None
     records.keep(locked, layers[: len(python_packages)], fitting, progress)
     if smoke_test:
-        assembly.run_smoke_test(smoke_test, layers, len(packages), cache)
+        assembly.pass_smoke_test(smoke_test, layers, len(packages), cache)
     return PushedImage(assembly.publish(spec, layers, base), report)
 
 

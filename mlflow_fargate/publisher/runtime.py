@@ -15,7 +15,7 @@ from pathlib import Path
 
 from mlflow_fargate import bento
 from mlflow_fargate.errors import ImageError, ModelUnusable
-from mlflow_fargate.image import Model, Platform, find_interpreter, installed_packages
+from mlflow_fargate.image import Model, Platform, find_interpreter, temporary_installation
 from mlflow_fargate.progress import Progress
 from mlflow_fargate.publisher.inputs import ImageInputs, python_of
 from mlflow_fargate.resolved_model import ResolvedModel
@@ -96,7 +96,7 @@ def choose_runtime(inputs: ImageInputs, model_dir: Path, into: Path, cache: Path
     assert interpreter is not None  # noqa: S101  # see why_not_converted_here
     progress.note("converting the model to ONNX on this machine, and comparing the two (runtime=native: not)")
     try:
-        with installed_packages(
+        with temporary_installation(
             (*inputs.requirements, *converter_requirements(inputs.model.flavors)),
             python_version=python_of(inputs.model),
             platform=Platform("linux", _ARCHITECTURES[platform.machine()]),

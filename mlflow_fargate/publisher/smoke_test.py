@@ -10,7 +10,7 @@ from mlflow_fargate.config import DeploymentConfig
 from mlflow_fargate.image import SmokeTest, Unpacked, find_interpreter
 from mlflow_fargate.progress import Progress
 from mlflow_fargate.publisher.inputs import ImageInputs, python_of
-from mlflow_fargate.sandbox import try_service
+from mlflow_fargate.sandbox import run_smoke_test
 
 
 def make_smoke_test(inputs: ImageInputs, config: DeploymentConfig, progress: Progress) -> SmokeTest | None:
@@ -31,7 +31,7 @@ def make_smoke_test(inputs: ImageInputs, config: DeploymentConfig, progress: Pro
 
     def smoke_test(unpacked: Unpacked, environment: Mapping[str, str]) -> None:
         progress.note("trying the service on this machine (smoke_test=false: not)")
-        seconds = try_service(
+        seconds = run_smoke_test(
             unpacked.entry_point,
             working_directory=unpacked.working_directory,
             environment={**environment, **config.environment},

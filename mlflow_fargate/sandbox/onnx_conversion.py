@@ -1,7 +1,7 @@
-"""A model becomes an ONNX model, if that answers as it does: the scripts of onnx_converter/, in a room of their own.
+"""A model becomes an ONNX model, if that answers as it does: the scripts of onnx_converter/, in a sandbox of their own.
 
-The converters go into that room and nowhere else, with the packages of the model's own requirements: what a model was
-pickled with decides whether it can be loaded.
+The converters go there and nowhere else, with the packages of the model's own requirements: what a model was pickled
+with decides whether it can be loaded.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlflow_fargate.sandbox.process import Room, last_lines, opened_room
+from mlflow_fargate.sandbox.process import Sandbox, last_lines, opened_sandbox
 
 TIMEOUT_SECONDS = 900.0
 # The libraries that onnx_converter/libraries.py imports, by the flavor that they convert.
@@ -59,8 +59,8 @@ def convert_model(
     `packages` is where the model's packages and the converters are installed. Runs the model's code.
     """
     job = {"model_dir": str(model_dir), "into": str(into), "template": template, "tolerance": tolerance}
-    with opened_room(interpreter) as room:
-        file = room.folder / "job.json"
+    with opened_sandbox(interpreter) as sandbox:
+        file = sandbox.folder / "job.json"
         file.write_text(json.dumps(job), encoding="utf-8")
         environment = {
             "PYTHONPATH": os.pathsep.join((str(packages), str(service_template))),
@@ -68,12 +68,12 @@ def convert_model(
             "TF_CPP_MIN_LOG_LEVEL": "2",
         }
         arguments = [str(converter_folder() / "convert.py"), str(file)]
-        with room.running(arguments, working_directory=room.folder, environment=environment) as process:
+        with sandbox.running(arguments, working_directory=sandbox.folder, environment=environment) as process:
             try:
                 process.wait(timeout_seconds)
             except subprocess.TimeoutExpired:
                 return Conversion(False, f"the conversion was not done after {timeout_seconds:.0f} s")
-        return _read_verdict(into, room, process.returncode)
+        return _read_verdict(into, sandbox, process.returncode)
 
 
 def converter_folder() -> Path:
@@ -83,10 +83,10 @@ def converter_folder() -> Path:
     return inside if inside.is_dir() else package.parent / "onnx_converter"
 
 
-def _read_verdict(into: Path, room: Room, exit_code: int) -> Conversion:
+def _read_verdict(into: Path, sandbox: Sandbox, exit_code: int) -> Conversion:
     verdict = into / "verdict.json"
     if exit_code or not verdict.is_file():
-        lines = last_lines(room.log).strip().splitlines()[-1:]
+        lines = last_lines(sandbox.log).strip().splitlines()[-1:]
         said = "".join(lines).strip()[:_REASON_CHARACTERS]
         return Conversion(False, f"the conversion ended with exit code {exit_code}: {said}")
     document = json.loads(verdict.read_text(encoding="utf-8"))

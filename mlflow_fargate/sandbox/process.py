@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlflow_fargate.errors import TrialFailed
+from mlflow_fargate.errors import SmokeTestFailed
 
 _SHOWN_LINES = 15
 _END_SECONDS = 10.0
@@ -26,8 +26,8 @@ _PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
-class Room:
-    """A folder, gone when the room is closed, with a Python that sees no packages of this machine's."""
+class Sandbox:
+    """A folder, gone when the sandbox is closed, with a Python that sees no packages of this machine's."""
 
     folder: Path
     python: Path
@@ -41,7 +41,7 @@ class Room:
     def running(
         self, arguments: Sequence[str], *, working_directory: Path, environment: Mapping[str, str]
     ) -> Iterator[subprocess.Popen[bytes]]:
-        """The room's Python with these arguments; nothing of it runs when the context ends."""
+        """The sandbox's Python with these arguments; nothing of it runs when the context ends."""
         variables = {
             "PATH": f"{self.python.parent}{os.pathsep}{os.defpath}",
             "LANG": "C.UTF-8",
@@ -67,18 +67,18 @@ class Room:
 
 
 @contextmanager
-def opened_room(interpreter: str) -> Iterator[Room]:
-    """A room while the context lasts; TrialFailed when no bare Python can be made of `interpreter`."""
-    with tempfile.TemporaryDirectory(prefix="mlflow-fargate-trial-") as folder:
+def opened_sandbox(interpreter: str) -> Iterator[Sandbox]:
+    """A sandbox while the context lasts; SmokeTestFailed when no bare Python can be made of `interpreter`."""
+    with tempfile.TemporaryDirectory(prefix="mlflow-fargate-sandbox-") as folder:
         python = Path(folder) / "python"
         command = [interpreter, "-m", "venv", "--without-pip", "--symlinks", str(python)]
         made = subprocess.run(command, capture_output=True, text=True, check=False)
         if made.returncode:
-            raise TrialFailed(
+            raise SmokeTestFailed(
                 f"No bare Python could be made of {interpreter} to try the service with: {made.stderr.strip()}",
                 hint="smoke_test=false deploys without trying",
             )
-        yield Room(Path(folder), python / "bin" / "python3")
+        yield Sandbox(Path(folder), python / "bin" / "python3")
 
 
 def last_lines(log: Path) -> str:

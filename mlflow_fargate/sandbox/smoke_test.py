@@ -13,13 +13,13 @@ from pathlib import Path
 
 import requests
 
-from mlflow_fargate.errors import TrialFailed
-from mlflow_fargate.sandbox.process import last_lines, opened_room
+from mlflow_fargate.errors import SmokeTestFailed
+from mlflow_fargate.sandbox.process import last_lines, opened_sandbox
 
 TIMEOUT_SECONDS = 300.0
 
 
-def try_service(
+def run_smoke_test(
     entry_point: Sequence[str],
     *,
     working_directory: Path,
@@ -29,31 +29,31 @@ def try_service(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> float:
-    """How many seconds the service took until it was ready; TrialFailed, with its last lines, when it does not get so.
+    """How many seconds the service took until it was ready; SmokeTestFailed, with its last lines, when it never is.
 
     Nothing of it runs when this returns.
     """
     port = _free_port()
-    with opened_room(interpreter) as room:
+    with opened_sandbox(interpreter) as sandbox:
         variables = {
             **environment,
-            "BENTOML_HOME": str(room.folder / "bentoml"),
+            "BENTOML_HOME": str(sandbox.folder / "bentoml"),
             "BENTOML_HOST": "127.0.0.1",
             "BENTOML_PORT": str(port),
         }
-        with room.running(entry_point[1:], working_directory=working_directory, environment=variables) as process:
+        with sandbox.running(entry_point[1:], working_directory=working_directory, environment=variables) as process:
             began = clock()
             while not _is_ready(port):
                 if process.poll() is not None:
-                    raise _failure(f"ended with exit code {process.returncode}", room.log)
+                    raise _failure(f"ended with exit code {process.returncode}", sandbox.log)
                 if clock() - began > timeout_seconds:
-                    raise _failure(f"was not ready after {timeout_seconds:.0f} s", room.log)
+                    raise _failure(f"was not ready after {timeout_seconds:.0f} s", sandbox.log)
                 sleep(0.2)
             return clock() - began
 
 
-def _failure(what: str, log: Path) -> TrialFailed:
-    return TrialFailed(
+def _failure(what: str, log: Path) -> SmokeTestFailed:
+    return SmokeTestFailed(
         f"The service {what} when it was tried on this machine, so nothing was deployed; it says:\n{last_lines(log)}",
         hint="what it says is what a task on Fargate would; smoke_test=false deploys without trying",
     )

@@ -26,8 +26,8 @@ from mlflow_fargate.image.oci.image import (
     OCI_CONFIG,
     Descriptor,
     Manifest,
-    digest_of,
     encode_json,
+    sha256_digest,
 )
 from mlflow_fargate.image.oci.reference import Reference
 from mlflow_fargate.image.registry.client import Registry
@@ -150,14 +150,14 @@ def push_layers(
                 "Cmd": ["python3"],
                 "Labels": {"from": "base"},
             },
-            "rootfs": {"type": "layers", "diff_ids": [digest_of(gzip.decompress(layer)) for layer in layers]},
+            "rootfs": {"type": "layers", "diff_ids": [sha256_digest(gzip.decompress(layer)) for layer in layers]},
             "history": [{"created_by": "ENV", "empty_layer": True}, *({"created_by": line} for line in history)],
         }
     )
     for blob in (*layers, config):
-        registry.upload_blob(reference.repository, digest_of(blob), lambda blob=blob: [blob])  # type: ignore[misc]
-    descriptors = tuple(Descriptor(media_type, digest_of(layer), len(layer)) for layer in layers)
-    manifest = Manifest(Descriptor(OCI_CONFIG, digest_of(config), len(config)), descriptors)
+        registry.upload_blob(reference.repository, sha256_digest(blob), lambda blob=blob: [blob])  # type: ignore[misc]
+    descriptors = tuple(Descriptor(media_type, sha256_digest(layer), len(layer)) for layer in layers)
+    manifest = Manifest(Descriptor(OCI_CONFIG, sha256_digest(config), len(config)), descriptors)
     registry.write_manifest(reference.repository, str(reference.tag), manifest)
     return reference
 

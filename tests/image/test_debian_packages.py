@@ -19,9 +19,9 @@ from mlflow_fargate.image.debian.archive import Archive
 from mlflow_fargate.image.debian.control import (
     DebianPackage,
     Relation,
-    installed_packages,
     parse_paragraphs,
     parse_relations,
+    parse_status,
     version_key,
 )
 from mlflow_fargate.image.debian.resolve import resolve
@@ -67,7 +67,7 @@ def test_paragraphs_keep_fields_of_several_lines() -> None:
 
 
 def test_only_what_is_installed_counts_as_there() -> None:
-    assert [package.name for package in installed_packages(BASE)] == ["libc6", "gcc-12-base"]
+    assert [package.name for package in parse_status(BASE)] == ["libc6", "gcc-12-base"]
 
 
 def offered(name: str, version: str = "1", depends: str = "", provides: str = "") -> DebianPackage:
@@ -84,13 +84,13 @@ def test_the_newest_of_each_comes_with_what_the_base_lacks() -> None:
         offered("libc6", "2.36-9+deb12u13"),
     ]
 
-    found = resolve(["libgl1"], archive, installed_packages(BASE))
+    found = resolve(["libgl1"], archive, parse_status(BASE))
 
     assert [(one.name, one.version) for one in found] == [("libgl1", "1+deb12u1"), ("libglx0", "1"), ("mesa", "1")]
 
 
 def test_a_base_that_has_it_needs_nothing() -> None:
-    assert resolve(["libc6"], [offered("libc6", "3")], installed_packages(BASE)) == ()
+    assert resolve(["libc6"], [offered("libc6", "3")], parse_status(BASE)) == ()
 
 
 def test_packages_that_need_each_other_are_each_taken_once() -> None:

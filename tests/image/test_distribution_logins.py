@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.x509.oid import NameOID
 
 from mlflow_fargate.errors import RegistryError
-from mlflow_fargate.image.oci.image import Descriptor, digest_of
+from mlflow_fargate.image.oci.image import Descriptor, sha256_digest
 from mlflow_fargate.image.registry.client import Registry
 from tests.image.conftest import run_distribution
 
@@ -39,7 +39,7 @@ def credentials() -> tuple[str, str]:
 
 
 def round_trip(registry: Registry, repository: str = "models") -> None:
-    digest = digest_of(BLOB)
+    digest = sha256_digest(BLOB)
     registry.upload_blob(repository, digest, lambda: [BLOB])
     assert registry.has_blob(repository, digest)
     blob = Descriptor("application/octet-stream", digest, len(BLOB))
@@ -56,9 +56,9 @@ def test_a_registry_with_a_password_lets_in_whoever_knows_it_and_nobody_else(tmp
             Registry(host, credentials=lambda: (USER, "wrong")) as wrong,
             pytest.raises(RegistryError, match=r"(?s)401.*hint: check the user name and the password") as caught,
         ):
-            wrong.has_blob("models", digest_of(BLOB))
+            wrong.has_blob("models", sha256_digest(BLOB))
         with Registry(host) as stranger, pytest.raises(RegistryError, match="asks for a user name and a password"):
-            stranger.has_blob("models", digest_of(BLOB))
+            stranger.has_blob("models", sha256_digest(BLOB))
     assert "wrong" not in str(caught.value)
 
 
@@ -166,10 +166,10 @@ def test_without_a_login_one_may_pull_and_is_refused_to_push(guarded: str) -> No
         round_trip(registry)
 
     with Registry(guarded) as anonymous:
-        blob = Descriptor("application/octet-stream", digest_of(BLOB), len(BLOB))
+        blob = Descriptor("application/octet-stream", sha256_digest(BLOB), len(BLOB))
         assert b"".join(anonymous.stream_blob("models", blob)) == BLOB
         with pytest.raises(RegistryError, match="401"):
-            anonymous.upload_blob("models", digest_of(b"new"), lambda: [b"new"])
+            anonymous.upload_blob("models", sha256_digest(b"new"), lambda: [b"new"])
 
 
 def test_a_token_that_expires_while_a_layer_is_sent_costs_no_byte_twice(guarded: str, tokens: TokenService) -> None:
@@ -183,8 +183,8 @@ def test_a_token_that_expires_while_a_layer_is_sent_costs_no_byte_twice(guarded:
             time.sleep(0.5)
 
     with Registry(guarded, credentials=credentials) as registry:
-        sent = registry.upload_blob("models", digest_of(BLOB), slowly)
-        assert registry.has_blob("models", digest_of(BLOB))
+        sent = registry.upload_blob("models", sha256_digest(BLOB), slowly)
+        assert registry.has_blob("models", sha256_digest(BLOB))
 
     pushes = [query for query in tokens.asked if query["scope"] == ["repository:models:pull,push"]]
     assert len(pushes) >= 2

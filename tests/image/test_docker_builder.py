@@ -31,7 +31,7 @@ from mlflow_fargate.image import (
 from mlflow_fargate.image.docker.archive import push_archive
 from mlflow_fargate.image.docker.context import make_dockerfile, quoted, write_context
 from mlflow_fargate.image.docker.engine import build_archive
-from mlflow_fargate.image.oci.image import digest_of
+from mlflow_fargate.image.oci.image import sha256_digest
 from mlflow_fargate.image.packages.lock_file import Lock, LockedPackage
 from mlflow_fargate.progress import RecordedProgress
 
@@ -156,7 +156,7 @@ def make_archive(
         "os": "linux",
         "docker_version": "left out",
         "config": {"User": "65532:65532", "Labels": {"model": "churn"}},
-        "rootfs": {"type": "layers", "diff_ids": diff_ids or [digest_of(layer) for layer in plain]},
+        "rootfs": {"type": "layers", "diff_ids": diff_ids or [sha256_digest(layer) for layer in plain]},
     }
     names = [f"{number}/layer.tar" for number in range(len(layers))]
     manifest = [{"Config": "config.json", "RepoTags": ["churn:1"], "Layers": names}]
@@ -201,7 +201,7 @@ def test_what_an_engine_saved_becomes_an_image_and_known_layers_are_not_sent_aga
 
 def test_an_archive_that_is_not_what_it_says_is_refused(tmp_path: Path) -> None:
     layout = OciLayout(tmp_path / "layout")
-    make_archive(tmp_path / "wrong.tar", [b"layer"], diff_ids=[digest_of(b"other")])
+    make_archive(tmp_path / "wrong.tar", [b"layer"], diff_ids=[sha256_digest(b"other")])
     make_archive(tmp_path / "arm.tar", [b"layer"], architecture="arm64")
     with tarfile.open(tmp_path / "empty.tar", "w"):
         pass

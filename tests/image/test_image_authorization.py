@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from mlflow_fargate.errors import RegistryError
-from mlflow_fargate.image.oci.image import digest_of
+from mlflow_fargate.image.oci.image import sha256_digest
 from mlflow_fargate.image.registry.authorization import is_loopback, parse_challenges
 from mlflow_fargate.image.registry.client import Registry
 
 BLOB = b"layer"
-DIGEST = digest_of(BLOB)
+DIGEST = sha256_digest(BLOB)
 PATH = f"/v2/models/blobs/{DIGEST}"
 UPLOADS = "/v2/models/blobs/uploads/"
 BASIC = {"WWW-Authenticate": 'Basic realm="https://ecr.example/",service="ecr"'}

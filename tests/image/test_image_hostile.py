@@ -12,12 +12,12 @@ import pytest
 
 from mlflow_fargate.errors import ImageError, RegistryError
 from mlflow_fargate.image.layers.layer import Compression, Recipe, files_below, write_layer
-from mlflow_fargate.image.oci.image import Descriptor, digest_of
+from mlflow_fargate.image.oci.image import Descriptor, sha256_digest
 from mlflow_fargate.image.oci.platforms import LINUX_AMD64
 from mlflow_fargate.image.registry.client import Registry
 
 BLOB = b"blob" * 1000
-DIGEST = digest_of(BLOB)
+DIGEST = sha256_digest(BLOB)
 UPLOADS = "/v2/models/blobs/uploads/"
 
 

@@ -13,7 +13,7 @@ from fixtures_image import make_image
 
 from mlflow_fargate.errors import ImageError
 from mlflow_fargate.image import OciLayout, Reference, Registry
-from mlflow_fargate.image.oci.image import digest_of
+from mlflow_fargate.image.oci.image import sha256_digest
 from mlflow_fargate.image.oci.platforms import LINUX_AMD64
 from mlflow_fargate.progress import RecordedProgress
 from tests.image.conftest import MINOR, push_base
@@ -49,7 +49,7 @@ def test_a_layout_holds_the_image_that_a_registry_would(local_registry: str, tmp
     assert again.reference == image.reference
     assert again.report.sent_bytes == 0
     for blob in (tmp_path / "layout" / "blobs" / "sha256").iterdir():
-        assert digest_of(blob.read_bytes()) == f"sha256:{blob.name}"
+        assert sha256_digest(blob.read_bytes()) == f"sha256:{blob.name}"
 
 
 @pytest.mark.slow
@@ -83,6 +83,6 @@ def test_bytes_of_another_digest_leave_nothing(tmp_path: Path) -> None:
     layout = OciLayout(tmp_path)
 
     with pytest.raises(ImageError, match="is something else"):
-        layout.upload_blob("any", digest_of(b"other"), lambda: [b"blob"])
+        layout.upload_blob("any", sha256_digest(b"other"), lambda: [b"blob"])
 
     assert list((tmp_path / "blobs" / "sha256").iterdir()) == []

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from mlflow_fargate.errors import RegistryError
 from mlflow_fargate.image import Compression, Reference, Registry
-from mlflow_fargate.image.oci.image import BaseImage, Descriptor, Layer, Manifest, digest_of, encode_json
+from mlflow_fargate.image.oci.image import BaseImage, Descriptor, Layer, Manifest, encode_json, sha256_digest
 from mlflow_fargate.image.oci.platforms import LINUX_AMD64, LINUX_ARM64
 from mlflow_fargate.image.packages.lock_file import Lock, LockedPackage
 from mlflow_fargate.image.packages.lock_record import LockRecords, make_record, make_record_tag, parse_pins
@@ -24,8 +24,8 @@ from tests.image.conftest import MINOR
 
 HASH = f"sha256:{'a' * 64}"
 SIX = LockedPackage("six", "six==1.17.0", (HASH,), 11_000)
-BASE = BaseImage(digest_of(b"base"), (), {})
-LAYER = Layer("dependencies", "key", digest_of(b"plain"), digest_of(b"packed"), 6, "application/x")
+BASE = BaseImage(sha256_digest(b"base"), (), {})
+LAYER = Layer("dependencies", "key", sha256_digest(b"plain"), sha256_digest(b"packed"), 6, "application/x")
 
 
 def moment(year: int, month: int, day: int) -> float:
@@ -39,8 +39,8 @@ def records(registry: Registry, now: float = moment(2026, 5, 1)) -> LockRecords:
 def put_record(registry: Registry, lines: list[str], pins: object) -> None:
     """A record as somebody with the right to push could write it."""
     body = encode_json(pins)
-    registry.upload_blob("models", digest_of(body), lambda: [body])
-    config = Descriptor("application/vnd.mlflow-fargate.lock.v1+json", digest_of(body), len(body))
+    registry.upload_blob("models", sha256_digest(body), lambda: [body])
+    config = Descriptor("application/vnd.mlflow-fargate.lock.v1+json", sha256_digest(body), len(body))
     key = lock_key(lines, python_version=MINOR, platform=LINUX_AMD64)
     registry.write_manifest("models", make_record_tag(key, Compression.ZSTD, moment(2026, 5, 1)), Manifest(config, ()))
 

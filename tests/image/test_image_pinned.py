@@ -12,7 +12,15 @@ import zstandard
 
 from mlflow_fargate.image.layers.layer import Compression, Recipe, make_layer_key, write_layer
 from mlflow_fargate.image.layers.paths import ENVIRONMENT, SETTINGS
-from mlflow_fargate.image.oci.image import OCI_CONFIG, BaseImage, Descriptor, Layer, Manifest, digest_of, make_config
+from mlflow_fargate.image.oci.image import (
+    OCI_CONFIG,
+    BaseImage,
+    Descriptor,
+    Layer,
+    Manifest,
+    make_config,
+    sha256_digest,
+)
 
 BASE = BaseImage(
     f"sha256:{'b' * 64}",
@@ -57,8 +65,8 @@ def test_configuration_and_manifest_of_an_image(layer: Layer) -> None:
     config = make_config(
         BASE, [known], environment=ENVIRONMENT, labels={"model": "digits"}, settings=SETTINGS, created=created
     )
-    descriptor = Descriptor(OCI_CONFIG, digest_of(config), len(config))
+    descriptor = Descriptor(OCI_CONFIG, sha256_digest(config), len(config))
     manifest = Manifest(descriptor, (*BASE.layers, known.descriptor), {"org.opencontainers.image.base.name": "python"})
 
-    assert digest_of(config) == "sha256:7e15639e416809d5f1a226b938532f20effdd1451b4e2300015125d5e6c575d8"
+    assert sha256_digest(config) == "sha256:7e15639e416809d5f1a226b938532f20effdd1451b4e2300015125d5e6c575d8"
     assert manifest.digest == "sha256:74294e63ac588eed2a5c3cc763be924bc1755308ad93b15f18bca0127b21bbcb"

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from mlflow_fargate.errors import InvalidOption, RegistryError
-from mlflow_fargate.image.oci.image import OCI_CONFIG, Descriptor, Manifest, digest_of, encode_json
+from mlflow_fargate.image.oci.image import OCI_CONFIG, Descriptor, Manifest, encode_json, sha256_digest
 from mlflow_fargate.image.oci.platforms import LINUX_AMD64, LINUX_ARM64
 from mlflow_fargate.image.oci.reference import Reference
 from mlflow_fargate.image.registry.client import Registry
 
 BLOB = b"layer" * 1000
-DIGEST = digest_of(BLOB)
+DIGEST = sha256_digest(BLOB)
 UPLOADS = "/v2/models/blobs/uploads/"
 
 
@@ -26,7 +26,7 @@ def chunks() -> Iterator[bytes]:
 
 
 def descriptor(data: bytes = BLOB) -> Descriptor:
-    return Descriptor("application/octet-stream", digest_of(data), len(data))
+    return Descriptor("application/octet-stream", sha256_digest(data), len(data))
 
 
 def test_what_was_uploaded_is_there_and_is_read_back(registry: Registry) -> None:
@@ -43,7 +43,7 @@ def test_what_was_uploaded_is_there_and_is_read_back(registry: Registry) -> None
 def test_many_threads_upload_at_once(registry: Registry) -> None:
     blobs = [f"blob {i}".encode() * 5000 for i in range(8)]
     threads = [
-        threading.Thread(target=registry.upload_blob, args=("models", digest_of(blob), lambda blob=blob: [blob]))
+        threading.Thread(target=registry.upload_blob, args=("models", sha256_digest(blob), lambda blob=blob: [blob]))
         for blob in blobs
     ]
     for thread in threads:
@@ -51,7 +51,7 @@ def test_many_threads_upload_at_once(registry: Registry) -> None:
     for thread in threads:
         thread.join()
 
-    assert all(registry.has_blob("models", digest_of(blob)) for blob in blobs)
+    assert all(registry.has_blob("models", sha256_digest(blob)) for blob in blobs)
 
 
 def test_a_blob_of_another_repository_is_mounted_and_not_sent(registry: Registry) -> None:
@@ -68,7 +68,7 @@ def test_a_mount_that_is_not_possible_becomes_an_upload(registry: Registry) -> N
 
 def test_bytes_of_another_digest_are_refused(registry: Registry) -> None:
     with pytest.raises(RegistryError, match=r"400|DIGEST"):
-        registry.upload_blob("models", digest_of(b"other"), chunks)
+        registry.upload_blob("models", sha256_digest(b"other"), chunks)
 
 
 def test_a_manifest_is_found_by_tag_and_by_digest(registry: Registry, base: Reference) -> None:
@@ -87,7 +87,7 @@ def test_what_is_not_there_is_none_or_an_error_that_says_so(registry: Registry, 
 
 
 def test_a_manifest_without_its_blobs_is_refused(registry: Registry) -> None:
-    manifest = Manifest(Descriptor(OCI_CONFIG, digest_of(b"{}"), 2), ())
+    manifest = Manifest(Descriptor(OCI_CONFIG, sha256_digest(b"{}"), 2), ())
     registry.upload_blob("models", DIGEST, chunks)
 
     with pytest.raises(RegistryError, match=r"BLOB_UNKNOWN"):
@@ -102,15 +102,15 @@ def test_plain_http_is_for_this_machine_only(scripted: Any) -> None:
 def test_the_image_of_an_index_is_chosen_by_platform(scripted: Any) -> None:
     manifest = Manifest(Descriptor(OCI_CONFIG, DIGEST, 2), ()).as_bytes()
     entries = [
-        {"digest": digest_of(b"other"), "platform": {"os": "unknown", "architecture": "unknown"}},
-        {"digest": digest_of(manifest), "platform": {"os": "linux", "architecture": "arm64", "variant": "v8"}},
+        {"digest": sha256_digest(b"other"), "platform": {"os": "unknown", "architecture": "unknown"}},
+        {"digest": sha256_digest(manifest), "platform": {"os": "linux", "architecture": "arm64", "variant": "v8"}},
     ]
     index = encode_json({"mediaType": "application/vnd.oci.image.index.v1+json", "manifests": entries})
     scripted.answers("GET", "/v2/python/manifests/3", (200, {}, index))
-    scripted.answers("GET", f"/v2/python/manifests/{digest_of(manifest)}", (200, {}, manifest))
+    scripted.answers("GET", f"/v2/python/manifests/{sha256_digest(manifest)}", (200, {}, manifest))
 
     with Registry(scripted.host) as registry:
-        assert registry.read_manifest("python", "3", LINUX_ARM64).digest == digest_of(manifest)
+        assert registry.read_manifest("python", "3", LINUX_ARM64).digest == sha256_digest(manifest)
         with pytest.raises(RegistryError, match=r"no image for linux/amd64, only for linux/arm64"):
             registry.read_manifest("python", "3", LINUX_AMD64)
 

@@ -16,7 +16,7 @@ from mlflow_fargate.errors import ImageError, ModelUnusable, RegistryError
 from mlflow_fargate.image import Compression, Reference, Registry, StreamedFile
 from mlflow_fargate.image.layers.layer import Files, Recipe, write_layer
 from mlflow_fargate.image.layers.layer_stream import LayerStream
-from mlflow_fargate.image.oci.image import digest_of
+from mlflow_fargate.image.oci.image import sha256_digest
 from mlflow_fargate.image.oci.platforms import LINUX_AMD64
 from mlflow_fargate.image.registry.push import Push
 from mlflow_fargate.progress import RecordedProgress
@@ -107,14 +107,14 @@ def test_a_broken_upload_makes_the_layer_anew_in_a_new_session(scripted: Any) ->
 
     first, second = (request.body for request in scripted.seen("PATCH"))
     assert first == second
-    assert digest_of(second) == layer.digest
+    assert sha256_digest(second) == layer.digest
     assert sent == len(second) == layer.size_bytes == sum(moved)
     assert scripted.seen("PUT")[0].path.endswith(layer.digest.replace(":", "%3A"))
 
 
 def test_a_registry_that_takes_other_bytes_is_noticed_by_the_digest(registry: Registry) -> None:
     with pytest.raises(RegistryError, match=r"400|DIGEST"):
-        registry.upload_blob("models", lambda: digest_of(b"other"), lambda: [WEIGHTS])
+        registry.upload_blob("models", lambda: sha256_digest(b"other"), lambda: [WEIGHTS])
 
 
 def test_a_streamed_layer_arrives_and_is_known_when_the_build_is_run_again(

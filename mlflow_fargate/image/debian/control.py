@@ -121,7 +121,7 @@ class DebianPackage:
         return parse_relations(self.dependencies)
 
 
-def installed_packages(status: str) -> tuple[DebianPackage, ...]:
+def parse_status(status: str) -> tuple[DebianPackage, ...]:
     """The packages that dpkg's status (or, in distroless images, status.d) tells of."""
     return tuple(
         DebianPackage.of_paragraph(fields)

@@ -18,11 +18,11 @@ from mlflow_fargate import atomic_files
 from mlflow_fargate.errors import ImageError
 from mlflow_fargate.image.base.files import BaseFiles
 from mlflow_fargate.image.debian.archive import Archive
-from mlflow_fargate.image.debian.control import DebianPackage, installed_packages
+from mlflow_fargate.image.debian.control import DebianPackage, parse_status
 from mlflow_fargate.image.debian.resolve import resolve
 from mlflow_fargate.image.debian.unpack import UnpackedDeb, unpack_deb
 from mlflow_fargate.image.layers.layer import Compression, Files, Recipe, make_layer_key
-from mlflow_fargate.image.oci.image import digest_of, encode_json
+from mlflow_fargate.image.oci.image import encode_json, sha256_digest
 from mlflow_fargate.image.oci.platforms import Platform
 from mlflow_fargate.image.packages.shared_libraries import find_libraries
 
@@ -53,14 +53,8 @@ def make_system_recipe(
     if base.is_this_machine:
         note(f"{', '.join(names)}: not added, since this base stands for the machine that the image runs on")
         return None
-    codename = base.release.get("VERSION_CODENAME", "")
-    if base.release.get("ID") != "debian" or not codename or not base.packages:
-        raise ImageError(
-            f"system_packages adds packages of Debian, and the base image is {base.system}, without a list of them.",
-            hint="use a base image of Debian (python:3.X-slim), or one that has them already (base_image=…)",
-        )
-    archive = Archive(codename, platform.architecture, cache=cache)
-    key = digest_of(encode_json([sorted(names), base.packages, dict(base.release), str(platform)]))[7:]
+    archive = Archive(_codename(base), platform.architecture, cache=cache)
+    key = sha256_digest(encode_json([sorted(names), base.packages, dict(base.release), str(platform)]))[7:]
     packages = _resolved(names, base, archive, cache / "debian" / "locks" / f"{key}.json", clock)
     if not packages:
         note(f"the base image has {', '.join(names)} already")
@@ -78,6 +72,16 @@ def make_system_recipe(
             yield found
 
     return Recipe(NAME, layer_key, files, keep_executable=True, libraries=libraries, links=True)
+
+
+def _codename(base: BaseFiles) -> str:
+    codename = base.release.get("VERSION_CODENAME", "")
+    if base.release.get("ID") != "debian" or not codename or not base.packages:
+        raise ImageError(
+            f"system_packages adds packages of Debian, and the base image is {base.system}, without a list of them.",
+            hint="use a base image of Debian (python:3.X-slim), or one that has them already (base_image=…)",
+        )
+    return codename
 
 
 def merged_files(
@@ -137,7 +141,7 @@ def _resolved(
     with suppress(OSError, ValueError, TypeError):
         if clock() - path.stat().st_mtime < _MAX_AGE_SECONDS:
             return tuple(DebianPackage(**data) for data in json.loads(path.read_text()))
-    packages = resolve(names, archive.packages(), installed_packages(base.packages))
+    packages = resolve(names, archive.packages(), parse_status(base.packages))
     kept = ("name", "version", "path", "sha256", "size_bytes", "archive")
     atomic_files.write(path, json.dumps([{name: getattr(package, name) for name in kept} for package in packages]))
     return packages

@@ -5,7 +5,7 @@ context     a folder with a Dockerfile and all that it copies, to build here or 
 engine      docker, podman or buildah: a context → an archive of the image
 archive     that archive → the image in a repository
 
-What starts in the image, and where things lie in it, is the same as in an image of ours (layout.py).
+What starts in the image, and where things lie in it, is the same as in an image of ours (layers/paths.py).
 """
 
 from __future__ import annotations

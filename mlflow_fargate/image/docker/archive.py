@@ -23,7 +23,7 @@ from typing import IO, Any, cast
 
 from mlflow_fargate.errors import ImageError
 from mlflow_fargate.image.layers.layer import Compression, compress_tar, iter_file, make_layer_key
-from mlflow_fargate.image.oci.image import OCI_CONFIG, Descriptor, Layer, Manifest, digest_of, encode_json
+from mlflow_fargate.image.oci.image import OCI_CONFIG, Descriptor, Layer, Manifest, encode_json, sha256_digest
 from mlflow_fargate.image.oci.platforms import Platform
 from mlflow_fargate.image.registry.push import Push
 from mlflow_fargate.image.report import BuildReport, LayerReport, PushedImage
@@ -64,7 +64,7 @@ def push_archive(
             reports.append(LayerReport(layer.name, layer.size_bytes, origin, sent_bytes))
     encoded = encode_json({key: config[key] for key in _OF_OCI if config.get(key)})
     manifest = Manifest(
-        config=Descriptor(OCI_CONFIG, digest_of(encoded), len(encoded)),
+        config=Descriptor(OCI_CONFIG, sha256_digest(encoded), len(encoded)),
         layers=tuple(layer.descriptor for layer in layers),
         annotations={"org.opencontainers.image.base.name": str(spec.base)},
     )

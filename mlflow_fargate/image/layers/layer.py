@@ -25,7 +25,7 @@ import zstandard
 
 from mlflow_fargate.errors import ImageError
 from mlflow_fargate.image.layers.streamed_file import StreamedFile
-from mlflow_fargate.image.oci.image import OCI_LAYER_GZIP, OCI_LAYER_ZSTD, Layer, digest_of, encode_json
+from mlflow_fargate.image.oci.image import OCI_LAYER_GZIP, OCI_LAYER_ZSTD, Layer, encode_json, sha256_digest
 
 LAYER_FORMAT = 3  # raise it when the bytes of a layer change though its files do not
 _MAX_NAME_BYTES = 255  # of one part of a path: what ext4 and overlayfs take
@@ -78,7 +78,7 @@ def make_layer_key(name: str, compression: Compression, **inputs: object) -> str
     """64 hex digits that change when the layer's inputs (JSON values) or the way we write layers do."""
     level = _ZSTD_LEVEL if compression is Compression.ZSTD else _GZIP_LEVEL
     document = {"name": name, "format": LAYER_FORMAT, "codec": f"{compression.value}-{level}", "inputs": inputs}
-    return digest_of(encode_json(document)).removeprefix("sha256:")
+    return sha256_digest(encode_json(document)).removeprefix("sha256:")
 
 
 def files_below(directory: Path, prefix: str = "") -> dict[str, Path]:

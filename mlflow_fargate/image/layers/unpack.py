@@ -1,7 +1,7 @@
-"""An image's own layers, unpacked on this machine, to be tried before the image gets its name.
+"""An image's own layers, unpacked on this machine, to be tested before the image gets its name.
 
-    {cache}/trial/HEX/     the layers with packages, kept for the next trial (a new version of a model has the same)
-    {cache}/trial/….lock   held while they are in use
+    {cache}/smoke-test/HEX/     the layers with packages, kept for the next one (a new version of a model has the same)
+    {cache}/smoke-test/….lock   held while they are in use
 
 Only what we write into layers is unpacked: regular files, and hard links between them.
 """
@@ -26,7 +26,7 @@ from filelock import FileLock
 from mlflow_fargate.errors import ImageError
 from mlflow_fargate.image.layers.byte_stream import ChunkReader
 from mlflow_fargate.image.layers.paths import MODEL, MODELS, SETTINGS, SITE, SOURCE
-from mlflow_fargate.image.oci.image import OCI_LAYER_GZIP, Layer, digest_of, encode_json
+from mlflow_fargate.image.oci.image import OCI_LAYER_GZIP, Layer, encode_json, sha256_digest
 
 _PLACES = re.compile(rf"({'|'.join((SITE, SOURCE, MODELS, MODEL))})(?=[/:]|$)")
 
@@ -38,11 +38,11 @@ class Unpacked:
     """Where the places of an image lie on this machine."""
 
     packages: Path  # the root of the layers that hold packages
-    own: Path  # the root of those with the service and its models
+    application: Path  # the root of those with the service and its models
 
     def translate(self, text: str) -> str:
         """`text` with the image's places replaced by where they lie here."""
-        return _PLACES.sub(lambda found: f"{self.packages if found[0] == SITE else self.own}{found[0]}", text)
+        return _PLACES.sub(lambda found: f"{self.packages if found[0] == SITE else self.application}{found[0]}", text)
 
     @property
     def working_directory(self) -> Path:
@@ -55,27 +55,27 @@ class Unpacked:
 
 @contextmanager
 def unpack_layers(
-    packages: Sequence[Layer], own: Sequence[Layer], open_layer: OpenLayer, cache: Path
+    packages: Sequence[Layer], application: Sequence[Layer], open_layer: OpenLayer, cache: Path
 ) -> Iterator[Unpacked]:
     """The layers, unpacked while the context lasts; one image at a time on this machine."""
-    folder = cache / "trial"
+    folder = cache / "smoke-test"
     folder.mkdir(parents=True, exist_ok=True)
-    root = folder / digest_of(encode_json([layer.digest for layer in packages])).removeprefix("sha256:")[:32]
-    with FileLock(folder / "trial.lock"), tempfile.TemporaryDirectory(prefix="own-", dir=folder) as own_root:
+    root = folder / sha256_digest(encode_json([layer.digest for layer in packages])).removeprefix("sha256:")[:32]
+    with FileLock(folder / "smoke-test.lock"), tempfile.TemporaryDirectory(prefix="application-", dir=folder) as name:
         for other in folder.iterdir():
-            if other.is_dir() and other not in (root, Path(own_root)):
+            if other.is_dir() and other not in (root, Path(name)):
                 shutil.rmtree(other, ignore_errors=True)
         if not root.exists():
             unfinished = Path(tempfile.mkdtemp(prefix="unfinished-", dir=folder))
             for layer in packages:
-                unpack_layer(layer, open_layer, unfinished)
+                _unpack(layer, open_layer, unfinished)
             unfinished.rename(root)
-        for layer in own:
-            unpack_layer(layer, open_layer, Path(own_root))
-        yield Unpacked(root.resolve(), Path(own_root).resolve())
+        for layer in application:
+            _unpack(layer, open_layer, Path(name))
+        yield Unpacked(root.resolve(), Path(name).resolve())
 
 
-def unpack_layer(layer: Layer, open_layer: OpenLayer, into: Path) -> None:
+def _unpack(layer: Layer, open_layer: OpenLayer, into: Path) -> None:
     """The layer's files below `into`; ImageError for anything that we do not write into layers."""
     chunks = cast("IO[bytes]", ChunkReader(open_layer(layer)).buffered())
     if layer.media_type == OCI_LAYER_GZIP:

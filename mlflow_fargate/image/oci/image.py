@@ -114,7 +114,7 @@ class Manifest:
 
     @property
     def digest(self) -> str:
-        return digest_of(self.as_bytes())
+        return sha256_digest(self.as_bytes())
 
     @property
     def blobs(self) -> tuple[Descriptor, ...]:
@@ -203,7 +203,7 @@ def check_digest(text: str) -> str:
     return text
 
 
-def digest_of(data: bytes) -> str:
+def sha256_digest(data: bytes) -> str:
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 

@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 from mlflow_fargate.errors import ImageError
-from mlflow_fargate.image.oci.image import digest_of, encode_json
+from mlflow_fargate.image.oci.image import encode_json, sha256_digest
 
 _PROGRAM = Path(__file__).with_name("compile_files.py")
 _UNUSED_SECONDS = 30 * 24 * 3600
@@ -31,7 +31,7 @@ def compiled_files(files: Mapping[str, Path], interpreter: str, cache: Path) -> 
     for name, path in files.items():
         if name.endswith(".py"):
             place = PurePosixPath(name)
-            key = digest_of(encode_json([name, magic, hashlib.sha256(path.read_bytes()).hexdigest()]))[7:]
+            key = sha256_digest(encode_json([name, magic, hashlib.sha256(path.read_bytes()).hexdigest()]))[7:]
             compiled = cache / "bytecode" / key[:2] / f"{key[2:]}.pyc"
             wanted[f"{place.parent}/__pycache__/{place.stem}.{tag}.pyc"] = (path, compiled, f"/{name}")
     _compile([task for task in wanted.values() if not task[1].exists()], interpreter)

@@ -22,7 +22,7 @@ class Installation:
 
 
 @contextmanager
-def installed_packages(
+def temporary_installation(
     requirements: Sequence[str], *, python_version: str, platform: Platform, indexes: Indexes, adapt: bool, cache: Path
 ) -> Iterator[Installation]:
     """What an image with these requirements would hold; ImageError when they cannot be met."""

@@ -23,7 +23,7 @@ from typing import Any
 
 from mlflow_fargate.errors import RegistryError
 from mlflow_fargate.image.layers.layer import Compression
-from mlflow_fargate.image.oci.image import BaseImage, Descriptor, Layer, Manifest, digest_of, encode_json
+from mlflow_fargate.image.oci.image import BaseImage, Descriptor, Layer, Manifest, encode_json, sha256_digest
 from mlflow_fargate.image.oci.platforms import Platform
 from mlflow_fargate.image.packages.lock_file import Lock, LockedPackage
 from mlflow_fargate.image.packages.uv import PYPI, Indexes, lock, lock_key
@@ -70,7 +70,7 @@ class LockRecords:
         indexes: Indexes = PYPI,
         build_sdists: bool = False,
     ) -> Lock:
-        """The pins that satisfy normalized lines: those of the record, else as `packages.lock` finds them."""
+        """The pins that satisfy normalized lines: those of the record, else as `uv.lock` finds them."""
         key = lock_key(lines, python_version=python_version, platform=self._platform, indexes=indexes)
         self._tag = make_record_tag(key, self._compression, self._clock())
         found = self._registry.find_manifest(self._repository, self._tag, self._platform)
@@ -115,7 +115,7 @@ class LockRecords:
 def make_record_tag(key: str, compression: Compression, now: float) -> str:
     """The tag of this month's record for requirements with that `lock_key`."""
     month = datetime.fromtimestamp(now, timezone.utc).strftime("%Y-%m")
-    return f"{TAG_PREFIX}{digest_of(encode_json([key, compression.value, month])).removeprefix('sha256:')[:32]}"
+    return f"{TAG_PREFIX}{sha256_digest(encode_json([key, compression.value, month])).removeprefix('sha256:')[:32]}"
 
 
 def make_record(
@@ -132,7 +132,7 @@ def make_record(
     except ValueError:
         return None
     pins = encode_json(data)
-    config = Descriptor(_PINS, digest_of(pins), len(pins))
+    config = Descriptor(_PINS, sha256_digest(pins), len(pins))
     annotations = {"org.opencontainers.image.base.digest": base.manifest_digest} if base else {}
     return Manifest(config, tuple(layer.descriptor for layer in layers), annotations), pins
 

@@ -23,7 +23,7 @@ import uv
 
 from mlflow_fargate import atomic_files
 from mlflow_fargate.errors import ImageError
-from mlflow_fargate.image.oci.image import digest_of, encode_json
+from mlflow_fargate.image.oci.image import encode_json, sha256_digest
 from mlflow_fargate.image.oci.platforms import Platform
 from mlflow_fargate.image.packages.lock_file import Lock, LockedPackage, parse_pylock
 from mlflow_fargate.image.packages.requirements import is_index_option, without_credentials
@@ -110,7 +110,7 @@ def lock_key(lines: Sequence[str], *, python_version: str, platform: Platform, i
     wanted = [line for line in lines if not is_index_option(line)]
     public = [[without_credentials(line) for line in group] for group in (options, wanted)]
     document = [*public, make_python_minor(python_version), str(platform)]
-    return digest_of(encode_json(document)).removeprefix("sha256:")
+    return sha256_digest(encode_json(document)).removeprefix("sha256:")
 
 
 def _with_credentials(package: LockedPackage, lines: Sequence[str]) -> LockedPackage:

@@ -21,7 +21,7 @@ from mlflow_fargate.image.oci.image import (
     Descriptor,
     Manifest,
     check_digest,
-    digest_of,
+    sha256_digest,
 )
 from mlflow_fargate.image.oci.platforms import Platform
 from mlflow_fargate.image.registry.authorization import Credentials, is_loopback
@@ -104,7 +104,7 @@ class Registry:
             ).close()
 
         self._transport.retry(put)
-        return digest_of(body)
+        return sha256_digest(body)
 
     def has_blob(self, repository: str, digest: str) -> bool:
         url = f"/v2/{repository}/blobs/{digest}"
@@ -125,7 +125,7 @@ class Registry:
             return self._transport.read_document(response)
 
         data = self._transport.retry(read)
-        if digest_of(data) != descriptor.digest:
+        if sha256_digest(data) != descriptor.digest:
             raise RegistryError(f"Registry {self.host} sent other bytes than {descriptor.digest} of {repository}.")
         return _parse(data, f"{self.host}/{repository}@{descriptor.digest}")
 
@@ -211,7 +211,7 @@ class Registry:
             return self._transport.read_document(response)
 
         data = self._transport.retry(read)
-        digest = digest_of(data)
+        digest = sha256_digest(data)
         if identifier.startswith("sha256:") and identifier != digest:
             raise RegistryError(f"Registry {self.host} sent another manifest than {repository}@{identifier}.")
         return _parse(data, f"{self.host}/{repository}:{identifier}"), digest

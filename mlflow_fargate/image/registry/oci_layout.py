@@ -18,7 +18,7 @@ from typing import Any
 from mlflow_fargate import atomic_files
 from mlflow_fargate.errors import ImageError
 from mlflow_fargate.image.layers.layer import iter_file
-from mlflow_fargate.image.oci.image import OCI_INDEX, OCI_MANIFEST, Descriptor, Manifest, digest_of, encode_json
+from mlflow_fargate.image.oci.image import OCI_INDEX, OCI_MANIFEST, Descriptor, Manifest, encode_json, sha256_digest
 from mlflow_fargate.image.oci.platforms import Platform
 from mlflow_fargate.image.registry.client import verified
 from mlflow_fargate.image.registry.image_store import FoundManifest, OnBytes
@@ -60,7 +60,7 @@ class OciLayout:
     def write_manifest(self, repository: str, identifier: str, manifest: Manifest) -> str:
         """Store the manifest under a tag; its digest."""
         body = manifest.as_bytes()
-        digest = digest_of(body)
+        digest = sha256_digest(body)
         atomic_files.write(self._path(digest), body)
         entry = {"mediaType": OCI_MANIFEST, "digest": digest, "size": len(body), "annotations": {_TAG: identifier}}
         others = [one for one in self._entries() if (one.get("annotations") or {}).get(_TAG) != identifier]

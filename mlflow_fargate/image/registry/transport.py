@@ -1,6 +1,6 @@
 """HTTP to one registry: sessions, authorization, redirects, retries, and what a refusal says to the user.
 
-`registry.py` knows the paths of the distribution API; this module knows what can go wrong on the way there.
+`client.py` knows the paths of the distribution API; this module knows what can go wrong on the way there.
 
 RegistryError
 ├── Refused      the registry understood and said no; `status` tells how
@@ -105,10 +105,7 @@ class Transport:
 
     def retry(self, work: Callable[[], T]) -> T:
         """What `work` returns, tried again (from its beginning) while it fails with Transient."""
-        for attempt in stamina.retry_context(on=Transient, attempts=6, timeout=None, wait_initial=0.5, wait_max=20):
-            with attempt:
-                return work()
-        raise AssertionError("stamina ends with a result or an exception")
+        return stamina.RetryingCaller(attempts=6, timeout=None, wait_initial=0.5, wait_max=20)(Transient, work)
 
     @contextmanager
     def reading(self, url: str) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""A service is tried on this machine: real processes of a server as small as it gets."""
+"""A service is tested on this machine: real processes of a server as small as it gets."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fixtures_image import make_image
 from serving_process import build
 
 from mlflow_fargate.config import parse_config
-from mlflow_fargate.errors import ImageError, TrialFailed
+from mlflow_fargate.errors import ImageError, SmokeTestFailed
 from mlflow_fargate.image import Reference, Registry, Unpacked
 from mlflow_fargate.local.registry.base_image import seed_base_image
 from mlflow_fargate.local.registry.server import LocalRegistry
@@ -26,7 +26,7 @@ from mlflow_fargate.progress import RecordedProgress
 from mlflow_fargate.publisher import image_inputs
 from mlflow_fargate.publisher.smoke_test import make_smoke_test
 from mlflow_fargate.resolved_model import ResolvedModel
-from mlflow_fargate.sandbox import try_service
+from mlflow_fargate.sandbox import run_smoke_test
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="services run on Linux")]
 
@@ -49,7 +49,7 @@ http.server.HTTPServer((os.environ["BENTOML_HOST"], int(os.environ["BENTOML_PORT
 
 def attempt(folder: Path, environment: Mapping[str, str], timeout_seconds: float = 60) -> float:
     (folder / "server.py").write_text(SERVER)
-    return try_service(
+    return run_smoke_test(
         ("python3", "server.py"),
         working_directory=folder,
         environment={"MARK": str(folder), **environment},
@@ -77,20 +77,20 @@ def test_a_service_that_says_it_is_ready_passes_and_is_ended(tmp_path: Path, mon
 
 
 def test_one_that_ends_is_told_with_its_last_lines(tmp_path: Path) -> None:
-    with pytest.raises(TrialFailed, match=r"(?s)ended with exit code 1.*libgomp\.so\.1.*hint: .*smoke_test=false"):
+    with pytest.raises(SmokeTestFailed, match=r"(?s)ended with exit code 1.*libgomp\.so\.1.*hint: .*smoke_test=false"):
         attempt(tmp_path, {"MODE": "crash"})
 
 
 def test_one_that_never_gets_ready_is_given_up_on(tmp_path: Path) -> None:
-    with pytest.raises(TrialFailed, match="was not ready after 2 s"):
+    with pytest.raises(SmokeTestFailed, match="was not ready after 2 s"):
         attempt(tmp_path, {"MODE": "never"}, timeout_seconds=2)
     assert processes_of(tmp_path) == []
 
 
 def test_only_the_images_packages_are_seen(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text("")
-    with pytest.raises(TrialFailed, match="No module named 'mlflow'"):
-        try_service(
+    with pytest.raises(SmokeTestFailed, match="No module named 'mlflow'"):
+        run_smoke_test(
             ("python3", "-c", "import mlflow"), working_directory=tmp_path, environment={}, interpreter=sys.executable
         )
 
@@ -118,28 +118,28 @@ def inputs(tmp_path: Path) -> Any:
         }
 
 
-def test_the_layers_of_a_new_image_are_tried_and_what_passed_is_not_tried_again(inputs: dict[str, Any]) -> None:
+def test_the_layers_of_a_new_image_are_tested_and_what_passed_is_not_tested_again(inputs: dict[str, Any]) -> None:
     seen = []
 
-    def trial(unpacked: Unpacked, environment: Mapping[str, str]) -> None:
+    def smoke_test(unpacked: Unpacked, environment: Mapping[str, str]) -> None:
         site, source = environment["PYTHONPATH"].split(":")
         seen.append(((Path(site) / "six.py").exists(), (Path(source) / "server.py").exists()))
         assert (Path(environment["MODEL_DIR"]) / "weights").read_text() == "1"
         assert unpacked.working_directory == Path(source)
 
-    first = make_image(**inputs, smoke_test=trial)
-    again = make_image(**{**inputs, "destination": replace(inputs["destination"], tag="v2")}, smoke_test=trial)
+    first = make_image(**inputs, smoke_test=smoke_test)
+    again = make_image(**{**inputs, "destination": replace(inputs["destination"], tag="v2")}, smoke_test=smoke_test)
 
     assert seen == [(True, True)]
     assert again.reference.digest == first.reference.digest
 
 
-def test_an_image_that_fails_its_trial_gets_no_name(inputs: dict[str, Any]) -> None:
-    def trial(unpacked: Unpacked, environment: Mapping[str, str]) -> None:
+def test_an_image_that_fails_its_smoke_test_gets_no_name(inputs: dict[str, Any]) -> None:
+    def smoke_test(unpacked: Unpacked, environment: Mapping[str, str]) -> None:
         raise ImageError("it does not answer")
 
     with pytest.raises(ImageError, match="it does not answer"):
-        make_image(**inputs, smoke_test=trial)
+        make_image(**inputs, smoke_test=smoke_test)
     assert inputs["registry"].manifest_digest("models", "v1") is None
 
 
@@ -151,7 +151,7 @@ def test_an_image_that_fails_its_trial_gets_no_name(inputs: dict[str, Any]) -> N
         ({"architecture": ARCHITECTURE}, None),
     ],
 )
-def test_a_trial_that_would_say_nothing_is_left_out_with_the_reason(
+def test_a_smoke_test_that_would_show_nothing_is_left_out_with_the_reason(
     options: dict[str, Any], reason: str | None, tmp_path: Path
 ) -> None:
     progress = RecordedProgress()
@@ -160,9 +160,9 @@ def test_a_trial_that_would_say_nothing_is_left_out_with_the_reason(
     model = ResolvedModel("m", "m", str(tmp_path), (), metadata, ("six",), python_version=minor)
     config = parse_config({"requirements": "six", **options})
 
-    trial = make_smoke_test(image_inputs(model, config), config, progress)
+    smoke_test = make_smoke_test(image_inputs(model, config), config, progress)
 
-    assert (trial is None) == (reason is not None)
+    assert (smoke_test is None) == (reason is not None)
     assert reason is None or reason in progress.lines[-1]
 
 
@@ -185,8 +185,8 @@ def test_a_real_service_answers_its_input_example(inputs: dict[str, Any], tmp_pa
     asked = {**inputs, "requirements": packages, "service": build(folder, tmp_path), "model": files}
     seconds = []
 
-    def trial(unpacked: Unpacked, environment: Mapping[str, str]) -> None:
-        took = try_service(
+    def smoke_test(unpacked: Unpacked, environment: Mapping[str, str]) -> None:
+        took = run_smoke_test(
             unpacked.entry_point,
             working_directory=unpacked.working_directory,
             environment=environment,
@@ -194,6 +194,6 @@ def test_a_real_service_answers_its_input_example(inputs: dict[str, Any], tmp_pa
         )
         seconds.append(took)
 
-    make_image(**asked, smoke_test=trial)
+    make_image(**asked, smoke_test=smoke_test)
 
     assert len(seconds) == 1
