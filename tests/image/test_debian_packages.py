@@ -46,6 +46,8 @@ def test_versions_sort_as_debians_policy_says() -> None:
     ascending = ["1.0~~", "1.0~~a", "1.0~", "1.0", "1.0-1", "1.0-1+b1", "1.0a", "1.0+dfsg", "1.2", "1.10", "1:0.1"]
 
     assert sorted(set(ascending), key=version_key) == ascending
+    assert version_key("12.2.0-14+deb12u1") < version_key("12.2.0-14+deb12u1+")
+    assert version_key("1." + "9" * 5000) < version_key("1.1" + "0" * 5000)
     assert version_key("1.0") == version_key("0:1.0-0") == version_key("1.0-0")
 
 

@@ -40,13 +40,19 @@ def version_key(version: str) -> tuple[Any, ...]:
     upstream, _, revision = (rest if colon else version).rpartition("-")
     if not upstream:
         upstream, revision = revision, "0"
-    return (int(epoch) if colon and epoch.isdecimal() else 0, _part_key(upstream), _part_key(revision))
+    return (_number(epoch) if colon and epoch.isdecimal() else _number(""), _part_key(upstream), _part_key(revision))
 
 
 def _part_key(part: str) -> list[Any]:
     """Text and numbers in turn, with an empty text at the end, which comes after '~' and before all else."""
     pieces = re.findall(r"([^0-9]*)([0-9]*)", part)
-    return [item for text, number in pieces for item in (tuple(map(_order, text + "\0")), int(number or 0))]
+    return [item for text, number in pieces for item in (tuple(map(_order, text + "\0")), _number(number))]
+
+
+def _number(digits: str) -> tuple[int, str]:
+    """Sorts as the number does. A base image may write any length of it, and Python reads 4,300 digits as a number."""
+    significant = digits.lstrip("0")
+    return len(significant), significant
 
 
 def _order(character: str) -> int:
