@@ -1,9 +1,9 @@
 """Words: where to deploy. The target URI, parsed once; and what surrounds us, read from the environment here only.
 
     fargate                          the AWS session's region, endpoint `default`
-    fargate:/eu-west-1               another region
-    fargate:/eu-west-1/prod          another endpoint; fargate://eu-west-1/prod and fargate:eu-west-1/prod mean the same
-    fargate:/eu-west-1?profile=ml    credentials of a named AWS profile
+    fargate:/us-east-2               another region
+    fargate:/us-east-2/prod          another endpoint; fargate://eu-west-1/prod and fargate:eu-west-1/prod mean the same
+    fargate:/us-east-2?profile=ml    credentials of a named AWS profile
     fargate:/local                   the small AWS on this machine (`mlflow-fargate local up`)
 
 This is the one place outside `local/` that knows of `fargate:/local`: from here on it is only another address at which
@@ -95,7 +95,7 @@ def parse_target(uri: str, environ: Mapping[str, str] = os.environ) -> Target:
     if region is not None and not _REGION.fullmatch(region):
         raise InvalidOption(
             f"'{region}' in target '{uri}' is not an AWS region.",
-            hint="for example fargate:/eu-west-1, or fargate:/local",
+            hint="for example fargate:/us-east-2, or fargate:/local",
         )
     surroundings = Surroundings(s3_endpoint_url=environ.get("MLFLOW_S3_ENDPOINT_URL"))
     return Target(uri=uri, region=region, endpoint=endpoint, profile=profile, surroundings=surroundings)

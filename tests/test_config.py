@@ -19,7 +19,7 @@ from mlflow_fargate.config.describe import (
     describe_options,
     described_options,
     options_schema,
-    options_table,
+    options_tables,
 )
 from mlflow_fargate.errors import InvalidOption
 
@@ -150,7 +150,7 @@ def test_every_option_says_its_type_unit_default_range_example_and_place() -> No
     assert {key: missing for key, one in options.items() if (missing := missing_words(one))} == {}
     for key in options:
         assert f"  {key}: " in describe_options()
-        assert f"| `{key}` |" in options_table()
+        assert f'| <a id="{key}"></a>`{key}` |' in options_tables()
     assert (options["memory"].unit, options["port"].limits, options["wait"].default) == ("MiB", "1024 to 65535", "true")
 
 

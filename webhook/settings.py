@@ -1,7 +1,7 @@
 """The webhook service's settings, read from the environment once.
 
 MLFLOW_TRACKING_URI               the tracking server whose model registry is followed (MLFLOW_REGISTRY_URI: another)
-FARGATE_TARGET                    where the deployments are: fargate:/eu-west-1/prod (or MLFLOW_DEPLOYMENTS_TARGET)
+FARGATE_TARGET                    where the deployments are: fargate:/us-east-2/prod (or MLFLOW_DEPLOYMENTS_TARGET)
 FARGATE_WEBHOOK_SECRET            what events are signed with; without it no event is taken, and looking must do
 FARGATE_WEBHOOK_SECRET_PREVIOUS   still valid while a new secret is being rolled out
 FARGATE_WEBHOOK_RULES             file with rules (rules.py), read again at each look; without rules, models' tags count

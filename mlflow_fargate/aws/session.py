@@ -68,7 +68,7 @@ class AwsSession:
                 "No AWS region is set.",
                 operation="configure",
                 code="NoRegion",
-                hint="name it in the target (fargate:/eu-west-1) or set AWS_REGION",
+                hint="name it in the target (fargate:/us-east-2) or set AWS_REGION",
             )
         self.region: str = self._session.region_name
         self._endpoint_url = surroundings.aws_endpoint_url

@@ -39,7 +39,7 @@ def webhook() -> None:
 
 
 @webhook.command()
-@click.option("--target", "-t", help="Deployment target, for example fargate:/eu-west-1.  [env FARGATE_TARGET]")
+@click.option("--target", "-t", help="Deployment target, for example fargate:/us-east-2.  [env FARGATE_TARGET]")
 @click.option(
     "--rules",
     type=click.Path(exists=True, dir_okay=False),

@@ -9,8 +9,16 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
+from mlflow_fargate.config.call_options import CallOptions
 from mlflow_fargate.config.deployment_config import DeploymentConfig
-from mlflow_fargate.config.task_options import FARGATE_SIZES, memory_sizes
+from mlflow_fargate.config.endpoint_options import EndpointOptions
+from mlflow_fargate.config.image_options import ImageOptions
+from mlflow_fargate.config.option import OptionGroup
+from mlflow_fargate.config.rollout_options import RolloutOptions
+from mlflow_fargate.config.scaling_options import ScalingOptions
+from mlflow_fargate.config.service_options import ServiceOptions
+from mlflow_fargate.config.serving_options import ServingOptions
+from mlflow_fargate.config.task_options import FARGATE_SIZES, TaskOptions, memory_sizes
 
 _TYPES = {
     int: "whole number",
@@ -22,19 +30,34 @@ _TYPES = {
 }
 _NO_VALUE, _EMPTY = "none", "empty"
 
+# Headings of the page, in the order of the help.
+_GROUPS: dict[str, type[OptionGroup]] = {
+    "Task": TaskOptions,
+    "Service": ServiceOptions,
+    "Rollout": RolloutOptions,
+    "Autoscaling": ScalingOptions,
+    "Serving": ServingOptions,
+    "Image": ImageOptions,
+    "Endpoint and network": EndpointOptions,
+    "This command only": CallOptions,
+}
 _PAGE_HEAD = """\
 # Options
 
-On the command line `-C KEY=VALUE`, from Python `config={…}`, in a YAML or JSON file that `-C config_file=…` names. An
-empty value (`-C base_image=`) puts an option back to its default. `mlflow-fargate schema --markdown` writes this page.
+Pass options on the command line as `-C KEY=VALUE`, from Python as `config={…}`, or in a YAML or JSON file with
+`-C config_file=…`. An empty value (`-C base_image=`) resets an option to its default. Options you do not repeat keep
+their values in an update, except those under [This command only](#this-command-only).
 
-`mlflow deployments delete` takes one option: `-C retain=images`, `-C retain=logs` or `-C retain=images,logs`, what
-stays of the deployment ([operating](operating.md#deleting-and-keeping)).
+`mlflow deployments delete` takes one option, which keeps part of the deployment: `-C retain=images`, `-C retain=logs`
+or `-C retain=images,logs` ([deleting, and keeping](operating.md#deleting-and-keeping)).
+
+`mlflow-fargate schema` prints the same as a JSON schema for editors; `mlflow-fargate schema --markdown` prints this
+page.
 """
 _SIZES_HEAD = """\
 ## CPU and memory
 
-Fargate runs tasks of these sizes only.
+Fargate runs tasks only in these sizes:
 
 | cpu, units | memory, MiB |
 |---|---|"""
@@ -80,22 +103,36 @@ def describe_options() -> str:
     return "\n".join(lines)
 
 
-def options_table() -> str:
-    """The options as a Markdown table."""
-    rows = ["| option | type | default | range | what it is | in AWS, OCI or MLflow |", "|---|---|---|---|---|---|"]
-    for one in described_options():
-        kind = f"{one.type}, {one.unit}" if one.unit else one.type
-        what = f"{one.description}. E.g. `{one.example}`."
-        default = one.default if one.default in (_NO_VALUE, _EMPTY) else f"`{one.default}`"
-        cells = [f"`{one.key}`", kind, default, one.limits, what, one.maps_to]
-        rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    return "\n".join(rows)
+def options_tables() -> str:
+    """A Markdown table for each group of options, below its heading; each option has its name as an anchor."""
+    described = {one.key: one for one in described_options()}
+    sections = []
+    for heading, group in _GROUPS.items():
+        keys = [field.alias or name for name, field in group.model_fields.items()]
+        rows = [
+            "| option | default | values | what it does |",
+            "|---|---|---|---|",
+            *(_row(described[key]) for key in keys),
+        ]
+        sections.append(f"## {heading}\n\n" + "\n".join(rows))
+    return "\n\n".join(sections)
+
+
+def _row(one: Described) -> str:
+    """One option's line in its table."""
+    kind = f"{one.type} ({one.unit})" if one.unit else one.type
+    values = kind if one.limits in ("", one.type) else f"{kind}: {one.limits}"
+    default = one.default if one.default in (_NO_VALUE, _EMPTY) else f"`{one.default}`"
+    maps_to = "" if one.maps_to.startswith("(") else f"<br>*{one.maps_to}*"
+    what = f"{one.description}. E.g. `{one.example}`.{maps_to}"
+    cells = [f'<a id="{one.key}"></a>`{one.key}`', default, values, what]
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def options_page() -> str:
-    """The page docs/options.md: the table, and which memory goes with which CPU."""
+    """The page docs/options.md: a table for each group, and which memory goes with which CPU."""
     sizes = [f"| {cpu} | {memory_sizes(cpu)} |" for cpu in FARGATE_SIZES]
-    return f"{_PAGE_HEAD}\n{options_table()}\n\n{_SIZES_HEAD}\n" + "\n".join(sizes) + "\n"
+    return f"{_PAGE_HEAD}\n{options_tables()}\n\n{_SIZES_HEAD}\n" + "\n".join(sizes) + "\n"
 
 
 def options_schema() -> dict[str, Any]:

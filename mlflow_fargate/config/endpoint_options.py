@@ -40,21 +40,21 @@ class EndpointOptions(OptionGroup):
         None,
         "a load balancer of yours: its listener gets a rule for the deployment, nothing else of it is touched",
         maps_to="ELB load balancer",
-        examples=["arn:aws:elasticloadbalancing:eu-west-1:123456789012:loadbalancer/app/shared/0a1b2c3d4e5f6a7b"],
+        examples=["arn:aws:elasticloadbalancing:us-east-2:123456789012:loadbalancer/app/shared/0a1b2c3d4e5f6a7b"],
         allowed="ARN of an Application Load Balancer",
     )
     listener_arn: str | None = option(
         None,
         "the same, by the listener that gets the rule",
         maps_to="ELB listener",
-        examples=["arn:aws:elasticloadbalancing:eu-west-1:123456789012:listener/app/shared/0a1b2c3d4e5f6a7b/8c9d"],
+        examples=["arn:aws:elasticloadbalancing:us-east-2:123456789012:listener/app/shared/0a1b2c3d4e5f6a7b/8c9d"],
         allowed="ARN of a listener",
     )
     target_group_arn: str | None = option(
         None,
         "a target group of yours (type ip) that the tasks are registered in; which paths lead there is up to you",
         maps_to="ECS service: loadBalancers.targetGroupArn",
-        examples=["arn:aws:elasticloadbalancing:eu-west-1:123456789012:targetgroup/churn/0a1b2c3d4e5f6a7b"],
+        examples=["arn:aws:elasticloadbalancing:us-east-2:123456789012:targetgroup/churn/0a1b2c3d4e5f6a7b"],
         allowed="ARN of a target group",
     )
     assign_public_ip: bool = option(
@@ -89,7 +89,7 @@ class EndpointOptions(OptionGroup):
         "certificate of a new endpoint; it then answers on HTTPS",
         maps_to="ACM certificate; ELB listener: HTTPS",
         allowed="ARN of a certificate in the region",
-        examples=["arn:aws:acm:eu-west-1:123456789012:certificate/1a2b"],
+        examples=["arn:aws:acm:us-east-2:123456789012:certificate/1a2b"],
     )
 
     @property
