@@ -1,4 +1,4 @@
-"""The page RESULTS.md: a section of each benchmark, written by it and by nothing else."""
+"""The page RESULTS.md: one section per benchmark, written only by that benchmark."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ PAGE = Path(__file__).parent / "RESULTS.md"
 
 
 def write_section(title: str, text: str) -> None:
-    """Puts `text` below the heading `title`; the other sections stay as they are."""
+    """Writes `text` below the heading `title`; the other sections stay as they are."""
     sections = read_sections() | {title: text.strip()}
     pieces = [f"# {name}\n\n{content}\n" for name, content in sections.items()]
     PAGE.write_text("\n".join(pieces), encoding="utf-8")
 
 
 def read_sections() -> dict[str, str]:
-    """What the page holds, by heading."""
+    """Returns the sections by heading."""
     page = PAGE.read_text(encoding="utf-8") if PAGE.is_file() else ""
     _, *pieces = re.split(r"^# (.+)$", page, flags=re.MULTILINE)
     return {title: content.strip() for title, content in zip(pieces[::2], pieces[1::2], strict=True)}

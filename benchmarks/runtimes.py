@@ -1,10 +1,10 @@
-"""The walk-through's image classifier computed by TensorFlow and by ONNX Runtime: image, start, memory, an answer.
+"""Compares TensorFlow and ONNX Runtime for the walk-through's image classifier: image, start, memory, response time.
 
     python -m benchmarks.runtimes        (make bench-runtimes)
 
-trains it, deploys it to a local stack of its own both ways, and writes a table into benchmarks/RESULTS.md. CPU seconds
-are those of the task's processes until it answered; memory is what they hold of their own (PSS) after the requests. The
-base image is left out: on the local stack it stands for this machine's Python.
+Trains the model, deploys it to a separate local stack with both runtimes, and writes a table to benchmarks/RESULTS.md.
+CPU seconds are those of the task's processes until it is ready; memory is their proportional set size (PSS) after the
+requests. The base image is not counted: on the local stack it represents this machine's Python.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ REQUESTS = 200
 
 def main() -> None:
     lines = [
-        "| runtime | layers beside the base, MB | ready, CPU s | memory, MB | p50 of one client, ms |",
+        "| runtime | layers without the base, MB | ready, CPU s | memory, MB | p50 of one client, ms |",
         "|---|---:|---:|---:|---:|",
     ]
     with tempfile.TemporaryDirectory() as name, own_stack(Path(name) / "cache"):
@@ -55,13 +55,13 @@ def main() -> None:
             print(lines[-1], flush=True)
     versions = ", ".join(f"{package} {version(package)}" for package in ("tensorflow-cpu", "keras", "bentoml"))
     where = f"{find_processor()}, {os.cpu_count()} CPUs; Python {sys.version.split()[0]}, {versions}."
-    what = f"`make bench-runtimes` wrote this on {date.today()}, of the walk-through's image classifier."
+    what = f"Written by `make bench-runtimes` on {date.today()}, for the walk-through's image classifier."
     write_section("Runtimes", f"{what}\n\n{where}\n\n" + "\n".join(lines))
 
 
 @contextmanager
 def own_stack(cache: Path) -> Iterator[None]:
-    """The local stack in `cache`, as the target of this process."""
+    """Runs a local stack in `cache` as the target of this process."""
     os.environ["MLFLOW_FARGATE_CACHE"] = str(cache)
     subprocess.run([COMMAND, "local", "up", "--detach"], check=True, stdout=subprocess.DEVNULL)
     try:
@@ -76,7 +76,7 @@ def own_stack(cache: Path) -> Iterator[None]:
 
 
 def measure(runtime: str) -> str:
-    """A line of the table."""
+    """Returns a line of the table."""
     with deployed(NAME, f"models:/{NAME}/1", {"runtime": runtime, "runtime_tolerance": 1e-4, "memory": 4096}) as url:
         processes = task_processes()
         cpu_seconds = sum(sum(process.cpu_times()[:2]) for process in processes)
@@ -88,7 +88,7 @@ def measure(runtime: str) -> str:
 
 
 def ask(url: str) -> list[float]:
-    """How many milliseconds each answer about a picture took."""
+    """Returns the milliseconds of each response."""
     picture = io.BytesIO()
     Image.fromarray(np.random.default_rng(1).integers(0, 256, (150, 150, 3), dtype="uint8")).save(picture, "PNG")
     times = []
@@ -102,7 +102,7 @@ def ask(url: str) -> list[float]:
 
 
 def task_processes() -> list[psutil.Process]:
-    """All processes of the deployment's only task."""
+    """Returns all processes of the deployment's only task."""
     return [one for one in psutil.process_iter() if _environment(one).get("PATH_PREFIX") == f"/{NAME}"]
 
 

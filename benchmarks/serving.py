@@ -1,15 +1,15 @@
-"""How fast the service answers, beside `mlflow models serve`, a plain BentoML service and the bare model.
+"""Compares the speed of the service with `mlflow models serve`, a plain BentoML service and the bare model.
 
     python -m benchmarks.serving [SECONDS]
 
-prints a table and writes it, with machine and versions, into benchmarks/RESULTS.md.
+Prints a table and writes it, with machine and versions, to benchmarks/RESULTS.md.
 
-Two models: the walk-through's image classifier, asked with PNG files (MLflow's server knows no pictures: it gets the
-numbers, as JSON), and a random forest of scikit-learn, asked with one row. Each server runs alone, on the same cores
-as the client, without an API key. Told are requests per second, median and 99th percentile in milliseconds at 1, 8
-and 32 clients, and the memory of the server's processes. The floors are loops in one process, without a server: for
-pictures decoding and predicting, for rows the model's own `predict`, and MLflow's reading, checking and writing of the
-same JSON around it, which the protocol asks of every server.
+Two models: the walk-through's image classifier, which gets PNG files (MLflow's server does not accept images and gets
+the numbers as JSON), and a scikit-learn random forest, which gets one row. Each server runs alone, on the same cores as
+the client, without an API key. The table shows requests per second, median and 99th percentile in milliseconds at 1, 8
+and 32 clients, and the memory of the server's processes. The floors are loops in one process, without a server:
+decoding and predicting for images; for rows the model's own `predict`, and the same with the JSON parsing, checks and
+writing that the protocol requires of every server.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ def run(size):
 
 @dataclass(frozen=True)
 class Question:
-    """A request, as it is sent again and again."""
+    """A request that is sent repeatedly."""
 
     path: str
     body: bytes
@@ -160,13 +160,17 @@ def main(seconds: float) -> None:
         subprocess.run([sys.executable, "-c", MAKE_MODELS, name], check=True, capture_output=True)
         (folder / "plain.py").write_text(PLAIN)
         (folder / "picture.png").write_bytes(make_picture())
-        (folder / "row.json").write_bytes(make_question("table", "ours", folder).body)
+        (folder / "row.json").write_bytes(make_question("table", "mlflow-fargate", folder).body)
         for model, floor in (("image", IMAGE_FLOOR), ("table", TABLE_FLOOR)):
             command = [sys.executable, "-c", floor, name, str(seconds)]
             done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
             for line in done.stdout.splitlines():
                 tell(line)
-            for server, start in (("ours", serve_ours), ("mlflow", serve_mlflow), ("plain BentoML", serve_plain)):
+            for server, start in (
+                ("mlflow-fargate", serve_ours),
+                ("mlflow", serve_mlflow),
+                ("plain BentoML", serve_plain),
+            ):
                 with start(model, folder) as (url, process):
                     question = make_question(model, server, folder)
                     for line in measure(url, question, process, title=f"{model} | {server}", seconds=seconds):
@@ -175,18 +179,18 @@ def main(seconds: float) -> None:
 
 
 def describe_run(seconds: float) -> str:
-    """When, where, and with what."""
+    """Returns date, machine and versions."""
     versions = ", ".join(f"{name} {version(name)}" for name in ("mlflow", "bentoml", "scikit-learn", "keras", "numpy"))
     memory_gib = psutil.virtual_memory().total / 2**30
     machine = f"{find_processor()}, {os.cpu_count()} CPUs, {memory_gib:.0f} GiB, {platform.platform()}"
     return (
-        f"`make bench-serving` wrote this on {date.today().isoformat()}, with {seconds:g} s for each line.\n\n"
+        f"Written by `make bench-serving` on {date.today().isoformat()}; each line ran for {seconds:g} s.\n\n"
         f"{machine}; Python {platform.python_version()}, {versions}. Load when it ended: {os.getloadavg()[0]:.1f}."
     )
 
 
 def find_processor() -> str:
-    """The processor's name, as Linux has it; elsewhere its architecture."""
+    """Returns the processor's name on Linux, elsewhere its architecture."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
@@ -197,8 +201,8 @@ def find_processor() -> str:
 def measure(
     url: str, question: Question, process: subprocess.Popen[bytes], *, title: str, seconds: float
 ) -> Iterator[str]:
-    """A line for each number of clients."""
-    asyncio.run(hammer(url, question, clients=4, seconds=2))  # what is slow only once
+    """Yields a line for each number of clients."""
+    asyncio.run(hammer(url, question, clients=4, seconds=2))  # warm-up
     for clients in CLIENTS:
         times = asyncio.run(hammer(url, question, clients=clients, seconds=seconds))
         rate, p50, p99 = len(times) / seconds, *np.percentile(times, [50, 99])
@@ -207,7 +211,7 @@ def measure(
 
 
 async def hammer(url: str, question: Question, *, clients: int, seconds: float) -> list[float]:
-    """Milliseconds of each answer of so many clients that ask one after the other; AssertionError for a failure."""
+    """Returns the milliseconds of each response to `clients` parallel clients; AssertionError for a failure."""
     times: list[float] = []
     end = time.perf_counter() + seconds
 
@@ -239,7 +243,7 @@ def make_question(model: str, server: str, folder: Path) -> Question:
             pixels = np.asarray(Image.open(io.BytesIO(picture)).resize((SIDE, SIDE))) / 255.0
             body = {"instances": [pixels.round(4).tolist()]}
             return Question("/invocations", json.dumps(body).encode(), as_json)
-        if server == "ours":
+        if server == "mlflow-fargate":
             return Question("/predict_image", picture, {"Content-Type": "image/png"})
         part = (
             b'--x\r\nContent-Disposition: form-data; name="image"; filename="p.png"\r\nContent-Type: image/png\r\n\r\n'
@@ -286,7 +290,7 @@ def serve_command(
     process = subprocess.Popen(
         [sys.executable, *command, str(port)],
         cwd=folder,
-        # mlflow starts uvicorn by its name.
+        # mlflow finds uvicorn on PATH.
         env={
             **os.environ,
             **variables,
@@ -309,7 +313,7 @@ def serve_command(
             raise RuntimeError(f"{command[1]} did not come up")
         yield url, process
     finally:
-        # One by one: mlflow gives its server a session of its own.
+        # One by one: mlflow starts its server in its own session.
         for one in reversed([psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]):
             with contextlib.suppress(psutil.Error):
                 one.kill()
@@ -317,7 +321,7 @@ def serve_command(
 
 
 def memory_mb(process: subprocess.Popen[bytes]) -> int:
-    """Resident memory of the process and all below it."""
+    """Returns the resident memory of the process and its descendants."""
     root = psutil.Process(process.pid)
     total = 0
     for one in (root, *root.children(recursive=True)):

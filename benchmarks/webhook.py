@@ -1,10 +1,10 @@
-"""Signed events at the webhook service: how many a second, how long each waits, and whether memory grows.
+"""Sends signed events to the webhook service: events per second, response time, and memory growth.
 
     make bench-webhook        or: python -m benchmarks.webhook
 
-The service is a process of its own on one core, waitress, log and all, over deployments and a registry in memory. The
-sender is another process on the other cores, keeps its connections, and signs before it measures. Each event has a
-delivery id of its own and is about a watched model, so each one wakes the service.
+The service runs in a separate process on one core, with waitress and its log, over deployments and a registry in
+memory. The sender is another process on the other cores, keeps its connections open, and signs before it measures. Each
+event has a unique delivery ID and is about a watched model, so each one wakes the service.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ WANTED_RATE, WANTED_P99_MILLISECONDS, WANTED_GROWTH = 500.0, 20.0, 1.05
 
 
 class Deployments:
-    """Fifty deployments at the versions that the registry names."""
+    """Fifty deployments at the versions in the registry."""
 
     def list_deployments(self, endpoint: str | None = None) -> list[dict[str, Any]]:
         return [
@@ -55,7 +55,7 @@ class Deployments:
 
 
 class Registry:
-    """Version 1 of every model is in Production."""
+    """A registry with version 1 of every model in Production."""
 
     def look(self, names: Any, **_: Any) -> dict[str, ModelState]:
         return {name: ModelState({"Production": ("1",)}, {}) for name in names}
@@ -66,7 +66,7 @@ class Registry:
 
 @dataclass(frozen=True)
 class Result:
-    """What was measured."""
+    """The measurements."""
 
     events: int
     seconds: float
@@ -86,7 +86,7 @@ class Result:
 
 
 def serve(told: Connection, core: int) -> None:
-    """The service, as a process on one core; tells its port."""
+    """Runs the service on one core; sends its port through the pipe."""
     os.sched_setaffinity(0, {core})
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     set_up_logs(as_json=True)
@@ -102,7 +102,7 @@ def serve(told: Connection, core: int) -> None:
 
 @contextmanager
 def running_service(core: int) -> Iterator[tuple[int, psutil.Process]]:
-    """Port and process of the service."""
+    """Yields the port and process of the service."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=serve, args=(theirs, core), daemon=True)
@@ -115,7 +115,7 @@ def running_service(core: int) -> Iterator[tuple[int, psutil.Process]]:
 
 
 def make_requests(count: int) -> list[tuple[bytes, dict[str, str]]]:
-    """Bodies and headers as MLflow makes them."""
+    """Returns bodies and headers as MLflow creates them."""
     made = []
     moment = str(int(time.time()))
     for number in range(count):
@@ -134,7 +134,7 @@ def make_requests(count: int) -> list[tuple[bytes, dict[str, str]]]:
 
 
 def send(port: int, events: Sequence[tuple[bytes, dict[str, str]]], rate: float) -> list[float]:
-    """Seconds that each event waited for its 202, sent at a steady rate over one connection."""
+    """Returns the seconds until each 202, for events sent at a steady rate over one connection."""
     waits = []
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     began = time.perf_counter()
@@ -153,7 +153,7 @@ def send(port: int, events: Sequence[tuple[bytes, dict[str, str]]], rate: float)
 
 
 def send_all(port: int, events: list[tuple[bytes, dict[str, str]]], rate: float) -> tuple[list[float], float]:
-    """All waits, and the seconds in all."""
+    """Returns all response times, and the total seconds."""
     waits: list[float] = []
     parts = [events[number::CONNECTIONS] for number in range(CONNECTIONS)]
     threads = [
@@ -168,7 +168,7 @@ def send_all(port: int, events: list[tuple[bytes, dict[str, str]]], rate: float)
 
 
 def measure(events: int, rate: float) -> Result:
-    """Sends a third to warm up, then the rest; `rate` is asked for in all."""
+    """Sends a third to warm up, then the rest; `rate` is the total rate."""
     *others, core = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, others or {core})
     with running_service(core) as (port, process):
@@ -183,14 +183,16 @@ def measure(events: int, rate: float) -> Result:
 
 
 def main() -> int:
-    """Prints what was measured; 1 when it is not as it should be."""
+    """Prints the measurements; returns 1 if a target is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--events", type=int, default=45_000)
     parser.add_argument("--rate", type=float, default=550.0, help="events a second")
     given = parser.parse_args()
     result = measure(given.events, given.rate)
-    print(f"{result.events} signed events taken, {result.rate:.0f} a second, on one core")
-    print(f"answered in {result.p50_milliseconds:.1f} ms (median), {result.p99_milliseconds:.1f} ms (99 of 100)")
+    print(f"{result.events} signed events accepted, {result.rate:.0f} per second, on one core")
+    print(
+        f"response time {result.p50_milliseconds:.1f} ms (median), {result.p99_milliseconds:.1f} ms (99th percentile)"
+    )
     print(f"memory {result.memory_before / 1e6:.1f} MB after a third, {result.memory_after / 1e6:.1f} MB at the end")
     return 0 if result.is_good else 1
 

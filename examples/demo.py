@@ -1,9 +1,9 @@
-"""The whole story on this machine, as a person would tell it: train, deploy, promote, watch it redeploy, clean up.
+"""The whole cycle on this machine: train, deploy, promote, watch it redeploy, clean up.
 
     make demo                 or: mlflow-fargate demo
 
-Uses the local stack that runs, or starts one and stops it in the end. Everything else is what anybody would type:
-MLflow's command line, the walk-through's client, the webhook service. Exit code 0 when all went as it should.
+Uses the local stack if it is running; otherwise starts one and stops it at the end. Everything else is what a user
+would type: MLflow's command line, the walk-through's client, the webhook service. Exit code 0 if all checks passed.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ from .steady_client import SteadyClient
 
 NAME = "digits"
 TARGET = "fargate:/local"
-# As in the walk-through, where everyone may ask; our own default wants an API key.
-# Requests take milliseconds, so old tasks need no half minute to finish theirs.
+# As in the walk-through, where everyone can call the model; the default requires an API key.
+# Requests take milliseconds, so old tasks do not need the default 30 s to finish theirs.
 OPTIONS = ("-C", "auth=none", "-C", "memory=4096", "-C", "deregistration_delay_seconds=5", "-C", "smoke_test=false")
 _REDEPLOY_SECONDS = 600
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the demo found."""
+    """What the demo measured."""
 
     accuracy_over_http: float
     accuracy_in_process: float
     requests_during_redeploy: int
     failed_requests: int
-    versions: list[str]  # that answered, in order; a version that comes back stands here again
+    versions: list[str]  # that answered, in order; a version that comes back is listed again
     redeploy_seconds: float
     sent_first: str
     sent_again: str
@@ -53,46 +53,46 @@ class Outcome:
 
     @property
     def is_good(self) -> bool:
-        """What has to hold: the same answers as in the training process, and nobody noticed the redeploy."""
+        """True if the answers match those of the training process and no request failed during the redeploy."""
         same = self.accuracy_over_http == self.accuracy_in_process >= 0.95
         return same and self.requests_during_redeploy > 0 and not self.failed_requests and not any(self.left.values())
 
 
-def tell(text: str, began: float = time.monotonic()) -> None:
-    """A line of the story, with the seconds since the start."""
+def headline(text: str, began: float = time.monotonic()) -> None:
+    """Prints a headline with the seconds since the start."""
     print(f"\n[{time.monotonic() - began:6.1f}s] {text}", flush=True)
 
 
 def main(epochs: tuple[int, int] = (6, 8)) -> Outcome:
-    """Runs the story; `epochs` of the first and of the second version."""
-    warnings.filterwarnings("ignore", category=FutureWarning)  # MLflow announces the end of stages at each use
+    """Runs the demo; `epochs` are those of the first and of the second version."""
+    warnings.filterwarnings("ignore", category=FutureWarning)  # MLflow warns about stages at each use
     with tempfile.TemporaryDirectory() as folder, running_stack() as addresses:
         pictures = Path(folder)
-        tell("Pictures: handwritten digits as image files, one folder per label")
+        headline("Writing images of handwritten digits, one folder per label")
         write_pictures(pictures)
-        tell("Train version 1 and move it to Production")
+        headline("Training version 1 and moving it to Production")
         promote(train(pictures / "train", NAME, epochs=epochs[0]).version)
-        tell("Deploy it")
+        headline("Deploying it")
         sent_first = deploy()
         url = get_deploy_client(TARGET).get_deployment(NAME)["url"]
-        tell("Ask it about pictures it never saw, over HTTP and in this process")
+        headline("Classifying test images over HTTP and in this process")
         accuracies = measure_accuracy(url, pictures / "test"), measure_in_process(pictures / "test")
         print(f"accuracy over HTTP {accuracies[0]:.4f}, in process {accuracies[1]:.4f}")
-        tell("Train version 2, while the webhook service watches and a client keeps asking")
+        headline("Training version 2 while the webhook service watches and a client keeps sending requests")
         with webhook_service(), SteadyClient(url, next((pictures / "test").glob("*/*.png"))) as client:
             version, promoted_at = redeploy(pictures / "train", epochs[1])
         seconds = client.first_answers[version] - promoted_at
         print(f"{client.requests} requests, {client.failures} failed")
-        print(f"version {version} answered first {seconds:.1f} s after its promotion")
-        print(f"the versions that answered: {' → '.join(client.versions)} (in between, both)")
-        tell("Delete it, and deploy the same again: every layer is there already")
+        print(f"version {version} gave its first answer {seconds:.1f} s after its promotion")
+        print(f"versions that answered: {' → '.join(client.versions)} (both during the rollout)")
+        headline("Deleting it and deploying the same again: the repository already has every layer")
         run("mlflow", "deployments", "delete", "-t", TARGET, "--name", NAME)
         sent_again = deploy()
         show(url, addresses)
-        tell("Clean up")
+        headline("Cleaning up")
         run("mlflow", "deployments", "delete", "-t", TARGET, "--name", NAME)
         left = inventory()
-        print("left in the account, beside the shared endpoint:", ", ".join(f"{n} {what}" for what, n in left.items()))
+        print("left in the account, besides the shared endpoint:", ", ".join(f"{n} {what}" for what, n in left.items()))
     return Outcome(
         *accuracies, client.requests, client.failures, client.versions, seconds, sent_first, sent_again, left
     )
@@ -100,10 +100,10 @@ def main(epochs: tuple[int, int] = (6, 8)) -> Outcome:
 
 @contextlib.contextmanager
 def running_stack() -> Iterator[dict[str, str]]:
-    """The local stack's addresses, also set in this process's environment; stopped again if it was started here."""
+    """Yields the local stack's addresses and sets them in this process's environment; stops a stack that it started."""
     status = subprocess.run([_command("mlflow-fargate"), "local", "status"], capture_output=True, check=False)
     was_running = status.returncode == 0
-    tell("The local stack" + (" runs already" if was_running else ": a small AWS, an image registry, MLflow"))
+    headline("The local stack" + (" is already running" if was_running else ": a small AWS, an image registry, MLflow"))
     try:
         run("mlflow-fargate", "local", "up", "--detach")
         exports = subprocess.run(
@@ -119,20 +119,20 @@ def running_stack() -> Iterator[dict[str, str]]:
 
 
 def promote(version: str) -> None:
-    """Moves a version to Production, and what was there to Archived."""
+    """Moves a version to Production and archives the previous one."""
     client = mlflow.MlflowClient()
     client.transition_model_version_stage(NAME, version, "Production", archive_existing_versions=True)
 
 
 def deploy() -> str:
-    """Deploys what is in Production; returns how many bytes of image were sent."""
+    """Deploys the Production version; returns how many bytes of the image were uploaded."""
     model = f"models:/{NAME}/Production"
     said = run("mlflow", "deployments", "create", "-t", TARGET, "--name", NAME, "-m", model, *OPTIONS)
     return next(line.rpartition(", ")[2] for line in said if "image of" in line and line.endswith(" sent"))
 
 
 def measure_in_process(pictures: Path) -> float:
-    """The accuracy of the Production version, loaded here by MLflow."""
+    """Returns the accuracy of the Production version, loaded in this process by MLflow."""
     model = mlflow.tensorflow.load_model(f"models:/{NAME}/Production")
     inputs, numbers, _ = read_data(pictures)
     return float(np.mean(model.predict(inputs, verbose=0).argmax(axis=1) == numbers))
@@ -140,7 +140,7 @@ def measure_in_process(pictures: Path) -> float:
 
 @contextlib.contextmanager
 def webhook_service() -> Iterator[None]:
-    """The service that redeploys when a version moves to Production."""
+    """Runs the service that redeploys when a version moves to Production."""
     command = [_command("mlflow-fargate"), "webhook", "serve", "--target", TARGET, "--port", "0", "--poll-seconds", "2"]
     service = subprocess.Popen(command)
     try:
@@ -151,9 +151,9 @@ def webhook_service() -> Iterator[None]:
 
 
 def redeploy(pictures: Path, epochs: int) -> tuple[str, float]:
-    """Trains and promotes a version, and waits until it alone answers; returns it, and when it was promoted."""
+    """Trains and promotes a version and waits for its rollout; returns the version and its promotion time."""
     promoted = train(pictures, NAME, epochs=epochs, seed=2).version
-    tell(f"Move version {promoted} to Production, and do nothing else")
+    headline(f"Moving version {promoted} to Production, and doing nothing else")
     began = time.monotonic()
     promote(promoted)
     client = get_deploy_client(TARGET)
@@ -165,16 +165,16 @@ def redeploy(pictures: Path, epochs: int) -> tuple[str, float]:
 
 
 def show(url: str, addresses: dict[str, str]) -> None:
-    """What a person would look at; waits for them when there is one."""
+    """Prints what to look at; on a terminal, waits until the user continues."""
     run("mlflow", "deployments", "get", "-t", TARGET, "--name", NAME)
     run("mlflow", "deployments", "list", "-t", TARGET)
     print(f"\nMLflow:                 {addresses['MLFLOW_TRACKING_URI']}\nthe model's Swagger page: {url}/")
     if sys.stdin.isatty() and not os.environ.get("DEMO_EXIT"):
-        input("Open them in a browser; Enter goes on and cleans up. ")
+        input("Open them in a browser. Press Enter to continue and clean up. ")
 
 
 def run(*command: str) -> list[str]:
-    """Runs a command in sight of the user; returns its lines."""
+    """Runs a command, shows its output, and returns its lines."""
     print(f"$ {' '.join(command)}", flush=True)
     lines = []
     with subprocess.Popen(
@@ -185,19 +185,19 @@ def run(*command: str) -> list[str]:
             print(f"  {line.rstrip()}", flush=True)
             lines.append(line.rstrip())
     if process.returncode:
-        raise SystemExit(f"{command[0]} ended with exit code {process.returncode}")
+        raise SystemExit(f"{command[0]} failed with exit code {process.returncode}")
     return lines
 
 
 def _command(name: str) -> str:
-    """A command of the virtual environment that runs this, whether or not it is activated."""
+    """Returns a command's path in the virtual environment that runs this, activated or not."""
     return str(Path(sys.executable).parent / name)
 
 
 def run_demo() -> int:
-    """Runs the story and says how it went; the exit code."""
+    """Runs the demo, prints whether all checks passed, and returns the exit code."""
     outcome = main()
-    tell("All as it should be" if outcome.is_good else f"Not as it should be: {outcome}")
+    headline("All checks passed" if outcome.is_good else f"Some checks failed: {outcome}")
     return 0 if outcome.is_good else 1
 
 

@@ -1,4 +1,4 @@
-"""What deployments have left in an account: every kind of thing they make, counted where it lives."""
+"""Counts the resources that deployments have left in an account, by type."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import boto3
 
 
 def inventory() -> dict[str, int]:
-    """Counts by kind; the shared endpoint (cluster, load balancer, roles, repository, its locks) is not among them."""
+    """Counts by type, without the shared endpoint (cluster, load balancer, roles, repository, its locks)."""
     ecs, elb, logs = boto3.client("ecs"), boto3.client("elbv2"), boto3.client("logs")
     clusters = ecs.list_clusters()["clusterArns"]
     services = [arn for cluster in clusters for arn in ecs.list_services(cluster=cluster)["serviceArns"]]

@@ -1,4 +1,4 @@
-"""A client that never stops asking, and remembers what it got: how one sees whether a redeploy was noticed."""
+"""A client that sends requests without pause and records the responses, to show whether callers notice a redeploy."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from types import TracebackType
 
 import requests
 
-# Often enough to meet every moment of a redeploy, and leaves the machine to those who work.
+# Often enough to catch every phase of a redeploy, without loading the machine.
 _PAUSE_SECONDS = 0.05
 
 
 class SteadyClient:
-    """Asks about one picture over and over, from a thread, while it is open."""
+    """Sends one image over and over, from a thread, while it is open."""
 
     def __init__(self, url: str, picture: Path) -> None:
         self._url = url
         self._bytes = picture.read_bytes()
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._ask_until_stopped, daemon=True)
+        self._thread = threading.Thread(target=self._send_until_stopped, daemon=True)
         self.requests = 0
         self.failures = 0
         self.versions: list[str] = []
@@ -36,12 +36,12 @@ class SteadyClient:
         self._stop.set()
         self._thread.join()
 
-    def _ask_until_stopped(self) -> None:
+    def _send_until_stopped(self) -> None:
         with requests.Session() as session:
             while not self._stop.wait(_PAUSE_SECONDS):
-                self._ask(session)
+                self._send(session)
 
-    def _ask(self, session: requests.Session) -> None:
+    def _send(self, session: requests.Session) -> None:
         self.requests += 1
         try:
             files = {"image": ("test_image", self._bytes)}

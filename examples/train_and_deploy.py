@@ -1,7 +1,7 @@
-"""Trains a model, deploys it and asks it: python -m examples.train_and_deploy
+"""Trains a model, deploys it and queries it: python -m examples.train_and_deploy
 
-The tracking server is where MLFLOW_TRACKING_URI says, the target where MLFLOW_DEPLOYMENTS_TARGET says (fargate:/local
-for the stack on this machine).
+Set MLFLOW_TRACKING_URI to your tracking server and MLFLOW_DEPLOYMENTS_TARGET to the target (fargate:/local for the
+stack on this machine). Outside of a checkout: python -m mlflow_fargate.examples.train_and_deploy
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ MODEL = "iris"
 
 
 def main() -> None:
-    """Prints the deployment's URL and what it answers."""
+    """Prints the deployment's URL and its predictions."""
     rows, species = load_iris(return_X_y=True, as_frame=True)
     mlflow.set_experiment(MODEL)
     with mlflow.start_run():

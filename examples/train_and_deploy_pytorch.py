@@ -1,7 +1,7 @@
 """The same with PyTorch, from its CPU builds: python -m examples.train_and_deploy_pytorch
 
-pip install torch scikit-learn --extra-index-url https://download.pytorch.org/whl/cpu; PyPI's torch brings 3 GB for
-GPUs, which Fargate has not. The image takes it from the same index: docs/packages.md says what that means.
+First: pip install torch scikit-learn --extra-index-url https://download.pytorch.org/whl/cpu. (PyPI's torch includes 3
+GB of GPU libraries, which are of no use on Fargate.) The image gets it from the same index: see docs/packages.md.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ INDEX = os.environ.get("PYTORCH_INDEX", "https://download.pytorch.org/whl/cpu")
 
 
 def main() -> None:
-    """Prints the deployment's URL and the kinds of two wines."""
+    """Prints the deployment's URL and the predicted kinds of two wines."""
     measures, kinds = load_wine(return_X_y=True)
     rows, wanted = torch.tensor(measures, dtype=torch.float32), torch.tensor(kinds)
     model = torch.nn.Sequential(

@@ -1,6 +1,6 @@
 """The same with TensorFlow, whose models take arrays: python -m examples.train_and_deploy_tensorflow
 
-pip install tensorflow-cpu scikit-learn. For pictures with labels there is more: examples/image_classifier.
+First: pip install tensorflow-cpu scikit-learn. For images with labels, see examples/image_classifier.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ MODEL = "numerals"
 
 
 def main() -> None:
-    """Prints the deployment's URL and the digits that it sees in two drawings."""
+    """Prints the deployment's URL and the digits predicted for two drawings."""
     drawings, digits = load_digits(return_X_y=True)
     drawings = (drawings / 16).astype("float32").reshape(-1, 8, 8, 1)
     model = tf.keras.Sequential(
@@ -32,7 +32,7 @@ def main() -> None:
     with mlflow.start_run():
         history = model.fit(drawings, digits, epochs=5, verbose=0).history
         mlflow.log_metric("accuracy", history["accuracy"][-1])
-        # Of a network MLflow knows no signature by itself, and without one the service would not know the array's type.
+        # MLflow does not infer a network's signature, and without one the service would not know the array's type.
         signature = infer_signature(drawings[:2], model.predict(drawings[:2], verbose=0))
         logged = mlflow.tensorflow.log_model(
             model, name="model", signature=signature, input_example=drawings[:2], registered_model_name=MODEL

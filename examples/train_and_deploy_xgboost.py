@@ -1,7 +1,7 @@
-"""The same with XGBoost, and an early end of training: python -m examples.train_and_deploy_xgboost
+"""The same with XGBoost and early stopping: python -m examples.train_and_deploy_xgboost
 
-pip install xgboost-cpu scikit-learn; the package `xgboost` is the same library with 300 MB for GPUs, which Fargate
-has not.
+First: pip install xgboost-cpu scikit-learn. (The package `xgboost` is the same library with 300 MB of GPU code, which
+is of no use on Fargate.)
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ MODEL = "diabetes"
 
 
 def main() -> None:
-    """Prints the deployment's URL and what it answers."""
+    """Prints the deployment's URL and its predictions."""
     rows, progression = load_diabetes(return_X_y=True, as_frame=True)
     rows, held_out, progression, held_out_progression = train_test_split(rows, progression, random_state=1)
     mlflow.set_experiment(MODEL)

@@ -126,7 +126,7 @@ def cut(text: str) -> str:
 
 
 def _as_seen(text: str) -> str:
-    """What stays of a line on a terminal, without its colours."""
+    """What stays of a line on a terminal, without its colors."""
     last = re.split(r"[\r\b]+", click.unstyle(text).rstrip())[-1]
     return "".join(character for character in last if character.isprintable())
 

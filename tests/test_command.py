@@ -1,4 +1,4 @@
-"""What holds for every verb of `mlflow-fargate`: JSON, colours, completion, exit codes, Ctrl-C."""
+"""What holds for every verb of `mlflow-fargate`: JSON, colors, completion, exit codes, Ctrl-C."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_no_color_is_honoured(no_color: str, is_coloured: bool, monkeypatch: pyt
     assert ("\x1b[" in done.output) == is_coloured
 
 
-def test_without_a_terminal_there_are_no_colours_and_no_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_terminal_there_are_no_colors_and_no_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stderr", stream)
     progress = progress_for_stderr()

@@ -169,7 +169,7 @@ def test_the_demo_runs_from_a_wheel_without_a_checkout(checkout: Path, tmp_path:
     )  # fmt: skip
 
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "All as it should be" in done.stdout.splitlines()[-1]
+    assert "All checks passed" in done.stdout.splitlines()[-1]
     assert not list((tmp_path / "empty").iterdir()), "it left something where it was called"
 
 

@@ -18,7 +18,7 @@ def test_the_recording_is_a_picture_of_the_whole_story() -> None:
     told = story_of(read(PICTURE.read_text("utf-8")))
 
     assert told[0].startswith("The local stack")
-    assert told[-1] == "All as it should be"
+    assert told[-1] == "All checks passed"
     assert PICTURE.stat().st_size < 200_000
 
 

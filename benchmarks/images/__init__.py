@@ -1,4 +1,4 @@
-"""How fast, and how many bytes: our images against BentoML's and a good Dockerfile's, on this machine.
+"""Compares time and bytes: mlflow-fargate's images, BentoML's and a good Dockerfile's, on this machine.
 
 python -m benchmarks.images --only ours,floor      some of the builders; the figures of the others stay as they were
 

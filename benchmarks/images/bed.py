@@ -27,7 +27,7 @@ from mlflow_fargate.image.layers.layer import digest_of_file, iter_file
 from mlflow_fargate.image.oci.image import OCI_CONFIG, OCI_LAYER_GZIP, Descriptor, Manifest, encode_json, sha256_digest
 from mlflow_fargate.image.packages.uv import lock
 
-# BentoML adds its own version to what it builds: another one here could not be installed beside it.
+# BentoML adds its own version to what it builds; a different one here would conflict.
 REQUIREMENTS = (f"bentoml=={version('bentoml')}", "tensorflow-cpu==2.21.0", "pillow>=10")
 PYTHON = "3.11"
 MODEL_BYTES = 30 * 10**6
@@ -51,7 +51,7 @@ http: {{addr: "127.0.0.1:{port}"}}
 
 @dataclass(frozen=True)
 class Bed:
-    """The folder with everything, and the registry as the builders see it."""
+    """The work folder, and the registry as the builders see it."""
 
     work: Path
     proxy: CountingProxy
@@ -75,11 +75,11 @@ class Bed:
 
     @property
     def python(self) -> Path:
-        """Of an environment with this plugin, and nothing that its users need not have as well."""
+        """The Python of an environment with only this plugin's requirements."""
         return self.work / "environment" / "bin" / "python"
 
     def model(self, number: int) -> Path:
-        """The folder of the model's version: weights that do not compress, as floats do not."""
+        """The folder of the model's version: random weights, which do not compress, like real floats."""
         folder = self.work / f"model-{number}"
         if not folder.exists():
             _write_model(folder, str(number), REQUIREMENTS[1:])
@@ -87,13 +87,13 @@ class Bed:
         return folder
 
     def image_bytes(self, repository: str, tag: str) -> int:
-        """The image's size as the registry stores it, its base included; 0 where there is none."""
+        """The image's size as the registry stores it, including its base; 0 if there is none."""
         with Registry(self.address) as registry:
             found = registry.find_manifest(repository, tag, LINUX_AMD64)
         return sum(layer.size_bytes for layer in found.manifest.layers) if found else 0
 
     def store(self, name: str, folder: Path) -> None:
-        """Put the files of a model into S3 as s3://models/NAME."""
+        """Uploads a model's files to S3 as s3://models/NAME."""
         session = boto3.Session("local", "local", region_name="us-east-1")
         client = session.client("s3", endpoint_url=self.s3_url)
         client.create_bucket(Bucket="models")
@@ -121,7 +121,7 @@ def _write_model(folder: Path, name: str, requirements: Sequence[str]) -> None:
 
 @contextmanager
 def make_bed(work: Path) -> Iterator[Bed]:
-    """A bed in `work`; what takes long to make there (the base image) is made once and kept."""
+    """Yields a bed in `work`; the base image, which takes long to build, is built once and kept."""
     missing = [name for name in ("docker-registry", "debootstrap", "zstd", "curl") if not shutil.which(name)]
     if missing:
         raise SystemExit(f"Missing here: {', '.join(missing)}\n  hint: apt-get install {' '.join(missing)}")
@@ -139,16 +139,16 @@ def make_bed(work: Path) -> Iterator[Bed]:
 
 
 def _install(python: Path) -> None:
-    """Make the environment of the builders that are Python, compiled as installers do."""
+    """Creates the environment of the builders written in Python, compiled as installers do."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     tool = uv.find_uv_bin()
     if not python.exists():
         subprocess.run([tool, "venv", "-q", "--python", PYTHON, str(python.parents[1])], check=True)
     install = [tool, "pip", "install", "-q", "--compile-bytecode", "--python", str(python), "-e", str(_ROOT)]
-    # What is compared is the same in both environments.
+    # The same versions in both environments.
     install += [f"{name}=={version(name)}" for name in ("bentoml", "mlflow-skinny")]
     subprocess.run(install, env=environment, check=True)
-    # Those of ours lie in the checkout.
+    # Compiles the modules of this checkout.
     subprocess.run(
         [str(python), "-c", "import mlflow_fargate.deployments.deployer"], cwd=_ROOT, env=environment, check=True
     )
@@ -197,7 +197,7 @@ def _base_archive(work: Path) -> Path:
         shutil.copy2(uv.find_uv_bin(), root / "usr/local/bin/uv")
         for note in root.glob("usr/lib/python3*/EXTERNALLY-MANAGED"):
             note.unlink()  # pip may install, as in Docker's Python images
-        # What this machine trusts: an index may stand behind a company's own certificate.
+        # This machine's trusted certificates: a package index may use a company's own.
         shutil.copy2("/etc/ssl/certs/ca-certificates.crt", root / "etc/ssl/certs/ca-certificates.crt")
         unfinished = archive.with_suffix(".unfinished")
         leave_out = ["--exclude=./var/cache/apt", "--exclude=./var/lib/apt/lists/*", "--exclude=./dev/*"]
@@ -235,7 +235,7 @@ def _push_base(bed: Bed, archive: Path) -> None:
 
 
 def machine() -> str:
-    """This machine and the tools' versions, in a line."""
+    """Returns this machine and the tools' versions, in one line."""
     cores = subprocess.run(["nproc"], capture_output=True, text=True, check=True).stdout.strip()
     buildah = shutil.which("buildah") and subprocess.run(
         ["buildah", "--version"], capture_output=True, text=True, check=True

@@ -24,21 +24,21 @@ _INSECURE = '[[registry]]\nlocation = "{address}"\ninsecure = true\n'
 
 
 class Builder(Protocol):
-    """One way to an image, in the repository of that name."""
+    """A builder, with a repository of the same name."""
 
     repository: str
 
     def cases(self) -> tuple[str, ...]:
-        """Which of CASES it has."""
+        """The subset of CASES it supports."""
 
     def forget(self) -> None:
-        """Become an empty machine."""
+        """Resets to a clean machine."""
 
     def script(self, case: str, model: Path) -> str:
-        """The shell commands that leave the image in the registry."""
+        """Returns the shell commands that put the image into the registry."""
 
     def environment(self) -> Mapping[str, str]:
-        """For the script."""
+        """Environment variables for the script."""
 
 
 class Ours:
@@ -63,7 +63,7 @@ class Ours:
 
 
 class Dockerfile:
-    """A Dockerfile as good as it gets: uv, packages before the model, the model last; built by buildah."""
+    """A carefully written Dockerfile: uv, packages before the model, the model last; built by buildah."""
 
     def __init__(self, bed: Bed, repository: str, *, registry_cache: bool = False) -> None:
         self._bed, self.repository, self._buildah = bed, repository, _Buildah(bed, repository)
@@ -124,7 +124,7 @@ class BentoML:
 
 
 class MLflow:
-    """`mlflow models generate-dockerfile` on our base, built by buildah."""
+    """`mlflow models generate-dockerfile` on the same base, built by buildah."""
 
     def __init__(self, bed: Bed, repository: str) -> None:
         self._bed, self.repository, self._buildah = bed, repository, _Buildah(bed, repository)
@@ -152,7 +152,7 @@ class MLflow:
 
 
 class Floor:
-    """`tar | zstd | PUT` of the same files, which no builder can undercut."""
+    """`tar | zstd | PUT` of the same files: the lower bound for any builder."""
 
     def __init__(self, bed: Bed, repository: str) -> None:
         self._bed, self.repository, self._tree = bed, repository, bed.work / "tree"
@@ -161,7 +161,7 @@ class Floor:
         return ("first", "warm")
 
     def forget(self) -> None:
-        """Make sure that there is a tree: what our image holds above its base."""
+        """Unpacks what mlflow-fargate's image contains above its base, if not done yet."""
         if self._tree.exists():
             return
         subprocess.run(["bash", "-c", Ours(self._bed, "for-floor").script("first", self._bed.model(1))], check=True)
@@ -191,7 +191,7 @@ class LargeFloor:
         return ("large",)
 
     def forget(self) -> None:
-        """Nothing is kept."""
+        """Does nothing: no cache is kept."""
 
     def script(self, case: str, model: Path) -> str:
         return _put(self._bed, self.repository, self._bed.large_model)

@@ -1,4 +1,4 @@
-"""What publishes a deployment's image, with a model in S3, as a command: BASE S3_URL MODEL_URI REPOSITORY NAME CACHE.
+"""Publishes a deployment's image, with a model in S3, as a command: BASE S3_URL MODEL_URI REPOSITORY NAME CACHE.
 
 Says at its end what this process held of memory at most, as the kernel counted it since it was started, how long it
 took once its modules were imported, and how many requests left it.
@@ -17,7 +17,7 @@ import boto3
 
 from mlflow_fargate.aws.s3 import S3Artifacts, make_s3_client
 from mlflow_fargate.config import parse_config
-from mlflow_fargate.deployments.deployer import Deployer  # noqa: F401  # a deploying process has all of it in memory
+from mlflow_fargate.deployments.deployer import Deployer  # noqa: F401  # as in a deploying process
 from mlflow_fargate.image import Reference
 from mlflow_fargate.progress import PlainProgress
 from mlflow_fargate.publisher import Publisher
@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def _count_requests() -> list[str]:
-    """Every request from now on: both requests and botocore pass here."""
+    """Counts every request from now on, of requests and botocore."""
     seen: list[str] = []
     put = http.client.HTTPConnection.putrequest
 
@@ -56,7 +56,7 @@ def _count_requests() -> list[str]:
 
 
 def peak_rss_bytes() -> int:
-    """VmHWM of this process; `ru_maxrss` would begin with what the process that started it held."""
+    """Returns VmHWM of this process; `ru_maxrss` would start at the parent's value."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
 

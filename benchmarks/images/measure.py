@@ -1,4 +1,4 @@
-"""What a command costs: wall clock, CPU seconds with its children's, bytes over the wire."""
+"""Measures a command: wall time, CPU seconds including child processes, bytes sent and received."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _FIGURE = re.compile(r"^figure: (\w+)=([0-9.]+)$", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one command."""
+    """The measurements of one command."""
 
     wall_seconds: float
     cpu_seconds: float
@@ -29,7 +29,7 @@ class Cost:
 
 
 class CountingProxy:
-    """Passes connections to `127.0.0.1:upstream` on, and counts the bytes in both directions."""
+    """Forwards connections to `127.0.0.1:upstream`, and counts the bytes in both directions."""
 
     def __init__(self, upstream: int) -> None:
         self._upstream = upstream
@@ -63,8 +63,8 @@ class CountingProxy:
 
 
 def run(script: str, *, environment: Mapping[str, str], log: Path, proxy: CountingProxy) -> Cost:
-    """Run a shell script and say what it cost; its output goes to `log`, whose end is shown when it fails."""
-    # `make` keeps Python from compiling its modules, which an installation has done.
+    """Runs a shell script and measures it; its output goes to `log`, whose end is shown if it fails."""
+    # `make` turns off bytecode compilation, which an installation would have done.
     inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     sent, received, began = proxy.sent_bytes, proxy.received_bytes, time.monotonic()
     with log.open("ab") as output:

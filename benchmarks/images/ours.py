@@ -1,4 +1,4 @@
-"""Our builder as a command: BASE SERVICE MODEL DESTINATION CACHE PREVIOUS.
+"""mlflow-fargate's builder as a command: BASE SERVICE MODEL DESTINATION CACHE PREVIOUS.
 
 Most of its time for a new model is the import of MLflow, which a process that trains or watches has done already, so it
 says how long it took after that.

@@ -1,4 +1,4 @@
-"""The figures: kept as JSON beside the work, and written as tables."""
+"""The figures: stored as JSON with the other work files, and written as tables."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ _CASES = {
     "again": "unchanged",
 }
 _INTRODUCTION = """\
-Made by `make bench`; medians. CPU seconds are the builder's own (without the registry's), and steadier than wall time
-on a busy machine. uv's cache of packages is warm for all builders, pip's (which only MLflow's Dockerfile uses) is kept
-from run to run. The base image lies in the same registry; where it does not, its bytes come on top, once. Most of what
-a command of ours takes for a new model is the import of MLflow; *after imports* is what a process takes that has it in
-memory, such as the one that trained, or the webhook service. mlflow-fargate and BentoML run from an environment with
-this plugin's own requirements.
+Written by `make bench`; medians. CPU seconds are those of the builder (without the registry) and vary less than wall
+time on a busy machine. uv's package cache is warm for all builders; pip's (used only by MLflow's Dockerfile) is kept
+between runs. The base image is in the same registry; if it were not, its bytes would be added once. For a new model,
+mlflow-fargate spends most of its time importing MLflow; *after imports* is the time in a process that has already
+imported it, such as the one that trained the model, or the webhook service. mlflow-fargate and BentoML run from an
+environment with only this plugin's requirements.
 """
 _SECONDS = ("wall_seconds", "after_imports_seconds")
 _COLUMNS = ("builder", "case", "runs", "wall s", "after imports s", "CPU s", "sent MB", "received MB", "image MB")
 
 
 class Results:
-    """Runs of each builder and case, in a file."""
+    """The runs of each builder and case, stored in a file."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -57,8 +57,8 @@ class Results:
         self._path.write_text(json.dumps(self._runs, indent=1))
 
     def text(self, machine: str) -> str:
-        """The document: the machine, a row a case, and what was aimed at."""
-        parts = [_INTRODUCTION, f"{machine}\n", self._table(), "## Against the aims\n", self._aims()]
+        """Returns the section: the machine, one row per case, and the targets."""
+        parts = [_INTRODUCTION, f"{machine}\n", self._table(), "## Compared with the targets\n", self._targets()]
         return "\n".join(parts)
 
     def _table(self) -> str:
@@ -73,22 +73,22 @@ class Results:
                     lines.append(_row(title, words, str(len(runs)), *map(_number, figures)))
         return "\n".join(lines) + "\n"
 
-    def _aims(self) -> str:
-        lines = [_row("what", "measured", "after imports", "aim"), "|---|---:|---:|---:|"]
-        for what, other, ours, aim in _SPEED_AIMS:
+    def _targets(self) -> str:
+        lines = [_row("what", "measured", "after imports", "target"), "|---|---:|---:|---:|"]
+        for what, other, ours, target in _SPEED_TARGETS:
             measured, after = (self._quotient(other, "wall_seconds", ours, key) for key in _SECONDS)
-            lines.append(_row(what, _number(measured), _number(after), aim))
-        for what, ours, floor, aim in _FLOOR_AIMS:
+            lines.append(_row(what, _number(measured), _number(after), target))
+        for what, ours, floor, target in _FLOOR_TARGETS:
             measured, after = (self._quotient(ours, key, floor, "wall_seconds") for key in _SECONDS)
-            lines.append(_row(what, _number(measured), _number(after), aim))
+            lines.append(_row(what, _number(measured), _number(after), target))
         sent = self._quotient("ours/warm", "sent_bytes", "floor/warm", "sent_bytes")
         lines.append(_row("new model: bytes sent / the floor's", _number(sent, 3), "", "≤ 1.02"))
         for other in ("bentoml", "mlflow", "dockerfile"):
             size = self._quotient(f"{other}/first", "image_bytes", "ours/first", "image_bytes")
-            lines.append(_row(f"size of the image: {_TITLES[other]} / ours", _number(size), "", ""))
-        return "\n".join([*lines, *self._aims_of_a_large_model()]) + "\n"
+            lines.append(_row(f"size of the image: {_TITLES[other]} / mlflow-fargate's", _number(size), "", ""))
+        return "\n".join([*lines, *self._targets_of_a_large_model()]) + "\n"
 
-    def _aims_of_a_large_model(self) -> list[str]:
+    def _targets_of_a_large_model(self) -> list[str]:
         wall, after = ([self._figure(place, key) for place in ("large/large", "large/again")] for key in _SECONDS)
         rate = LARGE_BYTES / 1e6
         floor = self._figure("large-floor/large", "wall_seconds")
@@ -109,7 +109,7 @@ class Results:
         ]
 
     def _figure(self, place: str, key: str) -> float | None:
-        """The median of what was measured there; None where nothing was."""
+        """Returns the median of the measurements; None if there are none."""
         values = [run[key] for run in self._runs.get(place, ()) if run.get(key)]
         return median(values) if values else None
 
@@ -118,27 +118,27 @@ class Results:
         return value / other if value and other else None
 
 
-# What is compared: theirs / ours, in wall time.
-_SPEED_AIMS = (
-    ("first image: BentoML's time / ours", "bentoml/first", "ours/first", "≥ 5"),
-    ("first image: best Dockerfile's time / ours", "dockerfile/first", "ours/first", ""),
-    ("first image: MLflow's time / ours", "mlflow/first", "ours/first", ""),
-    ("new model: BentoML's time, warm / ours", "bentoml/warm", "ours/warm", "≥ 8"),
-    ("new model: best Dockerfile's time, warm / ours", "dockerfile/warm", "ours/warm", "≥ 2"),
-    ("new model: MLflow's time, warm / ours", "mlflow/warm", "ours/warm", ""),
-    ("new model, empty machine: BentoML's time / ours", "bentoml/cold", "ours/cold", "≥ 80"),
-    ("new model, empty machine: best Dockerfile's time / ours", "dockerfile/cold", "ours/cold", "≥ 80"),
+# Compared: the other builder / mlflow-fargate, in wall time.
+_SPEED_TARGETS = (
+    ("first image: BentoML's time / mlflow-fargate's", "bentoml/first", "ours/first", "≥ 5"),
+    ("first image: best Dockerfile's time / mlflow-fargate's", "dockerfile/first", "ours/first", ""),
+    ("first image: MLflow's time / mlflow-fargate's", "mlflow/first", "ours/first", ""),
+    ("new model: BentoML's time, warm / mlflow-fargate's", "bentoml/warm", "ours/warm", "≥ 8"),
+    ("new model: best Dockerfile's time, warm / mlflow-fargate's", "dockerfile/warm", "ours/warm", "≥ 2"),
+    ("new model: MLflow's time, warm / mlflow-fargate's", "mlflow/warm", "ours/warm", ""),
+    ("new model, empty machine: BentoML's time / mlflow-fargate's", "bentoml/cold", "ours/cold", "≥ 80"),
+    ("new model, empty machine: best Dockerfile's time / mlflow-fargate's", "dockerfile/cold", "ours/cold", "≥ 80"),
     (
-        "new model, empty machine: Dockerfile's with a registry cache / ours",
+        "new model, empty machine: Dockerfile's with a registry cache / mlflow-fargate's",
         "dockerfile-cache/cold",
         "ours/cold",
         "≥ 25",
     ),
 )
-# Ours / the floor.
-_FLOOR_AIMS = (
-    ("first image: our time / the floor's", "ours/first", "floor/first", "≤ 1.5"),
-    ("new model: our time / the floor's", "ours/warm", "floor/warm", "≤ 1.5"),
+# mlflow-fargate / the floor.
+_FLOOR_TARGETS = (
+    ("first image: mlflow-fargate's time / the floor's", "ours/first", "floor/first", "≤ 1.5"),
+    ("new model: mlflow-fargate's time / the floor's", "ours/warm", "floor/warm", "≤ 1.5"),
 )
 
 

@@ -1,4 +1,4 @@
-"""S3 on this machine as a process of its own, so that what it costs is not a builder's: FOLDER. Prints its URL."""
+"""Runs S3 in a separate process, so that its CPU time is not counted for a builder: FOLDER. Prints its URL."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
     python -m examples.conditional_digit_generator.train MODEL_NAME [EPOCHS]
 
-The tracking server is where MLFLOW_TRACKING_URI says.
+Set MLFLOW_TRACKING_URI to your tracking server.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from examples.digit_generator.train import log_generator
 
 
 def train(name: str, *, epochs: int) -> ModelVersion:
-    """The registered version of a freshly trained generator."""
+    """Trains a generator and returns its registered version."""
     mlflow.set_experiment(name)
     with mlflow.start_run() as run:
         generator, losses = train_gan(conditional=True, epochs=epochs)

@@ -1,4 +1,4 @@
-"""A small GAN of dense layers, plain or conditional, and the digits it learns from: scikit-learn's, made larger."""
+"""A small GAN of dense layers, plain or conditional, and its training data: scikit-learn's digits, enlarged."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BATCH_SIZE = 64
 
 
 def read_digits() -> tuple[np.ndarray, np.ndarray]:
-    """Pictures (n, 28, 28, 1) in 0..1 and their digits (n, 1)."""
+    """Returns images (n, 28, 28, 1) in 0..1 and their digits (n, 1)."""
     digits = load_digits()
     enlarged = [np.asarray(Image.fromarray(one.astype("float32")).resize((SIDE, SIDE))) for one in digits.images]
     pictures = np.clip(np.stack(enlarged) / 16, 0, 1).astype("float32")[..., np.newaxis]
@@ -22,7 +22,7 @@ def read_digits() -> tuple[np.ndarray, np.ndarray]:
 
 
 def make_generator(*, conditional: bool) -> keras.Model:
-    """Noise (100), and a digit where conditional, → a picture."""
+    """Returns a network: noise (100), and a digit if conditional → an image."""
     noise = keras.Input((NOISE,), name="noise")
     inputs, features = _with_label(noise, noise, conditional=conditional)
     features = keras.layers.Dense(256, activation="leaky_relu")(features)
@@ -33,7 +33,7 @@ def make_generator(*, conditional: bool) -> keras.Model:
 
 
 def make_critic(*, conditional: bool) -> keras.Model:
-    """A picture, and a digit where conditional, → how real it looks."""
+    """Returns a network: an image, and a digit if conditional → how real it looks."""
     picture = keras.Input((SIDE, SIDE, 1), name="picture")
     inputs, features = _with_label(picture, keras.layers.Flatten()(picture), conditional=conditional)
     for width in (512, 256):
@@ -43,7 +43,7 @@ def make_critic(*, conditional: bool) -> keras.Model:
 
 
 def train_gan(*, conditional: bool, epochs: int, seed: int = 1) -> tuple[keras.Model, dict[str, float]]:
-    """A trained generator, and the last losses of both sides."""
+    """Trains and returns a generator, with the last losses of both networks."""
     keras.utils.set_random_seed(seed)
     pictures, digits = read_digits()
     generator, critic = make_generator(conditional=conditional), make_critic(conditional=conditional)

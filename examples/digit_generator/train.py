@@ -2,7 +2,7 @@
 
     python -m examples.digit_generator.train MODEL_NAME [EPOCHS]
 
-The tracking server is where MLFLOW_TRACKING_URI says.
+Set MLFLOW_TRACKING_URI to your tracking server.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from examples.digit_generator.gan import NOISE, train_gan
 
 
 def train(name: str, *, epochs: int) -> ModelVersion:
-    """The registered version of a freshly trained generator."""
+    """Trains a generator and returns its registered version."""
     mlflow.set_experiment(name)
     with mlflow.start_run() as run:
         generator, losses = train_gan(conditional=False, epochs=epochs)
@@ -31,7 +31,7 @@ def train(name: str, *, epochs: int) -> ModelVersion:
 
 
 def log_generator(generator: keras.Model, inputs: np.ndarray | dict[str, np.ndarray]) -> None:
-    """Logs a generator with the signature of these inputs."""
+    """Logs a generator with a signature inferred from these inputs."""
     drawn = generator.predict(inputs, verbose=0)
     mlflow.tensorflow.log_model(generator, name="model", signature=infer_signature(inputs, drawn))
 

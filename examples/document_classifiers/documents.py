@@ -1,4 +1,4 @@
-"""Documents to learn from: pictures of business papers, drawn with Pillow, whose words and look tell their kind."""
+"""Training documents: images of business papers, drawn with Pillow, whose words and layout depend on their kind."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 SIZE = (600, 800)
-# What the kinds belong to, as the two-level classifier tells.
+# The upper level of each kind, for the two-level classifier.
 MASTER_OF = {"invoice": "finance", "receipt": "finance", "letter": "correspondence", "memo": "correspondence"}
 KINDS = tuple(MASTER_OF)
 MASTERS = tuple(dict.fromkeys(MASTER_OF.values()))
@@ -25,7 +25,7 @@ _LINES, _WORDS_OF_A_LINE = 8, 4
 
 @dataclass(frozen=True)
 class Document:
-    """One paper: its kind, what it says, and how it looks."""
+    """One document: its kind, text and image."""
 
     kind: str
     text: str
@@ -33,7 +33,7 @@ class Document:
 
 
 def draw_documents(count: int, *, seed: int) -> Iterator[Document]:
-    """So many documents of each kind."""
+    """Yields `count` documents of each kind."""
     generator = np.random.default_rng(seed)
     for kind in KINDS * count:
         yield _draw(kind, generator)

@@ -1,9 +1,9 @@
-"""Trains the walk-through's document classifiers and registers them, with the spaCy pipeline that both read with.
+"""Trains the walk-through's document classifiers and registers them, with the spaCy pipeline that both use.
 
     python -m examples.document_classifiers.train NAME [EPOCHS]
 
-registers NAME-words, NAME-v1 (one level) and NAME-v2 (two levels). Both networks take the ids of ten words and a
-picture of 100x100. The tracking server is where MLFLOW_TRACKING_URI says. Needs spaCy: pip install spacy
+Registers NAME-words, NAME-v1 (one level) and NAME-v2 (two levels). The inputs of both networks are the IDs of ten words
+and a 100x100 image. Set MLFLOW_TRACKING_URI to your tracking server. Requires spaCy: pip install spacy
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Arrays = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Data:
-    """What the networks learn from."""
+    """Training data for the networks."""
 
     inputs: Arrays
     kinds: Sequence[str]
@@ -42,10 +42,10 @@ class Data:
 
 
 def train(name: str, *, epochs: int, seed: int = 1) -> list[ModelVersion]:
-    """The registered versions: words, one level, two levels."""
+    """Trains and returns the registered versions: words, one level, two levels."""
     keras.utils.set_random_seed(seed)
     mlflow.set_experiment(name)
-    pipeline = spacy.blank("en")  # splits words and knows which say nothing; what it can do needs no download
+    pipeline = spacy.blank("en")  # splits words and knows stop words; needs no download
     data = make_data(list(draw_documents(DOCUMENTS_OF_A_KIND, seed=seed)), pipeline)
     with mlflow.start_run():
         words = mlflow.spacy.log_model(pipeline, name="words", registered_model_name=f"{name}-words")
@@ -58,7 +58,7 @@ def train(name: str, *, epochs: int, seed: int = 1) -> list[ModelVersion]:
 
 
 def make_data(documents: Sequence[Document], pipeline: Any) -> Data:
-    """What the networks take of these documents; their text is known, so that nothing needs to read it."""
+    """Returns the training data; the text of these documents is known, so no OCR is needed."""
     read_words = make_words_reader(pipeline)
     words = [read_words(document.text) for document in documents]
     tokenizer = tf.keras.preprocessing.text.Tokenizer()
@@ -73,7 +73,7 @@ def make_data(documents: Sequence[Document], pipeline: Any) -> Data:
 
 
 def make_network(words: int, heads: Mapping[str, Sequence[str]]) -> keras.Model:
-    """Ten word ids and a picture → a softmax for each head."""
+    """Returns a network: ten word IDs and an image → a softmax for each head."""
     ids = keras.Input((WORDS,), dtype="int32", name="words")
     picture = keras.Input((SIDE, SIDE, 3), name="image")
     text = keras.layers.GlobalAveragePooling1D()(keras.layers.Embedding(words, 16)(ids))
@@ -90,7 +90,7 @@ def make_network(words: int, heads: Mapping[str, Sequence[str]]) -> keras.Model:
 def log_classifier(
     data: Data, heads: Mapping[str, Sequence[str]], labels: Mapping[str, Sequence[str]], *, epochs: int
 ) -> str:
-    """The URI of a trained network, logged with the tokenizer and the labels files beside it."""
+    """Trains a network, logs it with its tokenizer and labels files, and returns its URI."""
     network = make_network(data.words, heads)
     targets = {name: np.array([_number_of(kind, classes) for kind in data.kinds]) for name, classes in heads.items()}
     network.compile(optimizer=keras.optimizers.Adam(5e-3), loss="sparse_categorical_crossentropy")

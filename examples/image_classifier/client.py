@@ -1,4 +1,4 @@
-"""Calls the deployed classifier exactly as the walk-through's client does, and counts how often it is right.
+"""Calls the deployed classifier exactly as the walk-through's client does, and measures its accuracy.
 
 python -m examples.image_classifier.client http://…/digits PICTURES
 """
@@ -12,7 +12,7 @@ import requests
 
 
 def predict_label(url: str, picture: Path, session: requests.Session | None = None) -> str:
-    """The label that the model answers for a picture."""
+    """Returns the model's label for an image."""
     image_bytes = picture.read_bytes()
     post = (session or requests).post
     response = post(url + "/predict_image", files={"image": ("test_image", image_bytes)}, timeout=30)
@@ -21,7 +21,7 @@ def predict_label(url: str, picture: Path, session: requests.Session | None = No
 
 
 def measure_accuracy(url: str, pictures: Path) -> float:
-    """How many of the pictures in `LABEL/*.png` the model labels right, from 0 to 1."""
+    """Returns the share of the images in `LABEL/*.png` that the model labels correctly, from 0 to 1."""
     paths = sorted(pictures.glob("*/*.png"))
     with requests.Session() as session:
         right = sum(predict_label(url, path, session) == path.parent.name for path in paths)

@@ -1,7 +1,7 @@
-"""Pictures to learn from: scikit-learn's handwritten digits as image files, one folder per label.
+"""Training images: scikit-learn's handwritten digits as image files, one folder per label.
 
-`write_pictures` stands in for a download; `read_data` reads any folder of that shape, as the walk-through's training
-code does, so another set of pictures needs no other code.
+`write_pictures` replaces a download; `read_data` reads any folder of that layout, as the walk-through's training code
+does, so you can use other images without changing the code.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ SIZE = (100, 100)
 
 
 def write_pictures(folder: Path) -> None:
-    """Writes `train/LABEL/*.png` and `test/LABEL/*.png` (every fifth picture), 100x100 in colour."""
+    """Writes `train/LABEL/*.png` and `test/LABEL/*.png` (every fifth picture), 100x100 in color."""
     digits = load_digits()
     for number, (pixels, digit) in enumerate(zip(digits.images, digits.target, strict=True)):
         part = "test" if number % 5 == 0 else "train"
         path = folder / part / LABELS[digit] / f"{number:04}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        grey = Image.fromarray((pixels * (255 / 16)).astype(np.uint8))
-        grey.resize(SIZE, Image.Resampling.BICUBIC).convert("RGB").save(path)
+        gray = Image.fromarray((pixels * (255 / 16)).astype(np.uint8))
+        gray.resize(SIZE, Image.Resampling.BICUBIC).convert("RGB").save(path)
 
 
 def read_data(folder: Path) -> tuple[np.ndarray, np.ndarray, dict[str, str]]:
-    """Pictures (n, 100, 100, 3) in 0..1, their label numbers, and {"0": label, …} from the folders' names."""
+    """Returns images (n, 100, 100, 3) in 0..1, their label numbers, and {"0": label, …} from the folder names."""
     names = sorted(path.name for path in folder.iterdir() if path.is_dir())
     paths = [(path, number) for number, name in enumerate(names) for path in sorted((folder / name).iterdir())]
     pictures = np.stack([read_picture(path) for path, _ in paths])
@@ -36,6 +36,6 @@ def read_data(folder: Path) -> tuple[np.ndarray, np.ndarray, dict[str, str]]:
 
 
 def read_picture(path: Path) -> np.ndarray:
-    """One picture as the model takes it."""
+    """Returns one image in the model's input format."""
     with Image.open(path) as image:
         return np.asarray(image.convert("RGB").resize(SIZE), dtype=np.float32) / 255

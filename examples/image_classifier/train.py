@@ -2,8 +2,8 @@
 
     python -m examples.image_classifier.train PICTURES MODEL_NAME [EPOCHS]
 
-The tracking server is where MLFLOW_TRACKING_URI says. MLflow logs parameters, metrics and the model by itself
-(autolog); the labels go to the run's root, where the deployment finds them.
+Set MLFLOW_TRACKING_URI to your tracking server. MLflow logs parameters, metrics and the model automatically (autolog);
+the labels file goes to the run's root, where the deployment finds it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ BATCH_SIZE = 32
 
 
 def train(pictures: Path, name: str, *, epochs: int, seed: int = 1) -> ModelVersion:
-    """The registered version of a freshly trained model."""
+    """Trains a model and returns its registered version."""
     keras.utils.set_random_seed(seed)
     mlflow.set_experiment(name)
     mlflow.tensorflow.autolog(checkpoint=False)

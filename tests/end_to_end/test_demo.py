@@ -59,8 +59,8 @@ def test_deleting_leaves_only_the_endpoint(outcome) -> None:  # type: ignore[no-
 def test_the_recording_shows_what_the_demo_prints(outcome, printed: io.StringIO) -> None:  # type: ignore[no-untyped-def]
     recorded = story_of(read(PICTURE.read_text("utf-8")))
 
-    # Here the stack runs already, and goes on; the last word is that of the program around the story.
-    commands = ("$ mlflow-fargate local", "The local stack", "All as it should be")
+    # Here the stack is already running and keeps running; the last line is printed by the program around the demo.
+    commands = ("$ mlflow-fargate local", "The local stack", "All checks passed")
     told = [line for line in recorded if not line.startswith(commands)]
     now = [cut(line) for line in story_of(printed.getvalue().splitlines()) if not line.startswith(commands)]
     assert told == now, "make recording"

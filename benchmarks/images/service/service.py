@@ -1,4 +1,4 @@
-"""The service that every builder packs. Its base image is asked for in the way of BentoML's own builder."""
+"""The service that every builder packages. It sets its base image the way BentoML's own builder expects."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ IMAGE = bentoml.images.Image(
 
 @bentoml.service(image=IMAGE)
 class Service:
-    """Says how large its model is."""
+    """Returns the size of its model."""
 
     @bentoml.api  # type: ignore[untyped-decorator]
     def predict(self, name: str = "weights") -> int:

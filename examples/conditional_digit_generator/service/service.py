@@ -17,15 +17,15 @@ NOISE = (1, 100)
 
 @bentoml.service(name="conditional_digit_generator")
 class ConditionalDigitGenerator:
-    """Draws the digit that it is asked for."""
+    """Draws the requested digit."""
 
     def __init__(self) -> None:
         self.generator = load_model()
-        self.generate_conditional_image(0)  # the first prediction is slow; nobody shall wait for it
+        self.generate_conditional_image(0)  # the first prediction is slow: make it before any request
 
     @bentoml.api
     def generate_conditional_image(self, number: Annotated[int, Ge(0), Le(9)]) -> dict[str, Any]:
-        """The digit `number`, as 28 rows of 28 shades from 0 to 1."""
+        """Returns the digit `number` as 28 rows of 28 shades from 0 to 1."""
         noise = np.random.default_rng().standard_normal(NOISE).astype("float32")
         label = np.array([[number]], dtype="int32")
         drawn = np.asarray(self.generator.predict({"noise": noise, "label": label}))

@@ -16,15 +16,15 @@ NOISE = (1, 100)
 
 @bentoml.service(name="digit_generator")
 class DigitGenerator:
-    """Draws a digit of its own choice."""
+    """Draws a random digit."""
 
     def __init__(self) -> None:
         self.generator = load_model()
-        self.generate_image()  # the first prediction is slow; nobody shall wait for it
+        self.generate_image()  # the first prediction is slow: make it before any request
 
     @bentoml.api
     def generate_image(self) -> dict[str, Any]:
-        """A digit, as 28 rows of 28 shades from 0 to 1."""
+        """Returns a digit as 28 rows of 28 shades from 0 to 1."""
         noise = np.random.default_rng().standard_normal(NOISE).astype("float32")
         drawn = np.asarray(self.generator.predict(noise))
         return {"digit_generated": drawn.reshape(28, 28).tolist()}

@@ -1,4 +1,4 @@
-"""A document becomes what the classifiers take, in training too: the ids of its first ten words, and its picture."""
+"""Converts a document to the classifiers' inputs, in training too: the IDs of its first ten words, and its image."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ ReadWords = Callable[[str], list[str]]
 
 
 def make_words_reader(pipeline: Any) -> ReadWords:
-    """What a spaCy pipeline finds worth reading in a text, in lower case."""
+    """Returns a function that extracts the meaningful words of a text with a spaCy pipeline, in lower case."""
     return lambda text: [token.lower_ for token in pipeline(text) if token.is_alpha and not token.is_stop]
 
 
 def make_inputs(words: list[str], picture: Image.Image, word_ids: Mapping[str, int]) -> dict[str, np.ndarray]:
-    """The inputs of a batch of one: `words` (1, 10), of the known words the first ten, and `image` (1, 100, 100, 3)."""
+    """Returns a batch of one: `words` (1, 10), the first ten known words, and `image` (1, 100, 100, 3)."""
     known = [word_ids[word] for word in words if word in word_ids][:WORDS]
     ids = np.array([known + [0] * (WORDS - len(known))], dtype="int32")
     pixels = np.asarray(picture.convert("RGB").resize((SIDE, SIDE)), dtype="float32")

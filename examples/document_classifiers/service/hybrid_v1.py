@@ -14,7 +14,7 @@ from document_classifier import DocumentClassifier, DocumentReader, open_picture
 
 @bentoml.service(name="document_classifier")
 class DocumentService:
-    """Tells what kind of document is on a picture."""
+    """Classifies the document in an image."""
 
     def __init__(self) -> None:
         self.classifier = DocumentClassifier(DocumentReader())
@@ -22,6 +22,6 @@ class DocumentService:
 
     @bentoml.api
     def predict_document_labels_mcr(self, image: Path) -> dict[str, str]:
-        """The kind of the document."""
+        """Returns the kind of the document."""
         (kind,) = self.classifier.classify(open_picture(image))
         return {"document_type": self.labels[kind]}

@@ -14,7 +14,7 @@ from document_classifier import DocumentClassifier, DocumentReader, open_picture
 
 @bentoml.service(name="two_level_document_classifier")
 class TwoLevelDocumentService:
-    """Tells what kind of document is on a picture, and what the kind belongs to."""
+    """Classifies the document in an image on two levels."""
 
     def __init__(self) -> None:
         self.classifier = DocumentClassifier(DocumentReader())
@@ -23,6 +23,6 @@ class TwoLevelDocumentService:
 
     @bentoml.api
     def predict_document_labels_som(self, image: Path) -> dict[str, str]:
-        """The kind of the document on both levels."""
+        """Returns the kind of the document on both levels."""
         master, sub = self.classifier.classify(open_picture(image))
         return {"master document type": self.masters[master], "sub document type": self.labels[sub]}

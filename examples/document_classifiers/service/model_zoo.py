@@ -14,7 +14,7 @@ from document_classifier import DocumentClassifier, DocumentReader, open_picture
 
 @bentoml.service(name="model_zoo")
 class ModelZoo:
-    """Tells what kind of document is on a picture, on one level or on two."""
+    """Classifies the document in an image, on one level or on two."""
 
     def __init__(self) -> None:
         reader = DocumentReader()
@@ -25,12 +25,12 @@ class ModelZoo:
 
     @bentoml.api
     def predict_document_labels_mcr(self, image: Path) -> dict[str, str]:
-        """The kind of the document."""
+        """Returns the kind of the document."""
         (kind,) = self.one_level.classify(open_picture(image))
         return {"document_type": self.labels[kind]}
 
     @bentoml.api
     def predict_document_labels_som(self, image: Path) -> dict[str, str]:
-        """The kind of the document on both levels."""
+        """Returns the kind of the document on both levels."""
         master, sub = self.two_level.classify(open_picture(image))
         return {"master document type": self.masters[master], "sub document type": self.subs[sub]}
