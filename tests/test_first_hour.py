@@ -34,7 +34,7 @@ from mlflow_fargate.target import parse_target
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "troubleshooting.md"
-CREATE = "plan -t fargate:/eu-west-1 --name churn"  # the same checks as create's, and it writes nothing
+CREATE = "plan -t fargate:/us-east-2 --name churn"  # the same checks as create's, and it writes nothing
 MLMODEL = """
 flavors:
   python_function: {loader_module: mlflow.sklearn, python_version: PYTHON}
@@ -94,7 +94,7 @@ def no_credentials(bench: Bench) -> str:
 
 
 def expired_credentials(bench: Bench) -> str:
-    """Credentials that have expired"""
+    """Expired credentials"""
     bench.refuse("*", "ExpiredTokenException", "The security token included in the request is expired")
     return bench.run(f"{CREATE} -m models:/churn/Production")
 
@@ -120,28 +120,28 @@ def no_such_region(bench: Bench) -> str:
 
     bench.monkeypatch.setattr(boto3.Session, "__init__", init)
     bench.monkeypatch.setattr("botocore.endpoint.time.sleep", lambda _: None)  # between its ten attempts
-    return bench.run("status -t fargate:/eu-west-7 --name churn")
+    return bench.run("status -t fargate:/us-east-7 --name churn")
 
 
 def wrong_region(bench: Bench) -> str:
     """The deployment is in another region"""
-    return bench.run("status -t fargate:/eu-central-1 --name churn")
+    return bench.run("status -t fargate:/us-west-2 --name churn")
 
 
 def no_permission(bench: Bench) -> str:
     """No permission"""
     said = (
         "User: arn:aws:iam::123456789012:user/ana is not authorized to perform: ecs:DescribeServices on resource: "
-        "arn:aws:ecs:eu-west-1:123456789012:service/mlflow-fargate-default/churn because no identity-based policy "
+        "arn:aws:ecs:us-east-2:123456789012:service/mlflow-fargate-default/churn because no identity-based policy "
         "allows the ecs:DescribeServices action"
     )
     bench.refuse("DescribeServices", "AccessDeniedException", said)
-    return bench.run("status -t fargate:/eu-west-1 --name churn")
+    return bench.run("status -t fargate:/us-east-2 --name churn")
 
 
 def no_default_vpc(bench: Bench) -> str:
     """No default VPC"""
-    ec2 = boto3.client("ec2", "eu-west-1")
+    ec2 = boto3.client("ec2", "us-east-2")
     for subnet in ec2.describe_subnets()["Subnets"]:
         ec2.delete_subnet(SubnetId=subnet["SubnetId"])
     for vpc in ec2.describe_vpcs()["Vpcs"]:
@@ -159,7 +159,7 @@ def invalid_host_header(bench: Bench) -> str:
 
 
 def no_tracking_server(bench: Bench) -> str:
-    """The tracking server does not answer"""
+    """The tracking server does not respond"""
     mlflow.set_tracking_uri(f"http://127.0.0.1:{free_port()}")
     said = bench.run(f"{CREATE} -m models:/churn/Production")
     # What lies between is urllib3's, with addresses of its objects.
@@ -168,7 +168,7 @@ def no_tracking_server(bench: Bench) -> str:
 
 
 def misspelt_model(bench: Bench) -> str:
-    """A model that is not registered under this name"""
+    """No registered model of this name"""
     mlflow.set_tracking_uri(bench.registry)
     return bench.run(f"{CREATE} -m models:/chrun/Production")
 
@@ -180,7 +180,7 @@ def nothing_in_production(bench: Bench) -> str:
 
 
 def not_a_model(bench: Bench) -> str:
-    """A folder that is no model"""
+    """A folder that is not a model"""
     bench.model()
     return bench.run(f"{CREATE} -m .").replace(str(bench.folder), "/home/ana/project")
 
@@ -191,7 +191,7 @@ def no_requirements(bench: Bench) -> str:
 
 
 def old_python_model(bench: Bench) -> str:
-    """A model that was logged with an old Python"""
+    """A model logged with an old Python"""
     return bench.run(f"{CREATE} -m {bench.model(python='3.8.18')}")
 
 
@@ -211,22 +211,22 @@ def misspelt_option(bench: Bench) -> str:
 
 
 def impossible_size(bench: Bench) -> str:
-    """CPU and memory that do not go together"""
+    """CPU and memory that do not match"""
     return bench.run(f"{CREATE} -m {bench.model()} -C cpu=2048 -C memory=1024")
 
 
 def misspelt_verb(bench: Bench) -> str:
-    """A typo in a verb"""
-    return bench.run("statis -t fargate:/eu-west-1 --name churn")
+    """A typo in a command"""
+    return bench.run("statis -t fargate:/us-east-2 --name churn")
 
 
 def bad_name(bench: Bench) -> str:
-    """A name that a deployment cannot have"""
-    return bench.run(f"plan -t fargate:/eu-west-1 --name churn.v2 -m {bench.model()}")
+    """An invalid deployment name"""
+    return bench.run(f"plan -t fargate:/us-east-2 --name churn.v2 -m {bench.model()}")
 
 
 def no_labels_file(bench: Bench) -> str:
-    """The labels file is not there"""
+    """A missing labels file"""
     return bench.run(f"{CREATE} -m {bench.model()} -C labels=flowers.json")
 
 
@@ -250,7 +250,7 @@ def image_too_large(bench: Bench) -> str:
 
 
 def no_way_out(bench: Bench) -> str:
-    """The subnets have no way to ECR"""
+    """The subnets have no route to ECR"""
     return failed_rollout(
         bench,
         "ResourceInitializationError: unable to pull secrets or registry auth: The task cannot pull registry auth from "
@@ -276,7 +276,7 @@ def port_in_use(bench: Bench) -> str:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         bench.monkeypatch.setenv("MLFLOW_TRACKING_URI", bench.registry)
-        said = bench.run(f"webhook serve -t fargate:/eu-west-1 --port {port}")
+        said = bench.run(f"webhook serve -t fargate:/us-east-2 --port {port}")
     return said.replace(f":{port}", ":8080")
 
 
@@ -334,7 +334,7 @@ def bench(tmp_path: Path, registry: str, monkeypatch: pytest.MonkeyPatch) -> Ite
         monkeypatch.setenv(name, "testing")
     for name in ("AWS_PROFILE", "AWS_REGION", "AWS_ENDPOINT_URL", "MLFLOW_TRACKING_URI", "MLFLOW_S3_ENDPOINT_URL"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-2")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
@@ -383,7 +383,7 @@ def title(mistake: Callable[[Bench], str]) -> str:
 def failed_rollout(bench: Bench, reason: str, *, exit_code: int | None = None, lines: list[str] | None = None) -> str:
     """What the watch of a rollout says when ECS gave up, with the last stopped task as ECS describes it."""
     container = {"name": "model"} if exit_code is None else {"name": "model", "exitCode": exit_code}
-    task = {"taskArn": "arn:aws:ecs:eu-west-1:123456789012:task/mlflow-fargate-default/0c1d", "stoppedReason": reason}
+    task = {"taskArn": "arn:aws:ecs:us-east-2:123456789012:task/mlflow-fargate-default/0c1d", "stoppedReason": reason}
     watch = RolloutWatch(None, "c", "churn", "d", RecordedProgress(), lambda: 0.0, lambda _: None)  # type: ignore[arg-type]
     bench.monkeypatch.setattr(watch, "_stopped_tasks", lambda: [{**task, "containers": [container]}])
     bench.monkeypatch.setattr(watch, "_last_lines", lambda _: lines or [])
@@ -396,7 +396,7 @@ def publish(bench: Bench) -> None:
     from mlflow_fargate.aws.account import Account
     from mlflow_fargate.config import parse_config
 
-    target = parse_target("fargate:/eu-west-1")
+    target = parse_target("fargate:/us-east-2")
     publisher = Publisher(target, Account(target), Path("/home/ana/.cache/mlflow-fargate"), RecordedProgress())
     publisher.publish("churn", publisher.resolve(bench.model(), None), parse_config(None))
 
