@@ -1,8 +1,8 @@
-"""README from top to bottom as a shell script: every block as it is written, and what it takes for granted.
+"""Runs README from top to bottom as a shell script: every block as written, with what it assumes.
 
-python3 tests/readme_walk.py        in a checkout, with nothing but Python and its venv module; .venv is made there
+python3 tests/readme_walk.py        in a checkout, with only Python and its venv module; creates .venv
 
-The region becomes the local stack's. A block that nothing is known of is an error, so that none is left out.
+The region is replaced by the local stack. A block without an entry in KNOWN is an error, so that none is left out.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 CODE = "build/readme/block.py"
 
-# What a reader has already: a registered model of two versions, the first in Production, and rows to ask it with.
+# What a reader already has: a registered model with two versions, the first in Production, and rows to score.
 MODELS = """
 import mlflow, pandas
 mlflow.set_experiment("churn")
@@ -72,7 +72,7 @@ DELETE = "mlflow deployments delete -t fargate:/local --name churn"
 
 @dataclass(frozen=True)
 class Around:
-    """What the text takes for granted around a block: shell code, and for a block in Python the rest of its file."""
+    """What the text assumes around a block: shell code, and for a Python block the rest of its file."""
 
     before: str = ""
     after: str = ""
@@ -84,7 +84,7 @@ def python(code: str, *arguments: str) -> str:
     return shlex.join(["python", "-W", "ignore", "-c", code, *arguments])
 
 
-# By how a block begins; None: run by itself, because this is run by the one and takes as long as the other.
+# By how a block begins. None: not run here, because the walk runs in a test, and the demo takes as long as the walk.
 KNOWN = {
     "make demo": None,
     "python3 -m venv": Around(
@@ -110,27 +110,27 @@ echo '[{{"x": 1.5}}, {{"x": 2.0}}]' > rows.json"""
 
 
 def blocks(readme: str) -> list[str]:
-    """The text of every block that has a language."""
+    """Returns the text of every block that has a language."""
     return re.findall(r"^```\w+\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)
 
 
 def script(readme: str) -> str:
-    """The whole of it for bash; ValueError where nothing is known of a block."""
+    """Returns the whole script for bash; ValueError for a block without an entry in KNOWN."""
     first, *others = blocks(readme)
     if not any(text.startswith(first) for text in others):
-        raise ValueError(f"the block at the top is not what comes further down:\n{first}")
+        raise ValueError(f"the block at the top does not begin a later block:\n{first}")
     parts = ["set -eo pipefail", "trap 'mlflow-fargate local down' EXIT"]
     for text in others:
         known = [around for begin, around in KNOWN.items() if text.startswith(begin)]
         if not known:
-            raise ValueError(f"nothing is known of this block:\n{text}")
+            raise ValueError(f"no entry in KNOWN for this block:\n{text}")
         if known[0] is not None:
             parts += [known[0].before, *shell(text, known[0]), known[0].after]
-    return "\n".join(parts).replace("fargate:/eu-west-1", "fargate:/local")
+    return "\n".join(parts).replace("fargate:/us-east-2", "fargate:/local")
 
 
 def shell(text: str, around: Around) -> list[str]:
-    """The lines that run a block and show it first; one in Python becomes a file."""
+    """Returns the lines that show a block and run it; a Python block becomes a file."""
     if around.tail:
         code = f"{around.head}\n{text}\n{around.tail}"
         return [f"echo {shlex.quote(text)}", f"mkdir -p build/readme; cat > {CODE} <<'END'\n{code}\nEND"]

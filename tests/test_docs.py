@@ -1,4 +1,4 @@
-"""The docs say what the code says: pages that are written by a command are the ones that it writes now."""
+"""The documentation matches the code: commands exist, generated pages are current, links work."""
 
 from __future__ import annotations
 
@@ -24,31 +24,29 @@ DOCS = ROOT / "docs"
 README = (ROOT / "README.md").read_text("utf-8")
 
 
-def test_the_page_of_options_is_the_one_that_the_command_writes() -> None:
+def test_the_options_page_is_what_the_command_prints_now() -> None:
     written = CliRunner().invoke(main, ["schema", "--markdown"]).output
 
     assert (DOCS / "options.md").read_text("utf-8") == written, "mlflow-fargate schema --markdown > docs/options.md"
 
 
-PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS.rglob("*.md")])
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "examples" / "README.md", *DOCS.rglob("*.md")])
 
 
 def commands(page: Path) -> Iterator[str]:
-    """Every command of ours and of MLflow's on a page: in blocks for a shell, and between backticks."""
+    """Yields every command of mlflow-fargate and MLflow on a page, in shell blocks and between backticks."""
     text = page.read_text("utf-8")
     blocks = re.findall(r"^```(?:bash|console|sh)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
     if page.name == "cli.md":
-        lines = commands_of(text)  # beside them stands what they print
+        lines = commands_of(text)  # without the output that follows them
     lines += re.findall(
         r"`((?:mlflow-fargate|mlflow deployments|make) [^`]+)`", re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)
     )
     for line in lines:
         found = re.search(r"(?:^|[\s(\"])((?:mlflow-fargate|mlflow deployments|make) .*)", line)
         if found and "…" not in found[1]:
-            command = re.split(r"\)\"$| [|#>] |;", found[1].removesuffix(" -C"))[
-                0
-            ]  # inside "$(…)", piped, remarked upon
+            command = re.split(r"\)\"$| [|#>] |;", found[1].removesuffix(" -C"))[0]  # inside "$(…)", piped, commented
             yield command.strip()
 
 
@@ -61,7 +59,7 @@ def test_every_command_in_the_docs_exists_with_its_options(page: Path, command: 
     program, *words = shlex.split(command)
 
     if page.name == "troubleshooting.md":
-        return  # mistakes on purpose: test_first_hour.py makes them
+        return  # intentional mistakes, which test_first_hour.py makes
     if program == "make":
         goals = {word for word in words if "=" not in word}
         assert goals <= set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
@@ -69,8 +67,8 @@ def test_every_command_in_the_docs_exists_with_its_options(page: Path, command: 
         check_words(main if program == "mlflow-fargate" else mlflow_cli, words)
 
 
-def test_the_page_of_the_command_line_shows_every_verb() -> None:
-    """That it prints what stands there, test_cli_page.py shows."""
+def test_the_command_line_page_shows_every_command() -> None:
+    """That the output is current is checked by test_cli_page.py."""
     shown = commands_of((DOCS / "cli.md").read_text("utf-8"))
 
     deployments = mlflow_cli.commands["deployments"]
@@ -82,13 +80,13 @@ def test_the_page_of_the_command_line_shows_every_verb() -> None:
 
 
 def check_words(group: click.Command, words: list[str]) -> None:
-    """Fails where a verb or an option is none, as click would; required options may be left out on a page."""
+    """Fails for unknown commands and options, as click would; a page can omit required options."""
     command = group
     context = click.Context(command)
     while isinstance(command, click.Group) and words and not words[0].startswith("-"):
         name, *words = words
         found = command.get_command(context, name)
-        assert found is not None, f"there is no verb '{name}'"
+        assert found is not None, f"there is no command '{name}'"
         command, context = found, click.Context(found, parent=context, info_name=name)
     placeholders = [word.strip("[]") for word in words if word not in ("[", "]")]
     given, _, _ = command.make_parser(context).parse_args(placeholders)
@@ -119,7 +117,7 @@ def test_the_costs_in_the_readme_are_those_of_the_price_table() -> None:
     assert prices.region in shown
 
 
-def test_every_link_in_the_readme_leads_to_a_file() -> None:
+def test_every_link_in_the_readme_points_to_a_file() -> None:
     links = [link for link in re.findall(r"\]\(([^)#]+)", README) if "://" not in link]
 
     assert links
@@ -127,15 +125,15 @@ def test_every_link_in_the_readme_leads_to_a_file() -> None:
 
 
 def test_every_block_of_the_readme_is_run_by_the_walk() -> None:
-    """test_distribution.py does, in a virtual environment of its own."""
-    with pytest.raises(ValueError, match="nothing is known"):
+    """test_distribution.py runs the walk, in a separate virtual environment."""
+    with pytest.raises(ValueError, match="no entry in KNOWN"):
         script(README + "\n```bash\nmlflow-fargate dance\n```\n")
 
     assert "mlflow-fargate rollback -t fargate:/local --name churn" in script(README)
 
 
 @pytest.mark.exhaustive
-def test_the_site_is_built_without_a_link_that_leads_nowhere() -> None:
+def test_the_site_is_built_without_broken_links() -> None:
     done = subprocess.run(["make", "docs"], cwd=ROOT, capture_output=True, text=True, check=False)
 
     assert done.returncode == 0, done.stdout + done.stderr

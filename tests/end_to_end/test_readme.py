@@ -1,4 +1,4 @@
-"""The commands of README and operator's page, run as they are written there; only the region is the local stack's."""
+"""Runs the commands of the README and the operator's page as written, with the local stack as their target."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def first_block(text: str) -> list[str]:
 
 
 def run(command: str, folder: Path, exit_code: int = 0) -> str:
-    """What a shell prints for the command, which has to end with this exit code."""
-    command = command.replace("fargate:/eu-west-1", "fargate:/local")
+    """Runs a command in a shell, checks its exit code, and returns its output."""
+    command = command.replace("fargate:/us-east-2", "fargate:/local")
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     done = subprocess.run(
         ["bash", "-c", command],
@@ -60,7 +60,7 @@ def run(command: str, folder: Path, exit_code: int = 0) -> str:
 def test_every_line_that_a_user_types_does_what_it_says(churn: str, tmp_path: Path) -> None:
     (tmp_path / "rows.json").write_text(json.dumps([{"x": 1.5}, {"x": 2.0}]))
     printed = {}
-    for command in commands_under("What you type"):
+    for command in commands_under("Deploy, query, update, delete"):
         if not command.startswith(ELSEWHERE):
             printed[command.split()[2]] = run(command, tmp_path)
 
