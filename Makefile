@@ -1,55 +1,55 @@
-# Everything a developer or a newcomer runs. The first target used makes a virtual environment in .venv.
-#   make demo        trains, deploys, promotes and redeploys on this machine; DEMO_EXIT=1 ends without asking
-#   make test        all tests but the exhaustive ones       make test-unit   those that take seconds
-#   make check       format, lint, types, import floors      make local       the local stack in the foreground
-#   make fresh SUITE=trixie|bookworm   make demo and make test on a Debian that has nothing else; needs root
+# Everything a developer or a newcomer runs. The first target creates a virtual environment in .venv.
+#   make demo        train, deploy, promote and redeploy on this machine; DEMO_EXIT=1 ends without a prompt
+#   make test        all tests except the exhaustive ones    make test-unit   tests that take seconds
+#   make check       format, lint, types, imports, wording   make local       the local stack in the foreground
+#   make fresh SUITE=trixie|bookworm   make demo and make test on an otherwise empty Debian; needs root
 #   make docs        the pages of docs/ as a site, build/site
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-# As installed: type checkers do not follow setuptools' mapping of webhook/ into the package.
+# As installed: type checkers do not support setuptools' mapping of webhook/ into the package.
 TREE := $(VENV)/tree
 export PYTHONDONTWRITEBYTECODE ?= 1
-# Tests in two processes: one waits for the stack while the other works (tests/conftest.py says which goes where).
+# Tests in two processes: one waits for the stack while the other works (tests/conftest.py assigns them).
 TWO := -n 2 --no-loadscope-reorder
 
 .PHONY: setup tools tools-all docs pictures recording demo test test-unit test-all fresh bench bench-serving bench-webhook bench-runtimes check format local clean docs-cli
 
 setup: $(READY)
 
-# Debian splits the module that puts pip into an environment off into a package of its own.
+# Debian ships `venv` in a separate package.
 $(READY): setup.py
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed; set PYTHON=python3.11")'
-	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); apt-get update -q && apt-get install -qy python3-venv && $(PYTHON) -m venv $(VENV); } || { \
-	  echo "A virtual environment could not be made; on Debian: apt-get install python3-venv"; exit 1; }
+	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); [ "$$(id -u)" = 0 ] && apt-get update -q && apt-get install -qy python3-venv && $(PYTHON) -m venv $(VENV); } || { \
+	  echo "Could not create a virtual environment; on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
 	$(BIN)/pip install -q uv
 	$(BIN)/uv pip install -q --python $(BIN)/python -e '.[local,webhook,demo,test]'
 	touch $@
 
-# The registry and the client that our images are tested against, a browser for the page of the webhook service, and what
-# checks Debian's signatures. Without them their tests are skipped, and say so.
+# A registry and a client to test images with, a browser for the webhook service's page, and programs that verify Debian's
+# signatures. Tests that need a missing tool are skipped with a reason.
 tools:
 	@for tool in docker-registry skopeo chromium gpgv sqv; do command -v $$tool >/dev/null || missing=1; done; [ -z "$$missing" ] || { \
 	  [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && echo "installing docker-registry, skopeo, chromium, gpgv and sqv for the tests" && \
 	  { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends docker-registry skopeo chromium gpgv sqv; } >/dev/null 2>&1; } || true
 
-# What the exhaustive tests try our images with: another base, a sandbox, a builder of Dockerfiles.
+# Tools for the exhaustive tests of images: another base, a sandbox, a builder of Dockerfiles.
 tools-all: tools
 	@for tool in debootstrap bwrap zstd buildah; do command -v $$tool >/dev/null || missing=1; done; [ -z "$$missing" ] || { \
 	  [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && echo "installing debootstrap, bubblewrap, zstd and buildah for the tests" && \
 	  { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends debootstrap bubblewrap zstd buildah; } >/dev/null 2>&1; } || true
 
-# Strict: a link that leads nowhere is an error. The site is build/site/index.html.
+# Strict: a broken link is an error. The site is build/site/index.html.
 docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q
 
-# Of the pages that docs/ shows; a test says when they have aged.
+# Screenshots in docs/; a test fails when they are out of date.
 pictures: $(READY) tools
 	$(BIN)/python tests/test_pictures.py
 
-# Runs the demo (five minutes); test-all and test say when what it prints has changed.
+# Runs the demo (five minutes); `test` and `test-all` fail when its output has changed.
 recording: $(READY)
 	$(BIN)/python tests/recording.py
 
@@ -60,7 +60,7 @@ $(VENV)/.docs: $(READY)
 demo: $(READY)
 	$(BIN)/python -m examples.demo
 
-# A quarter of an hour, and 35 GB below build/. make bench ONLY=ours,floor measures these and keeps the other figures.
+# 15 minutes, and 35 GB in build/. `make bench ONLY=ours,floor` measures these and keeps the other results.
 bench: $(READY)
 	$(BIN)/python -m benchmarks.images --only "$(ONLY)"
 
@@ -75,19 +75,19 @@ test-all: $(READY) tools-all
 	$(BIN)/uv pip install -q --python $(BIN)/python -e '.[exhaustive]'
 	$(BIN)/python -m pytest -q $(TWO)
 
-# Half an hour: what README says for a newcomer's machine, on one. With TESTS only these, without the demo.
+# Half an hour: what the README says about a newcomer's machine, on one. With TESTS, only those, without the demo.
 fresh:
 	tests/fresh_system.sh "$(SUITE)" "$(TESTS)"
 
-# Some minutes, with nothing else running: the service beside MLflow's server, plain BentoML and the bare model.
+# A few minutes, with nothing else running: the service, MLflow's server, plain BentoML and the bare model.
 bench-serving: $(READY)
 	$(BIN)/python -m benchmarks.serving
 
-# Two minutes, with nothing else running: signed events at the webhook service on one core.
+# Two minutes, with nothing else running: signed events sent to the webhook service on one core.
 bench-webhook: $(READY)
 	$(BIN)/python -m benchmarks.webhook
 
-# Five minutes: the image classifier computed by TensorFlow, and by ONNX Runtime.
+# Five minutes: the image classifier with TensorFlow and with ONNX Runtime.
 bench-runtimes: $(READY)
 	$(BIN)/python -m benchmarks.runtimes
 
@@ -103,12 +103,14 @@ check: $(READY)
 	MYPYPATH=$(TREE) $(BIN)/mypy benchmarks/webhook.py
 	$(BIN)/mypy benchmarks/runtimes.py
 	cd $(TREE) && $(CURDIR)/$(BIN)/lint-imports --config $(CURDIR)/.importlinter --no-cache
+	$(BIN)/codespell
+	$(BIN)/python tests/wording.py
 
 format: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# Writes into docs/cli.md what its commands print now; test-all compares.
+# Writes the current output of its commands to docs/cli.md; test-all compares.
 docs-cli: $(READY)
 	MLFLOW_FARGATE_WRITE_DOCS=1 $(BIN)/python -m pytest -q tests/end_to_end/test_cli_page.py
 

@@ -66,6 +66,7 @@ TEST = [
     "schemathesis>=4",  # requests made up from our OpenAPI document
     "build>=1.2",
     "twine>=6",  # what PyPI would say of the distribution
+    "codespell>=2.4",  # American spelling in everything that a person reads
     "check-jsonschema>=0.29",  # what GitHub and GitLab say of the CI files in examples/
     "nbclient>=0.10",  # runs the notebook in examples/
     "ipykernel>=6.29",
