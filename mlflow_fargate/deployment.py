@@ -5,10 +5,9 @@ aws/reading/ makes these. Moments are ISO 8601 texts in UTC.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
+from mlflow_fargate.config import DeploymentConfig
 from mlflow_fargate.resolved_model import Provenance
 
 
@@ -26,7 +25,7 @@ class DeploymentStatus:
     running_count: int
     image: str
     provenance: Provenance
-    settings: Mapping[str, Any] = field(hash=False)  # options that were named, as they were parsed
+    settings: DeploymentConfig = field(hash=False)  # options that were named
     follow: str  # 'Production', '@champion' or 'pinned'
     task_definition: str  # ARN of the revision that serves (or is rolled out)
     created_at: str  # ISO 8601
@@ -47,7 +46,7 @@ class WebhookStatus:
     state_reason: str
     running_count: int
     image: str
-    settings: Mapping[str, Any] = field(hash=False)  # options that were named, as they were parsed
+    settings: DeploymentConfig = field(hash=False)  # options that were named
     artifact_buckets: tuple[str, ...]
     task_role: str  # ARN
     task_definition: str  # ARN of the revision that runs (or is rolled out)
@@ -65,7 +64,7 @@ class Revision:
     is_current: bool  # the service runs it, or is about to
     image: str
     provenance: Provenance
-    settings: Mapping[str, Any] = field(hash=False)  # options that were named, as they were parsed
+    settings: DeploymentConfig = field(hash=False)  # options that were named
     registered_at: str
     registered_by: str  # ARN of a user or role, as AWS noted it
     rolled_out_at: str | None = None  # beginning of its newest rollout

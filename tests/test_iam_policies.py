@@ -18,6 +18,7 @@ from fixtures_deployer import CRASHING, create
 
 from mlflow_fargate.aws.account import Account
 from mlflow_fargate.aws.resource_types.iam import infrastructure_trust, task_trust
+from mlflow_fargate.config import NamedOptions, parse_config
 from mlflow_fargate.deployments import operations
 from mlflow_fargate.deployments.deployer import Deployer
 from mlflow_fargate.errors import RolloutFailed
@@ -198,17 +199,19 @@ def test_the_policy_of_a_deployed_webhook_service_is_the_one_that_its_role_is_ma
 @pytest.mark.slow
 def test_the_calls_really_made_are_allowed(deployer: Deployer) -> None:
     def whole_life(counted: Deployer) -> None:
-        counted.create_endpoint("default", {})
+        counted.create_endpoint("default", parse_config({}))
         repository = counted.account.repository("default")
         repository.newest_image()
         counted.account.registry_login()
         create(counted, auth="api_key")
-        counted.update("churn", None, None, {"desired_count": 2, "deregistration_delay_seconds": 1})
-        counted.update("churn", None, None, {"max_count": 3, "schedule.night": "cron(0 20 * * ? *) 0"})
-        counted.update("churn", None, None, {"target_memory_percent": 70, "schedule": "", "max_count": 4})
+        counted.update("churn", None, None, NamedOptions({"desired_count": 2, "deregistration_delay_seconds": 1}))
+        counted.update("churn", None, None, NamedOptions({"max_count": 3, "schedule.night": "cron(0 20 * * ? *) 0"}))
+        counted.update("churn", None, None, NamedOptions({"target_memory_percent": 70, "schedule": "", "max_count": 4}))
         with pytest.raises(RolloutFailed):
-            counted.update("churn", CRASHING, None, {"environment.MODE": "crash"})
-        counted.update("churn", None, None, {"strategy": "blue_green", "test_green": False, "bake_time_minutes": 0})
+            counted.update("churn", CRASHING, None, NamedOptions({"environment.MODE": "crash"}))
+        counted.update(
+            "churn", None, None, NamedOptions({"strategy": "blue_green", "test_green": False, "bake_time_minutes": 0})
+        )
         counted.account.read_api_key(counted.get("churn").api_key_secret or "")
         operations.tasks(counted, "churn")
         operations.events(counted, "churn")
@@ -233,7 +236,7 @@ def test_the_webhook_may_do_what_a_redeploy_does_and_no_more(deployer: Deployer)
         counted.account.repository("default").ensure()
         counted.account.repository("default").newest_image()
         counted.account.registry_login()
-        counted.update("churn", "models:/churn/2", None, {})
+        counted.update("churn", "models:/churn/2", None, NamedOptions())
 
     made = record(deployer, redeploy)
 

@@ -22,6 +22,7 @@ from fixtures_registry import PushImage
 from mlflow_fargate.aws.reading.history import state_of
 from mlflow_fargate.cli import main
 from mlflow_fargate.cli.deployment.logs import parse_moment
+from mlflow_fargate.config import NamedOptions
 from mlflow_fargate.deployment import LogLine, Revision
 from mlflow_fargate.deployments import operations
 from mlflow_fargate.deployments.deployer import Deployer
@@ -190,7 +191,7 @@ def test_a_plan_that_cannot_be_meant_is_not_taken_for_one_with_changes(wrong: li
 @pytest.mark.slow
 def test_history_tells_what_each_revision_was_and_rollback_brings_it_back(deployer: Deployer, call: Call) -> None:
     create(deployer, **{"environment.VERSION": "1"})
-    deployer.update("churn", "models:/churn/2", None, {"environment.VERSION": "2", "desired_count": 2})
+    deployer.update("churn", "models:/churn/2", None, NamedOptions({"environment.VERSION": "2", "desired_count": 2}))
 
     told = call("rollback")
 
@@ -207,7 +208,7 @@ def test_history_tells_what_each_revision_was_and_rollback_brings_it_back(deploy
 @pytest.mark.slow
 def test_a_rollback_writes_only_what_moves_the_service(deployer: Deployer) -> None:
     create(deployer, **{"environment.VERSION": "1"})
-    deployer.update("churn", None, None, {"environment.VERSION": "2"})
+    deployer.update("churn", None, None, NamedOptions({"environment.VERSION": "2"}))
 
     writes = count_writes(deployer, lambda counted: operations.roll_back(counted, "churn"))
 
@@ -220,7 +221,7 @@ def test_a_rollback_writes_only_what_moves_the_service(deployer: Deployer) -> No
 def test_after_a_failed_update_everything_about_it_can_be_looked_up(deployer: Deployer, call: Call) -> None:
     create(deployer)
     with pytest.raises(RolloutFailed):
-        deployer.update("churn", CRASHING, None, {"environment.MODE": "crash"})
+        deployer.update("churn", CRASHING, None, NamedOptions({"environment.MODE": "crash"}))
 
     assert "deployment failed: tasks failed to start" in call("events").stdout
     assert "boom: the model cannot be loaded" in call("logs").stdout
@@ -249,9 +250,9 @@ def test_a_rollout_under_way_is_shown_as_such_and_can_be_watched(deployer: Deplo
     create(deployer, wait=False, **{"environment.MODE": "never"})
 
     call("status", exit_code=3)
-    deployer.update("churn", None, None, {"environment.MODE": "", "wait": False})
+    deployer.update("churn", None, None, NamedOptions({"environment.MODE": "", "wait": False}))
     call("status", "-f")
-    deployer.update("churn", None, None, {"environment.MODE": "never", "wait": False})
+    deployer.update("churn", None, None, NamedOptions({"environment.MODE": "never", "wait": False}))
     assert "ECS goes on with it" in call("status", "-f", "--timeout-seconds", "1", exit_code=1).stderr
 
 

@@ -12,6 +12,7 @@ from fixtures_deployer import QUICK, TARGET, create
 from mlflow_fargate.aws.session import AwsSession
 from mlflow_fargate.cli import main
 from mlflow_fargate.cli.deployment.traffic import sparkline, traffic_lines
+from mlflow_fargate.config import parse_config
 from mlflow_fargate.deployment import Traffic
 from mlflow_fargate.deployments import operations
 from mlflow_fargate.deployments.deployer import Deployer
@@ -88,7 +89,7 @@ def test_without_data_or_the_right_to_read_it_there_is_no_chart(
 
 
 def test_status_draws_the_traffic(plugged_in: Deployer, monkeypatch: pytest.MonkeyPatch) -> None:
-    plugged_in.create("churn", "models:/churn/1", None, QUICK)
+    plugged_in.create("churn", "models:/churn/1", None, parse_config(QUICK))
     answering(monkeypatch, {"requests": 60.0, "latency": 0.02}, [])
 
     said = CliRunner().invoke(main, ["status", "-t", TARGET, "--name", "churn"]).output

@@ -16,6 +16,7 @@ from mlflow_fargate.cli.deployment.logs import log_options, print_lines
 from mlflow_fargate.cli.deployment.options import deployer_at, json_option, print_fields, print_json, target_option
 from mlflow_fargate.cli.deployment.plan import parse_options
 from mlflow_fargate.cli.extras import extra_is_missing
+from mlflow_fargate.config import NamedOptions
 from mlflow_fargate.doctor.examination import examine_mlflow
 from mlflow_fargate.errors import FargateError, InvalidOption
 
@@ -166,7 +167,7 @@ def deploy(
         options[webhook_service.RULES] = _models_of(rules)
     if uri := tracking_uri or _tracking_uri_of(deployer):
         options[webhook_service.TRACKING_URI] = uri
-    status = webhook_service.deploy(deployer, options, buckets or None)
+    status = webhook_service.deploy(deployer, NamedOptions.parse(options), buckets or None)
     if status is not None:
         click.echo(status.url)
 
@@ -196,7 +197,7 @@ def status(target: str, as_json: bool) -> None:
             "url": found.url,
             "rollout": " ".join(filter(None, (found.state, found.state_reason and f"({found.state_reason})"))),
             "running tasks": found.running_count,
-            "tracking server": found.settings.get("environment", {}).get("MLFLOW_TRACKING_URI"),
+            "tracking server": found.settings.environment.get("MLFLOW_TRACKING_URI"),
             "task role": found.task_role,
             "image": found.image,
             "task definition": found.task_definition,

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from mlflow_fargate import scoring
 from mlflow_fargate.aws.account import Account
-from mlflow_fargate.config import parse_config
+from mlflow_fargate.config import DeploymentConfig, NamedOptions, parse_config
 from mlflow_fargate.deployment import DeploymentStatus
 from mlflow_fargate.deployments.costs import Estimate, estimate_cost, read_prices
 from mlflow_fargate.deployments.desired import Specs
@@ -56,23 +56,22 @@ class Deployer:
     write_tags: WriteTags = lambda name, version, tags: None  # on a version in the model registry
 
     def create(
-        self, name: str, model_uri: str, flavor: str | None, options: Mapping[str, Any]
+        self, name: str, model_uri: str, flavor: str | None, config: DeploymentConfig
     ) -> DeploymentStatus | None:
         """The new deployment, answering (or accepted, with wait=false); None after a dry run.
 
         DeploymentExists when there is one already. One whose first rollout was cut short is finished instead.
         """
-        parse_config(options)  # a typo is told before AWS is asked anything
         existing = self.account.status(self.target.endpoint, check_name(name))
         if existing and (existing.state == "COMPLETED" or existing.provenance.requested_uri != model_uri):
             raise DeploymentExists(
                 f"There is already a deployment '{name}' on endpoint '{self.target.endpoint}' ({existing.url}).",
                 hint=f"change it with: mlflow deployments update -t {self.target.uri} --name {name} …",
             )
-        return self.roll_out(self._specs.new(name, model_uri, flavor, options))
+        return self.roll_out(self._specs.new(name, model_uri, flavor, config))
 
     def update(
-        self, name: str, model_uri: str | None, flavor: str | None, options: Mapping[str, Any]
+        self, name: str, model_uri: str | None, flavor: str | None, options: NamedOptions
     ) -> DeploymentStatus | None:
         """The deployment with another model or other options, answering; None after a dry run.
 
@@ -81,18 +80,18 @@ class Deployer:
         return self.roll_out(self._specs.changed(self.get(name), model_uri, flavor, options))
 
     def preview(
-        self, name: str, model_uri: str | None, flavor: str | None, options: Mapping[str, Any]
+        self, name: str, model_uri: str | None, flavor: str | None, options: NamedOptions
     ) -> tuple[Plan, Estimate]:
         """What create, or where there is such a deployment update, would write, and what that costs; reads only."""
         before = self.account.status(self.target.endpoint, check_name(name))
-        options = {**options, "dry_run": True}
+        options = options.also(dry_run=True)
         if before is not None:
             return self._plan_and_cost(self._specs.changed(before, model_uri, flavor, options))
         if model_uri is None:
             raise InvalidOption(
                 f"There is no deployment '{name}' yet, so a model has to be named.", hint="-m models:/MODEL/Production"
             )
-        return self._plan_and_cost(self._specs.new(name, model_uri, flavor, options))
+        return self._plan_and_cost(self._specs.new(name, model_uri, flavor, options.over()))
 
     def get(self, name: str) -> DeploymentStatus:
         """The deployment as AWS shows it; DeploymentNotFound when there is none."""
@@ -133,15 +132,14 @@ class Deployer:
         """The model's answer, as parsed JSON; the API key is fetched where one is needed."""
         status = self.get(name)
         key = self.account.read_api_key(status.api_key_secret) if status.api_key_secret else None
-        is_own_service = parse_config(None, status.settings).own_service is not None
+        is_own_service = status.settings.own_service is not None
         return scoring.score(
             status.url, inputs, api_key=key, timeout_seconds=timeout_seconds, is_own_service=is_own_service
         )
 
-    def create_endpoint(self, name: str, options: Mapping[str, Any]) -> dict[str, str]:
+    def create_endpoint(self, name: str, config: DeploymentConfig) -> dict[str, str]:
         """The endpoint `name`, made if absent."""
         check_endpoint_name(name)
-        config = parse_config(options)
         spec = self.account.endpoint_spec(name, config)
         wanted = endpoint_resources(spec)
         plan = make_plan(wanted, self.account.observe(wanted, spec.network))

@@ -5,12 +5,10 @@ Nothing here writes to AWS but what publishing an image writes to its repository
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from mlflow_fargate.aws.account import Account
-from mlflow_fargate.config import DeploymentConfig, parse_config
+from mlflow_fargate.config import DeploymentConfig, NamedOptions
 from mlflow_fargate.deployment import DeploymentStatus
 from mlflow_fargate.deployments.rules import check_change, follow_of, needs_another_image, provenance_of
 from mlflow_fargate.deployments.version_tags import VersionTags, WriteTags
@@ -34,27 +32,25 @@ class Specs:
     progress: Progress
     write_tags: WriteTags
 
-    def new(self, name: str, model_uri: str, flavor: str | None, options: Mapping[str, Any]) -> DeploymentSpec:
+    def new(self, name: str, model_uri: str, flavor: str | None, config: DeploymentConfig) -> DeploymentSpec:
         """Of a deployment that does not stand yet; InvalidOption, ModelUnusable, and what publishing raises."""
-        config = parse_config(options)
         model = self.publisher.resolve(model_uri, config.labels_file)
         check_flavor(model, flavor)
         follow = config.follow or follow_of(model_uri)
         return self._spec(name, config, model=model, flavor=flavor or DEFAULT_FLAVOR, follow=follow)
 
     def changed(
-        self, before: DeploymentStatus, model_uri: str | None, flavor: str | None, options: Mapping[str, Any]
+        self, before: DeploymentStatus, model_uri: str | None, flavor: str | None, options: NamedOptions
     ) -> DeploymentSpec:
         """Of one that stands: what is not named stays as it is; InvalidOption where it cannot be changed."""
         if flavor and not model_uri:
             raise InvalidOption("A flavor was named without a model URI.", hint="give both: -m models:/… -f …")
-        kept = {key: value for key, value in before.settings.items() if key != "follow" or not model_uri}
-        config = parse_config(options, kept)
-        check_change(before, kept, config, options)
+        config = options.over(before.settings)
+        check_change(before, config, options)
         if model_uri is None:
             follow, flavor = config.follow or before.follow, before.provenance.flavor
             model = None
-            if needs_another_image(kept, config, options):
+            if needs_another_image(before.settings, config, options):
                 self.progress.note(
                     f"these options shape the image: another is built of {before.provenance.resolved_uri}"
                 )

@@ -12,11 +12,10 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
-from mlflow_fargate.config import OF_THE_SERVICE, parse_config
+from mlflow_fargate.config import OF_THE_SERVICE, NamedOptions, read_config
 from mlflow_fargate.deployment import DeploymentStatus, LogLine, Orphan, Revision, ServiceEvent, TaskStatus, Traffic
 from mlflow_fargate.deployments import webhook_service
 from mlflow_fargate.deployments.deployer import Deployer
@@ -26,6 +25,7 @@ from mlflow_fargate.resources import WEBHOOK, DeploymentSpec
 _FOLLOW_SECONDS = 2.0  # FilterLogEvents allows five calls a second for the account
 # CloudWatch takes lines in out of order, some seconds late.
 _LATE_MILLISECONDS = 15_000
+_NONE = NamedOptions()
 _PLUGIN_PAGE = (
     "https://docs.aws.amazon.com/systems-manager/latest/userguide/session-manager-working-with-install-plugin.html"
 )
@@ -132,15 +132,13 @@ def open_command(deployer: Deployer, name: str, command: str, task: str | None =
     return [*plugin, *deployer.account.open_command(chosen, command, deployer.target.profile)]
 
 
-def scale(deployer: Deployer, name: str, count: int, options: Mapping[str, Any] | None = None) -> DeploymentStatus:
+def scale(deployer: Deployer, name: str, count: int, options: NamedOptions = _NONE) -> DeploymentStatus:
     """The deployment with `count` tasks, healthy; no new revision, no rollout. `options`: wait, timeout_seconds."""
-    status = deployer.update(name, None, None, {**(options or {}), "desired_count": count})
+    status = deployer.update(name, None, None, options.also(desired_count=count))
     return status or deployer.get(name)
 
 
-def roll_back(
-    deployer: Deployer, name: str, to: int | None = None, options: Mapping[str, Any] | None = None
-) -> DeploymentStatus:
+def roll_back(deployer: Deployer, name: str, to: int | None = None, options: NamedOptions = _NONE) -> DeploymentStatus:
     """The deployment as it was at revision `to`, or at the last one before the current that was rolled out.
 
     Model and options are that revision's; how many tasks run stays as it is. The deployment is pinned from then on:
@@ -150,8 +148,8 @@ def roll_back(
     revision = choose_revision(history(deployer, name, limit=100), to)
     deployer.progress.step(f"back to revision {revision.number}: {revision.provenance.resolved_uri}")
     # What stands on the service stays; a revision knows nothing of it.
-    kept = {key: before.settings[key] for key in OF_THE_SERVICE & before.settings.keys()}
-    config = parse_config(options, {**revision.settings, **kept})
+    kept = {key: value for key, value in before.settings.named.items() if key in OF_THE_SERVICE}
+    config = options.over(read_config({**revision.settings.named, **kept}))
     endpoint = deployer.account.endpoint_spec(deployer.target.endpoint, config)
     status = deployer.roll_out(DeploymentSpec(name, endpoint, config, revision.image, revision.provenance, "pinned"))
     if before.follow != "pinned":

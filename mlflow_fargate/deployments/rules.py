@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any
 
-from mlflow_fargate.config import OF_THE_IMAGE, DeploymentConfig, parse_config
+from mlflow_fargate.config import OF_THE_IMAGE, DeploymentConfig, NamedOptions
 from mlflow_fargate.deployment import DeploymentStatus
 from mlflow_fargate.errors import InvalidOption
 from mlflow_fargate.resolved_model import Provenance, ResolvedModel
@@ -52,45 +50,41 @@ def provenance_of(model: ResolvedModel, flavor: str) -> Provenance:
     )
 
 
-def check_change(
-    before: DeploymentStatus, kept: Mapping[str, Any], config: DeploymentConfig, options: Mapping[str, Any]
-) -> None:
+def check_change(before: DeploymentStatus, config: DeploymentConfig, options: NamedOptions) -> None:
     """InvalidOption where an update asks for what ECS or a load balancer cannot do to a deployment that stands.
 
-    `kept`: the settings that stand; `config`: what they become with the `options` that were named.
+    `config`: what its settings become with the `options` that were named.
     """
-    moved = [door for door in _DOORS if getattr(config, door) != kept.get(door)]
+    moved = [door for door in _DOORS if getattr(config, door) != getattr(before.settings, door)]
     if moved:
         raise InvalidOption(
             f"An update cannot move '{before.name}' to another load balancer ({moved[0]}).",
             hint="delete the deployment and create it again, or create another beside it",
         )
-    if kept.get("strategy", "rolling") != "rolling" and not before.strategy_refused:
-        _check_shift(before.name, kept, config)
-    if config.is_scaled and "desired_count" in options:
+    if before.settings.shifts_traffic and not before.strategy_refused:
+        _check_shift(before.name, before.settings, config)
+    if config.is_scaled and "desired_count" in options.keys:
         raise InvalidOption(
             f"Autoscaling counts the tasks of '{before.name}' ({config.min_count} to {config.max_count}).",
             hint="change min_count and max_count, or put autoscaling off with max_count=",
         )
 
 
-def needs_another_image(kept: Mapping[str, Any], config: DeploymentConfig, options: Mapping[str, Any]) -> bool:
-    """Whether an update that names no model still needs its image built anew; arguments as for `check_change`."""
-    before = parse_config(None, kept)
-    return any(getattr(before, name) != getattr(config, name) for name in OF_THE_IMAGE) or not {
-        key.partition(".")[0] for key in options
-    }.isdisjoint(_NAMES_OF_CONTENT)
+def needs_another_image(kept: DeploymentConfig, config: DeploymentConfig, options: NamedOptions) -> bool:
+    """Whether an update that names no model still needs its image built anew: `kept` becomes `config` by `options`."""
+    is_shaped = any(getattr(kept, name) != getattr(config, name) for name in OF_THE_IMAGE)
+    return is_shaped or not options.keys.isdisjoint(_NAMES_OF_CONTENT)
 
 
-def _check_shift(name: str, kept: Mapping[str, Any], config: DeploymentConfig) -> None:
+def _check_shift(name: str, kept: DeploymentConfig, config: DeploymentConfig) -> None:
     """What cannot be changed of a deployment whose traffic is shifted."""
     if not config.shifts_traffic:
         raise InvalidOption(
-            f"An update cannot put '{name}' from strategy={kept['strategy']} back to rolling: its tasks may serve from "
+            f"An update cannot put '{name}' from strategy={kept.strategy} back to rolling: its tasks may serve from "
             "the second target group, which a rolling service has not.",
             hint="delete the deployment and create it again; or strategy=blue_green with bake_time_minutes=0",
         )
-    if config.port != parse_config(None, kept).port:
+    if config.port != kept.port:
         raise InvalidOption(
             f"An update cannot change the port of '{name}': strategy={config.strategy} keeps its two target groups.",
             hint="delete the deployment and create it again, or create another beside it",

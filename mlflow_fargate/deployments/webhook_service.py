@@ -9,12 +9,11 @@ runs is read from AWS, so that the same call again writes nothing, and one with 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from mlflow_fargate import scoring
-from mlflow_fargate.config import OF_THE_CALL, DeploymentConfig, parse_config
+from mlflow_fargate.config import OF_THE_CALL, DeploymentConfig, NamedOptions, parse_config
 from mlflow_fargate.config.endpoint_options import EndpointOptions
 from mlflow_fargate.config.task_options import TaskOptions
 from mlflow_fargate.deployment import WebhookStatus
@@ -44,13 +43,13 @@ _OPTIONS = frozenset(
     }
 )
 # It has tokens of its own, and its requests take no time.
-_FIRST_OPTIONS = {"auth": "none", "deregistration_delay_seconds": 5}
+_FIRST_OPTIONS = parse_config({"auth": "none", "deregistration_delay_seconds": 5})
 # ECS takes 64 KiB of a task definition, in which the rules stand twice: for the service, and among its options.
 _RULES_LIMIT_BYTES = 24 * 1024
 
 
 def deploy(
-    deployer: Deployer, options: Mapping[str, Any], artifact_buckets: Sequence[str] | None = None
+    deployer: Deployer, options: NamedOptions, artifact_buckets: Sequence[str] | None = None
 ) -> WebhookStatus | None:
     """The webhook service on the target's endpoint, answering (or accepted, with wait=false); None after a dry run.
 
@@ -107,11 +106,10 @@ def delete(deployer: Deployer) -> None:
         repository.delete_images(repository.image_tags(WEBHOOK))
 
 
-def _spec(deployer: Deployer, options: Mapping[str, Any], artifact_buckets: Sequence[str] | None) -> WebhookSpec:
+def _spec(deployer: Deployer, options: NamedOptions, artifact_buckets: Sequence[str] | None) -> WebhookSpec:
     before = deployer.account.webhook_status(deployer.target.endpoint)
-    kept = before.settings if before else dict(_FIRST_OPTIONS)
     buckets = before.artifact_buckets if before and artifact_buckets is None else tuple(artifact_buckets or ())
-    config = parse_config(options, kept)
+    config = options.over(before.settings if before else _FIRST_OPTIONS)
     _check(config, is_on_aws=deployer.target.surroundings.aws_endpoint_url is None)
     endpoint = deployer.account.endpoint_spec(deployer.target.endpoint, config)
     publisher = WebhookPublisher(deployer.target, deployer.account, deployer.publisher.cache, deployer.progress)
@@ -179,7 +177,7 @@ def _wait(deployer: Deployer, spec: WebhookSpec) -> None:
 
 
 def _tell_what_is_missing(deployer: Deployer, status: WebhookStatus) -> None:
-    secrets, environment = status.settings.get("secrets", {}), status.settings.get("environment", {})
+    secrets, environment = status.settings.secrets, status.settings.environment
     if "FARGATE_WEBHOOK_SECRET" not in secrets:
         deployer.progress.note("no secrets.FARGATE_WEBHOOK_SECRET: it takes no events, and finds changes by looking")
     if "FARGATE_WEBHOOK_TOKEN" not in secrets and environment.get("FARGATE_WEBHOOK_PUBLIC") != "true":

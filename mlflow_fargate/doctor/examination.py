@@ -100,9 +100,7 @@ def _examine_endpoint(account: Account, endpoint: str, config: DeploymentConfig)
 
 
 def _quota(account: Account, endpoint: str) -> VcpuQuota:
-    used = sum(
-        status.desired_count * status.settings.get("cpu", 1024) / 1024 for status in account.list_statuses(endpoint)
-    )
+    used = sum(status.desired_count * status.settings.cpu / 1024 for status in account.list_statuses(endpoint))
     return VcpuQuota(doctor_facts.read_vcpu_limit(account.session), used)
 
 

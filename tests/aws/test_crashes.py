@@ -16,6 +16,7 @@ import pytest
 from fixtures_deployer import QUICK, READS, PreparingPublisher
 
 from mlflow_fargate.aws.account import Account
+from mlflow_fargate.config import NamedOptions, parse_config
 from mlflow_fargate.deployments import operations
 from mlflow_fargate.deployments.deployer import Deployer
 from mlflow_fargate.errors import DeploymentExists
@@ -86,7 +87,7 @@ def new_client(deployer: Deployer, reaper: Reaper | None = None) -> Deployer:
 
 
 def create(client: Deployer) -> None:
-    client.create("churn", "models:/churn/Production", None, OPTIONS)
+    client.create("churn", "models:/churn/Production", None, parse_config(OPTIONS))
 
 
 def create_or_find_done(client: Deployer) -> None:
@@ -98,11 +99,11 @@ def create_or_find_done(client: Deployer) -> None:
 
 
 def update(client: Deployer) -> None:
-    client.update("churn", "models:/churn/2", None, CHANGES)
+    client.update("churn", "models:/churn/2", None, NamedOptions(CHANGES))
 
 
 def shift(client: Deployer) -> None:
-    client.update("churn", "models:/churn/2", None, SHIFTING)
+    client.update("churn", "models:/churn/2", None, NamedOptions(SHIFTING))
 
 
 def delete(client: Deployer) -> None:

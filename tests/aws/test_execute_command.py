@@ -17,7 +17,7 @@ from fixtures_deployer import create
 
 from mlflow_fargate.aws.account import Account
 from mlflow_fargate.cli import main
-from mlflow_fargate.config import parse_config
+from mlflow_fargate.config import NamedOptions, parse_config
 from mlflow_fargate.deployments import operations
 from mlflow_fargate.deployments.deployer import Deployer
 from mlflow_fargate.errors import InvalidOption, ToolMissing
@@ -145,7 +145,7 @@ def test_a_command_ends_with_its_task(able: Deployer) -> None:
 
 @pytest.mark.slow
 def test_switched_off_again_the_root_is_read_only_and_nothing_runs(able: Deployer) -> None:
-    able.update("churn", None, None, {"enable_execute_command": "", "desired_count": 1})
+    able.update("churn", None, None, NamedOptions({"enable_execute_command": "", "desired_count": 1}))
 
     revision = able.get("churn").task_definition
     described = able.account.session.call("ecs", "describe_task_definition", taskDefinition=revision)["taskDefinition"]

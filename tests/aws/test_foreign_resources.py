@@ -118,7 +118,7 @@ def test_a_foreign_resource_of_our_name_stops_a_create_and_survives_a_delete(
 
     def refused(counted: Deployer) -> None:
         with pytest.raises(ForeignResource, match=f"There is already a {kind} .* that mlflow-fargate did not make"):
-            counted.create("churn", "models:/churn/1", None, OPTIONS)
+            counted.create("churn", "models:/churn/1", None, parse_config(OPTIONS))
 
     assert count_writes(client, refused) == Counter()
     assert count_writes(client, lambda counted: counted.delete("churn")) == Counter()
@@ -135,7 +135,7 @@ def test_a_foreign_repository_of_our_name_takes_no_image_and_survives_a_delete(c
     )
     try:
         with pytest.raises(ForeignResource, match="Repository 'mlflow-fargate/strange'"):
-            preparing.create("churn", "models:/churn/1", None, OPTIONS)
+            preparing.create("churn", "models:/churn/1", None, parse_config(OPTIONS))
         with pytest.raises(ForeignResource, match="left alone"):
             client.delete_endpoint("strange")
     finally:

@@ -11,7 +11,7 @@ import pytest
 from fixtures_deployer import QUICK, PreparingPublisher, count_writes
 from fixtures_registry import PushImage
 
-from mlflow_fargate.config import parse_retain
+from mlflow_fargate.config import parse_config, parse_retain
 from mlflow_fargate.deployments import operations
 from mlflow_fargate.deployments.deployer import Deployer
 from mlflow_fargate.errors import EndpointInUse, InvalidOption
@@ -63,7 +63,7 @@ def test_what_is_retained_stays_until_a_deletion_that_does_not_name_it(
     image = push_image(repository="mlflow-fargate/default")
     deployer = replace(deployer, publisher=PreparingPublisher(image, deployer.account))  # type: ignore[arg-type]
     for retain in itertools.chain.from_iterable(itertools.combinations(("images", "logs"), count) for count in (2, 1)):
-        deployer.create("churn", "models:/churn/Production", None, {**QUICK, "desired_count": 0})
+        deployer.create("churn", "models:/churn/Production", None, parse_config({**QUICK, "desired_count": 0}))
         tag_image(registry, image)
 
         deployer.delete("churn", frozenset(retain))

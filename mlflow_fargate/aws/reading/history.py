@@ -10,6 +10,7 @@ from mlflow_fargate.aws.resource_types.service import describe_service
 from mlflow_fargate.aws.resource_types.task_definition import TaskDefinition, read_label
 from mlflow_fargate.aws.session import AwsSession
 from mlflow_fargate.aws.timestamps import iso, iso_or_none
+from mlflow_fargate.config import read_config
 from mlflow_fargate.deployment import Revision, ServiceEvent, TaskStatus
 from mlflow_fargate.errors import AwsError
 from mlflow_fargate.resources import CONTAINER
@@ -118,7 +119,7 @@ def _revision(
         is_current=arn == current,
         image=described["containerDefinitions"][0]["image"],
         provenance=label.provenance,
-        settings=label.settings,
+        settings=read_config(label.settings),
         registered_at=iso(described.get("registeredAt", "")),
         registered_by=described.get("registeredBy", ""),
         rolled_out_at=iso(own[0]["createdAt"]) if own else None,

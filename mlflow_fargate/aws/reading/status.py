@@ -22,7 +22,7 @@ from mlflow_fargate.aws.rollouts import service_deployments
 from mlflow_fargate.aws.rollouts.watch import last_failed_task_definition
 from mlflow_fargate.aws.session import AwsSession
 from mlflow_fargate.aws.timestamps import iso
-from mlflow_fargate.config import parse_config
+from mlflow_fargate.config import DeploymentConfig, read_config
 from mlflow_fargate.deployment import DeploymentStatus, WebhookStatus
 from mlflow_fargate.errors import AwsError, InvalidOption
 from mlflow_fargate.resources import ENDPOINT_TAG, WEBHOOK, log_group_name
@@ -41,13 +41,18 @@ def read(session: AwsSession, endpoint: str, name: str) -> DeploymentStatus | No
     if label is None:
         return None
     primary = primary_deployment(service)
-    address = _url(session, endpoint, service, label.settings)
     strategy = read_strategy(service)
+    of_the_service = {
+        "desired_count": service["desiredCount"],
+        **(strategy if strategy["strategy"] != "rolling" else {}),
+    }
+    settings = read_config({**label.settings, **of_the_service})
+    address = _url(session, endpoint, service, settings)
     follow = tags.read(service.get("tags")).get(FOLLOW_TAG, "pinned")
     return DeploymentStatus(
         name=name,
         endpoint=endpoint,
-        url=_certified(address, label.settings.get("host")),
+        url=_certified(address, settings.host),
         load_balancer_url=address,
         state=rollout_state(session, service),
         state_reason=primary.get("rolloutStateReason", "") or _tell_shift(session, cluster, name),
@@ -55,11 +60,7 @@ def read(session: AwsSession, endpoint: str, name: str) -> DeploymentStatus | No
         running_count=service["runningCount"],
         image=definition["containerDefinitions"][0]["image"],
         provenance=label.provenance,
-        settings={
-            **label.settings,
-            "desired_count": service["desiredCount"],
-            **(strategy if strategy["strategy"] != "rolling" else {}),
-        },
+        settings=settings,
         follow=follow,
         task_definition=service["taskDefinition"],
         created_at=iso(service["createdAt"]),
@@ -91,14 +92,15 @@ def read_webhook(session: AwsSession, endpoint: str) -> WebhookStatus | None:
         return None
     definition = TaskDefinition(session).describe(service["taskDefinition"])
     label, primary = label_table(definition), primary_deployment(service)
+    settings = read_config(label["settings"])
     return WebhookStatus(
         endpoint=endpoint,
-        url=_url(session, endpoint, service, label["settings"]),
+        url=_url(session, endpoint, service, settings),
         state=primary.get("rolloutState", "IN_PROGRESS"),
         state_reason=primary.get("rolloutStateReason", ""),
         running_count=service["runningCount"],
         image=definition["containerDefinitions"][0]["image"],
-        settings=label["settings"],
+        settings=settings,
         artifact_buckets=tuple(label["artifact_buckets"]),
         task_role=definition.get("taskRoleArn", ""),
         task_definition=service["taskDefinition"],
@@ -119,11 +121,11 @@ def read_endpoints(session: AwsSession) -> Iterator[dict[str, str]]:
                 yield {"name": name, "url": _base_url(session, name), "cluster": cluster["clusterArn"]}
 
 
-def _url(session: AwsSession, endpoint: str, service: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
+def _url(session: AwsSession, endpoint: str, service: Mapping[str, Any], settings: DeploymentConfig) -> str:
     """Below the endpoint's address, or that of the load balancer that was adopted; at its root with a bare group."""
-    path = "" if settings.get("target_group_arn") else f"/{service['serviceName']}"
+    path = "" if settings.target_group_arn else f"/{service['serviceName']}"
     try:
-        door = find_door(session, parse_config(None, settings))
+        door = find_door(session, settings)
     except (InvalidOption, AwsError):  # its owner took it away: the deployment can still be looked at and deleted
         return _NO_BALANCER
     return f"{door.url if door else _base_url(session, endpoint)}{path}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from mlflow_fargate.cli.deployment.options import deployer_at, deployment_options, timeout_option, wait_option
+from mlflow_fargate.config import NamedOptions
 
 
 @click.command()
@@ -22,6 +23,6 @@ def rollback(target: str, name: str, to: int | None, wait: bool, timeout_seconds
     """
     from mlflow_fargate.deployments import operations  # noqa: PLC0415
 
-    options = {"wait": wait, "timeout_seconds": timeout_seconds}
+    options = NamedOptions({"wait": wait, "timeout_seconds": timeout_seconds})
     status = operations.roll_back(deployer_at(target), name, to, options)
     click.echo(f"{name} is back at {status.provenance.resolved_uri} ({status.url})")
