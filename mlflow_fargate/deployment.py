@@ -1,14 +1,22 @@
-"""Words: what AWS shows of a deployment: its status, revisions, tasks, events and log lines. Frozen data.
+"""Words: what a deployment may be called and follow, and what AWS shows of it: status, revisions, tasks. Frozen data.
 
-aws/reading/ makes these. Moments are ISO 8601 texts in UTC.
+aws/reading/ makes it. Moments are ISO 8601 texts in UTC.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 from mlflow_fargate.config import DeploymentConfig
 from mlflow_fargate.resolved_model import Provenance
+
+Stage = Literal["Staging", "Production", "Archived"]
+STAGES: tuple[Stage, ...] = get_args(Stage)
+# It becomes a path, a service and part of an image tag.
+DEPLOYMENT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,62}")
+NAME_HINT = "1 to 63 letters, digits, '-' and '_', beginning with a letter"
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,7 @@ class PreparingPublisher(FakePublisher):
     endpoint: str = "default"
 
     def publish(self, name: str, model: ResolvedModel, config: DeploymentConfig) -> str:
-        self.account.repository(self.endpoint).ensure()
+        self.account.endpoint(self.endpoint).repository.ensure()
         return self.image
 
 

@@ -200,7 +200,7 @@ def test_the_policy_of_a_deployed_webhook_service_is_the_one_that_its_role_is_ma
 def test_the_calls_really_made_are_allowed(deployer: Deployer) -> None:
     def whole_life(counted: Deployer) -> None:
         counted.create_endpoint("default", parse_config({}))
-        repository = counted.account.repository("default")
+        repository = counted.account.endpoint("default").repository
         repository.newest_image()
         counted.account.registry_login()
         create(counted, auth="api_key")
@@ -229,12 +229,12 @@ def test_the_calls_really_made_are_allowed(deployer: Deployer) -> None:
 @pytest.mark.slow
 def test_the_webhook_may_do_what_a_redeploy_does_and_no_more(deployer: Deployer) -> None:
     create(deployer, auth="api_key", max_count=2)
-    deployer.account.repository("default").ensure()
+    deployer.account.endpoint("default").repository.ensure()
 
     def redeploy(counted: Deployer) -> None:
         list(counted.list())
-        counted.account.repository("default").ensure()
-        counted.account.repository("default").newest_image()
+        counted.account.endpoint("default").repository.ensure()
+        counted.account.endpoint("default").repository.newest_image()
         counted.account.registry_login()
         counted.update("churn", "models:/churn/2", None, NamedOptions())
 
@@ -251,7 +251,7 @@ def test_a_deployed_webhook_service_may_make_and_take_away_deployments(deployer:
     create(deployer)
 
     def follow(counted: Deployer) -> None:
-        counted.account.repository("default").ensure()
+        counted.account.endpoint("default").repository.ensure()
         create(counted, "fraud", auth="api_key", wait=False)
         counted.delete("fraud")
 

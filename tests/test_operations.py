@@ -19,6 +19,7 @@ from click.testing import CliRunner, Result
 from fixtures_deployer import CRASHING, answer, count_writes, create, use_account
 from fixtures_registry import PushImage
 
+from mlflow_fargate.aws.endpoint import Endpoint
 from mlflow_fargate.aws.reading.history import state_of
 from mlflow_fargate.cli import main
 from mlflow_fargate.cli.deployment.logs import parse_moment
@@ -101,16 +102,19 @@ def test_a_moment_is_an_age_or_a_date() -> None:
 
 
 class StubAccount:
-    """Log lines as CloudWatch gives them from look to look."""
+    """Log lines as CloudWatch gives them from look to look, of its only endpoint."""
 
     def __init__(self, looks: list[list[LogLine]]) -> None:
         self.looks = looks
         self.asked: list[int] = []
 
-    def status(self, endpoint: str, name: str) -> object:
+    def endpoint(self, name: str) -> StubAccount:
+        return self
+
+    def status(self, name: str) -> object:
         return object()
 
-    def log_lines(self, endpoint: str, name: str, since: int, task: str | None) -> list[LogLine]:
+    def log_lines(self, name: str, since: int, task: str | None) -> list[LogLine]:
         self.asked.append(since)
         return [line for line in self.looks[min(len(self.asked), len(self.looks)) - 1] if line.at_milliseconds >= since]
 
@@ -297,15 +301,12 @@ def test_ctrl_c_ends_following_the_log_as_if_it_had_ended(deployer: Deployer, mo
 
 @pytest.mark.slow
 def test_ctrl_c_leaves_the_rollout_running_and_says_how_to_follow_it(deployer: Deployer) -> None:
-    class Impatient:
-        def __getattr__(self, name: str) -> Any:
-            return getattr(deployer.account, name)
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
 
-        def wait_until_rolled_out(self, *_: Any) -> None:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        create(replace(deployer, account=Impatient()))  # type: ignore[arg-type]
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Endpoint, "wait_until_rolled_out", interrupted)
+        create(deployer)
 
     assert "mlflow-fargate status -f -t 'fargate:/us-east-1' --name churn" in deployer.progress.lines  # type: ignore[attr-defined]
     assert operations.watch(deployer, "churn", 60).state == "COMPLETED"
@@ -333,7 +334,7 @@ def test_what_a_killed_client_left_is_listed_and_taken_away_only_when_asked(
     session = deployer.account.session
     session.call("ecs", "delete_service", cluster="mlflow-fargate-default", service="churn", force=True)
     deadline = time.monotonic() + 60
-    while any(task.state != "STOPPED" for task in deployer.account.tasks("default", "churn")):
+    while any(task.state != "STOPPED" for task in deployer.endpoint.tasks("churn")):
         assert time.monotonic() < deadline
         time.sleep(0.2)
 
@@ -357,7 +358,7 @@ def test_what_a_killed_client_left_is_listed_and_taken_away_only_when_asked(
 
 def keep_a_lock(deployer: Deployer, push_image: PushImage) -> None:
     """A record in the endpoint's repository, as image/packages/lock_record.py keeps it."""
-    deployer.account.repository("default").ensure()
+    deployer.account.endpoint("default").repository.ensure()
     where = {"repositoryName": "mlflow-fargate/default"}
     digest = push_image(repository=where["repositoryName"]).partition("@")[2]
     session = deployer.account.session

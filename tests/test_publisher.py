@@ -67,7 +67,7 @@ def requests(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def make_publisher(registry: LocalRegistry, cache: Path) -> Publisher:
     name = f"{registry.address}/mlflow-fargate/default"
     account = SimpleNamespace(
-        repository=lambda endpoint: SimpleNamespace(ensure=lambda: name),
+        endpoint=lambda _: SimpleNamespace(repository=SimpleNamespace(ensure=lambda: name)),
         registry_login=lambda: (registry.address, "AWS", "password"),
         artifacts=S3ThatIsNotRead,
     )

@@ -216,7 +216,7 @@ def test_a_client_that_is_gone_is_answered_for_by_the_hooks_time(picky: Deployer
     )
     watch = replace(picky, account=Account(picky.target))
     with pytest.raises(RolloutFailed, match="PAUSE lifecycle hook of POST_TEST_TRAFFIC_SHIFT timed out"):
-        watch.account.wait_until_rolled_out("default", "churn", 60, watch.progress)
+        watch.endpoint.wait_until_rolled_out("churn", 60, watch.progress)
 
     assert version_of(picky.get("churn").url) == "1"
 

@@ -19,6 +19,7 @@ from click.testing import CliRunner, Result
 from fixtures_deployer import TARGET, count_writes, create
 
 from mlflow_fargate.aws.account import Account
+from mlflow_fargate.aws.endpoint import Endpoint
 from mlflow_fargate.aws.resource_types.service import Service, describe_service
 from mlflow_fargate.cli import main
 from mlflow_fargate.config import DeploymentConfig, NamedOptions, parse_config
@@ -212,7 +213,7 @@ def test_what_would_only_show_in_a_task_is_refused_before_anything_is_built(
 ) -> None:
     target = Target("fargate:/eu-west-1", region="eu-west-1", surroundings=Surroundings())
     account = Account(target)
-    monkeypatch.setattr(account, "webhook_status", lambda _: None)
+    monkeypatch.setattr(Endpoint, "webhook_status", lambda _: None)
     deployer = Deployer(target, account, None, None)  # type: ignore[arg-type]
 
     with pytest.raises(InvalidOption, match=said) as refused:
@@ -350,8 +351,9 @@ def test_its_image_is_built_once_starts_the_service_and_holds_no_model(
     monkeypatch.setattr(webhook_image, "own_requirements", lambda *_: ())
     seed_base_image(registry.store, platform.python_version())
     name = f"{registry.address}/mlflow-fargate/images"
+    repository = SimpleNamespace(ensure=lambda: name, newest_image=lambda: None)
     account: Any = SimpleNamespace(
-        repository=lambda endpoint: SimpleNamespace(ensure=lambda: name, newest_image=lambda: None),
+        endpoint=lambda _: SimpleNamespace(repository=repository),
         registry_login=lambda: (registry.address, "AWS", "password"),
     )
     mirrored = Surroundings(registry_mirrors={"public.ecr.aws": registry.address})

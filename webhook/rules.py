@@ -20,6 +20,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
 
 from mlflow_fargate.config import parse_config
+from mlflow_fargate.deployment import DEPLOYMENT_NAME, NAME_HINT, Stage
 from mlflow_fargate.errors import InvalidOption
 from mlflow_fargate.target import check_endpoint_name
 
@@ -30,7 +31,6 @@ _CONFIG_TAG = "fargate.config."
 _TAG_OPTIONS = {"cpu", "memory", "desired_count", "health_check_grace_seconds", "deregistration_delay_seconds"}
 # A rule says what is followed, every call is watched to its end, and no model is run on the service's machine.
 _NOT_FOR_RULES = {"follow", "wait", "dry_run", "smoke_test", "convert", "build_sdists"}
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,62}")
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ BY_TAG = Rules(by_tag=True)
 class _WrittenRule(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    stage: Literal["Staging", "Production", "Archived"] | None = None
+    stage: Stage | None = None
     alias: str | None = None
     endpoint: str | None = None
     name: str | None = None
@@ -115,8 +115,8 @@ class _WrittenRule(BaseModel):
     @field_validator("name")
     @classmethod
     def _is_a_name(cls, name: str | None) -> str | None:
-        if name is not None and not _NAME.fullmatch(name):
-            raise ValueError("1 to 63 letters, digits, '-' and '_', beginning with a letter")
+        if name is not None and not DEPLOYMENT_NAME.fullmatch(name):
+            raise ValueError(NAME_HINT)
         return name
 
     @model_validator(mode="after")
@@ -176,7 +176,7 @@ def _rule_in_tags(model_name: str, tags: Mapping[str, str]) -> Rule | None:
             hint=f"tags may set {', '.join(sorted(_TAG_OPTIONS))}; write a rule for others",
         )
     name = tags.get("fargate.name")
-    if name is not None and not _NAME.fullmatch(name):
+    if name is not None and not DEPLOYMENT_NAME.fullmatch(name):
         raise InvalidOption(f"{where}: '{name}' cannot be a deployment's name.")
     demotion = tags.get("fargate.on_demotion", "keep")
     if demotion not in {"keep", "scale_to_zero"}:

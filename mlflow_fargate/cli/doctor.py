@@ -27,8 +27,7 @@ def doctor(target: str, config: tuple[str, ...], webhook_url: str | None, as_jso
     from mlflow_fargate.doctor.examination import examine  # noqa: PLC0415
 
     options = parse_config(parse_options(config))
-    deployer = deployer_at(target)
-    findings = examine(deployer.account, deployer.target.endpoint, options, webhook_url)
+    findings = examine(deployer_at(target).endpoint, options, webhook_url)
     if as_json:
         print_json(findings)
     else:

@@ -231,5 +231,5 @@ def _models_of(rules: TextIO) -> str:
 
 def _tracking_uri_of(deployer: Deployer) -> str | None:
     """The environment's, where the service does not follow a server already."""
-    is_there = deployer.account.webhook_status(deployer.target.endpoint) is not None
+    is_there = deployer.endpoint.webhook_status() is not None
     return None if is_there else os.environ.get("MLFLOW_TRACKING_URI")

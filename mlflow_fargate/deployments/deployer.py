@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from mlflow_fargate import scoring
 from mlflow_fargate.aws.account import Account
+from mlflow_fargate.aws.endpoint import Endpoint
 from mlflow_fargate.config import DeploymentConfig, NamedOptions, parse_config
 from mlflow_fargate.deployment import DeploymentStatus
 from mlflow_fargate.deployments.costs import Estimate, estimate_cost, read_prices
@@ -55,6 +56,10 @@ class Deployer:
     sleep: Callable[[float], None] = time.sleep
     write_tags: WriteTags = lambda name, version, tags: None  # on a version in the model registry
 
+    @property
+    def endpoint(self) -> Endpoint:
+        return self.account.endpoint(self.target.endpoint)
+
     def create(
         self, name: str, model_uri: str, flavor: str | None, config: DeploymentConfig
     ) -> DeploymentStatus | None:
@@ -62,7 +67,7 @@ class Deployer:
 
         DeploymentExists when there is one already. One whose first rollout was cut short is finished instead.
         """
-        existing = self.account.status(self.target.endpoint, check_name(name))
+        existing = self.endpoint.status(check_name(name))
         if existing and (existing.state == "COMPLETED" or existing.provenance.requested_uri != model_uri):
             raise DeploymentExists(
                 f"There is already a deployment '{name}' on endpoint '{self.target.endpoint}' ({existing.url}).",
@@ -83,7 +88,7 @@ class Deployer:
         self, name: str, model_uri: str | None, flavor: str | None, options: NamedOptions
     ) -> tuple[Plan, Estimate]:
         """What create, or where there is such a deployment update, would write, and what that costs; reads only."""
-        before = self.account.status(self.target.endpoint, check_name(name))
+        before = self.endpoint.status(check_name(name))
         options = options.also(dry_run=True)
         if before is not None:
             return self._plan_and_cost(self._specs.changed(before, model_uri, flavor, options))
@@ -95,7 +100,7 @@ class Deployer:
 
     def get(self, name: str) -> DeploymentStatus:
         """The deployment as AWS shows it; DeploymentNotFound when there is none."""
-        found = self.account.status(self.target.endpoint, name)
+        found = self.endpoint.status(name)
         if found is None:
             raise DeploymentNotFound(
                 f"There is no deployment '{name}' on endpoint '{self.target.endpoint}' in {self.account.region}.",
@@ -105,25 +110,25 @@ class Deployer:
 
     def list(self) -> Iterator[DeploymentStatus]:
         """Every deployment on the endpoint."""
-        return self.account.list_statuses(self.target.endpoint)
+        return self.endpoint.list_statuses()
 
     def delete(self, name: str, retain: Collection[str] = frozenset()) -> None:
         """Takes the deployment away with all that was made for it; when it is not there, nothing happens.
 
         `retain`: 'images' and 'logs' stay, marked as left on purpose, until a deletion that does not name them.
         """
-        before = self.account.status(self.target.endpoint, check_name(name))
-        endpoint = self.account.standing_endpoint(self.target.endpoint)
+        before = self.endpoint.status(check_name(name))
+        endpoint = self.endpoint.standing_spec()
         # Every option that adds a kind of resource is switched on, so that each kind is looked for.
         config = parse_config({"secrets": {"ANY": "arn:aws:secretsmanager:any"}, "max_count": 1, "host": "any"})
         spec = DeploymentSpec(name, endpoint, config, "none", Provenance("", "", "", ""), "pinned")
         found = self.account.find_deployment(endpoint_resources(endpoint), deployment_resources(spec), endpoint.network)
         with telling_where_it_stands(self.progress, "deleted in part; the same command deletes the rest"):
-            self.account.mark_retained(endpoint.name, name, retain)
+            self.endpoint.mark_retained(name, retain)
             going = [item for item in found if item[0] != "log group" or "logs" not in retain]
             self.account.apply(make_deletion(going), endpoint.network, self.progress)
             if "images" not in retain:
-                repository = self.account.repository(endpoint.name)
+                repository = self.endpoint.repository
                 repository.delete_images(repository.image_tags(name))
         if before is not None:
             self._version_tags(name).tell(before.provenance, "deleted")
@@ -140,10 +145,11 @@ class Deployer:
     def create_endpoint(self, name: str, config: DeploymentConfig) -> dict[str, str]:
         """The endpoint `name`, made if absent."""
         check_endpoint_name(name)
-        spec = self.account.endpoint_spec(name, config)
+        endpoint = self.account.endpoint(name)
+        spec = endpoint.spec(config)
         wanted = endpoint_resources(spec)
         plan = make_plan(wanted, self.account.observe(wanted, spec.network))
-        self.account.repository(name).ensure()
+        endpoint.repository.ensure()
         self.account.apply(plan, spec.network, self.progress)
         return self.get_endpoint(name)
 
@@ -156,25 +162,26 @@ class Deployer:
 
     def delete_endpoint(self, name: str) -> None:
         """Takes an endpoint away; EndpointInUse while deployments live on it; when it is not there, nothing happens."""
-        living = [status.name for status in self.account.list_statuses(name)]
+        endpoint = self.account.endpoint(name)
+        living = [status.name for status in endpoint.list_statuses()]
         if living:
             raise EndpointInUse(
                 f"Endpoint '{name}' still serves {', '.join(living)}.", hint="delete these deployments first"
             )
-        if self.account.webhook_status(name):
+        if endpoint.webhook_status():
             raise EndpointInUse(
                 f"The webhook service still lives on endpoint '{name}'.",
                 hint="take it away first: mlflow-fargate webhook undeploy",
             )
-        if kept := self.account.deployments_with_retained_images(name):
+        if kept := endpoint.deployments_with_retained_images():
             raise EndpointInUse(
                 f"The repository of endpoint '{name}' keeps images of {', '.join(kept)}, which were retained.",
                 hint=f"delete these first: mlflow deployments delete -t {self.target.uri} --name {kept[0]}",
             )
-        spec = self.account.standing_endpoint(name)
+        spec = endpoint.standing_spec()
         found = self.account.find_endpoint(endpoint_resources(spec), spec.network)
         self.account.apply(make_deletion(found), spec.network, self.progress)
-        self.account.repository(name).delete()
+        endpoint.repository.delete()
 
     def plan(self, spec: DeploymentSpec) -> Plan:
         """What would be written for `spec`; reads only."""
@@ -196,7 +203,7 @@ class Deployer:
             self.progress.step("dry run: nothing was changed")
             return None
         self.progress.step("apply")
-        before = self.account.status(spec.endpoint.name, spec.name)
+        before = self.endpoint.status(spec.name)
         tags = self._version_tags(spec.name)
         with tags.telling_failure(spec.provenance):
             with telling_where_it_stands(
@@ -226,7 +233,7 @@ class Deployer:
 
     @property
     def _specs(self) -> Specs:
-        return Specs(self.target.endpoint, self.account, self.publisher, self.progress, self.write_tags)
+        return Specs(self.endpoint, self.publisher, self.progress, self.write_tags)
 
     def _version_tags(self, name: str) -> VersionTags:
         return VersionTags(self.target.endpoint, name, self.write_tags, self.progress)
@@ -265,9 +272,7 @@ class Deployer:
             "ECS goes on with the rollout; follow it with:",
             f"mlflow-fargate status -f -t '{self.target.uri}' --name {spec.name}",
         ):
-            self.account.wait_until_rolled_out(
-                spec.endpoint.name, spec.name, seconds, self.progress, self.test_of(spec.name)
-            )
+            self.endpoint.wait_until_rolled_out(spec.name, seconds, self.progress, self.test_of(spec.name))
         status = self.get(spec.name)
         if status.desired_count == 0:
             return

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from mlflow_fargate.aws.account import Account
+from mlflow_fargate.aws.endpoint import Endpoint
 from mlflow_fargate.config import DeploymentConfig, NamedOptions
 from mlflow_fargate.deployment import DeploymentStatus
 from mlflow_fargate.deployments.rules import check_change, follow_of, needs_another_image, provenance_of
@@ -26,8 +26,7 @@ _NO_IMAGE_YET = "(an image that is to be built)"
 class Specs:
     """Specs of deployments on one endpoint."""
 
-    endpoint: str
-    account: Account
+    endpoint: Endpoint
     publisher: Publisher
     progress: Progress
     write_tags: WriteTags
@@ -77,7 +76,7 @@ class Specs:
 
         With both, `model` is the version that `before` runs, and where that came from stays as it was asked for.
         """
-        endpoint = self.account.endpoint_spec(self.endpoint, config)
+        endpoint = self.endpoint.spec(config)
         if model is not None:
             image = self._image(name, model, config)
             provenance = before.provenance if before else provenance_of(model, flavor)
@@ -90,7 +89,7 @@ class Specs:
     def _image(self, name: str, model: ResolvedModel, config: DeploymentConfig) -> str:
         if not config.dry_run:
             with (
-                VersionTags(self.endpoint, name, self.write_tags, self.progress).telling_failure(
+                VersionTags(self.endpoint.name, name, self.write_tags, self.progress).telling_failure(
                     provenance_of(model, DEFAULT_FLAVOR)
                 ),
                 telling_where_it_stands(

@@ -34,32 +34,30 @@ _PLUGIN_PAGE = (
 def history(deployer: Deployer, name: str, limit: int = 20) -> list[Revision]:
     """The deployment's newest revisions, newest first; DeploymentNotFound when there is none."""
     deployer.get(name)
-    return deployer.account.revisions(deployer.target.endpoint, name, limit)
+    return deployer.endpoint.revisions(name, limit)
 
 
 def events(deployer: Deployer, name: str) -> list[ServiceEvent]:
     """ECS's own words on the deployment, oldest first; DeploymentNotFound when there is none."""
     deployer.get(name)
-    return deployer.account.events(deployer.target.endpoint, name)
+    return deployer.endpoint.events(name)
 
 
 def tasks(deployer: Deployer, name: str) -> list[TaskStatus]:
     """Tasks that run, then those that stopped within the last hour; DeploymentNotFound when there is none."""
     deployer.get(name)
-    return deployer.account.tasks(deployer.target.endpoint, name)
+    return deployer.endpoint.tasks(name)
 
 
 def traffic(deployer: Deployer, name: str) -> list[Traffic]:
     """What the deployment was asked in the last hours; empty where nothing was counted."""
-    return deployer.account.traffic(deployer.target.endpoint, name)
+    return deployer.endpoint.traffic(name)
 
 
 def watch(deployer: Deployer, name: str, timeout_seconds: float) -> DeploymentStatus:
     """Follows the rollout under way to its end; RolloutFailed or RolloutTimeout as with create and update."""
     deployer.get(name)
-    deployer.account.wait_until_rolled_out(
-        deployer.target.endpoint, name, timeout_seconds, deployer.progress, deployer.test_of(name)
-    )
+    deployer.endpoint.wait_until_rolled_out(name, timeout_seconds, deployer.progress, deployer.test_of(name))
     return deployer.get(name)
 
 
@@ -104,7 +102,7 @@ def _lines(
 ) -> Iterator[LogLine]:
     told: dict[str, int] = {}  # event id → when; only as far back as lines may come late
     while True:
-        for line in deployer.account.log_lines(deployer.target.endpoint, name, since_milliseconds, task):
+        for line in deployer.endpoint.log_lines(name, since_milliseconds, task):
             if line.id not in told:
                 told[line.id] = line.at_milliseconds
                 yield line
@@ -121,7 +119,7 @@ def open_command(deployer: Deployer, name: str, command: str, task: str | None =
     ToolMissing, before a session is opened, where the plugin is not installed.
     """
     deployer.get(name)
-    chosen = deployer.account.runnable_task(deployer.target.endpoint, name, task)
+    chosen = deployer.endpoint.runnable_task(name, task)
     plugin = deployer.target.surroundings.session_manager_plugin
     if shutil.which(plugin[0]) is None:
         raise ToolMissing(
@@ -129,7 +127,7 @@ def open_command(deployer: Deployer, name: str, command: str, task: str | None =
             hint=f"install it: {_PLUGIN_PAGE}\n  or run this where it is, as in AWS CloudShell: "
             + chosen.cli_command(command, deployer.account.region),
         )
-    return [*plugin, *deployer.account.open_command(chosen, command, deployer.target.profile)]
+    return [*plugin, *deployer.endpoint.open_command(chosen, command, deployer.target.profile)]
 
 
 def scale(deployer: Deployer, name: str, count: int, options: NamedOptions = _NONE) -> DeploymentStatus:
@@ -150,7 +148,7 @@ def roll_back(deployer: Deployer, name: str, to: int | None = None, options: Nam
     # What stands on the service stays; a revision knows nothing of it.
     kept = {key: value for key, value in before.settings.named.items() if key in OF_THE_SERVICE}
     config = options.over(read_config({**revision.settings.named, **kept}))
-    endpoint = deployer.account.endpoint_spec(deployer.target.endpoint, config)
+    endpoint = deployer.endpoint.spec(config)
     status = deployer.roll_out(DeploymentSpec(name, endpoint, config, revision.image, revision.provenance, "pinned"))
     if before.follow != "pinned":
         again = f"mlflow deployments update -t {deployer.target.uri} --name {name} -C follow={before.follow}"
@@ -179,7 +177,7 @@ def collect(deployer: Deployer, orphan: Orphan) -> None:
         webhook_service.delete(there)
         return
     deployer.progress.step(f"delete what is left of '{orphan.name}' on endpoint '{orphan.endpoint}'")
-    there.delete(orphan.name, deployer.account.retained(orphan.endpoint, orphan.name))
+    there.delete(orphan.name, there.endpoint.retained(orphan.name))
 
 
 def choose_revision(revisions: Sequence[Revision], to: int | None = None) -> Revision:

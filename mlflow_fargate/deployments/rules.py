@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import re
-
 from mlflow_fargate.config import OF_THE_IMAGE, DeploymentConfig, NamedOptions
-from mlflow_fargate.deployment import DeploymentStatus
+from mlflow_fargate.deployment import DEPLOYMENT_NAME, NAME_HINT, STAGES, DeploymentStatus
 from mlflow_fargate.errors import InvalidOption
 from mlflow_fargate.resolved_model import Provenance, ResolvedModel
 
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,62}")
-_STAGES = ("Staging", "Production", "Archived")
 # What is in these files, or behind these URIs, may be another thing under the same name.
 _NAMES_OF_CONTENT = frozenset({"labels", "service", "models"})
 _DOORS = ("load_balancer_arn", "listener_arn", "target_group_arn")
@@ -24,17 +20,14 @@ def follow_of(model_uri: str) -> str:
     if not name:
         alias = last.rpartition("@")[2]
         return f"@{alias}" if "@" in last else "pinned"
-    return next((stage for stage in _STAGES if stage.lower() == last.lower()), "pinned")
+    return next((stage for stage in STAGES if stage.lower() == last.lower()), "pinned")
 
 
 def check_name(name: str) -> str:
-    """`name`, if a deployment can be called so: it becomes a path, a service and part of an image tag."""
-    if _NAME.fullmatch(name):
+    """`name`, if a deployment can be called so."""
+    if DEPLOYMENT_NAME.fullmatch(name):
         return name
-    raise InvalidOption(
-        f"'{name}' cannot be a deployment's name.",
-        hint="1 to 63 letters, digits, '-' and '_', beginning with a letter",
-    )
+    raise InvalidOption(f"'{name}' cannot be a deployment's name.", hint=NAME_HINT)
 
 
 def provenance_of(model: ResolvedModel, flavor: str) -> Provenance:

@@ -83,7 +83,7 @@ def deploy(
 
 def get(deployer: Deployer) -> WebhookStatus:
     """The webhook service as AWS shows it; DeploymentNotFound when the endpoint has none."""
-    found = deployer.account.webhook_status(deployer.target.endpoint)
+    found = deployer.endpoint.webhook_status()
     if found is None:
         raise DeploymentNotFound(
             f"There is no webhook service on endpoint '{deployer.target.endpoint}' in {deployer.account.region}.",
@@ -95,23 +95,23 @@ def get(deployer: Deployer) -> WebhookStatus:
 def delete(deployer: Deployer) -> None:
     """Takes the webhook service away with all that was made for it; when it is not there, nothing happens."""
     account = deployer.account
-    endpoint = account.standing_endpoint(deployer.target.endpoint)
+    endpoint = deployer.endpoint.standing_spec()
     # Every option that adds a kind of resource is switched on, so that each kind is looked for.
     config = parse_config({"auth": "none", "secrets": {"ANY": "arn:aws:secretsmanager:any"}, "host": "any"})
     wanted = webhook_resources(WebhookSpec(WEBHOOK, endpoint, config, "none", ""))
     found = account.find_deployment(endpoint_resources(endpoint), wanted, endpoint.network)
     with telling_where_it_stands(deployer.progress, "deleted in part; the same command deletes the rest"):
         account.apply(make_deletion(found), endpoint.network, deployer.progress)
-        repository = account.repository(endpoint.name)
+        repository = deployer.endpoint.repository
         repository.delete_images(repository.image_tags(WEBHOOK))
 
 
 def _spec(deployer: Deployer, options: NamedOptions, artifact_buckets: Sequence[str] | None) -> WebhookSpec:
-    before = deployer.account.webhook_status(deployer.target.endpoint)
+    before = deployer.endpoint.webhook_status()
     buckets = before.artifact_buckets if before and artifact_buckets is None else tuple(artifact_buckets or ())
     config = options.over(before.settings if before else _FIRST_OPTIONS)
     _check(config, is_on_aws=deployer.target.surroundings.aws_endpoint_url is None)
-    endpoint = deployer.account.endpoint_spec(deployer.target.endpoint, config)
+    endpoint = deployer.endpoint.spec(config)
     publisher = WebhookPublisher(deployer.target, deployer.account, deployer.publisher.cache, deployer.progress)
     image = publisher.find(config) or "(an image that is to be built)" if config.dry_run else publisher.publish(config)
     target = uri_for_tasks(deployer.target, deployer.account.region)
@@ -170,7 +170,7 @@ def _wait(deployer: Deployer, spec: WebhookSpec) -> None:
     """Until ECS says the rollout is done, and the service has seen AWS and the model registry."""
     deployer.progress.step("rollout")
     began, seconds = deployer.clock(), spec.config.timeout_seconds
-    deployer.account.wait_until_rolled_out(spec.endpoint.name, WEBHOOK, seconds, deployer.progress)
+    deployer.endpoint.wait_until_rolled_out(WEBHOOK, seconds, deployer.progress)
     left = max(seconds - (deployer.clock() - began), 30.0)
     url = get(deployer).url
     scoring.wait_until_ready(url, timeout_seconds=left, clock=deployer.clock, sleep=deployer.sleep)

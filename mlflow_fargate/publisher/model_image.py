@@ -74,7 +74,7 @@ class Publisher:
         """The image that serves `model` as deployment `name`, by digest; built and pushed unless it is there."""
         self.progress.step("image")
         inputs = self._inputs(model, config)
-        repository = self.account.repository(self.target.endpoint)
+        repository = self.account.endpoint(self.target.endpoint).repository
         registry = self._registry()
         where = f"{repository.ensure()}:{name}"
         if found := find_image(registry, Reference.parse(f"{where}.{inputs.key}")):
@@ -95,7 +95,7 @@ class Publisher:
     def find(self, name: str, model: ResolvedModel, config: DeploymentConfig) -> str | None:
         """The image that `publish` would return, if it is in the repository already; writes nothing."""
         inputs = self._inputs(model, config)
-        repository = self.account.repository(self.target.endpoint).observe()
+        repository = self.account.endpoint(self.target.endpoint).repository.observe()
         if repository is None:
             return None
         where = f"{repository['repositoryUri']}:{name}"

@@ -41,7 +41,7 @@ class WebhookPublisher:
     def publish(self, config: DeploymentConfig) -> str:
         """The image of this package as it is installed here, by digest; built and pushed unless it is there."""
         self.progress.step("image")
-        repository = self.account.repository(self.target.endpoint)
+        repository = self.account.endpoint(self.target.endpoint).repository
         address = repository.ensure()
         with telling_of_a_full_disk(self.cache), tempfile.TemporaryDirectory(prefix="mlflow-fargate-") as work:
             destination = Reference.parse(f"{address}:{self._tag(config, Path(work))}")
@@ -79,7 +79,7 @@ class WebhookPublisher:
 
     def find(self, config: DeploymentConfig) -> str | None:
         """The image that `publish` would return, if it is in the repository already; writes nothing there."""
-        repository = self.account.repository(self.target.endpoint).observe()
+        repository = self.account.endpoint(self.target.endpoint).repository.observe()
         if repository is None:
             return None
         with tempfile.TemporaryDirectory(prefix="mlflow-fargate-") as work:

@@ -77,7 +77,7 @@ def test_the_plugin_is_told_what_awss_own_command_line_tells_it(able: Deployer) 
         with_plugin(able, "true"), "churn", "ls"
     )
 
-    task = able.account.runnable_task("default", "churn", None)
+    task = able.endpoint.runnable_task("churn", None)
     assert (plugin, region, operation, profile) == ("true", "us-east-1", "StartSession", "")
     assert set(json.loads(session)) == {"sessionId", "streamUrl", "tokenValue"}
     assert json.loads(request) == {"Target": f"ecs:mlflow-fargate-default_{task.id}_{task.runtime_id}"}

@@ -45,7 +45,7 @@ def execution_role(account: Account) -> Callable[[], object]:
 
 
 def task_security_group(account: Account) -> Callable[[], object]:
-    vpc = account.endpoint_spec("strange", parse_config(None)).network.vpc
+    vpc = account.endpoint("strange").spec(parse_config(None)).network.vpc
     group = account.session.call("ec2", "create_security_group", GroupName=f"{NAME}-tasks", Description="x", VpcId=vpc)[
         "GroupId"
     ]
@@ -53,7 +53,7 @@ def task_security_group(account: Account) -> Callable[[], object]:
 
 
 def load_balancer(account: Account) -> Callable[[], object]:
-    subnets = account.endpoint_spec("strange", parse_config(None)).network.subnets
+    subnets = account.endpoint("strange").spec(parse_config(None)).network.subnets
     made = account.session.call("elbv2", "create_load_balancer", Name=NAME, Subnets=list(subnets))["LoadBalancers"][0]
     return lambda: account.session.call("elbv2", "delete_load_balancer", LoadBalancerArn=made["LoadBalancerArn"])
 
@@ -72,7 +72,7 @@ def api_key(account: Account) -> Callable[[], object]:
 
 
 def target_group(account: Account) -> Callable[[], object]:
-    endpoint, config = account.endpoint_spec("strange", parse_config(None)), parse_config(OPTIONS)
+    endpoint, config = account.endpoint("strange").spec(parse_config(None)), parse_config(OPTIONS)
     name = target_group_name(DeploymentSpec("churn", endpoint, config, "", Provenance("", "", "", ""), "pinned"))
     made = account.session.call(
         "elbv2",

@@ -30,7 +30,7 @@ def left(deployer: Deployer) -> set[str]:
     session = deployer.account.session
     groups = session.call("logs", "describe_log_groups", logGroupNamePrefix="/mlflow-fargate/default/churn")
     found = {"logs"} if groups["logGroups"] else set()
-    return found | ({"images"} if deployer.account.repository("default").image_tags("churn") else set())
+    return found | ({"images"} if deployer.account.endpoint("default").repository.image_tags("churn") else set())
 
 
 @pytest.mark.parametrize(
@@ -74,10 +74,10 @@ def test_what_is_retained_stays_until_a_deletion_that_does_not_name_it(
         if "images" in retain:
             with pytest.raises(EndpointInUse, match="keeps images of churn"):
                 deployer.delete_endpoint("default")
-    assert deployer.account.retained("default", "churn") == {"logs"}
+    assert deployer.endpoint.retained("churn") == {"logs"}
 
     deployer.delete("churn")
     again = count_writes(deployer, lambda counted: counted.delete("churn"))
 
     assert (left(deployer), again) == (set(), Counter())
-    assert deployer.account.retained("default", "churn") == frozenset()
+    assert deployer.endpoint.retained("churn") == frozenset()

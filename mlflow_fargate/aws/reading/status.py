@@ -25,14 +25,14 @@ from mlflow_fargate.aws.timestamps import iso
 from mlflow_fargate.config import DeploymentConfig, read_config
 from mlflow_fargate.deployment import DeploymentStatus, WebhookStatus
 from mlflow_fargate.errors import AwsError, InvalidOption
-from mlflow_fargate.resources import ENDPOINT_TAG, WEBHOOK, log_group_name
+from mlflow_fargate.resources import ENDPOINT_TAG, WEBHOOK, cluster_name, log_group_name
 
 _NO_BALANCER = "http://(no load balancer yet)"
 
 
 def read(session: AwsSession, endpoint: str, name: str) -> DeploymentStatus | None:
     """The deployment `name`; None when there is no such service, or it is not ours."""
-    cluster = f"mlflow-fargate-{endpoint}"
+    cluster = cluster_name(endpoint)
     service = describe_service(session, cluster, name)
     if service is None or service["status"] != "ACTIVE" or not tags.are_ours(tags.read(service.get("tags"))):
         return None
@@ -75,7 +75,7 @@ def read(session: AwsSession, endpoint: str, name: str) -> DeploymentStatus | No
 def read_all(session: AwsSession, endpoint: str) -> Iterator[DeploymentStatus]:
     """Every deployment of ours on the endpoint, by name; none when there is no such endpoint."""
     try:
-        names = sorted(set(Service(session).names(f"mlflow-fargate-{endpoint}")) - {WEBHOOK})
+        names = sorted(set(Service(session).names(cluster_name(endpoint))) - {WEBHOOK})
     except AwsError as error:
         if error.code == "ClusterNotFoundException":
             return
@@ -87,7 +87,7 @@ def read_all(session: AwsSession, endpoint: str) -> Iterator[DeploymentStatus]:
 
 def read_webhook(session: AwsSession, endpoint: str) -> WebhookStatus | None:
     """The webhook service on the endpoint; None when there is none of ours."""
-    service = describe_service(session, f"mlflow-fargate-{endpoint}", WEBHOOK)
+    service = describe_service(session, cluster_name(endpoint), WEBHOOK)
     if service is None or service["status"] != "ACTIVE" or not tags.are_ours(tags.read(service.get("tags"))):
         return None
     definition = TaskDefinition(session).describe(service["taskDefinition"])
@@ -141,7 +141,7 @@ def _certified(url: str, host: str | None) -> str:
 
 
 def _base_url(session: AwsSession, endpoint: str) -> str:
-    balancer = find_load_balancer(session, f"mlflow-fargate-{endpoint}")
+    balancer = find_load_balancer(session, cluster_name(endpoint))
     if balancer is None:
         return _NO_BALANCER
     protocol = "https" if listener_certificate(session, balancer["LoadBalancerArn"]) else "http"
