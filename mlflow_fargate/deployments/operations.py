@@ -57,7 +57,7 @@ def traffic(deployer: Deployer, name: str) -> list[Traffic]:
 def watch(deployer: Deployer, name: str, timeout_seconds: float) -> DeploymentStatus:
     """Follows the rollout under way to its end; RolloutFailed or RolloutTimeout as with create and update."""
     deployer.get(name)
-    deployer.endpoint.wait_until_rolled_out(name, timeout_seconds, deployer.progress, deployer.test_of(name))
+    deployer.endpoint.wait_until_rolled_out(name, timeout_seconds, deployer.progress, deployer.rollouts.test_of(name))
     return deployer.get(name)
 
 

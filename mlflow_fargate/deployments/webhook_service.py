@@ -1,9 +1,9 @@
 """The story of the webhook service on Fargate: from this package to a URL that takes events; and its end.
 
-    check the options → publish its image (publisher/) → plan → apply → watch the rollout → answer
+    check the options → publish its image (publisher/) → plan → apply → watch the rollout → answer (roll_out.py)
 
-It is no model: no list of deployments shows it. Functions over a `Deployer`, with whose machinery it is deployed; what
-runs is read from AWS, so that the same call again writes nothing, and one with another option changes that alone.
+It is not a model: no list of deployments shows it. Functions over a `Deployer`; what runs is read from AWS, so that the
+same call again writes nothing, and one with another option changes that alone.
 """
 
 from __future__ import annotations
@@ -12,18 +12,15 @@ import ipaddress
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
-from mlflow_fargate import scoring
 from mlflow_fargate.config import OF_THE_CALL, DeploymentConfig, NamedOptions, parse_config
 from mlflow_fargate.config.endpoint_options import EndpointOptions
 from mlflow_fargate.config.task_options import TaskOptions
 from mlflow_fargate.deployment import WebhookStatus
-from mlflow_fargate.deployments.costs import estimate_cost, read_prices
 from mlflow_fargate.deployments.deployer import Deployer
+from mlflow_fargate.deployments.roll_out import EVERY_KIND
 from mlflow_fargate.errors import DeploymentNotFound, InvalidOption
-from mlflow_fargate.plan import make_deletion, make_plan
-from mlflow_fargate.progress import telling_where_it_stands
 from mlflow_fargate.publisher import WebhookPublisher
-from mlflow_fargate.resources import WEBHOOK, WebhookSpec, endpoint_resources, webhook_resources
+from mlflow_fargate.resources import WEBHOOK, WebhookSpec
 from mlflow_fargate.target import uri_for_tasks
 
 TRACKING_URI = "environment.MLFLOW_TRACKING_URI"
@@ -57,26 +54,10 @@ def deploy(
     is. When nothing differs, nothing is written.
     """
     spec = _spec(deployer, options, artifact_buckets)
-    wanted = (*endpoint_resources(spec.endpoint), *webhook_resources(spec))
-    deployer.progress.step("plan")
-    plan = make_plan(wanted, deployer.account.observe(wanted, spec.endpoint.network))
-    estimate = estimate_cost(plan, deployer.account.region, read_prices())
-    deployer.progress.note(f"{plan}\n{estimate}")
-    if spec.config.dry_run:
-        deployer.progress.step("dry run: nothing was changed")
+    if deployer.rollouts.roll_out(spec) is None:
         return None
-    deployer.progress.step("apply")
-    with telling_where_it_stands(
-        deployer.progress,
-        "stopped on the way: a part of the plan is done. The same command does the rest; this takes it away:",
-        f"mlflow-fargate webhook undeploy -t '{deployer.target.uri}'",
-    ):
-        deployer.account.apply(plan, spec.endpoint.network, deployer.progress)
-    if spec.config.wait:
-        _wait(deployer, spec)
     status = get(deployer)
-    done = f"answers at {status.url}" if spec.config.wait else "is on its way"
-    deployer.progress.step(f"the webhook service {done}")
+    deployer.rollouts.tell_done("the webhook service", status.url, waited=spec.config.wait)
     _tell_what_is_missing(deployer, status)
     return status
 
@@ -94,16 +75,8 @@ def get(deployer: Deployer) -> WebhookStatus:
 
 def delete(deployer: Deployer) -> None:
     """Takes the webhook service away with all that was made for it; when it is not there, nothing happens."""
-    account = deployer.account
-    endpoint = deployer.endpoint.standing_spec()
-    # Every option that adds a kind of resource is switched on, so that each kind is looked for.
-    config = parse_config({"auth": "none", "secrets": {"ANY": "arn:aws:secretsmanager:any"}, "host": "any"})
-    wanted = webhook_resources(WebhookSpec(WEBHOOK, endpoint, config, "none", ""))
-    found = account.find_deployment(endpoint_resources(endpoint), wanted, endpoint.network)
-    with telling_where_it_stands(deployer.progress, "deleted in part; the same command deletes the rest"):
-        account.apply(make_deletion(found), endpoint.network, deployer.progress)
-        repository = deployer.endpoint.repository
-        repository.delete_images(repository.image_tags(WEBHOOK))
+    endpoint, config = deployer.endpoint.standing_spec(), parse_config({**EVERY_KIND, "auth": "none"})
+    deployer.rollouts.delete(WebhookSpec(WEBHOOK, endpoint, config, "none", ""))
 
 
 def _spec(deployer: Deployer, options: NamedOptions, artifact_buckets: Sequence[str] | None) -> WebhookSpec:
@@ -164,16 +137,6 @@ def _is_this_machine(host: str | None) -> bool:
         return ipaddress.ip_address(host or "").is_loopback
     except ValueError:
         return False
-
-
-def _wait(deployer: Deployer, spec: WebhookSpec) -> None:
-    """Until ECS says the rollout is done, and the service has seen AWS and the model registry."""
-    deployer.progress.step("rollout")
-    began, seconds = deployer.clock(), spec.config.timeout_seconds
-    deployer.endpoint.wait_until_rolled_out(WEBHOOK, seconds, deployer.progress)
-    left = max(seconds - (deployer.clock() - began), 30.0)
-    url = get(deployer).url
-    scoring.wait_until_ready(url, timeout_seconds=left, clock=deployer.clock, sleep=deployer.sleep)
 
 
 def _tell_what_is_missing(deployer: Deployer, status: WebhookStatus) -> None:
