@@ -77,17 +77,17 @@ class Deployment:
 
     def rollback(self, to: int | None = None) -> Deployment:
         """Itself, serving what it served before, or revision `to`; pinned from then on."""
-        from mlflow_fargate.deployments import operations  # noqa: PLC0415
+        from mlflow_fargate.deployments.roll_back import roll_back  # noqa: PLC0415
 
-        operations.roll_back(self._client.deployer(), self.name, to)
+        roll_back(self._client.deployer(), self.name, to)
         return self
 
     def logs(self, since_minutes: float = 60) -> list[str]:
         """What its tasks wrote lately, oldest first: moment (UTC), task, line."""
-        from mlflow_fargate.deployments import operations  # noqa: PLC0415
+        from mlflow_fargate.deployments.logs import read_logs  # noqa: PLC0415
 
         since = int((time.time() - since_minutes * 60) * 1000)
-        lines = operations.logs(self._client.deployer(), self.name, since)
+        lines = read_logs(self._client.deployer(), self.name, since)
         return [f"{_moment(line.at_milliseconds)} {line.task[:8]}  {line.message}" for line in lines]
 
 

@@ -21,6 +21,7 @@ from mlflow_fargate.aws.resource_types.iam import infrastructure_trust, task_tru
 from mlflow_fargate.config import NamedOptions, parse_config
 from mlflow_fargate.deployments import operations
 from mlflow_fargate.deployments.deployer import Deployer
+from mlflow_fargate.deployments.logs import read_logs
 from mlflow_fargate.errors import RolloutFailed
 from mlflow_fargate.resources import EndpointSpec, Network, execution_policies, infrastructure_policies, webhook_policy
 
@@ -215,7 +216,7 @@ def test_the_calls_really_made_are_allowed(deployer: Deployer) -> None:
         counted.account.read_api_key(counted.get("churn").api_key_secret or "")
         operations.tasks(counted, "churn")
         operations.events(counted, "churn")
-        list(operations.logs(counted, "churn", 0))
+        list(read_logs(counted, "churn", 0))
         operations.history(counted, "churn")
         list(counted.list())
         counted.delete("churn")

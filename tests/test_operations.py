@@ -27,7 +27,8 @@ from mlflow_fargate.config import NamedOptions
 from mlflow_fargate.deployment import LogLine, Revision
 from mlflow_fargate.deployments import operations
 from mlflow_fargate.deployments.deployer import Deployer
-from mlflow_fargate.deployments.operations import choose_revision
+from mlflow_fargate.deployments.logs import read_logs
+from mlflow_fargate.deployments.roll_back import choose_revision, roll_back
 from mlflow_fargate.errors import DeploymentNotFound, InvalidOption, RolloutFailed
 from mlflow_fargate.resolved_model import Provenance
 
@@ -127,7 +128,7 @@ def test_following_tells_each_line_once_and_late_ones_too(deployer_without_aws: 
     )
     account = StubAccount([[first], [late, first], [late, first, second], []])
     watched = replace(deployer_without_aws, account=account)  # type: ignore[arg-type]
-    told = operations.logs(watched, "churn", 0, follow=True, sleep=lambda _: None)
+    told = read_logs(watched, "churn", 0, follow=True, sleep=lambda _: None)
 
     assert [next(told).id for _ in range(3)] == ["a", "b", "c"]
     assert account.asked == [0, 85_000, 85_000]
@@ -214,7 +215,7 @@ def test_a_rollback_writes_only_what_moves_the_service(deployer: Deployer) -> No
     create(deployer, **{"environment.VERSION": "1"})
     deployer.update("churn", None, None, NamedOptions({"environment.VERSION": "2"}))
 
-    writes = count_writes(deployer, lambda counted: operations.roll_back(counted, "churn"))
+    writes = count_writes(deployer, lambda counted: roll_back(counted, "churn"))
 
     assert writes == Counter(["UpdateService", "TagResource"])
     said = "\n".join(deployer.progress.lines)  # type: ignore[attr-defined]

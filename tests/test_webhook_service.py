@@ -23,7 +23,7 @@ from mlflow_fargate.aws.endpoint import Endpoint
 from mlflow_fargate.aws.resource_types.service import Service, describe_service
 from mlflow_fargate.cli import main
 from mlflow_fargate.config import DeploymentConfig, NamedOptions, parse_config
-from mlflow_fargate.deployments import operations, webhook_service
+from mlflow_fargate.deployments import cleanup, webhook_service
 from mlflow_fargate.deployments.deployer import Deployer
 from mlflow_fargate.errors import DeploymentNotFound, EndpointInUse, InvalidOption
 from mlflow_fargate.image import Platform, Reference, Registry
@@ -243,7 +243,7 @@ def test_it_runs_is_no_deployment_and_goes_without_a_trace(here: Deployer) -> No
     with pytest.raises(DeploymentNotFound):
         webhook_service.get(here)
     here.delete_endpoint("default")
-    assert operations.orphans(here) == []
+    assert cleanup.orphans(here) == []
     assert count_writes(here, webhook_service.delete) == Counter()
 
 
@@ -283,12 +283,12 @@ def test_what_a_killed_deletion_left_is_found_and_taken_away(here: Deployer) -> 
     assert service is not None
     Service(here.account.session).delete(Found(service["serviceArn"]))
 
-    orphans = operations.orphans(here)
+    orphans = cleanup.orphans(here)
     assert [orphan.name for orphan in orphans] == ["_webhook"]
     for orphan in orphans:
-        operations.collect(here, orphan)
+        cleanup.collect(here, orphan)
 
-    assert operations.orphans(here) == []
+    assert cleanup.orphans(here) == []
 
 
 def write_line(deployer: Deployer, group: str, message: str) -> None:

@@ -212,9 +212,9 @@ def status(target: str, as_json: bool) -> None:
 @log_options
 def logs(*, target: str, follow: bool, since: int, task: str | None, as_json: bool) -> None:
     """What the webhook service on Fargate wrote: each line with its time (UTC) and its task's first digits."""
-    from mlflow_fargate.deployments import operations  # noqa: PLC0415
+    from mlflow_fargate.deployments.logs import read_webhook_logs  # noqa: PLC0415
 
-    lines = operations.webhook_logs(deployer_at(target), since, task=task, follow=follow)
+    lines = read_webhook_logs(deployer_at(target), since, task=task, follow=follow)
     print_lines(lines, as_json=as_json)
 
 

@@ -17,7 +17,7 @@ from fixtures_deployer import QUICK, READS, PreparingPublisher
 
 from mlflow_fargate.aws.account import Account
 from mlflow_fargate.config import NamedOptions, parse_config
-from mlflow_fargate.deployments import operations
+from mlflow_fargate.deployments import cleanup
 from mlflow_fargate.deployments.deployer import Deployer
 from mlflow_fargate.errors import DeploymentExists
 
@@ -196,8 +196,8 @@ def test_what_a_killed_create_left_is_found_and_taken_away(clean: Deployer, whic
         wipe(clean)
         with pytest.raises(Killed):
             create(new_client(clean, Reaper(at, after)))
-        for orphan in operations.orphans(clean):
-            operations.collect(new_client(clean), orphan)
+        for orphan in cleanup.orphans(clean):
+            cleanup.collect(new_client(clean), orphan)
         kept = {what.split()[0] for what in state_of(clean)} & DEPLOYMENTS_OWN
         if next(new_client(clean).list(), None) is None and kept:
             missed.append((at, after, kept))

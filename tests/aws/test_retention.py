@@ -12,7 +12,7 @@ from fixtures_deployer import QUICK, PreparingPublisher, count_writes
 from fixtures_registry import PushImage
 
 from mlflow_fargate.config import parse_config, parse_retain
-from mlflow_fargate.deployments import operations
+from mlflow_fargate.deployments import cleanup
 from mlflow_fargate.deployments.deployer import Deployer
 from mlflow_fargate.errors import EndpointInUse, InvalidOption
 from mlflow_fargate.local.registry.server import LocalRegistry
@@ -70,7 +70,7 @@ def test_what_is_retained_stays_until_a_deletion_that_does_not_name_it(
 
         assert left(deployer) == set(retain)
         # (What pushed the image gave it a tag of its own.)
-        assert [orphan for orphan in operations.orphans(deployer) if orphan.name == "churn"] == []
+        assert [orphan for orphan in cleanup.orphans(deployer) if orphan.name == "churn"] == []
         if "images" in retain:
             with pytest.raises(EndpointInUse, match="keeps images of churn"):
                 deployer.delete_endpoint("default")

@@ -21,8 +21,8 @@ def rollback(target: str, name: str, to: int | None, wait: bool, timeout_seconds
     It is a rollout like any other, watched to its end. The deployment is pinned from then on, so that the webhook
     service does not bring the newer version back; the last line says how to let it follow again.
     """
-    from mlflow_fargate.deployments import operations  # noqa: PLC0415
+    from mlflow_fargate.deployments.roll_back import roll_back  # noqa: PLC0415
 
     options = NamedOptions({"wait": wait, "timeout_seconds": timeout_seconds})
-    status = operations.roll_back(deployer_at(target), name, to, options)
+    status = roll_back(deployer_at(target), name, to, options)
     click.echo(f"{name} is back at {status.provenance.resolved_uri} ({status.url})")
