@@ -25,7 +25,6 @@ class Prices:
 
     read_on: str
     source: str
-    currency: str
     region: str
     same_in: tuple[str, ...]
     hours_a_month: int
@@ -38,7 +37,7 @@ class Prices:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A month before and after a plan, in the price table's currency; `before` is None where nothing runs yet."""
+    """A month before and after a plan, in US dollars; `before` is None where nothing runs yet."""
 
     tasks_before: float | None
     tasks: float  # of the fewest tasks, where autoscaling counts them
