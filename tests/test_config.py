@@ -312,8 +312,8 @@ def test_an_index_that_is_none_is_refused_without_showing_its_password(given: st
         ({}, None),
         ({"service": "image_classifier"}, None),
         ({"service": "pyfunc"}, "none"),
-        ({"service": "own/service.py"}, "none"),
-        ({"service": "own/service.py", "labels": "kinds.json"}, "kinds.json"),
+        ({"service": "mine/service.py"}, "none"),
+        ({"service": "mine/service.py", "labels": "kinds.json"}, "kinds.json"),
     ],
 )
 def test_labels_are_looked_for_only_where_they_are_of_use(options: dict[str, str], looked_for: str | None) -> None:

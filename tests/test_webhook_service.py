@@ -34,7 +34,7 @@ from mlflow_fargate.progress import RecordedProgress
 from mlflow_fargate.publisher import webhook_image
 from mlflow_fargate.publisher.custom_service import own_requirements, write_own_code
 from mlflow_fargate.resources import EndpointSpec, Network, WebhookSpec, webhook_resources
-from mlflow_fargate.target import Surroundings, Target
+from mlflow_fargate.target import Target, TargetEnvironment
 
 SERVER = "https://mlflow.example.com"
 FOLLOWING: dict[str, Any] = {webhook_service.TRACKING_URI: SERVER, "health_check_grace_seconds": 0}
@@ -211,7 +211,7 @@ def test_the_image_gets_what_the_service_needs_and_no_tool_of_ours() -> None:
 def test_what_would_only_show_in_a_task_is_refused_before_anything_is_built(
     options: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    target = Target("fargate:/eu-west-1", region="eu-west-1", surroundings=Surroundings())
+    target = Target("fargate:/eu-west-1", region="eu-west-1", environment=TargetEnvironment())
     account = Account(target)
     monkeypatch.setattr(Endpoint, "webhook_status", lambda _: None)
     deployer = Deployer(target, account, None, None)  # type: ignore[arg-type]
@@ -356,8 +356,8 @@ def test_its_image_is_built_once_starts_the_service_and_holds_no_model(
         endpoint=lambda _: SimpleNamespace(repository=repository),
         registry_login=lambda: (registry.address, "AWS", "password"),
     )
-    mirrored = Surroundings(registry_mirrors={"public.ecr.aws": registry.address})
-    target = Target("fargate:/eu-west-1", region="eu-west-1", surroundings=mirrored)
+    mirrored = TargetEnvironment(registry_mirrors={"public.ecr.aws": registry.address})
+    target = Target("fargate:/eu-west-1", region="eu-west-1", environment=mirrored)
     progress = RecordedProgress()
     publisher = webhook_image.WebhookPublisher(target, account, tmp_path / "cache", progress)
 

@@ -25,14 +25,14 @@ from typing import Any
 
 import yaml
 
-from mlflow_fargate.bento.custom_service_files import OwnService
+from mlflow_fargate.bento.custom_service_files import CustomService
 from mlflow_fargate.bento.description import LABELS_FILE, make_service_description, parse_labels
 from mlflow_fargate.bento.requirements import service_requirements
 from mlflow_fargate.errors import ImageError, ModelUnusable
 from mlflow_fargate.resolved_model import ResolvedModel, without_credentials
 
 _DESCRIPTION_FILE = "service.json"
-_OWN_FOLDER = "own"
+_CUSTOM_FOLDER = "custom"
 _BUILD_TIMEOUT_SECONDS = 300
 
 
@@ -54,7 +54,7 @@ def build_bento(
     *,
     name: str | None = None,
     options: Mapping[str, Any] | None = None,
-    own: OwnService | None = None,
+    own: CustomService | None = None,
     further_models: Mapping[str, ResolvedModel] | None = None,
     requirements: tuple[str, ...] = (),
     code_only: bool = False,
@@ -73,7 +73,7 @@ def build_bento(
     description = make_service_description(template, model, options, own=own, further_models=further_models)
     files = _source_files(description, model, labels, requirements)
     if own:
-        files |= {f"{_OWN_FOLDER}/{file_name}": content for file_name, content in own.files.items()}
+        files |= {f"{_CUSTOM_FOLDER}/{file_name}": content for file_name, content in own.files.items()}
     tag_name, tag_version = _tag_name(name or model.name or "model"), _digest(files)
     path = into.absolute() / "bentos" / tag_name / tag_version
     if code_only:

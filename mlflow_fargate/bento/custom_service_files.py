@@ -20,7 +20,7 @@ _LEFT_OUT = {"__pycache__", "node_modules", "venv", "mlruns", "mlartifacts"}
 
 
 @dataclass(frozen=True)
-class OwnService:
+class CustomService:
     """What the image gets of the user's own code."""
 
     file: str  # name of the file with the BentoML service
@@ -36,7 +36,7 @@ class OwnService:
         return digest.hexdigest()[:16]
 
 
-def read_own_service(file: Path) -> OwnService:
+def read_custom_service(file: Path) -> CustomService:
     """The service in `file`, with its folder; InvalidOption when it cannot be one.
 
     Hidden files, links and what tools leave behind are left out.
@@ -59,7 +59,7 @@ def read_own_service(file: Path) -> OwnService:
         files[path.relative_to(file.parent).as_posix()] = path.read_bytes()
     lines = files.get(REQUIREMENTS_FILE, b"").decode("utf-8", "replace").splitlines()
     requirements = tuple(line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#"))
-    return OwnService(file.name, files, requirements)
+    return CustomService(file.name, files, requirements)
 
 
 def _walk(folder: Path) -> list[Path]:

@@ -6,11 +6,11 @@ import json
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from mlflow_fargate.bento.custom_service_files import OwnService
+from mlflow_fargate.bento.custom_service_files import CustomService
 from mlflow_fargate.errors import ModelUnusable
 from mlflow_fargate.resolved_model import ResolvedModel
 
-Template = Literal["image_classifier", "pyfunc", "own"]
+Template = Literal["image_classifier", "pyfunc", "custom"]
 
 LABELS_FILE = "labels.json"
 _IMAGE_CHANNELS = (1, 3, 4)
@@ -33,7 +33,7 @@ def make_service_description(
     model: ResolvedModel,
     options: Mapping[str, Any] | None = None,
     *,
-    own: OwnService | None = None,
+    own: CustomService | None = None,
     further_models: Mapping[str, ResolvedModel] | None = None,
 ) -> dict[str, Any]:
     """What service.json says: which models the service answers for, and how; `options` are the template's own."""

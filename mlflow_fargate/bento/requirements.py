@@ -9,7 +9,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
-from mlflow_fargate.bento.custom_service_files import OwnService
+from mlflow_fargate.bento.custom_service_files import CustomService
 from mlflow_fargate.resolved_model import ResolvedModel
 
 # Nothing needs them: with them the server reads requests and waits for them in C, with a third less CPU for each.
@@ -24,7 +24,7 @@ def service_requirements(
     template: str,
     model: ResolvedModel,
     *,
-    own: OwnService | None = None,
+    own: CustomService | None = None,
     further_models: Mapping[str, ResolvedModel] | None = None,
 ) -> tuple[str, ...]:
     """Requirement lines of the image: the model's own, with BentoML and what the template needs.

@@ -41,7 +41,7 @@ class ImageOptions(OptionGroup):
         allowed="http or https URLs",
         examples=["https://pypi.example.com/simple"],
     )
-    normalise: bool = option(
+    normalize: bool = option(
         True,
         "put the requirements right for serving: tensorflow-cpu, headless OpenCV, …; "
         "false: install what they name (but for MLflow itself)",

@@ -128,9 +128,9 @@ class Deployer:
         """The model's answer, as parsed JSON; the API key is fetched where one is needed."""
         status = self.get(name)
         key = self.account.read_api_key(status.api_key_secret) if status.api_key_secret else None
-        is_own_service = status.settings.own_service is not None
+        is_custom_service = status.settings.custom_service is not None
         return scoring.score(
-            status.url, inputs, api_key=key, timeout_seconds=timeout_seconds, is_own_service=is_own_service
+            status.url, inputs, api_key=key, timeout_seconds=timeout_seconds, is_custom_service=is_custom_service
         )
 
     def create_endpoint(self, name: str, config: DeploymentConfig) -> dict[str, str]:

@@ -55,7 +55,7 @@ def open_command(deployer: Deployer, name: str, command: str, task: str | None =
     """
     deployer.get(name)
     chosen = deployer.endpoint.runnable_task(name, task)
-    plugin = deployer.target.surroundings.session_manager_plugin
+    plugin = deployer.target.environment.session_manager_plugin
     if shutil.which(plugin[0]) is None:
         raise ToolMissing(
             f"A command in a task needs AWS's '{plugin[0]}', which is not installed here.",

@@ -83,7 +83,7 @@ def _spec(deployer: Deployer, options: NamedOptions, artifact_buckets: Sequence[
     before = deployer.endpoint.webhook_status()
     buckets = before.artifact_buckets if before and artifact_buckets is None else tuple(artifact_buckets or ())
     config = options.over(before.settings if before else _FIRST_OPTIONS)
-    _check(config, is_on_aws=deployer.target.surroundings.aws_endpoint_url is None)
+    _check(config, is_on_aws=deployer.target.environment.aws_endpoint_url is None)
     endpoint = deployer.endpoint.spec(config)
     publisher = WebhookPublisher(deployer.target, deployer.account, deployer.publisher.cache, deployer.progress)
     image = publisher.find(config) or "(an image that is to be built)" if config.dry_run else publisher.publish(config)

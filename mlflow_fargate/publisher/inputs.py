@@ -32,12 +32,12 @@ class ImageInputs:
     base: Reference
     platform: Platform
     compression: Compression
-    normalise: bool = True
+    normalize: bool = True
     indexes: Indexes = PYPI
     missing_libraries: Literal["error", "note"] = "error"
     system_packages: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict, hash=False)  # the template's
-    own: bento.OwnService | None = None
+    own: bento.CustomService | None = None
     further_models: Mapping[str, ResolvedModel] = field(default_factory=dict, hash=False)
     builder: Builder = "layers"
     runtime: str = "native"  # as it was asked for
@@ -61,7 +61,7 @@ class ImageInputs:
                 "system packages": sorted(self.system_packages),
                 "platform": str(self.platform),
                 "compression": self.compression.value,
-                "normalise": self.normalise,
+                "normalize": self.normalize,
                 "version": importlib.metadata.version("mlflow-fargate"),
                 **({} if self.builder == "layers" else {"builder": self.builder}),
                 "runtime": [] if self.runtime == "native" else [self.runtime, self.runtime_tolerance],
@@ -73,14 +73,14 @@ def image_inputs(
     model: ResolvedModel, config: DeploymentConfig, further_models: Mapping[str, ResolvedModel] | None = None
 ) -> ImageInputs:
     """What the image of a model is made of, with these options; InvalidOption when they do not fit each other."""
-    own = bento.read_own_service(Path(config.own_service)) if config.own_service else None
+    own = bento.read_custom_service(Path(config.custom_service)) if config.custom_service else None
     if further_models and own is None:
         raise InvalidOption(
             "Option models: only a service of your own can load several models.", hint="name it with service=PATH.py"
         )
     if own is None:
         _check_can_be_built(model, config.requirements)
-    template = "own" if own else config.service or bento.choose_template(model)
+    template = "custom" if own else config.service or bento.choose_template(model)
     needed = bento.service_requirements(template, model, own=own, further_models=further_models)
     return ImageInputs(
         model=model,
@@ -89,7 +89,7 @@ def image_inputs(
         base=Reference.parse(config.base_image or default_base_image(python_of(model))),
         platform=platform_of(config.architecture),
         compression=Compression(config.compression),
-        normalise=config.normalise,
+        normalize=config.normalize,
         missing_libraries=config.missing_libraries,
         system_packages=config.system_packages,
         indexes=Indexes(config.index_url, config.extra_index_urls),

@@ -187,7 +187,7 @@ class Publisher:
         *,
         build_sdists: bool,
     ) -> PushedImage:
-        if inputs.builder != "layers" and inputs.base.registry in self.target.surroundings.registry_mirrors:
+        if inputs.builder != "layers" and inputs.base.registry in self.target.environment.registry_mirrors:
             raise InvalidOption(
                 f"Option builder={inputs.builder}: on the local stack {inputs.base} stands for this machine's Python, "
                 f"which {inputs.builder} cannot build on.",
@@ -252,7 +252,7 @@ class Publisher:
                         for key, further in inputs.further_models.items()
                     },
                     "labels": {**image_labels(model), **runtime.labels},
-                    "adapt_requirements": inputs.normalise,
+                    "adapt_requirements": inputs.normalize,
                     "indexes": inputs.indexes,
                     "system_packages": inputs.system_packages,
                     "build_sdists": build_sdists,

@@ -30,7 +30,7 @@ def platform_of(architecture: str) -> Platform:
 
 def registry_of_base(base: Reference, target: Target) -> Registry:
     """Where a base image is read from: its own registry, or what stands for that around the target."""
-    return Registry(target.surroundings.registry_mirrors.get(base.registry, base.registry))
+    return Registry(target.environment.registry_mirrors.get(base.registry, base.registry))
 
 
 def tell_of_layers(report: BuildReport, progress: Progress) -> None:

@@ -97,7 +97,7 @@ def choose_runtime(inputs: ImageInputs, model_dir: Path, into: Path, cache: Path
             python_version=python_of(inputs.model),
             platform=Platform("linux", _ARCHITECTURES[platform.machine()]),
             indexes=inputs.indexes,
-            adapt=inputs.normalise,
+            adapt=inputs.normalize,
             cache=cache,
         ) as installed:
             found = convert_model(

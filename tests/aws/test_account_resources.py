@@ -16,7 +16,7 @@ from mlflow_fargate.errors import ForeignResource
 from mlflow_fargate.plan import Plan, make_deletion, make_plan
 from mlflow_fargate.progress import RecordedProgress
 from mlflow_fargate.resources import EndpointSpec, endpoint_resources
-from mlflow_fargate.target import Surroundings, Target
+from mlflow_fargate.target import Target, TargetEnvironment
 
 pytestmark = pytest.mark.slow
 
@@ -26,8 +26,8 @@ def account() -> Iterator[Account]:
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
     server.start()
     host, port = server.get_host_and_port()
-    surroundings = Surroundings(f"http://{host}:{port}", "test", "test")
-    account = Account(Target("fargate:/us-east-1", region="us-east-1", surroundings=surroundings))
+    environment = TargetEnvironment(f"http://{host}:{port}", "test", "test")
+    account = Account(Target("fargate:/us-east-1", region="us-east-1", environment=environment))
     account.session.call("sts", "get_caller_identity")
     try:
         yield account

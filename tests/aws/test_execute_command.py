@@ -36,8 +36,8 @@ def able(plugged_in: Deployer) -> Iterator[Deployer]:
 
 
 def with_plugin(deployer: Deployer, *plugin: str) -> Deployer:
-    surroundings = replace(deployer.target.surroundings, session_manager_plugin=plugin)
-    return replace(deployer, target=replace(deployer.target, surroundings=surroundings))
+    environment = replace(deployer.target.environment, session_manager_plugin=plugin)
+    return replace(deployer, target=replace(deployer.target, environment=environment))
 
 
 def run(deployer: Deployer, command: str) -> str:
@@ -81,7 +81,7 @@ def test_the_plugin_is_told_what_awss_own_command_line_tells_it(able: Deployer) 
     assert (plugin, region, operation, profile) == ("true", "us-east-1", "StartSession", "")
     assert set(json.loads(session)) == {"sessionId", "streamUrl", "tokenValue"}
     assert json.loads(request) == {"Target": f"ecs:mlflow-fargate-default_{task.id}_{task.runtime_id}"}
-    assert address == able.target.surroundings.aws_endpoint_url
+    assert address == able.target.environment.aws_endpoint_url
 
 
 @pytest.mark.slow
