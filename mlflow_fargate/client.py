@@ -61,7 +61,7 @@ class FargateDeploymentClient(BaseDeploymentClient):  # type: ignore[misc]  # ml
         endpoint: str | None = None,
     ) -> dict[str, Any]:
         """The new deployment as a dict with `name`, `flavor`, `url` and more; returns when it answers."""
-        status = self.deployer(endpoint).create(name, model_uri, flavor, parse_config(config))
+        status = self.deployer(endpoint).create(name, model_uri, flavor, NamedOptions.parse(config))
         return as_dict(status) if status else _dry_run(name, flavor)
 
     def update_deployment(

@@ -38,9 +38,7 @@ class TargetEnvironment:
     access_key_id: str | None = None
     secret_access_key: str | None = field(default=None, repr=False)
     registry_mirrors: Mapping[str, str] = field(default_factory=dict, hash=False)
-    session_manager_plugin: tuple[str, ...] = (
-        "session-manager-plugin",
-    )  # the command that follows ECS Exec's sessions
+    session_manager_plugin: tuple[str, ...] = ("session-manager-plugin",)  # follows ECS Exec's sessions
     s3_endpoint_url: str | None = None  # MLFLOW_S3_ENDPOINT_URL: where MLflow's artifacts are, if not at AWS's S3
 
 

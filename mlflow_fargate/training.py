@@ -144,7 +144,7 @@ def _create_or_update(deployer: Deployer, name: str, model_uri: str, flavor: str
     try:
         deployer.get(name)
     except DeploymentNotFound:
-        deployer.create(name, model_uri, flavor, options.over())
+        deployer.create(name, model_uri, flavor, options)
     else:
         deployer.update(name, model_uri, flavor, options)
 

@@ -15,7 +15,7 @@ import requests
 from fixtures_registry import SERVER
 
 from mlflow_fargate.aws.account import Account
-from mlflow_fargate.config import DeploymentConfig, parse_config
+from mlflow_fargate.config import DeploymentConfig, NamedOptions
 from mlflow_fargate.deployments import deployer as story
 from mlflow_fargate.deployments.deployer import Deployer
 from mlflow_fargate.local.api.gateway import FakeAws
@@ -130,7 +130,7 @@ def plugged_in(aws_url: str, push_image: Callable[..., str]) -> Iterator[Deploye
 
 
 def create(deployer: Deployer, name: str = "churn", uri: str = "models:/churn/Production", **options: Any) -> None:
-    deployer.create(name, uri, None, parse_config({**QUICK, **options}))
+    deployer.create(name, uri, None, NamedOptions({**QUICK, **options}))
 
 
 def answer(url: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import pytest
 from fixtures_deployer import CRASHING, QUICK, FakePublisher, answer, count_writes, create, use_account
 
 from examples.inventory import inventory
-from mlflow_fargate.config import DeploymentConfig, NamedOptions, parse_config
+from mlflow_fargate.config import DeploymentConfig, NamedOptions
 from mlflow_fargate.deployments.deployer import Deployer
 from mlflow_fargate.errors import (
     DeploymentExists,
@@ -225,7 +225,7 @@ def test_a_service_that_is_not_ours_is_never_touched(deployer: Deployer) -> None
 
 def test_an_unknown_flavor_is_told_before_anything_is_built(deployer: Deployer) -> None:
     with pytest.raises(ModelNotFound, match="no flavor 'xgboost'"):
-        deployer.create("churn", "models:/churn/1", "xgboost", parse_config(QUICK))
+        deployer.create("churn", "models:/churn/1", "xgboost", NamedOptions(QUICK))
 
 
 def test_a_flavor_without_a_model_is_refused(deployer: Deployer) -> None:

@@ -17,7 +17,7 @@ from fixtures_registry import SERVER
 
 from mlflow_fargate.aws.account import Account
 from mlflow_fargate.config import NamedOptions
-from mlflow_fargate.deployments import cleanup, operations
+from mlflow_fargate.deployments import operations
 from mlflow_fargate.deployments.deployer import Deployer
 from mlflow_fargate.errors import InvalidOption, RolloutFailed, RolloutTimeout
 from mlflow_fargate.progress import RecordedProgress
@@ -242,7 +242,7 @@ def test_deleting_leaves_nothing_of_both_groups_and_rules_and_the_endpoint_nothi
     groups = session.call("elbv2", "describe_target_groups")["TargetGroups"]
     assert [group for group in groups if group["TargetGroupName"].startswith("mlf-")] == []
     assert test_values(picky) == []
-    assert cleanup.orphans(picky) == []
+    assert list(picky.account.orphans()) == []
 
     picky.delete_endpoint("default")
     assert [role for role in roles(session) if role.startswith("mlflow-fargate")] == []

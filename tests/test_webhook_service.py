@@ -243,7 +243,7 @@ def test_it_runs_is_no_deployment_and_goes_without_a_trace(here: Deployer) -> No
     with pytest.raises(DeploymentNotFound):
         webhook_service.get(here)
     here.delete_endpoint("default")
-    assert cleanup.orphans(here) == []
+    assert list(here.account.orphans()) == []
     assert count_writes(here, webhook_service.delete) == Counter()
 
 
@@ -283,12 +283,12 @@ def test_what_a_killed_deletion_left_is_found_and_taken_away(here: Deployer) -> 
     assert service is not None
     Service(here.account.session).delete(Found(service["serviceArn"]))
 
-    orphans = cleanup.orphans(here)
+    orphans = list(here.account.orphans())
     assert [orphan.name for orphan in orphans] == ["_webhook"]
     for orphan in orphans:
         cleanup.collect(here, orphan)
 
-    assert cleanup.orphans(here) == []
+    assert list(here.account.orphans()) == []
 
 
 def write_line(deployer: Deployer, group: str, message: str) -> None:

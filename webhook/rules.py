@@ -82,16 +82,13 @@ class Rules:
         """The rule of a model; a name comes before patterns, patterns in their order. InvalidOption for bad tags."""
         if self.by_tag:
             return _rule_in_tags(model_name, tags)
-        return next((rule for rule in sorted(self.rules, key=_is_pattern) if rule.matches(model_name)), None)
+        matching = [rule for rule in self.rules if rule.matches(model_name)]
+        return min(matching, key=lambda rule: rule.is_pattern, default=None)
 
     def endpoints(self, tags_by_model: Mapping[str, Mapping[str, str]]) -> set[str]:
         """Every endpoint that a rule names, the rules in tags among them."""
         tagged = {tags[DEPLOY_TAG] for tags in tags_by_model.values() if self.by_tag and tags.get(DEPLOY_TAG)}
         return tagged | {rule.endpoint for rule in self.rules if rule.endpoint}
-
-
-def _is_pattern(rule: Rule) -> bool:
-    return rule.is_pattern
 
 
 BY_TAG = Rules(by_tag=True)

@@ -1,7 +1,6 @@
 """The one face of AWS to the story: an account that observes what is there and applies a plan to it.
 
-What it is asked is answered by the rooms beside it: endpoint.py for what stands on one endpoint, resource_types/ for
-resources, reading/ for what users read.
+The rooms beside it answer: endpoint.py for one endpoint, resource_types/ for resources, reading/ for what users read.
 """
 
 from __future__ import annotations

@@ -69,17 +69,11 @@ class Endpoint:
             subnets = sorted(zone["SubnetId"] for zone in balancer["AvailabilityZones"])
             network = Network(vpc=balancer["VpcId"], subnets=tuple(subnets))
             certificate = certificate or listener_certificate(self.session, balancer["LoadBalancerArn"])
+        roles = (
+            config.execution_role_arn, config.permissions_boundary, config.role_path, config.infrastructure_role_arn
+        )  # fmt: skip
         return EndpointSpec(
-            self.name,
-            network,
-            self.session.region,
-            self.session.account,
-            certificate,
-            config.execution_role_arn,
-            config.permissions_boundary,
-            config.role_path,
-            config.infrastructure_role_arn,
-            config.shifts_traffic,
+            self.name, network, self.session.region, self.session.account, certificate, *roles, config.shifts_traffic
         )
 
     def standing_spec(self) -> EndpointSpec:

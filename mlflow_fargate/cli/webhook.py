@@ -19,6 +19,7 @@ from mlflow_fargate.cli.extras import extra_is_missing
 from mlflow_fargate.config import NamedOptions
 from mlflow_fargate.doctor.examination import examine_mlflow
 from mlflow_fargate.errors import FargateError, InvalidOption
+from mlflow_fargate.resources import WEBHOOK
 
 if TYPE_CHECKING:
     from mlflow_fargate.deployments.deployer import Deployer
@@ -212,9 +213,9 @@ def status(target: str, as_json: bool) -> None:
 @log_options
 def logs(*, target: str, follow: bool, since: int, task: str | None, as_json: bool) -> None:
     """What the webhook service on Fargate wrote: each line with its time (UTC) and its task's first digits."""
-    from mlflow_fargate.deployments.logs import read_webhook_logs  # noqa: PLC0415
+    from mlflow_fargate.deployments.logs import read_logs  # noqa: PLC0415
 
-    lines = read_webhook_logs(deployer_at(target), since, task=task, follow=follow)
+    lines = read_logs(deployer_at(target), WEBHOOK, since, task=task, follow=follow)
     print_lines(lines, as_json=as_json)
 
 

@@ -53,13 +53,9 @@ class DeploymentConfig(
         return self.labels or (None if self.service in (None, "image_classifier") else "none")
 
     @model_validator(mode="after")
-    def _check_host(self) -> Self:
+    def _check_shifting(self) -> Self:
         if self.host and self.target_group_arn:
             raise ValueError("host: with target_group_arn no rule is made here")
-        return self
-
-    @model_validator(mode="after")
-    def _check_shifting(self) -> Self:
         if self.shifts_traffic and self.target_group_arn:
             raise ValueError(f"target_group_arn: strategy={self.strategy} shifts traffic between two groups, made here")
         if self.shifts_traffic and self.host:

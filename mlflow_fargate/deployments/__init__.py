@@ -7,7 +7,7 @@
     costs              monthly cost of a plan
     version_tags       tags on the model version, so that MLflow's UI shows where it runs
     webhook_service    the webhook service on Fargate: create or update, get, delete
-    operations         history, events, tasks, traffic, watch, scale, a command in a task
+    operations         history, events, tasks, watch, scale, a command in a task
     logs               what tasks wrote, and write
     roll_back          an earlier revision serves again
     cleanup            what killed clients left

@@ -1,4 +1,4 @@
-"""What killed clients left behind, in the whole region: it is found, and deleted."""
+"""What killed clients left behind is deleted; `Account.orphans` finds it."""
 
 from __future__ import annotations
 
@@ -10,24 +10,19 @@ from mlflow_fargate.deployments.deployer import Deployer
 from mlflow_fargate.resources import WEBHOOK
 
 
-def orphans(deployer: Deployer) -> list[Orphan]:
-    """What is left of deployments without a service and of endpoints without a cluster, in the whole region."""
-    return list(deployer.account.orphans())
-
-
 def collect(deployer: Deployer, orphan: Orphan) -> None:
     """Takes an orphan away, with what carries no tags (images, policies), as a deletion of what it was does.
 
     What an earlier deletion left on purpose stays.
     """
-    if orphan.name is None:
-        deployer.progress.step(f"delete what is left of endpoint '{orphan.endpoint}'")
-        deployer.delete_endpoint(orphan.endpoint)
-        return
     there = replace(deployer, target=replace(deployer.target, endpoint=orphan.endpoint))
-    if orphan.name == WEBHOOK:
-        deployer.progress.step(f"delete what is left of the webhook service on endpoint '{orphan.endpoint}'")
+    where = f"endpoint '{orphan.endpoint}'"
+    if orphan.name is None:
+        deployer.progress.step(f"delete what is left of {where}")
+        deployer.delete_endpoint(orphan.endpoint)
+    elif orphan.name == WEBHOOK:
+        deployer.progress.step(f"delete what is left of the webhook service on {where}")
         webhook_service.delete(there)
-        return
-    deployer.progress.step(f"delete what is left of '{orphan.name}' on endpoint '{orphan.endpoint}'")
-    there.delete(orphan.name, there.endpoint.retained(orphan.name))
+    else:
+        deployer.progress.step(f"delete what is left of '{orphan.name}' on {where}")
+        there.delete(orphan.name, there.endpoint.retained(orphan.name))

@@ -58,22 +58,21 @@ class Deployer:
 
     @property
     def rollouts(self) -> Rollouts:
-        return Rollouts(self.target, self.account, self.progress, self.clock, self.sleep)
+        return Rollouts(self.target.uri, self.account, self.endpoint, self.progress, self.clock, self.sleep)
 
-    def create(
-        self, name: str, model_uri: str, flavor: str | None, config: DeploymentConfig
-    ) -> DeploymentStatus | None:
+    def create(self, name: str, model_uri: str, flavor: str | None, options: NamedOptions) -> DeploymentStatus | None:
         """The new deployment, answering (or accepted, with wait=false); None after a dry run.
 
         DeploymentExists when there is one already. One whose first rollout was cut short is finished instead.
         """
+        options.over()  # a typo is told before AWS is asked anything
         existing = self.endpoint.status(check_name(name))
         if existing and (existing.state == "COMPLETED" or existing.provenance.requested_uri != model_uri):
             raise DeploymentExists(
                 f"There is already a deployment '{name}' on endpoint '{self.target.endpoint}' ({existing.url}).",
                 hint=f"change it with: mlflow deployments update -t {self.target.uri} --name {name} …",
             )
-        return self.roll_out(self._specs.new(name, model_uri, flavor, config))
+        return self.roll_out(self._specs.new(name, model_uri, flavor, options))
 
     def update(
         self, name: str, model_uri: str | None, flavor: str | None, options: NamedOptions
@@ -96,7 +95,7 @@ class Deployer:
             raise InvalidOption(
                 f"There is no deployment '{name}' yet, so a model has to be named.", hint="-m models:/MODEL/Production"
             )
-        return self.rollouts.preview(self._specs.new(name, model_uri, flavor, options.over()))
+        return self.rollouts.preview(self._specs.new(name, model_uri, flavor, options))
 
     def get(self, name: str) -> DeploymentStatus:
         """The deployment as AWS shows it; DeploymentNotFound when there is none."""
@@ -135,8 +134,7 @@ class Deployer:
 
     def create_endpoint(self, name: str, config: DeploymentConfig) -> dict[str, str]:
         """The endpoint `name`, made if absent."""
-        check_endpoint_name(name)
-        endpoint = self.account.endpoint(name)
+        endpoint = self.account.endpoint(check_endpoint_name(name))
         spec = endpoint.spec(config)
         wanted = endpoint_resources(spec)
         plan = make_plan(wanted, self.account.observe(wanted, spec.network))

@@ -16,7 +16,7 @@ from mlflow_fargate.errors import InvalidOption
 from mlflow_fargate.model import check_flavor
 from mlflow_fargate.progress import Progress, telling_where_it_stands
 from mlflow_fargate.publisher import Publisher
-from mlflow_fargate.resolved_model import DEFAULT_FLAVOR, ResolvedModel
+from mlflow_fargate.resolved_model import DEFAULT_FLAVOR, Provenance, ResolvedModel
 from mlflow_fargate.resources import DeploymentSpec
 
 _NO_IMAGE_YET = "(an image that is to be built)"
@@ -31,12 +31,13 @@ class Specs:
     progress: Progress
     write_tags: WriteTags
 
-    def new(self, name: str, model_uri: str, flavor: str | None, config: DeploymentConfig) -> DeploymentSpec:
+    def new(self, name: str, model_uri: str, flavor: str | None, options: NamedOptions) -> DeploymentSpec:
         """Of a deployment that does not stand yet; InvalidOption, ModelUnusable, and what publishing raises."""
+        config = options.over()
         model = self.publisher.resolve(model_uri, config.labels_file)
         check_flavor(model, flavor)
         follow = config.follow or follow_of(model_uri)
-        return self._spec(name, config, model=model, flavor=flavor or DEFAULT_FLAVOR, follow=follow)
+        return self._spec(name, config, model, provenance_of(model, flavor or DEFAULT_FLAVOR), follow)
 
     def changed(
         self, before: DeploymentStatus, model_uri: str | None, flavor: str | None, options: NamedOptions
@@ -46,44 +47,26 @@ class Specs:
             raise InvalidOption("A flavor was named without a model URI.", hint="give both: -m models:/… -f …")
         config = options.over(before.settings)
         check_change(before, config, options)
-        if model_uri is None:
-            follow, flavor = config.follow or before.follow, before.provenance.flavor
-            model = None
-            if needs_another_image(before.settings, config, options):
-                self.progress.note(
-                    f"these options shape the image: another is built of {before.provenance.resolved_uri}"
-                )
-                model = self.publisher.resolve(before.provenance.resolved_uri, config.labels_file)
-            return self._spec(before.name, config, model=model, before=before, flavor=flavor, follow=follow)
-        model = self.publisher.resolve(model_uri, config.labels_file)
-        check_flavor(model, flavor)
-        follow = config.follow or follow_of(model_uri)
-        flavor = flavor or before.provenance.flavor
-        chosen = flavor if flavor in model.flavors else DEFAULT_FLAVOR
-        return self._spec(before.name, config, model=model, flavor=chosen, follow=follow)
+        if model_uri is not None:
+            model = self.publisher.resolve(model_uri, config.labels_file)
+            check_flavor(model, flavor)
+            flavor = flavor or before.provenance.flavor
+            provenance = provenance_of(model, flavor if flavor in model.flavors else DEFAULT_FLAVOR)
+            return self._spec(before.name, config, model, provenance, config.follow or follow_of(model_uri))
+        follow, provenance = config.follow or before.follow, before.provenance
+        if not needs_another_image(before.settings, config, options):
+            return DeploymentSpec(before.name, self.endpoint.spec(config), config, before.image, provenance, follow)
+        self.progress.note(f"these options shape the image: another is built of {provenance.resolved_uri}")
+        # The same version: where it came from stays as it was asked for.
+        model = self.publisher.resolve(provenance.resolved_uri, config.labels_file)
+        return self._spec(before.name, config, model, provenance, follow)
 
     def _spec(
-        self,
-        name: str,
-        config: DeploymentConfig,
-        *,
-        flavor: str,
-        follow: str,
-        model: ResolvedModel | None = None,
-        before: DeploymentStatus | None = None,
+        self, name: str, config: DeploymentConfig, model: ResolvedModel, provenance: Provenance, follow: str
     ) -> DeploymentSpec:
-        """With the image of `model`, published for it unless this is a dry run, or with that of `before`.
-
-        With both, `model` is the version that `before` runs, and where that came from stays as it was asked for.
-        """
-        endpoint = self.endpoint.spec(config)
-        if model is not None:
-            image = self._image(name, model, config)
-            provenance = before.provenance if before else provenance_of(model, flavor)
-            provenance = replace(provenance, runtime=self._runtime(image, config))
-        else:
-            assert before is not None  # noqa: S101  # one of the two is given, see the callers
-            image, provenance = before.image, before.provenance
+        """With the image of `model`, published for it unless this is a dry run."""
+        endpoint, image = self.endpoint.spec(config), self._image(name, model, config)
+        provenance = replace(provenance, runtime=self._runtime(image, config))
         return DeploymentSpec(name, endpoint, config, image, provenance, follow)
 
     def _image(self, name: str, model: ResolvedModel, config: DeploymentConfig) -> str:

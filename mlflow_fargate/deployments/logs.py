@@ -24,36 +24,11 @@ def read_logs(
     follow: bool = False,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[LogLine]:
-    """The lines that the deployment's tasks (or the one named) wrote since a moment; with `follow`, for ever.
+    """The lines that tasks of the deployment (or the one named) wrote since a moment; with `follow`, for ever.
 
-    Each line once, in the order of time but for those that CloudWatch learns of late.
+    Each line once, in the order of time but for those that CloudWatch learns of late. The webhook service is WEBHOOK.
     """
-    deployer.get(name)
-    yield from _lines(deployer, name, since_milliseconds, task=task, follow=follow, sleep=sleep)
-
-
-def read_webhook_logs(
-    deployer: Deployer,
-    since_milliseconds: int,
-    *,
-    task: str | None = None,
-    follow: bool = False,
-    sleep: Callable[[float], None] = time.sleep,
-) -> Iterator[LogLine]:
-    """The same of the webhook service on the target's endpoint."""
-    webhook_service.get(deployer)
-    yield from _lines(deployer, WEBHOOK, since_milliseconds, task=task, follow=follow, sleep=sleep)
-
-
-def _lines(
-    deployer: Deployer,
-    name: str,
-    since_milliseconds: int,
-    *,
-    task: str | None,
-    follow: bool,
-    sleep: Callable[[float], None],
-) -> Iterator[LogLine]:
+    _ = webhook_service.get(deployer) if name == WEBHOOK else deployer.get(name)  # DeploymentNotFound
     told: dict[str, int] = {}  # event id → when; only as far back as lines may come late
     while True:
         for line in deployer.endpoint.log_lines(name, since_milliseconds, task):

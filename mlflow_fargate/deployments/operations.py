@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 
 from mlflow_fargate.config import NamedOptions
-from mlflow_fargate.deployment import DeploymentStatus, Revision, ServiceEvent, TaskStatus, Traffic
+from mlflow_fargate.deployment import DeploymentStatus, Revision, ServiceEvent, TaskStatus
 from mlflow_fargate.deployments.deployer import Deployer
 from mlflow_fargate.errors import ToolMissing
 
@@ -34,11 +34,6 @@ def tasks(deployer: Deployer, name: str) -> list[TaskStatus]:
     """Tasks that run, then those that stopped within the last hour; DeploymentNotFound when there is none."""
     deployer.get(name)
     return deployer.endpoint.tasks(name)
-
-
-def traffic(deployer: Deployer, name: str) -> list[Traffic]:
-    """What the deployment was asked in the last hours; empty where nothing was counted."""
-    return deployer.endpoint.traffic(name)
 
 
 def watch(deployer: Deployer, name: str, timeout_seconds: float) -> DeploymentStatus:

@@ -26,7 +26,6 @@ from mlflow_fargate.resources import (
     endpoint_resources,
     webhook_resources,
 )
-from mlflow_fargate.target import Target
 
 Spec = DeploymentSpec | WebhookSpec
 # Options that each add a kind of resource: a deletion looks for all kinds, whatever the options were.
@@ -36,17 +35,14 @@ _NOTHING = nullcontext()
 
 @dataclass(frozen=True)
 class Rollouts:
-    """Rollouts on the target's endpoint."""
+    """Rollouts on one endpoint."""
 
-    target: Target
+    uri: str  # of the target
     account: Account
+    endpoint: Endpoint
     progress: Progress
     clock: Callable[[], float]
     sleep: Callable[[float], None]
-
-    @property
-    def endpoint(self) -> Endpoint:
-        return self.account.endpoint(self.target.endpoint)
 
     def roll_out(self, spec: Spec, around: AbstractContextManager[None] = _NOTHING) -> Plan | None:
         """Makes AWS as `spec` wants it, and waits unless told not to: the plan that was applied; None after a dry run.
@@ -113,19 +109,17 @@ class Rollouts:
     def _commands(self, spec: Spec) -> tuple[str, str]:
         """What takes it away, and what follows its rollout."""
         if isinstance(spec, WebhookSpec):
-            where = f"-t '{self.target.uri}'"
+            where = f"-t '{self.uri}'"
             return f"mlflow-fargate webhook undeploy {where}", f"mlflow-fargate webhook status {where}"
-        where = f"-t '{self.target.uri}' --name {spec.name}"
+        where = f"-t '{self.uri}' --name {spec.name}"
         return f"mlflow deployments delete {where}", f"mlflow-fargate status -f {where}"
 
     def _tell_strategy(self, spec: Spec, follow: str) -> None:
         """What of the strategy a user should know: that it was refused, or that ECS waits for somebody to test."""
         status = self.endpoint.status(spec.name) if spec.config.shifts_traffic else None
-        if status is None:
-            return
-        if status.strategy_refused:
+        if status and status.strategy_refused:
             self.progress.note(status.strategy_refused)
-        elif spec.config.test_green and not spec.config.wait and status.state == "IN_PROGRESS":
+        elif status and spec.config.test_green and not spec.config.wait and status.state == "IN_PROGRESS":
             self.progress.note(
                 f"ECS waits {spec.config.test_timeout_minutes} minutes for a test of the new tasks, and goes back "
                 f"without; it is done by: {follow}"

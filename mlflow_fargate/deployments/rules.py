@@ -32,15 +32,8 @@ def check_name(name: str) -> str:
 
 def provenance_of(model: ResolvedModel, flavor: str) -> Provenance:
     """Where the model came from, as it will stand on the task definition."""
-    return Provenance(
-        requested_uri=model.requested_uri,
-        resolved_uri=model.resolved_uri,
-        fingerprint=model.fingerprint,
-        flavor=flavor,
-        name=model.name,
-        version=model.version,
-        run_id=model.run_id,
-    )
+    where = {"name": model.name, "version": model.version, "run_id": model.run_id}
+    return Provenance(model.requested_uri, model.resolved_uri, model.fingerprint, flavor, **where)
 
 
 def check_change(before: DeploymentStatus, config: DeploymentConfig, options: NamedOptions) -> None:

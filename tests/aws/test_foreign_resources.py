@@ -11,7 +11,7 @@ import pytest
 from fixtures_deployer import QUICK, PreparingPublisher, count_writes
 
 from mlflow_fargate.aws.account import Account
-from mlflow_fargate.config import parse_config
+from mlflow_fargate.config import NamedOptions, parse_config
 from mlflow_fargate.deployments.deployer import Deployer
 from mlflow_fargate.errors import ForeignResource
 from mlflow_fargate.resolved_model import Provenance
@@ -118,7 +118,7 @@ def test_a_foreign_resource_of_our_name_stops_a_create_and_survives_a_delete(
 
     def refused(counted: Deployer) -> None:
         with pytest.raises(ForeignResource, match=f"There is already a {kind} .* that mlflow-fargate did not make"):
-            counted.create("churn", "models:/churn/1", None, parse_config(OPTIONS))
+            counted.create("churn", "models:/churn/1", None, NamedOptions(OPTIONS))
 
     assert count_writes(client, refused) == Counter()
     assert count_writes(client, lambda counted: counted.delete("churn")) == Counter()
@@ -135,7 +135,7 @@ def test_a_foreign_repository_of_our_name_takes_no_image_and_survives_a_delete(c
     )
     try:
         with pytest.raises(ForeignResource, match="Repository 'mlflow-fargate/strange'"):
-            preparing.create("churn", "models:/churn/1", None, parse_config(OPTIONS))
+            preparing.create("churn", "models:/churn/1", None, NamedOptions(OPTIONS))
         with pytest.raises(ForeignResource, match="left alone"):
             client.delete_endpoint("strange")
     finally:

@@ -11,8 +11,7 @@ import pytest
 from fixtures_deployer import QUICK, PreparingPublisher, count_writes
 from fixtures_registry import PushImage
 
-from mlflow_fargate.config import parse_config, parse_retain
-from mlflow_fargate.deployments import cleanup
+from mlflow_fargate.config import NamedOptions, parse_retain
 from mlflow_fargate.deployments.deployer import Deployer
 from mlflow_fargate.errors import EndpointInUse, InvalidOption
 from mlflow_fargate.local.registry.server import LocalRegistry
@@ -63,14 +62,14 @@ def test_what_is_retained_stays_until_a_deletion_that_does_not_name_it(
     image = push_image(repository="mlflow-fargate/default")
     deployer = replace(deployer, publisher=PreparingPublisher(image, deployer.account))  # type: ignore[arg-type]
     for retain in itertools.chain.from_iterable(itertools.combinations(("images", "logs"), count) for count in (2, 1)):
-        deployer.create("churn", "models:/churn/Production", None, parse_config({**QUICK, "desired_count": 0}))
+        deployer.create("churn", "models:/churn/Production", None, NamedOptions({**QUICK, "desired_count": 0}))
         tag_image(registry, image)
 
         deployer.delete("churn", frozenset(retain))
 
         assert left(deployer) == set(retain)
         # (What pushed the image gave it a tag of its own.)
-        assert [orphan for orphan in cleanup.orphans(deployer) if orphan.name == "churn"] == []
+        assert [orphan for orphan in list(deployer.account.orphans()) if orphan.name == "churn"] == []
         if "images" in retain:
             with pytest.raises(EndpointInUse, match="keeps images of churn"):
                 deployer.delete_endpoint("default")

@@ -42,13 +42,9 @@ def read(session: AwsSession, endpoint: str, name: str) -> DeploymentStatus | No
         return None
     primary = primary_deployment(service)
     strategy = read_strategy(service)
-    of_the_service = {
-        "desired_count": service["desiredCount"],
-        **(strategy if strategy["strategy"] != "rolling" else {}),
-    }
-    settings = read_config({**label.settings, **of_the_service})
+    shifting = strategy if strategy["strategy"] != "rolling" else {}
+    settings = read_config({**label.settings, "desired_count": service["desiredCount"], **shifting})
     address = _url(session, endpoint, service, settings)
-    follow = tags.read(service.get("tags")).get(FOLLOW_TAG, "pinned")
     return DeploymentStatus(
         name=name,
         endpoint=endpoint,
@@ -61,7 +57,7 @@ def read(session: AwsSession, endpoint: str, name: str) -> DeploymentStatus | No
         image=definition["containerDefinitions"][0]["image"],
         provenance=label.provenance,
         settings=settings,
-        follow=follow,
+        follow=tags.read(service.get("tags")).get(FOLLOW_TAG, "pinned"),
         task_definition=service["taskDefinition"],
         created_at=iso(service["createdAt"]),
         updated_at=iso(primary.get("updatedAt", service["createdAt"])),

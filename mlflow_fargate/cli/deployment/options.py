@@ -16,7 +16,6 @@ from mlflow_fargate.progress import progress_for_stderr
 from mlflow_fargate.target import cache_directory, parse_target
 
 if TYPE_CHECKING:
-    from mlflow_fargate.config import DeploymentConfig
     from mlflow_fargate.deployments.deployer import Deployer
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -55,7 +54,7 @@ def deployer_at(target_uri: str) -> Deployer:
 
 def print_json(found: Any) -> None:
     """One JSON document on stdout; dataclasses and options become objects."""
-    click.echo(json.dumps(_plain(found), indent=2, default=_named))
+    click.echo(json.dumps(_plain(found), indent=2, default=lambda settings: settings.named))
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -73,10 +72,6 @@ def print_fields(fields: Mapping[str, object]) -> None:
     for name, value in fields.items():
         if value not in (None, ""):
             click.echo(f"{name:<{width}}  {value}")
-
-
-def _named(settings: DeploymentConfig) -> dict[str, Any]:
-    return settings.named
 
 
 def _plain(found: Any) -> Any:
