@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from mlflow.deployments import BaseDeploymentClient, PredictionsResponse
 from mlflow.environment_variables import MLFLOW_DEPLOYMENT_PREDICT_TIMEOUT
 
-from mlflow_fargate.config import parse_retain
+from mlflow_fargate.config import NamedOptions, parse_config, parse_retain
 from mlflow_fargate.config.describe import describe_options
 from mlflow_fargate.errors import InvalidOption, NotSupported
 from mlflow_fargate.progress import progress_for_stderr
@@ -61,7 +61,7 @@ class FargateDeploymentClient(BaseDeploymentClient):  # type: ignore[misc]  # ml
         endpoint: str | None = None,
     ) -> dict[str, Any]:
         """The new deployment as a dict with `name`, `flavor`, `url` and more; returns when it answers."""
-        status = self.deployer(endpoint).create(name, model_uri, flavor, config or {})
+        status = self.deployer(endpoint).create(name, model_uri, flavor, NamedOptions.parse(config))
         return as_dict(status) if status else _dry_run(name, flavor)
 
     def update_deployment(
@@ -73,7 +73,7 @@ class FargateDeploymentClient(BaseDeploymentClient):  # type: ignore[misc]  # ml
         endpoint: str | None = None,
     ) -> dict[str, Any]:
         """The deployment with another model or other options; what is not named stays as it is."""
-        status = self.deployer(endpoint).update(name, model_uri, flavor, config or {})
+        status = self.deployer(endpoint).update(name, model_uri, flavor, NamedOptions.parse(config))
         return as_dict(status) if status else _dry_run(name, flavor)
 
     def delete_deployment(self, name: str, config: Options | None = None, endpoint: str | None = None) -> None:
@@ -130,11 +130,11 @@ class FargateDeploymentClient(BaseDeploymentClient):  # type: ignore[misc]  # ml
 
     def create_endpoint(self, name: str, config: Options | None = None, **_: Any) -> dict[str, str]:
         """The endpoint: a load balancer and a cluster that deployments share; what else is passed is ignored."""
-        return self.deployer().create_endpoint(name, config or {})
+        return self.deployer().create_endpoint(name, parse_config(config))
 
     def update_endpoint(self, endpoint: str, config: Options | None = None) -> dict[str, str]:
         """The same as creating it: what differs is changed."""
-        return self.deployer().create_endpoint(endpoint, config or {})
+        return self.deployer().create_endpoint(endpoint, parse_config(config))
 
     def delete_endpoint(self, endpoint: str) -> None:
         """Takes an endpoint without deployments away."""

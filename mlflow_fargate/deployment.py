@@ -1,15 +1,22 @@
-"""Words: what AWS shows of a deployment: its status, revisions, tasks, events and log lines. Frozen data.
+"""Words: what a deployment may be called and follow, and what AWS shows of it: status, revisions, tasks. Frozen data.
 
-aws/reading/ makes these. Moments are ISO 8601 texts in UTC.
+aws/reading/ makes it. Moments are ISO 8601 texts in UTC.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Literal, get_args
 
+from mlflow_fargate.config import DeploymentConfig
 from mlflow_fargate.resolved_model import Provenance
+
+Stage = Literal["Staging", "Production", "Archived"]
+STAGES: tuple[Stage, ...] = get_args(Stage)
+# It becomes a path, a service and part of an image tag.
+DEPLOYMENT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,62}")
+NAME_HINT = "1 to 63 letters, digits, '-' and '_', beginning with a letter"
 
 
 @dataclass(frozen=True)
@@ -26,7 +33,7 @@ class DeploymentStatus:
     running_count: int
     image: str
     provenance: Provenance
-    settings: Mapping[str, Any] = field(hash=False)  # options that were named, as they were parsed
+    settings: DeploymentConfig = field(hash=False)  # options that were named
     follow: str  # 'Production', '@champion' or 'pinned'
     task_definition: str  # ARN of the revision that serves (or is rolled out)
     created_at: str  # ISO 8601
@@ -47,7 +54,7 @@ class WebhookStatus:
     state_reason: str
     running_count: int
     image: str
-    settings: Mapping[str, Any] = field(hash=False)  # options that were named, as they were parsed
+    settings: DeploymentConfig = field(hash=False)  # options that were named
     artifact_buckets: tuple[str, ...]
     task_role: str  # ARN
     task_definition: str  # ARN of the revision that runs (or is rolled out)
@@ -65,7 +72,7 @@ class Revision:
     is_current: bool  # the service runs it, or is about to
     image: str
     provenance: Provenance
-    settings: Mapping[str, Any] = field(hash=False)  # options that were named, as they were parsed
+    settings: DeploymentConfig = field(hash=False)  # options that were named
     registered_at: str
     registered_by: str  # ARN of a user or role, as AWS noted it
     rolled_out_at: str | None = None  # beginning of its newest rollout

@@ -13,12 +13,16 @@ from typing import Any
 
 DEFAULT_FLAVOR = "python_function"
 EXPLAINER_FLAVOR = "shap"
-_USER_IN_URL = re.compile(r"(?<=://)[^/\s'\"]*@")
+_USER_IN_URL = re.compile(r"(?<=://)([^/\s'\"]*)@")
+_VARIABLE = re.compile(r"([^:]*:)?\$\{[A-Z][A-Z0-9_]*\}")
 
 
 def without_credentials(text: str) -> str:
-    """`text` with `user:password@` taken out of every URL in it: tracking URIs carry them, and MLflow repeats them."""
-    return _USER_IN_URL.sub("", text)
+    """`text` without the `user:password@` of every URL in it: tracking URIs carry them, and MLflow repeats them.
+
+    A user alone is taken for a token, as some package indexes have it. `${NAME}` stays: it only names what is secret.
+    """
+    return _USER_IN_URL.sub(lambda found: found[0] if _VARIABLE.fullmatch(found[1]) else "", text)
 
 
 def web_url(url: str | None) -> str | None:

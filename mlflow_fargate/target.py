@@ -31,16 +31,14 @@ _ENDPOINT = re.compile(r"[a-z][a-z0-9-]{0,15}")
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class TargetEnvironment:
     """Where AWS and the public registries answer, when that is not at their own addresses, and with what programs."""
 
     aws_endpoint_url: str | None = None
     access_key_id: str | None = None
     secret_access_key: str | None = field(default=None, repr=False)
     registry_mirrors: Mapping[str, str] = field(default_factory=dict, hash=False)
-    session_manager_plugin: tuple[str, ...] = (
-        "session-manager-plugin",
-    )  # the command that follows ECS Exec's sessions
+    session_manager_plugin: tuple[str, ...] = ("session-manager-plugin",)  # follows ECS Exec's sessions
     s3_endpoint_url: str | None = None  # MLFLOW_S3_ENDPOINT_URL: where MLflow's artifacts are, if not at AWS's S3
 
 
@@ -52,12 +50,12 @@ class Target:
     region: str | None = None  # None: the AWS session's own
     endpoint: str = "default"
     profile: str | None = None
-    surroundings: Surroundings = Surroundings()
+    environment: TargetEnvironment = TargetEnvironment()
 
 
 def uri_for_tasks(target: Target, region: str) -> str:
     """The URI by which a task that runs in `region` names the target: without a profile, for it has a role."""
-    return f"fargate:/{region if target.surroundings.aws_endpoint_url is None else LOCAL_REGION}/{target.endpoint}"
+    return f"fargate:/{region if target.environment.aws_endpoint_url is None else LOCAL_REGION}/{target.endpoint}"
 
 
 def cache_directory(environ: Mapping[str, str] = os.environ) -> Path:
@@ -97,8 +95,8 @@ def parse_target(uri: str, environ: Mapping[str, str] = os.environ) -> Target:
             f"'{region}' in target '{uri}' is not an AWS region.",
             hint="for example fargate:/us-east-2, or fargate:/local",
         )
-    surroundings = Surroundings(s3_endpoint_url=environ.get("MLFLOW_S3_ENDPOINT_URL"))
-    return Target(uri=uri, region=region, endpoint=endpoint, profile=profile, surroundings=surroundings)
+    environment = TargetEnvironment(s3_endpoint_url=environ.get("MLFLOW_S3_ENDPOINT_URL"))
+    return Target(uri=uri, region=region, endpoint=endpoint, profile=profile, environment=environment)
 
 
 def check_endpoint_name(name: str) -> str:
@@ -136,7 +134,7 @@ def _local_target(uri: str, endpoint: str, environ: Mapping[str, str]) -> Target
     state = read_local_state(cache_directory(environ))
     if state is None:
         raise LocalStackError("The local stack is not running.", hint="start it with: mlflow-fargate local up --detach")
-    surroundings = Surroundings(
+    environment = TargetEnvironment(
         aws_endpoint_url=str(state["aws_endpoint_url"]),
         access_key_id=str(state["access_key_id"]),
         secret_access_key=str(state["secret_access_key"]),
@@ -144,4 +142,4 @@ def _local_target(uri: str, endpoint: str, environ: Mapping[str, str]) -> Target
         session_manager_plugin=tuple(state["session_manager_plugin"]),
         s3_endpoint_url=environ.get("MLFLOW_S3_ENDPOINT_URL"),
     )
-    return Target(uri=uri, region=str(state["region"]), endpoint=endpoint, surroundings=surroundings)
+    return Target(uri=uri, region=str(state["region"]), endpoint=endpoint, environment=environment)

@@ -16,15 +16,18 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from datetime import datetime, timezone
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlflow.deployments import PredictionsResponse, get_deployments_target
 from mlflow.exceptions import MlflowException
 
 from mlflow_fargate.client import FargateDeploymentClient
-from mlflow_fargate.config import parse_config
+from mlflow_fargate.config import NamedOptions
 from mlflow_fargate.errors import DeploymentNotFound, FargateError, RolloutTimeout
 from mlflow_fargate.progress import progress_for_stderr
+
+if TYPE_CHECKING:
+    from mlflow_fargate.deployments.deployer import Deployer
 
 
 class Deployment:
@@ -74,17 +77,17 @@ class Deployment:
 
     def rollback(self, to: int | None = None) -> Deployment:
         """Itself, serving what it served before, or revision `to`; pinned from then on."""
-        from mlflow_fargate.deployments import operations  # noqa: PLC0415
+        from mlflow_fargate.deployments.roll_back import roll_back  # noqa: PLC0415
 
-        operations.roll_back(self._client.deployer(), self.name, to)
+        roll_back(self._client.deployer(), self.name, to)
         return self
 
     def logs(self, since_minutes: float = 60) -> list[str]:
         """What its tasks wrote lately, oldest first: moment (UTC), task, line."""
-        from mlflow_fargate.deployments import operations  # noqa: PLC0415
+        from mlflow_fargate.deployments.logs import read_logs  # noqa: PLC0415
 
         since = int((time.time() - since_minutes * 60) * 1000)
-        lines = operations.logs(self._client.deployer(), self.name, since)
+        lines = read_logs(self._client.deployer(), self.name, since)
         return [f"{_moment(line.at_milliseconds)} {line.task[:8]}  {line.message}" for line in lines]
 
 
@@ -103,14 +106,15 @@ def deploy(
     docs/options.md. `wait=False` returns at once and goes on in a thread, which the interpreter's end waits for;
     errors then come from `wait()`, and are told on stderr.
     """
-    parse_config(options)
+    named = NamedOptions.parse({**options, "wait": wait})
+    named.over()  # a typo is told at once
     from mlflow_fargate.model.logged import model_uri_of  # noqa: PLC0415  # takes a while to load
 
     client = FargateDeploymentClient(target or _target())
     model_uri = model_uri_of(model)
 
     def work() -> None:
-        _create_or_update(client, name, model_uri, flavor, {**options, "wait": wait})
+        _create_or_update(client.deployer(), name, model_uri, flavor, named)
 
     if wait:
         work()
@@ -136,15 +140,13 @@ def _target() -> str:
         return "fargate"
 
 
-def _create_or_update(
-    client: FargateDeploymentClient, name: str, model_uri: str, flavor: str | None, options: dict[str, Any]
-) -> None:
+def _create_or_update(deployer: Deployer, name: str, model_uri: str, flavor: str | None, options: NamedOptions) -> None:
     try:
-        client.get_deployment(name)
+        deployer.get(name)
     except DeploymentNotFound:
-        client.create_deployment(name, model_uri, flavor, options)
+        deployer.create(name, model_uri, flavor, options)
     else:
-        client.update_deployment(name, model_uri, flavor, options)
+        deployer.update(name, model_uri, flavor, options)
 
 
 def _start(what: str, work: Callable[[], None]) -> Future[None]:

@@ -1,4 +1,4 @@
-"""What an own service was deployed with: its models and their labels.
+"""What a custom service was deployed with: its models and their labels.
 
     from deployed import load_model
 

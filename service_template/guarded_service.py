@@ -1,4 +1,4 @@
-"""A BentoML service behind a path prefix, an API key and limits: what the templates and own services have in common.
+"""A BentoML service behind a path prefix, an API key and limits: what the templates and custom services have in common.
 
 http_middleware    id, version, prefix, known paths, API key, body limit      request_limits   the end of a task
 """

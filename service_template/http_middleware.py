@@ -62,7 +62,7 @@ class PathPrefix:
     """Takes `prefix` off paths that begin with it, and lets the others pass as they are.
 
     `root_path` stays empty on purpose: frameworks then expect the prefix in `path` as well, where BentoML would not
-    recognise its health checks any more. Every link this service writes is relative, so nothing needs it.
+    recognize its health checks any more. Every link this service writes is relative, so nothing needs it.
     """
 
     def __init__(self, app: App, prefix: str) -> None:

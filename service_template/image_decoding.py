@@ -1,4 +1,4 @@
-"""An image file becomes the numbers a classifier was trained on: upright, in its colours and size, float32.
+"""An image file becomes the numbers a classifier was trained on: upright, in its colors and size, float32.
 
 Unless options say otherwise the steps are those of the walk-through's service, to the bit: RGB, Pillow's default
 resampling, division by 255 in double precision, then float32. Only a camera's note on how the picture was held (EXIF
@@ -53,7 +53,7 @@ class ImageOptions:
     size: tuple[int, int] | None = None  # height, width; None: the model's own, or the image's where it takes any
     scaling: str = "0..1"
     resampling: str = "bicubic"
-    colour: str = "rgb"  # or bgr, OpenCV's order; grey models get grey
+    color: str = "rgb"  # or bgr, OpenCV's order; gray models get gray
 
 
 AS_TRAINED_BY_DEFAULT = ImageOptions()
@@ -61,7 +61,7 @@ AS_TRAINED_BY_DEFAULT = ImageOptions()
 
 def parse_image_options(options: Mapping[str, Any]) -> ImageOptions:
     """The options in service.json; they were checked when the image was built."""
-    known = {name: options[name] for name in ("scaling", "resampling", "colour") if name in options}
+    known = {name: options[name] for name in ("scaling", "resampling", "color") if name in options}
     size = options.get("size")
     return ImageOptions(size=(int(size[0]), int(size[1])) if size else None, **known)
 
@@ -87,10 +87,10 @@ def decode_image(
 ) -> np.ndarray:
     """A batch of one image, (1, height, width, channels); RequestError 400 or 413 when the bytes are not to be used."""
     pixels = np.asarray(_resized(image, shape, max_pixels, _RESAMPLING[options.resampling]))
-    if options.colour == "bgr" and shape.channels == 3:
+    if options.color == "bgr" and shape.channels == 3:
         pixels = pixels[..., ::-1]
     batch: np.ndarray = _SCALING[options.scaling](pixels).astype("float32")[np.newaxis]
-    return batch if batch.ndim == 4 else batch[..., np.newaxis]  # grey images have no axis for channels
+    return batch if batch.ndim == 4 else batch[..., np.newaxis]  # gray images have no axis for channels
 
 
 def make_black_image() -> bytes:
@@ -121,7 +121,7 @@ def _resized(image: bytes, shape: ImageShape, max_pixels: int, resampling: PIL.I
 
 
 def _eight_bits(image: PIL.Image.Image) -> PIL.Image.Image:
-    """Grey of 16 bits as grey of 8: Pillow's own conversion would cut off all that is brighter than 255."""
+    """Gray of 16 bits as gray of 8: Pillow's own conversion would cut off all that is brighter than 255."""
     if not image.mode.startswith("I;16"):
         return image
     return PIL.Image.fromarray((np.asarray(image).astype("uint16") >> 8).astype("uint8"))

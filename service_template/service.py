@@ -4,8 +4,8 @@ Lies at the top of the image's source folder with its siblings, service.json and
 models are folders of their own (MODEL_DIR, MODELS_DIR). Imports nothing heavy before a model is loaded, because BentoML
 imports this module on the machine that builds the Bento and in its supervisor process too.
 
-    template_service   a model behind MLflow's protocol            own_service     the user's service.py, guarded alike
-    guarded_service    what stands before both                     serving_settings   what is served, and how
+    template_service   a model behind MLflow's protocol       custom_service     the user's service.py, guarded alike
+    guarded_service    what stands before both                serving_settings   what is served, and how
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from own_service import is_own, make_own_service
+from custom_service import is_custom, make_custom_service
 from serving_settings import read_description, read_settings
 from template_service import make_template_service
 
@@ -22,7 +22,7 @@ description = read_description(SOURCE)
 settings = read_settings(os.environ)
 
 # While the Bento is built nobody's own code runs: it needs packages that only the image has.
-if is_own(description) and not settings.is_build:
-    Service = make_own_service(description, settings, SOURCE)
+if is_custom(description) and not settings.is_build:
+    Service = make_custom_service(description, settings, SOURCE)
 else:
     Service = make_template_service(description, settings, SOURCE)

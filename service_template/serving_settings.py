@@ -22,7 +22,7 @@ _CGROUP_CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
 class ServiceDescription:
     """Which model this is, and which template serves it."""
 
-    template: str  # image_classifier, pyfunc, or own
+    template: str  # image_classifier, pyfunc, or custom
     flavor: str
     labels: str | None  # name of the labels file beside the code; None: the template has none
     model_uri: str

@@ -15,7 +15,7 @@ import requests
 from fixtures_registry import SERVER
 
 from mlflow_fargate.aws.account import Account
-from mlflow_fargate.config import DeploymentConfig
+from mlflow_fargate.config import DeploymentConfig, NamedOptions
 from mlflow_fargate.deployments import deployer as story
 from mlflow_fargate.deployments.deployer import Deployer
 from mlflow_fargate.local.api.gateway import FakeAws
@@ -26,7 +26,7 @@ from mlflow_fargate.local.signature import Keys
 from mlflow_fargate.local.wsgi_server import WsgiServer
 from mlflow_fargate.progress import Progress, RecordedProgress
 from mlflow_fargate.resolved_model import ResolvedModel
-from mlflow_fargate.target import Surroundings, Target
+from mlflow_fargate.target import Target, TargetEnvironment
 
 READS = re.compile(r"^(Describe|List|Get|Batch(Get|Check))")
 QUICK = {"deregistration_delay_seconds": 0, "health_check_grace_seconds": 0, "auth": "none"}
@@ -78,7 +78,7 @@ class PreparingPublisher(FakePublisher):
     endpoint: str = "default"
 
     def publish(self, name: str, model: ResolvedModel, config: DeploymentConfig) -> str:
-        self.account.repository(self.endpoint).ensure()
+        self.account.endpoint(self.endpoint).repository.ensure()
         return self.image
 
 
@@ -107,8 +107,8 @@ def aws_url(registry: LocalRegistry, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture
 def deployer(aws_url: str, push_image: Callable[..., str]) -> Iterator[Deployer]:
-    surroundings = Surroundings(aws_url, "local", "local")
-    target = Target("fargate:/us-east-1", region="us-east-1", surroundings=surroundings)
+    environment = TargetEnvironment(aws_url, "local", "local")
+    target = Target("fargate:/us-east-1", region="us-east-1", environment=environment)
     deployer = Deployer(target, Account(target), FakePublisher(push_image()), RecordedProgress())  # type: ignore[arg-type]
     try:
         yield deployer
@@ -120,7 +120,7 @@ def deployer(aws_url: str, push_image: Callable[..., str]) -> Iterator[Deployer]
 @pytest.fixture(scope="module")
 def plugged_in(aws_url: str, push_image: Callable[..., str]) -> Iterator[Deployer]:
     """What MLflow's own verbs and commands use for `TARGET` while a module's tests run; its image echoes requests."""
-    target = Target(TARGET, region="us-east-1", surroundings=Surroundings(aws_url, "local", "local"))
+    target = Target(TARGET, region="us-east-1", environment=TargetEnvironment(aws_url, "local", "local"))
     publisher = FakePublisher(push_image({"opt/app/src/server.py": ECHO}))
     deployer = Deployer(target, Account(target), publisher, RecordedProgress())  # type: ignore[arg-type]
 
@@ -137,7 +137,7 @@ def plugged_in(aws_url: str, push_image: Callable[..., str]) -> Iterator[Deploye
 
 
 def create(deployer: Deployer, name: str = "churn", uri: str = "models:/churn/Production", **options: Any) -> None:
-    deployer.create(name, uri, None, {**QUICK, **options})
+    deployer.create(name, uri, None, NamedOptions({**QUICK, **options}))
 
 
 def answer(url: str) -> dict[str, Any]:
@@ -159,8 +159,8 @@ def count_writes(deployer: Deployer, act: Callable[[Deployer], object]) -> Count
 
 def use_account(monkeypatch: pytest.MonkeyPatch, deployer: Deployer) -> None:
     """Lets plain boto3 clients talk to the deployer's account."""
-    surroundings = deployer.target.surroundings
-    monkeypatch.setenv("AWS_ENDPOINT_URL", surroundings.aws_endpoint_url or "")
+    environment = deployer.target.environment
+    monkeypatch.setenv("AWS_ENDPOINT_URL", environment.aws_endpoint_url or "")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "local")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "local")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")

@@ -18,6 +18,7 @@ from fixtures_deployer import create
 
 from mlflow_fargate.aws.account import Account
 from mlflow_fargate.aws.ecr import Repository
+from mlflow_fargate.aws.endpoint import Endpoint
 from mlflow_fargate.cli import main
 from mlflow_fargate.deployments.deployer import Deployer
 from mlflow_fargate.doctor.checks import Finding
@@ -193,7 +194,7 @@ def test_ctrl_c_while_the_plan_is_applied_says_how_to_finish_it(
 def test_ctrl_c_while_a_rollout_is_watched_says_how_to_follow_it(
     deployer: Deployer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Account, "wait_until_rolled_out", cut_off)
+    monkeypatch.setattr(Endpoint, "wait_until_rolled_out", cut_off)
 
     assert f"mlflow-fargate status -f -t '{deployer.target.uri}' --name churn" in interrupted(deployer, create)
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, ErrorCode
 
-from mlflow_fargate.config import FARGATE_SIZES, DeploymentConfig, parse_config
+from mlflow_fargate.config import FARGATE_SIZES, DeploymentConfig, parse_config, read_config
 from mlflow_fargate.config.describe import (
     Described,
     describe_options,
@@ -58,7 +58,7 @@ def test_whatever_comes_as_options_ends_in_a_config_or_a_clean_error(options: di
 
 
 def test_a_dotted_key_sets_one_variable_and_keeps_the_others() -> None:
-    config = parse_config({"environment.B": "2"}, kept={"environment": {"A": "1"}})
+    config = parse_config({"environment.B": "2"}, kept=parse_config({"environment": {"A": "1"}}))
 
     assert config.environment == {"A": "1", "B": "2"}
 
@@ -78,7 +78,7 @@ def test_only_named_options_are_kept_for_the_next_update() -> None:
     named = parse_config({"cpu": "512", "memory": "1024"}).named
 
     assert named == {"cpu": 512, "memory": 1024}
-    assert parse_config(None, kept=named).cpu == 512
+    assert read_config(named) == parse_config(named)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,9 @@ def test_options_come_from_a_file_and_the_command_line_wins(tmp_path: Path, text
     file = tmp_path / "churn.yaml"
     file.write_text(text)
 
-    config = parse_config({"config_file": str(file), "memory": "8192", "environment.B": "2"}, kept={"cpu": 256})
+    config = parse_config(
+        {"config_file": str(file), "memory": "8192", "environment.B": "2"}, kept=parse_config({"cpu": 256})
+    )
 
     assert config.named == {"cpu": 2048, "memory": 8192, "environment": {"A": "1", "B": "2"}}
 
@@ -118,14 +120,39 @@ def test_a_file_that_is_not_there_is_named() -> None:
 
 
 def test_an_empty_value_puts_an_option_back_to_its_default() -> None:
-    config = parse_config({"cpu": "", "memory": ""}, kept={"cpu": 4096, "memory": 8192, "port": 5000})
+    config = parse_config({"cpu": "", "memory": ""}, kept=parse_config({"cpu": 4096, "memory": 8192, "port": 5000}))
 
     assert config.named == {"port": 5000}
     assert (config.cpu, config.memory_mib) == (1024, 2048)
 
 
 def test_an_option_may_be_named_as_it_is_in_python() -> None:
-    assert parse_config({"memory_mib": 4096}, kept={"memory": 2048}).named == {"memory": 4096}
+    assert parse_config({"memory_mib": 4096}, kept=parse_config({"memory": 2048})).named == {"memory": 4096}
+
+
+@pytest.mark.parametrize(
+    ("strange", "port"),
+    [
+        ({"warp": 9}, 5000),
+        ({"spot": True, "warp": {"a": 1}}, 5000),
+        ({"strategy": "wobbly"}, 5000),
+        ({"cpu": "many"}, 5000),
+        ({"canary_percent": 5.0}, 3000),  # no single option is wrong, so none is taken
+    ],
+)
+def test_what_another_release_named_is_read_as_far_as_it_is_understood(strange: dict[str, Any], port: int) -> None:
+    kept = read_config({"port": 5000, **strange})
+
+    assert kept.port == port
+    assert json.dumps(kept.named) == json.dumps({"port": 5000, **strange}, sort_keys=True)
+
+
+def test_an_update_needs_what_another_release_named_put_back_to_its_default() -> None:
+    kept = read_config({"port": 5000, "warp": 9})
+
+    with pytest.raises(InvalidOption, match="Unknown option 'warp'"):
+        parse_config({"cpu": 512, "memory": 1024}, kept)
+    assert parse_config({"warp": ""}, kept).named == {"port": 5000}
 
 
 def missing_words(one: Described) -> list[str]:
@@ -244,7 +271,7 @@ def test_without_a_named_target_autoscaling_follows_the_cpu() -> None:
 
 
 def test_autoscaling_is_put_off_as_a_whole() -> None:
-    kept = parse_config({"max_count": 4, "min_count": 2, "schedule.night": "cron(0 20 * * ? *) 0", "cpu": 512}).named
+    kept = parse_config({"max_count": 4, "min_count": 2, "schedule.night": "cron(0 20 * * ? *) 0", "cpu": 512})
 
     assert parse_config({"max_count": ""}, kept).named == {"cpu": 512}
 
@@ -285,8 +312,8 @@ def test_an_index_that_is_none_is_refused_without_showing_its_password(given: st
         ({}, None),
         ({"service": "image_classifier"}, None),
         ({"service": "pyfunc"}, "none"),
-        ({"service": "own/service.py"}, "none"),
-        ({"service": "own/service.py", "labels": "kinds.json"}, "kinds.json"),
+        ({"service": "mine/service.py"}, "none"),
+        ({"service": "mine/service.py", "labels": "kinds.json"}, "kinds.json"),
     ],
 )
 def test_labels_are_looked_for_only_where_they_are_of_use(options: dict[str, str], looked_for: str | None) -> None:

@@ -31,7 +31,7 @@ from mlflow.exceptions import MlflowException
 
 import mlflow_fargate
 from mlflow_fargate import FargateDeploymentClient, scoring
-from mlflow_fargate.aws.account import Account
+from mlflow_fargate.aws.endpoint import Endpoint
 from mlflow_fargate.deployments.deployer import Deployer
 from mlflow_fargate.errors import FargateError
 from mlflow_fargate.model.uri import ModelRegistry
@@ -228,7 +228,7 @@ class TestCommandLine:
     ) -> None:
         status = shell.deployer.get("churn")
         explainer = replace(status, provenance=replace(status.provenance, flavor="shap"))
-        monkeypatch.setattr(Account, "status", lambda *_: explainer)
+        monkeypatch.setattr(Endpoint, "status", lambda *_: explainer)
 
         explained = client.explain("churn", pd.DataFrame({"x": [1]}))
 

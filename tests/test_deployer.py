@@ -9,7 +9,7 @@ import pytest
 from fixtures_deployer import CRASHING, QUICK, FakePublisher, answer, count_writes, create, use_account
 
 from examples.inventory import inventory
-from mlflow_fargate.config import DeploymentConfig
+from mlflow_fargate.config import DeploymentConfig, NamedOptions
 from mlflow_fargate.deployments.deployer import Deployer
 from mlflow_fargate.errors import (
     DeploymentExists,
@@ -60,10 +60,10 @@ def test_a_name_that_is_taken_is_refused(deployer: Deployer) -> None:
 def test_an_update_keeps_what_is_not_named_again(deployer: Deployer) -> None:
     create(deployer, **{"environment.VERSION": "1", "cpu": "512", "memory": "2048"})
 
-    deployer.update("churn", None, None, {"environment.MODE": "calm"})
+    deployer.update("churn", None, None, NamedOptions({"environment.MODE": "calm"}))
 
     status = deployer.get("churn")
-    assert (status.settings["cpu"], status.settings["memory"]) == (512, 2048)
+    assert (status.settings.cpu, status.settings.memory_mib) == (512, 2048)
     assert status.follow == "Production"
     environment = answer(status.url)["environment"]
     assert (environment["VERSION"], environment["MODE"]) == ("1", "calm")
@@ -75,19 +75,21 @@ def test_an_option_that_shapes_the_image_builds_it_anew_of_the_version_that_runs
     create(deployer, desired_count=0)
     base = "registry.example.com/python:3.11"
 
-    deployer.update("churn", None, None, {"base_image": base})
-    deployer.update("churn", None, None, {"log_retention_days": 7})
+    deployer.update("churn", None, None, NamedOptions({"base_image": base}))
+    deployer.update("churn", None, None, NamedOptions({"log_retention_days": 7}))
 
     assert publisher.published == [("models:/churn/1", None), ("models:/churn/1", base)]
     status = deployer.get("churn")
     assert (status.provenance.requested_uri, status.follow) == ("models:/churn/Production", "Production")
-    assert status.settings["base_image"] == base
+    assert status.settings.base_image == base
 
 
 def test_an_update_without_a_difference_writes_nothing(deployer: Deployer) -> None:
     create(deployer)
 
-    writes = count_writes(deployer, lambda counted: counted.update("churn", "models:/churn/Production", None, {}))
+    writes = count_writes(
+        deployer, lambda counted: counted.update("churn", "models:/churn/Production", None, NamedOptions())
+    )
 
     assert writes == Counter()
 
@@ -96,7 +98,8 @@ def test_a_dry_run_tells_the_plan_and_writes_nothing(deployer: Deployer) -> None
     create(deployer)
 
     writes = count_writes(
-        deployer, lambda it: it.update("churn", "models:/churn/2", None, {"desired_count": 2, "dry_run": True})
+        deployer,
+        lambda it: it.update("churn", "models:/churn/2", None, NamedOptions({"desired_count": 2, "dry_run": True})),
     )
 
     assert writes == Counter()
@@ -107,7 +110,7 @@ def test_a_dry_run_tells_the_plan_and_writes_nothing(deployer: Deployer) -> None
 def test_a_manual_update_to_a_version_pins_the_deployment(deployer: Deployer) -> None:
     create(deployer)
 
-    deployer.update("churn", "models:/churn/2", None, {})
+    deployer.update("churn", "models:/churn/2", None, NamedOptions())
 
     status = deployer.get("churn")
     assert (status.follow, status.provenance.version) == ("pinned", "2")
@@ -117,7 +120,7 @@ def test_a_version_that_does_not_start_is_rolled_back_and_the_error_says_why(dep
     create(deployer, **{"environment.VERSION": "1"})
 
     with pytest.raises(RolloutFailed) as caught:
-        deployer.update("churn", CRASHING, None, {"environment.MODE": "crash"})
+        deployer.update("churn", CRASHING, None, NamedOptions({"environment.MODE": "crash"}))
 
     assert "boom: the model cannot be loaded" in str(caught.value)
     assert "1 task(s) of the version before still serve" in str(caught.value)
@@ -125,7 +128,7 @@ def test_a_version_that_does_not_start_is_rolled_back_and_the_error_says_why(dep
     assert status.provenance.version == "1"
     assert status.last_failed_version == "13"
     assert answer(status.url)["version"] == "1"
-    assert "MODE" not in status.settings["environment"]
+    assert "MODE" not in status.settings.environment
 
 
 def test_a_first_deployment_that_failed_is_finished_by_creating_it_again(deployer: Deployer) -> None:
@@ -160,8 +163,12 @@ def test_only_another_count_registers_no_revision_and_starts_no_rollout(deployer
     create(deployer)
     before = deployer.get("churn")
 
-    writes = count_writes(deployer, lambda counted: counted.update("churn", None, None, {"desired_count": 2}))
-    again = count_writes(deployer, lambda counted: counted.update("churn", "models:/churn/Production", None, {}))
+    writes = count_writes(
+        deployer, lambda counted: counted.update("churn", None, None, NamedOptions({"desired_count": 2}))
+    )
+    again = count_writes(
+        deployer, lambda counted: counted.update("churn", "models:/churn/Production", None, NamedOptions())
+    )
 
     after = deployer.get("churn")
     assert (writes, again) == (Counter(["UpdateService"]), Counter())
@@ -219,14 +226,14 @@ def test_a_service_that_is_not_ours_is_never_touched(deployer: Deployer) -> None
 
 def test_an_unknown_flavor_is_told_before_anything_is_built(deployer: Deployer) -> None:
     with pytest.raises(ModelNotFound, match="no flavor 'xgboost'"):
-        deployer.create("churn", "models:/churn/1", "xgboost", QUICK)
+        deployer.create("churn", "models:/churn/1", "xgboost", NamedOptions(QUICK))
 
 
 def test_a_flavor_without_a_model_is_refused(deployer: Deployer) -> None:
     create(deployer)
 
     with pytest.raises(InvalidOption, match="without a model URI"):
-        deployer.update("churn", None, "sklearn", {})
+        deployer.update("churn", None, "sklearn", NamedOptions())
 
 
 def secret_of(deployer: Deployer) -> str:
@@ -240,10 +247,10 @@ def test_a_revision_that_somebody_deregistered_is_registered_again_by_an_update(
     before = deployer.get("churn").task_definition
     deployer.account.session.call("ecs", "deregister_task_definition", taskDefinition=before)
 
-    deployer.update("churn", None, None, {})
+    deployer.update("churn", None, None, NamedOptions())
 
     after = deployer.get("churn")
     assert (after.state, after.running_count) == ("COMPLETED", 1)
     assert after.task_definition != before
-    plan, _ = deployer.preview("churn", None, None, {})
+    plan, _ = deployer.preview("churn", None, None, NamedOptions())
     assert plan.is_empty, str(plan)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mlflow_fargate.config import parse_config
+from mlflow_fargate.config import NamedOptions, parse_config
 from mlflow_fargate.deployments.rules import check_name, follow_of, needs_another_image
 from mlflow_fargate.errors import InvalidOption
 from mlflow_fargate.resolved_model import Provenance
@@ -44,9 +44,9 @@ def test_a_deployment_follows_what_its_model_uri_says(uri: str, followed: str) -
 def test_an_update_without_a_model_builds_another_image_only_for_what_shapes_it(
     options: dict[str, str], needed: bool
 ) -> None:
-    kept = {"labels": "labels.txt", "desired_count": 2}
+    kept, named = parse_config({"labels": "labels.txt", "desired_count": 2}), NamedOptions(options)
 
-    assert needs_another_image(kept, parse_config(options, kept), options) == needed
+    assert needs_another_image(kept, named.over(kept), named) == needed
 
 
 @pytest.mark.parametrize("name", ["", "1st", "a/b", "a b", "../up", "a" * 64, "näme", "a\n"])

@@ -20,9 +20,10 @@ from implied_actions import IMPLIED, with_implied
 
 from mlflow_fargate.aws.account import Account
 from mlflow_fargate.aws.resource_types.iam import infrastructure_trust, task_trust
-from mlflow_fargate.config import parse_config
+from mlflow_fargate.config import NamedOptions, parse_config
 from mlflow_fargate.deployments import operations
 from mlflow_fargate.deployments.deployer import Deployer
+from mlflow_fargate.deployments.logs import read_logs
 from mlflow_fargate.errors import RolloutFailed
 from mlflow_fargate.resources import EndpointSpec, Network, execution_policy, infrastructure_policy, webhook_policy
 
@@ -137,14 +138,14 @@ def record(deployer: Deployer, act: Callable[[Deployer], object]) -> set[str]:
 
 def forget_lifecycle_policy(deployer: Deployer) -> None:
     """Leaves the repository as an earlier release created it."""
-    repository = deployer.account.repository("default")
+    repository = deployer.account.endpoint("default").repository
     repository.ensure()
     deployer.account.session.call("ecr", "delete_lifecycle_policy", repositoryName=repository.name)
 
 
 def subnets_of(deployer: Deployer) -> str:
     """The endpoint's subnets, as the option takes them."""
-    return ",".join(deployer.account.endpoint_spec("default", parse_config(None)).network.subnets)
+    return ",".join(deployer.account.endpoint("default").spec(parse_config(None)).network.subnets)
 
 
 def test_the_deployers_policy_allows_every_call_in_the_sources_and_nothing_else() -> None:
@@ -214,22 +215,24 @@ def test_the_policy_of_a_deployed_webhook_service_is_the_one_that_its_role_is_ma
 @pytest.mark.slow
 def test_the_calls_really_made_are_allowed(deployer: Deployer) -> None:
     def whole_life(counted: Deployer) -> None:
-        counted.create_endpoint("default", {})
-        repository = counted.account.repository("default")
+        counted.create_endpoint("default", parse_config({}))
+        repository = counted.account.endpoint("default").repository
         repository.newest_image()
         counted.account.registry_login()
         create(counted, auth="api_key")
-        counted.update("churn", None, None, {"desired_count": 2, "deregistration_delay_seconds": 1})
-        counted.update("churn", None, None, {"max_count": 3, "schedule.night": "cron(0 20 * * ? *) 0"})
-        counted.update("churn", None, None, {"target_memory_percent": 70, "schedule": "", "max_count": 4})
+        counted.update("churn", None, None, NamedOptions({"desired_count": 2, "deregistration_delay_seconds": 1}))
+        counted.update("churn", None, None, NamedOptions({"max_count": 3, "schedule.night": "cron(0 20 * * ? *) 0"}))
+        counted.update("churn", None, None, NamedOptions({"target_memory_percent": 70, "schedule": "", "max_count": 4}))
         with pytest.raises(RolloutFailed):
-            counted.update("churn", CRASHING, None, {"environment.MODE": "crash"})
-        counted.update("churn", None, None, {"strategy": "blue_green", "test_green": False, "bake_time_minutes": 0})
-        counted.update("churn", None, None, {"subnets": subnets_of(counted), "wait": False})
+            counted.update("churn", CRASHING, None, NamedOptions({"environment.MODE": "crash"}))
+        counted.update(
+            "churn", None, None, NamedOptions({"strategy": "blue_green", "test_green": False, "bake_time_minutes": 0})
+        )
+        counted.update("churn", None, None, NamedOptions({"subnets": subnets_of(counted), "wait": False}))
         counted.account.read_api_key(counted.get("churn").api_key_secret or "")
         operations.tasks(counted, "churn")
         operations.events(counted, "churn")
-        list(operations.logs(counted, "churn", 0))
+        list(read_logs(counted, "churn", 0))
         operations.history(counted, "churn")
         list(counted.list())
         counted.delete("churn")
@@ -242,7 +245,7 @@ def test_the_calls_really_made_are_allowed(deployer: Deployer) -> None:
 
 @pytest.mark.slow
 def test_the_webhook_may_do_what_a_redeploy_does_and_no_more(deployer: Deployer) -> None:
-    deployer.create_endpoint("default", {})
+    deployer.create_endpoint("default", parse_config({}))
     secret = deployer.account.session.call("secretsmanager", "create_secret", Name="shared", SecretString="token")[
         "ARN"
     ]
@@ -252,10 +255,10 @@ def test_the_webhook_may_do_what_a_redeploy_does_and_no_more(deployer: Deployer)
 
     def redeploy(counted: Deployer) -> None:
         list(counted.list())
-        counted.account.repository("default").ensure()
-        counted.account.repository("default").newest_image()
+        counted.account.endpoint("default").repository.ensure()
+        counted.account.endpoint("default").repository.newest_image()
         counted.account.registry_login()
-        counted.update("churn", "models:/churn/2", None, {})
+        counted.update("churn", "models:/churn/2", None, NamedOptions())
 
     made = record(deployer, redeploy)
 
@@ -272,7 +275,7 @@ def test_a_deployed_webhook_service_may_make_and_take_away_deployments(deployer:
     forget_lifecycle_policy(deployer)
 
     def follow(counted: Deployer) -> None:
-        counted.account.repository("default").ensure()
+        counted.account.endpoint("default").repository.ensure()
         create(counted, "fraud", auth="api_key", wait=False, subnets=subnets_of(counted))
         counted.delete("fraud")
 

@@ -19,13 +19,16 @@ from click.testing import CliRunner, Result
 from fixtures_deployer import CRASHING, answer, count_writes, create, use_account
 from fixtures_registry import PushImage
 
+from mlflow_fargate.aws.endpoint import Endpoint
 from mlflow_fargate.aws.reading.history import state_of
 from mlflow_fargate.cli import main
 from mlflow_fargate.cli.deployment.logs import parse_moment
+from mlflow_fargate.config import NamedOptions
 from mlflow_fargate.deployment import LogLine, Revision
 from mlflow_fargate.deployments import operations
 from mlflow_fargate.deployments.deployer import Deployer
-from mlflow_fargate.deployments.operations import choose_revision
+from mlflow_fargate.deployments.logs import read_logs
+from mlflow_fargate.deployments.roll_back import choose_revision, roll_back
 from mlflow_fargate.errors import DeploymentNotFound, InvalidOption, RolloutFailed
 from mlflow_fargate.resolved_model import Provenance
 
@@ -100,16 +103,19 @@ def test_a_moment_is_an_age_or_a_date() -> None:
 
 
 class StubAccount:
-    """Log lines as CloudWatch gives them from look to look."""
+    """Log lines as CloudWatch gives them from look to look, of its only endpoint."""
 
     def __init__(self, looks: list[list[LogLine]]) -> None:
         self.looks = looks
         self.asked: list[int] = []
 
-    def status(self, endpoint: str, name: str) -> object:
+    def endpoint(self, name: str) -> StubAccount:
+        return self
+
+    def status(self, name: str) -> object:
         return object()
 
-    def log_lines(self, endpoint: str, name: str, since: int, task: str | None) -> list[LogLine]:
+    def log_lines(self, name: str, since: int, task: str | None) -> list[LogLine]:
         self.asked.append(since)
         return [line for line in self.looks[min(len(self.asked), len(self.looks)) - 1] if line.at_milliseconds >= since]
 
@@ -122,7 +128,7 @@ def test_following_tells_each_line_once_and_late_ones_too(deployer_without_aws: 
     )
     account = StubAccount([[first], [late, first], [late, first, second], []])
     watched = replace(deployer_without_aws, account=account)  # type: ignore[arg-type]
-    told = operations.logs(watched, "churn", 0, follow=True, sleep=lambda _: None)
+    told = read_logs(watched, "churn", 0, follow=True, sleep=lambda _: None)
 
     assert [next(told).id for _ in range(3)] == ["a", "b", "c"]
     assert account.asked == [0, 85_000, 85_000]
@@ -190,7 +196,7 @@ def test_a_plan_that_cannot_be_meant_is_not_taken_for_one_with_changes(wrong: li
 @pytest.mark.slow
 def test_history_tells_what_each_revision_was_and_rollback_brings_it_back(deployer: Deployer, call: Call) -> None:
     create(deployer, **{"environment.VERSION": "1"})
-    deployer.update("churn", "models:/churn/2", None, {"environment.VERSION": "2", "desired_count": 2})
+    deployer.update("churn", "models:/churn/2", None, NamedOptions({"environment.VERSION": "2", "desired_count": 2}))
 
     told = call("rollback")
 
@@ -207,9 +213,9 @@ def test_history_tells_what_each_revision_was_and_rollback_brings_it_back(deploy
 @pytest.mark.slow
 def test_a_rollback_writes_only_what_moves_the_service(deployer: Deployer) -> None:
     create(deployer, **{"environment.VERSION": "1"})
-    deployer.update("churn", None, None, {"environment.VERSION": "2"})
+    deployer.update("churn", None, None, NamedOptions({"environment.VERSION": "2"}))
 
-    writes = count_writes(deployer, lambda counted: operations.roll_back(counted, "churn"))
+    writes = count_writes(deployer, lambda counted: roll_back(counted, "churn"))
 
     assert writes == Counter(["UpdateService", "TagResource"])
     said = "\n".join(deployer.progress.lines)  # type: ignore[attr-defined]
@@ -220,7 +226,7 @@ def test_a_rollback_writes_only_what_moves_the_service(deployer: Deployer) -> No
 def test_after_a_failed_update_everything_about_it_can_be_looked_up(deployer: Deployer, call: Call) -> None:
     create(deployer)
     with pytest.raises(RolloutFailed):
-        deployer.update("churn", CRASHING, None, {"environment.MODE": "crash"})
+        deployer.update("churn", CRASHING, None, NamedOptions({"environment.MODE": "crash"}))
 
     assert "deployment failed: tasks failed to start" in call("events").stdout
     assert "boom: the model cannot be loaded" in call("logs").stdout
@@ -249,9 +255,9 @@ def test_a_rollout_under_way_is_shown_as_such_and_can_be_watched(deployer: Deplo
     create(deployer, wait=False, **{"environment.MODE": "never"})
 
     call("status", exit_code=3)
-    deployer.update("churn", None, None, {"environment.MODE": "", "wait": False})
+    deployer.update("churn", None, None, NamedOptions({"environment.MODE": "", "wait": False}))
     call("status", "-f")
-    deployer.update("churn", None, None, {"environment.MODE": "never", "wait": False})
+    deployer.update("churn", None, None, NamedOptions({"environment.MODE": "never", "wait": False}))
     assert "ECS goes on with it" in call("status", "-f", "--timeout-seconds", "1", exit_code=1).stderr
 
 
@@ -296,15 +302,12 @@ def test_ctrl_c_ends_following_the_log_as_if_it_had_ended(deployer: Deployer, mo
 
 @pytest.mark.slow
 def test_ctrl_c_leaves_the_rollout_running_and_says_how_to_follow_it(deployer: Deployer) -> None:
-    class Impatient:
-        def __getattr__(self, name: str) -> Any:
-            return getattr(deployer.account, name)
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
 
-        def wait_until_rolled_out(self, *_: Any) -> None:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        create(replace(deployer, account=Impatient()))  # type: ignore[arg-type]
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Endpoint, "wait_until_rolled_out", interrupted)
+        create(deployer)
 
     assert "mlflow-fargate status -f -t 'fargate:/us-east-1' --name churn" in deployer.progress.lines  # type: ignore[attr-defined]
     assert operations.watch(deployer, "churn", 60).state == "COMPLETED"
@@ -332,7 +335,7 @@ def test_what_a_killed_client_left_is_listed_and_taken_away_only_when_asked(
     session = deployer.account.session
     session.call("ecs", "delete_service", cluster="mlflow-fargate-default", service="churn", force=True)
     deadline = time.monotonic() + 60
-    while any(task.state != "STOPPED" for task in deployer.account.tasks("default", "churn")):
+    while any(task.state != "STOPPED" for task in deployer.endpoint.tasks("churn")):
         assert time.monotonic() < deadline
         time.sleep(0.2)
 
@@ -356,7 +359,7 @@ def test_what_a_killed_client_left_is_listed_and_taken_away_only_when_asked(
 
 def keep_a_lock(deployer: Deployer, push_image: PushImage) -> None:
     """A record in the endpoint's repository, as image/packages/lock_record.py keeps it."""
-    deployer.account.repository("default").ensure()
+    deployer.account.endpoint("default").repository.ensure()
     where = {"repositoryName": "mlflow-fargate/default"}
     digest = push_image(repository=where["repositoryName"]).partition("@")[2]
     session = deployer.account.session

@@ -68,7 +68,7 @@ def requests(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def make_publisher(registry: LocalRegistry, cache: Path) -> Publisher:
     name = f"{registry.address}/mlflow-fargate/default"
     account = SimpleNamespace(
-        repository=lambda endpoint: SimpleNamespace(ensure=lambda: name),
+        endpoint=lambda _: SimpleNamespace(repository=SimpleNamespace(ensure=lambda: name)),
         registry_login=lambda: (registry.address, "AWS", "password"),
         artifacts=S3ThatIsNotRead,
     )
@@ -118,8 +118,8 @@ def test_another_builder_makes_another_image() -> None:
 
 def test_an_engine_is_not_sent_to_build_on_the_local_stacks_base(registry: LocalRegistry, tmp_path: Path) -> None:
     here = make_publisher(registry, tmp_path / "cache")
-    surroundings = replace(here.target.surroundings, registry_mirrors={"public.ecr.aws": registry.address})
-    publisher = replace(here, target=replace(here.target, surroundings=surroundings))
+    environment = replace(here.target.environment, registry_mirrors={"public.ecr.aws": registry.address})
+    publisher = replace(here, target=replace(here.target, environment=environment))
 
     with pytest.raises(InvalidOption, match=r"(?s)stands for this machine's Python, which buildah cannot.*base_image="):
         publisher.export(MODEL, parse_config({"builder": "buildah"}), tmp_path / "layout", "latest")

@@ -300,11 +300,11 @@ def test_a_load_balancers_hiccup_is_asked_again(server: ToldServer, status: int)
 
 
 @pytest.mark.parametrize("status", [502, 503, 504])
-def test_what_an_own_service_does_is_never_asked_twice(server: ToldServer, status: int) -> None:
+def test_what_a_custom_service_does_is_never_asked_twice(server: ToldServer, status: int) -> None:
     server.answers = [(200, OWN_DOCS), (status, b"")]
 
     with pytest.raises(PredictionFailed, match=str(status)):
-        scoring.score(server.url, {"number": 1}, is_own_service=True)
+        scoring.score(server.url, {"number": 1}, is_custom_service=True)
     assert [path for path, _, _ in server.asked] == ["/churn/docs.json", "/churn/draw"]
 
 
@@ -348,12 +348,12 @@ def test_an_answer_that_takes_too_long_is_told_with_what_to_set(server: ToldServ
         ({"a": [1]}, "add", {"a": [1]}),
     ],
 )
-def test_an_own_service_is_asked_by_the_names_of_its_inputs(
+def test_a_custom_service_is_asked_by_the_names_of_its_inputs(
     server: ToldServer, inputs: Any, sent_to: str, sent: Any
 ) -> None:
     server.answers = [(200, OWN_DOCS), (200, b'{"drawn": 1}')]
 
-    assert scoring.score(server.url, inputs, is_own_service=True) == {"drawn": 1}
+    assert scoring.score(server.url, inputs, is_custom_service=True) == {"drawn": 1}
     assert (server.asked[1][0], json.loads(server.asked[1][2])) == (f"/churn/{sent_to}", sent)
 
 
@@ -362,29 +362,29 @@ def test_inputs_that_no_api_of_a_service_takes_are_refused_with_those_it_has(ser
     server.answers = [(200, OWN_DOCS)]
 
     with pytest.raises(InvalidOption, match=r"(?s)None of the service's APIs.*/draw \(number\), /add \(a, b\)"):
-        scoring.score(server.url, inputs, is_own_service=True)
+        scoring.score(server.url, inputs, is_custom_service=True)
 
 
 def test_the_only_input_of_the_only_api_needs_no_name(server: ToldServer) -> None:
     server.answers = [(200, json.dumps({"paths": {"/draw": own_api("number")}}).encode()), (200, b"1")]
 
-    scoring.score(server.url, [7], is_own_service=True)
+    scoring.score(server.url, [7], is_custom_service=True)
 
     assert json.loads(server.asked[1][2]) == {"number": [7]}
 
 
-def test_an_own_service_that_speaks_mlflows_protocol_is_asked_so(server: ToldServer) -> None:
+def test_a_custom_service_that_speaks_mlflows_protocol_is_asked_so(server: ToldServer) -> None:
     server.answers = [(200, json.dumps({"paths": {"/invocations": {}, "/draw": own_api("number")}}).encode())] * 2
 
-    scoring.score(server.url, {"number": 7}, is_own_service=True)
+    scoring.score(server.url, {"number": 7}, is_custom_service=True)
 
     assert server.asked[1][0] == "/churn/invocations"
 
 
-def test_an_answer_of_an_own_service_that_is_no_json_is_base64(server: ToldServer) -> None:
+def test_an_answer_of_a_custom_service_that_is_no_json_is_base64(server: ToldServer) -> None:
     server.answers = [(200, OWN_DOCS), (200, b"\x89PNG")]
 
-    assert scoring.score(server.url, {"number": 7}, is_own_service=True) == "iVBORw=="
+    assert scoring.score(server.url, {"number": 7}, is_custom_service=True) == "iVBORw=="
 
 
 def test_an_answer_that_is_no_json_is_told(server: ToldServer) -> None:

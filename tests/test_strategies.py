@@ -16,6 +16,7 @@ from fixtures_deployer import CRASHING, count_writes, create
 from fixtures_registry import SERVER
 
 from mlflow_fargate.aws.account import Account
+from mlflow_fargate.config import NamedOptions
 from mlflow_fargate.deployments import operations
 from mlflow_fargate.deployments.deployer import Deployer
 from mlflow_fargate.errors import InvalidOption, RolloutFailed, RolloutTimeout
@@ -90,14 +91,14 @@ def test_a_blue_green_deployment_is_tested_shifted_and_fails_no_caller(picky: De
     assert (status.state, status.strategy) == ("COMPLETED", "blue_green")
 
     with asked_all_the_time(status.url) as answers:
-        picky.update("churn", "models:/churn/2", None, {"environment.VERSION": "2"})
+        picky.update("churn", "models:/churn/2", None, NamedOptions({"environment.VERSION": "2"}))
 
     assert set(answers) == {"1", "2"}
     assert version_of(status.url) == "2"
     told = notes(picky)
     assert 'the model\'s input example is answered by {"predictions": [42]}' in told
     assert "POST_TEST_TRAFFIC_SHIFT: 0 % of the traffic on the new tasks" in told
-    assert count_writes(picky, lambda counted: counted.update("churn", None, None, {})) == {}
+    assert count_writes(picky, lambda counted: counted.update("churn", None, None, NamedOptions())) == {}
 
 
 def test_a_green_that_does_not_answer_its_example_gets_no_caller(picky: Deployer) -> None:
@@ -105,7 +106,9 @@ def test_a_green_that_does_not_answer_its_example_gets_no_caller(picky: Deployer
     url = picky.get("churn").url
 
     with asked_all_the_time(url) as answers, pytest.raises(RolloutFailed) as failure:
-        picky.update("churn", "models:/churn/2", None, {"environment.VERSION": "2", "environment.MODE": "wrong"})
+        picky.update(
+            "churn", "models:/churn/2", None, NamedOptions({"environment.VERSION": "2", "environment.MODE": "wrong"})
+        )
 
     assert set(answers) == {"1"}
     assert "column spend is missing" in str(failure.value)
@@ -113,7 +116,7 @@ def test_a_green_that_does_not_answer_its_example_gets_no_caller(picky: Deployer
     status = picky.get("churn")
     assert (status.state, status.last_failed_version, status.provenance.version) == ("COMPLETED", "2", "1")
     # The strategy stands on the service, so it outlives the rollback of the revision.
-    assert status.settings["strategy"] == "blue_green"
+    assert status.settings.strategy == "blue_green"
 
 
 @pytest.mark.exhaustive
@@ -121,7 +124,7 @@ def test_a_green_that_crashes_is_given_up_with_its_reason(picky: Deployer) -> No
     create(picky, **BLUE_GREEN, **{"environment.VERSION": "1"})
 
     with pytest.raises(RolloutFailed, match=r"(?s)circuit breaker.*boom: the model cannot be loaded"):
-        picky.update("churn", CRASHING, None, {"environment.MODE": "crash"})
+        picky.update("churn", CRASHING, None, NamedOptions({"environment.MODE": "crash"}))
 
     assert version_of(picky.get("churn").url) == "1"
 
@@ -132,9 +135,9 @@ def test_a_canary_and_a_linear_shift_share_callers_and_show_it(picky: Deployer) 
     create(picky, **canary, **{"environment.VERSION": "1"})
     url = picky.get("churn").url
     with asked_all_the_time(url) as answers:
-        picky.update("churn", None, None, {"environment.VERSION": "2"})
+        picky.update("churn", None, None, NamedOptions({"environment.VERSION": "2"}))
         linear = {"strategy": "linear", "linear_step_percent": 50, "linear_step_bake_time_minutes": 1}
-        picky.update("churn", None, None, {**linear, "environment.VERSION": "3"})
+        picky.update("churn", None, None, NamedOptions({**linear, "environment.VERSION": "3"}))
 
     assert set(answers) == {"1", "2", "3"}
     assert "PRODUCTION_TRAFFIC_SHIFT: 40 % of the traffic on the new tasks" in notes(picky)
@@ -144,19 +147,21 @@ def test_a_canary_and_a_linear_shift_share_callers_and_show_it(picky: Deployer) 
 def test_a_rolling_deployment_goes_over_to_blue_green_without_a_failure_and_not_back(picky: Deployer) -> None:
     create(picky, **{"environment.VERSION": "1"})
     url = picky.get("churn").url
-    plan, _ = picky.preview("churn", None, None, BLUE_GREEN)
+    plan, _ = picky.preview("churn", None, None, NamedOptions(BLUE_GREEN))
     assert "+ create alternate target group" in str(plan)
     assert "strategy.strategy: rolling → blue_green" in str(plan)
 
     with asked_all_the_time(url) as answers:
-        picky.update("churn", None, None, {**BLUE_GREEN, "environment.VERSION": "2"})
+        picky.update("churn", None, None, NamedOptions({**BLUE_GREEN, "environment.VERSION": "2"}))
 
     assert set(answers) == {"1", "2"}
     for change in ({"strategy": "rolling"}, {"port": 8099}):
         with pytest.raises(InvalidOption, match="An update cannot"):
-            picky.update("churn", None, None, change)
+            picky.update("churn", None, None, NamedOptions(change))
     # Another bake time needs no rollout.
-    writes = count_writes(picky, lambda counted: counted.update("churn", None, None, {"bake_time_minutes": 1}))
+    writes = count_writes(
+        picky, lambda counted: counted.update("churn", None, None, NamedOptions({"bake_time_minutes": 1}))
+    )
     assert writes == {"UpdateService": 1}
 
 
@@ -193,7 +198,9 @@ test_values.__test__ = False  # type: ignore[attr-defined]
 @pytest.mark.exhaustive
 def test_a_shift_that_nobody_waits_for_is_tested_by_whoever_looks(picky: Deployer) -> None:
     create(picky, **BLUE_GREEN, **{"environment.VERSION": "1"})
-    picky.update("churn", None, None, {"environment.VERSION": "2", "wait": False, "test_timeout_minutes": 500})
+    picky.update(
+        "churn", None, None, NamedOptions({"environment.VERSION": "2", "wait": False, "test_timeout_minutes": 500})
+    )
 
     assert "ECS waits 500 minutes for a test of the new tasks" in notes(picky)
     status = operations.watch(picky, "churn", 60)
@@ -204,10 +211,12 @@ def test_a_shift_that_nobody_waits_for_is_tested_by_whoever_looks(picky: Deploye
 def test_a_client_that_is_gone_is_answered_for_by_the_hooks_time(picky: Deployer) -> None:
     """Five minutes last five seconds here."""
     create(picky, **BLUE_GREEN, **{"environment.VERSION": "1"})
-    picky.update("churn", None, None, {"environment.VERSION": "2", "wait": False, "test_timeout_minutes": 5})
+    picky.update(
+        "churn", None, None, NamedOptions({"environment.VERSION": "2", "wait": False, "test_timeout_minutes": 5})
+    )
     watch = replace(picky, account=Account(picky.target))
     with pytest.raises(RolloutFailed, match="PAUSE lifecycle hook of POST_TEST_TRAFFIC_SHIFT timed out"):
-        watch.account.wait_until_rolled_out("default", "churn", 60, watch.progress)
+        watch.endpoint.wait_until_rolled_out("churn", 60, watch.progress)
 
     assert version_of(picky.get("churn").url) == "1"
 
@@ -217,9 +226,9 @@ def test_the_same_update_takes_up_a_watch_that_was_cut_off(picky: Deployer) -> N
     create(picky, **BLUE_GREEN, **{"environment.VERSION": "1"})
     change = {"environment.VERSION": "2", "bake_time_minutes": 8}
     with pytest.raises(RolloutTimeout):
-        picky.update("churn", None, None, {**change, "timeout_seconds": 1})
+        picky.update("churn", None, None, NamedOptions({**change, "timeout_seconds": 1}))
 
-    picky.update("churn", None, None, change)
+    picky.update("churn", None, None, NamedOptions(change))
 
     assert version_of(picky.get("churn").url) == "2"
 
@@ -233,7 +242,7 @@ def test_deleting_leaves_nothing_of_both_groups_and_rules_and_the_endpoint_nothi
     groups = session.call("elbv2", "describe_target_groups")["TargetGroups"]
     assert [group for group in groups if group["TargetGroupName"].startswith("mlf-")] == []
     assert test_values(picky) == []
-    assert operations.orphans(picky) == []
+    assert list(picky.account.orphans()) == []
 
     picky.delete_endpoint("default")
     assert [role for role in roles(session) if role.startswith("mlflow-fargate")] == []
@@ -276,14 +285,14 @@ def test_where_ecs_knows_no_such_strategy_the_service_rolls_and_everything_says_
     assert said in notes(poor)
     assert (status.state, status.strategy, version_of(status.url)) == ("COMPLETED", "canary", "1")
     assert said in str(status.strategy_refused)
-    plan, _ = poor.preview("churn", None, None, {})
+    plan, _ = poor.preview("churn", None, None, NamedOptions())
     assert (plan.is_empty, said in str(plan), plan.as_dict()["notes"][0].startswith(said)) == (True, True, True)
-    assert count_writes(poor, lambda counted: counted.update("churn", None, None, {})) == {}
+    assert count_writes(poor, lambda counted: counted.update("churn", None, None, NamedOptions())) == {}
 
-    poor.update("churn", None, None, {"environment.VERSION": "2"})
+    poor.update("churn", None, None, NamedOptions({"environment.VERSION": "2"}))
     assert version_of(status.url) == "2"
 
-    picky.update("churn", None, None, {"environment.VERSION": "3"})
+    picky.update("churn", None, None, NamedOptions({"environment.VERSION": "3"}))
     status = picky.get("churn")
     assert (status.strategy_refused, status.strategy, version_of(status.url)) == (None, "canary", "3")
 

@@ -33,7 +33,7 @@ def test_every_spelling_of_a_target_is_understood(
     target = parse_target(uri, environ={})
 
     assert (target.region, target.endpoint, target.profile) == (region, endpoint, profile)
-    assert target.surroundings.aws_endpoint_url is None
+    assert target.environment.aws_endpoint_url is None
 
 
 @pytest.mark.parametrize(
@@ -72,9 +72,9 @@ def test_the_local_target_is_where_the_running_stack_says(tmp_path: Path) -> Non
     target = parse_target("fargate:/local/team", environ={"MLFLOW_FARGATE_CACHE": str(tmp_path)})
 
     assert (target.region, target.endpoint) == ("us-east-1", "team")
-    assert target.surroundings.aws_endpoint_url == "http://127.0.0.1:1"
-    assert target.surroundings.registry_mirrors == {"public.ecr.aws": "127.0.0.1:2"}
-    assert target.surroundings.session_manager_plugin == ("python", "plugin.py")
+    assert target.environment.aws_endpoint_url == "http://127.0.0.1:1"
+    assert target.environment.registry_mirrors == {"public.ecr.aws": "127.0.0.1:2"}
+    assert target.environment.session_manager_plugin == ("python", "plugin.py")
     assert "hush" not in repr(target)
 
 

@@ -12,8 +12,8 @@ from fixtures_deployer import QUICK, TARGET, create
 from mlflow_fargate.aws.session import AwsSession
 from mlflow_fargate.cli import main
 from mlflow_fargate.cli.deployment.traffic import sparkline, traffic_lines
+from mlflow_fargate.config import NamedOptions
 from mlflow_fargate.deployment import Traffic
-from mlflow_fargate.deployments import operations
 from mlflow_fargate.deployments.deployer import Deployer
 from mlflow_fargate.errors import AwsError
 
@@ -57,7 +57,7 @@ def test_the_traffic_of_a_deployment_is_that_of_its_target_group(
     asked: list[dict[str, Any]] = []
     answering(monkeypatch, {"requests": 120.0, "errors": 3.0, "latency": 0.25}, asked)
 
-    found = operations.traffic(deployer, "churn")
+    found = deployer.endpoint.traffic("churn")
 
     assert len(found) == 36
     assert (found[0].requests, found[0].errors, found[0].p95_seconds) == (120, 3, 0.25)
@@ -72,7 +72,7 @@ def test_without_data_or_the_right_to_read_it_there_is_no_chart(
     deployer: Deployer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     create(deployer)
-    assert operations.traffic(deployer, "churn") == []
+    assert deployer.endpoint.traffic("churn") == []
 
     def refuse(*_: Any, **__: Any) -> None:
         raise AwsError("no", operation="cloudwatch:GetMetricData", code="AccessDenied")
@@ -84,11 +84,11 @@ def test_without_data_or_the_right_to_read_it_there_is_no_chart(
         "mlflow_fargate.aws.reading.metrics.find_load_balancer", lambda *_: {"LoadBalancerArn": "a:loadbalancer/app"}
     )
     monkeypatch.setattr(AwsSession, "call", refuse)
-    assert operations.traffic(deployer, "churn") == []
+    assert deployer.endpoint.traffic("churn") == []
 
 
 def test_status_draws_the_traffic(plugged_in: Deployer, monkeypatch: pytest.MonkeyPatch) -> None:
-    plugged_in.create("churn", "models:/churn/1", None, QUICK)
+    plugged_in.create("churn", "models:/churn/1", None, NamedOptions(QUICK))
     answering(monkeypatch, {"requests": 60.0, "latency": 0.02}, [])
 
     said = CliRunner().invoke(main, ["status", "-t", TARGET, "--name", "churn"]).output

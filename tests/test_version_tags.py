@@ -10,6 +10,7 @@ import pytest
 from fixtures_deployer import CRASHING, create
 from fixtures_mlflow import LoggedModels, MlflowServer
 
+from mlflow_fargate.config import NamedOptions
 from mlflow_fargate.deployments.deployer import Deployer
 from mlflow_fargate.deployments.version_tags import VersionTags
 from mlflow_fargate.errors import ModelNotFound, RegistryError, RolloutFailed, RolloutTimeout
@@ -73,9 +74,9 @@ def test_versions_tell_where_they_serve_and_what_became_of_them(deployer: Deploy
     deployer = replace(deployer, write_tags=registry.write)
     create(deployer, uri="models:/churn/1")
     first = dict(registry.tags["churn", "1"])
-    deployer.update("churn", "models:/churn/2", None, {})
+    deployer.update("churn", "models:/churn/2", None, NamedOptions())
     with pytest.raises(RolloutFailed):
-        deployer.update("churn", CRASHING, None, {"environment.MODE": "crash"})
+        deployer.update("churn", CRASHING, None, NamedOptions({"environment.MODE": "crash"}))
     after_failure = [registry.status(version) for version in ("1", "2", "13")]
     deployer.delete("churn")
 
@@ -103,7 +104,7 @@ def test_an_update_without_a_difference_writes_no_tag(deployer: Deployer) -> Non
     registry = Registry()
     create(deployer)
 
-    replace(deployer, write_tags=registry.write).update("churn", None, None, {})
+    replace(deployer, write_tags=registry.write).update("churn", None, None, NamedOptions())
 
     assert registry.tags == {}
 

@@ -19,10 +19,11 @@ from click.testing import CliRunner, Result
 from fixtures_deployer import TARGET, count_writes, create
 
 from mlflow_fargate.aws.account import Account
+from mlflow_fargate.aws.endpoint import Endpoint
 from mlflow_fargate.aws.resource_types.service import ServiceType, describe_service
 from mlflow_fargate.cli import main
-from mlflow_fargate.config import DeploymentConfig, parse_config
-from mlflow_fargate.deployments import operations, webhook_service
+from mlflow_fargate.config import DeploymentConfig, NamedOptions, parse_config
+from mlflow_fargate.deployments import cleanup, webhook_service
 from mlflow_fargate.deployments.deployer import Deployer
 from mlflow_fargate.errors import DeploymentNotFound, EndpointInUse, InvalidOption
 from mlflow_fargate.image import Platform, Reference, Registry
@@ -33,7 +34,7 @@ from mlflow_fargate.progress import RecordedProgress
 from mlflow_fargate.publisher import webhook_image
 from mlflow_fargate.publisher.this_package import copy_package, package_requirements
 from mlflow_fargate.resources import EndpointSpec, Network, WebhookSpec, webhook_resources
-from mlflow_fargate.target import Surroundings, Target
+from mlflow_fargate.target import Target, TargetEnvironment
 
 SERVER = "https://mlflow.example.com"
 FOLLOWING: dict[str, Any] = {webhook_service.TRACKING_URI: SERVER, "health_check_grace_seconds": 0}
@@ -80,7 +81,7 @@ def call(plugged_in: Deployer, image: str) -> Iterator[Callable[..., Result]]:
 
 
 def spec(**options: Any) -> WebhookSpec:
-    config = parse_config({webhook_service.TRACKING_URI: SERVER, **options}, {"auth": "none"})
+    config = parse_config({webhook_service.TRACKING_URI: SERVER, **options}, parse_config({"auth": "none"}))
     return WebhookSpec("_webhook", ENDPOINT, config, "image@sha256:1", "fargate:/eu-west-1/prod", ("models",))
 
 
@@ -210,20 +211,20 @@ def test_the_image_gets_what_the_service_needs_and_no_tool_of_ours() -> None:
 def test_what_would_only_show_in_a_task_is_refused_before_anything_is_built(
     options: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    target = Target("fargate:/eu-west-1", region="eu-west-1", surroundings=Surroundings())
+    target = Target("fargate:/eu-west-1", region="eu-west-1", environment=TargetEnvironment())
     account = Account(target)
-    monkeypatch.setattr(account, "webhook_status", lambda _: None)
+    monkeypatch.setattr(Endpoint, "webhook_status", lambda _: None)
     deployer = Deployer(target, account, None, None)  # type: ignore[arg-type]
 
     with pytest.raises(InvalidOption, match=said) as refused:
-        webhook_service.deploy(deployer, options)
+        webhook_service.deploy(deployer, NamedOptions(options))
     assert "geheim" not in str(refused.value)
 
 
 @pytest.mark.slow
 def test_it_runs_is_no_deployment_and_goes_without_a_trace(here: Deployer) -> None:
     create(here, wait=False)
-    status = webhook_service.deploy(here, {**FOLLOWING, "cpu": 512}, ["models"])
+    status = webhook_service.deploy(here, NamedOptions({**FOLLOWING, "cpu": 512}), ["models"])
 
     assert status is not None
     assert status.state == "COMPLETED"
@@ -236,36 +237,38 @@ def test_it_runs_is_no_deployment_and_goes_without_a_trace(here: Deployer) -> No
     with pytest.raises(EndpointInUse, match="The webhook service still lives on endpoint 'default'"):
         here.delete_endpoint("default")
 
-    assert count_writes(here, lambda one: webhook_service.deploy(one, FOLLOWING)) == Counter()
+    assert count_writes(here, lambda one: webhook_service.deploy(one, NamedOptions(FOLLOWING))) == Counter()
 
     webhook_service.delete(here)
     with pytest.raises(DeploymentNotFound):
         webhook_service.get(here)
     here.delete_endpoint("default")
-    assert operations.orphans(here) == []
+    assert list(here.account.orphans()) == []
     assert count_writes(here, webhook_service.delete) == Counter()
 
 
 @pytest.mark.slow
 def test_what_is_not_named_again_stays_and_what_is_named_changes_alone(here: Deployer) -> None:
-    webhook_service.deploy(here, {**NO_WAIT, "secrets.FARGATE_WEBHOOK_TOKEN": SECRET, "cpu": 512}, ["models"])
+    webhook_service.deploy(
+        here, NamedOptions({**NO_WAIT, "secrets.FARGATE_WEBHOOK_TOKEN": SECRET, "cpu": 512}), ["models"]
+    )
 
-    writes = count_writes(here, lambda one: webhook_service.deploy(one, {"memory": 4096, "wait": False}))
+    writes = count_writes(here, lambda one: webhook_service.deploy(one, NamedOptions({"memory": 4096, "wait": False})))
 
     assert writes == Counter(RegisterTaskDefinition=1, UpdateService=1)
     status = webhook_service.get(here)
-    assert (status.settings["cpu"], status.settings["memory"]) == (512, 4096)
-    assert status.settings["secrets"] == {"FARGATE_WEBHOOK_TOKEN": SECRET}
+    assert (status.settings.cpu, status.settings.memory_mib) == (512, 4096)
+    assert status.settings.secrets == {"FARGATE_WEBHOOK_TOKEN": SECRET}
     assert status.artifact_buckets == ("models",)
 
 
 @pytest.mark.exhaustive
 def test_another_role_takes_the_place_of_the_one_that_was_made(here: Deployer) -> None:
-    webhook_service.deploy(here, NO_WAIT)
+    webhook_service.deploy(here, NamedOptions(NO_WAIT))
     made = webhook_service.get(here).task_role
     given = "arn:aws:iam::123456789012:role/hooks"
 
-    webhook_service.deploy(here, {"task_role_arn": given, "wait": False})
+    webhook_service.deploy(here, NamedOptions({"task_role_arn": given, "wait": False}))
 
     assert made.endswith("role/mlflow-fargate-default_webhook-us-east-1")
     assert webhook_service.get(here).task_role == given
@@ -275,17 +278,17 @@ def test_another_role_takes_the_place_of_the_one_that_was_made(here: Deployer) -
 
 @pytest.mark.slow
 def test_what_a_killed_deletion_left_is_found_and_taken_away(here: Deployer) -> None:
-    webhook_service.deploy(here, NO_WAIT)
+    webhook_service.deploy(here, NamedOptions(NO_WAIT))
     service = describe_service(here.account.session, "mlflow-fargate-default", "_webhook")
     assert service is not None
     ServiceType(here.account.session).delete(Found(service["serviceArn"], Properties()))
 
-    orphans = operations.orphans(here)
+    orphans = list(here.account.orphans())
     assert [orphan.name for orphan in orphans] == ["_webhook"]
     for orphan in orphans:
-        operations.collect(here, orphan)
+        cleanup.collect(here, orphan)
 
-    assert operations.orphans(here) == []
+    assert list(here.account.orphans()) == []
 
 
 def write_line(deployer: Deployer, group: str, message: str) -> None:
@@ -348,12 +351,13 @@ def test_its_image_is_built_once_starts_the_service_and_holds_no_model(
     monkeypatch.setattr(webhook_image, "package_requirements", lambda *_: ())
     seed_base_image(registry.store, platform.python_version())
     name = f"{registry.address}/mlflow-fargate/images"
+    repository = SimpleNamespace(ensure=lambda: name, newest_image=lambda: None)
     account: Any = SimpleNamespace(
-        repository=lambda endpoint: SimpleNamespace(ensure=lambda: name, newest_image=lambda: None),
+        endpoint=lambda _: SimpleNamespace(repository=repository),
         registry_login=lambda: (registry.address, "AWS", "password"),
     )
-    mirrored = Surroundings(registry_mirrors={"public.ecr.aws": registry.address})
-    target = Target("fargate:/eu-west-1", region="eu-west-1", surroundings=mirrored)
+    mirrored = TargetEnvironment(registry_mirrors={"public.ecr.aws": registry.address})
+    target = Target("fargate:/eu-west-1", region="eu-west-1", environment=mirrored)
     progress = RecordedProgress()
     publisher = webhook_image.WebhookPublisher(target, account, tmp_path / "cache", progress)
 

@@ -15,7 +15,7 @@ from flask import Flask
 
 from .access import Access
 from .metrics import Metrics
-from .views import MAX_BODY_BYTES, Surroundings, make_guarded_views, make_views
+from .views import MAX_BODY_BYTES, PageLinks, make_guarded_views, make_views
 from .worker import Worker
 
 
@@ -23,7 +23,7 @@ def create_app(
     worker: Worker,
     secrets: tuple[str, ...],
     access: Access | None = None,
-    surroundings: Surroundings | None = None,
+    links: PageLinks | None = None,
     metrics: Metrics | None = None,
 ) -> Flask:
     """The Flask application over a worker; events must be signed with one of `secrets`.
@@ -37,5 +37,5 @@ def create_app(
     # Checked by Flask before a body is read.
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     app.register_blueprint(make_views(worker, secrets, metrics))
-    app.register_blueprint(make_guarded_views(worker, access or Access(), surroundings or Surroundings(), metrics))
+    app.register_blueprint(make_guarded_views(worker, access or Access(), links or PageLinks(), metrics))
     return app

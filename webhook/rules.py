@@ -20,6 +20,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
 
 from mlflow_fargate.config import parse_config
+from mlflow_fargate.deployment import DEPLOYMENT_NAME, NAME_HINT, Stage
 from mlflow_fargate.errors import InvalidOption
 from mlflow_fargate.target import check_endpoint_name
 
@@ -30,7 +31,6 @@ _CONFIG_TAG = "fargate.config."
 _TAG_OPTIONS = {"cpu", "memory", "desired_count", "health_check_grace_seconds", "deregistration_delay_seconds"}
 # A rule says what is followed, every call is watched to its end, and no model is run on the service's machine.
 _NOT_FOR_RULES = {"follow", "wait", "dry_run", "smoke_test", "convert", "build_sdists"}
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,62}")
 
 
 @dataclass(frozen=True)
@@ -82,16 +82,13 @@ class Rules:
         """The rule of a model; a name comes before patterns, patterns in their order. InvalidOption for bad tags."""
         if self.by_tag:
             return _rule_in_tags(model_name, tags)
-        return next((rule for rule in sorted(self.rules, key=_is_pattern) if rule.matches(model_name)), None)
+        matching = [rule for rule in self.rules if rule.matches(model_name)]
+        return min(matching, key=lambda rule: rule.is_pattern, default=None)
 
     def endpoints(self, tags_by_model: Mapping[str, Mapping[str, str]]) -> set[str]:
         """Every endpoint that a rule names, the rules in tags among them."""
         tagged = {tags[DEPLOY_TAG] for tags in tags_by_model.values() if self.by_tag and tags.get(DEPLOY_TAG)}
         return tagged | {rule.endpoint for rule in self.rules if rule.endpoint}
-
-
-def _is_pattern(rule: Rule) -> bool:
-    return rule.is_pattern
 
 
 BY_TAG = Rules(by_tag=True)
@@ -100,7 +97,7 @@ BY_TAG = Rules(by_tag=True)
 class _WrittenRule(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    stage: Literal["Staging", "Production", "Archived"] | None = None
+    stage: Stage | None = None
     alias: str | None = None
     endpoint: str | None = None
     name: str | None = None
@@ -115,8 +112,8 @@ class _WrittenRule(BaseModel):
     @field_validator("name")
     @classmethod
     def _is_a_name(cls, name: str | None) -> str | None:
-        if name is not None and not _NAME.fullmatch(name):
-            raise ValueError("1 to 63 letters, digits, '-' and '_', beginning with a letter")
+        if name is not None and not DEPLOYMENT_NAME.fullmatch(name):
+            raise ValueError(NAME_HINT)
         return name
 
     @model_validator(mode="after")
@@ -176,7 +173,7 @@ def _rule_in_tags(model_name: str, tags: Mapping[str, str]) -> Rule | None:
             hint=f"tags may set {', '.join(sorted(_TAG_OPTIONS))}; write a rule for others",
         )
     name = tags.get("fargate.name")
-    if name is not None and not _NAME.fullmatch(name):
+    if name is not None and not DEPLOYMENT_NAME.fullmatch(name):
         raise InvalidOption(f"{where}: '{name}' cannot be a deployment's name.")
     demotion = tags.get("fargate.on_demotion", "keep")
     if demotion not in {"keep", "scale_to_zero"}:

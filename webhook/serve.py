@@ -32,7 +32,7 @@ from .model_registry import MlflowModelRegistry
 from .notify import Notifier, Send, slack_channel
 from .rules import RuleBook
 from .settings import Settings
-from .views import MAX_BODY_BYTES, Surroundings
+from .views import MAX_BODY_BYTES, PageLinks
 from .worker import Worker
 
 logger = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ def serve(settings: Settings) -> None:
     )
     keeper = LeaseKeeper(lease, settings.lease_seconds, worker.wake) if lease else None
     access = Access(settings.token, settings.is_public)
-    app = create_app(worker, settings.secrets, access, Surroundings(settings.target, settings.mlflow_url), metrics)
+    app = create_app(worker, settings.secrets, access, PageLinks(settings.target, settings.mlflow_url), metrics)
     server = _listen(app, settings)
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _stop)

@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class PageLinks:
     """What the page says of where it is."""
 
     target: str = ""
@@ -89,7 +89,7 @@ def make_views(
 def make_guarded_views(
     worker: Worker,
     access: Access,
-    surroundings: Surroundings,
+    links: PageLinks,
     metrics: Metrics,
     clock: Callable[[], float] = time.time,
 ) -> Blueprint:
@@ -112,12 +112,12 @@ def make_guarded_views(
     @views.get("/")
     def show() -> ResponseReturnValue:
         nonce, now = random_secrets.token_urlsafe(16), clock()
-        rows = make_rows(worker.seen().values(), surroundings.mlflow_url, now)
+        rows = make_rows(worker.seen().values(), links.mlflow_url, now)
         page = render_template(
             "page.html",
             nonce=nonce,
-            target=surroundings.target,
-            mlflow_url=surroundings.mlflow_url,
+            target=links.target,
+            mlflow_url=links.mlflow_url,
             refresh_seconds=_REFRESH_SECONDS,
             rows=rows,
             counts=Counter((row.state, row.tone) for row in rows).items(),

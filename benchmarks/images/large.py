@@ -30,7 +30,9 @@ def main() -> None:
     session = boto3.Session("local", "local", region_name="us-east-1")
     address = Reference.parse(repository).registry
     account = SimpleNamespace(
-        repository=lambda _endpoint: SimpleNamespace(ensure=lambda: repository, newest_image=lambda: None),
+        endpoint=lambda _: SimpleNamespace(
+            repository=SimpleNamespace(ensure=lambda: repository, newest_image=lambda: None)
+        ),
         registry_login=lambda: (address, "AWS", "password"),
         artifacts=lambda: S3Artifacts(make_s3_client(session, s3_url)),
     )

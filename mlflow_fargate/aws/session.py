@@ -51,13 +51,13 @@ class AwsSession:
     """The account and region of a target; `call` and `pages` reach its services."""
 
     def __init__(self, target: Target) -> None:
-        surroundings = target.surroundings
+        environment = target.environment
         try:
             self._session = boto3.Session(
                 region_name=target.region,
                 profile_name=target.profile,
-                aws_access_key_id=surroundings.access_key_id,
-                aws_secret_access_key=surroundings.secret_access_key,
+                aws_access_key_id=environment.access_key_id,
+                aws_secret_access_key=environment.secret_access_key,
             )
         except ProfileNotFound as error:
             raise AwsError(
@@ -71,10 +71,10 @@ class AwsSession:
                 hint="name it in the target (fargate:/us-east-2) or set AWS_REGION",
             )
         self.region: str = self._session.region_name
-        self._endpoint_url = surroundings.aws_endpoint_url
+        self._endpoint_url = environment.aws_endpoint_url
         self._clients: dict[str, Any] = {}
         self._lock = threading.Lock()
-        self._s3_endpoint_url = surroundings.s3_endpoint_url
+        self._s3_endpoint_url = environment.s3_endpoint_url
 
     @functools.cached_property
     def account(self) -> str:

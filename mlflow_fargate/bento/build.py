@@ -31,7 +31,7 @@ from mlflow_fargate.errors import ImageError, ModelUnusable
 from mlflow_fargate.resolved_model import ResolvedModel, without_credentials
 
 _DESCRIPTION_FILE = "service.json"
-_CUSTOM_FOLDER = "own"
+_CUSTOM_FOLDER = "custom"
 _BUILD_TIMEOUT_SECONDS = 300
 
 

@@ -11,7 +11,7 @@ from mlflow_fargate.bento.custom_service_files import CustomService
 from mlflow_fargate.errors import ModelUnusable
 from mlflow_fargate.resolved_model import ResolvedModel
 
-Template = Literal["image_classifier", "pyfunc", "own"]
+Template = Literal["image_classifier", "pyfunc", "custom"]
 
 LABELS_FILE = "labels.json"
 _IMAGE_CHANNELS = (1, 3, 4)

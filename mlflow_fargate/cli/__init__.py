@@ -65,7 +65,7 @@ def main(context: click.Context) -> None:
 
     Deploy with MLflow's command: mlflow deployments create -t fargate --name NAME -m models:/MODEL/Production
     """
-    # click drops colours where no terminal is, and does not know https://no-color.org, as rich does.
+    # click drops colors where no terminal is, and does not know https://no-color.org, as rich does.
     if os.environ.get("NO_COLOR"):
         context.color = False
 

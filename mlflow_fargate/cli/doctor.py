@@ -9,7 +9,7 @@ import click
 
 from mlflow_fargate.cli.deployment.options import deployer_at, json_option, print_json, target_option
 
-_COLOURS = {"OK": "green", "FAIL": "red", "SKIP": "yellow"}
+_COLORS = {"OK": "green", "FAIL": "red", "SKIP": "yellow"}
 
 
 @click.command()
@@ -27,15 +27,14 @@ def doctor(target: str, config: tuple[str, ...], webhook_url: str | None, as_jso
     from mlflow_fargate.doctor.examination import examine  # noqa: PLC0415
 
     options = parse_config(parse_options(config))
-    deployer = deployer_at(target)
-    findings = examine(deployer.account, deployer.target.endpoint, options, webhook_url)
+    findings = examine(deployer_at(target).endpoint, options, webhook_url)
     if as_json:
         print_json(findings)
     else:
         for topic, of_topic in groupby(findings, key=lambda finding: finding.topic):
             click.echo(topic)
             for finding in of_topic:
-                verdict = click.style(f"{finding.verdict:<4}", fg=_COLOURS[finding.verdict])
+                verdict = click.style(f"{finding.verdict:<4}", fg=_COLORS[finding.verdict])
                 click.echo(f"  {verdict} {finding.name}: {finding.said}")
                 if finding.advice:
                     click.echo(f"         → {finding.advice}")

@@ -19,10 +19,10 @@ def gc(target: str, delete: bool, as_json: bool) -> None:
     A deployment that somebody is creating right now looks the same until its service is there: do not use --delete
     while others deploy. A whole endpoint without deployments is no orphan; see: mlflow deployments delete-endpoint
     """
-    from mlflow_fargate.deployments import operations  # noqa: PLC0415
+    from mlflow_fargate.deployments.cleanup import collect  # noqa: PLC0415
 
     deployer = deployer_at(target)
-    found = operations.orphans(deployer)
+    found = list(deployer.account.orphans())
     if as_json:
         print_json(found)
     else:
@@ -34,7 +34,7 @@ def gc(target: str, delete: bool, as_json: bool) -> None:
             click.echo("nothing is left behind")
     if delete:
         for orphan in found:
-            operations.collect(deployer, orphan)
+            collect(deployer, orphan)
     elif found:
         click.echo("nothing was deleted; --delete takes them away", err=True)
 

@@ -16,9 +16,11 @@ from mlflow_fargate.cli.deployment.logs import log_options, print_lines
 from mlflow_fargate.cli.deployment.options import deployer_at, json_option, print_fields, print_json, target_option
 from mlflow_fargate.cli.deployment.plan import parse_options
 from mlflow_fargate.cli.extras import extra_is_missing
+from mlflow_fargate.config import NamedOptions
 from mlflow_fargate.doctor.examination import examine_mlflow
 from mlflow_fargate.errors import FargateError, InvalidOption
 from mlflow_fargate.redirects import RefusingRedirects
+from mlflow_fargate.resources import WEBHOOK
 
 if TYPE_CHECKING:
     from mlflow_fargate.deployments.deployer import Deployer
@@ -168,7 +170,7 @@ def deploy(
         options[webhook_service.RULES] = _models_of(rules)
     if uri := tracking_uri or _tracking_uri_of(deployer):
         options[webhook_service.TRACKING_URI] = uri
-    status = webhook_service.deploy(deployer, options, buckets or None)
+    status = webhook_service.deploy(deployer, NamedOptions.parse(options), buckets or None)
     if status is not None:
         click.echo(status.url)
 
@@ -198,7 +200,7 @@ def status(target: str, as_json: bool) -> None:
             "url": found.url,
             "rollout": " ".join(filter(None, (found.state, found.state_reason and f"({found.state_reason})"))),
             "running tasks": found.running_count,
-            "tracking server": found.settings.get("environment", {}).get("MLFLOW_TRACKING_URI"),
+            "tracking server": found.settings.environment.get("MLFLOW_TRACKING_URI"),
             "task role": found.task_role,
             "image": found.image,
             "task definition": found.task_definition,
@@ -213,9 +215,9 @@ def status(target: str, as_json: bool) -> None:
 @log_options
 def logs(*, target: str, follow: bool, since: int, task: str | None, as_json: bool) -> None:
     """What the webhook service on Fargate wrote: each line with its time (UTC) and its task's first digits."""
-    from mlflow_fargate.deployments import operations  # noqa: PLC0415
+    from mlflow_fargate.deployments.logs import read_logs  # noqa: PLC0415
 
-    lines = operations.webhook_logs(deployer_at(target), since, task=task, follow=follow)
+    lines = read_logs(deployer_at(target), WEBHOOK, since, task=task, follow=follow)
     print_lines(lines, as_json=as_json)
 
 
@@ -232,5 +234,5 @@ def _models_of(rules: TextIO) -> str:
 
 def _tracking_uri_of(deployer: Deployer) -> str | None:
     """The environment's, where the service does not follow a server already."""
-    is_there = deployer.account.webhook_status(deployer.target.endpoint) is not None
+    is_there = deployer.endpoint.webhook_status() is not None
     return None if is_there else os.environ.get("MLFLOW_TRACKING_URI")

@@ -15,7 +15,9 @@ from mlflow_fargate.config.deployment_config import (
     OF_THE_IMAGE,
     OF_THE_SERVICE,
     DeploymentConfig,
+    NamedOptions,
     parse_config,
+    read_config,
 )
 from mlflow_fargate.config.task_options import FARGATE_SIZES
 
@@ -25,6 +27,8 @@ __all__ = [
     "OF_THE_IMAGE",
     "OF_THE_SERVICE",
     "DeploymentConfig",
+    "NamedOptions",
     "parse_config",
     "parse_retain",
+    "read_config",
 ]

@@ -5,11 +5,12 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError, model_validator
+from pydantic import PrivateAttr, ValidationError, model_validator
 from typing_extensions import Self
 
 from mlflow_fargate.config.call_options import CallOptions
@@ -44,19 +45,17 @@ class DeploymentConfig(
 ):
     """The options of one deployment; unknown keys and impossible values are InvalidOption (see `parse_config`)."""
 
+    _unread: dict[str, Any] = PrivateAttr(default_factory=dict)  # see `read_config`
+
     @property
     def labels_file(self) -> str | None:
         """The labels file to look for; 'none' where what serves has no use for labels, None: whatever is there."""
         return self.labels or (None if self.service in (None, "image_classifier") else "none")
 
     @model_validator(mode="after")
-    def _check_host(self) -> Self:
+    def _check_shifting(self) -> Self:
         if self.host and self.target_group_arn:
             raise ValueError("host: with target_group_arn no rule is made here")
-        return self
-
-    @model_validator(mode="after")
-    def _check_shifting(self) -> Self:
         if self.shifts_traffic and self.target_group_arn:
             raise ValueError(f"target_group_arn: strategy={self.strategy} shifts traffic between two groups, made here")
         if self.shifts_traffic and self.host:
@@ -78,28 +77,70 @@ class DeploymentConfig(
 
     @property
     def named(self) -> dict[str, Any]:
-        """The options that were given, as JSON-able values by their `-C` keys."""
-        return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
+        """The options that were given, as JSON-able values by their `-C` keys in alphabetical order."""
+        named = self.model_dump(mode="json", by_alias=True, exclude_unset=True)
+        return dict(sorted({**named, **self._unread}.items()))
 
 
-def parse_config(options: Mapping[str, Any] | None, kept: Mapping[str, Any] | None = None) -> DeploymentConfig:
-    """The options of a call over those `kept` from an earlier one; InvalidOption names the key that cannot be meant.
+@dataclass(frozen=True)
+class NamedOptions:
+    """The options that one call names. What they come to, only those show that are kept from an earlier call.
 
-    `environment.A=1` sets one variable of a table, `config_file=…` brings options from a file, and an empty string
-    puts an option back to its default.
+    `environment.A=1` sets one variable of a table, and an empty string puts an option back to its default.
     """
-    given = dict(options or {})
-    file = given.pop("config_file", None)
-    below = dict(kept or {})
-    if given.get("max_count") == "":  # without it the others of autoscaling mean nothing
-        below = {key: value for key, value in below.items() if key not in ScalingOptions.model_fields}
-    if "strategy" in given:
-        below = settings_for(given["strategy"] or "rolling", below)
-    merged = _merge(_merge(below, _read_file(file) if file else {}), given)
+
+    given: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    file: Mapping[str, Any] = field(
+        default_factory=dict, hash=False
+    )  # those of `config_file=…`, which `given` overrides
+
+    @classmethod
+    def parse(cls, options: Mapping[str, Any] | None) -> NamedOptions:
+        """The options of a command line or of Python; InvalidOption when the file they name cannot be read."""
+        given = dict(options or {})
+        file = given.pop("config_file", None)
+        return cls(given, _read_file(file) if file else {})
+
+    @property
+    def keys(self) -> frozenset[str]:
+        """What is named, a table where one of its entries is."""
+        return frozenset(key.partition(".")[0] for key in self.given)
+
+    def also(self, **options: object) -> NamedOptions:
+        """These, and `options` over them."""
+        return replace(self, given={**self.given, **options})
+
+    def over(self, kept: DeploymentConfig | None = None) -> DeploymentConfig:
+        """These over those `kept` from an earlier call; InvalidOption names the key that cannot be meant."""
+        below = kept.named if kept else {}
+        if self.given.get("max_count") == "":  # without it the others of autoscaling mean nothing
+            below = {key: value for key, value in below.items() if key not in ScalingOptions.model_fields}
+        if "strategy" in self.given:
+            below = settings_for(self.given["strategy"] or "rolling", below)
+        try:
+            return DeploymentConfig.model_validate(_merge(_merge(below, self.file), self.given))
+        except ValidationError as error:
+            raise InvalidOption(_explain(error)) from error
+
+
+def parse_config(options: Mapping[str, Any] | None, kept: DeploymentConfig | None = None) -> DeploymentConfig:
+    """The options of a call, over those `kept` from an earlier one; see `NamedOptions`."""
+    return NamedOptions.parse(options).over(kept)
+
+
+def read_config(settings: Mapping[str, Any]) -> DeploymentConfig:
+    """The options that were `named` when something was deployed, maybe by another release.
+
+    Options that this release does not understand mean nothing here, but stay among the `named`: an update must put
+    them back to their defaults, or is refused.
+    """
     try:
-        return DeploymentConfig.model_validate(merged)
+        return DeploymentConfig.model_validate(settings)
     except ValidationError as error:
-        raise InvalidOption(_explain(error)) from error
+        unread = {str(part["loc"][0]) for part in error.errors() if part["loc"]} & settings.keys() or settings.keys()
+    config = read_config({key: value for key, value in settings.items() if key not in unread})
+    config._unread.update({key: settings[key] for key in unread})
+    return config
 
 
 def _merge(below: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:

@@ -54,20 +54,6 @@ def _read_json(value: object) -> object:
     return json.loads(value) if isinstance(value, str) and value.startswith("{") else value
 
 
-def without_passwords(url: str) -> str:
-    """The URL as it may be written down: user and password go, unless `${NAME}` stands for what is secret of them.
-
-    A user alone is taken for a token, as some indexes have it.
-    """
-    scheme, slashes, rest = url.partition("://")
-    authority, slash, path = rest.partition("/")
-    credentials, at, host = authority.rpartition("@")
-    user, colon, password = credentials.partition(":")
-    if not at or _VARIABLE.fullmatch(password if colon else user):
-        return url
-    return f"{scheme}{slashes}{host}{slash}{path}"
-
-
 def _check_url(value: object) -> object:
     if value is not None and not (isinstance(value, str) and _URL.fullmatch(value)):
         raise ValueError("write it as https://HOST/PATH")
@@ -76,11 +62,10 @@ def _check_url(value: object) -> object:
 
 def _write_urls(value: str | tuple[str, ...] | None) -> str | list[str] | None:
     if value is None or isinstance(value, str):
-        return value and without_passwords(value)
-    return [without_passwords(url) for url in value]
+        return value and without_credentials(value)
+    return [without_credentials(url) for url in value]
 
 
-_VARIABLE = re.compile(r"\$\{[A-Z][A-Z0-9_]*\}")
 _URL = re.compile(r"https?://[^\s/]+(/\S*)?")
 _NO_PASSWORDS = PlainSerializer(_write_urls, when_used="json")
 

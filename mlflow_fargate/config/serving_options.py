@@ -25,7 +25,7 @@ class ServingOptions(OptionGroup):
     )
     models: Table = option(
         dict,
-        "further models of an own service, by the key it loads them with",
+        "further models of a custom service, by the key it loads them with",
         maps_to="MLflow model URI",
         examples=["models.generator=models:/digits/Production"],
         allowed="keys of 1 to 32 letters, digits, - and _",
@@ -67,9 +67,7 @@ class ServingOptions(OptionGroup):
     image_resampling: Literal["bicubic", "bilinear", "lanczos", "nearest"] = option(
         "bicubic", "how pictures are resized", maps_to="Pillow: Resampling"
     )
-    image_colour: Literal["rgb", "bgr"] = option(
-        "rgb", "order of the colours; bgr is OpenCV's", maps_to="(the service)"
-    )
+    image_color: Literal["rgb", "bgr"] = option("rgb", "order of the colors; bgr is OpenCV's", maps_to="(the service)")
 
     @field_validator("models")
     @classmethod
@@ -89,7 +87,7 @@ class ServingOptions(OptionGroup):
         return size
 
     @property
-    def own_service(self) -> str | None:
+    def custom_service(self) -> str | None:
         """The path of the user's own service; None where one of the templates serves."""
         return None if self.service in (None, "image_classifier", "pyfunc") else self.service
 
@@ -102,7 +100,7 @@ class ServingOptions(OptionGroup):
             "size": [int(size[1]), int(size[2])] if size else None,
             "scaling": self.image_scaling,
             "resampling": self.image_resampling,
-            "colour": self.image_colour,
+            "color": self.image_color,
         }
-        usual = {"scaling": "0..1", "resampling": "bicubic", "colour": "rgb"}
+        usual = {"scaling": "0..1", "resampling": "bicubic", "color": "rgb"}
         return {name: value for name, value in options.items() if value not in (None, usual.get(name))}

@@ -1,4 +1,4 @@
-"""What a task is: its size, its container's surroundings, who it is in AWS."""
+"""What a task is: its size, its container's environment, who it is in AWS."""
 
 from __future__ import annotations
 

@@ -1,26 +1,27 @@
 """The story: from a model URI to a URL that answers; and its end.
 
-    resolve the model → publish its image (publisher/) → plan → apply → watch the rollout → answer
+    resolve the model → publish its image (desired.py) → plan → apply → watch the rollout → answer (roll_out.py)
 
-Nothing is kept here between calls: what is deployed is read from AWS. Every step can be done twice, so a client that
-was killed is finished by running the same command again.
+Nothing is kept here between calls: what is deployed is read from AWS.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from mlflow_fargate import scoring
 from mlflow_fargate.aws.account import Account
-from mlflow_fargate.config import parse_config
+from mlflow_fargate.aws.endpoint import Endpoint
+from mlflow_fargate.config import DeploymentConfig, NamedOptions, parse_config
 from mlflow_fargate.deployment import DeploymentStatus
-from mlflow_fargate.deployments.costs import Estimate, estimate_cost, read_prices
+from mlflow_fargate.deployments.costs import Estimate
 from mlflow_fargate.deployments.desired import Specs
+from mlflow_fargate.deployments.roll_out import EVERY_KIND, Rollouts
 from mlflow_fargate.deployments.rules import check_name
 from mlflow_fargate.deployments.version_tags import VersionTags, WriteTags
 from mlflow_fargate.errors import (
@@ -32,14 +33,10 @@ from mlflow_fargate.errors import (
 )
 from mlflow_fargate.model import tag_model_version
 from mlflow_fargate.plan import Plan, make_deletion, make_plan
-from mlflow_fargate.progress import Progress, telling_where_it_stands
+from mlflow_fargate.progress import Progress
 from mlflow_fargate.publisher import Publisher
 from mlflow_fargate.resolved_model import Provenance, without_credentials
-from mlflow_fargate.resources import (
-    DeploymentSpec,
-    deployment_resources,
-    endpoint_resources,
-)
+from mlflow_fargate.resources import DeploymentSpec, endpoint_resources
 from mlflow_fargate.target import Target, check_endpoint_name
 
 
@@ -55,16 +52,22 @@ class Deployer:
     sleep: Callable[[float], None] = time.sleep
     write_tags: WriteTags = lambda name, version, tags: None  # on a version in the model registry
 
-    def create(
-        self, name: str, model_uri: str, flavor: str | None, options: Mapping[str, Any]
-    ) -> DeploymentStatus | None:
+    @property
+    def endpoint(self) -> Endpoint:
+        return self.account.endpoint(self.target.endpoint)
+
+    @property
+    def rollouts(self) -> Rollouts:
+        return Rollouts(self.target.uri, self.account, self.endpoint, self.progress, self.clock, self.sleep)
+
+    def create(self, name: str, model_uri: str, flavor: str | None, options: NamedOptions) -> DeploymentStatus | None:
         """The new deployment, answering (or accepted, with wait=false); None after a dry run.
 
         DeploymentExists when there is one already that was rolled out once, whatever its newest rollout is doing. One
         whose first rollout was cut short is finished instead: its options hold unless they are named again.
         """
-        parse_config(options)  # a typo is told before AWS is asked anything
-        begun = self.account.status(self.target.endpoint, check_name(name))
+        options.over()  # a typo is told before AWS is asked anything
+        begun = self.endpoint.status(check_name(name))
         if begun and not self._may_finish(begun, model_uri):
             raise self._exists(begun)
         specs = self._specs
@@ -72,14 +75,14 @@ class Deployer:
             specs.finished(begun, model_uri, flavor, options) if begun else specs.new(name, model_uri, flavor, options)
         )
         # An image takes minutes: meanwhile another deployer may have created it, or the first rollout have completed.
-        now = self.account.status(self.target.endpoint, name)
-        if now and not self._may_finish(now, model_uri) and not self.plan(spec).is_empty:
+        now = self.endpoint.status(name)
+        if now and not self._may_finish(now, model_uri) and not self.rollouts.plan(spec).is_empty:
             raise self._exists(now)
         return self.roll_out(spec)
 
     def _may_finish(self, begun: DeploymentStatus, model_uri: str) -> bool:
         is_the_same = begun.provenance.requested_uri == without_credentials(model_uri)
-        return is_the_same and not self.account.was_rolled_out(begun.endpoint, begun.name)
+        return is_the_same and not self.endpoint.was_rolled_out(begun.name)
 
     def _exists(self, existing: DeploymentStatus) -> DeploymentExists:
         return DeploymentExists(
@@ -88,7 +91,7 @@ class Deployer:
         )
 
     def update(
-        self, name: str, model_uri: str | None, flavor: str | None, options: Mapping[str, Any]
+        self, name: str, model_uri: str | None, flavor: str | None, options: NamedOptions
     ) -> DeploymentStatus | None:
         """The deployment with another model or other options, answering; None after a dry run.
 
@@ -97,22 +100,22 @@ class Deployer:
         return self.roll_out(self._specs.changed(self.get(name), model_uri, flavor, options))
 
     def preview(
-        self, name: str, model_uri: str | None, flavor: str | None, options: Mapping[str, Any]
+        self, name: str, model_uri: str | None, flavor: str | None, options: NamedOptions
     ) -> tuple[Plan, Estimate]:
         """What create, or where there is such a deployment update, would write, and what that costs; reads only."""
-        before = self.account.status(self.target.endpoint, check_name(name))
-        options = {**options, "dry_run": True}
+        before = self.endpoint.status(check_name(name))
+        options = options.also(dry_run=True)
         if before is not None:
-            return self._plan_and_cost(self._specs.changed(before, model_uri, flavor, options))
+            return self.rollouts.preview(self._specs.changed(before, model_uri, flavor, options))
         if model_uri is None:
             raise InvalidOption(
                 f"There is no deployment '{name}' yet, so a model has to be named.", hint="-m models:/MODEL/Production"
             )
-        return self._plan_and_cost(self._specs.new(name, model_uri, flavor, options))
+        return self.rollouts.preview(self._specs.new(name, model_uri, flavor, options))
 
     def get(self, name: str) -> DeploymentStatus:
         """The deployment as AWS shows it; DeploymentNotFound when there is none."""
-        found = self.account.status(self.target.endpoint, name)
+        found = self.endpoint.status(name)
         if found is None:
             raise DeploymentNotFound(
                 f"There is no deployment '{name}' on endpoint '{self.target.endpoint}' in {self.account.region}.",
@@ -122,26 +125,17 @@ class Deployer:
 
     def list(self) -> Iterator[DeploymentStatus]:
         """Every deployment on the endpoint."""
-        return self.account.list_statuses(self.target.endpoint)
+        return self.endpoint.list_statuses()
 
     def delete(self, name: str, retain: Collection[str] = frozenset()) -> None:
         """Takes the deployment away with all that was made for it; when it is not there, nothing happens.
 
         `retain`: 'images' and 'logs' stay, marked as left on purpose, until a deletion that does not name them.
         """
-        before = self.account.status(self.target.endpoint, check_name(name))
-        endpoint = self.account.standing_endpoint(self.target.endpoint)
-        # Every option that adds a kind of resource is switched on, so that each kind is looked for.
-        config = parse_config({"secrets": {"ANY": "arn:aws:secretsmanager:any"}, "max_count": 1, "host": "any"})
+        before = self.endpoint.status(check_name(name))
+        endpoint, config = self.endpoint.standing_spec(), parse_config({**EVERY_KIND, "max_count": 1})
         spec = DeploymentSpec(name, endpoint, config, "none", Provenance("", "", "", ""), "pinned")
-        found = self.account.find_deployment(endpoint_resources(endpoint), deployment_resources(spec), endpoint.network)
-        with telling_where_it_stands(self.progress, "deleted in part; the same command deletes the rest"):
-            self.account.mark_retained(endpoint.name, name, retain)
-            going = [item for item in found if item[0] != "log group" or "logs" not in retain]
-            self.account.apply(make_deletion(going), endpoint.network, self.progress)
-            if "images" not in retain:
-                repository = self.account.repository(endpoint.name)
-                repository.delete_images(repository.image_tags(name))
+        self.rollouts.delete(spec, retain)
         if before is not None:
             self._version_tags(name).tell(before.provenance, "deleted")
 
@@ -149,19 +143,18 @@ class Deployer:
         """The model's answer, as parsed JSON; the API key is fetched where one is needed."""
         status = self.get(name)
         key = self.account.read_api_key(status.api_key_secret) if status.api_key_secret else None
-        is_own_service = parse_config(None, status.settings).own_service is not None
+        is_custom_service = status.settings.custom_service is not None
         return scoring.score(
-            status.url, inputs, api_key=key, timeout_seconds=timeout_seconds, is_own_service=is_own_service
+            status.url, inputs, api_key=key, timeout_seconds=timeout_seconds, is_custom_service=is_custom_service
         )
 
-    def create_endpoint(self, name: str, options: Mapping[str, Any]) -> dict[str, str]:
+    def create_endpoint(self, name: str, config: DeploymentConfig) -> dict[str, str]:
         """The endpoint `name`, made if absent."""
-        check_endpoint_name(name)
-        config = parse_config(options)
-        spec = self.account.endpoint_spec(name, config)
+        endpoint = self.account.endpoint(check_endpoint_name(name))
+        spec = endpoint.spec(config)
         wanted = endpoint_resources(spec)
         plan = make_plan(wanted, self.account.observe(wanted, spec.network))
-        self.account.repository(name).ensure()
+        endpoint.repository.ensure()
         self.account.apply(plan, spec.network, self.progress)
         return self.get_endpoint(name)
 
@@ -174,62 +167,38 @@ class Deployer:
 
     def delete_endpoint(self, name: str) -> None:
         """Takes an endpoint away; EndpointInUse while deployments live on it; when it is not there, nothing happens."""
-        living = [status.name for status in self.account.list_statuses(name)]
+        endpoint = self.account.endpoint(name)
+        living = [status.name for status in endpoint.list_statuses()]
         if living:
             raise EndpointInUse(
                 f"Endpoint '{name}' still serves {', '.join(living)}.", hint="delete these deployments first"
             )
-        if self.account.webhook_status(name):
+        if endpoint.webhook_status():
             raise EndpointInUse(
                 f"The webhook service still lives on endpoint '{name}'.",
                 hint="take it away first: mlflow-fargate webhook undeploy",
             )
-        if kept := self.account.deployments_with_retained_images(name):
+        if kept := endpoint.deployments_with_retained_images():
             raise EndpointInUse(
                 f"The repository of endpoint '{name}' keeps images of {', '.join(kept)}, which were retained.",
                 hint=f"delete these first: mlflow deployments delete -t {self.target.uri} --name {kept[0]}",
             )
-        spec = self.account.standing_endpoint(name)
+        spec = endpoint.standing_spec()
         found = self.account.find_endpoint(endpoint_resources(spec), spec.network)
         self.account.apply(make_deletion(found), spec.network, self.progress)
-        self.account.repository(name).delete()
-
-    def plan(self, spec: DeploymentSpec) -> Plan:
-        """What would be written for `spec`; reads only."""
-        wanted = (*endpoint_resources(spec.endpoint), *deployment_resources(spec))
-        plan = make_plan(wanted, self.account.observe(wanted, spec.endpoint.network))
-        runtime = spec.provenance.runtime
-        return replace(plan, notes=(f"runtime {runtime}",)) if runtime else plan
-
-    def _plan_and_cost(self, spec: DeploymentSpec) -> tuple[Plan, Estimate]:
-        plan = self.plan(spec)
-        return plan, estimate_cost(plan, self.account.region, read_prices())
+        endpoint.repository.delete()
 
     def roll_out(self, spec: DeploymentSpec) -> DeploymentStatus | None:
-        """Makes AWS as `spec` wants it, and waits unless told not to; None after a dry run."""
-        self.progress.step("plan")
-        plan, estimate = self._plan_and_cost(spec)
-        self.progress.note(f"{plan}\n{estimate}")
-        if spec.config.dry_run:
-            self.progress.step("dry run: nothing was changed")
-            return None
-        self.progress.step("apply")
-        before = self.account.status(spec.endpoint.name, spec.name)
+        """The deployment as `spec` wants it, answering (or accepted, with wait=false); None after a dry run."""
+        before = self.endpoint.status(spec.name)
         tags = self._version_tags(spec.name)
-        with tags.telling_failure(spec.provenance):
-            with telling_where_it_stands(
-                self.progress,
-                "stopped on the way: a part of the plan is done. The same command does the rest; this takes it away:",
-                f"mlflow deployments delete -t '{self.target.uri}' --name {spec.name}",
-            ):
-                self.account.apply(plan, spec.endpoint.network, self.progress)
-            self._tell_strategy(spec)
-            if spec.config.wait:
-                self._wait(spec)
-            status = self.get(spec.name)
+        plan = self.rollouts.roll_out(spec, tags.telling_failure(spec.provenance))
+        if plan is None:
+            return None
+        status = self.get(spec.name)
         if not plan.is_empty:
             tags.tell_deployed(status, before)
-        self.progress.step(f"{spec.name} answers at {status.url}" if spec.config.wait else f"{spec.name} is on its way")
+        self.rollouts.tell_done(spec.name, status.url, waited=spec.config.wait)
         self._tell_how_to_be_reached(status, spec)
         return status
 
@@ -244,54 +213,10 @@ class Deployer:
 
     @property
     def _specs(self) -> Specs:
-        return Specs(self.target.endpoint, self.account, self.publisher, self.progress, self.write_tags)
+        return Specs(self.endpoint, self.publisher, self.progress, self.write_tags)
 
     def _version_tags(self, name: str) -> VersionTags:
         return VersionTags(self.target.endpoint, name, self.write_tags, self.progress)
-
-    def test_of(self, name: str) -> Callable[[Mapping[str, str]], str]:
-        """Asks a deployment's new tasks what traffic shifted to them would; see scoring.test_service."""
-
-        def test_green(headers: Mapping[str, str]) -> str:
-            status = self.get(name)
-            key = self.account.read_api_key(status.api_key_secret) if status.api_key_secret else None
-            version = status.provenance.version
-            return scoring.test_service(status.load_balancer_url, headers, api_key=key, version=version)
-
-        return test_green
-
-    def _tell_strategy(self, spec: DeploymentSpec) -> None:
-        """What of the strategy a user should know: that it was refused, or that ECS waits for somebody to test."""
-        if not spec.config.shifts_traffic:
-            return
-        status = self.get(spec.name)
-        if status.strategy_refused:
-            self.progress.note(status.strategy_refused)
-        elif spec.config.test_green and not spec.config.wait and status.state == "IN_PROGRESS":
-            self.progress.note(
-                f"ECS waits {spec.config.test_timeout_minutes} minutes for a test of the new tasks, and goes back "
-                f"without; it is done by: mlflow-fargate status -f -t '{self.target.uri}' --name {spec.name}"
-            )
-
-    def _wait(self, spec: DeploymentSpec) -> None:
-        """Until ECS says the rollout is done, and the URL answers (with no tasks nothing would)."""
-        self.progress.step("rollout")
-        began = self.clock()
-        seconds = spec.config.rollout_seconds
-        with telling_where_it_stands(
-            self.progress,
-            "ECS goes on with the rollout; follow it with:",
-            f"mlflow-fargate status -f -t '{self.target.uri}' --name {spec.name}",
-        ):
-            self.account.wait_until_rolled_out(
-                spec.endpoint.name, spec.name, seconds, self.progress, self.test_of(spec.name)
-            )
-        status = self.get(spec.name)
-        if status.desired_count == 0:
-            return
-        left = max(seconds - (self.clock() - began), 30.0)
-        # By the load balancer's name: that of the certificate may get its DNS record later.
-        scoring.wait_until_ready(status.load_balancer_url, timeout_seconds=left, clock=self.clock, sleep=self.sleep)
 
 
 def make_deployer(target: Target, account: Account, cache: Path, progress: Progress) -> Deployer:

@@ -5,12 +5,10 @@ Nothing here writes to AWS but what publishing an image writes to its repository
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
-from mlflow_fargate.aws.account import Account
-from mlflow_fargate.config import DeploymentConfig, parse_config
+from mlflow_fargate.aws.endpoint import Endpoint
+from mlflow_fargate.config import DeploymentConfig, NamedOptions
 from mlflow_fargate.deployment import DeploymentStatus
 from mlflow_fargate.deployments.rules import check_change, follow_of, needs_another_image, provenance_of
 from mlflow_fargate.deployments.version_tags import VersionTags, WriteTags
@@ -18,7 +16,7 @@ from mlflow_fargate.errors import InvalidOption
 from mlflow_fargate.model import check_flavor
 from mlflow_fargate.progress import Progress, telling_where_it_stands
 from mlflow_fargate.publisher import Publisher
-from mlflow_fargate.resolved_model import DEFAULT_FLAVOR, ResolvedModel
+from mlflow_fargate.resolved_model import DEFAULT_FLAVOR, Provenance, ResolvedModel
 from mlflow_fargate.resources import DeploymentSpec
 
 _NO_IMAGE_YET = "(an image that is to be built)"
@@ -28,50 +26,48 @@ _NO_IMAGE_YET = "(an image that is to be built)"
 class Specs:
     """Specs of deployments on one endpoint."""
 
-    endpoint: str
-    account: Account
+    endpoint: Endpoint
     publisher: Publisher
     progress: Progress
     write_tags: WriteTags
 
-    def new(self, name: str, model_uri: str, flavor: str | None, options: Mapping[str, Any]) -> DeploymentSpec:
+    def new(self, name: str, model_uri: str, flavor: str | None, options: NamedOptions) -> DeploymentSpec:
         """Of a deployment that does not stand yet; InvalidOption, ModelUnusable, and what publishing raises."""
-        config = parse_config(options)
+        config = options.over()
         model = self.publisher.resolve(model_uri, config.labels_file)
         check_flavor(model, flavor)
         follow = config.follow or follow_of(model_uri)
-        return self._spec(name, config, model=model, flavor=flavor or DEFAULT_FLAVOR, follow=follow)
+        return self._spec(name, config, model, provenance_of(model, flavor or DEFAULT_FLAVOR), follow)
 
     def changed(
-        self, before: DeploymentStatus, model_uri: str | None, flavor: str | None, options: Mapping[str, Any]
+        self, before: DeploymentStatus, model_uri: str | None, flavor: str | None, options: NamedOptions
     ) -> DeploymentSpec:
         """Of one that stands: what is not named stays as it is; InvalidOption where it cannot be changed."""
         if flavor and not model_uri:
             raise InvalidOption("A flavor was named without a model URI.", hint="give both: -m models:/… -f …")
-        kept = {key: value for key, value in before.settings.items() if key != "follow" or not model_uri}
-        config = parse_config(options, kept)
-        check_change(before, kept, config, options)
-        if model_uri is None:
-            follow, flavor = config.follow or before.follow, before.provenance.flavor
-            model = None
-            if needs_another_image(kept, config, options):
-                self.progress.note(
-                    f"these options shape the image: another is built of {before.provenance.resolved_uri}"
-                )
-                model = self.publisher.resolve(before.provenance.resolved_uri, config.labels_file)
-            return self._spec(before.name, config, model=model, before=before, flavor=flavor, follow=follow)
-        return self._with_model(before, config, model_uri, flavor, config.follow or follow_of(model_uri))
+        config = options.over(before.settings)
+        check_change(before, config, options)
+        if model_uri is not None:
+            return self._with_model(before, config, model_uri, flavor, config.follow or follow_of(model_uri))
+        follow, provenance = config.follow or before.follow, before.provenance
+        if not needs_another_image(before.settings, config, options):
+            return DeploymentSpec(before.name, self.endpoint.spec(config), config, before.image, provenance, follow)
+        self.progress.note(f"these options shape the image: another is built of {provenance.resolved_uri}")
+        # The same version: where it came from stays as it was asked for.
+        model = self.publisher.resolve(provenance.resolved_uri, config.labels_file)
+        return self._spec(before.name, config, model, provenance, follow)
 
     def finished(
-        self, begun: DeploymentStatus, model_uri: str, flavor: str | None, options: Mapping[str, Any]
+        self, begun: DeploymentStatus, model_uri: str, flavor: str | None, options: NamedOptions
     ) -> DeploymentSpec:
         """Of one that was never rolled out to its end: what the command that began it named holds unless named again.
 
         InvalidOption where ECS cannot change what was begun.
         """
-        config = parse_config(options, begun.settings)
+        config = options.over(begun.settings)
         # With autoscaling an update names no count; a create may: autoscaling begins with it.
-        check_change(begun, begun.settings, config, {key: options[key] for key in options if key != "desired_count"})
+        given = {key: value for key, value in options.given.items() if key != "desired_count"}
+        check_change(begun, config, NamedOptions(given))
         return self._with_model(begun, config, model_uri, flavor, config.follow or begun.follow)
 
     def _with_model(
@@ -80,37 +76,21 @@ class Specs:
         model = self.publisher.resolve(model_uri, config.labels_file)
         check_flavor(model, flavor)
         flavor = flavor or before.provenance.flavor
-        chosen = flavor if flavor in model.flavors else DEFAULT_FLAVOR
-        return self._spec(before.name, config, model=model, flavor=chosen, follow=follow)
+        provenance = provenance_of(model, flavor if flavor in model.flavors else DEFAULT_FLAVOR)
+        return self._spec(before.name, config, model, provenance, follow)
 
     def _spec(
-        self,
-        name: str,
-        config: DeploymentConfig,
-        *,
-        flavor: str,
-        follow: str,
-        model: ResolvedModel | None = None,
-        before: DeploymentStatus | None = None,
+        self, name: str, config: DeploymentConfig, model: ResolvedModel, provenance: Provenance, follow: str
     ) -> DeploymentSpec:
-        """With the image of `model`, published for it unless this is a dry run, or with that of `before`.
-
-        With both, `model` is the version that `before` runs, and where that came from stays as it was asked for.
-        """
-        endpoint = self.account.endpoint_spec(self.endpoint, config)
-        if model is not None:
-            image = self._image(name, model, config)
-            provenance = before.provenance if before else provenance_of(model, flavor)
-            provenance = replace(provenance, runtime=self._runtime(image, config))
-        else:
-            assert before is not None  # noqa: S101  # one of the two is given, see the callers
-            image, provenance = before.image, before.provenance
+        """With the image of `model`, published for it unless this is a dry run."""
+        endpoint, image = self.endpoint.spec(config), self._image(name, model, config)
+        provenance = replace(provenance, runtime=self._runtime(image, config))
         return DeploymentSpec(name, endpoint, config, image, provenance, follow)
 
     def _image(self, name: str, model: ResolvedModel, config: DeploymentConfig) -> str:
         if not config.dry_run:
             with (
-                VersionTags(self.endpoint, name, self.write_tags, self.progress).telling_failure(
+                VersionTags(self.endpoint.name, name, self.write_tags, self.progress).telling_failure(
                     provenance_of(model, DEFAULT_FLAVOR)
                 ),
                 telling_where_it_stands(

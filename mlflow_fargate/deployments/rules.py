@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-from typing import Any
-
-from mlflow_fargate.config import OF_THE_IMAGE, DeploymentConfig, parse_config
-from mlflow_fargate.deployment import DeploymentStatus
+from mlflow_fargate.config import OF_THE_IMAGE, DeploymentConfig, NamedOptions
+from mlflow_fargate.deployment import DEPLOYMENT_NAME, NAME_HINT, STAGES, DeploymentStatus
 from mlflow_fargate.errors import InvalidOption
 from mlflow_fargate.resolved_model import Provenance, ResolvedModel
 
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,62}")
-_STAGES = ("Staging", "Production", "Archived")
 # What is in these files, or behind these URIs, may be another thing under the same name.
 _NAMES_OF_CONTENT = frozenset({"labels", "service", "models"})
 _DOORS = ("load_balancer_arn", "listener_arn", "target_group_arn")
@@ -26,71 +20,57 @@ def follow_of(model_uri: str) -> str:
     if not name:
         alias = last.rpartition("@")[2]
         return f"@{alias}" if "@" in last else "pinned"
-    return next((stage for stage in _STAGES if stage.lower() == last.lower()), "pinned")
+    return next((stage for stage in STAGES if stage.lower() == last.lower()), "pinned")
 
 
 def check_name(name: str) -> str:
-    """`name`, if a deployment can be called so: it becomes a path, a service and part of an image tag."""
-    if _NAME.fullmatch(name):
+    """`name`, if a deployment can be called so."""
+    if DEPLOYMENT_NAME.fullmatch(name):
         return name
-    raise InvalidOption(
-        f"'{name}' cannot be a deployment's name.",
-        hint="1 to 63 letters, digits, '-' and '_', beginning with a letter",
-    )
+    raise InvalidOption(f"'{name}' cannot be a deployment's name.", hint=NAME_HINT)
 
 
 def provenance_of(model: ResolvedModel, flavor: str) -> Provenance:
     """Where the model came from, as it will stand on the task definition."""
-    return Provenance(
-        requested_uri=model.requested_uri,
-        resolved_uri=model.resolved_uri,
-        fingerprint=model.fingerprint,
-        flavor=flavor,
-        name=model.name,
-        version=model.version,
-        run_id=model.run_id,
-    )
+    where = {"name": model.name, "version": model.version, "run_id": model.run_id}
+    return Provenance(model.requested_uri, model.resolved_uri, model.fingerprint, flavor, **where)
 
 
-def check_change(
-    before: DeploymentStatus, kept: Mapping[str, Any], config: DeploymentConfig, options: Mapping[str, Any]
-) -> None:
+def check_change(before: DeploymentStatus, config: DeploymentConfig, options: NamedOptions) -> None:
     """InvalidOption where an update asks for what ECS or a load balancer cannot do to a deployment that stands.
 
-    `kept`: the settings that stand; `config`: what they become with the `options` that were named.
+    `config`: what its settings become with the `options` that were named.
     """
-    moved = [door for door in _DOORS if getattr(config, door) != kept.get(door)]
+    moved = [door for door in _DOORS if getattr(config, door) != getattr(before.settings, door)]
     if moved:
         raise InvalidOption(
             f"An update cannot move '{before.name}' to another load balancer ({moved[0]}).",
             hint="delete the deployment and create it again, or create another beside it",
         )
-    if kept.get("strategy", "rolling") != "rolling" and not before.strategy_refused:
-        _check_shift(before.name, kept, config)
-    if config.is_scaled and "desired_count" in options:
+    if before.settings.shifts_traffic and not before.strategy_refused:
+        _check_shift(before.name, before.settings, config)
+    if config.is_scaled and "desired_count" in options.keys:
         raise InvalidOption(
             f"Autoscaling counts the tasks of '{before.name}' ({config.min_count} to {config.max_count}).",
             hint="change min_count and max_count, or put autoscaling off with max_count=",
         )
 
 
-def needs_another_image(kept: Mapping[str, Any], config: DeploymentConfig, options: Mapping[str, Any]) -> bool:
-    """Whether an update that names no model still needs its image built anew; arguments as for `check_change`."""
-    before = parse_config(None, kept)
-    return any(getattr(before, name) != getattr(config, name) for name in OF_THE_IMAGE) or not {
-        key.partition(".")[0] for key in options
-    }.isdisjoint(_NAMES_OF_CONTENT)
+def needs_another_image(kept: DeploymentConfig, config: DeploymentConfig, options: NamedOptions) -> bool:
+    """Whether an update that names no model still needs its image built anew: `kept` becomes `config` by `options`."""
+    is_shaped = any(getattr(kept, name) != getattr(config, name) for name in OF_THE_IMAGE)
+    return is_shaped or not options.keys.isdisjoint(_NAMES_OF_CONTENT)
 
 
-def _check_shift(name: str, kept: Mapping[str, Any], config: DeploymentConfig) -> None:
+def _check_shift(name: str, kept: DeploymentConfig, config: DeploymentConfig) -> None:
     """What cannot be changed of a deployment whose traffic is shifted."""
     if not config.shifts_traffic:
         raise InvalidOption(
-            f"An update cannot put '{name}' from strategy={kept['strategy']} back to rolling: its tasks may serve from "
+            f"An update cannot put '{name}' from strategy={kept.strategy} back to rolling: its tasks may serve from "
             "the second target group, which a rolling service has not.",
             hint="delete the deployment and create it again; or strategy=blue_green with bake_time_minutes=0",
         )
-    if config.port != parse_config(None, kept).port:
+    if config.port != kept.port:
         raise InvalidOption(
             f"An update cannot change the port of '{name}': strategy={config.strategy} keeps its two target groups.",
             hint="delete the deployment and create it again, or create another beside it",

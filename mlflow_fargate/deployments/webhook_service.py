@@ -1,30 +1,26 @@
 """The story of the webhook service on Fargate: from this package to a URL that takes events; and its end.
 
-    check the options → publish its image (publisher/) → plan → apply → watch the rollout → answer
+    check the options → publish its image (publisher/) → plan → apply → watch the rollout → answer (roll_out.py)
 
-It is no model: no list of deployments shows it. Functions over a `Deployer`, with whose machinery it is deployed; what
-runs is read from AWS, so that the same call again writes nothing, and one with another option changes that alone.
+It is not a model: no list of deployments shows it. Functions over a `Deployer`; what runs is read from AWS, so that the
+same call again writes nothing, and one with another option changes that alone.
 """
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 from urllib.parse import urlsplit
 
-from mlflow_fargate import scoring
-from mlflow_fargate.config import OF_THE_CALL, DeploymentConfig, parse_config
+from mlflow_fargate.config import OF_THE_CALL, DeploymentConfig, NamedOptions, parse_config
 from mlflow_fargate.config.endpoint_options import EndpointOptions
 from mlflow_fargate.config.task_options import TaskOptions
 from mlflow_fargate.deployment import WebhookStatus
-from mlflow_fargate.deployments.costs import estimate_cost, read_prices
 from mlflow_fargate.deployments.deployer import Deployer
+from mlflow_fargate.deployments.roll_out import EVERY_KIND
 from mlflow_fargate.errors import DeploymentNotFound, InvalidOption
-from mlflow_fargate.plan import make_deletion, make_plan
-from mlflow_fargate.progress import telling_where_it_stands
 from mlflow_fargate.publisher import WebhookPublisher
-from mlflow_fargate.resources import WEBHOOK, WebhookSpec, endpoint_resources, webhook_resources
+from mlflow_fargate.resources import WEBHOOK, WebhookSpec
 from mlflow_fargate.target import uri_for_tasks
 
 TRACKING_URI = "environment.MLFLOW_TRACKING_URI"
@@ -44,13 +40,13 @@ _OPTIONS = frozenset(
     }
 )
 # It has tokens of its own, and its requests take no time.
-_FIRST_OPTIONS = {"auth": "none", "deregistration_delay_seconds": 5}
+_FIRST_OPTIONS = parse_config({"auth": "none", "deregistration_delay_seconds": 5})
 # ECS takes 64 KiB of a task definition, in which the rules stand twice: for the service, and among its options.
 _RULES_LIMIT_BYTES = 24 * 1024
 
 
 def deploy(
-    deployer: Deployer, options: Mapping[str, Any], artifact_buckets: Sequence[str] | None = None
+    deployer: Deployer, options: NamedOptions, artifact_buckets: Sequence[str] | None = None
 ) -> WebhookStatus | None:
     """The webhook service on the target's endpoint, answering (or accepted, with wait=false); None after a dry run.
 
@@ -58,33 +54,17 @@ def deploy(
     is. When nothing differs, nothing is written.
     """
     spec = _spec(deployer, options, artifact_buckets)
-    wanted = (*endpoint_resources(spec.endpoint), *webhook_resources(spec))
-    deployer.progress.step("plan")
-    plan = make_plan(wanted, deployer.account.observe(wanted, spec.endpoint.network))
-    estimate = estimate_cost(plan, deployer.account.region, read_prices())
-    deployer.progress.note(f"{plan}\n{estimate}")
-    if spec.config.dry_run:
-        deployer.progress.step("dry run: nothing was changed")
+    if deployer.rollouts.roll_out(spec) is None:
         return None
-    deployer.progress.step("apply")
-    with telling_where_it_stands(
-        deployer.progress,
-        "stopped on the way: a part of the plan is done. The same command does the rest; this takes it away:",
-        f"mlflow-fargate webhook undeploy -t '{deployer.target.uri}'",
-    ):
-        deployer.account.apply(plan, spec.endpoint.network, deployer.progress)
-    if spec.config.wait:
-        _wait(deployer, spec)
     status = get(deployer)
-    done = f"answers at {status.url}" if spec.config.wait else "is on its way"
-    deployer.progress.step(f"the webhook service {done}")
+    deployer.rollouts.tell_done("the webhook service", status.url, waited=spec.config.wait)
     _tell_what_is_missing(deployer, status)
     return status
 
 
 def get(deployer: Deployer) -> WebhookStatus:
     """The webhook service as AWS shows it; DeploymentNotFound when the endpoint has none."""
-    found = deployer.account.webhook_status(deployer.target.endpoint)
+    found = deployer.endpoint.webhook_status()
     if found is None:
         raise DeploymentNotFound(
             f"There is no webhook service on endpoint '{deployer.target.endpoint}' in {deployer.account.region}.",
@@ -95,25 +75,16 @@ def get(deployer: Deployer) -> WebhookStatus:
 
 def delete(deployer: Deployer) -> None:
     """Takes the webhook service away with all that was made for it; when it is not there, nothing happens."""
-    account = deployer.account
-    endpoint = account.standing_endpoint(deployer.target.endpoint)
-    # Every option that adds a kind of resource is switched on, so that each kind is looked for.
-    config = parse_config({"auth": "none", "secrets": {"ANY": "arn:aws:secretsmanager:any"}, "host": "any"})
-    wanted = webhook_resources(WebhookSpec(WEBHOOK, endpoint, config, "none", ""))
-    found = account.find_deployment(endpoint_resources(endpoint), wanted, endpoint.network)
-    with telling_where_it_stands(deployer.progress, "deleted in part; the same command deletes the rest"):
-        account.apply(make_deletion(found), endpoint.network, deployer.progress)
-        repository = account.repository(endpoint.name)
-        repository.delete_images(repository.image_tags(WEBHOOK))
+    endpoint, config = deployer.endpoint.standing_spec(), parse_config({**EVERY_KIND, "auth": "none"})
+    deployer.rollouts.delete(WebhookSpec(WEBHOOK, endpoint, config, "none", ""))
 
 
-def _spec(deployer: Deployer, options: Mapping[str, Any], artifact_buckets: Sequence[str] | None) -> WebhookSpec:
-    before = deployer.account.webhook_status(deployer.target.endpoint)
-    kept = before.settings if before else dict(_FIRST_OPTIONS)
+def _spec(deployer: Deployer, options: NamedOptions, artifact_buckets: Sequence[str] | None) -> WebhookSpec:
+    before = deployer.endpoint.webhook_status()
     buckets = before.artifact_buckets if before and artifact_buckets is None else tuple(artifact_buckets or ())
-    config = parse_config(options, kept)
-    _check(config, is_on_aws=deployer.target.surroundings.aws_endpoint_url is None)
-    endpoint = deployer.account.endpoint_spec(deployer.target.endpoint, config)
+    config = options.over(before.settings if before else _FIRST_OPTIONS)
+    _check(config, is_on_aws=deployer.target.environment.aws_endpoint_url is None)
+    endpoint = deployer.endpoint.spec(config)
     publisher = WebhookPublisher(deployer.target, deployer.account, deployer.publisher.cache, deployer.progress)
     image = publisher.find(config) or "(an image that is to be built)" if config.dry_run else publisher.publish(config)
     target = uri_for_tasks(deployer.target, deployer.account.region)
@@ -168,18 +139,8 @@ def _is_this_machine(host: str | None) -> bool:
         return False
 
 
-def _wait(deployer: Deployer, spec: WebhookSpec) -> None:
-    """Until ECS says the rollout is done, and the service has seen AWS and the model registry."""
-    deployer.progress.step("rollout")
-    began, seconds = deployer.clock(), spec.config.timeout_seconds
-    deployer.account.wait_until_rolled_out(spec.endpoint.name, WEBHOOK, seconds, deployer.progress)
-    left = max(seconds - (deployer.clock() - began), 30.0)
-    url = get(deployer).url
-    scoring.wait_until_ready(url, timeout_seconds=left, clock=deployer.clock, sleep=deployer.sleep)
-
-
 def _tell_what_is_missing(deployer: Deployer, status: WebhookStatus) -> None:
-    secrets, environment = status.settings.get("secrets", {}), status.settings.get("environment", {})
+    secrets, environment = status.settings.secrets, status.settings.environment
     if "FARGATE_WEBHOOK_SECRET" not in secrets:
         deployer.progress.note("no secrets.FARGATE_WEBHOOK_SECRET: it takes no events, and finds changes by looking")
     if "FARGATE_WEBHOOK_TOKEN" not in secrets and environment.get("FARGATE_WEBHOOK_PUBLIC") != "true":

@@ -131,29 +131,25 @@ def check_certificate(certificate: Certificate | Unknown | None, region: str, ar
 
 
 def check_role(role: Role | Unknown | None) -> Finding:
-    name = "execution role"
-    if role is None:
-        return Finding("endpoint", name, "SKIP", "there is none yet; it is made with the endpoint")
-    if isinstance(role, Unknown):
-        return Finding("endpoint", name, "SKIP", role.reason)
-    if not _is_trusted(role, "ecs-tasks.amazonaws.com"):
-        advice = "let ecs-tasks.amazonaws.com take it on, as docs/iam/execution-trust.json does"
-        return Finding("endpoint", name, "FAIL", f"{role.arn} does not trust ECS tasks", advice)
-    return Finding("endpoint", name, "OK", f"{role.arn} trusts ECS tasks")
+    """With which ECS starts tasks."""
+    absent = "there is none yet; it is made with the endpoint"
+    return _check_trust("execution", "ECS tasks", "ecs-tasks.amazonaws.com", role, absent)
 
 
 def check_infrastructure_role(role: Role | Unknown | None) -> Finding:
     """With which ECS shifts traffic; an endpoint has one only where a deployment wants that."""
-    name = "infrastructure role"
-    if role is None:
-        said = "there is none; it is made with the first deployment whose strategy= shifts traffic"
-        return Finding("endpoint", name, "SKIP", said)
-    if isinstance(role, Unknown):
-        return Finding("endpoint", name, "SKIP", role.reason)
-    if not _is_trusted(role, "ecs.amazonaws.com"):
-        advice = "let ecs.amazonaws.com take it on, as docs/iam/infrastructure-trust.json does"
-        return Finding("endpoint", name, "FAIL", f"{role.arn} does not trust ECS", advice)
-    return Finding("endpoint", name, "OK", f"{role.arn} trusts ECS")
+    absent = "there is none; it is made with the first deployment whose strategy= shifts traffic"
+    return _check_trust("infrastructure", "ECS", "ecs.amazonaws.com", role, absent)
+
+
+def _check_trust(kind: str, whom: str, service: str, role: Role | Unknown | None, absent: str) -> Finding:
+    name = f"{kind} role"
+    if not isinstance(role, Role):
+        return Finding("endpoint", name, "SKIP", role.reason if role else absent)
+    if not _is_trusted(role, service):
+        advice = f"let {service} take it on, as docs/iam/{kind}-trust.json does"
+        return Finding("endpoint", name, "FAIL", f"{role.arn} does not trust {whom}", advice)
+    return Finding("endpoint", name, "OK", f"{role.arn} trusts {whom}")
 
 
 def _is_trusted(role: Role, service: str) -> bool:
@@ -171,10 +167,8 @@ def _trusts(statement: Any, service: str) -> bool:
 
 def check_scan(scan: ScanFindings | Unknown | None) -> Finding:
     name = "image scan"
-    if scan is None:
-        return Finding("endpoint", name, "SKIP", "no image with a scan yet")
-    if isinstance(scan, Unknown):
-        return Finding("endpoint", name, "SKIP", scan.reason)
+    if not isinstance(scan, ScanFindings):
+        return Finding("endpoint", name, "SKIP", scan.reason if scan else "no image with a scan yet")
     if scan.status not in {"COMPLETE", "ACTIVE"}:
         return Finding("endpoint", name, "SKIP", f"the scan of {scan.digest[:19]} is {scan.status}")
     found = ", ".join(f"{count} {severity}" for severity, count in sorted(scan.counts.items())) or "nothing"

@@ -6,7 +6,7 @@ import socket
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
-from mlflow_fargate.aws.account import Account
+from mlflow_fargate.aws.endpoint import Endpoint
 from mlflow_fargate.aws.reading import doctor_facts
 from mlflow_fargate.aws.reading.doctor_facts import known
 from mlflow_fargate.config import DeploymentConfig
@@ -15,20 +15,20 @@ from mlflow_fargate.doctor.checks import Finding
 from mlflow_fargate.doctor_facts import Caller, Unknown, VcpuQuota
 from mlflow_fargate.errors import InvalidOption
 from mlflow_fargate.model.server import REGISTRY, WEBHOOKS, ask_server
-from mlflow_fargate.resources import EndpointSpec
+from mlflow_fargate.resources import EndpointSpec, cluster_name
 
 
-def examine(account: Account, endpoint: str, config: DeploymentConfig, webhook_url: str | None) -> list[Finding]:
+def examine(endpoint: Endpoint, config: DeploymentConfig, webhook_url: str | None) -> list[Finding]:
     """Every finding, topic by topic; without credentials only what needs none of AWS."""
     of_mlflow = examine_mlflow(webhook_url)
-    caller = known(lambda: doctor_facts.read_caller(account.session))
+    caller = known(lambda: doctor_facts.read_caller(endpoint.session))
     first = checks.check_caller(caller)
     if isinstance(caller, Unknown):
         return [first, *of_mlflow]
     return [
         first,
-        *_examine_account(account, endpoint, caller),
-        *_examine_endpoint(account, endpoint, config),
+        *_examine_account(endpoint, caller),
+        *_examine_endpoint(endpoint, config),
         *of_mlflow,
     ]
 
@@ -44,7 +44,7 @@ def examine_mlflow(webhook_url: str | None) -> list[Finding]:
 
 def wanted_actions(caller: Caller, endpoint: str) -> Mapping[str, tuple[str, ...]]:
     """By resource, the main actions of a deployment: enough to tell a policy of ours from another."""
-    place, name = f"{caller.region}:{caller.account}", f"mlflow-fargate-{endpoint}"
+    place, name = f"{caller.region}:{caller.account}", cluster_name(endpoint)
     return {
         f"arn:aws:ecs:{place}:service/{name}/any": ("ecs:CreateService", "ecs:UpdateService", "ecs:DeleteService"),
         f"arn:aws:ecs:{place}:task-definition/{name}-any:1": ("ecs:RegisterTaskDefinition",),
@@ -68,20 +68,20 @@ def policy_source(arn: str) -> str | Unknown:
     return Unknown(f"{arn} is neither a user nor a role")
 
 
-def _examine_account(account: Account, endpoint: str, caller: Caller) -> list[Finding]:
+def _examine_account(endpoint: Endpoint, caller: Caller) -> list[Finding]:
     source = policy_source(caller.arn)
     denied = (
         source
         if isinstance(source, Unknown)
-        else known(lambda: doctor_facts.read_denied(account.session, source, wanted_actions(caller, endpoint)))
+        else known(lambda: doctor_facts.read_denied(endpoint.session, source, wanted_actions(caller, endpoint.name)))
     )
-    return [checks.check_permissions(denied), checks.check_quota(known(lambda: _quota(account, endpoint)))]
+    return [checks.check_permissions(denied), checks.check_quota(known(lambda: _quota(endpoint)))]
 
 
-def _examine_endpoint(account: Account, endpoint: str, config: DeploymentConfig) -> list[Finding]:
-    session = account.session
+def _examine_endpoint(endpoint: Endpoint, config: DeploymentConfig) -> list[Finding]:
+    session = endpoint.session
     try:
-        spec: EndpointSpec | Unknown = known(lambda: account.endpoint_spec(endpoint, config))
+        spec: EndpointSpec | Unknown = known(lambda: endpoint.spec(config))
     except InvalidOption as error:
         spec = Unknown(error.message.splitlines()[0])
     if isinstance(spec, Unknown):
@@ -95,15 +95,13 @@ def _examine_endpoint(account: Account, endpoint: str, config: DeploymentConfig)
         checks.check_certificate(certificate, spec.region, arn),
         checks.check_role(known(lambda: doctor_facts.read_role(session, role))),
         checks.check_infrastructure_role(known(lambda: doctor_facts.read_role(session, infrastructure))),
-        checks.check_scan(known(lambda: doctor_facts.read_scan(session, endpoint))),
+        checks.check_scan(known(lambda: doctor_facts.read_scan(session, endpoint.name))),
     ]
 
 
-def _quota(account: Account, endpoint: str) -> VcpuQuota:
-    used = sum(
-        status.desired_count * status.settings.get("cpu", 1024) / 1024 for status in account.list_statuses(endpoint)
-    )
-    return VcpuQuota(doctor_facts.read_vcpu_limit(account.session), used)
+def _quota(endpoint: Endpoint) -> VcpuQuota:
+    used = sum(status.desired_count * status.settings.cpu / 1024 for status in endpoint.list_statuses())
+    return VcpuQuota(doctor_facts.read_vcpu_limit(endpoint.session), used)
 
 
 def _addresses(url: str | None) -> list[str]:

@@ -27,7 +27,7 @@ def registry_of_base(base: Reference, target: Target, login: Callable[[], tuple[
 
     `login` gives (address, user, password) of the account's own registry; only a mirror at that address gets them.
     """
-    mirrors = target.surroundings.registry_mirrors
+    mirrors = target.environment.registry_mirrors
     host = mirrors.get(base.registry, base.registry)
     if host not in mirrors.values():
         return Registry(host)

@@ -70,14 +70,14 @@ def image_inputs(
     model: ResolvedModel, config: DeploymentConfig, further_models: Mapping[str, ResolvedModel] | None = None
 ) -> ImageInputs:
     """What the image of a model is made of, with these options; InvalidOption when they do not fit each other."""
-    custom = bento.read_custom_service(Path(config.own_service)) if config.own_service else None
+    custom = bento.read_custom_service(Path(config.custom_service)) if config.custom_service else None
     if further_models and custom is None:
         raise InvalidOption(
             "Option models: only a service of your own can load several models.", hint="name it with service=PATH.py"
         )
     if custom is None:
         _check_can_be_built(model, config.requirements)
-    template = "own" if custom else config.service or bento.choose_template(model)
+    template = "custom" if custom else config.service or bento.choose_template(model)
     served = bento.ServedModel(model, template, config.template_options, custom, further_models or {})
     return ImageInputs(
         served,

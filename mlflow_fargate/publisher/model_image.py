@@ -130,7 +130,7 @@ class Publisher:
         smoke_test: SmokeTest | None = None,
     ) -> Reference:
         """The image in its destination, by digest."""
-        if inputs.builder != "layers" and inputs.base.registry in self.target.surroundings.registry_mirrors:
+        if inputs.builder != "layers" and inputs.base.registry in self.target.environment.registry_mirrors:
             raise InvalidOption(
                 f"Option builder={inputs.builder}: on the local stack {inputs.base} stands for this machine's Python, "
                 f"which {inputs.builder} cannot build on.",

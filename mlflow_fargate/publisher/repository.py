@@ -18,11 +18,11 @@ class ImageRepository:
 
     def ensure(self) -> str:
         """Its address; the repository is created if absent."""
-        return self.account.repository(self.endpoint).ensure()
+        return self.account.endpoint(self.endpoint).repository.ensure()
 
     def address(self) -> str | None:
         """Its address; None when there is no such repository yet."""
-        found = self.account.repository(self.endpoint).observe()
+        found = self.account.endpoint(self.endpoint).repository.observe()
         return str(found["repositoryUri"]) if found else None
 
     def find(self, tagged: Reference) -> Reference | None:
@@ -32,7 +32,7 @@ class ImageRepository:
 
     def destination(self, tagged: Reference) -> Destination:
         """For an image that is to be pushed; its layers are compared with those of the newest one."""
-        newest = self.account.repository(self.endpoint).newest_image()
+        newest = self.account.endpoint(self.endpoint).repository.newest_image()
         return Destination(self.registry, tagged, tagged.with_digest(newest) if newest else None)
 
     @cached_property

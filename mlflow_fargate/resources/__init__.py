@@ -26,6 +26,7 @@ from mlflow_fargate.resources.names import (
     MANAGED_BY,
     TEST_HEADER,
     WEBHOOK,
+    cluster_name,
     log_group_name,
     short_digest,
 )
@@ -43,6 +44,7 @@ __all__ = [
     "EndpointSpec",
     "Network",
     "WebhookSpec",
+    "cluster_name",
     "deployment_resources",
     "endpoint_resources",
     "execution_policy",

@@ -16,6 +16,11 @@ WEBHOOK = "_webhook"
 TEST_HEADER = "X-Mlflow-Fargate-Test"
 
 
+def cluster_name(endpoint: str) -> str:
+    """The name of an endpoint's cluster and of its load balancer; 31 characters at most."""
+    return f"mlflow-fargate-{endpoint}"
+
+
 def log_group_name(endpoint: str, deployment: str) -> str:
     """Where a deployment's tasks write."""
     return f"/mlflow-fargate/{endpoint}/{deployment}"

@@ -11,7 +11,7 @@ from typing import Any
 from mlflow_fargate.config import OF_THE_CALL, OF_THE_SERVICE, DeploymentConfig
 from mlflow_fargate.plan import TypeName
 from mlflow_fargate.resolved_model import Provenance
-from mlflow_fargate.resources.names import DEPLOYMENT_TAG, ENDPOINT_TAG, MANAGED_BY, log_group_name
+from mlflow_fargate.resources.names import DEPLOYMENT_TAG, ENDPOINT_TAG, MANAGED_BY, cluster_name, log_group_name
 
 _GOODBYE_SECONDS = 10  # of the webhook service, after the rollouts that it waits for
 
@@ -44,7 +44,7 @@ class EndpointSpec:
     @property
     def full_name(self) -> str:
         """The name of its cluster, load balancer, security groups and role; 31 characters at most."""
-        return f"mlflow-fargate-{self.name}"
+        return cluster_name(self.name)
 
     @property
     def execution_role_name(self) -> str:

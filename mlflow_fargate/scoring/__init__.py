@@ -4,9 +4,9 @@ asking        the requests: where to, how long, how often
 documents     what a caller has in hand → the document MLflow's protocol has for it
 json_stream   a document → JSON, piece by piece, so that a large table is never there twice
 testing       the new tasks of a deployment, before callers come to them
-own_routes    which route of a BentoML service of the user's own is meant, by its OpenAPI document
+custom_routes which route of a BentoML service of the user's own is meant, by its OpenAPI document
 
-pandas and NumPy objects are recognised by what they can do, so neither is imported here.
+pandas and NumPy objects are recognized by what they can do, so neither is imported here.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ import stamina
 from requests.auth import AuthBase
 
 from mlflow_fargate.errors import InvalidOption, PredictionFailed, PredictionTimeout, RolloutTimeout
-from mlflow_fargate.scoring.custom_routes import MLFLOW_ROUTE, OwnRoute, choose_route, own_routes
+from mlflow_fargate.scoring.custom_routes import MLFLOW_ROUTE, CustomRoute, choose_route, custom_routes
 from mlflow_fargate.scoring.documents import make_document
 from mlflow_fargate.scoring.json_stream import JsonStream
 
@@ -85,7 +85,7 @@ def score(
     *,
     api_key: str | None = None,
     timeout_seconds: float = 120,
-    is_own_service: bool = False,
+    is_custom_service: bool = False,
 ) -> Any:
     """The parsed JSON with which the model at `url` answers `inputs`; PredictionFailed when it does not.
 
@@ -95,10 +95,10 @@ def score(
 
     The answer may take `timeout_seconds` to begin, else PredictionTimeout. Connections that break and 502, 503 and
     504 are asked again, as long as that time lasts, where a prediction is all that is asked: it changes nothing. What
-    an own service does is its own affair, so that is asked once.
+    a custom service does is its own affair, so that is asked once.
     """
     asking = _Asking(url.rstrip("/"), _ApiKey(api_key), timeout_seconds)
-    if is_own_service and (routes := asking.own_routes()) is not None:
+    if is_custom_service and (routes := asking.custom_routes()) is not None:
         route, request = choose_route(routes, inputs)
         return _parsed(asking.send("POST", route.path, **_own_request(route, request)), accepts_all=True)
     if isinstance(inputs, _IMAGE):
@@ -116,10 +116,10 @@ class _Asking:
     auth: AuthBase
     timeout_seconds: float
 
-    def own_routes(self) -> tuple[OwnRoute, ...] | None:
+    def custom_routes(self) -> tuple[CustomRoute, ...] | None:
         """The service's APIs; None where MLflow's protocol is one of them."""
         openapi = _parsed(self.send_until_available("GET", "/docs.json"))
-        return None if MLFLOW_ROUTE in openapi.get("paths", {}) else tuple(own_routes(openapi))
+        return None if MLFLOW_ROUTE in openapi.get("paths", {}) else tuple(custom_routes(openapi))
 
     def send_until_available(self, method: str, path: str, **request: Any) -> requests.Response:
         """The answer to a request that may be made twice; see `send`."""
@@ -155,7 +155,7 @@ class _Asking:
         raise kind(f"{url} answered {status}: {said}", hint=_HINTS.get(status))
 
 
-def _own_request(route: OwnRoute, request: dict[str, Any]) -> dict[str, Any]:
+def _own_request(route: CustomRoute, request: dict[str, Any]) -> dict[str, Any]:
     if not route.files:
         return {"data": JsonStream(request).body(), "headers": _JSON}
     files = {name: (name, _read_image(value)) for name, value in request.items() if name in route.files}

@@ -16,7 +16,7 @@ MLFLOW_ROUTE = "/invocations"
 
 
 @dataclass(frozen=True)
-class OwnRoute:
+class CustomRoute:
     """An API: its path, the names of its inputs, and which of them have to be there or are files."""
 
     path: str
@@ -28,17 +28,17 @@ class OwnRoute:
         return f"{self.path} ({', '.join(self.inputs) or 'no inputs'})"
 
 
-def own_routes(openapi: Mapping[str, Any]) -> Iterator[OwnRoute]:
+def custom_routes(openapi: Mapping[str, Any]) -> Iterator[CustomRoute]:
     """The APIs of the service that `openapi` describes."""
     for path, methods in openapi.get("paths", {}).items():
         for content in methods.get("post", {}).get("requestBody", {}).get("content", {}).values():
             schema = content.get("schema", {})
             fields = schema.get("properties", {})
             files = frozenset(name for name, field in fields.items() if field.get("format") == "binary")
-            yield OwnRoute(str(path), tuple(fields), frozenset(schema.get("required", ())), files)
+            yield CustomRoute(str(path), tuple(fields), frozenset(schema.get("required", ())), files)
 
 
-def choose_route(routes: tuple[OwnRoute, ...], inputs: Any) -> tuple[OwnRoute, dict[str, Any]]:
+def choose_route(routes: tuple[CustomRoute, ...], inputs: Any) -> tuple[CustomRoute, dict[str, Any]]:
     """The one API that takes `inputs`, and its request: a dict by the inputs' names.
 
     A table of one row (as MLflow's command reads [{"number": 7}]) means that row, and what is no dict means the only

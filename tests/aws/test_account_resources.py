@@ -16,7 +16,7 @@ from mlflow_fargate.errors import ForeignResource
 from mlflow_fargate.plan import Plan, make_deletion, make_plan
 from mlflow_fargate.progress import RecordedProgress
 from mlflow_fargate.resources import EndpointSpec, endpoint_resources
-from mlflow_fargate.target import Surroundings, Target
+from mlflow_fargate.target import Target, TargetEnvironment
 
 pytestmark = pytest.mark.slow
 
@@ -26,8 +26,8 @@ def account() -> Iterator[Account]:
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
     server.start()
     host, port = server.get_host_and_port()
-    surroundings = Surroundings(f"http://{host}:{port}", "test", "test")
-    account = Account(Target("fargate:/us-east-1", region="us-east-1", surroundings=surroundings))
+    environment = TargetEnvironment(f"http://{host}:{port}", "test", "test")
+    account = Account(Target("fargate:/us-east-1", region="us-east-1", environment=environment))
     account.session.call("sts", "get_caller_identity")
     try:
         yield account
@@ -38,7 +38,7 @@ def account() -> Iterator[Account]:
 
 @pytest.fixture
 def endpoint(account: Account) -> EndpointSpec:
-    return account.endpoint_spec("team", parse_config(None))
+    return account.endpoint("team").spec(parse_config(None))
 
 
 def plan_for(account: Account, endpoint: EndpointSpec) -> Plan:
@@ -83,11 +83,11 @@ def test_what_is_left_of_an_endpoint_in_another_vpc_is_found_without_its_load_ba
         for zone, letter in enumerate("ab")
     ]
     config = parse_config({"subnets": [subnet["Subnet"]["SubnetId"] for subnet in subnets]})
-    endpoint = account.endpoint_spec("team", config)
+    endpoint = account.endpoint("team").spec(config)
     before_the_balancer = Plan(plan_for(account, endpoint).changes[:4])
     account.apply(before_the_balancer, endpoint.network, RecordedProgress())
 
-    seen = account.standing_endpoint("team")
+    seen = account.endpoint("team").standing_spec()
     found = account.find_endpoint(endpoint_resources(seen), seen.network)
     account.apply(make_deletion(found), seen.network, RecordedProgress())
 
@@ -108,10 +108,10 @@ def test_a_cluster_of_the_same_name_that_is_not_ours_is_refused_before_any_write
 
 
 def test_the_repository_is_made_once_and_keeps_its_tags_immutable(account: Account) -> None:
-    first = account.repository("team").ensure()
-    second = account.repository("team").ensure()
+    first = account.endpoint("team").repository.ensure()
+    second = account.endpoint("team").repository.ensure()
 
-    described = account.repository("team").observe()
+    described = account.endpoint("team").repository.observe()
 
     assert first == second
     assert first.endswith("/mlflow-fargate/team")
@@ -130,13 +130,13 @@ def test_a_repository_of_before_gets_the_rule_for_locks_and_a_policy_of_somebody
         answer = account.session.call("ecr", "get_lifecycle_policy", repositoryName="mlflow-fargate/team")
         return list(json.loads(answer["lifecyclePolicyText"])["rules"])
 
-    account.repository("team").ensure()
+    account.endpoint("team").repository.ensure()
     now = rules()
     put({"rules": now[:1]})
-    account.repository("team").ensure()
+    account.endpoint("team").repository.ensure()
     mended = rules()
     put({"rules": [{**now[0], "description": "mine"}]})
-    account.repository("team").ensure()
+    account.endpoint("team").repository.ensure()
 
     assert [rule["selection"].get("tagPrefixList") for rule in now] == [None, ["_lock-"]]
     assert mended == now
@@ -145,7 +145,7 @@ def test_a_repository_of_before_gets_the_rule_for_locks_and_a_policy_of_somebody
 
 def test_with_a_certificate_an_endpoint_answers_on_https_and_sends_plain_http_there(account: Account) -> None:
     certificate = account.session.call("acm", "request_certificate", DomainName="example.com")["CertificateArn"]
-    endpoint = account.endpoint_spec("team", parse_config({"certificate_arn": certificate}))
+    endpoint = account.endpoint("team").spec(parse_config({"certificate_arn": certificate}))
 
     account.apply(plan_for(account, endpoint), endpoint.network, RecordedProgress())
 
@@ -156,14 +156,14 @@ def test_with_a_certificate_an_endpoint_answers_on_https_and_sends_plain_http_th
     assert by_port[443]["SslPolicy"].startswith("ELBSecurityPolicy-TLS13")
     assert by_port[80]["DefaultActions"][0]["RedirectConfig"]["Protocol"] == "HTTPS"
     # The next deployment need not name it again.
-    assert plan_for(account, account.endpoint_spec("team", parse_config(None))).is_empty
+    assert plan_for(account, account.endpoint("team").spec(parse_config(None))).is_empty
     assert next(account.endpoints())["url"].startswith("https://")
 
 
 def test_roles_are_made_below_the_path_and_boundary_that_were_named(account: Account) -> None:
     boundary = "arn:aws:iam::aws:policy/PowerUserAccess"
     options = {"role_path": "/ml/", "permissions_boundary": boundary}
-    endpoint = account.endpoint_spec("team", parse_config(options))
+    endpoint = account.endpoint("team").spec(parse_config(options))
 
     account.apply(plan_for(account, endpoint), endpoint.network, RecordedProgress())
 

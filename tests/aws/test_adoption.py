@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from fixtures_deployer import answer, count_writes, create
 
-from mlflow_fargate.config import parse_config
+from mlflow_fargate.config import NamedOptions, parse_config
 from mlflow_fargate.deployments.deployer import Deployer
 from mlflow_fargate.errors import InvalidOption
 
@@ -64,7 +64,9 @@ def test_a_listener_gets_a_rule_and_keeps_everything_else(shared: Shared) -> Non
     assert [rule["Conditions"][0]["PathPatternConfig"]["Values"] for rule in shared.rules()] == [["/churn", "/churn/*"]]
     balancers = shared.call("describe_load_balancers")["LoadBalancers"]
     assert "mlflow-fargate-shop" not in [balancer["LoadBalancerName"] for balancer in balancers]
-    again = count_writes(shared.deployer, lambda it: it.update("churn", "models:/churn/Production", None, {}))
+    again = count_writes(
+        shared.deployer, lambda it: it.update("churn", "models:/churn/Production", None, NamedOptions())
+    )
     assert again == Counter()
 
     shared.deployer.delete("churn")
@@ -111,7 +113,7 @@ def test_an_update_moves_no_deployment_to_another_load_balancer(shared: Shared) 
     create(shared.deployer, listener_arn=shared.listener, security_groups=shared.security_group, wait=False)
 
     with pytest.raises(InvalidOption, match="cannot move 'churn' to another load balancer"):
-        shared.deployer.update("churn", None, None, {"listener_arn": ""})
+        shared.deployer.update("churn", None, None, NamedOptions({"listener_arn": ""}))
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,8 @@ import pytest
 from fixtures_deployer import QUICK, READS, PreparingPublisher
 
 from mlflow_fargate.aws.account import Account
-from mlflow_fargate.deployments import operations
+from mlflow_fargate.config import NamedOptions
+from mlflow_fargate.deployments import cleanup
 from mlflow_fargate.deployments.deployer import Deployer
 from mlflow_fargate.errors import DeploymentExists
 
@@ -86,7 +87,7 @@ def new_client(deployer: Deployer, reaper: Reaper | None = None) -> Deployer:
 
 
 def create(client: Deployer) -> None:
-    client.create("churn", "models:/churn/Production", None, OPTIONS)
+    client.create("churn", "models:/churn/Production", None, NamedOptions(OPTIONS))
 
 
 def create_or_find_done(client: Deployer) -> None:
@@ -98,11 +99,11 @@ def create_or_find_done(client: Deployer) -> None:
 
 
 def update(client: Deployer) -> None:
-    client.update("churn", "models:/churn/2", None, CHANGES)
+    client.update("churn", "models:/churn/2", None, NamedOptions(CHANGES))
 
 
 def shift(client: Deployer) -> None:
-    client.update("churn", "models:/churn/2", None, SHIFTING)
+    client.update("churn", "models:/churn/2", None, NamedOptions(SHIFTING))
 
 
 def delete(client: Deployer) -> None:
@@ -195,8 +196,8 @@ def test_what_a_killed_create_left_is_found_and_taken_away(clean: Deployer, whic
         wipe(clean)
         with pytest.raises(Killed):
             create(new_client(clean, Reaper(at, after)))
-        for orphan in operations.orphans(clean):
-            operations.collect(new_client(clean), orphan)
+        for orphan in list(clean.account.orphans()):
+            cleanup.collect(new_client(clean), orphan)
         kept = {what.split()[0] for what in state_of(clean)} & DEPLOYMENTS_OWN
         if next(new_client(clean).list(), None) is None and kept:
             missed.append((at, after, kept))

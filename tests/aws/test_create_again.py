@@ -13,6 +13,7 @@ from fixtures_deployer import CRASHING, QUICK, count_writes, create
 from mlflow_fargate.aws.account import Account
 from mlflow_fargate.aws.reading.history import has_completed
 from mlflow_fargate.aws.session import AwsSession
+from mlflow_fargate.config import NamedOptions
 from mlflow_fargate.deployments import operations
 from mlflow_fargate.deployments.deployer import Deployer
 from mlflow_fargate.errors import AwsError, DeploymentExists, InvalidOption, RolloutFailed
@@ -32,7 +33,7 @@ def refused(deployer: Deployer, **options: Any) -> None:
 
     def again(counted: Deployer) -> None:
         with pytest.raises(DeploymentExists) as caught:
-            counted.create("churn", URI, None, options)
+            counted.create("churn", URI, None, NamedOptions(options))
         assert caught.value.error_code == "RESOURCE_ALREADY_EXISTS"
         sentence, _, hint = str(caught.value.message).partition("\n  hint: ")
         assert sentence.startswith("There is already a deployment 'churn'") and "\n" not in sentence
@@ -48,7 +49,7 @@ def refused(deployer: Deployer, **options: Any) -> None:
 
 
 def begin(deployer: Deployer, **options: Any) -> None:
-    deployer.update("churn", URI, None, {"wait": False, **options})
+    deployer.update("churn", URI, None, NamedOptions({"wait": False, **options}))
 
 
 @pytest.mark.slow
@@ -141,7 +142,7 @@ def kill_after_create_service(deployer: Deployer, options: dict[str, Any]) -> No
     account = Account(deployer.target)
     account.session._session.events.register("after-call.ecs.CreateService", die)
     with pytest.raises(Killed):
-        replace(deployer, account=account).create("churn", URI, None, {**QUICK, **options})
+        replace(deployer, account=account).create("churn", URI, None, NamedOptions({**QUICK, **options}))
 
 
 @pytest.mark.slow
@@ -154,12 +155,12 @@ class TestNeverRolledOut:
         kill_after_create_service(deployer, first)
         assert deployer.get("churn").state == "IN_PROGRESS"
 
-        deployer.create("churn", URI, None, {"environment.MODE": "calm", "cpu": 256, "memory": 1024})
+        deployer.create("churn", URI, None, NamedOptions({"environment.MODE": "calm", "cpu": 256, "memory": 1024}))
 
         status = deployer.get("churn")
         assert (status.state, status.running_count, status.follow) == ("COMPLETED", 2, "@champion")
         assert (status.settings["cpu"], status.settings["memory"], status.settings["auth"]) == (256, 1024, "none")
-        assert status.settings["environment"] == {"VERSION": "1", "MODE": "calm"}
+        assert status.settings.environment == {"VERSION": "1", "MODE": "calm"}
         assert status.strategy == strategy.get("strategy", "rolling")
         refused(deployer, auth="api_key")
 
@@ -167,7 +168,7 @@ class TestNeverRolledOut:
         options = {"max_count": 3, "desired_count": 2, "environment.MODE": "never", "timeout_seconds": 1}
         kill_after_create_service(deployer, options)
 
-        deployer.create("churn", URI, None, {**QUICK, **options, "wait": False})
+        deployer.create("churn", URI, None, NamedOptions({**QUICK, **options, "wait": False}))
 
         assert deployer.preview("churn", None, None, {})[0].is_empty
 
@@ -177,14 +178,14 @@ class TestNeverRolledOut:
         )
 
         with pytest.raises(InvalidOption, match="delete the deployment and create it again"):
-            deployer.create("churn", URI, None, {"strategy": "rolling"})
+            deployer.create("churn", URI, None, NamedOptions({"strategy": "rolling"}))
 
     def test_a_completed_one_of_that_name_that_was_deleted_does_not_count(self, deployer: Deployer) -> None:
         create(deployer, **OPTIONS)
         deployer.delete("churn")
         kill_after_create_service(deployer, {"environment.MODE": "never"})
 
-        deployer.create("churn", URI, None, {"environment.MODE": "calm"})
+        deployer.create("churn", URI, None, NamedOptions({"environment.MODE": "calm"}))
 
         assert deployer.get("churn").state == "COMPLETED"
 

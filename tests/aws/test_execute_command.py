@@ -18,7 +18,7 @@ from fixtures_deployer import create
 
 from mlflow_fargate.aws.account import Account
 from mlflow_fargate.cli import main
-from mlflow_fargate.config import parse_config
+from mlflow_fargate.config import NamedOptions, parse_config
 from mlflow_fargate.deployments import operations
 from mlflow_fargate.deployments.deployer import Deployer
 from mlflow_fargate.errors import InvalidOption, ToolMissing
@@ -38,8 +38,8 @@ def able(plugged_in: Deployer) -> Iterator[Deployer]:
 
 
 def with_plugin(deployer: Deployer, *plugin: str) -> Deployer:
-    surroundings = replace(deployer.target.surroundings, session_manager_plugin=plugin)
-    return replace(deployer, target=replace(deployer.target, surroundings=surroundings))
+    environment = replace(deployer.target.environment, session_manager_plugin=plugin)
+    return replace(deployer, target=replace(deployer.target, environment=environment))
 
 
 @pytest.fixture(scope="module")
@@ -89,11 +89,11 @@ def test_the_plugin_is_told_what_awss_own_command_line_tells_it(able: Deployer) 
         with_plugin(able, "true"), "churn", "ls"
     )
 
-    task = able.account.runnable_task("default", "churn", None)
+    task = able.endpoint.runnable_task("churn", None)
     assert (plugin, region, operation, profile) == ("true", "us-east-1", "StartSession", "")
     assert set(json.loads(session)) == {"sessionId", "streamUrl", "tokenValue"}
     assert json.loads(request) == {"Target": f"ecs:mlflow-fargate-default_{task.id}_{task.runtime_id}"}
-    assert address == able.target.surroundings.aws_endpoint_url
+    assert address == able.target.environment.aws_endpoint_url
 
 
 @pytest.mark.slow
@@ -157,7 +157,7 @@ def test_a_command_ends_with_its_task(able: Deployer, plugin: tuple[str, ...]) -
 
 @pytest.mark.slow
 def test_switched_off_again_the_root_is_read_only_and_nothing_runs(able: Deployer) -> None:
-    able.update("churn", None, None, {"enable_execute_command": "", "desired_count": 1})
+    able.update("churn", None, None, NamedOptions({"enable_execute_command": "", "desired_count": 1}))
 
     revision = able.get("churn").task_definition
     described = able.account.session.call("ecs", "describe_task_definition", taskDefinition=revision)["taskDefinition"]

@@ -23,6 +23,7 @@ from fixtures_deployer import QUICK, PreparingPublisher
 from mlflow_fargate.aws.account import Account
 from mlflow_fargate.aws.error_table import _ROWS, classify
 from mlflow_fargate.aws.error_table import Fault as Meaning
+from mlflow_fargate.config import NamedOptions
 from mlflow_fargate.deployments.deployer import Deployer
 from mlflow_fargate.errors import AwsError, DeploymentExists, DeploymentNotFound, FargateError, ForeignResource
 
@@ -267,18 +268,18 @@ def play(deployer: Deployer, verb: str, fault: Fault | EveryCall) -> None:
 def prepare(deployer: Deployer, verb: str) -> None:
     calm = client_with(deployer)
     if verb != "create":
-        calm.create("churn", "models:/churn/1", None, OPTIONS)
+        calm.create("churn", "models:/churn/1", None, NamedOptions(OPTIONS))
     if verb == "delete_endpoint":
         calm.delete("churn")
 
 
 def act(client: Deployer, verb: str) -> None:
     if verb == "create":
-        client.create("churn", "models:/churn/1", None, OPTIONS)
+        client.create("churn", "models:/churn/1", None, NamedOptions(OPTIONS))
     elif verb == "update":
-        client.update("churn", "models:/churn/2", None, {"cpu": 512, "memory": 1024})
+        client.update("churn", "models:/churn/2", None, NamedOptions({"cpu": 512, "memory": 1024}))
     elif verb == "scale":
-        client.update("churn", None, None, {"min_count": 0, "max_count": 2})
+        client.update("churn", None, None, NamedOptions({"min_count": 0, "max_count": 2}))
     elif verb == "delete":
         client.delete("churn")
     else:
@@ -290,7 +291,7 @@ def check_done(deployer: Deployer, verb: str) -> None:
     if verb in ("create", "update", "scale"):
         wanted = "2" if verb == "update" else "1"
         assert client.get("churn").provenance.version == wanted
-        assert client.update("churn", None, None, {}) is not None
+        assert client.update("churn", None, None, NamedOptions()) is not None
         return
     with pytest.raises(DeploymentNotFound):
         client.get("churn")
@@ -446,7 +447,7 @@ def test_a_log_group_that_a_stranger_made_meanwhile_is_refused(clean: Deployer) 
     session._session.events.register("before-call.cloudwatch-logs.CreateLogGroup", once(stranger))
     try:
         with pytest.raises(ForeignResource, match="log group"):
-            client.create("unlucky", "models:/churn/1", None, OPTIONS)
+            client.create("unlucky", "models:/churn/1", None, NamedOptions(OPTIONS))
     finally:
         clean.account.session.call("logs", "delete_log_group", logGroupName="/mlflow-fargate/default/unlucky")
 

@@ -11,7 +11,7 @@ import pytest
 from fixtures_deployer import QUICK, PreparingPublisher, count_writes
 
 from mlflow_fargate.aws.account import Account
-from mlflow_fargate.config import parse_config
+from mlflow_fargate.config import NamedOptions, parse_config
 from mlflow_fargate.deployments.deployer import Deployer
 from mlflow_fargate.errors import ForeignResource
 from mlflow_fargate.resolved_model import Provenance
@@ -45,7 +45,7 @@ def execution_role(account: Account) -> Callable[[], object]:
 
 
 def task_security_group(account: Account) -> Callable[[], object]:
-    vpc = account.endpoint_spec("strange", parse_config(None)).network.vpc
+    vpc = account.endpoint("strange").spec(parse_config(None)).network.vpc
     group = account.session.call("ec2", "create_security_group", GroupName=f"{NAME}-tasks", Description="x", VpcId=vpc)[
         "GroupId"
     ]
@@ -53,7 +53,7 @@ def task_security_group(account: Account) -> Callable[[], object]:
 
 
 def load_balancer(account: Account) -> Callable[[], object]:
-    subnets = account.endpoint_spec("strange", parse_config(None)).network.subnets
+    subnets = account.endpoint("strange").spec(parse_config(None)).network.subnets
     made = account.session.call("elbv2", "create_load_balancer", Name=NAME, Subnets=list(subnets))["LoadBalancers"][0]
     return lambda: account.session.call("elbv2", "delete_load_balancer", LoadBalancerArn=made["LoadBalancerArn"])
 
@@ -72,7 +72,7 @@ def api_key(account: Account) -> Callable[[], object]:
 
 
 def target_group(account: Account) -> Callable[[], object]:
-    endpoint, config = account.endpoint_spec("strange", parse_config(None)), parse_config(OPTIONS)
+    endpoint, config = account.endpoint("strange").spec(parse_config(None)), parse_config(OPTIONS)
     name = target_group_name(DeploymentSpec("churn", endpoint, config, "", Provenance("", "", "", ""), "pinned"))
     made = account.session.call(
         "elbv2",
@@ -118,7 +118,7 @@ def test_a_foreign_resource_of_our_name_stops_a_create_and_survives_a_delete(
 
     def refused(counted: Deployer) -> None:
         with pytest.raises(ForeignResource, match=f"There is already a {kind} .* that mlflow-fargate did not make"):
-            counted.create("churn", "models:/churn/1", None, OPTIONS)
+            counted.create("churn", "models:/churn/1", None, NamedOptions(OPTIONS))
 
     assert count_writes(client, refused) == Counter()
     assert count_writes(client, lambda counted: counted.delete("churn")) == Counter()
@@ -135,7 +135,7 @@ def test_a_foreign_repository_of_our_name_takes_no_image_and_survives_a_delete(c
     )
     try:
         with pytest.raises(ForeignResource, match="Repository 'mlflow-fargate/strange'"):
-            preparing.create("churn", "models:/churn/1", None, OPTIONS)
+            preparing.create("churn", "models:/churn/1", None, NamedOptions(OPTIONS))
         with pytest.raises(ForeignResource, match="left alone"):
             client.delete_endpoint("strange")
     finally:

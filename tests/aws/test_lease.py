@@ -15,7 +15,7 @@ from mlflow_fargate.errors import AwsError
 from mlflow_fargate.local.s3.app import S3App
 from mlflow_fargate.local.signature import Keys
 from mlflow_fargate.local.wsgi_server import WsgiServer
-from mlflow_fargate.target import Surroundings, Target
+from mlflow_fargate.target import Target, TargetEnvironment
 
 SECONDS = 30.0
 _keys = itertools.count()
@@ -44,8 +44,8 @@ def endpoint_url(
 
 @pytest.fixture(scope="module")
 def session(endpoint_url: str) -> AwsSession:
-    surroundings = Surroundings(aws_endpoint_url=endpoint_url, access_key_id="test", secret_access_key="test")
-    session = AwsSession(Target("fargate:/local", region="us-east-1", surroundings=surroundings))
+    environment = TargetEnvironment(aws_endpoint_url=endpoint_url, access_key_id="test", secret_access_key="test")
+    session = AwsSession(Target("fargate:/local", region="us-east-1", environment=environment))
     session.client("s3").create_bucket(Bucket="leases")
     return session
 

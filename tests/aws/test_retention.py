@@ -11,8 +11,7 @@ import pytest
 from fixtures_deployer import QUICK, PreparingPublisher, count_writes
 from fixtures_registry import PushImage
 
-from mlflow_fargate.config import parse_retain
-from mlflow_fargate.deployments import operations
+from mlflow_fargate.config import NamedOptions, parse_retain
 from mlflow_fargate.deployments.deployer import Deployer
 from mlflow_fargate.errors import EndpointInUse, InvalidOption
 from mlflow_fargate.local.registry.server import LocalRegistry
@@ -30,7 +29,7 @@ def left(deployer: Deployer) -> set[str]:
     session = deployer.account.session
     groups = session.call("logs", "describe_log_groups", logGroupNamePrefix="/mlflow-fargate/default/churn")
     found = {"logs"} if groups["logGroups"] else set()
-    return found | ({"images"} if deployer.account.repository("default").image_tags("churn") else set())
+    return found | ({"images"} if deployer.account.endpoint("default").repository.image_tags("churn") else set())
 
 
 @pytest.mark.parametrize(
@@ -63,21 +62,21 @@ def test_what_is_retained_stays_until_a_deletion_that_does_not_name_it(
     image = push_image(repository="mlflow-fargate/default")
     deployer = replace(deployer, publisher=PreparingPublisher(image, deployer.account))  # type: ignore[arg-type]
     for retain in itertools.chain.from_iterable(itertools.combinations(("images", "logs"), count) for count in (2, 1)):
-        deployer.create("churn", "models:/churn/Production", None, {**QUICK, "desired_count": 0})
+        deployer.create("churn", "models:/churn/Production", None, NamedOptions({**QUICK, "desired_count": 0}))
         tag_image(registry, image)
 
         deployer.delete("churn", frozenset(retain))
 
         assert left(deployer) == set(retain)
         # (What pushed the image gave it a tag of its own.)
-        assert [orphan for orphan in operations.orphans(deployer) if orphan.name == "churn"] == []
+        assert [orphan for orphan in list(deployer.account.orphans()) if orphan.name == "churn"] == []
         if "images" in retain:
             with pytest.raises(EndpointInUse, match="keeps images of churn"):
                 deployer.delete_endpoint("default")
-    assert deployer.account.retained("default", "churn") == {"logs"}
+    assert deployer.endpoint.retained("churn") == {"logs"}
 
     deployer.delete("churn")
     again = count_writes(deployer, lambda counted: counted.delete("churn"))
 
     assert (left(deployer), again) == (set(), Counter())
-    assert deployer.account.retained("default", "churn") == frozenset()
+    assert deployer.endpoint.retained("churn") == frozenset()

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from fixtures_deployer import count_writes, create
 
+from mlflow_fargate.config import NamedOptions
 from mlflow_fargate.deployments import operations
 from mlflow_fargate.deployments.deployer import Deployer
 from mlflow_fargate.errors import InvalidOption
@@ -62,8 +63,10 @@ def test_nobody_sends_a_count_that_autoscaling_owns(deployer: Deployer) -> None:
     session = deployer.account.session
     session.call("ecs", "update_service", cluster="mlflow-fargate-default", service="churn", desiredCount=2)
 
-    nothing = count_writes(deployer, lambda it: it.update("churn", "models:/churn/Production", None, {"wait": False}))
-    deployer.update("churn", "models:/churn/2", None, {"wait": False})
+    nothing = count_writes(
+        deployer, lambda it: it.update("churn", "models:/churn/Production", None, NamedOptions({"wait": False}))
+    )
+    deployer.update("churn", "models:/churn/2", None, NamedOptions({"wait": False}))
 
     assert nothing == Counter()
     assert deployer.get("churn").desired_count == 2
@@ -77,7 +80,7 @@ def test_bounds_that_the_schedule_set_are_left_alone(deployer: Deployer) -> None
     night = {"MinCapacity": 0, "MaxCapacity": 0, "ScalableDimension": "ecs:service:DesiredCount"}
     deployer.account.session.call("application-autoscaling", "register_scalable_target", **SERVICE, **night)
 
-    writes = count_writes(deployer, lambda it: it.update("churn", None, None, {"wait": False}))
+    writes = count_writes(deployer, lambda it: it.update("churn", None, None, NamedOptions({"wait": False})))
 
     assert writes == Counter()
     assert scaling(deployer)["bounds"] == [(0, 0)]
@@ -94,7 +97,7 @@ def test_an_update_changes_what_differs_and_takes_away_what_is_named_no_more(dep
         "wait": False,
     }
 
-    deployer.update("churn", None, None, create_again)
+    deployer.update("churn", None, None, NamedOptions(create_again))
 
     assert scaling(deployer) == {
         "bounds": [(1, 3)],
@@ -108,7 +111,7 @@ def test_an_update_changes_what_differs_and_takes_away_what_is_named_no_more(dep
 def test_autoscaling_is_put_off_and_its_count_is_ours_again(deployer: Deployer) -> None:
     create(deployer, desired_count=1, max_count=4, wait=False)
 
-    deployer.update("churn", None, None, {"max_count": "", "desired_count": 2, "wait": False})
+    deployer.update("churn", None, None, NamedOptions({"max_count": "", "desired_count": 2, "wait": False}))
 
     assert scaling(deployer) == {"bounds": [], "values": {}, "labels": [], "schedule": {}}
     assert deployer.get("churn").desired_count == 2
@@ -118,7 +121,7 @@ def test_autoscaling_is_put_off_and_its_count_is_ours_again(deployer: Deployer) 
 def test_a_count_outside_of_new_bounds_is_brought_inside_before_they_hold(deployer: Deployer) -> None:
     create(deployer, desired_count=1, wait=False)
 
-    deployer.update("churn", None, None, {"min_count": 2, "max_count": 4, "wait": False})
+    deployer.update("churn", None, None, NamedOptions({"min_count": 2, "max_count": 4, "wait": False}))
 
     assert deployer.get("churn").desired_count == 2
 
@@ -131,7 +134,7 @@ def test_scaling_that_somebody_else_made_is_left_alone(deployer: Deployer) -> No
     action = {"ScheduledActionName": "theirs", "Schedule": "rate(1 day)", "ScalableTargetAction": {"MinCapacity": 1}}
     call("application-autoscaling", "put_scheduled_action", **action, **of)
 
-    deployer.update("churn", "models:/churn/2", None, {"wait": False})
+    deployer.update("churn", "models:/churn/2", None, NamedOptions({"wait": False}))
 
     assert scaling(deployer)["bounds"] == [(1, 9)]
     call("application-autoscaling", "delete_scheduled_action", ScheduledActionName="theirs", **of)

@@ -11,7 +11,7 @@ import pytest
 import requests
 from fixtures_deployer import count_writes, create
 
-from mlflow_fargate.config import parse_config
+from mlflow_fargate.config import NamedOptions, parse_config
 from mlflow_fargate.deployments.deployer import Deployer
 from mlflow_fargate.errors import ForeignResource, InvalidOption
 
@@ -51,7 +51,7 @@ def test_what_was_asked_is_written_and_an_update_without_a_difference_writes_not
     assert task["containerDefinitions"][0]["healthCheck"]["command"] == ["CMD-SHELL", "true"]
     assert [item["capacityProvider"] for item in service["capacityProviderStrategy"]] == ["FARGATE", "FARGATE_SPOT"]
     assert {"key": "team", "value": "pricing"} in service["tags"]
-    assert count_writes(deployer, lambda it: it.update("churn", None, None, {"wait": False})) == Counter()
+    assert count_writes(deployer, lambda it: it.update("churn", None, None, NamedOptions({"wait": False}))) == Counter()
 
 
 @pytest.mark.slow
@@ -93,23 +93,23 @@ def test_tags_capacity_and_host_follow_an_update(deployer: Deployer) -> None:
     create(deployer, **MANY, wait=False)
     changes = {"tags": {"stage": "live"}, "spot": "", "on_demand_base": "", "host": "", "wait": False}
 
-    deployer.update("churn", None, None, changes)
+    deployer.update("churn", None, None, NamedOptions(changes))
 
     service = service_of(deployer)
     keys = {tag["key"] for tag in service["tags"]}
     assert "stage" in keys and "team" not in keys
     assert [item["capacityProvider"] for item in service["capacityProviderStrategy"]] == ["FARGATE"]
-    assert count_writes(deployer, lambda it: it.update("churn", None, None, {"wait": False})) == Counter()
+    assert count_writes(deployer, lambda it: it.update("churn", None, None, NamedOptions({"wait": False}))) == Counter()
 
 
 @pytest.mark.exhaustive
 def test_a_host_that_leads_elsewhere_is_refused(deployer: Deployer) -> None:
     create(deployer, wait=False)
     create(deployer, name="other", wait=False)
-    deployer.update("churn", None, None, {"host": "one.example.com", "wait": False})
+    deployer.update("churn", None, None, NamedOptions({"host": "one.example.com", "wait": False}))
 
     with pytest.raises(ForeignResource, match="host rule"):
-        deployer.update("other", None, None, {"host": "one.example.com", "wait": False})
+        deployer.update("other", None, None, NamedOptions({"host": "one.example.com", "wait": False}))
 
 
 @pytest.mark.parametrize(

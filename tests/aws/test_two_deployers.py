@@ -11,6 +11,7 @@ import pytest
 from fixtures_deployer import QUICK, PreparingPublisher
 
 from mlflow_fargate.aws.account import Account
+from mlflow_fargate.config import NamedOptions
 from mlflow_fargate.deployments.deployer import Deployer
 from mlflow_fargate.errors import FargateError
 from mlflow_fargate.progress import RecordedProgress
@@ -48,10 +49,10 @@ def check_one_won(deployer: Deployer, versions: tuple[str, str], ends: list[Farg
     status = new_client(deployer).get("churn")
     version = str(status.provenance.version)
     assert version in versions
-    assert status.settings["cpu"] == 256 * int(version)
+    assert status.settings.cpu == 256 * int(version)
     assert status.state == "COMPLETED"
     assert None in ends, ends
-    plan, _ = new_client(deployer).preview("churn", None, None, {})
+    plan, _ = new_client(deployer).preview("churn", None, None, NamedOptions())
     assert plan.is_empty, str(plan)
 
 

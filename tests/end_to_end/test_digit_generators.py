@@ -1,4 +1,4 @@
-"""The walk-through's digit generators: trained, deployed to the local stack as own services, and asked."""
+"""The walk-through's digit generators: trained, deployed to the local stack as custom services, and asked."""
 
 from __future__ import annotations
 

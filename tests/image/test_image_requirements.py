@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlflow_fargate.errors import ImageError
-from mlflow_fargate.image.packages.requirements import normalize, without_credentials
+from mlflow_fargate.image.packages.requirements import normalize
+from mlflow_fargate.resolved_model import without_credentials
 
 _names = st.sampled_from(
     ["mlflow", "mlflow-skinny", "tensorflow", "tensorflow-cpu", "tensorflow-intel", "opencv-python", "Six", "pandas"]
@@ -105,7 +106,7 @@ def test_the_url_of_a_wheel_is_fine() -> None:
 
 
 def test_passwords_are_not_shown() -> None:
-    assert without_credentials("see https://me:secret@host/simple") == "see https://***@host/simple"
+    assert without_credentials("see https://me:secret@host/simple") == "see https://host/simple"
 
     with pytest.raises(ImageError) as caught:
         normalize(["git+https://me:secret@host/x"], machine="x86_64")

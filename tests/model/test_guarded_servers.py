@@ -22,6 +22,7 @@ from fixtures_mlflow import LoggedModels, MlflowServer, serve_mlflow
 from mlflow_fargate.aws.account import Account
 from mlflow_fargate.aws.s3 import S3Artifacts, make_s3_client
 from mlflow_fargate.bento import make_service_description
+from mlflow_fargate.config import NamedOptions
 from mlflow_fargate.deployments.deployer import Deployer
 from mlflow_fargate.errors import ModelNotFound
 from mlflow_fargate.model import ArtifactStores, download_model, resolve_model, tag_model_version
@@ -149,8 +150,8 @@ class TestPasswordsAndWorkspaces:
             model = resolve()
             publisher = Resolved(deployer.publisher.image, model)  # type: ignore[attr-defined]
             deployer = replace(deployer, account=account, publisher=publisher, write_tags=tag_model_version)  # type: ignore[arg-type]
-            plan, _ = deployer.preview("churn", "models:/churn/1", None, QUICK)
-            deployer.create("churn", "models:/churn/1", None, QUICK)
+            plan, _ = deployer.preview("churn", "models:/churn/1", None, NamedOptions(QUICK))
+            deployer.create("churn", "models:/churn/1", None, NamedOptions(QUICK))
             tags = mlflow.MlflowClient().get_model_version("churn", "1").tags
         told = capfd.readouterr()
 

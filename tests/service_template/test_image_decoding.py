@@ -49,7 +49,7 @@ def test_common_formats_are_read(image_format: str, mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", ["1", "P", "RGBA", "LA", "I;16"])
-def test_every_colour_mode_becomes_what_the_model_wants(mode: str) -> None:
+def test_every_color_mode_becomes_what_the_model_wants(mode: str) -> None:
     file = io.BytesIO()
     Image.new(mode, (30, 20)).save(file, "PNG")
 
@@ -92,10 +92,10 @@ def test_scaling_is_what_the_model_was_trained_with(scaling: str, white: float, 
     assert np.unique(decoded).tolist() == [expected]
 
 
-def test_resampling_and_colour_order_are_options() -> None:
+def test_resampling_and_color_order_are_options() -> None:
     image = noise()
     nearest = Image.open(io.BytesIO(image)).resize((100, 100), Image.Resampling.NEAREST)
-    options = parse_image_options({"resampling": "nearest", "colour": "bgr", "size": [100, 100], "other": 1})
+    options = parse_image_options({"resampling": "nearest", "color": "bgr", "size": [100, 100], "other": 1})
 
     decoded = decode_image(image, SHAPE, max_pixels=LIMIT, options=options)
 

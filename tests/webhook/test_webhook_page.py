@@ -21,7 +21,7 @@ from mlflow_fargate.webhook.access import Access
 from mlflow_fargate.webhook.actor import Outcome
 from mlflow_fargate.webhook.page import Row, format_seconds, make_rows
 from mlflow_fargate.webhook.reconcile import Action, Deployed
-from mlflow_fargate.webhook.views import Surroundings
+from mlflow_fargate.webhook.views import PageLinks
 from mlflow_fargate.webhook.worker import Seen, Worker
 
 NOW = 1_767_323_045.0
@@ -128,7 +128,7 @@ def tags_of(page: str) -> Tags:
 
 
 def page_of(worker: Worker) -> str:
-    app = create_app(worker, (), Access(is_public=True), Surroundings("fargate:/local", MLFLOW))
+    app = create_app(worker, (), Access(is_public=True), PageLinks("fargate:/local", MLFLOW))
     answer = app.test_client().get("/")
     assert answer.status_code == 200
     return answer.text
@@ -197,7 +197,7 @@ def address(worker: Worker, deployments: FakeDeployments, registry: FakeRegistry
     registry.promote("fraud", "3")
     registry.promote("<script>document.title='broken'</script>", "1")
     worker.look()
-    app = create_app(worker, (), Access("t0ken"), Surroundings("fargate:/local", MLFLOW))
+    app = create_app(worker, (), Access("t0ken"), PageLinks("fargate:/local", MLFLOW))
     server = waitress.create_server(app, host="127.0.0.1", port=0)
     threading.Thread(target=server.run, daemon=True).start()
     yield f"127.0.0.1:{server.effective_port}"

@@ -12,6 +12,7 @@ from mlflow_fargate.aws.resource_types.task_definition import TaskDefinitionType
 from mlflow_fargate.aws.rollouts import service_deployments
 from mlflow_fargate.aws.session import AwsSession
 from mlflow_fargate.aws.timestamps import iso, iso_or_none
+from mlflow_fargate.config import read_config
 from mlflow_fargate.deployment import Revision, ServiceEvent, TaskStatus
 from mlflow_fargate.errors import AwsError
 from mlflow_fargate.resources import CONTAINER
@@ -142,7 +143,7 @@ def _revision(
         is_current=arn == current,
         image=described["containerDefinitions"][0]["image"],
         provenance=label.provenance,
-        settings=label.settings,
+        settings=read_config(label.settings),
         registered_at=iso(described.get("registeredAt", "")),
         registered_by=described.get("registeredBy", ""),
         rolled_out_at=iso(own[0]["createdAt"]) if own else None,

@@ -26,10 +26,10 @@ _METRICS = {
 }
 
 
-def read_traffic(session: AwsSession, endpoint: str, service: str, now: datetime) -> list[Traffic]:
+def read_traffic(session: AwsSession, cluster: str, service: str, now: datetime) -> list[Traffic]:
     """The last three hours in steps of five minutes, oldest first; empty when nothing was counted, or may be read."""
-    described = describe_service(session, f"mlflow-fargate-{endpoint}", service) or {}
-    balancer = find_load_balancer(session, f"mlflow-fargate-{endpoint}")
+    described = describe_service(session, cluster, service) or {}
+    balancer = find_load_balancer(session, cluster)  # both are called so
     groups = [item["targetGroupArn"] for item in described.get("loadBalancers", []) if "targetGroupArn" in item]
     if balancer is None or not groups:
         return []

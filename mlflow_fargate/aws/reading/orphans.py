@@ -16,7 +16,7 @@ from mlflow_fargate.aws.reading.retention import has_retained_logs, with_retaine
 from mlflow_fargate.aws.resource_types.service import describe_service
 from mlflow_fargate.aws.session import AwsSession
 from mlflow_fargate.deployment import Orphan
-from mlflow_fargate.resources import DEPLOYMENT_TAG, ENDPOINT_TAG, MANAGED_BY
+from mlflow_fargate.resources import DEPLOYMENT_TAG, ENDPOINT_TAG, MANAGED_BY, cluster_name
 
 # ECS shows these for a while after they are gone, and where they are there nothing is an orphan.
 _NEVER_LEFT = (":cluster/", ":service/")
@@ -62,10 +62,10 @@ def _images(session: AwsSession) -> Iterator[tuple[tuple[str, str], str]]:
 
 
 def _has_service(session: AwsSession, endpoint: str, name: str) -> bool:
-    service = describe_service(session, f"mlflow-fargate-{endpoint}", name)
+    service = describe_service(session, cluster_name(endpoint), name)
     return service is not None and service["status"] != "INACTIVE"
 
 
 def _has_cluster(session: AwsSession, endpoint: str) -> bool:
-    answer = session.call("ecs", "describe_clusters", clusters=[f"mlflow-fargate-{endpoint}"])
+    answer = session.call("ecs", "describe_clusters", clusters=[cluster_name(endpoint)])
     return any(cluster["status"] == "ACTIVE" for cluster in answer["clusters"])

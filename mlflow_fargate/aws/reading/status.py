@@ -27,17 +27,17 @@ from mlflow_fargate.aws.rollouts import service_deployments
 from mlflow_fargate.aws.rollouts.watch import last_failed_task_definition
 from mlflow_fargate.aws.session import AwsSession
 from mlflow_fargate.aws.timestamps import iso
-from mlflow_fargate.config import parse_config
+from mlflow_fargate.config import DeploymentConfig, read_config
 from mlflow_fargate.deployment import DeploymentStatus, WebhookStatus
 from mlflow_fargate.errors import AwsError, InvalidOption
-from mlflow_fargate.resources import ENDPOINT_TAG, WEBHOOK, log_group_name
+from mlflow_fargate.resources import ENDPOINT_TAG, WEBHOOK, cluster_name, log_group_name
 
 _NO_BALANCER = "http://(no load balancer yet)"
 
 
 def read(session: AwsSession, endpoint: str, name: str) -> DeploymentStatus | None:
     """The deployment `name`; None when there is no such service, or it is not ours."""
-    cluster = f"mlflow-fargate-{endpoint}"
+    cluster = cluster_name(endpoint)
     service = describe_service(session, cluster, name)
     if service is None or service["status"] != "ACTIVE" or not tags.are_ours(tags.read(service.get("tags"))):
         return None
@@ -46,13 +46,14 @@ def read(session: AwsSession, endpoint: str, name: str) -> DeploymentStatus | No
     if label is None:
         return None
     primary = primary_deployment(service)
-    address = _url(session, endpoint, service, label.settings)
     strategy = read_strategy(service)
-    follow = tags.read(service.get("tags")).get(FOLLOW_TAG, "pinned")
+    shifting = dict(strategy) if strategy["strategy"] != "rolling" else {}
+    settings = read_config({**label.settings, "desired_count": service["desiredCount"], **shifting})
+    address = _url(session, endpoint, service, settings)
     return DeploymentStatus(
         name=name,
         endpoint=endpoint,
-        url=_certified(address, label.settings.get("host")),
+        url=_certified(address, settings.host),
         load_balancer_url=address,
         state=rollout_state(session, service),
         state_reason=primary.get("rolloutStateReason", "") or _tell_shift(session, cluster, name),
@@ -60,12 +61,8 @@ def read(session: AwsSession, endpoint: str, name: str) -> DeploymentStatus | No
         running_count=service["runningCount"],
         image=definition["containerDefinitions"][0]["image"],
         provenance=label.provenance,
-        settings={
-            **label.settings,
-            "desired_count": service["desiredCount"],
-            **(strategy if strategy["strategy"] != "rolling" else {}),
-        },
-        follow=follow,
+        settings=settings,
+        follow=tags.read(service.get("tags")).get(FOLLOW_TAG, "pinned"),
         task_definition=service["taskDefinition"],
         created_at=iso(service["createdAt"]),
         updated_at=iso(primary.get("updatedAt", service["createdAt"])),
@@ -79,7 +76,7 @@ def read(session: AwsSession, endpoint: str, name: str) -> DeploymentStatus | No
 def read_all(session: AwsSession, endpoint: str) -> Iterator[DeploymentStatus]:
     """Every deployment of ours on the endpoint, by name; none when there is no such endpoint."""
     try:
-        names = sorted(set(ServiceType(session).names(f"mlflow-fargate-{endpoint}")) - {WEBHOOK})
+        names = sorted(set(ServiceType(session).names(cluster_name(endpoint))) - {WEBHOOK})
     except AwsError as error:
         if error.code == "ClusterNotFoundException":
             return
@@ -91,19 +88,20 @@ def read_all(session: AwsSession, endpoint: str) -> Iterator[DeploymentStatus]:
 
 def read_webhook(session: AwsSession, endpoint: str) -> WebhookStatus | None:
     """The webhook service on the endpoint; None when there is none of ours."""
-    service = describe_service(session, f"mlflow-fargate-{endpoint}", WEBHOOK)
+    service = describe_service(session, cluster_name(endpoint), WEBHOOK)
     if service is None or service["status"] != "ACTIVE" or not tags.are_ours(tags.read(service.get("tags"))):
         return None
     definition = TaskDefinitionType(session).describe(service["taskDefinition"])
     label, primary = label_table(definition), primary_deployment(service)
+    settings = read_config(label["settings"])
     return WebhookStatus(
         endpoint=endpoint,
-        url=_url(session, endpoint, service, label["settings"]),
+        url=_url(session, endpoint, service, settings),
         state=primary.get("rolloutState", "IN_PROGRESS"),
         state_reason=primary.get("rolloutStateReason", ""),
         running_count=service["runningCount"],
         image=definition["containerDefinitions"][0]["image"],
-        settings=label["settings"],
+        settings=settings,
         artifact_buckets=tuple(label["artifact_buckets"]),
         task_role=definition.get("taskRoleArn", ""),
         task_definition=service["taskDefinition"],
@@ -124,11 +122,11 @@ def read_endpoints(session: AwsSession) -> Iterator[dict[str, str]]:
                 yield {"name": name, "url": _base_url(session, name), "cluster": cluster["clusterArn"]}
 
 
-def _url(session: AwsSession, endpoint: str, service: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
+def _url(session: AwsSession, endpoint: str, service: Mapping[str, Any], settings: DeploymentConfig) -> str:
     """Below the endpoint's address, or that of the load balancer that was adopted; at its root with a bare group."""
-    path = "" if settings.get("target_group_arn") else f"/{service['serviceName']}"
+    path = "" if settings.target_group_arn else f"/{service['serviceName']}"
     try:
-        existing = find_existing_load_balancer(session, parse_config(None, settings))
+        existing = find_existing_load_balancer(session, settings)
     except (InvalidOption, AwsError):  # its owner took it away: the deployment can still be looked at and deleted
         return _NO_BALANCER
     return f"{existing.url if existing else _base_url(session, endpoint)}{path}"
@@ -144,7 +142,7 @@ def _certified(url: str, host: str | None) -> str:
 
 
 def _base_url(session: AwsSession, endpoint: str) -> str:
-    balancer = find_load_balancer(session, f"mlflow-fargate-{endpoint}")
+    balancer = find_load_balancer(session, cluster_name(endpoint))
     if balancer is None:
         return _NO_BALANCER
     protocol = "https" if listener_certificate(session, balancer["LoadBalancerArn"]) else "http"

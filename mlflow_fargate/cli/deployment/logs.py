@@ -61,7 +61,7 @@ def print_lines(lines: Iterable[LogLine], *, as_json: bool) -> None:
 @log_options
 def logs(*, target: str, name: str, follow: bool, since: int, task: str | None, as_json: bool) -> None:
     """What the tasks of a deployment wrote, each line with its time (UTC) and the first digits of its task's id."""
-    from mlflow_fargate.deployments import operations  # noqa: PLC0415
+    from mlflow_fargate.deployments.logs import read_logs  # noqa: PLC0415
 
-    lines = operations.logs(deployer_at(target), name, since, task=task, follow=follow)
+    lines = read_logs(deployer_at(target), name, since, task=task, follow=follow)
     print_lines(lines, as_json=as_json)

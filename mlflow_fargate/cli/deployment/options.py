@@ -53,8 +53,8 @@ def deployer_at(target_uri: str) -> Deployer:
 
 
 def print_json(found: Any) -> None:
-    """One JSON document on stdout; dataclasses become objects."""
-    click.echo(json.dumps(_plain(found), indent=2))
+    """One JSON document on stdout; dataclasses and options become objects."""
+    click.echo(json.dumps(_plain(found), indent=2, default=lambda settings: settings.named))
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

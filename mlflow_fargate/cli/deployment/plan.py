@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from mlflow_fargate.cli.deployment.options import deployer_at, deployment_options, json_option, print_json
+from mlflow_fargate.config import NamedOptions
 from mlflow_fargate.errors import InvalidOption
 
 _CHANGES = 2
@@ -43,7 +44,7 @@ def plan(
 
     Exit code: 0 nothing would change, 2 something would, 1 it could not be planned.
     """
-    found, estimate = deployer_at(target).preview(name, model_uri, flavor, parse_options(config))
+    found, estimate = deployer_at(target).preview(name, model_uri, flavor, NamedOptions.parse(parse_options(config)))
     if as_json:
         print_json({**found.as_dict(), "monthly_cost_usd": asdict(estimate)})
     else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from mlflow_fargate.cli.deployment.options import deployer_at, deployment_options, timeout_option, wait_option
+from mlflow_fargate.config import NamedOptions
 
 
 @click.command()
@@ -19,7 +20,7 @@ def scale(target: str, name: str, count: int, wait: bool, timeout_seconds: int) 
     """
     from mlflow_fargate.deployments import operations  # noqa: PLC0415
 
-    options = {"wait": wait, "timeout_seconds": timeout_seconds}
+    options = NamedOptions({"wait": wait, "timeout_seconds": timeout_seconds})
     status = operations.scale(deployer_at(target), name, count, options)
     surplus = max(0, status.running_count - status.desired_count)
     stopping = f", {surplus} more until they have finished their requests" if surplus else ""

@@ -53,7 +53,7 @@ def status(target: str, name: str, follow: bool, timeout_seconds: int, as_json: 
     deployer = deployer_at(target)
     found = operations.watch(deployer, name, timeout_seconds) if follow else deployer.get(name)
     tasks = operations.tasks(deployer, name)
-    traffic = operations.traffic(deployer, name)
+    traffic = deployer.endpoint.traffic(name)
     shown = as_dict(found)
     if as_json:
         print_json({**shown, "tasks": [vars(task) for task in tasks], "traffic": [vars(step) for step in traffic]})

@@ -13,8 +13,8 @@ from mlflow_fargate.image.layers.layer import Files, checked_name, files_below
 from mlflow_fargate.image.layers.paths import ENVIRONMENT, MODEL, MODELS, SITE, SOURCE
 from mlflow_fargate.image.layers.streamed_file import StreamedFile
 from mlflow_fargate.image.packages.lock_file import Lock
-from mlflow_fargate.image.packages.requirements import without_credentials
 from mlflow_fargate.image.spec import ImageSpec
+from mlflow_fargate.resolved_model import without_credentials
 
 _DOCKERFILE = """\
 # Made by mlflow-fargate. The requirements are pinned with hashes, for Python {python} on {platform}.

@@ -15,6 +15,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from mlflow_fargate.errors import ImageError
+from mlflow_fargate.resolved_model import without_credentials
 
 _TENSORFLOW = {
     "tensorflow",
@@ -72,11 +73,6 @@ def normalize(requirements: Sequence[str], *, machine: str, adapt: bool = True) 
 def is_index_option(line: str) -> bool:
     """Whether a normalized line says where packages come from, instead of which."""
     return line.startswith("--")
-
-
-def without_credentials(text: str) -> str:
-    """The text with user names and passwords taken out of the URLs in it."""
-    return re.sub(r"(?<=://)[^/@\s]+@", "***@", text)
 
 
 def _parse(line: str) -> Requirement:

@@ -26,7 +26,8 @@ from mlflow_fargate.errors import ImageError
 from mlflow_fargate.image.oci.image import encode_json, sha256_digest
 from mlflow_fargate.image.oci.platforms import Platform
 from mlflow_fargate.image.packages.lock_file import Lock, LockedPackage, parse_pylock
-from mlflow_fargate.image.packages.requirements import is_index_option, without_credentials
+from mlflow_fargate.image.packages.requirements import is_index_option
+from mlflow_fargate.resolved_model import without_credentials
 
 # How long a lock is used again: unpinned requirements should follow the world, yet not at every deploy of a day.
 LOCK_MAX_AGE_SECONDS = 24 * 3600

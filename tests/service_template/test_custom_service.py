@@ -90,7 +90,7 @@ def serve_greeter(folder: Path, **environment: str) -> Iterator[Running]:
     own = bento.read_custom_service(write_service(folder / "service"))
     (folder / "models").mkdir()
     first, second = log_model(folder / "first", 1), log_model(folder / "models" / "second", 2)
-    built = bento.build_bento(bento.ServedModel(first, "own", {}, own, {"second": second}), None, folder / "bento")
+    built = bento.build_bento(bento.ServedModel(first, "custom", {}, own, {"second": second}), None, folder / "bento")
     environment = {"API_KEY": KEY, "MODELS_DIR": str(folder / "models"), "DRAIN_SECONDS": "1", **environment}
     with serve(built.source, folder / "first", folder, **environment) as running:
         yield running
@@ -113,7 +113,7 @@ def test_it_answers_with_its_models_and_files(greeter: Running) -> None:
 @pytest.mark.slow
 def test_predict_finds_the_api_by_the_names_of_its_inputs(greeter: Running, tmp_path: Path) -> None:
     def ask(inputs: object) -> object:
-        return score(greeter.url, inputs, api_key=KEY, is_own_service=True)
+        return score(greeter.url, inputs, api_key=KEY, is_custom_service=True)
 
     (tmp_path / "sea.png").write_bytes(b"12345")
 
@@ -170,7 +170,7 @@ def test_requirements_are_those_of_all_models_and_of_the_service(tmp_path: Path)
     own = bento.read_custom_service(write_service(tmp_path / "service"))
     first, second = log_model(tmp_path / "first", 1), log_model(tmp_path / "second", 2)
 
-    lines = bento.service_requirements(bento.ServedModel(first, "own", {}, own, {"second": second}))
+    lines = bento.service_requirements(bento.ServedModel(first, "custom", {}, own, {"second": second}))
 
     assert {"humanize>=4", "six>=1.1", "six>=1.2"} <= set(lines)
     assert any(line.startswith("mlflow-skinny==") for line in lines)
@@ -179,11 +179,11 @@ def test_requirements_are_those_of_all_models_and_of_the_service(tmp_path: Path)
 def test_the_description_changes_with_every_file_and_model(tmp_path: Path) -> None:
     file = write_service(tmp_path / "service")
     model = log_model(tmp_path / "first", 1)
-    before = bento.make_service_description(bento.ServedModel(model, "own", {}, bento.read_custom_service(file)))
+    before = bento.make_service_description(bento.ServedModel(model, "custom", {}, bento.read_custom_service(file)))
 
     (file.parent / "names.txt").write_text("Ada Barbara")
-    after = bento.make_service_description(bento.ServedModel(model, "own", {}, bento.read_custom_service(file)))
-    with_more = bento.make_service_description(bento.ServedModel(model, "own", further_models={"second": model}))
+    after = bento.make_service_description(bento.ServedModel(model, "custom", {}, bento.read_custom_service(file)))
+    with_more = bento.make_service_description(bento.ServedModel(model, "custom", further_models={"second": model}))
 
     assert before != after
     assert with_more["models"] == {"second": "models:/m/1"}

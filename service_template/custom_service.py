@@ -1,6 +1,6 @@
 """The user's own service.py, an ordinary BentoML service, with the same guards as the templates have.
 
-It lies with its siblings in the folder `own` of the image's source, and gets at its models and files by `deployed`.
+It lies with its siblings in the folder `custom` of the image's source, and gets at its models and files by `deployed`.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from starlette.responses import Response
 from starlette.routing import Route
 from swagger_page import make_swagger_page
 
-OWN_FOLDER = "own"
+CUSTOM_FOLDER = "custom"
 
 
-def is_own(description: ServiceDescription) -> bool:
+def is_custom(description: ServiceDescription) -> bool:
     """Whether a service of the user's own is served, and none of the templates."""
-    return description.template == OWN_FOLDER
+    return description.template == CUSTOM_FOLDER
 
 
-def make_own_service(description: ServiceDescription, settings: Settings, source: Path) -> GuardedService:
-    """The service in `source`/own, guarded; ValueError when the file holds none, or several."""
+def make_custom_service(description: ServiceDescription, settings: Settings, source: Path) -> GuardedService:
+    """The service in `source`/custom, guarded; ValueError when the file holds none, or several."""
     set_library_threads(os.environ, settings.cpus)
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    theirs = _import_service(source / OWN_FOLDER / str(description.options["file"]))
+    theirs = _import_service(source / CUSTOM_FOLDER / str(description.options["file"]))
     # BentoML's settings are theirs to choose; these are what they do not say.
     traffic = {"timeout": settings.timeout_seconds, "max_concurrency": settings.max_concurrent_requests}
     config = {"workers": 1, **theirs.config, "traffic": {**traffic, **theirs.config.get("traffic", {})}}
@@ -48,7 +48,7 @@ def make_own_service(description: ServiceDescription, settings: Settings, source
 def _import_service(file: Path) -> bentoml.Service:
     # At the end: a module of theirs must not take the place of one of ours.
     sys.path.append(str(file.parent))
-    name = f"own_{file.stem}"
+    name = f"custom_{file.stem}"
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
         raise ValueError(f"{file.name} is no Python file")

@@ -1,0 +1,28 @@
+"""What killed clients left behind is deleted; `Account.orphans` finds it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from mlflow_fargate.deployment import Orphan
+from mlflow_fargate.deployments import webhook_service
+from mlflow_fargate.deployments.deployer import Deployer
+from mlflow_fargate.resources import WEBHOOK
+
+
+def collect(deployer: Deployer, orphan: Orphan) -> None:
+    """Takes an orphan away, with what carries no tags (images, policies), as a deletion of what it was does.
+
+    What an earlier deletion left on purpose stays.
+    """
+    there = replace(deployer, target=replace(deployer.target, endpoint=orphan.endpoint))
+    where = f"endpoint '{orphan.endpoint}'"
+    if orphan.name is None:
+        deployer.progress.step(f"delete what is left of {where}")
+        deployer.delete_endpoint(orphan.endpoint)
+    elif orphan.name == WEBHOOK:
+        deployer.progress.step(f"delete what is left of the webhook service on {where}")
+        webhook_service.delete(there)
+    else:
+        deployer.progress.step(f"delete what is left of '{orphan.name}' on {where}")
+        there.delete(orphan.name, there.endpoint.retained(orphan.name))
