@@ -88,7 +88,7 @@ class TestRolledOutOnce:
         operations.scale(deployer, "churn", 0)
         refused(deployer)
         begin(deployer, desired_count=1, **{"environment.MODE": "never"})
-        operations.scale(deployer, "churn", 0, {"wait": False})
+        operations.scale(deployer, "churn", 0, NamedOptions({"wait": False}))
         refused(deployer)
 
     def test_it_is_refused_where_the_history_may_not_be_read(
@@ -159,7 +159,7 @@ class TestNeverRolledOut:
 
         status = deployer.get("churn")
         assert (status.state, status.running_count, status.follow) == ("COMPLETED", 2, "@champion")
-        assert (status.settings["cpu"], status.settings["memory"], status.settings["auth"]) == (256, 1024, "none")
+        assert (status.settings.cpu, status.settings.memory_mib, status.settings.auth) == (256, 1024, "none")
         assert status.settings.environment == {"VERSION": "1", "MODE": "calm"}
         assert status.strategy == strategy.get("strategy", "rolling")
         refused(deployer, auth="api_key")
@@ -170,7 +170,7 @@ class TestNeverRolledOut:
 
         deployer.create("churn", URI, None, NamedOptions({**QUICK, **options, "wait": False}))
 
-        assert deployer.preview("churn", None, None, {})[0].is_empty
+        assert deployer.preview("churn", None, None, NamedOptions())[0].is_empty
 
     def test_what_ecs_cannot_change_is_said(self, deployer: Deployer) -> None:
         kill_after_create_service(
