@@ -111,7 +111,7 @@ class TestRolledOutOnce:
     ) -> None:
         create(deployer, desired_count=0, wait=False)
         looks = iter([False, True])
-        monkeypatch.setattr(type(deployer.account), "was_rolled_out", lambda *_: next(looks))
+        monkeypatch.setattr(type(deployer.endpoint), "was_rolled_out", lambda *_: next(looks))
 
         with pytest.raises(DeploymentExists):
             create(deployer, cpu=512, memory=1024)
