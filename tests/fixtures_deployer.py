@@ -18,7 +18,7 @@ from mlflow_fargate.aws.account import Account
 from mlflow_fargate.config import DeploymentConfig
 from mlflow_fargate.deployments import deployer as story
 from mlflow_fargate.deployments.deployer import Deployer
-from mlflow_fargate.local.api.gateway import FakeAws
+from mlflow_fargate.local.api.gateway import Gateway
 from mlflow_fargate.local.load_balancer.server import LoadBalancer
 from mlflow_fargate.local.registry.server import LocalRegistry
 from mlflow_fargate.local.s3.app import S3App
@@ -87,7 +87,7 @@ def aws_url(registry: LocalRegistry, tmp_path_factory: pytest.TempPathFactory) -
     s3 = S3App(tmp_path_factory.mktemp("s3"), keys=Keys("local", "local"))
     with LoadBalancer() as balancer:
         state = tmp_path_factory.mktemp("state")
-        front = FakeAws(
+        front = Gateway(
             region="us-east-1",
             keys=Keys("local", "local"),
             registry=registry,

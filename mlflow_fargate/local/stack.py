@@ -1,6 +1,6 @@
 """The small AWS on this machine as a whole: starts its parts in order, tells where they are, stops them in reverse.
 
-    registry · S3 · moto behind its front, with the engine that runs tasks · load balancer · MLflow · the page
+    registry · S3 · moto behind the gateway, with the engine that runs tasks · load balancer · MLflow · the page
 
 One stack a cache directory: a lock keeps a second one from starting. Everything listens on loopback, on free ports;
 the addresses, and the keys that are drawn for this run, are in `stack.json` while it runs, which only its owner can
@@ -30,7 +30,7 @@ from filelock import FileLock, Timeout
 
 from mlflow_fargate.errors import LocalStackError
 from mlflow_fargate.local.api.exec_sessions import PLUGIN
-from mlflow_fargate.local.api.gateway import FakeAws
+from mlflow_fargate.local.api.gateway import Gateway
 from mlflow_fargate.local.load_balancer.server import LoadBalancer
 from mlflow_fargate.local.page import PageApp
 from mlflow_fargate.local.registry.base_image import seed_base_image
@@ -86,7 +86,7 @@ class LocalStack:
         balancer = self._parts.enter_context(LoadBalancer())
         s3 = self._parts.enter_context(contextlib.closing(S3App(folder / "s3", keys=keys)))
         s3.store.create_bucket(BUCKET)
-        aws = FakeAws(
+        aws = Gateway(
             region=REGION,
             keys=keys,
             registry=registry,
@@ -99,7 +99,7 @@ class LocalStack:
         self._parts.callback(aws.stop)  # tasks end while AWS still answers
         aws.start()
         tracking = self._start_tracking(server.url)
-        page = WsgiServer(PageApp(aws.status, lambda: self.state, aws.logs_client), threads=_PAGE_THREADS)
+        page = WsgiServer(PageApp(aws.services, lambda: self.state, aws.logs_client), threads=_PAGE_THREADS)
         self._parts.enter_context(page)
         addresses = {
             "aws_endpoint_url": server.url,

@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 
-from mlflow_fargate.local.api.gateway import FakeAws
+from mlflow_fargate.local.api.gateway import Gateway
 from mlflow_fargate.local.container.image_store import PulledImage
-from mlflow_fargate.local.container.launch import TaskOrder
-from mlflow_fargate.local.container.runner import RunningTask
-from mlflow_fargate.local.load_balancer.server import LoadBalancer, Rule
-from mlflow_fargate.local.moto_client import InnerAws
+from mlflow_fargate.local.container.launch import ContainerSpec
+from mlflow_fargate.local.container.runner import StartedTask
+from mlflow_fargate.local.load_balancer.rules import RoutingRule
+from mlflow_fargate.local.load_balancer.server import LoadBalancer
+from mlflow_fargate.local.moto_client import MotoClient
 from mlflow_fargate.local.registry.server import LocalRegistry
 from mlflow_fargate.local.signature import Keys
 
@@ -75,7 +76,7 @@ class PlayedRunner:
             raise self.bug
         return PulledImage("sha256:0", Path(), (), (), (), "/")
 
-    def start(self, order: TaskOrder, on_line: Callable[[str], None]) -> RunningTask:
+    def start(self, spec: ContainerSpec, on_line: Callable[[str], None]) -> StartedTask:
         self.tasks.append(PlayedTask(self))
         return self.tasks[-1]
 
@@ -88,7 +89,7 @@ class RecordedRoutes(LoadBalancer):
         self.pattern = ""
         self.ports: list[tuple[float, set[int]]] = []
 
-    def set_routes(self, rules: Iterable[Rule], default: Rule | None = None) -> None:
+    def set_routes(self, rules: Iterable[RoutingRule], default: RoutingRule | None = None) -> None:
         groups = [group for rule in rules if self.pattern in rule.path_patterns for group in rule.targets]
         self.ports.append((time.monotonic(), {port for group in groups for _, port in group.targets}))
 
@@ -116,7 +117,7 @@ class Played:
         self.cluster = ""
         self.runner = PlayedRunner()
         self.routes = RecordedRoutes()
-        self.front = FakeAws(
+        self.front = Gateway(
             region="us-east-1",
             keys=Keys("engine", "engine"),
             registry=registry,
@@ -125,7 +126,7 @@ class Played:
             directory=folder,
             runner=self.runner,
         )
-        self.aws = InnerAws(self.front, "us-east-1")
+        self.aws = MotoClient(self.front, "us-east-1")
         self.subnets = [subnet["SubnetId"] for subnet in self.aws.client("ec2").describe_subnets()["Subnets"][:2]]
         self.vpc = self.aws.client("ec2").describe_vpcs()["Vpcs"][0]["VpcId"]
         elb = self.aws.client("elbv2")
@@ -325,7 +326,7 @@ def test_an_unknown_target_is_unused(played: Played) -> None:
 def test_a_snapshot_tells_processes_and_rollouts(played: Played) -> None:
     played.create()
     played.wait_until_completed()
-    status = next(status for status in played.front.status() if status.cluster == played.cluster)
+    status = next(status for status in played.front.services() if status.cluster == played.cluster)
 
     assert (status.name, status.desired_count, status.running_count) == ("churn", 1, 1)
     assert [(task.status, task.health, task.port) for task in status.tasks] == [

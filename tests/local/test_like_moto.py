@@ -18,7 +18,7 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from mlflow_fargate.local.api.gateway import FakeAws
+from mlflow_fargate.local.api.gateway import Gateway
 from mlflow_fargate.local.load_balancer.server import LoadBalancer
 from mlflow_fargate.local.registry.server import LocalRegistry
 from mlflow_fargate.local.s3.app import S3App
@@ -92,7 +92,7 @@ def local(registry: LocalRegistry, tmp_path_factory: pytest.TempPathFactory) -> 
     folder: Path = tmp_path_factory.mktemp("like-moto")
     with LoadBalancer() as balancer:
         s3 = S3App(folder / "s3", keys=Keys("local", "local"))
-        front = FakeAws(
+        front = Gateway(
             region="us-east-1",
             keys=Keys("local", "local"),
             registry=registry,

@@ -17,15 +17,16 @@ import pytest
 import requests
 
 from mlflow_fargate.errors import LocalStackError
-from mlflow_fargate.local.load_balancer.rules import Balancer, choose_rule
-from mlflow_fargate.local.load_balancer.server import (
+from mlflow_fargate.local.load_balancer.rules import (
     DEFAULT_RULE,
+    Balancer,
     FixedResponse,
-    LoadBalancer,
-    Rule,
+    RoutingRule,
     Target,
-    TargetGroup,
+    WeightedTargets,
+    choose_rule,
 )
+from mlflow_fargate.local.load_balancer.server import LoadBalancer
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
 
@@ -92,8 +93,8 @@ def reply(handler: BaseHTTPRequestHandler, body: bytes = b"ok", status: int = 20
         handler.wfile.write(body)
 
 
-def to(*targets: Target) -> list[Rule]:
-    return [Rule(1, path_patterns=("/*",), targets=(TargetGroup(targets),))]
+def to(*targets: Target) -> list[RoutingRule]:
+    return [RoutingRule(1, path_patterns=("/*",), targets=(WeightedTargets(targets),))]
 
 
 def read_until(connection: socket.socket, mark: bytes, received: bytes = b"") -> bytes:
@@ -109,21 +110,21 @@ def read_head(connection: socket.socket) -> bytes:
 @pytest.mark.parametrize(
     ("rule", "host", "path", "expected"),
     [
-        (Rule(1, path_patterns=("/churn/*",)), "h", "/churn/predict", True),
-        (Rule(1, path_patterns=("/churn/*",)), "h", "/churn", False),
-        (Rule(1, path_patterns=("/churn", "/churn/*")), "h", "/churn", True),
-        (Rule(1, path_patterns=("/churn/*",)), "h", "/Churn/predict", False),
-        (Rule(1, path_patterns=("/v?/x",)), "h", "/v1/x", True),
-        (Rule(1, path_patterns=("/v?/x",)), "h", "/v/x", False),
-        (Rule(1, path_patterns=("/a.c",)), "h", "/abc", False),
-        (Rule(1, path_patterns=("*.json",)), "h", "/a/b.json", True),
-        (Rule(1, host_patterns=("*.example.com",)), "A.Example.com:8080", "/", True),
-        (Rule(1, host_patterns=("*.example.com",)), "example.com", "/", False),
-        (Rule(1, host_patterns=("a.b",), path_patterns=("/x",)), "a.b", "/y", False),
-        (Rule(1), "anything", "/at/all", True),
+        (RoutingRule(1, path_patterns=("/churn/*",)), "h", "/churn/predict", True),
+        (RoutingRule(1, path_patterns=("/churn/*",)), "h", "/churn", False),
+        (RoutingRule(1, path_patterns=("/churn", "/churn/*")), "h", "/churn", True),
+        (RoutingRule(1, path_patterns=("/churn/*",)), "h", "/Churn/predict", False),
+        (RoutingRule(1, path_patterns=("/v?/x",)), "h", "/v1/x", True),
+        (RoutingRule(1, path_patterns=("/v?/x",)), "h", "/v/x", False),
+        (RoutingRule(1, path_patterns=("/a.c",)), "h", "/abc", False),
+        (RoutingRule(1, path_patterns=("*.json",)), "h", "/a/b.json", True),
+        (RoutingRule(1, host_patterns=("*.example.com",)), "A.Example.com:8080", "/", True),
+        (RoutingRule(1, host_patterns=("*.example.com",)), "example.com", "/", False),
+        (RoutingRule(1, host_patterns=("a.b",), path_patterns=("/x",)), "a.b", "/y", False),
+        (RoutingRule(1), "anything", "/at/all", True),
     ],
 )
-def test_patterns_match_as_in_an_alb(rule: Rule, host: str, path: str, expected: bool) -> None:
+def test_patterns_match_as_in_an_alb(rule: RoutingRule, host: str, path: str, expected: bool) -> None:
     assert (choose_rule([rule], host, path, {}) is rule) is expected
 
 
@@ -133,10 +134,10 @@ def test_the_lowest_priority_number_wins_and_the_default_takes_the_rest(balancer
 
     balancer.set_routes(
         [
-            Rule(20, path_patterns=("/*",), host_patterns=("a.example",), fixed_response=fixed("host")),
-            Rule(10, path_patterns=("/x/*",), fixed_response=fixed("path")),
+            RoutingRule(20, path_patterns=("/*",), host_patterns=("a.example",), fixed_response=fixed("host")),
+            RoutingRule(10, path_patterns=("/x/*",), fixed_response=fixed("path")),
         ],
-        default=Rule(99, path_patterns=("/ignored",), fixed_response=FixedResponse(418, "default")),
+        default=RoutingRule(99, path_patterns=("/ignored",), fixed_response=FixedResponse(418, "default")),
     )
 
     def ask(path: str, host: str) -> tuple[int, str]:
@@ -156,20 +157,20 @@ def test_without_routes_everything_is_not_found(balancer: LoadBalancer) -> None:
 def test_weights_share_out_requests_and_an_empty_share_is_not_taken_over() -> None:
     one, two = ("10.0.0.1", 1), ("10.0.0.2", 2)
     balancer = Balancer()
-    groups = [TargetGroup((one,), 3), TargetGroup((two,), 1)]
+    groups = [WeightedTargets((one,), 3), WeightedTargets((two,), 1)]
 
     chosen = Counter(balancer.choose_target(groups) for _ in range(4000))
 
     assert 2.4 < chosen[one] / chosen[two] < 3.8
-    assert balancer.choose_target([TargetGroup((one,), 0), TargetGroup((), 1)]) is None
-    assert balancer.choose_target([TargetGroup((one,), 0)]) is None
+    assert balancer.choose_target([WeightedTargets((one,), 0), WeightedTargets((), 1)]) is None
+    assert balancer.choose_target([WeightedTargets((one,), 0)]) is None
     assert balancer.choose_target([]) is None
 
 
 def test_the_target_with_the_fewest_requests_under_way_is_next_and_equals_take_turns() -> None:
     one, two, three = ("t", 1), ("t", 2), ("t", 3)
     balancer = Balancer()
-    group = [TargetGroup((one, two, three))]
+    group = [WeightedTargets((one, two, three))]
 
     idle = Counter(balancer.choose_target(group) for _ in range(30))
     with balancer.occupied(one), balancer.occupied(two):
@@ -180,7 +181,7 @@ def test_the_target_with_the_fewest_requests_under_way_is_next_and_equals_take_t
 
 
 def test_no_target_is_a_503_in_an_albs_words(balancer: LoadBalancer) -> None:
-    balancer.set_routes([Rule(1, path_patterns=("/*",), targets=(TargetGroup(()),))])
+    balancer.set_routes([RoutingRule(1, path_patterns=("/*",), targets=(WeightedTargets(()),))])
 
     answer = requests.get(balancer.url)
 

@@ -25,7 +25,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from signed_requests import send, signed
 
-from mlflow_fargate.local.api.gateway import FakeAws
+from mlflow_fargate.local.api.gateway import Gateway
 from mlflow_fargate.local.load_balancer.server import LoadBalancer
 from mlflow_fargate.local.registry.server import LocalRegistry
 from mlflow_fargate.local.s3.app import S3App
@@ -46,7 +46,7 @@ def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         LocalRegistry(folder / "registry", password=KEYS.registry_password) as registry,
         closing(S3App(folder / "s3", keys=KEYS)) as s3,
     ):
-        aws = FakeAws(
+        aws = Gateway(
             region="us-east-1", keys=KEYS, registry=registry, s3=s3, load_balancer=balancer, directory=folder / "tasks"
         )
         with WsgiServer(aws) as server:

@@ -7,7 +7,7 @@
     everything else           → moto              IAM, EC2, CloudWatch Logs, Secrets Manager, task definitions …
 
 The only module that imports moto. The engine asks moto within the process, behind the front's back (inner_aws). moto
-keeps its state in module globals, so one FakeAws at a time lives in a process; a new one begins empty.
+keeps its state in module globals, so one Gateway at a time lives in a process; a new one begins empty.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from mlflow_fargate.local.api.ecr import EcrApi
 from mlflow_fargate.local.api.ecs import EcsApi
 from mlflow_fargate.local.api.elb import ElbApi
 from mlflow_fargate.local.api.exec_sessions import ExecSessions
-from mlflow_fargate.local.api.protocol import Answer, AwsRequest, Refusal, parse_request, refusal_answer
+from mlflow_fargate.local.api.protocol import AwsRequest, Refusal, Response, error_response, parse_request
 from mlflow_fargate.local.container.image_store import ImageStore
 from mlflow_fargate.local.container.runner import ProcessRunner, TaskRunner
 from mlflow_fargate.local.engine.engine import Engine
 from mlflow_fargate.local.engine.routes import RouteTable
-from mlflow_fargate.local.engine.status import ServiceStatus, take_status
+from mlflow_fargate.local.engine.snapshot import ServiceSnapshot, take_snapshots
 from mlflow_fargate.local.engine.store import EcsStore
 from mlflow_fargate.local.guard import WsgiApp
 from mlflow_fargate.local.load_balancer.server import LoadBalancer
-from mlflow_fargate.local.moto_client import InnerAws, call_app
+from mlflow_fargate.local.moto_client import MotoClient, call_app
 from mlflow_fargate.local.registry.server import LocalRegistry
 from mlflow_fargate.local.signature import Keys, SignatureRefused, claimed_service, verify
 
@@ -45,7 +45,7 @@ logger = logging.getLogger(__name__)
 _DEFAULT_INHERITED: Mapping[str, str] = MappingProxyType({"LANG": "C.UTF-8"})
 
 
-class FakeAws:
+class Gateway:
     """A WSGI application that answers as AWS in `region`; tasks run between start() and stop().
 
     It answers those who sign with `keys`.
@@ -74,14 +74,14 @@ class FakeAws:
         self._moto: WsgiApp = DomainDispatcherApplication(create_backend_app)
         call_app(self._moto, "POST", "http://moto/moto-api/reset", {}, b"")
         self._store = EcsStore()
-        self._aws = InnerAws(self._moto, region)
+        self._aws = MotoClient(self._moto, region)
         self._routes = RouteTable(self._aws, self._store, load_balancer)
         self._runner = runner or ProcessRunner(
             ImageStore(registry.store, registry.address, directory), directory, inherited, of_roles
         )
         self._engine = Engine(self._store, self._aws, self._runner, routes=self._routes, minute_seconds=minute_seconds)
         self._sessions = ExecSessions(keys)
-        self._apis: dict[str, Callable[[AwsRequest], Answer]] = {
+        self._apis: dict[str, Callable[[AwsRequest], Response]] = {
             "ecs": EcsApi(self._engine, self._aws, self._forward, self._sessions),
             "ecr": EcrApi(registry, DEFAULT_ACCOUNT_ID, self._aws, self._forward),
             "elasticloadbalancing": ElbApi(
@@ -102,9 +102,9 @@ class FakeAws:
         """Ends every task's processes and the threads, within seconds; may be called twice, and without start()."""
         self._engine.stop()
 
-    def status(self) -> tuple[ServiceStatus, ...]:
+    def services(self) -> tuple[ServiceSnapshot, ...]:
         """The services with their rollouts and tasks: process ids, ports, health, reasons."""
-        return take_status(self._store)
+        return take_snapshots(self._store)
 
     def logs_client(self) -> Any:
         """A boto3 client for what the tasks wrote, without a socket."""
@@ -112,26 +112,28 @@ class FakeAws:
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         service = claimed_service(environ)
-        if service is None and self._sessions.answers(environ):
-            answer = self._sessions.follow(environ)
-            start_response(f"{answer.status} {'Error' if answer.is_error else 'OK'}", list(answer.headers.items()))
-            return [answer.body]
+        if service is None and self._sessions.is_session(environ):
+            response = self._sessions.follow(environ)
+            start_response(
+                f"{response.status} {'Error' if response.is_error else 'OK'}", list(response.headers.items())
+            )
+            return [response.body]
         if service == "s3" or (service is None and not _is_call(environ)):
             return self._s3(environ, start_response)
         speaks_json = "HTTP_X_AMZ_TARGET" in environ
         try:
-            answer = self._answer(environ)
+            response = self._response(environ)
         except Refusal as refusal:
-            answer = refusal_answer(refusal, speaks_json=speaks_json)
+            response = error_response(refusal, speaks_json=speaks_json)
         except Exception:
             # A bug here or in moto: told in the log, and to the client as AWS tells its own.
             logger.exception("%s %s failed", environ.get("HTTP_X_AMZ_TARGET", ""), environ.get("PATH_INFO", ""))
             failure = Refusal("InternalFailure", "The local stack failed to answer; its log tells why.", 500)
-            answer = refusal_answer(failure, speaks_json=speaks_json)
-        start_response(f"{answer.status} {'Error' if answer.is_error else 'OK'}", list(answer.headers.items()))
-        return [answer.body]
+            response = error_response(failure, speaks_json=speaks_json)
+        start_response(f"{response.status} {'Error' if response.is_error else 'OK'}", list(response.headers.items()))
+        return [response.body]
 
-    def _answer(self, environ: dict[str, Any]) -> Answer:
+    def _response(self, environ: dict[str, Any]) -> Response:
         try:
             scope = verify(environ, self._keys)
         except SignatureRefused as refused:
@@ -152,14 +154,14 @@ class FakeAws:
             said = error.response["Error"]
             raise Refusal(said.get("Code", "ClientException"), said.get("Message", "")) from error
 
-    def _forward(self, request: AwsRequest) -> Answer:
+    def _forward(self, request: AwsRequest) -> Response:
         """moto's answer to a request that the front has read."""
         return _run(self._moto, request.as_environ())
 
 
-def _run(app: WsgiApp, environ: dict[str, Any]) -> Answer:
+def _run(app: WsgiApp, environ: dict[str, Any]) -> Response:
     chunks, status, headers = run_wsgi_app(app, environ, buffered=True)
-    return Answer(int(status.split(" ", 1)[0]), dict(headers.items()), b"".join(chunks))
+    return Response(int(status.split(" ", 1)[0]), dict(headers.items()), b"".join(chunks))
 
 
 def _is_call(environ: Mapping[str, Any]) -> bool:

@@ -1,7 +1,7 @@
 """Runs one task of an image without a container engine: its layers, with this machine's Python, as a process.
 
     ProcessRunner.pull(image)    → PulledImage       layers unpacked once (image_store)
-    ProcessRunner.start(order)   → TaskProcess       a bare virtual environment's python3 first on PATH, the image's own
+    ProcessRunner.start(spec)    → TaskProcess       a bare virtual environment's python3 first on PATH, the image's own
                                                      paths led into its unpacked root, a clean environment, a free port
 
 What it is not: no isolation, no memory limit, no network of its own, no second container of a task. There is no
@@ -28,12 +28,12 @@ import psutil
 
 from mlflow_fargate.local.container.image_store import CannotPull, ImageStore, PulledImage
 from mlflow_fargate.local.container.launch import (
-    JoinOrder,
+    ContainerSpec,
+    ExecSpec,
     TaskFailedToStart,
-    TaskOrder,
     make_command,
     make_environment,
-    make_joining_command,
+    make_exec_command,
     make_working_directory,
 )
 
@@ -48,7 +48,7 @@ _KILL_SECONDS = 5.0
 OnLine = Callable[[str], None]
 
 
-class RunningTask(Protocol):
+class StartedTask(Protocol):
     """A task that was started."""
 
     @property
@@ -74,10 +74,10 @@ class TaskRunner(Protocol):
     def pull(self, image: str) -> PulledImage:
         """The image, ready; TaskFailedToStart in ECS's words when it cannot be had."""
 
-    def start(self, order: TaskOrder, on_line: OnLine) -> RunningTask:
+    def start(self, spec: ContainerSpec, on_line: OnLine) -> StartedTask:
         """The task, started; `on_line` gets each line it writes."""
 
-    def join(self, task_id: str, command: str) -> JoinOrder | None:
+    def exec_spec(self, task_id: str, command: str) -> ExecSpec | None:
         """How to run a command in a task that was started; None when it does not run."""
 
 
@@ -102,7 +102,7 @@ class ProcessRunner:
         self._of_roles = of_roles
         self._lock = threading.Lock()
         self._ports: set[int] = set()
-        self._running: dict[str, tuple[TaskOrder, TaskProcess]] = {}
+        self._running: dict[str, tuple[ContainerSpec, TaskProcess]] = {}
         kill_tasks_below(self._tasks)
         shutil.rmtree(self._tasks, ignore_errors=True)
         self._tasks.mkdir(parents=True)
@@ -113,25 +113,25 @@ class ProcessRunner:
         except CannotPull as error:
             raise TaskFailedToStart(f"CannotPullContainerError: {error}") from error
 
-    def start(self, order: TaskOrder, on_line: OnLine) -> TaskProcess:
-        _refuse_other_python(order.image)
-        folder = self._tasks / order.task_id
+    def start(self, spec: ContainerSpec, on_line: OnLine) -> TaskProcess:
+        _refuse_other_python(spec.image)
+        folder = self._tasks / spec.task_id
         (folder / "tmp").mkdir(parents=True)
         port = self._free_port()
         environment = {
             **self._inherited,
-            **(self._of_roles() if order.has_role else {}),
-            **make_environment(order, tmp=folder / "tmp", python_folder=self._python_folder(), port=port),
+            **(self._of_roles() if spec.has_role else {}),
+            **make_environment(spec, tmp=folder / "tmp", python_folder=self._python_folder(), port=port),
             _MARK: str(folder),
         }
-        command = make_command(order.container, order.image, self._python_folder())
-        for note in order.image.notes:
+        command = make_command(spec.container, spec.image, self._python_folder())
+        for note in spec.image.notes:
             on_line(note)
         try:
             process = TaskProcess(
                 command,
                 environment=environment,
-                working_directory=make_working_directory(order.container, order.image),
+                working_directory=make_working_directory(spec.container, spec.image),
                 folder=folder,
                 port=port,
                 on_line=on_line,
@@ -140,15 +140,15 @@ class ProcessRunner:
             raise TaskFailedToStart(f"CannotStartContainerError: {error}") from error
         with self._lock:
             alive = {name: pair for name, pair in self._running.items() if pair[1].is_running}
-            self._running = {**alive, order.task_id: (order, process)}
+            self._running = {**alive, spec.task_id: (spec, process)}
         return process
 
-    def join(self, task_id: str, command: str) -> JoinOrder | None:
-        order, process = self._running.get(task_id, (None, None))
-        if order is None or process is None or not process.is_running:
+    def exec_spec(self, task_id: str, command: str) -> ExecSpec | None:
+        spec, process = self._running.get(task_id, (None, None))
+        if spec is None or process is None or not process.is_running:
             return None
-        return JoinOrder(
-            command=make_joining_command(order.image, command),
+        return ExecSpec(
+            command=make_exec_command(spec.image, command),
             environment=process.environment,
             working_directory=process.working_directory,
             task_pid=process.pid,

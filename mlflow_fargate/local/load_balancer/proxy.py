@@ -29,7 +29,7 @@ from mlflow_fargate.local.load_balancer.rules import (
     DEFAULT_RULE,
     Balancer,
     FixedResponse,
-    Rule,
+    RoutingRule,
     Target,
     choose_rule,
 )
@@ -61,7 +61,7 @@ class Proxy:
     """Answers requests by `rules` (sorted by priority, the default last); counts answers in `counts`."""
 
     def __init__(self, idle_timeout_seconds: float) -> None:
-        self.rules: tuple[Rule, ...] = (DEFAULT_RULE,)
+        self.rules: tuple[RoutingRule, ...] = (DEFAULT_RULE,)
         self.counts: Counter[tuple[str, int]] = Counter()
         self._balancer = Balancer()
         self._idle_timeout_seconds = idle_timeout_seconds
@@ -93,7 +93,7 @@ class Proxy:
         self.counts[rule.name, response.status] += 1
         return response
 
-    async def _answer(self, request: web.BaseRequest, rule: Rule) -> web.StreamResponse:
+    async def _answer(self, request: web.BaseRequest, rule: RoutingRule) -> web.StreamResponse:
         if rule.fixed_response is not None:
             return _make_fixed(rule.fixed_response)
         target = self._balancer.choose_target(rule.targets)

@@ -1,4 +1,4 @@
-"""What the local OCI registry keeps on disk; registry.py speaks HTTP in front of it.
+"""What the local OCI registry keeps on disk; http.py serves it.
 
     ROOT/blobs/sha256/HEX      every blob and manifest once, whichever repositories hold it
     ROOT/repositories/NAME     one JSON file a repository ('/' as '+'): its links to blobs, its manifests, its tags
@@ -27,7 +27,7 @@ _ORPHAN_GRACE_SECONDS = 3600.0
 
 
 @dataclass(frozen=True)
-class Manifest:
+class StoredManifest:
     """A manifest as it was pushed, byte for byte."""
 
     digest: str
@@ -198,14 +198,14 @@ class RegistryStore:
             self._save(repository)
         return digest
 
-    def manifest(self, name: str, reference: str) -> Manifest:
+    def manifest(self, name: str, reference: str) -> StoredManifest:
         with self._lock:
             repository = self._existing(name)
             digest = repository.tags.get(reference, reference)
             entry = repository.manifests.get(digest)
             if entry is None:
                 raise _unknown_manifest(name, reference)
-            return Manifest(digest, entry.media_type, self._blob_path(digest).read_bytes())
+            return StoredManifest(digest, entry.media_type, self._blob_path(digest).read_bytes())
 
     def images(self, name: str) -> list[ImageRecord]:
         """Every manifest of the repository, newest first."""

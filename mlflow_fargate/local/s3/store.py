@@ -1,4 +1,4 @@
-"""What the disk S3 keeps: bytes in files, everything else in one SQLite index. s3.py speaks HTTP in front of it.
+"""What the disk S3 keeps: bytes in files, everything else in one SQLite index; app.py serves it over HTTP.
 
     ROOT/index.sqlite3    buckets, objects (key → file, size, ETag, headers), uploads and their parts
     ROOT/data/XX/ID       the bytes of one object or part; ID is random, so no key ever becomes a path
@@ -79,7 +79,7 @@ class Page:
 
 
 class S3Store:
-    """Buckets and objects under `root`; s3_upload_store.py adds multipart uploads."""
+    """Buckets and objects under `root`; upload_store.py adds multipart uploads."""
 
     def __init__(self, root: Path) -> None:
         self._data = root / "data"

@@ -25,8 +25,8 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from mlflow_fargate.local.api.gateway import FakeAws
-from mlflow_fargate.local.engine.status import ServiceStatus
+from mlflow_fargate.local.api.gateway import Gateway
+from mlflow_fargate.local.engine.snapshot import ServiceSnapshot
 from mlflow_fargate.local.load_balancer.server import LoadBalancer
 from mlflow_fargate.local.registry.server import LocalRegistry
 from mlflow_fargate.local.s3.app import S3App
@@ -41,7 +41,7 @@ CONFIG = Config(parameter_validation=False, retries={"total_max_attempts": 1}, s
 class Aws:
     """A running front, boto3 clients of it, and one service's surroundings."""
 
-    def __init__(self, url: str, balancer: LoadBalancer, front: FakeAws) -> None:
+    def __init__(self, url: str, balancer: LoadBalancer, front: Gateway) -> None:
         self.name = ""
         self.image = ""
         self.url = url
@@ -196,8 +196,8 @@ class Aws:
         wait_for(lambda: self.deployment(service)["status"] in statuses, f"{statuses}: {self.service()['events'][:5]}")
         return self.deployment(service)
 
-    def status(self) -> ServiceStatus:
-        return next(status for status in self.front.status() if status.name == self.name)
+    def status(self) -> ServiceSnapshot:
+        return next(status for status in self.front.services() if status.name == self.name)
 
     def get(self, path: str) -> tuple[int, Any]:
         """The service's answer, through the load balancer."""
@@ -231,7 +231,7 @@ def running(registry: LocalRegistry, s3_folder: Path, tmp_path_factory: pytest.T
     with LoadBalancer() as balancer:
         s3 = S3App(s3_folder, keys=Keys("local", "local"))
         state = tmp_path_factory.mktemp("state")
-        front = FakeAws(
+        front = Gateway(
             region="us-east-1",
             keys=Keys("local", "local"),
             registry=registry,
@@ -254,7 +254,7 @@ def aws(running: Aws, push_image: PushImage, numbers: Iterator[int]) -> Iterator
     running.begin_test(next(numbers))
     running.image = push_image()
     yield running
-    for service in running.front.status():
+    for service in running.front.services():
         if service.cluster == running.name and service.status == "ACTIVE":
             running.ecs.delete_service(cluster=running.name, service=service.name, force=True)
 
