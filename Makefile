@@ -51,7 +51,7 @@ pictures: $(READY) tools
 
 # Runs the demo (five minutes); test-all and test say when what it prints has changed.
 recording: $(READY)
-	$(BIN)/python tests/recording.py
+	$(BIN)/python tests/support/recording.py
 
 $(VENV)/.docs: $(READY)
 	$(BIN)/uv pip install -q --python $(BIN)/python -e '.[docs]'

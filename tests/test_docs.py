@@ -11,13 +11,13 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner
-from console_page import commands_of
 from mlflow.cli import cli as mlflow_cli
-from readme_walk import script
 
 from mlflow_fargate.cli import main
 from mlflow_fargate.config import DeploymentConfig
 from mlflow_fargate.deployments.costs import read_prices
+from support.console_page import commands_of
+from support.readme_walk import script
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"

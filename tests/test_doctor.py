@@ -12,7 +12,6 @@ from typing import Any
 import mlflow
 import pytest
 from click.testing import CliRunner
-from fixtures_deployer import create, use_account
 
 from mlflow_fargate.aws.reading.doctor_facts import read_network, way_out
 from mlflow_fargate.cli import main
@@ -31,6 +30,7 @@ from mlflow_fargate.doctor_facts import (
     VcpuQuota,
 )
 from mlflow_fargate.resources import Network
+from support.deployer import create, use_account
 
 NO_RIGHT = Unknown("AWS refused it (AccessDenied): no")
 CALLER = Caller("123456789012", "arn:aws:iam::123456789012:user/ann", "eu-west-1")

@@ -2,7 +2,7 @@
 
 Which calls there are is read from the sources (every one goes through `AwsSession`). What they need besides their own
 action comes from the parameters of the calls that were made, seen below boto3, and from AWS's documents
-(implied_actions.py).
+(support/implied_actions.py).
 """
 
 from __future__ import annotations
@@ -15,8 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fixtures_deployer import CRASHING, create
-from implied_actions import IMPLIED, with_implied
 
 from mlflow_fargate.aws.account import Account
 from mlflow_fargate.aws.resource_types.iam import infrastructure_trust, task_trust
@@ -25,6 +23,8 @@ from mlflow_fargate.deployments import operations
 from mlflow_fargate.deployments.deployer import Deployer
 from mlflow_fargate.errors import RolloutFailed
 from mlflow_fargate.resources import EndpointSpec, Network, execution_policy, infrastructure_policy, webhook_policy
+from support.deployer import CRASHING, create
+from support.implied_actions import IMPLIED, with_implied
 
 ROOT = Path(__file__).parents[1]
 IAM_NAMES = {

@@ -13,7 +13,6 @@ import mlflow
 import pandas as pd
 import psutil
 import pytest
-from serving_process import build
 
 from mlflow_fargate.config import parse_config
 from mlflow_fargate.errors import ImageError, TrialFailed
@@ -24,6 +23,7 @@ from mlflow_fargate.progress import RecordedProgress
 from mlflow_fargate.publisher import Publisher, image_inputs
 from mlflow_fargate.resolved_model import ResolvedModel
 from mlflow_fargate.sandbox import try_service
+from support.serving_process import build
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="services run on Linux")]
 

@@ -21,6 +21,7 @@ from mlflow_fargate.local.load_balancer.server import LoadBalancer
 from mlflow_fargate.local.moto_client import MotoClient
 from mlflow_fargate.local.registry.server import LocalRegistry
 from mlflow_fargate.local.signature import Keys
+from support.local_aws import running_aws
 
 pytestmark = pytest.mark.slow  # moto's first calls take seconds
 
@@ -111,22 +112,14 @@ def make_handler(runner: PlayedRunner) -> type[BaseHTTPRequestHandler]:
 
 
 class Played:
-    """A front whose tasks are played; `begin_test` gives each test a cluster and a target group of its own."""
+    """A gateway whose tasks are played; `begin_test` gives each test a cluster and a target group of its own."""
 
-    def __init__(self, registry: LocalRegistry, folder: Path) -> None:
+    def __init__(self, gateway: Gateway, runner: PlayedRunner, routes: RecordedRoutes) -> None:
         self.cluster = ""
-        self.runner = PlayedRunner()
-        self.routes = RecordedRoutes()
-        self.front = Gateway(
-            region="us-east-1",
-            keys=Keys("engine", "engine"),
-            registry=registry,
-            s3=lambda *_: (),
-            load_balancer=self.routes,
-            directory=folder,
-            runner=self.runner,
-        )
-        self.aws = MotoClient(self.front, "us-east-1")
+        self.runner = runner
+        self.routes = routes
+        self.gateway = gateway
+        self.aws = MotoClient(gateway, "us-east-1")
         self.subnets = [subnet["SubnetId"] for subnet in self.aws.client("ec2").describe_subnets()["Subnets"][:2]]
         self.vpc = self.aws.client("ec2").describe_vpcs()["Vpcs"][0]["VpcId"]
         elb = self.aws.client("elbv2")
@@ -137,7 +130,6 @@ class Played:
             Protocol="HTTP",
             DefaultActions=[{"Type": "fixed-response", "FixedResponseConfig": {"StatusCode": "404"}}],
         )["Listeners"][0]["ListenerArn"]
-        self.front.start()
 
     def begin_test(self, number: int) -> None:
         self.cluster = f"c{number}"
@@ -199,10 +191,12 @@ class Played:
 
 
 @pytest.fixture(scope="module")
-def front(registry: LocalRegistry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Played]:
-    running = Played(registry, tmp_path_factory.mktemp("state"))
-    yield running
-    running.front.stop()
+def gateway(registry: LocalRegistry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Played]:
+    runner, routes = PlayedRunner(), RecordedRoutes()
+    folder = tmp_path_factory.mktemp("aws")
+    keys = Keys("engine", "engine")
+    with running_aws(folder, keys=keys, registry=registry, load_balancer=routes, runner=runner) as aws:
+        yield Played(aws.gateway, runner, routes)
     assert [thread.name for thread in threading.enumerate() if thread.name.startswith(("task-", "ecs-engine"))] == []
 
 
@@ -212,10 +206,10 @@ def numbers() -> Iterator[int]:
 
 
 @pytest.fixture
-def played(front: Played, numbers: Iterator[int]) -> Iterator[Played]:
-    front.begin_test(next(numbers))
-    yield front
-    front.end_test()
+def played(gateway: Played, numbers: Iterator[int]) -> Iterator[Played]:
+    gateway.begin_test(next(numbers))
+    yield gateway
+    gateway.end_test()
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 15) -> None:
@@ -326,7 +320,7 @@ def test_an_unknown_target_is_unused(played: Played) -> None:
 def test_a_snapshot_tells_processes_and_rollouts(played: Played) -> None:
     played.create()
     played.wait_until_completed()
-    status = next(status for status in played.front.services() if status.cluster == played.cluster)
+    status = next(status for status in played.gateway.services() if status.cluster == played.cluster)
 
     assert (status.name, status.desired_count, status.running_count) == ("churn", 1, 1)
     assert [(task.status, task.health, task.port) for task in status.tasks] == [
@@ -357,7 +351,7 @@ def test_stopping_the_engine_is_quick_whatever_tasks_wait_for(played: Played) ->
     played.runner.tasks[0].is_stubborn = True
     began = time.monotonic()
 
-    played.front.stop()
+    played.gateway.stop()
 
     assert time.monotonic() - began < 6
     assert played.runner.tasks[0].code == 137

@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 import waitress
-from fakes_webhook import FakeDeployments
-from fixtures_mlflow import serve_mlflow
 from mlflow import MlflowClient
 
 from mlflow_fargate import registry_store
 from mlflow_fargate.webhook import create_app
 from mlflow_fargate.webhook.model_registry import MlflowModelRegistry
 from mlflow_fargate.webhook.worker import Worker
+from support.mlflow_server import serve_mlflow
+from support.webhook_fakes import FakeDeployments
 
 # MLflow has webhooks since 3.3.
 webhook = pytest.importorskip("mlflow.entities.webhook")

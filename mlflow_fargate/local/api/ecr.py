@@ -13,14 +13,13 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from mlflow_fargate.local.api.protocol import AwsRequest, Refusal, Response, json_response
+from mlflow_fargate.local.api.protocol import AwsRequest, Forward, Refusal, Response, json_response
 from mlflow_fargate.local.moto_client import MotoClient
 from mlflow_fargate.local.registry.grammar import OciRefusal
 from mlflow_fargate.local.registry.server import USER, LocalRegistry
 from mlflow_fargate.local.registry.store import ImageRecord
 
 Parameters = Mapping[str, Any]
-Forward = Callable[[AwsRequest], Response]
 
 _TOKEN_SECONDS = 12 * 3600
 _MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"

@@ -14,11 +14,10 @@ from mlflow_fargate.local.api.ecs_checks import find_cluster
 from mlflow_fargate.local.api.ecs_services import ServiceOperations
 from mlflow_fargate.local.api.ecs_tasks import TaskOperations
 from mlflow_fargate.local.api.exec_sessions import ExecSessions
-from mlflow_fargate.local.api.protocol import AwsRequest, Refusal, Response, json_response
+from mlflow_fargate.local.api.protocol import AwsRequest, Forward, Refusal, Response, json_response
 from mlflow_fargate.local.engine.engine import Engine
 from mlflow_fargate.local.moto_client import MotoClient
 
-Forward = Callable[[AwsRequest], Response]
 _Operation = Callable[[Mapping[str, Any]], dict[str, Any]]
 
 _TAG_OPERATIONS = {"TagResource", "UntagResource", "ListTagsForResource"}

@@ -13,12 +13,10 @@ from xml.sax.saxutils import escape
 
 from botocore.exceptions import ClientError
 
-from mlflow_fargate.local.api.protocol import AwsRequest, Refusal, Response, xml_response
+from mlflow_fargate.local.api.protocol import AwsRequest, Forward, Refusal, Response, xml_response
 from mlflow_fargate.local.engine.state import TargetHealth
 from mlflow_fargate.local.engine.store import EcsStore
 from mlflow_fargate.local.moto_client import MotoClient
-
-Forward = Callable[[AwsRequest], Response]
 
 _DNS_NAME = re.compile(rb"<DNSName>[^<]*</DNSName>")
 _REGISTERED = {"RUNNING", "DEACTIVATING"}

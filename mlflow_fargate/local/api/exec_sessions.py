@@ -42,12 +42,12 @@ class ExecSessions:
         self._open[identity] = (token, spec)
         return {"sessionId": identity, "streamUrl": f"http://{host}{_PATH}{identity}", "tokenValue": token}
 
-    def is_session(self, environ: Mapping[str, Any]) -> bool:
-        return str(environ.get("PATH_INFO", "")).startswith(_PATH)
-
-    def follow(self, environ: Mapping[str, Any]) -> Response:
-        """What to run in the task, for the one who shows the token, signed: once."""
-        identity = str(environ["PATH_INFO"]).removeprefix(_PATH)
+    def follow(self, environ: Mapping[str, Any]) -> Response | None:
+        """What to run in the task, for the one who shows the token, signed: once. None: the path is not a session's."""
+        path = str(environ.get("PATH_INFO", ""))
+        if not path.startswith(_PATH):
+            return None
+        identity = path.removeprefix(_PATH)
         token, spec = self._open.get(identity, ("", None))
         shown = str(environ.get("HTTP_AUTHORIZATION", "")).removeprefix("Bearer ")
         wanted = hmac.new(self._keys.secret_access_key.encode(), token.encode(), "sha256").hexdigest()

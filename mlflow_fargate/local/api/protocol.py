@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from io import BytesIO
 from typing import Any
@@ -53,9 +53,15 @@ class AwsRequest:
 
 @dataclass(frozen=True)
 class Response:
+    """A response, which is also the WSGI application that sends it."""
+
     status: int
     headers: Mapping[str, str] = field(hash=False)
     body: bytes
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        start_response(f"{self.status} {'Error' if self.is_error else 'OK'}", list(self.headers.items()))
+        return [self.body]
 
     @property
     def is_error(self) -> bool:
@@ -68,6 +74,10 @@ class Response:
     def json(self) -> dict[str, Any]:
         data: dict[str, Any] = json.loads(self.body or b"{}")
         return data
+
+
+Forward = Callable[[AwsRequest], Response]
+"""Moto's response to a request."""
 
 
 def parse_request(environ: Mapping[str, Any], service: str, region: str) -> AwsRequest:

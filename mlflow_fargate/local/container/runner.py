@@ -22,6 +22,7 @@ import threading
 import venv
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Protocol
 
 import psutil
@@ -44,6 +45,8 @@ _INIT = Path(__file__).with_name("task_init.py")
 _MARK = "MLFLOW_FARGATE_TASK"
 _LONGEST_LINE_BYTES = 256 * 1024  # of an event in CloudWatch Logs
 _KILL_SECONDS = 5.0
+
+_DEFAULT_INHERITED: Mapping[str, str] = MappingProxyType({"LANG": "C.UTF-8"})
 
 OnLine = Callable[[str], None]
 
@@ -92,7 +95,7 @@ class ProcessRunner:
         self,
         images: ImageStore,
         state: Path,
-        inherited: Mapping[str, str],
+        inherited: Mapping[str, str] = _DEFAULT_INHERITED,
         of_roles: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         self._images = images

@@ -12,21 +12,17 @@ from typing import Any
 import boto3
 import pytest
 import requests
-from fixtures_registry import SERVER
 
 from mlflow_fargate.aws.account import Account
 from mlflow_fargate.config import DeploymentConfig
 from mlflow_fargate.deployments import deployer as story
 from mlflow_fargate.deployments.deployer import Deployer
-from mlflow_fargate.local.api.gateway import Gateway
-from mlflow_fargate.local.load_balancer.server import LoadBalancer
 from mlflow_fargate.local.registry.server import LocalRegistry
-from mlflow_fargate.local.s3.app import S3App
-from mlflow_fargate.local.signature import Keys
-from mlflow_fargate.local.wsgi_server import WsgiServer
 from mlflow_fargate.progress import Progress, RecordedProgress
 from mlflow_fargate.resolved_model import ResolvedModel
 from mlflow_fargate.target import Surroundings, Target
+from support.local_aws import running_aws
+from support.registry import SERVER
 
 READS = re.compile(r"^(Describe|List|Get|Batch(Get|Check))")
 QUICK = {"deregistration_delay_seconds": 0, "health_check_grace_seconds": 0, "auth": "none"}
@@ -84,25 +80,8 @@ class PreparingPublisher(FakePublisher):
 
 @pytest.fixture(scope="module")
 def aws_url(registry: LocalRegistry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    s3 = S3App(tmp_path_factory.mktemp("s3"), keys=Keys("local", "local"))
-    with LoadBalancer() as balancer:
-        state = tmp_path_factory.mktemp("state")
-        front = Gateway(
-            region="us-east-1",
-            keys=Keys("local", "local"),
-            registry=registry,
-            s3=s3,
-            load_balancer=balancer,
-            directory=state,
-            minute_seconds=1,
-        )
-        with WsgiServer(front) as server:
-            front.start()
-            try:
-                yield server.url
-            finally:
-                front.stop()
-                s3.close()
+    with running_aws(tmp_path_factory.mktemp("aws"), registry=registry, minute_seconds=1) as aws:
+        yield aws.url
 
 
 @pytest.fixture
