@@ -30,6 +30,11 @@ def test_the_page_of_options_is_the_one_that_the_command_writes() -> None:
     assert (DOCS / "options.md").read_text("utf-8") == written, "mlflow-fargate schema --markdown > docs/options.md"
 
 
+# What troubleshooting.md shows as mistakes; test_first_hour.py makes them.
+TYPOS = {
+    "mlflow-fargate statis -t fargate:/eu-west-1 --name churn",
+    "mlflow deployments create -t fargate:/eu-west-1 --name churn -m ./model -C cpus=2048",
+}
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS.rglob("*.md")])
 
 
@@ -58,10 +63,15 @@ def commands(page: Path) -> Iterator[str]:
     ids=lambda value: value.stem if isinstance(value, Path) else value[:60],
 )
 def test_every_command_in_the_docs_exists_with_its_options(page: Path, command: str) -> None:
-    program, *words = shlex.split(command)
+    if command in TYPOS:
+        with pytest.raises(AssertionError):
+            check_command(command)
+    else:
+        check_command(command)
 
-    if page.name == "troubleshooting.md":
-        return  # mistakes on purpose: test_first_hour.py makes them
+
+def check_command(command: str) -> None:
+    program, *words = shlex.split(command)
     if program == "make":
         goals = {word for word in words if "=" not in word}
         assert goals <= set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))

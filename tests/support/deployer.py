@@ -84,11 +84,15 @@ def aws_url(registry: LocalRegistry, tmp_path_factory: pytest.TempPathFactory) -
         yield aws.url
 
 
+def make_deployer(aws_url: str, image: str) -> Deployer:
+    """Deploys `image`, whatever the model is, to the AWS of `running_aws`."""
+    target = Target(TARGET, region="us-east-1", surroundings=Surroundings(aws_url, "local", "local"))
+    return Deployer(target, Account(target), FakePublisher(image), RecordedProgress())  # type: ignore[arg-type]
+
+
 @pytest.fixture
 def deployer(aws_url: str, push_image: Callable[..., str]) -> Iterator[Deployer]:
-    surroundings = Surroundings(aws_url, "local", "local")
-    target = Target("fargate:/us-east-1", region="us-east-1", surroundings=surroundings)
-    deployer = Deployer(target, Account(target), FakePublisher(push_image()), RecordedProgress())  # type: ignore[arg-type]
+    deployer = make_deployer(aws_url, push_image())
     try:
         yield deployer
     finally:
@@ -99,15 +103,13 @@ def deployer(aws_url: str, push_image: Callable[..., str]) -> Iterator[Deployer]
 @pytest.fixture(scope="module")
 def plugged_in(aws_url: str, push_image: Callable[..., str]) -> Iterator[Deployer]:
     """What MLflow's own verbs and commands use for `TARGET` while a module's tests run; its image echoes requests."""
-    target = Target(TARGET, region="us-east-1", surroundings=Surroundings(aws_url, "local", "local"))
-    publisher = FakePublisher(push_image({"opt/app/src/server.py": ECHO}))
-    deployer = Deployer(target, Account(target), publisher, RecordedProgress())  # type: ignore[arg-type]
+    deployer = make_deployer(aws_url, push_image({"opt/app/src/server.py": ECHO}))
 
-    def make_deployer(asked: Target, account: Account, cache: Path, progress: Progress) -> Deployer:
-        return replace(deployer, target=replace(target, endpoint=asked.endpoint), progress=progress)
+    def for_target(asked: Target, account: Account, cache: Path, progress: Progress) -> Deployer:
+        return replace(deployer, target=replace(deployer.target, endpoint=asked.endpoint), progress=progress)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(story, "make_deployer", make_deployer)
+        patch.setattr(story, "make_deployer", for_target)
         try:
             yield deployer
         finally:
