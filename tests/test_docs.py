@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import re
-import shlex
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-import click
 import pytest
 from click.testing import CliRunner
 from mlflow.cli import cli as mlflow_cli
 
 from mlflow_fargate.cli import main
-from mlflow_fargate.config import DeploymentConfig
 from mlflow_fargate.deployments.costs import read_prices
 from support.console_page import commands_of
+from support.documented_commands import check_command
 from support.readme_walk import script
 
 ROOT = Path(__file__).parent.parent
@@ -70,15 +68,6 @@ def test_every_command_in_the_docs_exists_with_its_options(page: Path, command: 
         check_command(command)
 
 
-def check_command(command: str) -> None:
-    program, *words = shlex.split(command)
-    if program == "make":
-        goals = {word for word in words if "=" not in word}
-        assert goals <= set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    else:
-        check_words(main if program == "mlflow-fargate" else mlflow_cli, words)
-
-
 def test_the_page_of_the_command_line_shows_every_verb() -> None:
     """That it prints what stands there, test_cli_page.py shows."""
     shown = commands_of((DOCS / "cli.md").read_text("utf-8"))
@@ -89,25 +78,6 @@ def test_the_page_of_the_command_line_shows_every_verb() -> None:
     ]
     missing = [verb for verb in verbs if not any(command.startswith(f"{verb} ") for command in shown)]
     assert missing == []
-
-
-def check_words(group: click.Command, words: list[str]) -> None:
-    """Fails where a verb or an option is none, as click would; required options may be left out on a page."""
-    command = group
-    context = click.Context(command)
-    while isinstance(command, click.Group) and words and not words[0].startswith("-"):
-        name, *words = words
-        found = command.get_command(context, name)
-        assert found is not None, f"there is no verb '{name}'"
-        command, context = found, click.Context(found, parent=context, info_name=name)
-    placeholders = [word.strip("[]") for word in words if word not in ("[", "]")]
-    given, _, _ = command.make_parser(context).parse_args(placeholders)
-    known = {field.alias or name for name, field in DeploymentConfig.model_fields.items()} | {"config_file"}
-    if command.name == "delete":
-        known = {"retain"}
-    asked = given.get("config") or ()
-    for pair in asked if isinstance(asked, (list, tuple)) else (asked,):
-        assert pair.partition("=")[0].partition(".")[0] in known | {"KEY"}, pair
 
 
 def test_the_costs_in_the_readme_are_those_of_the_price_table() -> None:

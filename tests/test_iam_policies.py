@@ -24,6 +24,7 @@ from mlflow_fargate.deployments.deployer import Deployer
 from mlflow_fargate.errors import RolloutFailed
 from mlflow_fargate.resources import EndpointSpec, Network, execution_policy, infrastructure_policy, webhook_policy
 from support.deployer import CRASHING, create
+from support.iam_policies import allowed, policy
 from support.implied_actions import IMPLIED, with_implied
 
 ROOT = Path(__file__).parents[1]
@@ -74,15 +75,6 @@ TAGGING = {
 }
 OF_PARAMETERS = {*TAGGING.values(), "iam:PassRole"}
 READS = ("Describe", "List", "Get", "BatchGet", "BatchCheck", "Filter", "Simulate")
-
-
-def policy(name: str) -> list[dict[str, Any]]:
-    statements: list[dict[str, Any]] = json.loads((ROOT / f"docs/iam/{name}.json").read_text())["Statement"]
-    return statements
-
-
-def allowed(name: str) -> set[str]:
-    return {action for statement in policy(name) for action in statement["Action"]}
 
 
 def of_the_deployer() -> set[str]:

@@ -34,7 +34,6 @@ class TargetGroupSettings:
     """How an ALB checks the targets of a group."""
 
     arn: str
-    load_balancer_arns: tuple[str, ...]
     health_path: str
     interval_seconds: float
     timeout_seconds: float
@@ -77,7 +76,6 @@ class MotoClient:
         values = {attribute["Key"]: attribute["Value"] for attribute in attributes}
         return TargetGroupSettings(
             arn=arn,
-            load_balancer_arns=tuple(found.get("LoadBalancerArns") or ()),
             health_path=found.get("HealthCheckPath") or "/",
             interval_seconds=max(1.0, float(found.get("HealthCheckIntervalSeconds") or 30)),
             timeout_seconds=float(found.get("HealthCheckTimeoutSeconds") or 5),

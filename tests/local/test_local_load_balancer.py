@@ -147,7 +147,6 @@ def test_the_lowest_priority_number_wins_and_the_default_takes_the_rest(balancer
     assert ask("/x/1", "a.example") == (200, "path")
     assert ask("/y", "A.EXAMPLE:80") == (200, "host")
     assert ask("/y?path=/x/", "127.0.0.1") == (418, "default")
-    assert balancer.request_counts() == {("/x/*", 200): 1, ("a.example /*", 200): 1, ("default", 418): 1}
 
 
 def test_without_routes_everything_is_not_found(balancer: LoadBalancer) -> None:
@@ -325,7 +324,6 @@ def test_a_refused_connection_is_a_502(balancer: LoadBalancer) -> None:
     answer = requests.post(balancer.url, data=b"x")
 
     assert (answer.status_code, answer.headers["Server"]) == (502, "awselb/2.0")
-    assert balancer.request_counts() == {("/*", 502): 1}
 
 
 @pytest.mark.parametrize("nonsense", [b"", b"SSH-2.0-OpenSSH\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Le"])
@@ -405,10 +403,9 @@ def test_an_answer_that_breaks_off_is_broken_off_for_the_client_too(balancer: Lo
 
         with pytest.raises((requests.exceptions.ChunkedEncodingError, requests.exceptions.ConnectionError)):
             requests.get(balancer.url)
-    assert balancer.request_counts() == {("/*", 200): 1}
 
 
-def test_a_client_that_leaves_is_counted_and_its_target_is_let_go(balancer: LoadBalancer) -> None:
+def test_the_target_of_a_client_that_leaves_is_let_go(balancer: LoadBalancer) -> None:
     is_let_go = threading.Event()
 
     def serve(connection: socket.socket, number: int) -> None:
@@ -427,10 +424,6 @@ def test_a_client_that_leaves_is_counted_and_its_target_is_let_go(balancer: Load
             client.recv(1000)
 
         assert is_let_go.wait(5)
-    deadline = time.monotonic() + 5
-    while not balancer.request_counts() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert balancer.request_counts() == {("/*", 460): 1}
 
 
 def test_requests_under_way_finish_on_a_target_that_left_the_routes(balancer: LoadBalancer) -> None:
@@ -482,7 +475,6 @@ def test_moving_between_targets_under_load_loses_nothing(balancer: LoadBalancer)
             thread.join()
 
     assert set(statuses) == {200}
-    assert sum(balancer.request_counts().values()) == sum(statuses.values())
 
 
 def test_stop_ends_the_thread_and_frees_the_port() -> None:

@@ -363,7 +363,6 @@ def grow(task: Task, gets_healthy: bool) -> Task:
 def group(**changes: Any) -> TargetGroupSettings:
     settings: dict[str, Any] = {
         "arn": GROUP,
-        "load_balancer_arns": (),
         "health_path": "/",
         "interval_seconds": 5.0,
         "timeout_seconds": 2.0,

@@ -7,7 +7,6 @@ there too.
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -15,9 +14,9 @@ from typing import Any
 
 from mlflow_fargate.local.api.protocol import AwsRequest, Forward, Refusal, Response, json_response
 from mlflow_fargate.local.moto_client import MotoClient
-from mlflow_fargate.local.registry.grammar import OciRefusal
+from mlflow_fargate.local.registry.grammar import OciRefusal, digest_of
+from mlflow_fargate.local.registry.records import ImageRecord
 from mlflow_fargate.local.registry.server import USER, LocalRegistry
-from mlflow_fargate.local.registry.store import ImageRecord
 
 Parameters = Mapping[str, Any]
 
@@ -160,7 +159,7 @@ class EcrApi:
         tag = parameters.get("imageTag")
         self._refuse_same(name, body, tag)
         try:
-            digest = self._registry.put_manifest(name, tag or _digest_of(body), body, media_type)
+            digest = self._registry.put_manifest(name, tag or digest_of(body), body, media_type)
         except OciRefusal as error:
             codes = {
                 "MANIFEST_BLOB_UNKNOWN": "LayersNotFoundException",
@@ -179,7 +178,7 @@ class EcrApi:
         }
 
     def _refuse_same(self, name: str, body: bytes, tag: str | None) -> None:
-        digest = _digest_of(body)
+        digest = digest_of(body)
         known = next((record for record in self._registry.images(name) if record.digest == digest), None)
         if known is not None and (tag is None or tag in known.tags):
             raise Refusal(
@@ -250,7 +249,3 @@ def _media_type(body: bytes) -> str:
         return str(json.loads(body).get("mediaType") or _MANIFEST_TYPE)
     except ValueError as error:
         raise Refusal("InvalidParameterException", "Invalid parameter at 'ImageManifest': not JSON") from error
-
-
-def _digest_of(body: bytes) -> str:
-    return f"sha256:{hashlib.sha256(body).hexdigest()}"

@@ -157,10 +157,6 @@ class ProcessRunner:
             task_pid=process.pid,
         )
 
-    def log_file(self, task_id: str) -> Path:
-        """What the task wrote, also after it ended; gone when the next stack starts."""
-        return self._tasks / task_id / "output.log"
-
     def _free_port(self) -> int:
         with self._lock:
             while True:
@@ -258,9 +254,8 @@ class TaskProcess:
         return 128 - code if code < 0 else code
 
     def _read(self, output: IO[bytes], on_line: OnLine) -> None:
-        with (self._folder / "output.log").open("wb", buffering=0) as file, output:
+        with output:
             while line := output.readline(_LONGEST_LINE_BYTES):
-                file.write(line)
                 on_line(line.decode("utf-8", "replace").rstrip("\r\n"))
 
 

@@ -49,15 +49,6 @@ class RoutingRule:
     targets: tuple[WeightedTargets, ...] = ()
     fixed_response: FixedResponse | None = None
 
-    @property
-    def name(self) -> str:
-        """'churn.example.com /churn/*': what a status page calls it; 'default' without conditions.
-
-        Of headers the name only: a value may be what keeps others out.
-        """
-        headers = [f"[{name}]" for name, _ in self.header_patterns]
-        return " ".join([*self.host_patterns, *self.path_patterns, *headers]) or "default"
-
     def matches(self, host: str, path: str, headers: Mapping[str, str]) -> bool:
         is_path = not self.path_patterns or any(_compile(pattern).fullmatch(path) for pattern in self.path_patterns)
         is_host = not self.host_patterns or self.names_host(host)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from concurrent.futures import Future
 from types import TracebackType
 
@@ -41,10 +41,6 @@ class LoadBalancer:
         last = RoutingRule(default.priority, targets=default.targets, fixed_response=default.fixed_response)
         # One assignment: whichever thread sets them, a request sees all the old rules or all the new ones.
         self._proxy.rules = (*sorted(rules, key=lambda rule: rule.priority), last)
-
-    def request_counts(self) -> Mapping[tuple[str, int], int]:
-        """How many requests were answered, by name of rule and status (460: the client went away first)."""
-        return dict(self._proxy.counts)
 
     @property
     def port(self) -> int:

@@ -54,17 +54,8 @@ _OBJECT_VERBS: Mapping[tuple[str, str], _Verb] = {
 }
 _SUBRESOURCES = (
     *("location", "uploads", "delete", "uploadId", "acl", "accelerate", "analytics", "attributes", "cors"),
-    *(
-        "encryption",
-        "intelligent-tiering",
-        "inventory",
-        "legal-hold",
-        "lifecycle",
-        "logging",
-        "metrics",
-        "notification",
-    ),
-    *("object-lock", "ownershipControls", "policy", "policyStatus", "publicAccessBlock", "replication"),
+    *("encryption", "intelligent-tiering", "inventory", "legal-hold", "lifecycle", "logging", "metrics"),
+    *("notification", "object-lock", "ownershipControls", "policy", "policyStatus", "publicAccessBlock", "replication"),
     *("requestPayment", "restore", "retention", "select", "tagging", "torrent", "versionId", "versioning", "versions"),
     "website",
 )

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from xml.etree import ElementTree
 
+from mlflow_fargate.local.s3.positions import position_after
 from mlflow_fargate.local.s3.protocol import (
     S3Refusal,
     S3Request,
@@ -17,7 +18,7 @@ from mlflow_fargate.local.s3.protocol import (
     format_time,
     xml_response,
 )
-from mlflow_fargate.local.s3.store import Page, S3Store, position_after
+from mlflow_fargate.local.s3.store import Page, S3Store
 from mlflow_fargate.local.s3.upload_store import UploadStore
 
 REGION = "us-east-1"
