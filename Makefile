@@ -51,7 +51,7 @@ pictures: $(READY) tools
 
 # Runs the demo (five minutes); `test` and `test-all` fail when its output has changed.
 recording: $(READY)
-	$(BIN)/python tests/recording.py
+	$(BIN)/python tests/support/recording.py
 
 $(VENV)/.docs: $(READY)
 	$(BIN)/uv pip install -q --python $(BIN)/python -e '.[docs]'

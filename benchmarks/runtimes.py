@@ -33,7 +33,7 @@ from PIL import Image
 from benchmarks.results_page import write_section
 from benchmarks.serving import find_processor
 from examples.image_classifier.pictures import write_pictures
-from tests.deployed_services import deployed
+from tests.support.deployed_services import deployed
 
 COMMAND = str(Path(sys.executable).parent / "mlflow-fargate")
 NAME = "scenes"

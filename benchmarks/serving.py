@@ -38,7 +38,7 @@ import requests
 from PIL import Image
 
 from benchmarks.results_page import write_section
-from tests.serving_process import build, serve
+from tests.support.serving_process import build, serve
 
 CLIENTS = (1, 8, 32)
 SIDE = 100

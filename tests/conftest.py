@@ -15,7 +15,7 @@ from xdist.scheduler import LoadScopeScheduling
 settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("shared machine")
 
-pytest_plugins = ["fixtures_mlflow", "fixtures_registry", "fixtures_deployer"]
+pytest_plugins = ["support.mlflow_server", "support.registry", "support.deployer"]
 
 
 @pytest.fixture(autouse=True)

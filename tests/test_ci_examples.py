@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -10,10 +9,8 @@ from typing import Any
 
 import pytest
 import yaml
-from mlflow.cli import cli as mlflow_cli
-from test_docs import check_words
 
-from mlflow_fargate.cli import main
+from support.documented_commands import check_command
 
 CI = Path(__file__).parent.parent / "examples" / "ci"
 
@@ -38,8 +35,7 @@ def test_every_command_in_the_file_exists_with_its_options(file: str) -> None:
 
     assert len(ours) >= 2
     for line in ours:
-        program, *words = shlex.split(line)
-        check_words(main if program == "mlflow-fargate" else mlflow_cli, words)
+        check_command(line)
 
 
 def strings(found: Any) -> list[str]:

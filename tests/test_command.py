@@ -14,7 +14,6 @@ import click
 import pytest
 from click.shell_completion import BashComplete
 from click.testing import CliRunner
-from fixtures_deployer import create
 
 from mlflow_fargate.aws.account import Account
 from mlflow_fargate.aws.ecr import Repository
@@ -24,6 +23,7 @@ from mlflow_fargate.deployments.deployer import Deployer
 from mlflow_fargate.doctor.checks import Finding
 from mlflow_fargate.progress import PlainProgress, RecordedProgress, progress_for_stderr
 from mlflow_fargate.target import parse_target
+from support.deployer import create
 
 ROOT = Path(__file__).parent.parent
 READING = (

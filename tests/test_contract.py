@@ -22,8 +22,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
-from fixtures_deployer import QUICK, TARGET
-from fixtures_mlflow import LoggedModels, MlflowServer
 from mlflow.deployments import BaseDeploymentClient, PredictionsResponse, get_deploy_client, set_deployments_target
 from mlflow.deployments.cli import commands
 from mlflow.deployments.interface import plugin_store
@@ -35,6 +33,8 @@ from mlflow_fargate.aws.endpoint import Endpoint
 from mlflow_fargate.deployments.deployer import Deployer
 from mlflow_fargate.errors import FargateError
 from mlflow_fargate.model.uri import ModelRegistry
+from support.deployer import QUICK, TARGET
+from support.mlflow_server import LoggedModels, MlflowServer
 
 QUICK_OPTIONS = [part for key, value in QUICK.items() for part in ("-C", f"{key}={value}")]
 

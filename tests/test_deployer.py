@@ -6,7 +6,6 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 
 import pytest
-from fixtures_deployer import CRASHING, QUICK, FakePublisher, answer, count_writes, create, use_account
 
 from examples.inventory import inventory
 from mlflow_fargate.config import DeploymentConfig, NamedOptions
@@ -22,6 +21,7 @@ from mlflow_fargate.errors import (
     RolloutTimeout,
 )
 from mlflow_fargate.resolved_model import ResolvedModel
+from support.deployer import CRASHING, QUICK, FakePublisher, answer, count_writes, create, use_account
 
 pytestmark = pytest.mark.slow
 

@@ -178,7 +178,7 @@ def test_the_demo_runs_from_a_wheel_without_a_checkout(checkout: Path, tmp_path:
 def test_the_readme_runs_from_top_to_bottom_in_a_virtual_environment(checkout: Path, tmp_path: Path) -> None:
     environment = {**os.environ, "MLFLOW_FARGATE_CACHE": str(tmp_path)}
     environment.pop("MLFLOW_TRACKING_URI", None)
-    command = [sys.executable, "tests/readme_walk.py"]
+    command = [sys.executable, "tests/support/readme_walk.py"]
 
     done = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, check=False)
 

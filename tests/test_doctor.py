@@ -12,7 +12,6 @@ from typing import Any
 import mlflow
 import pytest
 from click.testing import CliRunner
-from fixtures_deployer import create, use_account
 
 from mlflow_fargate.aws.reading.doctor_facts import read_network, way_out
 from mlflow_fargate.cli import main
@@ -31,6 +30,8 @@ from mlflow_fargate.doctor_facts import (
     VcpuQuota,
 )
 from mlflow_fargate.resources import Network
+from support.deployer import create, use_account
+from support.iam_policies import allowed
 
 NO_RIGHT = Unknown("AWS refused it (AccessDenied): no")
 CALLER = Caller("123456789012", "arn:aws:iam::123456789012:user/ann", "eu-west-1")
@@ -159,8 +160,6 @@ def test_the_simulator_is_asked_about_a_sessions_role() -> None:
 
 
 def test_the_actions_that_are_simulated_are_those_of_the_deployers_policy() -> None:
-    from test_iam_policies import allowed
-
     asked = {action for actions in wanted_actions(CALLER, "default").values() for action in actions}
 
     assert asked <= allowed("deployer")

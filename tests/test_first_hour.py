@@ -1,7 +1,8 @@
 """What goes wrong in the first hour: each mistake is made for real, and its message stands in docs/troubleshooting.md.
 
 A section of the page is one mistake: its heading, a block `console` with what was typed, a block `text` with all that
-the command said. The functions below make the mistakes, in the order of the page; the heading is their docstring.
+the command said. The functions below make the mistakes, in the order of the page; the heading is their docstring. What
+makes a rollout fail happens on the local stack's AWS, in the words of ECS.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -25,12 +27,18 @@ import pytest
 from click.testing import CliRunner
 from moto import mock_aws
 
-from mlflow_fargate.aws.rollouts.watch import RolloutWatch
 from mlflow_fargate.cli import main
 from mlflow_fargate.errors import DiskFull, RolloutFailed
+from mlflow_fargate.local.container.image_store import PulledImage
+from mlflow_fargate.local.container.launch import ContainerSpec, ExecSpec, TaskFailedToStart
+from mlflow_fargate.local.container.runner import OnLine, StartedTask
+from mlflow_fargate.local.registry.server import LocalRegistry
 from mlflow_fargate.progress import RecordedProgress
 from mlflow_fargate.publisher import Publisher
 from mlflow_fargate.target import parse_target
+from support.deployer import create, make_deployer
+from support.local_aws import running_aws
+from support.registry import PushImage
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "troubleshooting.md"
@@ -230,34 +238,6 @@ def no_labels_file(bench: Bench) -> str:
     return bench.run(f"{CREATE} -m {bench.model()} -C labels=flowers.json")
 
 
-def packages_that_do_not_fit(bench: Bench) -> str:
-    """Packages that a task lacks"""
-    lines = ["Traceback (most recent call last):", "ModuleNotFoundError: No module named 'lightgbm'"]
-    return failed_rollout(bench, "Essential container in task exited", exit_code=1, lines=lines)
-
-
-def too_little_memory(bench: Bench) -> str:
-    """Too little memory"""
-    return failed_rollout(bench, "OutOfMemoryError: Container killed due to memory usage", exit_code=137)
-
-
-def image_too_large(bench: Bench) -> str:
-    """The image is too large"""
-    return failed_rollout(
-        bench,
-        "CannotPullContainerError: failed to register layer: write /opt/app/libtorch_cuda.so: no space left on device",
-    )
-
-
-def no_way_out(bench: Bench) -> str:
-    """The subnets have no route to ECR"""
-    return failed_rollout(
-        bench,
-        "ResourceInitializationError: unable to pull secrets or registry auth: The task cannot pull registry auth from "
-        "Amazon ECR: There is a connection issue between the task and Amazon ECR.",
-    )
-
-
 def disk_full(bench: Bench) -> str:
     """The disk is full"""
 
@@ -313,13 +293,12 @@ MISTAKES: tuple[Callable[[Bench], str], ...] = (
     invalid_host_header, no_tracking_server, misspelt_model, nothing_in_production,
     not_a_model, no_requirements, old_python_model, wrong_flavor, unknown_flavor,
     misspelt_option, impossible_size, misspelt_verb, bad_name, no_labels_file,
-    packages_that_do_not_fit, too_little_memory, image_too_large, no_way_out,
     disk_full, port_in_use, stack_not_running, extra_missing, old_python,
 )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> str:
+def model_registry(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("registry")
     uri = f"sqlite:///{folder}/mlflow.db"
     client = mlflow.MlflowClient(uri)
@@ -329,7 +308,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture
-def bench(tmp_path: Path, registry: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+def bench(tmp_path: Path, model_registry: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
     for name in ("AWS_PROFILE", "AWS_REGION", "AWS_ENDPOINT_URL", "MLFLOW_TRACKING_URI", "MLFLOW_S3_ENDPOINT_URL"):
@@ -344,7 +323,7 @@ def bench(tmp_path: Path, registry: str, monkeypatch: pytest.MonkeyPatch) -> Ite
     before = mlflow.get_tracking_uri()
     with mock_aws(config={"core": {"mock_credentials": False}}):
         try:
-            yield Bench(tmp_path, registry, monkeypatch)
+            yield Bench(tmp_path, model_registry, monkeypatch)
         finally:
             mlflow.set_tracking_uri(before)
 
@@ -354,6 +333,49 @@ def test_a_mistake_of_the_first_hour_has_the_message_of_the_page(mistake: Callab
     said = mistake(bench)
 
     assert said == sections().get(title(mistake)), f"\n## {title(mistake)}\n\n```text\n{said}```"
+
+
+@dataclass
+class RefusingRunner:
+    """What runs tasks when none can begin: says why, in the words of Fargate."""
+
+    reason: str
+
+    def pull(self, image: str) -> PulledImage:
+        raise TaskFailedToStart(self.reason)
+
+    def start(self, spec: ContainerSpec, on_line: OnLine) -> StartedTask:
+        raise AssertionError("no image was pulled")
+
+    def exec_spec(self, task_id: str, command: str) -> ExecSpec | None:
+        return None
+
+
+# Heading → the reason that Fargate gives; None: the reason of a task that really is killed.
+FAILED_ROLLOUTS = {
+    "Too little memory": None,
+    "The image is too large": "CannotPullContainerError: failed to register layer: write /opt/app/libtorch_cuda.so: "
+    "no space left on device",
+    "The subnets have no way to ECR": "ResourceInitializationError: unable to pull secrets or registry auth: The task "
+    "cannot pull registry auth from Amazon ECR: There is a connection issue between the task and Amazon ECR.",
+}
+KILLS_ITSELF = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("heading", "reason"), FAILED_ROLLOUTS.items(), ids=list(FAILED_ROLLOUTS))
+def test_a_rollout_that_fails_has_the_message_of_the_page(
+    heading: str, reason: str | None, registry: LocalRegistry, push_image: PushImage, tmp_path: Path
+) -> None:
+    image = push_image({"opt/app/src/server.py": KILLS_ITSELF})
+    with (
+        running_aws(tmp_path, registry=registry, runner=RefusingRunner(reason) if reason else None) as aws,
+        pytest.raises(RolloutFailed) as told,
+    ):
+        create(make_deployer(aws.url, image))
+    said = re.sub(r"task [0-9a-f]{32}", "task 0c1d", f"Error: {told.value.format_message()}\n")
+
+    assert said == sections().get(heading), f"\n## {heading}\n\n```text\n{said}```"
 
 
 def test_each_message_says_what_to_do_next() -> None:
@@ -367,7 +389,7 @@ def test_each_message_says_what_to_do_next() -> None:
 
 
 def test_the_page_of_mistakes_has_a_section_for_each_and_no_other() -> None:
-    assert list(sections()) == [title(mistake) for mistake in MISTAKES]
+    assert sorted(sections()) == sorted([*FAILED_ROLLOUTS, *(title(mistake) for mistake in MISTAKES)])
 
 
 def sections() -> dict[str, str]:
@@ -378,18 +400,6 @@ def sections() -> dict[str, str]:
 
 def title(mistake: Callable[[Bench], str]) -> str:
     return str(mistake.__doc__)
-
-
-def failed_rollout(bench: Bench, reason: str, *, exit_code: int | None = None, lines: list[str] | None = None) -> str:
-    """What the watch of a rollout says when ECS gave up, with the last stopped task as ECS describes it."""
-    container = {"name": "model"} if exit_code is None else {"name": "model", "exitCode": exit_code}
-    task = {"taskArn": "arn:aws:ecs:us-east-2:123456789012:task/mlflow-fargate-default/0c1d", "stoppedReason": reason}
-    watch = RolloutWatch(None, "c", "churn", "d", RecordedProgress(), lambda: 0.0, lambda _: None)  # type: ignore[arg-type]
-    bench.monkeypatch.setattr(watch, "_stopped_tasks", lambda: [{**task, "containers": [container]}])
-    bench.monkeypatch.setattr(watch, "_last_lines", lambda _: lines or [])
-    error = watch._failure({"runningCount": 1}, "ECS deployment circuit breaker: tasks failed to start.")
-    assert isinstance(error, RolloutFailed)
-    return f"Error: {error.format_message()}\n"
 
 
 def publish(bench: Bench) -> None:

@@ -2,7 +2,7 @@
 
 Which calls there are is read from the sources (every one goes through `AwsSession`). What they need besides their own
 action comes from the parameters of the calls that were made, seen below boto3, and from AWS's documents
-(implied_actions.py).
+(support/implied_actions.py).
 """
 
 from __future__ import annotations
@@ -15,8 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fixtures_deployer import CRASHING, create
-from implied_actions import IMPLIED, with_implied
 
 from mlflow_fargate.aws.account import Account
 from mlflow_fargate.aws.resource_types.iam import infrastructure_trust, task_trust
@@ -26,6 +24,9 @@ from mlflow_fargate.deployments.deployer import Deployer
 from mlflow_fargate.deployments.logs import read_logs
 from mlflow_fargate.errors import RolloutFailed
 from mlflow_fargate.resources import EndpointSpec, Network, execution_policy, infrastructure_policy, webhook_policy
+from support.deployer import CRASHING, create
+from support.iam_policies import allowed, policy
+from support.implied_actions import IMPLIED, with_implied
 
 ROOT = Path(__file__).parents[1]
 IAM_NAMES = {
@@ -75,15 +76,6 @@ TAGGING = {
 }
 OF_PARAMETERS = {*TAGGING.values(), "iam:PassRole"}
 READS = ("Describe", "List", "Get", "BatchGet", "BatchCheck", "Filter", "Simulate")
-
-
-def policy(name: str) -> list[dict[str, Any]]:
-    statements: list[dict[str, Any]] = json.loads((ROOT / f"docs/iam/{name}.json").read_text())["Statement"]
-    return statements
-
-
-def allowed(name: str) -> set[str]:
-    return {action for statement in policy(name) for action in statement["Action"]}
 
 
 def of_the_deployer() -> set[str]:

@@ -16,8 +16,6 @@ from typing import Any
 import pytest
 from click import BadParameter
 from click.testing import CliRunner, Result
-from fixtures_deployer import CRASHING, answer, count_writes, create, use_account
-from fixtures_registry import PushImage
 
 from mlflow_fargate.aws.endpoint import Endpoint
 from mlflow_fargate.aws.reading.history import state_of
@@ -31,6 +29,8 @@ from mlflow_fargate.deployments.logs import read_logs
 from mlflow_fargate.deployments.roll_back import choose_revision, roll_back
 from mlflow_fargate.errors import DeploymentNotFound, InvalidOption, RolloutFailed
 from mlflow_fargate.resolved_model import Provenance
+from support.deployer import CRASHING, answer, count_writes, create, use_account
+from support.registry import PushImage
 
 Call = Callable[..., Result]
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from werkzeug.test import Client
 
-from mlflow_fargate.local.engine.status import RolloutStatus, ServiceStatus, TaskStatus
+from mlflow_fargate.local.engine.snapshot import RolloutSnapshot, ServiceSnapshot, TaskSnapshot
 from mlflow_fargate.local.page import PageApp
 from mlflow_fargate.local.wsgi_server import WsgiServer
 
@@ -33,31 +33,31 @@ ADDRESSES = {
 }
 
 
-def task(task_id: str, revision: str, age: float, **changes: Any) -> TaskStatus:
+def task(task_id: str, revision: str, age: float, **changes: Any) -> TaskSnapshot:
     known = {"status": "RUNNING", "health": "healthy", "pid": 4711, "port": 40001, "stopped_reason": None}
-    return TaskStatus(
+    return TaskSnapshot(
         id=task_id, task_definition=revision, ip="172.31.0.10", started_at=NOW - age, **{**known, **changes}
     )
 
 
-def services() -> tuple[ServiceStatus, ...]:
+def services() -> tuple[ServiceSnapshot, ...]:
     """One that is steady, one whose new version rolls out, one whose new version failed."""
     stopped = {"status": "STOPPED", "health": "-", "pid": None, "port": None}
     return (
-        ServiceStatus(
+        ServiceSnapshot(
             "churn", "mlflow-fargate-default", "ACTIVE", 1, 1,
-            (RolloutStatus("1", "churn:2", "PRIMARY", "COMPLETED", "ECS deployment ecs-svc/8812 completed.", 0),),
+            (RolloutSnapshot("1", "churn:2", "PRIMARY", "COMPLETED", "ECS deployment ecs-svc/8812 completed.", 0),),
             (
                 task("0c1d2e3f", "churn:2", 90),
                 task("77aa12cd", "churn:1", 9000, stopped_reason="Scaling activity by ecs-svc/8812", **stopped),
             ),
             ("(service churn) has reached a steady state.", "(service churn) (deployment ecs-svc/8812) completed."),
         ),
-        ServiceStatus(
+        ServiceSnapshot(
             "digits", "mlflow-fargate-default", "ACTIVE", 2, 3,
             (
-                RolloutStatus("2", "digits:5", "PRIMARY", "IN_PROGRESS", "ECS deployment ecs-svc/9920 in progress.", 0),
-                RolloutStatus("1", "digits:4", "ACTIVE", "COMPLETED", "ECS deployment ecs-svc/7013 completed.", 0),
+                RolloutSnapshot("2", "digits:5", "PRIMARY", "IN_PROGRESS", "ECS deployment ecs-svc/99 in progress.", 0),
+                RolloutSnapshot("1", "digits:4", "ACTIVE", "COMPLETED", "ECS deployment ecs-svc/7013 completed.", 0),
             ),
             (
                 task("d1f0aa31", "digits:5", 6, health="initial", pid=5120, port=40007),
@@ -66,9 +66,9 @@ def services() -> tuple[ServiceStatus, ...]:
             ),
             ("(service digits) has started 1 tasks: (task d1f0aa31).",),
         ),
-        ServiceStatus(
+        ServiceSnapshot(
             "fraud", "mlflow-fargate-default", "ACTIVE", 1, 1,
-            (RolloutStatus("3", "fraud:3", "PRIMARY", "FAILED", "circuit breaker: tasks failed to start.", 3),),
+            (RolloutSnapshot("3", "fraud:3", "PRIMARY", "FAILED", "circuit breaker: tasks failed to start.", 3),),
             (
                 task("ab12cd34", "fraud:2", 90_000, pid=4801, port=40002),
                 task("e0e0e0e0", "fraud:3", 60, stopped_reason="Essential container in task exited", **stopped),

@@ -9,7 +9,8 @@ from xml.etree import ElementTree
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from recording import COLUMNS, PICTURE, Line, cut, draw, read, record, story_of
+
+from support.recording import COLUMNS, PICTURE, Line, cut, draw, read, record, story_of
 
 LINES = [Line(0.0, "[   0.0s] Deploy <it> & ask"), Line(0.1, "$ mlflow deployments create"), Line(90.0, "  done")]
 

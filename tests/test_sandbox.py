@@ -14,8 +14,6 @@ import mlflow
 import pandas as pd
 import psutil
 import pytest
-from fixtures_image import make_image
-from serving_process import build
 
 from mlflow_fargate.config import parse_config
 from mlflow_fargate.errors import ImageError, SmokeTestFailed
@@ -27,6 +25,8 @@ from mlflow_fargate.publisher import image_inputs
 from mlflow_fargate.publisher.smoke_test import make_smoke_test
 from mlflow_fargate.resolved_model import ResolvedModel
 from mlflow_fargate.sandbox import run_smoke_test
+from support.image import make_image
+from support.serving_process import build
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="services run on Linux")]
 

@@ -243,7 +243,7 @@ def test_what_cannot_be_said_late_in_a_large_input_is_refused_all_the_same(serve
 @pytest.mark.slow
 @pytest.mark.parametrize("megabytes", [50, pytest.param(300, marks=pytest.mark.exhaustive)])
 def test_a_large_table_is_sent_without_being_in_memory_twice(server: ToldServer, megabytes: int) -> None:
-    script = Path(__file__).with_name("large_prediction.py")
+    script = Path(__file__).parent / "support" / "large_prediction.py"
     server.keeps_bodies = False
 
     growth = int(subprocess.check_output([sys.executable, script, server.url, str(megabytes * 1000)]))

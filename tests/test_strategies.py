@@ -12,8 +12,6 @@ from typing import Any
 import pytest
 import requests
 from botocore.awsrequest import AWSResponse
-from fixtures_deployer import CRASHING, count_writes, create
-from fixtures_registry import SERVER
 
 from mlflow_fargate.aws.account import Account
 from mlflow_fargate.config import NamedOptions
@@ -22,6 +20,8 @@ from mlflow_fargate.deployments.deployer import Deployer
 from mlflow_fargate.errors import InvalidOption, RolloutFailed, RolloutTimeout
 from mlflow_fargate.progress import RecordedProgress
 from mlflow_fargate.resources import TEST_HEADER
+from support.deployer import CRASHING, count_writes, create
+from support.registry import SERVER
 
 pytestmark = pytest.mark.slow
 

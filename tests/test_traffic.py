@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from fixtures_deployer import QUICK, TARGET, create
 
 from mlflow_fargate.aws.session import AwsSession
 from mlflow_fargate.cli import main
@@ -16,6 +15,7 @@ from mlflow_fargate.config import NamedOptions
 from mlflow_fargate.deployment import Traffic
 from mlflow_fargate.deployments.deployer import Deployer
 from mlflow_fargate.errors import AwsError
+from support.deployer import QUICK, TARGET, create
 
 
 def test_a_sparkline_has_a_bar_for_each_value_and_a_blank_for_none() -> None:

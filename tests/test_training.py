@@ -11,13 +11,13 @@ from typing import Any
 
 import mlflow
 import pytest
-from fixtures_deployer import QUICK, TARGET
-from fixtures_mlflow import LoggedModels, MlflowServer
 
 import mlflow_fargate
 from mlflow_fargate.deployments.deployer import Deployer
 from mlflow_fargate.errors import DeploymentNotFound, InvalidOption, ModelNotFound, RolloutTimeout
 from mlflow_fargate.model.logged import model_uri_of
+from support.deployer import QUICK, TARGET
+from support.mlflow_server import LoggedModels, MlflowServer
 
 pytestmark = pytest.mark.slow
 

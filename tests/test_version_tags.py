@@ -7,8 +7,6 @@ from dataclasses import dataclass, field, replace
 
 import mlflow
 import pytest
-from fixtures_deployer import CRASHING, create
-from fixtures_mlflow import LoggedModels, MlflowServer
 
 from mlflow_fargate.config import NamedOptions
 from mlflow_fargate.deployments.deployer import Deployer
@@ -17,6 +15,8 @@ from mlflow_fargate.errors import ModelNotFound, RegistryError, RolloutFailed, R
 from mlflow_fargate.model import tag_model_version
 from mlflow_fargate.progress import RecordedProgress
 from mlflow_fargate.resolved_model import Provenance
+from support.deployer import CRASHING, create
+from support.mlflow_server import LoggedModels, MlflowServer
 
 VERSION_1 = Provenance("models:/churn/Production", "models:/churn/1", "f", "sklearn", "churn", "1")
 

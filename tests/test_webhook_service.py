@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 import requests
 from click.testing import CliRunner, Result
-from fixtures_deployer import TARGET, count_writes, create
 
 from mlflow_fargate.aws.account import Account
 from mlflow_fargate.aws.endpoint import Endpoint
@@ -35,6 +34,7 @@ from mlflow_fargate.publisher import webhook_image
 from mlflow_fargate.publisher.this_package import copy_package, package_requirements
 from mlflow_fargate.resources import EndpointSpec, Network, WebhookSpec, webhook_resources
 from mlflow_fargate.target import Target, TargetEnvironment
+from support.deployer import TARGET, count_writes, create
 
 SERVER = "https://mlflow.example.com"
 FOLLOWING: dict[str, Any] = {webhook_service.TRACKING_URI: SERVER, "health_check_grace_seconds": 0}

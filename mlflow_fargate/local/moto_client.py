@@ -1,4 +1,4 @@
-"""boto3 on a WSGI app in this process: how the engine asks moto, without a socket and behind the front's back.
+"""boto3 on a WSGI app in this process: how the engine calls moto, without a socket and around the gateway.
 
 botocore's `before-send` event lets a handler answer in place of the network; the handler here runs the app. What the
 engine reads comes out as own types (task definitions, target groups, secrets), or in the words ECS uses when it is
@@ -30,11 +30,10 @@ _SECRET_FIELDS = 7  # arn:aws:secretsmanager:REGION:ACCOUNT:secret:NAME, then ke
 
 
 @dataclass(frozen=True)
-class TargetGroup:
+class TargetGroupSettings:
     """How an ALB checks the targets of a group."""
 
     arn: str
-    load_balancer_arns: tuple[str, ...]
     health_path: str
     interval_seconds: float
     timeout_seconds: float
@@ -48,7 +47,7 @@ class SecretMissing(Exception):
     """The message is what ECS writes after 'unable to pull secrets or registry auth: '."""
 
 
-class InnerAws:
+class MotoClient:
     """What the AWS behind `app` knows, for one region."""
 
     def __init__(self, app: WsgiApp, region: str) -> None:
@@ -70,14 +69,13 @@ class InnerAws:
         answer = self.client("ecs").describe_task_definition(taskDefinition=name)
         return TaskDefinition.of_json(answer["taskDefinition"])
 
-    def target_group(self, arn: str) -> TargetGroup:
+    def target_group(self, arn: str) -> TargetGroupSettings:
         client = self.client("elbv2")
         found = client.describe_target_groups(TargetGroupArns=[arn])["TargetGroups"][0]
         attributes = client.describe_target_group_attributes(TargetGroupArn=arn)["Attributes"]
         values = {attribute["Key"]: attribute["Value"] for attribute in attributes}
-        return TargetGroup(
+        return TargetGroupSettings(
             arn=arn,
-            load_balancer_arns=tuple(found.get("LoadBalancerArns") or ()),
             health_path=found.get("HealthCheckPath") or "/",
             interval_seconds=max(1.0, float(found.get("HealthCheckIntervalSeconds") or 30)),
             timeout_seconds=float(found.get("HealthCheckTimeoutSeconds") or 5),

@@ -33,35 +33,35 @@ def main(arguments: list[str]) -> int:
         return 255
     session = json.loads(arguments[1])
     try:
-        order = _fetch(
+        spec = _fetch(
             session["streamUrl"], hmac.new(key.encode(), session["tokenValue"].encode(), "sha256").hexdigest()
         )
     except urllib.error.URLError as error:
         print(f"Cannot perform start session: {error}", file=sys.stderr)  # noqa: T201
         return 255
     print(f"\nStarting session with SessionId: {session['sessionId']}", file=sys.stderr, flush=True)  # noqa: T201
-    _run(order)
+    _run(spec)
     print(f"\nExiting session with sessionId: {session['sessionId']}.", file=sys.stderr)  # noqa: T201
     return 0
 
 
 def _fetch(url: str, proof: str) -> dict[str, Any]:
     request = urllib.request.Request(url, headers={"Authorization": f"Bearer {proof}"})  # noqa: S310  # from our AWS
-    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30) as answer:
-        order: dict[str, Any] = json.load(answer)
-    return order
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30) as response:
+        spec: dict[str, Any] = json.load(response)
+    return spec
 
 
-def _run(order: dict[str, Any]) -> None:
+def _run(spec: dict[str, Any]) -> None:
     # Ctrl-C is for the command: both are in the terminal's foreground, and only a handler of ours stays here.
     signal.signal(signal.SIGINT, lambda *_: None)
-    environment = {**order["environment"], **{name: os.environ[name] for name in ("TERM",) if name in os.environ}}
+    environment = {**spec["environment"], **{name: os.environ[name] for name in ("TERM",) if name in os.environ}}
     try:
-        child = subprocess.Popen(order["command"], cwd=order["working_directory"], env=environment)
+        child = subprocess.Popen(spec["command"], cwd=spec["working_directory"], env=environment)
     except OSError as error:
-        print(f"exec: {order['command'][0]!r}: {error.strerror}", file=sys.stderr)  # noqa: T201
+        print(f"exec: {spec['command'][0]!r}: {error.strerror}", file=sys.stderr)  # noqa: T201
         return
-    threading.Thread(target=_end_with_task, args=(order["task_pid"], child), daemon=True).start()
+    threading.Thread(target=_end_with_task, args=(spec["task_pid"], child), daemon=True).start()
     child.wait()
 
 

@@ -1,6 +1,6 @@
 """The small AWS on this machine as a whole: starts its parts in order, tells where they are, stops them in reverse.
 
-    registry · S3 · moto behind its front, with the engine that runs tasks · load balancer · MLflow · the page
+    registry · S3 · moto behind the gateway, with the engine that runs tasks · load balancer · MLflow · the page
 
 One stack a cache directory: a lock keeps a second one from starting. Everything listens on loopback, on free ports;
 the addresses, and the keys that are drawn for this run, are in `stack.json` while it runs, which only its owner can
@@ -31,7 +31,9 @@ from filelock import FileLock, Timeout
 from mlflow_fargate import atomic_files
 from mlflow_fargate.errors import LocalStackError
 from mlflow_fargate.local.api.exec_sessions import PLUGIN
-from mlflow_fargate.local.api.gateway import FakeAws
+from mlflow_fargate.local.api.gateway import Gateway
+from mlflow_fargate.local.container.image_store import ImageStore
+from mlflow_fargate.local.container.runner import ProcessRunner
 from mlflow_fargate.local.load_balancer.server import LoadBalancer
 from mlflow_fargate.local.page import PageApp
 from mlflow_fargate.local.registry.base_image import seed_base_image
@@ -77,30 +79,20 @@ class LocalStack:
         self._parts.close()
 
     def _start(self) -> None:
-        self._directory.mkdir(parents=True, exist_ok=True)
-        self._directory.chmod(0o700)  # models, runs and keys: not for other users of this machine
-        self._parts.enter_context(_only_one(self._directory))
-        self._progress.step("AWS, image registry and load balancer")
         folder, keys = self._directory, self._keys
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o700)  # models, runs and keys: not for other users of this machine
+        self._parts.enter_context(_only_one(folder))
+        self._progress.step("AWS, image registry and load balancer")
         registry = self._parts.enter_context(LocalRegistry(folder / "registry", password=keys.registry_password))
         seed_base_image(registry.store, platform.python_version())
         balancer = self._parts.enter_context(LoadBalancer())
-        s3 = self._parts.enter_context(contextlib.closing(S3App(folder / "s3", keys=keys)))
-        s3.store.create_bucket(BUCKET)
-        aws = FakeAws(
-            region=REGION,
-            keys=keys,
-            registry=registry,
-            s3=s3,
-            load_balancer=balancer,
-            directory=folder / "tasks",
-            of_roles=lambda: _environment_of_roles(self.state, folder.parent),
-        )
+        aws = self._make_gateway(registry, balancer)
         server = self._parts.enter_context(WsgiServer(aws, threads=_AWS_THREADS))
         self._parts.callback(aws.stop)  # tasks end while AWS still answers
         aws.start()
         tracking = self._start_tracking(server.url)
-        page = WsgiServer(PageApp(aws.status, lambda: self.state, aws.logs_client), threads=_PAGE_THREADS)
+        page = WsgiServer(PageApp(aws.services, lambda: self.state, aws.logs_client), threads=_PAGE_THREADS)
         self._parts.enter_context(page)
         addresses = {
             "aws_endpoint_url": server.url,
@@ -112,6 +104,16 @@ class LocalStack:
         }
         self.state = {**self._own_state(), **addresses}
         self._parts.enter_context(_written(self._state_file, self.state))
+
+    def _make_gateway(self, registry: LocalRegistry, balancer: LoadBalancer) -> Gateway:
+        folder, keys = self._directory, self._keys
+        s3 = self._parts.enter_context(contextlib.closing(S3App(folder / "s3", keys=keys)))
+        s3.store.create_bucket(BUCKET)
+        images = ImageStore(registry.store, registry.address, folder / "tasks")
+        runner = ProcessRunner(
+            images, folder / "tasks", of_roles=lambda: _environment_of_roles(self.state, folder.parent)
+        )
+        return Gateway(region=REGION, keys=keys, registry=registry, s3=s3, load_balancer=balancer, runner=runner)
 
     def _own_state(self) -> dict[str, Any]:
         return {

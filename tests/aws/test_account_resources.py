@@ -1,14 +1,13 @@
-"""Endpoint and deployment resources on a real AWS-shaped control plane (moto): what was written is what is read."""
+"""Endpoint and deployment resources on the local stack's AWS: what was written is what is read."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
-from moto.server import ThreadedMotoServer
 
 from mlflow_fargate.aws.account import Account
 from mlflow_fargate.config import parse_config
@@ -17,23 +16,16 @@ from mlflow_fargate.plan import Plan, make_deletion, make_plan
 from mlflow_fargate.progress import RecordedProgress
 from mlflow_fargate.resources import EndpointSpec, endpoint_resources
 from mlflow_fargate.target import Target, TargetEnvironment
+from support.local_aws import running_aws
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def account() -> Iterator[Account]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    environment = TargetEnvironment(f"http://{host}:{port}", "test", "test")
-    account = Account(Target("fargate:/us-east-1", region="us-east-1", environment=environment))
-    account.session.call("sts", "get_caller_identity")
-    try:
-        yield account
-    finally:
-        requests.post(f"http://{host}:{port}/moto-api/reset", timeout=10)
-        server.stop()
+def account(tmp_path: Path) -> Iterator[Account]:
+    with running_aws(tmp_path) as aws:
+        surroundings = TargetEnvironment(aws.url, "local", "local")
+        yield Account(Target("fargate:/us-east-1", region="us-east-1", environment=surroundings))
 
 
 @pytest.fixture

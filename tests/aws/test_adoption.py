@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
-from fixtures_deployer import answer, count_writes, create
 
 from mlflow_fargate.config import NamedOptions, parse_config
 from mlflow_fargate.deployments.deployer import Deployer
 from mlflow_fargate.errors import InvalidOption
+from support.deployer import answer, count_writes, create
 
 
 @dataclass

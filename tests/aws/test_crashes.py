@@ -13,13 +13,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
-from fixtures_deployer import QUICK, READS, PreparingPublisher
 
 from mlflow_fargate.aws.account import Account
 from mlflow_fargate.config import NamedOptions
 from mlflow_fargate.deployments import cleanup
 from mlflow_fargate.deployments.deployer import Deployer
 from mlflow_fargate.errors import DeploymentExists
+from support.deployer import QUICK, READS, PreparingPublisher
 
 pytestmark = pytest.mark.slow
 

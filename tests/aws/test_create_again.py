@@ -8,7 +8,6 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from fixtures_deployer import CRASHING, QUICK, count_writes, create
 
 from mlflow_fargate.aws.account import Account
 from mlflow_fargate.aws.reading.history import has_completed
@@ -17,6 +16,7 @@ from mlflow_fargate.config import NamedOptions
 from mlflow_fargate.deployments import operations
 from mlflow_fargate.deployments.deployer import Deployer
 from mlflow_fargate.errors import AwsError, DeploymentExists, InvalidOption, RolloutFailed
+from support.deployer import CRASHING, QUICK, count_writes, create
 
 URI = "models:/churn/Production"
 NOW = datetime(2026, 6, 1, tzinfo=timezone.utc)

@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 import requests
 from click.testing import CliRunner
-from fixtures_deployer import create
 
 from mlflow_fargate.aws.account import Account
 from mlflow_fargate.cli import main
@@ -23,6 +22,7 @@ from mlflow_fargate.deployments import operations
 from mlflow_fargate.deployments.deployer import Deployer
 from mlflow_fargate.errors import InvalidOption, ToolMissing
 from mlflow_fargate.local.api.exec_sessions import PLUGIN
+from support.deployer import create
 
 SECRET = "local"  # the secret key of `plugged_in`
 ROLE = "arn:aws:iam::123456789012:role/churn"

@@ -18,7 +18,6 @@ import pytest
 import stamina
 from botocore.awsrequest import AWSResponse
 from botocore.httpsession import URLLib3Session
-from fixtures_deployer import QUICK, PreparingPublisher
 
 from mlflow_fargate.aws.account import Account
 from mlflow_fargate.aws.error_table import _ROWS, classify
@@ -26,6 +25,7 @@ from mlflow_fargate.aws.error_table import Fault as Meaning
 from mlflow_fargate.config import NamedOptions
 from mlflow_fargate.deployments.deployer import Deployer
 from mlflow_fargate.errors import AwsError, DeploymentExists, DeploymentNotFound, FargateError, ForeignResource
+from support.deployer import QUICK, PreparingPublisher
 
 OPTIONS = {**QUICK, "auth": "api_key", "desired_count": 0}
 SERVICES = {

@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from fixtures_deployer import QUICK, PreparingPublisher, count_writes
 
 from mlflow_fargate.aws.account import Account
 from mlflow_fargate.config import NamedOptions, parse_config
@@ -16,6 +15,7 @@ from mlflow_fargate.deployments.deployer import Deployer
 from mlflow_fargate.errors import ForeignResource
 from mlflow_fargate.resolved_model import Provenance
 from mlflow_fargate.resources import DeploymentSpec, target_group_name
+from support.deployer import QUICK, PreparingPublisher, count_writes
 
 pytestmark = pytest.mark.slow
 

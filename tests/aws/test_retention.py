@@ -8,13 +8,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from fixtures_deployer import QUICK, PreparingPublisher, count_writes
-from fixtures_registry import PushImage
 
 from mlflow_fargate.config import NamedOptions, parse_retain
 from mlflow_fargate.deployments.deployer import Deployer
 from mlflow_fargate.errors import EndpointInUse, InvalidOption
 from mlflow_fargate.local.registry.server import LocalRegistry
+from support.deployer import QUICK, PreparingPublisher, count_writes
+from support.registry import PushImage
 
 
 def tag_image(registry: LocalRegistry, image: str) -> None:

@@ -6,12 +6,12 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from fixtures_deployer import count_writes, create
 
 from mlflow_fargate.config import NamedOptions
 from mlflow_fargate.deployments import operations
 from mlflow_fargate.deployments.deployer import Deployer
 from mlflow_fargate.errors import InvalidOption
+from support.deployer import count_writes, create
 
 NIGHT = {"schedule.night": "cron(0 20 * * ? *) 0", "schedule.morning": "cron(0 7 * * ? *) normal"}
 SERVICE = {"ServiceNamespace": "ecs", "ResourceId": "service/mlflow-fargate-default/churn"}

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 import requests
-from fixtures_deployer import count_writes, create
 
 from mlflow_fargate.config import NamedOptions, parse_config
 from mlflow_fargate.deployments.deployer import Deployer
 from mlflow_fargate.errors import ForeignResource, InvalidOption
+from support.deployer import count_writes, create
 
 MANY = {
     "ephemeral_storage_gib": 50,

@@ -8,13 +8,13 @@ from dataclasses import replace
 from threading import Barrier
 
 import pytest
-from fixtures_deployer import QUICK, PreparingPublisher
 
 from mlflow_fargate.aws.account import Account
 from mlflow_fargate.config import NamedOptions
 from mlflow_fargate.deployments.deployer import Deployer
 from mlflow_fargate.errors import FargateError
 from mlflow_fargate.progress import RecordedProgress
+from support.deployer import QUICK, PreparingPublisher
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 

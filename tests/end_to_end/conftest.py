@@ -59,13 +59,13 @@ def doubler(local_stack: dict[str, str]) -> str:
 
 
 def log_doubler(registered_name: str | None = None) -> ModelInfo:
-    """Logs the model in doubler.py, and registers it under a name if there is one."""
+    """Logs the model in support/doubler.py, and registers it under a name if there is one."""
     mlflow.set_experiment("doubler")
     requirements = [f"cloudpickle=={version('cloudpickle')}", "pandas"]
     with mlflow.start_run():
         return mlflow.pyfunc.log_model(
             name="model",
-            python_model=str(Path(__file__).with_name("doubler.py")),
+            python_model=str(Path(__file__).parents[1] / "support" / "doubler.py"),
             input_example=pd.DataFrame({"x": [1.0]}),
             pip_requirements=requirements,
             registered_model_name=registered_name,

@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from console_page import printed, rerun
 from mlflow.deployments import get_deploy_client
+
+from support.console_page import printed, rerun
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.exhaustive, pytest.mark.timeout(900)]
 

@@ -7,7 +7,8 @@ import io
 import sys
 
 import pytest
-from recording import PICTURE, cut, read, story_of
+
+from support.recording import PICTURE, cut, read, story_of
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(1500)]
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import requests
-from deployed_services import deployed, post, service_of, train
+
+from support.deployed_services import deployed, post, service_of, train
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.exhaustive, pytest.mark.timeout(900)]
 

@@ -6,10 +6,10 @@ import io
 
 import pytest
 import requests
-from deployed_services import deployed, service_of, train
 from mlflow.deployments import get_deploy_client
 
 from examples.document_classifiers.documents import MASTER_OF, Document, draw_documents
+from support.deployed_services import deployed, service_of, train
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.exhaustive, pytest.mark.timeout(900)]
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from deployed_services import deployed, log_model, post
-from flavor_models import LIBRARIES, OPTIONS, WHY_NOT
+
+from support.deployed_services import deployed, log_model, post
+from support.flavor_models import LIBRARIES, OPTIONS, WHY_NOT
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.exhaustive, pytest.mark.timeout(900)]
 

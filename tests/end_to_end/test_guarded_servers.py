@@ -18,10 +18,10 @@ import psutil
 import pytest
 import requests
 from botocore.exceptions import ClientError
-from signed_requests import send, signed
 
 from mlflow_fargate.local.signature import Keys
 from mlflow_fargate.target import local_state_file, read_local_state
+from support.signed_requests import send, signed
 
 pytestmark = [pytest.mark.end_to_end]
 

@@ -16,8 +16,9 @@ import boto3
 import psutil
 import pytest
 import requests
-from deployed_services import deployed
 from mlflow.deployments import get_deploy_client
+
+from support.deployed_services import deployed
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.exhaustive, pytest.mark.timeout(900)]
 

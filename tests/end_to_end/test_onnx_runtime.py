@@ -11,11 +11,11 @@ from typing import Any
 import boto3
 import numpy as np
 import pytest
-from deployed_services import ROOT, deployed, log_model, post
-from flavor_models import LIBRARIES
 from mlflow.deployments import get_deploy_client
 
 from mlflow_fargate.errors import ModelUnusable
+from support.deployed_services import ROOT, deployed, log_model, post
+from support.flavor_models import LIBRARIES
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.exhaustive, pytest.mark.timeout(900)]
 

@@ -13,8 +13,9 @@ from typing import Any
 
 import mlflow
 import pytest
-from flavor_models import WHY_NOT
 from mlflow.deployments import get_deploy_client
+
+from support.flavor_models import WHY_NOT
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.exhaustive, pytest.mark.timeout(900)]
 

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import zstandard
 from elftools.elf.elffile import ELFFile
-from fixtures_image import make_image
 
 from mlflow_fargate.image import LINUX_ARM64, Reference, Registry
 from mlflow_fargate.progress import RecordedProgress
+from support.image import make_image
 
 MINOR = f"{sys.version_info[0]}.{sys.version_info[1]}"
 GLIBC = (

@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 import zstandard
-from fixtures_image import make_image
 
 from mlflow_fargate.errors import ImageError
 from mlflow_fargate.image import Compression, PushedImage, Reference, Registry
@@ -23,6 +22,7 @@ from mlflow_fargate.image.oci.image import Manifest
 from mlflow_fargate.image.oci.platforms import LINUX_AMD64, LINUX_ARM64
 from mlflow_fargate.local.registry.server import LocalRegistry
 from mlflow_fargate.progress import RecordedProgress
+from support.image import make_image
 
 pytestmark = pytest.mark.slow
 

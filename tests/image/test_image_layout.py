@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fixtures_image import make_image
 
 from mlflow_fargate.errors import ImageError
 from mlflow_fargate.image import OciLayout, Reference, Registry
 from mlflow_fargate.image.oci.image import sha256_digest
 from mlflow_fargate.image.oci.platforms import LINUX_AMD64
 from mlflow_fargate.progress import RecordedProgress
+from support.image import make_image
 from tests.image.conftest import MINOR, push_base
 
 

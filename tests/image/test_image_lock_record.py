@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fixtures_image import make_image
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,6 +19,7 @@ from mlflow_fargate.image.packages.lock_file import Lock, LockedPackage
 from mlflow_fargate.image.packages.lock_record import LockRecords, make_record, make_record_tag, parse_pins
 from mlflow_fargate.image.packages.uv import lock_key
 from mlflow_fargate.progress import RecordedProgress
+from support.image import make_image
 from tests.image.conftest import MINOR
 
 HASH = f"sha256:{'a' * 64}"
@@ -114,7 +114,13 @@ def test_a_record_with_more_in_it_than_pins_is_refused(local_registry: str, tmp_
             records(registry).lock(["six"], python_version=MINOR, cache=tmp_path)
 
 
-@given(st.text(), st.text())
+# Text alone is hardly ever a name or a version: most are one, with or without something after it.
+_MORE = st.just("") | st.text("-_.[]@ \n\r#;=,é", max_size=3)
+_NAMES = st.tuples(st.from_regex(r"[a-z0-9]{1,5}(-[a-z0-9]{1,5})?", fullmatch=True), _MORE).map("".join)
+_VERSIONS = st.tuples(st.from_regex(r"[0-9]{1,3}(\.[0-9]{1,3}){0,2}(rc1|\.post2|\+cpu)?", fullmatch=True), _MORE)
+
+
+@given(_NAMES | st.text(), _VERSIONS.map("".join) | st.text())
 def test_any_pin_is_one_requirement_or_refused(name: str, version: str) -> None:
     try:
         (package,) = parse_pins({"packages": [{"name": name, "version": version, "hashes": [HASH], "size": 1}]})

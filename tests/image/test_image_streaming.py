@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fixtures_image import make_image
 
 from mlflow_fargate.errors import ImageError, ModelUnusable, RegistryError
 from mlflow_fargate.image import Compression, Reference, Registry, StreamedFile
@@ -20,6 +19,7 @@ from mlflow_fargate.image.oci.image import sha256_digest
 from mlflow_fargate.image.oci.platforms import LINUX_AMD64
 from mlflow_fargate.image.registry.push import Push
 from mlflow_fargate.progress import RecordedProgress
+from support.image import make_image
 from tests.image.conftest import MINOR
 
 WEIGHTS = bytes(range(256)) * 20_000

@@ -14,7 +14,6 @@ from threading import Thread
 from typing import Any
 
 import pytest
-from fixtures_image import make_image
 
 from mlflow_fargate.errors import ImageError
 from mlflow_fargate.image import Indexes, Reference, Registry
@@ -22,6 +21,7 @@ from mlflow_fargate.image.oci.platforms import LINUX_AMD64
 from mlflow_fargate.image.packages.requirements import normalize
 from mlflow_fargate.image.packages.uv import lock
 from mlflow_fargate.progress import RecordedProgress
+from support.image import make_image
 
 pytestmark = pytest.mark.slow
 

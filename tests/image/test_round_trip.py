@@ -26,8 +26,6 @@ import pytest
 import requests
 import uv
 import yaml
-from fixtures_image import make_image, split
-from serving_process import Running, stop, wait_until_ready
 
 from mlflow_fargate import bento
 from mlflow_fargate.image import PushedImage, Reference, Registry, build_with_engine
@@ -35,6 +33,8 @@ from mlflow_fargate.image.layers.layer import files_below
 from mlflow_fargate.image.oci.image import OCI_LAYER_GZIP
 from mlflow_fargate.progress import RecordedProgress
 from mlflow_fargate.resolved_model import ResolvedModel
+from support.image import make_image, split
+from support.serving_process import Running, stop, wait_until_ready
 from tests.image.conftest import make_tar, push_layers
 
 pytestmark = pytest.mark.exhaustive

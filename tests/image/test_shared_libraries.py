@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fixtures_image import make_image
 
 from mlflow_fargate.errors import ImageError
 from mlflow_fargate.image import Reference, Registry
@@ -31,6 +30,7 @@ from mlflow_fargate.image.packages.shared_libraries import (
 from mlflow_fargate.local.registry.base_image import seed_base_image
 from mlflow_fargate.local.registry.server import LocalRegistry
 from mlflow_fargate.progress import RecordedProgress
+from support.image import make_image
 
 MINOR = f"{sys.version_info[0]}.{sys.version_info[1]}"
 GLIBC = ("libc.so.6", "libm.so.6", "libpthread.so.0", "libgcc_s.so.1", "ld-linux-x86-64.so.2")

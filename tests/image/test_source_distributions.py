@@ -14,12 +14,12 @@ from threading import Thread
 from typing import Any
 
 import pytest
-from fixtures_image import make_image
 
 from mlflow_fargate.errors import ImageError
 from mlflow_fargate.image import LINUX_AMD64, LINUX_ARM64, Indexes, Reference, Registry
 from mlflow_fargate.image.packages.uv import install, lock
 from mlflow_fargate.progress import RecordedProgress
+from support.image import make_image
 from tests.image.conftest import push_base
 
 MINOR = f"{sys.version_info[0]}.{sys.version_info[1]}"

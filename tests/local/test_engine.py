@@ -12,14 +12,16 @@ from typing import Any
 
 import pytest
 
-from mlflow_fargate.local.api.gateway import FakeAws
+from mlflow_fargate.local.api.gateway import Gateway
 from mlflow_fargate.local.container.image_store import PulledImage
-from mlflow_fargate.local.container.launch import TaskOrder
-from mlflow_fargate.local.container.runner import RunningTask
-from mlflow_fargate.local.load_balancer.server import LoadBalancer, Rule
-from mlflow_fargate.local.moto_client import InnerAws
+from mlflow_fargate.local.container.launch import ContainerSpec
+from mlflow_fargate.local.container.runner import StartedTask
+from mlflow_fargate.local.load_balancer.rules import RoutingRule
+from mlflow_fargate.local.load_balancer.server import LoadBalancer
+from mlflow_fargate.local.moto_client import MotoClient
 from mlflow_fargate.local.registry.server import LocalRegistry
 from mlflow_fargate.local.signature import Keys
+from support.local_aws import running_aws
 
 pytestmark = pytest.mark.slow  # moto's first calls take seconds
 
@@ -75,7 +77,7 @@ class PlayedRunner:
             raise self.bug
         return PulledImage("sha256:0", Path(), (), (), (), "/")
 
-    def start(self, order: TaskOrder, on_line: Callable[[str], None]) -> RunningTask:
+    def start(self, spec: ContainerSpec, on_line: Callable[[str], None]) -> StartedTask:
         self.tasks.append(PlayedTask(self))
         return self.tasks[-1]
 
@@ -88,7 +90,7 @@ class RecordedRoutes(LoadBalancer):
         self.pattern = ""
         self.ports: list[tuple[float, set[int]]] = []
 
-    def set_routes(self, rules: Iterable[Rule], default: Rule | None = None) -> None:
+    def set_routes(self, rules: Iterable[RoutingRule], default: RoutingRule | None = None) -> None:
         groups = [group for rule in rules if self.pattern in rule.path_patterns for group in rule.targets]
         self.ports.append((time.monotonic(), {port for group in groups for _, port in group.targets}))
 
@@ -110,22 +112,14 @@ def make_handler(runner: PlayedRunner) -> type[BaseHTTPRequestHandler]:
 
 
 class Played:
-    """A front whose tasks are played; `begin_test` gives each test a cluster and a target group of its own."""
+    """A gateway whose tasks are played; `begin_test` gives each test a cluster and a target group of its own."""
 
-    def __init__(self, registry: LocalRegistry, folder: Path) -> None:
+    def __init__(self, gateway: Gateway, runner: PlayedRunner, routes: RecordedRoutes) -> None:
         self.cluster = ""
-        self.runner = PlayedRunner()
-        self.routes = RecordedRoutes()
-        self.front = FakeAws(
-            region="us-east-1",
-            keys=Keys("engine", "engine"),
-            registry=registry,
-            s3=lambda *_: (),
-            load_balancer=self.routes,
-            directory=folder,
-            runner=self.runner,
-        )
-        self.aws = InnerAws(self.front, "us-east-1")
+        self.runner = runner
+        self.routes = routes
+        self.gateway = gateway
+        self.aws = MotoClient(gateway, "us-east-1")
         self.subnets = [subnet["SubnetId"] for subnet in self.aws.client("ec2").describe_subnets()["Subnets"][:2]]
         self.vpc = self.aws.client("ec2").describe_vpcs()["Vpcs"][0]["VpcId"]
         elb = self.aws.client("elbv2")
@@ -136,7 +130,6 @@ class Played:
             Protocol="HTTP",
             DefaultActions=[{"Type": "fixed-response", "FixedResponseConfig": {"StatusCode": "404"}}],
         )["Listeners"][0]["ListenerArn"]
-        self.front.start()
 
     def begin_test(self, number: int) -> None:
         self.cluster = f"c{number}"
@@ -198,10 +191,12 @@ class Played:
 
 
 @pytest.fixture(scope="module")
-def front(registry: LocalRegistry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Played]:
-    running = Played(registry, tmp_path_factory.mktemp("state"))
-    yield running
-    running.front.stop()
+def gateway(registry: LocalRegistry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Played]:
+    runner, routes = PlayedRunner(), RecordedRoutes()
+    folder = tmp_path_factory.mktemp("aws")
+    keys = Keys("engine", "engine")
+    with running_aws(folder, keys=keys, registry=registry, load_balancer=routes, runner=runner) as aws:
+        yield Played(aws.gateway, runner, routes)
     assert [thread.name for thread in threading.enumerate() if thread.name.startswith(("task-", "ecs-engine"))] == []
 
 
@@ -211,10 +206,10 @@ def numbers() -> Iterator[int]:
 
 
 @pytest.fixture
-def played(front: Played, numbers: Iterator[int]) -> Iterator[Played]:
-    front.begin_test(next(numbers))
-    yield front
-    front.end_test()
+def played(gateway: Played, numbers: Iterator[int]) -> Iterator[Played]:
+    gateway.begin_test(next(numbers))
+    yield gateway
+    gateway.end_test()
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 15) -> None:
@@ -325,7 +320,7 @@ def test_an_unknown_target_is_unused(played: Played) -> None:
 def test_a_snapshot_tells_processes_and_rollouts(played: Played) -> None:
     played.create()
     played.wait_until_completed()
-    status = next(status for status in played.front.status() if status.cluster == played.cluster)
+    status = next(status for status in played.gateway.services() if status.cluster == played.cluster)
 
     assert (status.name, status.desired_count, status.running_count) == ("churn", 1, 1)
     assert [(task.status, task.health, task.port) for task in status.tasks] == [
@@ -356,7 +351,7 @@ def test_stopping_the_engine_is_quick_whatever_tasks_wait_for(played: Played) ->
     played.runner.tasks[0].is_stubborn = True
     began = time.monotonic()
 
-    played.front.stop()
+    played.gateway.stop()
 
     assert time.monotonic() - began < 6
     assert played.runner.tasks[0].code == 137

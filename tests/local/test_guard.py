@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlflow_fargate.local.guard import is_cors, refusal
-from mlflow_fargate.local.load_balancer.server import FixedResponse, LoadBalancer, Rule
+from mlflow_fargate.local.load_balancer.rules import FixedResponse, RoutingRule
+from mlflow_fargate.local.load_balancer.server import LoadBalancer
 from mlflow_fargate.local.registry.server import USER, LocalRegistry
 from mlflow_fargate.local.wsgi_server import WsgiServer
 
@@ -216,8 +217,8 @@ def balancer() -> Iterator[LoadBalancer]:
     with LoadBalancer() as running:
         running.set_routes(
             [
-                Rule(1, path_patterns=("/churn/*",), fixed_response=served),
-                Rule(2, host_patterns=("churn.example.com",), fixed_response=served),
+                RoutingRule(1, path_patterns=("/churn/*",), fixed_response=served),
+                RoutingRule(2, host_patterns=("churn.example.com",), fixed_response=served),
             ]
         )
         yield running

@@ -1,6 +1,6 @@
 """What moto and the local engine both know of ECS's services they answer alike: one contract, asked of both.
 
-The engine takes moto's place for services, tasks and rollouts (front/). No task has to start for these answers.
+The engine takes moto's place for services, tasks and rollouts (local/api/). No task has to start for these answers.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import boto3
@@ -18,12 +17,8 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from mlflow_fargate.local.api.gateway import FakeAws
-from mlflow_fargate.local.load_balancer.server import LoadBalancer
 from mlflow_fargate.local.registry.server import LocalRegistry
-from mlflow_fargate.local.s3.app import S3App
-from mlflow_fargate.local.signature import Keys
-from mlflow_fargate.local.wsgi_server import WsgiServer
+from support.local_aws import running_aws
 
 pytestmark = pytest.mark.slow
 
@@ -37,7 +32,7 @@ class Ecs:
         self.client = boto3.client("ecs", endpoint_url=url, config=Config(retries={"total_max_attempts": 1}), **KEYS)
         ec2 = boto3.client("ec2", endpoint_url=url, **KEYS)
         self.subnets = [subnet["SubnetId"] for subnet in ec2.describe_subnets()["Subnets"][:2]]
-        self.client.create_cluster(clusterName="front")
+        self.client.create_cluster(clusterName="cluster")
 
     def register(self) -> dict[str, Any]:
         answer = self.client.register_task_definition(
@@ -53,7 +48,7 @@ class Ecs:
 
     def create(self, name: str, **more: Any) -> dict[str, Any]:
         service: dict[str, Any] = self.client.create_service(
-            cluster="front",
+            cluster="cluster",
             serviceName=name,
             taskDefinition=self.register()["taskDefinitionArn"],
             launchType="FARGATE",
@@ -64,7 +59,7 @@ class Ecs:
         return service
 
     def describe(self, *names: str) -> dict[str, Any]:
-        answer: dict[str, Any] = self.client.describe_services(cluster="front", services=[*names], include=["TAGS"])
+        answer: dict[str, Any] = self.client.describe_services(cluster="cluster", services=[*names], include=["TAGS"])
         return answer
 
 
@@ -89,22 +84,8 @@ def moto() -> Iterator[Ecs]:
 
 @pytest.fixture(scope="module")
 def local(registry: LocalRegistry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ecs]:
-    folder: Path = tmp_path_factory.mktemp("like-moto")
-    with LoadBalancer() as balancer:
-        s3 = S3App(folder / "s3", keys=Keys("local", "local"))
-        front = FakeAws(
-            region="us-east-1",
-            keys=Keys("local", "local"),
-            registry=registry,
-            s3=s3,
-            load_balancer=balancer,
-            directory=folder / "state",
-        )
-        with WsgiServer(front) as server:
-            front.start()
-            yield Ecs(server.url)
-            front.stop()
-        s3.close()
+    with running_aws(tmp_path_factory.mktemp("like-moto"), registry=registry) as aws:
+        yield Ecs(aws.url)
 
 
 @pytest.fixture(params=["moto", "local"])
@@ -130,19 +111,19 @@ def test_a_new_service_is_told_with_what_it_was_made_with(ecs: Ecs, name: str) -
     (found,) = ecs.describe(name)["services"]
 
     assert found["serviceArn"] == made["serviceArn"]
-    assert found["serviceArn"].endswith(f":service/front/{name}")
+    assert found["serviceArn"].endswith(f":service/cluster/{name}")
     assert (found["status"], found["desiredCount"], found["serviceName"]) == ("ACTIVE", 0, name)
     assert found["taskDefinition"].startswith("arn:aws:ecs:us-east-1:123456789012:task-definition/churn:")
     assert found["tags"] == [{"key": "managed-by", "value": "somebody"}]
     assert [deployment["status"] for deployment in found["deployments"]] == ["PRIMARY"]
-    assert found["serviceArn"] in ecs.client.list_services(cluster="front")["serviceArns"]
+    assert found["serviceArn"] in ecs.client.list_services(cluster="cluster")["serviceArns"]
 
 
 def test_an_update_changes_what_it_names(ecs: Ecs, name: str) -> None:
     before = ecs.create(name)
     definition = ecs.register()["taskDefinitionArn"]
 
-    ecs.client.update_service(cluster="front", service=name, taskDefinition=definition, desiredCount=0)
+    ecs.client.update_service(cluster="cluster", service=name, taskDefinition=definition, desiredCount=0)
 
     (found,) = ecs.describe(name)["services"]
     assert found["taskDefinition"] == definition != before["taskDefinition"]
@@ -152,7 +133,7 @@ def test_an_update_changes_what_it_names(ecs: Ecs, name: str) -> None:
 def test_a_deleted_service_is_active_no_more(ecs: Ecs, name: str) -> None:
     ecs.create(name)
 
-    ecs.client.delete_service(cluster="front", service=name, force=True)
+    ecs.client.delete_service(cluster="cluster", service=name, force=True)
 
     assert {service["status"] for service in ecs.describe(name)["services"]} <= {"INACTIVE", "DRAINING"}
 
@@ -167,11 +148,11 @@ def test_a_service_that_is_not_there_is_missing(ecs: Ecs) -> None:
 
 
 def test_changing_or_deleting_what_is_not_there_is_refused_by_name(ecs: Ecs) -> None:
-    assert refusal(ecs.client.update_service, cluster="front", service="nobody", desiredCount=1) in (
+    assert refusal(ecs.client.update_service, cluster="cluster", service="nobody", desiredCount=1) in (
         "ServiceNotFoundException",
         "ServiceNotActiveException",
     )
-    assert refusal(ecs.client.delete_service, cluster="front", service="nobody") == "ServiceNotFoundException"
+    assert refusal(ecs.client.delete_service, cluster="cluster", service="nobody") == "ServiceNotFoundException"
 
 
 def test_a_cluster_that_is_not_there_is_refused_by_name(ecs: Ecs) -> None:
@@ -207,5 +188,5 @@ def test_tags_of_a_service_are_changed_and_taken_away(ecs: Ecs, name: str) -> No
 def test_a_service_without_tasks_lists_none(ecs: Ecs, name: str) -> None:
     ecs.create(name)
 
-    assert ecs.client.list_tasks(cluster="front", serviceName=name)["taskArns"] == []
+    assert ecs.client.list_tasks(cluster="cluster", serviceName=name)["taskArns"] == []
     assert (ecs.describe(name)["services"][0]["runningCount"], ecs.describe(name)["failures"]) == (0, [])

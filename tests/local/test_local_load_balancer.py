@@ -17,15 +17,16 @@ import pytest
 import requests
 
 from mlflow_fargate.errors import LocalStackError
-from mlflow_fargate.local.load_balancer.rules import Balancer, choose_rule
-from mlflow_fargate.local.load_balancer.server import (
+from mlflow_fargate.local.load_balancer.rules import (
     DEFAULT_RULE,
+    Balancer,
     FixedResponse,
-    LoadBalancer,
-    Rule,
+    RoutingRule,
     Target,
-    TargetGroup,
+    WeightedTargets,
+    choose_rule,
 )
+from mlflow_fargate.local.load_balancer.server import LoadBalancer
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
 
@@ -92,8 +93,8 @@ def reply(handler: BaseHTTPRequestHandler, body: bytes = b"ok", status: int = 20
         handler.wfile.write(body)
 
 
-def to(*targets: Target) -> list[Rule]:
-    return [Rule(1, path_patterns=("/*",), targets=(TargetGroup(targets),))]
+def to(*targets: Target) -> list[RoutingRule]:
+    return [RoutingRule(1, path_patterns=("/*",), targets=(WeightedTargets(targets),))]
 
 
 def read_until(connection: socket.socket, mark: bytes, received: bytes = b"") -> bytes:
@@ -109,21 +110,21 @@ def read_head(connection: socket.socket) -> bytes:
 @pytest.mark.parametrize(
     ("rule", "host", "path", "expected"),
     [
-        (Rule(1, path_patterns=("/churn/*",)), "h", "/churn/predict", True),
-        (Rule(1, path_patterns=("/churn/*",)), "h", "/churn", False),
-        (Rule(1, path_patterns=("/churn", "/churn/*")), "h", "/churn", True),
-        (Rule(1, path_patterns=("/churn/*",)), "h", "/Churn/predict", False),
-        (Rule(1, path_patterns=("/v?/x",)), "h", "/v1/x", True),
-        (Rule(1, path_patterns=("/v?/x",)), "h", "/v/x", False),
-        (Rule(1, path_patterns=("/a.c",)), "h", "/abc", False),
-        (Rule(1, path_patterns=("*.json",)), "h", "/a/b.json", True),
-        (Rule(1, host_patterns=("*.example.com",)), "A.Example.com:8080", "/", True),
-        (Rule(1, host_patterns=("*.example.com",)), "example.com", "/", False),
-        (Rule(1, host_patterns=("a.b",), path_patterns=("/x",)), "a.b", "/y", False),
-        (Rule(1), "anything", "/at/all", True),
+        (RoutingRule(1, path_patterns=("/churn/*",)), "h", "/churn/predict", True),
+        (RoutingRule(1, path_patterns=("/churn/*",)), "h", "/churn", False),
+        (RoutingRule(1, path_patterns=("/churn", "/churn/*")), "h", "/churn", True),
+        (RoutingRule(1, path_patterns=("/churn/*",)), "h", "/Churn/predict", False),
+        (RoutingRule(1, path_patterns=("/v?/x",)), "h", "/v1/x", True),
+        (RoutingRule(1, path_patterns=("/v?/x",)), "h", "/v/x", False),
+        (RoutingRule(1, path_patterns=("/a.c",)), "h", "/abc", False),
+        (RoutingRule(1, path_patterns=("*.json",)), "h", "/a/b.json", True),
+        (RoutingRule(1, host_patterns=("*.example.com",)), "A.Example.com:8080", "/", True),
+        (RoutingRule(1, host_patterns=("*.example.com",)), "example.com", "/", False),
+        (RoutingRule(1, host_patterns=("a.b",), path_patterns=("/x",)), "a.b", "/y", False),
+        (RoutingRule(1), "anything", "/at/all", True),
     ],
 )
-def test_patterns_match_as_in_an_alb(rule: Rule, host: str, path: str, expected: bool) -> None:
+def test_patterns_match_as_in_an_alb(rule: RoutingRule, host: str, path: str, expected: bool) -> None:
     assert (choose_rule([rule], host, path, {}) is rule) is expected
 
 
@@ -133,10 +134,10 @@ def test_the_lowest_priority_number_wins_and_the_default_takes_the_rest(balancer
 
     balancer.set_routes(
         [
-            Rule(20, path_patterns=("/*",), host_patterns=("a.example",), fixed_response=fixed("host")),
-            Rule(10, path_patterns=("/x/*",), fixed_response=fixed("path")),
+            RoutingRule(20, path_patterns=("/*",), host_patterns=("a.example",), fixed_response=fixed("host")),
+            RoutingRule(10, path_patterns=("/x/*",), fixed_response=fixed("path")),
         ],
-        default=Rule(99, path_patterns=("/ignored",), fixed_response=FixedResponse(418, "default")),
+        default=RoutingRule(99, path_patterns=("/ignored",), fixed_response=FixedResponse(418, "default")),
     )
 
     def ask(path: str, host: str) -> tuple[int, str]:
@@ -146,7 +147,6 @@ def test_the_lowest_priority_number_wins_and_the_default_takes_the_rest(balancer
     assert ask("/x/1", "a.example") == (200, "path")
     assert ask("/y", "A.EXAMPLE:80") == (200, "host")
     assert ask("/y?path=/x/", "127.0.0.1") == (418, "default")
-    assert balancer.request_counts() == {("/x/*", 200): 1, ("a.example /*", 200): 1, ("default", 418): 1}
 
 
 def test_without_routes_everything_is_not_found(balancer: LoadBalancer) -> None:
@@ -156,20 +156,20 @@ def test_without_routes_everything_is_not_found(balancer: LoadBalancer) -> None:
 def test_weights_share_out_requests_and_an_empty_share_is_not_taken_over() -> None:
     one, two = ("10.0.0.1", 1), ("10.0.0.2", 2)
     balancer = Balancer()
-    groups = [TargetGroup((one,), 3), TargetGroup((two,), 1)]
+    groups = [WeightedTargets((one,), 3), WeightedTargets((two,), 1)]
 
     chosen = Counter(balancer.choose_target(groups) for _ in range(4000))
 
     assert 2.4 < chosen[one] / chosen[two] < 3.8
-    assert balancer.choose_target([TargetGroup((one,), 0), TargetGroup((), 1)]) is None
-    assert balancer.choose_target([TargetGroup((one,), 0)]) is None
+    assert balancer.choose_target([WeightedTargets((one,), 0), WeightedTargets((), 1)]) is None
+    assert balancer.choose_target([WeightedTargets((one,), 0)]) is None
     assert balancer.choose_target([]) is None
 
 
 def test_the_target_with_the_fewest_requests_under_way_is_next_and_equals_take_turns() -> None:
     one, two, three = ("t", 1), ("t", 2), ("t", 3)
     balancer = Balancer()
-    group = [TargetGroup((one, two, three))]
+    group = [WeightedTargets((one, two, three))]
 
     idle = Counter(balancer.choose_target(group) for _ in range(30))
     with balancer.occupied(one), balancer.occupied(two):
@@ -180,7 +180,7 @@ def test_the_target_with_the_fewest_requests_under_way_is_next_and_equals_take_t
 
 
 def test_no_target_is_a_503_in_an_albs_words(balancer: LoadBalancer) -> None:
-    balancer.set_routes([Rule(1, path_patterns=("/*",), targets=(TargetGroup(()),))])
+    balancer.set_routes([RoutingRule(1, path_patterns=("/*",), targets=(WeightedTargets(()),))])
 
     answer = requests.get(balancer.url)
 
@@ -324,7 +324,6 @@ def test_a_refused_connection_is_a_502(balancer: LoadBalancer) -> None:
     answer = requests.post(balancer.url, data=b"x")
 
     assert (answer.status_code, answer.headers["Server"]) == (502, "awselb/2.0")
-    assert balancer.request_counts() == {("/*", 502): 1}
 
 
 @pytest.mark.parametrize("nonsense", [b"", b"SSH-2.0-OpenSSH\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Le"])
@@ -404,10 +403,9 @@ def test_an_answer_that_breaks_off_is_broken_off_for_the_client_too(balancer: Lo
 
         with pytest.raises((requests.exceptions.ChunkedEncodingError, requests.exceptions.ConnectionError)):
             requests.get(balancer.url)
-    assert balancer.request_counts() == {("/*", 200): 1}
 
 
-def test_a_client_that_leaves_is_counted_and_its_target_is_let_go(balancer: LoadBalancer) -> None:
+def test_the_target_of_a_client_that_leaves_is_let_go(balancer: LoadBalancer) -> None:
     is_let_go = threading.Event()
 
     def serve(connection: socket.socket, number: int) -> None:
@@ -426,10 +424,6 @@ def test_a_client_that_leaves_is_counted_and_its_target_is_let_go(balancer: Load
             client.recv(1000)
 
         assert is_let_go.wait(5)
-    deadline = time.monotonic() + 5
-    while not balancer.request_counts() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert balancer.request_counts() == {("/*", 460): 1}
 
 
 def test_requests_under_way_finish_on_a_target_that_left_the_routes(balancer: LoadBalancer) -> None:
@@ -481,7 +475,6 @@ def test_moving_between_targets_under_load_loses_nothing(balancer: LoadBalancer)
             thread.join()
 
     assert set(statuses) == {200}
-    assert sum(balancer.request_counts().values()) == sum(statuses.values())
 
 
 def test_stop_ends_the_thread_and_frees_the_port() -> None:

@@ -19,12 +19,12 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from signed_requests import send, signed
 
 from mlflow_fargate.local.s3.app import S3App
 from mlflow_fargate.local.s3.store import Condition, S3Store
 from mlflow_fargate.local.signature import Keys
 from mlflow_fargate.local.wsgi_server import WsgiServer
+from support.signed_requests import send, signed
 
 MEBIBYTE = 1024 * 1024
 KEYS = Keys("local", "local")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import logging
 import socket
 import threading
 import time
@@ -86,7 +87,8 @@ def test_stop_ends_threads_and_connections_and_frees_the_port(app: Any) -> None:
         assert again.url == f"http://127.0.0.1:{server.port}"
 
 
-def test_stopping_while_requests_end_meets_no_closed_pipe() -> None:
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+def test_stopping_while_requests_end_meets_no_closed_pipe(caplog: pytest.LogCaptureFixture) -> None:
     """Each request that ends wakes the loop, at the same moment as stop() does."""
     for _ in range(100):
         with WsgiServer(echo) as server:
@@ -96,6 +98,8 @@ def test_stopping_while_requests_end_meets_no_closed_pipe() -> None:
             clients[0].join()
         for client in clients:
             client.join()
+
+    assert [record.message for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
 def _put_and_forget(port: int) -> None:

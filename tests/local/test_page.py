@@ -9,7 +9,7 @@ import pytest
 from botocore.exceptions import ClientError
 from werkzeug.test import Client
 
-from mlflow_fargate.local.engine.status import RolloutStatus, ServiceStatus, TaskStatus
+from mlflow_fargate.local.engine.snapshot import RolloutSnapshot, ServiceSnapshot, TaskSnapshot
 from mlflow_fargate.local.page import PageApp
 from mlflow_fargate.local.page.rows import make_cards
 
@@ -23,8 +23,8 @@ ADDRESSES = {
 }
 
 
-def task(task_id: str = "0c1d2e3f4a5b", **changes: Any) -> TaskStatus:
-    return TaskStatus(
+def task(task_id: str = "0c1d2e3f4a5b", **changes: Any) -> TaskSnapshot:
+    return TaskSnapshot(
         **{
             "id": task_id,
             "task_definition": "churn:2",
@@ -40,9 +40,9 @@ def task(task_id: str = "0c1d2e3f4a5b", **changes: Any) -> TaskStatus:
     )
 
 
-def service(name: str = "churn", **changes: Any) -> ServiceStatus:
-    rollout = RolloutStatus("ecs-svc/1", "churn:2", "PRIMARY", "COMPLETED", "ECS deployment ecs-svc/1 completed.", 0)
-    return ServiceStatus(
+def service(name: str = "churn", **changes: Any) -> ServiceSnapshot:
+    rollout = RolloutSnapshot("ecs-svc/1", "churn:2", "PRIMARY", "COMPLETED", "ECS deployment ecs-svc/1 completed.", 0)
+    return ServiceSnapshot(
         **{
             "name": name,
             "cluster": "mlflow-fargate-default",
@@ -72,7 +72,7 @@ class Logs:
         return {"events": [{"timestamp": int(NOW * 1000), "message": text} for text in self._messages]}
 
 
-def page(*services: ServiceStatus, logs: Logs | None = None) -> Client:
+def page(*services: ServiceSnapshot, logs: Logs | None = None) -> Client:
     return Client(PageApp(lambda: services, lambda: ADDRESSES, lambda: logs or Logs(), clock=lambda: NOW))
 
 
@@ -108,8 +108,8 @@ def test_without_a_deployment_the_page_says_how_to_make_one() -> None:
 @pytest.mark.parametrize(
     ("changes", "state"),
     [
-        ({"rollouts": (RolloutStatus("1", "churn:3", "PRIMARY", "IN_PROGRESS", "", 0),)}, "rolling out"),
-        ({"rollouts": (RolloutStatus("1", "churn:3", "PRIMARY", "FAILED", "", 3),)}, "failed"),
+        ({"rollouts": (RolloutSnapshot("1", "churn:3", "PRIMARY", "IN_PROGRESS", "", 0),)}, "rolling out"),
+        ({"rollouts": (RolloutSnapshot("1", "churn:3", "PRIMARY", "FAILED", "", 3),)}, "failed"),
         ({"desired_count": 0, "running_count": 0}, "scaled to zero"),
         ({"running_count": 0}, "short of tasks"),
         ({"status": "DRAINING"}, "draining"),
@@ -132,7 +132,7 @@ def test_whatever_is_shown_is_escaped_and_no_script_may_run() -> None:
         "<b onmouseover=alert(1)>",
         events=(HOSTILE,),
         tasks=(task(stopped_reason=HOSTILE),),
-        rollouts=(RolloutStatus("1", HOSTILE, "PRIMARY", "FAILED", HOSTILE, 0),),
+        rollouts=(RolloutSnapshot("1", HOSTILE, "PRIMARY", "FAILED", HOSTILE, 0),),
     )
     client = page(hostile, logs=Logs(HOSTILE))
     answer = client.get("/", base_url="http://127.0.0.1:9000")

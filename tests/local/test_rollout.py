@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mlflow_fargate.local.engine import transitions
 from mlflow_fargate.local.engine.actions import (
-    Act,
+    Action,
     CompleteRollout,
     Deactivate,
     FailRollout,
@@ -26,7 +26,7 @@ from mlflow_fargate.local.engine.actions import (
 from mlflow_fargate.local.engine.health import CheckHistory, CheckResult, judge, matches
 from mlflow_fargate.local.engine.rolling_decisions import decide
 from mlflow_fargate.local.engine.state import HEALTHY, REGISTERING, DeploymentRules, Service, TargetHealth, Task
-from mlflow_fargate.local.moto_client import TargetGroup
+from mlflow_fargate.local.moto_client import TargetGroupSettings
 
 NOW = 1000.0
 GROUP = "arn:tg"
@@ -83,7 +83,7 @@ def make_task(rollout_id: str, number: int, health: TargetHealth | None = HEALTH
     )
 
 
-def stops(acts: tuple[Act, ...]) -> list[str]:
+def stops(acts: tuple[Action, ...]) -> list[str]:
     return [act.task_arn.rsplit("/", 1)[-1] for act in acts if isinstance(act, StopTask)]
 
 
@@ -334,7 +334,7 @@ def test_a_rollout_ends_and_keeps_its_limits_on_the_way(
     assert primary.state == ("COMPLETED" if can_move else "IN_PROGRESS")
 
 
-def play(service: Service, tasks: dict[str, Task], act: Act) -> tuple[Service, dict[str, Task]]:
+def play(service: Service, tasks: dict[str, Task], act: Action) -> tuple[Service, dict[str, Task]]:
     match act:
         case StartTasks(rollout_id, count):
             for _ in range(count):
@@ -360,10 +360,9 @@ def grow(task: Task, gets_healthy: bool) -> Task:
 # Health checks
 
 
-def group(**changes: Any) -> TargetGroup:
+def group(**changes: Any) -> TargetGroupSettings:
     settings: dict[str, Any] = {
         "arn": GROUP,
-        "load_balancer_arns": (),
         "health_path": "/",
         "interval_seconds": 5.0,
         "timeout_seconds": 2.0,
@@ -372,7 +371,7 @@ def group(**changes: Any) -> TargetGroup:
         "matcher": "200",
         "deregistration_delay_seconds": 0.0,
     }
-    return TargetGroup(**{**settings, **changes})
+    return TargetGroupSettings(**{**settings, **changes})
 
 
 def states(*results: CheckResult) -> list[str]:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mlflow_fargate.local.engine import transitions
 from mlflow_fargate.local.engine.actions import (
-    Act,
+    Action,
     CompleteRollout,
     EnterStage,
     FailRollout,
@@ -73,7 +73,7 @@ class Play:
     def of(self, rollout_id: str) -> list[Task]:
         return [task for task in self.tasks.values() if task.rollout_id == rollout_id and task.is_wanted]
 
-    def turn(self) -> tuple[Act, ...]:
+    def turn(self) -> tuple[Action, ...]:
         self.now += 1
         for task in list(self.tasks.values()):
             if task.is_wanted and self.healthy(task):
@@ -105,7 +105,7 @@ class Play:
         assert hook is not None
         self.service = stage_transitions.answer_hook(self.service, hook.id, action, self.now)
 
-    def _do(self, act: Act) -> None:  # one line an act
+    def _do(self, act: Action) -> None:  # one line an act
         match act:
             case StartTasks(rollout_id, count):
                 for _ in range(count):

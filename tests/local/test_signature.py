@@ -1,4 +1,4 @@
-"""Signatures as boto3 makes them, and what strangers send in their place: over HTTP, to a whole front with its S3."""
+"""Signatures as boto3 makes them, and what strangers send in their place: over HTTP, to a whole gateway with its S3."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import base64
 import io
 import time
 from collections.abc import Iterator
-from contextlib import closing
 from datetime import datetime, timedelta, timezone
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -23,14 +21,10 @@ from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
-from signed_requests import send, signed
 
-from mlflow_fargate.local.api.gateway import FakeAws
-from mlflow_fargate.local.load_balancer.server import LoadBalancer
-from mlflow_fargate.local.registry.server import LocalRegistry
-from mlflow_fargate.local.s3.app import S3App
 from mlflow_fargate.local.signature import Keys, SignatureRefused, claimed_service, verify
-from mlflow_fargate.local.wsgi_server import WsgiServer
+from support.local_aws import running_aws
+from support.signed_requests import send, signed
 
 KEYS = Keys.random()
 OTHERS = Keys.random()
@@ -39,18 +33,9 @@ IDENTITY = b"Action=GetCallerIdentity&Version=2011-06-15"
 
 
 @pytest.fixture(scope="module")
-def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder: Path = tmp_path_factory.mktemp("front")
-    with (
-        LoadBalancer() as balancer,
-        LocalRegistry(folder / "registry", password=KEYS.registry_password) as registry,
-        closing(S3App(folder / "s3", keys=KEYS)) as s3,
-    ):
-        aws = FakeAws(
-            region="us-east-1", keys=KEYS, registry=registry, s3=s3, load_balancer=balancer, directory=folder / "tasks"
-        )
-        with WsgiServer(aws) as server:
-            yield server.url
+def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with running_aws(tmp_path_factory.mktemp("aws"), keys=KEYS) as running:
+        yield running.url
 
 
 def client(url: str, service: str, keys: Keys = KEYS, **config: Any) -> Any:
@@ -94,22 +79,22 @@ def test_no_two_stacks_have_the_same_keys_and_none_is_shown() -> None:
     ],
 )
 def test_what_boto3_signs_is_answered_and_what_others_sign_is_not(
-    front: str, service: str, operation: str, arguments: dict[str, Any]
+    aws: str, service: str, operation: str, arguments: dict[str, Any]
 ) -> None:
     try:
-        getattr(client(front, service), operation)(**arguments)
+        getattr(client(aws, service), operation)(**arguments)
     except ClientError as error:
         assert error.response["ResponseMetadata"]["HTTPStatusCode"] != 403, error  # one is not found
 
-    call = getattr(client(front, service, OTHERS), operation)
+    call = getattr(client(aws, service, OTHERS), operation)
     assert refused(call, **arguments) == (403, "InvalidClientTokenId")
     guessed = Keys(KEYS.access_key_id, OTHERS.secret_access_key)
-    assert refused(getattr(client(front, service, guessed), operation), **arguments) == (403, "SignatureDoesNotMatch")
+    assert refused(getattr(client(aws, service, guessed), operation), **arguments) == (403, "SignatureDoesNotMatch")
 
 
 @pytest.mark.parametrize("key", ["a", "a b/ü+c", "(x)!*'~,;=@&$", "//x/../y", "a%20b%2Fc", "100%"])
-def test_s3_takes_every_key_that_boto3_signs(front: str, key: str) -> None:
-    s3 = client(front, "s3")
+def test_s3_takes_every_key_that_boto3_signs(aws: str, key: str) -> None:
+    s3 = client(aws, "s3")
     s3.create_bucket(Bucket="models")
 
     s3.put_object(Bucket="models", Key=key, Body=b"content", Metadata={"note": "a  b"}, ContentType="text/x")
@@ -118,7 +103,7 @@ def test_s3_takes_every_key_that_boto3_signs(front: str, key: str) -> None:
     s3.delete_objects(Bucket="models", Delete={"Objects": [{"Key": key}]})
 
     for keys, code in ((OTHERS, "InvalidAccessKeyId"), (Keys(KEYS.access_key_id, "x"), "SignatureDoesNotMatch")):
-        stranger = client(front, "s3", keys)
+        stranger = client(aws, "s3", keys)
         assert refused(stranger.put_object, Bucket="models", Key=key, Body=b"x") == (403, code)
         assert refused(stranger.list_objects_v2, Bucket="models") == (403, code)
     assert "Contents" not in s3.list_objects_v2(Bucket="models", Prefix=key)
@@ -126,8 +111,8 @@ def test_s3_takes_every_key_that_boto3_signs(front: str, key: str) -> None:
 
 @pytest.mark.parametrize("payload_is_signed", [True, False])
 @pytest.mark.parametrize("body", [b"", b"content", b"x" * 3_000_000])
-def test_bodies_pass_signed_or_unsigned(front: str, payload_is_signed: bool, body: bytes) -> None:
-    s3 = client(front, "s3", s3={"payload_signing_enabled": payload_is_signed})
+def test_bodies_pass_signed_or_unsigned(aws: str, payload_is_signed: bool, body: bytes) -> None:
+    s3 = client(aws, "s3", s3={"payload_signing_enabled": payload_is_signed})
     s3.create_bucket(Bucket="models")
 
     s3.put_object(Bucket="models", Key="body", Body=body, ChecksumAlgorithm="SHA256")
@@ -136,15 +121,15 @@ def test_bodies_pass_signed_or_unsigned(front: str, payload_is_signed: bool, bod
 
 
 @pytest.mark.parametrize("version", ["s3", "s3v4"])
-def test_a_presigned_url_is_good_for_what_it_was_made_for_alone(front: str, version: str) -> None:
-    s3 = client(front, "s3", signature_version=version)
-    s3_plain = client(front, "s3")
+def test_a_presigned_url_is_good_for_what_it_was_made_for_alone(aws: str, version: str) -> None:
+    s3 = client(aws, "s3", signature_version=version)
+    s3_plain = client(aws, "s3")
     s3_plain.create_bucket(Bucket="models")
     s3_plain.put_object(Bucket="models", Key="mine", Body=b"1")
     s3_plain.put_object(Bucket="models", Key="other", Body=b"2")
     url = s3.generate_presigned_url("get_object", Params={"Bucket": "models", "Key": "mine"}, ExpiresIn=60)
     old = s3.generate_presigned_url("get_object", Params={"Bucket": "models", "Key": "mine"}, ExpiresIn=1)
-    others = client(front, "s3", OTHERS, signature_version=version).generate_presigned_url(
+    others = client(aws, "s3", OTHERS, signature_version=version).generate_presigned_url(
         "get_object", Params={"Bucket": "models", "Key": "mine"}
     )
     time.sleep(2.1)
@@ -161,11 +146,11 @@ def test_a_presigned_url_is_good_for_what_it_was_made_for_alone(front: str, vers
     ):
         assert strange.status_code == 403, strange.url
         assert "mlflow-fargate local env" in strange.text
-    assert client(front, "s3").get_object(Bucket="models", Key="mine")["Body"].read() == b"1"
+    assert client(aws, "s3").get_object(Bucket="models", Key="mine")["Body"].read() == b"1"
 
 
-def test_a_header_that_would_change_a_presigned_request_must_be_signed(front: str) -> None:
-    s3 = client(front, "s3", signature_version="s3v4")
+def test_a_header_that_would_change_a_presigned_request_must_be_signed(aws: str) -> None:
+    s3 = client(aws, "s3", signature_version="s3v4")
     s3.create_bucket(Bucket="models")
     s3.put_object(Bucket="models", Key="secret", Body=b"1")
     url = s3.generate_presigned_url("put_object", Params={"Bucket": "models", "Key": "copy"})
@@ -174,15 +159,15 @@ def test_a_header_that_would_change_a_presigned_request_must_be_signed(front: st
     assert requests.put(url, data=b"x").status_code == 200
 
 
-def test_unsigned_requests_are_refused_in_the_words_of_the_protocol(front: str) -> None:
-    anonymous = requests.Request("POST", front, data=IDENTITY, headers=dict(FORM))
+def test_unsigned_requests_are_refused_in_the_words_of_the_protocol(aws: str) -> None:
+    anonymous = requests.Request("POST", aws, data=IDENTITY, headers=dict(FORM))
     json = {"X-Amz-Target": "AmazonEC2ContainerServiceV20141113.ListClusters"}
 
     assert "<Code>MissingAuthenticationToken</Code>" in send(anonymous).text
-    answered = send(requests.Request("POST", front, data=b"{}", headers=json))
+    answered = send(requests.Request("POST", aws, data=b"{}", headers=json))
     assert (answered.status_code, answered.json()["__type"]) == (403, "MissingAuthenticationToken")
     for method, path in (("GET", ""), ("GET", "models?list-type=2"), ("POST", "models?delete"), ("PUT", "models/a")):
-        answered = send(requests.Request(method, f"{front}/{path}", headers={}))
+        answered = send(requests.Request(method, f"{aws}/{path}", headers={}))
         assert (answered.status_code, "<Code>AccessDenied</Code>" in answered.text) == (403, True)
 
 
@@ -192,14 +177,14 @@ def test_unsigned_requests_are_refused_in_the_words_of_the_protocol(front: str) 
     ["moto-api/reset", "moto-api/data.json", "moto-api/", "%6doto-api/reset", "/moto-api/reset", "Moto-API/reset"],
 )
 def test_what_moto_answers_of_itself_is_out_of_reach_even_for_those_with_the_keys(
-    front: str, method: str, path: str
+    aws: str, method: str, path: str
 ) -> None:
-    secrets = client(front, "secretsmanager")
+    secrets = client(aws, "secretsmanager")
     name = f"kept-{method}-{quote(path, safe='')}".replace("%", "-")
     secrets.create_secret(Name=name, SecretString="1")
 
-    unsigned = send(requests.Request(method, f"{front}/{path}", headers={}))
-    known = send(signed(method, f"{front}/{path}", KEYS, service="sts"))
+    unsigned = send(requests.Request(method, f"{aws}/{path}", headers={}))
+    known = send(signed(method, f"{aws}/{path}", KEYS, service="sts"))
 
     assert unsigned.status_code == 403
     assert known.status_code in (403, 404)
@@ -211,21 +196,21 @@ def test_what_moto_answers_of_itself_is_out_of_reach_even_for_those_with_the_key
 @pytest.mark.parametrize(("service", "codes"), [("s3", {"RequestTimeTooSkewed"}), ("sts", {"SignatureDoesNotMatch"})])
 @pytest.mark.parametrize("hours", [-24, -1, 1, 24])
 def test_a_signature_of_another_time_is_refused(
-    front: str, monkeypatch: pytest.MonkeyPatch, service: str, codes: set[str], hours: float
+    aws: str, monkeypatch: pytest.MonkeyPatch, service: str, codes: set[str], hours: float
 ) -> None:
     then = datetime.now(timezone.utc) + timedelta(hours=hours)
     with monkeypatch.context() as patch:
         patch.setattr(botocore.auth, "get_current_datetime", lambda: then)
-        request = signed("POST" if service == "sts" else "GET", f"{front}/", KEYS, service=service)
+        request = signed("POST" if service == "sts" else "GET", f"{aws}/", KEYS, service=service)
     answered = send(request)
 
     assert answered.status_code == 403
     assert any(f"<Code>{code}</Code>" in answered.text for code in codes)
 
 
-def test_a_signature_covers_the_body_the_headers_and_the_service(front: str) -> None:
+def test_a_signature_covers_the_body_the_headers_and_the_service(aws: str) -> None:
     def asked(**arguments: Any) -> requests.Request:
-        return signed("POST", f"{front}/", KEYS, service="sts", body=IDENTITY, **{"headers": dict(FORM), **arguments})
+        return signed("POST", f"{aws}/", KEYS, service="sts", body=IDENTITY, **{"headers": dict(FORM), **arguments})
 
     assert send(asked()).status_code == 200
     other_body = asked()
@@ -242,15 +227,15 @@ def test_a_signature_covers_the_body_the_headers_and_the_service(front: str) -> 
     assert send(asked(), X_Amz_Content_SHA256="0" * 64).status_code == 403
 
 
-def test_presigned_calls_of_other_services_are_verified(front: str) -> None:
-    url = client(front, "sts").generate_presigned_url("get_caller_identity", HttpMethod="GET")
+def test_presigned_calls_of_other_services_are_verified(aws: str) -> None:
+    url = client(aws, "sts").generate_presigned_url("get_caller_identity", HttpMethod="GET")
 
     assert requests.get(url).status_code == 200
     assert requests.get(url.replace("GetCallerIdentity", "GetSessionToken")).status_code == 403
 
 
-def test_the_login_that_ecr_hands_out_opens_the_registry(front: str) -> None:
-    data = client(front, "ecr").get_authorization_token()["authorizationData"][0]
+def test_the_login_that_ecr_hands_out_opens_the_registry(aws: str) -> None:
+    data = client(aws, "ecr").get_authorization_token()["authorizationData"][0]
     user, _, password = base64.b64decode(data["authorizationToken"]).decode().partition(":")
 
     assert (user, password) == ("AWS", KEYS.registry_password)

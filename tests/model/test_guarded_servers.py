@@ -16,8 +16,6 @@ import boto3
 import mlflow
 import pytest
 import requests
-from fixtures_deployer import QUICK
-from fixtures_mlflow import LoggedModels, MlflowServer, serve_mlflow
 
 from mlflow_fargate.aws.account import Account
 from mlflow_fargate.aws.s3 import S3Artifacts, make_s3_client
@@ -29,6 +27,8 @@ from mlflow_fargate.model import ArtifactStores, download_model, resolve_model, 
 from mlflow_fargate.progress import RecordedProgress
 from mlflow_fargate.publisher import image_labels
 from mlflow_fargate.resolved_model import ResolvedModel
+from support.deployer import QUICK
+from support.mlflow_server import LoggedModels, MlflowServer, serve_mlflow
 
 USER, PASSWORD, WORKSPACE, TOKEN = "admin", "hunter2-hunter2", "team-a", "t0k3n"
 
@@ -94,7 +94,7 @@ def register_churn() -> None:
         )
 
 
-MODEL = Path(__file__).parents[1] / "end_to_end" / "doubler.py"
+MODEL = Path(__file__).parents[1] / "support" / "doubler.py"
 
 
 def resolve(progress: RecordedProgress | None = None) -> ResolvedModel:

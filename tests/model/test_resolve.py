@@ -13,7 +13,6 @@ from typing import Any
 import boto3
 import mlflow.utils.rest_utils
 import pytest
-from fixtures_mlflow import LABELS, LoggedModels, MlflowServer
 
 from mlflow_fargate.aws.s3 import S3Artifacts, make_s3_client
 from mlflow_fargate.errors import InvalidOption, ModelNotFound, ModelUnusable
@@ -22,6 +21,7 @@ from mlflow_fargate.model.cache import download_model, labels_file
 from mlflow_fargate.model.resolve import resolve_model
 from mlflow_fargate.progress import RecordedProgress
 from mlflow_fargate.resolved_model import ResolvedModel
+from support.mlflow_server import LABELS, LoggedModels, MlflowServer
 
 
 class Resolver:

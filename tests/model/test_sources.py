@@ -177,9 +177,13 @@ def test_no_other_server_is_taken_for_it(
 
 
 TRICKS = st.text(st.sampled_from("ahm.example:/@\\?#%2e[]é。 \t\n;80"), max_size=30)
+FEW = st.just("") | st.text(st.sampled_from("@:/\\?#.e8"), max_size=2)
+# Tricks alone are hardly ever accepted: most are played around what would be.
+AUTHORITIES = st.sampled_from(["", "ahm.example", "ahm.example:80", "AHM.Example"])
+TAILS = st.tuples(FEW, AUTHORITIES, FEW, st.sampled_from(["/", f"{ARTIFACT_SERVICE}/"]), TRICKS).map("".join)
 
 
-@given(TRICKS, st.sampled_from(["mlflow-artifacts:", "http:", "https:", "file:", "", "models"]))
+@given(TAILS | TRICKS, st.sampled_from(["mlflow-artifacts:", "http:", "https:", "file:", "", "models"]))
 def test_whatever_is_accepted_is_what_requests_would_call_too(tail: str, scheme: str) -> None:
     server = "http://ahm.example"
     uri = f"{scheme}//{tail}"

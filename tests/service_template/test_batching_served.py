@@ -12,12 +12,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import requests
-from serving_process import Running, build, serve
 from sklearn.datasets import make_multilabel_classification
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
+
+from support.serving_process import Running, build, serve
 
 pytestmark = pytest.mark.slow
 

@@ -13,12 +13,12 @@ import mlflow
 import pytest
 import requests
 import yaml
-from serving_process import KEY, Running, serve
 
 from mlflow_fargate import bento
 from mlflow_fargate.errors import InvalidOption
 from mlflow_fargate.resolved_model import ResolvedModel
 from mlflow_fargate.scoring import score
+from support.serving_process import KEY, Running, serve
 
 SERVICE = """
 import time

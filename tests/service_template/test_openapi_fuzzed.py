@@ -12,8 +12,9 @@ import mlflow
 import pandas as pd
 import pytest
 from mlflow.models import infer_signature
-from serving_process import Running, build, serve
 from sklearn.ensemble import HistGradientBoostingRegressor
+
+from support.serving_process import Running, build, serve
 
 pytestmark = [pytest.mark.slow, pytest.mark.exhaustive, pytest.mark.timeout(900)]
 

@@ -17,7 +17,8 @@ import pytest
 import requests
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
-from serving_process import Running, build, serve
+
+from support.serving_process import Running, build, serve
 
 pytestmark = pytest.mark.slow
 

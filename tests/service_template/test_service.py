@@ -20,7 +20,8 @@ import pandas as pd
 import pytest
 import requests
 from PIL import Image
-from serving_process import KEY, Running, build, serve
+
+from support.serving_process import KEY, Running, build, serve
 
 pytestmark = pytest.mark.slow
 

@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import shap
-from serving_process import KEY, Running, build, serve
 from sklearn.linear_model import LogisticRegression
 
 from mlflow_fargate.resolved_model import EXPLAINER_FLAVOR
 from mlflow_fargate.scoring import score
+from support.serving_process import KEY, Running, build, serve
 
 pytestmark = [pytest.mark.slow, pytest.mark.exhaustive]
 

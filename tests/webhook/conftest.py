@@ -11,9 +11,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from fakes_webhook import FakeDeployments, FakeRegistry
-
 from mlflow_fargate.webhook.worker import Worker
+from support.webhook_fakes import FakeDeployments, FakeRegistry
 
 WaitUntil = Callable[[Callable[[], bool]], None]
 

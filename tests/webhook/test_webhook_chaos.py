@@ -26,8 +26,9 @@ from typing import Any
 
 import pytest
 import requests
-from fixtures_mlflow import MlflowServer
 from mlflow import MlflowClient
+
+from support.mlflow_server import MlflowServer
 
 SECRET = "chaos"
 VERSIONS = 5

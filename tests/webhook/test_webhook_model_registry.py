@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from fixtures_mlflow import LoggedModels, MlflowServer
 from mlflow import MlflowClient
 
 from mlflow_fargate.webhook.model_registry import MlflowModelRegistry, ModelState
+from support.mlflow_server import LoggedModels, MlflowServer
 
 pytestmark = pytest.mark.slow
 

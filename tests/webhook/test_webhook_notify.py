@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 import stamina
-from fakes_webhook import FakeDeployments, FakeRegistry
 
 from mlflow_fargate.errors import RolloutFailed
 from mlflow_fargate.webhook.actor import Outcome
 from mlflow_fargate.webhook.notify import Notifier, describe, slack_channel
 from mlflow_fargate.webhook.worker import Worker
+from support.webhook_fakes import FakeDeployments, FakeRegistry
 
 WaitUntil = Callable[[Callable[[], bool]], None]
 

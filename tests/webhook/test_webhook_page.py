@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 import waitress
-from fakes_webhook import FakeDeployments, FakeRegistry
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -23,6 +22,7 @@ from mlflow_fargate.webhook.page import Row, format_seconds, make_rows
 from mlflow_fargate.webhook.reconcile import Action, Deployed
 from mlflow_fargate.webhook.views import PageLinks
 from mlflow_fargate.webhook.worker import Seen, Worker
+from support.webhook_fakes import FakeDeployments, FakeRegistry
 
 NOW = 1_767_323_045.0
 MLFLOW = "https://mlflow.example.com"

@@ -17,13 +17,13 @@ import waitress
 from click.testing import CliRunner, Result
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
-from test_webhook_registry_store import telling_server
 
 from mlflow_fargate.cli import main
 from mlflow_fargate.errors import FargateError
 from mlflow_fargate.webhook import create_app
 from mlflow_fargate.webhook.registration import EVENTS, register, send_test_event
 from mlflow_fargate.webhook.worker import Worker
+from support.mlflow_server import telling_server
 
 UNIT = Path(__file__).parents[2] / "examples/webhook.service"
 

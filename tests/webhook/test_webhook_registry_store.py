@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import waitress
-from fakes_webhook import FakeDeployments
-from fixtures_mlflow import serve_mlflow
 from mlflow import MlflowClient
 
 from mlflow_fargate import registry_store
 from mlflow_fargate.webhook import create_app
 from mlflow_fargate.webhook.model_registry import MlflowModelRegistry
 from mlflow_fargate.webhook.worker import Worker
+from support.mlflow_server import telling_server
+from support.webhook_fakes import FakeDeployments
 
 # MLflow has webhooks since 3.3.
 webhook = pytest.importorskip("mlflow.entities.webhook")
@@ -49,15 +47,6 @@ def test_a_transition_that_fails_is_not_told(monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(ValueError, match="no such version"):
         registry_store._transition(None, refuse, "churn", "9", "Production", False)
     assert told == []
-
-
-@contextlib.contextmanager
-def telling_server(folder: Path) -> Iterator[str]:
-    """The URI of a server whose registry store is ours, and which may send to this machine."""
-    store = ("--registry-store-uri", f"fargate-sqlite:///{folder}/mlflow.db")
-    allowed = {"MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http", "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true"}
-    with serve_mlflow(folder, *store, **allowed) as uri:
-        yield uri
 
 
 @pytest.mark.exhaustive

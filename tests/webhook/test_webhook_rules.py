@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from fakes_webhook import FakeDeployments, FakeRegistry
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,6 +15,7 @@ from mlflow_fargate.webhook.reconcile import ABSENT, Deployed
 from mlflow_fargate.webhook.rules import BY_TAG, Rule, RuleBook, Rules, parse_rules
 from mlflow_fargate.webhook.watch import make_watches
 from mlflow_fargate.webhook.worker import Worker
+from support.webhook_fakes import FakeDeployments, FakeRegistry
 
 WaitUntil = Callable[[Callable[[], bool]], None]
 

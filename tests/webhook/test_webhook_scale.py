@@ -9,12 +9,12 @@ from contextlib import closing
 
 import pytest
 import requests
-from fakes_webhook import FakeDeployments
-from fixtures_mlflow import serve_mlflow
 
 from mlflow_fargate.webhook.model_registry import MlflowModelRegistry
 from mlflow_fargate.webhook.rules import RuleBook
 from mlflow_fargate.webhook.worker import Worker
+from support.mlflow_server import serve_mlflow
+from support.webhook_fakes import FakeDeployments
 
 pytestmark = pytest.mark.exhaustive
 

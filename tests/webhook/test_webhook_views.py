@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
-from fakes_webhook import FakeDeployments, FakeRegistry
 from flask.testing import FlaskClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -23,6 +22,7 @@ from mlflow_fargate.webhook.actor import Outcome
 from mlflow_fargate.webhook.deliveries import Deliveries
 from mlflow_fargate.webhook.metrics import Metrics
 from mlflow_fargate.webhook.worker import Worker
+from support.webhook_fakes import FakeDeployments, FakeRegistry
 
 WaitUntil = Callable[[Callable[[], bool]], None]
 

@@ -7,13 +7,13 @@ import time
 from collections.abc import Callable
 
 import pytest
-from fakes_webhook import FakeDeployments, FakeRegistry
 from mlflow.exceptions import MlflowException
 
 from mlflow_fargate.errors import AwsError, RolloutFailed
 from mlflow_fargate.webhook.lease import LeaseKeeper
 from mlflow_fargate.webhook.status import status_of
 from mlflow_fargate.webhook.worker import Worker
+from support.webhook_fakes import FakeDeployments, FakeRegistry
 
 WaitUntil = Callable[[Callable[[], bool]], None]
 

@@ -1,7 +1,7 @@
 """AWS as far as mlflow-fargate uses it, as a WSGI application.
 
-fake_aws    which service answers; the only home of moto
+gateway     which handler responds; the only home of moto
 ecs         ECS: services and tasks from the engine, the rest from moto (with ecs_services, ecs_tasks, …)
 ecr · elb   what moto says of images and load balancers, put right
-wire        requests and answers of AWS's protocols
+protocol    requests and responses of AWS's protocols
 """

@@ -1,4 +1,4 @@
-"""ECR as the front answers it: repositories from the AWS behind, at the local registry's address; images from there.
+"""ECR as the gateway serves it: repositories from the AWS behind, at the local registry's address; images from there.
 
 What is pushed to the registry is in ECR, with its true digest, however it came there; what is deleted here is gone
 there too.
@@ -7,20 +7,18 @@ there too.
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from mlflow_fargate.local.api.protocol import Answer, AwsRequest, Refusal, json_answer
-from mlflow_fargate.local.moto_client import InnerAws
-from mlflow_fargate.local.registry.grammar import OciRefusal
+from mlflow_fargate.local.api.protocol import AwsRequest, Forward, Refusal, Response, json_response
+from mlflow_fargate.local.moto_client import MotoClient
+from mlflow_fargate.local.registry.grammar import OciRefusal, digest_of
+from mlflow_fargate.local.registry.records import ImageRecord
 from mlflow_fargate.local.registry.server import USER, LocalRegistry
-from mlflow_fargate.local.registry.store import ImageRecord
 
 Parameters = Mapping[str, Any]
-Forward = Callable[[AwsRequest], Answer]
 
 _TOKEN_SECONDS = 12 * 3600
 _MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
@@ -32,7 +30,7 @@ _NOT_PLAYED = {"InitiateLayerUpload", "UploadLayerPart", "CompleteLayerUpload"}
 class EcrApi:
     """Call it with a request to ECR; `registry` has been started: its address stands in image references."""
 
-    def __init__(self, registry: LocalRegistry, account_id: str, aws: InnerAws, forward: Forward) -> None:
+    def __init__(self, registry: LocalRegistry, account_id: str, aws: MotoClient, forward: Forward) -> None:
         self._registry = registry.store
         self._host = registry.address
         self._password = registry.password or "none"  # which a registry that checks none takes
@@ -49,24 +47,24 @@ class EcrApi:
             "GetDownloadUrlForLayer": self._get_download_url_for_layer,
         }
 
-    def __call__(self, request: AwsRequest) -> Answer:
+    def __call__(self, request: AwsRequest) -> Response:
         if request.operation in _NOT_PLAYED:
             said = f"The local stack does not play {request.operation}: push to http://{self._host} instead."
             raise Refusal("UnsupportedCommandException", said)
         if request.operation == "GetAuthorizationToken":
-            return json_answer(self._authorization_token())
+            return json_response(self._authorization_token())
         name = str(request.parameters.get("repositoryName", ""))
         if request.operation in self._on_images:
             self._refuse_unknown(name)
-            return json_answer(self._on_images[request.operation](name, request.parameters))
+            return json_response(self._on_images[request.operation](name, request.parameters))
         if request.operation == "DeleteRepository":
             self._refuse_full(name, is_forced=bool(request.parameters.get("force")))
-        answer = self._forward(request)
-        return answer if answer.is_error else self._after(request.operation, name, answer)
+        response = self._forward(request)
+        return response if response.is_error else self._after(request.operation, name, response)
 
-    def _after(self, operation: str, name: str, answer: Answer) -> Answer:
+    def _after(self, operation: str, name: str, response: Response) -> Response:
         """Does in the registry what was done in ECR, and shows the repository where it really is."""
-        data = answer.json()
+        data = response.json()
         if operation == "DeleteRepository":
             self._registry.delete_repository(name)
         if operation in ("CreateRepository", "PutImageTagMutability"):
@@ -75,7 +73,7 @@ class EcrApi:
         shown = [data["repository"]] if "repository" in data else data.get("repositories") or []
         for repository in shown:
             repository["repositoryUri"] = f"{self._host}/{repository['repositoryName']}"
-        return answer.with_body(json.dumps(data).encode()) if shown else answer
+        return response.with_body(json.dumps(data).encode()) if shown else response
 
     def _authorization_token(self) -> dict[str, Any]:
         token = base64.b64encode(f"{USER}:{self._password}".encode()).decode()
@@ -161,7 +159,7 @@ class EcrApi:
         tag = parameters.get("imageTag")
         self._refuse_same(name, body, tag)
         try:
-            digest = self._registry.put_manifest(name, tag or _digest_of(body), body, media_type)
+            digest = self._registry.put_manifest(name, tag or digest_of(body), body, media_type)
         except OciRefusal as error:
             codes = {
                 "MANIFEST_BLOB_UNKNOWN": "LayersNotFoundException",
@@ -180,7 +178,7 @@ class EcrApi:
         }
 
     def _refuse_same(self, name: str, body: bytes, tag: str | None) -> None:
-        digest = _digest_of(body)
+        digest = digest_of(body)
         known = next((record for record in self._registry.images(name) if record.digest == digest), None)
         if known is not None and (tag is None or tag in known.tags):
             raise Refusal(
@@ -251,7 +249,3 @@ def _media_type(body: bytes) -> str:
         return str(json.loads(body).get("mediaType") or _MANIFEST_TYPE)
     except ValueError as error:
         raise Refusal("InvalidParameterException", "Invalid parameter at 'ImageManifest': not JSON") from error
-
-
-def _digest_of(body: bytes) -> str:
-    return f"sha256:{hashlib.sha256(body).hexdigest()}"

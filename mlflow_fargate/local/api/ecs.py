@@ -1,4 +1,4 @@
-"""ECS as the front answers it: services, tasks and deployments from the engine, the rest from the AWS behind.
+"""ECS as the gateway serves it: services, tasks and deployments from the engine, the rest from the AWS behind.
 
 The rest is clusters (with the engine's counts put in), task definitions and their tags.
 """
@@ -14,11 +14,10 @@ from mlflow_fargate.local.api.ecs_checks import find_cluster
 from mlflow_fargate.local.api.ecs_services import ServiceOperations
 from mlflow_fargate.local.api.ecs_tasks import TaskOperations
 from mlflow_fargate.local.api.exec_sessions import ExecSessions
-from mlflow_fargate.local.api.protocol import Answer, AwsRequest, Refusal, json_answer
+from mlflow_fargate.local.api.protocol import AwsRequest, Forward, Refusal, Response, json_response
 from mlflow_fargate.local.engine.engine import Engine
-from mlflow_fargate.local.moto_client import InnerAws
+from mlflow_fargate.local.moto_client import MotoClient
 
-Forward = Callable[[AwsRequest], Answer]
 _Operation = Callable[[Mapping[str, Any]], dict[str, Any]]
 
 _TAG_OPERATIONS = {"TagResource", "UntagResource", "ListTagsForResource"}
@@ -41,7 +40,7 @@ _NOT_PLAYED = {
 class EcsApi:
     """Call it with a request to ECS."""
 
-    def __init__(self, engine: Engine, aws: InnerAws, forward: Forward, sessions: ExecSessions) -> None:
+    def __init__(self, engine: Engine, aws: MotoClient, forward: Forward, sessions: ExecSessions) -> None:
         self._engine = engine
         self._aws = aws
         self._forward = forward
@@ -69,7 +68,7 @@ class EcsApi:
             "ContinueServiceDeployment": tasks.continue_service_deployment,
         }
 
-    def __call__(self, request: AwsRequest) -> Answer:
+    def __call__(self, request: AwsRequest) -> Response:
         if request.region != self._aws.region:
             said = f"The local stack lives in {self._aws.region}; there is no ECS in {request.region}."
             raise Refusal("InvalidParameterException", said)
@@ -77,10 +76,10 @@ class EcsApi:
             said = f"The local stack does not play {request.operation}: it runs services only."
             raise Refusal("UnsupportedFeatureException", said)
         if request.operation in self._operations and self._is_ours(request):
-            return json_answer(self._operations[request.operation](request.parameters))
+            return json_response(self._operations[request.operation](request.parameters))
         if request.operation == "ExecuteCommand":
-            answer, order = self._execute_command(request.parameters)
-            return json_answer({**answer, "session": self._sessions.open(order, request.environ["HTTP_HOST"])})
+            response, spec = self._execute_command(request.parameters)
+            return json_response({**response, "session": self._sessions.open(spec, request.environ["HTTP_HOST"])})
         if request.operation == "CreateCluster":
             return self._create_cluster(request)
         if request.operation == "DescribeClusters":
@@ -95,34 +94,34 @@ class EcsApi:
         is_tagging = request.operation in _TAG_OPERATIONS
         return not is_tagging or ":service/" in str(request.parameters.get("resourceArn"))
 
-    def _create_cluster(self, request: AwsRequest) -> Answer:
+    def _create_cluster(self, request: AwsRequest) -> Response:
         """As on AWS creating it again changes nothing; moto would forget its tags."""
         name = request.parameters.get("clusterName") or "default"
         present = self._aws.client("ecs").describe_clusters(clusters=[name], include=["TAGS", "SETTINGS"])["clusters"]
         if present and present[0]["status"] == "ACTIVE":
-            return json_answer({"cluster": self._with_counts(present[0])})
+            return json_response({"cluster": self._with_counts(present[0])})
         return self._forward(request)
 
-    def _with_registration(self, request: AwsRequest) -> Answer:
+    def _with_registration(self, request: AwsRequest) -> Response:
         """A task definition with the time of its registration, and by whom."""
-        answer = self._forward(request)
-        if answer.is_error:
-            return answer
-        data = answer.json()
+        response = self._forward(request)
+        if response.is_error:
+            return response
+        data = response.json()
         arn = data["taskDefinition"]["taskDefinitionArn"]
         if request.operation == "RegisterTaskDefinition":
             caller = self._aws.client("sts").get_caller_identity()["Arn"]
             self._registered[arn] = {"registeredAt": time.time(), "registeredBy": caller}
         data["taskDefinition"].update(self._registered.get(arn, {}))
-        return answer.with_body(json.dumps(data).encode())
+        return response.with_body(json.dumps(data).encode())
 
-    def _describe_clusters(self, request: AwsRequest) -> Answer:
-        answer = self._forward(request)
-        if answer.is_error:
-            return answer
-        data = answer.json()
+    def _describe_clusters(self, request: AwsRequest) -> Response:
+        response = self._forward(request)
+        if response.is_error:
+            return response
+        data = response.json()
         data["clusters"] = [self._with_counts(cluster) for cluster in data.get("clusters") or ()]
-        return answer.with_body(json.dumps(data).encode())
+        return response.with_body(json.dumps(data).encode())
 
     def _with_counts(self, cluster: Mapping[str, Any]) -> dict[str, Any]:
         arn, store = cluster["clusterArn"], self._engine.store

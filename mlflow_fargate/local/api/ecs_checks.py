@@ -15,7 +15,7 @@ from botocore.exceptions import ClientError
 from mlflow_fargate.local.api.protocol import Refusal
 from mlflow_fargate.local.api.shift_checks import check_strategy
 from mlflow_fargate.local.engine.traffic import groups_of
-from mlflow_fargate.local.moto_client import InnerAws
+from mlflow_fargate.local.moto_client import MotoClient
 from mlflow_fargate.local.task_definition import TaskDefinition
 
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,255}")
@@ -26,7 +26,7 @@ def check_name(name: str) -> None:
         raise _invalid("Invalid service name." if name else "Service name can not be empty.")
 
 
-def find_cluster(aws: InnerAws, cluster: str | None) -> str:
+def find_cluster(aws: MotoClient, cluster: str | None) -> str:
     """The ARN of the cluster, which is ACTIVE."""
     found = aws.client("ecs").describe_clusters(clusters=[cluster or "default"])["clusters"]
     if not found:
@@ -37,7 +37,7 @@ def find_cluster(aws: InnerAws, cluster: str | None) -> str:
     return arn
 
 
-def find_task_definition(aws: InnerAws, name: str | None) -> TaskDefinition:
+def find_task_definition(aws: MotoClient, name: str | None) -> TaskDefinition:
     """The task definition, which may still be deployed."""
     if not name:
         raise _invalid("TaskDefinition can not be blank.")
@@ -50,7 +50,7 @@ def find_task_definition(aws: InnerAws, name: str | None) -> TaskDefinition:
     return definition
 
 
-def check_settings(aws: InnerAws, settings: Mapping[str, Any], definition: TaskDefinition) -> None:
+def check_settings(aws: MotoClient, settings: Mapping[str, Any], definition: TaskDefinition) -> None:
     """The service's settings against its task definition and against what they name."""
     if (settings.get("deploymentController") or {}).get("type", "ECS") != "ECS":
         raise Refusal("UnsupportedFeatureException", "The local stack plays deployments by ECS only (controller ECS).")
@@ -67,7 +67,7 @@ def check_settings(aws: InnerAws, settings: Mapping[str, Any], definition: TaskD
         raise _invalid("Health check grace period is only valid for services configured to use load balancers")
 
 
-def _check_network(aws: InnerAws, configuration: Mapping[str, Any] | None, definition: TaskDefinition) -> None:
+def _check_network(aws: MotoClient, configuration: Mapping[str, Any] | None, definition: TaskDefinition) -> None:
     if definition.network_mode != "awsvpc":
         return
     network = (configuration or {}).get("awsvpcConfiguration")
@@ -93,7 +93,7 @@ def _check_exists(look: Any, kind: str, name: str) -> None:
         ) from error
 
 
-def _check_load_balancer(aws: InnerAws, load_balancer: Mapping[str, Any], definition: TaskDefinition) -> None:
+def _check_load_balancer(aws: MotoClient, load_balancer: Mapping[str, Any], definition: TaskDefinition) -> None:
     arn = load_balancer.get("targetGroupArn")
     if not arn:
         raise _invalid("The local stack needs a targetGroupArn for each load balancer of a service.")

@@ -22,7 +22,7 @@ from mlflow_fargate.local.api.shift_checks import check_change_of_strategy
 from mlflow_fargate.local.engine import transitions
 from mlflow_fargate.local.engine.state import Service
 from mlflow_fargate.local.engine.store import EcsStore
-from mlflow_fargate.local.moto_client import InnerAws, tags_to_pairs
+from mlflow_fargate.local.moto_client import MotoClient, tags_to_pairs
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ _DEFAULTS = {
 class ServiceOperations:
     """Each public method is an ECS operation: parameters in, the answer's JSON out, or a Refusal."""
 
-    def __init__(self, store: EcsStore, aws: InnerAws, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, store: EcsStore, aws: MotoClient, clock: Callable[[], float] = time.time) -> None:
         self._store = store
         self._aws = aws
         self._clock = clock
@@ -241,10 +241,10 @@ def page(key: str, items: list[Any], parameters: Parameters, *, default_size: in
     except ValueError as error:
         raise _invalid("Invalid token provided.") from error
     size = int(parameters.get("maxResults") or default_size)
-    answer: dict[str, Any] = {key: items[start : start + size]}
+    response: dict[str, Any] = {key: items[start : start + size]}
     if start + size < len(items):
-        answer["nextToken"] = str(start + size)
-    return answer
+        response["nextToken"] = str(start + size)
+    return response
 
 
 def _update(

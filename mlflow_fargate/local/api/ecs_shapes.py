@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mlflow_fargate.local.engine.shift.state import Hook
-from mlflow_fargate.local.engine.state import Event, Revision, Rollout, Service, ServiceDeployment, Task
+from mlflow_fargate.local.engine.state import Event, Rollout, Service, ServiceDeployment, ServiceRevision, Task
 
 _SERVICE_ROLE = "aws-service-role/ecs.amazonaws.com/AWSServiceRoleForECS"
 _PENDING = {"PROVISIONING", "PENDING", "ACTIVATING"}
@@ -142,7 +142,7 @@ def show_service_deployment_briefly(deployment: ServiceDeployment, service: Serv
     return _without_nones(shown)
 
 
-def show_revision(revision: Revision, service: Service, images: Iterable[Mapping[str, str]]) -> dict[str, Any]:
+def show_revision(revision: ServiceRevision, service: Service, images: Iterable[Mapping[str, str]]) -> dict[str, Any]:
     return {
         "serviceRevisionArn": revision.arn,
         "serviceArn": service.arn,
@@ -193,7 +193,7 @@ def _show_rollout(rollout: Rollout, service: Service, tasks: Sequence[Task]) -> 
     }
 
 
-def _show_counts(revision: Revision, service: Service, tasks: Sequence[Task]) -> dict[str, Any]:
+def _show_counts(revision: ServiceRevision, service: Service, tasks: Sequence[Task]) -> dict[str, Any]:
     rollouts = [rollout for rollout in service.rollouts if rollout.revision.arn == revision.arn]
     ids = {rollout.id for rollout in rollouts}
     own = [task for task in tasks if task.rollout_id in ids]

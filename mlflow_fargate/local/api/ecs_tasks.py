@@ -17,13 +17,13 @@ from mlflow_fargate.local.api.ecs_shapes import (
     show_task,
 )
 from mlflow_fargate.local.api.protocol import Refusal
-from mlflow_fargate.local.container.launch import JoinOrder, TaskFailedToStart
+from mlflow_fargate.local.container.launch import ExecSpec, TaskFailedToStart
 from mlflow_fargate.local.engine import transitions
 from mlflow_fargate.local.engine.engine import Engine
 from mlflow_fargate.local.engine.shift import stage_transitions
-from mlflow_fargate.local.engine.state import Revision, Service, ServiceDeployment, Task
+from mlflow_fargate.local.engine.state import Service, ServiceDeployment, ServiceRevision, Task
 from mlflow_fargate.local.engine.store import EcsStore
-from mlflow_fargate.local.moto_client import InnerAws
+from mlflow_fargate.local.moto_client import MotoClient
 
 Parameters = Mapping[str, Any]
 
@@ -36,7 +36,7 @@ _NO_AGENT = (
 class TaskOperations:
     """Each public method is an ECS operation: parameters in, the answer's JSON out, or a Refusal."""
 
-    def __init__(self, engine: Engine, aws: InnerAws, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, engine: Engine, aws: MotoClient, clock: Callable[[], float] = time.time) -> None:
         self._engine = engine
         self._store: EcsStore = engine.store
         self._aws = aws
@@ -75,8 +75,8 @@ class TaskOperations:
         reason = parameters.get("reason") or "Task stopped by user"
         return {"task": show_task(self._engine.stop_task(arn, reason, "UserInitiated"), tags=None)}
 
-    def execute_command(self, parameters: Parameters) -> tuple[dict[str, Any], JoinOrder]:
-        """The answer without its session, and how to join the task: the session is opened where the client is known."""
+    def execute_command(self, parameters: Parameters) -> tuple[dict[str, Any], ExecSpec]:
+        """The response without its session, and what to run: the session is opened where the client is known."""
         arn = _task_arn(find_cluster(self._aws, parameters.get("cluster")), str(parameters.get("task", "")))
         task = self._store.task(arn)
         if task is None or task.is_stopped:
@@ -89,14 +89,14 @@ class TaskOperations:
         if not task.runs_commands or task.last_status != "RUNNING":
             raise Refusal("InvalidParameterException", _NO_AGENT)
         try:
-            order = self._engine.join_task(task, str(parameters.get("command", "")))
+            spec = self._engine.exec_spec(task, str(parameters.get("command", "")))
         except TaskFailedToStart as error:
             raise Refusal("InvalidParameterException", f"The command is not valid: {error.message}") from error
-        if order is None or not order.command:
+        if spec is None or not spec.command:
             raise Refusal("TargetNotConnectedException", "The task is not reachable, or there is no command.")
         shown = show_container(task)
         told = {"containerArn": shown["containerArn"], "containerName": container}
-        return {"clusterArn": task.cluster_arn, "taskArn": arn, "interactive": True, **told}, order
+        return {"clusterArn": task.cluster_arn, "taskArn": arn, "interactive": True, **told}, spec
 
     def list_service_deployments(self, parameters: Parameters) -> dict[str, Any]:
         cluster_arn = find_cluster(self._aws, parameters.get("cluster"))
@@ -161,8 +161,8 @@ class TaskOperations:
         if hook is None or hook.id != parameters.get("hookId"):
             raise Refusal("InvalidParameterException", "The lifecycle hook is not in the AWAITING_ACTION status.")
         action = parameters.get("action") or "CONTINUE"
-        answer = partial(stage_transitions.answer_hook, hook_id=hook.id, action=action, now=self._clock())
-        self._store.change_service(service.arn, answer)
+        response = partial(stage_transitions.answer_hook, hook_id=hook.id, action=action, now=self._clock())
+        self._store.change_service(service.arn, response)
         return {"serviceDeploymentArn": arn}
 
     def _service(self, cluster_arn: str, name: str) -> Service:
@@ -178,7 +178,7 @@ class TaskOperations:
         )
         return next((pair for pair in pairs if pair[1].arn == arn), None)
 
-    def _images(self, service: Service, revision: Revision) -> list[dict[str, str]]:
+    def _images(self, service: Service, revision: ServiceRevision) -> list[dict[str, str]]:
         """The image with its digest, once a task of the revision has pulled it."""
         for task in self._store.tasks(service.arn):
             if task.task_definition_arn == revision.task_definition_arn and task.image_digest:

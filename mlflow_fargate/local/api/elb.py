@@ -1,4 +1,4 @@
-"""Elastic Load Balancing as the front answers it: load balancers at the local address, target health from the engine.
+"""Elastic Load Balancing as the gateway serves it: load balancers at the local address, target health from the engine.
 
 The rest is the AWS behind, but for what it accepts and AWS does not: a second load balancer of one name, a second
 listener on one port.
@@ -13,12 +13,10 @@ from xml.sax.saxutils import escape
 
 from botocore.exceptions import ClientError
 
-from mlflow_fargate.local.api.protocol import Answer, AwsRequest, Refusal, xml_answer
+from mlflow_fargate.local.api.protocol import AwsRequest, Forward, Refusal, Response, xml_response
 from mlflow_fargate.local.engine.state import TargetHealth
 from mlflow_fargate.local.engine.store import EcsStore
-from mlflow_fargate.local.moto_client import InnerAws
-
-Forward = Callable[[AwsRequest], Answer]
+from mlflow_fargate.local.moto_client import MotoClient
 
 _DNS_NAME = re.compile(rb"<DNSName>[^<]*</DNSName>")
 _REGISTERED = {"RUNNING", "DEACTIVATING"}
@@ -29,7 +27,7 @@ class ElbApi:
     """Call it with a request to Elastic Load Balancing; `on_change` hears of every one that may change routes."""
 
     def __init__(
-        self, address: str, store: EcsStore, aws: InnerAws, forward: Forward, on_change: Callable[[], None]
+        self, address: str, store: EcsStore, aws: MotoClient, forward: Forward, on_change: Callable[[], None]
     ) -> None:
         self._address = address  # host:port where the load balancer listens
         self._store = store
@@ -37,7 +35,7 @@ class ElbApi:
         self._forward = forward
         self._on_change = on_change
 
-    def __call__(self, request: AwsRequest) -> Answer:
+    def __call__(self, request: AwsRequest) -> Response:
         if request.operation == "DescribeTargetHealth" and self._is_ours(request):
             return self._describe_target_health(request)
         if request.operation == "CreateLoadBalancer":
@@ -46,18 +44,18 @@ class ElbApi:
             return self._create_target_group(request)
         if request.operation == "CreateListener":
             self._refuse_second_listener(request)
-        answer = self._forward(request)
+        response = self._forward(request)
         if not request.operation.startswith("Describe"):
             self._on_change()
-        return self._with_address(answer)
+        return self._with_address(response)
 
-    def _with_address(self, answer: Answer) -> Answer:
-        if b"<DNSName>" not in answer.body:
-            return answer
+    def _with_address(self, response: Response) -> Response:
+        if b"<DNSName>" not in response.body:
+            return response
         name = f"<DNSName>{escape(self._address)}</DNSName>".encode()
-        return answer.with_body(_DNS_NAME.sub(name, answer.body))
+        return response.with_body(_DNS_NAME.sub(name, response.body))
 
-    def _create_load_balancer(self, request: AwsRequest) -> Answer:
+    def _create_load_balancer(self, request: AwsRequest) -> Response:
         """The one of that name where there is one already, as on AWS, if it is of the same kind."""
         name = request.parameters.get("Name", "")
         present = self._find("describe_load_balancers", "LoadBalancers", name)
@@ -71,7 +69,7 @@ class ElbApi:
             )
         return self._with_address(self._describe_instead(request, "DescribeLoadBalancers"))
 
-    def _create_target_group(self, request: AwsRequest) -> Answer:
+    def _create_target_group(self, request: AwsRequest) -> Response:
         """The one of that name where there is one already with the same settings; moto refuses even that."""
         given = request.parameters
         present = self._find("describe_target_groups", "TargetGroups", given.get("Name", ""))
@@ -80,13 +78,13 @@ class ElbApi:
             return self._forward(request)
         return self._describe_instead(request, "DescribeTargetGroups")
 
-    def _describe_instead(self, request: AwsRequest, operation: str) -> Answer:
+    def _describe_instead(self, request: AwsRequest, operation: str) -> Response:
         """What `operation` says of the name, as the answer to the request: both have one shape."""
         name = {"Names.member.1": request.parameters["Name"]}
         version = {"Version": request.parameters.get("Version", "2015-12-01")}
         plain = AwsRequest(request.service, request.region, operation, {}, request.environ, b"")
-        answer = self._forward(plain.with_form(Action=operation, **version, **name))
-        return answer.with_body(answer.body.replace(operation.encode(), request.operation.encode()))
+        response = self._forward(plain.with_form(Action=operation, **version, **name))
+        return response.with_body(response.body.replace(operation.encode(), request.operation.encode()))
 
     def _find(self, operation: str, key: str, name: str) -> dict[str, Any] | None:
         try:
@@ -114,7 +112,7 @@ class ElbApi:
             for binding in service.bindings
         )
 
-    def _describe_target_health(self, request: AwsRequest) -> Answer:
+    def _describe_target_health(self, request: AwsRequest) -> Response:
         arn = request.parameters["TargetGroupArn"]
         ports = self._ports(arn)
         known: dict[tuple[str, int], TargetHealth] = {}
@@ -132,7 +130,7 @@ class ElbApi:
         else:
             shown = known
         members = "".join(_show_target(ip, port, health) for (ip, port), health in shown.items())
-        return xml_answer(request.operation, f"<TargetHealthDescriptions>{members}</TargetHealthDescriptions>")
+        return xml_response(request.operation, f"<TargetHealthDescriptions>{members}</TargetHealthDescriptions>")
 
     def _ports(self, target_group_arn: str) -> dict[str, int]:
         return {

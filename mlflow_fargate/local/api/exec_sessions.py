@@ -1,9 +1,9 @@
-"""Sessions of ECS Exec: what ExecuteCommand answers with, and where the stand-in for the plugin fetches the rest.
+"""Sessions of ECS Exec: what ExecuteCommand answers with, and where the local plugin fetches the rest.
 
 AWS answers with the address of a stream and a token, which AWS's session-manager-plugin follows to the agent in the
 task. So it is here: an address and a token, which this stack's own session-manager-plugin follows. A task is a process
-of this machine, so the plugin need not carry keys and screens over a wire: it fetches how to join the task, once, and
-does so in the terminal where it runs.
+of this machine, so the plugin need not carry keys and screens over the network: it fetches
+once what to run in the task, and runs it in the terminal where it was started.
 
 The token is in the plugin's arguments, as with AWS, which every user of this machine can read. So it is not enough: the
 plugin signs it with the secret key of the stack, which it reads from the stack's state file.
@@ -18,8 +18,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mlflow_fargate.local.api.protocol import Answer
-from mlflow_fargate.local.container.launch import JoinOrder
+from mlflow_fargate.local.api.protocol import Response
+from mlflow_fargate.local.container.launch import ExecSpec
 from mlflow_fargate.local.signature import Keys
 
 PLUGIN = Path(__file__).parents[1] / "session_manager_plugin.py"
@@ -32,33 +32,33 @@ class ExecSessions:
 
     def __init__(self, keys: Keys) -> None:
         self._keys = keys
-        self._open: dict[str, tuple[str, JoinOrder]] = {}
+        self._open: dict[str, tuple[str, ExecSpec]] = {}
 
-    def open(self, order: JoinOrder, host: str) -> dict[str, str]:
+    def open(self, spec: ExecSpec, host: str) -> dict[str, str]:
         """The `session` of ExecuteCommand's answer; `host` is where the client reached us."""
         while len(self._open) >= _MOST_OPEN:
             self._open.pop(next(iter(self._open)), None)
         identity, token = f"ecs-execute-command-{secrets.token_hex(8)}", secrets.token_urlsafe(32)
-        self._open[identity] = (token, order)
+        self._open[identity] = (token, spec)
         return {"sessionId": identity, "streamUrl": f"http://{host}{_PATH}{identity}", "tokenValue": token}
 
-    def answers(self, environ: Mapping[str, Any]) -> bool:
-        return str(environ.get("PATH_INFO", "")).startswith(_PATH)
-
-    def follow(self, environ: Mapping[str, Any]) -> Answer:
-        """How to join the task, for the one who shows the token, signed: once."""
-        identity = str(environ["PATH_INFO"]).removeprefix(_PATH)
-        token, order = self._open.get(identity, ("", None))
+    def follow(self, environ: Mapping[str, Any]) -> Response | None:
+        """What to run in the task, for the one who shows the token, signed: once. None: the path is not a session's."""
+        path = str(environ.get("PATH_INFO", ""))
+        if not path.startswith(_PATH):
+            return None
+        identity = path.removeprefix(_PATH)
+        token, spec = self._open.get(identity, ("", None))
         shown = str(environ.get("HTTP_AUTHORIZATION", "")).removeprefix("Bearer ")
         wanted = hmac.new(self._keys.secret_access_key.encode(), token.encode(), "sha256").hexdigest()
-        if order is None or not hmac.compare_digest(wanted.encode(), shown.encode()):
+        if spec is None or not hmac.compare_digest(wanted.encode(), shown.encode()):
             said = b"There is no such session, or it was followed already; open another: mlflow-fargate exec\n"
-            return Answer(403, {"Content-Type": "text/plain"}, said)
+            return Response(403, {"Content-Type": "text/plain"}, said)
         del self._open[identity]
         body = {
-            "command": order.command,
-            "environment": dict(order.environment),
-            "working_directory": str(order.working_directory),
-            "task_pid": order.task_pid,
+            "command": spec.command,
+            "environment": dict(spec.environment),
+            "working_directory": str(spec.working_directory),
+            "task_pid": spec.task_pid,
         }
-        return Answer(200, {"Content-Type": "application/json"}, json.dumps(body).encode())
+        return Response(200, {"Content-Type": "application/json"}, json.dumps(body).encode())

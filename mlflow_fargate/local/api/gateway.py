@@ -1,21 +1,20 @@
-"""AWS as far as mlflow-fargate uses it, on this machine: a thin WSGI layer in front of an unmodified moto, one process.
+"""AWS as far as mlflow-fargate uses it, on this machine: a list of handlers, of which the first that responds is used.
 
-    S3                        → S3App             objects on disk
-    ECS services, tasks       → EcsApi, Engine    tasks are processes, rolled out, checked and rolled back
-    ECR                       → EcrApi            its images are those of the local registry
-    Elastic Load Balancing    → ElbApi            addresses and target health as they are here
-    everything else           → moto              IAM, EC2, CloudWatch Logs, Secrets Manager, task definitions …
+    exec sessions      → ExecSessions      the local session-manager-plugin, which proves with a token who it is
+    S3                 → S3App             objects on disk; checks signatures itself, in S3's words
+    the signature      → signature.py      nothing below sees a request that was not signed with the keys
+    moto's own API     → refused           it would reset moto, or show what it holds
+    ECS, ECR, ELB      → EcsApi with the engine that runs tasks, EcrApi with the local registry, ElbApi
+    everything else    → moto              IAM, EC2, CloudWatch Logs, Secrets Manager, task definitions …
 
-The only module that imports moto. The engine asks moto within the process, behind the front's back (inner_aws). moto
-keeps its state in module globals, so one FakeAws at a time lives in a process; a new one begins empty.
+The only module that imports moto. The engine calls moto within the process, around the gateway (moto_client). moto
+keeps its state in module globals, so one Gateway at a time lives in a process; a new one begins empty.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
-from types import MappingProxyType
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -27,32 +26,30 @@ from mlflow_fargate.local.api.ecr import EcrApi
 from mlflow_fargate.local.api.ecs import EcsApi
 from mlflow_fargate.local.api.elb import ElbApi
 from mlflow_fargate.local.api.exec_sessions import ExecSessions
-from mlflow_fargate.local.api.protocol import Answer, AwsRequest, Refusal, parse_request, refusal_answer
-from mlflow_fargate.local.container.image_store import ImageStore
-from mlflow_fargate.local.container.runner import ProcessRunner, TaskRunner
+from mlflow_fargate.local.api.protocol import AwsRequest, Refusal, Response, error_response, parse_request
+from mlflow_fargate.local.container.runner import TaskRunner
 from mlflow_fargate.local.engine.engine import Engine
 from mlflow_fargate.local.engine.routes import RouteTable
-from mlflow_fargate.local.engine.status import ServiceStatus, take_status
+from mlflow_fargate.local.engine.snapshot import ServiceSnapshot, take_snapshots
 from mlflow_fargate.local.engine.store import EcsStore
 from mlflow_fargate.local.guard import WsgiApp
 from mlflow_fargate.local.load_balancer.server import LoadBalancer
-from mlflow_fargate.local.moto_client import InnerAws, call_app
+from mlflow_fargate.local.moto_client import MotoClient, call_app
 from mlflow_fargate.local.registry.server import LocalRegistry
 from mlflow_fargate.local.signature import Keys, SignatureRefused, claimed_service, verify
 
 logger = logging.getLogger(__name__)
 
-_DEFAULT_INHERITED: Mapping[str, str] = MappingProxyType({"LANG": "C.UTF-8"})
+_Environ = dict[str, Any]
+_Handler = Callable[[_Environ], WsgiApp | None]  # None: the next handler's turn
+_SCOPE = "mlflow_fargate.scope"  # in a request's environ, what it is signed for, once that was verified
 
 
-class FakeAws:
-    """A WSGI application that answers as AWS in `region`; tasks run between start() and stop().
+class Gateway:
+    """A WSGI application that responds as AWS in `region` to those who sign with `keys`.
 
-    It answers those who sign with `keys`.
-    `registry` and `load_balancer` have been started: their addresses stand in answers. `directory` holds unpacked
-    images and what tasks write. `inherited` is what tasks see of the environment around, such as LANG; `of_roles`
-    gives what those with a role see besides: whoever starts this knows where it answers. `minute_seconds` is how long a
-    minute of a bake time lasts.
+    `registry` and `load_balancer` have been started: their addresses are in responses. Tasks run, by `runner`, between
+    start() and stop(). `minute_seconds` is how long a minute of a bake time lasts.
     """
 
     def __init__(
@@ -63,35 +60,32 @@ class FakeAws:
         registry: LocalRegistry,
         s3: WsgiApp,
         load_balancer: LoadBalancer,
-        directory: Path,
-        runner: TaskRunner | None = None,
-        inherited: Mapping[str, str] = _DEFAULT_INHERITED,
+        runner: TaskRunner,
         minute_seconds: float = 60.0,
-        of_roles: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
-        self._s3 = s3
         self._keys = keys
+        self._s3 = s3
         self._moto: WsgiApp = DomainDispatcherApplication(create_backend_app)
         call_app(self._moto, "POST", "http://moto/moto-api/reset", {}, b"")
         self._store = EcsStore()
-        self._aws = InnerAws(self._moto, region)
-        self._routes = RouteTable(self._aws, self._store, load_balancer)
-        self._runner = runner or ProcessRunner(
-            ImageStore(registry.store, registry.address, directory), directory, inherited, of_roles
-        )
-        self._engine = Engine(self._store, self._aws, self._runner, routes=self._routes, minute_seconds=minute_seconds)
+        self._aws = aws = MotoClient(self._moto, region)
+        routes = RouteTable(aws, self._store, load_balancer)
+        self._engine = Engine(self._store, aws, runner, routes=routes, minute_seconds=minute_seconds)
         self._sessions = ExecSessions(keys)
-        self._apis: dict[str, Callable[[AwsRequest], Answer]] = {
-            "ecs": EcsApi(self._engine, self._aws, self._forward, self._sessions),
-            "ecr": EcrApi(registry, DEFAULT_ACCOUNT_ID, self._aws, self._forward),
-            "elasticloadbalancing": ElbApi(
-                f"127.0.0.1:{load_balancer.port}",
-                self._store,
-                self._aws,
-                self._forward,
-                self._routes.listeners_changed,
-            ),
+        address = f"127.0.0.1:{load_balancer.port}"
+        self._apis: dict[str, Callable[[AwsRequest], Response]] = {
+            "ecs": EcsApi(self._engine, aws, self._forward, self._sessions),
+            "ecr": EcrApi(registry, DEFAULT_ACCOUNT_ID, aws, self._forward),
+            "elasticloadbalancing": ElbApi(address, self._store, aws, self._forward, routes.listeners_changed),
         }
+        self._handlers: tuple[_Handler, ...] = (
+            self._follow_exec_session,
+            self._serve_s3,
+            self._check_signature,
+            _refuse_api_of_moto,
+            self._serve_api,
+            self._serve_moto,
+        )
 
     def start(self) -> None:
         """Tasks may run from now on."""
@@ -102,74 +96,80 @@ class FakeAws:
         """Ends every task's processes and the threads, within seconds; may be called twice, and without start()."""
         self._engine.stop()
 
-    def status(self) -> tuple[ServiceStatus, ...]:
+    def services(self) -> tuple[ServiceSnapshot, ...]:
         """The services with their rollouts and tasks: process ids, ports, health, reasons."""
-        return take_status(self._store)
+        return take_snapshots(self._store)
 
     def logs_client(self) -> Any:
         """A boto3 client for what the tasks wrote, without a socket."""
         return self._aws.client("logs")
 
-    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    def __call__(self, environ: _Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
+        return self._respond(environ)(environ, start_response)
+
+    def _respond(self, environ: _Environ) -> WsgiApp:
+        try:
+            return next(found for handler in self._handlers if (found := handler(environ)) is not None)
+        except Exception as error:
+            refusal = _as_refusal(error, f"{environ.get('HTTP_X_AMZ_TARGET', '')} {environ.get('PATH_INFO', '')}")
+            return error_response(refusal, speaks_json="HTTP_X_AMZ_TARGET" in environ)
+
+    # The handlers
+
+    def _follow_exec_session(self, environ: _Environ) -> WsgiApp | None:
+        return self._sessions.follow(environ) if claimed_service(environ) is None else None
+
+    def _serve_s3(self, environ: _Environ) -> WsgiApp | None:
         service = claimed_service(environ)
-        if service is None and self._sessions.answers(environ):
-            answer = self._sessions.follow(environ)
-            start_response(f"{answer.status} {'Error' if answer.is_error else 'OK'}", list(answer.headers.items()))
-            return [answer.body]
-        if service == "s3" or (service is None and not _is_call(environ)):
-            return self._s3(environ, start_response)
-        speaks_json = "HTTP_X_AMZ_TARGET" in environ
-        try:
-            answer = self._answer(environ)
-        except Refusal as refusal:
-            answer = refusal_answer(refusal, speaks_json=speaks_json)
-        except Exception:
-            # A bug here or in moto: told in the log, and to the client as AWS tells its own.
-            logger.exception("%s %s failed", environ.get("HTTP_X_AMZ_TARGET", ""), environ.get("PATH_INFO", ""))
-            failure = Refusal("InternalFailure", "The local stack failed to answer; its log tells why.", 500)
-            answer = refusal_answer(failure, speaks_json=speaks_json)
-        start_response(f"{answer.status} {'Error' if answer.is_error else 'OK'}", list(answer.headers.items()))
-        return [answer.body]
+        return self._s3 if service == "s3" or (service is None and not _is_call(environ)) else None
 
-    def _answer(self, environ: dict[str, Any]) -> Answer:
-        try:
-            scope = verify(environ, self._keys)
-        except SignatureRefused as refused:
-            raise Refusal(refused.code, refused.message, 403) from refused
-        if _is_of_moto(environ):
-            raise Refusal(
-                "UnknownOperationException", "AWS has nothing at this address; call one of its services.", 404
-            )
+    def _check_signature(self, environ: _Environ) -> None:
+        environ[_SCOPE] = verify(environ, self._keys)
+
+    def _serve_api(self, environ: _Environ) -> WsgiApp | None:
+        scope = environ[_SCOPE]
         api = self._apis.get(scope.service)
-        try:
-            return (
-                _run(self._moto, environ) if api is None else api(parse_request(environ, scope.service, scope.region))
-            )
-        except NotImplementedError as error:
-            # moto's way of saying so would be a 500, which clients retry.
-            raise Refusal("UnknownOperationException", f"The local stack does not play this: {error}") from error
-        except ClientError as error:
+        return None if api is None else api(parse_request(environ, scope.service, scope.region))
+
+    def _serve_moto(self, environ: _Environ) -> Response:
+        chunks, status, headers = run_wsgi_app(self._moto, environ, buffered=True)
+        return Response(int(status.split(" ", 1)[0]), dict(headers.items()), b"".join(chunks))
+
+    def _forward(self, request: AwsRequest) -> Response:
+        """moto's response to a request that one of the APIs has read."""
+        return self._serve_moto(request.as_environ())
+
+
+def _refuse_api_of_moto(environ: _Environ) -> None:
+    if _is_of_moto(environ):
+        raise Refusal("UnknownOperationException", "AWS has nothing at this address; call one of its services.", 404)
+
+
+def _as_refusal(error: Exception, called: str) -> Refusal:
+    """What AWS would say; an error that is a bug, here or in moto, is logged."""
+    match error:
+        case Refusal():
+            return error
+        case SignatureRefused():
+            return Refusal(error.code, error.message, 403)
+        case ClientError():
             said = error.response["Error"]
-            raise Refusal(said.get("Code", "ClientException"), said.get("Message", "")) from error
-
-    def _forward(self, request: AwsRequest) -> Answer:
-        """moto's answer to a request that the front has read."""
-        return _run(self._moto, request.as_environ())
-
-
-def _run(app: WsgiApp, environ: dict[str, Any]) -> Answer:
-    chunks, status, headers = run_wsgi_app(app, environ, buffered=True)
-    return Answer(int(status.split(" ", 1)[0]), dict(headers.items()), b"".join(chunks))
+            return Refusal(said.get("Code", "ClientException"), said.get("Message", ""))
+        case NotImplementedError():
+            # moto's way of saying so would be a 500, which clients retry.
+            return Refusal("UnknownOperationException", f"The local stack does not play this: {error}")
+    logger.error("%s failed", called, exc_info=error)
+    return Refusal("InternalFailure", "The local stack failed to answer; its log tells why.", 500)
 
 
-def _is_call(environ: Mapping[str, Any]) -> bool:
+def _is_call(environ: _Environ) -> bool:
     """Whether an unsigned request looks like a call to another service than S3, and is refused in such words."""
     is_form = environ.get("CONTENT_TYPE", "").startswith("application/x-www-form-urlencoded")
     return "HTTP_X_AMZ_TARGET" in environ or is_form or _is_of_moto(environ)
 
 
-def _is_of_moto(environ: Mapping[str, Any]) -> bool:
-    """Addresses at which moto answers of itself: to reset it, to read and to seed what it holds."""
+def _is_of_moto(environ: _Environ) -> bool:
+    """Addresses at which moto responds by itself: to reset it, to read and to seed what it holds."""
     return str(environ.get("PATH_INFO", "")).lower().lstrip("/").startswith("moto-api")
 
 

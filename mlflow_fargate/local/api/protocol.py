@@ -1,4 +1,4 @@
-"""AWS's wire as far as the front needs it: a request parsed once, answers and refusals in the protocol it came in.
+"""AWS's protocols as far as the gateway needs them: requests parsed once, responses and errors in a request's protocol.
 
 Two protocols: JSON with an X-Amz-Target header (ECS, ECR) and form fields answered with XML (Elastic Load Balancing).
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from io import BytesIO
 from typing import Any
@@ -52,22 +52,32 @@ class AwsRequest:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Response:
+    """A response, which is also the WSGI application that sends it."""
+
     status: int
     headers: Mapping[str, str] = field(hash=False)
     body: bytes
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        start_response(f"{self.status} {'Error' if self.is_error else 'OK'}", list(self.headers.items()))
+        return [self.body]
 
     @property
     def is_error(self) -> bool:
         return self.status >= 400
 
-    def with_body(self, body: bytes) -> Answer:
+    def with_body(self, body: bytes) -> Response:
         headers = {name: value for name, value in self.headers.items() if name.lower() != "content-length"}
-        return Answer(self.status, {**headers, "Content-Length": str(len(body))}, body)
+        return Response(self.status, {**headers, "Content-Length": str(len(body))}, body)
 
     def json(self) -> dict[str, Any]:
         data: dict[str, Any] = json.loads(self.body or b"{}")
         return data
+
+
+Forward = Callable[[AwsRequest], Response]
+"""Moto's response to a request."""
 
 
 def parse_request(environ: Mapping[str, Any], service: str, region: str) -> AwsRequest:
@@ -84,37 +94,37 @@ def parse_request(environ: Mapping[str, Any], service: str, region: str) -> AwsR
     return AwsRequest(service, region, target.rsplit(".", 1)[-1], parameters, environ, body)
 
 
-def json_answer(data: Mapping[str, Any], status: int = 200) -> Answer:
+def json_response(data: Mapping[str, Any], status: int = 200) -> Response:
     body = json.dumps(data).encode()
-    return _answer(status, "application/x-amz-json-1.1", body)
+    return _response(status, "application/x-amz-json-1.1", body)
 
 
-def xml_answer(operation: str, result: str) -> Answer:
-    """A query-protocol answer; `result` is the XML inside of OPERATIONResult."""
+def xml_response(operation: str, result: str) -> Response:
+    """A query-protocol response; `result` is the XML inside of OPERATIONResult."""
     text = (
         f'<{operation}Response xmlns="http://elasticloadbalancing.amazonaws.com/doc/2015-12-01/">'
         f"<{operation}Result>{result}</{operation}Result>"
         f"<ResponseMetadata><RequestId>{secrets.token_hex(16)}</RequestId></ResponseMetadata></{operation}Response>"
     )
-    return _answer(200, "text/xml", text.encode())
+    return _response(200, "text/xml", text.encode())
 
 
-def refusal_answer(refusal: Refusal, *, speaks_json: bool) -> Answer:
+def error_response(refusal: Refusal, *, speaks_json: bool) -> Response:
     if speaks_json:
-        return json_answer({"__type": refusal.code, "message": refusal.message}, refusal.status)
+        return json_response({"__type": refusal.code, "message": refusal.message}, refusal.status)
     text = (
         f"<ErrorResponse><Error><Type>Sender</Type><Code>{escape(refusal.code)}</Code>"
         f"<Message>{escape(refusal.message)}</Message></Error><RequestId>{secrets.token_hex(16)}</RequestId></ErrorResponse>"
     )
-    answer = _answer(refusal.status, "text/xml", text.encode())
+    response = _response(refusal.status, "text/xml", text.encode())
     # Where clients of REST services look for the code.
-    return replace(answer, headers={**answer.headers, "x-amzn-ErrorType": refusal.code})
+    return replace(response, headers={**response.headers, "x-amzn-ErrorType": refusal.code})
 
 
-def _answer(status: int, content_type: str, body: bytes) -> Answer:
+def _response(status: int, content_type: str, body: bytes) -> Response:
     headers = {
         "Content-Type": content_type,
         "Content-Length": str(len(body)),
         "x-amzn-RequestId": secrets.token_hex(16),
     }
-    return Answer(status, headers, body)
+    return Response(status, headers, body)

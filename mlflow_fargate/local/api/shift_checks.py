@@ -13,7 +13,7 @@ from botocore.exceptions import ClientError
 
 from mlflow_fargate.local.api.protocol import Refusal
 from mlflow_fargate.local.engine.shift.state import PAUSE_STAGES
-from mlflow_fargate.local.moto_client import InnerAws
+from mlflow_fargate.local.moto_client import MotoClient
 
 _STRATEGIES = ("ROLLING", "BLUE_GREEN", "CANARY", "LINEAR")
 # fmt: off
@@ -26,7 +26,7 @@ _RANGES = {  # API reference: CanaryConfiguration, LinearConfiguration, Deployme
 # fmt: on
 
 
-def check_strategy(aws: InnerAws, settings: Mapping[str, Any]) -> None:
+def check_strategy(aws: MotoClient, settings: Mapping[str, Any]) -> None:
     """The deployment strategy against its own numbers and against what it needs of the load balancers."""
     configuration = settings.get("deploymentConfiguration") or {}
     strategy = configuration.get("strategy", "ROLLING")
@@ -73,7 +73,7 @@ def _wrong_hooks(configuration: Mapping[str, Any], strategy: str) -> Iterator[st
                 yield f"PAUSE lifecycle hooks are not supported for lifecycle stage {stage}."
 
 
-def _check_advanced(aws: InnerAws, advanced: Mapping[str, Any]) -> None:
+def _check_advanced(aws: MotoClient, advanced: Mapping[str, Any]) -> None:
     if not advanced:
         raise _invalid(
             "advancedConfiguration field is required for all loadBalancers when using a non-ROLLING deployment strategy"
@@ -94,7 +94,7 @@ def _check_advanced(aws: InnerAws, advanced: Mapping[str, Any]) -> None:
         )
 
 
-def _can_be_assumed(aws: InnerAws, role: str) -> bool:
+def _can_be_assumed(aws: MotoClient, role: str) -> bool:
     try:
         trust = aws.client("iam").get_role(RoleName=role.rpartition("/")[2])["Role"]["AssumeRolePolicyDocument"]
     except ClientError:

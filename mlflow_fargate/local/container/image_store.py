@@ -142,7 +142,7 @@ class ImageStore:
         part = folder.with_name(f"{folder.name}.part-{os.getpid()}")
         shutil.rmtree(part, ignore_errors=True)
         try:
-            unpack_layer(self._registry.blob(repository, digest), part, digest=digest)
+            unpack_blob(self._registry.blob(repository, digest), part, digest=digest)
         except (FargateError, tarfile.TarError, OSError, EOFError, zstandard.ZstdError) as error:
             shutil.rmtree(part, ignore_errors=True)
             raise CannotPull(f"failed to register layer {digest}: {error}") from error
@@ -164,7 +164,7 @@ class ImageStore:
         return root
 
 
-def unpack_layer(blob: Path, folder: Path, *, digest: str) -> None:
+def unpack_blob(blob: Path, folder: Path, *, digest: str) -> None:
     """The layer's files under `folder`; refuses what tarfile's data filter refuses, and bytes that hash to other.
 
     Nothing is written outside of `folder`: absolute names lose their slash, links that lead out, devices and pipes are

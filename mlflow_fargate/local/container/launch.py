@@ -1,7 +1,7 @@
 """What to run, in the words of this machine: an image's configuration and a container definition made one command.
 
 Pure but for looking whether a path exists in the image's root: environment, command and working folder of the process
-that container.py starts.
+that runner.py starts.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class TaskFailedToStart(LocalStackError):
 
 
 @dataclass(frozen=True)
-class TaskOrder:
+class ContainerSpec:
     """What to run: a container definition on a pulled image, with its secrets already fetched."""
 
     task_id: str
@@ -34,7 +34,7 @@ class TaskOrder:
 
 
 @dataclass(frozen=True)
-class JoinOrder:
+class ExecSpec:
     """Another command in a task that runs: in its surroundings, for as long as the process `task_pid` lives."""
 
     command: tuple[str, ...]
@@ -43,18 +43,18 @@ class JoinOrder:
     task_pid: int
 
 
-def make_environment(order: TaskOrder, *, tmp: Path, python_folder: Path, port: int) -> dict[str, str]:
+def make_environment(spec: ContainerSpec, *, tmp: Path, python_folder: Path, port: int) -> dict[str, str]:
     """What the process sees: the image's variables, the task definition's, the secrets, and where it really is.
 
     Paths are led into the image's root only in variables that the image itself has: only there is '/usr' surely a path
     rather than, say, the prefix of a URL.
     """
-    root = order.image.root
-    own = dict(order.image.environment)
-    given = dict(order.container.environment)
+    root = spec.image.root
+    own = dict(spec.image.environment)
+    given = dict(spec.container.environment)
     environment = {name: _led_into(root, tmp, given.get(name, value)) for name, value in own.items()}
     environment |= {name: value for name, value in given.items() if name not in own}
-    environment |= order.secrets
+    environment |= spec.secrets
     path = environment.get("PATH") or _DEFAULT_PATH
     return {
         **environment,
@@ -84,7 +84,7 @@ def make_command(container: Container, image: PulledImage, python_folder: Path) 
     return tuple(led)
 
 
-def make_joining_command(image: PulledImage, command: str) -> tuple[str, ...]:
+def make_exec_command(image: PulledImage, command: str) -> tuple[str, ...]:
     """What ECS Exec is asked to run, in words as a shell splits it; paths of the image are led to where they are."""
     try:
         words = shlex.split(command)

@@ -1,7 +1,7 @@
 """Runs one task of an image without a container engine: its layers, with this machine's Python, as a process.
 
     ProcessRunner.pull(image)    → PulledImage       layers unpacked once (image_store)
-    ProcessRunner.start(order)   → TaskProcess       a bare virtual environment's python3 first on PATH, the image's own
+    ProcessRunner.start(spec)    → TaskProcess       a bare virtual environment's python3 first on PATH, the image's own
                                                      paths led into its unpacked root, a clean environment, a free port
 
 What it is not: no isolation, no memory limit, no network of its own, no second container of a task. There is no
@@ -22,18 +22,19 @@ import threading
 import venv
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Protocol
 
 import psutil
 
 from mlflow_fargate.local.container.image_store import CannotPull, ImageStore, PulledImage
 from mlflow_fargate.local.container.launch import (
-    JoinOrder,
+    ContainerSpec,
+    ExecSpec,
     TaskFailedToStart,
-    TaskOrder,
     make_command,
     make_environment,
-    make_joining_command,
+    make_exec_command,
     make_working_directory,
 )
 
@@ -45,10 +46,12 @@ _MARK = "MLFLOW_FARGATE_TASK"
 _LONGEST_LINE_BYTES = 256 * 1024  # of an event in CloudWatch Logs
 _KILL_SECONDS = 5.0
 
+_DEFAULT_INHERITED: Mapping[str, str] = MappingProxyType({"LANG": "C.UTF-8"})
+
 OnLine = Callable[[str], None]
 
 
-class RunningTask(Protocol):
+class StartedTask(Protocol):
     """A task that was started."""
 
     @property
@@ -74,10 +77,10 @@ class TaskRunner(Protocol):
     def pull(self, image: str) -> PulledImage:
         """The image, ready; TaskFailedToStart in ECS's words when it cannot be had."""
 
-    def start(self, order: TaskOrder, on_line: OnLine) -> RunningTask:
+    def start(self, spec: ContainerSpec, on_line: OnLine) -> StartedTask:
         """The task, started; `on_line` gets each line it writes."""
 
-    def join(self, task_id: str, command: str) -> JoinOrder | None:
+    def exec_spec(self, task_id: str, command: str) -> ExecSpec | None:
         """How to run a command in a task that was started; None when it does not run."""
 
 
@@ -92,7 +95,7 @@ class ProcessRunner:
         self,
         images: ImageStore,
         state: Path,
-        inherited: Mapping[str, str],
+        inherited: Mapping[str, str] = _DEFAULT_INHERITED,
         of_roles: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         self._images = images
@@ -102,7 +105,7 @@ class ProcessRunner:
         self._of_roles = of_roles
         self._lock = threading.Lock()
         self._ports: set[int] = set()
-        self._running: dict[str, tuple[TaskOrder, TaskProcess]] = {}
+        self._running: dict[str, tuple[ContainerSpec, TaskProcess]] = {}
         kill_tasks_below(self._tasks)
         shutil.rmtree(self._tasks, ignore_errors=True)
         self._tasks.mkdir(parents=True)
@@ -113,25 +116,25 @@ class ProcessRunner:
         except CannotPull as error:
             raise TaskFailedToStart(f"CannotPullContainerError: {error}") from error
 
-    def start(self, order: TaskOrder, on_line: OnLine) -> TaskProcess:
-        _refuse_other_python(order.image)
-        folder = self._tasks / order.task_id
+    def start(self, spec: ContainerSpec, on_line: OnLine) -> TaskProcess:
+        _refuse_other_python(spec.image)
+        folder = self._tasks / spec.task_id
         (folder / "tmp").mkdir(parents=True)
         port = self._free_port()
         environment = {
             **self._inherited,
-            **(self._of_roles() if order.has_role else {}),
-            **make_environment(order, tmp=folder / "tmp", python_folder=self._python_folder(), port=port),
+            **(self._of_roles() if spec.has_role else {}),
+            **make_environment(spec, tmp=folder / "tmp", python_folder=self._python_folder(), port=port),
             _MARK: str(folder),
         }
-        command = make_command(order.container, order.image, self._python_folder())
-        for note in order.image.notes:
+        command = make_command(spec.container, spec.image, self._python_folder())
+        for note in spec.image.notes:
             on_line(note)
         try:
             process = TaskProcess(
                 command,
                 environment=environment,
-                working_directory=make_working_directory(order.container, order.image),
+                working_directory=make_working_directory(spec.container, spec.image),
                 folder=folder,
                 port=port,
                 on_line=on_line,
@@ -140,23 +143,19 @@ class ProcessRunner:
             raise TaskFailedToStart(f"CannotStartContainerError: {error}") from error
         with self._lock:
             alive = {name: pair for name, pair in self._running.items() if pair[1].is_running}
-            self._running = {**alive, order.task_id: (order, process)}
+            self._running = {**alive, spec.task_id: (spec, process)}
         return process
 
-    def join(self, task_id: str, command: str) -> JoinOrder | None:
-        order, process = self._running.get(task_id, (None, None))
-        if order is None or process is None or not process.is_running:
+    def exec_spec(self, task_id: str, command: str) -> ExecSpec | None:
+        spec, process = self._running.get(task_id, (None, None))
+        if spec is None or process is None or not process.is_running:
             return None
-        return JoinOrder(
-            command=make_joining_command(order.image, command),
+        return ExecSpec(
+            command=make_exec_command(spec.image, command),
             environment=process.environment,
             working_directory=process.working_directory,
             task_pid=process.pid,
         )
-
-    def log_file(self, task_id: str) -> Path:
-        """What the task wrote, also after it ended; gone when the next stack starts."""
-        return self._tasks / task_id / "output.log"
 
     def _free_port(self) -> int:
         with self._lock:
@@ -255,9 +254,8 @@ class TaskProcess:
         return 128 - code if code < 0 else code
 
     def _read(self, output: IO[bytes], on_line: OnLine) -> None:
-        with (self._folder / "output.log").open("wb", buffering=0) as file, output:
+        with output:
             while line := output.readline(_LONGEST_LINE_BYTES):
-                file.write(line)
                 on_line(line.decode("utf-8", "replace").rstrip("\r\n"))
 
 

@@ -1,4 +1,4 @@
-"""What the scheduler can decide to do next, as frozen data: `rollout` and `shift` decide, `engine` does."""
+"""What the scheduler can decide to do next, as frozen data: rolling_decisions and shift decide, `engine` does it."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class TimeOutHook:
     hook_id: str
 
 
-Act = (
+Action = (
     StartTasks
     | StopTask
     | CompleteRollout

@@ -1,8 +1,8 @@
-"""The small ECS's scheduler: desired, observed, difference, act.
+"""The small ECS's scheduler: desired state, observed state, difference, actions.
 
     EcsStore          what is wanted (services) and what is seen (tasks)
-    rollout.decide    the difference, as acts (pure)
-    Engine            does the acts: tasks begin (task_life) and end, services get their next value (transitions)
+    rolling_decisions.decide    the difference, as actions (pure)
+    Engine            does the actions: tasks begin (task_life) and end, services get their next value (transitions)
 
 One thread asks `decide` for every service whenever something changed, and now and then besides. No lock is held while
 anything is asked or started. Nothing survives a restart: the AWS behind it forgets too.
@@ -22,11 +22,11 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from mlflow_fargate.local.container.launch import JoinOrder
+from mlflow_fargate.local.container.launch import ExecSpec
 from mlflow_fargate.local.container.runner import TaskRunner
 from mlflow_fargate.local.engine import transitions
 from mlflow_fargate.local.engine.actions import (
-    Act,
+    Action,
     CompleteRollout,
     Deactivate,
     FailRollout,
@@ -39,12 +39,12 @@ from mlflow_fargate.local.engine.actions import (
 )
 from mlflow_fargate.local.engine.rolling_decisions import decide
 from mlflow_fargate.local.engine.routes import RouteTable
-from mlflow_fargate.local.engine.shift.controller import Shifting
+from mlflow_fargate.local.engine.shift.controller import ShiftController
 from mlflow_fargate.local.engine.state import Rollout, Service, TargetHealth, Task
 from mlflow_fargate.local.engine.store import EcsStore
 from mlflow_fargate.local.engine.task_life import TaskLife, initial_targets
 from mlflow_fargate.local.engine.task_logs import LogShipper
-from mlflow_fargate.local.moto_client import InnerAws
+from mlflow_fargate.local.moto_client import MotoClient
 from mlflow_fargate.local.task_definition import TaskDefinition
 
 logger = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ class Engine:
     def __init__(
         self,
         store: EcsStore,
-        aws: InnerAws,
+        aws: MotoClient,
         runner: TaskRunner,
         *,
         routes: RouteTable,
@@ -77,7 +77,7 @@ class Engine:
         self._routes = routes
         self._clock = clock
         self._minute_seconds = minute_seconds
-        self._shifting = Shifting(store, aws, routes, minute_seconds)
+        self._shift_controller = ShiftController(store, aws, routes, minute_seconds)
         self._logs = LogShipper(aws)
         self._lives: dict[str, TaskLife] = {}
         self._networks: dict[str, ipaddress.IPv4Network] = {}
@@ -118,9 +118,9 @@ class Engine:
             self._say_stopping(after)
         return after
 
-    def join_task(self, task: Task, command: str) -> JoinOrder | None:
+    def exec_spec(self, task: Task, command: str) -> ExecSpec | None:
         """How to run another command in the task; None when its process has ended."""
-        return self._runner.join(task.id, command)
+        return self._runner.exec_spec(task.id, command)
 
     # TaskEvents
 
@@ -163,12 +163,12 @@ class Engine:
         now = self._clock()
         self.store.forget_old_tasks(now)
         for service in self.store.services():
-            for act in decide(service, self.store.tasks(service.arn), now, self._minute_seconds):
-                self._do(service, act, now)
+            for action in decide(service, self.store.tasks(service.arn), now, self._minute_seconds):
+                self._do(service, action, now)
         self._routes.refresh()
 
-    def _do(self, service: Service, act: Act, now: float) -> None:
-        match act:
+    def _do(self, service: Service, action: Action, now: float) -> None:
+        match action:
             case StartTasks(rollout_id, count):
                 self._start_tasks(service, rollout_id, count)
             case StopTask(task_arn, reason, is_failure):
@@ -176,10 +176,10 @@ class Engine:
             case CompleteRollout(rollout_id):
                 self._change(service, partial(transitions.complete_rollout, rollout_id=rollout_id, now=now))
             case FailRollout(rollout_id):
-                self._shifting.lead_back(service, now)
+                self._shift_controller.lead_back(service, now)
                 self._change(service, partial(transitions.fail_rollout, rollout_id=rollout_id, now=now))
             case RollBack():
-                self._shifting.lead_back(service, now)
+                self._shift_controller.lead_back(service, now)
                 reason = service.deployments[0].reason or transitions.USER_ROLLED_BACK
                 self._change(service, partial(transitions.roll_back, reason=reason, now=now))
             case ForgetRollout(rollout_id):
@@ -191,7 +191,7 @@ class Engine:
             case Deactivate():
                 self._change(service, transitions.deactivate)
             case _:
-                self._shifting.do(service, act, now)
+                self._shift_controller.do(service, action, now)
 
     def _change(self, service: Service, change: Callable[[Service], Service]) -> None:
         self.store.change_service(service.arn, change)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from mlflow_fargate.local.engine.state import HEALTHY, TargetHealth
-from mlflow_fargate.local.moto_client import TargetGroup
+from mlflow_fargate.local.moto_client import TargetGroupSettings
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class CheckHistory:
     failed_in_a_row: int = 0
 
 
-def judge(history: CheckHistory, result: CheckResult, group: TargetGroup) -> CheckHistory:
+def judge(history: CheckHistory, result: CheckResult, group: TargetGroupSettings) -> CheckHistory:
     """The history with one more check.
 
     A new target needs a single passing check; the healthy threshold counts for targets that were unhealthy.
@@ -62,7 +62,7 @@ def matches(matcher: str, status: int) -> bool:
     return False
 
 
-def check(host: str, port: int, group: TargetGroup) -> CheckResult:
+def check(host: str, port: int, group: TargetGroupSettings) -> CheckResult:
     """Asks the target once."""
     connection = http.client.HTTPConnection(host, port, timeout=group.timeout_seconds)
     try:
@@ -79,7 +79,7 @@ def check(host: str, port: int, group: TargetGroup) -> CheckResult:
 class HealthProbe:
     """Checks one target until stopped; `on_change` hears of every new state or reason."""
 
-    def __init__(self, port: int, group: TargetGroup, on_change: Callable[[TargetHealth], None]) -> None:
+    def __init__(self, port: int, group: TargetGroupSettings, on_change: Callable[[TargetHealth], None]) -> None:
         self._port = port
         self._group = group
         self._on_change = on_change

@@ -1,6 +1,6 @@
 """What a service needs next: pure deciding over frozen data, with ECS's rules.
 
-    decide(service, tasks, now) → acts        the engine does them and asks again
+    decide(service, tasks, now) → actions      the engine does them and asks again
 
 While traffic is shifted, `shift` decides; what is here is for rolling deployments, and for services at rest.
 
@@ -14,7 +14,7 @@ import math
 from collections.abc import Sequence
 
 from mlflow_fargate.local.engine.actions import (
-    Act,
+    Action,
     CompleteRollout,
     Deactivate,
     FailRollout,
@@ -30,8 +30,8 @@ from mlflow_fargate.local.engine.shift.decisions import decide_shift
 from mlflow_fargate.local.engine.state import Rollout, Service, Task
 
 
-def decide(service: Service, tasks: Sequence[Task], now: float, minute_seconds: float = 60.0) -> tuple[Act, ...]:
-    """The acts that bring `service` one step nearer to what is wanted; none when there is nothing to do but wait."""
+def decide(service: Service, tasks: Sequence[Task], now: float, minute_seconds: float = 60.0) -> tuple[Action, ...]:
+    """The actions that bring `service` one step nearer to what is wanted; none when there is nothing to do but wait."""
     if service.status == "DRAINING":
         return _drain(tasks)
     primary = service.primary
@@ -47,7 +47,7 @@ def decide(service: Service, tasks: Sequence[Task], now: float, minute_seconds: 
     return decide_shift(service, shift, tasks, now, minute_seconds) if shift else _roll(service, primary, tasks, now)
 
 
-def _roll(service: Service, primary: Rollout, tasks: Sequence[Task], now: float) -> tuple[Act, ...]:
+def _roll(service: Service, primary: Rollout, tasks: Sequence[Task], now: float) -> tuple[Action, ...]:
     stops = _stop_surplus(service, primary, tasks, now)
     return (
         *_forget_drained(service, tasks),
@@ -58,7 +58,7 @@ def _roll(service: Service, primary: Rollout, tasks: Sequence[Task], now: float)
     )
 
 
-def _drain(tasks: Sequence[Task]) -> tuple[Act, ...]:
+def _drain(tasks: Sequence[Task]) -> tuple[Action, ...]:
     wanted = [task for task in tasks if task.is_wanted]
     if wanted:
         return tuple(StopTask(task.arn, "Service is being deleted") for task in wanted)
@@ -74,8 +74,8 @@ def _breaker_trips(service: Service, primary: Rollout) -> bool:
     )
 
 
-def _stop_unhealthy(service: Service, tasks: Sequence[Task], now: float) -> tuple[Act, ...]:
-    acts: list[Act] = []
+def _stop_unhealthy(service: Service, tasks: Sequence[Task], now: float) -> tuple[Action, ...]:
+    actions: list[Action] = []
     for task in tasks:
         target = task.unhealthy_target()
         if target is None or not task.is_wanted or task.started_at is None:
@@ -83,16 +83,16 @@ def _stop_unhealthy(service: Service, tasks: Sequence[Task], now: float) -> tupl
         if now - task.started_at < service.grace_seconds:
             continue
         reason = f"Task failed ELB health checks in (target-group {target[0]})"
-        acts.append(StopTask(task.arn, reason, is_failure=True))
-    return tuple(acts)
+        actions.append(StopTask(task.arn, reason, is_failure=True))
+    return tuple(actions)
 
 
-def _forget_drained(service: Service, tasks: Sequence[Task]) -> tuple[Act, ...]:
+def _forget_drained(service: Service, tasks: Sequence[Task]) -> tuple[Action, ...]:
     busy = {task.rollout_id for task in tasks if not task.is_stopped}
     return tuple(ForgetRollout(old.id) for old in service.rollouts if not old.is_primary and old.id not in busy)
 
 
-def _start(service: Service, primary: Rollout, tasks: Sequence[Task], now: float) -> tuple[Act, ...]:
+def _start(service: Service, primary: Rollout, tasks: Sequence[Task], now: float) -> tuple[Action, ...]:
     if not may_start(primary, now):
         return ()
     count = min(_missing(service, primary, tasks), _room(service, tasks))
@@ -109,7 +109,7 @@ def _room(service: Service, tasks: Sequence[Task]) -> int:
     return limit - sum(not task.is_stopped for task in tasks)
 
 
-def _stop_surplus(service: Service, primary: Rollout, tasks: Sequence[Task], now: float) -> tuple[Act, ...]:
+def _stop_surplus(service: Service, primary: Rollout, tasks: Sequence[Task], now: float) -> tuple[Action, ...]:
     wanted = [task for task in tasks if task.is_wanted]
     new = [task for task in wanted if task.rollout_id == primary.id]
     old = [task for task in wanted if task.rollout_id != primary.id]
@@ -134,7 +134,7 @@ def _may_stop(service: Service, primary: Rollout, tasks: Sequence[Task], now: fl
     return max(0, replaced, min(healthy - lowest, blocked))
 
 
-def _note_stuck(service: Service, primary: Rollout, tasks: Sequence[Task]) -> tuple[Act, ...]:
+def _note_stuck(service: Service, primary: Rollout, tasks: Sequence[Task]) -> tuple[Action, ...]:
     is_moving = any(not task.is_wanted and not task.is_stopped for task in tasks) or any(
         task.is_wanted and task.rollout_id == primary.id for task in tasks
     )
@@ -142,15 +142,15 @@ def _note_stuck(service: Service, primary: Rollout, tasks: Sequence[Task]) -> tu
     return (NoteStuck(),) if primary.state == "IN_PROGRESS" and is_blocked and not is_moving else ()
 
 
-def _judge(service: Service, primary: Rollout, tasks: Sequence[Task], now: float) -> tuple[Act, ...]:
+def _judge(service: Service, primary: Rollout, tasks: Sequence[Task], now: float) -> tuple[Action, ...]:
     """Is the rollout complete, is the service steady: every task wanted is healthy and nothing else is left."""
     left = [task for task in tasks if not task.is_stopped]
     is_steady = len(left) == service.desired_count and all(
         task.is_wanted and task.rollout_id == primary.id and task.is_healthy(now) for task in left
     )
-    acts: list[Act] = []
+    actions: list[Action] = []
     if is_steady and primary.state == "IN_PROGRESS":
-        acts.append(CompleteRollout(primary.id))
+        actions.append(CompleteRollout(primary.id))
     if is_steady != service.is_steady and primary.state != "FAILED":
-        acts.append(NoteSteadiness(is_steady))
-    return tuple(acts)
+        actions.append(NoteSteadiness(is_steady))
+    return tuple(actions)

@@ -17,8 +17,8 @@ from botocore.exceptions import ClientError
 from mlflow_fargate.local.engine.state import Task
 from mlflow_fargate.local.engine.store import EcsStore
 from mlflow_fargate.local.engine.traffic import groups_of
-from mlflow_fargate.local.load_balancer.rules import DEFAULT_RULE, FixedResponse, Rule, TargetGroup
-from mlflow_fargate.local.moto_client import InnerAws
+from mlflow_fargate.local.load_balancer.rules import DEFAULT_RULE, FixedResponse, RoutingRule, WeightedTargets
+from mlflow_fargate.local.moto_client import MotoClient
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ _RULES_PER_LISTENER = 50_001  # priorities go up to 50,000
 class RouteTaker(Protocol):
     """The load balancer, as far as routes go."""
 
-    def set_routes(self, rules: Iterable[Rule], default: Rule = ...) -> None: ...
+    def set_routes(self, rules: Iterable[RoutingRule], default: RoutingRule = ...) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,12 @@ class ListenerRule:
 class RouteTable:
     """Keeps the load balancer's rules in step: `refresh` after the AWS behind changed, `push` after tasks did."""
 
-    def __init__(self, aws: InnerAws, store: EcsStore, load_balancer: RouteTaker) -> None:
+    def __init__(self, aws: MotoClient, store: EcsStore, load_balancer: RouteTaker) -> None:
         self._aws = aws
         self._store = store
         self._load_balancer = load_balancer
         self._wanted: tuple[ListenerRule, ...] = ()
-        self._pushed: tuple[Rule, ...] | None = None
+        self._pushed: tuple[RoutingRule, ...] | None = None
         self._is_stale = threading.Event()
         self._pushing = threading.Lock()  # two tasks changing at once must not push an older table over a newer
 
@@ -123,7 +123,7 @@ def parse_rule(rule: Mapping[str, Any], offset: int) -> ListenerRule | None:
     )
 
 
-def make_rules(wanted: Iterable[ListenerRule], tasks: Iterable[Task]) -> tuple[Rule, ...]:
+def make_rules(wanted: Iterable[ListenerRule], tasks: Iterable[Task]) -> tuple[RoutingRule, ...]:
     """The load balancer's rules in their order, the default at the end: the first listener's."""
     known = list(tasks)
     rules = [_with_targets(rule, known) for rule in wanted if not rule.is_default]
@@ -131,13 +131,13 @@ def make_rules(wanted: Iterable[ListenerRule], tasks: Iterable[Task]) -> tuple[R
     return (*rules, defaults[0] if defaults else DEFAULT_RULE)
 
 
-def _with_targets(rule: ListenerRule, tasks: list[Task]) -> Rule:
-    return Rule(
+def _with_targets(rule: ListenerRule, tasks: list[Task]) -> RoutingRule:
+    return RoutingRule(
         priority=rule.priority,
         path_patterns=rule.path_patterns,
         host_patterns=rule.host_patterns,
         header_patterns=rule.header_patterns,
-        targets=tuple(TargetGroup(_targets(arn, tasks), weight) for arn, weight in rule.groups),
+        targets=tuple(WeightedTargets(_targets(arn, tasks), weight) for arn, weight in rule.groups),
         fixed_response=rule.fixed_response,
     )
 

@@ -84,7 +84,7 @@ HEALTHY = TargetHealth("healthy")
 
 
 @dataclass(frozen=True)
-class Revision:
+class ServiceRevision:
     """A service revision: what a rollout brings."""
 
     arn: str
@@ -99,7 +99,7 @@ class Rollout:
     """An entry of a service's `deployments`: one revision and how far it got."""
 
     id: str  # ecs-svc/…
-    revision: Revision
+    revision: ServiceRevision
     status: str  # PRIMARY or ACTIVE
     state: str  # IN_PROGRESS, COMPLETED or FAILED
     reason: str
@@ -128,7 +128,7 @@ class ServiceDeployment:
     """ECS's record of one rollout from its start to its end, whoever looks and however late."""
 
     arn: str
-    target: Revision
+    target: ServiceRevision
     source_arns: tuple[str, ...]
     status: str
     reason: str | None
@@ -167,8 +167,8 @@ class Service:
     tags: tuple[tuple[str, str], ...] = ()
     rollouts: tuple[Rollout, ...] = ()  # PRIMARY first
     deployments: tuple[ServiceDeployment, ...] = ()  # newest first
-    revisions: tuple[Revision, ...] = ()  # newest first
-    last_completed: Revision | None = None  # where the breaker goes back to
+    revisions: tuple[ServiceRevision, ...] = ()  # newest first
+    last_completed: ServiceRevision | None = None  # where the breaker goes back to
     events: tuple[Event, ...] = ()  # newest first
     is_steady: bool = False
 

@@ -16,12 +16,12 @@ from typing import Any, Protocol
 
 from botocore.exceptions import ClientError
 
-from mlflow_fargate.local.container.launch import TaskFailedToStart, TaskOrder
-from mlflow_fargate.local.container.runner import RunningTask, TaskRunner
+from mlflow_fargate.local.container.launch import ContainerSpec, TaskFailedToStart
+from mlflow_fargate.local.container.runner import StartedTask, TaskRunner
 from mlflow_fargate.local.engine.health import HealthProbe
 from mlflow_fargate.local.engine.state import DRAINING, REGISTERING, TargetHealth, Task
 from mlflow_fargate.local.engine.task_logs import LogGroupMissing, LogShipper
-from mlflow_fargate.local.moto_client import InnerAws, SecretMissing, TargetGroup
+from mlflow_fargate.local.moto_client import MotoClient, SecretMissing, TargetGroupSettings
 from mlflow_fargate.local.task_definition import TaskDefinition
 
 _POLL_SECONDS = 0.2
@@ -50,7 +50,7 @@ class TaskLife:
         definition: TaskDefinition,
         *,
         target_group_arns: Sequence[str],
-        aws: InnerAws,
+        aws: MotoClient,
         runner: TaskRunner,
         logs: LogShipper,
         events: TaskEvents,
@@ -104,7 +104,7 @@ class TaskLife:
         reason = {"stopped_reason": "Essential container in task exited", "stop_code": "EssentialContainerExited"}
         self._ended(exit_code=code, **(reason if by_itself else {}))
 
-    def _begin(self) -> RunningTask | None:
+    def _begin(self) -> StartedTask | None:
         """The started task; None when it was told to stop before. TaskFailedToStart carries the stoppedReason."""
         container = self._definition.main
         self._changed(last_status="PENDING", pull_started_at=self._clock())
@@ -120,12 +120,12 @@ class TaskLife:
         if self._stopping.is_set():
             return None
         self._changed(last_status="ACTIVATING")
-        order = TaskOrder(self._task.id, container, image, secrets, has_role=self._definition.has_role)
-        process = self._runner.start(order, stream.write)
+        spec = ContainerSpec(self._task.id, container, image, secrets, has_role=self._definition.has_role)
+        process = self._runner.start(spec, stream.write)
         self._changed(last_status="RUNNING", started_at=self._clock(), pid=process.pid, host_port=process.host_port)
         return process
 
-    def _check_health(self, process: RunningTask) -> list[HealthProbe]:
+    def _check_health(self, process: StartedTask) -> list[HealthProbe]:
         probes = []
         for arn in self._target_group_arns:
             group = self._target_group(arn)
@@ -141,21 +141,21 @@ class TaskLife:
 
         return listen
 
-    def _target_group(self, arn: str) -> TargetGroup | None:
+    def _target_group(self, arn: str) -> TargetGroupSettings | None:
         try:
             return self._aws.target_group(arn)
         except ClientError:
             # Deleted under the service: the target never gets healthy, as on AWS.
             return None
 
-    def _wait_for_end(self, process: RunningTask) -> int | None:
+    def _wait_for_end(self, process: StartedTask) -> int | None:
         while not self._stopping.is_set():
             code = process.wait(_POLL_SECONDS)
             if code is not None:
                 return code
         return None
 
-    def _drain_and_stop(self, process: RunningTask, probes: list[HealthProbe]) -> int:
+    def _drain_and_stop(self, process: StartedTask, probes: list[HealthProbe]) -> int:
         self._changed(last_status="DEACTIVATING", stopping_at=self._clock())
         for probe in probes:
             probe.stop()
@@ -174,7 +174,7 @@ class TaskLife:
                 self._hurry.clear()
         return process.kill()
 
-    def _drain(self, process: RunningTask) -> int | None:
+    def _drain(self, process: StartedTask) -> int | None:
         """Waits while target groups let requests end; the exit code if the process did not wait as long.
 
         A target that never was healthy got no requests: it leaves at once.

@@ -10,7 +10,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from mlflow_fargate.local.moto_client import InnerAws
+from mlflow_fargate.local.moto_client import MotoClient
 from mlflow_fargate.local.task_definition import LogSettings
 
 logger = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ class LogStream:
 class LogShipper:
     """Puts what is written to its streams every so often, until it is stopped."""
 
-    def __init__(self, aws: InnerAws) -> None:
+    def __init__(self, aws: MotoClient) -> None:
         self._aws = aws
         self._streams: dict[str, LogStream] = {}
         self._sending = threading.Lock()  # keeps the batches of a stream in their order

@@ -10,10 +10,10 @@ from botocore.exceptions import ClientError
 
 from mlflow_fargate.local.engine.shift import stage_transitions
 from mlflow_fargate.local.engine.state import Binding, Service
-from mlflow_fargate.local.moto_client import InnerAws
+from mlflow_fargate.local.moto_client import MotoClient
 
 
-def move(aws: InnerAws, service: Service, production_percent: float, test_percent: float) -> None:
+def move(aws: MotoClient, service: Service, production_percent: float, test_percent: float) -> None:
     """Gives green these shares of the production rules' and test rules' requests; ClientError where a rule is gone."""
     shift = service.deployments[0].shift
     green = next(rollout for rollout in service.rollouts if shift and rollout.id == shift.green_id)
@@ -24,7 +24,7 @@ def move(aws: InnerAws, service: Service, production_percent: float, test_percen
                 _weigh(aws, rule, binding, green_group, percent)
 
 
-def find_problem(aws: InnerAws, service: Service) -> str | None:
+def find_problem(aws: MotoClient, service: Service) -> str | None:
     """Why traffic cannot be shifted, in ECS's words; None where it can."""
     for binding in service.bindings:
         named: set[str] = set()
@@ -49,7 +49,7 @@ def groups_of(action: Mapping[str, Any]) -> dict[str, int]:
     return {group["TargetGroupArn"]: int(group.get("Weight", 1)) for group in groups}
 
 
-def _weigh(aws: InnerAws, rule: str, binding: Binding, green_group: str, percent: float) -> None:
+def _weigh(aws: MotoClient, rule: str, binding: Binding, green_group: str, percent: float) -> None:
     # Weights are whole numbers up to 999; a share may have one decimal place.
     total = 100 if percent == int(percent) else 999
     green = round(percent * total / 100)

@@ -10,7 +10,15 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from mlflow_fargate.local.engine.shift.state import Shift
-from mlflow_fargate.local.engine.state import Event, Revision, Rollback, Rollout, Service, ServiceDeployment, Task
+from mlflow_fargate.local.engine.state import (
+    Event,
+    Rollback,
+    Rollout,
+    Service,
+    ServiceDeployment,
+    ServiceRevision,
+    Task,
+)
 
 KEPT_EVENTS = 100
 FAILED_REASON = "ECS deployment circuit breaker: tasks failed to start."
@@ -37,7 +45,7 @@ def begin_rollout(service: Service, task_definition_arn: str, now: float) -> Ser
     """A new revision becomes PRIMARY; a service deployment that was under way is superseded."""
     blue = _last_completed_rollout(service)
     groups = _groups(service, blue)
-    revision = Revision(_arn(service, "service-revision"), task_definition_arn, now, service.settings, groups)
+    revision = ServiceRevision(_arn(service, "service-revision"), task_definition_arn, now, service.settings, groups)
     identity = f"ecs-svc/{secrets.randbelow(10**19):019d}"
     rollout = Rollout(identity, revision, "PRIMARY", "IN_PROGRESS", f"ECS deployment {identity} in progress.", now, now)
     older = tuple(replace(old, status="ACTIVE", updated_at=now) for old in service.rollouts)

@@ -13,7 +13,6 @@ import asyncio
 import logging
 import secrets
 import time
-from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
@@ -29,7 +28,7 @@ from mlflow_fargate.local.load_balancer.rules import (
     DEFAULT_RULE,
     Balancer,
     FixedResponse,
-    Rule,
+    RoutingRule,
     Target,
     choose_rule,
 )
@@ -40,7 +39,6 @@ HEADER_MAX_BYTES = 16 * 1024  # an ALB's limit for one line
 _CONNECT_SECONDS = 10.0  # as an ALB
 # Bodies up to here are held until an answer begins, so that they can be sent a second time (see _send).
 _RESENDABLE_BYTES = 1024 * 1024
-_CLIENT_CLOSED = 460  # as an ALB's access log has it
 # RFC 9110, 7.6.1, and Expect, because the go-ahead is given here.
 _HOP_BY_HOP = frozenset(
     (
@@ -58,11 +56,10 @@ class _ClientGone(Exception):
 
 
 class Proxy:
-    """Answers requests by `rules` (sorted by priority, the default last); counts answers in `counts`."""
+    """Answers requests by `rules` (sorted by priority, the default last)."""
 
     def __init__(self, idle_timeout_seconds: float) -> None:
-        self.rules: tuple[Rule, ...] = (DEFAULT_RULE,)
-        self.counts: Counter[tuple[str, int]] = Counter()
+        self.rules: tuple[RoutingRule, ...] = (DEFAULT_RULE,)
         self._balancer = Balancer()
         self._idle_timeout_seconds = idle_timeout_seconds
         self._port = 0
@@ -85,15 +82,12 @@ class Proxy:
         if said := refusal(request.method, request.headers.get, is_known_host=is_known_host):
             return web.Response(status=403, text=f"{said}\n", headers=dict(REFUSAL_HEADERS[1:]))
         try:
-            response = await self._answer(request, rule)
+            return await self._answer(request, rule)
         except _ClientGone:
-            self.counts[rule.name, _CLIENT_CLOSED] += 1
             _cut_off(request)
             return web.Response(status=499)
-        self.counts[rule.name, response.status] += 1
-        return response
 
-    async def _answer(self, request: web.BaseRequest, rule: Rule) -> web.StreamResponse:
+    async def _answer(self, request: web.BaseRequest, rule: RoutingRule) -> web.StreamResponse:
         if rule.fixed_response is not None:
             return _make_fixed(rule.fixed_response)
         target = self._balancer.choose_target(rule.targets)

@@ -26,7 +26,7 @@ class FixedResponse:
 
 
 @dataclass(frozen=True)
-class TargetGroup:
+class WeightedTargets:
     """A share of a forward action: `targets` are those that may get requests now, so the healthy ones."""
 
     targets: tuple[Target, ...] = ()
@@ -34,7 +34,7 @@ class TargetGroup:
 
 
 @dataclass(frozen=True)
-class Rule:
+class RoutingRule:
     """What to do with requests that match one of each kind of patterns; a kind without patterns matches all.
 
     `fixed_response` goes before `targets`. `*` stands for any characters, `?` for one; paths are compared with case and
@@ -46,17 +46,8 @@ class Rule:
     path_patterns: tuple[str, ...] = ()
     host_patterns: tuple[str, ...] = ()
     header_patterns: tuple[tuple[str, tuple[str, ...]], ...] = ()
-    targets: tuple[TargetGroup, ...] = ()
+    targets: tuple[WeightedTargets, ...] = ()
     fixed_response: FixedResponse | None = None
-
-    @property
-    def name(self) -> str:
-        """'churn.example.com /churn/*': what a status page calls it; 'default' without conditions.
-
-        Of headers the name only: a value may be what keeps others out.
-        """
-        headers = [f"[{name}]" for name, _ in self.header_patterns]
-        return " ".join([*self.host_patterns, *self.path_patterns, *headers]) or "default"
 
     def matches(self, host: str, path: str, headers: Mapping[str, str]) -> bool:
         is_path = not self.path_patterns or any(_compile(pattern).fullmatch(path) for pattern in self.path_patterns)
@@ -68,10 +59,10 @@ class Rule:
         return any(_compile(pattern.lower()).fullmatch(_hostname(host)) for pattern in self.host_patterns)
 
 
-DEFAULT_RULE = Rule(priority=50_001, fixed_response=FixedResponse(404, "no deployment has this path\n"))
+DEFAULT_RULE = RoutingRule(priority=50_001, fixed_response=FixedResponse(404, "no deployment has this path\n"))
 
 
-def choose_rule(rules: Sequence[Rule], host: str, path: str, headers: Mapping[str, str]) -> Rule | None:
+def choose_rule(rules: Sequence[RoutingRule], host: str, path: str, headers: Mapping[str, str]) -> RoutingRule | None:
     """The first rule that matches; `rules` are sorted by priority, `headers` are found by names without case."""
     return next((rule for rule in rules if rule.matches(host, path, headers)), None)
 
@@ -84,7 +75,7 @@ class Balancer:
         self._turn = 0
         self._dice = random.Random()  # noqa: S311 - spreads load, keeps no secret
 
-    def choose_target(self, groups: Sequence[TargetGroup]) -> Target | None:
+    def choose_target(self, groups: Sequence[WeightedTargets]) -> Target | None:
         """None: the group that the weights chose has no target; as in an ALB no other group steps in."""
         weights = [group.weight for group in groups]
         if not any(weights):

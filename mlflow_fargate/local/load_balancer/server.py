@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from concurrent.futures import Future
 from types import TracebackType
 
@@ -16,9 +16,7 @@ from aiohttp import web
 
 from mlflow_fargate.errors import LocalStackError
 from mlflow_fargate.local.load_balancer.proxy import HEADER_MAX_BYTES, Proxy
-from mlflow_fargate.local.load_balancer.rules import DEFAULT_RULE, FixedResponse, Rule, Target, TargetGroup
-
-__all__ = ["DEFAULT_RULE", "FixedResponse", "LoadBalancer", "Rule", "Target", "TargetGroup"]
+from mlflow_fargate.local.load_balancer.rules import DEFAULT_RULE, RoutingRule
 
 _START_SECONDS = 10.0
 _STOP_SECONDS = 5.0
@@ -35,18 +33,14 @@ class LoadBalancer:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopped: asyncio.Event | None = None
 
-    def set_routes(self, rules: Iterable[Rule], default: Rule = DEFAULT_RULE) -> None:
+    def set_routes(self, rules: Iterable[RoutingRule], default: RoutingRule = DEFAULT_RULE) -> None:
         """What to do from the next request on; those under way finish where they are, also on targets left out now.
 
         `default` gets what no rule matches; its own patterns do not matter.
         """
-        last = Rule(default.priority, targets=default.targets, fixed_response=default.fixed_response)
+        last = RoutingRule(default.priority, targets=default.targets, fixed_response=default.fixed_response)
         # One assignment: whichever thread sets them, a request sees all the old rules or all the new ones.
         self._proxy.rules = (*sorted(rules, key=lambda rule: rule.priority), last)
-
-    def request_counts(self) -> Mapping[tuple[str, int], int]:
-        """How many requests were answered, by name of rule and status (460: the client went away first)."""
-        return dict(self._proxy.counts)
 
     @property
     def port(self) -> int:

@@ -16,7 +16,7 @@ from werkzeug.exceptions import HTTPException, NotFound
 from werkzeug.routing import Map, Rule
 from werkzeug.wrappers import Response
 
-from mlflow_fargate.local.engine.status import ServiceStatus
+from mlflow_fargate.local.engine.snapshot import ServiceSnapshot
 from mlflow_fargate.local.page.rows import last_lines, make_cards
 
 REFRESH_SECONDS = 3
@@ -30,7 +30,7 @@ class PageApp:
 
     def __init__(
         self,
-        services: Callable[[], tuple[ServiceStatus, ...]],
+        services: Callable[[], tuple[ServiceSnapshot, ...]],
         addresses: Callable[[], Mapping[str, str]],
         logs: Callable[[], Any],
         clock: Callable[[], float] = time.time,

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from botocore.exceptions import ClientError
 
-from mlflow_fargate.local.engine.status import RolloutStatus, ServiceStatus, TaskStatus
+from mlflow_fargate.local.engine.snapshot import RolloutSnapshot, ServiceSnapshot, TaskSnapshot
 
 Tone = Literal["good", "busy", "bad", "quiet"]
 
@@ -56,7 +56,7 @@ class Card:
     events: tuple[str, ...]
 
 
-def make_cards(services: Sequence[ServiceStatus], addresses: Mapping[str, str], now: float) -> list[Card]:
+def make_cards(services: Sequence[ServiceSnapshot], addresses: Mapping[str, str], now: float) -> list[Card]:
     """A card for each service, by name. `now`: seconds since 1970."""
     return [_card(service, addresses, now) for service in services]
 
@@ -80,7 +80,7 @@ def _lines(logs: Any, group: str, stream: str) -> list[tuple[int, str, str]]:
     return [(event["timestamp"], task, event["message"]) for event in found["events"]]
 
 
-def _card(service: ServiceStatus, addresses: Mapping[str, str], now: float) -> Card:
+def _card(service: ServiceSnapshot, addresses: Mapping[str, str], now: float) -> Card:
     primary = next((rollout for rollout in service.rollouts if rollout.status == "PRIMARY"), None)
     state, tone = _state(service, primary)
     living = [task for task in service.tasks if task.status != "STOPPED"]
@@ -100,7 +100,7 @@ def _card(service: ServiceStatus, addresses: Mapping[str, str], now: float) -> C
     )
 
 
-def _state(service: ServiceStatus, primary: RolloutStatus | None) -> tuple[str, Tone]:
+def _state(service: ServiceSnapshot, primary: RolloutSnapshot | None) -> tuple[str, Tone]:
     if service.status != "ACTIVE":
         return service.status.lower(), "quiet"
     if primary is None or primary.state == "IN_PROGRESS":
@@ -112,7 +112,7 @@ def _state(service: ServiceStatus, primary: RolloutStatus | None) -> tuple[str, 
     return ("steady", "good") if service.running_count >= service.desired_count else ("short of tasks", "busy")
 
 
-def _rollout_row(rollout: RolloutStatus) -> RolloutRow:
+def _rollout_row(rollout: RolloutSnapshot) -> RolloutRow:
     failed = f" ({rollout.failed_tasks} failed tasks)" if rollout.failed_tasks else ""
     return RolloutRow(
         revision=rollout.task_definition,
@@ -122,7 +122,7 @@ def _rollout_row(rollout: RolloutStatus) -> RolloutRow:
     )
 
 
-def _task_row(task: TaskStatus, now: float) -> TaskRow:
+def _task_row(task: TaskSnapshot, now: float) -> TaskRow:
     is_healthy = task.health in ("healthy", "-")
     tone: Tone = "quiet" if task.status == "STOPPED" else "good" if is_healthy and task.status == "RUNNING" else "busy"
     health = "" if task.health == "-" or task.status != "RUNNING" else f" · {task.health}"

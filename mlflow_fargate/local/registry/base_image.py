@@ -7,12 +7,12 @@ reference; the agent sees the label and runs the layers above it with the interp
 from __future__ import annotations
 
 import gzip
-import hashlib
 import io
 import json
 import platform
 import tarfile
 
+from mlflow_fargate.local.registry.grammar import digest_of
 from mlflow_fargate.local.registry.store import RegistryStore
 
 BASE_REPOSITORY = "docker/library/python"  # as in public.ecr.aws/docker/library/python:3.11-slim
@@ -32,7 +32,7 @@ def seed_base_image(store: RegistryStore, python_version: str) -> str:
     """
     store.create_repository(BASE_REPOSITORY)
     layer = _make_layer()
-    config = _make_config(python_version, diff_id=_digest(gzip.decompress(layer)))
+    config = _make_config(python_version, diff_id=digest_of(gzip.decompress(layer)))
     manifest = {
         "schemaVersion": 2,
         "mediaType": _MANIFEST_TYPE,
@@ -79,8 +79,4 @@ def _make_config(python_version: str, *, diff_id: str) -> bytes:
 
 
 def _descriptor(media_type: str, content: bytes) -> dict[str, str | int]:
-    return {"mediaType": media_type, "digest": _digest(content), "size": len(content)}
-
-
-def _digest(content: bytes) -> str:
-    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+    return {"mediaType": media_type, "digest": digest_of(content), "size": len(content)}

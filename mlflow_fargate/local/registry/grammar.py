@@ -6,6 +6,7 @@ Source: OCI distribution-spec ("Pulling manifests", "Error codes") and image-spe
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from typing import Any
@@ -34,6 +35,10 @@ def checked_name(name: str) -> str:
     if len(name) > _NAME_MAX_LENGTH or not _NAME.fullmatch(name):
         raise OciRefusal(400, "NAME_INVALID", f"'{name}' is not a repository name")
     return name
+
+
+def digest_of(content: bytes) -> str:
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
 def checked_digest(digest: str) -> str:

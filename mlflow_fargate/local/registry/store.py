@@ -1,4 +1,4 @@
-"""What the local OCI registry keeps on disk; registry.py speaks HTTP in front of it.
+"""What the local OCI registry keeps on disk; http.py serves it.
 
     ROOT/blobs/sha256/HEX      every blob and manifest once, whichever repositories hold it
     ROOT/repositories/NAME     one JSON file a repository ('/' as '+'): its links to blobs, its manifests, its tags
@@ -10,58 +10,34 @@ killed process leaves no half blob and no half repository. One process owns a RO
 
 from __future__ import annotations
 
-import hashlib
 import json
 import threading
 import time
 import uuid
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 
 from mlflow_fargate import atomic_files
-from mlflow_fargate.local.registry.grammar import OciRefusal, checked_digest, checked_name, checked_tag, parse_manifest
+from mlflow_fargate.local.registry.grammar import (
+    OciRefusal,
+    checked_digest,
+    checked_name,
+    checked_tag,
+    digest_of,
+    parse_manifest,
+)
+from mlflow_fargate.local.registry.records import (
+    ImageRecord,
+    ManifestEntry,
+    Repository,
+    StoredManifest,
+    read_repository,
+)
 from mlflow_fargate.local.registry.upload import Upload
 
 # A blob nobody refers to yet may belong to a push whose manifest is still to come.
 _ORPHAN_GRACE_SECONDS = 3600.0
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """A manifest as it was pushed, byte for byte."""
-
-    digest: str
-    media_type: str
-    body: bytes
-
-
-@dataclass(frozen=True)
-class ImageRecord:
-    """An image of a repository as ECR's DescribeImages shows it."""
-
-    digest: str
-    tags: tuple[str, ...]  # sorted; empty for an untagged image
-    pushed_at: datetime
-    size_bytes: int  # config and layers, as compressed
-    media_type: str
-
-
-@dataclass
-class _ManifestEntry:
-    media_type: str
-    pushed_at: float
-    size_bytes: int
-    blobs: list[str]  # digests of config, layers or child manifests
-
-
-@dataclass
-class _Repository:
-    name: str
-    immutable_tags: bool = False
-    blobs: dict[str, float] = field(default_factory=dict)  # digest → last time it was pushed, mounted or asked for
-    manifests: dict[str, _ManifestEntry] = field(default_factory=dict)
-    tags: dict[str, str] = field(default_factory=dict)
 
 
 class RegistryStore:
@@ -81,7 +57,7 @@ class RegistryStore:
             folder.mkdir(parents=True, exist_ok=True)
         for leftover in [*self._uploading.iterdir(), *self._files.glob("*.new")]:
             leftover.unlink()
-        repositories = [_read_repository(path) for path in self._files.glob("*.json")]
+        repositories = [read_repository(path) for path in self._files.glob("*.json")]
         self._repositories = {repository.name: repository for repository in repositories}
         self._collect_garbage()
 
@@ -90,7 +66,7 @@ class RegistryStore:
     def create_repository(self, name: str, *, immutable_tags: bool = False) -> None:
         """Makes the repository, or sets `immutable_tags` of the one that is there."""
         with self._lock:
-            repository = self._repositories.setdefault(checked_name(name), _Repository(name))
+            repository = self._repositories.setdefault(checked_name(name), Repository(name))
             repository.immutable_tags = immutable_tags
             self._save(repository)
 
@@ -180,7 +156,7 @@ class RegistryStore:
 
     def put_manifest(self, name: str, reference: str, body: bytes, media_type: str) -> str:
         """Keeps the manifest under its digest, and under `reference` if that is a tag; the digest."""
-        digest = f"sha256:{hashlib.sha256(body).hexdigest()}"
+        digest = digest_of(body)
         if ":" in reference and checked_digest(reference) != digest:
             raise OciRefusal(400, "DIGEST_INVALID", f"the manifest hashes to {digest}, not to {reference}")
         if ":" not in reference:
@@ -199,14 +175,14 @@ class RegistryStore:
             self._save(repository)
         return digest
 
-    def manifest(self, name: str, reference: str) -> Manifest:
+    def manifest(self, name: str, reference: str) -> StoredManifest:
         with self._lock:
             repository = self._existing(name)
             digest = repository.tags.get(reference, reference)
             entry = repository.manifests.get(digest)
             if entry is None:
                 raise _unknown_manifest(name, reference)
-            return Manifest(digest, entry.media_type, self._blob_path(digest).read_bytes())
+            return StoredManifest(digest, entry.media_type, self._blob_path(digest).read_bytes())
 
     def images(self, name: str) -> list[ImageRecord]:
         """Every manifest of the repository, newest first."""
@@ -237,32 +213,32 @@ class RegistryStore:
             self._save(repository)
             self._collect_garbage()
 
-    def _checked_entry(self, repository: _Repository, body: bytes, media_type: str) -> _ManifestEntry:
+    def _checked_entry(self, repository: Repository, body: bytes, media_type: str) -> ManifestEntry:
         parts = parse_manifest(body, media_type)
         missing = [digest for digest in parts if digest not in repository.blobs and digest not in repository.manifests]
         if missing:
             said = f"repository '{repository.name}' lacks {', '.join(missing)}: push these first"
             raise OciRefusal(404, "MANIFEST_BLOB_UNKNOWN", said)
-        return _ManifestEntry(media_type, time.time(), sum(parts.values()), list(parts))
+        return ManifestEntry(media_type, time.time(), sum(parts.values()), list(parts))
 
     # Files
 
-    def _existing(self, name: str) -> _Repository:
+    def _existing(self, name: str) -> Repository:
         repository = self._repositories.get(checked_name(name))
         if repository is None:
             raise OciRefusal(404, "NAME_UNKNOWN", f"there is no repository '{name}'")
         return repository
 
-    def _for_push(self, name: str) -> _Repository:
+    def _for_push(self, name: str) -> Repository:
         if self._create_on_push and checked_name(name) not in self._repositories:
             self.create_repository(name)
         return self._existing(name)
 
-    def _link(self, repository: _Repository, digest: str) -> None:
+    def _link(self, repository: Repository, digest: str) -> None:
         repository.blobs[digest] = time.time()
         self._save(repository)
 
-    def _save(self, repository: _Repository) -> None:
+    def _save(self, repository: Repository) -> None:
         atomic_files.write(self._file(repository.name), json.dumps(asdict(repository)))
 
     def _file(self, name: str) -> Path:
@@ -287,13 +263,7 @@ class RegistryStore:
                 path.unlink(missing_ok=True)
 
 
-def _read_repository(path: Path) -> _Repository:
-    state = json.loads(path.read_text())
-    manifests = {digest: _ManifestEntry(**entry) for digest, entry in state.pop("manifests").items()}
-    return _Repository(**state, manifests=manifests)
-
-
-def _refuse_moving_tag(repository: _Repository, tag: str, digest: str) -> None:
+def _refuse_moving_tag(repository: Repository, tag: str, digest: str) -> None:
     if repository.immutable_tags and repository.tags.get(tag, digest) != digest:
         said = f"The image tag '{tag}' already exists in the '{repository.name}' repository and cannot be overwritten"
         raise OciRefusal(400, "TAG_INVALID", f"{said} because the repository is immutable.")

@@ -3,5 +3,6 @@
 app                           requests → operations
 buckets · objects · uploads   the operations
 store · upload_store          objects as files with an index
+positions                     where a listing begins
 protocol                      XML, ranges, chunked bodies, signatures' places
 """

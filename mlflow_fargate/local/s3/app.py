@@ -20,14 +20,14 @@ from pathlib import Path
 from typing import Any
 
 from mlflow_fargate.local.s3 import buckets, objects, uploads
-from mlflow_fargate.local.s3.protocol import Request, Response, S3Refusal, refusal_response
+from mlflow_fargate.local.s3.protocol import S3Refusal, S3Request, S3Response, error_response
 from mlflow_fargate.local.s3.store import S3Store
 from mlflow_fargate.local.signature import Keys, SignatureRefused, verify
 
 logger = logging.getLogger(__name__)
 
 StartResponse = Callable[[str, list[tuple[str, str]]], Any]
-_Verb = Callable[[S3Store, Request], Response]
+_Verb = Callable[[S3Store, S3Request], S3Response]
 
 # (method, subresource): a subresource is the query parameter that makes the request another verb.
 _BUCKET_VERBS: Mapping[tuple[str, str], _Verb] = {
@@ -54,17 +54,8 @@ _OBJECT_VERBS: Mapping[tuple[str, str], _Verb] = {
 }
 _SUBRESOURCES = (
     *("location", "uploads", "delete", "uploadId", "acl", "accelerate", "analytics", "attributes", "cors"),
-    *(
-        "encryption",
-        "intelligent-tiering",
-        "inventory",
-        "legal-hold",
-        "lifecycle",
-        "logging",
-        "metrics",
-        "notification",
-    ),
-    *("object-lock", "ownershipControls", "policy", "policyStatus", "publicAccessBlock", "replication"),
+    *("encryption", "intelligent-tiering", "inventory", "legal-hold", "lifecycle", "logging", "metrics"),
+    *("notification", "object-lock", "ownershipControls", "policy", "policyStatus", "publicAccessBlock", "replication"),
     *("requestPayment", "restore", "retention", "select", "tagging", "torrent", "versionId", "versioning", "versions"),
     "website",
 )
@@ -88,19 +79,19 @@ class S3App:
     def close(self) -> None:
         self.store.close()
 
-    def _answer(self, environ: dict[str, Any]) -> Response:
+    def _answer(self, environ: dict[str, Any]) -> S3Response:
         try:
             verify(environ, self._keys, is_s3=True)
-            request = Request.from_environ(environ)
+            request = S3Request.from_environ(environ)
             return _choose_verb(request)(self.store, request)
         except SignatureRefused as refused:
-            return refusal_response(S3Refusal(403, refused.code, refused.message), environ.get("PATH_INFO", "/"))
+            return error_response(S3Refusal(403, refused.code, refused.message), environ.get("PATH_INFO", "/"))
         except S3Refusal as refusal:
             logger.debug("%s %s: %s", environ["REQUEST_METHOD"], environ.get("PATH_INFO"), refusal.code)
-            return refusal_response(refusal, environ.get("PATH_INFO", "/"))
+            return error_response(refusal, environ.get("PATH_INFO", "/"))
 
 
-def _choose_verb(request: Request) -> _Verb:
+def _choose_verb(request: S3Request) -> _Verb:
     subresource = "+".join(name for name in _SUBRESOURCES if name in request.query)
     if request.key and "x-amz-copy-source" in request.headers:
         subresource = f"{subresource}+x-amz-copy-source".removeprefix("+")

@@ -8,16 +8,17 @@ import re
 from collections.abc import Iterator
 from xml.etree import ElementTree
 
+from mlflow_fargate.local.s3.positions import position_after
 from mlflow_fargate.local.s3.protocol import (
-    Request,
-    Response,
     S3Refusal,
+    S3Request,
+    S3Response,
     element,
     format_key,
     format_time,
     xml_response,
 )
-from mlflow_fargate.local.s3.store import Page, S3Store, position_after
+from mlflow_fargate.local.s3.store import Page, S3Store
 from mlflow_fargate.local.s3.upload_store import UploadStore
 
 REGION = "us-east-1"
@@ -25,7 +26,7 @@ _BUCKET_NAME = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _MAX_KEYS = 1000
 
 
-def list_buckets(store: S3Store, request: Request) -> Response:
+def list_buckets(store: S3Store, request: S3Request) -> S3Response:
     buckets = element("Buckets")
     for name, created_at in store.buckets():
         buckets.append(element("Bucket", element("Name", name), element("CreationDate", format_time(created_at))))
@@ -33,31 +34,31 @@ def list_buckets(store: S3Store, request: Request) -> Response:
     return xml_response(element("ListAllMyBucketsResult", owner, buckets))
 
 
-def create_bucket(store: S3Store, request: Request) -> Response:
+def create_bucket(store: S3Store, request: S3Request) -> S3Response:
     """Creating one's own bucket again is no error, as in us-east-1."""
     if not _BUCKET_NAME.fullmatch(request.bucket):
         raise S3Refusal(400, "InvalidBucketName", "The specified bucket is not valid.")
     store.create_bucket(request.bucket)
-    return Response(200, {"Location": f"/{request.bucket}", "Content-Length": "0"})
+    return S3Response(200, {"Location": f"/{request.bucket}", "Content-Length": "0"})
 
 
-def head_bucket(store: S3Store, request: Request) -> Response:
+def head_bucket(store: S3Store, request: S3Request) -> S3Response:
     store.require_bucket(request.bucket)
-    return Response(200, {"x-amz-bucket-region": REGION, "Content-Length": "0"})
+    return S3Response(200, {"x-amz-bucket-region": REGION, "Content-Length": "0"})
 
 
-def delete_bucket(store: S3Store, request: Request) -> Response:
+def delete_bucket(store: S3Store, request: S3Request) -> S3Response:
     store.delete_bucket(request.bucket)
-    return Response(204)
+    return S3Response(204)
 
 
-def get_bucket_location(store: S3Store, request: Request) -> Response:
+def get_bucket_location(store: S3Store, request: S3Request) -> S3Response:
     """us-east-1 is told by an empty element."""
     store.require_bucket(request.bucket)
     return xml_response(element("LocationConstraint"))
 
 
-def delete_objects(store: S3Store, request: Request) -> Response:
+def delete_objects(store: S3Store, request: S3Request) -> S3Response:
     store.require_bucket(request.bucket)
     wanted = request.xml()
     result = element("DeleteResult")
@@ -69,7 +70,7 @@ def delete_objects(store: S3Store, request: Request) -> Response:
     return xml_response(result)
 
 
-def list_uploads(store: S3Store, request: Request) -> Response:
+def list_uploads(store: S3Store, request: S3Request) -> S3Response:
     result = element("ListMultipartUploadsResult", element("Bucket", request.bucket), element("IsTruncated", "false"))
     encoding = request.query.get("encoding-type")
     for key, upload_id, begun_at in UploadStore(store).under_way(request.bucket):
@@ -80,7 +81,7 @@ def list_uploads(store: S3Store, request: Request) -> Response:
     return xml_response(result)
 
 
-def list_objects(store: S3Store, request: Request) -> Response:
+def list_objects(store: S3Store, request: S3Request) -> S3Response:
     """ListObjectsV2 with `list-type=2`, else the first version of it."""
     query = request.query
     prefix, delimiter = query.get("prefix", "").encode(), query.get("delimiter", "").encode()
@@ -93,7 +94,7 @@ def list_objects(store: S3Store, request: Request) -> Response:
     return xml_response(element("ListBucketResult", *_describe_page(request, page, limit)))
 
 
-def _describe_page(request: Request, page: Page, limit: int) -> Iterator[ElementTree.Element]:
+def _describe_page(request: S3Request, page: Page, limit: int) -> Iterator[ElementTree.Element]:
     query, encoding = request.query, request.query.get("encoding-type")
     yield element("Name", request.bucket)
     yield element("MaxKeys", str(limit))

@@ -8,9 +8,9 @@ from typing import BinaryIO
 from urllib.parse import unquote_to_bytes
 
 from mlflow_fargate.local.s3.protocol import (
-    Request,
-    Response,
     S3Refusal,
+    S3Request,
+    S3Response,
     content_codings,
     element,
     format_time,
@@ -24,16 +24,16 @@ _KEPT_HEADERS = ("cache-control", "content-disposition", "content-language", "co
 _METADATA = "x-amz-meta-"
 
 
-def put_object(store: S3Store, request: Request) -> Response:
+def put_object(store: S3Store, request: S3Request) -> S3Response:
     store.require_bucket(request.bucket)
     received = store.receive(request.chunks())
     headers = kept_headers(request.headers)
     condition = parse_condition(request.headers)
     stored = store.put_object(request.bucket, request.key, received, headers=headers, condition=condition)
-    return Response(200, {"ETag": f'"{stored.etag}"', "Content-Length": "0"})
+    return S3Response(200, {"ETag": f'"{stored.etag}"', "Content-Length": "0"})
 
 
-def copy_object(store: S3Store, request: Request) -> Response:
+def copy_object(store: S3Store, request: S3Request) -> S3Response:
     bucket, key = parse_copy_source(request)
     replaces_headers = request.headers.get("x-amz-metadata-directive", "COPY") == "REPLACE"
     if (bucket, key) == (request.bucket, request.key) and not replaces_headers:
@@ -50,7 +50,7 @@ def copy_object(store: S3Store, request: Request) -> Response:
     return xml_response(element("CopyObjectResult", element("ETag", f'"{stored.etag}"'), times))
 
 
-def get_object(store: S3Store, request: Request) -> Response:
+def get_object(store: S3Store, request: S3Request) -> S3Response:
     stored, file = store.open_object(request.bucket, request.key)
     try:
         head = _describe(stored, request)
@@ -61,17 +61,17 @@ def get_object(store: S3Store, request: Request) -> Response:
         file.close()
         return head
     start, _ = parse_range(request.headers.get("range"), stored.size_bytes) or (0, 0)
-    return Response(head.status, head.headers, _FileBytes(file, start, int(head.headers["Content-Length"])))
+    return S3Response(head.status, head.headers, _FileBytes(file, start, int(head.headers["Content-Length"])))
 
 
-def head_object(store: S3Store, request: Request) -> Response:
+def head_object(store: S3Store, request: S3Request) -> S3Response:
     return _describe(store.describe_object(request.bucket, request.key), request)
 
 
-def delete_object(store: S3Store, request: Request) -> Response:
+def delete_object(store: S3Store, request: S3Request) -> S3Response:
     store.require_bucket(request.bucket)
     store.delete_object(request.bucket, request.key)
-    return Response(204)
+    return S3Response(204)
 
 
 def kept_headers(headers: Mapping[str, str]) -> dict[str, str]:
@@ -90,19 +90,19 @@ def parse_condition(headers: Mapping[str, str]) -> Condition:
     return Condition(headers.get("if-none-match"), None if if_match is None else if_match.strip('"'))
 
 
-def parse_copy_source(request: Request) -> tuple[str, bytes]:
+def parse_copy_source(request: S3Request) -> tuple[str, bytes]:
     """Bucket and key of `x-amz-copy-source: /BUCKET/KEY`, escapes undone."""
     source = request.headers["x-amz-copy-source"].partition("?")[0]
     bucket, _, key = unquote_to_bytes(source).removeprefix(b"/").partition(b"/")
     return bucket.decode("utf-8", "replace"), key
 
 
-def _describe(stored: StoredObject, request: Request) -> Response:
+def _describe(stored: StoredObject, request: S3Request) -> S3Response:
     """Status and headers of a GET: 304 and 412 by its conditions, 206 by its range."""
     headers = {name.title() if not name.startswith("x-") else name: value for name, value in stored.headers.items()}
     headers |= {"ETag": f'"{stored.etag}"', "Last-Modified": formatdate(stored.modified_at, usegmt=True)}
     if _is_unchanged(stored, request.headers):
-        return Response(304, {name: headers[name] for name in ("ETag", "Last-Modified")})
+        return S3Response(304, {name: headers[name] for name in ("ETag", "Last-Modified")})
     interval = parse_range(request.headers.get("range"), stored.size_bytes)
     start, end = interval or (0, stored.size_bytes)
     headers |= {"Accept-Ranges": "bytes", "Content-Length": str(end - start)}
@@ -111,7 +111,7 @@ def _describe(stored: StoredObject, request: Request) -> Response:
     for name, value in request.query.items():
         if name.startswith("response-"):  # response-content-disposition and its like, in presigned URLs
             headers[name.removeprefix("response-").title()] = value
-    return Response(206 if interval else 200, headers)
+    return S3Response(206 if interval else 200, headers)
 
 
 def _is_unchanged(stored: StoredObject, headers: Mapping[str, str]) -> bool:

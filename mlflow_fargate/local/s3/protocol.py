@@ -39,7 +39,7 @@ class S3Refusal(LocalStackError):
 
 
 @dataclass(frozen=True)
-class Request:
+class S3Request:
     """A request, path-style: `/BUCKET/KEY`. Names of headers are lower-case; its signature has been verified."""
 
     method: str
@@ -50,7 +50,7 @@ class Request:
     body: BinaryIO
 
     @classmethod
-    def from_environ(cls, environ: Mapping[str, Any]) -> Request:
+    def from_environ(cls, environ: Mapping[str, Any]) -> S3Request:
         # WSGI gives bytes disguised as Latin-1, the escapes of the URL undone.
         bucket, _, key = environ.get("PATH_INFO", "/").encode("latin-1").removeprefix(b"/").partition(b"/")
         try:
@@ -117,7 +117,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Response:
+class S3Response:
     """An answer; `body` is iterated once, and closed if it can be."""
 
     status: int = 200
@@ -129,14 +129,14 @@ class Response:
         return f"{self.status} {HTTPStatus(self.status).phrase}"
 
 
-def xml_response(root: ElementTree.Element, *, status: int = 200) -> Response:
+def xml_response(root: ElementTree.Element, *, status: int = 200) -> S3Response:
     if status == 200:
         root.set("xmlns", _NAMESPACE)
     content: bytes = ElementTree.tostring(root, encoding="UTF-8", xml_declaration=True)
-    return Response(status, {"Content-Type": "application/xml", "Content-Length": str(len(content))}, [content])
+    return S3Response(status, {"Content-Type": "application/xml", "Content-Length": str(len(content))}, [content])
 
 
-def refusal_response(refusal: S3Refusal, resource: str) -> Response:
+def error_response(refusal: S3Refusal, resource: str) -> S3Response:
     return xml_response(
         element(
             "Error", element("Code", refusal.code), element("Message", refusal.said), element("Resource", resource)

@@ -1,4 +1,4 @@
-"""What the disk S3 keeps: bytes in files, everything else in one SQLite index. s3.py speaks HTTP in front of it.
+"""What the disk S3 keeps: bytes in files, everything else in one SQLite index; app.py serves it over HTTP.
 
     ROOT/index.sqlite3    buckets, objects (key → file, size, ETag, headers), uploads and their parts
     ROOT/data/XX/ID       the bytes of one object or part; ID is random, so no key ever becomes a path
@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
+from mlflow_fargate.local.s3.positions import after_all_with
 from mlflow_fargate.local.s3.protocol import S3Refusal
 
 _SCHEMA = """
@@ -79,7 +80,7 @@ class Page:
 
 
 class S3Store:
-    """Buckets and objects under `root`; s3_upload_store.py adds multipart uploads."""
+    """Buckets and objects under `root`; upload_store.py adds multipart uploads."""
 
     def __init__(self, root: Path) -> None:
         self._data = root / "data"
@@ -271,19 +272,6 @@ class S3Store:
         for path in [*self._incoming.iterdir(), *self._data.glob("*/*")]:
             if path.name not in known:
                 path.unlink()
-
-
-def position_after(marker: bytes, *, prefix: bytes, delimiter: bytes) -> bytes:
-    """Where a listing begins that must leave out `marker`, what sorts before it, and the folder it lies in."""
-    if not marker:
-        return b""
-    cut = marker.find(delimiter, len(prefix)) if delimiter and marker.startswith(prefix) else -1
-    return marker + b"\0" if cut < 0 else after_all_with(marker[: cut + len(delimiter)])
-
-
-def after_all_with(prefix: bytes) -> bytes:
-    """The first position behind every key with this prefix; UTF-8 has no byte 0xFF, so the last one can be raised."""
-    return prefix[:-1] + bytes([prefix[-1] + 1])
 
 
 def _select_object(index: sqlite3.Connection, bucket: str, key: bytes) -> StoredObject | None:

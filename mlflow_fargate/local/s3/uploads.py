@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from mlflow_fargate.local.s3.objects import kept_headers, parse_condition, parse_copy_source
 from mlflow_fargate.local.s3.protocol import (
-    Request,
-    Response,
     S3Refusal,
+    S3Request,
+    S3Response,
     element,
     format_key,
     format_time,
@@ -20,23 +20,23 @@ from mlflow_fargate.local.s3.upload_store import UploadStore
 _MAX_PART_NUMBER = 10000
 
 
-def create_upload(store: S3Store, request: Request) -> Response:
+def create_upload(store: S3Store, request: S3Request) -> S3Response:
     upload_id = UploadStore(store).create(request.bucket, request.key, kept_headers(request.headers))
     where = (element("Bucket", request.bucket), element("Key", format_key(request.key, None)))
     return xml_response(element("InitiateMultipartUploadResult", *where, element("UploadId", upload_id)))
 
 
-def upload_part(store: S3Store, request: Request) -> Response:
+def upload_part(store: S3Store, request: S3Request) -> S3Response:
     number = _parse_part_number(request)
     uploads = UploadStore(store)
     # Before the bytes are taken in: a client that lost its upload should hear so at once.
     uploads.headers(request.bucket, request.key, request.query["uploadId"])
     received = store.receive(request.chunks())
     uploads.put_part(request.query["uploadId"], number, received)
-    return Response(200, {"ETag": f'"{received.md5}"', "Content-Length": "0"})
+    return S3Response(200, {"ETag": f'"{received.md5}"', "Content-Length": "0"})
 
 
-def upload_part_copy(store: S3Store, request: Request) -> Response:
+def upload_part_copy(store: S3Store, request: S3Request) -> S3Response:
     """A part that is a range of an object already here."""
     number = _parse_part_number(request)
     uploads = UploadStore(store)
@@ -52,7 +52,7 @@ def upload_part_copy(store: S3Store, request: Request) -> Response:
     return xml_response(element("CopyPartResult", element("ETag", f'"{received.md5}"'), modified))
 
 
-def complete_upload(store: S3Store, request: Request) -> Response:
+def complete_upload(store: S3Store, request: S3Request) -> S3Response:
     upload_id = request.query["uploadId"]
     wanted = _parse_parts(request)
     condition = parse_condition(request.headers)
@@ -62,12 +62,12 @@ def complete_upload(store: S3Store, request: Request) -> Response:
     return xml_response(element("CompleteMultipartUploadResult", location, *where, element("ETag", f'"{stored.etag}"')))
 
 
-def abort_upload(store: S3Store, request: Request) -> Response:
+def abort_upload(store: S3Store, request: S3Request) -> S3Response:
     UploadStore(store).abort(request.bucket, request.key, request.query["uploadId"])
-    return Response(204)
+    return S3Response(204)
 
 
-def list_parts(store: S3Store, request: Request) -> Response:
+def list_parts(store: S3Store, request: S3Request) -> S3Response:
     """Pages as AWS does: `part-number-marker` and `max-parts`."""
     upload_id, query = request.query["uploadId"], request.query
     limit = min(_parse_number(query.get("max-parts", "1000"), "max-parts"), 1000)
@@ -91,7 +91,7 @@ def list_parts(store: S3Store, request: Request) -> Response:
     return xml_response(result)
 
 
-def _parse_parts(request: Request) -> list[tuple[int, str]]:
+def _parse_parts(request: S3Request) -> list[tuple[int, str]]:
     """Number and ETag of each part the client wants joined."""
     return [
         (_parse_number(node.findtext("PartNumber") or "", "PartNumber"), (node.findtext("ETag") or "").strip('"'))
@@ -99,7 +99,7 @@ def _parse_parts(request: Request) -> list[tuple[int, str]]:
     ]
 
 
-def _parse_part_number(request: Request) -> int:
+def _parse_part_number(request: S3Request) -> int:
     number = _parse_number(request.query.get("partNumber", ""), "partNumber")
     if not 1 <= number <= _MAX_PART_NUMBER:
         raise S3Refusal(400, "InvalidArgument", "Part number must be an integer between 1 and 10000, inclusive")

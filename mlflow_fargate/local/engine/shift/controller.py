@@ -9,25 +9,25 @@ from functools import partial
 from botocore.exceptions import ClientError
 
 from mlflow_fargate.local.engine import traffic, transitions
-from mlflow_fargate.local.engine.actions import Act, EnterStage, MoveTraffic, OpenHook, TimeOutHook
+from mlflow_fargate.local.engine.actions import Action, EnterStage, MoveTraffic, OpenHook, TimeOutHook
 from mlflow_fargate.local.engine.routes import RouteTable
 from mlflow_fargate.local.engine.shift import stage_transitions
 from mlflow_fargate.local.engine.state import Service
 from mlflow_fargate.local.engine.store import EcsStore
-from mlflow_fargate.local.moto_client import InnerAws
+from mlflow_fargate.local.moto_client import MotoClient
 
 
-class Shifting:
+class ShiftController:
     """The part of the engine that moves traffic."""
 
-    def __init__(self, store: EcsStore, aws: InnerAws, routes: RouteTable, minute_seconds: float) -> None:
+    def __init__(self, store: EcsStore, aws: MotoClient, routes: RouteTable, minute_seconds: float) -> None:
         self._store = store
         self._aws = aws
         self._routes = routes
         self._minute_seconds = minute_seconds
 
-    def do(self, service: Service, act: Act, now: float) -> None:
-        match act:
+    def do(self, service: Service, action: Action, now: float) -> None:
+        match action:
             case EnterStage(stage):
                 self._enter_stage(service, stage, now)
             case MoveTraffic(production_percent, test_percent):

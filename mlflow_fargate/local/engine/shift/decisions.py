@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mlflow_fargate.local.engine.actions import (
-    Act,
+    Action,
     CompleteRollout,
     EnterStage,
     MoveTraffic,
@@ -29,13 +29,13 @@ from mlflow_fargate.local.engine.state import Rollout, Service, Task
 
 def decide_shift(
     service: Service, shift: Shift, tasks: Sequence[Task], now: float, minute_seconds: float
-) -> tuple[Act, ...]:
-    """The acts that bring the shift one step further, and those that keep blue and green at their count."""
-    return _Deciding(service, shift, service.shift_rules, tasks, now, minute_seconds).acts()
+) -> tuple[Action, ...]:
+    """The actions that bring the shift one step further, and those that keep blue and green at their count."""
+    return _Decider(service, shift, service.shift_rules, tasks, now, minute_seconds).actions()
 
 
 @dataclass(frozen=True)
-class _Deciding:
+class _Decider:
     service: Service
     shift: Shift
     rules: ShiftRules
@@ -43,10 +43,10 @@ class _Deciding:
     now: float
     minute_seconds: float
 
-    def acts(self) -> tuple[Act, ...]:
+    def actions(self) -> tuple[Action, ...]:
         return (*self._keep(), *self._advance())
 
-    def _keep(self) -> tuple[Act, ...]:
+    def _keep(self) -> tuple[Action, ...]:
         """Blue until it is cleaned up, green from its scaling up on: as many tasks as are desired."""
         kept = []
         if self._is_before("CLEAN_UP"):
@@ -54,10 +54,10 @@ class _Deciding:
         if not self._is_before("SCALE_UP"):
             kept.append(self.shift.green_id)
         return tuple(
-            act for rollout in self.service.rollouts if rollout.id in kept for act in self._keep_count(rollout)
+            action for rollout in self.service.rollouts if rollout.id in kept for action in self._keep_count(rollout)
         )
 
-    def _keep_count(self, rollout: Rollout) -> tuple[Act, ...]:
+    def _keep_count(self, rollout: Rollout) -> tuple[Action, ...]:
         own = [task for task in self._of(rollout.id) if task.is_wanted]
         missing = self.service.desired_count - len(own)
         if missing > 0:
@@ -65,7 +65,7 @@ class _Deciding:
         surplus = sorted(own, key=lambda task: (task.is_healthy(self.now), -task.created_at))[: -missing or 0]
         return _stop(surplus, self.shift.green_id)
 
-    def _advance(self) -> tuple[Act, ...]:
+    def _advance(self) -> tuple[Action, ...]:
         hook = self.shift.waiting_hook
         if hook is not None:
             return (TimeOutHook(hook.id),) if self.now >= hook.expires_at else ()
@@ -77,7 +77,7 @@ class _Deciding:
         stage = self.shift.stage
         return any(stage == paused for paused, _, _ in self.rules.pauses) and stage not in self.shift.paused_stages
 
-    def _work(self) -> tuple[Act, ...]:
+    def _work(self) -> tuple[Action, ...]:
         work = {
             "RECONCILE_SERVICE": self._reconcile,
             "SCALE_UP": self._await_health,
@@ -88,7 +88,7 @@ class _Deciding:
         }
         return work.get(self.shift.stage, self._next)()
 
-    def _reconcile(self) -> tuple[Act, ...]:
+    def _reconcile(self) -> tuple[Action, ...]:
         """What an abandoned deployment left goes first: its share of the traffic, then its tasks."""
         if self.shift.production_percent:
             return (MoveTraffic(0.0, 0.0),)
@@ -96,20 +96,20 @@ class _Deciding:
         others = [task for task in self.tasks if task.rollout_id not in staying and not task.is_stopped]
         return _stop([task for task in others if task.is_wanted], self.shift.green_id) if others else self._next()
 
-    def _await_health(self) -> tuple[Act, ...]:
+    def _await_health(self) -> tuple[Action, ...]:
         green = self._of(self.shift.green_id)
         healthy = sum(task.is_wanted and task.is_healthy(self.now) for task in green)
         return self._next() if healthy >= self.service.desired_count else ()
 
-    def _move_test(self) -> tuple[Act, ...]:
+    def _move_test(self) -> tuple[Action, ...]:
         if self.shift.test_percent < 100:
             return (MoveTraffic(self.shift.production_percent, 100.0),)
         return self._next()
 
-    def _bake(self) -> tuple[Act, ...]:
+    def _bake(self) -> tuple[Action, ...]:
         return () if self._has_to_wait(self.rules.bake_minutes) else self._next()
 
-    def _move_production(self) -> tuple[Act, ...]:
+    def _move_production(self) -> tuple[Action, ...]:
         shares = self.rules.shares if self.shift.blue_id else (100.0,)
         done = self.shift.production_percent
         if not self.shift.is_share_moved:
@@ -120,13 +120,13 @@ class _Deciding:
             return ()
         return (EnterStage("PRE_PRODUCTION_TRAFFIC_SHIFT"),)
 
-    def _clean_up(self) -> tuple[Act, ...]:
+    def _clean_up(self) -> tuple[Action, ...]:
         others = [task for task in self.tasks if task.rollout_id != self.shift.green_id and not task.is_stopped]
         if others:
             return _stop([task for task in others if task.is_wanted], self.shift.green_id)
         return (CompleteRollout(self.shift.green_id),)
 
-    def _next(self) -> tuple[Act, ...]:
+    def _next(self) -> tuple[Action, ...]:
         return (EnterStage(STAGES[STAGES.index(self.shift.stage) + 1]),)
 
     def _has_to_wait(self, minutes: float) -> bool:
@@ -139,5 +139,5 @@ class _Deciding:
         return [task for task in self.tasks if task.rollout_id == rollout_id]
 
 
-def _stop(tasks: Sequence[Task], green_id: str) -> tuple[Act, ...]:
+def _stop(tasks: Sequence[Task], green_id: str) -> tuple[Action, ...]:
     return tuple(StopTask(task.arn, f"Scaling activity initiated by (deployment {green_id})") for task in tasks)

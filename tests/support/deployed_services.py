@@ -13,7 +13,7 @@ from typing import Any
 import requests
 from mlflow.deployments import get_deploy_client
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @contextmanager
@@ -36,8 +36,8 @@ def train(example: str, name: str, epochs: int) -> str:
 
 
 def log_model(flavor: str) -> dict[str, Any]:
-    """What tests/flavor_models.py says of the model that it has logged."""
-    command = [sys.executable, "-m", "tests.flavor_models", flavor]
+    """What tests/support/flavor_models.py says of the model that it has logged."""
+    command = [sys.executable, "-m", "tests.support.flavor_models", flavor]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
     said: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])

@@ -1,6 +1,6 @@
 """A small model of each flavor that is tested, logged as its users log it.
 
-    python -m tests.flavor_models FLAVOR
+    python -m tests.support.flavor_models FLAVOR
 
 logs it and prints, as JSON, its URI, a request of `/invocations` and what the model itself predicts for that. In a
 process of its own, because the libraries stay.

@@ -12,21 +12,17 @@ from typing import Any
 import boto3
 import pytest
 import requests
-from fixtures_registry import SERVER
 
 from mlflow_fargate.aws.account import Account
 from mlflow_fargate.config import DeploymentConfig, NamedOptions
 from mlflow_fargate.deployments import deployer as story
 from mlflow_fargate.deployments.deployer import Deployer
-from mlflow_fargate.local.api.gateway import FakeAws
-from mlflow_fargate.local.load_balancer.server import LoadBalancer
 from mlflow_fargate.local.registry.server import LocalRegistry
-from mlflow_fargate.local.s3.app import S3App
-from mlflow_fargate.local.signature import Keys
-from mlflow_fargate.local.wsgi_server import WsgiServer
 from mlflow_fargate.progress import Progress, RecordedProgress
 from mlflow_fargate.resolved_model import ResolvedModel
 from mlflow_fargate.target import Target, TargetEnvironment
+from support.local_aws import running_aws
+from support.registry import SERVER
 
 READS = re.compile(r"^(Describe|List|Get|Batch(Get|Check))")
 QUICK = {"deregistration_delay_seconds": 0, "health_check_grace_seconds": 0, "auth": "none"}
@@ -84,32 +80,19 @@ class PreparingPublisher(FakePublisher):
 
 @pytest.fixture(scope="module")
 def aws_url(registry: LocalRegistry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    s3 = S3App(tmp_path_factory.mktemp("s3"), keys=Keys("local", "local"))
-    with LoadBalancer() as balancer:
-        state = tmp_path_factory.mktemp("state")
-        front = FakeAws(
-            region="us-east-1",
-            keys=Keys("local", "local"),
-            registry=registry,
-            s3=s3,
-            load_balancer=balancer,
-            directory=state,
-            minute_seconds=1,
-        )
-        with WsgiServer(front) as server:
-            front.start()
-            try:
-                yield server.url
-            finally:
-                front.stop()
-                s3.close()
+    with running_aws(tmp_path_factory.mktemp("aws"), registry=registry, minute_seconds=1) as aws:
+        yield aws.url
+
+
+def make_deployer(aws_url: str, image: str) -> Deployer:
+    """Deploys `image`, whatever the model is, to the AWS of `running_aws`."""
+    target = Target(TARGET, region="us-east-1", environment=TargetEnvironment(aws_url, "local", "local"))
+    return Deployer(target, Account(target), FakePublisher(image), RecordedProgress())  # type: ignore[arg-type]
 
 
 @pytest.fixture
 def deployer(aws_url: str, push_image: Callable[..., str]) -> Iterator[Deployer]:
-    environment = TargetEnvironment(aws_url, "local", "local")
-    target = Target("fargate:/us-east-1", region="us-east-1", environment=environment)
-    deployer = Deployer(target, Account(target), FakePublisher(push_image()), RecordedProgress())  # type: ignore[arg-type]
+    deployer = make_deployer(aws_url, push_image())
     try:
         yield deployer
     finally:
@@ -120,15 +103,13 @@ def deployer(aws_url: str, push_image: Callable[..., str]) -> Iterator[Deployer]
 @pytest.fixture(scope="module")
 def plugged_in(aws_url: str, push_image: Callable[..., str]) -> Iterator[Deployer]:
     """What MLflow's own verbs and commands use for `TARGET` while a module's tests run; its image echoes requests."""
-    target = Target(TARGET, region="us-east-1", environment=TargetEnvironment(aws_url, "local", "local"))
-    publisher = FakePublisher(push_image({"opt/app/src/server.py": ECHO}))
-    deployer = Deployer(target, Account(target), publisher, RecordedProgress())  # type: ignore[arg-type]
+    deployer = make_deployer(aws_url, push_image({"opt/app/src/server.py": ECHO}))
 
-    def make_deployer(asked: Target, account: Account, cache: Path, progress: Progress) -> Deployer:
-        return replace(deployer, target=replace(target, endpoint=asked.endpoint), progress=progress)
+    def for_target(asked: Target, account: Account, cache: Path, progress: Progress) -> Deployer:
+        return replace(deployer, target=replace(deployer.target, endpoint=asked.endpoint), progress=progress)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(story, "make_deployer", make_deployer)
+        patch.setattr(story, "make_deployer", for_target)
         try:
             yield deployer
         finally:

@@ -1,6 +1,6 @@
 """The recording of the demo in docs/pictures: a picture that moves, and plays wherever pictures are shown.
 
-python tests/recording.py        runs the demo and records it anew (make recording)
+python tests/support/recording.py        runs the demo and records it anew (make recording)
 
 What the demo prints is recorded line by line, with the times; what libraries log beside it (stderr) is not. Waits are
 shortened. The text in the picture is text, so that a test can compare it with what the demo prints now.
@@ -23,7 +23,7 @@ from xml.sax.saxutils import escape
 
 import click
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PICTURE = ROOT / "docs" / "pictures" / "demo.svg"
 
 COLUMNS, ROWS = 112, 30

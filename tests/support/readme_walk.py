@@ -1,6 +1,6 @@
 """Runs README from top to bottom as a shell script: every block as written, with what it assumes.
 
-python3 tests/readme_walk.py        in a checkout, with only Python and its venv module; creates .venv
+python3 tests/support/readme_walk.py    in a checkout, with only Python and its venv module; creates .venv
 
 The region is replaced by the local stack. A block without an entry in KNOWN is an error, so that none is left out.
 """
@@ -14,7 +14,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 CODE = "build/readme/block.py"
 
@@ -25,7 +25,7 @@ mlflow.set_experiment("churn")
 for _ in range(2):
     with mlflow.start_run():
         mlflow.pyfunc.log_model(
-            name="model", python_model="tests/end_to_end/doubler.py", input_example=pandas.DataFrame({"x": [1.0]}),
+            name="model", python_model="tests/support/doubler.py", input_example=pandas.DataFrame({"x": [1.0]}),
             pip_requirements=["pandas"], registered_model_name="churn",
         )
 """

@@ -1,7 +1,7 @@
-"""The front as boto3 sees it: services that really run, roll out and roll back; ECR, load balancing and S3 as here.
+"""The gateway as boto3 sees it: services that really run, roll out and roll back; ECR, load balancing and S3 as here.
 
-One front for the module, as moto has one state a process; every test has a cluster, a service and a target group of its
-own, with a name that `aws.name` tells.
+One gateway for the module, as moto has one state a process; every test has its own cluster, service and target group,
+with a name that `aws.name` tells.
 """
 
 from __future__ import annotations
@@ -25,13 +25,9 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from mlflow_fargate.local.api.gateway import FakeAws
-from mlflow_fargate.local.engine.status import ServiceStatus
-from mlflow_fargate.local.load_balancer.server import LoadBalancer
+from mlflow_fargate.local.engine.snapshot import ServiceSnapshot
 from mlflow_fargate.local.registry.server import LocalRegistry
-from mlflow_fargate.local.s3.app import S3App
-from mlflow_fargate.local.signature import Keys
-from mlflow_fargate.local.wsgi_server import WsgiServer
+from support.local_aws import RunningAws, running_aws
 
 PushImage = Callable[..., str]
 # Waiting is short here: boto3 itself would not send an interval below 5 s.
@@ -39,14 +35,14 @@ CONFIG = Config(parameter_validation=False, retries={"total_max_attempts": 1}, s
 
 
 class Aws:
-    """A running front, boto3 clients of it, and one service's surroundings."""
+    """A running gateway, boto3 clients of it, and one service's surroundings."""
 
-    def __init__(self, url: str, balancer: LoadBalancer, front: FakeAws) -> None:
+    def __init__(self, local: RunningAws) -> None:
         self.name = ""
         self.image = ""
-        self.url = url
-        self.balancer = balancer
-        self.front = front
+        self.url = local.url
+        self.balancer = local.load_balancer
+        self.gateway = local.gateway
         self._clients: dict[str, Any] = {}
 
     def client(self, service: str) -> Any:
@@ -196,8 +192,8 @@ class Aws:
         wait_for(lambda: self.deployment(service)["status"] in statuses, f"{statuses}: {self.service()['events'][:5]}")
         return self.deployment(service)
 
-    def status(self) -> ServiceStatus:
-        return next(status for status in self.front.status() if status.name == self.name)
+    def status(self) -> ServiceSnapshot:
+        return next(status for status in self.gateway.services() if status.name == self.name)
 
     def get(self, path: str) -> tuple[int, Any]:
         """The service's answer, through the load balancer."""
@@ -222,31 +218,17 @@ def wait_for(condition: Callable[[], bool], what: str, seconds: float = 30) -> N
 
 
 @pytest.fixture(scope="module")
-def s3_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("s3")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("aws")
 
 
 @pytest.fixture(scope="module")
-def running(registry: LocalRegistry, s3_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
-    with LoadBalancer() as balancer:
-        s3 = S3App(s3_folder, keys=Keys("local", "local"))
-        state = tmp_path_factory.mktemp("state")
-        front = FakeAws(
-            region="us-east-1",
-            keys=Keys("local", "local"),
-            registry=registry,
-            s3=s3,
-            load_balancer=balancer,
-            directory=state,
-        )
-        with WsgiServer(front) as server:
-            front.start()
-            aws = Aws(server.url, balancer, front)
-            aws.prepare()
-            yield aws
-            front.stop()
-        s3.close()
-    assert processes_below(state) == []
+def running(registry: LocalRegistry, folder: Path) -> Iterator[Aws]:
+    with running_aws(folder, registry=registry) as local:
+        aws = Aws(local)
+        aws.prepare()
+        yield aws
+    assert processes_below(folder / "tasks") == []
 
 
 @pytest.fixture
@@ -254,7 +236,7 @@ def aws(running: Aws, push_image: PushImage, numbers: Iterator[int]) -> Iterator
     running.begin_test(next(numbers))
     running.image = push_image()
     yield running
-    for service in running.front.status():
+    for service in running.gateway.services():
         if service.cluster == running.name and service.status == "ACTIVE":
             running.ecs.delete_service(cluster=running.name, service=service.name, force=True)
 
@@ -680,7 +662,7 @@ def test_load_balancers_have_the_local_address_and_one_name_once(aws: Aws) -> No
 
 
 @pytest.mark.slow
-def test_objects_go_to_the_disk(aws: Aws, s3_folder: Path) -> None:
+def test_objects_go_to_the_disk(aws: Aws, folder: Path) -> None:
     s3 = aws.client("s3")
     s3.create_bucket(Bucket="models")
     s3.put_object(Bucket="models", Key="a/b", Body=b"content")
@@ -689,7 +671,7 @@ def test_objects_go_to_the_disk(aws: Aws, s3_folder: Path) -> None:
     assert s3.get_object(Bucket="models", Key="a/b")["Body"].read() == b"content"
     with urllib.request.urlopen(url) as answer:
         assert answer.read() == b"content"
-    assert any(s3_folder.rglob("*"))
+    assert any((folder / "s3" / "data").rglob("*"))
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ _EVENTS_SHOWN = 10
 
 
 @dataclass(frozen=True)
-class TaskStatus:
+class TaskSnapshot:
     id: str
     task_definition: str  # family:revision
     status: str
@@ -24,7 +24,7 @@ class TaskStatus:
 
 
 @dataclass(frozen=True)
-class RolloutStatus:
+class RolloutSnapshot:
     id: str
     task_definition: str
     status: str
@@ -34,33 +34,33 @@ class RolloutStatus:
 
 
 @dataclass(frozen=True)
-class ServiceStatus:
+class ServiceSnapshot:
     name: str
     cluster: str
     status: str
     desired_count: int
     running_count: int
-    rollouts: tuple[RolloutStatus, ...]
-    tasks: tuple[TaskStatus, ...]  # newest first, stopped ones too for a while
+    rollouts: tuple[RolloutSnapshot, ...]
+    tasks: tuple[TaskSnapshot, ...]  # newest first, stopped ones too for a while
     events: tuple[str, ...]  # newest first
 
 
-def take_status(store: EcsStore) -> tuple[ServiceStatus, ...]:
+def take_snapshots(store: EcsStore) -> tuple[ServiceSnapshot, ...]:
     """Every service that was not deleted, by name."""
     services = [service for service in store.services() if service.status != "INACTIVE"]
     return tuple(_service_status(service, store) for service in sorted(services, key=lambda service: service.arn))
 
 
-def _service_status(service: Service, store: EcsStore) -> ServiceStatus:
+def _service_status(service: Service, store: EcsStore) -> ServiceSnapshot:
     tasks = store.tasks(service.arn)
-    return ServiceStatus(
+    return ServiceSnapshot(
         name=service.name,
         cluster=_last_part(service.cluster_arn),
         status=service.status,
         desired_count=service.desired_count,
         running_count=sum(task.last_status == "RUNNING" for task in tasks),
         rollouts=tuple(
-            RolloutStatus(
+            RolloutSnapshot(
                 id=rollout.id,
                 task_definition=_last_part(rollout.revision.task_definition_arn),
                 status=rollout.status,
@@ -84,8 +84,8 @@ def _tell_shift(service: Service, rollout: Rollout) -> str | None:
     return f"{service.shift_rules.strategy} at {shift.stage}: {percent:g} % of the traffic"
 
 
-def _task_status(task: Task) -> TaskStatus:
-    return TaskStatus(
+def _task_status(task: Task) -> TaskSnapshot:
+    return TaskSnapshot(
         id=task.id,
         task_definition=_last_part(task.task_definition_arn),
         status=task.last_status,

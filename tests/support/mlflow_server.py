@@ -168,3 +168,12 @@ def _log_model(registered_name: str) -> Any:
     return mlflow.pyfunc.log_model(
         name="model", python_model=Doubler(), pip_requirements=["mlflow"], registered_model_name=registered_name
     )
+
+
+@contextmanager
+def telling_server(folder: Path) -> Iterator[str]:
+    """The URI of a server whose registry store is ours, and which may send to this machine."""
+    store = ("--registry-store-uri", f"fargate-sqlite:///{folder}/mlflow.db")
+    allowed = {"MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http", "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true"}
+    with serve_mlflow(folder, *store, **allowed) as uri:
+        yield uri
