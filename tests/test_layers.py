@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
-from layers import PACKAGE, check, lay_out, modules, not_covered
+from layers import PACKAGE, ROOT, check, lay_out, modules, not_covered, placed
 
 
 def test_every_module_is_in_a_layer() -> None:
@@ -14,6 +16,16 @@ def test_a_module_that_no_layer_names_is_listed() -> None:
     names = ["mlflow_fargate.image.oci.image", "mlflow_fargate.images", "mlflow_fargate.new.module", PACKAGE]
 
     assert not_covered(names) == ["mlflow_fargate.images", "mlflow_fargate.new.module"]
+
+
+def test_the_architecture_page_names_every_layer() -> None:
+    page = (ROOT / "ARCHITECTURE.md").read_text("utf-8")
+    drawn = set(re.findall(r"\w+", page.partition("## Layers")[2].partition("\n## ")[0]))
+
+    assert (
+        sorted(layer for layer in placed() if layer.split(".")[1] != "local" and layer.split(".")[-1] not in drawn)
+        == []
+    )
 
 
 # By the name of a new module: what it imports, which is refused there.
@@ -27,6 +39,7 @@ REFUSED = {
     "doctor.added": "mlflow_fargate.webhook.rules",
     "examples.added": "mlflow_fargate.client",
     "image.added": "mlflow_fargate.aws.account",
+    "image.added_too": "mlflow",
     "local.added": "mlflow_fargate.config",
     "model.added": "pydantic",
     "onnx_converter.added": "mlflow_fargate.errors",
