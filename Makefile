@@ -102,9 +102,9 @@ check: $(READY)
 	$(BIN)/mypy -p benchmarks.images
 	MYPYPATH=$(TREE) $(BIN)/mypy benchmarks/webhook.py
 	$(BIN)/mypy benchmarks/runtimes.py
-	cd $(TREE) && $(CURDIR)/$(BIN)/lint-imports --config $(CURDIR)/.importlinter --no-cache
+	$(BIN)/python tests/support/layers.py
 	$(BIN)/codespell
-	$(BIN)/python tests/wording.py
+	$(BIN)/python tests/support/wording.py
 
 format: $(READY)
 	$(BIN)/ruff format .

@@ -59,7 +59,7 @@ TEST = [
     "httptools>=0.6",  # what images have beside BentoML: services are tried as they run there
     "uvloop>=0.19; sys_platform != 'win32'",
     "jsonschema>=4.18",  # a validator for the schema that we print
-    "import-linter>=2",
+    "import-linter>=2.17",  # finds circles between packages
     "mypy>=1.11",
     "ruff>=0.8",
     "shap>=0.49; python_version < '3.14'",  # an explainer to deploy

@@ -104,6 +104,29 @@ def test_every_link_in_the_readme_points_to_a_file() -> None:
     assert [link for link in links if not (ROOT / link).exists()] == []
 
 
+@pytest.mark.parametrize("page", ["ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_every_link_of_the_pages_beside_the_readme_points_to_a_file(page: str) -> None:
+    links = [link for link in re.findall(r"\]\(([^)#]+)", (ROOT / page).read_text("utf-8")) if "://" not in link]
+
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+DESIGN_PAGES = [ROOT / "ARCHITECTURE.md", *sorted((DOCS / "design").glob("*.md"))]
+CODE = [ROOT / name for name in ("mlflow_fargate", "webhook", "service_template", "onnx_converter", "tests")]
+
+
+@pytest.mark.parametrize("page", DESIGN_PAGES, ids=lambda page: page.stem)
+def test_every_file_and_folder_of_code_that_a_design_page_names_exists(page: Path) -> None:
+    """Wherever in the project it is: pages name modules by the end of their path."""
+    text = re.sub(r"^```.*?^```", "", page.read_text("utf-8"), flags=re.M | re.S)
+    named = set(re.findall(r"`((?:\w+/)*(?:\w+\.py|\w+/))`", text))
+    known = {path.as_posix() for top in CODE for path in (top, *top.rglob("*"))}
+
+    assert named
+    assert sorted(name for name in named if not any(path.endswith(f"/{name.rstrip('/')}") for path in known)) == []
+
+
 def test_every_block_of_the_readme_is_run_by_the_walk() -> None:
     """test_distribution.py runs the walk, in a separate virtual environment."""
     with pytest.raises(ValueError, match="no entry in KNOWN"):

@@ -1,9 +1,10 @@
-"""The patterns of tests/wording.py: what they find, and what they leave alone."""
+"""The patterns of tests/support/wording.py: what they find, and what they leave alone."""
 
 from __future__ import annotations
 
 import pytest
-from wording import COVERED, HABITS, NOT_COVERED, ROOT, find, prose
+
+from support.wording import COVERED, HABITS, NOT_COVERED, ROOT, find, prose
 
 
 def habits_in(text: str, path: str = "page.md") -> list[str]:

@@ -7,9 +7,9 @@ from datetime import datetime, timedelta, timezone
 from itertools import islice
 from typing import Any
 
+from mlflow_fargate.aws import service_deployments
 from mlflow_fargate.aws.resource_types.service import describe_service
 from mlflow_fargate.aws.resource_types.task_definition import TaskDefinitionType, read_label
-from mlflow_fargate.aws.rollouts import service_deployments
 from mlflow_fargate.aws.session import AwsSession
 from mlflow_fargate.aws.timestamps import iso, iso_or_none
 from mlflow_fargate.config import read_config

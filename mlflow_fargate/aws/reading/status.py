@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from mlflow_fargate.aws import tags
+from mlflow_fargate.aws import service_deployments, tags
 from mlflow_fargate.aws.resource_types.existing_load_balancer import find_existing_load_balancer
 from mlflow_fargate.aws.resource_types.load_balancer import find_load_balancer, listener_certificate
 from mlflow_fargate.aws.resource_types.service import (
@@ -23,7 +23,6 @@ from mlflow_fargate.aws.resource_types.task_definition import (
     label_table,
     read_label,
 )
-from mlflow_fargate.aws.rollouts import service_deployments
 from mlflow_fargate.aws.rollouts.watch import last_failed_task_definition
 from mlflow_fargate.aws.session import AwsSession
 from mlflow_fargate.aws.timestamps import iso

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from mlflow_fargate.aws import tags
+from mlflow_fargate.aws import service_deployments, tags
 from mlflow_fargate.aws.resource_types.resource_type import Ids, ResourceType
 from mlflow_fargate.aws.resource_types.strategy import (
     REFUSAL_TAG,
@@ -20,7 +20,6 @@ from mlflow_fargate.aws.resource_types.strategy import (
     refusal_tags,
 )
 from mlflow_fargate.aws.resource_types.task_definition import DIGEST_TAG, TaskDefinitionType
-from mlflow_fargate.aws.rollouts import service_deployments
 from mlflow_fargate.aws.session import AwsSession
 from mlflow_fargate.errors import AwsError, RolloutTimeout
 from mlflow_fargate.plan import Found, Properties, Resource

@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from mlflow_fargate.aws import service_deployments
 from mlflow_fargate.aws.resource_types import logs
 from mlflow_fargate.aws.resource_types.service import describe_service, primary_deployment
 from mlflow_fargate.aws.resource_types.target_group import TargetGroupType
-from mlflow_fargate.aws.rollouts import service_deployments
 from mlflow_fargate.aws.rollouts.stop_reasons import hint_for_stop
 from mlflow_fargate.aws.session import AwsSession
 from mlflow_fargate.errors import AwsError, RolloutFailed, RolloutTimeout

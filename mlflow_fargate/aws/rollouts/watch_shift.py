@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from mlflow_fargate.aws import service_deployments
 from mlflow_fargate.aws.resource_types.listener_rules import read_test_value
 from mlflow_fargate.aws.resource_types.target_group import TargetGroupType
-from mlflow_fargate.aws.rollouts import service_deployments
 from mlflow_fargate.aws.rollouts.watch import RolloutWatch
 from mlflow_fargate.errors import AwsError, FargateError, RolloutFailed
 from mlflow_fargate.resources import TEST_HEADER

@@ -1,7 +1,7 @@
 """Finds phrases that are not plain American English, by the habits that our prose falls into.
 
-    python tests/wording.py            prints FILE:LINE, the habit and what to write instead; exit code 1 for any hit
-    python tests/wording.py --count    prints the number of hits by habit and area, in the whole repository
+    python tests/support/wording.py            prints FILE:LINE, the habit, what to write; exits with 1 for any hit
+    python tests/support/wording.py --count    prints the number of hits by habit and area, in the whole repository
 
 Only patterns that are nearly always slips are listed; unclear sentences are left to reviews. Fenced blocks of documents
 (recorded output, quoted messages) are not checked.
@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 # Where `make check` allows no hit: files, or folders with everything in them. docs/options.md is written from the code.
 COVERED = (
@@ -34,7 +34,7 @@ AREAS = {
     "service_template": ("service_template",),
     "tests": ("tests",),
 }
-_QUOTING = ("tests/wording.py", "tests/test_wording.py")
+_QUOTING = ("tests/support/wording.py", "tests/test_wording.py")
 _SUFFIXES = {".md", ".py", ".yml", ".html", ".ipynb", ".service", ""}
 _MACHINE = (
     r"(?:it|them|AWS|ECS|MLflow|boto3|a model|the (?:model|registry|server|service|deployment|task|load balancer))"
