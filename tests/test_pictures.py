@@ -56,7 +56,9 @@ def services() -> tuple[ServiceSnapshot, ...]:
         ServiceSnapshot(
             "digits", "mlflow-fargate-default", "ACTIVE", 2, 3,
             (
-                RolloutSnapshot("2", "digits:5", "PRIMARY", "IN_PROGRESS", "ECS deployment ecs-svc/99 in progress.", 0),
+                RolloutSnapshot(
+                    "2", "digits:5", "PRIMARY", "IN_PROGRESS", "ECS deployment ecs-svc/9920 in progress.", 0
+                ),
                 RolloutSnapshot("1", "digits:4", "ACTIVE", "COMPLETED", "ECS deployment ecs-svc/7013 completed.", 0),
             ),
             (
