@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -10,6 +10,7 @@ from mlflow.exceptions import MlflowException
 
 from mlflow_fargate.errors import FargateError
 from mlflow_fargate.resolved_model import without_credentials
+from mlflow_fargate.webhook.control_loop.model_registry import all_pages
 
 # Stages send none of their own; with registry_store.py they come as a tag.
 EVENTS = (
@@ -25,7 +26,7 @@ T = TypeVar("T")
 class Webhooks(Protocol):
     """The verbs of MLflow's client that are used."""
 
-    def list_webhooks(self, max_results: int | None = None, page_token: str | None = None) -> Any: ...
+    def list_webhooks(self, *, page_token: str | None = None) -> Any: ...
 
     def create_webhook(self, name: str, url: str, events: Any, **named: Any) -> Any: ...
 
@@ -48,7 +49,8 @@ def register(client: Webhooks, url: str, secret: str, name: str) -> Registration
     The same again changes nothing. FargateError says what MLflow refused.
     """
     events = list(EVENTS)
-    found = next((one for one in _refusing(lambda: list(_pages(client))) if one.name == name), None)
+    listed = _refusing(lambda: list(all_pages(lambda token: client.list_webhooks(page_token=token))))
+    found = next((one for one in listed if one.name == name), None)
     if found is None:
         made = _refusing(lambda: client.create_webhook(name, url, events, secret=secret))
         return Registration(made.webhook_id, is_new=True)
@@ -73,13 +75,6 @@ def send_test_event(client: Webhooks, webhook_id: str) -> None:
         f"MLflow's test event was not taken: {said}.",
         hint=hints.get(result.response_status, "does the service run, and can MLflow's server reach the address?"),
     )
-
-
-def _pages(client: Webhooks) -> Iterator[Any]:
-    page = None
-    while page is None or page.token:
-        page = client.list_webhooks(page_token=page and page.token)
-        yield from page
 
 
 def _refusing(ask: Callable[[], T]) -> T:

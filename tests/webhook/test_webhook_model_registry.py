@@ -6,7 +6,7 @@ import pytest
 from fixtures_mlflow import LoggedModels, MlflowServer
 from mlflow import MlflowClient
 
-from mlflow_fargate.webhook.model_registry import MlflowModelRegistry, ModelState
+from mlflow_fargate.webhook.control_loop.model_registry import MlflowModelRegistry, ModelState
 
 pytestmark = pytest.mark.slow
 

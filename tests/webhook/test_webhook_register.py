@@ -21,9 +21,9 @@ from test_webhook_registry_store import telling_server
 
 from mlflow_fargate.cli import main
 from mlflow_fargate.errors import FargateError
-from mlflow_fargate.webhook import create_app
+from mlflow_fargate.webhook.control_loop.worker import Worker
+from mlflow_fargate.webhook.http.app import create_app
 from mlflow_fargate.webhook.registration import EVENTS, register, send_test_event
-from mlflow_fargate.webhook.worker import Worker
 
 UNIT = Path(__file__).parents[2] / "examples/webhook.service"
 

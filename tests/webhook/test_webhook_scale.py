@@ -12,9 +12,9 @@ import requests
 from fakes_webhook import FakeDeployments
 from fixtures_mlflow import serve_mlflow
 
-from mlflow_fargate.webhook.model_registry import MlflowModelRegistry
-from mlflow_fargate.webhook.rules import RuleBook
-from mlflow_fargate.webhook.worker import Worker
+from mlflow_fargate.webhook.control_loop.model_registry import MlflowModelRegistry
+from mlflow_fargate.webhook.control_loop.rules import RuleBook
+from mlflow_fargate.webhook.control_loop.worker import Worker
 
 pytestmark = pytest.mark.exhaustive
 

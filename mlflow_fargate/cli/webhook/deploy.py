@@ -11,8 +11,8 @@ import yaml
 
 from mlflow_fargate.cli.deployment.options import deployer_at, target_option
 from mlflow_fargate.cli.deployment.plan import parse_options
-from mlflow_fargate.cli.extras import needed
 from mlflow_fargate.config import NamedOptions
+from mlflow_fargate.webhook.control_loop.rules import parse_rules
 
 
 @click.command()
@@ -70,8 +70,6 @@ def deploy(
 
 def _models_of(rules: TextIO) -> str:
     """The rules of a file, checked as the service would; in its environment they are one line of text."""
-    with needed("webhook"):
-        from mlflow_fargate.webhook.rules import parse_rules  # noqa: PLC0415
     text = rules.read()
     parse_rules(text, rules.name)
     return json.dumps(yaml.safe_load(text)["models"], sort_keys=True)

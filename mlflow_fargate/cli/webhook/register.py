@@ -8,10 +8,10 @@ import click
 from mlflow import MlflowClient
 
 from mlflow_fargate.cli.deployment.options import deployer_at
-from mlflow_fargate.cli.extras import needed
 from mlflow_fargate.doctor.examination import examine_mlflow
 from mlflow_fargate.errors import InvalidOption
 from mlflow_fargate.redirects import RefusingRedirects
+from mlflow_fargate.webhook import registration
 
 
 @click.command()
@@ -26,9 +26,6 @@ def register(url: str | None, target: str | None, name: str) -> None:
     """
     if (url is None) == (target is None):
         raise click.UsageError("Name the service: --url URL, or -t TARGET where `webhook deploy` put it.")
-    with needed("webhook"):
-        from mlflow_fargate.webhook.registration import register as register_webhook  # noqa: PLC0415
-        from mlflow_fargate.webhook.registration import send_test_event  # noqa: PLC0415
     # Not an option: whoever may list processes would see it.
     secret = os.environ.get("FARGATE_WEBHOOK_SECRET")
     if not secret:
@@ -42,9 +39,9 @@ def register(url: str | None, target: str | None, name: str) -> None:
             click.echo(f"{finding.name}: {finding.said}\n  hint: {finding.advice}", err=True)
     with RefusingRedirects():  # the secret goes along
         client = MlflowClient()
-        made = register_webhook(client, url, secret, name)
+        made = registration.register(client, url, secret, name)
         click.echo(f"MLflow's webhook '{name}' {'is made' if made.is_new else 'is up to date'} ({made.webhook_id}).")
-        send_test_event(client, made.webhook_id)
+        registration.send_test_event(client, made.webhook_id)
     click.echo("The service took MLflow's test event.")
     click.echo(
         "The server has to have MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY set, or it forgets the secret when it starts "

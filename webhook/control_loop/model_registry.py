@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
 from typing import Any, Protocol
 from urllib.parse import quote
@@ -28,7 +29,7 @@ class ModelState:
     tags: Mapping[str, str] = field(default_factory=dict)  # of the registered model
 
 
-class ModelRegistry(Protocol):
+class ModelStateSource(Protocol):
     """The questions asked of a model registry."""
 
     def look(
@@ -68,11 +69,8 @@ class MlflowModelRegistry:
             return None
         if _is_unquotable(name):
             return _state(model.latest_versions, model)
-        versions: list[Any] = []
-        page = None
-        while page is None or page.token:
-            page = self._client.search_model_versions(f"name = {_quoted(name)}", page_token=page and page.token)
-            versions += page
+        wanted = f"name = {_quoted(name)}"
+        versions = all_pages(lambda token: self._client.search_model_versions(wanted, page_token=token))
         return _state(versions, model)
 
     def _named(self, names: list[str]) -> list[Any]:
@@ -91,12 +89,17 @@ class MlflowModelRegistry:
             raise
 
     def _search(self, wanted: str) -> list[Any]:
-        models: list[Any] = []
-        page = None
-        while page is None or page.token:
-            page = self._client.search_registered_models(wanted, max_results=100, page_token=page and page.token)
-            models += page
-        return models
+        search = partial(self._client.search_registered_models, wanted, max_results=100)
+        return list(all_pages(lambda token: search(page_token=token)))
+
+
+def all_pages(ask: Callable[[str | None], Any]) -> Iterator[Any]:
+    """The items of each of MLflow's pages; `ask` gets the token of the one to ask for, None of the first."""
+    page = ask(None)
+    yield from page
+    while page.token:
+        page = ask(page.token)
+        yield from page
 
 
 def _chunks(names: Iterable[str]) -> Iterator[list[str]]:

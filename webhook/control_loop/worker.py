@@ -16,11 +16,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from mlflow_fargate.resolved_model import without_credentials
-
-from .actor import Deployments, Outcome, act
-from .model_registry import ModelRegistry, ModelState
-from .observe import observe
-from .reconcile import (
+from mlflow_fargate.webhook.control_loop.actor import Deployments, Outcome, act
+from mlflow_fargate.webhook.control_loop.model_registry import ModelState, ModelStateSource
+from mlflow_fargate.webhook.control_loop.observe import observe
+from mlflow_fargate.webhook.control_loop.reconcile import (
     FIRST_RETRY_SECONDS,
     Action,
     Deployed,
@@ -32,8 +31,8 @@ from .reconcile import (
     remember_look,
     remember_retry,
 )
-from .rules import RuleBook
-from .watch import Watch
+from mlflow_fargate.webhook.control_loop.rules import RuleBook
+from mlflow_fargate.webhook.control_loop.watch import Watch
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +49,16 @@ class Seen:
     last_outcome: Outcome | None = None
 
 
+@dataclass(frozen=True)
+class Timing:
+    """When a worker looks and tries again, and how it tells the time."""
+
+    poll_seconds: float = 30
+    retry_seconds: float = FIRST_RETRY_SECONDS
+    clock: Callable[[], float] = time.time  # seconds since 1970
+    jitter: Callable[[float, float], float] = random.uniform  # of the polls: many workers do not ask at once
+
+
 class Worker:
     """Keeps deployments at the versions the registry names. `connect` gives a client that threads may share.
 
@@ -61,25 +70,20 @@ class Worker:
         self,
         *,
         connect: Callable[[], Deployments],
-        registry: ModelRegistry,
+        registry: ModelStateSource,
         rules: RuleBook | None = None,
-        poll_seconds: float = 30,
-        retry_seconds: float = FIRST_RETRY_SECONDS,
+        timing: Timing = Timing(),  # frozen
         threads: int = 2,
         listeners: Sequence[Callable[[Outcome], None]] = (),
         may_act: Callable[[], bool] = lambda: True,
-        clock: Callable[[], float] = time.time,
-        jitter: Callable[[float, float], float] = random.uniform,
     ) -> None:
         self._connect = connect
         self._registry = registry
         self._rules = rules or RuleBook(None, "the models' tags")
-        self._retry_seconds = retry_seconds
-        self._poll_seconds = poll_seconds
+        self._timing = timing
+        self._clock = timing.clock
         self._listeners = listeners
         self._may_act = may_act
-        self._clock = clock
-        self._jitter = jitter
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._tasks: queue.SimpleQueue[tuple[Watch, Action] | None] = queue.SimpleQueue()
@@ -144,7 +148,9 @@ class Worker:
         """True when the last look was not long ago and saw both sides."""
         with self._lock:
             looked_at = self._looked_at
-        return self.is_alive and looked_at is not None and self._clock() - looked_at < 10 * self._poll_seconds + 60
+        return (
+            self.is_alive and looked_at is not None and self._clock() - looked_at < 10 * self._timing.poll_seconds + 60
+        )
 
     @property
     def rules_error(self) -> str | None:
@@ -238,7 +244,7 @@ class Worker:
                 logger.warning("could not look: %s", said)
                 with self._lock:
                     self._error = said
-            self._wake.wait(self._poll_seconds * self._jitter(0.8, 1.2))
+            self._wake.wait(self._timing.poll_seconds * self._timing.jitter(0.8, 1.2))
 
     def _keep_acting(self) -> None:
         while task := self._tasks.get():
@@ -262,15 +268,13 @@ class Worker:
             self._outcomes[key] = outcome
             memory = self._memories.pop(key, Memory())
             if outcome.result != "success":
-                is_final = outcome.result == "rollback"
-                version = outcome.version or ""
                 self._memories[key] = remember_failure(
                     memory,
-                    version,
+                    outcome.version or "",
                     outcome.reason,
-                    is_final=is_final,
+                    is_final=outcome.result == "rollback",
                     now=self._clock(),
-                    first_retry_seconds=self._retry_seconds,
+                    first_retry_seconds=self._timing.retry_seconds,
                 )
         facts = {"deployment": key, "model": outcome.model_name, "duration_seconds": outcome.duration_seconds}
         if outcome.result == "success":

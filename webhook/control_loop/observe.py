@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from .actor import Deployments
-from .model_registry import ModelRegistry, ModelState
-from .reconcile import Deployed
-from .rules import DEPLOY_TAG, Rules
-from .watch import Watch, make_watches
+from mlflow_fargate.webhook.control_loop.actor import Deployments
+from mlflow_fargate.webhook.control_loop.model_registry import ModelState, ModelStateSource
+from mlflow_fargate.webhook.control_loop.reconcile import Deployed
+from mlflow_fargate.webhook.control_loop.rules import DEPLOY_TAG, RuleSet
+from mlflow_fargate.webhook.control_loop.watch import Watch, make_watches
 
 
 class Observed(NamedTuple):
@@ -23,7 +23,7 @@ class Observed(NamedTuple):
     problems: list[str]
 
 
-def observe(client: Deployments, registry: ModelRegistry, rules: Rules) -> Observed:
+def observe(client: Deployments, registry: ModelStateSource, rules: RuleSet) -> Observed:
     """The target's deployments, then the registry, then the other endpoints that rules name."""
     items = client.list_deployments()
     # A rule may call the target's own endpoint by its name.

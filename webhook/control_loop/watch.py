@@ -10,10 +10,9 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from mlflow_fargate.errors import InvalidOption
-
-from .model_registry import ModelState
-from .reconcile import ABSENT, Deployed
-from .rules import Rule, Rules
+from mlflow_fargate.webhook.control_loop.model_registry import ModelState
+from mlflow_fargate.webhook.control_loop.reconcile import ABSENT, Deployed
+from mlflow_fargate.webhook.control_loop.rules import DeploymentRule, RuleSet
 
 
 @dataclass(frozen=True)
@@ -21,12 +20,12 @@ class Watch:
     """A deployment to look after."""
 
     deployed: Deployed
-    rule: Rule | None = None  # None: it was made by hand, from a stage or an alias
+    rule: DeploymentRule | None = None  # None: it was made by hand, from a stage or an alias
     conflict: str | None = None  # why it cannot be looked after; then nothing is done
 
 
 def make_watches(
-    listed: Iterable[Deployed], states: Mapping[str, ModelState], rules: Rules, own_endpoint: Collection[str] = ()
+    listed: Iterable[Deployed], states: Mapping[str, ModelState], rules: RuleSet, own_endpoint: Collection[str] = ()
 ) -> tuple[list[Watch], list[str]]:
     """What to look after, and what is wrong with rules in tags. `own_endpoint`: names of the target's own, if known."""
     existing = {(one.endpoint, one.name): one for one in listed}
@@ -53,7 +52,7 @@ def make_watches(
     return [*by_hand, *wanted.values()], problems
 
 
-def _watch(key: tuple[str | None, str], model_name: str, rule: Rule, deployed: Deployed | None) -> Watch:
+def _watch(key: tuple[str | None, str], model_name: str, rule: DeploymentRule, deployed: Deployed | None) -> Watch:
     endpoint, name = key
     if deployed is None:
         return Watch(Deployed(name, rule.follow, model_name, None, ABSENT, endpoint=endpoint), rule)

@@ -21,16 +21,23 @@ from dataclasses import dataclass
 from flask import Blueprint, Response, jsonify, render_template, request
 from flask.typing import ResponseReturnValue
 
-from .access import Access
-from .deliveries import Deliveries
-from .events import EventRefused, parse_event
-from .metrics import CONTENT_TYPE, Metrics
-from .page import make_moment, make_rows
-from .status import status_of
-from .worker import Worker
+from mlflow_fargate.webhook.control_loop.worker import Worker
+from mlflow_fargate.webhook.http.access import Access
+from mlflow_fargate.webhook.http.events import EventRefused, parse_event
+from mlflow_fargate.webhook.http.metrics import CONTENT_TYPE, Metrics
+from mlflow_fargate.webhook.http.page import make_moment, make_rows
+from mlflow_fargate.webhook.http.seen_deliveries import SeenDeliveries
+from mlflow_fargate.webhook.http.status import status_of
 
 MAX_BODY_BYTES = 64 * 1024  # events are some hundred bytes; a version's description may be long
 _REFRESH_SECONDS = 10
+# Should a text ever get past the escaping: it runs nothing, loads nothing and sends nothing.
+_POLICY = "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none';"
+_PAGE_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +55,7 @@ def make_views(
 ) -> Blueprint:
     """The routes for senders of events and for whoever watches the process."""
     views = Blueprint("webhook", __name__)
-    deliveries = Deliveries()
+    deliveries = SeenDeliveries()
 
     @views.post("/events")
     def take_event() -> ResponseReturnValue:
@@ -76,8 +83,7 @@ def make_views(
 
     @views.get("/healthz")
     def tell_health() -> ResponseReturnValue:
-        told = {"ok": worker.is_alive, "rules_error": worker.rules_error}
-        return jsonify(told), 200 if worker.is_alive else 503
+        return jsonify(ok=worker.is_alive, rules_error=worker.rules_error), 200 if worker.is_alive else 503
 
     @views.get("/readyz")
     def tell_readiness() -> ResponseReturnValue:
@@ -96,36 +102,11 @@ def make_guarded_views(
     """The routes for those who have the token."""
     views = Blueprint("guarded", __name__, template_folder="templates")
 
-    @views.before_request
-    def check() -> ResponseReturnValue | None:
-        told = request.authorization
-        bearer = told.token if told is not None and told.type == "bearer" else None
-        if request.method == "POST":
-            return None if access.may_act(bearer) else _unauthorized("Bearer")
-        password = told.password if told is not None and told.type == "basic" else None
-        if access.may_look(bearer or password):
-            return None
-        if access.token is None:
-            return jsonify(error="no token is set: FARGATE_WEBHOOK_TOKEN, or FARGATE_WEBHOOK_PUBLIC=true"), 403
-        return _unauthorized('Basic realm="mlflow-fargate: any user, the token as password", charset="UTF-8"')
+    views.before_request(lambda: _refusal(access))
 
     @views.get("/")
     def show() -> ResponseReturnValue:
-        nonce, now = random_secrets.token_urlsafe(16), clock()
-        rows = make_rows(worker.seen().values(), links.mlflow_url, now)
-        page = render_template(
-            "page.html",
-            nonce=nonce,
-            target=links.target,
-            mlflow_url=links.mlflow_url,
-            refresh_seconds=_REFRESH_SECONDS,
-            rows=rows,
-            counts=Counter((row.state, row.tone) for row in rows).items(),
-            attention=sum(row.tone in {"bad", "warn"} for row in rows),
-            problems=[problem for problem in (worker.error, worker.rules_error) if problem],
-            looked_at=make_moment(worker.looked_at, now) if worker.looked_at else None,
-        )
-        return page, {"Content-Security-Policy": f"{_POLICY} style-src 'nonce-{nonce}'", **_PAGE_HEADERS}
+        return _page(worker, links, clock())
 
     @views.get("/status")
     def tell_status() -> ResponseReturnValue:
@@ -144,13 +125,35 @@ def make_guarded_views(
     return views
 
 
-# Should a text ever get past the escaping: it runs nothing, loads nothing and sends nothing.
-_POLICY = "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none';"
-_PAGE_HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-store",
-}
+def _page(worker: Worker, links: PageLinks, now: float) -> ResponseReturnValue:
+    nonce = random_secrets.token_urlsafe(16)
+    rows = make_rows(worker.seen().values(), links.mlflow_url, now)
+    page = render_template(
+        "page.html",
+        nonce=nonce,
+        target=links.target,
+        mlflow_url=links.mlflow_url,
+        refresh_seconds=_REFRESH_SECONDS,
+        rows=rows,
+        counts=Counter((row.state, row.tone) for row in rows).items(),
+        attention=sum(row.tone in {"bad", "warn"} for row in rows),
+        problems=[problem for problem in (worker.error, worker.rules_error) if problem],
+        looked_at=make_moment(worker.looked_at, now) if worker.looked_at else None,
+    )
+    return page, {"Content-Security-Policy": f"{_POLICY} style-src 'nonce-{nonce}'", **_PAGE_HEADERS}
+
+
+def _refusal(access: Access) -> ResponseReturnValue | None:
+    told = request.authorization
+    bearer = told.token if told is not None and told.type == "bearer" else None
+    if request.method == "POST":
+        return None if access.may_act(bearer) else _unauthorized("Bearer")
+    password = told.password if told is not None and told.type == "basic" else None
+    if access.may_look(bearer or password):
+        return None
+    if access.token is None:
+        return jsonify(error="no token is set: FARGATE_WEBHOOK_TOKEN, or FARGATE_WEBHOOK_PUBLIC=true"), 403
+    return _unauthorized('Basic realm="mlflow-fargate: any user, the token as password", charset="UTF-8"')
 
 
 def _unauthorized(scheme: str) -> ResponseReturnValue:

@@ -34,7 +34,7 @@ _NOT_FOR_RULES = {"follow", "wait", "dry_run", "smoke_test", "convert", "build_s
 
 
 @dataclass(frozen=True)
-class Rule:
+class DeploymentRule:
     """How the registered models that `models` matches are deployed."""
 
     models: str  # a name, or a pattern with * and ?
@@ -62,10 +62,10 @@ class Rule:
 
 
 @dataclass(frozen=True)
-class Rules:
+class RuleSet:
     """The rules in force; `by_tag`: none were written, the models' tags are asked."""
 
-    rules: tuple[Rule, ...] = ()
+    rules: tuple[DeploymentRule, ...] = ()
     by_tag: bool = False
 
     @property
@@ -78,7 +78,7 @@ class Rules:
         """The patterns that the registry has to be searched for."""
         return {rule.models for rule in self.rules if rule.is_pattern}
 
-    def rule_for(self, model_name: str, tags: Mapping[str, str]) -> Rule | None:
+    def rule_for(self, model_name: str, tags: Mapping[str, str]) -> DeploymentRule | None:
         """The rule of a model; a name comes before patterns, patterns in their order. InvalidOption for bad tags."""
         if self.by_tag:
             return _rule_in_tags(model_name, tags)
@@ -91,7 +91,7 @@ class Rules:
         return tagged | {rule.endpoint for rule in self.rules if rule.endpoint}
 
 
-BY_TAG = Rules(by_tag=True)
+BY_TAG = RuleSet(by_tag=True)
 
 
 class _WrittenRule(BaseModel):
@@ -129,7 +129,7 @@ class _WrittenRules(BaseModel):
     models: dict[str, _WrittenRule]
 
 
-def parse_rules(text: str, where: str) -> Rules:
+def parse_rules(text: str, where: str) -> RuleSet:
     """The rules in a YAML text; InvalidOption tells `where`, which rule and what is wrong with it."""
     try:
         written = _WrittenRules.model_validate(yaml.safe_load(text))
@@ -139,15 +139,15 @@ def parse_rules(text: str, where: str) -> Rules:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "the whole"
         raise InvalidOption(f"{where}: {place}: {first['msg'].removeprefix('Value error, ')}.") from error
-    return Rules(tuple(_checked(_rule(models, rule), where) for models, rule in written.models.items()))
+    return RuleSet(tuple(_checked(_rule(models, rule), where) for models, rule in written.models.items()))
 
 
-def _rule(models: str, written: _WrittenRule) -> Rule:
+def _rule(models: str, written: _WrittenRule) -> DeploymentRule:
     follow = written.stage or f"@{(written.alias or '').removeprefix('@')}"
-    return Rule(models, follow, written.endpoint, written.name, written.config, written.on_demotion)
+    return DeploymentRule(models, follow, written.endpoint, written.name, written.config, written.on_demotion)
 
 
-def _checked(rule: Rule, where: str) -> Rule:
+def _checked(rule: DeploymentRule, where: str) -> DeploymentRule:
     try:
         if rule.is_pattern and rule.name:
             raise InvalidOption("a pattern matches several models, which cannot share one name.")
@@ -161,7 +161,7 @@ def _checked(rule: Rule, where: str) -> Rule:
     return rule
 
 
-def _rule_in_tags(model_name: str, tags: Mapping[str, str]) -> Rule | None:
+def _rule_in_tags(model_name: str, tags: Mapping[str, str]) -> DeploymentRule | None:
     endpoint = tags.get(DEPLOY_TAG)
     if not endpoint:
         return None
@@ -181,7 +181,7 @@ def _rule_in_tags(model_name: str, tags: Mapping[str, str]) -> Rule | None:
     on_demotion: OnDemotion = "scale_to_zero" if demotion == "scale_to_zero" else "keep"
     # The model's name stands for itself, even with a '*' in it: matching is done.
     return _checked(
-        Rule(model_name, tags.get("fargate.follow", "Production"), endpoint, name, config, on_demotion), where
+        DeploymentRule(model_name, tags.get("fargate.follow", "Production"), endpoint, name, config, on_demotion), where
     )
 
 
@@ -199,11 +199,11 @@ class RuleBook:
             self._rules = parse_rules(self._text, where)
 
     @property
-    def rules(self) -> Rules:
+    def rules(self) -> RuleSet:
         """The rules as of the last look."""
         return self._rules
 
-    def current(self) -> Rules:
+    def current(self) -> RuleSet:
         """The rules as written now, or the last good ones."""
         if self._read is None:
             return self._rules

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from datetime import datetime, timezone
 from typing import Any
 
-from .worker import Worker
+from mlflow_fargate.webhook.control_loop.worker import Worker
 
 
 def status_of(worker: Worker) -> dict[str, Any]:

@@ -11,9 +11,8 @@ from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
 
 from mlflow_fargate.errors import RolloutFailed
 from mlflow_fargate.resolved_model import without_credentials
-
-from .reconcile import Action
-from .watch import Watch
+from mlflow_fargate.webhook.control_loop.reconcile import Action
+from mlflow_fargate.webhook.control_loop.watch import Watch
 
 # A model is code, as are its packages, and this machine has the rights of a service: none of it is run here.
 _CAUTION = {"smoke_test": False, "convert": False, "build_sdists": False}

@@ -13,9 +13,9 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
-from .actor import Outcome
-from .page import state_of
-from .worker import Worker
+from mlflow_fargate.webhook.control_loop.actor import Outcome
+from mlflow_fargate.webhook.control_loop.worker import Worker
+from mlflow_fargate.webhook.http.page import state_of
 
 _PREFIX = "mlflow_fargate_webhook"
 # Rollouts take minutes; those that ECS gives up on, up to an hour.

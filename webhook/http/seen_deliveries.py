@@ -9,7 +9,7 @@ from collections import OrderedDict
 _REMEMBERED = 10_000
 
 
-class Deliveries:
+class SeenDeliveries:
     """The last delivery ids, in memory that does not grow; threads may share it."""
 
     def __init__(self, remembered: int = _REMEMBERED) -> None:

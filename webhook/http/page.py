@@ -14,8 +14,7 @@ from typing import Literal
 from urllib.parse import quote
 
 from mlflow_fargate.resolved_model import web_url
-
-from .worker import Seen
+from mlflow_fargate.webhook.control_loop.worker import Seen
 
 Tone = Literal["good", "busy", "warn", "bad", "quiet"]
 

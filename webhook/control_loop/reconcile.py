@@ -16,8 +16,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from .model_registry import ModelState
-from .rules import OnDemotion
+from mlflow_fargate.webhook.control_loop.model_registry import ModelState
+from mlflow_fargate.webhook.control_loop.rules import OnDemotion
 
 ABSENT = "ABSENT"  # the state of a deployment that a rule wants and that is not there
 
