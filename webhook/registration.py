@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import TypeVar
 
+from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from mlflow_fargate.errors import FargateError
@@ -23,18 +24,6 @@ EVENTS = (
 T = TypeVar("T")
 
 
-class Webhooks(Protocol):
-    """The verbs of MLflow's client that are used."""
-
-    def list_webhooks(self, *, page_token: str | None = None) -> Any: ...
-
-    def create_webhook(self, name: str, url: str, events: Any, **named: Any) -> Any: ...
-
-    def update_webhook(self, webhook_id: str, **named: Any) -> Any: ...
-
-    def test_webhook(self, webhook_id: str) -> Any: ...
-
-
 @dataclass(frozen=True)
 class Registration:
     """The webhook as it is now."""
@@ -43,7 +32,7 @@ class Registration:
     is_new: bool
 
 
-def register(client: Webhooks, url: str, secret: str, name: str) -> Registration:
+def register(client: MlflowClient, url: str, secret: str, name: str) -> Registration:
     """The one webhook of this name, with this address and secret and our events; made where there is none.
 
     The same again changes nothing. FargateError says what MLflow refused.
@@ -60,7 +49,7 @@ def register(client: Webhooks, url: str, secret: str, name: str) -> Registration
     return Registration(found.webhook_id, is_new=False)
 
 
-def send_test_event(client: Webhooks, webhook_id: str) -> None:
+def send_test_event(client: MlflowClient, webhook_id: str) -> None:
     """MLflow's own test event, signed as all are, was taken by the service; FargateError when it was not."""
     result = _refusing(lambda: client.test_webhook(webhook_id))
     if result.success:

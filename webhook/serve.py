@@ -10,7 +10,6 @@ import sys
 import threading
 import uuid
 from collections.abc import Callable, Sequence
-from types import FrameType
 from typing import Any
 
 import mlflow
@@ -57,7 +56,7 @@ def serve(settings: Settings) -> None:
     app = create_app(worker, settings.secrets, access, PageLinks(settings.target, settings.mlflow_url), metrics)
     server = _listen(app, settings)
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _stop)
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     for part in (notifier, keeper, worker):
         if part is not None:
             part.start()
@@ -130,7 +129,3 @@ def _rules(settings: Settings) -> RuleBook:
     if settings.models:
         return RuleBook(lambda: f"models: {settings.models}", "FARGATE_WEBHOOK_MODELS")
     return RuleBook(None, "the models' tags")
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
-    sys.exit(0)

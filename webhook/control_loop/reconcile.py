@@ -46,23 +46,19 @@ class Deployed:
     @staticmethod
     def parse(listed: Mapping[str, Any], endpoint: str | None = None) -> Deployed:
         """One item of the list of an endpoint."""
-
-        def text(key: str) -> str | None:
-            value = listed.get(key)
-            return None if value in {None, ""} else str(value)
-
+        texts = {key: str(value) for key, value in listed.items() if value not in (None, "")}
         return Deployed(
-            name=str(listed["name"]),
-            follow=text("follow") or "pinned",
-            model_name=text("model_name"),
-            model_version=text("model_version"),
-            state=text("state") or "",
-            flavor=text("flavor"),
-            last_failed_version=text("last_failed_version"),
+            name=texts["name"],
+            follow=texts.get("follow", "pinned"),
+            model_name=texts.get("model_name"),
+            model_version=texts.get("model_version"),
+            state=texts.get("state", ""),
+            flavor=texts.get("flavor"),
+            last_failed_version=texts.get("last_failed_version"),
             endpoint=endpoint,
-            desired_count=None if (count := text("desired_count")) is None else int(count),
-            url=text("url"),
-            updated_at=text("updated_at"),
+            desired_count=int(texts["desired_count"]) if "desired_count" in texts else None,
+            url=texts.get("url"),
+            updated_at=texts.get("updated_at"),
         )
 
     @property
@@ -84,9 +80,8 @@ class Memory:
     failures: int = 0  # how often in a row
     retry_at: float = 0.0  # seconds since 1970; infinite: not before the registry changes
     reason: str = ""
-    forgiven_version: str | None = (
-        None  # it failed, but the registry went elsewhere and came back, or someone says retry
-    )
+    # It failed, but the registry went elsewhere and came back, or someone says retry.
+    forgiven_version: str | None = None
     empty_since: float | None = None  # since when no version holds what is followed
 
 
@@ -136,9 +131,8 @@ def _compare(wanted: str, deployed: Deployed, memory: Memory, now: float, on_dem
     is_forgiven = wanted == memory.forgiven_version
     if wanted == deployed.model_version and not (deployed.state == "FAILED" and is_forgiven):
         if on_demotion == "scale_to_zero" and deployed.desired_count == 0:
-            return _unless_failed(
-                Action("update", f"version {wanted} is back in {deployed.follow}", wanted), memory, now
-            )
+            back = Action("update", f"version {wanted} is back in {deployed.follow}", wanted)
+            return _unless_failed(back, memory, now)
         warning = "its last rollout failed" if deployed.state == "FAILED" else None
         return Action("nothing", f"version {wanted} is deployed", wanted, warning)
     if deployed.state == "IN_PROGRESS":

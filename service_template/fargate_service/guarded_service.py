@@ -1,15 +1,16 @@
 """A BentoML service behind a path prefix, an API key and limits: what the templates and custom services have in common.
 
-http_middleware    id, version, prefix, known paths, API key, body limit      request_limits   the end of a task
+http/middleware   id, version, prefix, known paths, API key, body limit      http/request_limits   the end of a task
 """
 
 from __future__ import annotations
 
 import bentoml
-from http_middleware import ApiKeyGate, App, BodyLimit, KnownPaths, ModelVersion, PathPrefix, RequestId, RetryAfter
-from request_limits import Draining, DrainingGate
-from serving_settings import ServiceDescription, Settings
-from swagger_page import ASSETS
+
+from fargate_service.http import middleware
+from fargate_service.http.request_limits import Draining, DrainingGate
+from fargate_service.http.swagger_page import ASSETS
+from fargate_service.settings import ServiceDescription, Settings
 
 # What BentoML answers by itself.
 BENTOML_PATHS = frozenset(
@@ -28,15 +29,16 @@ class GuardedService(bentoml.Service):  # type: ignore[misc]  # bentoml's types 
         """Puts everything in place; `paths` are those that it answers, None: nobody knows."""
         # Kept beside bentoml's fields, which are an attrs class's.
         self.__dict__["_outside"] = (description, settings, paths)
-        self.add_asgi_middleware(BodyLimit, max_body_bytes=settings.max_body_bytes)
+        self.add_asgi_middleware(middleware.BodyLimit, max_body_bytes=settings.max_body_bytes)
         if settings.api_key is not None:
-            self.add_asgi_middleware(ApiKeyGate, api_key=settings.api_key)
+            self.add_asgi_middleware(middleware.ApiKeyGate, api_key=settings.api_key)
 
-    def to_asgi(self, is_main: bool = True) -> App:
+    def to_asgi(self, is_main: bool = True) -> middleware.App:
         description, settings, paths = self.__dict__["_outside"]
         app = super().to_asgi(is_main=is_main)
         app.router.redirect_slashes = False  # it would redirect out of the prefix
-        known: App = app if paths is None else KnownPaths(app, paths | BENTOML_PATHS)
+        known: middleware.App = app if paths is None else middleware.KnownPaths(app, paths | BENTOML_PATHS)
         draining = DrainingGate(known, Draining(settings.drain_seconds, settings.stop_seconds))
         version = description.model_version or description.run_id or description.model_uri
-        return RequestId(ModelVersion(RetryAfter(PathPrefix(draining, settings.path_prefix)), version))
+        outside = middleware.RetryAfter(middleware.PathPrefix(draining, settings.path_prefix))
+        return middleware.RequestId(middleware.ModelVersion(outside, version))

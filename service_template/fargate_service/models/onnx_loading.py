@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
-from http_errors import RequestError
-from loaded_network import LoadedNetwork
-from onnx_answer import AnswerForm, shape_answer
+
+from fargate_service.errors import RequestError
+from fargate_service.models.loaded_network import LoadedNetwork
+from fargate_service.models.onnx_answer import AnswerForm, shape_answer
 
 MODEL_FILE = "model.onnx"
 ANSWER_FILE = "onnx_answer.json"

@@ -11,18 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from batching import Batcher
-from http_errors import RequestError
-from image_decoding import (
+
+from fargate_service.batching.batcher import Batcher
+from fargate_service.errors import RequestError
+from fargate_service.models.image_decoding import (
     AS_TRAINED_BY_DEFAULT,
-    ImageOptions,
+    DecodingOptions,
     ImageShape,
     decode_image,
     make_black_image,
     parse_image_shape,
     with_size,
 )
-from served_model import Answer, Batching
+from fargate_service.models.loaded_model import Batching, ScoringResponse
 
 MAX_BATCH = 32
 _NOT_ROW_BY_ROW = "the model's scores are not one row for each image"
@@ -40,7 +41,7 @@ class ImageClassifier:
         max_image_pixels: int,
         logged_with: str,
         batching: Batching,
-        options: ImageOptions = AS_TRAINED_BY_DEFAULT,
+        options: DecodingOptions = AS_TRAINED_BY_DEFAULT,
     ) -> None:
         self.version = logged_with
         self._predict_alone = predict
@@ -72,12 +73,12 @@ class ImageClassifier:
         # One by one: images of a model that takes any size do not fit into one array.
         return [self._describe(self._predict(self._decode(image))[0], top) for image in images]
 
-    def invoke(self, body: bytes, content_type: str) -> Answer:
+    def invoke(self, body: bytes, content_type: str) -> ScoringResponse:
         """MLflow's protocol, for tensors in JSON."""
         if content_type.partition(";")[0].strip().lower() != "application/json":
             raise RequestError(415, "Send application/json here, or an image file to /predict_image.")
         scores = self._predict(self._parse_tensor(body))
-        return Answer(200, json.dumps({"predictions": scores.tolist()}), "application/json")
+        return ScoringResponse(200, json.dumps({"predictions": scores.tolist()}), "application/json")
 
     def _predict(self, batch: np.ndarray) -> np.ndarray:
         if not self._chosen.is_on:
@@ -99,9 +100,8 @@ class ImageClassifier:
             document = json.loads(body)
         except ValueError as error:  # not UTF-8 is one as well
             raise RequestError(400, "The body is not valid JSON.") from error
-        given = (
-            [document[key] for key in ("instances", "inputs") if key in document] if isinstance(document, dict) else []
-        )
+        named = document if isinstance(document, dict) else {}
+        given = [named[key] for key in ("instances", "inputs") if key in named]
         if len(given) != 1:
             raise RequestError(400, 'The body must be {"instances": …} or {"inputs": …} with a batch of images.')
         try:
@@ -123,6 +123,5 @@ def _split(scores: np.ndarray, counts: Sequence[int]) -> list[np.ndarray]:
 
 
 def read_labels(file: Path) -> dict[str, Any]:
-    """The labels by class number ("0", "1", …), as they were normalised when the image was built."""
-    labels: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    return labels
+    """The labels by class number ("0", "1", …), as they were normalized when the image was built."""
+    return dict(json.loads(file.read_text(encoding="utf-8")))

@@ -10,8 +10,9 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
-from http_errors import RequestError, make_error_body
 from starlette.requests import Request
+
+from fargate_service.errors import RequestError, make_error_body
 
 EVENTS = "text/event-stream"
 LINES = "application/x-ndjson"

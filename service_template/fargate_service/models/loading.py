@@ -15,17 +15,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
-from served_model import ServedModel, choose_batching
-from serving_settings import ServiceDescription, Settings, set_library_threads
+
+from fargate_service.models.loaded_model import LoadedModel, choose_batching
+from fargate_service.settings import ServiceDescription, Settings, set_library_threads
 
 if TYPE_CHECKING:
-    from loaded_network import LoadedNetwork  # needs NumPy
+    from fargate_service.models.loaded_network import LoadedNetwork  # needs NumPy
 
 # BentoML shows INFO of loggers below its own name only.
 logger = logging.getLogger("bentoml.model")
 
 
-def load_model(description: ServiceDescription, settings: Settings, source: Path) -> ServedModel:
+def load_model(description: ServiceDescription, settings: Settings, source: Path) -> LoadedModel:
     """The model in `settings.model_dir`, loaded and warm; whatever is wrong with it is raised here, before any request.
 
     `source` is the folder of service.json, in which the labels lie.
@@ -33,7 +34,7 @@ def load_model(description: ServiceDescription, settings: Settings, source: Path
     began = time.monotonic()
     set_library_threads(os.environ, settings.cpus)
     if description.template == "image_classifier":
-        model: ServedModel = _load_image_classifier(description, settings, source)
+        model: LoadedModel = _load_image_classifier(description, settings, source)
     else:
         model = _load_pyfunc(description, settings)
     loaded = time.monotonic()
@@ -47,9 +48,9 @@ def load_model(description: ServiceDescription, settings: Settings, source: Path
     return model
 
 
-def _load_image_classifier(description: ServiceDescription, settings: Settings, source: Path) -> ServedModel:
-    from image_classifier import ImageClassifier, read_labels  # noqa: PLC0415
-    from image_decoding import parse_image_options  # noqa: PLC0415
+def _load_image_classifier(description: ServiceDescription, settings: Settings, source: Path) -> LoadedModel:
+    from fargate_service.models.image_classifier import ImageClassifier, read_labels  # noqa: PLC0415
+    from fargate_service.models.image_decoding import parse_decoding_options  # noqa: PLC0415
 
     if description.labels is None:
         raise ValueError("service.json names no labels, without which an image classifier cannot answer")
@@ -62,31 +63,31 @@ def _load_image_classifier(description: ServiceDescription, settings: Settings, 
         max_image_pixels=settings.max_image_pixels,
         logged_with=str(metadata.get("mlflow_version", "")),
         batching=choose_batching(description.options.get("batching"), network.why_alone),
-        options=parse_image_options(description.options),
+        options=parse_decoding_options(description.options),
     )
 
 
 def _load_network(description: ServiceDescription, settings: Settings, flavors: Mapping[str, Any]) -> LoadedNetwork:
     if description.is_onnx:
-        from onnx_loading import load_onnx_network  # noqa: PLC0415
+        from fargate_service.models.onnx_loading import load_onnx_network  # noqa: PLC0415
 
         return load_onnx_network(settings.model_dir, cpus=settings.cpus)
-    from keras_loading import load_network  # noqa: PLC0415
+    from fargate_service.models.keras_loading import load_network  # noqa: PLC0415
 
     return load_network(settings.model_dir, flavors, cpus=settings.cpus)
 
 
-def _load_pyfunc(description: ServiceDescription, settings: Settings) -> ServedModel:
+def _load_pyfunc(description: ServiceDescription, settings: Settings) -> LoadedModel:
     # Both are read while mlflow is imported. Flavors load differently where they serve: MLflow's own server sets this.
     os.environ["_MLFLOW_IS_IN_SERVING_ENVIRONMENT"] = "true"
     # A container has no business calling home.
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    from pyfunc_model import load_pyfunc  # noqa: PLC0415
+    from fargate_service.models.pyfunc_model import load_pyfunc  # noqa: PLC0415
 
     batching = description.options.get("batching")
     if not description.is_onnx:
         return load_pyfunc(settings.model_dir, batching=batching)
-    from onnx_loading import load_onnx  # noqa: PLC0415
+    from fargate_service.models.onnx_loading import load_onnx  # noqa: PLC0415
 
     converted = load_onnx(settings.model_dir, cpus=settings.cpus)
     return load_pyfunc(settings.model_dir, batching=batching, implementation=converted)

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from batching import Batcher
-from served_model import Batching, choose_batching
+
+from fargate_service.batching.batcher import Batcher
+from fargate_service.models.loaded_model import Batching, choose_batching
 
 MAX_BATCH_ROWS = 1024
 _NOT_ROW_BY_ROW = "the model's answers are not arrays with one item for each row"
@@ -101,7 +102,7 @@ def split_predictions(predictions: Any, counts: Sequence[int]) -> list[Any]:
 
 
 def _is_numbered(table: pd.DataFrame | pd.Series) -> bool:
-    """Whether its rows are labelled 0, 1, 2, …, as they are where nobody labelled them."""
+    """Whether its rows are labeled 0, 1, 2, …, as they are where nobody labeled them."""
     return bool(table.index.equals(pd.RangeIndex(len(table))))
 
 

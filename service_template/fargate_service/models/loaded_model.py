@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 EXAMPLE_FILE = "serving_input_example.json"
 
 
-class Answer(NamedTuple):
+class ScoringResponse(NamedTuple):
     """A response as MLflow's protocol has it."""
 
     status: int
@@ -36,7 +36,7 @@ def choose_batching(asked: bool | None, why_alone: str | None) -> Batching:
     return Batching(True, "the model is known to treat each row alone")
 
 
-class ServedModel(Protocol):
+class LoadedModel(Protocol):
     """A model in memory."""
 
     version: str  # of MLflow: the running one, or the one that logged the model where none runs
@@ -48,12 +48,12 @@ class ServedModel(Protocol):
     def warm_up(self) -> bool:
         """Answers one prediction; False: there is no example to try. An exception means the model cannot serve."""
 
-    def invoke(self, body: bytes, content_type: str) -> Answer:
+    def invoke(self, body: bytes, content_type: str) -> ScoringResponse:
         """The answer to a POST on `/invocations`; RequestError when there is none."""
 
 
 @runtime_checkable
-class ImageLabeller(Protocol):
+class ImageLabeler(Protocol):
     """A model that also names what is on an image."""
 
     def label_images(self, images: Sequence[bytes], top: int | None) -> list[dict[str, Any]]:

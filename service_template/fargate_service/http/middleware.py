@@ -15,7 +15,9 @@ import uuid
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from http_errors import RequestError, make_error_body, request_id
+from starlette.responses import RedirectResponse
+
+from fargate_service.errors import RequestError, make_error_body, request_id
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -75,7 +77,8 @@ class PathPrefix:
             await self._app(scope, receive, send)
             return
         if path == self._prefix and scope["type"] == "http":
-            await _redirect(send, f"{self._prefix}/")
+            # 308 keeps the method; a relative reference on the page below needs the slash.
+            await RedirectResponse(f"{self._prefix}/", 308)(scope, receive, send)
             return
         inner = {**scope, "path": path[len(self._prefix) :]}
         if raw_path := scope.get("raw_path"):
@@ -229,10 +232,3 @@ async def send_error(send: Send, status: int, message: str, headers: tuple[tuple
     fixed = ((b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()))
     await send({"type": "http.response.start", "status": status, "headers": [*fixed, *headers]})
     await send({"type": "http.response.body", "body": body})
-
-
-async def _redirect(send: Send, location: str) -> None:
-    # 308 keeps the method; a relative reference on the page below needs the slash.
-    headers = [(b"location", location.encode()), (b"content-length", b"0")]
-    await send({"type": "http.response.start", "status": 308, "headers": headers})
-    await send({"type": "http.response.body", "body": b""})

@@ -1,6 +1,6 @@
 """The BentoML service that answers for one MLflow model by one of the templates.
 
-model_loading   template → a warm model      http_routes   the requests      batching   several requests, one prediction
+models/loading   template → a warm model      http/routes   the requests      batching/   several, one prediction
 """
 
 from __future__ import annotations
@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import cast
 
 import bentoml
-from guarded_service import GuardedService
-from http_routes import Routes
-from model_loading import load_model
-from serving_settings import ServiceDescription, Settings
+
+from fargate_service.guarded_service import GuardedService
+from fargate_service.http.routes import Routes
+from fargate_service.models.loading import load_model
+from fargate_service.settings import ServiceDescription, Settings
 
 
 def make_template_service(description: ServiceDescription, settings: Settings, source: Path) -> GuardedService:

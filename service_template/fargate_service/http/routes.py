@@ -20,19 +20,20 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import yaml
-from answer_streaming import asked_form, encode_pieces
-from http_errors import RequestError, make_error_body, request_id
-from image_upload import parse_top, read_images
-from openapi_document import make_openapi_document
-from request_limits import Admission
-from served_model import EXAMPLE_FILE, ImageLabeller, ServedModel, Streamer
-from serving_settings import ServiceDescription, Settings
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
-from swagger_page import make_swagger_page
+
+from fargate_service.errors import RequestError, make_error_body, request_id
+from fargate_service.http.answer_streaming import asked_form, encode_pieces
+from fargate_service.http.image_upload import parse_top, read_images
+from fargate_service.http.openapi_document import make_openapi_document
+from fargate_service.http.request_limits import Admission
+from fargate_service.http.swagger_page import make_swagger_page
+from fargate_service.models.loaded_model import EXAMPLE_FILE, ImageLabeler, LoadedModel, Streamer
+from fargate_service.settings import ServiceDescription, Settings
 
 # BentoML shows INFO of loggers below its own name only.
 logger = logging.getLogger("bentoml.model")
@@ -66,7 +67,7 @@ class Routes:
         )
         self.paths = frozenset(route.path for route in routes)
 
-    def serve(self, model: ServedModel) -> None:
+    def serve(self, model: LoadedModel) -> None:
         """Answers for `model` from now on."""
         self._model = model
         # Bounded: each prediction in flight holds its input and its result in memory. Where requests are predicted
@@ -84,7 +85,7 @@ class Routes:
     async def predict_image(self, request: Request) -> Response:
         top = parse_top(request.query_params)
         images = await read_images(request)
-        if not isinstance(self._model, ImageLabeller):
+        if not isinstance(self._model, ImageLabeler):
             raise RequestError(404, "This model labels no images.")
         labels = await self._in_thread(self._model.label_images, images.files, top)
         return JSONResponse(labels if images.are_several else labels[0])
@@ -144,8 +145,7 @@ class Routes:
 
 
 def _read_metadata(model_dir: Path) -> dict[str, Any]:
-    metadata: dict[str, Any] = yaml.safe_load((model_dir / "MLmodel").read_text(encoding="utf-8"))
-    return metadata
+    return dict(yaml.safe_load((model_dir / "MLmodel").read_text(encoding="utf-8")))
 
 
 def _read_example(model_dir: Path) -> object | None:

@@ -11,13 +11,14 @@ import sys
 from pathlib import Path
 
 import bentoml
-from guarded_service import GuardedService
-from serving_settings import ServiceDescription, Settings, set_library_threads
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from swagger_page import make_swagger_page
+
+from fargate_service.guarded_service import GuardedService
+from fargate_service.http.swagger_page import make_swagger_page
+from fargate_service.settings import ServiceDescription, Settings, set_library_threads
 
 CUSTOM_FOLDER = "custom"
 

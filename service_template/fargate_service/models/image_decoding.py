@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import PIL.ImageOps
-from http_errors import RequestError
+
+from fargate_service.errors import RequestError
 
 # Only formats Pillow decodes by itself: its EPS plugin, for one, would start Ghostscript on what a stranger sent.
 FORMATS = ("BMP", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
@@ -47,7 +48,7 @@ class ImageShape:
 
 
 @dataclass(frozen=True)
-class ImageOptions:
+class DecodingOptions:
     """How the pictures were prepared that the model was trained on."""
 
     size: tuple[int, int] | None = None  # height, width; None: the model's own, or the image's where it takes any
@@ -56,14 +57,14 @@ class ImageOptions:
     color: str = "rgb"  # or bgr, OpenCV's order; gray models get gray
 
 
-AS_TRAINED_BY_DEFAULT = ImageOptions()
+AS_TRAINED_BY_DEFAULT = DecodingOptions()
 
 
-def parse_image_options(options: Mapping[str, Any]) -> ImageOptions:
+def parse_decoding_options(options: Mapping[str, Any]) -> DecodingOptions:
     """The options in service.json; they were checked when the image was built."""
     known = {name: options[name] for name in ("scaling", "resampling", "color") if name in options}
     size = options.get("size")
-    return ImageOptions(size=(int(size[0]), int(size[1])) if size else None, **known)
+    return DecodingOptions(size=(int(size[0]), int(size[1])) if size else None, **known)
 
 
 def parse_image_shape(shape: tuple[int | None, ...]) -> ImageShape:
@@ -83,7 +84,7 @@ def with_size(shape: ImageShape, size: tuple[int, int] | None) -> ImageShape:
 
 
 def decode_image(
-    image: bytes, shape: ImageShape, *, max_pixels: int, options: ImageOptions = AS_TRAINED_BY_DEFAULT
+    image: bytes, shape: ImageShape, *, max_pixels: int, options: DecodingOptions = AS_TRAINED_BY_DEFAULT
 ) -> np.ndarray:
     """A batch of one image, (1, height, width, channels); RequestError 400 or 413 when the bytes are not to be used."""
     pixels = np.asarray(_resized(image, shape, max_pixels, _RESAMPLING[options.resampling]))

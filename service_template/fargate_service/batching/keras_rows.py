@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from row_independence import library_of
+from fargate_service.batching.row_independence import library_of
 
 _NETWORKS = frozenset({"Sequential", "Functional"})
 _NAMES = """

@@ -14,14 +14,15 @@ from typing import Any
 
 import mlflow.pyfunc
 import pandas as pd
-from http_errors import RequestError
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from mlflow.pyfunc import scoring_server
 from mlflow.version import VERSION
-from row_independence import why_pyfunc_alone
-from served_model import EXAMPLE_FILE, Answer, Batching
-from table_batching import TableBatcher
+
+from fargate_service.batching.row_independence import why_pyfunc_alone
+from fargate_service.errors import RequestError
+from fargate_service.models.loaded_model import EXAMPLE_FILE, Batching, ScoringResponse
+from fargate_service.models.table_batching import TableBatcher
 
 
 class ModelFailed(Exception):
@@ -50,10 +51,10 @@ class PyfuncModel:
         self.invoke(self._example.read_bytes(), "application/json")
         return True
 
-    def invoke(self, body: bytes, content_type: str) -> Answer:
+    def invoke(self, body: bytes, content_type: str) -> ScoringResponse:
         """MLflow's protocol: JSON in its five spellings, CSV, Parquet where pyarrow is installed."""
         result = self._score(self._model, body, content_type)
-        return Answer(result.status, _without_nan(result.response), result.mimetype)
+        return ScoringResponse(result.status, _without_nan(result.response), result.mimetype)
 
     def stream(self, body: bytes, content_type: str) -> Iterator[Any]:
         """The pieces of the model's `predict_stream`; RequestError 406 when it has none."""

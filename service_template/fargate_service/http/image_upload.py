@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from http_errors import RequestError
 from starlette.datastructures import QueryParams, UploadFile
 from starlette.requests import Request
+
+from fargate_service.errors import RequestError
 
 MAX_FILES = 32
 MAX_TOP = 1000

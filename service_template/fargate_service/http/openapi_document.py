@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from image_upload import MAX_FILES, MAX_TOP
-from serving_settings import ServiceDescription
-from signature_schema import make_answer_schema, make_request_schema
+from fargate_service.http.image_upload import MAX_FILES, MAX_TOP
+from fargate_service.http.signature_schema import make_answer_schema, make_request_schema
+from fargate_service.settings import ServiceDescription
 
 _ERROR = {"$ref": "#/components/responses/Error"}
 _ERROR_RESPONSE = {

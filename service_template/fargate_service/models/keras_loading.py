@@ -18,8 +18,9 @@ from typing import Any
 
 import cloudpickle  # type: ignore[import-untyped]
 import tensorflow as tf
-from keras_rows import why_network_alone
-from loaded_network import LoadedNetwork
+
+from fargate_service.batching.keras_rows import why_network_alone
+from fargate_service.models.loaded_network import LoadedNetwork
 
 # MLflow pickles custom layers here; this is the model's own code, as trusted as the model itself.
 _CUSTOM_OBJECTS = ("global_custom_objects.cloudpickle", "custom_objects.cloudpickle")

@@ -13,10 +13,11 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from http_errors import RequestError
-from http_middleware import App, Message, Receive, Scope, Send, send_error
 from starlette.requests import Request
 from starlette.responses import Response
+
+from fargate_service.errors import RequestError
+from fargate_service.http.middleware import App, Message, Receive, Scope, Send, send_error
 
 # BentoML shows INFO of loggers below its own name only.
 logger = logging.getLogger("bentoml.model")
