@@ -104,7 +104,9 @@ setup(
     packages=[
         *find_packages(include=["mlflow_fargate", "mlflow_fargate.*"]),
         "mlflow_fargate.webhook",
+        *(f"mlflow_fargate.webhook.{name}" for name in find_packages("webhook")),
         "mlflow_fargate.service_template",
+        *(f"mlflow_fargate.service_template.{name}" for name in find_packages("service_template")),
         "mlflow_fargate.onnx_converter",
         # What `mlflow-fargate demo` runs.
         "mlflow_fargate.examples",
@@ -119,7 +121,7 @@ setup(
     package_data={
         "mlflow_fargate": ["py.typed"],
         "mlflow_fargate.deployments": ["prices.json"],
-        "mlflow_fargate.webhook": ["templates/*.html"],
+        "mlflow_fargate.webhook.http": ["templates/*.html"],
         "mlflow_fargate.local.page": ["templates/*.html"],
     },
     entry_points={

@@ -30,10 +30,10 @@ from typing import Any
 import psutil
 import waitress
 
-from mlflow_fargate.webhook import create_app
+from mlflow_fargate.webhook.control_loop.model_registry import ModelState
+from mlflow_fargate.webhook.control_loop.worker import Worker
+from mlflow_fargate.webhook.http.app import create_app
 from mlflow_fargate.webhook.logs import set_up_logs
-from mlflow_fargate.webhook.model_registry import ModelState
-from mlflow_fargate.webhook.worker import Worker
 
 SECRET = "benchmark"
 MODELS = 50

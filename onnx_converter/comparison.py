@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from onnx_answer import AnswerForm
+
+from fargate_service.models.onnx_answer import AnswerForm
 
 
 def difference(theirs: Any, ours: Any) -> float:

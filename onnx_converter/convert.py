@@ -28,10 +28,11 @@ from typing import Any
 
 from comparison import difference, possible_forms
 from libraries import Candidate
-from onnx_answer import AnswerForm
-from onnx_loading import OnnxModel, save_onnx
 from original import CannotConvert, Original, load_original
-from served_model import EXAMPLE_FILE
+
+from fargate_service.models.loaded_model import EXAMPLE_FILE
+from fargate_service.models.onnx_answer import AnswerForm
+from fargate_service.models.onnx_loading import OnnxModel, save_onnx
 
 VERDICT_FILE = "verdict.json"
 _KEPT_FILES = ("MLmodel", EXAMPLE_FILE)

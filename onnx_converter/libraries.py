@@ -3,7 +3,7 @@
     tensorflow, keras    tf2onnx        sklearn              skl2onnx
     xgboost, lightgbm    onnxmltools
 
-The requirements of each stand in mlflow_fargate/conversion, because they are installed before this runs.
+mlflow_fargate/sandbox/onnx_conversion.py holds the requirements of each: they are installed before this runs.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from onnx_answer import AnswerForm
+from fargate_service.models.onnx_answer import AnswerForm
 
 INPUT = "rows"
 # Old enough for every onnxruntime that has wheels for the Pythons we serve, new enough for the layers of today.

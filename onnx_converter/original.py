@@ -11,8 +11,9 @@ from typing import Any
 import yaml
 from libraries import Candidate, convert_network, convert_table_model
 from made_up_inputs import CannotMakeUp, make_up_tables, make_up_tensors, with_gaps
-from onnx_loading import OnnxModel
-from served_model import EXAMPLE_FILE
+
+from fargate_service.models.loaded_model import EXAMPLE_FILE
+from fargate_service.models.onnx_loading import OnnxModel
 
 Predict = Callable[[Any], Any]
 _NETWORKS = {"tensorflow", "keras"}
@@ -48,7 +49,7 @@ def load_original(model_dir: Path, *, template: str) -> Original:
 
 
 def _load_network(model_dir: Path, flavors: dict[str, Any]) -> Original:
-    from keras_loading import load_function  # noqa: PLC0415  # TensorFlow is where it is converted, and nowhere else
+    from fargate_service.models.keras_loading import load_function  # noqa: PLC0415  # TensorFlow is where it is converted, and nowhere else
 
     function = load_function(model_dir, flavors)
     example = _read_tensor_example(model_dir)
@@ -67,8 +68,9 @@ def _load_network(model_dir: Path, flavors: dict[str, Any]) -> Original:
 
 def _load_pyfunc(model_dir: Path, flavors: dict[str, Any]) -> Original:
     import mlflow.pyfunc  # noqa: PLC0415  # image classifiers are served without it
-    from pyfunc_model import as_pyfunc  # noqa: PLC0415
-    from row_independence import why_pyfunc_alone  # noqa: PLC0415
+
+    from fargate_service.batching.row_independence import why_pyfunc_alone  # noqa: PLC0415
+    from fargate_service.models.pyfunc_model import as_pyfunc  # noqa: PLC0415
 
     model = mlflow.pyfunc.load_model(str(model_dir))
     schema = model.metadata.get_input_schema()
@@ -80,7 +82,7 @@ def _load_pyfunc(model_dir: Path, flavors: dict[str, Any]) -> Original:
     columns = schema.to_dict()
     inputs = _tensors(schema, example) if schema.is_tensor_spec() else make_up_tables(columns, example)
     if _NETWORKS & set(flavors):
-        from keras_loading import load_function  # noqa: PLC0415
+        from fargate_service.models.keras_loading import load_function  # noqa: PLC0415
 
         function = load_function(model_dir, flavors)
         candidates, why_alone = convert_network(function), function.why_alone

@@ -28,6 +28,6 @@ def model_path(key: str = THE_MODEL) -> Path:
 
 def load_model(key: str = THE_MODEL) -> Any:
     """The model as an mlflow.pyfunc.PyFuncModel; other flavors load by themselves from `model_path`."""
-    import mlflow.pyfunc  # noqa: PLC0415  # slow, and not every own service needs it
+    import mlflow.pyfunc  # noqa: PLC0415  # slow, and not every custom service needs it
 
     return mlflow.pyfunc.load_model(str(model_path(key)))

@@ -1,11 +1,13 @@
 """What the image serves: `bentoml serve service:Service`, one of our templates or the user's own BentoML service.
 
-Lies at the top of the image's source folder with its siblings, service.json and, for image classifiers, labels.json;
+Lies at the top of the image's source folder with deployed.py, service.json and, for image classifiers, labels.json;
 models are folders of their own (MODEL_DIR, MODELS_DIR). Imports nothing heavy before a model is loaded, because BentoML
 imports this module on the machine that builds the Bento and in its supervisor process too.
 
-    template_service   a model behind MLflow's protocol       custom_service     the user's service.py, guarded alike
-    guarded_service    what stands before both                serving_settings   what is served, and how
+In fargate_service lie
+
+    template_service   a model behind MLflow's protocol       custom_service   the user's service.py, guarded alike
+    guarded_service    what is in front of both               settings         what is served, and how
 """
 
 from __future__ import annotations
@@ -13,9 +15,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from custom_service import is_custom, make_custom_service
-from serving_settings import read_description, read_settings
-from template_service import make_template_service
+from fargate_service.custom_service import is_custom, make_custom_service
+from fargate_service.settings import read_description, read_settings
+from fargate_service.template_service import make_template_service
 
 SOURCE = Path(__file__).parent
 description = read_description(SOURCE)

@@ -94,6 +94,10 @@ def test_every_package_is_imported_from_what_was_built(installed: Path) -> None:
 
     assert all(Path(place).is_relative_to(installed) for place in places), places
     assert (installed / "mlflow_fargate" / "service_template" / "service.py").is_file()
+    for top, parts in (("service_template", "fargate_service"), ("webhook", "http")):
+        wanted = {path.relative_to(ROOT) for path in (ROOT / top / parts).rglob("*") if path.suffix in {".py", ".html"}}
+        assert wanted
+        assert [path for path in wanted if not (installed / "mlflow_fargate" / path).is_file()] == []
     assert (installed / "mlflow_fargate" / "py.typed").is_file()
 
 

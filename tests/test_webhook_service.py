@@ -180,8 +180,9 @@ def test_the_whole_package_goes_into_the_image_and_nothing_compiled(tmp_path: Pa
     digest = copy_package(tmp_path / "one")
 
     assert copy_package(tmp_path / "two") == digest
-    assert (tmp_path / "one/mlflow_fargate/webhook/templates/page.html").is_file()
+    assert (tmp_path / "one/mlflow_fargate/webhook/http/templates/page.html").is_file()
     assert (tmp_path / "one/mlflow_fargate/service_template/service.py").is_file()
+    assert (tmp_path / "one/mlflow_fargate/service_template/fargate_service/http/routes.py").is_file()
     assert "fargate = mlflow_fargate" in next((tmp_path / "one").glob("*.dist-info/entry_points.txt")).read_text()
     assert list((tmp_path / "one").rglob("__pycache__")) == []
 

@@ -15,8 +15,8 @@ from collections.abc import Callable, Mapping
 import requests
 import stamina
 
-from .actor import Outcome
-from .page import format_seconds
+from mlflow_fargate.webhook.control_loop.actor import Outcome
+from mlflow_fargate.webhook.http.page import format_seconds
 
 logger = logging.getLogger(__name__)
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import TypeVar
 
+from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from mlflow_fargate.errors import FargateError
 from mlflow_fargate.resolved_model import without_credentials
+from mlflow_fargate.webhook.control_loop.model_registry import all_pages
 
 # Stages send none of their own; with registry_store.py they come as a tag.
 EVENTS = (
@@ -22,18 +24,6 @@ EVENTS = (
 T = TypeVar("T")
 
 
-class Webhooks(Protocol):
-    """The verbs of MLflow's client that are used."""
-
-    def list_webhooks(self, max_results: int | None = None, page_token: str | None = None) -> Any: ...
-
-    def create_webhook(self, name: str, url: str, events: Any, **named: Any) -> Any: ...
-
-    def update_webhook(self, webhook_id: str, **named: Any) -> Any: ...
-
-    def test_webhook(self, webhook_id: str) -> Any: ...
-
-
 @dataclass(frozen=True)
 class Registration:
     """The webhook as it is now."""
@@ -42,13 +32,14 @@ class Registration:
     is_new: bool
 
 
-def register(client: Webhooks, url: str, secret: str, name: str) -> Registration:
+def register(client: MlflowClient, url: str, secret: str, name: str) -> Registration:
     """The one webhook of this name, with this address and secret and our events; made where there is none.
 
     The same again changes nothing. FargateError says what MLflow refused.
     """
     events = list(EVENTS)
-    found = next((one for one in _refusing(lambda: list(_pages(client))) if one.name == name), None)
+    listed = _refusing(lambda: list(all_pages(lambda token: client.list_webhooks(page_token=token))))
+    found = next((one for one in listed if one.name == name), None)
     if found is None:
         made = _refusing(lambda: client.create_webhook(name, url, events, secret=secret))
         return Registration(made.webhook_id, is_new=True)
@@ -58,7 +49,7 @@ def register(client: Webhooks, url: str, secret: str, name: str) -> Registration
     return Registration(found.webhook_id, is_new=False)
 
 
-def send_test_event(client: Webhooks, webhook_id: str) -> None:
+def send_test_event(client: MlflowClient, webhook_id: str) -> None:
     """MLflow's own test event, signed as all are, was taken by the service; FargateError when it was not."""
     result = _refusing(lambda: client.test_webhook(webhook_id))
     if result.success:
@@ -73,13 +64,6 @@ def send_test_event(client: Webhooks, webhook_id: str) -> None:
         f"MLflow's test event was not taken: {said}.",
         hint=hints.get(result.response_status, "does the service run, and can MLflow's server reach the address?"),
     )
-
-
-def _pages(client: Webhooks) -> Iterator[Any]:
-    page = None
-    while page is None or page.token:
-        page = client.list_webhooks(page_token=page and page.token)
-        yield from page
 
 
 def _refusing(ask: Callable[[], T]) -> T:

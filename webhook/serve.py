@@ -9,7 +9,7 @@ import socket
 import sys
 import threading
 import uuid
-from types import FrameType
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import mlflow
@@ -22,18 +22,18 @@ from mlflow_fargate.aws.session import AwsSession
 from mlflow_fargate.aws.topics import Topic
 from mlflow_fargate.errors import InvalidOption
 from mlflow_fargate.target import parse_target
-
-from . import create_app
-from .access import Access
-from .lease import LeaseKeeper
-from .logs import set_up_logs
-from .metrics import Metrics
-from .model_registry import MlflowModelRegistry
-from .notify import Notifier, Send, slack_channel
-from .rules import RuleBook
-from .settings import Settings
-from .views import MAX_BODY_BYTES, PageLinks
-from .worker import Worker
+from mlflow_fargate.webhook.control_loop.actor import Outcome
+from mlflow_fargate.webhook.control_loop.model_registry import MlflowModelRegistry
+from mlflow_fargate.webhook.control_loop.rules import RuleBook
+from mlflow_fargate.webhook.control_loop.worker import Timing, Worker
+from mlflow_fargate.webhook.http.access import Access
+from mlflow_fargate.webhook.http.app import create_app
+from mlflow_fargate.webhook.http.metrics import Metrics
+from mlflow_fargate.webhook.http.views import MAX_BODY_BYTES, PageLinks
+from mlflow_fargate.webhook.lease import LeaseKeeper
+from mlflow_fargate.webhook.logs import set_up_logs
+from mlflow_fargate.webhook.notify import Notifier, Send, slack_channel
+from mlflow_fargate.webhook.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -50,21 +50,13 @@ def serve(settings: Settings) -> None:
         mlflow.set_registry_uri(settings.registry_uri)
     metrics, notifier = Metrics(), Notifier(_channels(settings))
     lease = _lease(settings)
-    worker = Worker(
-        connect=functools.cache(lambda: get_deploy_client(settings.target)),
-        registry=MlflowModelRegistry(settings.tracking_uri, settings.registry_uri),
-        rules=_rules(settings),
-        poll_seconds=settings.poll_seconds,
-        retry_seconds=settings.retry_seconds,
-        listeners=[metrics.count_outcome, notifier.tell],
-        may_act=lambda: lease is None or lease.is_held,
-    )
+    worker = _worker(settings, lease, [metrics.count_outcome, notifier.tell])
     keeper = LeaseKeeper(lease, settings.lease_seconds, worker.wake) if lease else None
     access = Access(settings.token, settings.is_public)
     app = create_app(worker, settings.secrets, access, PageLinks(settings.target, settings.mlflow_url), metrics)
     server = _listen(app, settings)
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _stop)
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     for part in (notifier, keeper, worker):
         if part is not None:
             part.start()
@@ -82,6 +74,17 @@ def serve(settings: Settings) -> None:
             keeper.stop(_GOODBYE_SECONDS)
         notifier.stop(_GOODBYE_SECONDS)
         server.close()
+
+
+def _worker(settings: Settings, lease: S3Lease | None, listeners: Sequence[Callable[[Outcome], None]]) -> Worker:
+    return Worker(
+        connect=functools.cache(lambda: get_deploy_client(settings.target)),
+        registry=MlflowModelRegistry(settings.tracking_uri, settings.registry_uri),
+        rules=_rules(settings),
+        timing=Timing(settings.poll_seconds, settings.retry_seconds),
+        listeners=listeners,
+        may_act=lambda: lease is None or lease.is_held,
+    )
 
 
 def _channels(settings: Settings) -> dict[str, Send]:
@@ -126,7 +129,3 @@ def _rules(settings: Settings) -> RuleBook:
     if settings.models:
         return RuleBook(lambda: f"models: {settings.models}", "FARGATE_WEBHOOK_MODELS")
     return RuleBook(None, "the models' tags")
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
-    sys.exit(0)

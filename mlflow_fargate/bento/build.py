@@ -90,7 +90,8 @@ def template_folder() -> Path:
 
 
 def _template_files() -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in sorted(template_folder().glob("*.py"))}
+    top = template_folder()
+    return {file.relative_to(top).as_posix(): file.read_bytes() for file in sorted(top.rglob("*.py"))}
 
 
 def _source_files(served: ServedModel, labels: bytes | None, requirements: tuple[str, ...]) -> dict[str, bytes]:

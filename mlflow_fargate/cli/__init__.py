@@ -38,24 +38,6 @@ from mlflow_fargate.cli.local import local
 from mlflow_fargate.cli.schema import schema
 from mlflow_fargate.cli.webhook import webhook
 
-_COMMANDS: tuple[click.Command, ...] = (
-    doctor,
-    plan,
-    status,
-    events,
-    logs,
-    history,
-    rollback,
-    scale,
-    exec_,
-    gc,
-    image,
-    schema,
-    local,
-    webhook,
-    demo,
-)
-
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="mlflow-fargate")
@@ -70,5 +52,6 @@ def main(context: click.Context) -> None:
         context.color = False
 
 
-for _command in _COMMANDS:
+_ON_DEPLOYMENTS = (plan, status, events, logs, history, rollback, scale, exec_)
+for _command in (*_ON_DEPLOYMENTS, doctor, gc, image, schema, local, webhook, demo):
     main.add_command(_command)

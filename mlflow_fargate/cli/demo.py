@@ -7,7 +7,7 @@ from importlib import import_module
 
 import click
 
-from mlflow_fargate.cli.extras import extra_is_missing
+from mlflow_fargate.cli.extras import needed
 
 
 @click.command()
@@ -18,8 +18,6 @@ def demo() -> None:
 
     Exit code: 0 when all went as it should.
     """
-    try:
+    with needed("local,webhook,demo"):
         story = import_module("mlflow_fargate.examples.demo")
-    except ImportError as error:
-        raise extra_is_missing("local,webhook,demo", error) from error
     sys.exit(story.run_demo())

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from mlflow_fargate.cli.extras import extra_is_missing
+from mlflow_fargate.cli.extras import needed
 from mlflow_fargate.errors import LocalStackError
 from mlflow_fargate.progress import progress_for_stderr
 from mlflow_fargate.target import cache_directory, read_local_state
@@ -66,8 +66,6 @@ def env() -> None:
 
 
 def _import_stack() -> Any:
-    try:
+    with needed("local"):
         from mlflow_fargate.local import stack  # noqa: PLC0415
-    except ImportError as error:
-        raise extra_is_missing("local", error) from error
     return stack

@@ -28,7 +28,7 @@ from mlflow_fargate.model.logged import model_uri_of, move_version
 from mlflow_fargate.model.server import ask_server
 from mlflow_fargate.progress import RecordedProgress
 from mlflow_fargate.resolved_model import ResolvedModel
-from mlflow_fargate.webhook.model_registry import MlflowModelRegistry
+from mlflow_fargate.webhook.control_loop.model_registry import MlflowModelRegistry
 
 TOKEN, KEY = "token-of-the-deployer", "key-of-the-gateway"
 SERVICE = "/api/2.0/mlflow-artifacts/artifacts"

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from comparison import difference, possible_forms
-from onnx_answer import AnswerForm, shape_answer
+
+from fargate_service.models.onnx_answer import AnswerForm, shape_answer
 
 
 @pytest.mark.parametrize(

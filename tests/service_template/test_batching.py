@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from batching import Batcher
+from fargate_service.batching.batcher import Batcher
 
 Numbers = list[int]
 

@@ -8,7 +8,8 @@ import json
 from typing import Any
 
 import pytest
-from http_middleware import ApiKeyGate, App, BodyLimit, KnownPaths, ModelVersion, PathPrefix, RetryAfter
+
+from fargate_service.http.middleware import ApiKeyGate, App, BodyLimit, KnownPaths, ModelVersion, PathPrefix, RetryAfter
 
 Sent = list[dict[str, Any]]
 
@@ -144,7 +145,7 @@ def test_a_body_that_says_it_is_too_long_is_refused_unread() -> None:
 
 
 def test_a_body_that_turns_out_too_long_is_refused_while_it_comes() -> None:
-    from http_errors import RequestError
+    from fargate_service.errors import RequestError
 
     with pytest.raises(RequestError) as refused:  # the routes make the answer of it
         ask(BodyLimit(echo, 10), "/invocations", chunks=(b"12345", b"67890", b"1", b"never read"))

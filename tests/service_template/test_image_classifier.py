@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from http_errors import RequestError
-from image_classifier import ImageClassifier
-from image_decoding import ImageOptions, make_black_image
-from served_model import Batching
+
+from fargate_service.errors import RequestError
+from fargate_service.models.image_classifier import ImageClassifier
+from fargate_service.models.image_decoding import DecodingOptions, make_black_image
+from fargate_service.models.loaded_model import Batching
 
 LABELS = {"0": "dark", "1": "light"}
 ON = Batching(True, "the layers are known")
@@ -102,7 +103,7 @@ def test_an_image_size_fixes_what_the_model_leaves_open() -> None:
         max_image_pixels=10**6,
         logged_with="",
         batching=ON,
-        options=ImageOptions(size=(7, 9)),
+        options=DecodingOptions(size=(7, 9)),
     )
     anything.warm_up()
 
@@ -118,7 +119,7 @@ def test_another_size_than_the_models_is_found_at_the_start() -> None:
             max_image_pixels=1,
             logged_with="",
             batching=ON,
-            options=ImageOptions(size=(7, 9)),
+            options=DecodingOptions(size=(7, 9)),
         )
 
 

@@ -9,16 +9,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from http_errors import RequestError
-from image_decoding import (
-    ImageOptions,
+from PIL import Image
+
+from fargate_service.errors import RequestError
+from fargate_service.models.image_decoding import (
+    DecodingOptions,
     ImageShape,
     decode_image,
     make_black_image,
-    parse_image_options,
+    parse_decoding_options,
     parse_image_shape,
 )
-from PIL import Image
 
 SHAPE = ImageShape(height=100, width=100, channels=3)
 LIMIT = 10**6
@@ -71,7 +72,7 @@ def test_a_picture_taken_sideways_is_turned_upright() -> None:
     assert decoded.sum() == 3
 
 
-def test_grey_of_16_bits_keeps_its_shades() -> None:
+def test_gray_of_16_bits_keeps_its_shades() -> None:
     file = io.BytesIO()
     Image.fromarray(np.array([[0, 0x4000, 0xFFFF]], dtype="uint16")).save(file, "PNG")
 
@@ -87,7 +88,7 @@ def test_scaling_is_what_the_model_was_trained_with(scaling: str, white: float, 
     Image.new("RGB", (3, 3), shade).save(file, "PNG")
     expected = white if black is None else black.get(scaling, 0.0)
 
-    decoded = decode_image(file.getvalue(), SHAPE, max_pixels=LIMIT, options=ImageOptions(scaling=scaling))
+    decoded = decode_image(file.getvalue(), SHAPE, max_pixels=LIMIT, options=DecodingOptions(scaling=scaling))
 
     assert np.unique(decoded).tolist() == [expected]
 
@@ -95,14 +96,14 @@ def test_scaling_is_what_the_model_was_trained_with(scaling: str, white: float, 
 def test_resampling_and_color_order_are_options() -> None:
     image = noise()
     nearest = Image.open(io.BytesIO(image)).resize((100, 100), Image.Resampling.NEAREST)
-    options = parse_image_options({"resampling": "nearest", "color": "bgr", "size": [100, 100], "other": 1})
+    options = parse_decoding_options({"resampling": "nearest", "color": "bgr", "size": [100, 100], "other": 1})
 
     decoded = decode_image(image, SHAPE, max_pixels=LIMIT, options=options)
 
     assert np.array_equal(np.round(decoded[0] * 255), np.asarray(nearest)[..., ::-1])
 
 
-def test_grey_models_get_one_channel() -> None:
+def test_gray_models_get_one_channel() -> None:
     assert decode_image(noise(), ImageShape(28, 28, 1), max_pixels=LIMIT).shape == (1, 28, 28, 1)
 
 

@@ -50,7 +50,7 @@ import json, sys
 from pathlib import Path
 import numpy as np, yaml
 sys.path.insert(0, sys.argv[2])
-from keras_loading import load_network
+from fargate_service.models.keras_loading import load_network
 
 folder = Path(sys.argv[1])
 images = np.load(folder / "images.npy")

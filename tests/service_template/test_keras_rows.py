@@ -17,7 +17,7 @@ CODE = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
 import numpy as np, tensorflow as tf
-from keras_rows import why_network_alone
+from fargate_service.batching.keras_rows import why_network_alone
 
 keras, L = tf.keras, tf.keras.layers
 keras.utils.set_random_seed(1)

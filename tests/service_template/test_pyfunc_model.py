@@ -9,10 +9,11 @@ from typing import Any
 import mlflow.pyfunc
 import pandas as pd
 import pytest
-from http_errors import RequestError
 from mlflow.models import infer_signature
-from pyfunc_model import ModelFailed, PyfuncModel, load_pyfunc
-from served_model import Batching
+
+from fargate_service.errors import RequestError
+from fargate_service.models.loaded_model import Batching
+from fargate_service.models.pyfunc_model import ModelFailed, PyfuncModel, load_pyfunc
 
 
 class Halves(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # mlflow ships no types

@@ -11,8 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import row_independence
-from row_independence import why_alone, why_pyfunc_alone
 from sklearn.compose import ColumnTransformer, TransformedTargetRegressor
 from sklearn.datasets import make_classification
 from sklearn.dummy import DummyClassifier
@@ -25,6 +23,9 @@ from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline, make_union
 from sklearn.preprocessing import FunctionTransformer, LabelEncoder, StandardScaler
 from sklearn.svm import SVC
 from sklearn.utils import all_estimators
+
+from fargate_service.batching import row_independence
+from fargate_service.batching.row_independence import why_alone, why_pyfunc_alone
 
 ROWS, CLASSES = make_classification(90, 5, n_informative=4, n_redundant=0, n_classes=3, random_state=0)
 ROWS = np.abs(ROWS)
@@ -188,11 +189,11 @@ def test_of_mlflows_models_those_of_its_own_loaders_are_known(conf: dict[str, st
 def test_no_library_is_imported_for_it() -> None:
     code = """
 import sys
-import row_independence
+from fargate_service.batching import row_independence
 row_independence.why_alone(object())
 print(sorted({"sklearn", "xgboost", "lightgbm", "catboost", "numpy", "pandas"} & set(sys.modules)))
 """
-    folder = Path(row_independence.__file__).parent
+    folder = Path(row_independence.__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "[]"
@@ -200,7 +201,7 @@ print(sorted({"sklearn", "xgboost", "lightgbm", "catboost", "numpy", "pandas"} &
 
 OF_OTHER_LIBRARIES = """
 import numpy as np
-from row_independence import why_alone
+from fargate_service.batching.row_independence import why_alone
 {imports}
 rows = np.random.default_rng(0).random((60, 4))
 classes = (rows[:, 0] > 0.5).astype(int)
@@ -237,7 +238,7 @@ print(why_alone({changed}))
 def test_boosters_are_known_unless_they_are_changed(library: str, imports: str, model: str, changed: str) -> None:
     pytest.importorskip(library)
     code = OF_OTHER_LIBRARIES.format(imports=imports, model=model, changed=changed)
-    folder = Path(row_independence.__file__).parent
+    folder = Path(row_independence.__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True)
 
     known, unknown = done.stdout.splitlines()[-2:]

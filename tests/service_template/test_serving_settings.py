@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from serving_settings import available_cpus, read_description, read_settings
+
+from fargate_service.settings import available_cpus, read_description, read_settings
 
 
 def test_without_any_variable_the_image_layout_holds() -> None:

@@ -13,8 +13,6 @@ import pytest
 import scipy.sparse
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from row_independence import why_alone
-from served_model import Batching
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.compose import make_column_transformer
 from sklearn.datasets import make_multilabel_classification
@@ -24,7 +22,16 @@ from sklearn.multiclass import OneVsRestClassifier
 from sklearn.multioutput import MultiOutputClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
-from table_batching import MAX_BATCH_ROWS, TableBatcher, join_tables, kind_of_table, split_predictions
+
+from fargate_service.batching.row_independence import why_alone
+from fargate_service.models.loaded_model import Batching
+from fargate_service.models.table_batching import (
+    MAX_BATCH_ROWS,
+    TableBatcher,
+    join_tables,
+    kind_of_table,
+    split_predictions,
+)
 
 COLUMNS = ["a", "b", "c", "d"]
 ROWS, LABELS = make_multilabel_classification(n_samples=80, n_features=4, n_classes=2, random_state=0)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator
 from fnmatch import fnmatchcase
 from typing import Any
 
-from mlflow_fargate.webhook.model_registry import ModelState
+from mlflow_fargate.webhook.control_loop.model_registry import ModelState
 
 
 class FakeDeployments:

@@ -11,7 +11,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from mlflow_fargate.webhook.worker import Worker
+
+from mlflow_fargate.webhook.control_loop.worker import Timing, Worker
 from support.webhook_fakes import FakeDeployments, FakeRegistry
 
 WaitUntil = Callable[[Callable[[], bool]], None]
@@ -30,7 +31,7 @@ def registry() -> FakeRegistry:
 @pytest.fixture
 def worker(deployments: FakeDeployments, registry: FakeRegistry) -> Iterator[Worker]:
     """Not started, and it does not look by itself for a long time."""
-    worker = Worker(connect=lambda: deployments, registry=registry, poll_seconds=3600, threads=4)
+    worker = Worker(connect=lambda: deployments, registry=registry, threads=4, timing=Timing(poll_seconds=3600))
     yield worker
     if worker.is_alive:
         worker.stop(5)

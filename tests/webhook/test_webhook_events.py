@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlflow_fargate.webhook.events import EventRefused, Hint, parse_event
+from mlflow_fargate.webhook.http.events import EventRefused, Hint, parse_event
 
 NOW = 1767323045.0
 # Body and signature as MLflow 3.17 made them (secret "s3cret", delivery "delivery-1").

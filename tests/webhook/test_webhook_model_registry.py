@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from mlflow import MlflowClient
 
-from mlflow_fargate.webhook.model_registry import MlflowModelRegistry, ModelState
+from mlflow_fargate.webhook.control_loop.model_registry import MlflowModelRegistry, ModelState
 from support.mlflow_server import LoggedModels, MlflowServer
 
 pytestmark = pytest.mark.slow

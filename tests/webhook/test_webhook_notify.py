@@ -13,9 +13,9 @@ import pytest
 import stamina
 
 from mlflow_fargate.errors import RolloutFailed
-from mlflow_fargate.webhook.actor import Outcome
+from mlflow_fargate.webhook.control_loop.actor import Outcome
+from mlflow_fargate.webhook.control_loop.worker import Timing, Worker
 from mlflow_fargate.webhook.notify import Notifier, describe, slack_channel
-from mlflow_fargate.webhook.worker import Worker
 from support.webhook_fakes import FakeDeployments, FakeRegistry
 
 WaitUntil = Callable[[Callable[[], bool]], None]
@@ -135,7 +135,9 @@ def test_the_worker_goes_on_while_the_receiver_hangs(
     hanging = threading.Event()
     notifier = Notifier({"slack": lambda subject, text: hanging.wait(30) and None})
     notifier.start()
-    worker = Worker(connect=lambda: deployments, registry=registry, poll_seconds=3600, listeners=[notifier.tell])
+    worker = Worker(
+        connect=lambda: deployments, registry=registry, listeners=[notifier.tell], timing=Timing(poll_seconds=3600)
+    )
     deployments.deploy("api", "churn", "0")
     registry.promote("churn", "0")
     worker.start()
@@ -158,7 +160,9 @@ def test_success_and_rollback_are_told(
     deployments: FakeDeployments, registry: FakeRegistry, wait_until: WaitUntil
 ) -> None:
     told: list[Outcome] = []
-    worker = Worker(connect=lambda: deployments, registry=registry, poll_seconds=3600, listeners=[told.append])
+    worker = Worker(
+        connect=lambda: deployments, registry=registry, listeners=[told.append], timing=Timing(poll_seconds=3600)
+    )
     deployments.deploy("api", "churn", "1")
     registry.promote("churn", "2")
     worker.start()

@@ -15,13 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlflow_fargate.resolved_model import web_url
-from mlflow_fargate.webhook import create_app
-from mlflow_fargate.webhook.access import Access
-from mlflow_fargate.webhook.actor import Outcome
-from mlflow_fargate.webhook.page import Row, format_seconds, make_rows
-from mlflow_fargate.webhook.reconcile import Action, Deployed
-from mlflow_fargate.webhook.views import PageLinks
-from mlflow_fargate.webhook.worker import Seen, Worker
+from mlflow_fargate.webhook.control_loop.actor import Outcome
+from mlflow_fargate.webhook.control_loop.reconcile import Action, Deployed
+from mlflow_fargate.webhook.control_loop.worker import Seen, Worker
+from mlflow_fargate.webhook.http.access import Access
+from mlflow_fargate.webhook.http.app import create_app
+from mlflow_fargate.webhook.http.page import Row, format_seconds, make_rows
+from mlflow_fargate.webhook.http.views import PageLinks
 from support.webhook_fakes import FakeDeployments, FakeRegistry
 
 NOW = 1_767_323_045.0

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from mlflow_fargate.webhook.model_registry import ModelState
-from mlflow_fargate.webhook.reconcile import (
+from mlflow_fargate.webhook.control_loop.model_registry import ModelState
+from mlflow_fargate.webhook.control_loop.reconcile import (
     ABSENT,
     DEMOTION_GRACE_SECONDS,
     Action,

@@ -20,9 +20,9 @@ from mlflow.exceptions import MlflowException
 
 from mlflow_fargate.cli import main
 from mlflow_fargate.errors import FargateError
-from mlflow_fargate.webhook import create_app
+from mlflow_fargate.webhook.control_loop.worker import Worker
+from mlflow_fargate.webhook.http.app import create_app
 from mlflow_fargate.webhook.registration import EVENTS, register, send_test_event
-from mlflow_fargate.webhook.worker import Worker
 from support.mlflow_server import telling_server
 
 UNIT = Path(__file__).parents[2] / "examples/webhook.service"

@@ -13,9 +13,9 @@ import waitress
 from mlflow import MlflowClient
 
 from mlflow_fargate import registry_store
-from mlflow_fargate.webhook import create_app
-from mlflow_fargate.webhook.model_registry import MlflowModelRegistry
-from mlflow_fargate.webhook.worker import Worker
+from mlflow_fargate.webhook.control_loop.model_registry import MlflowModelRegistry
+from mlflow_fargate.webhook.control_loop.worker import Timing, Worker
+from mlflow_fargate.webhook.http.app import create_app
 from support.mlflow_server import telling_server
 from support.webhook_fakes import FakeDeployments
 
@@ -61,7 +61,9 @@ def test_a_stage_change_on_a_server_with_our_store_starts_the_redeploy_at_once(t
         for _ in range(2):
             client.create_model_version("churn", "s3://nowhere/model")
         client.transition_model_version_stage("churn", "1", "Production")
-        worker = Worker(connect=lambda: deployments, registry=MlflowModelRegistry(uri), poll_seconds=3600)
+        worker = Worker(
+            connect=lambda: deployments, registry=MlflowModelRegistry(uri), timing=Timing(poll_seconds=3600)
+        )
         listener = waitress.create_server(create_app(worker, ("s3cret",)), host="127.0.0.1", port=0)
         threading.Thread(target=listener.run, daemon=True).start()
         url = f"http://127.0.0.1:{listener.effective_port}/events"

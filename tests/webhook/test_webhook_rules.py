@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlflow_fargate.errors import InvalidOption
-from mlflow_fargate.webhook.model_registry import ModelState
-from mlflow_fargate.webhook.reconcile import ABSENT, Deployed
-from mlflow_fargate.webhook.rules import BY_TAG, Rule, RuleBook, Rules, parse_rules
-from mlflow_fargate.webhook.watch import make_watches
-from mlflow_fargate.webhook.worker import Worker
+from mlflow_fargate.webhook.control_loop.model_registry import ModelState
+from mlflow_fargate.webhook.control_loop.reconcile import ABSENT, Deployed
+from mlflow_fargate.webhook.control_loop.rules import BY_TAG, DeploymentRule, RuleBook, RuleSet, parse_rules
+from mlflow_fargate.webhook.control_loop.watch import make_watches
+from mlflow_fargate.webhook.control_loop.worker import Timing, Worker
 from support.webhook_fakes import FakeDeployments, FakeRegistry
 
 WaitUntil = Callable[[Callable[[], bool]], None]
@@ -30,17 +30,17 @@ HELD = ModelState({"Production": ("1",)}, {"champion": "1"})
 
 def test_rules_are_read() -> None:
     assert parse_rules(EXAMPLE, "rules.yaml").rules == (
-        Rule("fraud-*", "@champion", on_demotion="scale_to_zero"),
-        Rule("churn", "Production", "prod", config={"cpu": 1024, "memory": 2048}),
-        Rule("fraud-eu", "@best", name="fraud"),
+        DeploymentRule("fraud-*", "@champion", on_demotion="scale_to_zero"),
+        DeploymentRule("churn", "Production", "prod", config={"cpu": 1024, "memory": 2048}),
+        DeploymentRule("fraud-eu", "@best", name="fraud"),
     )
 
 
 def test_a_name_comes_before_a_pattern() -> None:
     rules = parse_rules(EXAMPLE, "rules.yaml")
 
-    assert rules.rule_for("fraud-eu", {}) == Rule("fraud-eu", "@best", name="fraud")
-    assert rules.rule_for("fraud-us", {}) == Rule("fraud-*", "@champion", on_demotion="scale_to_zero")
+    assert rules.rule_for("fraud-eu", {}) == DeploymentRule("fraud-eu", "@best", name="fraud")
+    assert rules.rule_for("fraud-us", {}) == DeploymentRule("fraud-*", "@champion", on_demotion="scale_to_zero")
     assert rules.rule_for("xfraud-us", {}) is None
     assert (rules.model_names, rules.patterns) == ({"churn", "fraud-eu"}, {"fraud-*"})
 
@@ -75,16 +75,16 @@ def test_what_is_wrong_with_rules_is_told(text: str, said: str) -> None:
 def test_any_models_name_becomes_a_deployments_name(model_name: str) -> None:
     from mlflow_fargate.deployments.rules import check_name
 
-    check_name(Rule("*", "Production").deployment_of(model_name))
+    check_name(DeploymentRule("*", "Production").deployment_of(model_name))
 
 
 def test_tags_make_a_rule() -> None:
     tags = {"fargate.deploy": "prod", "fargate.follow": "@champion", "fargate.config.cpu": "512", "owner": "me"}
 
     rule = BY_TAG.rule_for("churn", {**tags, "fargate.config.memory": "1024"})
-    assert rule == Rule("churn", "@champion", "prod", config={"cpu": "512", "memory": "1024"})
+    assert rule == DeploymentRule("churn", "@champion", "prod", config={"cpu": "512", "memory": "1024"})
     assert BY_TAG.rule_for("churn", {"owner": "me"}) is None
-    assert Rules().rule_for("churn", tags) is None
+    assert RuleSet().rule_for("churn", tags) is None
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,10 @@ def test_a_rule_creates_then_updates_with_its_options(
 ) -> None:
     text = ["models: {'fr*': {alias: champion, endpoint: prod, config: {cpu: 512}}}"]
     worker = Worker(
-        connect=lambda: deployments, registry=registry, rules=RuleBook(lambda: text[0], "rules"), poll_seconds=0.02
+        connect=lambda: deployments,
+        registry=registry,
+        rules=RuleBook(lambda: text[0], "rules"),
+        timing=Timing(poll_seconds=0.02),
     )
     registry.alias("fraud", "champion", "1")
     registry.alias("churn", "champion", "1")
@@ -198,7 +201,10 @@ def test_demotion_scales_to_zero_and_promotion_back(
     now = [1000.0]
     rules = RuleBook(lambda: "models: {churn: {stage: Production, on_demotion: scale_to_zero}}", "rules")
     worker = Worker(
-        connect=lambda: deployments, registry=registry, rules=rules, poll_seconds=0.02, clock=lambda: now[0]
+        connect=lambda: deployments,
+        registry=registry,
+        rules=rules,
+        timing=Timing(poll_seconds=0.02, clock=lambda: now[0]),
     )
     registry.promote("churn", "1")
     worker.start()

@@ -10,9 +10,9 @@ from contextlib import closing
 import pytest
 import requests
 
-from mlflow_fargate.webhook.model_registry import MlflowModelRegistry
-from mlflow_fargate.webhook.rules import RuleBook
-from mlflow_fargate.webhook.worker import Worker
+from mlflow_fargate.webhook.control_loop.model_registry import MlflowModelRegistry
+from mlflow_fargate.webhook.control_loop.rules import RuleBook
+from mlflow_fargate.webhook.control_loop.worker import Worker
 from support.mlflow_server import serve_mlflow
 from support.webhook_fakes import FakeDeployments
 

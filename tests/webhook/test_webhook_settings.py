@@ -10,9 +10,9 @@ import pytest
 
 from mlflow_fargate.errors import InvalidOption
 from mlflow_fargate.webhook import settings as settings_module
-from mlflow_fargate.webhook.metrics import Metrics
+from mlflow_fargate.webhook.control_loop.worker import Worker
+from mlflow_fargate.webhook.http.metrics import Metrics
 from mlflow_fargate.webhook.settings import Settings, parse_settings
-from mlflow_fargate.webhook.worker import Worker
 
 TRACKING = {"MLFLOW_TRACKING_URI": "http://me:hunter2@mlflow"}
 

@@ -16,12 +16,12 @@ from flask.testing import FlaskClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mlflow_fargate.webhook import create_app
-from mlflow_fargate.webhook.access import Access
-from mlflow_fargate.webhook.actor import Outcome
-from mlflow_fargate.webhook.deliveries import Deliveries
-from mlflow_fargate.webhook.metrics import Metrics
-from mlflow_fargate.webhook.worker import Worker
+from mlflow_fargate.webhook.control_loop.actor import Outcome
+from mlflow_fargate.webhook.control_loop.worker import Worker
+from mlflow_fargate.webhook.http.access import Access
+from mlflow_fargate.webhook.http.app import create_app
+from mlflow_fargate.webhook.http.metrics import Metrics
+from mlflow_fargate.webhook.http.seen_deliveries import SeenDeliveries
 from support.webhook_fakes import FakeDeployments, FakeRegistry
 
 WaitUntil = Callable[[Callable[[], bool]], None]
@@ -103,7 +103,7 @@ def test_a_delivery_whose_signature_is_bad_does_not_spend_its_id(client: FlaskCl
 
 
 def test_only_the_last_delivery_ids_are_remembered() -> None:
-    deliveries = Deliveries(remembered=2)
+    deliveries = SeenDeliveries(remembered=2)
 
     assert [deliveries.is_new(one) for one in ("a", "b", "a", "c", "a", None, None)] == [
         True, True, False, True, True, True, True,

@@ -10,9 +10,9 @@ import pytest
 from mlflow.exceptions import MlflowException
 
 from mlflow_fargate.errors import AwsError, RolloutFailed
+from mlflow_fargate.webhook.control_loop.worker import Timing, Worker
+from mlflow_fargate.webhook.http.status import status_of
 from mlflow_fargate.webhook.lease import LeaseKeeper
-from mlflow_fargate.webhook.status import status_of
-from mlflow_fargate.webhook.worker import Worker
 from support.webhook_fakes import FakeDeployments, FakeRegistry
 
 WaitUntil = Callable[[Callable[[], bool]], None]
@@ -108,7 +108,7 @@ def test_deployments_do_not_wait_for_each_other(
 def test_without_hints_it_looks_every_so_often(
     deployments: FakeDeployments, registry: FakeRegistry, wait_until: WaitUntil
 ) -> None:
-    worker = Worker(connect=lambda: deployments, registry=registry, poll_seconds=0.02)
+    worker = Worker(connect=lambda: deployments, registry=registry, timing=Timing(poll_seconds=0.02))
     deployments.deploy("api", "churn", "1")
     registry.promote("churn", "1")
     worker.start()
@@ -122,7 +122,7 @@ def test_without_hints_it_looks_every_so_often(
 def test_a_registry_that_is_down_changes_nothing_and_is_told_without_its_password(
     deployments: FakeDeployments, registry: FakeRegistry, wait_until: WaitUntil
 ) -> None:
-    worker = Worker(connect=lambda: deployments, registry=registry, poll_seconds=0.02)
+    worker = Worker(connect=lambda: deployments, registry=registry, timing=Timing(poll_seconds=0.02))
     deployments.deploy("api", "churn", "1")
     registry.promote("churn", "2")
     registry.error = MlflowException("API request to http://me:hunter2@host/api failed")
@@ -175,7 +175,9 @@ def test_an_error_is_tried_again_when_its_time_has_come(
     deployments: FakeDeployments, registry: FakeRegistry, wait_until: WaitUntil
 ) -> None:
     now = [1000.0]
-    worker = Worker(connect=lambda: deployments, registry=registry, poll_seconds=0.02, clock=lambda: now[0])
+    worker = Worker(
+        connect=lambda: deployments, registry=registry, timing=Timing(poll_seconds=0.02, clock=lambda: now[0])
+    )
     left = [MlflowException("busy")]
 
     def fail_once(name: str) -> None:
@@ -225,7 +227,9 @@ def test_a_replica_that_may_not_act_looks_and_waits(
     deployments: FakeDeployments, registry: FakeRegistry, wait_until: WaitUntil
 ) -> None:
     may_act = threading.Event()
-    worker = Worker(connect=lambda: deployments, registry=registry, poll_seconds=3600, may_act=may_act.is_set)
+    worker = Worker(
+        connect=lambda: deployments, registry=registry, may_act=may_act.is_set, timing=Timing(poll_seconds=3600)
+    )
     deployments.deploy("api", "churn", "1")
     registry.promote("churn", "2")
     worker.start()

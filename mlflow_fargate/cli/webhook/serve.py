@@ -1,0 +1,31 @@
+"""`mlflow-fargate webhook serve`: runs the service in the foreground."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import click
+
+from mlflow_fargate.cli.extras import needed
+
+
+@click.command()
+@click.option("--target", "-t", help="Deployment target, for example fargate:/us-east-2.  [env FARGATE_TARGET]")
+@click.option(
+    "--rules",
+    type=click.Path(exists=True, dir_okay=False),
+    help="YAML file: which models are deployed, and how.  [env FARGATE_WEBHOOK_RULES; default: the models' tags]",
+)
+@click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
+@click.option("--port", type=int, help="Port to listen on; 0 picks a free one.  [default: 8080]")
+@click.option("--poll-seconds", type=float, help="How often to look at the model registry.  [default: 30]")
+def serve(target: str | None, **options: Any) -> None:
+    """Watch the model registry, take webhooks, and keep deployments at what the registry says. SIGTERM stops it."""
+    with needed("webhook"):
+        from mlflow_fargate.webhook.serve import serve as serve_webhook  # noqa: PLC0415
+        from mlflow_fargate.webhook.settings import parse_settings  # noqa: PLC0415
+    # The options say the same as these environment variables, and come first.
+    named = {"FARGATE_TARGET": target, **{f"FARGATE_WEBHOOK_{key.upper()}": value for key, value in options.items()}}
+    given = {key: str(value) for key, value in named.items() if value is not None}
+    serve_webhook(parse_settings({**os.environ, **given}))

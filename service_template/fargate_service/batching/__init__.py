@@ -1,0 +1,1 @@
+"""Requests that share a prediction, and which models allow that."""

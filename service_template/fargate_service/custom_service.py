@@ -1,0 +1,84 @@
+"""The user's own service.py, an ordinary BentoML service, with the same guards as the templates have.
+
+It lies with its siblings in the folder `custom` of the image's source, and gets at its models and files by `deployed`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+import bentoml
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from fargate_service.guarded_service import GuardedService
+from fargate_service.http.swagger_page import make_swagger_page
+from fargate_service.settings import ServiceDescription, Settings, set_library_threads
+
+CUSTOM_FOLDER = "custom"
+
+
+def is_custom(description: ServiceDescription) -> bool:
+    """Whether a service of the user's own is served, and none of the templates."""
+    return description.template == CUSTOM_FOLDER
+
+
+def make_custom_service(description: ServiceDescription, settings: Settings, source: Path) -> GuardedService:
+    """The service in `source`/custom, guarded; ValueError when the file holds none, or several."""
+    set_library_threads(os.environ, settings.cpus)
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    theirs = _import_service(source / CUSTOM_FOLDER / str(description.options["file"]))
+    # BentoML's settings are theirs to choose; these are what they do not say.
+    traffic = {"timeout": settings.timeout_seconds, "max_concurrency": settings.max_concurrent_requests}
+    config = {"workers": 1, **theirs.config, "traffic": {**traffic, **theirs.config.get("traffic", {})}}
+    ours = GuardedService(name=theirs.name, config=config, inner=theirs.inner)
+    for app, path, name in theirs.mount_apps:
+        ours.mount_asgi_app(app, path=path, name=name)
+    ours.mount_asgi_app(_make_face(description), path="/", name="face")
+    for middleware, arguments in theirs.middlewares:
+        ours.add_asgi_middleware(middleware, **arguments)
+    ours.guard(description, settings, _paths(ours))
+    return ours
+
+
+def _import_service(file: Path) -> bentoml.Service:
+    # At the end: a module of theirs must not take the place of one of ours.
+    sys.path.append(str(file.parent))
+    name = f"custom_{file.stem}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"{file.name} is no Python file")
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    services = [one for one in vars(module).values() if isinstance(one, bentoml.Service)]
+    used = {dependency.on for one in services for dependency in one.dependencies.values()}
+    entries = [one for one in services if one not in used]
+    if len(entries) != 1:
+        names = ", ".join(sorted(one.name for one in entries)) or "none"
+        raise ValueError(f"{file.name} must hold one @bentoml.service that no other uses; it holds {names}")
+    return entries[0]
+
+
+def _make_face(description: ServiceDescription) -> Starlette:
+    """The page without BentoML's tracker, and the names that MLflow has for health."""
+
+    async def page(_: Request) -> Response:
+        return make_swagger_page(description.title)
+
+    async def ping(_: Request) -> Response:
+        return Response("\n", media_type="application/json")
+
+    return Starlette(routes=[Route("/", page), Route("/ping", ping), Route("/health", ping)])
+
+
+def _paths(service: GuardedService) -> frozenset[str] | None:
+    """What the service answers; None when that cannot be listed: a mounted application that we cannot look into."""
+    if any(not isinstance(app, Starlette) for app, _, _ in service.mount_apps):
+        return None
+    paths = {*service.schema()["paths"], "/docs.json", "/schema.json"}
+    return None if any("{" in path for path in paths) else frozenset(paths)

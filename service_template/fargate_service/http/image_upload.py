@@ -1,0 +1,54 @@
+"""The image files of a request: a multipart form with fields of any name, or the body itself."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from starlette.datastructures import QueryParams, UploadFile
+from starlette.requests import Request
+
+from fargate_service.errors import RequestError
+
+MAX_FILES = 32
+MAX_TOP = 1000
+
+
+class Images(NamedTuple):
+    """Files as they were sent; `are_several` says that the caller sent more than one and gets a list."""
+
+    files: list[bytes]
+    are_several: bool
+
+
+async def read_images(request: Request) -> Images:
+    """The files of the request; RequestError 400 or 415 when there are none."""
+    content_type = request.headers.get("content-type", "application/octet-stream").partition(";")[0].strip().lower()
+    if content_type == "multipart/form-data":
+        files = await _read_parts(request)
+        return Images(files, len(files) > 1)
+    if content_type.startswith("image/") or content_type == "application/octet-stream":
+        image = await request.body()
+        if not image:
+            raise RequestError(400, "The request holds no image.")
+        return Images([image], are_several=False)
+    raise RequestError(
+        415, f"Send an image file as multipart/form-data, image/* or application/octet-stream, not as {content_type}."
+    )
+
+
+def parse_top(query: QueryParams) -> int | None:
+    """How many labels are asked for by `?top=`; None: only the best, without scores."""
+    text = query.get("top")
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdecimal()) or not 1 <= int(text[:5]) <= MAX_TOP or len(text) > 4:
+        raise RequestError(400, f"top must be a whole number from 1 to {MAX_TOP}.")
+    return int(text)
+
+
+async def _read_parts(request: Request) -> list[bytes]:
+    async with request.form(max_files=MAX_FILES, max_fields=100) as form:
+        files = [part for _, part in form.multi_items() if isinstance(part, UploadFile)]
+        if not files:
+            raise RequestError(400, "The form holds no file; send at least one image.")
+        return [await file.read() for file in files]

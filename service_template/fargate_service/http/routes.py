@@ -1,0 +1,166 @@
+"""The routes of the service, as a Starlette application that BentoML mounts at its root.
+
+    POST /predict_image   image classifiers: image files, as multipart or as the body → {"label": …}, several → a list
+    POST /invocations     MLflow's scoring protocol, with GET /ping, /health and /version
+    GET  /, /docs.json    Swagger page and the OpenAPI document behind it
+
+BentoML adds /livez, /readyz, /healthz, /metrics and /static_content. Predictions run in threads, so that a long one
+keeps neither health checks nor other requests waiting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import logging
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+import yaml
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from fargate_service.errors import RequestError, make_error_body, request_id
+from fargate_service.http.answer_streaming import asked_form, encode_pieces
+from fargate_service.http.image_upload import parse_top, read_images
+from fargate_service.http.openapi_document import make_openapi_document
+from fargate_service.http.request_limits import Admission
+from fargate_service.http.swagger_page import make_swagger_page
+from fargate_service.models.loaded_model import EXAMPLE_FILE, ImageLabeler, LoadedModel, Streamer
+from fargate_service.settings import ServiceDescription, Settings
+
+# BentoML shows INFO of loggers below its own name only.
+logger = logging.getLogger("bentoml.model")
+_EXAMPLE_LIMIT_BYTES = 20_000  # a page with more than that is no help
+THREADS_OF_A_BATCH = 32
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Routes:
+    """The handlers; they answer once `serve` was called, which BentoML waits for before it accepts requests."""
+
+    def __init__(self, description: ServiceDescription, settings: Settings) -> None:
+        self._description = description
+        self._settings = settings
+        self._admission = Admission(settings.max_concurrent_requests, settings.timeout_seconds)
+        guard = self._admission.guard
+        routes = [
+            Route("/", self.page),
+            Route("/docs.json", self.docs),
+            Route("/invocations", guard(self.invocations), methods=["POST"]),
+            Route("/ping", self.ping),
+            Route("/health", self.ping),
+            Route("/version", self.version),
+        ]
+        if description.template == "image_classifier":
+            routes.append(Route("/predict_image", guard(self.predict_image), methods=["POST"]))
+        self.app = Starlette(
+            routes=routes, exception_handlers={RequestError: _answer_error, HTTPException: _answer_error}
+        )
+        self.paths = frozenset(route.path for route in routes)
+
+    def serve(self, model: LoadedModel) -> None:
+        """Answers for `model` from now on."""
+        self._model = model
+        # Bounded: each prediction in flight holds its input and its result in memory. Where requests are predicted
+        # together all but one of them wait; else one more than there are CPUs, because one can wait for memory.
+        # Which of the two it is can change with an answer. A pool that is not used has no threads.
+        self._sharing = ThreadPoolExecutor(THREADS_OF_A_BATCH, thread_name_prefix="predict")
+        self._alone = ThreadPoolExecutor(self._settings.cpus + 1, thread_name_prefix="predict")
+        self._docs = make_openapi_document(
+            self._description,
+            needs_key=self._settings.api_key is not None,
+            metadata=_read_metadata(self._settings.model_dir),
+            example=_read_example(self._settings.model_dir),
+        )
+
+    async def predict_image(self, request: Request) -> Response:
+        top = parse_top(request.query_params)
+        images = await read_images(request)
+        if not isinstance(self._model, ImageLabeler):
+            raise RequestError(404, "This model labels no images.")
+        labels = await self._in_thread(self._model.label_images, images.files, top)
+        return JSONResponse(labels if images.are_several else labels[0])
+
+    async def invocations(self, request: Request) -> Response:
+        content_type = request.headers.get("content-type")
+        if not content_type:
+            raise RequestError(415, "The request has no Content-Type; send application/json, for example.")
+        body = await request.body()
+        if form := asked_form(request):
+            return await self._stream(body, content_type, form)
+        answer = await self._in_thread(self._model.invoke, body, content_type)
+        return Response(answer.body, answer.status, media_type=answer.media_type)
+
+    async def ping(self, _: Request) -> Response:
+        return Response("\n", media_type="application/json")
+
+    async def version(self, _: Request) -> Response:
+        # The body is MLflow's alone; names of classes may be of any script, which headers may not.
+        batching = str(self._model.batching).encode("ascii", "backslashreplace").decode()
+        return Response(self._model.version, headers={"X-Batching": batching}, media_type="application/json")
+
+    async def page(self, _: Request) -> Response:
+        return make_swagger_page(self._description.title)
+
+    async def docs(self, _: Request) -> Response:
+        return JSONResponse(self._docs)
+
+    def close(self) -> None:
+        """Ends the threads, after what they are doing."""
+        self._sharing.shutdown()
+        self._alone.shutdown()
+
+    async def _stream(self, body: bytes, content_type: str, form: str) -> Response:
+        if not isinstance(self._model, Streamer):
+            raise RequestError(406, "This model answers in one piece; ask for application/json.")
+        pieces = await self._in_thread(self._model.stream, body, content_type)
+        # The first piece is waited for: what is wrong with the input still gets a status of its own.
+        first = await self._in_thread(lambda: list(itertools.islice(pieces, 1)))
+
+        async def encoded() -> AsyncIterator[bytes]:
+            with self._admission.place():
+                async for piece in encode_pieces(itertools.chain(first, pieces), form, self._in_thread):
+                    yield piece
+
+        return StreamingResponse(encoded(), media_type=form, headers={"Cache-Control": "no-store"})
+
+    async def _in_thread(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        threads = self._sharing if self._model.batching.is_on else self._alone
+        try:
+            return await asyncio.get_running_loop().run_in_executor(threads, lambda: function(*args, **kwargs))
+        except RequestError:
+            raise
+        except Exception as error:
+            logger.exception("The model failed on request %s", request_id.get())
+            raise RequestError(500, "The model failed on this input; the container's log says how.") from error
+
+
+def _read_metadata(model_dir: Path) -> dict[str, Any]:
+    return dict(yaml.safe_load((model_dir / "MLmodel").read_text(encoding="utf-8")))
+
+
+def _read_example(model_dir: Path) -> object | None:
+    file = model_dir / EXAMPLE_FILE
+    if not file.is_file() or file.stat().st_size > _EXAMPLE_LIMIT_BYTES:
+        return None
+    example: object = json.loads(file.read_bytes())
+    return example
+
+
+async def _answer_error(_: Request, error: Exception) -> Response:
+    if isinstance(error, RequestError):
+        body = make_error_body(error.status, error.message, error.code)
+        return Response(body, error.status, error.headers, media_type="application/json")
+    if isinstance(error, HTTPException):  # Starlette's own: a broken form, a wrong method
+        body = make_error_body(error.status_code, error.detail)
+        return Response(body, error.status_code, error.headers, media_type="application/json")
+    raise error

@@ -1,0 +1,127 @@
+"""Template `image_classifier`: a Keras model and its labels answer image files with a label, without MLflow.
+
+Also speaks MLflow's `/invocations` for tensors (`instances` or `inputs`), since it costs a few lines.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fargate_service.batching.batcher import Batcher
+from fargate_service.errors import RequestError
+from fargate_service.models.image_decoding import (
+    AS_TRAINED_BY_DEFAULT,
+    DecodingOptions,
+    ImageShape,
+    decode_image,
+    make_black_image,
+    parse_image_shape,
+    with_size,
+)
+from fargate_service.models.loaded_model import Batching, ScoringResponse
+
+MAX_BATCH = 32
+_NOT_ROW_BY_ROW = "the model's scores are not one row for each image"
+
+
+class ImageClassifier:
+    """A loaded model that names what is on an image."""
+
+    def __init__(
+        self,
+        predict: Callable[[np.ndarray], np.ndarray],
+        input_shape: tuple[int | None, ...],
+        labels: Mapping[str, Any],
+        *,
+        max_image_pixels: int,
+        logged_with: str,
+        batching: Batching,
+        options: DecodingOptions = AS_TRAINED_BY_DEFAULT,
+    ) -> None:
+        self.version = logged_with
+        self._predict_alone = predict
+        self._chosen = batching
+        self._batcher: Batcher[np.ndarray, np.ndarray] = Batcher(
+            predict, join=np.concatenate, split=_split, max_rows=MAX_BATCH
+        )
+        self._shape: ImageShape = with_size(parse_image_shape(input_shape), options.size)
+        self._labels = labels
+        self._max_image_pixels = max_image_pixels
+        self._options = options
+
+    @property
+    def batching(self) -> Batching:
+        """Off as well once scores have come that are not one row for each image."""
+        return self._chosen if self._batcher.is_row_by_row else Batching(False, _NOT_ROW_BY_ROW)
+
+    def warm_up(self) -> bool:
+        """Labels a black image file; ValueError when what comes out does not fit the labels."""
+        scores = self._predict(self._decode(make_black_image()))
+        if scores.ndim != 2 or scores.shape[1] < 2:
+            raise ValueError(f"the model answers an image with the shape {scores.shape}, not with a score per label")
+        if missing := [index for index in range(scores.shape[1]) if str(index) not in self._labels]:
+            raise ValueError(f"the model tells {scores.shape[1]} classes apart, but no label is given for {missing[0]}")
+        return True
+
+    def label_images(self, images: Sequence[bytes], top: int | None) -> list[dict[str, Any]]:
+        """For each image file the label with the highest score, and the scores of the `top` best if asked for."""
+        # One by one: images of a model that takes any size do not fit into one array.
+        return [self._describe(self._predict(self._decode(image))[0], top) for image in images]
+
+    def invoke(self, body: bytes, content_type: str) -> ScoringResponse:
+        """MLflow's protocol, for tensors in JSON."""
+        if content_type.partition(";")[0].strip().lower() != "application/json":
+            raise RequestError(415, "Send application/json here, or an image file to /predict_image.")
+        scores = self._predict(self._parse_tensor(body))
+        return ScoringResponse(200, json.dumps({"predictions": scores.tolist()}), "application/json")
+
+    def _predict(self, batch: np.ndarray) -> np.ndarray:
+        if not self._chosen.is_on:
+            return self._predict_alone(batch)
+        return self._batcher.predict(batch, kind=batch.shape[1:], count=len(batch))
+
+    def _decode(self, image: bytes) -> np.ndarray:
+        return decode_image(image, self._shape, max_pixels=self._max_image_pixels, options=self._options)
+
+    def _describe(self, scores: np.ndarray, top: int | None) -> dict[str, Any]:
+        best = self._labels[str(scores.argmax())]
+        if top is None:
+            return {"label": best}
+        order = np.argsort(-scores, kind="stable")[:top]
+        return {"label": best, "top": [{"label": self._labels[str(i)], "score": float(scores[i])} for i in order]}
+
+    def _parse_tensor(self, body: bytes) -> np.ndarray:
+        try:
+            document = json.loads(body)
+        except ValueError as error:  # not UTF-8 is one as well
+            raise RequestError(400, "The body is not valid JSON.") from error
+        named = document if isinstance(document, dict) else {}
+        given = [named[key] for key in ("instances", "inputs") if key in named]
+        if len(given) != 1:
+            raise RequestError(400, 'The body must be {"instances": …} or {"inputs": …} with a batch of images.')
+        try:
+            batch: np.ndarray = np.asarray(given[0], dtype="float32")
+        except (ValueError, TypeError) as error:
+            raise RequestError(400, "The images are not numbers in arrays of equal size.") from error
+        expected = (None, self._shape.height, self._shape.width, self._shape.channels)
+        fits = batch.ndim == 4 and all(want in (None, got) for want, got in zip(expected, batch.shape, strict=True))
+        if not fits or not batch.size:
+            wanted = " x ".join("any" if side is None else str(side) for side in expected)
+            raise RequestError(400, f"The model takes images of shape {wanted}, not {batch.shape}.")
+        return batch
+
+
+def _split(scores: np.ndarray, counts: Sequence[int]) -> list[np.ndarray]:
+    if not isinstance(scores, np.ndarray) or not scores.ndim or len(scores) != sum(counts):
+        raise ValueError(_NOT_ROW_BY_ROW)
+    return np.split(scores, np.cumsum(counts)[:-1])
+
+
+def read_labels(file: Path) -> dict[str, Any]:
+    """The labels by class number ("0", "1", …), as they were normalized when the image was built."""
+    return dict(json.loads(file.read_text(encoding="utf-8")))

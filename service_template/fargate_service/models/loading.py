@@ -1,0 +1,93 @@
+"""From a model directory to a model that is ready to answer.
+
+The templates are imported when they are chosen: each needs libraries that the other's image lacks, and the machine
+that builds the image lacks both.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from fargate_service.models.loaded_model import LoadedModel, choose_batching
+from fargate_service.settings import ServiceDescription, Settings, set_library_threads
+
+if TYPE_CHECKING:
+    from fargate_service.models.loaded_network import LoadedNetwork  # needs NumPy
+
+# BentoML shows INFO of loggers below its own name only.
+logger = logging.getLogger("bentoml.model")
+
+
+def load_model(description: ServiceDescription, settings: Settings, source: Path) -> LoadedModel:
+    """The model in `settings.model_dir`, loaded and warm; whatever is wrong with it is raised here, before any request.
+
+    `source` is the folder of service.json, in which the labels lie.
+    """
+    began = time.monotonic()
+    set_library_threads(os.environ, settings.cpus)
+    if description.template == "image_classifier":
+        model: LoadedModel = _load_image_classifier(description, settings, source)
+    else:
+        model = _load_pyfunc(description, settings)
+    loaded = time.monotonic()
+    tried = settings.warm_up and model.warm_up()
+    # What is there now stays: the garbage collector need not walk through a framework's objects while someone waits.
+    gc.collect()
+    gc.freeze()
+    warm = f"first prediction in {time.monotonic() - loaded:.1f} s" if tried else "not tried: it has no input example"
+    logger.info("Model %s loaded in %.1f s, %s", description.model_uri, loaded - began, warm)
+    logger.info("Batching of requests is %s", model.batching)
+    return model
+
+
+def _load_image_classifier(description: ServiceDescription, settings: Settings, source: Path) -> LoadedModel:
+    from fargate_service.models.image_classifier import ImageClassifier, read_labels  # noqa: PLC0415
+    from fargate_service.models.image_decoding import parse_decoding_options  # noqa: PLC0415
+
+    if description.labels is None:
+        raise ValueError("service.json names no labels, without which an image classifier cannot answer")
+    metadata: dict[str, Any] = yaml.safe_load((settings.model_dir / "MLmodel").read_text(encoding="utf-8"))
+    network = _load_network(description, settings, metadata["flavors"])
+    return ImageClassifier(
+        network.predict,
+        network.input_shape,
+        read_labels(source / description.labels),
+        max_image_pixels=settings.max_image_pixels,
+        logged_with=str(metadata.get("mlflow_version", "")),
+        batching=choose_batching(description.options.get("batching"), network.why_alone),
+        options=parse_decoding_options(description.options),
+    )
+
+
+def _load_network(description: ServiceDescription, settings: Settings, flavors: Mapping[str, Any]) -> LoadedNetwork:
+    if description.is_onnx:
+        from fargate_service.models.onnx_loading import load_onnx_network  # noqa: PLC0415
+
+        return load_onnx_network(settings.model_dir, cpus=settings.cpus)
+    from fargate_service.models.keras_loading import load_network  # noqa: PLC0415
+
+    return load_network(settings.model_dir, flavors, cpus=settings.cpus)
+
+
+def _load_pyfunc(description: ServiceDescription, settings: Settings) -> LoadedModel:
+    # Both are read while mlflow is imported. Flavors load differently where they serve: MLflow's own server sets this.
+    os.environ["_MLFLOW_IS_IN_SERVING_ENVIRONMENT"] = "true"
+    # A container has no business calling home.
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    from fargate_service.models.pyfunc_model import load_pyfunc  # noqa: PLC0415
+
+    batching = description.options.get("batching")
+    if not description.is_onnx:
+        return load_pyfunc(settings.model_dir, batching=batching)
+    from fargate_service.models.onnx_loading import load_onnx  # noqa: PLC0415
+
+    converted = load_onnx(settings.model_dir, cpus=settings.cpus)
+    return load_pyfunc(settings.model_dir, batching=batching, implementation=converted)

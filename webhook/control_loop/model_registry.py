@@ -1,0 +1,142 @@
+"""What the model registry says now: which version holds which stage or alias, for all models in one request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
+from typing import Any, Protocol
+from urllib.parse import quote
+
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
+
+from mlflow_fargate.redirects import RefusingRedirects
+
+# The filter travels in the URL: servers and proxies take some thousand characters of it.
+_NAMES_A_REQUEST = 100
+_CHARACTERS_A_REQUEST = 6000
+
+
+@dataclass(frozen=True)
+class ModelState:
+    """Who holds what in one registered model; versions by stage in ascending order."""
+
+    stages: Mapping[str, tuple[str, ...]]
+    aliases: Mapping[str, str]
+    tags: Mapping[str, str] = field(default_factory=dict)  # of the registered model
+
+
+class ModelStateSource(Protocol):
+    """The questions asked of a model registry."""
+
+    def look(
+        self, names: Collection[str], *, patterns: Collection[str] = (), tag: str | None = None
+    ) -> dict[str, ModelState]:
+        """The state of each model that the registry shows; of each stage, its highest version.
+
+        Asked for by name, by pattern (`*` and `?`; models that nearly match may be among them) or by having a tag.
+        """
+
+    def look_closely(self, name: str) -> ModelState | None:
+        """The state of one model with *all* versions of each stage; None when the registry does not show it."""
+
+
+class MlflowModelRegistry:
+    """The registry behind an MLflow tracking server. MlflowException when it does not answer."""
+
+    def __init__(self, tracking_uri: str, registry_uri: str | None = None) -> None:
+        self._client = MlflowClient(tracking_uri, registry_uri or tracking_uri)
+
+    @RefusingRedirects()
+    def look(
+        self, names: Collection[str], *, patterns: Collection[str] = (), tag: str | None = None
+    ) -> dict[str, ModelState]:
+        searches = [self._search(f"name LIKE {_quoted(_like(pattern))}") for pattern in sorted(patterns)]
+        if tag:
+            searches.append(self._search(f"tags.`{tag}` LIKE '%'"))
+        states = {model.name: _state(model.latest_versions, model) for model in chain.from_iterable(searches)}
+        for chunk in _chunks(sorted(set(names) - states.keys())):
+            states |= {model.name: _state(model.latest_versions, model) for model in self._named(chunk)}
+        return states
+
+    @RefusingRedirects()
+    def look_closely(self, name: str) -> ModelState | None:
+        (model,) = self._named([name]) or [None]
+        if model is None:
+            return None
+        if _is_unquotable(name):
+            return _state(model.latest_versions, model)
+        wanted = f"name = {_quoted(name)}"
+        versions = all_pages(lambda token: self._client.search_model_versions(wanted, page_token=token))
+        return _state(versions, model)
+
+    def _named(self, names: list[str]) -> list[Any]:
+        if _is_unquotable(names[0]):
+            return self._get(names[0])
+        if len(names) == 1:
+            return self._search(f"name = {_quoted(names[0])}")
+        return self._search(f"name IN ({', '.join(map(_quoted, names))})")
+
+    def _get(self, name: str) -> list[Any]:
+        try:
+            return [self._client.get_registered_model(name)]
+        except MlflowException as error:
+            if error.error_code == ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+                return []
+            raise
+
+    def _search(self, wanted: str) -> list[Any]:
+        search = partial(self._client.search_registered_models, wanted, max_results=100)
+        return list(all_pages(lambda token: search(page_token=token)))
+
+
+def all_pages(ask: Callable[[str | None], Any]) -> Iterator[Any]:
+    """The items of each of MLflow's pages; `ask` gets the token of the one to ask for, None of the first."""
+    page = ask(None)
+    yield from page
+    while page.token:
+        page = ask(page.token)
+        yield from page
+
+
+def _chunks(names: Iterable[str]) -> Iterator[list[str]]:
+    """Lists of names that fit into one request; a name that cannot be quoted is a list of its own."""
+    chunk: list[str] = []
+    length = 0
+    for name in names:
+        size = len(quote(_quoted(name))) + 6
+        if _is_unquotable(name):
+            yield [name]
+            continue
+        if chunk and (len(chunk) == _NAMES_A_REQUEST or length + size > _CHARACTERS_A_REQUEST):
+            yield chunk
+            chunk, length = [], 0
+        chunk.append(name)
+        length += size
+    if chunk:
+        yield chunk
+
+
+def _state(versions: Iterable[Any], model: Any) -> ModelState:
+    stages: dict[str, list[int]] = {}
+    for version in versions:
+        stages.setdefault(str(version.current_stage), []).append(int(version.version))
+    ordered = {stage: tuple(str(number) for number in sorted(numbers)) for stage, numbers in stages.items()}
+    aliases = {alias: str(version) for alias, version in model.aliases.items()}
+    return ModelState(ordered, aliases, {str(key): str(value) for key, value in model.tags.items()})
+
+
+def _is_unquotable(name: str) -> bool:
+    # MLflow's filters know both quotation marks and no escape.
+    return "'" in name and '"' in name
+
+
+def _quoted(name: str) -> str:
+    return f'"{name}"' if "'" in name else f"'{name}'"
+
+
+def _like(pattern: str) -> str:
+    return pattern.replace("*", "%").replace("?", "_")

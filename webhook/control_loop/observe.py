@@ -1,0 +1,39 @@
+"""One look at both sides, reads only: what AWS shows as deployed, and what the model registry says of these models.
+
+Of the registry one question is asked, however many models are watched; of AWS one list an endpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from mlflow_fargate.webhook.control_loop.actor import Deployments
+from mlflow_fargate.webhook.control_loop.model_registry import ModelState, ModelStateSource
+from mlflow_fargate.webhook.control_loop.reconcile import Deployed
+from mlflow_fargate.webhook.control_loop.rules import DEPLOY_TAG, RuleSet
+from mlflow_fargate.webhook.control_loop.watch import Watch, make_watches
+
+
+class Observed(NamedTuple):
+    """What is looked after, what the registry says by model, and what is wrong with rules in tags."""
+
+    watches: list[Watch]
+    states: Mapping[str, ModelState]
+    problems: list[str]
+
+
+def observe(client: Deployments, registry: ModelStateSource, rules: RuleSet) -> Observed:
+    """The target's deployments, then the registry, then the other endpoints that rules name."""
+    items = client.list_deployments()
+    # A rule may call the target's own endpoint by its name.
+    own = {str(item["endpoint"]) for item in items if item.get("endpoint")}
+    listed = [Deployed.parse(item) for item in items]
+    names = {one.model_name for one in listed if one.is_watched and one.model_name} | rules.model_names
+    tag = DEPLOY_TAG if rules.by_tag else None
+    states = registry.look(names, patterns=rules.patterns, tag=tag) if names or rules.patterns or tag else {}
+    others = rules.endpoints({name: state.tags for name, state in states.items()}) - own
+    for endpoint in sorted(others):
+        listed += [Deployed.parse(item, endpoint) for item in client.list_deployments(endpoint=endpoint)]
+    watches, problems = make_watches(listed, states, rules, own)
+    return Observed(watches, states, problems)

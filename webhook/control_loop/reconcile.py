@@ -1,0 +1,194 @@
+"""What should be done about one deployment: pure, from what the registry says and what AWS shows.
+
+    follow ──► version that holds it ──► same as deployed? ──► nothing
+                     │ none: hold              │ no
+                     ▼                         ▼
+                   alert      rollout under way, or this version failed before? ──► hold ──► else update
+
+Nothing is scaled down or deleted unless a rule says so, and never because a model is not seen: it may be hidden by a
+right that is missing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from mlflow_fargate.webhook.control_loop.model_registry import ModelState
+from mlflow_fargate.webhook.control_loop.rules import OnDemotion
+
+ABSENT = "ABSENT"  # the state of a deployment that a rule wants and that is not there
+
+FIRST_RETRY_SECONDS = 60.0
+_LAST_RETRY_SECONDS = 3600.0
+# People archive the old version and then promote the new one: in between, nothing holds the stage.
+DEMOTION_GRACE_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """A deployment as `list_deployments` shows it."""
+
+    name: str
+    follow: str  # a stage, '@alias', 'latest' or 'pinned'
+    model_name: str | None
+    model_version: str | None
+    state: str
+    flavor: str | None = None
+    last_failed_version: str | None = None
+    endpoint: str | None = None  # None: the target's own
+    desired_count: int | None = None
+    url: str | None = None
+    updated_at: str | None = None  # ISO 8601
+
+    @staticmethod
+    def parse(listed: Mapping[str, Any], endpoint: str | None = None) -> Deployed:
+        """One item of the list of an endpoint."""
+        texts = {key: str(value) for key, value in listed.items() if value not in (None, "")}
+        return Deployed(
+            name=texts["name"],
+            follow=texts.get("follow", "pinned"),
+            model_name=texts.get("model_name"),
+            model_version=texts.get("model_version"),
+            state=texts.get("state", ""),
+            flavor=texts.get("flavor"),
+            last_failed_version=texts.get("last_failed_version"),
+            endpoint=endpoint,
+            desired_count=int(texts["desired_count"]) if "desired_count" in texts else None,
+            url=texts.get("url"),
+            updated_at=texts.get("updated_at"),
+        )
+
+    @property
+    def key(self) -> str:
+        """What tells it from others, for people too."""
+        return f"{self.endpoint}/{self.name}" if self.endpoint else self.name
+
+    @property
+    def is_watched(self) -> bool:
+        """True when the registry may move it."""
+        return self.model_name is not None and self.follow != "pinned"
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What this process remembers of a deployment, and AWS does not."""
+
+    failed_version: str | None = None  # our last update to it raised
+    failures: int = 0  # how often in a row
+    retry_at: float = 0.0  # seconds since 1970; infinite: not before the registry changes
+    reason: str = ""
+    # It failed, but the registry went elsewhere and came back, or someone says retry.
+    forgiven_version: str | None = None
+    empty_since: float | None = None  # since when no version holds what is followed
+
+
+@dataclass(frozen=True)
+class Action:
+    """What to do, and why; `warning` is for people to look into."""
+
+    kind: Literal["create", "update", "scale_to_zero", "delete", "hold", "blocked", "nothing"]
+    reason: str
+    version: str | None = None  # the one that holds what is followed
+    warning: str | None = None
+
+
+def decide(
+    state: ModelState | None, deployed: Deployed, memory: Memory, now: float, on_demotion: OnDemotion = "keep"
+) -> Action:
+    """What to do about a deployment. `state` None: the registry does not show its model."""
+    if not deployed.is_watched:
+        return Action("nothing", "pinned: it follows nothing")
+    if state is None:
+        warning = f"the model registry does not show '{deployed.model_name}': deleted, or hidden from us"
+        return Action("hold", "the model is not seen", warning=warning)
+    held = held_versions(state, deployed.follow)
+    if not held:
+        return _decide_demoted(deployed, memory, now, on_demotion)
+    action = _compare(held[-1], deployed, memory, now, on_demotion)
+    if len(held) > 1 and action.warning is None:
+        shared = f"versions {', '.join(held)} are all in {deployed.follow}; the highest counts"
+        return replace(action, warning=shared)
+    return action
+
+
+def _decide_demoted(deployed: Deployed, memory: Memory, now: float, on_demotion: OnDemotion) -> Action:
+    empty = f"no version holds {deployed.follow}"
+    if on_demotion == "keep" or deployed.state == ABSENT:
+        return Action("hold", empty, warning=empty)
+    if on_demotion == "scale_to_zero" and deployed.desired_count == 0:
+        return Action("nothing", f"{empty}: scaled to zero")
+    if memory.empty_since is None or now - memory.empty_since < DEMOTION_GRACE_SECONDS:
+        return Action("hold", f"{empty}: {on_demotion} follows", warning=empty)
+    if memory.failed_version == "" and now < memory.retry_at:
+        return Action("hold", f"{on_demotion} failed", warning=memory.reason)
+    return Action(on_demotion, empty, warning=empty)
+
+
+def _compare(wanted: str, deployed: Deployed, memory: Memory, now: float, on_demotion: OnDemotion) -> Action:
+    is_forgiven = wanted == memory.forgiven_version
+    if wanted == deployed.model_version and not (deployed.state == "FAILED" and is_forgiven):
+        if on_demotion == "scale_to_zero" and deployed.desired_count == 0:
+            back = Action("update", f"version {wanted} is back in {deployed.follow}", wanted)
+            return _unless_failed(back, memory, now)
+        warning = "its last rollout failed" if deployed.state == "FAILED" else None
+        return Action("nothing", f"version {wanted} is deployed", wanted, warning)
+    if deployed.state == "IN_PROGRESS":
+        return Action("hold", "a rollout is under way", wanted)
+    if wanted == deployed.last_failed_version and not is_forgiven:
+        reason = f"version {wanted} failed to roll out; it is not tried again until the registry changes"
+        return Action("blocked", reason, wanted, warning=reason)
+    kind: Literal["create", "update"] = "create" if deployed.state == ABSENT else "update"
+    return _unless_failed(Action(kind, f"version {wanted} holds {deployed.follow}", wanted), memory, now)
+
+
+def _unless_failed(action: Action, memory: Memory, now: float) -> Action:
+    if action.version != memory.failed_version or now >= memory.retry_at:
+        return action
+    kind: Literal["blocked", "hold"] = "blocked" if memory.retry_at == math.inf else "hold"
+    return Action(kind, f"version {action.version} could not be deployed", action.version, warning=memory.reason)
+
+
+def held_versions(state: ModelState, follow: str) -> tuple[str, ...]:
+    """The versions that hold a stage (in any case), an '@alias' or 'latest'; ascending."""
+    if follow.startswith("@"):
+        version = state.aliases.get(follow[1:])
+        return (version,) if version else ()
+    if follow.lower() == "latest":
+        return tuple(sorted((held[-1] for held in state.stages.values()), key=int)[-1:])
+    return next((held for stage, held in state.stages.items() if stage.lower() == follow.lower()), ())
+
+
+def remember_failure(
+    memory: Memory,
+    version: str,
+    reason: str,
+    *,
+    is_final: bool,
+    now: float,
+    first_retry_seconds: float = FIRST_RETRY_SECONDS,
+) -> Memory:
+    """Memory after a change to `version` ('': to none) raised: tried again later and later, or if final, never."""
+    failures = memory.failures + 1 if memory.failed_version == version else 1
+    # The exponent ends long before the number does.
+    wait = min(first_retry_seconds * 2 ** min(failures - 1, 20), _LAST_RETRY_SECONDS)
+    return Memory(version, failures, math.inf if is_final else now + wait, reason, empty_since=memory.empty_since)
+
+
+def remember_look(memory: Memory, deployed: Deployed, wanted: str | None) -> Memory:
+    """Memory after a look: what failed is forgiven once the registry has named another version."""
+    if wanted is None or wanted in {memory.failed_version, deployed.last_failed_version}:
+        return memory
+    return Memory(forgiven_version=deployed.last_failed_version)
+
+
+def remember_holder(memory: Memory, is_held: bool, now: float) -> Memory:
+    """Memory with the time since when no version holds what is followed."""
+    return replace(memory, empty_since=None if is_held else memory.empty_since or now)
+
+
+def remember_retry(deployed: Deployed, wanted: str | None) -> Memory:
+    """Memory after someone said retry: what failed may be tried once more."""
+    return Memory(forgiven_version=wanted or deployed.last_failed_version)

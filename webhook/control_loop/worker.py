@@ -1,0 +1,286 @@
+"""Looks, decides, acts: when it is told to, and every so often by itself.
+
+One thread looks (all deployments, one list call an endpoint, one question to the registry), a few threads act. A
+deployment is in the hands of at most one of them. There is no queue of events: hints only make the next look come
+sooner, so lost, doubled and reordered ones change nothing, and nothing is lost when the process ends.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from mlflow_fargate.resolved_model import without_credentials
+from mlflow_fargate.webhook.control_loop.actor import Deployments, Outcome, act
+from mlflow_fargate.webhook.control_loop.model_registry import ModelState, ModelStateSource
+from mlflow_fargate.webhook.control_loop.observe import observe
+from mlflow_fargate.webhook.control_loop.reconcile import (
+    FIRST_RETRY_SECONDS,
+    Action,
+    Deployed,
+    Memory,
+    decide,
+    held_versions,
+    remember_failure,
+    remember_holder,
+    remember_look,
+    remember_retry,
+)
+from mlflow_fargate.webhook.control_loop.rules import RuleBook
+from mlflow_fargate.webhook.control_loop.watch import Watch
+
+logger = logging.getLogger(__name__)
+
+_ACTS = {"create", "update", "scale_to_zero", "delete"}
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A deployment as of the last look."""
+
+    deployed: Deployed
+    action: Action
+    is_updating: bool = False
+    last_outcome: Outcome | None = None
+
+
+@dataclass(frozen=True)
+class Timing:
+    """When a worker looks and tries again, and how it tells the time."""
+
+    poll_seconds: float = 30
+    retry_seconds: float = FIRST_RETRY_SECONDS
+    clock: Callable[[], float] = time.time  # seconds since 1970
+    jitter: Callable[[float, float], float] = random.uniform  # of the polls: many workers do not ask at once
+
+
+class Worker:
+    """Keeps deployments at the versions the registry names. `connect` gives a client that threads may share.
+
+    `listeners` are told of each change that is done, by the thread that made it: they must be quick. While `may_act`
+    says no, another replica acts, and this one only looks.
+    """
+
+    def __init__(
+        self,
+        *,
+        connect: Callable[[], Deployments],
+        registry: ModelStateSource,
+        rules: RuleBook | None = None,
+        timing: Timing = Timing(),  # frozen
+        threads: int = 2,
+        listeners: Sequence[Callable[[Outcome], None]] = (),
+        may_act: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self._connect = connect
+        self._registry = registry
+        self._rules = rules or RuleBook(None, "the models' tags")
+        self._timing = timing
+        self._clock = timing.clock
+        self._listeners = listeners
+        self._may_act = may_act
+        self._wake = threading.Event()
+        self._stopping = threading.Event()
+        self._tasks: queue.SimpleQueue[tuple[Watch, Action] | None] = queue.SimpleQueue()
+        # Daemons: a rollout takes minutes, and one that is left half way is finished by the next process.
+        self._looker = threading.Thread(target=self._keep_looking, name="look", daemon=True)
+        self._actors = [threading.Thread(target=self._keep_acting, name="act", daemon=True) for _ in range(threads)]
+        self._lock = threading.Lock()
+        self._busy: set[str] = set()
+        self._memories: dict[str, Memory] = {}
+        self._seen: dict[str, Seen] = {}
+        self._outcomes: dict[str, Outcome] = {}
+        self._looked_at: float | None = None
+        self._error: str | None = None
+
+    def start(self) -> None:
+        """Begins to look."""
+        for thread in (self._looker, *self._actors):
+            thread.start()
+
+    def stop(self, timeout_seconds: float) -> bool:
+        """Begins nothing more and waits for what is under way; False when some of it is not done in time."""
+        self._stopping.set()
+        self._wake.set()
+        for _ in self._actors:
+            self._tasks.put(None)
+        deadline = time.monotonic() + timeout_seconds
+        for thread in (self._looker, *self._actors):
+            thread.join(max(0.0, deadline - time.monotonic()))
+        return not any(thread.is_alive() for thread in self._actors)
+
+    def wake(self) -> None:
+        """Makes the next look come now."""
+        self._wake.set()
+
+    def hint(self, model_name: str) -> bool:
+        """Makes the next look come now, if the model is watched or may be by a rule; True if so."""
+        rules = self._rules.rules
+        with self._lock:
+            is_watched = any(seen.deployed.model_name == model_name for seen in self._seen.values())
+        if is_watched or any(rule.matches(model_name) for rule in rules.rules):
+            self._wake.set()
+            return True
+        return False
+
+    def retry(self, key: str) -> bool:
+        """Lets a deployment that is blocked or backed off be tried once more, now; False when it is not watched."""
+        with self._lock:
+            seen = self._seen.get(key)
+            if seen is None:
+                return False
+            self._memories[key] = remember_retry(seen.deployed, seen.action.version)
+        self._wake.set()
+        return True
+
+    @property
+    def is_alive(self) -> bool:
+        """True while it looks by itself."""
+        return self._looker.is_alive()
+
+    @property
+    def is_ready(self) -> bool:
+        """True when the last look was not long ago and saw both sides."""
+        with self._lock:
+            looked_at = self._looked_at
+        return (
+            self.is_alive and looked_at is not None and self._clock() - looked_at < 10 * self._timing.poll_seconds + 60
+        )
+
+    @property
+    def rules_error(self) -> str | None:
+        """What is wrong with the rules as they are written now; the last good ones stay in force."""
+        return self._rules.error
+
+    @property
+    def looked_at(self) -> float | None:
+        """When the last look that saw both sides was done, in seconds since 1970."""
+        with self._lock:
+            return self._looked_at
+
+    @property
+    def error(self) -> str | None:
+        """Why the last look failed; None when it did not."""
+        with self._lock:
+            return self._error
+
+    def seen(self) -> dict[str, Seen]:
+        """What was seen and decided at the last look, by deployment."""
+        with self._lock:
+            return {
+                key: replace(seen, is_updating=key in self._busy, last_outcome=self._outcomes.get(key))
+                for key, seen in sorted(self._seen.items())
+            }
+
+    def look(self) -> None:
+        """One look at everything; what is to be done is handed to the acting threads."""
+        with self._lock:
+            busy_before = set(self._busy)
+        rules = self._rules.current()
+        if self._rules.error:
+            logger.error("rules: %s", self._rules.error)
+        watches, states, problems = observe(self._connect(), self._registry, rules)
+        with self._lock:
+            self._seen = {key: seen for key, seen in self._seen.items() if key in {one.deployed.key for one in watches}}
+            # What was being changed when the list was made may stand there as it was before.
+            busy = busy_before | self._busy
+        for watch in watches:
+            state = states.get(watch.deployed.model_name or "")
+            self._consider(watch, state, is_busy=watch.deployed.key in busy)
+        with self._lock:
+            self._looked_at, self._error = self._clock(), "; ".join(problems) or None
+
+    def _consider(self, watch: Watch, state: ModelState | None, *, is_busy: bool) -> None:
+        deployed = watch.deployed
+        with self._lock:
+            memory = remembered = self._memories.get(deployed.key, Memory())
+        if state is not None and deployed.is_watched:
+            memory = remember_holder(memory, bool(held_versions(state, deployed.follow)), self._clock())
+        action = self._decide(watch, state, memory, is_busy=is_busy)
+        with self._lock:
+            before = self._seen.get(deployed.key)
+            self._seen[deployed.key] = Seen(deployed, action)
+            # Someone may have said retry meanwhile.
+            if not is_busy and self._memories.get(deployed.key, Memory()) == remembered:
+                self._memories[deployed.key] = remember_look(memory, deployed, action.version)
+            if action.kind in _ACTS and not self._stopping.is_set():
+                self._busy.add(deployed.key)
+                self._tasks.put((watch, action))
+        if before is None or before.action != action:
+            level = logging.WARNING if action.warning else logging.INFO
+            logger.log(level, "%s: %s (%s)", deployed.key, action.kind, action.warning or action.reason)
+
+    def _decide(self, watch: Watch, state: ModelState | None, memory: Memory, *, is_busy: bool) -> Action:
+        if watch.conflict:
+            return Action("hold", watch.conflict, warning=watch.conflict)
+        deployed, on_demotion = watch.deployed, watch.rule.on_demotion if watch.rule else "keep"
+        action = decide(state, deployed, memory, self._clock(), on_demotion)
+        if action.kind not in _ACTS:
+            return action
+        if is_busy:
+            return Action("hold", "a change is under way", action.version)
+        if not self._may_act():
+            return Action("hold", "another replica acts", action.version)
+        # The quick look tells one version a stage. Before anything is changed, all of them, and once more.
+        try:
+            state = self._registry.look_closely(deployed.model_name or "")
+        except Exception as error:  # the others are still looked at
+            said = without_credentials(f"{type(error).__name__}: {error}")
+            return Action("hold", "the model registry did not answer", action.version, warning=said)
+        return decide(state, deployed, memory, self._clock(), on_demotion)
+
+    def _keep_looking(self) -> None:
+        while not self._stopping.is_set():
+            self._wake.clear()
+            try:
+                self.look()
+            except Exception as error:  # whatever it was, the next look may succeed, and must come
+                said = without_credentials(f"{type(error).__name__}: {error}")
+                logger.warning("could not look: %s", said)
+                with self._lock:
+                    self._error = said
+            self._wake.wait(self._timing.poll_seconds * self._timing.jitter(0.8, 1.2))
+
+    def _keep_acting(self) -> None:
+        while task := self._tasks.get():
+            watch, action = task
+            try:
+                if self._may_act() and not self._stopping.is_set():
+                    self._act(watch, action)
+            except Exception:  # a bug of ours: this deployment is looked at again, and the others go on
+                logger.exception("%s: could not be changed", watch.deployed.key)
+            finally:
+                with self._lock:
+                    self._busy.discard(watch.deployed.key)
+                # The registry may have moved on meanwhile.
+                self._wake.set()
+
+    def _act(self, watch: Watch, action: Action) -> None:
+        key = watch.deployed.key
+        logger.info("%s: %s of '%s' version %s", key, action.kind, watch.deployed.model_name, action.version)
+        outcome = act(self._connect(), watch, action, self._clock)
+        with self._lock:
+            self._outcomes[key] = outcome
+            memory = self._memories.pop(key, Memory())
+            if outcome.result != "success":
+                self._memories[key] = remember_failure(
+                    memory,
+                    outcome.version or "",
+                    outcome.reason,
+                    is_final=outcome.result == "rollback",
+                    now=self._clock(),
+                    first_retry_seconds=self._timing.retry_seconds,
+                )
+        facts = {"deployment": key, "model": outcome.model_name, "duration_seconds": outcome.duration_seconds}
+        if outcome.result == "success":
+            logger.info("%s: %s of version %s is done", key, action.kind, action.version, extra=facts)
+        else:
+            failed = (key, action.kind, action.version, outcome.reason)
+            logger.warning("%s: %s of version %s failed: %s", *failed, extra=facts)
+        for tell in self._listeners:
+            tell(outcome)

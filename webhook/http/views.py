@@ -1,0 +1,160 @@
+"""The service's edge: Flask and nothing that decides.
+
+POST /events       MLflow's and Databricks' webhooks: 202 at once, whatever comes of it
+GET  /healthz      the process lives          GET  /readyz   it sees AWS and the model registry
+GET  /             the page for people        GET  /status   the same as JSON        GET  /metrics   for Prometheus
+POST /retry/NAME   lets what is blocked be tried once more
+
+Page, status and metrics want the token: as a bearer, or, for browsers, as the password of any user. retry takes it only
+as a bearer, because browsers show a password that they remember to whatever page asks them to.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets as random_secrets
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from flask import Blueprint, Response, jsonify, render_template, request
+from flask.typing import ResponseReturnValue
+
+from mlflow_fargate.webhook.control_loop.worker import Worker
+from mlflow_fargate.webhook.http.access import Access
+from mlflow_fargate.webhook.http.events import EventRefused, parse_event
+from mlflow_fargate.webhook.http.metrics import CONTENT_TYPE, Metrics
+from mlflow_fargate.webhook.http.page import make_moment, make_rows
+from mlflow_fargate.webhook.http.seen_deliveries import SeenDeliveries
+from mlflow_fargate.webhook.http.status import status_of
+
+MAX_BODY_BYTES = 64 * 1024  # events are some hundred bytes; a version's description may be long
+_REFRESH_SECONDS = 10
+# Should a text ever get past the escaping: it runs nothing, loads nothing and sends nothing.
+_POLICY = "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none';"
+_PAGE_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PageLinks:
+    """What the page says of where it is."""
+
+    target: str = ""
+    mlflow_url: str | None = None  # where people find MLflow; None: nowhere
+
+
+def make_views(
+    worker: Worker, secrets: tuple[str, ...], metrics: Metrics, clock: Callable[[], float] = time.time
+) -> Blueprint:
+    """The routes for senders of events and for whoever watches the process."""
+    views = Blueprint("webhook", __name__)
+    deliveries = SeenDeliveries()
+
+    @views.post("/events")
+    def take_event() -> ResponseReturnValue:
+        body = request.get_data(cache=False)
+        hint = parse_event(dict(request.headers), body, secrets=secrets, now=clock())
+        if hint is None:
+            metrics.count_event("unwatched")
+            return jsonify(accepted=True, watched=False), 202
+        facts = {"delivery_id": hint.delivery_id, "model": hint.model_name}
+        if not deliveries.is_new(hint.delivery_id):
+            metrics.count_event("duplicate")
+            logger.info("event about '%s' came again", hint.model_name, extra=facts)
+            return jsonify(accepted=True, duplicate=True), 202
+        is_watched = worker.hint(hint.model_name)
+        metrics.count_event("taken" if is_watched else "unwatched")
+        logger.info("event about '%s'%s", hint.model_name, "" if is_watched else ": not watched", extra=facts)
+        return jsonify(accepted=True, watched=is_watched), 202
+
+    @views.errorhandler(EventRefused)
+    def refuse(error: EventRefused) -> ResponseReturnValue:
+        metrics.count_event("refused")
+        facts = {"status": error.status, "delivery_id": request.headers.get("X-MLflow-Delivery-Id", "")[:200]}
+        logger.warning("event refused (%d): %s", error.status, error.message, extra=facts)
+        return jsonify(error=error.message), error.status
+
+    @views.get("/healthz")
+    def tell_health() -> ResponseReturnValue:
+        return jsonify(ok=worker.is_alive, rules_error=worker.rules_error), 200 if worker.is_alive else 503
+
+    @views.get("/readyz")
+    def tell_readiness() -> ResponseReturnValue:
+        return jsonify(ok=worker.is_ready), 200 if worker.is_ready else 503
+
+    return views
+
+
+def make_guarded_views(
+    worker: Worker,
+    access: Access,
+    links: PageLinks,
+    metrics: Metrics,
+    clock: Callable[[], float] = time.time,
+) -> Blueprint:
+    """The routes for those who have the token."""
+    views = Blueprint("guarded", __name__, template_folder="templates")
+
+    views.before_request(lambda: _refusal(access))
+
+    @views.get("/")
+    def show() -> ResponseReturnValue:
+        return _page(worker, links, clock())
+
+    @views.get("/status")
+    def tell_status() -> ResponseReturnValue:
+        return jsonify(status_of(worker))
+
+    @views.get("/metrics")
+    def tell_metrics() -> ResponseReturnValue:
+        return Response(metrics.exposition(), content_type=CONTENT_TYPE)
+
+    @views.post("/retry/<path:key>")
+    def retry(key: str) -> ResponseReturnValue:
+        if not worker.retry(key):
+            return jsonify(error="no such deployment is watched"), 404
+        return jsonify(accepted=True), 202
+
+    return views
+
+
+def _page(worker: Worker, links: PageLinks, now: float) -> ResponseReturnValue:
+    nonce = random_secrets.token_urlsafe(16)
+    rows = make_rows(worker.seen().values(), links.mlflow_url, now)
+    page = render_template(
+        "page.html",
+        nonce=nonce,
+        target=links.target,
+        mlflow_url=links.mlflow_url,
+        refresh_seconds=_REFRESH_SECONDS,
+        rows=rows,
+        counts=Counter((row.state, row.tone) for row in rows).items(),
+        attention=sum(row.tone in {"bad", "warn"} for row in rows),
+        problems=[problem for problem in (worker.error, worker.rules_error) if problem],
+        looked_at=make_moment(worker.looked_at, now) if worker.looked_at else None,
+    )
+    return page, {"Content-Security-Policy": f"{_POLICY} style-src 'nonce-{nonce}'", **_PAGE_HEADERS}
+
+
+def _refusal(access: Access) -> ResponseReturnValue | None:
+    told = request.authorization
+    bearer = told.token if told is not None and told.type == "bearer" else None
+    if request.method == "POST":
+        return None if access.may_act(bearer) else _unauthorized("Bearer")
+    password = told.password if told is not None and told.type == "basic" else None
+    if access.may_look(bearer or password):
+        return None
+    if access.token is None:
+        return jsonify(error="no token is set: FARGATE_WEBHOOK_TOKEN, or FARGATE_WEBHOOK_PUBLIC=true"), 403
+    return _unauthorized('Basic realm="mlflow-fargate: any user, the token as password", charset="UTF-8"')
+
+
+def _unauthorized(scheme: str) -> ResponseReturnValue:
+    return jsonify(error="a token is needed"), 401, {"WWW-Authenticate": scheme}
