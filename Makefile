@@ -75,7 +75,7 @@ test-all: $(READY) tools-all
 	$(BIN)/uv pip install -q --python $(BIN)/python -e '.[exhaustive]'
 	$(BIN)/python -m pytest -q $(TWO)
 
-# Half an hour: what the README says about a newcomer's machine, on one. With TESTS, only those, without the demo.
+# Half an hour: checks the README's claims on a fresh system. With TESTS, runs only those, without the demo.
 fresh:
 	tests/fresh_system.sh "$(SUITE)" "$(TESTS)"
 

@@ -1,4 +1,4 @@
-"""The distribution `mlflow-fargate`: what it needs, what it installs, where MLflow finds it."""
+"""The distribution `mlflow-fargate`: its requirements, packages and entry points."""
 
 from pathlib import Path
 
@@ -8,36 +8,36 @@ VERSION = "0.1.0"
 
 CORE = [
     "mlflow-skinny>=3.1,<4",  # the plugin contract, the model registry
-    "boto3>=1.44,<2",  # every AWS call; older ones do not know the circuit breaker's threshold
-    # Without a floor today's resolvers walk back to bentoml 0.9 (opentelemetry pins), which has no `bentoml.build`.
+    "boto3>=1.44,<2",  # every AWS call; older ones lack the circuit breaker's threshold
+    # Without a minimum, resolvers fall back to bentoml 0.9 (opentelemetry pins), which lacks `bentoml.build`.
     "bentoml>=1.4.30,<2",
     "pydantic>=2.6,<3",  # options: parsed, checked and described once
-    "click>=8.4",  # the command; older ones do not say which verb was meant
+    "click>=8.4",  # the command line; older ones do not suggest the right command
     "rich>=13",  # progress on a terminal
     "stamina>=25.1",  # retries
     "requests>=2.31",  # the OCI registry, the deployed model
-    "idna>=3.7",  # host names compared; requests brings it
-    "platformdirs>=4",  # where caches belong on each system
+    "idna>=3.7",  # compares host names; already required by requests
+    "platformdirs>=4",  # the system's cache folder
     "filelock>=3.14",  # one builder of one cache entry at a time
-    "uv>=0.12",  # resolves and installs what goes into the image; older ones let a wheel write outside of its folder
+    "uv>=0.12",  # installs the image's packages; older ones let a wheel write outside its folder
     "zstandard>=0.22",  # layers
-    # Which libraries a wheel needs of the system; before every deploy, so no extra. Pure Python, needs nothing itself.
+    # Which system libraries a wheel needs; used by every deployment, so not an extra. Pure Python, no dependencies.
     "pyelftools>=0.30",
     "packaging>=23",  # requirement lines
     "tomli>=2",  # uv's lock files, also on Python 3.10
     "PyYAML>=6",  # MLmodel
 ]
 LOCAL = [
-    "moto[server]>=5.1.12,<6",  # the AWS control plane; older ones do not speak CloudWatch's JSON
+    "moto[server]>=5.1.12,<6",  # the AWS control plane; older ones do not support CloudWatch's JSON protocol
     "aiohttp>=3.9",  # the load balancer
     "waitress>=3",  # the WSGI server in front of moto, and the webhook's
-    "jinja2>=3",  # the stack's page; moto's server brings it anyway
-    "mlflow>=3.5,<4",  # the tracking server; older ones answer to every host name
+    "jinja2>=3",  # the stack's page; already required by moto's server
+    "mlflow>=3.5,<4",  # the tracking server; older ones accept every host name
     "backports.tarfile>=1.2; python_full_version < '3.11.4'",  # unpacking layers that are not trusted
-    "psutil>=5.9",  # finding and ending processes that outlived their parent
+    "psutil>=5.9",  # finds and ends processes that outlived their parent
 ]
 WEBHOOK = [
-    "flask>=3",  # the edge, and with Jinja the page
+    "flask>=3",  # HTTP, and the page with Jinja
     "waitress>=3",  # the server
     "prometheus-client>=0.20",  # /metrics
     "python-json-logger>=4",  # a formatter for the standard library's logging
@@ -45,7 +45,7 @@ WEBHOOK = [
 DEMO = [
     "tensorflow-cpu>=2.16; platform_machine == 'x86_64' or platform_machine == 'AMD64'",
     "tensorflow>=2.16; platform_machine != 'x86_64' and platform_machine != 'AMD64'",
-    "tensorboard",  # mlflow.tensorflow.autolog() fails without it, and TensorFlow 2.21 no longer brings it
+    "tensorboard",  # mlflow.tensorflow.autolog() fails without it, and TensorFlow 2.21 no longer requires it
     "scikit-learn>=1.4",
     "pillow>=10",
 ]
@@ -54,30 +54,30 @@ TEST = [
     "Flask-WTF>=1.2,<2",  # MLflow's basic-auth server, without the rest of mlflow[auth]
     "pytest>=8",
     "pytest-timeout>=2.3",
-    "pytest-xdist>=3.6",  # the end-to-end tests wait most of the time: another process tests meanwhile
+    "pytest-xdist>=3.6",  # end-to-end tests mostly wait, so a second process runs others
     "hypothesis>=6.100",
-    "httptools>=0.6",  # what images have beside BentoML: services are tried as they run there
+    "httptools>=0.6",  # installed in images next to BentoML, so tests use it too
     "uvloop>=0.19; sys_platform != 'win32'",
-    "jsonschema>=4.18",  # a validator for the schema that we print
+    "jsonschema>=4.18",  # validates the printed JSON schema
     "import-linter>=2.17",  # finds circles between packages
     "mypy>=1.11",
     "ruff>=0.8",
     "shap>=0.49; python_version < '3.14'",  # an explainer to deploy
-    "schemathesis>=4",  # requests made up from our OpenAPI document
+    "schemathesis>=4",  # generates requests from the service's OpenAPI document
     "build>=1.2",
-    "twine>=6",  # what PyPI would say of the distribution
+    "twine>=6",  # PyPI's checks of the distribution
     "codespell>=2.4",  # American spelling in everything that a person reads
-    "check-jsonschema>=0.29",  # what GitHub and GitLab say of the CI files in examples/
+    "check-jsonschema>=0.29",  # GitHub's and GitLab's schemas for the CI files in examples/
     "nbclient>=0.10",  # runs the notebook in examples/
     "ipykernel>=6.29",
     "setuptools>=65",
     "types-requests",
     "types-PyYAML",
 ]
-# What `make test-all` trains models with, and nothing else needs.
+# Only for training models in `make test-all`.
 EXHAUSTIVE = [
     "spacy>=3.7",
-    "xgboost-cpu>=3; platform_machine == 'x86_64'",  # the usual distribution brings 300 MB for GPUs
+    "xgboost-cpu>=3; platform_machine == 'x86_64'",  # the default distribution includes 300 MB for GPUs
     "lightgbm>=4.5",
     "statsmodels>=0.14",
     "onnx>=1.17",
@@ -108,7 +108,7 @@ setup(
         "mlflow_fargate.service_template",
         *(f"mlflow_fargate.service_template.{name}" for name in find_packages("service_template")),
         "mlflow_fargate.onnx_converter",
-        # What `mlflow-fargate demo` runs.
+        # Run by `mlflow-fargate demo`.
         "mlflow_fargate.examples",
         "mlflow_fargate.examples.image_classifier",
     ],

@@ -1,6 +1,6 @@
-"""Deploy MLflow models to AWS Fargate: what MLflow loads as the target `fargate`, and the calls for training code.
+"""Deploy MLflow models to AWS Fargate: the target plugin `fargate` that MLflow loads, and functions for training code.
 
-MLflow takes the one `BaseDeploymentClient` it finds among these names, so no other may stand here.
+MLflow uses the one `BaseDeploymentClient` among these names, so there must not be a second one.
 """
 
 from __future__ import annotations

@@ -10,9 +10,9 @@ from pathlib import Path
 
 
 def write(path: Path, data: str | bytes, *, mode: int = 0o666) -> None:
-    """Replace the file with `data` (text as UTF-8), on disk when this returns; of several writers the last one wins.
+    """Replaces the file with `data` (text as UTF-8), synced to disk on return; the last of several writers wins.
 
-    Missing folders are created. `mode` is the file's from its first byte on, less the umask.
+    Missing folders are created. The file has `mode`, minus the umask, from its creation.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with draft(path.parent) as unfinished:
@@ -26,7 +26,7 @@ def write(path: Path, data: str | bytes, *, mode: int = 0o666) -> None:
 
 @contextmanager
 def draft(folder: Path) -> Iterator[Path]:
-    """A name in `folder` that no other writer has. What is still there under it at the end is deleted."""
+    """Yields a unique path in `folder`; deletes it at the end if it still exists."""
     path = folder / f".{secrets.token_hex(8)}.unfinished"
     try:
         yield path

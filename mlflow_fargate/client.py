@@ -1,8 +1,8 @@
-"""MLflow's verbs for `-t fargate`: each one short, each handing over to the story in deployer.py.
+"""The MLflow deployment client for `-t fargate`: each method is short and calls deployments/.
 
-MLflow's command line passes options as strings and prints what comes back; its contract is that of
-`mlflow.deployments.BaseDeploymentClient`. The story is imported when a verb needs it, not when MLflow looks for
-plugins: boto3 and BentoML take seconds to load.
+MLflow's command line passes options as strings and prints what is returned; the contract is that of
+`mlflow.deployments.BaseDeploymentClient`. The implementation is imported when a method needs it, not when MLflow looks
+for plugins: boto3 and BentoML take seconds to load.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ Deploy MLflow models to AWS Fargate.
   mlflow deployments get|list|delete -t fargate …
 
 Targets: fargate (region of the AWS session) · fargate:/REGION · fargate:/REGION/ENDPOINT · fargate:/REGION?profile=NAME
-         fargate:/local (the small AWS on this machine; start it with: mlflow-fargate local up --detach)
+         fargate:/local (the local stack on this machine; start it with: mlflow-fargate local up --detach)
 
 Options (-C KEY=VALUE):
 """
 
 
 class FargateDeploymentClient(BaseDeploymentClient):  # type: ignore[misc]  # mlflow ships no types
-    """Deployments on AWS Fargate; `target_uri` names region and endpoint (see target.py). Makes no call to AWS yet."""
+    """Deployments on AWS Fargate; `target_uri` names region and endpoint (see target.py). No AWS call yet."""
 
     def __init__(self, target_uri: str) -> None:
         super().__init__(target_uri)
@@ -60,7 +60,7 @@ class FargateDeploymentClient(BaseDeploymentClient):  # type: ignore[misc]  # ml
         config: Options | None = None,
         endpoint: str | None = None,
     ) -> dict[str, Any]:
-        """The new deployment as a dict with `name`, `flavor`, `url` and more; returns when it answers."""
+        """Creates a deployment; returns it as a dict (`name`, `flavor`, `url` and more) once it responds."""
         status = self.deployer(endpoint).create(name, model_uri, flavor, NamedOptions.parse(config))
         return as_dict(status) if status else _dry_run(name, flavor)
 
@@ -72,20 +72,20 @@ class FargateDeploymentClient(BaseDeploymentClient):  # type: ignore[misc]  # ml
         config: Options | None = None,
         endpoint: str | None = None,
     ) -> dict[str, Any]:
-        """The deployment with another model or other options; what is not named stays as it is."""
+        """Updates a deployment's model or options; anything not passed stays the same."""
         status = self.deployer(endpoint).update(name, model_uri, flavor, NamedOptions.parse(config))
         return as_dict(status) if status else _dry_run(name, flavor)
 
     def delete_deployment(self, name: str, config: Options | None = None, endpoint: str | None = None) -> None:
-        """Takes the deployment away; a name that is not there is fine. `retain`: images, logs or both stay."""
+        """Deletes a deployment; does nothing if it does not exist. `retain` keeps images, logs or both."""
         self.deployer(endpoint).delete(name, parse_retain(config))
 
     def list_deployments(self, endpoint: str | None = None) -> list[dict[str, Any]]:
-        """Every deployment on the endpoint."""
+        """Returns every deployment on the endpoint."""
         return [as_dict(status) for status in self.deployer(endpoint).list()]
 
     def get_deployment(self, name: str, endpoint: str | None = None) -> dict[str, Any]:
-        """One deployment; DeploymentNotFound when it is not there."""
+        """Returns one deployment; raises DeploymentNotFound if it does not exist."""
         return as_dict(self.deployer(endpoint).get(name))
 
     def predict(
@@ -95,9 +95,9 @@ class FargateDeploymentClient(BaseDeploymentClient):  # type: ignore[misc]  # ml
         endpoint: str | None = None,
         timeout_seconds: float | None = None,
     ) -> PredictionsResponse:
-        """The model's answer to `inputs`: a DataFrame, dict, list, array, or the path or bytes of an image.
+        """Returns the model's predictions for `inputs`: a DataFrame, dict, list, array, or an image's path or bytes.
 
-        `timeout_seconds` is by default MLflow's MLFLOW_DEPLOYMENT_PREDICT_TIMEOUT, 120.
+        `timeout_seconds` defaults to MLflow's MLFLOW_DEPLOYMENT_PREDICT_TIMEOUT (120).
         """
         timeout_seconds = _prediction_timeout(timeout_seconds)
         deployer = self.deployer(endpoint)
@@ -107,13 +107,13 @@ class FargateDeploymentClient(BaseDeploymentClient):  # type: ignore[misc]  # ml
     def predict_stream(
         self, deployment_name: str | None = None, inputs: Any = None, endpoint: str | None = None
     ) -> NoReturn:
-        """Not there: NotSupported, where MLflow's base class would end in a bare NotImplementedError."""
+        """Raises NotSupported with a reason, instead of the base class's bare NotImplementedError."""
         raise NotSupported(
-            "Deployments on Fargate answer a request at once, not as a stream.", hint="use predict() instead"
+            "predict_stream is not supported: a deployment sends one whole response.", hint="use predict() instead"
         )
 
     def explain(self, deployment_name: str | None = None, df: Any = None, endpoint: str | None = None) -> Any:
-        """What the model's explainer says of `df`; NotSupported unless an explainer is what is deployed.
+        """Returns the explainer's output for `df`; raises NotSupported unless the deployed model is an explainer.
 
         Source: https://mlflow.org/docs/latest/ml/evaluation/shap/ (an explainer is a model of the flavor shap).
         """
@@ -122,41 +122,41 @@ class FargateDeploymentClient(BaseDeploymentClient):  # type: ignore[misc]  # ml
         flavor = deployer.get(name).provenance.flavor
         if flavor != EXPLAINER_FLAVOR:
             raise NotSupported(
-                f"Deployment '{name}' serves no explainer: its flavor is {flavor}.",
+                f"Deployment '{name}' does not serve an explainer; its flavor is {flavor}.",
                 hint=f"log one with mlflow.shap.log_explainer() and deploy it with -f {EXPLAINER_FLAVOR}",
             )
         answer = deployer.predict(name, df, _prediction_timeout(None))
         return answer.get("predictions", answer) if isinstance(answer, dict) else answer
 
     def create_endpoint(self, name: str, config: Options | None = None, **_: Any) -> dict[str, str]:
-        """The endpoint: a load balancer and a cluster that deployments share; what else is passed is ignored."""
+        """Creates an endpoint: a load balancer and a cluster that deployments share. Other arguments are ignored."""
         return self.deployer().create_endpoint(name, parse_config(config))
 
     def update_endpoint(self, endpoint: str, config: Options | None = None) -> dict[str, str]:
-        """The same as creating it: what differs is changed."""
+        """Updates what differs; the same as create_endpoint."""
         return self.deployer().create_endpoint(endpoint, parse_config(config))
 
     def delete_endpoint(self, endpoint: str) -> None:
-        """Takes an endpoint without deployments away."""
+        """Deletes an endpoint that has no deployments."""
         self.deployer().delete_endpoint(endpoint)
 
     def list_endpoints(self) -> list[dict[str, str]]:
-        """Every endpoint in the region."""
+        """Returns every endpoint in the region."""
         return list(self.deployer().account.endpoints())
 
     def get_endpoint(self, endpoint: str) -> dict[str, str]:
-        """One endpoint; EndpointNotFound when it is not there."""
+        """Returns one endpoint; raises EndpointNotFound if it does not exist."""
         return self.deployer().get_endpoint(endpoint)
 
     def deployer(self, endpoint: str | None = None) -> Deployer:
-        """The story's hands at this target, or at another endpoint of it."""
+        """Returns the Deployer for this target, or for another endpoint of it."""
         from mlflow_fargate.aws.account import Account  # noqa: PLC0415  # see the module's docstring
         from mlflow_fargate.deployments.deployer import make_deployer  # noqa: PLC0415
 
         target = parse_target(self.target_uri)
         if endpoint is not None:
             target = replace(target, endpoint=check_endpoint_name(endpoint))
-        # AWS clients and their connections are kept from verb to verb, as long as the target means the same.
+        # AWS clients and their connections are reused between calls while the target stays the same.
         with self._lock:
             if self._kept is None or self._kept[0] != target:
                 self._kept = target, Account(target)
@@ -165,17 +165,17 @@ class FargateDeploymentClient(BaseDeploymentClient):  # type: ignore[misc]  # ml
 
 
 def target_help() -> str:
-    """What `mlflow deployments help -t fargate` prints."""
+    """Returns the text of `mlflow deployments help -t fargate`."""
     return _HELP + describe_options()
 
 
 def run_local(name: str, model_uri: str, flavor: str | None = None, config: Options | None = None) -> None:
-    """Deploys to the stack on this machine: `fargate:/local`, which must run (`mlflow-fargate local up --detach`)."""
+    """Deploys to the local stack, `fargate:/local`, which must be running (`mlflow-fargate local up --detach`)."""
     FargateDeploymentClient("fargate:/local").create_deployment(name, model_uri, flavor, config)
 
 
 def as_dict(status: DeploymentStatus) -> dict[str, Any]:
-    """Plain values in a stable order, `name` first: MLflow prints them as they are. What is not known is empty."""
+    """Returns plain values in a stable order, `name` first, because MLflow prints them. Unknown values are empty."""
     provenance = status.provenance
     told = {
         "name": status.name,
@@ -213,12 +213,12 @@ def _prediction_timeout(named: float | None) -> float:
     except ValueError as error:
         raise InvalidOption(f"{error}.") from error
     if not seconds > 0:
-        raise InvalidOption(f"A prediction cannot be waited for {seconds:g} s.", hint="timeout_seconds=120")
+        raise InvalidOption(f"timeout_seconds must be greater than 0, not {seconds:g}.", hint="timeout_seconds=120")
     return float(seconds)
 
 
 def _the_deployment(deployer: Deployer, name: str | None) -> str:
-    """`name`, or the only deployment of the endpoint: `mlflow deployments predict --endpoint E` names none."""
+    """`name`, or the only deployment of the endpoint: `mlflow deployments predict --endpoint E` does not name one."""
     if name is not None:
         return name
     names = [status.name for status in deployer.list()]
@@ -226,5 +226,5 @@ def _the_deployment(deployer: Deployer, name: str | None) -> str:
         return names[0]
     raise InvalidOption(
         f"Endpoint '{deployer.target.endpoint}' has {len(names)} deployments ({', '.join(names) or 'none'}).",
-        hint="name the one to ask: --name NAME -t fargate:/REGION/ENDPOINT",
+        hint="name one: --name NAME -t fargate:/REGION/ENDPOINT",
     )

@@ -1,8 +1,8 @@
-"""MLflow's own client without redirects, for as long as credentials are on their way.
+"""Keeps MLflow's client from following redirects while credentials are being sent.
 
 MLflow sends requests with `requests`, which follows redirects. To another origin it drops `Authorization`, but nothing
-else: headers of MLflow's request header providers and auth providers, the workspace, and the body of a 307 or 308 go
-along. A redirect within one origin is not told apart, and MLflow's server makes none.
+else: headers of MLflow's request header and auth providers, the workspace, and the body of a 307 or 308 are sent along.
+Redirects within one origin are refused too; MLflow's server does not use any.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ _SETTING = "MLFLOW_ALLOW_HTTP_REDIRECTS"
 
 
 class RefusingRedirects(contextlib.ContextDecorator):
-    """MLflow's own client follows no redirect meanwhile.
+    """MLflow's client does not follow redirects in this context.
 
-    MLflow reads its setting for this from the environment at each request, and offers no other way. Counted, because
-    several threads resolve models at once: the last one restores what was there.
+    MLflow reads its setting for this from the environment on each request, and offers no other way. A counter is used
+    because several threads resolve models at once: the last one restores the previous value.
     """
 
     _lock = threading.Lock()

@@ -1,10 +1,10 @@
-"""MLflow's own model registry store, which also tells MLflow's webhooks of stage changes.
+"""MLflow's model registry store, extended to send stage changes to MLflow's webhooks.
 
-    mlflow server --registry-store-uri fargate-postgresql://…      (with this package installed beside the server)
+    mlflow server --registry-store-uri fargate-postgresql://…      (with this package installed on the server)
 
-MLflow sends no event when a version changes its stage. With this store a transition that succeeded is told as a tag
-event of key `mlflow.stage`, by MLflow's own delivery: its webhooks, secrets, signatures and retries. Opt-in by the URI;
-whatever goes wrong in telling, the transition stands and the server works on. Found by MLflow as an entry point.
+MLflow sends no event when a version changes its stage. With this store, a successful transition is sent as a tag event
+with the key `mlflow.stage`, by MLflow's own delivery: its webhooks, secrets, signatures and retries. The URI opts in.
+If sending fails, the transition remains and the server continues. MLflow finds this module as an entry point.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ STAGE_KEY = "mlflow.stage"
 
 
 def open_store(store_uri: str, tracking_uri: str | None = None) -> Any:
-    """MLflow's store for `store_uri` without the `fargate-` before it, telling of stage changes."""
-    # Only in a tracking server are these installed and loaded; others look for our entry points too.
+    """Returns MLflow's store for `store_uri` without its `fargate-` prefix, extended to send stage changes."""
+    # Only a tracking server has these installed; other programs load the entry points too.
     from mlflow.server.handlers import ModelRegistryStoreRegistryWrapper  # noqa: PLC0415
 
-    # MLflow's own way to make one knows of workspaces and read replicas. One method of the instance is replaced,
-    # because a class of ours would have to follow constructors that differ between MLflow's versions.
+    # MLflow's own factory handles workspaces and read replicas. One method of the instance is replaced, because a
+    # subclass would have to match constructors that differ between MLflow's versions.
     store = ModelRegistryStoreRegistryWrapper._get_sqlalchemy_store(store_uri.removeprefix("fargate-"))
     store.transition_model_version_stage = functools.partial(_transition, store, store.transition_model_version_stage)
     return store
@@ -35,8 +35,8 @@ def _transition(store: Any, transition: Callable[..., Any], *told: Any, **named:
     version = transition(*told, **named)
     try:
         _tell(store, version)
-    except Exception:  # the transition is done, and the service also looks by itself
-        logger.exception("the stage change of '%s' version %s was not told", version.name, version.version)
+    except Exception:  # the transition is done, and the webhook service also polls
+        logger.exception("could not send the stage change of '%s' version %s", version.name, version.version)
     return version
 
 

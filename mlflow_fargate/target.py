@@ -1,13 +1,13 @@
-"""Words: where to deploy. The target URI, parsed once; and what surrounds us, read from the environment here only.
+"""Where to deploy: the target URI, parsed once, and the environment variables, which are read only here.
 
     fargate                          the AWS session's region, endpoint `default`
     fargate:/us-east-2               another region
     fargate:/us-east-2/prod          another endpoint; fargate://eu-west-1/prod and fargate:eu-west-1/prod mean the same
     fargate:/us-east-2?profile=ml    credentials of a named AWS profile
-    fargate:/local                   the small AWS on this machine (`mlflow-fargate local up`)
+    fargate:/local                   the local stack on this machine (`mlflow-fargate local up`)
 
-This is the one place outside `local/` that knows of `fargate:/local`: from here on it is only another address at which
-AWS answers.
+This is the only module outside `local/` that knows `fargate:/local`: for the rest, it is just another AWS endpoint
+URL.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ _ENDPOINT = re.compile(r"[a-z][a-z0-9-]{0,15}")
 
 @dataclass(frozen=True)
 class TargetEnvironment:
-    """Where AWS and the public registries answer, when that is not at their own addresses, and with what programs."""
+    """Endpoints of AWS and of public registries if they are not the default ones, and external programs."""
 
     aws_endpoint_url: str | None = None
     access_key_id: str | None = None
     secret_access_key: str | None = field(default=None, repr=False)
     registry_mirrors: Mapping[str, str] = field(default_factory=dict, hash=False)
-    session_manager_plugin: tuple[str, ...] = ("session-manager-plugin",)  # follows ECS Exec's sessions
+    session_manager_plugin: tuple[str, ...] = ("session-manager-plugin",)  # runs ECS Exec sessions
     s3_endpoint_url: str | None = None  # MLFLOW_S3_ENDPOINT_URL: where MLflow's artifacts are, if not at AWS's S3
 
 
@@ -54,23 +54,23 @@ class Target:
 
 
 def uri_for_tasks(target: Target, region: str) -> str:
-    """The URI by which a task that runs in `region` names the target: without a profile, for it has a role."""
+    """Returns the target URI for a task running in `region`: without a profile, because it has a role."""
     return f"fargate:/{region if target.environment.aws_endpoint_url is None else LOCAL_REGION}/{target.endpoint}"
 
 
 def cache_directory(environ: Mapping[str, str] = os.environ) -> Path:
-    """Where downloaded models, built layers and the local stack's state lie."""
+    """Returns the folder for downloaded models, built layers and the local stack's state."""
     override = environ.get("MLFLOW_FARGATE_CACHE")
     return Path(override) if override else user_cache_path("mlflow-fargate", appauthor=False)
 
 
 def local_state_file(cache: Path) -> Path:
-    """The file in which a running local stack tells its addresses."""
+    """Returns the file to which a running local stack writes its addresses."""
     return cache / "local" / "stack.json"
 
 
 def parse_target(uri: str, environ: Mapping[str, str] = os.environ) -> Target:
-    """The target a URI names; InvalidOption when it names none, LocalStackError when the local stack does not run."""
+    """Parses a target URI; raises InvalidOption, or LocalStackError if the local stack is not running."""
     try:
         parts = urlsplit(uri if ":" in uri else f"{uri}:")
     except ValueError as error:
@@ -100,17 +100,17 @@ def parse_target(uri: str, environ: Mapping[str, str] = os.environ) -> Target:
 
 
 def check_endpoint_name(name: str) -> str:
-    """`name`, if an endpoint can be called so: it becomes part of AWS names of at most 32 characters."""
+    """Returns `name` if it is a valid endpoint name; it becomes part of AWS names of at most 32 characters."""
     if _ENDPOINT.fullmatch(name):
         return name
     raise InvalidOption(
-        f"'{name}' cannot be an endpoint's name.",
-        hint="1 to 16 characters: small letters, digits and '-', beginning with a letter",
+        f"'{name}' is not a valid endpoint name.",
+        hint="use 1 to 16 characters: lowercase letters, digits and '-', starting with a letter",
     )
 
 
 def read_local_state(cache: Path) -> dict[str, Any] | None:
-    """What the running local stack wrote of itself; None when there is none."""
+    """Returns the running local stack's state file, or None if it is not running."""
     try:
         state: dict[str, Any] = json.loads(local_state_file(cache).read_text(encoding="utf-8"))
     except (FileNotFoundError, json.JSONDecodeError):

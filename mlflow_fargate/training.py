@@ -1,11 +1,11 @@
-"""Deploying from training code: `deploy` where a model was just logged, `promote` where it was found good.
+"""Deploying from training code: `deploy` after logging a model, `promote` after evaluating it.
 
     info = mlflow.sklearn.log_model(model, name="model")
     deployment = mlflow_fargate.deploy(info, name="churn", cpu=512, memory=1024)
     deployment.predict(rows)
 
-The same verbs as MLflow's command, on the target that `mlflow.deployments.set_deployments_target()` or
-MLFLOW_DEPLOYMENTS_TARGET name. Progress goes to stderr: a bar in a terminal, plain lines in a notebook.
+They do the same as MLflow's command, on the target set by `mlflow.deployments.set_deployments_target()` or
+MLFLOW_DEPLOYMENTS_TARGET. Progress goes to stderr: a bar in a terminal, plain lines in a notebook.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class Deployment:
-    """A model that answers, or will: what it is, is asked of AWS each time."""
+    """A deployment. Its properties are read from AWS each time."""
 
     def __init__(self, name: str, client: FargateDeploymentClient, under_way: Future[None] | None = None) -> None:
         self.name = name
@@ -43,7 +43,7 @@ class Deployment:
 
     @property
     def status(self) -> dict[str, Any]:
-        """All that is known of it, as `mlflow deployments get` prints it; DeploymentNotFound before AWS knows it."""
+        """Returns what `mlflow deployments get` prints; raises DeploymentNotFound until it exists on AWS."""
         return self._client.get_deployment(self.name)
 
     @property
@@ -52,15 +52,15 @@ class Deployment:
 
     @property
     def version(self) -> str:
-        """The registered model's version; empty for a model that is not registered."""
+        """Returns the registered model's version; empty if the model is not registered."""
         return str(self.status["model_version"])
 
     def predict(self, inputs: Any, timeout_seconds: float | None = None) -> PredictionsResponse:
-        """The model's answer to a DataFrame, dict, list, array, or the path or bytes of an image."""
+        """Returns the model's predictions for a DataFrame, dict, list, array, or an image's path or bytes."""
         return self._client.predict(self.name, inputs, timeout_seconds=timeout_seconds)
 
     def wait(self, timeout_seconds: float = 1800) -> Deployment:
-        """Itself, when it answers; the error that stopped it, or RolloutTimeout when that takes longer."""
+        """Returns self once it responds; raises the error that stopped it, or RolloutTimeout."""
         from mlflow_fargate.deployments import operations  # noqa: PLC0415  # boto3 takes a second to load
 
         began = time.monotonic()
@@ -69,21 +69,21 @@ class Deployment:
                 self._under_way.result(timeout_seconds)
             except FutureTimeoutError as error:
                 raise RolloutTimeout(
-                    f"'{self.name}' is not on AWS yet after {timeout_seconds:g} s; it goes on."
+                    f"'{self.name}' was not deployed within {timeout_seconds:g} s; the deployment continues."
                 ) from error
         left = max(timeout_seconds - (time.monotonic() - began), 1.0)
         operations.watch(self._client.deployer(), self.name, left)
         return self
 
     def rollback(self, to: int | None = None) -> Deployment:
-        """Itself, serving what it served before, or revision `to`; pinned from then on."""
+        """Returns self after going back to the previous version, or to revision `to`; the deployment is then pinned."""
         from mlflow_fargate.deployments.roll_back import roll_back  # noqa: PLC0415
 
         roll_back(self._client.deployer(), self.name, to)
         return self
 
     def logs(self, since_minutes: float = 60) -> list[str]:
-        """What its tasks wrote lately, oldest first: moment (UTC), task, line."""
+        """Returns the recent log lines of its tasks, oldest first: time (UTC), task, line."""
         from mlflow_fargate.deployments.logs import read_logs  # noqa: PLC0415
 
         since = int((time.time() - since_minutes * 60) * 1000)
@@ -100,14 +100,14 @@ def deploy(
     wait: bool = True,
     **options: Any,
 ) -> Deployment:
-    """The deployment `name`, created or updated to serve `model`; it answers when this returns.
+    """Creates or updates the deployment `name` to serve `model`; returns once it responds.
 
-    `model`: a model URI, the id of a run that logged one model, or what `log_model` returned. `options` are those of
-    docs/options.md. `wait=False` returns at once and goes on in a thread, which the interpreter's end waits for;
-    errors then come from `wait()`, and are told on stderr.
+    `model`: a model URI, the ID of a run that logged one model, or what `log_model` returned. `options`: see
+    docs/options.md. `wait=False` returns immediately and continues in a thread, which the interpreter waits for at
+    exit; errors are then raised by `wait()` and printed to stderr.
     """
     named = NamedOptions.parse({**options, "wait": wait})
-    named.over()  # a typo is told at once
+    named.over()  # raises for a typo now
     from mlflow_fargate.model.logged import model_uri_of  # noqa: PLC0415  # takes a while to load
 
     client = FargateDeploymentClient(target or _target())
@@ -123,9 +123,9 @@ def deploy(
 
 
 def promote(name: str, version: str | int, stage: str = "Production") -> None:
-    """Moves a stage, or an alias ('@champion'), to a version of the registered model `name`.
+    """Moves a stage or an alias ('@champion') to a version of the registered model `name`.
 
-    Deployments that follow it are updated by the webhook service. Versions that held the stage are archived.
+    The webhook service updates deployments that follow it. Versions that were in the stage are archived.
     """
     from mlflow_fargate.model.logged import move_version  # noqa: PLC0415
 
@@ -150,7 +150,7 @@ def _create_or_update(deployer: Deployer, name: str, model_uri: str, flavor: str
 
 
 def _start(what: str, work: Callable[[], None]) -> Future[None]:
-    """Runs `work` in a thread; a script that ends at once does not cut it short."""
+    """Runs `work` in a thread; the interpreter waits for it at exit."""
     done: Future[None] = Future()
 
     def run() -> None:
@@ -159,15 +159,15 @@ def _start(what: str, work: Callable[[], None]) -> Future[None]:
         except FargateError as error:
             progress_for_stderr().step(f"{what} failed: {error.message}")
             done.set_exception(error)
-        except BaseException as error:  # a bug is told by wait()
+        except BaseException as error:  # wait() raises it
             done.set_exception(error)
         else:
             done.set_result(None)
 
     thread = threading.Thread(target=run, name=what)
     thread.start()
-    # Naughty, but: an interpreter that ends stops the pools of concurrent.futures before it waits for threads, and
-    # downloads need a pool. What is registered later is called earlier.
+    # Uses a private hook of `threading`: at exit, the interpreter shuts down the pools of concurrent.futures before it
+    # waits for threads, and downloads need a pool. Hooks registered later run earlier.
     threading._register_atexit(thread.join)  # type: ignore[attr-defined]
     return done
 

@@ -1,4 +1,4 @@
-"""How far one answer is from another, and in which forms a session's outputs may be the answer. Pure."""
+"""Computes how far two predictions differ, and how a session's outputs can be read as the prediction. Pure."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from fargate_service.models.onnx_answer import AnswerForm
 
 
 def difference(theirs: Any, ours: Any) -> float:
-    """The largest distance of two numbers at the same place, as a part of theirs where that is above 1.
+    """Returns the largest difference of two numbers at the same position, relative to theirs if that is above 1.
 
-    0 for what is the same and no number; infinite for answers of another kind, shape or text, and for other classes.
+    Returns 0 for equal values other than numbers, infinity for a different type, shape, text or class.
     """
     if _kind(theirs) != _kind(ours) or _names(theirs) != _names(ours):
         return math.inf
@@ -25,7 +25,7 @@ def difference(theirs: Any, ours: Any) -> float:
     if a.dtype.kind != "f" or b.dtype.kind != "f":
         return 0.0 if (a.dtype.kind == b.dtype.kind and np.array_equal(a, b)) or _are_texts(a, b) else math.inf
     a, b = a.astype("float64"), b.astype("float64")
-    # What is no number has to be so in both.
+    # NaN and infinity must be at the same positions in both.
     if not np.array_equal(np.isfinite(a), np.isfinite(b)) or not np.array_equal(
         a[~np.isfinite(a)], b[~np.isfinite(b)], equal_nan=True
     ):
@@ -35,20 +35,20 @@ def difference(theirs: Any, ours: Any) -> float:
 
 
 def possible_forms(form: AnswerForm, outputs: Sequence[Any], answer: Any) -> Iterator[AnswerForm]:
-    """How `outputs` may be read as `answer` is: any of them, as it is or its last column, in the answer's type."""
+    """Yields ways to read `outputs` as `answer`: each output, or its last column, in the answer's type."""
     kind = np.asarray(answer).dtype
     for number, output in enumerate(outputs):
         array = np.asarray(output)
         dtype = str(kind) if kind.kind == array.dtype.kind and kind.kind in "bifu" else None
         read = dataclasses.replace(form, output=number, dtype=dtype)
         yield read
-        # One column stands for a row of numbers; of two, the second is the probability that a booster tells.
+        # A single column is read as a list of numbers; of two, the second is the probability that a booster returns.
         if array.ndim == 2 and array.shape[1] in (1, 2):
             yield dataclasses.replace(read, column=array.shape[1] - 1)
 
 
 def _kind(answer: Any) -> str:
-    """A table, or else: the JSON of arrays and lists is the same."""
+    """Returns whether it is a table; arrays and lists have the same JSON."""
     return "table" if hasattr(answer, "columns") else "array"
 
 

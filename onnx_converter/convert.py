@@ -1,17 +1,17 @@
-"""A model converted to ONNX, and what speaks for or against serving it so: run in a process of its own.
+"""Converts a model to ONNX and decides whether to serve the result; runs in a separate process.
 
     python convert.py JOB.json
 
-with the packages of the model's service and the converters of libraries.py in reach. The job says
+with the packages of the model's service and the converters of libraries.py on the path. The job contains
 
     model_dir, into      the MLflow model; the folder for MLmodel, the input example and what `save_onnx` writes
     template             how it will be served; `image_classifier` is loaded without MLflow
-    tolerance            how far an answer may be from the model's own (comparison.py)
+    tolerance            the maximum difference from the model's predictions (comparison.py)
 
-and into/verdict.json, written last, says {"is_equal": …, "reason": …}. Nothing else is left where it is not equal.
+into/verdict.json, written last, contains {"is_equal": …, "reason": …}. If not equal, it is the only file there.
 
-    original    the model itself, and what it is asked      made_up_inputs  what else it is asked
-    libraries   who converts what                           comparison      how far apart are the answers
+    original    the model itself, and its inputs          made_up_inputs  generated inputs
+    libraries   the converter for each model              comparison      the difference of predictions
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ VERDICT_FILE = "verdict.json"
 _KEPT_FILES = ("MLmodel", EXAMPLE_FILE)
 _SHOWN_CHARACTERS = 300
 
-Question = tuple[Any, Any]  # what is asked, and what the original answers
+Question = tuple[Any, Any]  # an input, and the original's prediction
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Reason:
 
     distance: float
     text: str
-    is_failure: bool = False  # nothing could be compared
+    is_failure: bool = False  # nothing was compared
 
 
 def main(job: dict[str, Any]) -> None:
@@ -57,16 +57,16 @@ def main(job: dict[str, Any]) -> None:
         verdict = convert(original, model_dir, into, tolerance=job["tolerance"])
     except CannotConvert as error:
         verdict = {"is_equal": False, "reason": str(error)}
-    except Exception as error:  # whatever a library says of a model is a reason, and told
+    except Exception as error:  # any error of a library is reported as the reason
         verdict = {"is_equal": False, "reason": _first_words(error)}
     (into / VERDICT_FILE).write_text(json.dumps(verdict), encoding="utf-8")
 
 
 def convert(original: Original, model_dir: Path, into: Path, *, tolerance: float) -> dict[str, Any]:
-    """The verdict; when equal, the converted model lies in `into`."""
+    """Returns the verdict; if equal, the converted model is in `into`."""
     questions = ask(original, original.inputs)
     if not questions:
-        raise CannotConvert("the model itself answers none of the inputs that were made up for it")
+        raise CannotConvert("the model itself fails on all generated inputs")
     reasons: list[Reason] = []
     for candidate in original.candidates:
         try:
@@ -76,51 +76,51 @@ def convert(original: Original, model_dir: Path, into: Path, *, tolerance: float
                 form = dataclasses.replace(form, why_alone=original.why_alone)
                 save(candidate, form, model_dir, into)
                 return {"is_equal": True, "reason": describe(original, distance, form)}
-            reasons.append(Reason(distance, f"answers differ by {distance:.1e}, more than {tolerance:g}"))
+            reasons.append(Reason(distance, f"predictions differ by {distance:.1e}, more than {tolerance:g}"))
         except CannotConvert as error:
             reasons.append(Reason(math.inf, str(error)))
-        except Exception as error:  # the next candidate may do
+        except Exception as error:  # the next candidate may work
             reasons.append(Reason(math.inf, _first_words(error), is_failure=True))
     nearest = min(reasons, key=lambda one: (one.is_failure, one.distance), default=None)
-    return {"is_equal": False, "reason": nearest.text if nearest else "there is no converter for it"}
+    return {"is_equal": False, "reason": nearest.text if nearest else "there is no converter for this model"}
 
 
 def ask(original: Original, inputs: Sequence[Any]) -> list[Question]:
-    """The inputs that the model answers, with its answers; some refuse what is missing, or what they never saw."""
+    """Returns the inputs that the model accepts, with its predictions; models can reject missing or unknown values."""
     questions: list[Question] = []
     for data in inputs:
         try:
             questions.append((data, original.predict(data)))
-        except Exception:  # noqa: S112  # what the model refuses cannot be compared
+        except Exception:  # noqa: S112  # inputs that the model rejects cannot be compared
             continue
     return questions
 
 
 def find_form(original: Original, candidate: Candidate, questions: Sequence[Question]) -> tuple[float, AnswerForm]:
-    """The form of answer that comes nearest, and the largest distance of its answers from the original's."""
+    """Returns the closest answer form, and the largest difference of its predictions from the original's."""
     data, answer = questions[0]
     outputs = OnnxModel(candidate.model(), candidate.form, cpus=1).compute(data)
     forms = possible_forms(candidate.form, outputs, answer)
     distances = [(_distance(original, candidate, form, questions), form) for form in forms]
     distance, form = min(distances, key=lambda one: one[0])
     if math.isinf(distance):
-        raise CannotConvert("answers are of other classes or shapes than the model's own")
+        raise CannotConvert("predictions have other classes or shapes than the model's")
     return distance, form
 
 
 def with_gaps(original: Original, candidate: Candidate, form: AnswerForm, *, tolerance: float) -> AnswerForm:
-    """`form`, which takes missing numbers only where those are answered as the model answers them."""
+    """Returns `form`, accepting missing numbers only if the predictions for them match the model's."""
     questions = ask(original, [] if original.gaps is None else [original.gaps])
     taking = dataclasses.replace(form, takes_gaps=True)
     if original.gaps is None or (questions and _distance(original, candidate, taking, questions) <= tolerance):
         return taking
     if original.needs_gaps and questions:
-        raise CannotConvert("answers differ where numbers are missing, which the signature allows")
+        raise CannotConvert("predictions differ for missing numbers, which the signature allows")
     return form
 
 
 def save(candidate: Candidate, form: AnswerForm, model_dir: Path, into: Path) -> None:
-    """Writes what the service will load, and what it tells of its model."""
+    """Writes the files that the service loads, and the description of its model."""
     save_onnx(candidate.model(), form, into)
     for name in _KEPT_FILES:
         if (model_dir / name).is_file():
@@ -128,10 +128,10 @@ def save(candidate: Candidate, form: AnswerForm, model_dir: Path, into: Path) ->
 
 
 def describe(original: Original, distance: float, form: AnswerForm) -> str:
-    """Why a converted model is used, in words."""
-    asked = "the input example and made-up inputs" if original.has_example else "made-up inputs"
-    refused = "" if form.takes_gaps else "; requests with missing numbers are refused"
-    return f"answers to {asked} differ by {distance:.1e} at most{refused}"
+    """Returns why the converted model is used, in words."""
+    asked = "the input example and generated inputs" if original.has_example else "generated inputs"
+    refused = "" if form.takes_gaps else "; requests with missing numbers are rejected"
+    return f"predictions for {asked} differ by at most {distance:.1e}{refused}"
 
 
 def _distance(original: Original, candidate: Candidate, form: AnswerForm, questions: Sequence[Question]) -> float:

@@ -1,9 +1,9 @@
-"""Which library converts what: each a well-kept one of the ONNX project or of those who use it.
+"""Selects the library that converts a model: maintained ones of the ONNX project or its users.
 
     tensorflow, keras    tf2onnx        sklearn              skl2onnx
     xgboost, lightgbm    onnxmltools
 
-mlflow_fargate/sandbox/onnx_conversion.py holds the requirements of each: they are installed before this runs.
+Their requirements are in mlflow_fargate/sandbox/onnx_conversion.py, because they are installed before this runs.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 from fargate_service.models.onnx_answer import AnswerForm
 
 INPUT = "rows"
-# Old enough for every onnxruntime that has wheels for the Pythons we serve, new enough for the layers of today.
+# Old enough for every onnxruntime with wheels for the supported Pythons, new enough for current layers.
 _OPSET = 18
 _SCALARS = {"float", "double", "integer", "long"}
 
@@ -31,7 +31,7 @@ class Candidate:
 
 
 def convert_network(function: Any) -> Iterator[Candidate]:
-    """For a `TensorFunction` of keras_loading."""
+    """Yields conversions of a `TensorFunction` of keras_loading."""
 
     def convert() -> bytes:
         import tensorflow as tf  # noqa: PLC0415
@@ -48,7 +48,7 @@ def convert_network(function: Any) -> Iterator[Candidate]:
 def convert_table_model(
     model: Any, flavors: Mapping[str, Any], columns: Sequence[Mapping[str, Any]]
 ) -> Iterator[Candidate]:
-    """For a model of a flavor that takes tables; `columns` are its signature's, or one tensor of numbers."""
+    """Yields conversions of a model that takes tables; `columns` are its signature's, or one tensor of numbers."""
     if "sklearn" in flavors:
         yield from _convert_sklearn(model, columns)
     elif "xgboost" in flavors:
@@ -58,7 +58,7 @@ def convert_table_model(
 
 
 def _convert_sklearn(model: Any, columns: Sequence[Mapping[str, Any]]) -> Iterator[Candidate]:
-    """In double precision first, which is the library's own, and some of its converters do not know."""
+    """Tries double precision first, which the library uses but some of its converters do not support."""
     from skl2onnx.common import data_types as types  # noqa: PLC0415
 
     precisions = (types.DoubleTensorType, types.FloatTensorType)
@@ -82,7 +82,7 @@ def _convert_sklearn(model: Any, columns: Sequence[Mapping[str, Any]]) -> Iterat
 def _run_skl2onnx(model: Any, inputs: list[tuple[str, Any]]) -> bytes:
     from skl2onnx import convert_sklearn  # noqa: PLC0415
 
-    # Scores as an array, where they would be a list of tables by class.
+    # Scores as an array instead of a list of dicts by class.
     options = {"zipmap": False} if hasattr(model, "classes_") else None
     converted = convert_sklearn(model, initial_types=inputs, options=options, target_opset=_OPSET)
     return converted.SerializeToString()  # type: ignore[no-any-return]
@@ -92,7 +92,7 @@ def _convert_xgboost(model: Any, width: int) -> bytes:
     from onnxmltools import convert_xgboost  # noqa: PLC0415
     from onnxmltools.convert.common.data_types import FloatTensorType  # noqa: PLC0415
 
-    # The converter knows columns by number only.
+    # The converter only supports numbered columns.
     nameless = copy.deepcopy(model)
     booster = nameless.get_booster() if hasattr(nameless, "get_booster") else nameless
     booster.feature_names = None
@@ -109,7 +109,7 @@ def _convert_lightgbm(model: Any, width: int) -> bytes:
 
 
 def _width(columns: Sequence[Mapping[str, Any]]) -> int:
-    """How many numbers a row has."""
+    """Returns how many numbers a row has."""
     spec = columns[0].get("tensor-spec")
     return int(spec["shape"][-1]) if spec else len(columns)
 

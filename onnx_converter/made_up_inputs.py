@@ -1,6 +1,6 @@
-"""Inputs of the types and shapes that a model takes, near its input example if it has one. Pure, always the same.
+"""Generates inputs of a model's types and shapes, near its input example if it has one. Pure and deterministic.
 
-Models are equal where they are asked; so they are asked near the example and far from it, one row and many at a time.
+Predictions are compared only on these inputs, so they are near the example and far from it, one row and many.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ _BATCHES = (1, 5)
 _ROWS = (1, 7, 512)
 _FAR = 20.0
 _MISSING = 0.2  # of the numbers of a table
-_OPEN_LENGTH = 16  # of a side that may have any length, where no example has one
+_OPEN_LENGTH = 16  # of a dimension of any length, without an example
 _INTEGERS = {"integer": "int32", "long": "int64"}
 _NUMBERS = {"float": "float32", "double": "float64"}
 
 
 class CannotMakeUp(Exception):
-    """Nothing is known of what the model takes; the message says of what."""
+    """An input's values are unknown; the message names the input."""
 
 
 def make_up_tensors(shape: Sequence[int | None], dtype: Any, example: Any | None) -> list[np.ndarray]:
-    """Batches for an input of `shape`, in which -1 or None is any length, the batch's first."""
+    """Returns batches for an input of `shape`, where -1 or None is any length; the batch comes first."""
     kind = np.dtype(dtype)
     given = None if example is None else np.asarray(example)
     if given is not None and (given.ndim != len(shape) or not given.size or given.dtype.kind not in "biuf"):
@@ -41,7 +41,7 @@ def make_up_tensors(shape: Sequence[int | None], dtype: Any, example: Any | None
 
 
 def make_up_tables(columns: Sequence[Mapping[str, Any]], example: Any | None) -> list[Any]:
-    """Tables with the columns of a signature; `example` is a table too, or None."""
+    """Returns tables with the columns of a signature; `example` is a table or None."""
     import pandas as pd  # noqa: PLC0415  # a model of tensors may be served without it
 
     given = example if isinstance(example, pd.DataFrame) and len(example) else None
@@ -55,7 +55,7 @@ def make_up_tables(columns: Sequence[Mapping[str, Any]], example: Any | None) ->
 
 
 def with_gaps(columns: Sequence[Mapping[str, Any]], table: Any) -> Any | None:
-    """`table` with numbers missing where a column can have that; None when none can."""
+    """Returns `table` with missing numbers in columns that allow them; None if no column does."""
     numbers = [_name(one) for one in columns if one.get("type") in _NUMBERS]
     gaps = np.random.default_rng(_SEED).random((len(table), len(numbers))) < _MISSING
     return table.assign(**table[numbers].mask(gaps)) if numbers else None
@@ -77,12 +77,12 @@ def _column(
     if kind == "string" and given is not None and given.size:
         return generator.choice(given.astype(object), rows)
     if kind == "string":
-        raise CannotMakeUp(f"it has no input example to take texts for '{name}' from")
-    raise CannotMakeUp(f"nothing can be made up for '{name}' of type {kind}")
+        raise CannotMakeUp(f"it has no input example with values for the text column '{name}'")
+    raise CannotMakeUp(f"cannot generate values for '{name}' of type {kind}")
 
 
 def _numbers(generator: np.random.Generator, kind: np.dtype[Any], shape: tuple[int, ...], given: Any | None) -> Any:
-    """Numbers from 0 to 1, whole ones within those of the example: what numbers stand for may have an end."""
+    """Returns numbers from 0 to 1, integers within the example's range, because codes can have a limited range."""
     if kind.kind == "f":
         return generator.random(shape).astype(kind)
     if kind.kind == "b":
@@ -90,7 +90,7 @@ def _numbers(generator: np.random.Generator, kind: np.dtype[Any], shape: tuple[i
     if kind.kind in "iu":
         low, high = (0, 9) if given is None or not given.size else (int(given.min()), int(given.max()))
         return generator.integers(low, high, shape, endpoint=True).astype(kind)
-    raise CannotMakeUp(f"nothing can be made up for an input of type {kind}")
+    raise CannotMakeUp(f"cannot generate an input of type {kind}")
 
 
 def _length(side: int | None, of_example: int | None) -> int:

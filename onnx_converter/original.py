@@ -1,4 +1,4 @@
-"""The model itself: loaded as its service would load it, with what it is asked and who may convert it."""
+"""Loads the model itself, as its service would, with the inputs to compare and the converters that apply."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ _NETWORKS = {"tensorflow", "keras"}
 
 
 class CannotConvert(Exception):
-    """Why this model is not converted; the message is for its owner."""
+    """Raised if a model cannot be converted; the message is shown to its owner."""
 
 
 @dataclass(frozen=True)
 class Original:
-    """A model, what it is asked, and what stands to be compared with it."""
+    """A model, its inputs, and the candidates to compare with it."""
 
     predict: Predict
     inputs: list[Any]
-    gaps: Any | None  # one more, with numbers missing; None: it takes nothing that can be missing
-    needs_gaps: bool  # its signature says that numbers may be missing
+    gaps: Any | None  # an additional input with missing numbers; None: the model takes none
+    needs_gaps: bool  # its signature allows missing numbers
     has_example: bool  # the first of the inputs is the model's own input example
     candidates: Iterable[Candidate]
-    why_alone: str | None  # as in the service: what speaks against computing rows of several callers at once
-    as_served: Callable[[OnnxModel], Predict]  # a converted model, behind the checks that it will have
+    why_alone: str | None  # as in the service: why rows of several callers cannot be computed together
+    as_served: Callable[[OnnxModel], Predict]  # a converted model, behind the service's checks
 
 
 def load_original(model_dir: Path, *, template: str) -> Original:
-    """The model in `model_dir`; CannotConvert for one that nothing is known to ask."""
+    """Returns the model in `model_dir`; raises CannotConvert if its inputs are unknown."""
     metadata = yaml.safe_load((model_dir / "MLmodel").read_text(encoding="utf-8"))
     try:
         if template == "image_classifier":
@@ -49,7 +49,7 @@ def load_original(model_dir: Path, *, template: str) -> Original:
 
 
 def _load_network(model_dir: Path, flavors: dict[str, Any]) -> Original:
-    from fargate_service.models.keras_loading import load_function  # noqa: PLC0415  # TensorFlow is where it is converted, and nowhere else
+    from fargate_service.models.keras_loading import load_function  # noqa: PLC0415  # only conversion needs TensorFlow
 
     function = load_function(model_dir, flavors)
     example = _read_tensor_example(model_dir)
@@ -75,9 +75,9 @@ def _load_pyfunc(model_dir: Path, flavors: dict[str, Any]) -> Original:
     model = mlflow.pyfunc.load_model(str(model_dir))
     schema = model.metadata.get_input_schema()
     if schema is None:
-        raise CannotConvert("it has no signature, so nothing says what it takes")
+        raise CannotConvert("it has no signature, so its inputs are unknown")
     if model.metadata.get_params_schema():
-        raise CannotConvert("it takes params, which a converted model does not")
+        raise CannotConvert("it takes params, which a converted model does not support")
     example = model.metadata.load_input_example(str(model_dir)) if model.metadata.saved_input_example_info else None
     columns = schema.to_dict()
     inputs = _tensors(schema, example) if schema.is_tensor_spec() else make_up_tables(columns, example)

@@ -1,4 +1,4 @@
-"""How a model is served, what the image needs for it, and the Bento that BentoML makes of that."""
+"""The template for a model, the requirements of its image, and the Bento that BentoML builds."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_keras_with_labels_and_images_is_an_image_classifier() -> None:
 
 
 @pytest.mark.parametrize("signature", [None, {}, {"inputs": None}])
-def test_a_missing_signature_says_nothing_against_images(signature: Any) -> None:
+def test_a_missing_signature_does_not_rule_out_images(signature: Any) -> None:
     assert bento.choose_template(with_metadata(signature=signature)) == "image_classifier"
 
 
@@ -71,11 +71,11 @@ def test_a_missing_signature_says_nothing_against_images(signature: Any) -> None
         json.dumps([{"type": "double", "name": "a"}]),
     ],
 )
-def test_other_inputs_than_images_are_left_to_mlflow(inputs: str) -> None:
+def test_models_without_image_inputs_are_served_by_mlflow(inputs: str) -> None:
     assert bento.choose_template(with_metadata(signature={"inputs": inputs})) == "pyfunc"
 
 
-def test_without_labels_there_is_nothing_to_label_with() -> None:
+def test_without_labels_a_network_is_not_an_image_classifier() -> None:
     assert bento.choose_template(make_model(labels_uri=None)) == "pyfunc"
 
 
@@ -92,7 +92,7 @@ def test_only_tensorflow_is_loaded_without_mlflow(flavor: dict[str, Any], templa
     assert bento.choose_template(with_metadata(flavors={"python_function": {}, **flavor})) == template
 
 
-def test_the_service_is_told_which_model_it_is() -> None:
+def test_the_service_description_names_its_model() -> None:
     assert bento.make_service_description(ServedModel(make_model(), "image_classifier")) == {
         "template": "image_classifier",
         "flavor": "tensorflow",
@@ -116,21 +116,21 @@ def test_a_pyfunc_needs_skinny_mlflow_of_the_version_that_logged_it() -> None:
 
 
 @pytest.mark.parametrize("logged_with", ["2.9.1", "1.30.0", "3.17.0.dev0", "", None])
-def test_where_that_version_does_not_serve_it_is_the_one_installed_here(logged_with: str | None) -> None:
+def test_an_unsupported_mlflow_version_is_replaced_by_the_installed_one(logged_with: str | None) -> None:
     lines = bento.service_requirements(ServedModel(with_metadata(mlflow_version=logged_with), "pyfunc"))
 
     assert f"mlflow-skinny=={version('mlflow-skinny')}" in lines
 
 
 @pytest.mark.parametrize("line", ["mlflow[gateway]==3.16.0", "mlflow @ https://example.com/mlflow.whl"])
-def test_a_model_that_asks_for_more_of_mlflow_gets_it(line: str) -> None:
+def test_a_model_that_requires_more_of_mlflow_gets_it(line: str) -> None:
     lines = bento.service_requirements(ServedModel(make_model(requirements=(line,)), "pyfunc"))
 
     assert line in lines
     assert not any(other.startswith("mlflow-skinny") for other in lines)
 
 
-def test_the_models_own_versions_win_but_for_bentoml() -> None:
+def test_the_models_own_versions_win_except_bentoml() -> None:
     lines = bento.service_requirements(
         ServedModel(make_model(requirements=("Pillow==11.0", "bentoml==1.3.0")), "image_classifier")
     )
@@ -138,35 +138,35 @@ def test_the_models_own_versions_win_but_for_bentoml() -> None:
     assert lines == ("Pillow==11.0", BENTOML, *SERVER)
 
 
-def test_lines_that_name_no_package_are_kept() -> None:
+def test_lines_without_a_package_name_are_kept() -> None:
     own = ("--extra-index-url https://example.com/simple", "git+https://example.com/x.git")
 
     assert bento.service_requirements(ServedModel(make_model(requirements=own), "pyfunc"))[:2] == own
 
 
 @pytest.mark.parametrize("content", ['{"0": "sea", "1": "ice"}', '["sea", "ice"]', '{"sea": 0, "ice": 1}'])
-def test_labels_are_read_in_three_spellings(content: str) -> None:
+def test_labels_are_read_in_three_formats(content: str) -> None:
     assert bento.parse_labels(content.encode()) == {"0": "sea", "1": "ice"}
 
 
 @pytest.mark.parametrize("content", ["", "{", "{}", "[]", '"sea"', '{"0": "sea", "2": "ice"}', '{"a": "b"}', "\xff"])
-def test_what_names_no_classes_is_refused(content: str) -> None:
+def test_labels_without_class_numbers_are_refused(content: str) -> None:
     with pytest.raises(ModelUnusable, match="labels file"):
         bento.parse_labels(content.encode("latin-1"))
 
 
 def test_an_image_classifier_without_labels_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelUnusable, match="no labels"):
+    with pytest.raises(ModelUnusable, match="no labels file"):
         bento.build_bento(ServedModel(make_model(), "image_classifier"), None, tmp_path)
 
 
-def test_the_template_lies_where_it_is_looked_for() -> None:
+def test_the_template_folder_exists() -> None:
     assert (bento.template_folder() / "service.py").is_file()
     assert len(bento.template_digest()) == 16
 
 
 @pytest.mark.slow
-def test_bentoml_builds_it_the_same_twice_and_says_nothing(
+def test_bentoml_builds_the_same_twice_without_output(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
@@ -187,7 +187,7 @@ def test_bentoml_builds_it_the_same_twice_and_says_nothing(
 
 
 @pytest.mark.slow
-def test_code_without_bentoml_is_what_bentoml_makes_of_it(tmp_path: Path) -> None:
+def test_code_only_writes_the_same_files_as_bentoml(tmp_path: Path) -> None:
     labels = b'{"0": "sea", "1": "ice"}'
 
     built = bento.build_bento(ServedModel(make_model(), "image_classifier"), labels, tmp_path / "built")
@@ -200,7 +200,7 @@ def test_code_without_bentoml_is_what_bentoml_makes_of_it(tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-def test_the_password_of_an_index_does_not_travel_in_the_bento(tmp_path: Path) -> None:
+def test_an_index_password_is_not_in_the_bento(tmp_path: Path) -> None:
     lines = ("--extra-index-url https://me:hunter2@host.example/simple", "six")
 
     built = bento.build_bento(ServedModel(make_model(requirements=lines), "pyfunc"), None, tmp_path)
@@ -209,7 +209,7 @@ def test_the_password_of_an_index_does_not_travel_in_the_bento(tmp_path: Path) -
 
 
 @pytest.mark.slow
-def test_another_model_version_makes_another_bento_and_the_same_one_is_kept(tmp_path: Path) -> None:
+def test_a_new_model_version_builds_a_new_bento_and_the_same_one_does_not(tmp_path: Path) -> None:
     first = bento.build_bento(ServedModel(make_model(), "pyfunc"), None, tmp_path)
     built_at = (first.path / "bento.yaml").stat().st_mtime_ns
     same = bento.build_bento(ServedModel(make_model(), "pyfunc"), None, tmp_path)
@@ -222,7 +222,7 @@ def test_another_model_version_makes_another_bento_and_the_same_one_is_kept(tmp_
 
 
 @pytest.mark.slow
-def test_what_bentoml_says_against_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bentomls_error_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     template = tmp_path / "template"
     template.mkdir()
     (template / "service.py").write_text("raise RuntimeError('no such luck')\n")

@@ -1,4 +1,4 @@
-"""What MLflow sees of the plugin, by the rules of its contract."""
+"""The plugin as MLflow sees it, by the rules of its contract."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from mlflow_fargate import FargateDeploymentClient, errors, target_help
 from mlflow_fargate.errors import DeploymentExists, FargateError, InvalidOption, LocalStackError
 
 
-def test_the_help_is_a_text_with_every_option() -> None:
+def test_the_help_lists_every_option() -> None:
     assert "deregistration_delay_seconds" in target_help()
 
 
-def test_delete_refuses_options_that_it_does_not_have() -> None:
+def test_delete_refuses_unknown_options() -> None:
     with pytest.raises(InvalidOption, match="'force'"):
         FargateDeploymentClient("fargate:/eu-west-1").delete_deployment("churn", config={"force": "true"})
 
 
 class FakeDeployer:
-    """Keeps how long predictions may take."""
+    """Records the timeout of predictions."""
 
     def __init__(self) -> None:
         self.timeouts: list[float] = []
@@ -35,7 +35,7 @@ class FakeDeployer:
         return [1]
 
 
-def test_a_prediction_may_take_what_the_call_says_or_else_what_mlflow_is_set_to(
+def test_the_prediction_timeout_is_the_calls_or_mlflows_setting(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     deployer = FakeDeployer()
@@ -51,9 +51,7 @@ def test_a_prediction_may_take_what_the_call_says_or_else_what_mlflow_is_set_to(
 
 
 @pytest.mark.parametrize("seconds", ["soon", "0", "-1"])
-def test_a_time_that_cannot_be_meant_is_refused_before_aws_is_asked(
-    monkeypatch: pytest.MonkeyPatch, seconds: str
-) -> None:
+def test_an_invalid_timeout_is_refused_before_aws_is_called(monkeypatch: pytest.MonkeyPatch, seconds: str) -> None:
     monkeypatch.setenv("MLFLOW_DEPLOYMENT_PREDICT_TIMEOUT", seconds)
 
     with pytest.raises(InvalidOption, match=seconds):
@@ -69,7 +67,7 @@ def test_an_error_is_clean_on_the_command_line_and_has_mlflows_code() -> None:
     assert error.format_message() == "There is already a deployment 'churn'.\n  hint: update it"
 
 
-def test_every_error_has_a_code_that_mlflow_knows() -> None:
+def test_every_error_has_an_mlflow_error_code() -> None:
     classes = [item for item in vars(errors).values() if inspect.isclass(item) and issubclass(item, FargateError)]
 
     assert len(classes) > 10
@@ -77,9 +75,7 @@ def test_every_error_has_a_code_that_mlflow_knows() -> None:
         assert ErrorCode.Name(error.mlflow_error_code)
 
 
-def test_a_verb_against_a_stack_that_does_not_run_says_how_to_start_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_error_without_a_local_stack_says_how_to_start_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_FARGATE_CACHE", str(tmp_path))
 
     with pytest.raises(LocalStackError, match="mlflow-fargate local up"):

@@ -1,7 +1,7 @@
-"""MLflow's contract with a deployment plugin, rule by rule, as `mlflow.deployments` and its command line use us.
+"""MLflow's contract with a deployment plugin, rule by rule, as used by `mlflow.deployments` and its command line.
 
-The rules are those of mlflow/deployments/*.py. AWS is the local stack's in this process, the images are real and tiny,
-and the command line is MLflow's own.
+The rules are those of mlflow/deployments/*.py. AWS is the local stack's, in this process; the images are real and tiny,
+and the command line is MLflow's.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ QUICK_OPTIONS = [part for key, value in QUICK.items() for part in ("-C", f"{key}
 
 
 class Shell:
-    """`mlflow deployments …` in this process: what it printed, how it ended. `churn` is a deployment that is there."""
+    """`mlflow deployments …` in this process: its output and exit code. `churn` is an existing deployment."""
 
     def __init__(self, deployer: Deployer) -> None:
         self.deployer = deployer
@@ -59,7 +59,7 @@ class Shell:
 
 @pytest.fixture(scope="module")
 def shell(plugged_in: Deployer) -> Shell:
-    """MLflow's command line, on an AWS in this process."""
+    """MLflow's command line, with AWS in this process."""
     return Shell(plugged_in)
 
 
@@ -76,8 +76,8 @@ class TestLoading:
         assert plugin_store["fargate"] is mlflow_fargate
 
     @pytest.mark.slow
-    def test_c1_loading_takes_a_moment_and_no_library_that_only_a_verb_needs(self) -> None:
-        """What MLflow itself imports is not counted: it is there before any plugin is asked for."""
+    def test_c1_loading_is_fast_and_imports_no_library_for_later_calls(self) -> None:
+        """MLflow's own imports do not count: they are loaded before any plugin."""
         heavy = ("boto3", "botocore", "bentoml", "docker", "moto", "pandas", "tensorflow")
         code = (
             "import json, sys, time, mlflow.deployments; before = set(sys.modules); start = time.process_time()\n"
@@ -90,10 +90,10 @@ class TestLoading:
             return json.loads(subprocess.check_output([sys.executable, "-c", code], text=True).splitlines()[-1])
 
         assert [name for name in load()["loaded"] if name.partition(".")[0] in heavy] == []
-        # Seconds of the processor, and three tries: how busy the machine is says nothing about us.
+        # CPU seconds, and three attempts, so that a busy machine does not matter.
         assert any(load()["seconds"] < 0.3 for _ in range(3))
 
-    def test_c2_the_module_holds_run_local_target_help_and_exactly_one_client(self) -> None:
+    def test_c2_the_module_contains_run_local_target_help_and_exactly_one_client(self) -> None:
         members = dict(inspect.getmembers(mlflow_fargate))
         classes = [member for member in members.values() if inspect.isclass(member)]
 
@@ -101,23 +101,25 @@ class TestLoading:
         assert callable(members["run_local"]) and callable(members["target_help"])
         assert isinstance(get_deploy_client("fargate"), FargateDeploymentClient)
 
-    def test_c3_every_verb_is_defined_and_a_client_asks_nobody(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_c3_every_method_is_defined_and_creating_a_client_makes_no_calls(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
         verbs = [name for name, _ in inspect.getmembers(BaseDeploymentClient, inspect.isfunction) if name[0] != "_"]
 
         assert isinstance(FargateDeploymentClient("fargate:/eu-west-1"), BaseDeploymentClient)
         assert [verb for verb in verbs if verb not in vars(FargateDeploymentClient)] == []
 
-    def test_c13_mlflows_own_create_endpoint_fails_before_any_plugin_is_asked(self) -> None:
+    def test_c13_mlflows_own_create_endpoint_fails_before_any_plugin_is_called(self) -> None:
         """Its option is called `endpoint`, and its function takes a `name`: no spelling of the options helps."""
         done = CliRunner().invoke(commands, ["create-endpoint", "-t", "fargate:/eu-west-1", "--endpoint", "side"])
 
-        mended = "MLflow has mended create-endpoint: say so in README.md and docs/cli.md, and test it as the others"
+        mended = "MLflow has fixed create-endpoint: update README.md and docs/cli.md, and test it like the others"
         assert isinstance(done.exception, TypeError), mended
         assert "create_endpoint() got an unexpected keyword argument 'endpoint'" in str(done.exception), mended
 
     @pytest.mark.slow
-    def test_the_help_can_be_cut_off(self) -> None:
+    def test_the_help_can_be_piped_to_head(self) -> None:
         program = Path(sys.executable).with_name("mlflow")
         command = f"set -o pipefail; {program} deployments help -t fargate | head -n 3"
         done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
@@ -129,10 +131,10 @@ class TestLoading:
         "uri",
         ["fargate", "fargate:/us-east-1/prod", "fargate://us-east-1/prod", "fargate:us-east-1", "FARGATE:/us-east-1"],
     )
-    def test_c4_every_spelling_of_a_target_reaches_us(self, uri: str) -> None:
+    def test_c4_every_spelling_of_a_target_reaches_the_plugin(self, uri: str) -> None:
         assert isinstance(get_deploy_client(uri), FargateDeploymentClient)
 
-    def test_c4_the_target_may_be_set_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_c4_the_target_can_be_set_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("mlflow.deployments.utils._deployments_target", None)
         monkeypatch.setenv("MLFLOW_DEPLOYMENTS_TARGET", "fargate:/eu-west-1")
         from_environment = get_deploy_client()
@@ -141,7 +143,7 @@ class TestLoading:
         assert from_environment.target_uri == "fargate:/eu-west-1"
         assert get_deploy_client().target_uri == "fargate://us-east-1/prod"
 
-    def test_c5_run_local_takes_no_target_and_target_help_returns_a_text(self, tmp_path: Path) -> None:
+    def test_c5_run_local_has_no_target_and_target_help_returns_a_text(self, tmp_path: Path) -> None:
         assert list(inspect.signature(mlflow_fargate.run_local).parameters) == ["name", "model_uri", "flavor", "config"]
         assert list(inspect.signature(mlflow_fargate.target_help).parameters) == []
         assert CliRunner().invoke(commands, ["help", "-t", "fargate"]).output.startswith("Deploy MLflow models")
@@ -149,7 +151,7 @@ class TestLoading:
 
 @pytest.mark.slow
 class TestCommandLine:
-    def test_c6_options_are_texts_or_real_values_and_none_is_none(
+    def test_c6_options_are_strings_or_values_and_none_means_no_options(
         self, shell: Shell, client: FargateDeploymentClient
     ) -> None:
         by_text = shell("update", "--name", "churn", "-C", "desired_count=1", "-C", "base_image=")
@@ -160,11 +162,11 @@ class TestCommandLine:
         assert "Usage" in shell.create("other", "-C", "cpu").output
         assert "Did you mean 'cpu'?" in shell.create("other", "-C", "cpus=1").output
 
-    def test_c7_create_returns_name_and_flavor_and_the_url_is_told(self, shell: Shell) -> None:
+    def test_c7_create_returns_name_and_flavor_and_prints_the_url(self, shell: Shell) -> None:
         assert shell.created_churn.stdout == "\npython_function deployment churn is created\n"
         assert "churn answers at http://" in shell.created_churn.stderr
 
-    def test_c8_update_returns_name_and_flavor_and_needs_no_model_uri(
+    def test_c8_update_returns_name_and_flavor_and_does_not_require_a_model_uri(
         self, shell: Shell, client: FargateDeploymentClient
     ) -> None:
         done = shell("update", "--name", "churn", "-C", "desired_count=1")
@@ -172,7 +174,7 @@ class TestCommandLine:
         assert done.stdout == "Deployment churn is updated (with flavor python_function)\n"
         assert client.update_deployment("churn")["name"] == "churn"
 
-    def test_c9_delete_takes_config_and_endpoint_by_name_and_may_be_done_twice(self, shell: Shell) -> None:
+    def test_c9_delete_accepts_config_and_endpoint_by_name_and_can_be_repeated(self, shell: Shell) -> None:
         parameters = inspect.signature(FargateDeploymentClient.delete_deployment).parameters
         shell.create("short-lived", "-C", "wait=false")
         both = [shell("delete", "--name", "short-lived", "--endpoint", "default") for _ in range(2)]
@@ -196,7 +198,7 @@ class TestCommandLine:
     @pytest.mark.parametrize(
         "rows", [{"inputs": [[1, 2]]}, {"dataframe_split": {"columns": ["x"], "data": [[1.5]]}}, [{"x": 1}]]
     )
-    def test_c11_what_pandas_read_as_a_table_is_sent_as_it_was_meant(
+    def test_c11_a_document_that_pandas_read_as_a_table_is_sent_as_written(
         self, shell: Shell, tmp_path: Path, rows: Any
     ) -> None:
         by_name = shell.predict(rows, tmp_path, "--name", "churn")
@@ -205,7 +207,7 @@ class TestCommandLine:
 
         assert json.loads(by_name.stdout) == json.loads(by_endpoint.stdout) == {"predictions": meant}
 
-    def test_c12_predict_returns_a_response_and_stdout_holds_nothing_else(
+    def test_c12_predict_returns_a_response_and_stdout_has_no_other_output(
         self, shell: Shell, client: FargateDeploymentClient, tmp_path: Path
     ) -> None:
         answer = client.predict("churn", pd.DataFrame({"x": [1]}))
@@ -216,14 +218,14 @@ class TestCommandLine:
         assert (written.stdout, json.loads((tmp_path / "out.json").read_text())) == ("", answer)
         assert json.loads(printed.stdout) == answer
 
-    def test_c13_explain_says_clearly_when_there_is_no_explainer(self, shell: Shell, tmp_path: Path) -> None:
+    def test_c13_explain_reports_a_missing_explainer(self, shell: Shell, tmp_path: Path) -> None:
         (tmp_path / "rows.json").write_text('[{"x": 1}]')
         done = shell("explain", "--name", "churn", "-I", str(tmp_path / "rows.json"))
 
         assert done.exit_code == 1
-        assert "Error: Deployment 'churn' serves no explainer: its flavor is python_function." in done.stderr
+        assert "Error: Deployment 'churn' does not serve an explainer; its flavor is python_function." in done.stderr
 
-    def test_c13_explain_gives_what_an_explainer_answers(
+    def test_c13_explain_returns_an_explainers_output(
         self, shell: Shell, client: FargateDeploymentClient, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         status = shell.deployer.get("churn")
@@ -234,11 +236,11 @@ class TestCommandLine:
 
         assert explained == {"dataframe_split": {"columns": ["x"], "data": [[1]]}}
 
-    def test_c13_the_endpoint_verbs_work_and_create_takes_what_else_is_passed(
+    def test_c13_the_endpoint_commands_work_and_create_ignores_other_arguments(
         self, shell: Shell, client: FargateDeploymentClient
     ) -> None:
         made = client.create_endpoint("side", config={}, endpoint="side")
-        # MLflow 3.17's own create-endpoint fails before it asks a plugin; update-endpoint makes one as well.
+        # MLflow 3.17's own create-endpoint fails before it calls a plugin; update-endpoint also creates one.
         done = [shell("update-endpoint", "--endpoint", "side"), shell("get-endpoint", "--endpoint", "side")]
 
         assert made["name"] == "side"
@@ -248,7 +250,7 @@ class TestCommandLine:
         assert shell("delete-endpoint", "--endpoint", "side").exit_code == 0
         assert "side" not in [endpoint["name"] for endpoint in client.list_endpoints()]
 
-    def test_c14_nothing_asks_turns_or_floods_when_an_agent_calls(self, shell: Shell) -> None:
+    def test_c14_there_are_no_prompts_spinners_or_floods_for_an_agent(self, shell: Shell) -> None:
         printed = shell.created_churn.output
 
         assert "\r" not in printed and "\x1b" not in printed
@@ -290,7 +292,7 @@ class TestErrors:
 
 @pytest.mark.slow
 class TestBehaviour:
-    def test_c17_create_returns_when_the_model_answers(self, client: FargateDeploymentClient) -> None:
+    def test_c17_create_returns_once_the_model_responds(self, client: FargateDeploymentClient) -> None:
         client.create_deployment("at-once", "models:/churn/1", config=QUICK)
 
         answer = client.predict("at-once", [[1]])
@@ -301,7 +303,7 @@ class TestBehaviour:
     @pytest.mark.parametrize(
         ("flavor", "code"), [("no_such_flavor", "INVALID_PARAMETER_VALUE"), ("xgboost", "RESOURCE_DOES_NOT_EXIST")]
     )
-    def test_c17_a_flavor_nobody_has_and_one_this_model_has_not_are_told_apart(
+    def test_c17_an_unknown_flavor_and_a_missing_flavor_have_different_errors(
         self, client: FargateDeploymentClient, flavor: str, code: str
     ) -> None:
         assert code_of(lambda: client.create_deployment("new", "models:/churn/1", flavor, QUICK)) == code
@@ -312,7 +314,7 @@ class TestBehaviour:
 
         assert refused == "INVALID_PARAMETER_VALUE"
 
-    def test_c18_what_cannot_be_done_is_mlflows_exception_and_an_endpoint_is_checked_by_name(self) -> None:
+    def test_c18_unsupported_calls_raise_mlflows_exception_and_endpoint_names_are_checked(self) -> None:
         client = get_deploy_client(TARGET)
 
         assert code_of(lambda: client.predict_stream("churn", [1])) == "NOT_IMPLEMENTED"
@@ -323,16 +325,16 @@ class TestBehaviour:
             assert code_of(lambda verb=verb: verb("churn", endpoint="../up")) == "INVALID_PARAMETER_VALUE"
         assert code_of(lambda: client.list_deployments(endpoint="../up")) == "INVALID_PARAMETER_VALUE"
 
-    def test_c19_progress_is_seen_without_setting_up_any_logging(self, shell: Shell) -> None:
+    def test_c19_progress_is_shown_without_configuring_logging(self, shell: Shell) -> None:
         for step in ("plan", "apply", "rollout", "churn answers at"):
             assert step in shell.created_churn.stderr
 
     @pytest.mark.parametrize(
         "inputs", [{"noise": np.zeros((1, 2))}, {"a": [float("nan")]}, pd.DataFrame({"a": [None, 1.0]})]
     )
-    def test_c20_a_dict_can_be_sent_and_what_is_missing_is_null(self, inputs: Any) -> None:
+    def test_c20_a_dict_can_be_sent_and_missing_values_are_null(self, inputs: Any) -> None:
         def refuse(constant: str) -> None:
-            pytest.fail(f"{constant} is no JSON")
+            pytest.fail(f"{constant} is not JSON")
 
         sent = b"".join(scoring.JsonStream(scoring.make_document(inputs)))
 
@@ -352,14 +354,14 @@ class TestBehaviour:
         }
         assert {place.run_id for place in found.values()} == {logged_models.direct_run_id}
 
-    def test_c21_the_uri_as_asked_and_as_resolved_are_both_kept(self, client: FargateDeploymentClient) -> None:
+    def test_c21_both_the_requested_and_the_resolved_uri_are_stored(self, client: FargateDeploymentClient) -> None:
         kept = client.get_deployment("churn")
 
         assert (kept["model_uri"], kept["resolved_model_uri"]) == ("models:/churn/Production", "models:/churn/1")
 
 
 def code_of(call: Callable[[], object]) -> str:
-    """The code of the error in which `call` ends; it is one of ours."""
+    """Returns the code of the FargateError that `call` raises."""
     with pytest.raises(FargateError) as caught:
         call()
     return str(caught.value.error_code)

@@ -1,4 +1,4 @@
-"""What is built and installed: wheel and sdist hold every package, and MLflow finds the plugin in them."""
+"""What is built and installed: wheel and sdist contain every package, and MLflow finds the plugin in them."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ FOR_UNIT_TESTS = (
     "scikit-learn>=1.4",
     "pandas>=2.2",
     "sqlalchemy>=2.0.40,<2.1",
-)  # the last: MLflow 3.1 does not know 2.1
-# Each leads to the folder `outside` beside the one that it is installed into.
+)  # the last one: MLflow 3.1 does not support 2.1
+# Each points to the folder `outside`, next to the installation.
 HOSTILE_WHEELS: tuple[dict[str, str], ...] = (
     {"hostile-1.dist-info/entry_points.txt": "[console_scripts]\n../../outside/evil = hostile:main\n"},
     {"hostile-1.dist-info/entry_points.txt": "[gui_scripts]\n../../outside/evil = hostile:main\n"},
@@ -58,12 +58,12 @@ def sdist(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def installed(
     request: pytest.FixtureRequest, checkout: Path, sdist: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """A folder as `pip install` fills it, from a wheel of the checkout or of the unpacked sdist."""
+    """An installation from a wheel, built from the checkout or from the unpacked sdist."""
     source = checkout
     if request.param == "sdist":
         folder = tmp_path_factory.mktemp("unpacked")
         with tarfile.open(sdist) as archive:
-            archive.extractall(folder)  # our own: there is nothing to be wary of
+            archive.extractall(folder)  # this project's own wheel, so it is trusted
         (source,) = folder.iterdir()
     wheel = build("--wheel", source, tmp_path_factory.mktemp("wheel"))
     target = tmp_path_factory.mktemp("site")
@@ -86,7 +86,7 @@ def run_python(installed: Path, code: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True, env=environment, cwd=installed).stdout
 
 
-def test_every_package_is_imported_from_what_was_built(installed: Path) -> None:
+def test_every_built_package_can_be_imported(installed: Path) -> None:
     names = [*PACKAGES, *MAPPED]
     lines = [f"import {name}; print({name}.__file__)" for name in names if name != "mlflow_fargate.service_template"]
 
@@ -101,7 +101,7 @@ def test_every_package_is_imported_from_what_was_built(installed: Path) -> None:
     assert (installed / "mlflow_fargate" / "py.typed").is_file()
 
 
-def test_mlflow_finds_the_plugin_in_what_was_built(installed: Path) -> None:
+def test_mlflow_finds_the_built_plugin(installed: Path) -> None:
     code = (
         "import importlib.metadata as m\n"
         f"d = m.Distribution.at(next(__import__('pathlib').Path({str(installed)!r}).glob('*.dist-info')))\n"
@@ -116,7 +116,7 @@ def test_mlflow_finds_the_plugin_in_what_was_built(installed: Path) -> None:
     assert "('console_scripts', 'mlflow-fargate', 'mlflow_fargate.cli:main')" in found
 
 
-def test_both_pass_what_the_package_index_checks(sdist: Path, checkout: Path, tmp_path: Path) -> None:
+def test_both_pass_the_package_indexs_checks(sdist: Path, checkout: Path, tmp_path: Path) -> None:
     wheel = build("--wheel", checkout, tmp_path)
 
     command = [sys.executable, "-m", "twine", "check", "--strict", str(sdist), str(wheel)]
@@ -126,7 +126,7 @@ def test_both_pass_what_the_package_index_checks(sdist: Path, checkout: Path, tm
 
 
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="only git knows what belongs to the project")
-def test_the_sdist_holds_the_whole_project(sdist: Path) -> None:
+def test_the_sdist_contains_the_whole_project(sdist: Path) -> None:
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
     with tarfile.open(sdist) as archive:
@@ -137,7 +137,7 @@ def test_the_sdist_holds_the_whole_project(sdist: Path) -> None:
 
 @pytest.mark.exhaustive
 @pytest.mark.timeout(900)
-def test_the_wheel_works_in_an_environment_of_its_own(checkout: Path, tmp_path: Path) -> None:
+def test_the_wheel_works_in_a_separate_environment(checkout: Path, tmp_path: Path) -> None:
     wheel = build("--wheel", checkout, tmp_path / "dist")
     python = tmp_path / "venv" / "bin" / "python"
     uv = [sys.executable, "-m", "uv"]
@@ -174,7 +174,7 @@ def test_the_demo_runs_from_a_wheel_without_a_checkout(checkout: Path, tmp_path:
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert "All checks passed" in done.stdout.splitlines()[-1]
-    assert not list((tmp_path / "empty").iterdir()), "it left something where it was called"
+    assert not list((tmp_path / "empty").iterdir()), "it left files in the working directory"
 
 
 @pytest.mark.exhaustive
@@ -199,8 +199,8 @@ def test_the_readme_runs_from_top_to_bottom_in_a_virtual_environment(checkout: P
 
 @pytest.mark.exhaustive
 @pytest.mark.timeout(1800)
-def test_the_unit_tests_pass_with_the_oldest_versions_that_are_allowed(checkout: Path, tmp_path: Path) -> None:
-    """Of what we require ourselves; the newest are those of this environment."""
+def test_the_unit_tests_pass_with_the_oldest_allowed_versions(checkout: Path, tmp_path: Path) -> None:
+    """The oldest direct requirements; this environment has the newest."""
     python = tmp_path / "venv" / "bin" / "python"
     uv = [sys.executable, "-m", "uv"]
     subprocess.run([*uv, "venv", "-q", "--python", sys.executable, str(python.parents[1])], check=True)
@@ -214,8 +214,8 @@ def test_the_unit_tests_pass_with_the_oldest_versions_that_are_allowed(checkout:
 
 
 @pytest.mark.parametrize("version", ["the oldest that is allowed", "this environment's"])
-def test_no_wheel_writes_outside_of_the_folder_that_uv_installs_it_into(version: str, tmp_path: Path) -> None:
-    """A model names its packages, and uv runs where it is deployed from."""
+def test_no_wheel_writes_outside_the_installation_folder(version: str, tmp_path: Path) -> None:
+    """A model names its packages, and uv runs on the deploying machine."""
     ours = find_uv_bin()
     if version == "the oldest that is allowed":
         oldest = tmp_path / "oldest"
@@ -236,7 +236,7 @@ def test_no_wheel_writes_outside_of_the_folder_that_uv_installs_it_into(version:
 
 
 def floor_of(requirement: str) -> str:
-    """The oldest version of it that setup.py allows."""
+    """Returns the oldest version that setup.py allows."""
     lines = importlib.metadata.requires("mlflow-fargate") or []
     wanted = next(found for found in map(Requirement, lines) if found.name == requirement)
     (floor,) = (one.version for one in wanted.specifier if one.operator == ">=")

@@ -1,4 +1,4 @@
-"""What is not done for an image that stands in the repository, counted in requests."""
+"""What is skipped for an image that is already in the repository, counted in requests."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class S3ThatIsNotRead:
     """Fails on every call."""
 
     def __getattr__(self, name: str) -> Any:
-        raise AssertionError(f"S3 was asked: {name}")
+        raise AssertionError(f"unexpected call to S3: {name}")
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def make_publisher(registry: LocalRegistry, cache: Path) -> Publisher:
     return Publisher(parse_target("fargate:/eu-west-1"), account, cache, RecordedProgress())  # type: ignore[arg-type]
 
 
-def test_an_image_that_is_there_costs_one_request_and_no_look_at_the_model(
+def test_an_existing_image_costs_one_request_and_does_not_read_the_model(
     registry: LocalRegistry, requests: list[str], tmp_path: Path
 ) -> None:
     config = parse_config({})
@@ -93,7 +93,7 @@ def test_an_image_that_is_there_costs_one_request_and_no_look_at_the_model(
     assert not (tmp_path / "cache").exists()
 
 
-def test_a_large_model_is_streamed_and_a_small_one_is_kept_here(tmp_path: Path) -> None:
+def test_a_large_model_is_streamed_and_a_small_one_is_cached(tmp_path: Path) -> None:
     s3: Any = SimpleNamespace(stream=iter)
     models = Models(lambda: s3, tmp_path, RecordedProgress())
     small = ResolvedModel("m", "m", "s3://bucket/m", (ModelFile("MLmodel", 10, "etag"),), {})
@@ -109,17 +109,17 @@ def test_a_large_model_is_streamed_and_a_small_one_is_kept_here(tmp_path: Path) 
     assert callable(models.for_image(small).files)
 
 
-def test_another_builder_makes_another_image() -> None:
+def test_another_builder_builds_another_image() -> None:
     usual = image_inputs(MODEL, parse_config({}))
 
     assert usual.key == image_inputs(MODEL, parse_config({"builder": "layers"})).key
     assert usual.key != image_inputs(MODEL, parse_config({"builder": "buildah"})).key
 
 
-def test_an_engine_is_not_sent_to_build_on_the_local_stacks_base(registry: LocalRegistry, tmp_path: Path) -> None:
+def test_an_engine_cannot_build_on_the_local_stacks_base(registry: LocalRegistry, tmp_path: Path) -> None:
     here = make_publisher(registry, tmp_path / "cache")
     environment = replace(here.target.environment, registry_mirrors={"public.ecr.aws": registry.address})
     publisher = replace(here, target=replace(here.target, environment=environment))
 
-    with pytest.raises(InvalidOption, match=r"(?s)stands for this machine's Python, which buildah cannot.*base_image="):
+    with pytest.raises(InvalidOption, match=r"(?s)is this machine's Python, which buildah cannot.*base_image="):
         publisher.export(MODEL, parse_config({"builder": "buildah"}), tmp_path / "layout", "latest")

@@ -1,4 +1,4 @@
-"""Which runtime an image gets: what is asked for, what can be converted where, and what is said of it."""
+"""Chooses an image's runtime: what was requested, which machines can convert, and what is reported."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def make_inputs(model: ResolvedModel | None = None, **options: Any) -> Any:
     return image_inputs(model or make_model(), parse_config(options))
 
 
-def test_the_key_of_an_image_carries_the_runtime_that_was_asked_for() -> None:
+def test_the_key_of_an_image_depends_on_the_requested_runtime() -> None:
     asked = [{}, {"runtime": "auto"}, {"runtime": "onnx"}, {"runtime": "onnx", "runtime_tolerance": 1e-3}]
     keys = {make_inputs(**options).key for options in asked}
 
@@ -59,14 +59,17 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="models are converted
     ("model", "may_convert", "reason"),
     [
         pytest.param(make_model(), True, None, marks=linux),
-        (make_model("prophet"), True, "nothing converts a model of the flavors prophet, python_function"),
-        (make_model(), False, r"not to be converted on this machine \(convert=false\)"),
+        (make_model("prophet"), True, "no converter for a model of the flavors prophet, python_function"),
+        (make_model(), False, r"conversion on this machine is turned off \(convert=false\)"),
         pytest.param(
-            make_model(python="3.10.99" if MINOR != "3.10" else "3.13"), True, "there is no Python", marks=linux
+            make_model(python="3.10.99" if MINOR != "3.10" else "3.13"),
+            True,
+            "which the model needs, is not installed here",
+            marks=linux,
         ),
     ],
 )
-def test_what_speaks_against_converting_here(
+def test_the_reason_why_this_machine_cannot_convert_is_reported(
     model: ResolvedModel, may_convert: bool, reason: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runtime, "find_interpreter", lambda minor: sys.executable if minor == MINOR else None)
@@ -79,14 +82,14 @@ def test_what_speaks_against_converting_here(
             refuse_or_stay_native(make_inputs(model, runtime="onnx"), str(found), RecordedProgress())
 
 
-def test_a_service_of_ones_own_is_not_converted(tmp_path: Path) -> None:
+def test_a_custom_service_is_not_converted(tmp_path: Path) -> None:
     (tmp_path / "service.py").write_text("import bentoml\n")
     inputs = make_inputs(service=str(tmp_path / "service.py"), runtime="auto")
 
-    assert why_not_converted_here(inputs, may_convert=True) == "a service of one's own loads its models itself"
+    assert why_not_converted_here(inputs, may_convert=True) == "a custom service loads its models itself"
 
 
-def test_auto_says_why_it_stays_native() -> None:
+def test_auto_reports_why_it_stays_native() -> None:
     progress = RecordedProgress()
 
     refuse_or_stay_native(make_inputs(runtime="auto"), "answers differ", progress)
@@ -96,7 +99,7 @@ def test_auto_says_why_it_stays_native() -> None:
 
 @pytest.fixture
 def converting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
-    """What the steps below are asked, and what they answer."""
+    """The arguments of the steps below, and their results."""
     seen: dict[str, Any] = {"conversion": Conversion(True, "answers differ by 1e-9 at most")}
 
     class Installed:
@@ -156,7 +159,7 @@ def test_an_equal_model_is_served_by_onnx_runtime_with_the_versions_it_was_compa
     assert "runtime: onnx" in progress.lines[-1]
 
 
-def test_another_converted_model_is_another_layer(converting: dict[str, Any], tmp_path: Path) -> None:
+def test_a_different_converted_model_is_a_different_layer(converting: dict[str, Any], tmp_path: Path) -> None:
     chosen, _ = choose(tmp_path, runtime="onnx")
     before = chosen.converted(make_model())
     (tmp_path / "model.onnx").write_text("other")
@@ -167,7 +170,7 @@ def test_another_converted_model_is_another_layer(converting: dict[str, Any], tm
     assert after.key != before.key
 
 
-def test_one_that_is_not_equal_stays_native_with_the_reason_or_is_refused(
+def test_a_model_with_different_predictions_stays_native_or_is_refused(
     converting: dict[str, Any], tmp_path: Path
 ) -> None:
     converting["conversion"] = Conversion(False, "answers differ by 0.5, more than 1e-05")
@@ -181,16 +184,16 @@ def test_one_that_is_not_equal_stays_native_with_the_reason_or_is_refused(
         choose(tmp_path, runtime="onnx")
 
 
-def test_converters_that_do_not_go_with_the_model_are_a_reason(converting: dict[str, Any], tmp_path: Path) -> None:
+def test_converters_that_conflict_with_the_model_are_a_reason(converting: dict[str, Any], tmp_path: Path) -> None:
     converting["error"] = ImageError("The requirements cannot be met for Python 3.11")
 
     chosen, progress = choose(tmp_path, runtime="auto")
 
     assert not chosen.is_onnx
-    assert "do not go with its requirements (The requirements cannot be met" in progress.lines[-1]
+    assert "conflict with its requirements (The requirements cannot be met" in progress.lines[-1]
 
 
-def test_where_nothing_was_chosen_nothing_is_said() -> None:
+def test_without_a_choice_there_are_no_labels() -> None:
     assert NATIVE.labels == {}
 
 

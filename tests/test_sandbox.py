@@ -1,4 +1,4 @@
-"""A service is tested on this machine: real processes of a server as small as it gets."""
+"""Smoke tests on this machine: real processes of a minimal server."""
 
 from __future__ import annotations
 
@@ -69,25 +69,25 @@ def processes_of(folder: Path) -> list[psutil.Process]:
     return found
 
 
-def test_a_service_that_says_it_is_ready_passes_and_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_service_that_reports_ready_passes_and_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not for models")
 
     assert attempt(tmp_path, {}) >= 0
     assert processes_of(tmp_path) == []
 
 
-def test_one_that_ends_is_told_with_its_last_lines(tmp_path: Path) -> None:
-    with pytest.raises(SmokeTestFailed, match=r"(?s)ended with exit code 1.*libgomp\.so\.1.*hint: .*smoke_test=false"):
+def test_the_error_for_a_service_that_exits_shows_its_last_lines(tmp_path: Path) -> None:
+    with pytest.raises(SmokeTestFailed, match=r"(?s)exited with code 1.*libgomp\.so\.1.*hint: .*smoke_test=false"):
         attempt(tmp_path, {"MODE": "crash"})
 
 
-def test_one_that_never_gets_ready_is_given_up_on(tmp_path: Path) -> None:
-    with pytest.raises(SmokeTestFailed, match="was not ready after 2 s"):
+def test_a_service_that_is_never_ready_fails_after_the_timeout(tmp_path: Path) -> None:
+    with pytest.raises(SmokeTestFailed, match="was not ready within 2 s"):
         attempt(tmp_path, {"MODE": "never"}, timeout_seconds=2)
     assert processes_of(tmp_path) == []
 
 
-def test_only_the_images_packages_are_seen(tmp_path: Path) -> None:
+def test_only_the_images_packages_can_be_imported(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text("")
     with pytest.raises(SmokeTestFailed, match="No module named 'mlflow'"):
         run_smoke_test(
@@ -118,7 +118,7 @@ def inputs(tmp_path: Path) -> Any:
         }
 
 
-def test_the_layers_of_a_new_image_are_tested_and_what_passed_is_not_tested_again(inputs: dict[str, Any]) -> None:
+def test_the_layers_of_a_new_image_are_tested_once(inputs: dict[str, Any]) -> None:
     seen = []
 
     def smoke_test(unpacked: Unpacked, environment: Mapping[str, str]) -> None:
@@ -134,11 +134,11 @@ def test_the_layers_of_a_new_image_are_tested_and_what_passed_is_not_tested_agai
     assert again.reference.digest == first.reference.digest
 
 
-def test_an_image_that_fails_its_smoke_test_gets_no_name(inputs: dict[str, Any]) -> None:
+def test_an_image_that_fails_its_smoke_test_is_not_tagged(inputs: dict[str, Any]) -> None:
     def smoke_test(unpacked: Unpacked, environment: Mapping[str, str]) -> None:
-        raise ImageError("it does not answer")
+        raise ImageError("it does not respond")
 
-    with pytest.raises(ImageError, match="it does not answer"):
+    with pytest.raises(ImageError, match="it does not respond"):
         make_image(**inputs, smoke_test=smoke_test)
     assert inputs["registry"].manifest_digest("models", "v1") is None
 
@@ -147,11 +147,11 @@ def test_an_image_that_fails_its_smoke_test_gets_no_name(inputs: dict[str, Any])
     ("options", "reason"),
     [
         ({"architecture": OTHER_ARCHITECTURE}, "the image is for linux/"),
-        ({"secrets.TOKEN": "arn:aws:secretsmanager:us-east-1:1:secret:a"}, "only ECS reads"),
+        ({"secrets.TOKEN": "arn:aws:secretsmanager:us-east-1:1:secret:a"}, "only ECS can read"),
         ({"architecture": ARCHITECTURE}, None),
     ],
 )
-def test_a_smoke_test_that_would_show_nothing_is_left_out_with_the_reason(
+def test_a_smoke_test_that_cannot_run_is_skipped_with_the_reason(
     options: dict[str, Any], reason: str | None, tmp_path: Path
 ) -> None:
     progress = RecordedProgress()
@@ -167,7 +167,7 @@ def test_a_smoke_test_that_would_show_nothing_is_left_out_with_the_reason(
 
 
 @pytest.mark.exhaustive
-def test_a_real_service_answers_its_input_example(inputs: dict[str, Any], tmp_path: Path) -> None:
+def test_a_real_service_predicts_its_input_example(inputs: dict[str, Any], tmp_path: Path) -> None:
     source = "import mlflow\nclass Doubler(mlflow.pyfunc.PythonModel):\n    def predict(self, context, model_input):\n"
     (tmp_path / "doubler.py").write_text(
         f"{source}        return model_input * 2\nmlflow.models.set_model(Doubler())\n"

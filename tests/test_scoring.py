@@ -1,4 +1,4 @@
-"""Asking a deployed model, against a server that answers as told."""
+"""Calling a deployed model, against a server with scripted responses."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from mlflow_fargate.errors import InvalidOption, PredictionFailed, PredictionTim
 
 
 class ToldServer(ThreadingHTTPServer):
-    """Gives `answers` (status, body) in turn, the last one for ever, and keeps what it was asked."""
+    """Sends `answers` (status, body) in turn, repeating the last one, and records the requests."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -47,7 +47,7 @@ class ToldServer(ThreadingHTTPServer):
 
 
 def own_api(*names: str, required: tuple[str, ...] | None = None) -> dict[str, Any]:
-    """An API as BentoML describes it."""
+    """Returns an API's OpenAPI document as BentoML writes it."""
     fields = {name: {"type": "integer"} for name in names}
     schema = {"type": "object", "properties": fields, "required": names if required is None else required}
     return {"post": {"requestBody": {"content": {"application/json": {"schema": schema}}}}}
@@ -69,7 +69,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Length", str(len(answer)))
         self.end_headers()
-        with contextlib.suppress(BrokenPipeError):  # whoever waited for it is gone
+        with contextlib.suppress(BrokenPipeError):  # the client has disconnected
             self.wfile.write(answer)
 
     do_GET = do_POST
@@ -102,13 +102,13 @@ def server() -> Iterator[ToldServer]:
 
 @pytest.fixture(autouse=True)
 def no_waiting() -> Iterator[None]:
-    """Retries without the pauses; as many as really."""
+    """Retries as often as usual, without the pauses."""
     with stamina.set_testing(True, attempts=4, cap=True):
         yield
 
 
 class Clock:
-    """A clock that only sleeping moves."""
+    """A clock that advances only when sleeping."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -128,7 +128,7 @@ def document(inputs: Any) -> Any:
     return json.loads(text_of(inputs), parse_constant=pytest.fail)
 
 
-def test_a_table_goes_as_split_with_null_for_what_is_missing() -> None:
+def test_a_table_is_sent_as_split_with_null_for_missing_values() -> None:
     table = pd.DataFrame({"a": [1, 2], "b": [0.1, None], "c": ["x", None], "d": [pd.Timestamp("2026-01-02"), pd.NaT]})
 
     assert document(table) == {
@@ -166,7 +166,7 @@ def test_nullable_columns_keep_their_types() -> None:
         ([Decimal("0.5"), b"\0"], {"inputs": [0.5, "AA=="]}),
     ],
 )
-def test_what_a_caller_has_in_hand_becomes_a_request(inputs: Any, sent: Any) -> None:
+def test_inputs_become_a_request(inputs: Any, sent: Any) -> None:
     assert document(inputs) == sent
 
 
@@ -200,7 +200,7 @@ JSON_VALUES = st.recursive(
 
 
 @given(JSON_VALUES)
-def test_in_pieces_it_is_the_same_json(value: Any) -> None:
+def test_the_json_is_the_same_in_chunks(value: Any) -> None:
     assert json.loads(b"".join(scoring.JsonStream(value))) == value
 
 
@@ -214,7 +214,7 @@ def test_in_pieces_it_is_the_same_json(value: Any) -> None:
         ["z" * 600_000, None],
     ],
 )
-def test_large_inputs_are_sent_in_pieces_and_whole(server: ToldServer, large: Any) -> None:
+def test_large_inputs_are_sent_completely_in_chunks(server: ToldServer, large: Any) -> None:
     server.answers = [(503, b""), (200, b"1")]
 
     scoring.score(server.url, large)
@@ -225,7 +225,7 @@ def test_large_inputs_are_sent_in_pieces_and_whole(server: ToldServer, large: An
         assert next(iter(json.loads(body).values())) == meant
 
 
-def test_a_large_table_goes_in_pieces_with_null_for_what_is_missing(server: ToldServer) -> None:
+def test_a_large_table_is_sent_in_chunks_with_null_for_missing_values(server: ToldServer) -> None:
     table = pd.DataFrame({"a": range(50_000), "b": [0.5, None] * 25_000})
 
     scoring.score(server.url, table)
@@ -235,7 +235,7 @@ def test_a_large_table_goes_in_pieces_with_null_for_what_is_missing(server: Told
     assert (len(sent), sent[:2], sent[-1]) == (50_000, [[0, 0.5], [1, None]], [49_999, None])
 
 
-def test_what_cannot_be_said_late_in_a_large_input_is_refused_all_the_same(server: ToldServer) -> None:
+def test_an_invalid_value_late_in_a_large_input_is_refused_too(server: ToldServer) -> None:
     with pytest.raises(InvalidOption, match="infinite"):
         scoring.score(server.url, [*range(100_000), float("inf")])
 
@@ -253,12 +253,12 @@ def test_a_large_table_is_sent_without_being_in_memory_twice(server: ToldServer,
 
 
 @pytest.mark.parametrize("inputs", [[float("inf")], pd.DataFrame({"a": [-np.inf]}), object(), [object()]])
-def test_what_json_cannot_say_is_refused(inputs: Any) -> None:
+def test_values_without_a_json_form_are_refused(inputs: Any) -> None:
     with pytest.raises(InvalidOption):
         text_of(inputs)
 
 
-def test_the_answer_comes_back_parsed(server: ToldServer) -> None:
+def test_the_response_is_parsed(server: ToldServer) -> None:
     assert scoring.score(server.url, [[1]], api_key="s3cret") == {"predictions": [1]}
 
     path, headers, body = server.asked[0]
@@ -268,13 +268,13 @@ def test_the_answer_comes_back_parsed(server: ToldServer) -> None:
     assert json.loads(body) == {"inputs": [[1]]}
 
 
-def test_without_a_key_none_is_sent(server: ToldServer) -> None:
+def test_without_a_key_no_header_is_sent(server: ToldServer) -> None:
     scoring.score(server.url, [[1]])
 
     assert "authorization" not in server.asked[0][1]
 
 
-def test_an_image_goes_as_the_walk_through_sends_it(server: ToldServer, tmp_path: Path) -> None:
+def test_an_image_is_sent_as_in_the_walk_through(server: ToldServer, tmp_path: Path) -> None:
     (tmp_path / "sea.png").write_bytes(b"\x89PNG")
 
     for image in (tmp_path / "sea.png", str(tmp_path / "sea.png"), b"\x89PNG"):
@@ -287,20 +287,20 @@ def test_an_image_goes_as_the_walk_through_sends_it(server: ToldServer, tmp_path
         assert b"\x89PNG" in body
 
 
-def test_an_image_file_that_is_not_there_is_named(server: ToldServer) -> None:
+def test_a_missing_image_file_is_named(server: ToldServer) -> None:
     with pytest.raises(InvalidOption, match=r"nowhere\.png"):
         scoring.score(server.url, "nowhere.png")
 
 
 @pytest.mark.parametrize("status", [502, 503, 504])
-def test_a_load_balancers_hiccup_is_asked_again(server: ToldServer, status: int) -> None:
+def test_a_temporary_load_balancer_error_is_retried(server: ToldServer, status: int) -> None:
     server.answers = [(status, b""), (status, b""), (200, b"[1]")]
 
     assert scoring.score(server.url, [[1]]) == [1]
 
 
 @pytest.mark.parametrize("status", [502, 503, 504])
-def test_what_a_custom_service_does_is_never_asked_twice(server: ToldServer, status: int) -> None:
+def test_calls_to_a_custom_service_are_never_retried(server: ToldServer, status: int) -> None:
     server.answers = [(200, OWN_DOCS), (status, b"")]
 
     with pytest.raises(PredictionFailed, match=str(status)):
@@ -308,7 +308,7 @@ def test_what_a_custom_service_does_is_never_asked_twice(server: ToldServer, sta
     assert [path for path, _, _ in server.asked] == ["/churn/docs.json", "/churn/draw"]
 
 
-def test_a_lasting_hiccup_is_told(server: ToldServer) -> None:
+def test_a_lasting_error_is_reported(server: ToldServer) -> None:
     server.answers = [(503, b"no targets")]
 
     with pytest.raises(PredictionFailed, match="503: no targets"):
@@ -317,7 +317,7 @@ def test_a_lasting_hiccup_is_told(server: ToldServer) -> None:
 
 
 @pytest.mark.parametrize(("status", "hint"), [(400, None), (401, "API key"), (413, "MAX_BODY_MB"), (500, None)])
-def test_a_refusal_is_told_once_and_in_short(server: ToldServer, status: int, hint: str | None) -> None:
+def test_a_refusal_is_not_retried_and_is_shortened(server: ToldServer, status: int, hint: str | None) -> None:
     server.answers = [(status, b"x" * 9999)]
 
     with pytest.raises(PredictionFailed, match=str(status)) as failed:
@@ -328,7 +328,7 @@ def test_a_refusal_is_told_once_and_in_short(server: ToldServer, status: int, hi
     assert (hint or "") in (failed.value.hint or "")
 
 
-def test_an_answer_that_takes_too_long_is_told_with_what_to_set(server: ToldServer) -> None:
+def test_the_error_for_a_slow_response_says_what_to_set(server: ToldServer) -> None:
     server.takes_seconds = 20
 
     with pytest.raises(PredictionTimeout, match=r"within 0\.2 s") as failed:
@@ -348,7 +348,7 @@ def test_an_answer_that_takes_too_long_is_told_with_what_to_set(server: ToldServ
         ({"a": [1]}, "add", {"a": [1]}),
     ],
 )
-def test_a_custom_service_is_asked_by_the_names_of_its_inputs(
+def test_the_route_of_a_custom_service_is_chosen_by_its_input_names(
     server: ToldServer, inputs: Any, sent_to: str, sent: Any
 ) -> None:
     server.answers = [(200, OWN_DOCS), (200, b'{"drawn": 1}')]
@@ -358,7 +358,7 @@ def test_a_custom_service_is_asked_by_the_names_of_its_inputs(
 
 
 @pytest.mark.parametrize("inputs", [{"c": 1}, {}, {"a": 1, "number": 2}, [1], pd.DataFrame({"number": [1, 2]})])
-def test_inputs_that_no_api_of_a_service_takes_are_refused_with_those_it_has(server: ToldServer, inputs: Any) -> None:
+def test_inputs_that_no_api_accepts_are_refused_with_the_list_of_apis(server: ToldServer, inputs: Any) -> None:
     server.answers = [(200, OWN_DOCS)]
 
     with pytest.raises(InvalidOption, match=r"(?s)None of the service's APIs.*/draw \(number\), /add \(a, b\)"):
@@ -373,7 +373,7 @@ def test_the_only_input_of_the_only_api_needs_no_name(server: ToldServer) -> Non
     assert json.loads(server.asked[1][2]) == {"number": [7]}
 
 
-def test_a_custom_service_that_speaks_mlflows_protocol_is_asked_so(server: ToldServer) -> None:
+def test_a_custom_service_with_mlflows_protocol_is_called_with_it(server: ToldServer) -> None:
     server.answers = [(200, json.dumps({"paths": {"/invocations": {}, "/draw": own_api("number")}}).encode())] * 2
 
     scoring.score(server.url, {"number": 7}, is_custom_service=True)
@@ -381,25 +381,25 @@ def test_a_custom_service_that_speaks_mlflows_protocol_is_asked_so(server: ToldS
     assert server.asked[1][0] == "/churn/invocations"
 
 
-def test_an_answer_of_a_custom_service_that_is_no_json_is_base64(server: ToldServer) -> None:
+def test_a_binary_response_of_a_custom_service_is_base64(server: ToldServer) -> None:
     server.answers = [(200, OWN_DOCS), (200, b"\x89PNG")]
 
     assert scoring.score(server.url, {"number": 7}, is_custom_service=True) == "iVBORw=="
 
 
-def test_an_answer_that_is_no_json_is_told(server: ToldServer) -> None:
+def test_a_response_that_is_not_json_is_reported(server: ToldServer) -> None:
     server.answers = [(200, b"<html>welcome</html>")]
 
     with pytest.raises(PredictionFailed, match="welcome"):
         scoring.score(server.url, [[1]])
 
 
-def test_nobody_there_is_told() -> None:
-    with pytest.raises(PredictionFailed, match="did not answer"):
+def test_a_refused_connection_is_reported() -> None:
+    with pytest.raises(PredictionFailed, match="did not respond"):
         scoring.score("http://127.0.0.1:9", [[1]])
 
 
-def test_waiting_ends_when_the_model_is_ready(server: ToldServer) -> None:
+def test_waiting_ends_once_the_model_is_ready(server: ToldServer) -> None:
     clock = Clock()
     server.answers = [(503, b"no targets"), (503, b"loading"), (200, b"\n")]
 
@@ -411,7 +411,7 @@ def test_waiting_ends_when_the_model_is_ready(server: ToldServer) -> None:
 
 @pytest.fixture
 def tls_server(server: ToldServer, tmp_path: Path) -> ToldServer:
-    """With a certificate for another name than the one it is reached by, as a load balancer's own name is none."""
+    """Has a certificate for a different name, because none covers a load balancer's default name."""
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
     command = [
         "openssl",
@@ -433,7 +433,7 @@ def tls_server(server: ToldServer, tmp_path: Path) -> ToldServer:
     return server
 
 
-def test_a_load_balancer_is_asked_whether_it_is_ready_by_its_own_name(tls_server: ToldServer) -> None:
+def test_readiness_is_checked_at_the_load_balancers_default_name(tls_server: ToldServer) -> None:
     clock = Clock()
     tls_server.answers = [(200, b"\n")]
 
@@ -444,7 +444,7 @@ def test_a_load_balancer_is_asked_whether_it_is_ready_by_its_own_name(tls_server
     assert [path for path, _, _ in tls_server.asked] == ["/churn/readyz"]
 
 
-def test_new_tasks_behind_https_are_asked_without_a_key_whether_they_are_ready(tls_server: ToldServer) -> None:
+def test_readiness_of_new_tasks_is_checked_over_https_without_a_key(tls_server: ToldServer) -> None:
     tls_server.answers = [(200, b"\n")]
 
     said = scoring.test_service(tls_server.url, {"X-Test": "value"}, api_key="secret", version="2")
@@ -454,7 +454,7 @@ def test_new_tasks_behind_https_are_asked_without_a_key_whether_they_are_ready(t
     assert "they are ready" in said
 
 
-def test_rows_and_key_go_only_to_whom_the_certificate_stands_for(tls_server: ToldServer) -> None:
+def test_rows_and_key_are_sent_only_to_a_server_whose_certificate_matches(tls_server: ToldServer) -> None:
     with pytest.raises(PredictionFailed, match="is not trusted") as told:
         scoring.score(tls_server.url, [[1]], api_key="secret")
 
@@ -462,10 +462,10 @@ def test_rows_and_key_go_only_to_whom_the_certificate_stands_for(tls_server: Tol
     assert tls_server.asked == []
 
 
-def test_waiting_ends_when_the_time_is_up_and_tells_the_last_answer(server: ToldServer) -> None:
+def test_the_timeout_error_shows_the_last_response(server: ToldServer) -> None:
     clock = Clock()
     server.answers = [(503, b"no targets")]
 
-    with pytest.raises(RolloutTimeout, match="within 10 s; the last answer was: 503 no targets"):
+    with pytest.raises(RolloutTimeout, match="within 10 s; last response: 503 no targets"):
         scoring.wait_until_ready(server.url, timeout_seconds=10, clock=clock, sleep=clock.sleep)
     assert clock.now <= 10

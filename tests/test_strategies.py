@@ -96,7 +96,7 @@ def test_a_blue_green_deployment_is_tested_shifted_and_fails_no_caller(picky: De
     assert set(answers) == {"1", "2"}
     assert version_of(status.url) == "2"
     told = notes(picky)
-    assert 'the model\'s input example is answered by {"predictions": [42]}' in told
+    assert 'the model\'s input example returned {"predictions": [42]}' in told
     assert "POST_TEST_TRAFFIC_SHIFT: 0 % of the traffic on the new tasks" in told
     assert count_writes(picky, lambda counted: counted.update("churn", None, None, NamedOptions())) == {}
 

@@ -1,4 +1,4 @@
-"""Deploying from training code, on an AWS in this process and with a real tracking server."""
+"""Deploying from training code, with AWS in this process and a real tracking server."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def server(mlflow_server: MlflowServer, logged_models: LoggedModels, monkeypatch
     return logged_models
 
 
-def test_deploying_creates_then_updates_and_can_go_back(
+def test_deploying_creates_then_updates_and_can_roll_back(
     plugged_in: Deployer, capfd: pytest.CaptureFixture[str]
 ) -> None:
     created = deploy("models:/churn/1", **{"environment.VERSION": "1"})
@@ -47,7 +47,7 @@ def test_deploying_creates_then_updates_and_can_go_back(
     assert (told.out, "churn answers at" in told.err) == ("", True)
 
 
-def test_it_works_inside_an_active_run_and_leaves_it_as_it_is(plugged_in: Deployer, server: LoggedModels) -> None:
+def test_deploying_inside_an_active_run_does_not_change_the_run(plugged_in: Deployer, server: LoggedModels) -> None:
     with mlflow.start_run() as run:
         deployment = deploy("models:/churn/1", "in-a-run")
         mlflow.log_param("deployed", deployment.name)
@@ -58,15 +58,15 @@ def test_it_works_inside_an_active_run_and_leaves_it_as_it_is(plugged_in: Deploy
     assert deployment.predict([[1]]) == {"predictions": {"inputs": [[1]]}}
 
 
-def test_without_waiting_it_returns_before_aws_is_asked_and_wait_ends_when_it_answers(plugged_in: Deployer) -> None:
+def test_without_waiting_deploy_returns_before_aws_is_called(plugged_in: Deployer) -> None:
     go_on = threading.Event()
     resolve = type(plugged_in.publisher).resolve
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(type(plugged_in.publisher), "resolve", lambda *what: go_on.wait(60) and resolve(*what))
         deployment = deploy("models:/churn/1", "later", wait=False)
         with pytest.raises(DeploymentNotFound):
-            deployment.status  # noqa: B018  # asking is the test
-        with pytest.raises(RolloutTimeout, match="not on AWS yet"):
+            deployment.status  # noqa: B018  # reading it is the test
+        with pytest.raises(RolloutTimeout, match="was not deployed within"):
             deployment.wait(timeout_seconds=0.01)
         go_on.set()
         deployment.wait()
@@ -74,7 +74,7 @@ def test_without_waiting_it_returns_before_aws_is_asked_and_wait_ends_when_it_an
     assert deployment.predict([[1]]) == {"predictions": {"inputs": [[1]]}}
 
 
-def test_what_goes_wrong_without_waiting_is_told_by_wait(
+def test_wait_raises_the_error_of_a_background_deployment(
     plugged_in: Deployer, capfd: pytest.CaptureFixture[str]
 ) -> None:
     deployment = deploy("models:/churn/1", "flavourless", wait=False, flavor="xgboost")
@@ -84,12 +84,12 @@ def test_what_goes_wrong_without_waiting_is_told_by_wait(
     assert "deploy flavourless failed: models:/churn/1 has no flavor 'xgboost'" in capfd.readouterr().err
 
 
-def test_an_option_that_cannot_be_meant_is_told_at_once(plugged_in: Deployer) -> None:
+def test_a_mistyped_option_is_reported_immediately(plugged_in: Deployer) -> None:
     with pytest.raises(InvalidOption, match="Did you mean 'cpu'"):
         deploy("models:/churn/1", wait=False, cpus=1)
 
 
-def test_a_script_that_ends_at_once_still_deploys() -> None:
+def test_a_script_that_ends_immediately_still_deploys() -> None:
     code = (
         "import time; from concurrent.futures import ThreadPoolExecutor; from mlflow_fargate import training\n"
         "def work():\n"
@@ -101,7 +101,7 @@ def test_a_script_that_ends_at_once_still_deploys() -> None:
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "['1', '2']"
 
 
-def test_whatever_training_code_has_in_hand_names_the_model(server: LoggedModels) -> None:
+def test_a_model_is_accepted_as_uri_run_id_or_model_info(server: LoggedModels) -> None:
     logged = SimpleNamespace(model_uri="models:/m-1", registered_model_version=None, model_id="m-1")
     registered = SimpleNamespace(model_uri="models:/m-1", registered_model_version=1, model_id=server.direct_model_id)
 
@@ -111,20 +111,20 @@ def test_whatever_training_code_has_in_hand_names_the_model(server: LoggedModels
     assert model_uri_of(server.direct_run_id) == f"models:/{server.direct_model_id}"
 
 
-def test_a_run_without_a_model_and_one_that_is_not_there_are_told(server: LoggedModels) -> None:
+def test_a_run_without_a_model_and_a_missing_run_are_reported(server: LoggedModels) -> None:
     with mlflow.start_run() as run:
         mlflow.log_param("a", 1)
-        with pytest.raises(ModelNotFound, match="has logged no model"):
+        with pytest.raises(ModelNotFound, match="has not logged a model"):
             model_uri_of(run.info.run_id)
-    with pytest.raises(ModelNotFound, match=r"There is no run 0{32} at http"):
+    with pytest.raises(ModelNotFound, match=r"Run 0{32} not found on http"):
         model_uri_of("0" * 32)
-    with pytest.raises(InvalidOption, match="A dict is not a model"):
+    with pytest.raises(InvalidOption, match="Expected a model, got dict"):
         model_uri_of({})
 
 
 @pytest.fixture
 def promoted(server: LoggedModels) -> Iterator[str]:
-    """A registered model of its own: other tests read what the shared ones hold."""
+    """A separate registered model, because other tests read the shared ones."""
     client = mlflow.MlflowClient()
     client.copy_model_version("models:/iris/1", "promoted")
     yield "promoted"

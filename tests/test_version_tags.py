@@ -1,4 +1,4 @@
-"""What stands on a model version of the deployments that serve it: alone, told by real rollouts, and in MLflow."""
+"""Tags on a model version about the deployments that serve it: alone, from real rollouts, and in MLflow."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ VERSION_1 = Provenance("models:/churn/Production", "models:/churn/1", "f", "skle
 
 @dataclass
 class Registry:
-    """Keeps the tags of versions; refuses all when `refusal` says why."""
+    """Records the tags of versions; refuses them if `refusal` is set."""
 
     tags: dict[tuple[str, str], dict[str, str]] = field(default_factory=dict)
     refusal: str | None = None
@@ -41,7 +41,7 @@ def tags_for(registry: Registry) -> VersionTags:
     return VersionTags("default", "churn", registry.write, RecordedProgress())
 
 
-def test_a_failure_is_told_with_its_reason_and_goes_on() -> None:
+def test_a_failure_is_tagged_with_its_reason_and_raised() -> None:
     registry = Registry()
 
     with pytest.raises(RegistryError), tags_for(registry).telling_failure(VERSION_1):
@@ -51,7 +51,7 @@ def test_a_failure_is_told_with_its_reason_and_goes_on() -> None:
     assert len(registry.status("1")) < 520
 
 
-def test_what_only_took_too_long_is_no_failure() -> None:
+def test_a_timeout_is_not_tagged_as_a_failure() -> None:
     registry = Registry()
 
     with pytest.raises(RolloutTimeout), tags_for(registry).telling_failure(VERSION_1):
@@ -60,7 +60,7 @@ def test_what_only_took_too_long_is_no_failure() -> None:
     assert registry.status("1") == "deploying"
 
 
-def test_a_model_that_is_not_registered_has_nothing_to_write_on() -> None:
+def test_an_unregistered_model_is_not_tagged() -> None:
     registry = Registry()
 
     tags_for(registry).tell(replace(VERSION_1, name=None, version=None), "serving")
@@ -69,7 +69,7 @@ def test_a_model_that_is_not_registered_has_nothing_to_write_on() -> None:
 
 
 @pytest.mark.slow
-def test_versions_tell_where_they_serve_and_what_became_of_them(deployer: Deployer) -> None:
+def test_versions_are_tagged_with_their_deployments_and_results(deployer: Deployer) -> None:
     registry = Registry()
     deployer = replace(deployer, write_tags=registry.write)
     create(deployer, uri="models:/churn/1")
@@ -90,7 +90,7 @@ def test_versions_tell_where_they_serve_and_what_became_of_them(deployer: Deploy
 
 
 @pytest.mark.slow
-def test_a_registry_that_takes_no_tags_does_not_break_a_deployment(deployer: Deployer) -> None:
+def test_a_registry_that_refuses_tags_does_not_break_a_deployment(deployer: Deployer) -> None:
     deployer = replace(deployer, write_tags=Registry(refusal="read only").write)
 
     create(deployer)
@@ -100,7 +100,7 @@ def test_a_registry_that_takes_no_tags_does_not_break_a_deployment(deployer: Dep
 
 
 @pytest.mark.slow
-def test_an_update_without_a_difference_writes_no_tag(deployer: Deployer) -> None:
+def test_an_update_without_changes_writes_no_tag(deployer: Deployer) -> None:
     registry = Registry()
     create(deployer)
 
@@ -110,7 +110,7 @@ def test_an_update_without_a_difference_writes_no_tag(deployer: Deployer) -> Non
 
 
 @pytest.mark.slow
-def test_the_revision_in_aws_tells_model_run_and_source(deployer: Deployer) -> None:
+def test_the_revision_in_aws_records_model_run_and_source(deployer: Deployer) -> None:
     create(deployer, uri="models:/churn/3")
 
     arn = deployer.get("churn").task_definition
@@ -122,7 +122,7 @@ def test_the_revision_in_aws_tells_model_run_and_source(deployer: Deployer) -> N
 
 
 @pytest.mark.slow
-def test_the_tags_stand_in_mlflow(
+def test_the_tags_are_in_mlflow(
     mlflow_server: MlflowServer, logged_models: LoggedModels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mlflow.tracking._tracking_service.utils._tracking_uri", mlflow_server.uri)

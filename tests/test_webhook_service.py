@@ -371,4 +371,4 @@ def test_its_image_is_built_once_starts_the_service_and_holds_no_model(
     assert config["config"]["Entrypoint"][-2:] == ["webhook", "serve"]
     assert len(manifest.layers) == 2  # the base's one, and this package
     assert publisher.publish(parse_config({})) == image
-    assert "the repository has it already" in progress.lines[-1]
+    assert "the image is already in the repository" in progress.lines[-1]

@@ -1,9 +1,9 @@
-"""A resolved model becomes a Bento: the folder `service_template/`, told which model it serves, built by BentoML.
+"""Packages a resolved model as a Bento: `service_template/` and a description of the model, built by BentoML.
 
-description    which template serves a model, and what that is told (pure)
+description    which template serves a model, and the contents of service.json (pure)
 requirements   what the image must install for it (pure)
-build          the Bento that BentoML makes of both
-custom_service_files    a user's own service.py with what lies beside it
+build          the Bento that BentoML builds from both
+custom_service_files    a user's custom service.py and the files next to it
 """
 
 from __future__ import annotations

@@ -1,11 +1,10 @@
-"""The Bento of a model and a description of how it is served. The only home of bentoml.
+"""Builds the Bento of a model from a description of how it is served. The only module that uses bentoml.
 
-The models' files are no part of the Bento: the image lays them out as layers of their own, which saves a copy of what
-may be gigabytes, and leaves the service layer at a few kilobytes when a new version of the model comes.
+The models' files are not part of the Bento: the image adds them as separate layers. That saves a copy of possibly
+gigabytes, and a new version of the model changes only a few kilobytes of the service layer.
 
-BentoML builds in a process of its own: it changes the working directory, keeps the modules it imports (`service`, a
-name others use too) and reads its home directory once at import. None of that is for the process of a notebook or of
-the webhook service.
+BentoML builds in a separate process: it changes the working directory, keeps the modules it imports (`service`, a
+common name) and reads its home directory once at import. Notebooks and the webhook service must not be affected.
 """
 
 from __future__ import annotations
@@ -39,9 +38,9 @@ _BUILD_TIMEOUT_SECONDS = 300
 class Bento:
     """A built Bento on disk."""
 
-    tag: str  # NAME:VERSION; the version is a digest of what is in it
+    tag: str  # NAME:VERSION; the version is a digest of its content
     path: Path
-    source: Path  # what lies at /opt/app/src in the image
+    source: Path  # the content of /opt/app/src in the image
     requirements: tuple[str, ...]  # what the image must install
 
 
@@ -53,15 +52,15 @@ def build_bento(
     requirements: tuple[str, ...] = (),
     code_only: bool = False,
 ) -> Bento:
-    """A Bento in the Bento store `into`; what is there already with the same content is not built again.
+    """Returns a Bento in the Bento store `into`; one with the same content is not built again.
 
-    `code_only`: of the Bento only its `source` is made, the same bytes, without the seconds in which BentoML imports
-    itself and the service. That finds mistakes in a custom service, and none in a template.
+    `code_only` writes only the Bento's `source`, with the same bytes, and skips the seconds that BentoML takes to
+    import itself and the service. That import finds mistakes in a custom service; a template has none.
 
-    `labels` is the content of the labels file, which an image classifier must have; `requirements` are by default the
+    `labels` is the content of the labels file, which an image classifier requires; `requirements` defaults to the
     model's.
-    The bytes in `source` depend on nothing but the arguments and the versions of this package and of BentoML.
-    ImageError says why BentoML refused.
+    The bytes in `source` depend only on the arguments and the versions of this package and of BentoML.
+    Raises ImageError, with BentoML's output, if the build fails.
     """
     requirements = requirements or service_requirements(served)
     files = _source_files(served, labels, requirements)
@@ -78,12 +77,12 @@ def build_bento(
 
 
 def template_digest() -> str:
-    """16 hex digits that change when service_template or BentoML does, and with them every Bento."""
+    """Returns 16 hex digits that change when service_template or BentoML does, and with them every Bento."""
     return _digest(_template_files())
 
 
 def template_folder() -> Path:
-    """Where service_template lies: inside this package once installed, beside it in a checkout."""
+    """Returns the folder of service_template: inside the package once installed, next to it in a checkout."""
     package = Path(__file__).parents[1]
     inside = package / "service_template"
     return inside if inside.is_dir() else package.parent / "service_template"
@@ -100,8 +99,8 @@ def _source_files(served: ServedModel, labels: bytes | None, requirements: tuple
     if served.template == "image_classifier":
         if labels is None:
             raise ModelUnusable(
-                f"{served.model.resolved_uri} has no labels, without which images cannot be labelled.",
-                hint="log a labels JSON file at the run's root, or name it with the option labels",
+                f"{served.model.resolved_uri} has no labels file, which the image classifier requires.",
+                hint="log a labels JSON file at the run's root, or name it with labels=FILE",
             )
         files[LABELS_FILE] = _json(parse_labels(labels))
     files["bentofile.yaml"] = yaml.safe_dump(_make_bentofile(served.model, requirements)).encode()
@@ -117,8 +116,8 @@ def _write(files: Mapping[str, bytes], folder: Path) -> None:
 
 
 def _make_bentofile(model: ResolvedModel, requirements: tuple[str, ...]) -> dict[str, Any]:
-    # Not locked by BentoML: the image resolves them, for its own platform and Python.
-    # This file goes along into the image, so no password of an index may stand in it.
+    # Not locked by BentoML: the image build resolves them for its platform and Python.
+    # This file is copied into the image, so it must not contain an index password.
     python = {"packages": [without_credentials(line) for line in requirements], "lock_packages": False}
     minor = ".".join((model.python_version or f"{sys.version_info.major}.{sys.version_info.minor}").split(".")[:2])
     return {"service": "service:Service", "include": ["*"], "python": python, "docker": {"python_version": minor}}
@@ -127,14 +126,14 @@ def _make_bentofile(model: ResolvedModel, requirements: tuple[str, ...]) -> dict
 def _run_bentoml_build(folder: Path, home: Path, name: str, version: str, path: Path) -> None:
     command = [sys.executable, "-m", "bentoml", "build", "--name", name, "--version", version, "--output", "tag"]
     environment = {
-        **os.environ,  # PATH, proxies, the virtual environment: what any child of ours would get
+        **os.environ,  # PATH, proxies, the virtual environment: what any child process would get
         "BENTOML_HOME": str(home),
         "BENTOML_DO_NOT_TRACK": "true",
         "PYTHONDONTWRITEBYTECODE": "1",
         "BUILDING_BENTO": "1",
     }
     try:
-        # The folder is the working directory because `-m` puts that on the module path.
+        # `-m` adds the working directory to the module path.
         done = subprocess.run(
             command,
             cwd=folder,
@@ -147,7 +146,7 @@ def _run_bentoml_build(folder: Path, home: Path, name: str, version: str, path: 
         )
     except subprocess.TimeoutExpired as error:
         raise ImageError(f"BentoML did not build the service within {_BUILD_TIMEOUT_SECONDS} s.") from error
-    # A build of the same content may have come first; then BentoML complains of what is there, and it is good.
+    # Another process may have built the same content first; BentoML then reports an error, but the Bento is valid.
     if not (path / "bento.yaml").is_file():
         said = "\n".join((done.stderr or done.stdout).strip().splitlines()[-15:])
         raise ImageError(f"BentoML could not build the service '{name}' (exit code {done.returncode}).\n{said}")

@@ -1,6 +1,6 @@
-"""A user's own service.py and what lies beside it: code, labels, vocabularies, and requirements.txt.
+"""A custom service.py and the files next to it: code, labels, vocabularies, and requirements.txt.
 
-It is read here and never run: it needs packages that only the image has.
+It is only read here, never run: the packages it needs are only in the image.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from pathlib import Path
 from mlflow_fargate.errors import InvalidOption
 
 REQUIREMENTS_FILE = "requirements.txt"
-_LIMIT_BYTES = 100 * 10**6  # models do not belong there: they are layers of their own
+_LIMIT_BYTES = 100 * 10**6  # models do not belong here; they have separate layers
 _LEFT_OUT = {"__pycache__", "node_modules", "venv", "mlruns", "mlartifacts"}
 
 
 @dataclass(frozen=True)
 class CustomService:
-    """What the image gets of the user's own code."""
+    """The user's code in the image."""
 
-    file: str  # name of the file with the BentoML service
+    file: str  # name of the file that defines the BentoML service
     files: Mapping[str, bytes] = field(hash=False, repr=False)  # path relative to its folder → content
     requirements: tuple[str, ...] = ()
 
@@ -37,14 +37,14 @@ class CustomService:
 
 
 def read_custom_service(file: Path) -> CustomService:
-    """The service in `file`, with its folder; InvalidOption when it cannot be one.
+    """Returns the service in `file`, with its folder; raises InvalidOption if it is not a BentoML service.
 
-    Hidden files, links and what tools leave behind are left out.
+    Hidden files, links and tools' by-products are left out.
     """
     if not file.is_file():
         raise InvalidOption(
-            f"Option service={file}: there is no such file on this machine.",
-            hint="name a file like path/to/service.py, or one of the templates image_classifier and pyfunc",
+            f"Option service={file}: the file does not exist on this machine.",
+            hint="name a file such as path/to/service.py, or a template: image_classifier or pyfunc",
         )
     _check_code(file)
     files: dict[str, bytes] = {}
@@ -53,8 +53,8 @@ def read_custom_service(file: Path) -> CustomService:
         size_bytes += path.stat().st_size
         if size_bytes > _LIMIT_BYTES:
             raise InvalidOption(
-                f"Option service={file}: its folder holds more than {_LIMIT_BYTES / 10**6:g} MB.",
-                hint="put the service into a folder of its own, and name models with models.KEY=URI",
+                f"Option service={file}: its folder contains more than {_LIMIT_BYTES / 10**6:g} MB.",
+                hint="move the service to a separate folder, and name models with models.KEY=URI",
             )
         files[path.relative_to(file.parent).as_posix()] = path.read_bytes()
     lines = files.get(REQUIREMENTS_FILE, b"").decode("utf-8", "replace").splitlines()
@@ -78,5 +78,5 @@ def _check_code(file: Path) -> None:
         raise InvalidOption(f"Option service={file}: {error}.") from error
     if not any("bentoml" in ast.dump(node) for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)):
         raise InvalidOption(
-            f"Option service={file}: it does not import bentoml.", hint="write a class with @bentoml.service"
+            f"Option service={file}: the file does not import bentoml.", hint="write a class with @bentoml.service"
         )

@@ -1,4 +1,4 @@
-"""How a model is served: which template, and what that is told in `service.json`. Pure."""
+"""How a model is served: which template, and the contents of its `service.json`. Pure."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class ServedModel:
     custom_service: CustomService | None = None
     further_models: Mapping[str, ResolvedModel] = field(
         default_factory=dict, hash=False
-    )  # by the key it loads them with
+    )  # by the key that the service loads them with
 
 
 def choose_template(model: ResolvedModel) -> Template:
-    """How `model` is served: as an image classifier when it is a Keras or TensorFlow model with a labels file.
+    """Returns the template for `model`: image_classifier for a Keras or TensorFlow model with a labels file.
 
-    A signature, where there is one, must then be a batch of images (-1, height, width, channels).
+    If it has a signature, the input must be a batch of images (-1, height, width, channels).
     """
     conf = _network_conf(model)
     if conf is None or model.labels_uri is None or conf.get("keras_backend", "tensorflow") != "tensorflow":
@@ -43,7 +43,7 @@ def choose_template(model: ResolvedModel) -> Template:
 
 
 def make_service_description(served: ServedModel) -> dict[str, Any]:
-    """What service.json says: which models the service answers for, and how."""
+    """Returns the contents of service.json: which models the service serves, and how."""
     model, custom = served.model, served.custom_service
     custom_options = {"file": custom.file, "digest": custom.digest} if custom else {}
     return {
@@ -62,9 +62,9 @@ def make_service_description(served: ServedModel) -> dict[str, Any]:
 
 
 def parse_labels(content: bytes) -> dict[str, Any]:
-    """Labels by class number ("0", "1", …) from a labels file; ModelUnusable when it is none.
+    """Returns labels by class number ("0", "1", …) from a labels file; raises ModelUnusable if it is not one.
 
-    Read are {"0": "buildings", …}, {"buildings": 0, …} and ["buildings", …].
+    Accepts {"0": "buildings", …}, {"buildings": 0, …} and ["buildings", …].
     """
     try:
         document = json.loads(content)
@@ -77,7 +77,7 @@ def parse_labels(content: bytes) -> dict[str, Any]:
     labels = {str(number): label for number, label in document.items()} if isinstance(document, dict) else {}
     if sorted(labels) != sorted(str(number) for number in range(len(labels))) or not labels:
         raise ModelUnusable(
-            "The labels file does not name the classes 0, 1, 2 … one by one.",
+            "The labels file does not have one label for each of the classes 0, 1, 2, …",
             hint='write it as {"0": "first label", "1": "second label"}',
         )
     return labels
@@ -90,7 +90,7 @@ def _network_conf(model: ResolvedModel) -> Mapping[str, Any] | None:
 def _takes_images(model: ResolvedModel) -> bool:
     signature = model.metadata.get("signature") or {}
     if not signature.get("inputs"):
-        return True  # nothing is known against it
+        return True  # nothing known contradicts it
     inputs = json.loads(signature["inputs"])
     shape = inputs[0].get("tensor-spec", {}).get("shape", []) if len(inputs) == 1 else []
     return len(shape) == 4 and shape[3] in _IMAGE_CHANNELS

@@ -1,4 +1,4 @@
-"""What a service needs installed: the lines of its models, with those of the template. Pure."""
+"""What a service needs installed: the requirement lines of its models and of the template. Pure."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from packaging.version import InvalidVersion, Version
 from mlflow_fargate.bento.description import ServedModel
 from mlflow_fargate.resolved_model import ResolvedModel
 
-# Nothing needs them: with them the server reads requests and waits for them in C, with a third less CPU for each.
+# Optional: they parse HTTP and run the event loop in C, which takes a third less CPU per request.
 _SERVER = ("httptools>=0.6", "uvloop>=0.19")
-# What serves a model beside ONNX Runtime: pictures, or MLflow's protocol.
+# What a service needs besides ONNX Runtime, for images or for MLflow's protocol.
 _ONNX_PACKAGES = {"image": ("pillow",), "table": ("mlflow-skinny", "pandas")}
-# Older versions answer requests with other code than service_template is written for; newer ones load their models.
+# service_template does not support older versions; newer versions can load models that these logged.
 _MLFLOW_FLOOR = Version("3.1")
 
 
 def service_requirements(served: ServedModel) -> tuple[str, ...]:
-    """Requirement lines of the image: the model's own, with BentoML and what the template needs.
+    """Returns the image's requirement lines: the model's, BentoML, and what the template needs.
 
-    MLflow itself is half a gigabyte that serving does not touch: an image classifier needs none of it, a pyfunc needs
-    `mlflow-skinny`. A line that asks for more than the plain package (`mlflow[extras]`, a URL) is kept as it is.
+    MLflow itself is half a gigabyte that serving does not use: an image classifier needs none of it, a pyfunc needs
+    `mlflow-skinny`. A line that requests more than the plain package (`mlflow[extras]`, a URL) is kept as it is.
     """
     models = (served.model, *(further for _, further in sorted(served.further_models.items())))
     given = dict.fromkeys(line for one in models for line in one.requirements)
@@ -38,7 +38,7 @@ def service_requirements(served: ServedModel) -> tuple[str, ...]:
         if not any(_package(line) == "mlflow" and not _is_plain(line) for line in lines):
             ours.append(f"mlflow-skinny=={_mlflow_version(served.model)}")
             lines = [line for line in lines if _package(line) != "mlflow"]
-    # The service is tried with this version of BentoML, whatever version the model was trained beside.
+    # The service is tested with this version of BentoML, whichever version was installed for training.
     lines = [line for line in lines if _package(line) != "bentoml"]
     packages = {_package(line) for line in lines}
     ours = [line for line in (*ours, *_SERVER) if _package(line) not in packages]
@@ -46,10 +46,10 @@ def service_requirements(served: ServedModel) -> tuple[str, ...]:
 
 
 def onnx_requirements(served: ServedModel, pins: Mapping[str, str], asked: tuple[str, ...]) -> tuple[str, ...]:
-    """Requirement lines of an image in which ONNX Runtime computes, of the versions that the model was compared with.
+    """Returns the requirement lines of an ONNX Runtime image, in the versions that the model was compared with.
 
-    `pins` (package → NAME==VERSION) are those; of the lines that were `asked` for, those that are not the model's own
-    and no template's stay: somebody named them for a reason.
+    `pins` maps each package to its NAME==VERSION. Of the lines in `asked`, those that come from neither the model nor a
+    template are kept: the user added them for a reason.
     """
     needed = (
         "bentoml",
@@ -63,7 +63,7 @@ def onnx_requirements(served: ServedModel, pins: Mapping[str, str], asked: tuple
 
 
 def _mlflow_version(model: ResolvedModel) -> str:
-    """The version that logged the model, if the service can run with it; else the one installed here."""
+    """Returns the version that logged the model if the service supports it, else the one installed here."""
     here = installed_version("mlflow-skinny")
     try:
         logged = Version(str(model.metadata.get("mlflow_version", "")))
@@ -73,7 +73,7 @@ def _mlflow_version(model: ResolvedModel) -> str:
 
 
 def _package(line: str) -> str | None:
-    """The package a requirement line is about; None for options, paths and what else pip reads."""
+    """Returns the package that a requirement line names; None for options, paths and other lines that pip reads."""
     try:
         return canonicalize_name(Requirement(line).name)
     except InvalidRequirement:

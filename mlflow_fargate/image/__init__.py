@@ -1,17 +1,17 @@
-"""An OCI image, built and pushed without Docker.
+"""Builds and pushes OCI images without Docker.
 
-    spec         what an image is made of, and where it goes
-    build        the story: base + packages + service + model → an image in a registry
-    assembly     its layers found, made, sent, tested and named; report says what became of each
-    base/        the base image: what is in it, and whether that suits what goes onto it
+    spec         the image's content and its destination
+    build        entry point: base + packages + service + model → an image in a registry
+    assembly     finds, builds, uploads and tests its layers, then tags the image; report sums up the layers
+    base/        the base image: its content, and whether packages can run on it
     packages/    requirements → uv's lock → layers of Python packages
-    debian/      packages of the system as a layer, without apt
+    debian/      system packages as a layer, without apt
     layers/      files → reproducible layers, and back
     oci/         manifest, configuration, references, platforms
-    registry/    the way into a registry, a folder instead of one, and the blobs that are kept on this machine
-    docker/      the other builder: a Dockerfile, and an engine that builds it
+    registry/    registry client, OCI layout in a folder, and the cache of blobs on this machine
+    docker/      the alternative builder: a Dockerfile, and an engine that builds it
 
-Nothing here knows MLflow or a cloud.
+Nothing here knows MLflow or AWS.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""One image on its way into a repository: its layers are found or made, sent where they are missing, tried and named.
+"""Assembles one image in a repository: finds or builds its layers, uploads missing ones, tests and tags the image.
 
-    recipe ──→ in the repository? ──→ on this machine? ──→ made here, or (a large model) made while it is sent
+    recipe ──→ in the repository? ──→ on this machine? ──→ built here, or (a large model) built while uploading
 
-The base travels meanwhile. `build.py` tells what goes into the image; how a blob gets there is known by `push.py`.
+The base is copied meanwhile. `build.py` decides what goes into the image; `push.py` uploads blobs.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from mlflow_fargate.image.spec import Destination, ImageSpec
 from mlflow_fargate.progress import Progress
 
 SmokeTest = Callable[[Unpacked, Mapping[str, str]], None]
-"""Gets the layers on this machine and the environment; raises when the service does not work."""
+"""Called with the unpacked layers and the environment; raises if the service does not work."""
 
-# The same image at any time.
+# Fixed, so that the digest does not depend on the time.
 _CREATED = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _CACHE_LIMIT_BYTES = 20 * 10**9
 _THREADS = 6
@@ -46,7 +46,7 @@ _THREADS = 6
 
 @dataclass(frozen=True)
 class Assembly:
-    """One image on its way into the repository: finds or makes its layers, sends what is missing, names the result."""
+    """One image being assembled: finds or builds its layers, uploads what is missing, tags the result."""
 
     destination: Destination
     there: Sequence[Manifest]
@@ -58,7 +58,7 @@ class Assembly:
     def begin(
         cls, destination: Destination, there: Sequence[Manifest], blobs: BlobCache, progress: Progress
     ) -> Assembly:
-        """Sends nothing yet; `there` are images in the repository whose layers may be the ones that are needed."""
+        """Uploads nothing yet; `there` are images in the repository whose layers can be reused."""
         present = [blob.digest for image in there for blob in image.blobs]
         push = Push(destination.store, destination.repository, present=present)
         return cls(destination, there, push, blobs, progress)
@@ -66,7 +66,7 @@ class Assembly:
     def put_layers(
         self, recipes: Sequence[Recipe], compression: Compression, base: Base
     ) -> tuple[list[Layer], BuildReport]:
-        """All layers of the image, in the repository when this returns; the base travels while ours are made."""
+        """Returns all layers, which are then in the repository; copies the base while building the others."""
         base_is_present = all(self.push.is_present(layer.digest) for layer in base.image.layers)
         with _threads(self.push) as pool:
             making = [pool.submit(self._obtain, recipe, compression) for recipe in recipes]
@@ -81,7 +81,7 @@ class Assembly:
         return [layer for layer, _ in sent], BuildReport(tuple(reports))
 
     def pass_smoke_test(self, smoke_test: SmokeTest, layers: Sequence[Layer], packages: int, cache: Path) -> None:
-        """Test the layers (the first of which hold `packages`), unless these have passed before."""
+        """Tests the layers (the first `packages` of them contain packages), unless they have passed before."""
         key = sha256_digest(encode_json([[layer.digest for layer in layers], ENVIRONMENT])).removeprefix("sha256:")
         passed = cache / "smoke-tested" / key
         if passed.exists():
@@ -92,7 +92,7 @@ class Assembly:
         passed.touch()
 
     def publish(self, spec: ImageSpec, layers: Sequence[Layer], base: Base) -> Reference:
-        """The image by digest, once its configuration and manifest are in the repository."""
+        """Uploads configuration and manifest; returns the image by digest."""
         config = make_config(
             base.image, layers, environment=ENVIRONMENT, labels=spec.labels, settings=spec.settings, created=_CREATED
         )
@@ -109,14 +109,14 @@ class Assembly:
         result = reference.with_digest(manifest.digest)
         tag = reference.tag or f"image-{manifest.digest.removeprefix('sha256:')[:16]}"
         if store.manifest_digest(result.repository, tag) == manifest.digest:
-            self.progress.note("the registry has exactly this image already")
+            self.progress.note("an identical image is already in the registry")
             return result
         self.push.send(manifest.config.digest, lambda: [config])
         store.write_manifest(result.repository, tag, manifest)
         return result
 
     def _obtain(self, recipe: Recipe, compression: Compression) -> tuple[Layer | Recipe, str]:
-        """The recipe's layer, from wherever it is least work, and its origin; one to be streamed stays a recipe."""
+        """Returns the recipe's layer, from the cheapest source, and its origin; one to be streamed stays a recipe."""
         keys = (recipe.key, *recipe.other_keys)
         for image in self.there:
             ours = image.own_layers()
@@ -148,11 +148,11 @@ class Assembly:
         *,
         base_is_present: bool,
     ) -> tuple[list[tuple[Layer, int]], int]:
-        """Send what the repository lacks; the layers with the bytes sent for each, and the bytes sent for the base."""
+        """Uploads what is missing; returns the layers with the bytes sent for each, and the bytes sent for the base."""
         there = [layer for layer, _ in made if isinstance(layer, Layer) and self.push.is_present(layer.digest)]
         if len(there) == len(made) and base_is_present:
             return [(layer, 0) for layer in there], 0
-        text = f"{len(made) - len(there)} of {len(made)} layers to {self.destination.reference.name}"
+        text = f"uploading {len(made) - len(there)} of {len(made)} layers to {self.destination.reference.name}"
         with self.progress.transfer(text, None) as advance:
             self.push.show(advance)
             sending = [pool.submit(self._send_layer, layer, compression) for layer, _ in made]
@@ -162,14 +162,14 @@ class Assembly:
         if isinstance(layer, Layer):
             return layer, self.push.send(layer.digest, partial(self.blobs.stream, layer))
         streamed, sent_bytes = self.push.stream(layer, compression)
-        # Should the rest of this build fail, the next one finds it in the repository.
+        # If the rest of this build fails, the next one finds the layer in the repository.
         self.blobs.remember(streamed)
         return streamed, sent_bytes
 
 
 @contextmanager
 def _threads(push: Push) -> Iterator[ThreadPoolExecutor]:
-    """Threads that end soon when one of them, or the user, gives up."""
+    """Yields a thread pool that stops soon after an error or an interrupt."""
     with ThreadPoolExecutor(_THREADS) as pool:
         try:
             yield pool

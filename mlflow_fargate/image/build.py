@@ -1,13 +1,13 @@
-"""The story: a base by reference, the packages, the service's code, the model: an image in a registry, without Docker.
+"""Builds an image in a registry without Docker, from a base, packages, the service's code and the model.
 
     base image ──(registry → registry)──────────────┐
     requirements ──lock──→ packages ──layer(s)──────┤
     service's code ─────────────────layer───────────┼──→ manifest ──→ registry
     model ──────────────────────────layer───────────┘
 
-The lock and each layer are looked for before they are made: in the repository (so a machine that has nothing neither
-resolves nor builds what another has), then in this machine's cache. The same inputs give the same digest, and then
-nothing is sent.
+The lock and each layer are looked up before they are created: in the repository (so a new machine neither resolves nor
+builds what another one did), then in this machine's cache. The same inputs give the same digest, and then nothing is
+uploaded.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ def build_image(
     build_sdists: bool = False,
     smoke_test: SmokeTest | None = None,
 ) -> PushedImage:
-    """The image in its destination. The base is read from `base_registry`, by default its own registry.
+    """Returns the image at its destination. The base is read from `base_registry`, by default its own.
 
-    `smoke_test` is called with the layers of a new image, unpacked on this machine; if it raises, the image gets no
-    name in the repository. `build_sdists` lets packages without wheels be built here, which runs their code.
+    `smoke_test` is called with the layers of a new image, unpacked on this machine; if it raises, the image is not
+    tagged. `build_sdists` allows building packages without wheels here, which runs their code.
     """
     source = base_registry or _registry_of(spec.base, destination.store)
     base = read_base(source, spec.base, platform=spec.platform, python_version=spec.python_version)
@@ -66,7 +66,7 @@ def build_image(
     layers, report = assembly.put_layers([*packages, *_application(spec)], spec.compression, base)
     if not is_checked:
         check_libraries(packages, look_into_base(), on_missing=missing_libraries, progress=progress)
-    # What fits the base together with packages of the system need not fit it alone.
+    # Layers that work with added system packages may not work on the base alone.
     fitting = base.image if packages == python_packages else None
     records.keep(locked, layers[: len(python_packages)], fitting, progress)
     if smoke_test:
@@ -79,6 +79,7 @@ def _registry_of(base: Reference, store: ImageStore) -> Registry:
 
 
 def _lock(spec: ImageSpec, records: LockRecords, cache: Path, progress: Progress, *, build_sdists: bool) -> Lock:
+    progress.note("locking packages")
     locked = records.lock(
         spec.normalized_requirements(progress),
         python_version=spec.python_version,
@@ -87,7 +88,7 @@ def _lock(spec: ImageSpec, records: LockRecords, cache: Path, progress: Progress
         build_sdists=build_sdists,
     )
     if locked.sdists:
-        progress.note(f"built on this machine, as there are no wheels: {', '.join(locked.sdists)}")
+        progress.note(f"built from source on this machine, because there are no wheels: {', '.join(locked.sdists)}")
     return locked
 
 
@@ -106,6 +107,6 @@ def _system_packages(spec: ImageSpec, look_into_base: Callable[[], BaseFiles], c
 
 
 def _application(spec: ImageSpec) -> list[Recipe]:
-    """The layers that are the image's alone."""
+    """Returns the layers that belong only to this image."""
     models = make_model_recipes(spec.model, spec.further_models, spec.compression) if spec.model else []
     return [make_service_recipe(spec.service, spec.compression), *models]

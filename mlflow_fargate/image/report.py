@@ -1,4 +1,4 @@
-"""What became of an image: for each layer where it came from and what it cost to send."""
+"""The result of a build: where each layer came from, and how many bytes were uploaded for it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mlflow_fargate.image.oci.reference import Reference
 
 @dataclass(frozen=True)
 class LayerReport:
-    """What became of one part of the image."""
+    """The result for one part of the image."""
 
     name: str
     size_bytes: int  # compressed, as the registry stores it
@@ -19,7 +19,7 @@ class LayerReport:
 
 @dataclass(frozen=True)
 class BuildReport:
-    """What became of the image's parts, in the order of its layers."""
+    """The results for the image's parts, in the order of its layers."""
 
     layers: tuple[LayerReport, ...]
 

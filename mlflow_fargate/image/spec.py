@@ -1,4 +1,4 @@
-"""What an image is made of and where it goes: two values that every builder takes whole."""
+"""What an image contains and where it goes: two values that every builder takes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mlflow_fargate.progress import Progress
 
 @dataclass(frozen=True)
 class ImageSpec:
-    """All that is in an image: the same spec and the same lock give the same digest."""
+    """Everything in an image: the same spec and the same lock give the same digest."""
 
     base: Reference
     python_version: str
@@ -39,15 +39,15 @@ class ImageSpec:
         default_factory=dict, hash=False
     )  # in its manifest, readable without pulling
     entry_point: tuple[str, ...] = ()  # (): BentoML's
-    programs: tuple[str, ...] = ()  # packages whose program of the same name is kept
+    programs: tuple[str, ...] = ()  # packages whose binary with the same name is kept
 
     @property
     def settings(self) -> dict[str, Any]:
-        """How the image starts, in the keys of its configuration."""
+        """Returns how the image starts, in the keys of its configuration."""
         return {**SETTINGS, **({"Entrypoint": list(self.entry_point)} if self.entry_point else {})}
 
     def normalized_requirements(self, progress: Progress) -> tuple[str, ...]:
-        """The lines for uv; `progress` notes what was changed, and why."""
+        """Returns the lines for uv; notes what was changed, and why."""
         lines, notes = normalize(self.requirements, machine=self.platform.machine, adapt=self.normalize)
         for note in notes:
             progress.note(note)
@@ -56,18 +56,18 @@ class ImageSpec:
 
 @dataclass(frozen=True)
 class Destination:
-    """Where an image goes: under `reference` in `store`; without a tag in that, it is tagged by its own digest."""
+    """Where an image goes: `reference` in `store`; without a tag, it is tagged by its digest."""
 
     store: ImageStore
     reference: Reference
-    previous: Reference | None = None  # an image there whose layers are reused where they are the same
+    previous: Reference | None = None  # an image there with layers to reuse
 
     @property
     def repository(self) -> str:
         return self.reference.repository
 
     def images(self, platform: Platform) -> list[Manifest]:
-        """The images in the repository whose layers may be the ones we need."""
+        """Returns the images in the repository whose layers can be reused."""
         identifiers = [self.reference.tag] if self.reference.tag else []
         if self.previous and self.previous.repository == self.repository:
             identifiers.append(self.previous.identifier)

@@ -1,13 +1,13 @@
-"""A model URI becomes files on this machine.
+"""Turns a model URI into files on this machine.
 
-resolve      the story: URI → ResolvedModel (which version, which files, which labels)
-uri          through the model registry and runs to the folder where the model lies
-sources      which places a URI from MLflow may lead to; origins compared
-server       requests to the tracking server, which follow no redirect
-artifacts    the stores in which folders lie: S3, the tracking server's artifact service, this machine
+resolve      entry point: URI → ResolvedModel (version, files, labels)
+uri          follows the model registry and runs to the model's folder
+sources      where a URI from MLflow is allowed to point; compares origins
+server       requests to the tracking server, without following redirects
+artifacts    artifact stores: S3, the tracking server's artifact service, this machine
 cache        files, downloaded once
-flavors      has the model the flavor that was asked for
-logged       what training code has in hand → URI; moving stages and aliases
+flavors      whether a model has the requested flavor
+logged       what training code has → URI; moves stages and aliases
 """
 
 from __future__ import annotations

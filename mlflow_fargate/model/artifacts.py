@@ -1,7 +1,7 @@
-"""Where a model's files lie, and how they come here: three stores with one shape, and which of them a URI means.
+"""Artifact stores: where a model's files are, how to read them, and which store a URI belongs to.
 
-`ArtifactStore` is the shape. `LocalArtifacts` reads this machine; `ServedArtifacts` what the tracking server serves
-(`mlflow-artifacts:/`); S3 has its own in aws/s3.py, because going there directly is an order faster. resolve.py looks,
+`ArtifactStore` is the protocol. `LocalArtifacts` reads this machine; `ServedArtifacts` what the tracking server serves
+(`mlflow-artifacts:/`); S3 is in aws/s3.py, because direct access is ten times faster. resolve.py lists and reads,
 cache.py downloads.
 """
 
@@ -24,7 +24,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.file_utils import local_file_uri_to_path
 
 from mlflow_fargate.errors import FargateError, ModelNotFound, ModelUnusable
-from mlflow_fargate.model.server import list_artifacts, open_artifact
+from mlflow_fargate.model.server import Note, list_artifacts, open_artifact
 from mlflow_fargate.model.sources import is_local, path_on_server, scheme_of
 from mlflow_fargate.progress import Advance
 from mlflow_fargate.resolved_model import ModelFile, without_credentials
@@ -34,40 +34,47 @@ _CHUNK_BYTES = 1 << 20
 
 
 class ArtifactStore(Protocol):
-    """Files under a root URI. `path` is relative to the root, as `files` told it."""
+    """Files under a root URI. `path` is relative to the root, as returned by `files`."""
 
     def files(self, root: str, *, recursive: bool = True) -> tuple[ModelFile, ...]:
-        """Every file under `root`, sorted by path; empty when nothing is there. Not recursive: those right in it."""
+        """Returns every file under `root`, sorted by path; () if none. Not recursive: only its direct files."""
 
     def read(self, root: str, path: str, limit_bytes: int) -> bytes:
-        """The content of a small file; ModelUnusable when it is larger than `limit_bytes`."""
+        """Returns the content of a small file; raises ModelUnusable if it is larger than `limit_bytes`."""
 
     def download(self, root: str, file: ModelFile, target: Path, advance: Advance) -> None:
-        """Writes the file to `target`, whose folder exists; ModelUnusable when it is not the listed one any more."""
+        """Writes the file to `target`, whose folder exists; raises ModelUnusable if it changed since it was listed."""
 
     def stream(self, root: str, file: ModelFile) -> Iterator[bytes]:
-        """The file's bytes, a few megabytes of it in memory at a time; ModelUnusable as for `download`."""
+        """Yields the file's bytes, with a few megabytes in memory; raises ModelUnusable like `download`."""
+
+
+def _ignore(_note: str) -> None:
+    pass
 
 
 class ArtifactStores:
-    """Picks the store by a URI's scheme. The S3 store is only made when an s3:// URI comes."""
+    """Picks the store by a URI's scheme. The S3 store is created only for the first s3:// URI."""
 
     def __init__(self, *, s3: Callable[[], ArtifactStore], tracking_uri: str | None = None) -> None:
         self._s3 = functools.cache(s3)
-        self._served = ServedArtifacts(tracking_uri)
+        self._tracking_uri = tracking_uri
         self._local = LocalArtifacts()
 
-    def for_uri(self, uri: str) -> ArtifactStore:
-        """The store that reads `uri`; its calls raise UntrustedSource where the tracking server does not serve that."""
+    def for_uri(self, uri: str, note: Note = _ignore) -> ArtifactStore:
+        """Returns the store for `uri`; its methods raise UntrustedSource if the tracking server does not serve that.
+
+        `note` is called before each retry of a request to the tracking server.
+        """
         if is_local(uri):
             return self._local
-        return self._s3() if scheme_of(uri) in {"s3", "s3a"} else self._served
+        return self._s3() if scheme_of(uri) in {"s3", "s3a"} else ServedArtifacts(self._tracking_uri, note)
 
 
 def check_paths(files: tuple[ModelFile, ...], root: str) -> None:
-    """ModelUnusable unless every path stays below the folder it will be written to, on every system.
+    """Raises ModelUnusable unless every path stays inside the folder it will be written to, on every OS.
 
-    Whoever can write to the artifact store chooses these names.
+    Anyone who can write to the artifact store chooses these names.
     """
     folders = {parent for file in files for parent in _parents(file.path)}
     seen: set[str] = set()
@@ -79,8 +86,8 @@ def check_paths(files: tuple[ModelFile, ...], root: str) -> None:
 
 def _unsafe(root: str, path: str) -> ModelUnusable:
     return ModelUnusable(
-        f"{without_credentials(root)} holds a file that cannot be downloaded safely: {path!r}.",
-        hint="log the model again; a file's name must be a plain relative path",
+        f"{without_credentials(root)} contains a file that cannot be downloaded safely: {path!r}.",
+        hint="log the model again; file names must be plain relative paths",
     )
 
 
@@ -101,7 +108,7 @@ def _parents(path: str) -> Iterator[str]:
 
 
 class LocalArtifacts:
-    """A folder of this machine. The ETag of a file is its SHA-256, so that an edited model is another model."""
+    """A folder on this machine. A file's ETag is its SHA-256, so an edited model counts as a different model."""
 
     def files(self, root: str, *, recursive: bool = True) -> tuple[ModelFile, ...]:
         folder = self._folder(root)
@@ -147,19 +154,20 @@ class LocalArtifacts:
     def _refuse_links(path: Path) -> None:
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
             raise ModelUnusable(
-                f"{path} is a link or a special file; a model may hold only files and folders.",
+                f"{path} is a link or a special file; a model can contain only regular files and folders.",
                 hint="copy what it points to into the model's folder",
             )
 
 
 class ServedArtifacts:
-    """What the tracking server serves (`mlflow-artifacts:/` and its http address): requests go to it and nowhere else.
+    """Artifacts served by the tracking server (`mlflow-artifacts:/` or its http address); sends no other requests.
 
-    No ETags there: only paths and sizes.
+    The server reports paths and sizes but no ETags.
     """
 
-    def __init__(self, tracking_uri: str | None = None) -> None:
+    def __init__(self, tracking_uri: str | None = None, note: Note = _ignore) -> None:
         self._given_uri = tracking_uri
+        self._note = note
 
     @property
     def _tracking_uri(self) -> str:
@@ -172,7 +180,7 @@ class ServedArtifacts:
         while folders:
             folder = folders.pop()
             with _mlflow_errors(root):
-                listed = _entries(list_artifacts(self._tracking_uri, _joined(base, folder)), folder)
+                listed = _entries(list_artifacts(self._tracking_uri, _joined(base, folder), self._note), folder)
             found += [entry for entry, is_folder in listed if not is_folder]
             folders += [entry.path for entry, is_folder in listed if is_folder and recursive]
             if len(found) + len(folders) > MAX_FILES:
@@ -189,14 +197,14 @@ class ServedArtifacts:
         raise AssertionError("stamina ends with a result or an exception")
 
     def download(self, root: str, file: ModelFile, target: Path, advance: Advance) -> None:
-        # MLflow retries requests, but not a body that breaks off.
+        # MLflow retries requests, but not an interrupted body.
         for attempt in stamina.retry_context(on=_is_broken_stream, attempts=4):
             with attempt, _mlflow_errors(f"{root}/{file.path}"):
                 self._download_once(root, file, target)
         advance(target.stat().st_size)
 
     def stream(self, root: str, file: ModelFile) -> Iterator[bytes]:
-        # A body that broke off is requested again, so this file, and no more of the model, is on disk meanwhile.
+        # An interrupted body is requested again, so this one file of the model is temporarily on disk.
         with tempfile.TemporaryDirectory() as folder:
             target = Path(folder, "content")
             self.download(root, file, target, lambda size_bytes: None)
@@ -214,18 +222,18 @@ class ServedArtifacts:
                 stream.write(chunk)
 
     def _open(self, root: str, path: str) -> requests.Response:
-        return open_artifact(self._tracking_uri, _joined(path_on_server(root, self._tracking_uri), path))
+        return open_artifact(self._tracking_uri, _joined(path_on_server(root, self._tracking_uri), path), self._note)
 
 
 def _entries(answer: Any, folder: str) -> list[tuple[ModelFile, bool]]:
-    """Files and folders (True) that the tracking server lists in `folder`."""
+    """Returns the files and folders (True) that the tracking server lists in `folder`."""
     try:
         listed = [
             (ModelFile(_joined(folder, str(entry["path"])), int(entry.get("file_size") or 0)), bool(entry["is_dir"]))
             for entry in answer.get("files", [])
         ]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise MlflowException("the server's list of artifacts is not one of MLflow's") from error
+        raise MlflowException("the server's response is not an MLflow list of artifacts") from error
     for entry, _ in listed:
         if _is_hostile(entry.path):
             raise _unsafe(folder, entry.path)
@@ -237,21 +245,23 @@ def _joined(*parts: str) -> str:
 
 
 def check_length(content: bytes, path: str, limit_bytes: int) -> bytes:
-    """`content`, unless it is longer than what is read of such a file."""
+    """Returns `content`; raises ModelUnusable if it is longer than `limit_bytes`."""
     if len(content) > limit_bytes:
-        raise ModelUnusable(f"'{path}' is larger than the {limit_bytes} bytes that are read of it.")
+        raise ModelUnusable(f"'{path}' is larger than the limit of {limit_bytes} bytes.")
     return content
 
 
 def changed_meanwhile(path: str) -> ModelUnusable:
-    """The error for a file that is not the listed one any more."""
-    return ModelUnusable(f"'{path}' changed while the model was read.", hint="try again when the model is written")
+    """Returns the error for a file that changed since it was listed."""
+    return ModelUnusable(
+        f"'{path}' changed while the model was being read.", hint="try again once the model is fully written"
+    )
 
 
 def too_many_files(root: str) -> ModelUnusable:
-    """The error for a root that cannot be a model's."""
+    """Returns the error for a folder that is too large to be a model."""
     return ModelUnusable(
-        f"{without_credentials(root)} holds more than {MAX_FILES} files.", hint="name the model's own folder"
+        f"{without_credentials(root)} contains more than {MAX_FILES} files.", hint="name the model's folder itself"
     )
 
 
@@ -270,8 +280,8 @@ def _mlflow_errors(place: str) -> Iterator[None]:
         said = without_credentials(str(error))[:500]
         raise ModelNotFound(
             f"{without_credentials(place)} could not be read through MLflow: {said}",
-            hint="check that the tracking server serves artifacts, and your rights there",
-        ) from (error if said == str(error)[:500] else None)  # tracebacks must not tell a password either
+            hint="check that the tracking server serves artifacts (--serve-artifacts) and that you are allowed to read",
+        ) from (error if said == str(error)[:500] else None)  # tracebacks must not show a password either
 
 
 def _sha256(path: Path) -> str:

@@ -1,10 +1,10 @@
-"""A resolved model comes to this machine, once: a cache of folders named by the models' fingerprints.
+"""Downloads a resolved model to this machine, once: a cache of folders named by the models' fingerprints.
 
     cache/models/FINGERPRINT/model/…       the model's files as MLflow logged them
-    cache/models/FINGERPRINT/labels.json   the labels, where there are some
+    cache/models/FINGERPRINT/labels.json   the labels, if any
     cache/models/FINGERPRINT.lock          one downloader at a time
 
-A folder is there completely or not at all: it is filled under another name and renamed.
+A folder is either complete or absent: it is filled under another name, then renamed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from mlflow_fargate.resolved_model import ModelFile, ResolvedModel, without_cred
 DEFAULT_MAX_CACHE_BYTES = 20 * 10**9
 _STREAMS = 8
 _LABELS_LIMIT_BYTES = 1 << 20
-# Somebody may still be reading what was handed out a moment ago.
+# Another process may still be reading a folder that was returned a moment ago.
 _IN_USE_SECONDS = 3600
 
 
@@ -37,10 +37,10 @@ def download_model(
     progress: Progress,
     max_cache_bytes: int = DEFAULT_MAX_CACHE_BYTES,
 ) -> Path:
-    """The folder that holds the model's files; `labels_file` tells where its labels are. Do not write there.
+    """Returns the folder with the model's files, which must not be modified; `labels_file` returns its labels.
 
-    Older entries make room when the cache grows over `max_cache_bytes`; ModelUnusable when a file is not the one that
-    was resolved, or has a name that would be written elsewhere.
+    Older entries are deleted when the cache grows over `max_cache_bytes`. Raises ModelUnusable if a file changed since
+    it was resolved, or has a name that would be written outside the folder.
     """
     check_paths(model.files, model.artifact_uri)
     entry = cache / "models" / model.fingerprint
@@ -56,17 +56,17 @@ def download_model(
 
 
 def labels_file(model_folder: Path) -> Path | None:
-    """The labels of a model that `download_model` returned; None: it has none."""
+    """Returns the labels file of a model that `download_model` returned, or None if it has none."""
     labels = model_folder.parent / "labels.json"
     return labels if labels.is_file() else None
 
 
 def _fill(model: ResolvedModel, entry: Path, stores: ArtifactStores, progress: Progress) -> None:
     partial = entry.with_name(f"{entry.name}.partial")
-    if partial.exists():  # whoever was filling it is gone: we hold the lock
+    if partial.exists():  # left by a process that ended: this one holds the lock
         shutil.rmtree(partial)
     try:
-        _download_files(model, stores.for_uri(model.artifact_uri), partial / "model", progress)
+        _download_files(model, stores.for_uri(model.artifact_uri, progress.note), partial / "model", progress)
         if model.labels_uri:
             root, _, name = model.labels_uri.rpartition("/")
             labels = stores.for_uri(root).read(root, name, _LABELS_LIMIT_BYTES)
@@ -91,7 +91,7 @@ def _download_files(model: ResolvedModel, store: ArtifactStore, folder: Path, pr
 
         pool = ThreadPoolExecutor(_STREAMS)
         try:
-            # Large files first: a large one begun last would be waited for alone.
+            # Large files first: a large file started last would download alone at the end.
             for _ in pool.map(fetch, sorted(model.files, key=lambda file: -file.size_bytes)):
                 pass
         finally:
@@ -113,7 +113,7 @@ def _evict(folder: Path, *, keep: Path, max_cache_bytes: int) -> None:
         used_at = {entry: entry.stat().st_mtime for entry in folder.iterdir() if entry.is_dir()}
         sizes = {entry: sum(file.stat().st_size for file in entry.rglob("*") if file.is_file()) for entry in used_at}
     except FileNotFoundError:
-        return  # somebody else is filling or emptying the cache; the next download looks again
+        return  # another process is using the cache; the next download checks again
     excess = sum(sizes.values()) - max_cache_bytes
     for entry in sorted(used_at, key=lambda entry: used_at[entry]):
         if excess <= 0:
@@ -125,7 +125,7 @@ def _evict(folder: Path, *, keep: Path, max_cache_bytes: int) -> None:
 def _remove(entry: Path) -> bool:
     try:
         with FileLock(f"{entry.with_suffix('')}.lock", blocking=False):
-            # Renamed first, so that a removal cut short leaves no half entry under a name that counts.
+            # Renamed first, so an interrupted deletion leaves no partial entry under a valid name.
             doomed = entry.with_suffix(".partial")
             if doomed != entry:
                 shutil.rmtree(doomed, ignore_errors=True)

@@ -1,11 +1,11 @@
-"""Flavors of models: those that MLflow has, and whether a model has the one that was asked for."""
+"""Model flavors: those that MLflow has, and whether a model has the requested one."""
 
 from __future__ import annotations
 
 from mlflow_fargate.errors import InvalidOption, ModelNotFound
 from mlflow_fargate.resolved_model import ResolvedModel
 
-# Those that MLflow itself can log a model with; a model may carry one of its own.
+# MLflow's built-in flavors; a model can have custom ones too.
 # https://mlflow.org/docs/latest/ml/model/#built-in-model-flavors
 # fmt: off
 _FLAVORS = frozenset({
@@ -18,13 +18,13 @@ _FLAVORS = frozenset({
 
 
 def check_flavor(model: ResolvedModel, flavor: str | None) -> None:
-    """ModelNotFound when the model has no such flavor, InvalidOption when no model has; so does MLflow's contract.
+    """Raises ModelNotFound if the model lacks the flavor, InvalidOption if no such flavor exists, as MLflow requires.
 
-    Which flavor is named changes nothing else: the service template picks how to load a model by what it is.
+    The flavor has no other effect: the service template decides how to load a model.
     """
     if flavor is None or flavor in model.flavors:
         return
     known = ", ".join(sorted(model.flavors))
     if flavor not in _FLAVORS:
-        raise InvalidOption(f"'{flavor}' is not a flavor of MLflow.", hint=f"{model.requested_uri} has: {known}")
+        raise InvalidOption(f"'{flavor}' is not an MLflow flavor.", hint=f"{model.requested_uri} has: {known}")
     raise ModelNotFound(f"{model.requested_uri} has no flavor '{flavor}'.", hint=f"it has: {known}")

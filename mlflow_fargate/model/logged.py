@@ -1,6 +1,6 @@
-"""What training code has in hand becomes a model URI: a run's id, what `log_model` returned, or a URI already.
+"""Converts what training code has (a run ID, the result of `log_model`, a URI) to a model URI.
 
-Home of the calls that training code makes to the model registry; resolve.py follows the URI.
+Contains the model registry calls for training code; resolve.py follows the URI.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _RUN_ID = re.compile(r"[0-9a-f]{32}")
 
 @RefusingRedirects()
 def model_uri_of(model: Any) -> str:
-    """The URI of a `ModelInfo` (its registered version, where it has one), of a run's only model, or `model` itself."""
+    """Returns the URI of a `ModelInfo` (its registered version, if any), of a run's only model, or `model` itself."""
     if hasattr(model, "model_uri"):
         return _registered_uri(model) or str(model.model_uri)
     if isinstance(model, str) and _RUN_ID.fullmatch(model):
@@ -31,15 +31,15 @@ def model_uri_of(model: Any) -> str:
     if isinstance(model, str) and model:
         return model
     raise InvalidOption(
-        f"A {type(model).__name__} is not a model.", hint="pass a model URI, a run's id, or what log_model() returned"
+        f"Expected a model, got {type(model).__name__}.", hint="pass a model URI, a run ID, or log_model()'s result"
     )
 
 
 @RefusingRedirects()
 def move_version(name: str, version: str, to: str) -> None:
-    """Moves a stage ('Production') or an alias ('@champion') to a version; ModelNotFound when there is no such one.
+    """Moves a stage ('Production') or alias ('@champion') to a version; raises ModelNotFound if it does not exist.
 
-    Versions that held the stage are archived: MLflow takes the highest number in a stage for the one that serves.
+    Versions that were in the stage are archived, because MLflow serves the highest version number in a stage.
     """
     client = MlflowClient()
     try:
@@ -56,7 +56,7 @@ def move_version(name: str, version: str, to: str) -> None:
 
 
 def _registered_uri(info: Any) -> str | None:
-    """models:/NAME/VERSION; MLflow tells the version and leaves the name to the logged model's tags."""
+    """models:/NAME/VERSION; MLflow returns the version, and the name only in the logged model's tags."""
     version = getattr(info, "registered_model_version", None)
     if version is None or not info.model_id:
         return None
@@ -70,13 +70,13 @@ def _only_model_of_run(run_id: str) -> str:
         run = MlflowClient().get_run(run_id)
     except MlflowException as error:
         raise ModelNotFound(
-            f"There is no run {run_id} at {without_credentials(mlflow.get_tracking_uri())}.",
+            f"Run {run_id} not found on {without_credentials(mlflow.get_tracking_uri())}.",
             hint="the tracking server is set by MLFLOW_TRACKING_URI or mlflow.set_tracking_uri()",
         ) from error
     logged = [output.model_id for output in run.outputs.model_outputs] if run.outputs else []
     if len(logged) == 1:
         return f"models:/{logged[0]}"
     if not logged:
-        raise ModelNotFound(f"Run {run_id} has logged no model.", hint="log one with mlflow.….log_model(name='model')")
+        raise ModelNotFound(f"Run {run_id} has not logged a model.", hint="log one with mlflow.FLAVOR.log_model()")
     listed = ", ".join(f"models:/{model_id}" for model_id in logged)
     raise InvalidOption(f"Run {run_id} has logged {len(logged)} models.", hint=f"name one: {listed}")

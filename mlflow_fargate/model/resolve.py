@@ -1,7 +1,7 @@
-"""A model URI becomes a `ResolvedModel`: which version it is, where its files lie, what it is made of.
+"""Resolves a model URI to a `ResolvedModel`: its version, the location of its files, and its metadata.
 
-It is resolved once: what is deployed later is exactly what was seen here. uri.py finds the folder, the stores of
-artifacts.py read in it, cache.py downloads it.
+It is resolved once, so what is deployed later is exactly what was read here. uri.py finds the folder, the stores of
+artifacts.py read it, cache.py downloads it.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ def resolve_model(
     registry_uri: str | None = None,
     labels: str | None = None,
 ) -> ResolvedModel:
-    """The model behind `uri`, down to its files; ModelNotFound or ModelUnusable when there is none to serve.
+    """Returns the model at `uri` with its files; raises ModelNotFound or ModelUnusable if it cannot be served.
 
-    `tracking_uri` and `registry_uri`: None for MLflow's own settings. `labels` names the labels file of an image
-    classifier (in the model, at its run's root, or a URI); None: found by its name; 'none': there is to be none.
+    `tracking_uri` and `registry_uri` default to MLflow's settings. `labels` names the labels file of an image
+    classifier (in the model, at its run's root, or a URI); None finds it by its name; 'none' uses no labels.
     """
     registry = _registry(tracking_uri, registry_uri)
     place = registry.follow(uri.strip())
-    store = stores.for_uri(place.artifact_uri)
+    store = stores.for_uri(place.artifact_uri, progress.note)
     files = store.files(place.artifact_uri)
-    _check_is_model(files, uri, place.artifact_uri)
+    _check_is_model(files, uri, place)
     model = _read_model(uri, place, files, store)
     found = _find_labels(model, labels, registry, stores)
     if found:
@@ -55,12 +55,14 @@ def resolve_model(
         model = dataclasses.replace(model, labels_uri=f"{root}/{file.path}", labels_etag=file.etag)
         progress.note(f"labels: {without_credentials(model.labels_uri or '')}")
     size = format_bytes(model.size_bytes)
-    progress.note(f"{model.requested_uri} is {model.resolved_uri}: {len(files)} files, {size}, {model.artifact_uri}")
+    is_named_otherwise = model.resolved_uri not in {model.requested_uri, model.artifact_uri}
+    found_as = f"{model.resolved_uri}: " if is_named_otherwise else ""
+    progress.note(f"{found_as}{len(files)} files, {size}, in {without_credentials(model.artifact_uri)}")
     return model
 
 
 def tag_model_version(name: str, version: str, tags: Mapping[str, str]) -> None:
-    """Writes tags on a version in MLflow's model registry; ModelNotFound says why when it does not take them."""
+    """Sets tags on a version in MLflow's model registry; raises ModelNotFound with the reason if MLflow refuses."""
     _registry(None, None).tag_version(name, version, tags)
 
 
@@ -68,16 +70,26 @@ def _registry(tracking_uri: str | None, registry_uri: str | None) -> ModelRegist
     return ModelRegistry(tracking_uri or mlflow.get_tracking_uri(), registry_uri or mlflow.get_registry_uri())
 
 
-def _check_is_model(files: tuple[ModelFile, ...], uri: str, root: str) -> None:
-    shown, root = without_credentials(uri), without_credentials(root)
+def _check_is_model(files: tuple[ModelFile, ...], uri: str, place: Place) -> None:
+    shown, root = without_credentials(uri), without_credentials(place.artifact_uri)
     if not files:
-        raise ModelNotFound(f"{shown} leads to {root}, and there are no files.", hint=f"model URIs: {MODEL_URI_FORMS}")
+        raise _no_files(shown, root, place)
     check_paths(files, root)
     if any(file.path == "MLmodel" for file in files):
         return
     below = [file.path for file in files if file.path.endswith("/MLmodel")]
-    hint = f"a model lies in: {below[0].removesuffix('/MLmodel')}" if below else "log it with mlflow.FLAVOR.log_model()"
-    raise ModelUnusable(f"{shown} is not an MLflow model: {root} holds no file named MLmodel.", hint=hint)
+    hint = f"the model is in: {below[0].removesuffix('/MLmodel')}" if below else "log it with mlflow.FLAVOR.log_model()"
+    raise ModelUnusable(f"{shown} is not an MLflow model: {root} does not contain a file named MLmodel.", hint=hint)
+
+
+def _no_files(shown: str, root: str, place: Place) -> ModelNotFound:
+    """Returns the error for a URI without files: often a registered model's name, or a wrong path in a run."""
+    where = shown if shown.rstrip("/") == root else f"{shown} resolves to {root}, which"
+    is_name = is_local(shown) and re.fullmatch(r"[\w.-]+", shown)
+    hint = f"for a registered model: models:/{shown}/VERSION" if is_name else place.other_models
+    return ModelNotFound(
+        f"{where} does not exist or contains no files.", hint=hint or f"supported model URIs: {MODEL_URI_FORMS}"
+    )
 
 
 def _read_model(uri: str, place: Place, files: tuple[ModelFile, ...], store: ArtifactStore) -> ResolvedModel:
@@ -108,7 +120,7 @@ def _read_model(uri: str, place: Place, files: tuple[ModelFile, ...], store: Art
 
 
 def _with_digest(file: ModelFile, contents: Mapping[str, bytes]) -> ModelFile:
-    # Without ETags two models of the same sizes would look the same; MLmodel holds an id and a time of its own.
+    # Without ETags, two models of the same size would look identical; MLmodel contains a unique ID and a time.
     if file.etag or file.path not in contents:
         return file
     return dataclasses.replace(file, etag=sha256(contents[file.path]).hexdigest())
@@ -118,9 +130,9 @@ def _parse_mlmodel(content: bytes, root: str) -> dict[str, Any]:
     try:
         metadata = yaml.safe_load(content)
     except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
-        raise ModelUnusable(f"{without_credentials(root)}/MLmodel is not YAML: {error}") from error
+        raise ModelUnusable(f"{without_credentials(root)}/MLmodel is not valid YAML: {error}") from error
     if not isinstance(metadata, dict) or not isinstance(metadata.get("flavors"), dict):
-        raise ModelUnusable(f"{without_credentials(root)}/MLmodel names no flavors, so nothing can load it.")
+        raise ModelUnusable(f"{without_credentials(root)}/MLmodel lists no flavors, so the model cannot be loaded.")
     return metadata
 
 
@@ -130,7 +142,7 @@ def _requirement_lines(content: bytes) -> tuple[str, ...]:
 
 
 def _python_version(python_env: bytes, metadata: Mapping[str, Any]) -> str | None:
-    # Not parsed as YAML, to which 3.10 is the number 3.1.
+    # Not parsed as YAML, which would read 3.10 as the number 3.1.
     told = re.search(rb"^python:\s*['\"]?(\d+(?:\.\d+)*)", python_env, re.MULTILINE)
     if told:
         return told[1].decode()
@@ -142,7 +154,7 @@ def _python_version(python_env: bytes, metadata: Mapping[str, Any]) -> str | Non
 def _find_labels(
     model: ResolvedModel, named: str | None, registry: ModelRegistry, stores: ArtifactStores
 ) -> tuple[str, ModelFile] | None:
-    """Root and file of the labels: in the model first, then at the root of the run that made it."""
+    """Returns root and file of the labels: in the model first, then at the root of its run."""
     if named == "none":
         return None
     if named and (not is_local(named) or named.startswith(("/", "file:"))):
@@ -150,7 +162,7 @@ def _find_labels(
         return _the_labels(root, stores.for_uri(root).files(root, recursive=False), name, stores)
     if inside := _pick_labels(model.files, named, model.resolved_uri):
         return model.artifact_uri, inside
-    # The run that a bare path or s3:// URI tells of may be on any server.
+    # The run that a plain path or s3:// URI refers to can be on any server.
     has_run = model.run_id and model.resolved_uri.startswith(("models:", "runs:"))
     if beside_run := _run_root(registry, model.run_id if has_run else None, is_needed=named is not None):
         files = stores.for_uri(beside_run).files(beside_run, recursive=False)
@@ -158,7 +170,7 @@ def _find_labels(
             return _the_labels(beside_run, files, beside.path, stores)
     if named:
         raise ModelNotFound(
-            f"There is no labels file '{named}' in {model.resolved_uri}, nor at its run's root.",
+            f"Labels file '{named}' not found in {model.resolved_uri} or at its run's root.",
             hint="log it in the model's run: mlflow.log_artifact('labels.json'); or name its URI: labels=s3://…",
         )
     return None
@@ -170,7 +182,7 @@ def _run_root(registry: ModelRegistry, run_id: str | None, *, is_needed: bool) -
     except UntrustedSource:
         if is_needed:
             raise
-        return None  # most models have no labels, and need nothing of their run
+        return None  # most models have no labels and do not need their run
 
 
 def _pick_labels(files: tuple[ModelFile, ...], named: str | None, where: str) -> ModelFile | None:
@@ -183,7 +195,7 @@ def _pick_labels(files: tuple[ModelFile, ...], named: str | None, where: str) ->
     if len(alike) > 1:
         raise ModelUnusable(
             f"{without_credentials(where)} has several labels files: {', '.join(file.path for file in alike)}.",
-            hint=f"name the one to serve with: labels={alike[0].path} (or labels=none)",
+            hint=f"choose one with labels={alike[0].path} (or labels=none)",
         )
     return alike[0] if alike else None
 
@@ -196,4 +208,4 @@ def _the_labels(root: str, files: tuple[ModelFile, ...], name: str, stores: Arti
         if file.path == name:
             content = stores.for_uri(root).read(root, name, _TEXT_LIMIT_BYTES)
             return root, dataclasses.replace(file, etag=sha256(content).hexdigest())
-    raise ModelNotFound(f"There is no labels file {without_credentials(f'{root}/{name}')}.")
+    raise ModelNotFound(f"Labels file {without_credentials(f'{root}/{name}')} not found.")

@@ -1,9 +1,9 @@
-"""Which places a model may come from. Pure: nothing here opens a connection.
+"""Where a model is allowed to come from. Pure: nothing here opens a connection.
 
-Anyone who can write to a model registry, a run or a model's own files chooses URIs that are followed with the
-deployer's credentials. Such a URI may lead to S3, to the tracking server's own artifact service, or to a folder where
-the tracking server and the registry are themselves on this machine; to nothing else. What a user names may also be a
-folder of this machine.
+Anyone who can write to a model registry, a run or a model's files chooses URIs that are followed with the user's
+credentials. Such a URI can point to S3, to the tracking server's own artifact service, or to a folder if the tracking
+server and the registry are themselves on this machine; nothing else is allowed. A URI that the user passes can also be
+a folder on this machine.
 
 Origins are compared as in RFC 6454: scheme, host and port; user and password in a URL are not part of it.
 """
@@ -23,13 +23,13 @@ from mlflow_fargate.resolved_model import without_credentials
 
 ARTIFACT_SERVICE = "/api/2.0/mlflow-artifacts/artifacts"
 _DEFAULT_PORTS = {"http": 80, "https": 443}
-# Parsers differ over these, and no artifact store needs them in a model's address.
+# Parsers disagree on these, and no artifact store needs them in a model's address.
 _AMBIGUOUS = re.compile(r"[\x00-\x1f\x7f\\?#]")
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Who answers at a URL: http or https, the host as DNS or IP knows it, and the port."""
+    """The origin of a URL: http or https, the normalized host, and the port."""
 
     scheme: str
     host: str
@@ -37,12 +37,12 @@ class Origin:
 
 
 def origin_of(url: str) -> Origin | None:
-    """The origin of an http or https URL; None: it is not one, or names no valid host or port."""
+    """Returns the origin of an http or https URL; None for other URLs and invalid hosts or ports."""
     try:
         parts = urlsplit(url)
         port = parts.port
         host = _normal_host(parts.hostname or "")
-    except ValueError:  # a port such as '80a' or 99999, half an IPv6 address, a host that IDNA knows no form of
+    except ValueError:  # a port such as '80a' or 99999, half an IPv6 address, a host that is invalid in IDNA
         return None
     if parts.scheme not in _DEFAULT_PORTS or not host:
         return None
@@ -50,7 +50,7 @@ def origin_of(url: str) -> Origin | None:
 
 
 def _normal_host(host: str) -> str:
-    """Lower case, IDNA 2008, IP addresses in their shortest form. A dot at the end stays: it names another host."""
+    """Returns the host in lower case, IDNA 2008, IP addresses shortened. A trailing dot is kept: it is another host."""
     try:
         return str(ipaddress.ip_address(host))
     except ValueError:
@@ -61,23 +61,29 @@ def _normal_host(host: str) -> str:
 
 
 def scheme_of(uri: str) -> str:
-    """The scheme in lower case; '' where there is none. `urlsplit` raises ValueError for some hostile URIs."""
+    """Returns the scheme in lower case, or '' if there is none. `urlsplit` raises ValueError for some hostile URIs."""
     found = re.match(r"([A-Za-z][A-Za-z0-9+.-]*):", uri)
     return found[1].lower() if found else ""
 
 
 def is_local(uri: str) -> bool:
-    """True for paths and file: URIs; a Windows drive letter is not a scheme."""
+    """Returns True for paths and file: URIs; a Windows drive letter is not a scheme."""
     return scheme_of(uri) in {"", "file"} or bool(PureWindowsPath(uri).drive)
 
 
 def path_on_server(uri: str, tracking_uri: str) -> str:
-    """The path of `uri` below the artifact service of the tracking server; '' is all that it holds.
+    """Returns the path of `uri` within the tracking server's artifact service; '' is its root.
 
-    `uri` is mlflow-artifacts:/PATH, mlflow-artifacts://HOST:PORT/PATH or the http address that these stand for.
-    UntrustedSource unless the tracking server itself serves it.
+    `uri` is mlflow-artifacts:/PATH, mlflow-artifacts://HOST:PORT/PATH or the equivalent http address.
+    Raises UntrustedSource unless the tracking server itself serves it.
     """
     path = _path_on_server(uri, tracking_uri)
+    if path is None and scheme_of(uri) not in {"http", "https", "mlflow-artifacts"} and "://" in uri:
+        raise UntrustedSource(
+            f"{without_credentials(uri)!r} cannot be read: {scheme_of(uri)}:// is not supported.",
+            hint="models are read from S3, from a folder on this machine, or from the tracking server if it serves the "
+            "artifacts (mlflow server --serve-artifacts)",
+        )
     if path is None:
         server = without_credentials(tracking_uri)
         raise UntrustedSource(
@@ -113,26 +119,26 @@ def _path_of(parts: SplitResult, server: Origin, prefix: str) -> str | None:
 
 
 def check_source(uri: str, tracking_uri: str, registry_uri: str) -> None:
-    """UntrustedSource unless a model may lie at `uri`, which the tracking server or the registry gave."""
+    """Raises UntrustedSource unless `uri`, returned by the tracking server or registry, is an allowed location."""
     if scheme_of(uri) in {"s3", "s3a"}:
         return
     if not is_local(uri):
         path_on_server(uri, tracking_uri)
     elif _is_shared_folder(uri) or not (_is_here(tracking_uri) and _is_here(registry_uri)):
         raise UntrustedSource(
-            f"{uri!r} is a folder that only the machine of {without_credentials(registry_uri)} knows.",
-            hint="log the model to S3, or start the server with --serve-artifacts; a folder of this machine that you "
-            "trust can be named in place of the registered model",
+            f"{uri!r} is a local folder on the machine of {without_credentials(registry_uri)}, not on this one.",
+            hint="log the model to S3, or start the server with --serve-artifacts; to use a folder on this machine "
+            "that you trust, pass its path instead of the registered model",
         )
 
 
 def _is_here(server_uri: str) -> bool:
-    """True for stores in a folder or an SQLite file."""
+    """Returns True for stores in a folder or an SQLite file."""
     return is_local(server_uri) or scheme_of(server_uri).partition("+")[0] == "sqlite"
 
 
 def _is_shared_folder(uri: str) -> bool:
-    """True for //server/share in any form: Windows logs in there with the user's own name and password hash."""
+    """Returns True for //server/share in any form: Windows would log in there with the user's password hash."""
     if scheme_of(uri) != "file":
         return PureWindowsPath(uri).drive.startswith("\\\\")
     path = unquote(uri.partition(":")[2])

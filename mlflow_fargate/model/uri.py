@@ -1,4 +1,4 @@
-"""A model URI is followed to the folder that holds the model, asking MLflow as little as possible.
+"""Follows a model URI to the folder that contains the model, with as few calls to MLflow as possible.
 
     models:/churn/Production ─┐ version 3 ─ source ─┐
     models:/churn@champion ───┤                     ├─ models:/m-… ─ logged model ─┐
@@ -6,7 +6,7 @@
     runs:/RUN/model ────────────────────────────────┘                              │
     s3://… · /a/path ──────────────────────────────────────────────────────────────┘
 
-Home of MLflow's tracking and registry client; resolve.py reads what lies at the end.
+The only module that uses MLflow's tracking and registry client; resolve.py reads the folder.
 """
 
 from __future__ import annotations
@@ -35,42 +35,43 @@ from mlflow_fargate.resolved_model import without_credentials
 MODEL_URI_FORMS = (
     "models:/NAME/VERSION, models:/NAME@ALIAS, models:/NAME/STAGE, models:/m-ID, runs:/RUN/PATH, s3://… or a folder"
 )
-_LONGEST_CHAIN = 8  # version → version → run → logged model is four; a registry can be made to point in a circle
-_ABSENT_CODES = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # the latter: an alias that is not there
+_LONGEST_CHAIN = 8  # version → version → run → logged model is four; a registry can contain a cycle
+_ABSENT_CODES = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # the latter: an alias that does not exist
 
 
 class _Absent(ModelNotFound):
-    """MLflow answered, and the answer is no."""
+    """MLflow responded that it does not exist."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a model URI leads: the model's root, and what the registry knows of it."""
+    """Where a model URI points: the model's root, and what the registry knows about it."""
 
     artifact_uri: str
     resolved_uri: str
     name: str | None = None
     version: str | None = None
     run_id: str | None = None
+    other_models: str | None = None  # a hint: what the run has instead, if nothing is there
 
 
 class ModelRegistry:
-    """The model registry and the tracking server, asked as little as possible."""
+    """The model registry and the tracking server, called as rarely as possible."""
 
     def __init__(self, tracking_uri: str, registry_uri: str) -> None:
         self._uris = (tracking_uri, registry_uri)
 
     @functools.cached_property
     def _client(self) -> MlflowClient:
-        # Made late: for a local database it makes the database, which a path or an s3:// URI has no use for.
+        # Created late: for a local database URI it creates the database, which a path or s3:// URI does not need.
         return MlflowClient(*self._uris)
 
     def follow(self, uri: str) -> Place:
-        """Where `uri` leads; a registered model's version, run and source are read on the way.
+        """Returns where `uri` points, after reading a registered model's version, run and source.
 
-        UntrustedSource when they lead to a place that gets no request (sources.py).
+        Raises UntrustedSource if they point to a location that is not allowed (sources.py).
         """
-        if not _asks_mlflow(uri):
+        if not _is_in_mlflow(uri):
             return Place(artifact_uri=uri.rstrip("/"), resolved_uri=without_credentials(uri.rstrip("/")))
         self._check_reachable()
         place = self._follow(uri, _LONGEST_CHAIN)
@@ -78,7 +79,7 @@ class ModelRegistry:
         return place
 
     def run_root(self, run_id: str) -> str | None:
-        """The artifact root of a run; None when there is no such run any more; UntrustedSource as for `follow`."""
+        """Returns the artifact root of a run, or None if it no longer exists; raises UntrustedSource like `follow`."""
         try:
             with self._errors(f"run {run_id}"):
                 root = str(self._client.get_run(run_id).info.artifact_uri)
@@ -88,7 +89,7 @@ class ModelRegistry:
         return root
 
     def tag_version(self, name: str, version: str, tags: Mapping[str, str]) -> None:
-        """Writes tags on a version of a registered model; ModelNotFound says why when MLflow does not take them."""
+        """Sets tags on a version of a registered model; raises ModelNotFound with the reason if MLflow refuses."""
         self._check_reachable()
         with self._errors(f"models:/{name}/{version}"):
             for key, value in tags.items():
@@ -96,16 +97,19 @@ class ModelRegistry:
 
     def _follow(self, uri: str, hops: int) -> Place:
         if not hops:
-            raise ModelUnusable(f"The sources of this model lead in a circle, through {uri}.")
-        if _asks_mlflow(uri):
+            raise ModelUnusable(f"The model's source URIs form a cycle (through {uri}).")
+        if _is_in_mlflow(uri):
             return self._follow_model(uri, hops) if scheme_of(uri) == "models" else self._follow_run(uri)
         return Place(artifact_uri=uri.rstrip("/"), resolved_uri=without_credentials(uri.rstrip("/")))
 
     def _follow_model(self, uri: str, hops: int) -> Place:
+        _check_slashes(uri)
         with _invalid_uri(uri):
             parsed = _parse_model_uri(uri)
-        if parsed.model_id:
+        if parsed.model_id and parsed.model_id.startswith("m-"):
             return self._logged_model(parsed.model_id)
+        if parsed.model_id:  # MLflow reads models:/NAME as the ID of a logged model
+            raise self._nothing_there(uri, self._registered(uri, parsed.model_id))
         version = self._version(uri, parsed.name, parsed.version, parsed.stage, parsed.alias)
         where = f"models:/{version.name}/{version.version}"
         if version.status and version.status != "READY":
@@ -125,12 +129,12 @@ class ModelRegistry:
                     return self._client.get_model_version_by_alias(name, alias)
         except _Absent as error:
             raise self._nothing_there(uri, self._registered(uri, name)) from error
-        # get_latest_versions() asks this first and then once more for the same.
+        # get_latest_versions() makes this call first, then repeats it.
         registered = self._registered(uri, name)
         wanted = [one for one in registered.latest_versions if not stage or one.current_stage.lower() == stage.lower()]
         if not wanted:
             raise self._nothing_there(uri, registered)
-        # The highest number, not the one that was promoted last: so does MLflow.
+        # The highest number, not the most recently promoted version, as in MLflow.
         return max(wanted, key=lambda one: int(one.version))
 
     def _registered(self, uri: str, name: str) -> Any:
@@ -141,34 +145,42 @@ class ModelRegistry:
             with self._errors(uri):
                 names = [model.name for model in self._client.search_registered_models(max_results=200)]
             alike = difflib.get_close_matches(name, names, n=1)
-            known = ", ".join(names[:10]) or "none at all"
-            hint = f"did you mean '{alike[0]}'?" if alike else f"registered models: {known}"
-            raise ModelNotFound(f"There is no registered model '{name}' ({uri}).", hint=hint) from error
+            hint = f"did you mean '{alike[0]}'?" if alike else f"registered models: {', '.join(names[:10])}"
+            if not names:
+                registry = without_credentials(self._uris[1])
+                hint = f"the registry at {registry} is empty; MLFLOW_TRACKING_URI sets another server"
+            raise ModelNotFound(f"Registered model '{name}' not found ({uri}).", hint=hint) from error
 
     @staticmethod
     def _nothing_there(uri: str, registered: Any) -> ModelNotFound:
         held = [f"{one.version} ({one.current_stage})" for one in registered.latest_versions]
         aliases = [f"@{alias} → {version}" for alias, version in sorted(registered.aliases.items())]
         return ModelNotFound(
-            f"{uri} names no version of '{registered.name}'.",
-            hint=f"newest versions: {', '.join(held) or 'none'}; aliases: {', '.join(aliases) or 'none'}; "
-            f"promote one in MLflow's UI or with: mlflow_fargate.promote('{registered.name}', VERSION)",
+            f"{uri} does not match any version of '{registered.name}'.",
+            hint=f"name a version, stage or alias: models:/{registered.name}/VERSION; "
+            f"newest versions: {', '.join(held) or 'none'}; aliases: {', '.join(aliases) or 'none'}",
         )
 
     def _follow_run(self, uri: str) -> Place:
         with _invalid_uri(uri):
             run_id, path = RunsArtifactRepository.parse_runs_uri(uri)
+        if not run_id:
+            raise InvalidOption(f"'{uri}' does not name a run.", hint=MODEL_URI_FORMS)
         with self._errors(uri):
             run = self._client.get_run(run_id)
-        # Since MLflow 3 a model lies beside its run, not below it.
+        # Since MLflow 3, models are stored next to their run, not inside it.
         outputs = run.outputs.model_outputs if run.outputs else []
         with self._errors(uri):
             logged = [self._client.get_logged_model(output.model_id) for output in outputs]
         named = [one for one in logged if one.name == path]
         if named:
             return self._logged_model_place(max(named, key=lambda one: int(one.creation_timestamp)))
-        root = "/".join(part for part in (str(run.info.artifact_uri).rstrip("/"), path) if part)
-        return Place(artifact_uri=root, resolved_uri=uri, run_id=run_id)
+        names = sorted({str(one.name) for one in logged})
+        listed = ", ".join(f"runs:/{run_id}/{name}" for name in names) or "none"
+        if not path:
+            raise ModelNotFound(f"{uri} does not name a model of the run.", hint=f"models of this run: {listed}")
+        root = f"{str(run.info.artifact_uri).rstrip('/')}/{path}"
+        return Place(root, resolved_uri=uri, run_id=run_id, other_models=f"models of this run: {listed}")
 
     def _logged_model(self, model_id: str) -> Place:
         with self._errors(f"models:/{model_id}"):
@@ -199,7 +211,7 @@ class ModelRegistry:
             server = without_credentials(self._uris[0])
             said = without_credentials(str(error.message))
             message = f"{without_credentials(what)} could not be read from MLflow at {server}: {said[:500]}"
-            # The cause is shown in notebooks; it must not tell the password either.
+            # Notebooks show the cause; it must not contain the password either.
             cause = None if said != str(error.message) else error
             kind = _Absent if error.error_code in _ABSENT_CODES else ModelNotFound
             raise kind(message, hint=_hint(error, server)) from cause
@@ -209,21 +221,30 @@ def _hint(error: MlflowException, server: str) -> str | None:
     said = str(error.message)
     if "Invalid Host header" in said:
         return (
-            f"the server does not know its name; start it with: mlflow server --allowed-hosts {urlsplit(server).netloc}"
+            "the server does not accept this host name; start it with: "
+            f"mlflow server --allowed-hosts {urlsplit(server).netloc}"
         )
     if re.search(r"failed with error code 30[12378]\b", said):
-        return "the server redirects, and no redirect is followed; set MLFLOW_TRACKING_URI to where it answers itself"
+        return "the server redirects, and redirects are not followed; set MLFLOW_TRACKING_URI to its final address"
     status = error.get_http_status_code()
     if status == 401:
         return "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (or MLFLOW_TRACKING_TOKEN)"
     if status == 403:
-        return "your MLflow user may not read this; ask for the READ permission"
+        return "your MLflow user lacks the READ permission for this"
     if "failed with exception" in said or "timeout" in said:
-        return "is the tracking server running, and reachable from here? It is set by MLFLOW_TRACKING_URI"
+        return "check that the tracking server is running and reachable from here; MLFLOW_TRACKING_URI sets its address"
     return None
 
 
-def _asks_mlflow(uri: str) -> bool:
+def _check_slashes(uri: str) -> None:
+    """Raises InvalidOption for models://NAME/VERSION, where MLflow drops NAME; Databricks has a profile there."""
+    host = re.match(r"models://([^/]+)(/.*)?$", uri, re.IGNORECASE)
+    if host and "@" not in host[1]:
+        right = f"models:/{host[1]}{host[2] or '/VERSION'}"
+        raise InvalidOption(f"'{uri}' is not a model URI: it has two slashes.", hint=f"did you mean {right}?")
+
+
+def _is_in_mlflow(uri: str) -> bool:
     return not is_local(uri) and scheme_of(uri) in {"models", "runs"}
 
 

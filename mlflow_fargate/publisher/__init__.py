@@ -1,14 +1,14 @@
-"""The story's first half: a model becomes an image in the endpoint's repository.
+"""Builds the image of a model and pushes it to the endpoint's repository.
 
-inputs         all that goes into the image, and the key of it
-runtime        what computes in it: the model's own library, or ONNX Runtime if that answers the same
-model_image    resolve → (is the image there already?) → Bento → layers → push
-webhook_image  the webhook service: this package (this_package), what it needs, and no model
-models · base_image · repository    where models, the base and images that exist are found
-smoke_test · reporting              what is tested before an image gets its name, and what people are told
+inputs         everything that goes into the image, and the key computed from it
+runtime        what runs the model: its own library, or ONNX Runtime if the predictions match
+model_image    resolve → (does the image exist?) → Bento → layers → push
+webhook_image  the webhook service: this package (this_package) and its dependencies
+models · base_image · repository    locate models, the base image and existing images
+smoke_test · reporting              the test before an image is tagged, and progress messages
 
-An image's tag is made of all that went into it, and tags in the repository never move. So where the tag exists there is
-nothing to build, and where it does not, the layers that other images share are not sent again.
+An image's tag is a digest of its inputs, and tags in the repository are immutable. If the tag exists, there is nothing
+to build; if not, layers shared with other images are not uploaded again.
 """
 
 from __future__ import annotations

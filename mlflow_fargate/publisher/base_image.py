@@ -1,4 +1,4 @@
-"""What an image is built on when nothing else is named, and where that is read."""
+"""The default base image, and the registry that a base image is pulled from."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from collections.abc import Callable
 from mlflow_fargate.image import Platform, Reference, Registry
 from mlflow_fargate.target import Target
 
-# Docker's official Python images, from the copy that AWS keeps: no login, no rate limit worth the name.
+# Docker's official Python images, from AWS's mirror: no login, and a rate limit that is high enough.
 _BASE_IMAGE = "public.ecr.aws/docker/library/python:{minor}-slim"
 _PLATFORMS = {"X86_64": "linux/amd64", "ARM64": "linux/arm64"}
 
 
 def default_base_image(python_minor: str) -> str:
-    """The base image with this Python ('3.11')."""
+    """Returns the default base image for this Python version ('3.11')."""
     return _BASE_IMAGE.format(minor=python_minor)
 
 
 def platform_of(architecture: str) -> Platform:
-    """OCI's word for what ECS calls X86_64 or ARM64."""
+    """Returns the OCI platform for ECS's X86_64 or ARM64."""
     return Platform.parse(_PLATFORMS[architecture])
 
 
 def registry_of_base(base: Reference, target: Target, login: Callable[[], tuple[str, str, str]]) -> Registry:
-    """Where a base image is read: its own registry, or the mirror of that at the target.
+    """Returns the registry to pull a base image from: its own, or the target's mirror of it.
 
-    `login` gives (address, user, password) of the account's own registry; only a mirror at that address gets them.
+    `login` returns (address, user, password) for the account's registry; only a mirror at that address receives them.
     """
     mirrors = target.environment.registry_mirrors
     host = mirrors.get(base.registry, base.registry)

@@ -1,4 +1,4 @@
-"""All that goes into the image of a model, decided before anything is built; the key of an image is its digest."""
+"""Everything that goes into a model's image, decided before anything is built. Its digest is the image's key."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from mlflow_fargate.resources import short_digest
 
 Builder = Literal["layers", "docker", "podman", "buildah"]
 
-_OLDEST_PYTHON = (3, 10)  # service_template's
+_OLDEST_PYTHON = (3, 10)  # required by service_template
 
 
 @dataclass(frozen=True)
 class ImageInputs:
-    """All that goes into an image."""
+    """Everything that goes into an image."""
 
     served: bento.ServedModel
     requirements: tuple[str, ...]
@@ -35,7 +35,7 @@ class ImageInputs:
     indexes: Indexes = PYPI
     system_packages: tuple[str, ...] = ()
     builder: Builder = "layers"
-    runtime: str = "native"  # as it was asked for
+    runtime: str = "native"  # as requested
     runtime_tolerance: float = 0.0
 
     @property
@@ -44,14 +44,14 @@ class ImageInputs:
 
     @property
     def key(self) -> str:
-        """16 hex digits that change whenever the image would; what the package index offers today does not count."""
+        """16 hex digits that change whenever the image would, except for new releases in the package index."""
         return short_digest(
             {
                 "model": self.model.fingerprint,
                 "service": bento.make_service_description(self.served),
                 "further models": {key: model.fingerprint for key, model in self.served.further_models.items()},
                 "template": bento.template_digest(),
-                # Another password brings the same packages.
+                # A different password does not change the packages.
                 "requirements": sorted(without_credentials(line) for line in self.requirements),
                 "indexes": [without_credentials(url) for url in (self.indexes.url or "", *self.indexes.extra_urls)],
                 "base": str(self.base),
@@ -69,11 +69,11 @@ class ImageInputs:
 def image_inputs(
     model: ResolvedModel, config: DeploymentConfig, further_models: Mapping[str, ResolvedModel] | None = None
 ) -> ImageInputs:
-    """What the image of a model is made of, with these options; InvalidOption when they do not fit each other."""
+    """Returns the inputs of the model's image; raises InvalidOption if the options conflict."""
     custom = bento.read_custom_service(Path(config.custom_service)) if config.custom_service else None
     if further_models and custom is None:
         raise InvalidOption(
-            "Option models: only a service of your own can load several models.", hint="name it with service=PATH.py"
+            "Option models: only a custom service can load several models.", hint="name it with service=PATH.py"
         )
     if custom is None:
         _check_can_be_built(model, config.requirements)
@@ -95,29 +95,29 @@ def image_inputs(
 
 
 def _check_can_be_built(model: ResolvedModel, further: tuple[str, ...]) -> None:
-    """ModelUnusable for what would only show after minutes, in a task that does not start."""
+    """Raises ModelUnusable for problems that would otherwise surface minutes later, in a task that fails to start."""
     if not further and all(file.path != "requirements.txt" for file in model.files):
         raise ModelUnusable(
-            f"{model.requested_uri} has no requirements.txt: nothing says which packages it needs.",
+            f"{model.requested_uri} has no requirements.txt: the packages it needs are unknown.",
             hint="log it with mlflow.FLAVOR.log_model(), which writes one, or name them: -C requirements=NAME==VERSION",
         )
     minor = python_of(model)
     if tuple(int(part) for part in minor.split(".") if part.isdigit()) < _OLDEST_PYTHON:
         raise ModelUnusable(
-            f"{model.requested_uri} was logged with Python {minor}, and only Pythons from "
-            f"{'.'.join(map(str, _OLDEST_PYTHON))} on are served.",
-            hint="log the model again with a newer Python: it is served with the one that it was logged with",
+            f"{model.requested_uri} was logged with Python {minor}; "
+            f"{'.'.join(map(str, _OLDEST_PYTHON))} or newer is required.",
+            hint="log the model again with a newer Python; it is served with the version it was logged with",
         )
 
 
 def python_of(model: ResolvedModel) -> str:
-    """The minor version of Python ('3.11') that the model was logged with; this machine's where it does not say."""
+    """Returns the Python minor version ('3.11') that the model was logged with, or this machine's if it is unknown."""
     version = model.python_version or platform.python_version()
     return ".".join(version.split(".")[:2])
 
 
 def image_labels(model: ResolvedModel) -> dict[str, str]:
-    """OCI's own annotation keys where there is one, ours for the rest.
+    """Returns the image's labels: OCI annotation keys where one exists, `mlflow-fargate.` keys for the rest.
 
     Source: OCI image-spec, annotations.md.
     """

@@ -1,6 +1,6 @@
-"""The image of a model.
+"""Builds the image of a model.
 
-resolve → (is the image there already?) → Bento → layers → push
+resolve → (does the image exist?) → Bento → layers → push
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ from mlflow_fargate.target import Target
 
 @dataclass(frozen=True)
 class Publisher:
-    """Makes images for one endpoint and pushes them."""
+    """Builds images for one endpoint and pushes them."""
 
     target: Target
     account: Account
@@ -57,27 +57,27 @@ class Publisher:
     progress: Progress
 
     def resolve(self, model_uri: str, labels: str | None) -> ResolvedModel:
-        """The model behind the URI: which version it is and where its files are."""
-        self.progress.step(f"resolve {model_uri}")
+        """Returns the model that the URI refers to: its version and the location of its files."""
+        self.progress.step(f"Resolving {model_uri}")
         return self._models().resolve(model_uri, labels)
 
     def publish(self, name: str, model: ResolvedModel, config: DeploymentConfig) -> str:
-        """The image that serves `model` as deployment `name`, by digest; built and pushed unless it is there."""
-        self.progress.step("image")
+        """Returns the image that serves `model` as deployment `name`, by digest; builds and pushes it if missing."""
+        self.progress.step("Building image")
         inputs = self._inputs(model, config)
         repository = self._repository()
         address = repository.ensure()
         for possible in self._possible(inputs, config):
             inputs, tagged = possible, Reference.parse(f"{address}:{name}.{possible.key}")
             if found := repository.find(tagged):
-                self.progress.note(f"the repository has it already: {found.tag}")
+                self.progress.note(f"the image is already in the repository: {tagged.tag}")
                 return str(found)
         with explaining_full_disk(self.cache):
             smoke_test = make_smoke_test(inputs, config, self.progress) if config.smoke_test else None
             return str(self._build(inputs, repository.destination(tagged), config, smoke_test))
 
     def find(self, name: str, model: ResolvedModel, config: DeploymentConfig) -> str | None:
-        """The image that `publish` would return, if it is in the repository already; writes nothing."""
+        """Returns the image that `publish` would return, or None if it is not in the repository. Read-only."""
         inputs = self._inputs(model, config)
         repository = self._repository()
         address = repository.address()
@@ -86,7 +86,7 @@ class Publisher:
         return next((str(image) for image in found if image), None)
 
     def runtime_of(self, image: str) -> str:
-        """What computes in an image that was made with a runtime to choose, and why."""
+        """Returns the runtime of an image built with a choice of runtimes, and the reason for it."""
         reference = Reference.parse(image)
         found = self._repository().registry.find_manifest(reference.repository, reference.identifier, LINUX_AMD64)
         notes = found.manifest.annotations if found else {}
@@ -95,16 +95,16 @@ class Publisher:
         return f"{notes[RUNTIME]}: {notes.get(RUNTIME_REASON, '')}"
 
     def export(self, model: ResolvedModel, config: DeploymentConfig, folder: Path, tag: str) -> str:
-        """The digest of the image that would serve `model`, written into `folder` as an OCI layout under that tag."""
-        self.progress.step("image")
+        """Writes the image that would serve `model` to `folder`, as an OCI layout with that tag; returns its digest."""
+        self.progress.step("Building image")
         with explaining_full_disk(self.cache):
             *_, inputs = self._possible(self._inputs(model, config), config)
             destination = Destination(OciLayout(folder), Reference("localhost", "exported", tag))
             return self._build(inputs, destination, config).identifier
 
     def export_dockerfile(self, model: ResolvedModel, config: DeploymentConfig, folder: Path) -> None:
-        """The image that would serve `model` as a Dockerfile and what it copies, in `folder`."""
-        self.progress.step("Dockerfile")
+        """Writes a Dockerfile for the image that would serve `model`, and the files it copies, to `folder`."""
+        self.progress.step("Writing Dockerfile")
         with explaining_full_disk(self.cache):
             *_, inputs = self._possible(self._inputs(model, config), config)
             with self._spec(inputs) as spec:
@@ -116,7 +116,7 @@ class Publisher:
         return image_inputs(model, config, further)
 
     def _possible(self, inputs: ImageInputs, config: DeploymentConfig) -> Iterator[ImageInputs]:
-        """The inputs as they are, then those of a native image where this machine cannot convert the model."""
+        """Yields the inputs, then those of a native image if this machine cannot convert the model."""
         yield inputs
         if inputs.runtime != "native" and (reason := why_not_converted_here(inputs, may_convert=config.convert)):
             refuse_or_stay_native(inputs, reason, self.progress)
@@ -129,10 +129,10 @@ class Publisher:
         config: DeploymentConfig,
         smoke_test: SmokeTest | None = None,
     ) -> Reference:
-        """The image in its destination, by digest."""
+        """Returns the image at its destination, by digest."""
         if inputs.builder != "layers" and inputs.base.registry in self.target.environment.registry_mirrors:
             raise InvalidOption(
-                f"Option builder={inputs.builder}: on the local stack {inputs.base} stands for this machine's Python, "
+                f"Option builder={inputs.builder}: on the local stack {inputs.base} is this machine's Python, "
                 f"which {inputs.builder} cannot build on.",
                 hint="name a base image that it can pull, such as base_image=docker.io/library/python:3.11-slim",
             )
@@ -153,10 +153,10 @@ class Publisher:
 
     @contextmanager
     def _spec(self, inputs: ImageInputs) -> Iterator[ImageSpec]:
-        """What the image is made of; the files are there while the context lasts."""
+        """Yields what the image is built from; its files are deleted when the context exits."""
         models, model = self._models(), inputs.model
         if any(line != without_credentials(line) for line in model.requirements):
-            self.progress.note("the model's requirements.txt holds a password and, being a file of the model, keeps it")
+            self.progress.note("the model's requirements.txt contains a password, which will be in the image")
         with tempfile.TemporaryDirectory(prefix="mlflow-fargate-") as work, self._runtime(inputs, models) as runtime:
             inputs = runtime.applied_to(inputs)
             built = bento.build_bento(
@@ -185,7 +185,7 @@ class Publisher:
 
     @contextmanager
     def _runtime(self, inputs: ImageInputs, models: Models) -> Iterator[Runtime]:
-        """What computes in the image; the files of a converted model are there while the context lasts."""
+        """Yields what runs the model in the image; a converted model's files are deleted when the context exits."""
         if inputs.runtime == "native":
             yield NATIVE
             return

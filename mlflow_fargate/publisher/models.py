@@ -1,4 +1,4 @@
-"""Models where they are stored, and on this machine as far as an image needs their files here."""
+"""Models where they are stored, and on this machine when the image needs their files here."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mlflow_fargate.progress import Progress
 from mlflow_fargate.resolved_model import ResolvedModel
 
 _LABELS_LIMIT_BYTES = 1 << 20
-# Larger models go from their store into the repository without lying here, neither as files nor as a layer.
+# Larger models are streamed from their store to the repository; neither files nor a layer are kept on this disk.
 _STREAMED_BYTES = 256 * 10**6
 
 
@@ -26,19 +26,19 @@ class Models:
     progress: Progress
 
     def resolve(self, uri: str, labels: str | None) -> ResolvedModel:
-        """The model behind the URI: which version it is and where its files are."""
+        """Returns the model that the URI refers to: its version and the location of its files."""
         return resolve_model(uri, stores=self._stores(), progress=self.progress, labels=labels)
 
     def for_image(self, model: ResolvedModel) -> Model:
-        """As a layer is made of it."""
+        """Returns the files and the key that a layer is built from."""
         return Model(self._files_of(model), model.fingerprint)
 
     def download(self, model: ResolvedModel) -> Path:
-        """The folder with its files, which is not to be written to."""
+        """Returns the folder with the model's files, which must not be modified."""
         return download_model(model, stores=self._stores(), cache=self.cache, progress=self.progress)
 
     def read_labels(self, model: ResolvedModel) -> bytes | None:
-        """The content of its labels file; None: it has none."""
+        """Returns the content of its labels file, or None if there is none."""
         if model.labels_uri is None:
             return None
         root, _, name = model.labels_uri.rpartition("/")

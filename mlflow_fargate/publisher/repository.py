@@ -1,4 +1,4 @@
-"""The endpoint's repository in ECR, as publishing sees it: is the image there, and where would it go."""
+"""The endpoint's ECR repository, as publishing sees it: which images exist, and where a new one goes."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ class ImageRepository:
     endpoint: str
 
     def ensure(self) -> str:
-        """Its address; the repository is created if absent."""
+        """Returns its address; creates the repository if it is missing."""
         return self.account.endpoint(self.endpoint).repository.ensure()
 
     def address(self) -> str | None:
-        """Its address; None when there is no such repository yet."""
+        """Returns its address, or None if the repository does not exist yet."""
         found = self.account.endpoint(self.endpoint).repository.observe()
         return str(found["repositoryUri"]) if found else None
 
     def find(self, tagged: Reference) -> Reference | None:
-        """The image under a tag, by digest; None when there is no such tag."""
+        """Returns the image with this tag, by digest, or None if the tag does not exist."""
         digest = self.registry.manifest_digest(tagged.repository, str(tagged.tag))
         return tagged.with_digest(digest) if digest else None
 
     def destination(self, tagged: Reference) -> Destination:
-        """For an image that is to be pushed; its layers are compared with those of the newest one."""
+        """Returns where to push an image; its layers are compared with those of the newest one."""
         newest = self.account.endpoint(self.endpoint).repository.newest_image()
         return Destination(self.registry, tagged, tagged.with_digest(newest) if newest else None)
 

@@ -1,7 +1,7 @@
-"""What computes in an image: the library that its model was trained with, or ONNX Runtime if that answers the same.
+"""Chooses what runs the model in an image: the library it was trained with, or ONNX Runtime if the predictions match.
 
-Only what was asked for by `runtime=auto` or `runtime=onnx` is converted: that loads the model on this machine, and a
-model is code. What cannot be converted here keeps the tag of a native image, so that another machine may still do it.
+A model is converted only with `runtime=auto` or `runtime=onnx`, because conversion loads the model on this machine and
+a model is code. If this machine cannot convert it, the image keeps the tag of a native image, so another machine can.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from mlflow_fargate.sandbox import convert_model, converter_requirements
 
 RUNTIME = "mlflow-fargate.runtime"
 RUNTIME_REASON = "mlflow-fargate.runtime-reason"
-# What the conversion writes; a model's code runs there, and may write more.
+# The files that the conversion writes; the model's code runs there and can write others.
 _FILES = ("MLmodel", "serving_input_example.json", "model.onnx", "onnx_answer.json")
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """What was chosen, and why."""
+    """The chosen runtime, and the reason for it."""
 
     name: str  # native or onnx
     reason: str
-    requirements: tuple[str, ...] = ()  # of the image with the converted model
+    requirements: tuple[str, ...] = ()  # of the image, if the model is converted
     files: Mapping[str, Path] = field(default_factory=dict, hash=False)  # of the converted model
 
     @property
@@ -43,11 +43,11 @@ class Runtime:
 
     @property
     def labels(self) -> dict[str, str]:
-        """For the image's configuration and its manifest, where there was something to choose."""
+        """Labels for the image's configuration and manifest, if there was a choice of runtimes."""
         return {RUNTIME: self.name, RUNTIME_REASON: self.reason} if self.reason else {}
 
     def converted(self, model: ResolvedModel) -> Model | None:
-        """The converted model, with a key that changes when that or the original does; None: it is not converted."""
+        """Returns the converted model and a key that changes when it or the original does; None if not converted."""
         if not self.files:
             return None
         contents = (name.encode() + b"\0" + path.read_bytes() for name, path in sorted(self.files.items()))
@@ -55,46 +55,46 @@ class Runtime:
         return Model(self.files, f"{model.fingerprint}-{digest}")
 
     def applied_to(self, inputs: ImageInputs) -> ImageInputs:
-        """What goes into the image with this runtime."""
+        """Returns the image's inputs with this runtime."""
         if not self.is_onnx:
             return inputs
         served = replace(inputs.served, options={**inputs.served.options, "runtime": "onnx"})
         return replace(inputs, requirements=self.requirements, served=served)
 
 
-NATIVE = Runtime("native", "")  # as it is where nothing else was asked for
+NATIVE = Runtime("native", "")  # the default
 
 
 def why_not_converted_here(inputs: ImageInputs, *, may_convert: bool) -> str | None:
-    """What speaks against trying on this machine; None when nothing does."""
+    """Returns why this machine cannot convert the model, or None if it can."""
     if inputs.served.custom_service is not None:
-        return "a service of one's own loads its models itself"
+        return "a custom service loads its models itself"
     if not converter_requirements(inputs.model.flavors):
-        return f"nothing converts a model of the flavors {', '.join(sorted(inputs.model.flavors))}"
+        return f"there is no converter for a model of the flavors {', '.join(sorted(inputs.model.flavors))}"
     if not may_convert:
-        return "the model is not to be converted on this machine (convert=false)"
+        return "conversion on this machine is turned off (convert=false)"
     if sys.platform != "linux" or platform.machine() not in _ARCHITECTURES:
         return f"models are converted on Linux, and this machine is {platform.system()} on {platform.machine()}"
     if find_interpreter(python_of(inputs.model)) is None:
-        return f"there is no Python {python_of(inputs.model)} here to load the model with"
+        return f"Python {python_of(inputs.model)}, which the model needs, is not installed here"
     return None
 
 
 def refuse_or_stay_native(inputs: ImageInputs, reason: str, progress: Progress) -> None:
-    """ModelUnusable where ONNX was demanded; else says why it is not used."""
+    """Raises ModelUnusable if ONNX was required; otherwise reports why it is not used."""
     if inputs.runtime == "onnx":
         raise ModelUnusable(
             f"{inputs.model.requested_uri} cannot be served by ONNX Runtime: {reason}.",
-            hint="runtime=auto serves it with its own library then, runtime=native does not try",
+            hint="runtime=auto falls back to the model's own library; runtime=native skips the conversion",
         )
     progress.note(f"runtime: native, because {reason}")
 
 
 def choose_runtime(inputs: ImageInputs, model_dir: Path, into: Path, cache: Path, progress: Progress) -> Runtime:
-    """Converts the model in `model_dir`, and compares; ModelUnusable where ONNX was demanded and is not equal."""
+    """Converts the model and compares predictions; raises ModelUnusable if ONNX was required and they differ."""
     interpreter = find_interpreter(python_of(inputs.model))
     assert interpreter is not None  # noqa: S101  # see why_not_converted_here
-    progress.note("converting the model to ONNX on this machine, and comparing the two (runtime=native: not)")
+    progress.note("converting the model to ONNX here and comparing predictions (skip with runtime=native)")
     try:
         with temporary_installation(
             (*inputs.requirements, *converter_requirements(inputs.model.flavors)),
@@ -116,8 +116,8 @@ def choose_runtime(inputs: ImageInputs, model_dir: Path, into: Path, cache: Path
             requirements = bento.onnx_requirements(inputs.served, installed.pins, inputs.requirements)
     except ImageError as error:
         first_line = str(error).splitlines()[0]
-        refuse_or_stay_native(inputs, f"the converters do not go with its requirements ({first_line})", progress)
-        return Runtime("native", "the converters do not go with its requirements")
+        refuse_or_stay_native(inputs, f"the converters conflict with its requirements ({first_line})", progress)
+        return Runtime("native", "the converters conflict with its requirements")
     if not found.is_equal:
         refuse_or_stay_native(inputs, found.reason, progress)
         return Runtime("native", found.reason)

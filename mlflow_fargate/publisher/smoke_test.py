@@ -1,4 +1,4 @@
-"""The smoke test of a model's image: its service has to answer on this machine before anything is deployed."""
+"""The smoke test of a model's image: the service must respond on this machine before anything is deployed."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from mlflow_fargate.sandbox import run_smoke_test
 
 
 def make_smoke_test(inputs: ImageInputs, config: DeploymentConfig, progress: Progress) -> SmokeTest | None:
-    """What tests the service; None, and a note why, where a test on this machine would show nothing."""
+    """Returns the smoke test; None, after a note with the reason, if it cannot run on this machine."""
     interpreter = find_interpreter(python_of(inputs.model))
     reason = ""
     if sys.platform != "linux" or platform.machine() != inputs.platform.machine:
-        reason = f"the image is for {inputs.platform}, this machine is {platform.system()} on {platform.machine()}"
+        reason = f"the image is for {inputs.platform}; this machine is {platform.system()} on {platform.machine()}"
     elif interpreter is None:
-        reason = f"there is no Python {python_of(inputs.model)} here"
+        reason = f"Python {python_of(inputs.model)} is not installed here"
     elif config.secrets:
-        reason = "it may need its secrets, which only ECS reads"
+        reason = "the service may need its secrets, which only ECS can read"
     elif inputs.builder != "layers":
-        reason = f"{inputs.builder} makes the image"
+        reason = f"the image is built by {inputs.builder}"
     if reason or interpreter is None:
-        progress.note(f"the service is not tried on this machine: {reason}")
+        progress.note(f"smoke test skipped: {reason}")
         return None
 
     def smoke_test(unpacked: Unpacked, environment: Mapping[str, str]) -> None:
-        progress.note("trying the service on this machine (smoke_test=false: not)")
+        progress.note("smoke-testing the service on this machine (skip with smoke_test=false)")
         seconds = run_smoke_test(
             unpacked.entry_point,
             working_directory=unpacked.working_directory,
             environment={**environment, **config.environment},
             interpreter=interpreter,
         )
-        progress.note(f"the service was ready after {seconds:.0f} s")
+        progress.note(f"smoke test passed: the service was ready after {seconds:.0f} s")
 
     return smoke_test

@@ -1,4 +1,4 @@
-"""This package itself, as what an image without a model runs: its files, and what it needs from the package index."""
+"""This package as the content of an image without a model: its files and its dependencies."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from mlflow_fargate.image import Platform
 
 _DISTRIBUTION = "mlflow-fargate"
 _PACKAGE = Path(__file__).parents[1]
-# In an installation they lie in the package, in a checkout beside it.
+# Inside the package in an installation, next to it in a checkout.
 _PARTS = ("webhook", "service_template")
 
 
 def copy_package(folder: Path) -> str:
-    """A digest of this package's files, once they lie in `folder` as pip would lay them; nothing of it is compiled."""
+    """Copies this package's files to `folder` as pip would install them, uncompiled; returns their digest."""
     compiled, place = shutil.ignore_patterns("__pycache__"), folder / _PACKAGE.name
     shutil.copytree(_PACKAGE, place, ignore=compiled)
     for part in _PARTS:
@@ -35,7 +35,7 @@ def copy_package(folder: Path) -> str:
 
 
 def package_requirements(extra: str, platform: Platform) -> tuple[str, ...]:
-    """What the package needs with `extra` on Linux: in the versions that it runs with here, where they are releases."""
+    """Returns the package's requirements with `extra` on Linux, pinned to the releases installed here."""
     markers = {
         "extra": extra,
         "sys_platform": "linux",
@@ -47,7 +47,7 @@ def package_requirements(extra: str, platform: Platform) -> tuple[str, ...]:
 
 
 def _write_metadata(folder: Path) -> None:
-    """MLflow finds its plugins, and this package its version, in the metadata of an installation."""
+    """Writes the metadata where MLflow looks up plugins and this package its version."""
     distribution = importlib.metadata.distribution(_DISTRIBUTION)
     place = folder / f"mlflow_fargate-{distribution.version}.dist-info"
     place.mkdir()
@@ -63,8 +63,8 @@ def _texts(distribution: importlib.metadata.Distribution, names: tuple[str, ...]
 def _line(requirement: Requirement) -> str:
     try:
         version = Version(importlib.metadata.version(requirement.name))
-    except importlib.metadata.PackageNotFoundError:  # of an extra that is not installed here
+    except importlib.metadata.PackageNotFoundError:  # belongs to an extra that is not installed here
         return f"{requirement.name}{requirement.specifier}"
-    if version.is_devrelease or version.local:  # no package index has it
+    if version.is_devrelease or version.local:  # not in any package index
         return f"{requirement.name}{requirement.specifier}"
     return f"{requirement.name}=={version}"

@@ -1,4 +1,4 @@
-"""The image of the webhook service: a base by reference, what this package needs, this package; and no model."""
+"""Builds the image of the webhook service: a base image, this package and its dependencies, and no model."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from mlflow_fargate.target import Target
 
 _ENTRY_POINT = ("python3", "-m", "mlflow_fargate.cli", "webhook", "serve")
 _EXTRA = "webhook"
-# The service makes images itself: it resolves and installs what models need.
+# The service builds images itself: it resolves and installs the packages that models need.
 _PROGRAMS = ("uv",)
 
 
 @dataclass(frozen=True)
 class WebhookPublisher:
-    """Makes the image of the webhook service for one endpoint and pushes it."""
+    """Builds the image of the webhook service for one endpoint and pushes it."""
 
     target: Target
     account: Account
@@ -34,7 +34,7 @@ class WebhookPublisher:
     progress: Progress
 
     def publish(self, config: DeploymentConfig) -> str:
-        """The image of this package as it is installed here, by digest; built and pushed unless it is there."""
+        """Returns the image of this installation, by digest; builds and pushes it if it is missing."""
         self.progress.step("image")
         repository = self._repository()
         address = repository.ensure()
@@ -42,7 +42,7 @@ class WebhookPublisher:
             spec = _spec(config, Path(work))
             tagged = Reference.parse(f"{address}:{_tag(spec, copy_package(Path(work)))}")
             if found := repository.find(tagged):
-                self.progress.note(f"the repository has it already: {tagged.tag}")
+                self.progress.note(f"the image is already in the repository: {tagged.tag}")
                 return str(found)
             image = build_image(
                 spec,
@@ -56,7 +56,7 @@ class WebhookPublisher:
         return str(image.reference)
 
     def find(self, config: DeploymentConfig) -> str | None:
-        """The image that `publish` would return, if it is in the repository already; writes nothing there."""
+        """Returns the image that `publish` would return, or None if it is not in the repository. Read-only."""
         repository = self._repository()
         address = repository.address()
         if address is None:
@@ -72,7 +72,7 @@ class WebhookPublisher:
 
 def _spec(config: DeploymentConfig, service: Path) -> ImageSpec:
     platform = platform_of(config.architecture)
-    python = ".".join(python_version_tuple()[:2])  # this machine's: what the package is known to run with
+    python = ".".join(python_version_tuple()[:2])  # this machine's, which the package is known to run with
     return ImageSpec(
         base=Reference.parse(config.base_image or default_base_image(python)),
         python_version=python,
@@ -90,7 +90,7 @@ def _spec(config: DeploymentConfig, service: Path) -> ImageSpec:
 
 
 def _tag(spec: ImageSpec, code_digest: str) -> str:
-    """Changes whenever the image would."""
+    """Returns a tag that changes whenever the image would."""
     inputs = {
         "code": code_digest,
         "requirements": sorted(spec.requirements),

@@ -1,8 +1,8 @@
-"""What of a model runs on this machine, because whoever deploys it asked for that: a model is code.
+"""Runs a model's code on this machine, because the user asked for it: a model is code.
 
-smoke_test        does its service answer, before it is deployed
-onnx_conversion   does it answer the same as an ONNX model
-process           where either happens
+smoke_test        whether its service responds, before it is deployed
+onnx_conversion   whether an ONNX version of it gives the same predictions
+process           the isolated process that both run in
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""A model becomes an ONNX model, if that answers as it does: the scripts of onnx_converter/, in a sandbox of their own.
+"""Converts a model to ONNX if the predictions match, by running the scripts of onnx_converter/ in a sandbox.
 
-The converters go there and nowhere else, with the packages of the model's own requirements: what a model was pickled
-with decides whether it can be loaded.
+The converters are installed only there, together with the packages in the model's requirements: a pickled model can be
+loaded only with the packages it was pickled with.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 from mlflow_fargate.sandbox.process import Sandbox, last_lines, opened_sandbox
 
 TIMEOUT_SECONDS = 900.0
-# The libraries that onnx_converter/libraries.py imports, by the flavor that they convert.
+# The libraries that onnx_converter/libraries.py imports, by the flavor they convert.
 _CONVERTERS: Mapping[str, tuple[str, ...]] = {
     "tensorflow": ("tf2onnx>=1.17",),
     "keras": ("tf2onnx>=1.17",),
@@ -31,14 +31,14 @@ RUNTIME = "onnxruntime>=1.20"
 
 @dataclass(frozen=True)
 class Conversion:
-    """What became of a conversion."""
+    """The result of a conversion."""
 
     is_equal: bool
     reason: str
 
 
 def converter_requirements(flavors: Mapping[str, Any]) -> tuple[str, ...]:
-    """What the conversion needs beside the model's own packages; () when nothing converts a model of these flavors."""
+    """Returns what conversion needs besides the model's packages; () if no converter supports these flavors."""
     found = next((_CONVERTERS[flavor] for flavor in _CONVERTERS if flavor in flavors), ())
     return (*found, RUNTIME) if found else ()
 
@@ -54,9 +54,9 @@ def convert_model(
     interpreter: str,
     timeout_seconds: float = TIMEOUT_SECONDS,
 ) -> Conversion:
-    """Converts and compares; where equal, `into` holds what the service loads in the place of `model_dir`.
+    """Converts and compares; if equal, `into` contains what the service loads instead of `model_dir`.
 
-    `packages` is where the model's packages and the converters are installed. Runs the model's code.
+    `packages` contains the model's packages and the converters. Runs the model's code.
     """
     job = {"model_dir": str(model_dir), "into": str(into), "template": template, "tolerance": tolerance}
     with opened_sandbox(interpreter) as sandbox:
@@ -72,12 +72,12 @@ def convert_model(
             try:
                 process.wait(timeout_seconds)
             except subprocess.TimeoutExpired:
-                return Conversion(False, f"the conversion was not done after {timeout_seconds:.0f} s")
+                return Conversion(False, f"the conversion did not finish within {timeout_seconds:.0f} s")
         return _read_verdict(into, sandbox, process.returncode)
 
 
 def converter_folder() -> Path:
-    """Where the scripts lie: inside this package once installed, beside it in a checkout."""
+    """Returns the folder of the scripts: inside the package once installed, next to it in a checkout."""
     package = Path(__file__).parents[1]
     inside = package / "onnx_converter"
     return inside if inside.is_dir() else package.parent / "onnx_converter"
@@ -88,9 +88,9 @@ def _read_verdict(into: Path, sandbox: Sandbox, exit_code: int) -> Conversion:
     if exit_code or not verdict.is_file():
         lines = last_lines(sandbox.log).strip().splitlines()[-1:]
         said = "".join(lines).strip()[:_REASON_CHARACTERS]
-        return Conversion(False, f"the conversion ended with exit code {exit_code}: {said}")
+        return Conversion(False, f"the conversion failed with exit code {exit_code}: {said}")
     document = json.loads(verdict.read_text(encoding="utf-8"))
     verdict.unlink()
-    # Written by a process that ran the model's code: it stands in labels and on terminals.
+    # Written by a process that ran the model's code, and shown in labels and on terminals.
     reason = "".join(letter if letter.isprintable() else " " for letter in str(document["reason"]))
     return Conversion(document["is_equal"] is True, reason[:_REASON_CHARACTERS])

@@ -1,7 +1,7 @@
-"""Where a model's code runs on this machine: a process with a clean environment, a bare Python and a folder of its own.
+"""Runs a model's code on this machine: in a process with a clean environment, a bare Python and its own folder.
 
-It sees no credentials of the deployer's and no packages but those it is given; it is not shut in otherwise. A model is
-code: see docs/packages.md.
+It sees neither the user's credentials nor any packages except those passed to it. It is not isolated otherwise; a model
+is code, see docs/packages.md.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ _PR_SET_PDEATHSIG = 1
 
 @dataclass(frozen=True)
 class Sandbox:
-    """A folder, gone when the sandbox is closed, with a Python that sees no packages of this machine's."""
+    """A temporary folder and a Python that does not see this machine's packages."""
 
     folder: Path
     python: Path
 
     @property
     def log(self) -> Path:
-        """What the process has written."""
+        """The file with the process's output."""
         return self.folder / "output.log"
 
     @contextmanager
     def running(
         self, arguments: Sequence[str], *, working_directory: Path, environment: Mapping[str, str]
     ) -> Iterator[subprocess.Popen[bytes]]:
-        """The sandbox's Python with these arguments; nothing of it runs when the context ends."""
+        """Starts the sandbox's Python with these arguments; ends it and its children when the context exits."""
         variables = {
             "PATH": f"{self.python.parent}{os.pathsep}{os.defpath}",
             "LANG": "C.UTF-8",
@@ -58,7 +58,7 @@ class Sandbox:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_end_with_parent,  # noqa: PLW1509  # one system call, for a library that is loaded already
+                preexec_fn=_end_with_parent,  # noqa: PLW1509  # one system call, in a library that is already loaded
             )
         try:
             yield process
@@ -68,33 +68,33 @@ class Sandbox:
 
 @contextmanager
 def opened_sandbox(interpreter: str) -> Iterator[Sandbox]:
-    """A sandbox while the context lasts; SmokeTestFailed when no bare Python can be made of `interpreter`."""
+    """Yields a sandbox; raises SmokeTestFailed if `interpreter` cannot create a virtual environment."""
     with tempfile.TemporaryDirectory(prefix="mlflow-fargate-sandbox-") as folder:
         python = Path(folder) / "python"
         command = [interpreter, "-m", "venv", "--without-pip", "--symlinks", str(python)]
         made = subprocess.run(command, capture_output=True, text=True, check=False)
         if made.returncode:
             raise SmokeTestFailed(
-                f"No bare Python could be made of {interpreter} to try the service with: {made.stderr.strip()}",
-                hint="smoke_test=false deploys without trying",
+                f"Could not create a clean virtual environment from {interpreter}: {made.stderr.strip()}",
+                hint="deploy without the smoke test: smoke_test=false",
             )
         yield Sandbox(Path(folder), python / "bin" / "python3")
 
 
 def last_lines(log: Path) -> str:
-    """The end of what a process wrote, indented."""
+    """Returns the last lines of a process's output, indented."""
     lines = log.read_text(errors="replace").strip().splitlines()[-_SHOWN_LINES:]
     return "\n".join(f"    {line}" for line in lines)
 
 
 def _end_with_parent() -> None:
-    """Linux ends the process (SIGTERM) when we are killed, so that it does not run on for nobody. Source: prctl(2)."""
+    """Makes Linux end the process (SIGTERM) when its parent is killed, so it does not run on. Source: prctl(2)."""
     if _LIBC is not None:
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Asks it to end, then kills it and whatever it started."""
+    """Terminates the process, then kills it and everything it started."""
     if process.poll() is None:
         process.terminate()
         with suppress(subprocess.TimeoutExpired):

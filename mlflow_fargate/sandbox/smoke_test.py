@@ -1,7 +1,7 @@
-"""A service is started on this machine, as a task would start it, and must answer: before anything is deployed.
+"""Starts a service on this machine the way a task would, and waits for it to respond, before anything is deployed.
 
-When it starts, the service predicts the model's input example (service_template does that by itself), so one that
-says it is ready has loaded its model and answered once.
+At startup, the service predicts the model's input example (service_template does this), so a service that reports
+ready has loaded its model and predicted once.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ def run_smoke_test(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> float:
-    """How many seconds the service took until it was ready; SmokeTestFailed, with its last lines, when it never is.
+    """Returns the seconds until the service was ready; raises SmokeTestFailed, with its last lines, if it never was.
 
-    Nothing of it runs when this returns.
+    All its processes have ended when this returns.
     """
     port = _free_port()
     with opened_sandbox(interpreter) as sandbox:
@@ -45,23 +45,23 @@ def run_smoke_test(
             began = clock()
             while not _is_ready(port):
                 if process.poll() is not None:
-                    raise _failure(f"ended with exit code {process.returncode}", sandbox.log)
+                    raise _failure(f"exited with code {process.returncode}", sandbox.log)
                 if clock() - began > timeout_seconds:
-                    raise _failure(f"was not ready after {timeout_seconds:.0f} s", sandbox.log)
+                    raise _failure(f"was not ready within {timeout_seconds:.0f} s", sandbox.log)
                 sleep(0.2)
             return clock() - began
 
 
 def _failure(what: str, log: Path) -> SmokeTestFailed:
     return SmokeTestFailed(
-        f"The service {what} when it was tried on this machine, so nothing was deployed; it says:\n{last_lines(log)}",
-        hint="what it says is what a task on Fargate would; smoke_test=false deploys without trying",
+        f"Smoke test failed, so nothing was deployed: the service {what}. Its last lines:\n{last_lines(log)}",
+        hint="a task on Fargate would fail the same way; smoke_test=false skips this test",
     )
 
 
 def _is_ready(port: int) -> bool:
     session = requests.Session()
-    session.trust_env = False  # no proxy stands between this machine and itself
+    session.trust_env = False  # loopback requests must not go through a proxy
     try:
         return session.get(f"http://127.0.0.1:{port}/readyz", timeout=5).status_code == 200
     except requests.RequestException:

@@ -1,12 +1,12 @@
-"""Asking a deployed model: `wait_until_ready`, then `score`. Knows HTTP and MLflow's protocol, nothing of AWS.
+"""Calls a deployed model: `wait_until_ready`, then `score`. Knows HTTP and MLflow's protocol, nothing about AWS.
 
-asking        the requests: where to, how long, how often
-documents     what a caller has in hand → the document MLflow's protocol has for it
-json_stream   a document → JSON, piece by piece, so that a large table is never there twice
-testing       the new tasks of a deployment, before callers come to them
-custom_routes which route of a BentoML service of the user's own is meant, by its OpenAPI document
+asking        the requests: URL, timeouts, retries
+documents     the caller's inputs → a document of MLflow's protocol
+json_stream   a document → JSON in chunks, so that a large table is not in memory twice
+testing       tests the new tasks of a deployment before they get traffic
+custom_routes picks the route of a custom BentoML service, from its OpenAPI document
 
-pandas and NumPy objects are recognized by what they can do, so neither is imported here.
+pandas and NumPy objects are recognized by their methods, so neither is imported here.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The requests to a deployed model: where to, how long, how often.
+"""The requests to a deployed model: URL, timeouts, retries.
 
-Tables, arrays and dicts go to /invocations as JSON, an image file or its bytes to /predict_image; to a service of the
-user's own goes what the API that takes it is called.
+Tables, arrays and dicts go to /invocations as JSON, an image file or its bytes to /predict_image; for a custom service,
+inputs go to the API that accepts them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from mlflow_fargate.scoring.custom_routes import MLFLOW_ROUTE, CustomRoute, choo
 from mlflow_fargate.scoring.documents import make_document
 from mlflow_fargate.scoring.json_stream import JsonStream
 
-# What a load balancer says while targets come and go.
+# What a load balancer returns while targets are registered and deregistered.
 _TRANSIENT = frozenset({502, 503, 504})
 _ATTEMPTS = 4
 _POLL_SECONDS = 2.0
@@ -31,19 +31,19 @@ _SHOWN_CHARACTERS = 500
 _JSON = {"Content-Type": "application/json"}
 _TOO_LARGE = "send fewer rows or a smaller image, or raise environment.MAX_BODY_MB"
 _NO_CERTIFICATE = (
-    "a load balancer's own name has no certificate: give the deployment the domain of yours with "
-    "mlflow deployments update … -C host=, and let its DNS record name the load balancer"
+    "a load balancer's default name has no certificate: set your own domain with mlflow deployments update … -C host=, "
+    "and create a DNS record from it to the load balancer"
 )
 _HINTS = {
-    401: "the deployment has another API key than the one sent",
-    404: "this deployment has no such route; only image classifiers answer /predict_image",
+    401: "the API key does not match the deployment's",
+    404: "this deployment does not have that route; only image classifiers have /predict_image",
     413: _TOO_LARGE,
 }
 _IMAGE = bytes | bytearray | str | Path
 
 
 class _ApiKey(AuthBase):
-    """Sets the key. A plain header would lose against a .netrc entry for the same host."""
+    """Sets the key. A .netrc entry for the same host would override a plain header."""
 
     def __init__(self, api_key: str | None) -> None:
         self._api_key = api_key
@@ -55,7 +55,7 @@ class _ApiKey(AuthBase):
 
 
 class _PassingFailure(PredictionFailed):
-    """One that may be gone when the same is asked again."""
+    """A failure that may go away on a retry."""
 
 
 def wait_until_ready(
@@ -65,9 +65,9 @@ def wait_until_ready(
     clock: Callable[[], float],
     sleep: Callable[[float], None],
 ) -> None:
-    """Returns when the model at `url` says it is ready; RolloutTimeout tells what it said last instead.
+    """Returns when the model at `url` reports ready; raises RolloutTimeout with its last response otherwise.
 
-    No certificate is asked for: a load balancer's own name has none, and nothing secret is sent.
+    The certificate is not verified: a load balancer's default name has none, and no secret is sent.
     """
     deadline = clock() + timeout_seconds
     while True:
@@ -75,7 +75,7 @@ def wait_until_ready(
         if said is None:
             return
         if clock() + _POLL_SECONDS > deadline:
-            raise RolloutTimeout(f"{url} was not ready within {timeout_seconds:g} s; the last answer was: {said}")
+            raise RolloutTimeout(f"{url} was not ready within {timeout_seconds:g} s; last response: {said}")
         sleep(_POLL_SECONDS)
 
 
@@ -87,15 +87,15 @@ def score(
     timeout_seconds: float = 120,
     is_custom_service: bool = False,
 ) -> Any:
-    """The parsed JSON with which the model at `url` answers `inputs`; PredictionFailed when it does not.
+    """Returns the parsed JSON response of the model at `url` to `inputs`; raises PredictionFailed on failure.
 
-    `inputs`: a DataFrame or Series, an array, a list (of dicts: rows), a dict (MLflow's keys as they are, others as
-    named tensors), or an image as bytes or as the path of its file. A service of the user's own takes a dict by the
-    names of its inputs; an answer that is not JSON is then its text, or the base64 of its bytes.
+    `inputs`: a DataFrame or Series, an array, a list (of dicts: rows), a dict (MLflow's keys are kept, others become
+    named tensors), or an image as bytes or as a file path. A custom service takes a dict keyed by its input names; its
+    response, if not JSON, is returned as text, or as base64.
 
-    The answer may take `timeout_seconds` to begin, else PredictionTimeout. Connections that break and 502, 503 and
-    504 are asked again, as long as that time lasts, where a prediction is all that is asked: it changes nothing. What
-    a custom service does is its own affair, so that is asked once.
+    The response must start within `timeout_seconds`, or PredictionTimeout is raised. Within that time, broken
+    connections and 502, 503 and 504 are retried, because a prediction changes nothing. Calls to a custom service are
+    not retried, because they may have side effects.
     """
     asking = _Asking(url.rstrip("/"), _ApiKey(api_key), timeout_seconds)
     if is_custom_service and (routes := asking.custom_routes()) is not None:
@@ -117,12 +117,12 @@ class _Asking:
     timeout_seconds: float
 
     def custom_routes(self) -> tuple[CustomRoute, ...] | None:
-        """The service's APIs; None where MLflow's protocol is one of them."""
+        """Returns the service's APIs, or None if MLflow's protocol is one of them."""
         openapi = _parsed(self.send_until_available("GET", "/docs.json"))
         return None if MLFLOW_ROUTE in openapi.get("paths", {}) else tuple(custom_routes(openapi))
 
     def send_until_available(self, method: str, path: str, **request: Any) -> requests.Response:
-        """The answer to a request that may be made twice; see `send`."""
+        """Like `send`, with retries, for requests that are safe to repeat."""
         retries = stamina.retry_context(
             on=_PassingFailure, attempts=_ATTEMPTS, timeout=self.timeout_seconds, wait_initial=0.5
         )
@@ -132,22 +132,22 @@ class _Asking:
         return response
 
     def send(self, method: str, path: str, **request: Any) -> requests.Response:
-        """The answer, if its status is good; PredictionFailed tells what was said instead."""
+        """Returns a successful response; raises PredictionFailed with the service's response otherwise."""
         url = f"{self.url}{path}"
         timeouts = (min(_CONNECT_SECONDS, self.timeout_seconds), self.timeout_seconds)
         try:
             response = requests.request(method, url, auth=self.auth, timeout=timeouts, **request)
         except requests.ReadTimeout as error:
             raise PredictionTimeout(
-                f"{url} did not answer within {self.timeout_seconds:g} s.",
+                f"{url} did not respond within {self.timeout_seconds:g} s.",
                 hint="predict(…, timeout_seconds=…), or set MLFLOW_DEPLOYMENT_PREDICT_TIMEOUT",
             ) from error
         except requests.exceptions.SSLError as error:
             raise PredictionFailed(f"{url} is not trusted: {error}", hint=_NO_CERTIFICATE) from error
         except requests.RequestException as error:
-            # A service that does not want so much closes the connection, and its 413 is lost.
+            # A service that rejects a large body closes the connection, and its 413 is lost.
             hint = _TOO_LARGE if isinstance(request.get("data"), JsonStream) else None
-            raise _PassingFailure(f"{url} did not answer: {error}", hint=hint) from error
+            raise _PassingFailure(f"{url} did not respond: {error}", hint=hint) from error
         if response.ok:
             return response
         status, said = response.status_code, response.text[:_SHOWN_CHARACTERS]
@@ -166,13 +166,13 @@ def _read_image(image: Any) -> bytes:
     if isinstance(image, bytes | bytearray):
         return bytes(image)
     if not isinstance(image, str | Path):
-        raise InvalidOption(f"A {type(image).__name__} is no file; pass its bytes or its path.")
+        raise InvalidOption(f"Cannot read an image from {type(image).__name__}; pass bytes or a path.")
     try:
         return Path(image).read_bytes()
     except OSError as error:
         raise InvalidOption(
-            f"The image file '{image}' cannot be read ({error.strerror}).",
-            hint="other inputs than images are DataFrames, arrays, lists and dicts",
+            f"Cannot read the image file '{image}': {error.strerror}.",
+            hint="a string is read as an image path; pass other inputs as a DataFrame, array, list or dict",
         ) from error
 
 
@@ -184,11 +184,11 @@ def _parsed(response: requests.Response, *, accepts_all: bool = False) -> Any:
             is_text = response.headers.get("Content-Type", "").startswith("text/")
             return response.text if is_text else base64.b64encode(response.content).decode("ascii")
         said = response.text[:_SHOWN_CHARACTERS]
-        raise PredictionFailed(f"{response.url} answered with something else than JSON: {said}") from error
+        raise PredictionFailed(f"{response.url} did not return JSON: {said}") from error
 
 
 def _ask_ready(url: str) -> str | None:
-    """None when ready; else what was said."""
+    """Returns None if ready, else the response."""
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Unverified HTTPS request")

@@ -1,4 +1,4 @@
-"""Which API of a BentoML service of the user's own is meant: by the names of the inputs, in its OpenAPI document.
+"""Picks the API of a custom BentoML service by the names of the inputs, from its OpenAPI document.
 
 Source: https://docs.bentoml.com/en/latest/build-with-bentoml/services.html (an API's parameters are the request's keys)
 """
@@ -17,7 +17,7 @@ MLFLOW_ROUTE = "/invocations"
 
 @dataclass(frozen=True)
 class CustomRoute:
-    """An API: its path, the names of its inputs, and which of them have to be there or are files."""
+    """An API: its path, the names of its inputs, and which of them are required or files."""
 
     path: str
     inputs: tuple[str, ...]
@@ -29,7 +29,7 @@ class CustomRoute:
 
 
 def custom_routes(openapi: Mapping[str, Any]) -> Iterator[CustomRoute]:
-    """The APIs of the service that `openapi` describes."""
+    """Yields the APIs of the service that `openapi` describes."""
     for path, methods in openapi.get("paths", {}).items():
         for content in methods.get("post", {}).get("requestBody", {}).get("content", {}).values():
             schema = content.get("schema", {})
@@ -39,10 +39,10 @@ def custom_routes(openapi: Mapping[str, Any]) -> Iterator[CustomRoute]:
 
 
 def choose_route(routes: tuple[CustomRoute, ...], inputs: Any) -> tuple[CustomRoute, dict[str, Any]]:
-    """The one API that takes `inputs`, and its request: a dict by the inputs' names.
+    """Returns the one API that accepts `inputs`, and its request: a dict keyed by input name.
 
-    A table of one row (as MLflow's command reads [{"number": 7}]) means that row, and what is no dict means the only
-    input of the only API. InvalidOption lists the APIs when none fits, or several do.
+    A table with one row (MLflow's command reads [{"number": 7}] as one) is that row; a value that is not a dict is the
+    only input of the only API. Raises InvalidOption, listing the APIs, if none or several accept the inputs.
     """
     request = _by_name(inputs)
     if request is None and len(routes) == 1 and len(routes[0].inputs) == 1:
@@ -51,8 +51,8 @@ def choose_route(routes: tuple[CustomRoute, ...], inputs: Any) -> tuple[CustomRo
     if len(fitting) == 1 and request is not None:
         return fitting[0], request
     raise InvalidOption(
-        f"{len(fitting) or 'None'} of the service's APIs take{'' if fitting else 's'} these inputs.",
-        hint=f"name an API's inputs as keys of a dict: {', '.join(map(str, routes)) or 'it has none'}",
+        f"{len(fitting) or 'None'} of the service's APIs accept{'' if fitting else 's'} these inputs.",
+        hint=f"pass a dict keyed by the input names of one API: {', '.join(map(str, routes)) or 'it has none'}",
     )
 
 

@@ -1,4 +1,4 @@
-"""What a caller has in hand becomes a document of MLflow's scoring protocol: tables, arrays, lists, dicts.
+"""Converts the caller's inputs (tables, arrays, lists, dicts) to a document of MLflow's scoring protocol.
 
 Source: https://mlflow.org/docs/latest/ml/deployment/deploy-model-locally/#json-input
 """
@@ -17,7 +17,7 @@ _SPLIT_KEYS = frozenset({"columns", "data", "index"})
 
 
 def make_document(inputs: Any) -> Any:
-    """`inputs` as an `/invocations` request: a dict with one of MLflow's keys."""
+    """Returns `inputs` as an `/invocations` request: a dict with one of MLflow's keys."""
     if is_frame(inputs):
         return _unwrapped(inputs) or _split(inputs)
     if hasattr(inputs, "to_frame"):
@@ -30,7 +30,7 @@ def make_document(inputs: Any) -> Any:
 
 
 def is_frame(inputs: Any) -> bool:
-    """Whether it is a pandas DataFrame, or does as one does."""
+    """Returns whether it is a pandas DataFrame or behaves like one."""
     return hasattr(inputs, "columns") and hasattr(inputs, "iloc")
 
 
@@ -39,9 +39,9 @@ def _split(frame: Any) -> dict[str, Any]:
 
 
 def _unwrapped(frame: Any) -> dict[str, Any] | None:
-    """The request that `mlflow deployments predict` read as a table, or None when `frame` is a table.
+    """Returns the request that `mlflow deployments predict` read as a table, or None if `frame` is a table.
 
-    It reads its input file with `pandas.read_json`, whatever is in it: {"inputs": […]} becomes a column `inputs`,
+    MLflow reads any input file with `pandas.read_json`: {"inputs": […]} becomes a column `inputs`,
     {"dataframe_split": {…}} a column with the rows `columns` and `data`.
     """
     if len(frame.columns) != 1 or frame.columns[0] not in (*_TABLE_KEYS, *_TENSOR_KEYS):

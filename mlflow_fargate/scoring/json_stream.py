@@ -1,6 +1,6 @@
-"""A document as JSON, made while it is sent: a large table is never there a second time, as text.
+"""Encodes a document as JSON while it is being sent, so that a large table is not in memory a second time, as text.
 
-What JSON has no word for: NaN, NaT and NA become null, bytes base64, times ISO 8601; infinite numbers are refused.
+Values without a JSON type: NaN, NaT and NA become null, bytes base64, times ISO 8601; infinity is rejected.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import Any
 from mlflow_fargate.errors import InvalidOption
 
 _CHUNK_CHARACTERS = 1 << 18
-_VALUES_AT_ONCE = 10_000  # made text in one go: about 200 kB of numbers
+_VALUES_AT_ONCE = 10_000  # encoded at once: about 200 kB of numbers
 _LOOKED_AT = 16
 
 
 class Rows:
-    """A DataFrame as a list of rows, each made when it is asked for."""
+    """A DataFrame as a list of rows, each created on access."""
 
     def __init__(self, frame: Any) -> None:
         self._frame = frame
@@ -29,14 +29,14 @@ class Rows:
         return len(self._frame)
 
     def __getitem__(self, part: slice) -> list[list[Any]]:
-        # Through objects: one array for all columns would turn whole numbers beside fractions into fractions.
+        # As objects: a single array for all columns would turn integers next to floats into floats.
         rows = self._frame.iloc[part].astype(object)
         made: list[list[Any]] = rows.where(rows.notna(), None).to_numpy().tolist()
         return made
 
 
 class JsonStream:
-    """The JSON of `document` in pieces of some 250 kB; iterating begins anew, so that a request can be repeated."""
+    """The JSON of `document` in chunks of about 250 kB; each iteration starts over, so a request can be repeated."""
 
     def __init__(self, document: Any) -> None:
         self._document = document
@@ -53,7 +53,7 @@ class JsonStream:
         yield "".join(waiting).encode()
 
     def body(self) -> bytes | JsonStream:
-        """What a request carries: bytes, whose length is known, where one piece is all; else the stream."""
+        """Returns the request's body: bytes, with a known length, if one chunk is enough; else the stream."""
         first = list(islice(self, 2))
         return first[0] if len(first) == 1 else self
 
@@ -77,7 +77,7 @@ def _array_texts(array: Any) -> Iterator[str]:
     for start in range(0, len(array), step):
         yield ", " if start else ""
         part = array[start : start + step]
-        # A slice of small elements in one go, without its brackets; one that is large itself piece by piece.
+        # A slice of small elements at once, without its brackets; a large element chunk by chunk.
         if at_once:
             yield _dumps(part)[1:-1]
         else:
@@ -86,7 +86,7 @@ def _array_texts(array: Any) -> Iterator[str]:
 
 
 def _count_of_each(values: Any) -> float:
-    """About how many numbers, or texts of some letters, an element is: nested ones are looked into, not walked."""
+    """Estimates how many numbers or short strings an element contains, by sampling nested ones."""
     return max(sum(map(_count, values)) / max(len(values), 1), 1.0)
 
 
@@ -104,7 +104,7 @@ def _dumps(value: Any) -> str:
     try:
         return json.dumps(value, allow_nan=False, default=_plain)
     except (TypeError, ValueError):
-        # NaN somewhere, or a key that is no text: once more, with a look at each value.
+        # There is a NaN, or a key that is not a string: encode again, value by value.
         return json.dumps(_jsonable(value), allow_nan=False)
 
 
@@ -121,7 +121,7 @@ def _jsonable(value: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """A value that JSON has no type for, as one that is nearer to it."""
+    """Converts a value without a JSON type to the closest one."""
     if isinstance(value, set | frozenset):
         return list(value)
     if isinstance(value, Mapping):
@@ -145,5 +145,5 @@ def _plain_scalar(value: Any) -> Any:
 
 def _finite(number: float) -> float | None:
     if math.isinf(number):
-        raise InvalidOption("An infinite number cannot be sent to a model: JSON has none.", hint="replace or drop it")
+        raise InvalidOption("Infinity cannot be sent: JSON has no infinite numbers.", hint="replace or drop it")
     return None if math.isnan(number) else number

@@ -1,7 +1,7 @@
-"""A deployment's new tasks are asked, by way of headers that the load balancer leads to them, before callers are.
+"""Tests a deployment's new tasks before they get traffic, with headers that the load balancer routes to them.
 
-The question is the model's own input example, which the service tells in its OpenAPI document: nothing of the model has
-to be at hand where this runs. A service without one (of the user's own, or for pictures) has to say that it is ready.
+The request is the model's own input example, from the service's OpenAPI document, so nothing of the model is needed
+where this runs. A service without one (a custom service, or an image classifier) only has to report ready.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ import stamina
 from mlflow_fargate.errors import PredictionFailed
 
 _ROUTE = "/invocations"
-# The load balancer takes seconds until all of it knows a rule's new weights.
+# A rule's new weights take seconds to reach every node of the load balancer.
 _PATIENCE_SECONDS = 30.0
 _CONNECT_SECONDS = 10.0
 _ANSWER_SECONDS = 120.0
 _SHOWN_CHARACTERS = 300
-# A hostile or broken service must not fill this machine's memory.
+# A malicious or broken service must not fill this machine's memory.
 _LONGEST_BYTES = 16 * 1024 * 1024
 
 
 class _Early(PredictionFailed):
-    """A failure that may be the load balancer's, which is asked again for a while."""
+    """A failure that may come from the load balancer, so it is retried for a while."""
 
 
 def test_service(
@@ -37,25 +37,25 @@ def test_service(
     version: str | None,
     patience_seconds: float = _PATIENCE_SECONDS,
 ) -> str:
-    """What the service answered, in words; PredictionFailed, with the answer, when it does not serve as it should.
+    """Returns the service's response in words; raises PredictionFailed, with the response, if the test fails.
 
-    `version`: of the model, which the answers name; another one's answer proves nothing. None: not known.
-    By HTTPS only readiness is asked: no certificate stands for a load balancer's own name, so no key is sent there.
+    `version` is the model version that responses name; a response from another one proves nothing. None: unknown.
+    Over HTTPS only readiness is checked: no certificate covers a load balancer's default name, so no key is sent to it.
     """
     if url.startswith("https://"):
         ready = _asker(url.rstrip("/"), headers, version, verify=False)
         _ask_patiently(lambda: ready("GET", "/readyz"), patience_seconds)
-        return "they are ready (over HTTPS, by the load balancer's own name, nothing is asked that needs a key)"
+        return "they are ready (over HTTPS to the load balancer's default name, no request that needs a key is sent)"
     ask = _asker(url.rstrip("/"), {**headers, **({"Authorization": f"Bearer {api_key}"} if api_key else {})}, version)
     _ask_patiently(lambda: ask("GET", "/readyz"), patience_seconds)
     example = _example(_ask_patiently(lambda: ask("GET", "/docs.json"), patience_seconds))
     if example is None:
-        return "they are ready (there is no input example to ask)"
+        return "they are ready (there is no input example to send)"
     answer = _ask_patiently(lambda: ask("POST", _ROUTE, json=example), patience_seconds)
-    return f"the model's input example is answered by {_shown(answer)}"
+    return f"the model's input example returned {_shown(answer)}"
 
 
-test_service.__test__ = False  # type: ignore[attr-defined]  # pytest takes its name for a test's
+test_service.__test__ = False  # type: ignore[attr-defined]  # pytest would collect it as a test
 
 
 def _asker(
@@ -63,10 +63,10 @@ def _asker(
 ) -> Callable[..., requests.Response]:
     def ask(method: str, path: str, **request: Any) -> requests.Response:
         session = requests.Session()
-        # A .netrc entry for the host would win over our Authorization header.
+        # A .netrc entry for the host would override the Authorization header.
         session.auth = lambda prepared: prepared
         timeouts = (_CONNECT_SECONDS, _ANSWER_SECONDS)
-        # With the call, not the session, for which the environment's CA bundle would speak.
+        # Set per request: on the session, the environment's CA bundle would override it.
         asked = {"verify": verify, "timeout": timeouts, "stream": True, "allow_redirects": False, **request}
         try:
             with warnings.catch_warnings():
@@ -75,7 +75,7 @@ def _asker(
             with response:
                 response._content = response.raw.read(_LONGEST_BYTES, decode_content=True)
         except requests.RequestException as error:
-            raise _Early(f"{url}{path} did not answer: {error}") from error
+            raise _Early(f"{url}{path} did not respond: {error}") from error
         _check(response, version, path)
         return response
 
@@ -85,9 +85,9 @@ def _asker(
 def _check(response: requests.Response, version: str | None, path: str) -> None:
     answered = response.headers.get("X-Model-Version")
     if version and answered and answered != version:
-        raise _Early(f"{path} was answered by version {answered}, not by {version}: the test rule does not lead there.")
+        raise _Early(f"{path} reached version {answered}, not {version}: the test rule misses the new tasks.")
     if response.status_code != 200:
-        # A model's own failure does not heal within the load balancer's seconds, a missing target does.
+        # Waiting for the load balancer helps with a missing target, but not with a failing model.
         kind = _Early if response.status_code in (404, 502, 503, 504) else PredictionFailed
         raise kind(f"{path} answered {response.status_code}: {_shown(response)}")
 
@@ -100,7 +100,7 @@ def _ask_patiently(ask: Callable[[], requests.Response], seconds: float) -> requ
 
 
 def _example(response: requests.Response) -> Any:
-    """The body of a request that works, as the service's document has it; None where it names none."""
+    """Returns the example request body from the service's OpenAPI document, or None if it has none."""
     try:
         content = response.json()["paths"][_ROUTE]["post"]["requestBody"]["content"]["application/json"]
     except (ValueError, KeyError, TypeError):

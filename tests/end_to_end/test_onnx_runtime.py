@@ -74,7 +74,7 @@ def test_a_converted_model_answers_as_the_model_does(
     if flavor == "tensorflow":  # in a network a gap is a number like others, and makes all that it meets one
         assert gap.json()["predictions"] == [[None, None]]
     assert annotations["mlflow-fargate.runtime"] == "onnx"
-    assert "the input example and made-up inputs differ by" in annotations["mlflow-fargate.runtime-reason"]
+    assert "the input example and generated inputs differ by" in annotations["mlflow-fargate.runtime-reason"]
     assert not layers & {"scikit-learn", "scipy", "xgboost-cpu", "lightgbm", "tensorflow-cpu"}
     assert "runtime onnx: answers to" in capfd.readouterr().err  # the plan
 
@@ -101,7 +101,7 @@ def test_what_nothing_converts_stays_native_or_is_refused(
     with deployed("own-code", doubler, {"runtime": "auto"}) as url:
         answer = post(f"{url}/invocations", {"dataframe_split": {"columns": ["x"], "data": [[21.0]]}})
     assert answer.status_code == 200
-    assert "runtime: native, because nothing converts a model of the flavors python_function" in capfd.readouterr().err
+    assert "runtime: native, because no converter for a model of the flavors python_function" in capfd.readouterr().err
 
     with pytest.raises(ModelUnusable, match=r"cannot be served by ONNX Runtime: nothing converts"):
         get_deploy_client("fargate:/local").create_deployment("own-code", doubler, config={"runtime": "onnx"})

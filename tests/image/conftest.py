@@ -1,4 +1,4 @@
-"""Registries on this machine and a small base image in them."""
+"""Fixtures: registries on this machine and a small base image in them."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ http: {{addr: "127.0.0.1:{port}"}}
 
 @pytest.fixture(autouse=True)
 def no_waiting() -> Iterator[None]:
-    """Retries happen, but at once, and three times at most."""
+    """Retries happen immediately, at most three times."""
     with stamina.set_testing(True, attempts=3, cap=True):
         yield
 
@@ -66,7 +66,7 @@ def distribution(tmp_path: Path) -> Iterator[str]:
 
 @contextmanager
 def run_distribution(folder: Path, *, auth: str = "") -> Iterator[str]:
-    """CNCF distribution with its files in `folder`; `auth` is that part of its configuration, if it has one."""
+    """CNCF distribution with its files in `folder`; `auth` is the authentication part of its configuration."""
     if not shutil.which("docker-registry"):
         pytest.skip("docker-registry is not installed (apt-get install docker-registry)")
     with socket.socket() as probe:
@@ -85,7 +85,7 @@ def run_distribution(folder: Path, *, auth: str = "") -> Iterator[str]:
 
 @pytest.fixture(params=["local_registry", "distribution"])
 def host(request: pytest.FixtureRequest) -> str:
-    """A registry's host and port: ours, then the reference implementation."""
+    """A registry's host and port: the local stack's, then the reference implementation."""
     return str(request.getfixturevalue(request.param))
 
 
@@ -103,7 +103,7 @@ def base(registry: Registry) -> Reference:
 
 @pytest.fixture
 def make_base(registry: Registry) -> Callable[..., Reference]:
-    """Pushes a base image: `make_base(REPOSITORY, TAG, files=[{path: content}, …])`, a mapping a layer."""
+    """Pushes a base image: `make_base(REPOSITORY, TAG, files=[{path: content}, …])`, one mapping per layer."""
     return partial(push_base, registry)
 
 
@@ -116,7 +116,7 @@ def push_base(
     architecture: str = "amd64",
     python_version: str | None = f"{MINOR}.9",
 ) -> Reference:
-    """A base image with these layers (path → content)."""
+    """Pushes a base image with these layers (path → content)."""
     layers = [gzip.compress(make_tar(layer), mtime=0) for layer in files]
     history = [", ".join(layer) for layer in files]
     return push_layers(
@@ -140,7 +140,7 @@ def push_layers(
     environment: Sequence[str] = ("PATH=/usr/local/bin:/usr/bin",),
     media_type: str = DOCKER_LAYER,
 ) -> Reference:
-    """A base image with these layers, gzipped tars."""
+    """Pushes a base image with these layers, gzipped tars."""
     config = encode_json(
         {
             "architecture": architecture,
@@ -178,7 +178,7 @@ def make_tar(files: Mapping[str, str | bytes], mode: int = 0o644) -> bytes:
 def debian_archive(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """Debian 12 with its own Python 3.11, as a gzipped tar."""
     if not shutil.which("debootstrap") or os.geteuid() != 0:
-        pytest.skip("debootstrap is not installed (apt-get install debootstrap), or this is not root, whom it needs")
+        pytest.skip("debootstrap is not installed (apt-get install debootstrap), or the user is not root")
     root = tmp_path_factory.mktemp("debian") / "root"
     command = ["debootstrap", "--variant=minbase", "--include=python3", "bookworm", str(root)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -195,7 +195,7 @@ def _wait_for_port(port: int) -> None:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return
         time.sleep(0.05)
-    raise TimeoutError(f"nothing answers on port {port}")
+    raise TimeoutError(f"nothing responds on port {port}")
 
 
 @dataclass
@@ -211,11 +211,11 @@ Answer = tuple[int, dict[str, str], bytes]
 
 class _QuietServer(ThreadingHTTPServer):
     def handle_error(self, request: object, client_address: object) -> None:
-        """A client that hangs up in the middle is what some tests are about."""
+        """Does nothing: in some tests the client disconnects on purpose."""
 
 
 class ScriptedServer:
-    """An HTTP server that answers each method and path as it was told, the last answer over and over."""
+    """An HTTP server with scripted responses for each method and path; the last one is repeated."""
 
     def __init__(self) -> None:
         self.requests: list[Request] = []
@@ -262,7 +262,7 @@ class ScriptedServer:
             do_HEAD = do_POST = do_PATCH = do_PUT = do_GET
 
             def log_message(self, format: str, *args: object) -> None:
-                """Nothing."""
+                """Logs nothing."""
 
         return Handler
 

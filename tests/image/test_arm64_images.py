@@ -1,4 +1,4 @@
-"""An image for ARM that was made here: every ELF file in it is an ARM one."""
+"""An ARM image built on this machine: every ELF file in it is for ARM."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ GLIBC = (
 
 @pytest.fixture
 def host(local_registry: str) -> str:
-    """Which registry it is makes no difference here."""
+    """One registry is enough here."""
     return local_registry
 
 
 def machines(registry: Registry, image: Reference) -> Iterator[tuple[str, str]]:
-    """Name and machine of each ELF file in our layers, as its own header says."""
+    """Yields name and machine of each ELF file in the built layers, from its header."""
     found = registry.read_manifest(image.repository, image.identifier, LINUX_ARM64).manifest
     for layer in found.own_layers().values():
         packed = b"".join(registry.stream_blob(image.repository, layer.descriptor))

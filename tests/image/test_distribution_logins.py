@@ -1,4 +1,4 @@
-"""Logging in to CNCF distribution: with a password, with tokens, and with tokens that expire while a layer is sent."""
+"""Logging in to CNCF distribution: with a password, with tokens, and with tokens that expire during an upload."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from tests.image.conftest import run_distribution
 pytestmark = pytest.mark.slow
 
 USER, PASSWORD = "deployer", "swordfish"
-# bcrypt of the password, as `htpasswd -B` writes it: distribution knows no other.
+# bcrypt of the password, as `htpasswd -B` writes it: distribution supports nothing else.
 HTPASSWD = "deployer:$2b$05$abcdefghijklmnopqrstuupWDwJQeCHYIBQy8WvkVB6ImhZ476YYy\n"
 BLOB = b"layer" * 1000
-# distribution forgives a clock that is a minute off.
+# distribution tolerates a clock that is a minute off.
 LEEWAY_SECONDS = 60
 
 
@@ -46,7 +46,7 @@ def round_trip(registry: Registry, repository: str = "models") -> None:
     assert b"".join(registry.stream_blob(repository, blob)) == BLOB
 
 
-def test_a_registry_with_a_password_lets_in_whoever_knows_it_and_nobody_else(tmp_path: Path) -> None:
+def test_a_registry_with_a_password_requires_the_right_one(tmp_path: Path) -> None:
     (tmp_path / "htpasswd").write_text(HTPASSWD)
     auth = f"auth:\n  htpasswd:\n    realm: here\n    path: {tmp_path / 'htpasswd'}\n"
     with run_distribution(tmp_path, auth=auth) as host:
@@ -57,14 +57,14 @@ def test_a_registry_with_a_password_lets_in_whoever_knows_it_and_nobody_else(tmp
             pytest.raises(RegistryError, match=r"(?s)401.*hint: check the user name and the password") as caught,
         ):
             wrong.has_blob("models", sha256_digest(BLOB))
-        with Registry(host) as stranger, pytest.raises(RegistryError, match="asks for a user name and a password"):
+        with Registry(host) as stranger, pytest.raises(RegistryError, match="requires a user name and a password"):
             stranger.has_blob("models", sha256_digest(BLOB))
     assert "wrong" not in str(caught.value)
 
 
 @dataclass
 class TokenService:
-    """Signs tokens as Docker Hub's does: what is asked for the known user, pulling for everybody."""
+    """Signs tokens as Docker Hub does: the requested scope for the known user, pull for everyone."""
 
     folder: Path
     life_seconds: float = 300
@@ -124,7 +124,7 @@ def tokens(tmp_path: Path) -> TokenService:
 
 @pytest.fixture
 def guarded(tokens: TokenService, tmp_path: Path) -> Iterator[str]:
-    """A registry that asks for tokens of that service."""
+    """A registry that requires tokens from that service."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -152,7 +152,7 @@ def guarded(tokens: TokenService, tmp_path: Path) -> Iterator[str]:
     thread.join()
 
 
-def test_tokens_are_fetched_for_what_is_done_and_serve_until_they_expire(guarded: str, tokens: TokenService) -> None:
+def test_tokens_are_fetched_by_scope_and_used_until_they_expire(guarded: str, tokens: TokenService) -> None:
     with Registry(guarded, credentials=credentials) as registry:
         round_trip(registry)
 
@@ -161,7 +161,7 @@ def test_tokens_are_fetched_for_what_is_done_and_serve_until_they_expire(guarded
     assert {query["service"][0] for query in tokens.asked} == {"here"}
 
 
-def test_without_a_login_one_may_pull_and_is_refused_to_push(guarded: str) -> None:
+def test_without_a_login_pull_works_and_push_is_refused(guarded: str) -> None:
     with Registry(guarded, credentials=credentials) as registry:
         round_trip(registry)
 
@@ -172,7 +172,7 @@ def test_without_a_login_one_may_pull_and_is_refused_to_push(guarded: str) -> No
             anonymous.upload_blob("models", sha256_digest(b"new"), lambda: [b"new"])
 
 
-def test_a_token_that_expires_while_a_layer_is_sent_costs_no_byte_twice(guarded: str, tokens: TokenService) -> None:
+def test_no_byte_is_sent_twice_if_a_token_expires_during_an_upload(guarded: str, tokens: TokenService) -> None:
     tokens.life_seconds = 3
     opened = []
 

@@ -1,4 +1,4 @@
-"""Images by way of a Dockerfile: its text, what an engine saves, and what is said when there is none."""
+"""Images built from a Dockerfile: its text, the engine's output, and the error without an engine."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def dockerfile(**changed: Any) -> str:
     return make_dockerfile(replace(SPEC, **changed), LOCK)
 
 
-def test_a_dockerfile_starts_what_an_image_of_ours_starts() -> None:
+def test_a_dockerfile_starts_like_an_image_built_from_layers() -> None:
     text = dockerfile(labels={"org.opencontainers.image.title": "churn"})
 
     assert "\nFROM docker.io/library/python:3.11-slim\n" in text
@@ -58,7 +58,7 @@ def test_a_dockerfile_starts_what_an_image_of_ours_starts() -> None:
     assert "apt-get" not in text
 
 
-def test_packages_of_the_system_and_further_models_have_their_lines() -> None:
+def test_system_packages_and_additional_models_have_their_lines() -> None:
     text = dockerfile(system_packages=("libgomp1", "libgl1"), further_models={"other": WEIGHTS})
 
     assert "apt-get install -y --no-install-recommends libgl1 libgomp1 &&" in text
@@ -66,17 +66,17 @@ def test_packages_of_the_system_and_further_models_have_their_lines() -> None:
 
 
 @given(st.text())
-def test_no_text_leaves_its_quotes(value: str) -> None:
+def test_any_text_stays_inside_its_quotes(value: str) -> None:
     word = quoted(value)
 
     assert len(word.splitlines()) <= 1
     assert re.fullmatch(r'"(?:[^"\\$`]|\\["\\$`])*"', word)
 
 
-def test_a_password_of_an_index_is_refused_where_it_would_stay_in_a_layer(tmp_path: Path) -> None:
+def test_an_index_password_is_refused_if_it_would_be_stored_in_a_layer(tmp_path: Path) -> None:
     for url in ("https://me:secret@pypi.example.com/simple", "https://${TOKEN}@pypi.example.com/simple"):
         lock = Lock(LOCK.packages, "3.11", LINUX_AMD64, (f"--extra-index-url {url}",))
-        with pytest.raises(ImageError, match=r"(?s)asks for a password.*builder=layers") as caught:
+        with pytest.raises(ImageError, match=r"(?s)requires a password.*builder=layers") as caught:
             write(tmp_path / "context", lock=lock)
         assert "secret" not in str(caught.value)
     assert not (tmp_path / "context").exists()
@@ -94,7 +94,7 @@ def write(folder: Path, lock: Lock = LOCK, **changed: Any) -> None:
     write_context(folder, replace(spec, **changed), lock)
 
 
-def test_a_context_holds_what_its_dockerfile_copies(tmp_path: Path) -> None:
+def test_a_context_contains_what_its_dockerfile_copies(tmp_path: Path) -> None:
     write(tmp_path / "context")
 
     files = sorted(
@@ -108,17 +108,17 @@ def test_a_context_holds_what_its_dockerfile_copies(tmp_path: Path) -> None:
         write(tmp_path / "context")
 
 
-def test_no_file_of_a_model_leaves_its_folder(tmp_path: Path) -> None:
-    with pytest.raises(ImageError, match=r"does not lead to a place below"):
+def test_a_model_file_outside_its_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match=r"is not a relative path"):
         write(tmp_path / "context", model=Model({"../../escaped": tmp_path / "weights"}, "1"))
 
     assert not (tmp_path / "escaped").exists()
 
 
-def test_an_engine_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_engine_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
 
-    with pytest.raises(ImageError, match=r"(?s)podman is not installed here.*builder=layers"):
+    with pytest.raises(ImageError, match=r"(?s)podman is not installed.*builder=layers"):
         build("podman", tmp_path)
 
 
@@ -129,7 +129,7 @@ def build(engine: str, folder: Path) -> RecordedProgress:
 
 
 @pytest.mark.parametrize("engine", ["docker", "podman", "buildah"])
-def test_an_engines_steps_are_shown_and_its_last_words_too(
+def test_an_engines_steps_and_last_lines_are_shown(
     engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program = tmp_path / engine
@@ -149,7 +149,7 @@ def test_an_engines_steps_are_shown_and_its_last_words_too(
 def make_archive(
     path: Path, layers: list[bytes], *, architecture: str = "amd64", diff_ids: list[str] | None = None
 ) -> None:
-    """What `docker save` writes, as far as it is read."""
+    """Writes the parts of a `docker save` archive that are read."""
     plain = [gzip.decompress(layer) if layer[:2] == b"\x1f\x8b" else layer for layer in layers]
     config = {
         "architecture": architecture,
@@ -176,7 +176,7 @@ def push(
     return push_archive(archive, spec, destination, work=archive.parent, progress=RecordedProgress())
 
 
-def test_what_an_engine_saved_becomes_an_image_and_known_layers_are_not_sent_again(
+def test_an_engines_archive_becomes_an_image_and_known_layers_are_not_uploaded_again(
     local_registry: str, tmp_path: Path
 ) -> None:
     lower, upper, other = (b"%d" % number * 5000 for number in range(3))
@@ -199,7 +199,7 @@ def test_what_an_engine_saved_becomes_an_image_and_known_layers_are_not_sent_aga
     assert manifest.annotations == {"org.opencontainers.image.base.name": str(BASE)}
 
 
-def test_an_archive_that_is_not_what_it_says_is_refused(tmp_path: Path) -> None:
+def test_an_inconsistent_archive_is_refused(tmp_path: Path) -> None:
     layout = OciLayout(tmp_path / "layout")
     make_archive(tmp_path / "wrong.tar", [b"layer"], diff_ids=[sha256_digest(b"other")])
     make_archive(tmp_path / "arm.tar", [b"layer"], architecture="arm64")
@@ -207,9 +207,9 @@ def test_an_archive_that_is_not_what_it_says_is_refused(tmp_path: Path) -> None:
         pass
 
     for name, complaint in (
-        ("wrong", "layer-1 that the engine saved is sha256:"),
+        ("wrong", "layer-1 in the engine's archive is sha256:"),
         ("arm", "built an image for linux/arm64, not for linux/amd64"),
-        ("empty", "not an archive of one image"),
+        ("empty", "not a valid single-image archive"),
     ):
         with pytest.raises(ImageError, match=complaint):
             push(tmp_path / f"{name}.tar", layout)

@@ -43,11 +43,11 @@ def bearer(scripted: Any) -> dict[str, str]:
         ("Negotiate", {}),
     ],
 )
-def test_challenges_are_read_with_their_quoted_commas(header: str, expected: dict[str, dict[str, str]]) -> None:
+def test_challenges_are_parsed_with_quoted_commas(header: str, expected: dict[str, dict[str, str]]) -> None:
     assert parse_challenges(header) == expected
 
 
-def test_basic_credentials_are_sent_after_the_challenge_and_then_at_once(scripted: Any) -> None:
+def test_basic_credentials_are_sent_after_the_challenge_and_then_immediately(scripted: Any) -> None:
     scripted.answers("HEAD", PATH, (401, BASIC, b""), (200, {}, b""))
 
     with Registry(scripted.host, credentials=lambda: ("AWS", "password")) as registry:
@@ -58,7 +58,7 @@ def test_basic_credentials_are_sent_after_the_challenge_and_then_at_once(scripte
     assert sent == [None, basic("AWS", "password"), basic("AWS", "password")]
 
 
-def test_a_token_is_fetched_with_our_scope_and_used_again(scripted: Any) -> None:
+def test_a_token_is_fetched_for_the_scope_and_reused(scripted: Any) -> None:
     scripted.answers("HEAD", PATH, (401, bearer(scripted), b""), (200, {}, b""))
     scripted.answers("GET", "/token", (200, {}, token("one")))
 
@@ -76,7 +76,7 @@ def test_a_token_is_fetched_with_our_scope_and_used_again(scripted: Any) -> None
     ]
 
 
-def test_a_token_that_expired_is_renewed_once(scripted: Any) -> None:
+def test_an_expired_token_is_renewed_once(scripted: Any) -> None:
     refused = (401, bearer(scripted), b"")
     scripted.answers("HEAD", PATH, refused, (200, {}, b""), refused, (200, {}, b""), refused)
     scripted.answers("GET", "/token", (200, {}, token("one")), (200, {}, token("two")), (200, {}, token("three")))
@@ -90,7 +90,7 @@ def test_a_token_that_expired_is_renewed_once(scripted: Any) -> None:
     assert len(scripted.seen("GET")) == 3
 
 
-def test_a_token_that_expires_before_the_bytes_gives_a_new_upload(scripted: Any) -> None:
+def test_a_token_that_expires_before_the_bytes_starts_a_new_upload(scripted: Any) -> None:
     scripted.answers("POST", UPLOADS, (202, {"Location": "/upload"}, b""))
     scripted.answers("PATCH", "/upload", (401, BASIC, b""), (202, {"Location": "/upload"}, b""))
     scripted.answers("PUT", "/upload", (201, {}, b""))
@@ -102,14 +102,14 @@ def test_a_token_that_expires_before_the_bytes_gives_a_new_upload(scripted: Any)
     assert scripted.requests[-1].headers["Authorization"] == basic("AWS", "password")
 
 
-def test_without_credentials_a_login_is_asked_for_in_plain_words(scripted: Any) -> None:
+def test_without_credentials_the_error_asks_for_a_login(scripted: Any) -> None:
     scripted.answers("HEAD", PATH, (401, BASIC, b""))
 
     with Registry(scripted.host) as registry, pytest.raises(RegistryError, match=r"(?s)user name.*hint: log in to"):
         registry.has_blob("models", DIGEST)
 
 
-def test_credentials_are_not_taken_to_another_host(scripted: Any) -> None:
+def test_credentials_are_not_sent_to_another_host(scripted: Any) -> None:
     elsewhere = scripted.url.replace("127.0.0.1", "localhost")
     scripted.answers("POST", UPLOADS, (401, BASIC, b""), (202, {"Location": f"{elsewhere}/upload"}, b""))
     scripted.answers("PATCH", "/upload", (202, {"Location": "/upload"}, b""))
@@ -121,7 +121,7 @@ def test_credentials_are_not_taken_to_another_host(scripted: Any) -> None:
     assert "Authorization" not in scripted.seen("PATCH")[0].headers
 
 
-def test_a_token_service_that_is_not_https_gets_nothing(scripted: Any) -> None:
+def test_a_token_service_without_https_gets_no_credentials(scripted: Any) -> None:
     challenge = {"WWW-Authenticate": 'Bearer realm="http://evil.example/token"'}
     scripted.answers("HEAD", PATH, (401, challenge, b""))
 
@@ -142,5 +142,5 @@ def test_a_token_service_that_is_not_https_gets_nothing(scripted: Any) -> None:
         ("10.0.0.1", False),
     ],
 )
-def test_only_this_machine_is_this_machine(host: str, expected: bool) -> None:
+def test_only_loopback_addresses_count_as_this_machine(host: str, expected: bool) -> None:
     assert is_loopback(host) is expected

@@ -1,4 +1,4 @@
-"""Whole images, with a tiny package from PyPI, against our registry and CNCF distribution."""
+"""Whole images, with a tiny package from PyPI, against the local registry and CNCF distribution."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def never() -> Mapping[str, Path]:
     raise AssertionError("the model was fetched")
 
 
-def test_the_image_starts_as_agreed_and_holds_what_was_given(registry: Registry, inputs: dict[str, Any]) -> None:
+def test_the_image_has_the_agreed_start_and_content(registry: Registry, inputs: dict[str, Any]) -> None:
     image = make_image(**inputs, labels={"model": "digits"})
 
     manifest, config = read(registry, image)
@@ -107,9 +107,7 @@ def test_the_image_starts_as_agreed_and_holds_what_was_given(registry: Registry,
     assert names(registry, image, 4) == ["opt/app/model/MLmodel", "opt/app/model/data/weights"]
 
 
-def test_packages_travel_compiled_and_without_what_installing_leaves(
-    registry: Registry, inputs: dict[str, Any]
-) -> None:
+def test_packages_are_compiled_and_without_installation_leftovers(registry: Registry, inputs: dict[str, Any]) -> None:
     found = names(registry, make_image(**inputs), 2)
 
     assert "opt/app/site/six.py" in found
@@ -122,17 +120,17 @@ def test_packages_travel_compiled_and_without_what_installing_leaves(
     }
 
 
-def test_building_again_sends_nothing_and_does_not_fetch_the_model(inputs: dict[str, Any]) -> None:
+def test_building_again_uploads_nothing_and_does_not_fetch_the_model(inputs: dict[str, Any]) -> None:
     first = make_image(**inputs)
 
     again = make_image(**{**inputs, "model": never})
 
     assert again.reference == first.reference
     assert again.report.sent_bytes == 0
-    assert "the registry has exactly this image already" in inputs["progress"].lines
+    assert "an identical image is already in the registry" in inputs["progress"].lines
 
 
-def test_a_machine_that_has_nothing_sends_only_the_new_model(inputs: dict[str, Any], tmp_path: Path) -> None:
+def test_a_new_machine_uploads_only_the_new_model(inputs: dict[str, Any], tmp_path: Path) -> None:
     first = make_image(**inputs)
     (tmp_path / "weights").write_bytes(b"v" * 100_000)
 
@@ -165,7 +163,7 @@ def test_a_second_repository_gets_its_layers_from_this_machine(inputs: dict[str,
     assert sent(image)["model"] == ("cached", True)
 
 
-def test_two_machines_make_the_same_image(inputs: dict[str, Any], tmp_path: Path) -> None:
+def test_two_machines_build_the_same_image(inputs: dict[str, Any], tmp_path: Path) -> None:
     one = make_image(**inputs)
     elsewhere = Reference(inputs["registry"].host, "mlflow-fargate/other", "v1")
 
@@ -178,7 +176,7 @@ def test_a_base_in_the_same_registry_is_mounted(inputs: dict[str, Any]) -> None:
     assert sent(make_image(**inputs))["base"] == ("base", False)
 
 
-def test_a_base_in_another_registry_is_streamed_across(inputs: dict[str, Any], tmp_path: Path) -> None:
+def test_a_base_in_another_registry_is_streamed(inputs: dict[str, Any], tmp_path: Path) -> None:
     original = Reference.parse("public.ecr.aws/library/python:slim")
     with LocalRegistry(tmp_path / "mirror", password=None) as server, Registry(server.address) as mirror:
         copy_base(inputs["registry"], mirror, inputs["base"], "slim")
@@ -197,7 +195,7 @@ def copy_base(source: Registry, target: Registry, base: Reference, tag: str) -> 
     target.write_manifest(base.repository, tag, manifest)
 
 
-def test_without_a_tag_the_image_is_tagged_by_its_own_digest(inputs: dict[str, Any]) -> None:
+def test_without_a_tag_the_image_is_tagged_by_its_digest(inputs: dict[str, Any]) -> None:
     untagged = Reference(inputs["registry"].host, "mlflow-fargate/default")
 
     image = make_image(**{**inputs, "destination": untagged})
@@ -209,7 +207,7 @@ def test_without_a_tag_the_image_is_tagged_by_its_own_digest(inputs: dict[str, A
 
 def test_a_base_with_another_python_is_refused(inputs: dict[str, Any]) -> None:
     with pytest.raises(
-        ImageError, match=rf"(?s)has Python {MINOR}, but the model wants Python 3\.99.*hint: .*3\.99-slim"
+        ImageError, match=rf"(?s)has Python {MINOR}, but the model requires Python 3\.99.*hint: .*3\.99-slim"
     ):
         make_image(**{**inputs, "python_version": "3.99.1"})
 

@@ -1,4 +1,4 @@
-"""Pushes that are cut off and run again."""
+"""Pushes that are interrupted and run again."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ print(image.reference.digest, image.report.sent_bytes)
 
 @pytest.mark.exhaustive
 @pytest.mark.timeout(900)
-def test_a_push_killed_at_any_moment_is_finished_by_running_it_again(local: LocalRegistry, tmp_path: Path) -> None:
-    """Twenty moments, spread over the whole build: the same digest, and what had arrived is not sent again."""
+def test_a_push_killed_at_any_time_is_finished_by_the_next_run(local: LocalRegistry, tmp_path: Path) -> None:
+    """Twenty times over the whole build: the digest is the same, and uploaded blobs are not uploaded again."""
     dice = random.Random(20)
     (tmp_path / "service").mkdir()
     (tmp_path / "service" / "service.py").write_text("Service = None\n")
@@ -56,7 +56,7 @@ def test_a_push_killed_at_any_moment_is_finished_by_running_it_again(local: Loca
         began = time.monotonic()
         expected, total = push_in_a_process(local.address, tmp_path, "whole")
         whole_seconds = time.monotonic() - began
-        # The base is mounted, and the configuration is no part of the report.
+        # The base is mounted, and the configuration is not in the report.
         blobs = registry.read_manifest("whole", "v1", LINUX_AMD64).manifest.layers[2:]
         for moment in range(20):
             name = f"killed-{moment}"

@@ -51,7 +51,7 @@ def test_known_files_have_a_known_diff_id(files: dict[str, Path], compression: C
 
 
 @pytest.mark.parametrize("compression", Compression)
-def test_times_modes_and_order_do_not_count(files: dict[str, Path], compression: Compression) -> None:
+def test_times_modes_and_order_do_not_matter(files: dict[str, Path], compression: Compression) -> None:
     before = write(files, compression)
     for path in files.values():
         os.utime(path, (1, 1))
@@ -76,7 +76,7 @@ def test_parents_come_before_their_files_and_belong_to_root(files: dict[str, Pat
     assert {(member.uid, member.gid, member.uname, member.mtime) for member in members} == {(0, 0, "", 0)}
 
 
-def test_programs_stay_executable_where_asked_for(files: dict[str, Path]) -> None:
+def test_programs_stay_executable_if_requested(files: dict[str, Path]) -> None:
     files["opt/app/model/MLmodel"].chmod(0o755)
 
     modes = {member.name: member.mode for member in unpack(write(files, keep_executable=True)[1])}
@@ -94,7 +94,7 @@ def test_two_names_of_one_file_are_two_files(tmp_path: Path) -> None:
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0/"), min_size=1, max_size=80))
-def test_any_name_a_file_can_have_is_read_back(name: str) -> None:
+def test_any_valid_file_name_is_read_back(name: str) -> None:
     assume(name not in {".", ".."} and len(name.encode()) <= 255)
 
     members = unpack(write({f"dir/{name}": Path(__file__)})[1])
@@ -105,7 +105,7 @@ def test_any_name_a_file_can_have_is_read_back(name: str) -> None:
 @pytest.mark.parametrize(
     "name", ["/etc/passwd", "../x", "a/../../x", "a//b", "./a", "", "a/" + "x" * 256, "\udcff", "a\0b"]
 )
-def test_names_that_lead_elsewhere_are_refused(name: str) -> None:
+def test_names_outside_the_root_are_refused(name: str) -> None:
     with pytest.raises(ImageError):
         write({name: Path(__file__)})
 
@@ -149,12 +149,12 @@ def test_a_key_depends_on_inputs_and_compression() -> None:
     )
 
 
-def test_a_layer_in_the_cache_is_not_made_again(files: dict[str, Path], tmp_path: Path) -> None:
+def test_a_cached_layer_is_not_built_again(files: dict[str, Path], tmp_path: Path) -> None:
     cache = BlobCache(tmp_path / "cache")
     made = cache.build(recipe(files), Compression.ZSTD)
 
     def never() -> nullcontext[Mapping[str, Path]]:
-        raise AssertionError("made again")
+        raise AssertionError("built again")
 
     assert cache.build(Recipe("model", "key", never), Compression.ZSTD) == made
     assert cache.find(("other", "key")) == made
@@ -172,7 +172,7 @@ def test_a_failed_layer_leaves_nothing_in_the_cache(tmp_path: Path) -> None:
     assert cache.find(("key",)) is None
 
 
-def test_a_damaged_layer_is_noticed_and_dropped(files: dict[str, Path], tmp_path: Path) -> None:
+def test_a_damaged_layer_is_detected_and_deleted(files: dict[str, Path], tmp_path: Path) -> None:
     cache = BlobCache(tmp_path / "cache")
     layer = cache.build(recipe(files), Compression.ZSTD)
     blob = tmp_path / "cache" / "blobs" / "sha256" / layer.digest.removeprefix("sha256:")
@@ -183,7 +183,7 @@ def test_a_damaged_layer_is_noticed_and_dropped(files: dict[str, Path], tmp_path
     assert cache.find(("key",)) is None
 
 
-def test_trimming_drops_what_was_not_used_for_longest(files: dict[str, Path], tmp_path: Path) -> None:
+def test_trimming_deletes_the_least_recently_used(files: dict[str, Path], tmp_path: Path) -> None:
     cache = BlobCache(tmp_path / "cache")
     names = list(files)
     old = cache.build(recipe({names[0]: files[names[0]]}, key="old"), Compression.ZSTD)

@@ -1,4 +1,4 @@
-"""Images in a folder, read by tools that no one here wrote."""
+"""Images in a folder, read by third-party tools."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def build(local_registry: str, layout: OciLayout, tmp_path: Path) -> Any:
         )
 
 
-def test_a_layout_holds_the_image_that_a_registry_would(local_registry: str, tmp_path: Path) -> None:
+def test_a_layout_contains_the_same_image_as_a_registry(local_registry: str, tmp_path: Path) -> None:
     image = build(local_registry, OciLayout(tmp_path / "layout"), tmp_path)
 
     again = build(local_registry, OciLayout(tmp_path / "layout"), tmp_path)
@@ -70,19 +70,19 @@ def test_skopeo_reads_a_layout_and_copies_it_into_a_registry(
         assert registry.read_manifest("taken/elsewhere", "v1", LINUX_AMD64).digest == image.reference.digest
 
 
-def test_a_folder_with_other_things_in_it_is_left_alone(tmp_path: Path) -> None:
+def test_a_folder_with_other_files_is_left_unchanged(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
 
-    with pytest.raises(ImageError, match=r"(?s)holds something else.*hint: name a folder that is empty or new"):
+    with pytest.raises(ImageError, match=r"(?s)not an OCI image layout.*hint: choose an empty or a new folder"):
         OciLayout(tmp_path)
 
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
-def test_bytes_of_another_digest_leave_nothing(tmp_path: Path) -> None:
+def test_bytes_with_a_different_digest_are_not_stored(tmp_path: Path) -> None:
     layout = OciLayout(tmp_path)
 
-    with pytest.raises(ImageError, match="is something else"):
+    with pytest.raises(ImageError, match="Digest mismatch"):
         layout.upload_blob("any", sha256_digest(b"other"), lambda: [b"blob"])
 
     assert list((tmp_path / "blobs" / "sha256").iterdir()) == []

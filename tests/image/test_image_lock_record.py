@@ -1,4 +1,4 @@
-"""Locks that are kept in the repository, for machines that have nothing."""
+"""Locks saved in the repository, for new machines."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def records(registry: Registry, now: float = moment(2026, 5, 1)) -> LockRecords:
 
 
 def put_record(registry: Registry, lines: list[str], pins: object) -> None:
-    """A record as somebody with the right to push could write it."""
+    """Pushes a record as anyone with push permission could."""
     body = encode_json(pins)
     registry.upload_blob("models", sha256_digest(body), lambda: [body])
     config = Descriptor("application/vnd.mlflow-fargate.lock.v1+json", sha256_digest(body), len(body))
@@ -46,10 +46,10 @@ def put_record(registry: Registry, lines: list[str], pins: object) -> None:
 
 
 @pytest.mark.slow
-def test_an_empty_machine_runs_no_uv_and_builds_no_packages(
+def test_a_new_machine_does_not_run_uv_or_build_packages(
     registry: Registry, base: Reference, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Even when the last image in the repository has other packages."""
+    """Even if the latest image in the repository has other packages."""
     (tmp_path / "service").mkdir()
     (tmp_path / "service" / "service.py").write_text("Service = None\n")
 
@@ -106,11 +106,11 @@ def test_a_lock_is_read_back(registry: Registry, tmp_path: Path) -> None:
         "six==1",
     ],
 )
-def test_a_record_with_more_in_it_than_pins_is_refused(local_registry: str, tmp_path: Path, pin: object) -> None:
+def test_a_record_with_more_than_pins_is_refused(local_registry: str, tmp_path: Path, pin: object) -> None:
     with Registry(local_registry) as registry:
         put_record(registry, ["six"], {"packages": [pin]})
 
-        with pytest.raises(RegistryError, match=r"(?s)is not the record of a lock.*hint: find out who wrote it"):
+        with pytest.raises(RegistryError, match=r"(?s)is not a valid lock record.*hint: find out who pushed it"):
             records(registry).lock(["six"], python_version=MINOR, cache=tmp_path)
 
 
@@ -131,7 +131,7 @@ def test_any_pin_is_one_requirement_or_refused(name: str, version: str) -> None:
     assert " " not in package.requirement
 
 
-def test_what_a_lock_says_beyond_names_and_hashes_is_not_kept() -> None:
+def test_a_lock_with_more_than_names_and_hashes_is_not_saved() -> None:
     private = LockedPackage("six", "six @ https://me:secret@index.example/six.whl", (HASH,))
 
     assert make_record([SIX], [LAYER], BASE) is not None
@@ -151,7 +151,7 @@ def test_a_record_is_for_a_month_its_platform_and_compression() -> None:
     assert lock_key(["--index-url https://a.example/simple", "six"], python_version="3.11", platform=LINUX_AMD64) != key
 
 
-def test_a_new_password_of_an_index_is_no_other_lock() -> None:
+def test_a_new_index_password_does_not_change_the_lock() -> None:
     def key(password: str) -> str:
         lines = [f"--index-url https://aws:{password}@index.example/simple", "six"]
         return lock_key(lines, python_version="3.11", platform=LINUX_AMD64)
@@ -159,10 +159,10 @@ def test_a_new_password_of_an_index_is_no_other_lock() -> None:
     assert key("today") == key("tomorrow")
 
 
-def test_a_registry_that_takes_no_record_still_has_the_image(scripted: Any) -> None:
+def test_a_registry_that_rejects_records_still_gets_the_image(scripted: Any) -> None:
     progress = RecordedProgress()
     scripted.answers("POST", "/v2/models/blobs/uploads/", (403, {}, b'{"errors": [{"code": "DENIED"}]}'))
     with Registry(scripted.host) as registry:
         records(registry).keep(Lock((SIX,), MINOR, LINUX_AMD64), [LAYER], BASE, progress)
 
-    assert "the lock was not kept in the repository" in progress.lines[0]
+    assert "could not save the lock in the repository" in progress.lines[0]

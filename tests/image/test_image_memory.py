@@ -1,4 +1,4 @@
-"""A model of gigabytes, from S3 into a registry: how much memory and disk that takes."""
+"""Memory and disk use while a model of gigabytes is streamed from S3 to a registry."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mlflow_fargate.local.wsgi_server import WsgiServer
 from tests.image.conftest import MINOR, push_base
 
 MODEL_BYTES = 1 << 30
-# Of which Python with the whole of MLflow, boto3 and all of ours take 209 MB before anything is done.
+# Of these, Python with MLflow, boto3 and this package take 209 MB before any work.
 MAX_BYTES = 250 * 10**6
 
 PUSH = """
@@ -83,8 +83,8 @@ def push(distribution: str, s3: str, folder: Path) -> dict[str, int]:
 
 @pytest.mark.exhaustive
 @pytest.mark.timeout(900)
-def test_a_large_model_is_never_held_as_a_whole(distribution: str, s3: str, tmp_path: Path) -> None:
-    """Neither in memory nor on disk; and the second time it is not read at all."""
+def test_a_large_model_is_never_stored_as_a_whole(distribution: str, s3: str, tmp_path: Path) -> None:
+    """Neither in memory nor on disk; the second time, it is not read at all."""
     (tmp_path / "service").mkdir()
     (tmp_path / "service" / "service.py").write_text("Service = None\n")
     with Registry(distribution) as registry:

@@ -1,4 +1,4 @@
-"""Known inputs have known digests: what this machine makes is what every other makes."""
+"""Known inputs have known digests: every machine builds the same bytes."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_the_key_of_a_layer() -> None:
 
 def test_the_bytes_of_a_layer_before_and_after_compression(layer: Layer) -> None:
     assert layer.diff_id == "sha256:2d5d868ecbada6c644b1c07014d6f8bc23304452949bb89ead2d3239a3b037ef"
-    if zstandard.ZSTD_VERSION == (1, 5, 7):  # another release may compress differently; layers are found by their keys
+    if zstandard.ZSTD_VERSION == (1, 5, 7):  # other releases can compress differently; layers are found by their keys
         assert (layer.digest, layer.size_bytes) == (
             "sha256:f0b29c25a92792deb26ebd57c4cd71d3f30708cf98821ee279156b231b414ff9",
             1404,

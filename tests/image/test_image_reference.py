@@ -58,19 +58,19 @@ def test_any_text_is_either_a_reference_or_refused(text: str) -> None:
         ),
     ],
 )
-def test_names_are_understood_as_docker_does(text: str, expected: Reference) -> None:
+def test_names_are_parsed_as_in_docker(text: str, expected: Reference) -> None:
     assert Reference.parse(text) == expected
 
 
 @pytest.mark.parametrize(
     "text", ["", ":tag", "UPPER", "a//b", "a:b:c", "host.io/", "a@sha256:12", "a b", "a" * 300, f"a:{'t' * 300}", "-a"]
 )
-def test_what_no_registry_could_mean_is_refused(text: str) -> None:
+def test_invalid_references_are_refused(text: str) -> None:
     with pytest.raises(InvalidOption):
         Reference.parse(text)
 
 
-def test_a_digest_takes_the_place_of_the_tag() -> None:
+def test_a_digest_replaces_the_tag() -> None:
     reference = Reference.parse("host.io/a:t")
 
     assert str(reference.with_digest(DIGEST)) == f"host.io/a@{DIGEST}"

@@ -1,4 +1,4 @@
-"""The client against our registry and against CNCF distribution."""
+"""The client against the local registry and CNCF distribution."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def descriptor(data: bytes = BLOB) -> Descriptor:
     return Descriptor("application/octet-stream", sha256_digest(data), len(data))
 
 
-def test_what_was_uploaded_is_there_and_is_read_back(registry: Registry) -> None:
+def test_an_uploaded_blob_is_read_back(registry: Registry) -> None:
     moved: list[int] = []
     assert not registry.has_blob("models", DIGEST)
 
@@ -54,19 +54,19 @@ def test_many_threads_upload_at_once(registry: Registry) -> None:
     assert all(registry.has_blob("models", sha256_digest(blob)) for blob in blobs)
 
 
-def test_a_blob_of_another_repository_is_mounted_and_not_sent(registry: Registry) -> None:
+def test_a_blob_in_another_repository_is_mounted_and_not_uploaded(registry: Registry) -> None:
     registry.upload_blob("models", DIGEST, chunks)
 
     assert registry.upload_blob("others", DIGEST, chunks, mount_from="models") == 0
     assert registry.has_blob("others", DIGEST)
 
 
-def test_a_mount_that_is_not_possible_becomes_an_upload(registry: Registry) -> None:
+def test_a_failed_mount_becomes_an_upload(registry: Registry) -> None:
     assert registry.upload_blob("others", DIGEST, chunks, mount_from="models") == len(BLOB)
     assert registry.has_blob("others", DIGEST)
 
 
-def test_bytes_of_another_digest_are_refused(registry: Registry) -> None:
+def test_bytes_with_a_different_digest_are_refused(registry: Registry) -> None:
     with pytest.raises(RegistryError, match=r"400|DIGEST"):
         registry.upload_blob("models", sha256_digest(b"other"), chunks)
 
@@ -79,7 +79,7 @@ def test_a_manifest_is_found_by_tag_and_by_digest(registry: Registry, base: Refe
     assert registry.read_json("library/python", found.manifest.config)["os"] == "linux"
 
 
-def test_what_is_not_there_is_none_or_an_error_that_says_so(registry: Registry, base: Reference) -> None:
+def test_a_missing_manifest_is_none_or_an_error(registry: Registry, base: Reference) -> None:
     assert registry.manifest_digest("library/python", "2.7") is None
     assert registry.find_manifest("nothing/here", "latest", LINUX_AMD64) is None
     with pytest.raises(RegistryError, match=rf"(?s){registry.host}.*library/python.*hint: "):
@@ -94,7 +94,7 @@ def test_a_manifest_without_its_blobs_is_refused(registry: Registry) -> None:
         registry.write_manifest("models", "v1", manifest)
 
 
-def test_plain_http_is_for_this_machine_only(scripted: Any) -> None:
+def test_plain_http_is_only_for_this_machine(scripted: Any) -> None:
     with pytest.raises(InvalidOption, match="HTTPS"):
         Registry("registry.example", insecure=True)
 
@@ -115,14 +115,14 @@ def test_the_image_of_an_index_is_chosen_by_platform(scripted: Any) -> None:
             registry.read_manifest("python", "3", LINUX_AMD64)
 
 
-def test_a_manifest_of_another_digest_is_refused(scripted: Any) -> None:
+def test_a_manifest_with_a_different_digest_is_refused(scripted: Any) -> None:
     scripted.answers("GET", f"/v2/a/manifests/{DIGEST}", (200, {}, b"{}"))
 
-    with Registry(scripted.host) as registry, pytest.raises(RegistryError, match="another manifest"):
+    with Registry(scripted.host) as registry, pytest.raises(RegistryError, match="the wrong manifest"):
         registry.read_manifest("a", DIGEST, LINUX_AMD64)
 
 
-def test_a_document_without_end_is_not_read_to_its_end(scripted: Any) -> None:
+def test_an_endless_document_is_not_read_completely(scripted: Any) -> None:
     scripted.answers("GET", "/v2/a/manifests/v1", (200, {}, b" " * (5 * 1024 * 1024)))
 
     with Registry(scripted.host) as registry, pytest.raises(RegistryError, match="more than 4194304 bytes"):
@@ -130,14 +130,14 @@ def test_a_document_without_end_is_not_read_to_its_end(scripted: Any) -> None:
 
 
 @pytest.mark.parametrize("body", [BLOB[:-1], BLOB + b"x", BLOB[:-1] + b"x"])
-def test_a_blob_that_is_not_what_was_promised_is_noticed(scripted: Any, body: bytes) -> None:
+def test_a_blob_with_wrong_data_is_detected(scripted: Any, body: bytes) -> None:
     scripted.answers("GET", f"/v2/a/blobs/{DIGEST}", (200, {}, body))
 
-    with Registry(scripted.host) as registry, pytest.raises(RegistryError, match="something else"):
+    with Registry(scripted.host) as registry, pytest.raises(RegistryError, match="wrong data"):
         list(registry.stream_blob("a", descriptor()))
 
 
-def test_a_failed_upload_begins_anew_in_a_new_session(scripted: Any) -> None:
+def test_a_failed_upload_starts_over_in_a_new_session(scripted: Any) -> None:
     scripted.answers(
         "POST", UPLOADS, (202, {"Location": "/upload/1"}, b""), (202, {"Location": "/upload/2?state=x"}, b"")
     )
@@ -157,7 +157,7 @@ def test_a_failed_upload_begins_anew_in_a_new_session(scripted: Any) -> None:
     assert sum(moved) == len(BLOB)
 
 
-def test_a_registry_that_stays_busy_is_an_error_that_says_what_it_said(scripted: Any) -> None:
+def test_the_error_for_a_busy_registry_contains_its_message(scripted: Any) -> None:
     body = encode_json({"errors": [{"code": "TOOMANYREQUESTS", "message": "slow down"}]})
     scripted.answers("HEAD", f"/v2/a/blobs/{DIGEST}", (429, {}, b""))
     scripted.answers("GET", "/v2/a/manifests/v1", (429, {}, body), (503, {}, body))
@@ -170,12 +170,12 @@ def test_a_registry_that_stays_busy_is_an_error_that_says_what_it_said(scripted:
     assert len(scripted.seen("GET")) == 3
 
 
-def test_nobody_at_the_other_end_is_an_error_without_a_traceback_of_the_libraries() -> None:
+def test_a_refused_connection_is_an_error_without_a_library_traceback() -> None:
     with Registry("127.0.0.1:9") as registry, pytest.raises(RegistryError, match="Connection refused"):
         registry.has_blob("a", DIGEST)
 
 
-def test_redirects_are_followed_and_their_signatures_not_shown(scripted: Any) -> None:
+def test_redirects_are_followed_and_their_signatures_are_not_shown(scripted: Any) -> None:
     scripted.answers("GET", f"/v2/a/blobs/{DIGEST}", (307, {"Location": "/storage?signature=secret"}, b""))
     scripted.answers("GET", "/storage", (200, {}, BLOB), (403, {}, b"<Error>expired</Error>"))
 
@@ -187,8 +187,10 @@ def test_redirects_are_followed_and_their_signatures_not_shown(scripted: Any) ->
 
 
 @pytest.mark.parametrize("send", [lambda r: r.has_blob("a", DIGEST), lambda r: r.upload_blob("a", DIGEST, chunks)])
-def test_https_is_never_left_for_http(send: Callable[[Registry], object], monkeypatch: pytest.MonkeyPatch) -> None:
-    """No TLS server needed: the answer of one is put in at the socket's edge of requests."""
+def test_a_redirect_from_https_to_http_is_refused(
+    send: Callable[[Registry], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Needs no TLS server: the response is injected into requests' adapter."""
     import requests
     from requests.adapters import HTTPAdapter
 

@@ -1,4 +1,4 @@
-"""Layers that are sent while they are made, from files that do not lie here."""
+"""Layers that are uploaded while they are built, from files that are not on this machine."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def recipe(files: Files) -> Recipe:
 
 
 @pytest.mark.parametrize("compression", Compression)
-def test_a_streamed_layer_is_the_one_that_files_make(tmp_path: Path, compression: Compression) -> None:
+def test_a_streamed_layer_equals_one_built_from_files(tmp_path: Path, compression: Compression) -> None:
     (tmp_path / "weights").write_bytes(WEIGHTS)
     (tmp_path / "empty").write_bytes(b"")
     here = {"opt/weights": tmp_path / "weights", "opt/empty": tmp_path / "empty"}
@@ -54,14 +54,14 @@ def test_a_streamed_layer_is_the_one_that_files_make(tmp_path: Path, compression
 
 
 @pytest.mark.parametrize("size_bytes", [len(WEIGHTS) - 1, len(WEIGHTS) + 1, 0])
-def test_a_file_of_another_size_than_told_is_refused(size_bytes: int) -> None:
+def test_a_file_with_a_wrong_size_is_refused(size_bytes: int) -> None:
     stream = LayerStream(recipe({"opt/weights": streamed(WEIGHTS, size_bytes)}), Compression.ZSTD)
 
-    with pytest.raises(ImageError, match="another size"):
+    with pytest.raises(ImageError, match="bytes when it was read"):
         list(stream.restart())
 
 
-def test_what_goes_wrong_at_the_source_is_told_and_the_thread_ends() -> None:
+def test_a_failing_source_raises_its_error_and_ends_the_thread() -> None:
     def broken() -> Iterator[bytes]:
         yield b"x" * 10
         raise ModelUnusable("the model changed")
@@ -74,7 +74,7 @@ def test_what_goes_wrong_at_the_source_is_told_and_the_thread_ends() -> None:
     assert not [thread for thread in threading.enumerate() if thread.name == "layer-model"]
 
 
-def test_a_stream_that_nobody_takes_any_more_ends_its_thread_and_its_source() -> None:
+def test_an_abandoned_stream_ends_its_thread_and_its_source() -> None:
     ended = threading.Event()
 
     def endless() -> Iterator[bytes]:
@@ -93,7 +93,7 @@ def test_a_stream_that_nobody_takes_any_more_ends_its_thread_and_its_source() ->
     assert not [thread for thread in threading.enumerate() if thread.name == "layer-model"]
 
 
-def test_a_broken_upload_makes_the_layer_anew_in_a_new_session(scripted: Any) -> None:
+def test_a_failed_upload_rebuilds_the_layer_in_a_new_session(scripted: Any) -> None:
     scripted.answers("POST", UPLOADS, (202, {"Location": "/one"}, b""), (202, {"Location": "/two"}, b""))
     scripted.answers("PATCH", "/one", (500, {}, b""))
     scripted.answers("PATCH", "/two", (202, {"Location": "/two"}, b""))
@@ -112,15 +112,15 @@ def test_a_broken_upload_makes_the_layer_anew_in_a_new_session(scripted: Any) ->
     assert scripted.seen("PUT")[0].path.endswith(layer.digest.replace(":", "%3A"))
 
 
-def test_a_registry_that_takes_other_bytes_is_noticed_by_the_digest(registry: Registry) -> None:
+def test_changed_bytes_are_detected_by_the_digest(registry: Registry) -> None:
     with pytest.raises(RegistryError, match=r"400|DIGEST"):
         registry.upload_blob("models", lambda: sha256_digest(b"other"), lambda: [WEIGHTS])
 
 
-def test_a_streamed_layer_arrives_and_is_known_when_the_build_is_run_again(
+def test_a_streamed_layer_is_found_by_the_next_build(
     registry: Registry, base: Reference, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also when the first run ended between the last byte and the manifest."""
+    """Even if the first run ended between the last byte and the manifest."""
     (tmp_path / "service").mkdir()
     (tmp_path / "service" / "service.py").write_text("Service = None\n")
     reads: list[str] = []
@@ -144,8 +144,8 @@ def test_a_streamed_layer_arrives_and_is_known_when_the_build_is_run_again(
         )
 
     with monkeypatch.context() as patch:
-        patch.setattr(Registry, "write_manifest", lambda *_: (_ for _ in ()).throw(RegistryError("the line was cut")))
-        with pytest.raises(RegistryError, match="the line was cut"):
+        patch.setattr(Registry, "write_manifest", lambda *_: (_ for _ in ()).throw(RegistryError("connection lost")))
+        with pytest.raises(RegistryError, match="connection lost"):
             build()
     image = build()
 

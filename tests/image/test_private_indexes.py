@@ -1,4 +1,4 @@
-"""Private indexes: a real one on this machine, behind a password, and no trace of that in what is made."""
+"""Private indexes: a real one on this machine with a password, which must not appear anywhere in the results."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ WHEEL = "ours-1.0-py3-none-any.whl"
 
 
 class IndexHandler(SimpleHTTPRequestHandler):
-    """Files, for those who know the password."""
+    """Serves files to clients with the password."""
 
     def do_GET(self) -> None:
         expected = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
@@ -42,18 +42,18 @@ class IndexHandler(SimpleHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, *_: object) -> None:
-        """Nothing."""
+        """Logs nothing."""
 
 
 @pytest.fixture
 def host(local_registry: str) -> str:
-    """Which registry it is makes no difference here."""
+    """One registry is enough here."""
     return local_registry
 
 
 @pytest.fixture
 def private_index(tmp_path: Path) -> Iterator[str]:
-    """HOST:PORT of an index with one package, 'ours', laid out as PEP 503 says."""
+    """HOST:PORT of an index with one package, 'ours', as specified in PEP 503."""
     root = tmp_path / "index"
     (root / "simple" / "ours").mkdir(parents=True)
     (root / "simple" / "ours" / "index.html").write_text(f'<a href="../../{WHEEL}">{WHEEL}</a>')
@@ -101,7 +101,7 @@ def files_with(secret: str, folder: Path) -> list[Path]:
 
 
 def unpacked(registry: Registry, image: Reference) -> bytes:
-    """Every byte that the image is made of."""
+    """Returns every byte of the image."""
     import zstandard
 
     found = registry.read_manifest(image.repository, image.identifier, LINUX_AMD64).manifest
@@ -139,7 +139,7 @@ def test_a_password_reaches_neither_image_nor_lock_nor_progress(
     assert PASSWORD not in repr(indexes)
 
 
-def test_a_changed_password_is_the_same_lock(private_index: str, tmp_path: Path) -> None:
+def test_a_changed_password_does_not_change_the_lock(private_index: str, tmp_path: Path) -> None:
     def locked_with(password: str) -> Any:
         indexes = Indexes(extra_urls=(f"http://{USER}:{password}@{private_index}/simple",))
         return lock(["ours"], python_version="3.11", platform=LINUX_AMD64, cache=tmp_path, indexes=indexes)
@@ -148,10 +148,10 @@ def test_a_changed_password_is_the_same_lock(private_index: str, tmp_path: Path)
     assert len(list((tmp_path / "locks").iterdir())) == 1
 
 
-def test_a_wrong_password_says_where_to_give_the_right_one(private_index: str, tmp_path: Path) -> None:
+def test_the_error_for_a_wrong_password_says_where_to_set_it(private_index: str, tmp_path: Path) -> None:
     indexes = Indexes(f"http://{USER}:wrong-one@{private_index}/simple")
 
-    with pytest.raises(ImageError, match=r"(?s)does not let us in.*hint: .*\$\{PASSWORD\}") as caught:
+    with pytest.raises(ImageError, match=r"(?s)rejected the credentials.*hint: .*\$\{PASSWORD\}") as caught:
         lock(["ours"], python_version="3.11", platform=LINUX_AMD64, cache=tmp_path, indexes=indexes)
     assert "wrong-one" not in str(caught.value)
 
@@ -159,6 +159,6 @@ def test_a_wrong_password_says_where_to_give_the_right_one(private_index: str, t
 @pytest.mark.parametrize(
     "line", ["--index-url https://${AWS_SECRET_ACCESS_KEY}.example.org/", "six @ https://example.org/${HOME}/six.whl"]
 )
-def test_a_model_cannot_have_the_environment_sent_anywhere(line: str) -> None:
-    with pytest.raises(ImageError, match="asks for a value from the environment"):
+def test_a_model_cannot_send_the_environment_anywhere(line: str) -> None:
+    with pytest.raises(ImageError, match="refers to an environment variable"):
         normalize([line], machine="x86_64")

@@ -1,9 +1,9 @@
-"""An image of a real model among tools that no one here wrote: a registry, a copier, an unpacker, a sandbox.
+"""A real model's image in third-party tools: a registry, a copier, an unpacker, a sandbox.
 
 CNCF distribution ←─ build_image on a base made by debootstrap
         │ skopeo copy
         ↓
-an OCI layout ─ tar ─→ a root ─ bubblewrap ─→ the service, as nobody we know, on a root that is read-only
+an OCI layout ─ tar ─→ a root ─ bubblewrap ─→ the service, as an unknown user, on a read-only root
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ mlflow.models.set_model(Weighing())
 
 @pytest.fixture
 def weighing(tmp_path: Path) -> ResolvedModel:
-    """A pyfunc model of Python 3.11, which is Debian 12's."""
+    """A pyfunc model for Python 3.11, the version in Debian 12."""
     (tmp_path / "weighing.py").write_text(MODEL_CODE)
     mlflow.pyfunc.save_model(
         tmp_path / "model",
@@ -79,12 +79,12 @@ def weighing(tmp_path: Path) -> ResolvedModel:
 def inputs(
     distribution: str, debian_archive: bytes, weighing: ResolvedModel, tmp_path: Path
 ) -> Iterator[dict[str, Any]]:
-    """What both builders need to make the model's image in the registry, on a base that is not Docker's Python."""
+    """What both builders need to build the model's image on a base other than Docker's Python."""
     with Registry(distribution) as registry:
         tools = make_tar(
             {
                 "usr/local/bin/uv": Path(uv.find_uv_bin()).read_bytes(),
-                # What this machine trusts: an index may stand behind a company's own certificate.
+                # This machine's trusted certificates: a package index may use a company's own.
                 "etc/ssl/certs/ca-certificates.crt": Path("/etc/ssl/certs/ca-certificates.crt").read_bytes(),
             },
             mode=0o755,
@@ -95,7 +95,7 @@ def inputs(
             [debian_archive, gzip.compress(tools, 1)],
             history=["debootstrap", "uv, for the builder that installs with it"],
             environment=["PATH=/usr/local/bin:/usr/bin:/bin", "SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt"],
-            media_type=OCI_LAYER_GZIP,  # buildah does not take Docker's types in an OCI manifest
+            media_type=OCI_LAYER_GZIP,  # buildah rejects Docker's types in an OCI manifest
         )
         yield {
             "base": base,
@@ -113,7 +113,7 @@ def inputs(
 
 @pytest.fixture
 def buildah(distribution: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """buildah with a storage of its own, without a daemon and inside whatever this machine is."""
+    """buildah with separate storage, without a daemon, also inside a container."""
     if not shutil.which("buildah"):
         pytest.skip("buildah is not installed (apt-get install buildah)")
     work = tmp_path / "containers"
@@ -136,7 +136,7 @@ def buildah(distribution: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.fixture
 def root() -> Iterator[Path]:
-    """An empty folder that every user may enter; pytest's own are closed to others."""
+    """An empty folder that every user can enter, unlike pytest's folders."""
     with tempfile.TemporaryDirectory(prefix="round-trip-") as name:
         Path(name).chmod(0o755)
         yield Path(name)
@@ -153,7 +153,7 @@ def sandbox_works() -> None:
         pytest.skip(f"bubblewrap cannot make a sandbox here: {tried.stderr.strip()}")
 
 
-def test_the_image_goes_round_among_other_peoples_tools_and_answers(
+def test_the_image_works_in_third_party_tools(
     sandbox_works: None, inputs: dict[str, Any], root: Path, tmp_path: Path
 ) -> None:
     image = make_image(**inputs, model_key="weighing-1")
@@ -161,7 +161,7 @@ def test_the_image_goes_round_among_other_peoples_tools_and_answers(
     check_round_trip(image, root, tmp_path)
 
 
-def test_an_image_that_buildah_made_does_the_same(
+def test_an_image_built_by_buildah_works_too(
     sandbox_works: None, buildah: str, inputs: dict[str, Any], root: Path, tmp_path: Path
 ) -> None:
     spec, destination, how = split(**inputs)
@@ -175,7 +175,7 @@ def test_an_image_that_buildah_made_does_the_same(
 
 
 def check_round_trip(image: PushedImage, root: Path, tmp_path: Path) -> dict[str, Any]:
-    """Take the image through the tools above; its configuration."""
+    """Runs the image through the tools above; returns its configuration."""
     layout = tmp_path / "layout"
 
     seen = run("skopeo", "inspect", "--tls-verify=false", f"docker://{image.reference}")
@@ -202,7 +202,7 @@ def run(*command: str) -> str:
 
 
 def unpack(layout: Path, root: Path) -> dict[str, Any]:
-    """What a container runtime does with the layers, done by tar; the image's configuration."""
+    """Unpacks the layers with tar, like a container runtime; returns the image's configuration."""
     blobs = layout / "blobs" / "sha256"
 
     def read(digest: str) -> Any:
@@ -219,12 +219,12 @@ def unpack(layout: Path, root: Path) -> dict[str, Any]:
 
 @contextmanager
 def sandbox(root: Path, config: dict[str, Any], log: Path) -> Iterator[Running]:
-    """The entry point as Fargate would start it: the image's user, a read-only root, a /tmp and no more."""
+    """Runs the entry point as Fargate would: the image's user, a read-only root, and a /tmp."""
     assert config["User"] == USER
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    (root / "etc" / "hosts").write_text("127.0.0.1 localhost\n")  # a runtime gives this file
+    (root / "etc" / "hosts").write_text("127.0.0.1 localhost\n")  # a runtime provides this file
     environment = dict(entry.split("=", 1) for entry in config["Env"]) | {"BENTOML_PORT": str(port)}
     command = [*AS_USER, "bwrap", "--unshare-pid", "--unshare-ipc", "--ro-bind", str(root), "/"]
     command += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--die-with-parent", "--clearenv"]
@@ -241,7 +241,7 @@ def sandbox(root: Path, config: dict[str, Any], log: Path) -> Iterator[Running]:
 
 
 def users_of_session(session: int) -> set[str]:
-    """The user ids, as this machine counts them, of all processes in the session."""
+    """Returns the user IDs on this machine of all processes in the session."""
     users = set()
     for folder in Path("/proc").iterdir():
         with suppress(OSError):

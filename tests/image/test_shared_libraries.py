@@ -1,4 +1,4 @@
-"""What wheels need of the system, found in real ELF files, and looked for in real base images."""
+"""The shared libraries that wheels need, found in real ELF files and looked up in real base images."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ BOOKWORM = 'PRETTY_NAME="Debian GNU/Linux 12 (bookworm)"\nID=debian\nVERSION_COD
 
 @pytest.fixture
 def host(local_registry: str) -> str:
-    """Which registry it is makes no difference here."""
+    """One registry is enough here."""
     return local_registry
 
 
@@ -69,7 +69,7 @@ def inputs(registry: Registry, service: Path, tmp_path: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def push_debian(make_base: PushBase) -> PushBase:
-    """Pushes a base of Debian's with these libraries."""
+    """Pushes a Debian base with these libraries."""
 
     def push(*libraries: str, tag: str = "3-slim") -> Reference:
         files = {f"{LIBRARY_FOLDER}/{name}": "" for name in libraries}
@@ -83,7 +83,7 @@ def read(registry: Registry, reference: Reference, cache: Path) -> BaseFiles:
     return read_base_files(base, cache=cache, progress=RecordedProgress())
 
 
-def test_what_neither_layers_nor_base_have_is_missing() -> None:
+def test_a_library_in_neither_layers_nor_base_is_missing() -> None:
     lightgbm = SharedLibraries(("lib_lightgbm.so",), {"libgomp.so.1": ["lightgbm"], "libc.so.6": ["lightgbm"]})
     xgboost = SharedLibraries(("libgomp.so.1",), {"libm.so.6": ["xgboost"]})
 
@@ -91,7 +91,7 @@ def test_what_neither_layers_nor_base_have_is_missing() -> None:
     assert find_missing([lightgbm, xgboost], frozenset(GLIBC)) == {}
 
 
-def test_a_base_without_glibc_is_told_as_what_it_is() -> None:
+def test_a_base_without_glibc_is_reported() -> None:
     alpine = BaseFiles((), {"PRETTY_NAME": "Alpine Linux v3.20"})
 
     message, hint = describe_missing({"libc.so.6": ["numpy"]}, alpine)
@@ -100,7 +100,7 @@ def test_a_base_without_glibc_is_told_as_what_it_is() -> None:
     assert "glibc" in hint
 
 
-def test_a_package_for_a_newer_glibc_is_told(tmp_path: Path) -> None:
+def test_a_package_for_a_newer_glibc_is_reported(tmp_path: Path) -> None:
     amazon = BaseFiles(GLIBC, {"PRETTY_NAME": "Amazon Linux 2"}, glibc="2.26")
     SharedLibraries((), {}, {"2.17": ["ujson"], "2.28": ["numpy", "scipy"]}).save(tmp_path / "libraries.json")
     recipe = Recipe("dependencies", "key", nullcontext, libraries=tmp_path / "libraries.json")  # type: ignore[arg-type]
@@ -114,7 +114,7 @@ def test_a_package_for_a_newer_glibc_is_told(tmp_path: Path) -> None:
     check_libraries([recipe], replace(amazon, glibc="2.36"), on_missing="error", progress=progress)
 
     assert len(progress.lines) == 1
-    assert "base image of a newer system" in progress.lines[0]
+    assert "base image with a newer system" in progress.lines[0]
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="this machine has no glibc to read")
@@ -133,7 +133,7 @@ def test_the_version_of_glibc_is_read_from_it_and_from_what_needs_it() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ELF is Linux's")
-def test_names_and_needs_are_read_from_elf_files_and_not_from_others(tmp_path: Path) -> None:
+def test_names_and_needs_are_read_only_from_elf_files(tmp_path: Path) -> None:
     real = Path(__import__("zstandard.backend_c").backend_c.__file__)
     (tmp_path / "script.so").write_text("INPUT(libc.so.6)")
     (tmp_path / "cut.so").write_bytes(real.read_bytes()[:100])
@@ -158,12 +158,12 @@ def test_names_and_needs_are_read_from_elf_files_and_not_from_others(tmp_path: P
         ("notes.sofa", False),
     ],
 )
-def test_a_library_is_known_by_its_name_whatever_its_version(name: str, is_one: bool) -> None:
+def test_a_library_is_recognized_by_name_in_any_version(name: str, is_one: bool) -> None:
     assert bool(LIBRARY_NAME.fullmatch(name)) is is_one
 
 
 @pytest.mark.slow
-def test_a_missing_library_is_named_with_the_package_that_needs_it(
+def test_a_missing_library_is_reported_with_the_package_that_needs_it(
     push_debian: PushBase, registry: Registry, inputs: dict[str, Any]
 ) -> None:
     base = push_debian(*GLIBC)
@@ -171,33 +171,34 @@ def test_a_missing_library_is_named_with_the_package_that_needs_it(
     with pytest.raises(ImageError) as caught:
         make_image(**inputs, base=base)
 
-    assert "(Debian GNU/Linux 12 (bookworm)) have libstdc++.so.6 (needed by ujson)" in str(caught.value)
+    assert "Missing shared libraries: libstdc++.so.6 (needed by ujson)" in str(caught.value)
+    assert "the base (Debian GNU/Linux 12 (bookworm)) provide them" in str(caught.value)
     assert "libstdc++6" in str(caught.value.hint)
     assert registry.manifest_digest("models", "v1") is None
 
 
 @pytest.mark.slow
-def test_a_missing_library_may_only_be_noted(push_debian: PushBase, inputs: dict[str, Any]) -> None:
+def test_a_missing_library_can_be_noted_instead(push_debian: PushBase, inputs: dict[str, Any]) -> None:
     make_image(**inputs, base=push_debian(*GLIBC), missing_libraries="note")
 
     assert any("libstdc++.so.6 (needed by ujson)" in line for line in inputs["progress"].lines)
 
 
 @pytest.mark.slow
-def test_another_base_is_checked_and_the_same_one_is_not(push_debian: PushBase, inputs: dict[str, Any]) -> None:
+def test_a_new_base_is_checked_and_a_known_one_is_not(push_debian: PushBase, inputs: dict[str, Any]) -> None:
     whole, lacking = push_debian(*GLIBC, "libstdc++.so.6"), push_debian(*GLIBC, tag="lacking")
     first = make_image(**inputs, base=whole).reference
-    looked = [line for line in inputs["progress"].lines if "looking at" in line]
+    looked = [line for line in inputs["progress"].lines if "scanning base image" in line]
 
     make_image(**{**inputs, "model_key": "other"}, base=whole, previous=first)
 
-    assert [line for line in inputs["progress"].lines if "looking at" in line] == looked
+    assert [line for line in inputs["progress"].lines if "scanning base image" in line] == looked
     with pytest.raises(ImageError, match=r"libstdc\+\+\.so\.6"):
         make_image(**{**inputs, "destination": replace(inputs["destination"], tag="v2")}, base=lacking, previous=first)
 
 
 @pytest.mark.slow
-def test_an_empty_machine_says_what_it_cannot_check(
+def test_a_new_machine_notes_what_it_cannot_check(
     push_debian: PushBase, inputs: dict[str, Any], tmp_path: Path
 ) -> None:
     first = make_image(**inputs, base=push_debian(*GLIBC, "libstdc++.so.6")).reference
@@ -205,7 +206,7 @@ def test_an_empty_machine_says_what_it_cannot_check(
 
     make_image(**elsewhere, base=push_debian(*GLIBC, tag="lacking"), previous=first)
 
-    assert "not checked here for libraries of the system: dependencies (made by another machine)" in " ".join(
+    assert "library check skipped for layers built on another machine: dependencies" in " ".join(
         inputs["progress"].lines
     )
 
@@ -214,15 +215,15 @@ def test_an_empty_machine_says_what_it_cannot_check(
 @pytest.mark.parametrize(
     ("files", "complaint"),
     [
-        ({"usr/bin/python3.9": "", "usr/bin/python3": ""}, rf"has Python 3\.9, but the model wants Python {MINOR}"),
-        ({"usr/bin/perl": ""}, rf"has no Python, but the model wants Python {MINOR}"),
+        ({"usr/bin/python3.9": "", "usr/bin/python3": ""}, rf"has Python 3\.9, but the model requires Python {MINOR}"),
+        ({"usr/bin/perl": ""}, rf"has no Python, but the model requires Python {MINOR}"),
         (
             {
                 "lib/ld-musl-x86_64.so.1": "",
                 f"usr/bin/python{MINOR}": "",
                 "etc/os-release": "PRETTY_NAME='Alpine 3.20'",
             },
-            r"\(Alpine 3\.20\) has musl as its C library",
+            r"\(Alpine 3\.20\) uses musl",
         ),
     ],
 )
@@ -237,7 +238,7 @@ def test_a_base_that_cannot_run_the_packages_is_refused_before_they_are_installe
 
 
 @pytest.mark.slow
-def test_a_base_of_ones_own_need_not_say_which_python_it_has(make_base: PushBase, inputs: dict[str, Any]) -> None:
+def test_a_custom_base_does_not_have_to_state_its_python_version(make_base: PushBase, inputs: dict[str, Any]) -> None:
     libraries = {f"{LIBRARY_FOLDER}/{name}": "" for name in (*GLIBC, "libstdc++.so.6")}
     base = make_base("own/base", "1", files=[libraries | {f"opt/venv/bin/python{MINOR}": ""}], python_version=None)
 
@@ -247,7 +248,7 @@ def test_a_base_of_ones_own_need_not_say_which_python_it_has(make_base: PushBase
 
 
 @pytest.mark.slow
-def test_upper_layers_take_files_away_from_lower_ones(make_base: PushBase, registry: Registry, tmp_path: Path) -> None:
+def test_upper_layers_delete_files_of_lower_ones(make_base: PushBase, registry: Registry, tmp_path: Path) -> None:
     lower = {"usr/lib/liba.so.1": "", "usr/lib/libb.so.1": "", "opt/libc.so.6": "", "etc/os-release": BOOKWORM}
     upper = {"usr/lib/.wh.liba.so.1": "", "opt/.wh..wh..opq": "", "var/lib/dpkg/status": "Package: libc6\n"}
     reference = make_base("library/python", "layered", files=[lower, upper])
@@ -262,7 +263,7 @@ def test_upper_layers_take_files_away_from_lower_ones(make_base: PushBase, regis
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="this machine's loader is not Linux's")
-def test_the_local_stacks_base_has_what_this_machine_has(tmp_path: Path) -> None:
+def test_the_local_stacks_base_has_this_machines_libraries(tmp_path: Path) -> None:
     with LocalRegistry(tmp_path / "registry", password=None) as server, Registry(server.address) as registry:
         seed_base_image(server.store, platform.python_version())
         reference = Reference(server.address, "docker/library/python", f"{MINOR}-slim")
@@ -278,12 +279,12 @@ def test_the_local_stacks_base_has_what_this_machine_has(tmp_path: Path) -> None
 def test_lightgbm_is_known_to_need_libgomp(push_debian: PushBase, inputs: dict[str, Any]) -> None:
     base = push_debian(*GLIBC, "libstdc++.so.6", "libdl.so.2", "librt.so.1", "libz.so.1", "libutil.so.1")
 
-    with pytest.raises(ImageError, match=r"have libgomp\.so\.1 \(needed by lightgbm\)\."):
+    with pytest.raises(ImageError, match=r"shared libraries: libgomp\.so\.1 \(needed by lightgbm\)\."):
         make_image(**{**inputs, "requirements": ["lightgbm"]}, base=base)
 
 
 @pytest.mark.exhaustive
-def test_what_is_missing_can_be_added_as_a_debian_package(
+def test_a_missing_library_can_be_added_as_a_debian_package(
     make_base: PushBase, registry: Registry, inputs: dict[str, Any]
 ) -> None:
     status = "Package: libc6\nStatus: install ok installed\nVersion: 2.36-9+deb12u10\n"

@@ -1,4 +1,4 @@
-"""Packages without wheels: built where this machine is like the image and may, else named."""
+"""Packages without wheels: built if this machine matches the image and building is allowed, else reported."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ SETUP = """
 import os
 from setuptools import setup
 
-open("ours.py", "w").write(f"SEEN = {sorted(os.environ)}")
-setup(name="ours", version="1.0", py_modules=["ours"])
+open("mini.py", "w").write(f"SEEN = {sorted(os.environ)}")
+setup(name="mini", version="1.0", py_modules=["mini"])
 """
 
 pytestmark = [
@@ -42,21 +42,21 @@ MakeIndex = Callable[[str], Indexes]
 
 class _Quiet(SimpleHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
-        """Nothing."""
+        """Logs nothing."""
 
 
 @pytest.fixture
 def make_index(tmp_path: Path) -> Iterator[MakeIndex]:
-    """Puts an index before PyPI that has one package, `ours`, as a source distribution with that setup.py."""
+    """Adds an index before PyPI with one package, `mini`, as a source distribution with that setup.py."""
     folder = tmp_path / "index"
-    (folder / "simple" / "ours").mkdir(parents=True)
+    (folder / "simple" / "mini").mkdir(parents=True)
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(folder)))
     thread = Thread(target=server.serve_forever)
     thread.start()
 
     def make(setup: str) -> Indexes:
-        (folder / "simple" / "ours" / "index.html").write_text('<a href="../../ours-1.0.tar.gz">ours-1.0.tar.gz</a>')
-        (folder / "ours-1.0.tar.gz").write_bytes(make_sdist({"setup.py": setup, "PKG-INFO": "Name: ours\n"}))
+        (folder / "simple" / "mini" / "index.html").write_text('<a href="../../mini-1.0.tar.gz">mini-1.0.tar.gz</a>')
+        (folder / "mini-1.0.tar.gz").write_bytes(make_sdist({"setup.py": setup, "PKG-INFO": "Name: mini\n"}))
         return Indexes(None, (f"http://127.0.0.1:{server.server_port}/simple",))
 
     yield make
@@ -69,7 +69,7 @@ def make_sdist(files: dict[str, str]) -> bytes:
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz") as archive:
         for name, text in files.items():
-            entry = tarfile.TarInfo(f"ours-1.0/{name}")
+            entry = tarfile.TarInfo(f"mini-1.0/{name}")
             entry.size = len(text.encode())
             archive.addfile(entry, io.BytesIO(text.encode()))
     return packed.getvalue()
@@ -83,7 +83,7 @@ def test_a_package_without_wheels_is_built_and_sees_no_secrets(
     (tmp_path / "site").mkdir()
 
     locked = lock(
-        ["ours", "six==1.17.0"],
+        ["mini", "six==1.17.0"],
         python_version=MINOR,
         platform=HERE,
         cache=tmp_path,
@@ -92,9 +92,9 @@ def test_a_package_without_wheels_is_built_and_sees_no_secrets(
     )
     install(locked, tmp_path / "site")
 
-    assert locked.sdists == ("ours",)
+    assert locked.sdists == ("mini",)
     found: dict[str, Any] = {}
-    exec((tmp_path / "site" / "ours.py").read_text(), found)
+    exec((tmp_path / "site" / "mini.py").read_text(), found)
     assert "PATH" in found["SEEN"]
     assert not [name for name in found["SEEN"] if name.startswith(("AWS_", "MLFLOW_"))]
 
@@ -104,40 +104,40 @@ def test_a_package_without_wheels_is_built_and_sees_no_secrets(
     [
         ({"platform": HERE, "python_version": MINOR, "build_sdists": False}, "build_sdists=false"),
         ({"platform": ELSEWHERE, "python_version": MINOR, "build_sdists": True}, f"the image is for {ELSEWHERE}"),
-        ({"platform": HERE, "python_version": "3.99", "build_sdists": True}, "there is no Python 3.99 here"),
+        ({"platform": HERE, "python_version": "3.99", "build_sdists": True}, "Python 3.99 is not installed here"),
     ],
 )
-def test_where_it_cannot_be_built_it_is_named_with_the_way_out(
+def test_a_package_that_cannot_be_built_is_reported_with_a_hint(
     make_index: MakeIndex, tmp_path: Path, arguments: dict[str, Any], reason: str
 ) -> None:
     with pytest.raises(ImageError) as caught:
-        lock(["ours", "six==1.17.0"], cache=tmp_path, indexes=make_index(SETUP), **arguments)
+        lock(["mini", "six==1.17.0"], cache=tmp_path, indexes=make_index(SETUP), **arguments)
 
     python = arguments["python_version"]
-    assert f"no wheel of ours for Python {python} on {arguments['platform']}" in str(caught.value)
+    assert f"No wheel of mini for Python {python} on {arguments['platform']}" in str(caught.value)
     assert reason in str(caught.value)
     assert f"from {arguments['platform']} with Python {python}" in str(caught.value.hint)
 
 
-def test_a_lock_made_while_building_was_allowed_is_refused_when_it_is_not(
+def test_a_lock_with_built_packages_is_refused_if_building_is_not_allowed(
     make_index: MakeIndex, tmp_path: Path
 ) -> None:
-    again = partial(lock, ["ours"], python_version=MINOR, platform=HERE, cache=tmp_path, indexes=make_index(SETUP))
+    again = partial(lock, ["mini"], python_version=MINOR, platform=HERE, cache=tmp_path, indexes=make_index(SETUP))
     again(build_sdists=True)
 
-    with pytest.raises(ImageError, match=r"no wheel of ours .* none is built: build_sdists=false"):
+    with pytest.raises(ImageError, match=r"No wheel of mini .* cannot be built here: build_sdists=false"):
         again(build_sdists=False)
 
 
-def test_what_does_not_build_says_why(make_index: MakeIndex, tmp_path: Path) -> None:
+def test_a_failed_build_shows_its_output(make_index: MakeIndex, tmp_path: Path) -> None:
     indexes = make_index("raise SystemExit('the Fortran compiler is missing')")
 
-    with pytest.raises(ImageError, match=r"(?s)no wheel of ours, and building failed.*the Fortran compiler is missing"):
-        lock(["ours"], python_version=MINOR, platform=HERE, cache=tmp_path, indexes=indexes, build_sdists=True)
+    with pytest.raises(ImageError, match=r"(?s)No wheel of mini, and building it failed.*Fortran compiler is missing"):
+        lock(["mini"], python_version=MINOR, platform=HERE, cache=tmp_path, indexes=indexes, build_sdists=True)
 
 
-def test_a_package_with_neither_wheel_nor_source_is_told_as_such(tmp_path: Path) -> None:
-    with pytest.raises(ImageError, match=r"(?s)no wheel of pywin32 for .* none is built: uv says:.*pywin32"):
+def test_a_package_with_neither_wheel_nor_source_is_reported(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match=r"(?s)No wheel of pywin32 for .* built here: output of uv:.*pywin32"):
         lock(["pywin32==306"], python_version=MINOR, platform=HERE, cache=tmp_path, build_sdists=True)
 
 
@@ -151,7 +151,7 @@ def test_the_layer_of_a_built_package_has_the_same_key_on_every_machine_and_no_r
     for machine in ("one", "two"):
         image = make_image(
             base=base,
-            requirements=["ours"],
+            requirements=["mini"],
             python_version=MINOR,
             service=tmp_path / "service",
             model={},
@@ -169,17 +169,17 @@ def test_the_layer_of_a_built_package_has_the_same_key_on_every_machine_and_no_r
         keys.append([layer.key for layer in manifest.own_layers().values()])
 
     assert keys[0] == keys[1]
-    assert "built on this machine, as there are no wheels: ours" in progress.lines
+    assert "built from source on this machine, because there are no wheels: mini" in progress.lines
     assert "kept" not in " ".join(progress.lines)
 
 
 @pytest.fixture
 def host(local_registry: str) -> str:
-    """Which registry it is makes no difference here."""
+    """One registry is enough here."""
     return local_registry
 
 
 @pytest.fixture
 def base(registry: Registry) -> Reference:
-    """For this machine's platform."""
+    """A base image for this machine's platform."""
     return push_base(registry, "library/python", "3-slim", architecture=HERE.architecture)

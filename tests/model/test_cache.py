@@ -1,4 +1,4 @@
-"""The cache of downloaded models, over a store in memory."""
+"""The cache of downloaded models, with a store in memory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mlflow_fargate.resolved_model import ModelFile, ResolvedModel
 
 
 class ArtifactsInMemory:
-    """A store of path → content, whatever the root; counts downloads."""
+    """A store of path → content for any root; counts downloads."""
 
     def __init__(self, contents: dict[str, bytes]) -> None:
         self.contents = contents
@@ -58,7 +58,7 @@ def grow_old(folder: Path, seconds: float) -> None:
     os.utime(folder.parent, (moment, moment))
 
 
-def test_files_and_labels_lie_under_the_fingerprint(tmp_path: Path) -> None:
+def test_files_and_labels_are_stored_by_fingerprint(tmp_path: Path) -> None:
     store = ArtifactsInMemory({"MLmodel": b"m", "data/deep/weights": b"w" * 10, "labels.json": b"{}"})
     model = make_model(store, labels="labels.json")
     folder = download(model, store, tmp_path)
@@ -74,7 +74,7 @@ def test_without_labels_there_is_no_labels_file(tmp_path: Path) -> None:
     assert labels_file(download(make_model(store), store, tmp_path)) is None
 
 
-def test_two_at_once_download_once(tmp_path: Path) -> None:
+def test_two_concurrent_callers_download_once(tmp_path: Path) -> None:
     store = ArtifactsInMemory({"MLmodel": b"m", "weights": b"w"})
     with ThreadPoolExecutor(4) as pool:
         folders = set(pool.map(lambda _: download(make_model(store), store, tmp_path), range(4)))
@@ -101,7 +101,7 @@ def test_two_at_once_download_once(tmp_path: Path) -> None:
         "a ",
     ],
 )
-def test_a_name_that_leads_elsewhere_is_refused_before_anything_is_written(tmp_path: Path, path: str) -> None:
+def test_a_path_outside_the_folder_is_refused_before_anything_is_written(tmp_path: Path, path: str) -> None:
     store = ArtifactsInMemory({"MLmodel": b"m", path: b"x"})
     with pytest.raises(ModelUnusable, match="safely"):
         download(make_model(store), store, tmp_path / "cache")
@@ -115,7 +115,7 @@ def test_names_that_collide_are_refused(paths: tuple[str, ...]) -> None:
         check_paths(tuple(ModelFile(path, 1) for path in paths), "s3://bucket/model")
 
 
-def test_a_file_of_another_size_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_a_file_with_a_wrong_size_leaves_nothing_behind(tmp_path: Path) -> None:
     store = ArtifactsInMemory({"MLmodel": b"m", "weights": b"w"})
     model = make_model(store)
     store.contents["weights"] = b"other"
@@ -125,7 +125,7 @@ def test_a_file_of_another_size_leaves_nothing_behind(tmp_path: Path) -> None:
     assert [entry.name for entry in (tmp_path / "models").iterdir() if entry.is_dir()] == []
 
 
-def test_what_a_killed_download_left_is_begun_again(tmp_path: Path) -> None:
+def test_an_interrupted_download_starts_over(tmp_path: Path) -> None:
     store = ArtifactsInMemory({"MLmodel": b"m"})
     model = make_model(store)
     left = tmp_path / "models" / f"{model.fingerprint}.partial" / "model"
@@ -135,7 +135,7 @@ def test_what_a_killed_download_left_is_begun_again(tmp_path: Path) -> None:
     assert [file.name for file in download(model, store, tmp_path).iterdir()] == ["MLmodel"]
 
 
-def test_the_least_recently_used_makes_room(tmp_path: Path) -> None:
+def test_the_least_recently_used_model_is_evicted(tmp_path: Path) -> None:
     store = ArtifactsInMemory({"MLmodel": b"m" * 100})
     oldest, newer = (download(make_model(store, name), store, tmp_path) for name in ("one", "two"))
     grow_old(oldest, 9000)
@@ -145,7 +145,7 @@ def test_the_least_recently_used_makes_room(tmp_path: Path) -> None:
     assert [folder.exists() for folder in (oldest, newer, latest)] == [False, True, True]
 
 
-def test_what_was_just_handed_out_stays_even_when_the_cache_is_full(tmp_path: Path) -> None:
+def test_a_folder_in_use_stays_even_if_the_cache_is_full(tmp_path: Path) -> None:
     store = ArtifactsInMemory({"MLmodel": b"m" * 100})
     one = download(make_model(store, "one"), store, tmp_path)
     two = download(make_model(store, "two"), store, tmp_path, max_cache_bytes=1)

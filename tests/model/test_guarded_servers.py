@@ -1,4 +1,4 @@
-"""Tracking servers that ask who calls: MLflow's own with passwords and workspaces, and one that wants a token."""
+"""Tracking servers with authentication: MLflow's own with passwords and workspaces, and one with a token."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def guarded_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded
 
 @contextmanager
 def used(tracking_uri: str, workspace: str | None = None, **environment: str) -> Iterator[None]:
-    """MLflow's settings as a user would make them."""
+    """Sets MLflow's settings as a user would."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("mlflow.tracking._tracking_service.utils._tracking_uri", tracking_uri)
         patch.setenv("MLFLOW_TRACKING_URI", tracking_uri)
@@ -104,7 +104,7 @@ def resolve(progress: RecordedProgress | None = None) -> ResolvedModel:
 @pytest.mark.slow
 @pytest.mark.exhaustive
 class TestPasswordsAndWorkspaces:
-    def test_a_model_comes_from_a_workspace_of_a_server_with_passwords(
+    def test_a_model_is_read_from_a_workspace_of_a_server_with_passwords(
         self, guarded_server: GuardedServer, tmp_path: Path
     ) -> None:
         progress = RecordedProgress()
@@ -119,11 +119,11 @@ class TestPasswordsAndWorkspaces:
         assert tags["fargate.default.churn.status"] == "serving"
         assert PASSWORD not in "\n".join(progress.lines)
 
-    def test_user_and_password_may_come_from_the_environment(self, guarded_server: GuardedServer) -> None:
+    def test_user_and_password_are_read_from_the_environment(self, guarded_server: GuardedServer) -> None:
         with used(guarded_server.uri, WORKSPACE, MLFLOW_TRACKING_USERNAME=USER, MLFLOW_TRACKING_PASSWORD=PASSWORD):
             assert resolve().version == "1"
 
-    def test_without_a_password_it_says_what_to_set(self, guarded_server: GuardedServer) -> None:
+    def test_without_a_password_the_error_says_what_to_set(self, guarded_server: GuardedServer) -> None:
         with used(guarded_server.uri, WORKSPACE), pytest.raises(ModelNotFound, match="MLFLOW_TRACKING_USERNAME"):
             resolve()
 
@@ -131,10 +131,10 @@ class TestPasswordsAndWorkspaces:
         with used(guarded_server.uri_with_password, "default"), pytest.raises(ModelNotFound) as caught:
             resolve()
 
-        assert "There is no registered model 'churn'" in caught.value.message
+        assert "Registered model 'churn' not found" in caught.value.message
         assert PASSWORD not in str(caught.value)
 
-    def test_the_password_is_in_nothing_that_is_written_said_or_built(
+    def test_the_password_is_never_written_shown_or_built_in(
         self,
         guarded_server: GuardedServer,
         deployer: Deployer,
@@ -182,7 +182,7 @@ class Resolved:
 
 @pytest.fixture
 def token_server(mlflow_server: MlflowServer) -> Iterator[str]:
-    """MLflow behind a gate that lets only the token through, as many companies have it."""
+    """MLflow behind a proxy that requires a token, as in many companies."""
 
     class Gate(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -215,7 +215,7 @@ def token_server(mlflow_server: MlflowServer) -> Iterator[str]:
 @pytest.mark.slow
 class TestTokens:
     @pytest.mark.parametrize("uri", ["models:/iris/1", "models:/proxied/1"])
-    def test_a_token_opens_the_server_for_versions_and_for_files(
+    def test_a_token_gives_access_to_versions_and_files(
         self, token_server: str, mlflow_server: MlflowServer, logged_models: LoggedModels, tmp_path: Path, uri: str
     ) -> None:
         client = make_s3_client(boto3.Session("test", "test", region_name="us-east-1"), mlflow_server.s3_endpoint_url)
@@ -227,7 +227,7 @@ class TestTokens:
         assert (folder / "MLmodel").is_file()
         assert TOKEN not in json.dumps([dataclasses.asdict(model), progress.lines], default=str)
 
-    def test_a_wrong_token_is_refused_with_what_to_set(self, token_server: str) -> None:
+    def test_the_error_for_a_wrong_token_says_what_to_set(self, token_server: str) -> None:
         with used(token_server, MLFLOW_TRACKING_TOKEN="wr0ng"), pytest.raises(ModelNotFound) as caught:
             resolve()
 

@@ -1,7 +1,7 @@
-"""What is in a model registry was written by others: no request of ours follows it to a stranger's server.
+"""Anyone can write to a model registry: no request follows its content to another server.
 
-Registry and stranger are real servers: the one answers MLflow's client with what somebody wrote there, the other keeps
-every request that reaches it.
+Registry and stranger are real servers: one answers MLflow's client with what an attacker wrote, the other records every
+request that reaches it.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def served(handler: type[Handler]) -> Iterator[int]:
 
 @dataclass
 class Stranger:
-    """A server of somebody else; `seen` is each request with its headers."""
+    """Another server; `seen` lists each request with its headers."""
 
     port: int = 0
     seen: list[tuple[str, dict[str, str]]] = field(default_factory=list)
@@ -89,7 +89,7 @@ def stranger() -> Iterator[Stranger]:
 
 @dataclass
 class Registry:
-    """What somebody wrote: where things are said to be, and what is redirected where."""
+    """What an attacker wrote: the claimed locations, and the redirects."""
 
     port: int = 0
     source: str = "mlflow-artifacts:/1/m"
@@ -166,7 +166,7 @@ def resolve(uri: str = "models:/churn/1", labels: str | None = None) -> Resolved
     return resolve_model(uri, stores=stores(), progress=RecordedProgress(), labels=labels)
 
 
-def test_a_model_that_the_server_serves_comes_whole(registry: Registry, tmp_path: Path) -> None:
+def test_a_served_model_is_downloaded_completely(registry: Registry, tmp_path: Path) -> None:
     registry.files["1/run/labels.json"] = b'{"0": "stays"}'
     for source in (
         "mlflow-artifacts:/1/m",
@@ -203,9 +203,7 @@ SOURCES = [
 
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("what", ["source", "run_root", "model_location"])
-def test_nothing_that_mlflow_says_leads_to_a_stranger(
-    registry: Registry, stranger: Stranger, what: str, source: str
-) -> None:
+def test_no_uri_from_mlflow_leads_to_a_stranger(registry: Registry, stranger: Stranger, what: str, source: str) -> None:
     setattr(registry, what, source.format(stranger=stranger.place, port=registry.port))
     uri = {"source": "models:/churn/1", "run_root": f"runs:/{RUN}/m", "model_location": "models:/m-1"}[what]
 
@@ -216,7 +214,7 @@ def test_nothing_that_mlflow_says_leads_to_a_stranger(
     assert "\n  hint: " in caught.value.message and TOKEN not in str(caught.value)
 
 
-def test_a_version_may_not_lead_there_by_a_run_or_a_logged_model_either(registry: Registry, stranger: Stranger) -> None:
+def test_a_version_cannot_lead_there_through_a_run_or_logged_model(registry: Registry, stranger: Stranger) -> None:
     registry.run_root = registry.model_location = f"mlflow-artifacts://{stranger.place}/m"
     for registry.source in (f"runs:/{RUN}/m", "models:/m-1"):
         with pytest.raises(UntrustedSource):
@@ -225,7 +223,7 @@ def test_a_version_may_not_lead_there_by_a_run_or_a_logged_model_either(registry
     assert stranger.seen == []
 
 
-def test_a_run_that_the_model_names_is_not_followed_there_for_labels(registry: Registry, stranger: Stranger) -> None:
+def test_a_models_run_is_not_followed_there_for_labels(registry: Registry, stranger: Stranger) -> None:
     registry.run_root = f"mlflow-artifacts://{stranger.place}/m"
 
     assert resolve().labels_uri is None
@@ -234,7 +232,7 @@ def test_a_run_that_the_model_names_is_not_followed_there_for_labels(registry: R
     assert stranger.seen == []
 
 
-def test_credentials_are_not_sent_where_a_user_asks_for_it_by_mistake(registry: Registry, stranger: Stranger) -> None:
+def test_credentials_are_not_sent_to_a_mistyped_server(registry: Registry, stranger: Stranger) -> None:
     for uri in (f"http://{stranger.place}{SERVICE}/m", f"mlflow-artifacts://{stranger.place}/m"):
         with pytest.raises(UntrustedSource):
             resolve(uri)
@@ -244,7 +242,7 @@ def test_credentials_are_not_sent_where_a_user_asks_for_it_by_mistake(registry: 
     assert stranger.seen == []
 
 
-def test_a_user_may_name_a_folder_of_this_machine(registry: Registry, tmp_path: Path) -> None:
+def test_a_user_can_name_a_folder_on_this_machine(registry: Registry, tmp_path: Path) -> None:
     (tmp_path / "MLmodel").write_bytes(MLMODEL)
 
     assert resolve(str(tmp_path)).artifact_uri == str(tmp_path)
@@ -305,7 +303,7 @@ def test_no_other_call_to_mlflow_follows_a_redirect(registry: Registry, stranger
 def test_without_the_refusal_a_redirect_would_carry_more_than_the_authorization(
     registry: Registry, stranger: Stranger
 ) -> None:
-    """Why no redirect is followed at all: `requests` drops one header."""
+    """Why redirects are never followed: `requests` drops only one header."""
     registry.redirects["/health"] = 302, f"http://{stranger.place}/login"
     requests.get(f"{registry.uri}/health", headers={"Authorization": TOKEN, "X-Gateway-Key": KEY}, timeout=10)
 
@@ -313,7 +311,7 @@ def test_without_the_refusal_a_redirect_would_carry_more_than_the_authorization(
     assert "Authorization" not in headers and headers["X-Gateway-Key"] == KEY
 
 
-def test_a_file_that_grows_without_end_is_not_read_to_its_end(registry: Registry, tmp_path: Path) -> None:
+def test_an_endless_file_is_not_read_completely(registry: Registry, tmp_path: Path) -> None:
     model = resolve()
     registry.files["1/m/data/my weights#1"] = bytes(5 << 20)
     with pytest.raises(ModelUnusable, match="changed"):
@@ -326,14 +324,14 @@ def test_a_file_that_grows_without_end_is_not_read_to_its_end(registry: Registry
 @pytest.mark.parametrize(
     "listing", [[], {"files": [{}]}, {"files": 3}, {"files": [{"path": "a", "is_dir": False, "file_size": "x"}]}]
 )
-def test_a_list_that_is_none_is_refused(registry: Registry, monkeypatch: pytest.MonkeyPatch, listing: Any) -> None:
+def test_an_invalid_artifact_list_is_refused(registry: Registry, monkeypatch: pytest.MonkeyPatch, listing: Any) -> None:
     monkeypatch.setattr(registry, "listing", lambda folder: listing)
     with pytest.raises(FargateError, match="could not be read through MLflow"):
         resolve()
 
 
 @pytest.mark.parametrize("path", ["..", "../../x", "/etc", "a//b", "a\\b", "."])
-def test_a_folder_that_leads_out_of_the_model_is_not_entered(
+def test_a_folder_outside_the_model_is_not_entered(
     registry: Registry, monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
     monkeypatch.setattr(registry, "listing", lambda folder: {"files": [{"path": path, "is_dir": True}]})

@@ -1,8 +1,9 @@
-"""Model URIs against a real tracking server, and the small files that say what a model is."""
+"""Resolves model URIs on a real tracking server, and parses the files that describe a model."""
 
 from __future__ import annotations
 
 import json
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -13,9 +14,10 @@ from typing import Any
 import boto3
 import mlflow.utils.rest_utils
 import pytest
+import stamina
 
 from mlflow_fargate.aws.s3 import S3Artifacts, make_s3_client
-from mlflow_fargate.errors import InvalidOption, ModelNotFound, ModelUnusable
+from mlflow_fargate.errors import FargateError, InvalidOption, ModelNotFound, ModelUnusable
 from mlflow_fargate.model.artifacts import ArtifactStores
 from mlflow_fargate.model.cache import download_model, labels_file
 from mlflow_fargate.model.resolve import resolve_model
@@ -25,7 +27,7 @@ from support.mlflow_server import LABELS, LoggedModels, MlflowServer
 
 
 class Resolver:
-    """`resolve_model` with what a deployer hands in, and the requests it made to MLflow."""
+    """`resolve_model` as a deployer calls it, and the requests it made to MLflow."""
 
     def __init__(self, server: MlflowServer) -> None:
         session = boto3.Session("test", "test", region_name="us-east-1")
@@ -82,7 +84,7 @@ def local_model(tmp_path: Path) -> Path:
 
 @pytest.mark.slow
 class TestRegisteredModels:
-    def test_a_version_is_followed_to_its_files_in_s3(self, resolve: Resolver, logged_models: LoggedModels) -> None:
+    def test_a_version_resolves_to_its_files_in_s3(self, resolve: Resolver, logged_models: LoggedModels) -> None:
         model = resolve("models:/iris/1")
 
         assert (model.name, model.version, model.run_id) == ("iris", "1", logged_models.direct_run_id)
@@ -96,7 +98,7 @@ class TestRegisteredModels:
         assert model.labels_uri is not None and model.labels_uri.endswith("/artifacts/rev_labels_iris.json")
 
     @pytest.mark.parametrize("uri", ["models:/iris/Production", "models:/iris/pRODUCTION", "models:/iris/latest"])
-    def test_a_stage_is_its_highest_version_however_it_is_written(self, resolve: Resolver, uri: str) -> None:
+    def test_a_stage_is_its_highest_version_in_any_case(self, resolve: Resolver, uri: str) -> None:
         model = resolve(uri)
 
         assert (model.version, model.resolved_uri, model.requested_uri) == ("2", "models:/iris/2", uri)
@@ -127,11 +129,11 @@ class TestRegisteredModels:
         assert through_run.fingerprint == copy.fingerprint == run.fingerprint == logged.fingerprint == one.fingerprint
         assert (copy.name, copy.version, copy.run_id) == ("iris-copy", "1", logged_models.direct_run_id)
         assert run.resolved_uri == logged.resolved_uri == f"models:/{logged_models.direct_model_id}"
-        # A version made from a bare place names no run; the model itself does. A bare place has no server to ask.
+        # A version of a plain location has no run; the model itself has. A plain location has no server to query.
         assert bare.labels_uri == one.labels_uri
         assert place.labels_uri is None and place.run_id == one.run_id
 
-    def test_artifacts_come_through_the_tracking_server_too(self, resolve: Resolver, tmp_path: Path) -> None:
+    def test_artifacts_are_also_read_through_the_tracking_server(self, resolve: Resolver, tmp_path: Path) -> None:
         model = resolve("models:/proxied/1")
         folder = download_model(model, stores=resolve.stores, cache=tmp_path, progress=RecordedProgress())
 
@@ -153,6 +155,8 @@ class TestRegisteredModels:
         ("uri", "said"),
         [
             ("models:/iris/Staging", "newest versions: 2 (Production); aliases: @champion → 1"),
+            ("models:/iris", "name a version, stage or alias: models:/iris/VERSION; newest versions: 2 (Production)"),
+            ("models:/irsi", "did you mean 'iris'?"),
             ("models:/iris@challenger", "newest versions: 2 (Production); aliases: @champion → 1"),
             ("models:/iris/77", "newest versions: 2 (Production)"),
             ("models:/empty/latest", "newest versions: none"),
@@ -160,22 +164,31 @@ class TestRegisteredModels:
             ("models:/zzzzz/Production", "registered models: "),
             ("models:/m-0123456789abcdef0123456789abcdef", "not found"),
             ("runs:/0123456789abcdef0123456789abcdef/model", "not found"),
-            ("s3://mlflow/nothing/here", "there are no files"),
+            ("s3://mlflow/nothing/here", "contains no files"),
             ("s3://no-such-bucket/model", "NoSuchBucket"),
         ],
     )
-    def test_a_uri_that_leads_nowhere_says_what_there_is(self, resolve: Resolver, uri: str, said: str) -> None:
+    def test_the_error_for_a_missing_model_lists_what_exists(self, resolve: Resolver, uri: str, said: str) -> None:
         with pytest.raises(ModelNotFound) as caught:
             resolve(uri)
 
         assert said in str(caught.value)
 
+    def test_a_missing_model_of_a_run_is_reported_with_the_runs_models(
+        self, resolve: Resolver, logged_models: LoggedModels
+    ) -> None:
+        run = f"runs:/{logged_models.direct_run_id}"
+
+        for uri in (run, f"{run}/other"):
+            with pytest.raises(ModelNotFound, match=f"models of this run: {run}/model"):
+                resolve(uri)
+
     def test_a_run_without_such_a_model_is_not_found(self, resolve: Resolver, logged_models: LoggedModels) -> None:
-        with pytest.raises(ModelNotFound, match="there are no files"):
+        with pytest.raises(ModelNotFound, match="contains no files"):
             resolve(f"runs:/{logged_models.direct_run_id}/other")
 
-    def test_a_folder_above_the_model_is_refused_with_the_way_down(self, resolve: Resolver) -> None:
-        with pytest.raises(ModelUnusable, match="a model lies in: models/m-"):
+    def test_the_error_for_a_parent_folder_names_the_models_folder(self, resolve: Resolver) -> None:
+        with pytest.raises(ModelUnusable, match="the model is in: models/m-"):
             resolve("s3://mlflow/direct")
 
     def test_labels_can_be_named_or_declined(self, resolve: Resolver) -> None:
@@ -183,10 +196,10 @@ class TestRegisteredModels:
         named = resolve("models:/iris/1", labels="rev_labels_iris.json")
         assert named.labels_uri == resolve("models:/iris/1").labels_uri
         assert resolve("models:/iris/1", labels=named.labels_uri).labels_etag == named.labels_etag
-        with pytest.raises(ModelNotFound, match=r"no labels file 'other\.json'"):
+        with pytest.raises(ModelNotFound, match=r"Labels file 'other\.json' not found"):
             resolve("models:/iris/1", labels="other.json")
 
-    def test_a_server_that_refuses_our_host_name_is_explained(
+    def test_a_server_that_rejects_the_host_name_is_explained(
         self, mlflow_server: MlflowServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(
@@ -196,7 +209,7 @@ class TestRegisteredModels:
         with pytest.raises(ModelNotFound, match="--allowed-hosts"):
             Resolver(mlflow_server)("models:/m-0123456789abcdef0123456789abcdef")
 
-    def test_an_unreachable_server_is_told_quickly_and_without_its_password(self, mlflow_server: MlflowServer) -> None:
+    def test_an_unreachable_server_is_reported_fast_and_without_its_password(self, mlflow_server: MlflowServer) -> None:
         with socket.socket() as closed:
             closed.bind(("127.0.0.1", 0))
             resolver = Resolver(MlflowServer(f"http://me:hunter2@127.0.0.1:{closed.getsockname()[1]}", "http://x"))
@@ -216,7 +229,7 @@ class TestRegisteredModels:
         (404, b'{"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "Logged model not found"}', "not found"),
     ],
 )
-def test_what_a_server_refuses_comes_with_what_to_do(status: int, body: bytes, said: str) -> None:
+def test_the_error_for_a_refused_request_says_what_to_do(status: int, body: bytes, said: str) -> None:
     class Refusing(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(200 if self.path == "/health" else status)
@@ -241,8 +254,101 @@ def test_what_a_server_refuses_comes_with_what_to_do(status: int, body: bytes, s
     assert "hunter2" not in str(caught.value) and "hunter2" not in str(caught.value.__cause__)
 
 
+@pytest.fixture
+def busy_server() -> Iterator[tuple[str, list[int]]]:
+    """A server that returns each status in turn, then an empty list; as (URL, statuses)."""
+    statuses: list[int] = []
+
+    class Busy(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = b'{"files": []}'
+            self.send_response(statuses.pop(0) if statuses else 200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *arguments: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Busy)
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    try:
+        yield f"http://me:hunter2@127.0.0.1:{server.server_port}", statuses
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture
+def no_waiting() -> Iterator[None]:
+    with stamina.set_testing(True, attempts=5):
+        yield
+
+
+def no_s3() -> Any:
+    raise AssertionError("everything comes through the tracking server")
+
+
+@pytest.mark.usefixtures("no_waiting")
+def test_a_busy_artifact_server_is_retried_with_a_note(busy_server: tuple[str, list[int]]) -> None:
+    uri, statuses = busy_server
+    statuses += [503, 502]
+    notes: list[str] = []
+
+    found = ArtifactStores(s3=no_s3, tracking_uri=uri).for_uri("mlflow-artifacts:/1/m", notes.append)
+
+    assert found.files("mlflow-artifacts:/1/m") == ()
+    assert [re.sub(r":\d+", "", note) for note in notes] == [
+        'http://127.0.0.1: 503 Service Unavailable {"files": []}; retry 1 of 4',
+        'http://127.0.0.1: 502 Bad Gateway {"files": []}; retry 2 of 4',
+    ]
+
+
+@pytest.mark.usefixtures("no_waiting")
+def test_an_artifact_server_that_stays_busy_is_an_error_with_its_status(busy_server: tuple[str, list[int]]) -> None:
+    uri, statuses = busy_server
+    statuses += [503] * 9
+
+    with pytest.raises(ModelNotFound, match="503 Service Unavailable") as caught:
+        ArtifactStores(s3=no_s3, tracking_uri=uri).for_uri("mlflow-artifacts:/1/m").files("mlflow-artifacts:/1/m")
+
+    assert len(statuses) == 4
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [
+        ("models://churn/1", "did you mean models:/churn/1?"),
+        ("churn", "for a registered model: models:/churn/VERSION"),
+        ("https://example.invalid/model.zip", "not in S3 and not served by the tracking server"),
+        ("ftp://example.invalid/model", "ftp:// is not supported"),
+        ("hdfs://example.invalid/model", "hdfs:// is not supported"),
+        ("gs://bucket/model", "gs:// is not supported"),
+        ("wasbs://container@account/model", "wasbs:// is not supported"),
+    ],
+)
+def test_the_error_for_a_wrong_uri_says_what_to_use(uri: str, said: str) -> None:
+    with pytest.raises(FargateError) as caught:
+        resolve_local(uri)
+
+    assert said in str(caught.value)
+    assert caught.value.hint
+
+
+@pytest.mark.slow
+def test_an_empty_registry_is_reported_with_its_address(tmp_path: Path) -> None:
+    registry = f"sqlite:///{tmp_path}/mlflow.db"
+
+    with pytest.raises(ModelNotFound, match=r"the registry at sqlite:///.* is empty; MLFLOW_TRACKING_URI sets another"):
+        resolve_model(
+            "models:/churn", stores=local_stores(), progress=RecordedProgress(),
+            tracking_uri=registry, registry_uri=registry,
+        )  # fmt: skip
+
+
 @pytest.mark.parametrize("uri", ["models:/", "models:/a/b/c", "models:/iris@", "runs:/", "models:iris"])
-def test_what_is_no_model_uri_is_an_invalid_option(uri: str) -> None:
+def test_an_invalid_model_uri_is_an_invalid_option(uri: str) -> None:
     with pytest.raises(InvalidOption, match="models:/NAME/VERSION"):
         resolve_local(uri)
 
@@ -256,7 +362,7 @@ class TestLocalModels:
             assert model.requirements == ("numpy==1.26", "pandas")
             assert (model.python_version, model.run_id, model.labels_uri) == ("3.11.7", "abc", None)
 
-    def test_an_edited_file_makes_another_fingerprint(self, local_model: Path) -> None:
+    def test_an_edited_file_changes_the_fingerprint(self, local_model: Path) -> None:
         before = resolve_local(local_model).fingerprint
         (local_model / "data" / "weights.bin").write_bytes(b"v" * 1000)
 
@@ -271,7 +377,7 @@ class TestLocalModels:
         assert resolve_local(local_model).python_version == version
 
     @pytest.mark.parametrize("content", ["", "[1, 2]", "flavors: 3", "a: [", "\x00", "!!python/object:os.system {}"])
-    def test_an_mlmodel_file_that_says_nothing_is_refused(self, local_model: Path, content: str) -> None:
+    def test_an_mlmodel_file_without_flavors_is_refused(self, local_model: Path, content: str) -> None:
         (local_model / "MLmodel").write_text(content)
         with pytest.raises(ModelUnusable, match="MLmodel"):
             resolve_local(local_model)
@@ -287,13 +393,13 @@ class TestLocalModels:
         with pytest.raises(ModelUnusable, match="link"):
             resolve_local(local_model)
 
-    def test_no_folder_there_is_not_found(self, tmp_path: Path) -> None:
-        with pytest.raises(ModelNotFound, match="no files"):
+    def test_a_missing_folder_is_not_found(self, tmp_path: Path) -> None:
+        with pytest.raises(ModelNotFound, match=r"contains no files.*\n.*supported model URIs"):
             resolve_local(tmp_path / "nothing")
 
 
 class TestLabels:
-    def test_the_usual_place_in_the_model_wins(self, local_model: Path) -> None:
+    def test_the_default_labels_file_in_the_model_wins(self, local_model: Path) -> None:
         (local_model / "extra_files").mkdir()
         for name in ("extra_files/labels.json", "labels.json", "data/other_labels.json"):
             (local_model / name).write_text(json.dumps(LABELS))
@@ -303,7 +409,7 @@ class TestLabels:
             f"{local_model}/data/other_labels.json"
         )
 
-    def test_one_file_of_another_name_is_found(self, local_model: Path) -> None:
+    def test_a_single_file_with_another_name_is_found(self, local_model: Path) -> None:
         (local_model / "data" / "rev_labels_iris.json").write_text("{}")
 
         assert resolve_local(local_model).labels_uri == f"{local_model}/data/rev_labels_iris.json"
@@ -314,7 +420,7 @@ class TestLabels:
         with pytest.raises(ModelUnusable, match=r"labels_b\.json, rev_labels_a\.json.*\n.*labels="):
             resolve_local(local_model)
 
-    def test_a_file_elsewhere_can_be_named(self, local_model: Path, tmp_path: Path) -> None:
+    def test_a_file_outside_the_model_can_be_named(self, local_model: Path, tmp_path: Path) -> None:
         (tmp_path / "names.json").write_text(json.dumps(LABELS))
         model = resolve_local(local_model, labels=f"{tmp_path}/names.json")
         folder = download_model(model, stores=local_stores(), cache=tmp_path / "cache", progress=RecordedProgress())

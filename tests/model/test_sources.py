@@ -1,4 +1,4 @@
-"""Which places a model registry may send us to: origins compared, whatever way they are written."""
+"""Where a model registry is allowed to send requests: origins are compared in all their spellings."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ def refuses(uri: str, tracking_uri: str = SERVER) -> bool:
         ("http://a@b", Origin("http", "b", 80)),
         ("https://bücher.example", Origin("https", "xn--bcher-kva.example", 443)),
         ("https://BÜCHER.example:443", Origin("https", "xn--bcher-kva.example", 443)),
-        ("http://a.example.", Origin("http", "a.example.", 80)),  # without the dot, search domains may be tried
+        ("http://a.example.", Origin("http", "a.example.", 80)),  # without the dot, search domains apply
         ("http://[0:0::0001]:80", Origin("http", "::1", 80)),
-        ("http://127.1", Origin("http", "127.1", 80)),  # not taken for 127.0.0.1, so never equal by mistake
+        ("http://127.1", Origin("http", "127.1", 80)),  # not treated as 127.0.0.1, so never equal by mistake
         ("http://", None),
         ("http://a:0x50", None),
         ("http://a:99999", None),
@@ -66,14 +66,14 @@ def test_an_origin_is_scheme_host_and_port(url: str, origin: Origin | None) -> N
         (f"{SERVER}{ARTIFACT_SERVICE}", ""),
     ],
 )
-def test_what_the_tracking_server_serves_is_read_from_it(uri: str, path: str) -> None:
+def test_served_artifacts_are_read_from_the_tracking_server(uri: str, path: str) -> None:
     assert path_on_server(uri, SERVER) == path
 
 
 @pytest.mark.parametrize(
     "uri",
     [
-        "mlflow-artifacts://mlflow.example/1/m",  # MLflow takes this for port 443
+        "mlflow-artifacts://mlflow.example/1/m",  # MLflow uses port 443 here
         "mlflow-artifacts://mlflow.example.:8443/1/m",
         "mlflow-artifacts://8443/1/m",
         "mlflow-artifacts://evil.example:8443/1/m",
@@ -81,7 +81,7 @@ def test_what_the_tracking_server_serves_is_read_from_it(uri: str, path: str) ->
         "mlflow-artifacts://evil.example\\@mlflow.example:8443/1/m",
         "mlflow-artifacts://mlflow.example:8443/../../x",
         "mlflow-artifacts:/1/../../x",
-        f"https://mlflow.example:8443{ARTIFACT_SERVICE}/1/m",  # beside the prefix /team, where another service may be
+        f"https://mlflow.example:8443{ARTIFACT_SERVICE}/1/m",  # outside the prefix /team, where another service may be
         f"{SERVER}{ARTIFACT_SERVICE}-of-others/1/m",
         f"{SERVER}{ARTIFACT_SERVICE}/%2e%2e/%2e%2e/login",
         f"{SERVER}/redirect?to=evil{ARTIFACT_SERVICE}/",
@@ -102,11 +102,11 @@ def test_what_the_tracking_server_serves_is_read_from_it(uri: str, path: str) ->
         "//evil.example/share",
     ],
 )
-def test_every_other_place_is_refused_in_one_sentence(uri: str) -> None:
+def test_every_other_location_is_refused_in_one_sentence(uri: str) -> None:
     assert refuses(uri)
 
 
-def test_no_refusal_repeats_a_password() -> None:
+def test_no_error_contains_a_password() -> None:
     for uri, server in (("http://u:hunter2@x/m", SERVER), ("/etc", "http://u:hunter2@mlflow:5000")):
         with pytest.raises(UntrustedSource) as caught:
             check_source(uri, server, server)
@@ -114,7 +114,7 @@ def test_no_refusal_repeats_a_password() -> None:
 
 
 @pytest.mark.parametrize("tracking_uri", [SQLITE, "/home/me/mlruns", "file:///home/me/mlruns", "C:\\Users\\me\\mlruns"])
-def test_folders_are_read_where_mlflow_itself_is_on_this_machine(tracking_uri: str) -> None:
+def test_folders_are_read_if_mlflow_itself_is_on_this_machine(tracking_uri: str) -> None:
     for folder in (
         "/home/me/models/m",
         "models/m",
@@ -144,13 +144,13 @@ def test_without_a_tracking_server_nothing_is_requested(uri: str) -> None:
     assert refuses(uri, SQLITE)
 
 
-def test_s3_may_be_named_by_every_registry() -> None:
+def test_every_registry_can_name_s3() -> None:
     for uri in ("s3://bucket/m", "s3a://bucket/m", "S3://bucket/m"):
         check_source(uri, SERVER, SERVER)
 
 
 @given(scheme=SCHEMES, host=HOSTS, port=st.none() | PORTS, path=PATHS, user=st.sampled_from(["", "me@", "me:x@"]))
-def test_one_server_is_known_however_it_is_written(
+def test_a_server_is_recognized_in_any_spelling(
     scheme: str, host: str, port: int | None, path: list[str], user: str
 ) -> None:
     default = {"http": 80, "https": 443}[scheme]
@@ -165,7 +165,7 @@ def test_one_server_is_known_however_it_is_written(
 @example(ours=("http", "a", 80), theirs=("https", "a", 80), path=["m"])
 @example(ours=("http", "a", 5000), theirs=("http", "a", 5001), path=["m"])
 @example(ours=("http", "mlflow.a", 80), theirs=("http", "a", 80), path=["m"])
-def test_no_other_server_is_taken_for_it(
+def test_no_other_server_is_mistaken_for_it(
     ours: tuple[str, str, int], theirs: tuple[str, str, int], path: list[str]
 ) -> None:
     assume(ours != theirs)
@@ -184,7 +184,7 @@ TAILS = st.tuples(FEW, AUTHORITIES, FEW, st.sampled_from(["/", f"{ARTIFACT_SERVI
 
 
 @given(TAILS | TRICKS, st.sampled_from(["mlflow-artifacts:", "http:", "https:", "file:", "", "models"]))
-def test_whatever_is_accepted_is_what_requests_would_call_too(tail: str, scheme: str) -> None:
+def test_requests_would_call_the_same_server_for_every_accepted_url(tail: str, scheme: str) -> None:
     server = "http://ahm.example"
     uri = f"{scheme}//{tail}"
     try:
@@ -199,7 +199,7 @@ def test_whatever_is_accepted_is_what_requests_would_call_too(tail: str, scheme:
 
 
 @given(st.text(max_size=40))
-def test_no_text_is_too_strange_to_be_judged(text: str) -> None:
+def test_any_text_can_be_checked(text: str) -> None:
     try:
         check_source(text, SERVER, SERVER)
     except UntrustedSource:

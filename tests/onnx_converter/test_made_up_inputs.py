@@ -38,12 +38,12 @@ def test_the_same_signature_is_always_asked_the_same() -> None:
 @pytest.mark.parametrize(
     ("column", "reason"),
     [
-        ({"name": "city", "type": "string"}, "no input example to take texts for 'city' from"),
-        ({"name": "when", "type": "datetime"}, "nothing can be made up for 'when' of type datetime"),
+        ({"name": "city", "type": "string"}, "no input example with values for the text column 'city'"),
+        ({"name": "when", "type": "datetime"}, "cannot generate values for 'when' of type datetime"),
         ({"name": "tags", "type": "array", "items": {"type": "string"}}, "for 'tags' of type array"),
     ],
 )
-def test_what_nothing_is_known_of_is_not_made_up(column: dict[str, Any], reason: str) -> None:
+def test_no_values_are_generated_for_unknown_columns(column: dict[str, Any], reason: str) -> None:
     with pytest.raises(CannotMakeUp, match=reason):
         make_up_tables([column], None)
 

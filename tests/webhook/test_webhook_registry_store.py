@@ -34,7 +34,7 @@ def test_a_transition_stands_when_it_cannot_be_told(
     version = SimpleNamespace(name="churn", version=2, current_stage="Production")
 
     assert registry_store._transition(None, lambda *told: version, "churn", "2", "Production", False) is version
-    assert "'churn' version 2 was not told" in caplog.text
+    assert "could not send the stage change of 'churn' version 2" in caplog.text
 
 
 def test_a_transition_that_fails_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,1 +1,1 @@
-"""The base image: read by reference, its files, and whether it has the shared libraries that wheels need."""
+"""The base image: its configuration, its files, and whether it has the shared libraries that wheels need."""

@@ -1,4 +1,4 @@
-"""The base image, read from its registry and never stored here; checks.py checks it against what goes onto it."""
+"""The base image, read from its registry and never stored here; checks.py checks whether packages can run on it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mlflow_fargate.image.registry.client import Registry
 
 @dataclass(frozen=True)
 class Base:
-    """A base image, and where it was read."""
+    """A base image, and the registry it was read from."""
 
     registry: Registry
     reference: Reference
@@ -22,7 +22,7 @@ class Base:
 
 
 def read_base(registry: Registry, reference: Reference, *, platform: Platform, python_version: str) -> Base:
-    """The base image for `platform`; ImageError when it is for another platform, or says it has another Python."""
+    """Reads the base image for `platform`; raises ImageError if its platform or its Python differs."""
     found = registry.read_manifest(reference.repository, reference.identifier, platform)
     config = registry.read_json(reference.repository, found.manifest.config)
     base = BaseImage.of_parts(found.manifest, found.digest, config)
@@ -37,6 +37,6 @@ def read_base(registry: Registry, reference: Reference, *, platform: Platform, p
 
 def other_python(reference: Reference, has: str, wanted: str) -> ImageError:
     return ImageError(
-        f"The base image {reference} has {has}, but the model wants Python {wanted}.",
+        f"The base image {reference} has {has}, but the model requires Python {wanted}.",
         hint=f"use a base image with Python {wanted}, such as python:{wanted}-slim",
     )

@@ -1,4 +1,4 @@
-"""Before an image gets its name: whether its base has the Python and the libraries that its packages need."""
+"""Checks, before an image is tagged, that its base has the Python and the libraries that its packages need."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MissingLibraries = Literal["error", "note"]
 
 
 def was_checked(recipes: Iterable[Recipe], base: BaseImage, there: Iterable[Manifest]) -> bool:
-    """Whether an image in the repository has these layers on this base, so that there is nothing new to find out."""
+    """Returns whether an image in the repository has these layers on this base, so the check can be skipped."""
     keys = [{recipe.key, *recipe.other_keys} for recipe in recipes]
     return any(
         image.annotations.get("org.opencontainers.image.base.digest") == base.manifest_digest
@@ -28,17 +28,16 @@ def was_checked(recipes: Iterable[Recipe], base: BaseImage, there: Iterable[Mani
 
 
 def check_base(base: Base, files: BaseFiles, *, python_version: str) -> None:
-    """ImageError when what lies in the base does not suit Python packages: no Python of that version, no glibc."""
+    """Raises ImageError if Python packages cannot run on the base: no Python of that version, or no glibc."""
     expected = make_python_minor(python_version)
     if files.is_this_machine:
         return
     if files.has_musl:
         raise ImageError(
-            f"The base image {base.reference} ({files.system}) has musl as its C library; packages are taken for "
-            "glibc.",
-            hint=f"use a base image of Debian, Ubuntu or another system with glibc, such as python:{expected}-slim",
+            f"The base image {base.reference} ({files.system}) uses musl, but packages are built for glibc.",
+            hint=f"use a base image with Debian, Ubuntu or another system with glibc, such as python:{expected}-slim",
         )
-    # An image that names its version (Docker's own do) may have others beside it.
+    # An image that states its version (Docker's official ones do) may contain others as well.
     if base.image.python_minor is None and expected not in files.pythons:
         pythons = " and ".join(f"Python {one}" for one in files.pythons)
         raise other_python(base.reference, pythons or "no Python", expected)
@@ -47,15 +46,15 @@ def check_base(base: Base, files: BaseFiles, *, python_version: str) -> None:
 def check_libraries(
     recipes: Sequence[Recipe], base: BaseFiles, *, on_missing: MissingLibraries, progress: Progress
 ) -> None:
-    """ImageError (or a note) that names what is missing, which packages need it, and what brings it."""
+    """Raises ImageError (or notes) what is missing, which packages need it, and what provides it."""
     offered = base.offered_libraries()
     known = {recipe.name: SharedLibraries.load(recipe.libraries) for recipe in recipes if recipe.libraries}
     unknown = sorted(name for name, libraries in known.items() if libraries is None)
     if offered is None:
-        progress.note("what libraries this machine has cannot be told, so it was not checked")
+        progress.note("cannot list this machine's shared libraries; library check skipped")
         return
     if unknown:
-        progress.note(f"not checked here for libraries of the system: {', '.join(unknown)} (made by another machine)")
+        progress.note(f"library check skipped for layers built on another machine: {', '.join(unknown)}")
     layers = [libraries for libraries in known.values() if libraries]
     for message, hint in _find_faults(layers, base, offered):
         if on_missing == "error":
@@ -73,18 +72,18 @@ def _find_faults(
 
 
 def describe_missing(missing: dict[str, list[str]], base: BaseFiles) -> tuple[str, str]:
-    """What is missing in words, and the way out. Pure."""
+    """Returns what is missing, in words, and a hint. Pure."""
     listed = "; ".join(f"{library} (needed by {', '.join(packages)})" for library, packages in missing.items())
-    message = f"Neither the packages nor the base image ({base.system}) have {listed}."
+    message = f"Missing shared libraries: {listed}. Neither the packages nor the base ({base.system}) provide them."
     if "libc.so.6" in missing:
-        return message, "packages from PyPI need glibc: use a base image of Debian, such as python:3.11-slim"
+        return message, "packages from PyPI need glibc: use a Debian base image, such as python:3.11-slim"
     packages = ",".join(debian_packages(missing))
-    way_out = f"system_packages={packages}" if packages else "system_packages=… with the packages that have them"
-    return message, f"{way_out}, or a base image that has them (base_image=…); missing_libraries=note deploys as it is"
+    way_out = f"system_packages={packages}" if packages else "add the Debian packages for them: system_packages=…"
+    return message, f"{way_out}, or a base image that has them: base_image=…; missing_libraries=note deploys anyway"
 
 
 def describe_too_new(versions: dict[str, list[str]], base: BaseFiles) -> tuple[str, str]:
-    """Which packages want a newer glibc than the base's, and the way out. Pure."""
+    """Returns which packages need a newer glibc than the base's, in words, and a hint. Pure."""
     listed = "; ".join(f"{version} ({', '.join(packages)})" for version, packages in versions.items())
     message = f"The base image ({base.system}) has glibc {base.glibc}, and packages need {listed}."
-    return message, "use a base image of a newer system (base_image=…), or require older versions of these packages"
+    return message, "use a base image with a newer system (base_image=…), or require older versions of these packages"

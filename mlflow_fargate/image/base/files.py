@@ -1,6 +1,6 @@
-"""What lies in a base image: which system it is, its Python, its C library and others, its Debian packages.
+"""The content of a base image that matters: its system, its Python, its C library and others, its Debian packages.
 
-Read once for each base, by streaming its layers past, and kept by the digest of its manifest:
+Read once per base, by streaming its layers, and cached by the digest of its manifest:
 
     {cache}/bases/HEX.json
 """
@@ -30,23 +30,23 @@ from mlflow_fargate.image.oci.image import Descriptor
 from mlflow_fargate.image.packages.shared_libraries import LIBRARY_NAME, defined_glibc
 from mlflow_fargate.progress import Progress
 
-# The local stack's base says so of itself: it has nothing of a system, and runs on this machine's.
+# The ID in the local stack's base image: it contains no system and runs on this machine's.
 _THIS_MACHINE = "mlflow-fargate"
 _TEXTS = re.compile(r"(etc|usr/lib)/os-release|var/lib/dpkg/status(\.d/[^/]+)?")
 _PYTHON = re.compile(r"(?:.*/)?bin/python(3\.\d+)")
-_GLIBC = re.compile(r"(?:.*/)?(libc\.so\.6|libc-2\.\d+\.so)")  # the latter until 2.33, where libc.so.6 is a link
+_GLIBC = re.compile(r"(?:.*/)?(libc\.so\.6|libc-2\.\d+\.so)")  # the second until 2.33, where libc.so.6 is a link
 _LIMIT_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
 class BaseFiles:
-    """What of a base's files matters to what is put on it."""
+    """The parts of a base's files that matter to the layers added to it."""
 
     libraries: tuple[str, ...]  # file names: libc.so.6
     release: Mapping[str, str] = field(hash=False)  # os-release: ID, VERSION_CODENAME, …
-    packages: str = field(default="", repr=False)  # paragraphs of dpkg's status; "": it has no Debian packages
+    packages: str = field(default="", repr=False)  # paragraphs of dpkg's status; "": no Debian packages
     pythons: tuple[str, ...] = ()  # minor versions, of programs called python3.X
-    glibc: str | None = None  # 2.36; None: it has none that could be read
+    glibc: str | None = None  # 2.36; None: not found
 
     @property
     def is_this_machine(self) -> bool:
@@ -54,7 +54,7 @@ class BaseFiles:
 
     @property
     def system(self) -> str:
-        """What it is, for people."""
+        """The system's name, for display."""
         return self.release.get("PRETTY_NAME") or self.release.get("ID") or "an unknown system"
 
     @property
@@ -62,17 +62,17 @@ class BaseFiles:
         return "libc.so.6" not in self.libraries and any(name.startswith("ld-musl-") for name in self.libraries)
 
     def offered_libraries(self) -> frozenset[str] | None:
-        """The libraries that a loader finds there; None: nobody can tell."""
+        """The libraries that the loader finds there; None: unknown."""
         return _libraries_of_this_machine() if self.is_this_machine else frozenset(self.libraries)
 
 
 def read_base_files(base: Base, *, cache: Path, progress: Progress) -> BaseFiles:
-    """What lies in the base, from `cache` if it was looked at before; RegistryError when its layers cannot be read."""
+    """Returns the base's files, from `cache` if read before; raises RegistryError if its layers cannot be read."""
     path = cache / "bases" / f"{base.image.manifest_digest.partition(':')[2]}.json"
     with suppress(OSError, ValueError, TypeError, KeyError):
         known = json.loads(path.read_text())
         return BaseFiles(**{**known, "libraries": tuple(known["libraries"]), "pythons": tuple(known["pythons"])})
-    progress.note(f"looking at what {base.reference} brings")
+    progress.note(f"scanning base image {base.reference}")
     found: dict[str, str] = {}
     for layer in base.image.layers:
         _read_layer(base, layer, found)
@@ -88,9 +88,9 @@ def read_base_files(base: Base, *, cache: Path, progress: Progress) -> BaseFiles
 
 
 def _read_layer(base: Base, layer: Descriptor, found: dict[str, str]) -> None:
-    """Adds what matters of the layer to `found` (path → text, "" where only the name counts), as a runtime would.
+    """Applies the layer to `found` (path → text, "" if only the name matters), as a container runtime would.
 
-    The text of a C library is its version.
+    For a C library, the text is its version.
     """
     chunks = cast("IO[bytes]", ChunkReader(base.registry.stream_blob(base.reference.repository, layer)).buffered())
     try:
@@ -103,13 +103,13 @@ def _read_layer(base: Base, layer: Descriptor, found: dict[str, str]) -> None:
                 elif not member.isdir() and (text := _text_of(archive, member, name)) is not None:
                     found[name] = text
         while chunks.read(1 << 20):
-            pass  # to the end, where size and digest are checked
+            pass  # read to the end, where size and digest are checked
     except (tarfile.TarError, EOFError, OSError, zstandard.ZstdError) as error:
         raise ImageError(f"Layer {layer.digest} of the base image {base.reference} cannot be read: {error}.") from error
 
 
 def _text_of(archive: tarfile.TarFile, member: tarfile.TarInfo, name: str) -> str | None:
-    """What `_read_layer` keeps of a file; None: nothing."""
+    """Returns what `_read_layer` keeps of a file; None: nothing."""
     if member.isfile() and member.size <= _LIMIT_BYTES and (content := archive.extractfile(member)):
         if _TEXTS.fullmatch(name):
             return content.read().decode(errors="replace")

@@ -1,11 +1,11 @@
-"""Packages of Debian as a layer, without Docker, apt or root.
+"""Debian packages as a layer, without Docker, apt or root.
 
-control     what Debian writes down: paragraphs, versions, relations between packages     (pure)
-signature   the text that Debian signed, checked by sqv or gpgv
-archive     Debian's archive, over HTTP with its signature checked
-resolve     what a package needs that a base image does not have                          (pure)
+control     Debian's control data: paragraphs, versions, relations     (pure)
+signature   Debian's signature, verified by sqv or gpgv
+archive     Debian's archive, over HTTP, with verified signatures
+resolve     dependencies that a base image lacks                          (pure)
 unpack      the files of a .deb
-system      the layer of all that
+system      the layer with all of them
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Debian's archive: which packages a release has, and their files. Nothing is believed that Debian has not signed.
+"""Debian's archive: the packages of a release, and their files. Only data that Debian signed is used.
 
     InRelease (signed) ──sha256──→ Packages.xz ──sha256──→ NAME.deb
 
-Kept by digest, so that each is fetched once: {cache}/debian/HEX
+Cached by digest, so each file is downloaded once: {cache}/debian/HEX
 Source: https://wiki.debian.org/DebianRepository/Format; for Valid-Until apt-secure(8).
 """
 
@@ -43,9 +43,9 @@ class Archive:
         self._session = requests.Session()
 
     def packages(self) -> list[DebianPackage]:
-        """All that it offers, in its security archive too.
+        """Returns all packages, including those in the security archive.
 
-        ImageError when a signature or a digest is not right, or when nothing here can check signatures.
+        Raises ImageError if a signature or digest is wrong, or if this machine cannot verify signatures.
         """
         verifier, found = find_verifier(), []
         for place, suite in ARCHIVES:
@@ -53,7 +53,7 @@ class Archive:
         return found
 
     def fetch(self, package: DebianPackage) -> Path:
-        """The package's .deb, with the digest that the archive promises."""
+        """Downloads the package's .deb and checks its digest."""
         return self._fetch(f"{package.archive}/{package.path}", package.sha256, _DEB_LIMIT_BYTES)
 
     def _packages_of(self, verifier: Verifier, place: str, suite: str) -> list[DebianPackage]:
@@ -71,21 +71,21 @@ class Archive:
         return [DebianPackage.of_paragraph(fields, archive=url) for fields in parse_paragraphs(text)]
 
     def _release(self, verifier: Verifier, place: str, suite: str) -> tuple[str, str]:
-        """The release file of just this suite as Debian signed it, and the archive's URL."""
+        """Returns the signed release file of this suite, and the archive's URL."""
         url = f"http://{place}"
         name = f"{url}/dists/{suite}/InRelease"
         text = verifier.signed_text(self._get(name, _RELEASE_LIMIT_BYTES), name)
         codename = re.search(r"^Codename: (.+)$", text, re.MULTILINE)
         if not codename or codename[1] != suite:
             raise ImageError(
-                f"{name} is another release's: {codename[1] if codename else 'it names none'}.",
-                hint="check the mirror or proxy in between",
+                f"{name} belongs to another release: {codename[1] if codename else 'unknown'}.",
+                hint="check for a proxy or mirror that returns the wrong file",
             )
         until = re.search(r"^Valid-Until: (.+)$", text, re.MULTILINE)
         if until and parsedate_to_datetime(until[1].replace("UTC", "+0000")) < datetime.now(timezone.utc):
             raise ImageError(
-                f"{name} is out of date: it was valid until {until[1]}.",
-                hint="check this machine's clock, and the mirror or proxy in between",
+                f"{name} is out of date: it expired on {until[1]}.",
+                hint="check this machine's clock, and any proxy or mirror",
             )
         return text, url
 
@@ -96,7 +96,7 @@ class Archive:
             if hashlib.sha256(data).hexdigest() != sha256:
                 raise ImageError(
                     f"{url} is not the file that Debian signed (sha256 {sha256}).",
-                    hint="a mirror in the middle of an update is right again in some minutes",
+                    hint="the mirror may be updating; try again in a few minutes",
                 )
             atomic_files.write(path, data)
         return path
@@ -110,5 +110,5 @@ class Archive:
             for chunk in response.iter_content(1 << 20):
                 data += chunk
                 if len(data) > limit_bytes:
-                    raise ImageError(f"{url} is larger than the {limit_bytes} bytes it may have.")
+                    raise ImageError(f"{url} is larger than the limit of {limit_bytes} bytes.")
             return bytes(data)

@@ -1,4 +1,4 @@
-"""What Debian writes down of its packages: paragraphs of fields, versions and their order, relations. Pure.
+"""Parses Debian's control data: paragraphs of fields, versions and their order, relations. Pure.
 
 Source: Debian Policy 5.1 (control data), 5.6.12 (versions), 7.1 (relations).
 """
@@ -20,7 +20,7 @@ _OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = {"<<": lt, "<=": le, "=":
 
 
 def parse_paragraphs(text: str) -> Iterator[dict[str, str]]:
-    """The paragraphs, each with its fields; a field of several lines keeps its line ends."""
+    """Yields the paragraphs as fields; a multi-line field keeps its line breaks."""
     for paragraph in re.split(r"\n\s*\n", text):
         fields: dict[str, str] = {}
         name = ""
@@ -35,7 +35,7 @@ def parse_paragraphs(text: str) -> Iterator[dict[str, str]]:
 
 
 def version_key(version: str) -> tuple[Any, ...]:
-    """Something that sorts as the versions do: 1.0~rc1 < 1.0 < 1.0+b1, and an epoch (2:) before all."""
+    """Returns a key that sorts as versions do: 1.0~rc1 < 1.0 < 1.0+b1, and an epoch (2:) before all."""
     epoch, colon, rest = version.partition(":")
     upstream, _, revision = (rest if colon else version).rpartition("-")
     if not upstream:
@@ -44,13 +44,13 @@ def version_key(version: str) -> tuple[Any, ...]:
 
 
 def _part_key(part: str) -> list[Any]:
-    """Text and numbers in turn, with an empty text at the end, which comes after '~' and before all else."""
+    """Returns alternating texts and numbers, ending in an empty text, which sorts after '~' and before all else."""
     pieces = re.findall(r"([^0-9]*)([0-9]*)", part)
     return [item for text, number in pieces for item in (tuple(map(_order, text + "\0")), _number(number))]
 
 
 def _number(digits: str) -> tuple[int, str]:
-    """Sorts as the number does. A base image may write any length of it, and Python reads 4,300 digits as a number."""
+    """Sorts as the number does. A base image can contain any number of digits; Python parses at most 4,300."""
     significant = digits.lstrip("0")
     return len(significant), significant
 
@@ -65,14 +65,14 @@ def _order(character: str) -> int:
 
 @dataclass(frozen=True)
 class Relation:
-    """One alternative of a dependency: a package's name, and which versions of it."""
+    """One alternative of a dependency: a package's name, and the versions that satisfy it."""
 
     name: str
     operator: str | None = None
     version: str = ""
 
     def accepts(self, version: str | None) -> bool:
-        """Whether that version will do; None is that of a virtual package which tells none."""
+        """Returns whether that version satisfies it; None: a virtual package without a version."""
         if self.operator is None:
             return True
         return version is not None and _OPERATORS[self.operator](version_key(version), version_key(self.version))
@@ -82,7 +82,7 @@ class Relation:
 
 
 def parse_relations(text: str) -> tuple[tuple[Relation, ...], ...]:
-    """Each dependency with its alternatives: 'libc6 (>= 2.34), a | b'."""
+    """Returns each dependency with its alternatives: 'libc6 (>= 2.34), a | b'."""
     groups = []
     for group in text.replace("\n", " ").split(","):
         found = (_RELATION.fullmatch(alternative.strip()) for alternative in group.split("|"))
@@ -94,20 +94,20 @@ def parse_relations(text: str) -> tuple[tuple[Relation, ...], ...]:
 
 @dataclass(frozen=True)
 class DebianPackage:
-    """A package as the archive offers it, or as it is installed somewhere."""
+    """A package in the archive, or an installed one."""
 
     name: str
     version: str
-    dependencies: str = ""  # as it is written: of tens of thousands of packages few are looked at
+    dependencies: str = ""  # unparsed: only a few of tens of thousands of packages are used
     provides: tuple[Relation, ...] = ()
-    path: str = ""  # in the archive; '' for one that is installed
+    path: str = ""  # in the archive; '' if installed
     sha256: str = ""
     size_bytes: int = 0
     archive: str = field(default="", compare=False)  # URL of the archive
 
     @classmethod
     def of_paragraph(cls, fields: Paragraph, *, archive: str = "") -> DebianPackage:
-        """KeyError or ValueError when it is no package's paragraph."""
+        """Raises KeyError or ValueError if it is not a package's paragraph."""
         return cls(
             name=fields["Package"],
             version=fields["Version"],
@@ -128,7 +128,7 @@ class DebianPackage:
 
 
 def parse_status(status: str) -> tuple[DebianPackage, ...]:
-    """The packages that dpkg's status (or, in distroless images, status.d) tells of."""
+    """Returns the packages in dpkg's status (in distroless images: status.d)."""
     return tuple(
         DebianPackage.of_paragraph(fields)
         for fields in parse_paragraphs(status)

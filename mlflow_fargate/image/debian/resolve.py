@@ -1,4 +1,4 @@
-"""Which packages have to be added to a base so that the wanted ones work there. Pure."""
+"""Finds the packages to add to a base so that the requested ones work there. Pure."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from mlflow_fargate.image.debian.control import DebianPackage, Relation, version
 def resolve(
     wanted: Iterable[str], offered: Iterable[DebianPackage], installed: Iterable[DebianPackage]
 ) -> tuple[DebianPackage, ...]:
-    """The packages to add, by name: the newest of each, with what they depend on unless `installed` has it.
+    """Returns the packages to add, by name: the newest of each, with dependencies that are not `installed`.
 
-    As apt does without recommended packages; of alternatives the first that can be had. ImageError names what nobody
-    offers.
+    Like `apt --no-install-recommends`; takes the first available alternative. Raises ImageError for a dependency that
+    is not available.
     """
     newest = _newest(offered)
     chosen: dict[str, DebianPackage] = {}
@@ -44,7 +44,7 @@ def _newest(offered: Iterable[DebianPackage]) -> dict[str, DebianPackage]:
 
 
 def _by_name(packages: Iterable[DebianPackage]) -> dict[str, list[str | None]]:
-    """Versions by name, virtual packages among them."""
+    """Returns versions by name, including virtual packages."""
     found: dict[str, list[str | None]] = {}
     for package in packages:
         found.setdefault(package.name, []).append(package.version)
@@ -58,7 +58,7 @@ def _is_met(relation: Relation, there: Mapping[str, list[str | None]]) -> bool:
 
 
 def _candidate(relation: Relation, newest: Mapping[str, DebianPackage]) -> DebianPackage | None:
-    """The package of that name, else the first (by name) that provides it."""
+    """Returns the package with that name, else the first (by name) that provides it."""
     package = newest.get(relation.name)
     if package and relation.accepts(package.version):
         return package
@@ -75,5 +75,5 @@ def _nobody_offers(alternatives: tuple[Relation, ...], newest: Mapping[str, Debi
     close = difflib.get_close_matches(alternatives[0].name, newest, n=3)
     return ImageError(
         f"Debian has no package {wanted} for this base image.",
-        hint=f"did you mean {', '.join(close)}?" if close else "look for it on https://packages.debian.org",
+        hint=f"did you mean {', '.join(close)}?" if close else "search on https://packages.debian.org",
     )

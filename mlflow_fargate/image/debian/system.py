@@ -1,7 +1,7 @@
-"""The layer of system packages: those that were asked for, with what they need and the base does not have.
+"""Builds the layer of system packages: the requested ones and the dependencies that the base lacks.
 
-Nothing of a package is run. Most libraries need no more than to lie where the loader looks; a package whose scripts do
-more than that is refused, and the other scripts are named.
+No package code is run. Most libraries only need to be where the loader looks; a package whose scripts do more than that
+is rejected, and other scripts are noted.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from mlflow_fargate.image.packages.shared_libraries import find_libraries
 
 NAME = "system"
 Note = Callable[[str], None]
-# As for Python packages: today's security fixes should come along, yet not at every deploy of a day.
+# As for Python packages: get recent security fixes, but not a new layer on every deployment of a day.
 _MAX_AGE_SECONDS = 24 * 3600
-# What a script may do that changes how the package's own files are found, or who owns them.
+# Commands in a script that change how the package's files are found, or who owns them.
 _MATTERS = re.compile(
     r"update-alternatives|dpkg-divert|adduser|addgroup|useradd|groupadd|update-ca-certificates|fc-cache|ln -s"
 )
@@ -46,18 +46,18 @@ def make_system_recipe(
     note: Note,
     clock: Callable[[], float] = time.time,
 ) -> Recipe | None:
-    """The layer with Debian's packages of these names, for this base; None when the base needs nothing more.
+    """Returns the layer with these Debian packages for this base; None if the base has them all.
 
-    ImageError when the base is none of Debian's, and when a package cannot be had or cannot do without its scripts.
+    Raises ImageError if the base is not Debian, or if a package is unavailable or does not work without its scripts.
     """
     if base.is_this_machine:
-        note(f"{', '.join(names)}: not added, since this base stands for the machine that the image runs on")
+        note(f"{', '.join(names)}: not added: on the local stack the base image is this machine")
         return None
     archive = Archive(_codename(base), platform.architecture, cache=cache)
     key = sha256_digest(encode_json([sorted(names), base.packages, dict(base.release), str(platform)]))[7:]
     packages = _resolved(names, base, archive, cache / "debian" / "locks" / f"{key}.json", clock)
     if not packages:
-        note(f"the base image has {', '.join(names)} already")
+        note(f"already in the base image: {', '.join(names)}")
         return None
     note(f"system packages: {', '.join(f'{one.name} {one.version}' for one in packages)}")
     layer_key = make_layer_key(NAME, compression, packages=[[one.name, one.version, one.sha256] for one in packages])
@@ -78,8 +78,8 @@ def _codename(base: BaseFiles) -> str:
     codename = base.release.get("VERSION_CODENAME", "")
     if base.release.get("ID") != "debian" or not codename or not base.packages:
         raise ImageError(
-            f"system_packages adds packages of Debian, and the base image is {base.system}, without a list of them.",
-            hint="use a base image of Debian (python:3.X-slim), or one that has them already (base_image=…)",
+            f"system_packages requires a Debian base image with dpkg's package list; this one is {base.system}.",
+            hint="use a Debian base image (python:3.X-slim), or one that already has the packages (base_image=…)",
         )
     return codename
 
@@ -87,9 +87,9 @@ def _codename(base: BaseFiles) -> str:
 def merged_files(
     packages: Sequence[DebianPackage], unpacked: Sequence[UnpackedDeb], work: Path, note: Note
 ) -> dict[str, Path]:
-    """All files by their path in the image; a link becomes the file that it leads to.
+    """Returns all files by their path in the image; a link becomes the file it points to.
 
-    Each package's control paragraph goes along where scanners of images look for it (as in distroless images).
+    Each package's control paragraph is added where image scanners look for it (as in distroless images).
     """
     _check_scripts(packages, unpacked, note)
     files = {name: path for deb in unpacked for name, path in deb.files.items()}
@@ -102,7 +102,7 @@ def merged_files(
         elif not any(file.startswith(f"{target}/") for file in files):
             lost.append(f"/{name}")
     if lost:
-        note(f"links of system packages that lead to the base image were left out: {', '.join(sorted(lost))}")
+        note(f"skipped links of system packages that point into the base image: {', '.join(sorted(lost))}")
     for package, deb in zip(packages, unpacked, strict=True):
         path = work / f"{package.name}.control"
         path.write_text(f"{deb.control.strip()}\nStatus: install ok installed\n")
@@ -115,15 +115,15 @@ def _check_scripts(packages: Sequence[DebianPackage], unpacked: Sequence[Unpacke
         for name, text in deb.scripts.items():
             if did := _MATTERS.search(text):
                 raise ImageError(
-                    f"The package {package.name} of Debian does not work without its {name} script, "
-                    f"which calls {did[0].split()[0]}; scripts are not run here.",
-                    hint="use a base image that has it (base_image=…)",
+                    f"The Debian package {package.name} does not work without its {name} script, "
+                    f"which calls {did[0].split()[0]}; scripts are not run.",
+                    hint="use a base image that has the package (base_image=…)",
                 )
-            note(f"not run: the {name} script of {package.name}")
+            note(f"skipped the {name} script of {package.name}")
 
 
 def _follow(name: str, links: Mapping[str, str]) -> str:
-    for _ in range(40):  # as many as Linux follows
+    for _ in range(40):  # Linux's limit
         if name not in links:
             break
         name = links[name]
@@ -137,7 +137,7 @@ def _resolved(
     path: Path,
     clock: Callable[[], float],
 ) -> tuple[DebianPackage, ...]:
-    """The packages to add; those of an earlier call within a day, whose security fixes are new enough."""
+    """Returns the packages to add; reuses the result of an earlier call for a day."""
     with suppress(OSError, ValueError, TypeError):
         if clock() - path.stat().st_mtime < _MAX_AGE_SECONDS:
             return tuple(DebianPackage(**data) for data in json.loads(path.read_text()))

@@ -1,4 +1,4 @@
-"""The files of a .deb, for an image: without documentation, and without running anything.
+"""Unpacks the files of a .deb for an image: without documentation, and without running anything.
 
 Source: deb(5): an `ar` archive of debian-binary, control.tar and data.tar.
 """
@@ -20,16 +20,16 @@ import zstandard
 from mlflow_fargate.errors import ImageError
 
 _MAGIC = b"!<arch>\n"
-# As Debian's own slim images leave it out (dpkg's path-exclude), but for licences.
+# What Debian's slim images exclude (dpkg's path-exclude), except licenses.
 _LEFT_OUT = re.compile(r"usr/share/(man|info|lintian|locale|bug|gtk-doc)/.*|usr/share/doc/(?!.*/copyright$).*")
-# In every base of today these are links into /usr; a layer with a folder of that name would replace the link.
+# In every current base these are links into /usr; a folder with that name in a layer would replace the link.
 _MERGED = re.compile(r"(bin|sbin|lib(64|32)?)/")
 _SCRIPTS = ("preinst", "postinst")
 
 
 @dataclass(frozen=True)
 class UnpackedDeb:
-    """A package's files on disk, its links, and what dpkg would have run."""
+    """A package's files on disk, its links, and the scripts that dpkg would have run."""
 
     control: str
     files: dict[str, Path]  # path in the image → file here
@@ -38,7 +38,7 @@ class UnpackedDeb:
 
 
 def unpack_deb(deb: Path, into: Path) -> UnpackedDeb:
-    """The package in `deb`, its files below `into`; ImageError when it is none, or leads out of the image."""
+    """Unpacks `deb` into `into`; raises ImageError if it is not a package, or if a path leaves the image."""
     members = dict(_read_ar(deb))
     control: dict[str, str] = {}
     files: dict[str, Path] = {}
@@ -59,7 +59,7 @@ def unpack_deb(deb: Path, into: Path) -> UnpackedDeb:
                 elif member.isfile() and not _LEFT_OUT.fullmatch(name):
                     files[name] = _extract(archive, member, into / name)
     except (tarfile.TarError, lzma.LZMAError, zstandard.ZstdError, OSError, EOFError, KeyError) as error:
-        raise ImageError(f"{deb.name} is not a package of Debian that can be read: {error}.") from error
+        raise ImageError(f"{deb.name} is not a readable Debian package: {error}.") from error
     scripts = {name: control[name] for name in _SCRIPTS if name in control}
     kept_links = {name: target for name, target in links.items() if not _LEFT_OUT.fullmatch(name)}
     return UnpackedDeb(control.get("control", ""), files, kept_links, scripts)
@@ -74,10 +74,10 @@ def _extract(archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> P
 
 
 def _place(name: str, deb: Path) -> str:
-    """The path below the image's root, with /usr merged; ImageError for one that leads elsewhere."""
+    """Returns the path within the image, with /usr merged; raises ImageError for a path outside of it."""
     path = posixpath.normpath(name.lstrip("/"))
     if path.startswith("../") or path == ".." or "\0" in path:
-        raise ImageError(f"{deb.name} has a file {name!r}, which leads out of the image.")
+        raise ImageError(f"{deb.name} contains a file {name!r}, which is outside the image.")
     return f"usr/{path}" if _MERGED.match(path) else path
 
 
@@ -95,7 +95,7 @@ def _unzstd(packed: bytes) -> bytes:
 def _read_ar(path: Path) -> Iterator[tuple[str, bytes]]:
     with path.open("rb") as file:
         if file.read(len(_MAGIC)) != _MAGIC:
-            raise ImageError(f"{path.name} is not a package of Debian.")
+            raise ImageError(f"{path.name} is not a Debian package.")
         while len(header := file.read(60)) == 60:
             size_bytes = int(header[48:58])
             yield header[:16].decode().strip().rstrip("/"), file.read(size_bytes)

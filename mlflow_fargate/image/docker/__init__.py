@@ -1,11 +1,11 @@
-"""The same image by way of a Dockerfile, for those who have or want an engine that builds them.
+"""Builds the same image from a Dockerfile, for users with a container engine.
 
-build       the story: inputs → context → image → repository
-context     a folder with a Dockerfile and all that it copies, to build here or elsewhere
+build       entry point: inputs → context → image → repository
+context     a folder with a Dockerfile and the files it copies, to build anywhere
 engine      docker, podman or buildah: a context → an archive of the image
 archive     that archive → the image in a repository
 
-What starts in the image, and where things lie in it, is the same as in an image of ours (layers/paths.py).
+Entry point and paths are the same as in images built without an engine (layers/paths.py).
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""An archive of an image (`docker save`) becomes the image in a repository.
+"""Pushes an image archive (`docker save`) to a repository.
 
-    manifest.json            which files are the configuration and the layers, the lowest first
-    CONFIG.json              with the diff ids of the layers
+    manifest.json            the files of the configuration and the layers, lowest first
+    CONFIG.json              contains the diff IDs of the layers
     LAYER                    a tar, which some engines compress
 
-Layers are keyed by their diff ids, so those that an image in the repository has are neither compressed nor sent.
+Layers are keyed by diff ID, so layers of images in the repository are neither compressed nor uploaded.
 Source: https://github.com/moby/docker-image-spec/blob/main/v1.2.md#combined-image-json--filesystem-changeset-format
 """
 
@@ -37,9 +37,9 @@ _DOCUMENT_LIMIT_BYTES = 8 << 20
 def push_archive(
     archive: Path, spec: ImageSpec, destination: Destination, *, work: Path, progress: Progress
 ) -> PushedImage:
-    """The image in `archive` in its destination; one layer at a time lies compressed in `work`.
+    """Pushes the image in `archive`; compresses one layer at a time in `work`.
 
-    ImageError when the archive is for another platform, or not what an engine writes.
+    Raises ImageError if the archive is for another platform, or not written by an engine.
     """
     there = destination.images(spec.platform)
     push = Push(destination.store, destination.repository, present=[blob.digest for one in there for blob in one.blobs])
@@ -48,7 +48,7 @@ def push_archive(
     reports: list[LayerReport] = []
     with (
         tarfile.open(archive) as opened,
-        progress.transfer(f"what is missing in {destination.reference.name}", None) as advance,
+        progress.transfer(f"uploading missing layers to {destination.reference.name}", None) as advance,
     ):
         push.show(advance)
         config, names = _read_parts(opened, spec.platform)
@@ -74,16 +74,16 @@ def push_archive(
 
 
 def _read_parts(archive: tarfile.TarFile, platform: Platform) -> tuple[dict[str, Any], list[str]]:
-    """The configuration, and the names of the layers in the archive."""
+    """Returns the configuration, and the names of the layers in the archive."""
     try:
         (image,) = json.loads(_read(archive, "manifest.json"))
         config = dict(json.loads(_read(archive, str(image["Config"]))))
         names, diff_ids = [str(name) for name in image["Layers"]], config["rootfs"]["diff_ids"]
         built_for = f"{config['os']}/{config['architecture']}"
         if len(names) != len(diff_ids):
-            raise ValueError(f"{len(names)} layers, and {len(diff_ids)} diff ids")
+            raise ValueError(f"{len(names)} layers, but {len(diff_ids)} diff IDs")
     except (KeyError, TypeError, ValueError) as error:
-        raise ImageError(f"What the engine saved is not an archive of one image: {error}.") from error
+        raise ImageError(f"The engine's output is not a valid single-image archive: {error}.") from error
     if built_for != str(platform):
         raise ImageError(f"The engine built an image for {built_for}, not for {platform}.")
     return config, names
@@ -92,7 +92,7 @@ def _read_parts(archive: tarfile.TarFile, platform: Platform) -> tuple[dict[str,
 def _open(archive: tarfile.TarFile, name: str) -> IO[bytes]:
     file = archive.extractfile(name)
     if file is None:
-        raise ValueError(f"{name} is no file")
+        raise ValueError(f"{name} is not a file")
     return file
 
 
@@ -107,7 +107,7 @@ def _read(archive: tarfile.TarFile, name: str) -> bytes:
 def _compressed(
     file: IO[bytes], name: str, diff_id: str, compression: Compression, work: Path
 ) -> Iterator[tuple[Layer, Path]]:
-    """The layer in `file`, and where it lies compressed while the context lasts."""
+    """Yields the layer in `file` and its temporary compressed file."""
     with file, tempfile.NamedTemporaryFile(dir=work) as into:
         is_gzip = file.read(2) == b"\x1f\x8b"
         file.seek(0)
@@ -116,7 +116,7 @@ def _compressed(
         layer = compress_tar(name, _key(diff_id, compression), write_tar, cast("IO[bytes]", into), compression)
         into.flush()
         if layer.diff_id != diff_id:
-            raise ImageError(f"{name} that the engine saved is {layer.diff_id}, and should be {diff_id}.")
+            raise ImageError(f"{name} in the engine's archive is {layer.diff_id} instead of {diff_id}.")
         yield layer, Path(into.name)
 
 

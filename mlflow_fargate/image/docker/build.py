@@ -1,4 +1,4 @@
-"""The story by way of a Dockerfile: the same spec → a context → an engine's image → the repository."""
+"""Builds an image with an engine: spec → context → the engine's image → repository."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mlflow_fargate.progress import Progress
 def export_context(
     folder: Path, spec: ImageSpec, *, cache: Path, progress: Progress, build_sdists: bool = False
 ) -> None:
-    """The image as a Dockerfile and all that it copies, in `folder`."""
+    """Writes a Dockerfile for the image, and the files it copies, to `folder`."""
     locked = lock(
         spec.normalized_requirements(progress),
         python_version=spec.python_version,
@@ -38,9 +38,9 @@ def build_with_engine(
     progress: Progress,
     build_sdists: bool = False,
 ) -> PushedImage:
-    """The image that docker, podman or buildah makes of the context, in its destination.
+    """Builds the context with docker, podman or buildah; returns the image at its destination.
 
-    What `build_image` checks of the base is the engine's business.
+    The checks of the base in `build_image` are left to the engine.
     """
     work = cache / "work"
     work.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
-"""Engines that build Dockerfiles: each in its own words, all of them into an archive as `docker save` writes it.
+"""Runs the engines that build Dockerfiles; each one's image is saved as an archive in `docker save` format.
 
-The engine pulls the base by itself, with the logins that it has; of ours it gets none, for it pushes nothing.
+The engine pulls the base with its own logins. It does not push, so it gets no other credentials.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ ENGINES: dict[str, tuple[tuple[str, ...], Callable[[str, Path], tuple[str, ...]]
     "buildah": (("--layers",), lambda name, archive: ("push", name, f"docker-archive:{archive}:{name}")),
 }
 _SHOWN_LINES = 20
-# What the engines print when a step begins.
+# What the engines print when a step starts.
 _STEP = re.compile(r"STEP \d+/\d+: .*|#\d+ \[.*\] .*|Step \d+/\d+ : .*")
 
 
 def build_archive(
     engine: str, context: Path, archive: Path, *, name: str, platform: Platform, progress: Progress
 ) -> None:
-    """Build the Dockerfile in `context` and put the image, called `name`, into the file `archive`.
+    """Builds the Dockerfile in `context` and saves the image `name` to the file `archive`.
 
-    The image stays with the engine, whose own cache makes the next one quicker. ImageError ends with its last words.
+    The image stays in the engine, whose cache speeds up the next build. Raises ImageError with its last output.
     """
     program = shutil.which(engine)
     if program is None:
-        raise ImageError(f"builder={engine}: {engine} is not installed here.", hint="builder=layers needs no engine")
+        raise ImageError(f"builder={engine}: {engine} is not installed.", hint="builder=layers needs no engine")
     build, save = ENGINES[engine]
     progress.note(f"building with {engine}")
     command = [program, "build", *build, "--platform", str(platform), "--tag", name, str(context)]
@@ -69,5 +69,5 @@ def _run(command: Sequence[str], engine: str, progress: Progress) -> None:
         raise ImageError(
             f"{engine} could not {command[1]} the image (exit code {process.returncode}):\n"
             + "\n".join(f"    {line}" for line in last),
-            hint="`mlflow-fargate image export --dockerfile FOLDER` writes the Dockerfile, to try by hand",
+            hint="`mlflow-fargate image export --dockerfile FOLDER` writes the Dockerfile, to build it yourself",
         )

@@ -1,4 +1,4 @@
-"""The layers that are ours alone: the service's code, and the model."""
+"""The layers that only this image has: the service's code, and the model."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ ModelFiles = Files | Callable[[], Files]
 
 @dataclass(frozen=True)
 class Model:
-    """A model's files, and a key that has to change when they do; they are not looked at before they are needed."""
+    """A model's files, and a key that must change when they do. The files are not read until they are needed."""
 
     files: ModelFiles
     key: str
 
 
 def make_service_recipe(directory: Path, compression: Compression) -> Recipe:
-    """The layer with the code in `directory`; what Python compiled there stays behind."""
+    """Returns the layer with the code in `directory`, without Python's compiled files."""
     found = files_below(directory, SOURCE.lstrip("/"))
     files: dict[str, Path] = {name: path for name, path in found.items() if "/__pycache__/" not in name}
     digests = {name: digest_of_file(path) for name, path in files.items()}
@@ -36,13 +36,13 @@ def make_service_recipe(directory: Path, compression: Compression) -> Recipe:
 
 
 def make_model_recipes(model: Model, further: Mapping[str, Model], compression: Compression) -> list[Recipe]:
-    """The layers with the model that is deployed and with the further ones, in the order of their names."""
+    """Returns the layers of the deployed model and of the additional ones, ordered by name."""
     beside = [make_model_recipe(one, compression, further=name) for name, one in sorted(further.items())]
     return [make_model_recipe(model, compression), *beside]
 
 
 def make_model_recipe(model: Model, compression: Compression, *, further: str | None = None) -> Recipe:
-    """The layer with the model; `further` is the name of a model beside the one that is deployed."""
+    """Returns the layer with the model; `further` is the name of an additional model."""
     folder = (f"{MODELS}/{further}" if further else MODEL).lstrip("/")
     place = {"place": further} if further else {}
 

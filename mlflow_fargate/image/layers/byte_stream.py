@@ -1,4 +1,4 @@
-"""An iterator of bytes as a file, for what reads files."""
+"""Reads an iterator of bytes as a file."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 
 class ChunkReader(io.RawIOBase):
-    """Reads from an iterator of bytes, once and forwards."""
+    """Reads from an iterator of bytes, once, forward only."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
         self._chunks = chunks
@@ -21,7 +21,7 @@ class ChunkReader(io.RawIOBase):
             chunk = next(self._chunks, None)
             if chunk is None:
                 return 0
-            self._rest = memoryview(chunk)  # its parts are no copies
+            self._rest = memoryview(chunk)  # slices are not copies
         part, self._rest = self._rest[: len(buffer)], self._rest[len(buffer) :]
         buffer[: len(part)] = part
         return len(part)

@@ -1,8 +1,7 @@
-"""Layers that are the same bytes for the same files: a plain tar, its compression, and the two digests, in one pass.
+"""Creates reproducible layers: a plain tar, its compression, and the two digests, in one pass.
 
-Only names, bytes and (where asked for) the executable bit of a file count; times, owners and the order in which a
-directory lists its files do not. A `Recipe` names a layer by what goes into it, so that it need not be made in order
-to find out that it exists.
+Only names, bytes and (optionally) the executable bit of a file matter; times, owners and the order of directory entries
+do not. A `Recipe` identifies a layer by its inputs, so an existing layer is found without building it.
 Source: OCI image-spec, layer.md.
 """
 
@@ -27,16 +26,15 @@ from mlflow_fargate.errors import ImageError
 from mlflow_fargate.image.layers.streamed_file import StreamedFile
 from mlflow_fargate.image.oci.image import OCI_LAYER_GZIP, OCI_LAYER_ZSTD, Layer, encode_json, sha256_digest
 
-LAYER_FORMAT = 3  # raise it when the bytes of a layer change though its files do not
-_MAX_NAME_BYTES = 255  # of one part of a path: what ext4 and overlayfs take
+LAYER_FORMAT = 3  # increase when the bytes of a layer change for the same files
+_MAX_NAME_BYTES = 255  # of one part of a path: the limit of ext4 and overlayfs
 _BUFFER_BYTES = 1 << 18
 _ZSTD_LEVEL = 3
-# What a thread compresses by itself, and how much of what lies before it looks at (7: a quarter of zstd's window); both
-# are part of what the bytes depend on. zstd's own choice of 8 MiB costs 64 MB of memory with two threads, this 12 MB,
-# and 0.7 % of the size.
+# The size of a compression job, and how much preceding data it uses (7: a quarter of zstd's window); both affect the
+# bytes. zstd's default of 8 MiB takes 64 MB of memory with two threads; this takes 12 MB, and 0.7 % more bytes.
 _ZSTD_JOB_BYTES = 1 << 20
 _ZSTD_OVERLAP_LOG = 7
-_MAX_ZSTD_THREADS = 2  # half a gigabyte a second, faster than a registry takes it; each further one costs 4 MB
+_MAX_ZSTD_THREADS = 2  # half a gigabyte a second, faster than a registry accepts it; each additional one takes 4 MB
 _GZIP_LEVEL = 6
 
 
@@ -45,7 +43,7 @@ Files = Mapping[str, Path | StreamedFile]
 
 
 class Compression(str, Enum):
-    """zstd unpacks 3.6 times faster at every start; gzip is for readers that know nothing else (SOCI)."""
+    """zstd unpacks 3.6 times faster at every start; gzip is for tools that do not support zstd (SOCI)."""
 
     ZSTD = "zstd"
     GZIP = "gzip"
@@ -57,11 +55,11 @@ class Compression(str, Enum):
 
 @dataclass(frozen=True)
 class Recipe:
-    """A layer that may have to be made: `files` is entered only when no one has it yet.
+    """A layer that may have to be built: `files` is entered only if the layer does not exist yet.
 
-    A layer with one of the `other_keys` will do as well. `libraries` is where making it leaves what its shared
-    libraries need (shared_libraries.py). `is_streamed`: its files are too large to be kept here, so the layer goes to
-    the registry while it is made.
+    A layer with one of the `other_keys` is equivalent. `libraries` is where building it saves what its shared libraries
+    need (shared_libraries.py). `is_streamed`: its files are too large to store here, so the layer is uploaded while it
+    is built.
     """
 
     name: str
@@ -75,16 +73,16 @@ class Recipe:
 
 
 def make_layer_key(name: str, compression: Compression, **inputs: object) -> str:
-    """64 hex digits that change when the layer's inputs (JSON values) or the way we write layers do."""
+    """Returns 64 hex digits that change when the layer's inputs (JSON values) or the layer format do."""
     level = _ZSTD_LEVEL if compression is Compression.ZSTD else _GZIP_LEVEL
     document = {"name": name, "format": LAYER_FORMAT, "codec": f"{compression.value}-{level}", "inputs": inputs}
     return sha256_digest(encode_json(document)).removeprefix("sha256:")
 
 
 def files_below(directory: Path, prefix: str = "") -> dict[str, Path]:
-    """Every file of a directory by its path in the image; ImageError when a link leads out of the directory.
+    """Returns a directory's files by path in the image; raises ImageError if a link points outside the directory.
 
-    Links that stay inside become the files they lead to.
+    Links within the directory become the files they point to.
     """
     root = directory.resolve()
     found: dict[str, Path] = {}
@@ -95,14 +93,14 @@ def files_below(directory: Path, prefix: str = "") -> dict[str, Path]:
             if not target.is_relative_to(root) or target.is_dir():
                 raise ImageError(
                     f"{path} is a link to {target}, which cannot go into the image.",
-                    hint=f"put the file itself into {directory}",
+                    hint=f"copy the file itself into {directory}",
                 )
             found[str(PurePosixPath(prefix, path.relative_to(root).as_posix()))] = target
     return found
 
 
 def write_layer(recipe: Recipe, files: Files, stream: IO[bytes], compression: Compression) -> Layer:
-    """Write the files to `stream` as a compressed tar; the layer it is."""
+    """Writes the files to `stream` as a compressed tar; returns the layer."""
     write_tar = partial(_write_tar, files, keep_executable=recipe.keep_executable, links=recipe.links)
     return compress_tar(recipe.name, recipe.key, write_tar, stream, compression)
 
@@ -110,7 +108,7 @@ def write_layer(recipe: Recipe, files: Files, stream: IO[bytes], compression: Co
 def compress_tar(
     name: str, key: str, write_tar: Callable[[IO[bytes]], None], stream: IO[bytes], compression: Compression
 ) -> Layer:
-    """Write to `stream`, compressed, what `write_tar` writes; the layer it is."""
+    """Compresses what `write_tar` writes to `stream`; returns the layer."""
     compressed = _HashingWriter(stream)
     with _compressor(compressed, compression) as compressor:
         plain = _HashingWriter(compressor)
@@ -126,7 +124,7 @@ def compress_tar(
 
 
 class _HashingWriter:
-    """Passes bytes on, and knows how many and with which digest."""
+    """Passes bytes through, counting and hashing them."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
@@ -155,7 +153,7 @@ def _compressor(stream: _HashingWriter, compression: Compression) -> AbstractCon
     if compression is Compression.GZIP:
         gzipped = gzip.GzipFile(filename="", mode="wb", compresslevel=_GZIP_LEVEL, fileobj=sink, mtime=0)
         return cast("AbstractContextManager[IO[bytes]]", gzipped)
-    # Any number of threads gives the same bytes, except 0, which switches to another way of cutting the input.
+    # The bytes do not depend on the number of threads, except 0, which splits the input differently.
     threads = min(_MAX_ZSTD_THREADS, max(1, os.cpu_count() or 1))
     parameters = zstandard.ZstdCompressionParameters.from_level(
         _ZSTD_LEVEL, threads=threads, job_size=_ZSTD_JOB_BYTES, overlap_log=_ZSTD_OVERLAP_LOG
@@ -197,7 +195,7 @@ def _link(name: str, target: str) -> tarfile.TarInfo:
 
 
 def _entry(name: str, kind: bytes, mode: int) -> tarfile.TarInfo:
-    entry = tarfile.TarInfo(name)  # owner 0, no owner's name and time 0 are its defaults
+    entry = tarfile.TarInfo(name)  # owner 0, no owner name and time 0 are its defaults
     entry.type = kind
     entry.mode = mode
     return entry
@@ -211,14 +209,14 @@ def _open_regular(path: Path) -> IO[bytes]:
 
 
 def checked_name(name: str) -> PurePosixPath:
-    """The name as a path below the image's root; ImageError for one that would be read as anything else."""
+    """Returns the name as a path within the image's root; raises ImageError for any other path."""
     try:
         encoded = name.encode()
     except UnicodeEncodeError as error:
         raise ImageError(f"The file name {name!r} is not UTF-8, so it cannot go into the image.") from error
     parts = name.split("/")
     if name.startswith("/") or b"\0" in encoded or {"", ".", ".."} & set(parts):
-        raise ImageError(f"The file name {name!r} does not lead to a place below the image's root.")
+        raise ImageError(f"The file name {name!r} is not a relative path within the image.")
     if any(len(part.encode()) > _MAX_NAME_BYTES for part in parts):
         raise ImageError(f"A part of the file name {name!r} is longer than {_MAX_NAME_BYTES} bytes.")
     return PurePosixPath(name)
@@ -232,7 +230,7 @@ def digest_of_file(path: Path) -> str:
 
 
 def iter_file(path: Path) -> Iterator[bytes]:
-    """The file's bytes in chunks."""
+    """Yields the file's bytes in chunks."""
     with path.open("rb") as file:
         while chunk := file.read(_BUFFER_BYTES):
             yield chunk

@@ -1,8 +1,8 @@
-"""A layer that is sent while it is made: no part of it ever lies on disk.
+"""Streams a layer while it is being built: no part of it is stored on disk.
 
-    thread:  files ──tar──→ compressor ──→ a few megabytes of chunks ──→ whoever iterates (the body of an upload)
+    thread:  files ──tar──→ compressor ──→ a few megabytes of chunks ──→ the consumer (the body of an upload)
 
-Its digest is known at the end only, so it cannot be asked for beforehand, and a broken upload makes it anew.
+Its digest is known only at the end, so it cannot be looked up first, and a failed upload rebuilds it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _MAX_CHUNKS = 8
 
 
 class LayerStream:
-    """The layer of a recipe as a stream of bytes; `layer` is what the stream that has ended was."""
+    """A recipe's layer as a stream of bytes; `layer` describes it once the stream has ended."""
 
     def __init__(self, recipe: Recipe, compression: Compression) -> None:
         self._recipe = recipe
@@ -32,23 +32,23 @@ class LayerStream:
     @property
     def layer(self) -> Layer:
         if not (self._making and self._making.layer):
-            raise ValueError("what a layer is, is known when its stream has ended")
+            raise ValueError("the layer is known only once its stream has ended")
         return self._making.layer
 
     def restart(self) -> Iterator[bytes]:
-        """The compressed layer from its first byte, made anew; what goes wrong while it is made is raised here."""
+        """Yields the compressed layer from its first byte, rebuilding it; raises errors of the build here."""
         self.close()
         self._making = making = _Making(self._recipe, self._compression)
         yield from making.chunks()
 
     def close(self) -> None:
-        """End what is being made."""
+        """Stops building."""
         if self._making:
             self._making.abandon()
 
 
 class _Making:
-    """One thread that makes the layer, and the few chunks between it and whoever takes them."""
+    """The thread that builds the layer, and the queue of chunks to its consumer."""
 
     def __init__(self, recipe: Recipe, compression: Compression) -> None:
         self.layer: Layer | None = None
@@ -69,26 +69,26 @@ class _Making:
     def abandon(self) -> None:
         self._abandoned.set()
         while self._thread.is_alive():
-            with suppress(queue.Empty):  # makes room for a thread that waits
+            with suppress(queue.Empty):  # unblocks a waiting thread
                 self._queue.get(timeout=0.05)
 
     def _make(self) -> None:
         try:
             with self._recipe.files() as files, io.BufferedWriter(_Writer(self._put), _CHUNK_BYTES) as stream:
                 self.layer = write_layer(self._recipe, files, cast("IO[bytes]", stream), self._compression)
-        except BaseException as error:  # raised where the chunks are taken
+        except BaseException as error:  # raised to the consumer
             self._error = error
         finally:
             self._queue.put(None)
 
     def _put(self, chunk: bytes) -> None:
         if self._abandoned.is_set():
-            raise BrokenPipeError("nobody takes the layer any more")
+            raise BrokenPipeError("the consumer of the layer is gone")
         self._queue.put(chunk)
 
 
 class _Writer(io.RawIOBase):
-    """A file that hands on what is written."""
+    """A file that passes on what is written."""
 
     def __init__(self, put: Callable[[bytes], None]) -> None:
         self._put = put

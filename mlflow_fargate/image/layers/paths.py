@@ -1,4 +1,4 @@
-"""Where things lie in the image, and how it starts. `service_template` and `local/` rely on these places."""
+"""Paths in the image, and how it starts. `service_template` and `local/` rely on them."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from typing import Any
 SITE = "/opt/app/site"  # the packages of the lock
 SOURCE = "/opt/app/src"  # the service's code and service.json
 MODEL = "/opt/app/model"  # the MLflow model directory
-MODELS = "/opt/app/models"  # further ones, a folder each
+MODELS = "/opt/app/models"  # additional ones, one folder each
 PORT = 3000
 
 SETTINGS: dict[str, Any] = {
-    # A number, so that whoever runs the image can tell that it is not root; no line in /etc/passwd is needed.
+    # A number, so that a runtime can verify that it is not root; no entry in /etc/passwd is needed.
     "User": "65532:65532",
     "WorkingDir": SOURCE,
     # Not the `bentoml` script: scripts carry the path of the interpreter that installed them.
-    # Longer than the 60 s for which a load balancer keeps idle connections: one that is closed from here under its
-    # hands becomes a 502 for somebody.
+    # Longer than the 60 s for which a load balancer keeps idle connections: if the server closes a connection while
+    # the load balancer is using it, a client gets a 502.
     # https://docs.aws.amazon.com/elasticloadbalancing/latest/application/load-balancer-troubleshooting.html
     "Entrypoint": ["python3", "-m", "bentoml", "serve", "service:Service", "--timeout-keep-alive", "75"],
-    # Fargate gives a volume the owner and mode of the image's folder only where the image declares it; else root's.
+    # Fargate gives a volume the owner and mode of the image's folder only if the image declares it, else root's.
     # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/bind-mounts.html
     "Volumes": {"/tmp": {}},  # noqa: S108
     "ExposedPorts": {f"{PORT}/tcp": {}},
@@ -30,16 +30,16 @@ ENVIRONMENT = {
     "PYTHONPATH": f"{SITE}:{SOURCE}",
     "MODEL_DIR": MODEL,
     "MODELS_DIR": MODELS,
-    # Everything below / may be read-only, except /tmp.
+    # The root file system can be read-only, except /tmp.
     "HOME": "/tmp",  # noqa: S108
     "BENTOML_HOME": "/tmp/bentoml",  # noqa: S108
     "BENTOML_HOST": "0.0.0.0",  # noqa: S104
     "BENTOML_PORT": str(PORT),
     "BENTOML_DO_NOT_TRACK": "true",
-    # Nothing collects BentoML's traces unless it is told to, and making them takes a quarter of a millisecond of each
-    # request. environment.OTEL_SDK_DISABLED=false turns them on.
+    # Nothing collects BentoML's traces by default, and creating them takes a quarter of a millisecond per request.
+    # environment.OTEL_SDK_DISABLED=false turns them on.
     "OTEL_SDK_DISABLED": "true",
-    # A worker that cannot load its model then ends the container; else it is started again for ever, unseen by ECS.
+    # A worker that cannot load its model stops the container; otherwise it restarts forever, unnoticed by ECS.
     "BENTOML_CONTAINERIZED": "true",
     "PYTHONUNBUFFERED": "1",
     "PYTHONDONTWRITEBYTECODE": "1",

@@ -1,4 +1,4 @@
-"""Files that go into a layer without lying on this machine: a model of gigabytes comes from S3 while it is sent."""
+"""Files that are added to a layer without being stored here: a large model is read from S3 during the upload."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ _BUFFER_BYTES = 1 << 18
 
 @dataclass(frozen=True)
 class StreamedFile:
-    """A file somewhere else: its size, and its bytes from the first one each time they are asked for."""
+    """A remote file: its size, and a way to read its bytes from the start, any number of times."""
 
     size_bytes: int
     chunks: Callable[[], Iterator[bytes]]
 
     @contextmanager
     def open(self) -> Iterator[IO[bytes]]:
-        """The file for reading; ImageError, where it is left, unless exactly its bytes came."""
+        """Opens the file; on exit, raises ImageError unless it had exactly `size_bytes`."""
         with closing(self._checked()) as chunks:
             file = cast("IO[bytes]", io.BufferedReader(ChunkReader(chunks), _BUFFER_BYTES))
             yield file
-            file.read(1)  # lets the check see the end
+            file.read(1)  # lets the check reach the end
 
     def _checked(self) -> Generator[bytes, None, None]:
         moved_bytes = 0
@@ -37,4 +37,4 @@ class StreamedFile:
                 break
             yield chunk
         if moved_bytes != self.size_bytes:
-            raise ImageError(f"A file of {self.size_bytes} bytes had another size when it was read ({moved_bytes}).")
+            raise ImageError(f"A file of {self.size_bytes} bytes had {moved_bytes} bytes when it was read.")

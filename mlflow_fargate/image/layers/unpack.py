@@ -1,9 +1,9 @@
-"""An image's own layers, unpacked on this machine, to be tested before the image gets its name.
+"""Unpacks an image's own layers on this machine, to test them before the image is tagged.
 
-    {cache}/smoke-test/HEX/     the layers with packages, kept for the next one (a new version of a model has the same)
-    {cache}/smoke-test/….lock   held while they are in use
+    {cache}/smoke-test/HEX/     the layers with packages, kept for the next test (a new model version has the same)
+    {cache}/smoke-test/….lock   locked while they are in use
 
-Only what we write into layers is unpacked: regular files, and hard links between them.
+Only what layer.py writes is unpacked: regular files, and hard links between them.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ OpenLayer = Callable[[Layer], Iterator[bytes]]
 
 @dataclass(frozen=True)
 class Unpacked:
-    """Where the places of an image lie on this machine."""
+    """Where an image's paths are on this machine."""
 
-    packages: Path  # the root of the layers that hold packages
-    application: Path  # the root of those with the service and its models
+    packages: Path  # the root of the layers with packages
+    application: Path  # the root of the layers with the service and its models
 
     def translate(self, text: str) -> str:
-        """`text` with the image's places replaced by where they lie here."""
+        """Returns `text` with the image's paths replaced by those on this machine."""
         return _PLACES.sub(lambda found: f"{self.packages if found[0] == SITE else self.application}{found[0]}", text)
 
     @property
@@ -57,7 +57,7 @@ class Unpacked:
 def unpack_layers(
     packages: Sequence[Layer], application: Sequence[Layer], open_layer: OpenLayer, cache: Path
 ) -> Iterator[Unpacked]:
-    """The layers, unpacked while the context lasts; one image at a time on this machine."""
+    """Yields the layers, unpacked temporarily; one image at a time on this machine."""
     folder = cache / "smoke-test"
     folder.mkdir(parents=True, exist_ok=True)
     root = folder / sha256_digest(encode_json([layer.digest for layer in packages])).removeprefix("sha256:")[:32]
@@ -76,7 +76,7 @@ def unpack_layers(
 
 
 def _unpack(layer: Layer, open_layer: OpenLayer, into: Path) -> None:
-    """The layer's files below `into`; ImageError for anything that we do not write into layers."""
+    """Unpacks the layer into `into`; raises ImageError for anything that layer.py does not write."""
     chunks = cast("IO[bytes]", ChunkReader(open_layer(layer)).buffered())
     if layer.media_type == OCI_LAYER_GZIP:
         plain = cast("IO[bytes]", gzip.GzipFile(fileobj=chunks))
@@ -95,11 +95,11 @@ def _unpack(layer: Layer, open_layer: OpenLayer, into: Path) -> None:
                     shutil.copyfileobj(content, file, 1 << 20)
                 path.chmod(member.mode & 0o755)
             else:
-                raise ImageError(f"Layer {layer.name} ({layer.digest}) holds {member.name!r}, which we never write.")
+                raise ImageError(f"Layer {layer.name} ({layer.digest}) contains a special file: {member.name!r}.")
 
 
 def _place(name: str, into: Path, layer: Layer) -> Path:
     parts = PurePosixPath(name).parts
     if not parts or name.startswith("/") or ".." in parts:
-        raise ImageError(f"Layer {layer.name} ({layer.digest}) holds {name!r}, which leads out of the image.")
+        raise ImageError(f"Layer {layer.name} ({layer.digest}) contains {name!r}, which is outside the image.")
     return into.joinpath(*parts)

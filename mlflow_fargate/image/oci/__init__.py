@@ -1,1 +1,1 @@
-"""OCI's values: manifest and configuration, references, platforms. Pure."""
+"""OCI values: manifest and configuration, references, platforms. Pure."""

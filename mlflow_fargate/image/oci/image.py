@@ -1,10 +1,10 @@
-"""An image as the OCI specification writes it down: descriptors, manifest, configuration. Pure values.
+"""An image as defined by the OCI specification: descriptors, manifest, configuration. Pure values.
 
-    Manifest ── config: Descriptor ──→ ImageConfig (JSON: environment, entry point, diff ids of the layers)
+    Manifest ── config: Descriptor ──→ ImageConfig (JSON: environment, entry point, diff IDs of the layers)
             └── layers: Descriptor… ─→ blobs (compressed tar files)
 
-The layers that we make carry their key and diff id in their descriptors' annotations: that is how a later build finds
-them again in the registry, with nothing kept anywhere else.
+Layers built here carry their key and diff ID in their descriptor's annotations. A later build finds them in the
+registry by these; no other state is kept.
 Source: OCI image-spec, manifest.md, config.md, annotations.md.
 """
 
@@ -31,7 +31,7 @@ DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
 INDEX_TYPES = (OCI_INDEX, DOCKER_INDEX)
 MANIFEST_TYPES = (OCI_MANIFEST, DOCKER_MANIFEST)
 
-# An OCI manifest with Docker's layer types in it is refused by some runtimes; the bytes are the same.
+# Some runtimes reject an OCI manifest with Docker's layer types; the bytes are the same.
 _OCI_LAYER_TYPES = {
     "application/vnd.docker.image.rootfs.diff.tar.gzip": OCI_LAYER_GZIP,
     "application/vnd.docker.image.rootfs.diff.tar": "application/vnd.oci.image.layer.v1.tar",
@@ -44,7 +44,7 @@ _ANNOTATION = "io.mlflow-fargate.layer"
 
 @dataclass(frozen=True)
 class Descriptor:
-    """A blob, by what it holds, its digest and its size."""
+    """A blob: its media type, digest and size."""
 
     media_type: str
     digest: str
@@ -53,7 +53,7 @@ class Descriptor:
 
     @classmethod
     def of_json(cls, data: Mapping[str, Any]) -> Descriptor:
-        """From a manifest; KeyError, TypeError or ValueError when it is not one."""
+        """Parses a manifest's descriptor; raises KeyError, TypeError or ValueError if it is not one."""
         annotations = dict(data.get("annotations") or {})
         return cls(str(data["mediaType"]), check_digest(str(data["digest"])), int(data["size"]), annotations)
 
@@ -64,7 +64,7 @@ class Descriptor:
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer that exists as a blob somewhere; `key` says what it was made from."""
+    """A layer that exists as a blob; `key` identifies its inputs."""
 
     name: str
     key: str
@@ -75,7 +75,7 @@ class Layer:
 
     @classmethod
     def of_descriptor(cls, descriptor: Descriptor) -> Layer | None:
-        """The layer behind a descriptor in a manifest; None when it is not one of ours."""
+        """Returns the layer of a manifest's descriptor; None if it was not built by mlflow-fargate."""
         name, key, diff_id = (
             descriptor.annotations.get(f"{_ANNOTATION}.{part}") for part in ("name", "key", "diff-id")
         )
@@ -92,7 +92,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Which configuration and which layers make up an image."""
+    """An image's configuration and layers."""
 
     config: Descriptor
     layers: tuple[Descriptor, ...]
@@ -118,18 +118,18 @@ class Manifest:
 
     @property
     def blobs(self) -> tuple[Descriptor, ...]:
-        """Every blob the registry must hold before it takes this manifest, each once."""
+        """Every blob that must be in the registry before this manifest, each once."""
         return tuple({blob.digest: blob for blob in (*self.layers, self.config)}.values())
 
     def own_layers(self) -> dict[str, Layer]:
-        """The layers that we made, by key."""
+        """Returns the layers built by mlflow-fargate, by key."""
         found = (Layer.of_descriptor(descriptor) for descriptor in self.layers)
         return {layer.key: layer for layer in found if layer}
 
 
 @dataclass(frozen=True)
 class BaseImage:
-    """The image ours stands on: its layers, and the configuration that ours begins with."""
+    """The image to build on: its layers, and the configuration to start from."""
 
     manifest_digest: str
     layers: tuple[Descriptor, ...]
@@ -139,9 +139,7 @@ class BaseImage:
     def of_parts(cls, manifest: Manifest, digest: str, config: Mapping[str, Any]) -> BaseImage:
         layers = tuple(_as_oci_layer(layer) for layer in manifest.layers)
         if len(config.get("rootfs", {}).get("diff_ids", ())) != len(layers):
-            raise ImageError(
-                f"The base image {digest} is inconsistent: its layers and their diff ids differ in number."
-            )
+            raise ImageError(f"The base image {digest} is inconsistent: the numbers of layers and of diff IDs differ.")
         return cls(digest, layers, config)
 
     @property
@@ -151,7 +149,7 @@ class BaseImage:
 
     @property
     def python_minor(self) -> str | None:
-        """'3.11', from PYTHON_VERSION in its environment; None: the image does not say."""
+        """'3.11', from PYTHON_VERSION in its environment; None: unknown."""
         version = self.environment.get("PYTHON_VERSION")
         return ".".join(version.split(".")[:2]) if version else None
 
@@ -165,9 +163,9 @@ def make_config(
     settings: Mapping[str, Any],
     created: datetime,
 ) -> bytes:
-    """The configuration of the image that puts `layers` on `base`.
+    """Returns the configuration of the image with `layers` on top of `base`.
 
-    Of the base's settings only environment and labels stay: its `Cmd` would become arguments of our entry point.
+    Only environment and labels of the base are kept: its `Cmd` would become arguments of the new entry point.
     """
     moment = created.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
     base_labels = (base.config.get("config") or {}).get("Labels") or {}
@@ -192,12 +190,12 @@ def make_config(
 
 
 def encode_json(data: object) -> bytes:
-    """The one way we write JSON that is named by its digest."""
+    """Encodes JSON that is addressed by its digest, always the same way."""
     return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def check_digest(text: str) -> str:
-    """The same text; ValueError unless it is a digest. Digests become parts of URLs and of paths."""
+    """Returns the text; raises ValueError if it is not a digest. Digests become parts of URLs and paths."""
     if not _DIGEST.fullmatch(text):
         raise ValueError(f"{text!r} is not a digest")
     return text
@@ -218,7 +216,7 @@ def _as_oci_layer(layer: Descriptor) -> Descriptor:
 
 
 def _base_history(base: BaseImage) -> list[Any]:
-    """The base's own history where it fits its layers, as tools that show it expect; else one line a layer."""
+    """Returns the base's history if it matches its layers, as tools expect; else one entry per layer."""
     history = list(base.config.get("history") or ())
     if sum(not entry.get("empty_layer") for entry in history) == len(base.layers):
         return history

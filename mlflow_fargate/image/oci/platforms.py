@@ -1,4 +1,4 @@
-"""The platform an image is for, in the words of OCI, of wheels and of uv."""
+"""The platform of an image, in the notations of OCI, wheels and uv."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ class Platform:
 
     def __post_init__(self) -> None:
         if self.os != "linux" or self.architecture not in _MACHINES:
-            raise InvalidOption(f"Images are made for linux/amd64 and linux/arm64, not for {self}.")
+            raise InvalidOption(f"Platform {self} is not supported; use linux/amd64 or linux/arm64.")
 
     @classmethod
     def parse(cls, text: str) -> Platform:
-        """From `linux/amd64`, `linux/arm64` or `linux/arm64/v8`."""
+        """Parses `linux/amd64`, `linux/arm64` or `linux/arm64/v8`."""
         os, _, rest = text.partition("/")
         architecture, _, variant = rest.partition("/")
         if variant not in {"", "v8"}:
-            raise InvalidOption(f"{text!r} is not a platform we make images for.", hint="linux/amd64 or linux/arm64")
+            raise InvalidOption(f"Platform {text!r} is not supported.", hint="use linux/amd64 or linux/arm64")
         return cls(os, architecture)
 
     def __str__(self) -> str:
@@ -34,12 +34,12 @@ class Platform:
 
     @property
     def machine(self) -> str:
-        """What `platform.machine()` says there: x86_64 or aarch64."""
+        """The value of `platform.machine()` there: x86_64 or aarch64."""
         return _MACHINES[self.architecture]
 
     @property
     def wheel_platform(self) -> str:
-        """uv's name of the newest wheels that run there; glibc 2.28 is older than that of any supported Debian."""
+        """uv's name for the newest compatible wheels; every supported Debian has at least glibc 2.28."""
         return f"{self.machine}-manylinux_2_28"
 
 

@@ -1,4 +1,4 @@
-"""An image reference, parsed once: which registry, which repository, which tag or digest.
+"""An image reference, parsed once: registry, repository, and tag or digest.
 
 Source: the grammar of distribution/reference, with Docker's short forms (`python:3.11-slim` is
 `docker.io/library/python:3.11-slim`).
@@ -26,7 +26,7 @@ _MAX_NAME_LENGTH = 255
 
 @dataclass(frozen=True)
 class Reference:
-    """A repository in a registry, and perhaps one image in it; `str()` writes it out in full."""
+    """A repository in a registry, and optionally one image in it; `str()` is the full form."""
 
     registry: str
     repository: str
@@ -42,20 +42,20 @@ class Reference:
         )
         for pattern, value, part in checks:
             if value is not None and not pattern.fullmatch(value):
-                raise InvalidOption(f"{value!r} is no {part} an image reference can have: {self}.")
+                raise InvalidOption(f"{value!r} is not a valid {part} in the image reference {self}.")
         if len(self.name) > _MAX_NAME_LENGTH:
             raise InvalidOption(f"The image name {self.name!r} is longer than {_MAX_NAME_LENGTH} characters.")
 
     @classmethod
     def parse(cls, text: str) -> Reference:
-        """The reference that Docker would understand; short names lead to Docker Hub, as there."""
+        """Parses a reference as Docker does; short names refer to Docker Hub."""
         rest, at, digest = text.partition("@")
         name, tag = _split_tag(rest)
         registry, repository = _split_registry(name)
         if not repository:
             raise InvalidOption(
                 f"{text!r} is not an image reference.",
-                hint="write [REGISTRY/]REPOSITORY[:TAG][@DIGEST], such as ghcr.io/NAME/IMAGE:1.0",
+                hint="use [REGISTRY/]REPOSITORY[:TAG][@DIGEST], such as ghcr.io/NAME/IMAGE:1.0",
             )
         return cls(registry, repository, tag, digest if at else None)
 
@@ -69,7 +69,7 @@ class Reference:
 
     @property
     def identifier(self) -> str:
-        """What the registry is asked for: the digest, else the tag, else `latest` as Docker has it."""
+        """What to request from the registry: the digest, else the tag, else `latest`, as in Docker."""
         return self.digest or self.tag or "latest"
 
     def with_digest(self, digest: str) -> Reference:
@@ -78,7 +78,7 @@ class Reference:
 
 def _split_tag(text: str) -> tuple[str, str | None]:
     name, colon, tag = text.rpartition(":")
-    # A colon before the last slash belongs to the port of the registry.
+    # A colon before the last slash belongs to the registry's port.
     if not colon or "/" in tag:
         return text, None
     return name, tag

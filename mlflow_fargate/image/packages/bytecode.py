@@ -1,8 +1,8 @@
-"""Compiled Python files for an image, each compiled once on this machine, whatever lock or model it belongs to.
+"""Compiles Python files for an image, each once on this machine, regardless of lock and model.
 
-    {cache}/bytecode/AB/CDEF….pyc     named by the source's bytes, its place in the image and the interpreter
+    {cache}/bytecode/AB/CDEF….pyc     named by the source's bytes, its path in the image and the interpreter
 
-Named by content and not by the wheel a file came from: wheels of one installation may overwrite each other's files.
+Named by content, not by wheel: wheels of one installation can overwrite each other's files.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _TAG = "import sys, importlib.util as u; print(sys.implementation.cache_tag, u.M
 
 
 def compiled_files(files: Mapping[str, Path], interpreter: str, cache: Path) -> dict[str, Path]:
-    """The compiled files of those Python files among `files` that compile, by their place in the image."""
+    """Returns compiled files for the Python files in `files`, by path in the image; skips what does not compile."""
     tag, magic = _identify(interpreter)
     wanted: dict[str, tuple[Path, Path, str]] = {}
     for name, path in files.items():
@@ -59,10 +59,10 @@ def _compile(tasks: list[tuple[Path, Path, str]], interpreter: str) -> None:
 
 
 def _trim(directory: Path, used: Mapping[str, Path]) -> None:
-    """Drop what no image has used for a month."""
+    """Deletes what no image has used for a month."""
     for path in used.values():
         os.utime(path)
-    with suppress(FileNotFoundError):  # another process may trim too
+    with suppress(FileNotFoundError):  # another process may be trimming as well
         for path in directory.glob("*/*.pyc"):
             if time.time() - path.stat().st_mtime > _UNUSED_SECONDS:
                 path.unlink()

@@ -1,8 +1,8 @@
 """A program, not a module: compiles Python files with the interpreter that runs it. Standard library only.
 
-    python -I compile_files.py < JSON [[source, compiled, place in the image], …]
+    python -I compile_files.py < JSON [[source, compiled, path in the image], …]
 
-What does not compile (templates, code for other Pythons) is passed over, as pip does.
+Files that do not compile (templates, code for other Python versions) are skipped, as in pip.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from concurrent.futures import ProcessPoolExecutor
 def compile_file(task: list[str]) -> None:
     source, compiled, place = task
     try:
-        # Unchecked: no times inside, none to compare with the layer's fixed ones, and no look at the source at start.
-        # `place` is what tracebacks and __file__ name, so that the bytes do not depend on where this is done.
+        # Unchecked: contains no time, is not compared with the layer's fixed times, and needs no source at start.
+        # `place` is the path in tracebacks and __file__, so the bytes do not depend on where they are compiled.
         mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
         py_compile.compile(source, cfile=compiled, dfile=place, doraise=True, invalidation_mode=mode)
     except (py_compile.PyCompileError, ValueError, RecursionError, MemoryError):

@@ -1,4 +1,4 @@
-"""The packages that requirements lead to, installed on this machine for as long as something runs with them."""
+"""Installs the packages of some requirements on this machine temporarily, to run something with them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mlflow_fargate.image.packages.uv import Indexes, install, lock
 
 @dataclass(frozen=True)
 class Installation:
-    """A folder for PYTHONPATH, and what is in it."""
+    """A folder for PYTHONPATH, and the packages in it."""
 
     site: Path
     pins: Mapping[str, str]  # package → NAME==VERSION
@@ -25,10 +25,10 @@ class Installation:
 def temporary_installation(
     requirements: Sequence[str], *, python_version: str, platform: Platform, indexes: Indexes, adapt: bool, cache: Path
 ) -> Iterator[Installation]:
-    """What an image with these requirements would hold; ImageError when they cannot be met."""
+    """Yields the packages of an image with these requirements; raises ImageError if they cannot be satisfied."""
     lines = normalize(requirements, machine=platform.machine, adapt=adapt).lines
     locked = lock(lines, python_version=python_version, platform=platform, cache=cache, indexes=indexes)
-    work = cache / "work"  # on the file system of uv's cache, where files are links
+    work = cache / "work"  # on the same file system as uv's cache, so files are links
     work.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="site-", dir=work) as folder:
         install(locked, Path(folder))

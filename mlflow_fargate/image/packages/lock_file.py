@@ -1,4 +1,4 @@
-"""A lock: each package of an image at one version, with the hashes of its files. Pure values, and how they are read.
+"""A lock: each package of an image at one version, with the hashes of its files. Pure values, and their parser.
 
 Source: https://packaging.python.org/en/latest/specifications/pylock-toml/
 """
@@ -16,26 +16,26 @@ from mlflow_fargate.image.oci.platforms import Platform
 
 @dataclass(frozen=True)
 class LockedPackage:
-    """One package, and the wheels of it that would be installed on the lock's platform (most often one).
+    """A package, and its wheels for the lock's platform (usually one).
 
-    Where the package has none, its source distribution takes their place, and a wheel is built of that.
+    If it has none, its source distribution is listed instead, and a wheel is built from that.
     """
 
     name: str
     requirement: str = field(repr=False)  # NAME==VERSION, or NAME @ URL (which may carry credentials)
     hashes: tuple[str, ...]  # 'sha256:…' of the wheels
-    size_bytes: int = 0  # of the largest wheel; 0 where the index does not say
+    size_bytes: int = 0  # of the largest wheel; 0: unknown
     is_sdist: bool = False
 
     @property
     def text(self) -> str:
-        """As a line of a requirements file."""
+        """Returns a line of a requirements file."""
         return " \\\n    ".join((self.requirement, *(f"--hash={digest}" for digest in self.hashes)))
 
 
 @dataclass(frozen=True)
 class Lock:
-    """Pins with hashes. Its indexes are shown nowhere: URLs may carry credentials."""
+    """Pins with hashes. Never show its indexes: URLs can contain credentials."""
 
     packages: tuple[LockedPackage, ...]
     python_version: str  # minor: '3.11'
@@ -44,21 +44,21 @@ class Lock:
 
     @property
     def text(self) -> str:
-        """As a requirements file; not to be shown."""
+        """Returns a requirements file; never show it."""
         return "".join(f"{package.text}\n" for package in self.packages)
 
     @property
     def sdists(self) -> tuple[str, ...]:
-        """Names of the packages that are built."""
+        """Returns the names of the packages that are built from source."""
         return tuple(package.name for package in self.packages if package.is_sdist)
 
     def only(self, packages: Sequence[LockedPackage]) -> Lock:
-        """The same lock for fewer packages."""
+        """Returns the same lock for fewer packages."""
         return replace(self, packages=tuple(packages))
 
 
 def parse_pylock(text: str) -> tuple[LockedPackage, ...]:
-    """The packages of a `pylock.toml` that was written for one platform, by name."""
+    """Returns the packages of a `pylock.toml` for one platform, by name."""
     packages = tomli.loads(text).get("packages", ())
     return tuple(sorted((_locked_package(data) for data in packages), key=lambda package: package.name))
 

@@ -1,14 +1,14 @@
-"""What a repository keeps beside its images: which lock given requirements led to, and the layers made of it.
+"""Locks saved in a repository next to its images: the pins for some requirements, and the layers built from them.
 
     REPOSITORY:_lock-KEY      an OCI artifact
         config ──→ the pins, as JSON
-        layers ──→ the layers that hold the packages, with their keys in their annotations
+        layers ──→ the layers with the packages, with their keys in their annotations
 
-So a machine that has nothing neither resolves nor installs what another has. A record is read from the repository that
-the image goes to and from no other: whoever may push there chooses what runs anyway. It is read as hostile text all
-the same, because its pins are handed to uv.
+So a new machine neither resolves nor installs what another one did. A record is read only from the repository that the
+image is pushed to: anyone who can push there already chooses what runs. It is still parsed as untrusted text, because
+its pins are passed to uv.
 
-Tags in our repositories never move, so a record cannot be renewed; each month has its own.
+Tags in these repositories are immutable, so a record cannot be updated; each month has a new one.
 Source: OCI image-spec, manifest.md, "Guidelines for Artifact Usage".
 """
 
@@ -31,7 +31,7 @@ from mlflow_fargate.image.registry.image_store import ImageStore
 from mlflow_fargate.image.registry.transport import Refused
 from mlflow_fargate.progress import Progress
 
-TAG_PREFIX = "_lock-"  # no deployment's name begins so
+TAG_PREFIX = "_lock-"  # not a valid start of a deployment name
 _PINS = "application/vnd.mlflow-fargate.lock.v1+json"
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _VERSION = re.compile(r"[a-z0-9]+([.+!_-][a-z0-9]+)*", re.IGNORECASE)
@@ -39,7 +39,7 @@ _HASH = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 class LockRecords:
-    """Locks through the records of one repository: `lock` takes what stands there, `keep` writes what does not."""
+    """Locks, using the records of one repository: `lock` reads a record, `keep` writes a missing one."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class LockRecords:
 
     @property
     def manifests(self) -> tuple[Manifest, ...]:
-        """The record that `lock` found, for the layers in it."""
+        """Returns the record that `lock` found, for the layers in it."""
         return (self._found,) if self._found else ()
 
     def lock(
@@ -70,7 +70,7 @@ class LockRecords:
         indexes: Indexes = PYPI,
         build_sdists: bool = False,
     ) -> Lock:
-        """The pins that satisfy normalized lines: those of the record, else as `uv.lock` finds them."""
+        """Returns pins that satisfy normalized lines: those of the record, else a new lock by uv."""
         key = lock_key(lines, python_version=python_version, platform=self._platform, indexes=indexes)
         self._tag = make_record_tag(key, self._compression, self._clock())
         found = self._registry.find_manifest(self._repository, self._tag, self._platform)
@@ -87,9 +87,9 @@ class LockRecords:
         )
 
     def keep(self, locked: Lock, layers: Sequence[Layer], base: BaseImage | None, progress: Progress) -> None:
-        """Record the lock and its layers, which are in the repository, where there is no record yet.
+        """Saves a record of the lock and its layers, which are in the repository, unless there is one.
 
-        `base` has all libraries of the system that the layers need; None: not known of any.
+        `base` has all system libraries that the layers need; None: not checked.
         """
         is_new = self._registry.keeps_locks and self._found is None
         made = make_record(locked.packages, layers, base) if is_new else None
@@ -99,21 +99,22 @@ class LockRecords:
         try:
             self._registry.upload_blob(self._repository, manifest.config.digest, lambda: [pins])
             self._registry.write_manifest(self._repository, self._tag, manifest)
-        except Refused as error:  # another machine was first, or this registry takes images only: the image is whole
-            progress.note(f"the lock was not kept in the repository: {error.message}")
+        # Another machine was first, or the registry only accepts images; the image itself is complete.
+        except Refused as error:
+            progress.note(f"could not save the lock in the repository: {error.message}")
 
     def _read_pins(self, record: Manifest) -> tuple[LockedPackage, ...]:
         try:
             return parse_pins(self._registry.read_json(self._repository, record.config))
         except (KeyError, TypeError, ValueError) as error:
             raise RegistryError(
-                f"{self._registry.host}/{self._repository}:{self._tag} is not the record of a lock: {error}.",
-                hint="find out who wrote it, then delete that tag; it is written anew",
+                f"{self._registry.host}/{self._repository}:{self._tag} is not a valid lock record: {error}.",
+                hint="find out who pushed it, then delete that tag; the next build creates it again",
             ) from error
 
 
 def make_record_tag(key: str, compression: Compression, now: float) -> str:
-    """The tag of this month's record for requirements with that `lock_key`."""
+    """Returns the tag of this month's record for requirements with that `lock_key`."""
     month = datetime.fromtimestamp(now, timezone.utc).strftime("%Y-%m")
     return f"{TAG_PREFIX}{sha256_digest(encode_json([key, compression.value, month])).removeprefix('sha256:')[:32]}"
 
@@ -121,9 +122,9 @@ def make_record_tag(key: str, compression: Compression, now: float) -> str:
 def make_record(
     packages: Sequence[LockedPackage], layers: Sequence[Layer], base: BaseImage | None = None
 ) -> tuple[Manifest, bytes] | None:
-    """Manifest and configuration of a record; None for a lock that says more than names, versions and hashes.
+    """Returns manifest and configuration of a record; None for a lock that cannot be shared.
 
-    That is one with a URL, which may carry a password, or with a package that was built on one machine.
+    That is a lock with a URL, which can contain a password, or with a package built from source here.
     """
     data = {"packages": [_pin(package) for package in packages]}
     try:
@@ -143,7 +144,7 @@ def _pin(package: LockedPackage) -> dict[str, Any]:
 
 
 def parse_pins(data: Mapping[str, Any]) -> tuple[LockedPackage, ...]:
-    """The packages; KeyError, TypeError or ValueError unless each is a name, a version and the hashes of its wheels."""
+    """Parses the packages; raises KeyError, TypeError or ValueError unless each has name, version and hashes."""
     return tuple(_parse_pin(pin) for pin in data["packages"])
 
 

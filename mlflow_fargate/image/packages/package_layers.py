@@ -1,7 +1,7 @@
-"""The layers that hold the packages: which they are, and what of an installation goes into them.
+"""The layers with the packages: how they are split, and which files of an installation go into them.
 
-Each heavy package has a layer of its own, the rest share one. A layer's key is made of its own wheels' hashes, not of
-the lock: a pin that changes sends its layer again and no other.
+Each heavy package has its own layer, the rest share one. A layer's key is computed from its own wheels' hashes, not
+from the lock, so a changed pin uploads only its own layer again.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from mlflow_fargate.image.packages.uv import find_interpreter, install
 
 Note = Callable[[str], None]
 
-# What serving never reads, package by package and reviewed by importing each of them without it. Never a general
-# pattern: `*/test/*` would take tensorflow/_api/v2/__internal__/test, and TensorFlow no longer imports.
+# Files that serving never reads, per package; reviewed by importing each package without them. Never use a general
+# pattern: `*/test/*` would match tensorflow/_api/v2/__internal__/test, and TensorFlow could not be imported.
 _NEEDLESS = (
     r"tensorflow/include/.*",
     r"clang/.*",
     r"(numpy|scipy|sklearn|pandas|pyarrow|h5py)/(.+/)?tests/.*",
     r"pyarrow/include/.*",
 )
-# What differs between two installations of the same lock, or is about this machine: scripts name its interpreter.
+# Files that differ between installations of the same lock, or are about this machine: scripts name its interpreter.
 _OF_THE_INSTALLATION = (
     r"bin/.*",
     r"\.lock",
@@ -38,33 +38,33 @@ _OF_THE_INSTALLATION = (
 )
 _DROPPED = (*_NEEDLESS, *_OF_THE_INSTALLATION)
 _DROPPED_PATTERN = re.compile("|".join(f"(?:{pattern})" for pattern in _DROPPED))
-# What is worth a layer: compressed, about a second of upload.
+# The minimum size for a separate layer: compressed, about a second of upload.
 _HEAVY_BYTES = 10 * 10**6
-# A registry and a container runtime handle layers one by one, so a few are better than many.
+# Registries and container runtimes handle layers one by one, so there should be few.
 _MAX_GROUPS = 6
-# Old setuptools' own, which no package relies on.
+# Written by old setuptools; no package relies on it.
 _HARMLESS_PTH = {"distutils-precedence.pth"}
 
 
 def make_package_recipes(
     lock: Lock, compression: Compression, cache: Path, note: Note, programs: Collection[str] = ()
 ) -> list[Recipe]:
-    """The layers with the packages of the lock; each is installed (below `cache`) only if it has to be made.
+    """Returns the layers with the lock's packages; each is installed (in `cache`) only if it has to be built.
 
-    `programs` are packages that bring a program of their own name, no script, which is kept.
+    `programs` are packages that contain a binary (not a script) with the same name, which is kept.
 
-    Python's compiled files go along (a container cannot write them, and starts in half the time with them) if there is
-    a Python of the same minor version here; a note says if not.
+    Python's compiled files are included (a container cannot write them, and starts in half the time with them) if a
+    Python with the same minor version is installed here; a note is printed otherwise.
     """
     interpreter = find_interpreter(lock.python_version)
     if not interpreter:
-        note(f"there is no Python {lock.python_version} here to compile packages with, so the model will start slower")
+        note(f"Python {lock.python_version} is not installed here: packages are not compiled, which slows the start")
     groups = [_Group(name, lock.only(packages), programs) for name, packages in make_groups(lock.packages)]
     return [_make_recipe(group, compression, interpreter, cache, note) for group in groups]
 
 
 def make_groups(packages: Sequence[LockedPackage]) -> list[tuple[str, list[LockedPackage]]]:
-    """A layer for each of the heaviest packages and one for all others, so that a changed pin resends little. Pure."""
+    """Returns a group for each of the heaviest packages and one for the rest, so a changed pin uploads little. Pure."""
     heavy = sorted((one for one in packages if one.size_bytes >= _HEAVY_BYTES), key=lambda one: -one.size_bytes)
     alone = heavy[: _MAX_GROUPS - 1]
     rest = [one for one in packages if one not in alone]
@@ -99,7 +99,7 @@ class _Group:
 def _make_recipe(group: _Group, compression: Compression, interpreter: str | None, cache: Path, note: Note) -> Recipe:
     count = len(group.lock.packages)
     compiled, plain = (group.key(compression, compiled=compiled) for compiled in (True, False))
-    # Compiled or not, its libraries are the same.
+    # The libraries are the same whether compiled or not.
     libraries = cache / "shared-libraries" / f"{plain}.json"
 
     @contextmanager
@@ -112,20 +112,22 @@ def _make_recipe(group: _Group, compression: Compression, interpreter: str | Non
             install(group.lock, site)
             found = site_files(site, note, group.kept_programs)
             find_libraries(found, site).save(libraries)
+            if interpreter:
+                note(f"compiling {group.name if count == 1 else f'{count} packages'}")
             yield {**found, **compiled_files(found, interpreter, cache)} if interpreter else found
 
-    # A layer with compiled files made elsewhere is as good as one without them made here.
+    # A layer built elsewhere with compiled files can be used instead of one built here without them.
     key, others = (compiled, ()) if interpreter else (plain, (compiled,))
     return Recipe(group.name, key, files, other_keys=others, keep_executable=True, libraries=libraries)
 
 
 def site_files(site: Path, note: Note, programs: Collection[str] = ()) -> dict[str, Path]:
-    """The files of an installation that go into the image, by their path there."""
+    """Returns the files of an installation that go into the image, by their path there."""
     prefix = SITE.lstrip("/")
     kept = {f"bin/{program}" for program in programs}
     installed = files_below(site).items()
     found = {name: path for name, path in installed if name in kept or not _DROPPED_PATTERN.fullmatch(name)}
     ignored = sorted(name for name in found if name.endswith(".pth") and name not in _HARMLESS_PTH and "/" not in name)
     if ignored:
-        note(f"Python does not read {', '.join(ignored)} from where packages are in the image; most need not")
+        note(f"{', '.join(ignored)} will not take effect in the image; most packages do not need .pth files")
     return {f"{prefix}/{name}": path for name, path in found.items()}

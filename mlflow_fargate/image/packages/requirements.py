@@ -1,7 +1,7 @@
-"""The requirements of a model, as they should be for serving it on Linux without a GPU. Pure.
+"""Adapts a model's requirements for serving on Linux without a GPU. Pure.
 
-What a training machine writes down is what *it* had: both `tensorflow` and `tensorflow-cpu`, the macOS build, OpenCV
-with windows, all of MLflow. Putting that right saves more bytes than everything else done to an image.
+MLflow records what the training machine had: both `tensorflow` and `tensorflow-cpu`, the macOS build, OpenCV with GUI,
+all of MLflow. Fixing that saves more bytes than every other optimization of an image.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ _TENSORFLOW = {
     "tensorflow-intel",
     "tensorflow-macos",
 }
-_NO_WINDOWS = "a server has no windows, nor the libraries for them"
+_NO_WINDOWS = "a server does not have the libraries for windows"
 _REPLACED = {
-    "mlflow": ("mlflow-skinny", "loads models just the same, without the tracking server (about 450 MB)"),
+    "mlflow": ("mlflow-skinny", "loads models the same way, without the tracking server (about 450 MB)"),
     "opencv-python": ("opencv-python-headless", _NO_WINDOWS),
     "opencv-contrib-python": ("opencv-contrib-python-headless", _NO_WINDOWS),
 }
@@ -37,17 +37,17 @@ _COMMENT = re.compile(r"(^|\s)#.*$")
 
 
 class Normalized(NamedTuple):
-    """Lines for uv (options of indexes first, then sorted requirements), and what was changed and why."""
+    """Lines for uv (index options first, then sorted requirements), and what was changed and why."""
 
     lines: tuple[str, ...]
     notes: tuple[str, ...]
 
 
 def normalize(requirements: Sequence[str], *, machine: str, adapt: bool = True) -> Normalized:
-    """The same requirements for Linux on `machine` (x86_64 or aarch64); ImageError for lines that cannot be meant.
+    """Adapts requirements for Linux on `machine` (x86_64 or aarch64); raises ImageError for unsupported lines.
 
-    Without `adapt` every package stays what the lines ask for: they are only read, checked, sorted and merged.
-    Doing it twice is doing it once.
+    Without `adapt`, packages are not replaced: lines are only parsed, checked, sorted and merged.
+    Idempotent.
     """
     options: list[str] = []
     notes: list[str] = []
@@ -62,46 +62,46 @@ def normalize(requirements: Sequence[str], *, machine: str, adapt: bool = True) 
                 key = (requirement.name, str(requirement.marker or ""))
                 wanted[key] = _merged(wanted[key], requirement) if key in wanted else requirement
     if adapt and _has_bare_skinny(wanted):
-        # mlflow.pyfunc imports pandas, which the slim distribution does not bring. A model that names no pandas of its
-        # own works with 2, as all releases of MLflow do.
+        # mlflow.pyfunc imports pandas, which the slim distribution does not include. A model that does not require
+        # pandas itself works with 2, as all releases of MLflow do.
         wanted["pandas", ""] = Requirement("pandas<3")
-        notes.append("pandas added: mlflow.pyfunc needs it, and mlflow-skinny does not bring it")
+        notes.append("pandas added: mlflow.pyfunc needs it, and mlflow-skinny does not include it")
     lines = (*dict.fromkeys(options), *sorted(str(requirement) for requirement in wanted.values()))
     return Normalized(lines, tuple(dict.fromkeys(notes)))
 
 
 def is_index_option(line: str) -> bool:
-    """Whether a normalized line says where packages come from, instead of which."""
+    """Returns whether a normalized line is an index option, not a package."""
     return line.startswith("--")
 
 
 def _parse(line: str) -> Requirement:
     shown = without_credentials(line)
     if "${" in line:
-        # uv would put the value in: a model could have the deployer's secrets sent to a host of its own.
+        # uv would insert the value: a model could send the user's secrets to any host.
         raise ImageError(
-            f"Requirement {shown!r} asks for a value from the environment, which a model does not get.",
-            hint="name the index with the option index_url or extra_index_urls, where ${NAME} is read",
+            f"Requirement {shown!r} refers to an environment variable, which is not allowed in a model.",
+            hint="set the index with the option index_url or extra_index_urls, where ${NAME} is allowed",
         )
     if line.startswith(("-r", "--requirement", "-c", "--constraint")):
-        raise ImageError(f"Requirement {shown!r} names another file.", hint="write its lines into the requirements")
+        raise ImageError(f"Requirement {shown!r} refers to another file.", hint="copy its lines into the requirements")
     if line.startswith("-"):
         raise ImageError(
-            f"Requirement {shown!r} is an option we cannot follow.",
-            hint="of pip's options only index URLs are understood",
+            f"Requirement {shown!r} is an option that is not supported.",
+            hint="the only pip options supported are index URLs",
         )
     if line.startswith((".", "/", "~", "file:")) or re.search(r"@\s*file:", line) or re.match(r"[^\[;@]*\.whl$", line):
         raise ImageError(
-            f"Requirement {shown!r} lies on the machine that wrote it.",
+            f"Requirement {shown!r} is a path on the machine that wrote it.",
             hint="publish the package to an index, or log its code with the model (code_paths)",
         )
     if re.search(r"(^|@\s*)(git|hg|svn|bzr)\+", line):
         raise ImageError(
-            f"Requirement {shown!r} would have to be built from source.",
-            hint="build a wheel of it, publish that to an index or give the wheel's https:// URL",
+            f"Requirement {shown!r} is a source distribution.",
+            hint="build a wheel and publish it to an index, or use the wheel's https:// URL",
         )
     if " --hash" in line or line.endswith("\\"):
-        raise ImageError(f"Requirement {shown!r} carries hashes.", hint="leave them out: the lock has its own")
+        raise ImageError(f"Requirement {shown!r} contains hashes.", hint="remove them: the lock has its own")
     try:
         requirement = Requirement(line)
     except InvalidRequirement as error:
@@ -111,10 +111,10 @@ def _parse(line: str) -> Requirement:
 
 
 def _adapted(requirement: Requirement, machine: str, notes: list[str]) -> Requirement | None:
-    """What stands in the requirement's place: itself, something better or nothing; the why goes to `notes`."""
+    """Returns the requirement, a better one, or None to drop it; adds the reason to `notes`."""
     name = str(requirement.name)
     if name in _MACOS_ONLY:
-        notes.append(f"{name} left out: it is for macOS only")
+        notes.append(f"{name} removed: it is for macOS only")
         return None
     if name in _TENSORFLOW and not requirement.url:
         return _tensorflow(requirement, machine, notes)
@@ -131,7 +131,7 @@ def _tensorflow(requirement: Requirement, machine: str, notes: list[str]) -> Req
         reason = "the same library without GPU code" if machine == "x86_64" else f"the distribution for {machine}"
         notes.append(f"{requirement.name} → {fitting}: {reason}")
     if requirement.extras:
-        notes.append(f"{requirement.name}[{','.join(sorted(requirement.extras))}]: extras left out, they are for GPUs")
+        notes.append(f"{requirement.name}[{','.join(sorted(requirement.extras))}]: extras removed: they are for GPUs")
         requirement.extras = set()
     return _renamed(requirement, fitting)
 
@@ -144,7 +144,7 @@ def _renamed(requirement: Requirement, name: str) -> Requirement:
 
 def _merged(one: Requirement, other: Requirement) -> Requirement:
     if one.url and other.url and one.url != other.url:
-        raise ImageError(f"{one.name} is required from two URLs.", hint="leave one of them")
+        raise ImageError(f"{one.name} is required from two URLs.", hint="keep only one of them")
     merged = Requirement(str(one))
     merged.url = one.url or other.url
     merged.specifier = SpecifierSet() if merged.url else one.specifier & other.specifier

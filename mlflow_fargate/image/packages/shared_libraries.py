@@ -1,9 +1,9 @@
-"""Shared libraries: which the packages of an image need, and whether anything in it has them.
+"""Finds the shared libraries that an image's packages need, and whether anything in the image provides them.
 
-A wheel brings most of what it needs, and relies on the system for the rest. What is missing shows at the first import,
-in a task on Fargate, minutes later; here it shows before anything is deployed. Names are compared and no paths: a
-library that lies anywhere in the image counts as found, since packages load their own from where they like. Of glibc,
-which every wheel needs, the version counts too.
+A wheel contains most of what it needs, and relies on the system for the rest. A missing library would surface at the
+first import, in a task on Fargate, minutes later; here it surfaces before anything is deployed. Names are compared, not
+paths: a library anywhere in the image counts as found, because packages load their own from any path. For glibc, which
+every wheel needs, the version matters too.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from elftools.elf.elffile import ELFFile
 
 from mlflow_fargate import atomic_files
 
-# Versions have letters too: OpenSSL's libcrypto.so.1.1.1k, which many wheels bring.
+# Versions can contain letters: OpenSSL's libcrypto.so.1.1.1k, which many wheels contain.
 LIBRARY_NAME = re.compile(r".*\.so(\.\d[\w.-]*)?", re.ASCII)
-# What people meet: the Debian package (of today's releases) that has a library which wheels leave to the system.
+# The common ones: the Debian package (in current releases) for a library that wheels expect in the system.
 _DEBIAN_PACKAGES = {
     "libgomp.so.1": "libgomp1",
     "libatomic.so.1": "libatomic1",
@@ -53,18 +53,18 @@ _DEBIAN_PACKAGES = {
 
 @dataclass(frozen=True)
 class SharedLibraries:
-    """What a layer's libraries are called, and what they need of others."""
+    """The names of a layer's libraries, and the libraries they need."""
 
     offered: tuple[str, ...] = ()
     needed: Mapping[str, list[str]] = field(default_factory=dict, hash=False)  # libgomp.so.1 → ["lightgbm"]
-    glibc: Mapping[str, list[str]] = field(default_factory=dict, hash=False)  # 2.28 → packages that need no newer one
+    glibc: Mapping[str, list[str]] = field(default_factory=dict, hash=False)  # 2.28 → packages that need at most that
 
     def save(self, path: Path) -> None:
         atomic_files.write(path, json.dumps(asdict(self)))
 
     @classmethod
     def load(cls, path: Path) -> SharedLibraries | None:
-        """What was saved there; None when nothing (readable) was."""
+        """Returns what was saved there; None if missing or unreadable."""
         with suppress(OSError, ValueError, TypeError, KeyError):
             known = json.loads(path.read_text())
             return cls(known["offered"], known["needed"], known["glibc"])
@@ -72,7 +72,7 @@ class SharedLibraries:
 
 
 def find_libraries(files: Mapping[str, Path], site: Path) -> SharedLibraries:
-    """The libraries among `files`, which come from an installation in `site`."""
+    """Returns the libraries in `files`, which come from an installation in `site`."""
     owners = _read_owners(site)
     offered: set[str] = set()
     needed: dict[str, set[str]] = {}
@@ -97,7 +97,7 @@ def find_libraries(files: Mapping[str, Path], site: Path) -> SharedLibraries:
 
 
 def find_missing(layers: Iterable[SharedLibraries], offered: frozenset[str]) -> dict[str, list[str]]:
-    """Libraries that neither the layers nor the base (which has `offered`) have → packages that need them. Pure."""
+    """Returns missing libraries → the packages that need them; the base provides `offered`. Pure."""
     layers = list(layers)
     there = offered.union(*(layer.offered for layer in layers))
     missing: dict[str, set[str]] = {}
@@ -109,7 +109,7 @@ def find_missing(layers: Iterable[SharedLibraries], offered: frozenset[str]) -> 
 
 
 def find_too_new(layers: Iterable[SharedLibraries], glibc: str) -> dict[str, list[str]]:
-    """Versions of glibc that are newer than the base's `glibc` → packages that need them. Pure."""
+    """Returns versions of glibc newer than the base's `glibc` → packages that need them. Pure."""
     has = _parse_glibc(f"GLIBC_{glibc}")
     found: dict[str, set[str]] = {}
     for layer in layers:
@@ -121,7 +121,7 @@ def find_too_new(layers: Iterable[SharedLibraries], glibc: str) -> dict[str, lis
 
 
 def defined_glibc(file: IO[bytes]) -> str | None:
-    """The version of glibc ('2.36') whose libc.so.6 this is; None when it is none."""
+    """Returns the glibc version ('2.36') of this libc.so.6; None if it is not glibc."""
     with suppress(ELFError):
         sections = ELFFile(file).iter_sections("SHT_GNU_verdef")
         names = [names for section in sections for _, names in section.iter_versions()]
@@ -132,14 +132,14 @@ def defined_glibc(file: IO[bytes]) -> str | None:
 
 
 def debian_packages(libraries: Iterable[str]) -> list[str]:
-    """The Debian packages that have these libraries, as far as we know them."""
+    """Returns the Debian packages for these libraries, if known."""
     return sorted({_DEBIAN_PACKAGES[library] for library in libraries if library in _DEBIAN_PACKAGES})
 
 
 def _read_library(path: Path) -> tuple[list[str], list[str], tuple[int, int] | None]:
-    """SONAME, NEEDED and the newest glibc asked for; nothing of what is no ELF file (linker scripts are .so too).
+    """Returns SONAME, NEEDED and the newest glibc required; nothing for files other than ELF, such as linker scripts.
 
-    The version is that of symbols, which the tag of a wheel (manylinux_2_28) only promises not to exceed.
+    The version comes from symbols; a wheel's tag (manylinux_2_28) is only an upper bound.
     Source: System V ABI, gABI 4.1, chapter 5, dynamic section; Linux Standard Base Core, chapter 10, symbol versioning.
     """
     own: list[str] = []
@@ -165,7 +165,7 @@ def _parse_glibc(symbol_version: str) -> tuple[int, int] | None:
 
 
 def _read_owners(site: Path) -> dict[str, str]:
-    """Which distribution a library belongs to, from the wheels' own lists of files."""
+    """Returns the distribution of each library, from the wheels' file lists."""
     owners: dict[str, str] = {}
     for record in site.glob("*.dist-info/RECORD"):
         owner = record.parent.name.partition("-")[0].replace("_", "-").lower()

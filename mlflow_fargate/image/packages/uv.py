@@ -1,9 +1,9 @@
-"""What uv does for an image: a lock of the requirements, and the locked packages in a directory.
+"""Runs uv for an image: locks the requirements, and installs the locked packages into a directory.
 
     requirement lines ──lock──→ Lock (pins with hashes, for one Python and one platform) ──install──→ files
 
-Wheels are taken where there are any. A package that has none is built here, if this machine is like the image and
-may do it: building runs the package's own code. Everything that runs uv is here.
+Wheels are used if there are any. A package without wheels is built here if this machine matches the image and building
+is allowed: it runs the package's code. Everything that runs uv is here.
 """
 
 from __future__ import annotations
@@ -29,32 +29,32 @@ from mlflow_fargate.image.packages.lock_file import Lock, LockedPackage, parse_p
 from mlflow_fargate.image.packages.requirements import is_index_option
 from mlflow_fargate.resolved_model import without_credentials
 
-# How long a lock is used again: unpinned requirements should follow the world, yet not at every deploy of a day.
+# How long a lock is reused: unpinned requirements should get updates, but not on every deployment of a day.
 LOCK_MAX_AGE_SECONDS = 24 * 3600
 
 _NO_WHEELS = re.compile(
     r"(?:all versions of )?([A-Za-z0-9][\w.-]*)(?:[=<>!~]+\S+)? (?:has|have) no "
     r"(?:usable wheels|wheels with a matching)"
 )
-# What building may see of our environment: how to reach the world and the compiler; AWS's and MLflow's secrets are not
-# among it. uv's own settings are, since uv runs in the same environment.
+# Environment variables for building: network and compiler settings, but no secrets of AWS or MLflow. uv's own
+# settings are included, because uv runs in the same environment.
 _ENVIRONMENT = re.compile(
     r"PATH|HOME|USER|LANG|LC_\w+|TMPDIR|TZ|NETRC|XDG_\w+|UV_\w+|(HTTPS?|NO|ALL)_PROXY|SSL_CERT_\w+|REQUESTS_CA_BUNDLE|"
     r"LD_LIBRARY_PATH|PKG_CONFIG_PATH|CC|CXX|AR|CFLAGS|CPPFLAGS|CXXFLAGS|LDFLAGS|MAKEFLAGS|CMAKE_\w+|CARGO_\w+|RUSTUP_\w+",
     re.IGNORECASE,
 )
 _BUILD_FAILED = re.compile(r"Failed to build|build backend|Failed to (?:prepare|generate)", re.IGNORECASE)
-# PyTorch's builds, which MLflow writes down as they are installed: torch==2.13.0+cpu.
+# PyTorch's builds, which MLflow records as installed: torch==2.13.0+cpu.
 _LOCAL_BUILD = re.compile(r"there is no version of ([\w.-]+==[\w.!]+\+[\w.]+)")
 _UNAUTHORIZED = re.compile(r"\b40[13] (Unauthorized|Forbidden)|Missing credentials", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Indexes:
-    """Where packages come from: `url` in the place of PyPI, and before it `extra_urls`.
+    """Package indexes: `url` replaces PyPI, and `extra_urls` come before it.
 
-    A package is taken from the first index that has it, so that no stranger on PyPI can take a private one's name. The
-    URLs may carry a user and a password; `${NAME}` in them is put in by uv, from the environment.
+    A package is taken from the first index that has it, so nobody on PyPI can claim a private package's name. The URLs
+    can contain a user and a password; uv replaces `${NAME}` in them from the environment.
     Source: https://docs.astral.sh/uv/concepts/indexes/#searching-across-multiple-indexes
     """
 
@@ -66,7 +66,7 @@ PYPI = Indexes()
 
 
 def make_python_minor(version: str) -> str:
-    """'3.11' from '3.11.7' or '3.11'."""
+    """Returns '3.11' for '3.11.7' or '3.11'."""
     return ".".join(version.split(".")[:2])
 
 
@@ -81,11 +81,11 @@ def lock(
     build_sdists: bool = False,
     clock: Callable[[], float] = time.time,
 ) -> Lock:
-    """The pins that satisfy normalized requirement lines; from `cache` when they were locked within a day.
+    """Returns pins that satisfy normalized requirement lines; from `cache` if locked within a day.
 
-    `indexes` come before those among the lines. What is kept in `cache` holds no credentials, nor does its name.
-    `packages` are what the same `lock_key` led to elsewhere; nothing is resolved then. ImageError names packages that
-    have no wheel, unless they may be built (`build_sdists`) and this machine can build for `platform`.
+    `indexes` come before those in the lines. Neither content nor names in `cache` contain credentials. `packages` are
+    the pins for the same `lock_key` from elsewhere; they skip resolution. Raises ImageError for packages without
+    wheels, unless building is allowed (`build_sdists`) and this machine can build for `platform`.
     """
     minor = make_python_minor(python_version)
     options = _merge_indexes(indexes, [line for line in lines if is_index_option(line)])
@@ -106,7 +106,7 @@ def lock(
 
 
 def lock_key(lines: Sequence[str], *, python_version: str, platform: Platform, indexes: Indexes = PYPI) -> str:
-    """64 hex digits that change when what is to be locked does; passwords in it do not count."""
+    """Returns 64 hex digits that change when the lock's inputs do, except for passwords."""
     options = _merge_indexes(indexes, [line for line in lines if is_index_option(line)])
     wanted = [line for line in lines if not is_index_option(line)]
     public = [[without_credentials(line) for line in group] for group in (options, wanted)]
@@ -115,29 +115,29 @@ def lock_key(lines: Sequence[str], *, python_version: str, platform: Platform, i
 
 
 def _with_credentials(package: LockedPackage, lines: Sequence[str]) -> LockedPackage:
-    """A package by URL as its requirement line has it."""
+    """Returns a package by URL with the credentials of its requirement line."""
     urls = {without_credentials(url): url for url in (line.partition(" @ ")[2].partition(" ;")[0] for line in lines)}
     name, _, url = package.requirement.partition(" @ ")
     return replace(package, requirement=f"{name} @ {urls[url]}") if url and url in urls else package
 
 
 def install(lock: Lock, target: Path) -> None:
-    """Put the locked packages into the directory `target`.
+    """Installs the locked packages into the directory `target`.
 
-    Their files are hard links into uv's cache where both lie on one file system (five times faster than copies), so
-    they must never be written to.
+    The files are hard links into uv's cache if both are on one file system (five times faster than copies), so they
+    must never be modified.
     """
     link_mode = "clone" if sys.platform == "darwin" else "hardlink"
     arguments = ["install", "--target", str(target), "--no-deps", "--require-hashes", f"--link-mode={link_mode}"]
     text = "\n".join((*lock.index_options, lock.text))
     _, error = _run_uv(arguments, text, lock.python_version, lock.platform, target, sdists=lock.sdists)
     if error:
-        hint = "free some space; uv's cache is moved by UV_CACHE_DIR" if "No space left" in error else None
-        raise ImageError(f"The packages of the image could not be installed; uv says:\n{_indented(error)}", hint=hint)
+        hint = "free some space; UV_CACHE_DIR moves uv's cache" if "No space left" in error else None
+        raise ImageError(f"Could not install the image's packages. Output of uv:\n{_indented(error)}", hint=hint)
 
 
 def find_interpreter(python_version: str) -> str | None:
-    """A Python on this machine with that minor version; None when there is none. Nothing is downloaded."""
+    """Returns a Python on this machine with that minor version, or None. Downloads nothing."""
     minor = make_python_minor(python_version)
     if minor == f"{sys.version_info[0]}.{sys.version_info[1]}":
         return sys.executable
@@ -147,57 +147,57 @@ def find_interpreter(python_version: str) -> str | None:
 
 
 def why_nothing_is_built(python_version: str, platform: Platform, *, is_allowed: bool) -> str | None:
-    """Why a package cannot be built on this machine for images of that platform; None: it can."""
+    """Returns why packages cannot be built on this machine for that platform; None if they can."""
     here = f"{system.system()} on {system.machine()}"
     if not is_allowed:
         return "build_sdists=false"
     if (system.system(), system.machine()) != ("Linux", platform.machine):
-        return f"this machine is {here}, the image is for {platform}"
+        return f"this machine is {here}; the image is for {platform}"
     if not find_interpreter(python_version):
-        return f"there is no Python {make_python_minor(python_version)} here"
+        return f"Python {make_python_minor(python_version)} is not installed here"
     return None
 
 
 def _merge_indexes(indexes: Indexes, options: Sequence[str]) -> tuple[str, ...]:
-    """The lines that name indexes; `indexes.url` replaces the one among `options`, as there can be only one."""
+    """Returns the index options; `indexes.url` replaces the one in `options`, because there can be only one."""
     if indexes.url:
         options = [f"--index-url {indexes.url}", *(line for line in options if not line.startswith("--index-url"))]
     return tuple(dict.fromkeys([*(f"--extra-index-url {url}" for url in indexes.extra_urls), *options]))
 
 
 def _compile(text: str, minor: str, platform: Platform, directory: Path, *, build_sdists: bool) -> str:
-    # pylock.toml, because it names the wheels themselves, with their sizes; a requirements file has the hashes of all
-    # files of a release, those for other systems too.
+    # pylock.toml, because it lists the wheels themselves, with their sizes; a requirements file has the hashes of all
+    # files of a release, including those for other systems.
     arguments = ["compile", "--format", "pylock.toml", "--no-header", "--no-annotate"]
     output, error = _run_uv(arguments, text, minor, platform, directory)
     sdists: set[str] = set()
-    # One round for each package without wheels: what it needs is known once it is built.
+    # One pass per package without wheels: its dependencies are known only once it is built.
     while (found := _without_wheels(error) - sdists) and not why_nothing_is_built(
         minor, platform, is_allowed=build_sdists
     ):
         sdists |= found
         output, further = _run_uv(arguments, text, minor, platform, directory, sdists=sorted(sdists))
         if further and not _without_wheels(further) and not _BUILD_FAILED.search(further):
-            break  # there is no source of it either: what was said first says more
+            break  # it has no source distribution either: the first error is clearer
         error = further
     if not error:
         return output
     if _UNAUTHORIZED.search(error):
         raise ImageError(
-            f"A package index does not let us in; uv says:\n{_indented(error)}",
-            hint="give user and password in its URL: index_url=https://${USER}:${PASSWORD}@… reads them from the "
-            "environment of the one who deploys, and nothing of them is kept",
+            f"A package index rejected the credentials, or requires some. Output of uv:\n{_indented(error)}",
+            hint="put user and password in its URL: index_url=https://${USER}:${PASSWORD}@… reads them from the "
+            "environment, and they are not stored",
         )
     if _BUILD_FAILED.search(error):
         raise ImageError(
-            f"There is no wheel of {', '.join(sorted(sdists))}, and building failed; uv says:\n{_indented(error)}",
-            hint="install what it asks for on this machine, or build a wheel and publish it to an index of yours",
+            f"No wheel of {', '.join(sorted(sdists))}, and building it failed. Output of uv:\n{_indented(error)}",
+            hint="install what the build needs on this machine, or publish a wheel to your own index",
         )
     if names := _without_wheels(error):
         reason = why_nothing_is_built(minor, platform, is_allowed=build_sdists)
-        raise _no_wheel(sorted(names), minor, platform, reason or f"uv says:\n{_indented(error)}")
+        raise _no_wheel(sorted(names), minor, platform, reason or f"output of uv:\n{_indented(error)}")
     raise ImageError(
-        f"The requirements cannot be met for Python {minor} on {platform}; uv says:\n{_indented(error)}",
+        f"The requirements cannot be satisfied for Python {minor} on {platform}. Output of uv:\n{_indented(error)}",
         hint=_way_out(error),
     )
 
@@ -205,10 +205,10 @@ def _compile(text: str, minor: str, platform: Platform, directory: Path, *, buil
 def _way_out(error: str) -> str:
     if build := _LOCAL_BUILD.search(" ".join(error.split())):
         return (
-            f"{build[1]} is a build that PyPI does not have: name the index that has it; for PyTorch without CUDA: "
+            f"{build[1]} is not on PyPI: add the index that has it; for PyTorch without CUDA: "
             "extra_index_urls=https://download.pytorch.org/whl/cpu"
         )
-    return "change the model's requirements (pip_requirements when it is logged) so that they fit together"
+    return "change the model's requirements (pip_requirements= in log_model) so that they do not conflict"
 
 
 def _without_wheels(error: str) -> set[str]:
@@ -217,17 +217,17 @@ def _without_wheels(error: str) -> set[str]:
 
 def _no_wheel(names: Sequence[str], minor: str, platform: Platform, reason: str) -> ImageError:
     return ImageError(
-        f"There is no wheel of {', '.join(names)} for Python {minor} on {platform}, and none is built: {reason}",
-        hint=f"require a version that has one, deploy (with build_sdists=true) from {platform} with Python {minor}, "
-        "or build one and publish it to an index of yours",
+        f"No wheel of {', '.join(names)} for Python {minor} on {platform}, and it cannot be built here: {reason}",
+        hint=f"require a version that has a wheel, deploy with build_sdists=true from {platform} with Python {minor}, "
+        "or publish a wheel to your own index",
     )
 
 
 def _run_uv(
     arguments: list[str], text: str, minor: str, platform: Platform, directory: Path, *, sdists: Sequence[str] = ()
 ) -> tuple[str, str]:
-    """Run `uv pip …` on requirements, building none but `sdists`; (output, ""), or ("", what went wrong)."""
-    # The requirements go by file: index URLs among them may carry passwords, and everyone can read command lines.
+    """Runs `uv pip …` on requirements, building only `sdists`; returns (output, "") or ("", error)."""
+    # The requirements are passed in a file: index URLs can contain passwords, and command lines are public.
     handle, name = tempfile.mkstemp(prefix=".requirements-", suffix=".txt", dir=directory)
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
@@ -236,7 +236,7 @@ def _run_uv(
         target = ["--python", python, "--python-version", minor, "--python-platform", platform.wheel_platform]
         built = ["--only-binary", ":all:", *(part for one in sdists for part in ("--no-binary", one))]
         command = [uv.find_uv_bin(), "pip", *arguments, *(["-r"] if arguments[0] == "install" else []), name]
-        # In a directory of ours: uv would take the settings of a project it is started in.
+        # In a temporary directory: in a project's directory, uv would use the project's settings.
         result = subprocess.run(
             [*command, *target, *built, "--no-progress", "--color", "never", "--quiet"],
             cwd=directory,
@@ -254,7 +254,7 @@ def _run_uv(
 
 
 def _environment(requirements: str) -> dict[str, str]:
-    """What of ours uv gets when it runs code of packages: no more than it and a compiler need."""
+    """Returns the environment for uv while it runs packages' code: only what uv and a compiler need."""
     asked_for = set(re.findall(r"\$\{(\w+)\}", requirements))
     return {name: value for name, value in os.environ.items() if _ENVIRONMENT.fullmatch(name) or name in asked_for}
 

@@ -1,1 +1,1 @@
-"""Registries: the HTTP client and its transport, logins, pushing; an OCI layout on disk; blobs kept on this machine."""
+"""Registries: the HTTP client and its transport, logins, pushing; an OCI layout on disk; cached blobs."""

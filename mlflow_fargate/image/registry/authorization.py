@@ -1,7 +1,7 @@
-"""How a registry is shown who asks: Basic, or a bearer token fetched where the registry's challenge says.
+"""Authenticates to a registry: Basic, or a bearer token from the URL in the registry's challenge.
 
-The registry speaks first: a request is answered 401 with a challenge, the challenge leads to a header, and the header
-serves all later requests with the same scopes until the registry refuses it.
+A request is answered 401 with a challenge, the challenge determines a header, and the header is used for all later
+requests with the same scopes until the registry rejects it.
 Source: distribution-spec and distribution's docs/content/spec/auth/token.md; RFC 7235 for the challenge.
 """
 
@@ -25,7 +25,7 @@ _SCHEME = re.compile(r"(?:^|,)\s*(Basic|Bearer)(?=\s|,|$)", re.IGNORECASE)
 
 
 class Authorization:
-    """The Authorization headers for one registry, by scopes; safe to share between threads."""
+    """The Authorization headers for one registry, by scopes; thread-safe."""
 
     def __init__(self, host: str, *, credentials: Credentials | None, fetch_token: FetchToken) -> None:
         self._host = host
@@ -35,22 +35,22 @@ class Authorization:
         self._lock = threading.Lock()
 
     def header(self, scopes: tuple[str, ...]) -> str | None:
-        """The header that was accepted last for these scopes; None: none has been needed yet."""
+        """Returns the latest header for these scopes; None if none was needed yet."""
         with self._lock:
             return self._headers.get(scopes)
 
     def answer(self, challenge: str, scopes: tuple[str, ...]) -> str:
-        """A fresh header that answers the registry's challenge; RegistryError when there is nothing to answer with."""
+        """Returns a new header for the registry's challenge; raises RegistryError without suitable credentials."""
         schemes = parse_challenges(challenge)
         if "bearer" in schemes:
             header = self._bearer(schemes["bearer"], scopes)
         elif "basic" in schemes:
             header = self._basic() or ""
         else:
-            raise RegistryError(f"Registry {self._host} asks for an authentication we do not know: {challenge!r}.")
+            raise RegistryError(f"Registry {self._host} requires an unsupported authentication scheme: {challenge!r}.")
         if not header:
             raise RegistryError(
-                f"Registry {self._host} asks for a user name and a password, and there are none.",
+                f"Registry {self._host} requires a user name and a password.",
                 hint=f"log in to {self._host}, or use a base image from a public registry",
             )
         with self._lock:
@@ -66,7 +66,7 @@ class Authorization:
         here = is_loopback(self._host) and is_loopback(urlsplit(realm).netloc)
         if urlsplit(realm).scheme != "https" and not here:
             raise RegistryError(
-                f"Registry {self._host} sends us to {realm!r} for a token, which is not HTTPS; nothing was sent there."
+                f"Registry {self._host} requests credentials at {realm!r}, which is not HTTPS; nothing was sent."
             )
         query: dict[str, Any] = {"scope": list(scopes)}
         if "service" in challenge:
@@ -74,12 +74,12 @@ class Authorization:
         answer = self._fetch_token(realm, query, self._basic())
         token = answer.get("token") or answer.get("access_token")
         if not token:
-            raise RegistryError(f"The token service {realm} of registry {self._host} answered without a token.")
+            raise RegistryError(f"The token service {realm} of registry {self._host} did not return a token.")
         return f"Bearer {token}"
 
 
 def parse_challenges(header: str) -> dict[str, dict[str, str]]:
-    """The schemes of a WWW-Authenticate header in lower case, each with its parameters."""
+    """Returns the schemes of a WWW-Authenticate header in lower case, each with its parameters."""
     starts = list(_SCHEME.finditer(header))
     ends = [*(start.start() for start in starts[1:]), len(header)]
     return {
@@ -92,6 +92,6 @@ def parse_challenges(header: str) -> dict[str, dict[str, str]]:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether `host[:port]` is this machine; only there is plain HTTP spoken, as Docker does it."""
+    """Returns whether `host[:port]` is this machine; plain HTTP is used only there, as in Docker."""
     name = urlsplit(f"//{host}").hostname or ""
     return name in {"localhost", "::1"} or re.fullmatch(r"127(\.\d{1,3}){3}", name) is not None

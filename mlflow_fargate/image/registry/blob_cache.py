@@ -1,11 +1,11 @@
-"""The layers that were made on this machine, so that they are not made again.
+"""Caches the layers built on this machine, so that they are not built again.
 
     {cache}/blobs/sha256/HEX     the compressed layer
-    {cache}/layers/KEY.json      which blob the layer with that key is
-    {cache}/layers/KEY.lock      held by the process that makes it
+    {cache}/layers/KEY.json      the blob of the layer with that key
+    {cache}/layers/KEY.lock      held by the process that builds it
 
-Everything here can be deleted at any time. The registry is asked first (assembly.py): this cache matters for layers
-whose upload did not succeed, and for a second repository.
+Everything here can be deleted at any time. The registry is queried first (assembly.py): this cache matters for layers
+whose upload failed, and for a second repository.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from mlflow_fargate.image.registry.client import verified
 
 
 class BlobCache:
-    """Layers in a directory, by key; several processes may use it at once."""
+    """Layers in a directory, by key; several processes can use it at once."""
 
     def __init__(self, directory: Path) -> None:
         self._blobs = directory / "blobs" / "sha256"
@@ -36,26 +36,26 @@ class BlobCache:
         self._layers.mkdir(parents=True, exist_ok=True)
 
     def find(self, keys: tuple[str, ...]) -> Layer | None:
-        """The first layer that is here with one of the keys."""
+        """Returns the first layer here with one of the keys."""
         for layer in self.known(keys):
             with suppress(OSError):
                 if self._path(layer).stat().st_size == layer.size_bytes:
-                    os.utime(self._path(layer))  # `trim` drops what was not used for longest
+                    os.utime(self._path(layer))  # `trim` deletes the least recently used first
                     return layer
         return None
 
     def known(self, keys: tuple[str, ...]) -> Iterator[Layer]:
-        """The layers with one of the keys that were made here; their blobs may be elsewhere only."""
+        """Yields the layers with one of the keys that were built here; their blobs may be only elsewhere."""
         for key in keys:
             with suppress(OSError, ValueError, TypeError):
                 yield Layer(**json.loads((self._layers / f"{key}.json").read_text()))
 
     def remember(self, layer: Layer) -> None:
-        """Note a layer that was made; its blob need not be kept here."""
+        """Records a layer that was built; its blob need not be here."""
         atomic_files.write(self._layers / f"{layer.key}.json", json.dumps(asdict(layer)))
 
     def build(self, recipe: Recipe, compression: Compression) -> Layer:
-        """Make the layer and keep it; when another process is at it, wait and take its layer."""
+        """Builds the layer and caches it; waits if another process is building it, and uses that one."""
         with FileLock(self._layers / f"{recipe.key}.lock"):
             if layer := self.find((recipe.key, *recipe.other_keys)):
                 return layer
@@ -67,20 +67,20 @@ class BlobCache:
         return layer
 
     def stream(self, layer: Layer) -> Iterator[bytes]:
-        """The layer's blob; ImageError at its end when it was damaged, and then it is gone from the cache."""
+        """Yields the layer's blob; if it is damaged, deletes it and raises ImageError at its end."""
         try:
             yield from verified(iter_file(self._path(layer)), layer.descriptor, str(self._blobs))
         except RegistryError as error:
             self._path(layer).unlink(missing_ok=True)
             raise ImageError(
-                f"The cached layer {layer.name} ({layer.digest}) was damaged and has been dropped.",
-                hint="run it again: the layer will be made anew",
+                f"The cached layer {layer.name} ({layer.digest}) was damaged and has been deleted.",
+                hint="run the command again to rebuild the layer",
             ) from error
 
     def trim(self, limit_bytes: int) -> None:
-        """Drop the blobs that were not used for longest until the rest is within the limit."""
+        """Deletes the least recently used blobs until the rest is within the limit."""
         total_bytes = 0
-        with suppress(FileNotFoundError):  # another process may trim too
+        with suppress(FileNotFoundError):  # another process may be trimming as well
             blobs = [(path, path.stat()) for path in self._blobs.iterdir()]
             for path, status in sorted(blobs, key=lambda blob: blob[1].st_mtime, reverse=True):
                 total_bytes += status.st_size

@@ -1,7 +1,7 @@
-"""The client of an OCI registry: is it there, read, mount, upload. One method a verb of the specification.
+"""The client of an OCI registry: check, read, mount, upload. One method per endpoint of the specification.
 
-Uploads go the way that every registry (ECR among them) takes: POST opens a session, ONE chunked PATCH carries the
-bytes, PUT names the digest. A session is never used twice: after a failure a new one begins with the first byte.
+Uploads use the protocol that every registry (including ECR) supports: POST opens a session, ONE chunked PATCH sends the
+bytes, PUT names the digest. A session is never reused: after a failure, a new one starts with the first byte.
 Source: opencontainers/distribution-spec, spec.md; for ECR aws/containers-roadmap#2831.
 """
 
@@ -32,16 +32,16 @@ CHUNK_BYTES = 1 << 20
 
 
 class Registry:
-    """The registry at `host`, with the API of the distribution specification; safe to share between threads.
+    """The registry at `host`, with the API of the distribution specification; thread-safe.
 
-    HTTP is spoken only with this machine, HTTPS with everyone else.
+    Uses HTTP only for this machine, HTTPS for all other hosts.
     """
 
     keeps_locks = True
 
     def __init__(self, host: str, *, credentials: Credentials | None = None, insecure: bool | None = None) -> None:
         if insecure and not is_loopback(host):
-            raise InvalidOption(f"Registry {host} is not on this machine: it is spoken to over HTTPS only.")
+            raise InvalidOption(f"Registry {host} is not on this machine, so HTTPS is required.")
         self.host = host
         plain = is_loopback(host) if insecure is None else insecure
         self._transport = Transport(host, credentials=credentials, insecure=plain)
@@ -56,7 +56,7 @@ class Registry:
         self._transport.close()
 
     def manifest_digest(self, repository: str, identifier: str) -> str | None:
-        """The digest of the manifest behind a tag or digest; None when there is none."""
+        """Returns the digest of the manifest with that tag or digest, or None."""
         url = f"/v2/{repository}/manifests/{identifier}"
         headers = {"Accept": ", ".join((*MANIFEST_TYPES, *INDEX_TYPES))}
 
@@ -70,7 +70,7 @@ class Registry:
         return digest and _digest(digest, f"{self.host}/{repository}:{identifier}")
 
     def find_manifest(self, repository: str, identifier: str, platform: Platform) -> FoundManifest | None:
-        """Like `read_manifest`, but None when the repository or the image in it does not exist."""
+        """Like `read_manifest`, but returns None if the repository or image does not exist."""
         try:
             return self.read_manifest(repository, identifier, platform)
         except Refused as error:
@@ -79,7 +79,7 @@ class Registry:
             raise
 
     def read_manifest(self, repository: str, identifier: str, platform: Platform) -> FoundManifest:
-        """The manifest behind a tag or digest; where that is an index, the one for `platform`."""
+        """Returns the manifest with that tag or digest; from an index, the one for `platform`."""
         data, digest = self._read_manifest_document(repository, identifier)
         if data.get("mediaType") in INDEX_TYPES or "manifests" in data:
             chosen = _choose(data, platform, f"{self.host}/{repository}:{identifier}")
@@ -88,12 +88,12 @@ class Registry:
             return FoundManifest(Manifest.of_json(data), digest)
         except (KeyError, TypeError, ValueError) as error:
             raise RegistryError(
-                f"Registry {self.host} has no image of a kind we can read at {repository}:{identifier}.",
-                hint="images of Docker's schema 1 have to be pushed again by a tool of this decade",
+                f"Registry {self.host} has no supported image at {repository}:{identifier}.",
+                hint="Docker schema 1 is not supported; push the image again with a current Docker, skopeo or crane",
             ) from error
 
     def write_manifest(self, repository: str, identifier: str, manifest: Manifest) -> str:
-        """Store the manifest under a tag or its digest; its digest. All its blobs must be there."""
+        """Uploads the manifest with a tag or its digest; returns its digest. All its blobs must exist."""
         body = manifest.as_bytes()
         url = f"/v2/{repository}/manifests/{identifier}"
 
@@ -110,14 +110,14 @@ class Registry:
         url = f"/v2/{repository}/blobs/{digest}"
 
         def head() -> bool:
-            # Asked with the scopes of a push: one token then serves the upload that may follow.
+            # Requested with push scopes, so the same token works for an upload that may follow.
             with self._transport.send("HEAD", url, scopes=_push(repository), expected=(200, 404)) as response:
                 return response.status_code == 200
 
         return self._transport.retry(head)
 
     def read_json(self, repository: str, descriptor: Descriptor) -> dict[str, Any]:
-        """A small JSON blob such as a configuration, checked against its descriptor."""
+        """Returns a small JSON blob such as a configuration, checked against its descriptor."""
         url = f"/v2/{repository}/blobs/{descriptor.digest}"
 
         def read() -> bytes:
@@ -126,18 +126,18 @@ class Registry:
 
         data = self._transport.retry(read)
         if sha256_digest(data) != descriptor.digest:
-            raise RegistryError(f"Registry {self.host} sent other bytes than {descriptor.digest} of {repository}.")
+            raise RegistryError(f"Registry {self.host} sent wrong data for {descriptor.digest} of {repository}.")
         return _parse(data, f"{self.host}/{repository}@{descriptor.digest}")
 
     def stream_blob(self, repository: str, descriptor: Descriptor) -> Iterator[bytes]:
-        """The blob's bytes; RegistryError at their end when digest or size are not those of the descriptor.
+        """Yields the blob's bytes; raises RegistryError at the end if digest or size differ from the descriptor.
 
-        Not tried again here: whoever consumes the stream has to begin anew.
+        Not retried here: the consumer of the stream has to start over.
         """
         url = f"/v2/{repository}/blobs/{descriptor.digest}"
         response = self._transport.send("GET", url, scopes=_pull(repository), expected=(200,))
         with response, self._transport.reading(response.url):
-            # Not iter_content: that would undo a Content-Encoding, and digests are of the bytes as stored.
+            # Not iter_content: it would decode a Content-Encoding, and digests are computed from the stored bytes.
             chunks = response.raw.stream(CHUNK_BYTES, decode_content=False)
             yield from verified(chunks, descriptor, f"{self.host}/{repository}")
 
@@ -150,7 +150,7 @@ class Registry:
         mount_from: str | None = None,
         on_bytes: OnBytes = lambda _size: None,
     ) -> int:
-        """Put a blob into the repository; see `ImageStore`."""
+        """Uploads a blob to the repository; see `ImageStore`."""
 
         def upload() -> int:
             sent = 0
@@ -158,7 +158,7 @@ class Registry:
             def counted() -> Iterator[bytes]:
                 nonlocal sent
                 for chunk in open_chunks():
-                    # Counted when the next one is asked for: then this one is on the wire.
+                    # Counted when the next chunk is requested: then this one is on the wire.
                     yield chunk
                     sent += len(chunk)
                     on_bytes(len(chunk))
@@ -185,7 +185,7 @@ class Registry:
         if location is None:
             return
         headers = {"Content-Type": "application/octet-stream"}
-        # ECR answers 201 where the specification has 202. No Content-Range: it would make this a chunk of several.
+        # ECR returns 201 instead of the specified 202. No Content-Range: it would make this one of several chunks.
         with send("PATCH", location, scopes=scopes, expected=(201, 202), headers=headers, body=open_chunks) as response:
             location = _location(response.headers, location)
         named = digest if isinstance(digest, str) else digest()
@@ -193,7 +193,7 @@ class Registry:
         send("PUT", url, scopes=scopes, expected=(201, 202, 204), headers=headers, body=b"").close()
 
     def _open_upload(self, repository: str, mount: tuple[str, str] | None) -> str | None:
-        """Where to upload a blob; None when the registry mounted (digest, repository). A refused mount is an upload."""
+        """Returns the upload URL; None if the registry mounted (digest, repository), else it opens an upload."""
         url, scopes = f"/v2/{repository}/blobs/uploads/", _push(repository)
         if mount:
             digest, mount_from = mount
@@ -213,12 +213,12 @@ class Registry:
         data = self._transport.retry(read)
         digest = sha256_digest(data)
         if identifier.startswith("sha256:") and identifier != digest:
-            raise RegistryError(f"Registry {self.host} sent another manifest than {repository}@{identifier}.")
+            raise RegistryError(f"Registry {self.host} sent the wrong manifest for {repository}@{identifier}.")
         return _parse(data, f"{self.host}/{repository}:{identifier}"), digest
 
 
 def verified(chunks: Iterable[bytes], descriptor: Descriptor, where: str) -> Iterator[bytes]:
-    """The same chunks; RegistryError at their end, or as soon as they are too many, when they are not the blob."""
+    """Yields the chunks; raises RegistryError at the end, or as soon as they are too long, if they are not the blob."""
     algorithm, _, expected = descriptor.digest.partition(":")
     digest, size_bytes = hashlib.new(algorithm), 0
     for chunk in chunks:
@@ -229,17 +229,17 @@ def verified(chunks: Iterable[bytes], descriptor: Descriptor, where: str) -> Ite
         yield chunk
     if size_bytes != descriptor.size_bytes or digest.hexdigest() != expected:
         raise RegistryError(
-            f"What {where} sent as {descriptor.digest} is something else: {size_bytes} bytes "
-            f"where {descriptor.size_bytes} are promised, or other bytes."
+            f"{where} sent wrong data for {descriptor.digest}: {size_bytes} bytes instead of "
+            f"{descriptor.size_bytes}, or a different hash."
         )
 
 
 def _choose(index: Mapping[str, Any], platform: Platform, where: str) -> str:
-    """The digest of the image for `platform` in an index."""
+    """Returns the digest of the image for `platform` in an index."""
     offered: dict[str, str] = {}
     for entry in index.get("manifests") or ():
         its = entry.get("platform") or {}
-        # Attestations stand in the index as images for the platform unknown/unknown; those never match.
+        # Attestations are listed in the index with the platform unknown/unknown, which never matches.
         offered.setdefault(f"{its.get('os')}/{its.get('architecture')}", str(entry.get("digest")))
     if str(platform) not in offered:
         raise RegistryError(f"{where} has no image for {platform}, only for {', '.join(sorted(offered)) or 'nothing'}.")
@@ -250,20 +250,20 @@ def _digest(text: str, where: str) -> str:
     try:
         return check_digest(text)
     except ValueError as error:
-        raise RegistryError(f"{where} has a digest that is none: {text[:100]!r}.") from error
+        raise RegistryError(f"{where} has an invalid digest: {text[:100]!r}.") from error
 
 
 def _parse(data: bytes, where: str) -> dict[str, Any]:
     try:
         return dict(json.loads(data))
     except (ValueError, TypeError) as error:
-        raise RegistryError(f"{where} is not the JSON document it should be.") from error
+        raise RegistryError(f"{where} is not a valid JSON object.") from error
 
 
 def _location(headers: Mapping[str, str], url: str) -> str:
     location = headers.get("Location")
     if not location:
-        raise RegistryError(f"{url.partition('?')[0]} opened an upload without saying where it goes (no Location).")
+        raise RegistryError(f"{url.partition('?')[0]} opened an upload without a Location header.")
     return urljoin(url, location)
 
 

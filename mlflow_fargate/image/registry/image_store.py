@@ -1,4 +1,4 @@
-"""Where images are kept, as building sees it: `Registry` over HTTP, or `OciLayout` in a folder."""
+"""Image storage, as building sees it: `Registry` over HTTP, or `OciLayout` in a folder."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ class FoundManifest:
 
 
 class ImageStore(Protocol):
-    """The verbs of the distribution specification that building uses."""
+    """The operations of the distribution specification that building uses."""
 
     host: str  # "" for a folder: nothing is mounted from it
-    keeps_locks: bool  # whether records for later builds (lock_record.py) go there beside the images
+    keeps_locks: bool  # whether records for later builds (lock_record.py) are stored next to the images
 
     def manifest_digest(self, repository: str, identifier: str) -> str | None:
-        """The digest of the manifest behind a tag or digest; None when there is none."""
+        """Returns the digest of the manifest with that tag or digest, or None."""
 
     def find_manifest(self, repository: str, identifier: str, platform: Platform) -> FoundManifest | None:
-        """The manifest behind a tag or digest; None when there is none."""
+        """Returns the manifest with that tag or digest, or None."""
 
     def write_manifest(self, repository: str, identifier: str, manifest: Manifest) -> str:
-        """Store the manifest under a tag or its digest; its digest. All its blobs must be there."""
+        """Stores the manifest with a tag or its digest; returns its digest. All its blobs must exist."""
 
     def has_blob(self, repository: str, digest: str) -> bool:
-        """Whether the blob is in the repository."""
+        """Returns whether the blob is in the repository."""
 
     def read_json(self, repository: str, descriptor: Descriptor) -> dict[str, Any]:
-        """A small JSON blob such as a configuration."""
+        """Returns a small JSON blob such as a configuration."""
 
     def stream_blob(self, repository: str, descriptor: Descriptor) -> Iterator[bytes]:
-        """The blob's bytes; RegistryError at their end when digest or size are not those of the descriptor."""
+        """Yields the blob's bytes; raises RegistryError at the end if digest or size differ from the descriptor."""
 
     def upload_blob(
         self,
@@ -53,10 +53,10 @@ class ImageStore(Protocol):
         mount_from: str | None = None,
         on_bytes: OnBytes = lambda _size: None,
     ) -> int:
-        """Put a blob into the repository; how many bytes were sent for it.
+        """Uploads a blob to the repository; returns how many bytes were sent.
 
-        The store may take it from its repository `mount_from` (then 0 bytes are sent); otherwise `open_chunks()` is
-        streamed, as often as it takes. A callable returns the digest of what was streamed last, for a blob that is
-        made meanwhile. `on_bytes` is called with the size of every chunk, and with a negative number when a broken
-        upload begins again.
+        The store can mount it from its repository `mount_from` (then 0 bytes are sent); otherwise `open_chunks()` is
+        streamed, as often as needed. `digest` can be a callable that returns the digest of the last stream, for a blob
+        built during the upload. `on_bytes` is called with the size of every chunk, and with a negative number when a
+        failed upload starts over.
         """

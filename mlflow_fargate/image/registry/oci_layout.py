@@ -1,7 +1,7 @@
-"""An image in a folder instead of a registry: an OCI image layout, which skopeo, podman, crane and others read.
+"""Stores an image in a folder instead of a registry: an OCI image layout, which skopeo, podman and crane read.
 
     FOLDER/oci-layout              the version of the layout
-    FOLDER/index.json              which images are here, by tag
+    FOLDER/index.json              the images, by tag
     FOLDER/blobs/sha256/HEX        manifests, configurations and layers
 
 Source: OCI image-spec, image-layout.md.
@@ -27,17 +27,17 @@ _TAG = "org.opencontainers.image.ref.name"
 
 
 class OciLayout:
-    """The image layout in `directory`, which is made; repositories do not count in it, tags do."""
+    """The image layout in `directory`, which is created. It has tags but no repositories."""
 
     host = ""
-    keeps_locks = False  # the folder is the image to take elsewhere, and nothing else
+    keeps_locks = False  # the folder contains only the image
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._blobs = directory / "blobs" / "sha256"
         if directory.exists() and any(directory.iterdir()) and not (directory / "oci-layout").exists():
             raise ImageError(
-                f"{directory} holds something else than an image layout.", hint="name a folder that is empty or new"
+                f"{directory} is not empty and not an OCI image layout.", hint="choose an empty or a new folder"
             )
         self._blobs.mkdir(parents=True, exist_ok=True)
         (directory / "oci-layout").write_bytes(encode_json({"imageLayoutVersion": "1.0.0"}))
@@ -45,7 +45,7 @@ class OciLayout:
             self._write_index([])
 
     def manifest_digest(self, repository: str, identifier: str) -> str | None:
-        """The digest of the manifest behind a tag or digest; None when there is none."""
+        """Returns the digest of the manifest with that tag or digest, or None."""
         for entry in self._entries():
             if identifier in {entry["digest"], (entry.get("annotations") or {}).get(_TAG)}:
                 return str(entry["digest"])
@@ -58,7 +58,7 @@ class OciLayout:
         return FoundManifest(Manifest.of_json(json.loads(self._path(digest).read_bytes())), digest)
 
     def write_manifest(self, repository: str, identifier: str, manifest: Manifest) -> str:
-        """Store the manifest under a tag; its digest."""
+        """Stores the manifest with a tag; returns its digest."""
         body = manifest.as_bytes()
         digest = sha256_digest(body)
         atomic_files.write(self._path(digest), body)
@@ -85,7 +85,7 @@ class OciLayout:
         mount_from: str | None = None,
         on_bytes: OnBytes = lambda _size: None,
     ) -> int:
-        """Put a blob here; how many bytes it has. ImageError when they are not those of the digest."""
+        """Stores a blob; returns its size. Raises ImageError if its digest differs."""
         written, moved = hashlib.sha256(), 0
         with atomic_files.draft(self._blobs) as unfinished:
             with unfinished.open("wb") as file:
@@ -96,7 +96,7 @@ class OciLayout:
                     on_bytes(len(chunk))
             named = digest if isinstance(digest, str) else digest()
             if named != f"sha256:{written.hexdigest()}":
-                raise ImageError(f"What came as {named} is something else.")
+                raise ImageError(f"Digest mismatch: {named}.")
             unfinished.replace(self._path(named))
         return moved
 

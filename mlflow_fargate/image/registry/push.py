@@ -1,4 +1,4 @@
-"""Blobs on their way into one repository: each at most once, and only if it is not there."""
+"""Uploads blobs to one repository: each at most once, and only if it is missing."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from mlflow_fargate.image.registry.image_store import ImageStore, OnBytes
 
 
 class Stopped(RegistryError):
-    """Another part of the push failed, so this one ended."""
+    """Another part of the push failed, so this one stopped."""
 
 
 class Push:
-    """Sends blobs to `repository` from many threads; `present` are digests known to be there."""
+    """Uploads blobs to `repository` from many threads; `present` are digests known to exist."""
 
     def __init__(self, registry: ImageStore, repository: str, *, present: Iterable[str]) -> None:
         self._registry = registry
@@ -30,11 +30,11 @@ class Push:
         self._on_bytes: OnBytes | None = None
 
     def is_present(self, digest: str) -> bool:
-        """Whether the blob is known to be there; the registry is not asked."""
+        """Returns whether the blob is known to exist, without a request."""
         return digest in self._present
 
     def send(self, digest: str, open_chunks: Callable[[], Iterable[bytes]], *, mount_from: str | None = None) -> int:
-        """Make sure that the blob is in the repository; how many bytes were sent for it."""
+        """Uploads the blob if it is missing; returns how many bytes were sent."""
         if self.holds(digest):
             return 0
         sent = self._registry.upload_blob(
@@ -48,13 +48,13 @@ class Push:
         return sent
 
     def holds(self, digest: str) -> bool:
-        """Whether the blob is in the repository; the registry is asked where that is not known."""
+        """Returns whether the blob is in the repository; queries the registry if that is unknown."""
         if not self.is_present(digest) and self._registry.has_blob(self._repository, digest):
             self._present.add(digest)
         return self.is_present(digest)
 
     def stream(self, recipe: Recipe, compression: Compression) -> tuple[Layer, int]:
-        """The recipe's layer, made on its way into the repository, and how many bytes were sent."""
+        """Builds the recipe's layer while uploading it; returns it and how many bytes were sent."""
         stream = LayerStream(recipe, compression)
 
         def open_chunks() -> Iterator[bytes]:
@@ -68,19 +68,19 @@ class Push:
         return stream.layer, sent
 
     def show(self, on_bytes: OnBytes) -> None:
-        """Tell `on_bytes` what has moved already, and from now on what moves."""
+        """Calls `on_bytes` with the bytes sent so far, and from now on with each chunk."""
         with self._lock:
             self._on_bytes = on_bytes
             on_bytes(self._moved_bytes)
 
     def stop(self) -> None:
-        """End the uploads under way with their next chunk."""
+        """Stops the running uploads at their next chunk."""
         self._stopped.set()
 
     def _until_stopped(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
         for chunk in chunks:
             if self._stopped.is_set():
-                raise Stopped("The push ended before this layer was sent.")
+                raise Stopped("The push was stopped before this layer was uploaded.")
             yield chunk
 
     def _count(self, size_bytes: int) -> None:

@@ -1,10 +1,10 @@
-"""HTTP to one registry: sessions, authorization, redirects, retries, and what a refusal says to the user.
+"""HTTP to one registry: sessions, authorization, redirects, retries, and error messages.
 
-`client.py` knows the paths of the distribution API; this module knows what can go wrong on the way there.
+`client.py` knows the paths of the distribution API; this module handles what can go wrong with a request.
 
 RegistryError
-├── Refused      the registry understood and said no; `status` tells how
-└── Transient    worth another try: no connection, 429, 5xx
+├── Refused      the registry refused the request; `status` is the HTTP status
+└── Transient    can be retried: no connection, 429, 5xx
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from mlflow_fargate.image.registry.authorization import Authorization, Credentia
 
 T = TypeVar("T")
 Body = bytes | Callable[[], Iterable[bytes]] | None
-"""A callable makes the stream anew each time it is sent."""
+"""A callable creates the stream each time it is sent."""
 
-MAX_DOCUMENT_BYTES = 4 * 1024 * 1024  # manifests and configurations; what distribution itself refuses above
+MAX_DOCUMENT_BYTES = 4 * 1024 * 1024  # manifests and configurations; the limit of distribution itself
 
 _CONNECT_TIMEOUT_SECONDS = 15
-# A registry checks the digest of a large blob before it answers the last request of an upload.
+# A registry checks the digest of a large blob before it responds to the last request of an upload.
 _READ_TIMEOUT_SECONDS = 300
 _RETRIED_STATUSES = {408, 425, 429, 500, 502, 503, 504}
 _BROKEN_CONNECTION = (
@@ -41,12 +41,12 @@ _BROKEN_CONNECTION = (
     urllib3.exceptions.HTTPError,
 )
 _MAX_REDIRECTS = 5
-# Docker Hub's API does not live under the name that references carry.
+# Docker Hub's API has a different host than its image references.
 _API_HOSTS = {"docker.io": "registry-1.docker.io"}
 
 
 class Refused(RegistryError):
-    """The registry said no, with HTTP status `status`."""
+    """The registry refused the request with HTTP status `status`."""
 
     def __init__(self, message: str, *, status: int, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
@@ -54,7 +54,7 @@ class Refused(RegistryError):
 
 
 class Transient(RegistryError):
-    """It did not work this time, and may the next."""
+    """A failure that may go away on a retry."""
 
 
 class Transport:
@@ -81,14 +81,14 @@ class Transport:
         headers: dict[str, str] | None = None,
         body: Body = None,
     ) -> requests.Response:
-        """One answer with an expected status, for GET its body not yet read; `url` may be a path on the registry.
+        """Returns a response with an expected status, for GET with unread body; `url` can be a path on the registry.
 
-        A 401 is answered once with a fresh header. A streamed body is not sent twice over one upload session, so there
-        the fresh header is for the next try.
+        On a 401, the request is repeated once with a new header. A streamed body cannot be sent twice in one upload
+        session, so the new header is used for the next attempt.
         """
         url = urljoin(self._root, url)
         self._refuse_downgrade(url)
-        # A registry may send uploads elsewhere; our credentials are for this one.
+        # A registry can redirect uploads to another host, which must not get its credentials.
         is_ours = urlsplit(url).netloc == urlsplit(self._root).netloc
         header = self._authorization.header(scopes) if is_ours else None
         response = self._request(method, url, header, headers, body)
@@ -96,7 +96,7 @@ class Transport:
             response.close()
             header = self._authorization.answer(response.headers.get("WWW-Authenticate", ""), scopes)
             if callable(body):
-                raise Transient(f"Registry {self._host} asked for a fresh login in the middle of an upload.")
+                raise Transient(f"Registry {self._host} required a new login in the middle of an upload.")
             response = self._request(method, url, header, headers, body)
         if response.status_code not in expected:
             with response:
@@ -104,12 +104,12 @@ class Transport:
         return response
 
     def retry(self, work: Callable[[], T]) -> T:
-        """What `work` returns, tried again (from its beginning) while it fails with Transient."""
+        """Returns what `work` returns; repeats it from the start while it raises Transient."""
         return stamina.RetryingCaller(attempts=6, timeout=None, wait_initial=0.5, wait_max=20)(Transient, work)
 
     @contextmanager
     def reading(self, url: str) -> Iterator[None]:
-        """Around a request or the reading of its answer: what the libraries raise there becomes ours."""
+        """Converts the libraries' errors, from sending a request or reading its response, to RegistryError."""
         where = f"{_without_query(url)} (registry {self._host})"
         try:
             yield
@@ -121,7 +121,7 @@ class Transport:
             raise RegistryError(f"The request to {where} failed: {_reason(error)}.") from error
 
     def read_document(self, response: requests.Response) -> bytes:
-        """The whole body of an answer that should be small; RegistryError when it is not."""
+        """Returns the whole body of a response that should be small; raises RegistryError if it is not."""
         with response, self.reading(response.url):
             data = b""
             for chunk in response.iter_content(65536):
@@ -129,7 +129,7 @@ class Transport:
                 if len(data) > MAX_DOCUMENT_BYTES:
                     raise RegistryError(
                         f"Registry {self._host} sent a document of more than {MAX_DOCUMENT_BYTES} bytes for "
-                        f"{_without_query(response.url)}; it was not read further."
+                        f"{_without_query(response.url)}; the rest was not read."
                     )
             return data
 
@@ -143,10 +143,10 @@ class Transport:
                 headers=headers,
                 data=body() if callable(body) else body,
                 auth=_Header(authorization),
-                # Only what is read may lead elsewhere (to the storage behind the registry).
+                # Only reads are redirected (to the registry's storage).
                 allow_redirects=method in {"GET", "HEAD"},
                 timeout=(_CONNECT_TIMEOUT_SECONDS, _READ_TIMEOUT_SECONDS),
-                # Read at once, so that the connection can be used again; only what is asked for may be large.
+                # Read immediately, so that the connection can be reused; only GET responses can be large.
                 stream=method == "GET",
             )
 
@@ -154,7 +154,7 @@ class Transport:
         session: requests.Session | None = getattr(self._local, "session", None)
         if session is None:
             session = _Session()
-            # A proxy is for the world outside; this machine is reached directly.
+            # Proxies are for other hosts; this machine is reached directly.
             session.trust_env = not is_loopback(self._host)
             self._local.session = session
             self._sessions.append(session)
@@ -171,13 +171,13 @@ class Transport:
         try:
             return dict(json.loads(self.read_document(response)))
         except (ValueError, TypeError) as error:
-            raise RegistryError(f"The token service {realm} of registry {self._host} answered without JSON.") from error
+            raise RegistryError(f"The token service {realm} of registry {self._host} did not return JSON.") from error
 
     def _refuse_downgrade(self, url: str) -> None:
         if self._root.startswith("https://") and not url.startswith("https://"):
             raise RegistryError(
-                f"Registry {self._host} sends us to {_without_query(url)}, which is not HTTPS; nothing was sent there.",
-                hint="if it stands behind a proxy that ends TLS, let the proxy pass X-Forwarded-Proto",
+                f"Registry {self._host} redirects to {_without_query(url)}, which is not HTTPS; nothing was sent.",
+                hint="if it is behind a proxy that terminates TLS, make the proxy set X-Forwarded-Proto",
             )
 
     def _refusal(self, method: str, response: requests.Response) -> RegistryError:
@@ -192,33 +192,33 @@ class Transport:
 _HINTS = {
     401: "check the user name and the password for this registry",
     403: "allow these credentials to pull from and push to the repository",
-    404: "check the name; a repository may have to be created before the first push",
-    405: "this registry does not allow it",
-    413: "the registry, or a proxy before it, limits the size of layers",
+    404: "check the name; some registries require creating a repository before the first push",
+    405: "the registry does not allow this operation",
+    413: "the registry, or a proxy in front of it, limits the size of layers",
 }
 
 
 class _Session(requests.Session):
-    """A session that refuses to be led from HTTPS to HTTP."""
+    """A session that refuses redirects from HTTPS to HTTP."""
 
     def __init__(self) -> None:
         super().__init__()
         self.max_redirects = _MAX_REDIRECTS
         self.headers["User-Agent"] = "mlflow-fargate"
-        # Layers are compressed already, and their digests are of the bytes as they are.
+        # Layers are already compressed, and their digests are computed from these bytes.
         self.headers["Accept-Encoding"] = "identity"
 
     def get_redirect_target(self, response: requests.Response) -> str | None:
         target = super().get_redirect_target(response)
         if target and response.url.startswith("https://") and urlsplit(urljoin(response.url, target)).scheme != "https":
             raise RegistryError(
-                f"{_without_query(response.url)} leads to {_without_query(target)}, which is not HTTPS; not followed."
+                f"{_without_query(response.url)} redirects to {_without_query(target)}, which is not HTTPS."
             )
         return target
 
 
 class _Header(AuthBase):
-    """Exactly this Authorization header or none: without it requests would look into ~/.netrc."""
+    """Sets exactly this Authorization header or none; otherwise requests would read ~/.netrc."""
 
     def __init__(self, value: str | None) -> None:
         self._value = value
@@ -230,7 +230,7 @@ class _Header(AuthBase):
 
 
 def _words(response: requests.Response) -> str:
-    """What the registry said, from the error document of the specification or else from the first of its text."""
+    """Returns the registry's message, from the specified error document or else the start of its text."""
     try:
         text = next(response.iter_content(4096), b"").decode(errors="replace")
     except (requests.RequestException, urllib3.exceptions.HTTPError):
@@ -243,12 +243,12 @@ def _words(response: requests.Response) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """Why a connection broke, without the URL that the libraries put before it."""
+    """Returns why a connection broke, without the URL that the libraries add."""
     cause = error.args[0] if error.args else error
     return str(getattr(cause, "reason", cause))
 
 
 def _without_query(url: str) -> str:
-    """The URL for people: the query of a storage URL is a signature, and that is a secret."""
+    """Returns the URL for display: the query of a storage URL is a signature, which is a secret."""
     scheme, netloc, path, _, _ = urlsplit(url)
     return urlunsplit((scheme, netloc.rpartition("@")[2], path, "", ""))
