@@ -28,7 +28,7 @@ def test_a_second_stack_is_refused(local_stack: dict[str, str]) -> None:
     done = subprocess.run([COMMAND, "local", "up"], capture_output=True, text=True, check=False, timeout=120)
 
     assert done.returncode == 1
-    assert "A local stack runs already" in done.stderr
+    assert "A local stack is already running" in done.stderr
 
 
 def test_starting_it_again_in_the_background_finds_the_one_that_runs(local_stack: dict[str, str]) -> None:
@@ -74,6 +74,6 @@ def test_ctrl_c_while_it_starts_in_the_background_stops_what_was_started(tmp_pat
             starting.kill()
 
     assert starting.returncode == 1
-    assert "stopping what was started" in said
+    assert "stopping the parts already started" in said
     assert "Traceback" not in said
     assert processes_with(str(tmp_path)) == []
