@@ -14,6 +14,7 @@ import contextlib
 import json
 import os
 import platform
+import re
 import signal
 import subprocess
 import sys
@@ -50,6 +51,7 @@ _START_SECONDS = 300
 _STOP_SECONDS = 60
 _AWS_THREADS = 16
 _PAGE_THREADS = 2
+_CLOCK = re.compile(r"^\[ *\d+\.\d+s\] ")  # of each line in the log of a stack in the background
 
 
 class LocalStack:
@@ -276,7 +278,7 @@ def _tell_new_lines(log: Path, told: int, progress: Progress) -> int:
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
     complete = [line for line in lines if line.endswith("\n")]
     for line in complete[told:]:
-        progress.note(line.rstrip())
+        progress.note(_CLOCK.sub("", line.rstrip()))  # `progress` adds its own
     return len(complete)
 
 

@@ -63,3 +63,14 @@ def test_the_environment_points_mlflow_and_aws_tools_to_the_stack() -> None:
 def test_systems_other_than_linux_are_refused() -> None:
     with pytest.raises(LocalStackError, match="whose system is 'darwin'"):
         stack._check_platform("darwin")
+
+
+def test_progress_of_a_stack_in_the_background_has_one_clock(tmp_path: Path) -> None:
+    log = tmp_path / "stack.log"
+    log.write_text(
+        "[   1.2s] Starting AWS\n[ 132.0s]   waiting for MLflow, 10 s\nTraceback [2.0s] kept\n[   2.0s] not comp"
+    )
+    progress = RecordedProgress()
+
+    assert stack._tell_new_lines(log, 0, progress) == 3
+    assert progress.lines == ["Starting AWS", "  waiting for MLflow, 10 s", "Traceback [2.0s] kept"]
