@@ -356,8 +356,8 @@ FAILED_ROLLOUTS = {
     "Too little memory": None,
     "The image is too large": "CannotPullContainerError: failed to register layer: write /opt/app/libtorch_cuda.so: "
     "no space left on device",
-    "The subnets have no way to ECR": "ResourceInitializationError: unable to pull secrets or registry auth: The task "
-    "cannot pull registry auth from Amazon ECR: There is a connection issue between the task and Amazon ECR.",
+    "The subnets have no route to ECR": "ResourceInitializationError: unable to pull secrets or registry auth: The "
+    "task cannot pull registry auth from Amazon ECR: There is a connection issue between the task and Amazon ECR.",
 }
 KILLS_ITSELF = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
 
