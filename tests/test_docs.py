@@ -22,13 +22,13 @@ DOCS = ROOT / "docs"
 README = (ROOT / "README.md").read_text("utf-8")
 
 
-def test_the_options_page_is_what_the_command_prints_now() -> None:
+def test_the_options_page_is_the_current_output_of_the_command() -> None:
     written = CliRunner().invoke(main, ["schema", "--markdown"]).output
 
     assert (DOCS / "options.md").read_text("utf-8") == written, "mlflow-fargate schema --markdown > docs/options.md"
 
 
-# What troubleshooting.md shows as mistakes; test_first_hour.py makes them.
+# Mistakes on troubleshooting.md; test_first_hour.py makes them.
 TYPOS = {
     "mlflow-fargate statis -t fargate:/us-east-2 --name churn",
     "mlflow deployments create -t fargate:/us-east-2 --name churn -m ./model -C cpus=2048",
@@ -67,7 +67,7 @@ def test_every_command_in_the_docs_exists_with_its_options(page: Path, command: 
 
 
 def test_the_command_line_page_shows_every_command() -> None:
-    """That the output is current is checked by test_cli_page.py."""
+    """test_cli_page.py checks that the output is current."""
     shown = commands_of((DOCS / "cli.md").read_text("utf-8"))
 
     deployments = mlflow_cli.commands["deployments"]
@@ -105,7 +105,7 @@ def test_every_link_in_the_readme_points_to_a_file() -> None:
 
 
 @pytest.mark.parametrize("page", ["ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"])
-def test_every_link_of_the_pages_beside_the_readme_points_to_a_file(page: str) -> None:
+def test_every_link_of_the_other_pages_points_to_a_file(page: str) -> None:
     links = [link for link in re.findall(r"\]\(([^)#]+)", (ROOT / page).read_text("utf-8")) if "://" not in link]
 
     assert links
@@ -118,7 +118,7 @@ CODE = [ROOT / name for name in ("mlflow_fargate", "webhook", "service_template"
 
 @pytest.mark.parametrize("page", DESIGN_PAGES, ids=lambda page: page.stem)
 def test_every_file_and_folder_of_code_that_a_design_page_names_exists(page: Path) -> None:
-    """Wherever in the project it is: pages name modules by the end of their path."""
+    """Searches the whole project: pages refer to modules by the end of their path."""
     text = re.sub(r"^```.*?^```", "", page.read_text("utf-8"), flags=re.M | re.S)
     named = set(re.findall(r"`((?:\w+/)*(?:\w+\.py|\w+/))`", text))
     known = {path.as_posix() for top in CODE for path in (top, *top.rglob("*"))}

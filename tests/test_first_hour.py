@@ -1,8 +1,8 @@
-"""What goes wrong in the first hour: each mistake is made for real, and its message stands in docs/troubleshooting.md.
+"""Mistakes of the first hour: each one is actually made, and its message is in docs/troubleshooting.md.
 
-A section of the page is one mistake: its heading, a block `console` with what was typed, a block `text` with all that
-the command said. The functions below make the mistakes, in the order of the page; the heading is their docstring. What
-makes a rollout fail happens on the local stack's AWS, in the words of ECS.
+Each section of the page is one mistake: a heading, a `console` block with the command, a `text` block with its output.
+The functions below make the mistakes, in the order of the page; their docstrings are the headings. Failing rollouts run
+on the local stack's AWS, with ECS's messages.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from support.registry import PushImage
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "troubleshooting.md"
-CREATE = "plan -t fargate:/us-east-2 --name churn"  # the same checks as create's, and it writes nothing
+CREATE = "plan -t fargate:/us-east-2 --name churn"  # makes the same checks as create, but changes nothing
 MLMODEL = """
 flavors:
   python_function: {loader_module: mlflow.sklearn, python_version: PYTHON}
@@ -51,15 +51,15 @@ flavors:
 
 
 class Bench:
-    """What the mistakes are made with: a folder, an environment, an account of moto's, and the command."""
+    """The setup for the mistakes: a folder, an environment, a moto account, and the command."""
 
     def __init__(self, folder: Path, registry: str, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder = folder
-        self.registry = registry  # a database with version 1 of `churn`, which is in no stage
+        self.registry = registry  # a database with version 1 of `churn`, without a stage
         self.monkeypatch = monkeypatch
 
     def model(self, *, python: str = "3.11.4", requirements: str | None = "mlflow==3.1.0\nscikit-learn==1.5.0") -> str:
-        """The name of a folder with a scikit-learn model, as MLflow logs it."""
+        """Creates a folder with a scikit-learn model, as MLflow logs it, and returns its name."""
         model = self.folder / "model"
         model.mkdir()
         (model / "MLmodel").write_text(MLMODEL.replace("PYTHON", python))
@@ -70,14 +70,14 @@ class Bench:
         return "model"
 
     def run(self, command: str) -> str:
-        """What `mlflow-fargate COMMAND` says, which has to fail."""
+        """Runs `mlflow-fargate COMMAND`, which must fail, and returns its output."""
         done = CliRunner().invoke(main, command.split(), prog_name="mlflow-fargate")
         assert done.exit_code != 0, done.output
         assert done.exception is None or isinstance(done.exception, SystemExit), repr(done.exception)
         return done.stderr
 
     def refuse(self, operation: str, code: str, message: str) -> None:
-        """Lets AWS answer `operation` of ECS with a refusal, below boto3."""
+        """Makes AWS refuse ECS's `operation`, below boto3."""
         original = boto3.Session.__init__
 
         def answer(request: Any, **_: Any) -> Any:
@@ -170,7 +170,7 @@ def no_tracking_server(bench: Bench) -> str:
     """The tracking server does not respond"""
     mlflow.set_tracking_uri(f"http://127.0.0.1:{free_port()}")
     said = bench.run(f"{CREATE} -m models:/churn/Production")
-    # What lies between is urllib3's, with addresses of its objects.
+    # The text between is urllib3's, with addresses of its objects.
     return re.sub(r"(?s)127\.0\.0\.1:\d+: API request.*?\n  hint", "127.0.0.1:5000: API request …\n  hint",
                   re.sub(r"http://127\.0\.0\.1:\d+ could", "http://127.0.0.1:5000 could", said))  # fmt: skip
 
@@ -329,7 +329,7 @@ def bench(tmp_path: Path, model_registry: str, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake.__name__)
-def test_a_mistake_of_the_first_hour_has_the_message_of_the_page(mistake: Callable[[Bench], str], bench: Bench) -> None:
+def test_a_mistake_prints_the_message_on_the_page(mistake: Callable[[Bench], str], bench: Bench) -> None:
     said = mistake(bench)
 
     assert said == sections().get(title(mistake)), f"\n## {title(mistake)}\n\n```text\n{said}```"
@@ -337,7 +337,7 @@ def test_a_mistake_of_the_first_hour_has_the_message_of_the_page(mistake: Callab
 
 @dataclass
 class RefusingRunner:
-    """What runs tasks when none can begin: says why, in the words of Fargate."""
+    """A task runner that cannot start tasks, with Fargate's reason."""
 
     reason: str
 
@@ -351,20 +351,20 @@ class RefusingRunner:
         return None
 
 
-# Heading → the reason that Fargate gives; None: the reason of a task that really is killed.
+# Heading → the reason that Fargate reports; None: the reason of a task that is actually killed.
 FAILED_ROLLOUTS = {
     "Too little memory": None,
     "The image is too large": "CannotPullContainerError: failed to register layer: write /opt/app/libtorch_cuda.so: "
     "no space left on device",
-    "The subnets have no way to ECR": "ResourceInitializationError: unable to pull secrets or registry auth: The task "
-    "cannot pull registry auth from Amazon ECR: There is a connection issue between the task and Amazon ECR.",
+    "The subnets have no route to ECR": "ResourceInitializationError: unable to pull secrets or registry auth: The "
+    "task cannot pull registry auth from Amazon ECR: There is a connection issue between the task and Amazon ECR.",
 }
 KILLS_ITSELF = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("heading", "reason"), FAILED_ROLLOUTS.items(), ids=list(FAILED_ROLLOUTS))
-def test_a_rollout_that_fails_has_the_message_of_the_page(
+def test_a_failed_rollout_prints_the_message_on_the_page(
     heading: str, reason: str | None, registry: LocalRegistry, push_image: PushImage, tmp_path: Path
 ) -> None:
     image = push_image({"opt/app/src/server.py": KILLS_ITSELF})
@@ -378,7 +378,7 @@ def test_a_rollout_that_fails_has_the_message_of_the_page(
     assert said == sections().get(heading), f"\n## {heading}\n\n```text\n{said}```"
 
 
-def test_each_message_says_what_to_do_next() -> None:
+def test_each_message_contains_the_next_step() -> None:
     silent = [
         heading
         for heading, said in sections().items()
@@ -388,12 +388,12 @@ def test_each_message_says_what_to_do_next() -> None:
     assert not silent
 
 
-def test_the_page_of_mistakes_has_a_section_for_each_and_no_other() -> None:
+def test_the_page_has_exactly_one_section_for_each_mistake() -> None:
     assert sorted(sections()) == sorted([*FAILED_ROLLOUTS, *(title(mistake) for mistake in MISTAKES)])
 
 
 def sections() -> dict[str, str]:
-    """Heading → what the command said."""
+    """Returns heading → output of the command."""
     text = PAGE.read_text("utf-8") if PAGE.exists() else ""
     return dict(re.findall(r"^## (.+?)\n(?:(?!^## ).*\n)*?```text\n((?:.*\n)*?)```$", text, re.MULTILINE))
 
@@ -412,7 +412,7 @@ def publish(bench: Bench) -> None:
 
 
 class answering:
-    """A server on loopback that gives one answer to everything; enters as its URL."""
+    """A server on loopback that sends the same response to every request; entering returns its URL."""
 
     def __init__(self, status: int, body: bytes) -> None:
         class Handler(BaseHTTPRequestHandler):

@@ -1,4 +1,4 @@
-"""README's two commands on a Debian that has nothing else (fresh_system.sh), and what is left of it: nothing."""
+"""The README's two commands on a minimal Debian (fresh_system.sh), which leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SCRIPT = Path(__file__).with_name("fresh_system.sh")
 
 needs_debootstrap = pytest.mark.skipif(
     not shutil.which("debootstrap") or os.geteuid() != 0,
-    reason="debootstrap is not installed (apt-get install debootstrap), or this is not root, whom it needs",
+    reason="debootstrap is not installed (apt-get install debootstrap), or not run as root",
 )
 
 
@@ -43,7 +43,7 @@ def test_the_demo_and_the_tests_pass_on_a_fresh_debian(suite: str, tmp_path: Pat
 @needs_debootstrap
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_fresh_system_that_is_stopped_leaves_nothing(number: signal.Signals, tmp_path: Path) -> None:
+def test_a_stopped_fresh_system_leaves_nothing_behind(number: signal.Signals, tmp_path: Path) -> None:
     with subprocess.Popen([str(SCRIPT), "bookworm"], env=environment(tmp_path), stderr=subprocess.DEVNULL) as process:
         try:
             deadline = time.monotonic() + 120
@@ -68,7 +68,7 @@ def command_line(process: Path) -> str:
         return ""
 
 
-def test_a_suite_that_is_not_known_is_refused(tmp_path: Path) -> None:
+def test_an_unknown_suite_is_refused(tmp_path: Path) -> None:
     done = subprocess.run(
         [str(SCRIPT), "warty"], env=environment(tmp_path), capture_output=True, text=True, check=False
     )

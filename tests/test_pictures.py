@@ -1,6 +1,6 @@
-"""The pictures in docs/pictures: taken by this module, and refused as soon as what they show has changed.
+"""The pictures in docs/pictures: taken by this module; a test fails when the page has changed since.
 
-python tests/test_pictures.py        takes them anew with Chromium (make pictures)
+python tests/test_pictures.py        takes them again with Chromium (make pictures)
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def task(task_id: str, revision: str, age: float, **changes: Any) -> TaskSnapsho
 
 
 def services() -> tuple[ServiceSnapshot, ...]:
-    """One that is steady, one whose new version rolls out, one whose new version failed."""
+    """Returns a steady service, one that is rolling out a new version, and one whose new version failed."""
     stopped = {"status": "STOPPED", "health": "-", "pid": None, "port": None}
     return (
         ServiceSnapshot(
@@ -85,18 +85,18 @@ def app() -> PageApp:
 
 
 def digest() -> str:
-    """Of the page as it is now, without what differs at each answer."""
+    """Returns the digest of the current page, without what differs in each response."""
     text = Client(app()).get("/", base_url="http://127.0.0.1").text
     return hashlib.sha256(re.sub(r'nonce="[^"]+"', "", text).encode()).hexdigest()
 
 
-def test_the_pictures_show_the_page_as_it_is() -> None:
+def test_the_pictures_show_the_current_page() -> None:
     assert json.loads(DIGESTS.read_text()) == dict.fromkeys(SIZES, digest()), "make pictures"
 
 
 @pytest.mark.exhaustive
 @pytest.mark.skipif(not shutil.which("chromium"), reason="no chromium: make tools")
-def test_chromium_shows_the_page_in_full(tmp_path: Path) -> None:
+def test_chromium_renders_the_whole_page(tmp_path: Path) -> None:
     take(tmp_path)
 
     for name, size in SIZES.items():
@@ -108,7 +108,7 @@ def test_chromium_shows_the_page_in_full(tmp_path: Path) -> None:
 
 
 def take(folder: Path) -> None:
-    """Writes every picture, and what it was taken of."""
+    """Writes every picture, and the digest of the page it shows."""
     folder.mkdir(parents=True, exist_ok=True)
     with WsgiServer(app()) as server:
         for name, size in SIZES.items():

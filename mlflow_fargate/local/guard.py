@@ -1,14 +1,14 @@
-"""Which requests a server of the local stack takes: those of programs, and of pages that the server itself has sent.
+"""Decides which requests the local stack's servers accept: those from programs, and from pages the server itself sent.
 
-A server on the loopback interface is within reach of every web page that is open in a browser of this machine. Three
-headers, which pages cannot forge, show where a request comes from:
+Every web page open in a browser on this machine can reach a server on the loopback interface. Three headers, which
+pages cannot forge, show where a request comes from:
 
-    Host             the name in the address. Another name than ours: the page's owner has led it here (DNS rebinding)
+    Host             the name in the address. A foreign name: the page's owner pointed it here (DNS rebinding)
     Origin           the page that sends the request
     Sec-Fetch-Site   how that page is related to the address: same-origin, same-site, cross-site, none (typed in)
 
-`refusal` decides, and is pure; `guarded` applies it to a WSGI application. Other users of this machine set headers as
-they like: signature.py keeps them out.
+`refusal` decides and is pure; `guarded` applies it to a WSGI application. Other users of this machine can set any
+header: signature.py keeps them out.
 Source: https://www.w3.org/TR/fetch-metadata/ and "Protect your resources from web attacks with Fetch Metadata".
 """
 
@@ -20,22 +20,22 @@ from typing import Any
 
 WsgiApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 Header = Callable[[str], str | None]
-"""The value of a header by its name; None: the request has no such header."""
+"""Returns the value of a header by name; None if the request does not have it."""
 
-# Any port: the address stays ours where a port is forwarded, and a page of another port has another origin.
+# Any port: a forwarded port keeps the host name, and a page from another port has a different origin.
 _OUR_HOST = re.compile(r"(127\.0\.0\.1|localhost)(:[0-9]{1,5})?", re.IGNORECASE)
 _OUR_SITES = ("same-origin", "none")
 
 
 def refusal(method: str, header: Header, *, is_known_host: bool = False) -> str | None:
-    """Why a request is refused, and what to do, in a sentence; None: it may pass.
+    """Returns why a request is refused, and what to do, in one sentence; None if it is accepted.
 
-    `is_known_host` says that the server has been told to answer to the request's host name. A page of another origin
-    may lead the browser here (a link): it sees nothing of the answer, and such a request is a GET.
+    `is_known_host`: the server is configured for the request's host name. A page of another origin can link here: it
+    cannot read the response, and such a request is a GET.
     """
     host = header("Host") or ""
     if not is_known_host and not _OUR_HOST.fullmatch(host):
-        return f"This server of the local stack does not answer to the host name {host!r}; use 127.0.0.1 or localhost."
+        return f"The local stack does not accept the host name {host!r}; use 127.0.0.1 or localhost."
     origin = header("Origin")
     if origin is not None and origin.lower() != f"http://{host}".lower():
         return f"Web pages of {origin!r} cannot call the local stack; send the request from a program."
@@ -46,7 +46,7 @@ def refusal(method: str, header: Header, *, is_known_host: bool = False) -> str 
 
 
 def guarded(app: WsgiApp) -> WsgiApp:
-    """`app` behind `refusal`; its answers carry no CORS headers, which would let pages of other origins read them."""
+    """Returns `app` behind `refusal`, without CORS headers, which would let pages of other origins read responses."""
 
     def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         def header(name: str) -> str | None:
@@ -73,5 +73,5 @@ def is_cors(header_name: str) -> bool:
 
 
 def _is_link(method: str, header: Header) -> bool:
-    """Whether the browser goes to the address in a tab of its own, not in a frame of the page."""
+    """Returns whether the browser opens the address as a page of its own, not in a frame."""
     return method == "GET" and header("Sec-Fetch-Mode") == "navigate" and header("Sec-Fetch-Dest") == "document"

@@ -1,8 +1,7 @@
-"""boto3 on a WSGI app in this process: how the engine calls moto, without a socket and around the gateway.
+"""boto3 clients for a WSGI app in this process: the engine calls moto without a socket, bypassing the gateway.
 
-botocore's `before-send` event lets a handler answer in place of the network; the handler here runs the app. What the
-engine reads comes out as own types (task definitions, target groups, secrets), or in the words ECS uses when it is
-missing.
+botocore's `before-send` event lets a handler respond instead of the network; the handler here runs the app. Task
+definitions, target groups and secrets are returned as typed values; errors for missing ones have ECS's messages.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from werkzeug.test import EnvironBuilder, run_wsgi_app
 from mlflow_fargate.local.guard import WsgiApp
 from mlflow_fargate.local.task_definition import TaskDefinition
 
-_make_response: Any = AWSResponse  # its published types ask for more than its code does
+_make_response: Any = AWSResponse  # its published types are stricter than its code
 _SECRET_FIELDS = 7  # arn:aws:secretsmanager:REGION:ACCOUNT:secret:NAME, then key, stage and version id
 
 
@@ -48,24 +47,24 @@ class SecretMissing(Exception):
 
 
 class MotoClient:
-    """What the AWS behind `app` knows, for one region."""
+    """Reads the state of the AWS behind `app`, for one region."""
 
     def __init__(self, app: WsgiApp, region: str) -> None:
         self.region = region
         self._app = app
         self._session = boto3.Session()
         self._clients: dict[str, Any] = {}
-        self._lock = threading.Lock()  # clients may be shared by threads, a session that makes them may not
+        self._lock = threading.Lock()  # threads can share clients, but not the session that creates them
 
     def client(self, service: str) -> Any:
-        """The boto3 client of `service`, made once."""
+        """Returns the boto3 client of `service`, created once."""
         with self._lock:
             if service not in self._clients:
                 self._clients[service] = self._make_client(service)
             return self._clients[service]
 
     def task_definition(self, name: str) -> TaskDefinition:
-        """The task definition by ARN, `family:revision` or family; ClientError when there is none."""
+        """Returns the task definition by ARN, `family:revision` or family; ClientError if it does not exist."""
         answer = self.client("ecs").describe_task_definition(taskDefinition=name)
         return TaskDefinition.of_json(answer["taskDefinition"])
 
@@ -90,7 +89,7 @@ class MotoClient:
         return ipaddress.IPv4Network(subnets[0]["CidrBlock"])
 
     def secret(self, value_from: str) -> str:
-        """What a container's secret stands for: a Secrets Manager secret, a key in its JSON, or an SSM parameter."""
+        """Returns a container secret's value: a Secrets Manager secret, a key in its JSON, or an SSM parameter."""
         if ":secretsmanager:" in value_from:
             return self._secrets_manager_value(value_from)
         name = value_from.split(":parameter", 1)[-1]
@@ -137,8 +136,8 @@ class MotoClient:
             region_name=self.region,
             endpoint_url="http://inner.invalid",
             aws_access_key_id="engine",
-            aws_secret_access_key="engine",  # noqa: S106  # moto checks none
-            # An unimplemented operation is a 500, which would only be slow to fail.
+            aws_secret_access_key="engine",  # noqa: S106  # moto does not check it
+            # An unimplemented operation is a 500; retries would only delay the failure.
             config=Config(retries={"total_max_attempts": 1}, s3={"addressing_style": "path"}),
         )
         client.meta.events.register("before-send", self._answer)
@@ -153,7 +152,7 @@ class MotoClient:
 def call_app(
     app: WsgiApp, method: str, url: str, headers: Mapping[str, Any], body: bytes | str | None
 ) -> tuple[int, dict[str, str], bytes]:
-    """The app's answer to one request: status, headers, body."""
+    """Returns the app's response to one request: status, headers, body."""
     parts = urlsplit(url)
     content = body.encode() if isinstance(body, str) else body or b""
     texts = {name: value.decode() if isinstance(value, bytes) else str(value) for name, value in headers.items()}
@@ -172,7 +171,7 @@ def call_app(
 
 
 class _Raw:
-    """As much of urllib3's response as botocore reads."""
+    """The part of urllib3's response that botocore reads."""
 
     def __init__(self, content: bytes) -> None:
         self._content = io.BytesIO(content)
@@ -186,5 +185,5 @@ class _Raw:
 
 
 def tags_to_pairs(tags: Iterable[Mapping[str, str]]) -> tuple[tuple[str, str], ...]:
-    """ECS's [{key, value}] as pairs, in their order."""
+    """Returns ECS's [{key, value}] as pairs, in order."""
     return tuple((tag["key"], tag.get("value", "")) for tag in tags)

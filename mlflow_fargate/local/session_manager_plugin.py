@@ -1,10 +1,10 @@
 """The local stack's session-manager-plugin: runs a command in a task, in the terminal where it was started.
 
-A program of its own, run with the standard library only and with the arguments that AWS's plugin gets, after one more:
+A separate program that only uses the standard library, run with the arguments of AWS's plugin after one more:
 python -I -S session_manager_plugin.py STATE SESSION REGION StartSession PROFILE REQUEST ENDPOINT
 
-STATE is the file with the stack's keys, SESSION the JSON that ExecuteCommand answered with. As with AWS's plugin the
-exit code is not the command's; and as with the agent in a task on AWS, what it started ends with the task.
+STATE is the file with the stack's keys, SESSION the JSON that ExecuteCommand returned. As with AWS's plugin, the exit
+code is not the command's; as with ECS Exec's agent, what it started ends with the task.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ def main(arguments: list[str]) -> int:
 
 
 def _fetch(url: str, proof: str) -> dict[str, Any]:
-    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {proof}"})  # noqa: S310  # from our AWS
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {proof}"})  # noqa: S310  # the local AWS
     with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30) as response:
         spec: dict[str, Any] = json.load(response)
     return spec
 
 
 def _run(spec: dict[str, Any]) -> None:
-    # Ctrl-C is for the command: both are in the terminal's foreground, and only a handler of ours stays here.
+    # Ctrl-C is for the command: both are in the terminal's foreground, and this process must ignore it.
     signal.signal(signal.SIGINT, lambda *_: None)
     environment = {**spec["environment"], **{name: os.environ[name] for name in ("TERM",) if name in os.environ}}
     try:
@@ -72,7 +72,7 @@ def _end_with_task(task_pid: int, child: subprocess.Popen[bytes]) -> None:
         except ProcessLookupError:
             child.kill()
             return
-        except PermissionError:  # another user's: it lives
+        except PermissionError:  # another user's process: it is running
             pass
         time.sleep(_LOOK_SECONDS)
 

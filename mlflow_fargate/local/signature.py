@@ -1,8 +1,8 @@
-"""Who has the keys of this local stack: AWS signatures, verified by botocore's own way of making them.
+"""Verifies AWS signatures made with the keys of this local stack, using botocore's signers.
 
-Every stack draws its keys at random when it starts; `stack.json` (mode 0600) and `mlflow-fargate local env` tell them.
-Verified are signatures of version 4, in the header and in presigned URLs, and S3's presigned URLs of version 2, which
-boto3 makes by default. Of a body sent in signed chunks only the first signature is verified, not that of each chunk.
+Each stack generates random keys when it starts; they are in `stack.json` (mode 0600) and `mlflow-fargate local env`.
+Supported are version 4 signatures, in the header and in presigned URLs, and S3's presigned URLs of version 2, boto3's
+default. For a body sent in signed chunks only the first signature is verified, not that of each chunk.
 Source: IAM user guide, "Create a signed AWS API request"; Amazon S3 API reference, "Authenticating Requests".
 """
 
@@ -33,12 +33,12 @@ _MOST_EXPIRES_SECONDS = 7 * 24 * 3600
 _HEADER = re.compile(r"AWS4-HMAC-SHA256 +Credential=([^, ]+), *SignedHeaders=([^, ]+), *Signature=([0-9a-f]{64})")
 _SCOPE = re.compile(r"([^/]+)/(\d{8})/([^/]+)/([^/]+)/aws4_request")
 _TIME_FORMAT = "%Y%m%dT%H%M%SZ"
-_HOW = 'take the keys from: eval "$(mlflow-fargate local env)"'
+_HOW = 'set the keys with: eval "$(mlflow-fargate local env)"'
 
 
 @dataclass(frozen=True)
 class Keys:
-    """The access key of a local stack, and what is derived from it."""
+    """The access key of a local stack, and values derived from it."""
 
     access_key_id: str
     secret_access_key: str = field(repr=False)
@@ -49,12 +49,12 @@ class Keys:
 
     @property
     def registry_password(self) -> str:
-        """What GetAuthorizationToken hands out: a docker configuration that keeps it does not hold the keys."""
+        """The password from GetAuthorizationToken: a docker configuration that stores it does not contain the keys."""
         return hmac.new(self.secret_access_key.encode(), b"registry", "sha256").hexdigest()
 
 
 class SignatureRefused(Exception):
-    """The request is not from someone with the keys; `code` is AWS's word for it, the message says what to do."""
+    """The request was not signed with the keys; `code` is AWS's error code, the message says what to do."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -81,11 +81,11 @@ class _Signature:
     signed_headers: frozenset[str]
     signature: str
     timestamp: str
-    expires_seconds: int | None  # None: it is in the header, and good for a quarter of an hour
+    expires_seconds: int | None  # None: the signature is in the header and valid for 15 minutes
 
 
 def claimed_service(environ: Mapping[str, Any]) -> str | None:
-    """The service that a request claims to be signed for, unverified; None: it is not signed."""
+    """Returns the service that a request claims to be signed for, unverified; None if it is not signed."""
     query = dict(_query(environ))
     if "AWSAccessKeyId" in query:
         return "s3"
@@ -95,10 +95,10 @@ def claimed_service(environ: Mapping[str, Any]) -> str | None:
 
 
 def verify(environ: dict[str, Any], keys: Keys, *, is_s3: bool = False, now: float | None = None) -> Scope:
-    """What the request is signed for with `keys`; SignatureRefused where it is not, in S3's words if `is_s3`.
+    """Returns what the request is signed for with `keys`; SignatureRefused if it is not, with S3's codes if `is_s3`.
 
-    The body is read, and can be read again. With `is_s3` it is left alone: its digest is in X-Amz-Content-SHA256, and
-    whoever reads the body compares. `now` is in seconds since 1970.
+    The body is read, and can be read again. With `is_s3` it is not read: its digest is in X-Amz-Content-SHA256, and is
+    compared when the body is read. `now` is in seconds since 1970.
     """
     verifier = _Verifier(environ, keys, is_s3=is_s3, now=time.time() if now is None else now)
     return verifier.verify()
@@ -144,7 +144,7 @@ class _Verifier:
             raise self._refused("missing", "The request is not signed")
         scope = _SCOPE.fullmatch(credential)
         if scope is None:
-            raise self._refused("malformed", "The signature cannot be read")
+            raise self._refused("malformed", "The signature cannot be parsed")
         return _Signature(
             access_key_id=scope[1],
             date=scope[2],
@@ -157,7 +157,7 @@ class _Verifier:
         )
 
     def _timestamp(self) -> str:
-        """X-Amz-Date, or Date in its place."""
+        """Returns X-Amz-Date, or Date without it."""
         if found := self._environ.get("HTTP_X_AMZ_DATE"):
             return str(found)
         try:
@@ -167,7 +167,7 @@ class _Verifier:
 
     def _check_key(self, access_key_id: str) -> None:
         if not hmac.compare_digest(access_key_id.encode(), self._keys.access_key_id.encode()):
-            raise self._refused("key", "The access key is not the one of this local stack")
+            raise self._refused("key", "The access key does not belong to this local stack")
 
     def _check_time(self, claimed: _Signature) -> None:
         try:
@@ -177,21 +177,21 @@ class _Verifier:
         if claimed.timestamp[:8] != claimed.date:
             raise self._refused("malformed", "The signature's scope and its X-Amz-Date have different dates")
         if made_at > self._now + _MOST_SKEW_SECONDS:
-            raise self._refused("time", f"The signature is of the future ({claimed.timestamp})")
+            raise self._refused("time", f"The signature's date is in the future ({claimed.timestamp})")
         if claimed.expires_seconds is None and made_at < self._now - _MOST_SKEW_SECONDS:
             raise self._refused("time", f"The signature is too old ({claimed.timestamp})")
         if claimed.expires_seconds is not None and self._now > made_at + claimed.expires_seconds:
             raise self._refused("expired", f"The presigned URL has expired ({claimed.timestamp})")
 
     def _signature(self, claimed: _Signature) -> str:
-        """What the signature of this request must be."""
+        """Returns the correct signature for this request."""
         headers = _headers(self._environ)
         unsigned = {name for name in headers if name.startswith("x-amz-")} - claimed.signed_headers
         if unsigned or "host" not in claimed.signed_headers:
-            raise self._refused("mismatch", f"The signature leaves out {', '.join(sorted(unsigned)) or 'host'}")
+            raise self._refused("mismatch", f"The signature does not cover {', '.join(sorted(unsigned)) or 'host'}")
         uri = str(self._environ.get("REQUEST_URI") or quote(self._environ.get("PATH_INFO", "/"), encoding="latin-1"))
         path = uri.partition("?")[0]
-        # Some clients escape more of the path than they sign, or less.
+        # Some clients send a path with more or fewer escapes than they sign.
         path = quote(unquote_to_bytes(path), safe="/~") if self._is_s3 else path
         request = AWSRequest(
             method=self._environ["REQUEST_METHOD"],
@@ -206,7 +206,7 @@ class _Verifier:
         return str(signer.signature(signer.string_to_sign(request, signer.canonical_request(request)), request))
 
     def _payload(self, declared: str | None, claimed: _Signature) -> str:
-        """The payload's part of what is signed."""
+        """Returns the payload hash that is part of the signature."""
         if self._is_s3:
             if declared is not None and not _DECLARED_PAYLOAD.fullmatch(declared):
                 raise self._refused("malformed", "X-Amz-Content-SHA256 is not a digest")
@@ -240,7 +240,7 @@ class _Verifier:
 
 
 class _AsReceived:
-    """Signs the headers that it is given, all of them, and a payload whose digest is known."""
+    """Signs exactly the given headers, and a payload with a known digest."""
 
     def headers_to_sign(self, request: Any) -> Any:
         return HTTPHeaders.from_dict({name.lower(): value for name, value in request.headers.items()})
@@ -286,7 +286,7 @@ def _query(environ: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _headers(environ: Mapping[str, Any]) -> dict[str, str]:
-    """The request's headers by names in lower case; WSGI gives bytes disguised as Latin-1, clients send UTF-8."""
+    """Returns the headers by lower-case name; WSGI passes bytes decoded as Latin-1, clients send UTF-8."""
     return {
         name.removeprefix("HTTP_").replace("_", "-").lower(): value.encode("latin-1").decode(errors="replace")
         for name, value in environ.items()

@@ -1,11 +1,11 @@
-"""The small AWS on this machine as a whole: starts its parts in order, tells where they are, stops them in reverse.
+"""The local stack as a whole: starts its parts in order, records their addresses, stops them in reverse.
 
     registry · S3 · moto behind the gateway, with the engine that runs tasks · load balancer · MLflow · the page
 
-One stack a cache directory: a lock keeps a second one from starting. Everything listens on loopback, on free ports;
-the addresses, and the keys that are drawn for this run, are in `stack.json` while it runs, which only its owner can
-read. Images, S3 objects and MLflow's runs stay on disk when it stops; what moto holds (deployments, roles, log groups)
-does not, which `local down` says.
+One stack per cache directory: a lock prevents a second one from starting. All parts listen on free ports of loopback;
+while it runs, the addresses and this run's keys are in `stack.json`, which only its owner can read. Images, S3 objects
+and MLflow's runs stay on disk when it stops; moto's state (deployments, roles, log groups) does not, as `local down`
+reports.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import contextlib
 import json
 import os
 import platform
+import re
 import signal
 import subprocess
 import sys
@@ -50,10 +51,11 @@ _START_SECONDS = 300
 _STOP_SECONDS = 60
 _AWS_THREADS = 16
 _PAGE_THREADS = 2
+_CLOCK = re.compile(r"^\[ *\d+\.\d+s\] ")  # of each line in the log of a stack in the background
 
 
 class LocalStack:
-    """A running stack; `state` says where its parts are. Use as a context manager: leaving it stops every part."""
+    """A running stack; `state` contains the addresses of its parts. A context manager: on exit it stops every part."""
 
     def __init__(self, directory: Path, progress: Progress, *, serve_artifacts: bool = False) -> None:
         self._directory = directory
@@ -81,15 +83,15 @@ class LocalStack:
     def _start(self) -> None:
         folder, keys = self._directory, self._keys
         folder.mkdir(parents=True, exist_ok=True)
-        folder.chmod(0o700)  # models, runs and keys: not for other users of this machine
+        folder.chmod(0o700)  # models, runs and keys: hidden from other users of this machine
         self._parts.enter_context(_only_one(folder))
-        self._progress.step("AWS, image registry and load balancer")
+        self._progress.step("Starting AWS, image registry and load balancer")
         registry = self._parts.enter_context(LocalRegistry(folder / "registry", password=keys.registry_password))
         seed_base_image(registry.store, platform.python_version())
         balancer = self._parts.enter_context(LoadBalancer())
         aws = self._make_gateway(registry, balancer)
         server = self._parts.enter_context(WsgiServer(aws, threads=_AWS_THREADS))
-        self._parts.callback(aws.stop)  # tasks end while AWS still answers
+        self._parts.callback(aws.stop)  # tasks end while AWS still responds
         aws.start()
         tracking = self._start_tracking(server.url)
         page = WsgiServer(PageApp(aws.services, lambda: self.state, aws.logs_client), threads=_PAGE_THREADS)
@@ -126,7 +128,7 @@ class LocalStack:
         }
 
     def _start_tracking(self, aws_url: str) -> TrackingServer:
-        self._progress.step("MLflow tracking server")
+        self._progress.step("Starting MLflow tracking server")
         environment = {
             "MLFLOW_S3_ENDPOINT_URL": aws_url,
             "AWS_ACCESS_KEY_ID": self._keys.access_key_id,
@@ -145,17 +147,17 @@ def run(cache: Path, progress: Progress, *, serve_artifacts: bool = False) -> No
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     with LocalStack(cache / "local", progress, serve_artifacts=serve_artifacts) as stack:
-        progress.step("ready; Ctrl-C stops it")
+        progress.step("Ready; press Ctrl-C to stop")
         progress.note(describe(stack.state))
         stop.wait()
         progress.step("stopping")
-    progress.step("stopped; images, models and runs are kept, deployments are not")
+    progress.step("Stopped (images, models and runs are kept, deployments are not)")
 
 
 def start_detached(cache: Path, progress: Progress, *, serve_artifacts: bool = False) -> dict[str, Any]:
-    """Starts the stack as a process that outlives this one; returns where its parts are."""
+    """Starts the stack as a process that outlives this one; returns the addresses of its parts."""
     if (state := read_local_state(cache)) is not None:
-        progress.step("the local stack runs already")
+        progress.step("The local stack is already running")
         return state
     log = cache / "local" / "stack.log"
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -171,7 +173,7 @@ def start_detached(cache: Path, progress: Progress, *, serve_artifacts: bool = F
     try:
         return _wait_until_started(process, cache, log, progress)
     except KeyboardInterrupt:
-        progress.note("stopping what was started")
+        progress.note("stopping the parts already started")
         process.terminate()
         process.wait(_STOP_SECONDS)
         raise
@@ -189,11 +191,11 @@ def _wait_until_started(process: subprocess.Popen[bytes], cache: Path, log: Path
 
 
 def stop_running(cache: Path, progress: Progress) -> bool:
-    """Stops the stack that runs; False when none did."""
+    """Stops the running stack; returns False if none was running."""
     state = read_local_state(cache)
     if state is None:
         return False
-    progress.step("stopping the local stack; deployments end with it, models and images are kept")
+    progress.step("Stopping the local stack (models and images are kept, deployments are not)")
     try:
         process = psutil.Process(state["pid"])
         process.terminate()
@@ -206,9 +208,9 @@ def stop_running(cache: Path, progress: Progress) -> bool:
 
 
 def describe(state: Mapping[str, Any]) -> str:
-    """A few lines for a person: what is where."""
+    """Returns a few lines for the user: the address of each part."""
     rows = {
-        "look at it": state["page_url"],
+        "status page": state["page_url"],
         "MLflow": state["mlflow_tracking_uri"],
         "deployed models": f"{state['load_balancer_url']}/NAME/",
         "AWS": state["aws_endpoint_url"],
@@ -219,7 +221,7 @@ def describe(state: Mapping[str, Any]) -> str:
 
 
 def environment(state: Mapping[str, Any]) -> dict[str, str]:
-    """What MLflow's clients and the AWS tools need in order to talk to the stack."""
+    """Returns the environment variables that MLflow's clients and AWS tools need to use the stack."""
     return {
         "MLFLOW_TRACKING_URI": state["mlflow_tracking_uri"],
         "MLFLOW_S3_ENDPOINT_URL": state["aws_endpoint_url"],
@@ -232,7 +234,7 @@ def environment(state: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _environment_of_roles(state: Mapping[str, Any], cache: Path) -> dict[str, str]:
-    """What a task with a role sees: this AWS, and where `fargate:/local` is looked up."""
+    """Returns the variables of a task with a role: the local AWS, and the directory that `fargate:/local` reads."""
     ours = environment(state)
     asked = {name: value for name, value in ours.items() if name.startswith("AWS_") or name == "MLFLOW_S3_ENDPOINT_URL"}
     return {**asked, "MLFLOW_FARGATE_CACHE": str(cache)}
@@ -241,7 +243,7 @@ def _environment_of_roles(state: Mapping[str, Any], cache: Path) -> dict[str, st
 def _check_platform(system: str) -> None:
     if not system.startswith("linux"):
         raise LocalStackError(
-            f"The local stack runs images for Linux as processes of this machine, which is '{system}'.",
+            f"The local stack runs Linux images as processes on this machine, whose system is '{system}'.",
             hint="run it on Linux, in a Linux container or in WSL",
         )
 
@@ -253,7 +255,7 @@ def _only_one(directory: Path) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout as error:
         raise LocalStackError(
-            f"A local stack runs already, or is starting ({directory}).", hint="mlflow-fargate local status"
+            f"A local stack is already running or starting ({directory}).", hint="mlflow-fargate local status"
         ) from error
     try:
         yield
@@ -263,7 +265,7 @@ def _only_one(directory: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _written(path: Path, state: Mapping[str, Any]) -> Iterator[None]:
-    """The file exists, whole, only while the stack runs."""
+    """Keeps the complete file in place while the stack runs, and deletes it afterwards."""
     atomic_files.write(path, json.dumps(state, indent=2), mode=0o600)
     try:
         yield
@@ -272,11 +274,11 @@ def _written(path: Path, state: Mapping[str, Any]) -> Iterator[None]:
 
 
 def _tell_new_lines(log: Path, told: int, progress: Progress) -> int:
-    """Hands the log's complete lines after the first `told` on; returns how many there were."""
+    """Prints the log's complete lines after the first `told`; returns the number of complete lines."""
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
     complete = [line for line in lines if line.endswith("\n")]
     for line in complete[told:]:
-        progress.note(line.rstrip())
+        progress.note(_CLOCK.sub("", line.rstrip()))  # `progress` adds its own
     return len(complete)
 
 

@@ -1,4 +1,4 @@
-"""Words: a task definition as far as running a task needs it, parsed once from what DescribeTaskDefinition answers."""
+"""The parts of a task definition needed to run a task, parsed once from DescribeTaskDefinition's response."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ DEFAULT_STOP_TIMEOUT_SECONDS = 30
 
 @dataclass(frozen=True)
 class LogSettings:
-    """Where awslogs writes: streams are `prefix/container/taskid`."""
+    """Settings of the awslogs driver: streams are named `prefix/container/taskid`."""
 
     group: str
     prefix: str
@@ -19,7 +19,7 @@ class LogSettings:
 
 @dataclass(frozen=True)
 class Container:
-    """One container definition; None for entry point, command and working directory means the image's own."""
+    """One container definition; None for entry point, command or working directory means the image's."""
 
     name: str
     image: str
@@ -59,7 +59,7 @@ class TaskDefinition:
     memory: str
     task_role_arn: str | None
     containers: tuple[Container, ...]
-    has_role: bool = False  # its containers may ask AWS
+    has_role: bool = False  # its containers can call AWS
 
     @classmethod
     def of_json(cls, data: Mapping[str, Any]) -> TaskDefinition:
@@ -77,7 +77,7 @@ class TaskDefinition:
 
     @property
     def main(self) -> Container:
-        """The first container, the one that runs here."""
+        """The first container, which is the one that runs here."""
         return self.containers[0]
 
 

@@ -1,7 +1,7 @@
-"""The MLflow tracking server of the local stack: MLflow's own, started lean, with its artifacts in the stack's S3.
+"""The local stack's MLflow tracking server: `mlflow server` with few processes, and artifacts in the stack's S3.
 
-One worker, no job runners (600 MB of processes that nothing here needs), no telemetry; webhooks may go to this machine.
-It refuses other host names than its own and what pages of other machines write; it asks for no password.
+One worker, no job runners (600 MB of processes that are not needed here), no telemetry; webhooks can call this machine.
+It refuses foreign host names and requests from pages of other machines; it does not require a password.
 A first start creates the database, which takes half a minute on a slow machine.
 """
 
@@ -46,18 +46,18 @@ class TrackingServer:
 
     @property
     def log(self) -> Path:
-        """What the server writes."""
+        """The server's log file."""
         return self._directory / "mlflow.log"
 
     def start(self, progress: Progress) -> None:
-        """Returns when the server answers; LocalStackError with its last words when it does not."""
+        """Starts the server and waits until it responds; LocalStackError with its last log lines if it does not."""
         self._directory.mkdir(parents=True, exist_ok=True)
         self.port = _free_port()
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-I", "-S", task_init.__file__, *self._command()],
                 env={**_inherited(), **_LEAN, **_WEBHOOKS, **self._environment, _WEBHOOK_KEY: self._webhook_key()},
-                stdin=subprocess.PIPE,  # never written to: its end tells the server that we are gone
+                stdin=subprocess.PIPE,  # never written to: when it closes, the server ends
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
@@ -94,14 +94,14 @@ class TrackingServer:
         )
         serve = "--serve-artifacts" if self._serve_artifacts else "--no-serve-artifacts"
         listen = ["--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"]
-        # Any port, so that forwarded ports work (guard.py). Pages of other ports of this machine MLflow always lets in.
+        # Any port, so that forwarded ports work (guard.py). MLflow always accepts pages of other local ports.
         origins = ",".join(f"http://{name}:{self.port}" for name in ("127.0.0.1", "localhost"))
         guard = ["--allowed-hosts", "127.0.0.1:*,localhost:*", "--cors-allowed-origins", origins]
         server = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", database]
         return [*server, serve, *artifacts, *listen, *guard]
 
     def _webhook_key(self) -> str:
-        """What MLflow encrypts its webhooks' secrets with, kept: another key would find them unreadable.
+        """Returns the key with which MLflow encrypts its webhooks' secrets; kept on disk, so that they stay readable.
 
         A Fernet key: 32 random bytes. Source: https://cryptography.io/en/latest/fernet/
         """
@@ -115,14 +115,14 @@ class TrackingServer:
         while not self._answers():
             now = time.monotonic()
             if self._process is not None and self._process.poll() is not None:
-                raise LocalStackError(f"MLflow's tracking server ended:\n{self._last_words()}")
+                raise LocalStackError(f"MLflow's tracking server exited:\n{self._last_words()}")
             if now - began > _START_SECONDS:
                 raise LocalStackError(
-                    f"MLflow's tracking server does not answer after {_START_SECONDS} s; see {self.log}"
+                    f"MLflow's tracking server did not respond within {_START_SECONDS} s; see {self.log}"
                 )
             if now - told > _TELL_EVERY_SECONDS:
                 told = now
-                progress.note(f"MLflow is starting, {now - began:.0f} s (a first start creates its database)")
+                progress.note(f"waiting for MLflow, {now - began:.0f} s (the first start creates its database)")
             time.sleep(0.2)
 
     def _answers(self) -> bool:
@@ -141,13 +141,13 @@ _LEAN = {
     "PYTHONUNBUFFERED": "1",
 }
 
-# There is nothing but this machine to send to.
+# Every request goes to this machine.
 _WEBHOOKS = {"MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "https,http", "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true"}
 _WEBHOOK_KEY = "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY"
 
 
 def _inherited() -> dict[str, str]:
-    """Without the caller's own AWS and MLflow settings, which mean other places."""
+    """Returns the environment without the caller's AWS and MLflow settings, which are for other servers."""
     return {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "MLFLOW_"))}
 
 

@@ -1,10 +1,10 @@
-"""A WSGI server on the loopback interface that starts and stops inside a process: waitress, with three corners mended.
+"""A WSGI server on the loopback interface that starts and stops inside a process: waitress with three fixes.
 
-Waitress by itself never answers a request that has `Expect: 100-continue` and an empty body, which is how boto3 uploads
-an empty file; it capitalizes names of headers, of which S3's clients take those of user metadata as they come; and its
-loop goes on while any client keeps a connection open.
+Waitress never responds to a request with `Expect: 100-continue` and an empty body, which is how boto3 uploads an empty
+file; it capitalizes header names, which changes the names of S3 user metadata; and its loop does not end while any
+client keeps a connection open.
 
-Whatever it serves is behind the guard (guard.py).
+Every application it serves is behind the guard (guard.py).
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from waitress.task import WSGITask
 from mlflow_fargate.errors import LocalStackError
 from mlflow_fargate.local.guard import WsgiApp, guarded
 
-# S3 takes up to 5 GiB in a single PUT; waitress spools bodies to disk and would refuse them from 1 GiB on.
+# S3 accepts up to 5 GiB in a single PUT; waitress spools bodies to disk and by default refuses them above 1 GiB.
 _MAX_BODY_BYTES = 6 * 1024**3
-# Of an answer that waits for its client: waitress's own 16 MiB cost twice the time and four times the memory.
+# Buffer for a response to a slow client: waitress's 16 MiB take twice the time and four times the memory.
 _ANSWER_BUFFER_BYTES = 1024**2
-# Every boto3 client keeps connections open, idle ones too; waitress stops at 100 and lets the next one wait a minute.
+# Every boto3 client keeps idle connections open; waitress stops at 100, and the next one waits for a minute.
 _MAX_CONNECTIONS = 2000
 _STOP_SECONDS = 5.0
 
@@ -46,8 +46,8 @@ class WsgiServer:
         self._is_stopping = threading.Event()
 
     def start(self) -> WsgiServer:
-        """Begins to answer; LocalStackError where the port is taken."""
-        # Bound here and not by waitress, which would have started its threads before it finds the port taken.
+        """Starts listening; LocalStackError if the port is taken."""
+        # Bound here, because waitress starts its threads before it notices that the port is taken.
         try:
             listener = socket.create_server(("127.0.0.1", self._port))
         except OSError as error:
@@ -62,7 +62,7 @@ class WsgiServer:
             "max_request_body_size": _MAX_BODY_BYTES,
             "outbuf_high_watermark": _ANSWER_BUFFER_BYTES,
             "connection_limit": _MAX_CONNECTIONS,
-            "asyncore_use_poll": True,  # select() takes no file descriptor above 1023
+            "asyncore_use_poll": True,  # select() does not accept file descriptors above 1023
         }
         self._server = create_server(self._app, map=self._sockets, sockets=[listener], **settings)
         self._server.channel_class = _Channel
@@ -76,14 +76,14 @@ class WsgiServer:
         if self._server is None or self._loop is None:
             return
         self._is_stopping.set()
-        # The loop only ends and closes nothing: its trigger is a pipe, and a write to a closed pipe fails or, once the
-        # number of its descriptor has been reused, goes to somebody else's file.
+        # The loop only ends and closes nothing: its trigger is a pipe, and a write to a closed pipe fails or, once its
+        # file descriptor has been reused, goes to another file.
         self._server.trigger.pull_trigger()
         self._loop.join(2 * _STOP_SECONDS)
-        # handle_close, because it also wakes the worker that waits for this client to take more of its answer.
+        # handle_close, because it also wakes the worker that waits for this client to read more of its response.
         for channel in list(self._server.active_channels.values()):
             channel.handle_close()
-        # Workers pull the trigger when they finish: they end first.
+        # Workers use the trigger when they finish, so they end first.
         self._server.task_dispatcher.shutdown(timeout=_STOP_SECONDS)
         wasyncore.close_all(self._sockets, ignore_all=True)
         self._server = self._loop = None

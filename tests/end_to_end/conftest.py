@@ -1,4 +1,4 @@
-"""A local stack of its own for the end-to-end tests: started by the command, in a cache of its own, and stopped."""
+"""A separate local stack for the end-to-end tests: started by the command, with its own cache, and stopped."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BIN = Path(sys.executable).parent
 
 @pytest.fixture(scope="package")
 def local_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """What `mlflow-fargate local env` says; also set in this process's environment."""
+    """Returns the variables of `mlflow-fargate local env`; also sets them in this process's environment."""
     cache = str(tmp_path_factory.mktemp("cache"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_FARGATE_CACHE", cache)
@@ -42,7 +42,7 @@ def local_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
 
 
 def processes_with(cache: str) -> list[int]:
-    """Processes of a stack with this cache directory: its command, MLflow's server, tasks."""
+    """Returns the processes of a stack with this cache directory: its command, MLflow's server, tasks."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
@@ -54,12 +54,12 @@ def processes_with(cache: str) -> list[int]:
 
 @pytest.fixture(scope="package")
 def doubler(local_stack: dict[str, str]) -> str:
-    """The URI of a logged model that is quick to serve."""
+    """Returns the URI of a logged model that starts quickly."""
     return log_doubler().model_uri
 
 
 def log_doubler(registered_name: str | None = None) -> ModelInfo:
-    """Logs the model in support/doubler.py, and registers it under a name if there is one."""
+    """Logs the model in support/doubler.py, and registers it if a name is given."""
     mlflow.set_experiment("doubler")
     requirements = [f"cloudpickle=={version('cloudpickle')}", "pandas"]
     with mlflow.start_run():
@@ -74,7 +74,7 @@ def log_doubler(registered_name: str | None = None) -> ModelInfo:
 
 @pytest.fixture
 def churn(local_stack: dict[str, str]) -> Iterator[str]:
-    """A registered model of two versions, the first in Production."""
+    """Returns a registered model with two versions, the first in Production."""
     first, _ = log_doubler("churn"), log_doubler("churn")
     client = mlflow.MlflowClient()
     client.transition_model_version_stage("churn", str(first.registered_model_version), "Production")

@@ -1,6 +1,6 @@
-"""The page of the command line: every command in it is run, in its order, and prints what stands there.
+"""The page of the command line: every command on it is run, in order, and prints the output shown there.
 
-MLFLOW_FARGATE_WRITE_DOCS=1 writes what they print now into the page (`make docs-cli`).
+MLFLOW_FARGATE_WRITE_DOCS=1 writes their current output into the page (`make docs-cli`).
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
 
 @pytest.fixture
 def undeployed(churn: str) -> Iterator[None]:
-    """Nothing is left in the end, whatever failed on the way."""
+    """Deletes everything at the end, whatever failed before."""
     yield
-    for name in ("churn", "trial"):
+    for name in ("churn", "pilot"):
         get_deploy_client("fargate:/local").delete_deployment(name)
 
 
 def run_in(folder: Path, command: str) -> str:
-    """What the page says of a command that is run in `folder`."""
+    """Runs a command in `folder` and returns what the page should show for it."""
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     done = subprocess.run(
         ["bash", "-c", command],
@@ -44,7 +44,7 @@ def run_in(folder: Path, command: str) -> str:
     return printed(done.stdout, done.stderr, done.returncode)
 
 
-def test_the_page_of_the_command_line_shows_what_every_command_prints(undeployed: None, tmp_path: Path) -> None:
+def test_the_command_line_page_shows_the_output_of_every_command(undeployed: None, tmp_path: Path) -> None:
     page = PAGE.read_text("utf-8")
 
     now = rerun(page, lambda command: run_in(tmp_path, command))

@@ -1,4 +1,4 @@
-"""The walk-through's digit generators: trained, deployed to the local stack as custom services, and asked."""
+"""The walk-through's digit generators: trained, deployed to the local stack as custom services, and queried."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_the_plain_generator_draws_digits(local_stack: dict[str, str]) -> None:
     assert not np.array_equal(*drawn)
 
 
-def test_the_conditional_generator_draws_the_digit_it_is_asked_for(local_stack: dict[str, str]) -> None:
+def test_the_conditional_generator_draws_the_requested_digit(local_stack: dict[str, str]) -> None:
     uri = train("conditional_digit_generator", "conditional-digits", 40)
 
     with deployed("digits", uri, {"service": service_of("conditional_digit_generator")}) as url:

@@ -1,4 +1,4 @@
-"""The walk-through's document classifiers and ModelZoo: trained, deployed to the local stack, and shown documents."""
+"""The walk-through's document classifiers and ModelZoo: trained, deployed to the local stack, and queried."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from support.deployed_services import deployed, service_of, train
 pytestmark = [pytest.mark.end_to_end, pytest.mark.exhaustive, pytest.mark.timeout(900)]
 
 EXAMPLE = "document_classifiers"
-SHOWN = list(draw_documents(2, seed=2026))  # none of those that the networks learnt from
+SHOWN = list(draw_documents(2, seed=2026))  # none of those that the networks were trained on
 WORDS = {"models.words": "models:/documents-words/1", "cpu": 2048, "memory": 4096}
 
 
 @pytest.fixture(scope="module")
 def documents(local_stack: dict[str, str]) -> None:
     """documents-words, documents-v1 and documents-v2, registered."""
-    pytest.importorskip("spacy", reason="the spaCy pipeline cannot be made: make test-all installs spacy")
+    pytest.importorskip("spacy", reason="spaCy is not installed; make test-all installs it")
     train(EXAMPLE, "documents", 15)
 
 
 def show(url: str, document: Document, field: str = "image") -> dict[str, str]:
-    """What the service says, asked as the walk-through's client asks."""
+    """Returns the service's response to the walk-through's request."""
     file = io.BytesIO()
     document.picture.save(file, "PNG")
     response = requests.post(url, files={field: ("test_image", file.getvalue())}, timeout=120)
@@ -35,7 +35,7 @@ def show(url: str, document: Document, field: str = "image") -> dict[str, str]:
     return answer
 
 
-def test_the_classifier_tells_the_kind_of_document(documents: None) -> None:
+def test_the_classifier_predicts_the_kind_of_document(documents: None) -> None:
     with deployed(
         "documents", "models:/documents-v1/1", {"service": service_of(EXAMPLE, "hybrid_v1.py"), **WORDS}
     ) as url:
@@ -44,7 +44,7 @@ def test_the_classifier_tells_the_kind_of_document(documents: None) -> None:
     assert told == [{"document_type": document.kind} for document in SHOWN]
 
 
-def test_the_two_level_classifier_tells_both_levels(documents: None) -> None:
+def test_the_two_level_classifier_predicts_both_levels(documents: None) -> None:
     with deployed(
         "documents", "models:/documents-v2/1", {"service": service_of(EXAMPLE, "hybrid_v2.py"), **WORDS}
     ) as url:
@@ -55,7 +55,7 @@ def test_the_two_level_classifier_tells_both_levels(documents: None) -> None:
     ]
 
 
-def test_the_zoo_answers_on_both_routes_of_one_deployment(documents: None) -> None:
+def test_the_zoo_serves_both_routes_of_one_deployment(documents: None) -> None:
     config = {"service": service_of(EXAMPLE, "model_zoo.py"), "models.two_level": "models:/documents-v2/1", **WORDS}
     with deployed("zoo", "models:/documents-v1/1", config) as url:
         one_level = [show(f"{url}/predict_document_labels_mcr", document) for document in SHOWN[:4]]

@@ -1,4 +1,4 @@
-"""A dry run tells what would be made, and makes nothing."""
+"""A dry run shows what would be created, and creates nothing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.end_to_end
 MLFLOW = str(Path(sys.executable).parent / "mlflow")
 
 
-def test_a_dry_run_of_a_first_deployment_tells_the_plan_and_makes_nothing(doubler: str) -> None:
+def test_a_dry_run_of_a_first_deployment_shows_the_plan_and_creates_nothing(doubler: str) -> None:
     target = "fargate:/local/dry"
     command = [MLFLOW, "deployments", "create", "-t", target, "--name", "doubler", "-m", doubler, "-C", "dry_run=true"]
 

@@ -1,4 +1,4 @@
-"""The notebook of examples/, run as its readers run it."""
+"""The notebook in examples/, run as a user would run it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_the_notebook_trains_deploys_predicts_and_promotes(
     assert get_deploy_client("fargate:/local").list_deployments() == []
 
 
-def test_the_notebook_is_kept_without_outputs() -> None:
+def test_the_notebook_is_committed_without_outputs() -> None:
     notebook = nbformat.read(EXAMPLES / "train_deploy_promote.ipynb", as_version=4)
 
     assert [cell.outputs for cell in notebook.cells if cell.cell_type == "code" and cell.outputs] == []

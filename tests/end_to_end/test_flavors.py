@@ -1,4 +1,4 @@
-"""Models of the flavors that we name: logged, deployed to the local stack, asked, and answered as in the process."""
+"""Models of the supported flavors, deployed to the local stack: predictions are the same as in the process."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.end_to_end, pytest.mark.exhaustive, pytest.mark.timeou
 
 
 @pytest.mark.parametrize("flavor", LIBRARIES)
-def test_a_deployed_model_predicts_what_it_predicts_in_the_process(local_stack: dict[str, str], flavor: str) -> None:
+def test_a_deployed_model_predicts_the_same_as_in_the_process(local_stack: dict[str, str], flavor: str) -> None:
     library = LIBRARIES[flavor]
     if library and not importlib.util.find_spec(library):
         pytest.skip(WHY_NOT.get(library, f"{library} is not installed; make test-all installs it"))
@@ -31,7 +31,7 @@ def test_a_deployed_model_predicts_what_it_predicts_in_the_process(local_stack: 
 
 
 def flat(predictions: Any) -> list[Any]:
-    """Every value, numbers to six digits."""
+    """Returns every value, numbers rounded to six digits."""
     if isinstance(predictions, dict):
         return [(key, flat(value)) for key, value in sorted(predictions.items())]
     if isinstance(predictions, list):

@@ -1,4 +1,4 @@
-"""Each server that the local stack starts, found by its socket, against pages and users that must not use it."""
+"""Checks that each server of the local stack, found by its socket, refuses foreign pages and users."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ STRANGERS = {
     "page of another port": {"Origin": "http://127.0.0.1:1"},
     "site": {"Sec-Fetch-Site": "cross-site"},
 }
-# Of MLflow's server: it lets pages of this machine in, and looks at no Sec-Fetch-Site (docs/local.md says so).
+# MLflow's server accepts pages of this machine and does not check Sec-Fetch-Site (see docs/local.md).
 MLFLOW_LETS_IN = {"page of another port", "site"}
 SEARCH = "/api/2.0/mlflow/experiments/search"
 
@@ -66,7 +66,7 @@ def port_of(address: str) -> int:
     return int(urlsplit(address if "//" in address else f"//{address}").port or 0)
 
 
-def test_every_server_of_the_stack_refuses_strangers(state: dict[str, Any]) -> None:
+def test_every_server_of_the_stack_refuses_foreign_requests(state: dict[str, Any]) -> None:
     mlflow = port_of(state["mlflow_tracking_uri"])
     ports = listening_ports(state)
     assert len(ports) >= 5
@@ -77,21 +77,21 @@ def test_every_server_of_the_stack_refuses_strangers(state: dict[str, Any]) -> N
             answer = requests.post(
                 f"http://127.0.0.1:{port}{path}", json={"max_results": 1}, headers=headers, timeout=30
             )
-            assert answer.status_code == 403 or kind in let_in, f"port {port} answers to a foreign {kind}"
-            # What else MLflow's server says of CORS means nothing without this one.
+            assert answer.status_code == 403 or kind in let_in, f"port {port} accepts a foreign {kind}"
+            # The other CORS headers of MLflow's server have no effect without this one.
             named = "Access-Control-Allow-Origin" if port == mlflow else "Access-Control-"
             shown = [name for name in answer.headers if name.lower().startswith(named.lower())]
             assert not shown or kind in let_in, f"port {port} lets pages read: {kind}"
 
 
-def test_every_server_is_known_so_that_a_new_one_is_looked_at_here(state: dict[str, Any]) -> None:
+def test_the_stack_starts_no_server_that_is_not_checked_here(state: dict[str, Any]) -> None:
     known = ("aws_endpoint_url", "registry", "page_url", "mlflow_tracking_uri", "load_balancer_url")
 
     assert listening_ports(state) == {port_of(state[name]) for name in known}
 
 
 @pytest.mark.parametrize("headers", STRANGERS.values(), ids=STRANGERS)
-def test_the_right_signature_does_not_help_a_page(state: dict[str, Any], headers: dict[str, str]) -> None:
+def test_a_page_with_a_valid_signature_is_refused(state: dict[str, Any], headers: dict[str, str]) -> None:
     keys = Keys(state["access_key_id"], state["secret_access_key"])
     request = signed("GET", f"{state['aws_endpoint_url']}/mlflow?list-type=2", keys, headers=headers)
 
@@ -99,7 +99,7 @@ def test_the_right_signature_does_not_help_a_page(state: dict[str, Any], headers
     assert send(request).status_code == 403
 
 
-def test_aws_s3_and_registry_take_the_credentials_of_this_stack_only(state: dict[str, Any]) -> None:
+def test_aws_s3_and_registry_only_accept_the_credentials_of_this_stack(state: dict[str, Any]) -> None:
     aws, registry = state["aws_endpoint_url"], f"http://{state['registry']}/v2/"
     others = Keys.random()
 
@@ -114,7 +114,7 @@ def test_aws_s3_and_registry_take_the_credentials_of_this_stack_only(state: dict
     assert requests.get(registry, timeout=30).status_code == 401
 
 
-def test_clients_find_the_keys_in_the_environment_that_the_stack_tells(local_stack: dict[str, str]) -> None:
+def test_clients_find_the_keys_in_the_environment_of_the_stack(local_stack: dict[str, str]) -> None:
     session = boto3.Session()
 
     assert session.client("s3").list_objects_v2(Bucket="mlflow")["Name"] == "mlflow"
@@ -124,7 +124,7 @@ def test_clients_find_the_keys_in_the_environment_that_the_stack_tells(local_sta
         stranger.client("ecs").list_clusters()
 
 
-def test_the_keys_are_readable_by_their_owner_alone_and_on_no_command_line(
+def test_the_keys_are_readable_only_by_their_owner_and_not_on_a_command_line(
     local_stack: dict[str, str], state: dict[str, Any]
 ) -> None:
     file = local_state_file(Path(os.environ["MLFLOW_FARGATE_CACHE"]))

@@ -1,4 +1,4 @@
-"""What 32 clients notice, who never stop asking: of a rolling update, and of a task that is killed."""
+"""What 32 clients that send requests without pause notice of a rolling update and of a killed task."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ ANSWER = {"predictions": [{"x": 42.0}]}
 
 @dataclass
 class Noticed:
-    """What all clients got together."""
+    """The results of all clients together."""
 
-    answers: Counter[str] = field(default_factory=Counter)  # by the version that answered
-    failures: list[tuple[float, str]] = field(default_factory=list)  # when the request began, and what was wrong
+    answers: Counter[str] = field(default_factory=Counter)  # by the version that responded
+    failures: list[tuple[float, str]] = field(default_factory=list)  # start of the request, and the error
 
     def __str__(self) -> str:
         total = sum(self.answers.values()) + len(self.failures)
@@ -42,7 +42,7 @@ class Noticed:
 
 @contextmanager
 def hammered(url: str) -> Iterator[Noticed]:
-    """32 clients with a connection each, asking as long as this is open."""
+    """Runs 32 clients, each with a connection, that send requests while the context is open."""
     noticed, stop = Noticed(), threading.Event()
 
     def ask() -> None:
@@ -78,7 +78,7 @@ def wait_until(happened: Callable[[], bool], every_seconds: float = 0.5) -> None
 
 
 def kill_a_task() -> None:
-    """kill -9 of all processes of one task, as the kernel does it when memory runs out."""
+    """Kills all processes of one task with SIGKILL, like the kernel when memory runs out."""
     root = find_task_processes()[0]
     for process in (root, *root.children(recursive=True)):
         with contextlib.suppress(psutil.Error):
@@ -86,7 +86,7 @@ def kill_a_task() -> None:
 
 
 def find_task_processes() -> list[psutil.Process]:
-    """The first process of each task."""
+    """Returns the first process of each task."""
     of_tasks = {}
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
@@ -96,7 +96,7 @@ def find_task_processes() -> list[psutil.Process]:
 
 
 def count_healthy() -> int:
-    """How many tasks the load balancer sends requests to."""
+    """Returns the number of tasks that the load balancer sends requests to."""
     balancer = boto3.client("elbv2")
     groups = balancer.describe_target_groups()["TargetGroups"]
     (arn,) = [group["TargetGroupArn"] for group in groups if group["TargetGroupName"].startswith(f"mlf-{NAME}-")]
@@ -104,7 +104,7 @@ def count_healthy() -> int:
     return sum(target["TargetHealth"]["State"] == "healthy" for target in targets)
 
 
-def test_a_rolling_update_fails_nobody(churn: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_rolling_update_fails_no_request(churn: str, capsys: pytest.CaptureFixture[str]) -> None:
     with deployed(NAME, f"models:/{churn}/1", {"desired_count": 2}) as url, hammered(url) as noticed:
         wait_until(lambda: noticed.answers["1"] > 100)
         get_deploy_client("fargate:/local").update_deployment(NAME, f"models:/{churn}/2")
@@ -117,10 +117,10 @@ def test_a_rolling_update_fails_nobody(churn: str, capsys: pytest.CaptureFixture
     assert set(noticed.answers) == {"1", "2"}
 
 
-def test_a_killed_task_fails_nobody_once_it_is_off_the_load_balancer(
+def test_a_killed_task_fails_no_request_after_the_load_balancer_removes_it(
     churn: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """In between a load balancer, AWS's too, answers 502 for a target that refuses; `predict` asks again then."""
+    """Until then a load balancer, like AWS's, returns 502 for the refusing target; `predict` retries in that case."""
     with deployed(NAME, f"models:/{churn}/1", {"desired_count": 2}) as url, hammered(url) as noticed:
         wait_until(lambda: noticed.answers["1"] > 100)
         kill_a_task()

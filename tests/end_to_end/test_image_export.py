@@ -1,4 +1,4 @@
-"""`mlflow-fargate image export` gives the image that a deployment would run."""
+"""`mlflow-fargate image export` writes the image that a deployment would run."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_the_image_of_a_model_is_exported_without_a_deployment(doubler: str, tmp
     assert all((blobs / layer["digest"][7:]).exists() for layer in manifest["layers"])
 
 
-def test_the_image_is_exported_as_a_dockerfile_with_all_that_it_copies(doubler: str, tmp_path: Path) -> None:
+def test_the_image_is_exported_as_a_dockerfile_with_all_files_it_copies(doubler: str, tmp_path: Path) -> None:
     context = tmp_path / "context"
     command = [COMMAND, "image", "export", "-t", "fargate:/local/taken", "-m", doubler, "--dockerfile", str(context)]
 

@@ -1,4 +1,4 @@
-"""kill -9 of `mlflow deployments create` at any moment; the same command again finishes what was begun."""
+"""kill -9 of `mlflow deployments create` at any moment; running the same command again finishes the deployment."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def finish(process: subprocess.Popen[str]) -> str:
 
 
 def is_finished(said: str) -> bool:
-    """Killed after its last write there is nothing left to do, and create says so."""
+    """Returns whether it finished; if it was killed after its last write, create reports an existing deployment."""
     return f"deployment {NAME} is created" in said or "There is already a deployment" in said
 
 

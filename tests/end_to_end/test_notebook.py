@@ -1,4 +1,4 @@
-"""Deploying from a notebook, in a real kernel: what a reader sees below the cell."""
+"""Deploying from a notebook, in a real kernel: the output below the cell."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ deployment.predict([{{"x": 1.5}}])
 """
 
 
-def test_a_notebook_shows_the_progress_as_plain_text_and_then_the_answer(doubler: str) -> None:
+def test_a_notebook_shows_the_progress_as_plain_text_and_then_the_result(doubler: str) -> None:
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CELL.format(model=doubler))])
     try:
         NotebookClient(notebook, timeout=600, kernel_name="python3").execute()

@@ -1,4 +1,4 @@
-"""Models served by ONNX Runtime in the place of their own library: the same answers, from images without it."""
+"""Models served by ONNX Runtime instead of their library: the same predictions, from images without the library."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ with mlflow.start_run():
 
 
 def image_of(name: str, tmp_path: Path) -> tuple[dict[str, str], set[str]]:
-    """Labels of a deployment's image, and the names of its layers."""
+    """Returns the labels of a deployment's image, and the names of its layers."""
     plan = [COMMAND, "status", "-t", "fargate:/local", "--name", name, "--json"]
     status = json.loads(subprocess.check_output(plan, text=True))
     repository, _, digest = status["image"].partition("/")[2].partition("@")
@@ -52,7 +52,7 @@ def image_of(name: str, tmp_path: Path) -> tuple[dict[str, str], set[str]]:
 
 
 @pytest.mark.parametrize("flavor", ["sklearn", "xgboost", "lightgbm", "tensorflow"])
-def test_a_converted_model_answers_as_the_model_does(
+def test_a_converted_model_predicts_the_same_as_the_model(
     local_stack: dict[str, str], flavor: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     library = LIBRARIES[flavor]
@@ -69,9 +69,9 @@ def test_a_converted_model_answers_as_the_model_does(
     assert answer.status_code == 200, answer.text
     np.testing.assert_allclose(np.asarray(answer.json()["predictions"]), np.asarray(logged["expected"]), atol=1e-5)
     assert malformed.status_code == 400
-    # Boosters answer rows with gaps, and so do their conversions; scikit-learn's trees here do not.
+    # Boosters and their conversions accept rows with missing values; scikit-learn's trees here do not.
     assert gap.status_code == (400 if flavor == "sklearn" else 200)
-    if flavor == "tensorflow":  # in a network a gap is a number like others, and makes all that it meets one
+    if flavor == "tensorflow":  # in a network, a missing value (NaN) turns everything computed from it into NaN
         assert gap.json()["predictions"] == [[None, None]]
     assert annotations["mlflow-fargate.runtime"] == "onnx"
     assert "the input example and generated inputs differ by" in annotations["mlflow-fargate.runtime-reason"]
@@ -79,7 +79,9 @@ def test_a_converted_model_answers_as_the_model_does(
     assert "runtime onnx: answers to" in capfd.readouterr().err  # the plan
 
 
-def test_a_converted_image_classifier_labels_as_the_network_does(local_stack: dict[str, str], tmp_path: Path) -> None:
+def test_a_converted_image_classifier_returns_the_same_labels_as_the_network(
+    local_stack: dict[str, str], tmp_path: Path
+) -> None:
     trained = subprocess.run([sys.executable, "-c", NETWORK], cwd=ROOT, capture_output=True, text=True, check=False)
     assert trained.returncode == 0, trained.stderr[-3000:]
     (uri,) = [line for line in trained.stdout.splitlines() if line.startswith("models:")]
@@ -95,7 +97,7 @@ def test_a_converted_image_classifier_labels_as_the_network_does(local_stack: di
     np.testing.assert_allclose(answers["onnx"], answers["native"], atol=1e-5)
 
 
-def test_what_nothing_converts_stays_native_or_is_refused(
+def test_a_model_without_a_converter_stays_native_or_is_refused(
     local_stack: dict[str, str], doubler: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with deployed("own-code", doubler, {"runtime": "auto"}) as url:
@@ -107,7 +109,7 @@ def test_what_nothing_converts_stays_native_or_is_refused(
         get_deploy_client("fargate:/local").create_deployment("own-code", doubler, config={"runtime": "onnx"})
 
 
-def test_a_plan_says_what_is_not_decided_yet(local_stack: dict[str, str]) -> None:
+def test_a_plan_shows_what_is_not_decided_yet(local_stack: dict[str, str]) -> None:
     logged = log_model("sklearn")
     command = [COMMAND, "plan", "-t", "fargate:/local", "--name", "later", "-m", logged["uri"], "-C", "runtime=auto"]
 

@@ -1,4 +1,4 @@
-"""A promotion on an untouched MLflow server redeploys by itself, and whoever asks meanwhile is answered."""
+"""A promotion on an unmodified MLflow server triggers a redeploy, and no request fails in the meantime."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from mlflow.deployments import get_deploy_client
 pytestmark = [pytest.mark.exhaustive, pytest.mark.timeout(900)]
 
 TARGET = "fargate:/local"
-SIGNING = "0123456789abcdef"  # what MLflow signs its events with
+SIGNING = "0123456789abcdef"  # the secret with which MLflow signs its events
 COMMAND = str(Path(sys.executable).parent / "mlflow-fargate")
 
 
-class SteadyAsker:
-    """Asks for a prediction over and over while it is open."""
+class SteadyClient:
+    """Requests predictions continuously while it is open."""
 
     def __init__(self, url: str) -> None:
         self._url = f"{url}/invocations"
@@ -35,7 +35,7 @@ class SteadyAsker:
         self.failures: list[str] = []
         self.versions: list[str] = []
 
-    def __enter__(self) -> SteadyAsker:
+    def __enter__(self) -> SteadyClient:
         self._thread.start()
         return self
 
@@ -60,7 +60,7 @@ class SteadyAsker:
 
 @contextlib.contextmanager
 def service(log: Path, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
-    """`mlflow-fargate webhook serve`, looking every two seconds."""
+    """Runs `mlflow-fargate webhook serve`, polling every two seconds."""
     command = [COMMAND, "webhook", "serve", "--target", TARGET, "--port", "0", "--poll-seconds", "2"]
     with log.open("ab") as stream:
         process = subprocess.Popen(command, stdout=stream, stderr=stream, env={**os.environ, **environment})
@@ -75,7 +75,7 @@ def service(log: Path, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
 def wait_until(is_so: Callable[[], bool], seconds: float = 300) -> None:
     deadline = time.monotonic() + seconds
     while not is_so():
-        assert time.monotonic() < deadline, "it did not come to be"
+        assert time.monotonic() < deadline, "the expected state was not reached in time"
         time.sleep(0.5)
 
 
@@ -86,7 +86,7 @@ def is_rolled_out(version: str) -> bool:
 
 @pytest.fixture
 def deployed(churn: str, request: pytest.FixtureRequest) -> Iterator[str]:
-    """The URL of version 1, deployed from the stage or alias that a test names."""
+    """Returns the URL of version 1, deployed from the stage or alias that a test specifies."""
     client = mlflow.MlflowClient()
     client.set_registered_model_alias(churn, "champion", "1")
     options = {"auth": "none", "deregistration_delay_seconds": 5, "smoke_test": False}
@@ -111,10 +111,10 @@ def move_alias(version: str) -> None:
     indirect=["deployed"],
     ids=["stage", "alias"],
 )
-def test_a_promoted_version_answers_and_no_request_fails(
+def test_a_promoted_version_is_deployed_and_no_request_fails(
     deployed: str, promote: Callable[[str], None], tmp_path: Path
 ) -> None:
-    with service(tmp_path / "log"), SteadyAsker(deployed) as asker:
+    with service(tmp_path / "log"), SteadyClient(deployed) as asker:
         wait_until(lambda: asker.versions == ["1"])
         promote("2")
         wait_until(lambda: is_rolled_out("2"))
@@ -128,7 +128,7 @@ def test_a_promoted_version_answers_and_no_request_fails(
 
 
 @pytest.mark.parametrize("deployed", ["models:/churn/Production"], indirect=True)
-def test_when_the_replica_that_acts_is_killed_the_other_goes_on(
+def test_when_the_active_replica_is_killed_the_other_takes_over(
     deployed: str, local_stack: dict[str, str], tmp_path: Path
 ) -> None:
     lease = {"FARGATE_WEBHOOK_LEASE": "s3://mlflow/lease.json", "FARGATE_WEBHOOK_LEASE_SECONDS": "6"}
@@ -149,7 +149,7 @@ def test_when_the_replica_that_acts_is_killed_the_other_goes_on(
 
 @pytest.fixture
 def deployed_service(local_stack: dict[str, str]) -> Iterator[str]:
-    """The URL of the webhook service as a task of the local stack; it looks every two seconds, and has a token."""
+    """Returns the URL of the webhook service in the local stack; it polls every two seconds and has a token."""
     secrets = boto3.client("secretsmanager")
     token = secrets.create_secret(Name="hooks-token", SecretString="let me see")
     signing = secrets.create_secret(Name="hooks-signing", SecretString=SIGNING)
@@ -171,13 +171,13 @@ def deployed_service(local_stack: dict[str, str]) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("deployed", ["models:/churn/Production"], indirect=True)
-def test_the_service_itself_runs_on_fargate_and_redeploys_what_is_promoted(
+def test_the_service_itself_runs_on_fargate_and_redeploys_promoted_versions(
     deployed: str, deployed_service: str
 ) -> None:
     def page(token: str) -> requests.Response:
         return requests.get(f"{deployed_service}/", auth=("anyone", token), timeout=10)
 
-    with SteadyAsker(deployed) as asker:
+    with SteadyClient(deployed) as asker:
         wait_until(lambda: asker.versions == ["1"])
         transition("2")
         wait_until(lambda: is_rolled_out("2"))

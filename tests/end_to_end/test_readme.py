@@ -1,4 +1,4 @@
-"""Runs the commands of the README and the operator's page as written, with the local stack as their target."""
+"""Runs the commands of the README and the operations page as written, with the local stack as their target."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ELSEWHERE = (
 
 
 def commands_under(title: str) -> list[str]:
-    """The commands of the blocks under a heading."""
+    """Returns the commands in the blocks under a heading."""
     text = README.partition(f"## {title}\n")[2].partition("\n## ")[0]
     blocks = re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
     assert blocks, text
@@ -57,7 +57,7 @@ def run(command: str, folder: Path, exit_code: int = 0) -> str:
     return done.stdout
 
 
-def test_every_line_that_a_user_types_does_what_it_says(churn: str, tmp_path: Path) -> None:
+def test_every_command_for_users_works_as_described(churn: str, tmp_path: Path) -> None:
     (tmp_path / "rows.json").write_text(json.dumps([{"x": 1.5}, {"x": 2.0}]))
     printed = {}
     for command in commands_under("Deploy, query, update, delete"):
@@ -72,7 +72,7 @@ def test_every_line_that_a_user_types_does_what_it_says(churn: str, tmp_path: Pa
     assert get_deploy_client("fargate:/local").list_deployments() == []
 
 
-def test_every_line_for_operators_does_what_it_says(churn: str, tmp_path: Path) -> None:
+def test_every_command_for_operators_works_as_described(churn: str, tmp_path: Path) -> None:
     client = get_deploy_client("fargate:/local")
     client.create_deployment("churn", "models:/churn/1", config={"auth": "none", "deregistration_delay_seconds": 1})
     client.update_deployment("churn", "models:/churn/2")
@@ -94,7 +94,7 @@ def test_every_line_for_operators_does_what_it_says(churn: str, tmp_path: Path) 
     assert (status["model_version"], status["follow"], status["desired_count"]) == ("1", "pinned", 2)
 
 
-def test_the_stack_is_used_as_the_readme_says(local_stack: dict[str, str], tmp_path: Path) -> None:
+def test_the_local_stack_works_as_the_readme_describes(local_stack: dict[str, str], tmp_path: Path) -> None:
     for command in commands_under("Try it without AWS"):
         if not command.startswith(ELSEWHERE):
             run(command, tmp_path)

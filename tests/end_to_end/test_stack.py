@@ -1,4 +1,4 @@
-"""The local stack as a whole: alone, on loopback, and known by its state file."""
+"""The local stack as a whole: only one at a time, on loopback, and found by its state file."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def test_a_second_stack_is_refused(local_stack: dict[str, str]) -> None:
     done = subprocess.run([COMMAND, "local", "up"], capture_output=True, text=True, check=False, timeout=120)
 
     assert done.returncode == 1
-    assert "A local stack runs already" in done.stderr
+    assert "A local stack is already running" in done.stderr
 
 
-def test_starting_it_again_in_the_background_finds_the_one_that_runs(local_stack: dict[str, str]) -> None:
+def test_starting_it_again_in_the_background_returns_the_running_one(local_stack: dict[str, str]) -> None:
     before = status()["pid"]
 
     subprocess.run([COMMAND, "local", "up", "--detach"], check=True, timeout=120)
@@ -50,11 +50,11 @@ def test_everything_listens_on_loopback_only(local_stack: dict[str, str]) -> Non
 
 
 def heed_ctrl_c() -> None:
-    """In a child: what a shell put into the background ignores SIGINT, and so would all that it starts."""
+    """Restores SIGINT in a child: background processes of a shell ignore it, and so would their children."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def test_ctrl_c_while_it_starts_in_the_background_stops_what_was_started(tmp_path: Path) -> None:
+def test_ctrl_c_during_a_start_in_the_background_stops_the_started_parts(tmp_path: Path) -> None:
     environment = {**os.environ, "MLFLOW_FARGATE_CACHE": str(tmp_path)}
     command = [COMMAND, "local", "up", "--detach"]
 
@@ -67,13 +67,13 @@ def test_ctrl_c_while_it_starts_in_the_background_stops_what_was_started(tmp_pat
     ) as starting:
         try:
             assert starting.stderr is not None
-            starting.stderr.readline()  # what the process in the background told first
+            starting.stderr.readline()  # the first line of the background process
             starting.send_signal(signal.SIGINT)
             _, said = starting.communicate(timeout=120)
         finally:
             starting.kill()
 
     assert starting.returncode == 1
-    assert "stopping what was started" in said
+    assert "stopping the parts already started" in said
     assert "Traceback" not in said
     assert processes_with(str(tmp_path)) == []

@@ -1,4 +1,4 @@
-"""The examples that train and deploy in one script, run as their first lines say."""
+"""The examples that train and deploy in one script, run as described in their first lines."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def are(*expected: Any) -> Callable[[Any], bool]:
 
 
 def is_a_years_progression(answer: Any) -> bool:
-    """Of scikit-learn's diabetes table, where it lies between 25 and 346."""
+    """Returns whether these are predictions for scikit-learn's diabetes table, whose target is between 25 and 346."""
     return len(answer["predictions"]) == 2 and all(25 < value < 346 for value in answer["predictions"])
 
 

@@ -1,4 +1,4 @@
-"""Tasks as processes: what an image becomes on disk, what its process sees, and that nothing of it stays behind."""
+"""Tasks as processes: unpacking of images, the environment of a process, and cleanup of everything it started."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def runner(images: ImageStore, tmp_path: Path) -> ProcessRunner:
 
 @pytest.fixture
 def start(runner: ProcessRunner) -> Iterator[Callable[..., tuple[TaskProcess, list[str]]]]:
-    """Starts a task of an image; ends it when the test is over."""
+    """Returns a function that starts a task of an image; the task ends with the test."""
     started: list[TaskProcess] = []
 
     def start_task(
@@ -80,7 +80,7 @@ def has_ended(pid: int) -> bool:
 def wait_for(condition: Callable[[], bool], seconds: float = 10) -> None:
     until = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < until, "it did not come to that in time"
+        assert time.monotonic() < until, "the expected state was not reached in time"
         time.sleep(0.02)
 
 
@@ -88,7 +88,7 @@ def wait_for(condition: Callable[[], bool], seconds: float = 10) -> None:
 
 
 @pytest.mark.parametrize("compression", ["gzip", "zstd", "none"])
-def test_layers_are_unpacked_over_each_other(push_image: PushImage, images: ImageStore, compression: str) -> None:
+def test_layers_are_unpacked_on_top_of_each_other(push_image: PushImage, images: ImageStore, compression: str) -> None:
     image = push_image({"a/x": "1", "a/y": "1"}, {"a/x": "2", "b": "2"}, compression=compression)
 
     root = images.pull(image).root
@@ -100,7 +100,7 @@ def test_layers_are_unpacked_over_each_other(push_image: PushImage, images: Imag
     }
 
 
-def test_whiteouts_take_files_and_the_content_of_folders_away(push_image: PushImage, images: ImageStore) -> None:
+def test_whiteouts_delete_files_and_the_contents_of_folders(push_image: PushImage, images: ImageStore) -> None:
     image = push_image(
         {"gone": "1", "kept": "1", "emptied/old": "1"}, {".wh.gone": "", "emptied/.wh..wh..opq": "", "emptied/new": "2"}
     )
@@ -122,14 +122,14 @@ def test_a_second_pull_unpacks_nothing(push_image: PushImage, images: ImageStore
 
 
 @pytest.mark.parametrize("name", ["../escaped", "/../escaped"])
-def test_a_layer_cannot_write_outside_of_its_folder(push_image: PushImage, images: ImageStore, name: str) -> None:
+def test_a_layer_cannot_write_outside_its_folder(push_image: PushImage, images: ImageStore, name: str) -> None:
     image = push_image({name: "evil"})
 
     with pytest.raises(CannotPull, match="failed to register layer"):
         images.pull(image)
 
 
-def test_a_link_out_of_the_image_is_refused(push_image: PushImage, images: ImageStore) -> None:
+def test_a_link_to_outside_the_image_is_refused(push_image: PushImage, images: ImageStore) -> None:
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as archive:
         link = tarfile.TarInfo("way-out")
@@ -146,7 +146,7 @@ def test_nothing_is_written_through_a_link_of_a_lower_layer(push_image: PushImag
         link = tarfile.TarInfo("folder")
         link.type, link.linkname = tarfile.SYMTYPE, "real"
         archive.addfile(link)
-    # The lower layer first: `tars` come after `layers`, so both are tars here.
+    # Both layers are `tars`, because those come after `layers`.
     upper = io.BytesIO()
     with tarfile.open(fileobj=upper, mode="w") as archive:
         entry = tarfile.TarInfo("folder/file")
@@ -160,7 +160,7 @@ def test_nothing_is_written_through_a_link_of_a_lower_layer(push_image: PushImag
     assert not (root / "real").exists()
 
 
-def test_a_spoiled_layer_is_refused_and_leaves_nothing(
+def test_a_corrupt_layer_is_refused_and_leaves_nothing_behind(
     push_image: PushImage, images: ImageStore, registry: LocalRegistry, tmp_path: Path
 ) -> None:
     image = push_image({"a": "1"})
@@ -173,21 +173,23 @@ def test_a_spoiled_layer_is_refused_and_leaves_nothing(
     assert list((tmp_path / "state" / "layers").iterdir()) == []
 
 
-def test_of_an_image_on_a_real_base_only_our_layers_run(push_image: PushImage, images: ImageStore) -> None:
+def test_on_a_real_base_image_only_the_layers_built_by_mlflow_fargate_run(
+    push_image: PushImage, images: ImageStore
+) -> None:
     image = push_image({"base": "1"}, {"ours": "2"}, labels={}, annotated=(1,))
 
     pulled = images.pull(image)
 
     assert [path.name for path in pulled.root.iterdir()] == ["ours"]
-    assert "Of this image's 2 layers 1 run here" in pulled.notes[0]
+    assert "1 of this image's 2 layers are used here" in pulled.notes[0]
 
 
-def test_an_image_of_others_cannot_run(push_image: PushImage, runner: ProcessRunner) -> None:
+def test_an_image_built_by_another_tool_cannot_run(push_image: PushImage, runner: ProcessRunner) -> None:
     with pytest.raises(TaskFailedToStart, match="was not built by mlflow-fargate"):
         runner.pull(push_image({"a": "1"}, labels={}))
 
 
-def test_a_missing_image_is_told_in_the_words_of_ecs(registry: LocalRegistry, runner: ProcessRunner) -> None:
+def test_a_missing_image_is_reported_with_the_message_of_ecs(registry: LocalRegistry, runner: ProcessRunner) -> None:
     image = f"{registry.address}/models@sha256:{'0' * 64}"
 
     with pytest.raises(TaskFailedToStart) as refused:
@@ -201,7 +203,7 @@ def test_a_missing_image_is_told_in_the_words_of_ecs(registry: LocalRegistry, ru
 # Processes
 
 
-def test_a_task_sees_its_image_its_settings_and_nothing_else(
+def test_a_task_only_sees_its_image_and_its_settings(
     push_image: PushImage, start: Callable[..., tuple[TaskProcess, list[str]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "of the stack")
@@ -225,7 +227,7 @@ def test_a_task_sees_its_image_its_settings_and_nothing_else(
     assert not any(str(Path(sys.prefix)) in value for value in environment.values())
 
 
-def test_a_task_runs_on_this_python_without_its_packages(
+def test_a_task_uses_this_python_but_not_its_packages(
     push_image: PushImage, start: Callable[..., tuple[TaskProcess, list[str]]]
 ) -> None:
     script = "import sys, importlib.util as u; print(sys.version_info[:2], u.find_spec('moto'), u.find_spec('pip'))"
@@ -235,7 +237,7 @@ def test_a_task_runs_on_this_python_without_its_packages(
     assert lines == [f"{sys.version_info[:2]} None None"]
 
 
-def test_lines_and_exit_code_come_out(
+def test_output_lines_and_exit_code_are_reported(
     push_image: PushImage, start: Callable[..., tuple[TaskProcess, list[str]]]
 ) -> None:
     process, lines = start(push_image(), environment=[{"name": "MODE", "value": "crash"}])
@@ -256,7 +258,7 @@ def test_an_unknown_command_exits_with_127(
 def test_an_image_for_another_python_is_refused(
     push_image: PushImage, start: Callable[..., tuple[TaskProcess, list[str]]]
 ) -> None:
-    with pytest.raises(TaskFailedToStart, match=r"made for Python 2\.7\.18, this machine runs Python"):
+    with pytest.raises(TaskFailedToStart, match=r"is for Python 2\.7\.18, this machine runs Python"):
         start(push_image(Env=["PYTHON_VERSION=2.7.18"]))
 
 
@@ -277,7 +279,7 @@ def child_pid(lines: list[str]) -> int:
     return int(next(line for line in lines if line.startswith("child")).split()[1])
 
 
-def test_terminating_a_task_leaves_no_child_in_another_session(
+def test_terminating_a_task_ends_children_in_other_sessions(
     push_image: PushImage, start: Callable[..., tuple[TaskProcess, list[str]]]
 ) -> None:
     process, lines = start(push_image({"opt/app/src/server.py": STUBBORN_FAMILY}))
@@ -290,7 +292,7 @@ def test_terminating_a_task_leaves_no_child_in_another_session(
     assert has_ended(child)
 
 
-def test_killing_a_task_ends_what_ignores_sigterm(
+def test_killing_a_task_ends_processes_that_ignore_sigterm(
     push_image: PushImage, start: Callable[..., tuple[TaskProcess, list[str]]]
 ) -> None:
     process, lines = start(push_image({"opt/app/src/server.py": STUBBORN_FAMILY}))
@@ -300,7 +302,7 @@ def test_killing_a_task_ends_what_ignores_sigterm(
     assert has_ended(child)
 
 
-def test_a_killed_init_takes_everything_with_it(
+def test_killing_the_init_process_ends_everything_it_started(
     push_image: PushImage, start: Callable[..., tuple[TaskProcess, list[str]]]
 ) -> None:
     process, lines = start(push_image({"opt/app/src/server.py": STUBBORN_FAMILY}))
@@ -350,7 +352,7 @@ def test_a_stack_killed_with_kill_9_leaves_no_orphans(
 
 
 @pytest.mark.parametrize("has_role", [True, False])
-def test_only_a_task_with_a_role_is_told_where_aws_answers(
+def test_only_a_task_with_a_role_gets_the_address_of_aws(
     push_image: PushImage, start: Callable[..., tuple[TaskProcess, list[str]]], has_role: bool
 ) -> None:
     process, _ = start(push_image(), has_role=has_role)

@@ -1,4 +1,4 @@
-"""The engine with tasks that are only played: what it asks of them, when, and what it tells the load balancer."""
+"""The engine with fake tasks: what it requests of them, when, and which routes it gives the load balancer."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from support.local_aws import running_aws
 pytestmark = pytest.mark.slow  # moto's first calls take seconds
 
 
-class PlayedTask:
-    """A task that is a port answering `status`; it ends when told to, or when it is killed if it is `stubborn`."""
+class FakeTask:
+    """A task that only responds with `status` on a port; it ends on SIGTERM or, if `stubborn`, only when killed."""
 
     pid = 1
 
-    def __init__(self, runner: PlayedRunner) -> None:
+    def __init__(self, runner: FakeRunner) -> None:
         self.runner = runner
         self.asked: list[tuple[str, float]] = []
         self.code: int | None = None
@@ -66,11 +66,11 @@ class PlayedTask:
         return 137
 
 
-class PlayedRunner:
+class FakeRunner:
     def __init__(self) -> None:
         self.status = 200
         self.bug: Exception | None = None
-        self.tasks: list[PlayedTask] = []
+        self.tasks: list[FakeTask] = []
 
     def pull(self, image: str) -> PulledImage:
         if self.bug:
@@ -78,12 +78,12 @@ class PlayedRunner:
         return PulledImage("sha256:0", Path(), (), (), (), "/")
 
     def start(self, spec: ContainerSpec, on_line: Callable[[str], None]) -> StartedTask:
-        self.tasks.append(PlayedTask(self))
+        self.tasks.append(FakeTask(self))
         return self.tasks[-1]
 
 
 class RecordedRoutes(LoadBalancer):
-    """Remembers when which ports got requests."""
+    """Records when each port was a target."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -99,7 +99,7 @@ class RecordedRoutes(LoadBalancer):
         return self.ports[-1][1] if self.ports else set()
 
 
-def make_handler(runner: PlayedRunner) -> type[BaseHTTPRequestHandler]:
+def make_handler(runner: FakeRunner) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(runner.status)
@@ -111,10 +111,10 @@ def make_handler(runner: PlayedRunner) -> type[BaseHTTPRequestHandler]:
     return Handler
 
 
-class Played:
-    """A gateway whose tasks are played; `begin_test` gives each test a cluster and a target group of its own."""
+class FakeGateway:
+    """A gateway with fake tasks; `begin_test` creates a cluster and a target group for each test."""
 
-    def __init__(self, gateway: Gateway, runner: PlayedRunner, routes: RecordedRoutes) -> None:
+    def __init__(self, gateway: Gateway, runner: FakeRunner, routes: RecordedRoutes) -> None:
         self.cluster = ""
         self.runner = runner
         self.routes = routes
@@ -191,12 +191,12 @@ class Played:
 
 
 @pytest.fixture(scope="module")
-def gateway(registry: LocalRegistry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Played]:
-    runner, routes = PlayedRunner(), RecordedRoutes()
+def gateway(registry: LocalRegistry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeGateway]:
+    runner, routes = FakeRunner(), RecordedRoutes()
     folder = tmp_path_factory.mktemp("aws")
     keys = Keys("engine", "engine")
     with running_aws(folder, keys=keys, registry=registry, load_balancer=routes, runner=runner) as aws:
-        yield Played(aws.gateway, runner, routes)
+        yield FakeGateway(aws.gateway, runner, routes)
     assert [thread.name for thread in threading.enumerate() if thread.name.startswith(("task-", "ecs-engine"))] == []
 
 
@@ -206,7 +206,7 @@ def numbers() -> Iterator[int]:
 
 
 @pytest.fixture
-def played(gateway: Played, numbers: Iterator[int]) -> Iterator[Played]:
+def fake(gateway: FakeGateway, numbers: Iterator[int]) -> Iterator[FakeGateway]:
     gateway.begin_test(next(numbers))
     yield gateway
     gateway.end_test()
@@ -215,47 +215,47 @@ def played(gateway: Played, numbers: Iterator[int]) -> Iterator[Played]:
 def wait_for(condition: Callable[[], bool], seconds: float = 15) -> None:
     until = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < until, "it did not come to that in time"
+        assert time.monotonic() < until, "the expected state was not reached in time"
         time.sleep(0.02)
 
 
-def test_requests_go_to_a_task_only_while_it_is_healthy_and_not_draining(played: Played) -> None:
-    played.create()
-    played.wait_until_completed()
-    task = played.runner.tasks[0]
-    assert played.routes.current == {task.host_port}
+def test_requests_go_to_a_task_only_while_it_is_healthy_and_not_draining(fake: FakeGateway) -> None:
+    fake.create()
+    fake.wait_until_completed()
+    task = fake.runner.tasks[0]
+    assert fake.routes.current == {task.host_port}
 
-    played.aws.client("ecs").update_service(cluster=played.cluster, service="churn", desiredCount=0)
+    fake.aws.client("ecs").update_service(cluster=fake.cluster, service="churn", desiredCount=0)
     wait_for(lambda: bool(task.asked))
 
     (told, at), *_ = task.asked
-    last_routed = max(when for when, ports in played.routes.ports if not ports)
+    last_routed = max(when for when, ports in fake.routes.ports if not ports)
     assert told == "terminate"
     assert last_routed <= at
 
 
-def test_a_task_drains_for_the_deregistration_delay_before_it_is_terminated(played: Played) -> None:
-    played.set_deregistration_delay(1)
-    played.create()
-    played.wait_until_completed()
+def test_a_task_drains_for_the_deregistration_delay_before_sigterm(fake: FakeGateway) -> None:
+    fake.set_deregistration_delay(1)
+    fake.create()
+    fake.wait_until_completed()
     began = time.monotonic()
-    played.aws.client("ecs").update_service(cluster=played.cluster, service="churn", desiredCount=0)
-    wait_for(lambda: played.routes.current == set())
-    health = played.aws.client("elbv2").describe_target_health(TargetGroupArn=played.group_arn)
-    wait_for(lambda: bool(played.runner.tasks[0].asked))
+    fake.aws.client("ecs").update_service(cluster=fake.cluster, service="churn", desiredCount=0)
+    wait_for(lambda: fake.routes.current == set())
+    health = fake.aws.client("elbv2").describe_target_health(TargetGroupArn=fake.group_arn)
+    wait_for(lambda: bool(fake.runner.tasks[0].asked))
 
     assert health["TargetHealthDescriptions"][0]["TargetHealth"]["State"] == "draining"
     assert health["TargetHealthDescriptions"][0]["TargetHealth"]["Reason"] == "Target.DeregistrationInProgress"
-    assert played.runner.tasks[0].asked[0][1] - began >= 1
+    assert fake.runner.tasks[0].asked[0][1] - began >= 1
 
 
-def test_a_task_that_ignores_sigterm_is_killed_after_its_stop_timeout(played: Played) -> None:
-    played.create(stop_timeout=1)
-    played.wait_until_completed()
-    task = played.runner.tasks[0]
+def test_a_task_that_ignores_sigterm_is_killed_after_its_stop_timeout(fake: FakeGateway) -> None:
+    fake.create(stop_timeout=1)
+    fake.wait_until_completed()
+    task = fake.runner.tasks[0]
     task.is_stubborn = True
 
-    played.aws.client("ecs").update_service(cluster=played.cluster, service="churn", desiredCount=0)
+    fake.aws.client("ecs").update_service(cluster=fake.cluster, service="churn", desiredCount=0)
     wait_for(lambda: task.code is not None)
 
     (_, terminated), (killed, at) = task.asked
@@ -263,95 +263,95 @@ def test_a_task_that_ignores_sigterm_is_killed_after_its_stop_timeout(played: Pl
     assert at - terminated >= 1
 
 
-def test_a_task_stopped_by_hand_is_replaced_and_is_no_failure(played: Played) -> None:
-    played.create()
-    played.wait_until_completed()
-    ecs = played.aws.client("ecs")
-    arn = ecs.list_tasks(cluster=played.cluster)["taskArns"][0]
+def test_a_task_stopped_by_a_user_is_replaced_and_does_not_count_as_failed(fake: FakeGateway) -> None:
+    fake.create()
+    fake.wait_until_completed()
+    ecs = fake.aws.client("ecs")
+    arn = ecs.list_tasks(cluster=fake.cluster)["taskArns"][0]
 
-    ecs.stop_task(cluster=played.cluster, task=arn, reason="curiosity")
-    wait_for(lambda: len(played.runner.tasks) == 2)
+    ecs.stop_task(cluster=fake.cluster, task=arn, reason="curiosity")
+    wait_for(lambda: len(fake.runner.tasks) == 2)
 
-    stopped = ecs.describe_tasks(cluster=played.cluster, tasks=[arn])["tasks"][0]
+    stopped = ecs.describe_tasks(cluster=fake.cluster, tasks=[arn])["tasks"][0]
     assert (stopped["stoppedReason"], stopped["stopCode"]) == ("curiosity", "UserInitiated")
-    assert played.service()["deployments"][0]["failedTasks"] == 0
+    assert fake.service()["deployments"][0]["failedTasks"] == 0
 
 
-def test_without_a_breaker_a_crashing_service_is_tried_again_and_again(played: Played) -> None:
-    played.runner.status = 503
-    played.create()
+def test_without_a_breaker_a_crashing_service_is_restarted_indefinitely(fake: FakeGateway) -> None:
+    fake.runner.status = 503
+    fake.create()
     for number in range(3):
-        wait_for(lambda count=number + 1: len(played.runner.tasks) == count)  # type: ignore[misc]
-        played.runner.tasks[number].end(1)
-    wait_for(lambda: played.service()["deployments"][0]["failedTasks"] == 3)
+        wait_for(lambda count=number + 1: len(fake.runner.tasks) == count)  # type: ignore[misc]
+        fake.runner.tasks[number].end(1)
+    wait_for(lambda: fake.service()["deployments"][0]["failedTasks"] == 3)
 
-    events = [event["message"] for event in played.service()["events"]]
+    events = [event["message"] for event in fake.service()["events"]]
     assert "(service churn) is unable to consistently start tasks successfully." in events
-    assert played.service()["deployments"][0]["rolloutState"] == "IN_PROGRESS"
+    assert fake.service()["deployments"][0]["rolloutState"] == "IN_PROGRESS"
 
 
-def test_within_its_grace_period_a_task_may_be_unhealthy(played: Played) -> None:
-    played.runner.status = 503
-    played.create(healthCheckGracePeriodSeconds=600)
-    elb = played.aws.client("elbv2")
+def test_an_unhealthy_task_keeps_running_within_its_grace_period(fake: FakeGateway) -> None:
+    fake.runner.status = 503
+    fake.create(healthCheckGracePeriodSeconds=600)
+    elb = fake.aws.client("elbv2")
 
     def state() -> str | None:
-        described = elb.describe_target_health(TargetGroupArn=played.group_arn)["TargetHealthDescriptions"]
+        described = elb.describe_target_health(TargetGroupArn=fake.group_arn)["TargetHealthDescriptions"]
         return described[0]["TargetHealth"]["State"] if described else None
 
     wait_for(lambda: state() == "unhealthy")
     time.sleep(0.7)
-    assert len(played.runner.tasks) == 1
-    assert played.runner.tasks[0].asked == []
-    # With nothing healthy an ALB sends requests to unhealthy targets rather than nowhere.
-    assert played.routes.current == {played.runner.tasks[0].host_port}
+    assert len(fake.runner.tasks) == 1
+    assert fake.runner.tasks[0].asked == []
+    # Without healthy targets an ALB sends requests to unhealthy ones.
+    assert fake.routes.current == {fake.runner.tasks[0].host_port}
 
 
-def test_an_unknown_target_is_unused(played: Played) -> None:
-    played.create()
-    played.wait_until_completed()
-    described = played.aws.client("elbv2").describe_target_health(
-        TargetGroupArn=played.group_arn, Targets=[{"Id": "10.0.0.1", "Port": 3000}]
+def test_an_unknown_target_is_unused(fake: FakeGateway) -> None:
+    fake.create()
+    fake.wait_until_completed()
+    described = fake.aws.client("elbv2").describe_target_health(
+        TargetGroupArn=fake.group_arn, Targets=[{"Id": "10.0.0.1", "Port": 3000}]
     )["TargetHealthDescriptions"]
 
     assert [target["TargetHealth"]["Reason"] for target in described] == ["Target.NotRegistered"]
 
 
-def test_a_snapshot_tells_processes_and_rollouts(played: Played) -> None:
-    played.create()
-    played.wait_until_completed()
-    status = next(status for status in played.gateway.services() if status.cluster == played.cluster)
+def test_a_snapshot_contains_processes_and_rollouts(fake: FakeGateway) -> None:
+    fake.create()
+    fake.wait_until_completed()
+    status = next(status for status in fake.gateway.services() if status.cluster == fake.cluster)
 
     assert (status.name, status.desired_count, status.running_count) == ("churn", 1, 1)
     assert [(task.status, task.health, task.port) for task in status.tasks] == [
-        ("RUNNING", "healthy", played.runner.tasks[0].host_port)
+        ("RUNNING", "healthy", fake.runner.tasks[0].host_port)
     ]
     assert [(rollout.status, rollout.state) for rollout in status.rollouts] == [("PRIMARY", "COMPLETED")]
 
 
-def test_a_task_that_a_bug_of_ours_keeps_from_starting_is_stopped_and_says_why(played: Played) -> None:
-    ecs = played.aws.client("ecs")
-    played.runner.bug = TypeError("it was never tried with this Python")
-    played.create()
-    wait_for(lambda: bool(ecs.list_tasks(cluster=played.cluster, desiredStatus="STOPPED")["taskArns"]))
+def test_a_task_that_cannot_start_because_of_a_bug_is_stopped_with_a_reason(fake: FakeGateway) -> None:
+    ecs = fake.aws.client("ecs")
+    fake.runner.bug = TypeError("not tested with this Python")
+    fake.create()
+    wait_for(lambda: bool(ecs.list_tasks(cluster=fake.cluster, desiredStatus="STOPPED")["taskArns"]))
 
-    arns = ecs.list_tasks(cluster=played.cluster, desiredStatus="STOPPED")["taskArns"]
-    task = ecs.describe_tasks(cluster=played.cluster, tasks=arns[:1])["tasks"][0]
+    arns = ecs.list_tasks(cluster=fake.cluster, desiredStatus="STOPPED")["taskArns"]
+    task = ecs.describe_tasks(cluster=fake.cluster, tasks=arns[:1])["tasks"][0]
     assert task["stopCode"] == "TaskFailedToStart"
-    assert "it was never tried with this Python" in task["stoppedReason"]
+    assert "not tested with this Python" in task["stoppedReason"]
 
 
-# The last one, as it stops what the others use.
+# The last test, because it stops what the others use.
 
 
-def test_stopping_the_engine_is_quick_whatever_tasks_wait_for(played: Played) -> None:
-    played.set_deregistration_delay(300)
-    played.create(stop_timeout=120)
-    played.wait_until_completed()
-    played.runner.tasks[0].is_stubborn = True
+def test_stopping_the_engine_does_not_wait_for_draining_tasks(fake: FakeGateway) -> None:
+    fake.set_deregistration_delay(300)
+    fake.create(stop_timeout=120)
+    fake.wait_until_completed()
+    fake.runner.tasks[0].is_stubborn = True
     began = time.monotonic()
 
-    played.gateway.stop()
+    fake.gateway.stop()
 
     assert time.monotonic() - began < 6
-    assert played.runner.tasks[0].code == 137
+    assert fake.runner.tasks[0].code == 137

@@ -1,7 +1,7 @@
-"""The gateway as boto3 sees it: services that really run, roll out and roll back; ECR, load balancing and S3 as here.
+"""The gateway as boto3 sees it: services that actually run, roll out and roll back; local ECR, load balancing and S3.
 
-One gateway for the module, as moto has one state a process; every test has its own cluster, service and target group,
-with a name that `aws.name` tells.
+One gateway for the module, because moto has one state per process; every test has its own cluster, service and target
+group, named `aws.name`.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from mlflow_fargate.local.registry.server import LocalRegistry
 from support.local_aws import RunningAws, running_aws
 
 PushImage = Callable[..., str]
-# Waiting is short here: boto3 itself would not send an interval below 5 s.
+# Short waits: boto3 itself does not send an interval below 5 s.
 CONFIG = Config(parameter_validation=False, retries={"total_max_attempts": 1}, s3={"addressing_style": "path"})
 
 
 class Aws:
-    """A running gateway, boto3 clients of it, and one service's surroundings."""
+    """A running gateway, its boto3 clients, and what one service needs."""
 
     def __init__(self, local: RunningAws) -> None:
         self.name = ""
@@ -62,7 +62,7 @@ class Aws:
         return self.client("ecs")
 
     def prepare(self) -> None:
-        """What all tests share: a log group and a load balancer."""
+        """Creates what all tests share: a log group and a load balancer."""
         self.client("logs").create_log_group(logGroupName="/models")
         ec2, elb = self.client("ec2"), self.client("elbv2")
         subnets = ec2.describe_subnets()["Subnets"][:2]
@@ -172,7 +172,7 @@ class Aws:
         return service
 
     def deployment(self, service: dict[str, Any]) -> dict[str, Any]:
-        """The service deployment that the create or update began."""
+        """Returns the service deployment that the create or update started."""
         arn = service["currentServiceDeployment"]
         found: dict[str, Any] = self.ecs.describe_service_deployments(serviceDeploymentArns=[arn])[
             "serviceDeployments"
@@ -196,7 +196,7 @@ class Aws:
         return next(status for status in self.gateway.services() if status.name == self.name)
 
     def get(self, path: str) -> tuple[int, Any]:
-        """The service's answer, through the load balancer."""
+        """Returns the service's response through the load balancer."""
         return self.get_root(f"/{self.name}{path}")
 
     def get_root(self, path: str) -> tuple[int, Any]:
@@ -213,7 +213,7 @@ class Aws:
 def wait_for(condition: Callable[[], bool], what: str, seconds: float = 30) -> None:
     until = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < until, f"never came: {what}"
+        assert time.monotonic() < until, f"did not happen in time: {what}"
         time.sleep(0.1)
 
 
@@ -248,13 +248,13 @@ def numbers() -> Iterator[int]:
 
 @pytest.fixture
 def live(aws: Aws) -> Aws:
-    """The same with version 1 of the service rolled out."""
+    """Returns the same with version 1 of the service rolled out."""
     aws.wait_until(aws.create(aws.register(aws.image, "1")), "SUCCESSFUL")
     return aws
 
 
 def processes_below(folder: Path) -> list[int]:
-    """Processes of tasks that were started there."""
+    """Returns the process IDs of tasks started in the folder."""
     found = []
     for process in psutil.process_iter():
         try:
@@ -266,7 +266,7 @@ def processes_below(folder: Path) -> list[int]:
 
 
 @pytest.mark.slow
-def test_a_created_service_runs_is_healthy_and_answers(aws: Aws) -> None:
+def test_a_created_service_runs_becomes_healthy_and_responds(aws: Aws) -> None:
     created = aws.create(aws.register(aws.image, "1"), tags=[{"key": "team", "value": "growth"}])
     deployment = aws.wait_until(created, "SUCCESSFUL")
     service = aws.service()
@@ -291,7 +291,7 @@ def test_a_created_service_runs_is_healthy_and_answers(aws: Aws) -> None:
 
 
 @pytest.mark.slow
-def test_a_running_task_is_described_as_ecs_does(live: Aws) -> None:
+def test_a_running_task_is_described_as_in_ecs(live: Aws) -> None:
     task = live.tasks()[0]
     details = {detail["name"]: detail["value"] for detail in task["attachments"][0]["details"]}
     target = live.client("elbv2").describe_target_health(TargetGroupArn=live.group_arn)
@@ -335,7 +335,7 @@ def test_an_update_loses_no_request(live: Aws) -> None:
 
 
 @pytest.mark.slow
-def test_crashing_tasks_trip_the_breaker_and_the_old_version_stays(live: Aws) -> None:
+def test_crashing_tasks_trip_the_breaker_and_the_previous_version_stays(live: Aws) -> None:
     before = live.service()["deployments"][0]["id"]
     updated = live.update(taskDefinition=live.register(live.image, "2", "crash"))
     deployment = live.wait_until(updated, "ROLLBACK_SUCCESSFUL", "ROLLBACK_FAILED", "SUCCESSFUL")
@@ -358,7 +358,7 @@ def test_crashing_tasks_trip_the_breaker_and_the_old_version_stays(live: Aws) ->
 
 
 @pytest.mark.slow
-def test_a_model_that_never_gets_ready_is_rolled_back(live: Aws) -> None:
+def test_a_model_that_never_becomes_ready_is_rolled_back(live: Aws) -> None:
     live.update(healthCheckGracePeriodSeconds=1)
     updated = live.update(taskDefinition=live.register(live.image, "2", "never"))
     live.wait_until(updated, "ROLLBACK_SUCCESSFUL")
@@ -396,7 +396,7 @@ def test_a_first_deployment_that_crashes_stays_failed(aws: Aws) -> None:
         ),
     ],
 )
-def test_a_task_that_cannot_start_says_why(aws: Aws, change: dict[str, Any], reason: str) -> None:
+def test_a_task_that_cannot_start_reports_the_reason(aws: Aws, change: dict[str, Any], reason: str) -> None:
     image = f"{aws.image[:-8]}00000000" if "image" in change else aws.image
     more = {key: value for key, value in change.items() if key != "image"}
     aws.create(aws.register(image, "1", **more))
@@ -427,7 +427,7 @@ def test_a_killed_task_is_replaced(live: Aws) -> None:
     assert before.pid is not None
     for process in psutil.Process(before.pid).children():
         process.kill()
-    # One look at a time: between two of them the killed task may go, and its successor not be there yet.
+    # A single call: between two calls, the killed task could disappear before its replacement exists.
     wait_for(lambda: any(not task["taskArn"].endswith(f"/{before.id}") for task in live.tasks()), "another task")
     wait_for(lambda: live.target_states() == ["healthy"], "healthy again")
 
@@ -438,7 +438,7 @@ def test_a_killed_task_is_replaced(live: Aws) -> None:
 
 
 @pytest.mark.slow
-def test_a_deleted_service_drains_and_is_gone_with_its_processes(live: Aws) -> None:
+def test_a_deleted_service_drains_and_its_processes_end(live: Aws) -> None:
     pid = live.status().tasks[0].pid
     with pytest.raises(ClientError, match="The service cannot be stopped while it is scaled above 0"):
         live.ecs.delete_service(cluster=live.name, service=live.name)
@@ -457,7 +457,7 @@ def test_a_deleted_service_drains_and_is_gone_with_its_processes(live: Aws) -> N
 
 
 @pytest.mark.slow
-def test_somebody_can_stop_a_deployment_and_go_back(live: Aws) -> None:
+def test_a_deployment_can_be_stopped_and_rolled_back(live: Aws) -> None:
     live.update(healthCheckGracePeriodSeconds=600)
     updated = live.update(taskDefinition=live.register(live.image, "2", "never"))
     wait_for(lambda: len(live.tasks()) == 2, "the new task")
@@ -490,7 +490,7 @@ def test_scaling_changes_the_number_of_tasks_without_a_deployment(live: Aws) -> 
 
 
 @pytest.mark.slow
-def test_a_task_definition_tells_when_and_by_whom_it_was_registered(aws: Aws) -> None:
+def test_a_task_definition_shows_when_and_by_whom_it_was_registered(aws: Aws) -> None:
     arn = aws.register("x", "1")
 
     described = aws.ecs.describe_task_definition(taskDefinition=arn)["taskDefinition"]
@@ -547,7 +547,7 @@ def test_create_service_refuses_what_ecs_refuses(aws: Aws) -> None:
 
 
 @pytest.mark.slow
-def test_what_is_not_there_is_told_as_ecs_does(aws: Aws) -> None:
+def test_missing_resources_are_reported_as_in_ecs(aws: Aws) -> None:
     ecs = aws.ecs
     missing = ecs.describe_services(cluster=aws.name, services=["nobody"])
 
@@ -573,7 +573,7 @@ def test_a_cluster_created_again_keeps_its_tags(aws: Aws) -> None:
 
 
 @pytest.mark.slow
-def test_services_are_tagged_listed_in_pages_and_known_to_other_services(aws: Aws) -> None:
+def test_services_are_tagged_paginated_and_visible_to_other_aws_services(aws: Aws) -> None:
     definition = aws.register("x", "1")
     arns = [aws.create(definition, serviceName=f"s{i}", desiredCount=0)["serviceArn"] for i in range(3)]
     aws.ecs.tag_resource(resourceArn=arns[0], tags=[{"key": "a", "value": "1"}, {"key": "b", "value": "2"}])
@@ -597,7 +597,7 @@ def test_services_are_tagged_listed_in_pages_and_known_to_other_services(aws: Aw
 
 
 @pytest.mark.slow
-def test_ecr_shows_what_the_registry_holds(aws: Aws, push_image: PushImage, registry: LocalRegistry) -> None:
+def test_ecr_shows_the_images_in_the_registry(aws: Aws, push_image: PushImage, registry: LocalRegistry) -> None:
     ecr = aws.client("ecr")
     made = ecr.create_repository(repositoryName="models/churn", imageTagMutability="IMMUTABLE")["repository"]
     image = push_image(repository="models/churn")
@@ -632,7 +632,7 @@ def test_ecr_shows_what_the_registry_holds(aws: Aws, push_image: PushImage, regi
 
 
 @pytest.mark.slow
-def test_ecr_tokens_last_and_lead_to_the_registry(aws: Aws, registry: LocalRegistry) -> None:
+def test_ecr_tokens_stay_valid_and_contain_the_registry_address(aws: Aws, registry: LocalRegistry) -> None:
     token = aws.client("ecr").get_authorization_token()["authorizationData"][0]
 
     assert token["proxyEndpoint"] == f"http://{registry.address}"
@@ -640,7 +640,7 @@ def test_ecr_tokens_last_and_lead_to_the_registry(aws: Aws, registry: LocalRegis
 
 
 @pytest.mark.slow
-def test_load_balancers_have_the_local_address_and_one_name_once(aws: Aws) -> None:
+def test_load_balancers_have_the_local_address_and_unique_names(aws: Aws) -> None:
     elb = aws.client("elbv2")
     again = elb.create_load_balancer(Name="front-door", Subnets=aws.subnets)["LoadBalancers"][0]
 
@@ -662,7 +662,7 @@ def test_load_balancers_have_the_local_address_and_one_name_once(aws: Aws) -> No
 
 
 @pytest.mark.slow
-def test_objects_go_to_the_disk(aws: Aws, folder: Path) -> None:
+def test_objects_are_stored_on_disk(aws: Aws, folder: Path) -> None:
     s3 = aws.client("s3")
     s3.create_bucket(Bucket="models")
     s3.put_object(Bucket="models", Key="a/b", Body=b"content")
@@ -675,7 +675,7 @@ def test_objects_go_to_the_disk(aws: Aws, folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_default_vpc_leads_to_the_internet(aws: Aws) -> None:
+def test_the_default_vpc_has_an_internet_route(aws: Aws) -> None:
     routes = [route for table in aws.client("ec2").describe_route_tables()["RouteTables"] for route in table["Routes"]]
 
     assert any(

@@ -1,4 +1,4 @@
-"""Which requests the local stack's servers take: decided without a server, then asked of each kind of server."""
+"""Which requests the local stack's servers accept: the decision alone, then requests to each kind of server."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def decide(method: str = "GET", *, is_known_host: bool = False, **headers: str) 
         {"Sec_Fetch_Site": "none"},
     ],
 )
-def test_programs_and_pages_of_the_server_itself_pass(headers: dict[str, str]) -> None:
+def test_programs_and_pages_of_the_server_itself_are_accepted(headers: dict[str, str]) -> None:
     assert decide("POST", **headers) is None
 
 
@@ -60,7 +60,7 @@ def test_programs_and_pages_of_the_server_itself_pass(headers: dict[str, str]) -
         *("127.0.0.1, evil.example", "127.0.0.1\n", " localhost", "localhost:8000/"),
     ],
 )
-def test_another_host_name_is_refused_unless_the_server_was_told_of_it(host: str) -> None:
+def test_a_foreign_host_name_is_refused_unless_the_server_is_configured_for_it(host: str) -> None:
     said = decide(Host=host)
 
     assert said is not None and "use 127.0.0.1 or localhost" in said
@@ -81,7 +81,7 @@ def test_another_host_name_is_refused_unless_the_server_was_told_of_it(host: str
         *("http://127.0.0.1", "http://127.0.0.1:80000", "http://127.0.0.1:8000.evil.example", "file://"),
     ],
 )
-def test_pages_of_another_origin_are_refused_other_ports_of_this_machine_too(origin: str) -> None:
+def test_pages_of_another_origin_are_refused_including_other_local_ports(origin: str) -> None:
     said = decide("POST", Origin=origin)
 
     assert said is not None and "from a program" in said
@@ -89,11 +89,11 @@ def test_pages_of_another_origin_are_refused_other_ports_of_this_machine_too(ori
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site", "CROSS-SITE", "", "anything"])
 @pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS"])
-def test_what_a_page_of_another_site_sends_is_refused_without_an_origin_too(site: str, method: str) -> None:
+def test_requests_from_a_page_of_another_site_are_refused_even_without_an_origin(site: str, method: str) -> None:
     assert decide(method, Sec_Fetch_Site=site) is not None
 
 
-def test_a_link_may_lead_here_but_no_form_and_no_frame() -> None:
+def test_a_link_is_accepted_but_a_form_or_a_frame_is_refused() -> None:
     assert refusal("GET", {"Host": OURS, **LINK}.get) is None
     assert refusal("POST", {"Host": OURS, **LINK}.get) is not None
     assert refusal("GET", {"Host": OURS, **LINK, "Sec-Fetch-Dest": "iframe"}.get) is not None
@@ -107,7 +107,7 @@ def test_a_link_may_lead_here_but_no_form_and_no_frame() -> None:
     site=st.one_of(st.none(), st.text(), st.sampled_from(["none", "same-origin", "same-site", "cross-site"])),
     method=st.sampled_from(["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"]),
 )
-def test_whatever_passes_has_our_host_and_no_sign_of_another_page(
+def test_accepted_requests_have_a_local_host_and_no_foreign_origin(
     host: str | None, origin: str | None, site: str | None, method: str
 ) -> None:
     sent = {"Host": host, "Origin": origin, "Sec-Fetch-Site": site}
@@ -147,7 +147,7 @@ def answer(
 
 @pytest.fixture
 def wsgi() -> Iterator[WsgiServer]:
-    """A server whose application is open to all the world, as moto is."""
+    """A server whose application allows all origins, like moto."""
 
     def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         start_response("200 OK", [("Access-Control-Allow-Origin", "*"), ("access-control-expose-headers", "*")])
@@ -159,7 +159,9 @@ def wsgi() -> Iterator[WsgiServer]:
 
 @pytest.mark.parametrize("headers", FOREIGN.values(), ids=FOREIGN)
 @pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS"])
-def test_a_wsgi_server_refuses_strangers_in_a_sentence(wsgi: WsgiServer, method: str, headers: dict[str, str]) -> None:
+def test_a_wsgi_server_refuses_foreign_requests_with_an_explanation(
+    wsgi: WsgiServer, method: str, headers: dict[str, str]
+) -> None:
     status, answered, body = answer(wsgi.port, method, "/", headers)
 
     assert status == 403
@@ -167,7 +169,7 @@ def test_a_wsgi_server_refuses_strangers_in_a_sentence(wsgi: WsgiServer, method:
     assert not any(is_cors(name) for name in answered)
 
 
-def test_no_cors_headers_of_an_application_leave_its_server(wsgi: WsgiServer) -> None:
+def test_a_server_removes_the_cors_headers_of_its_application(wsgi: WsgiServer) -> None:
     status, answered, body = answer(wsgi.port, "GET", "/", {"Origin": wsgi.url})
 
     assert (status, body) == (200, b"done")
@@ -182,7 +184,7 @@ def registry(tmp_path: Path) -> Iterator[LocalRegistry]:
 
 @pytest.mark.parametrize("headers", FOREIGN.values(), ids=FOREIGN)
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "DELETE"])
-def test_the_registry_refuses_strangers_even_with_its_password(
+def test_the_registry_refuses_foreign_requests_even_with_its_password(
     registry: LocalRegistry, method: str, headers: dict[str, str]
 ) -> None:
     login = requests.auth._basic_auth_str(USER, "hush")
@@ -194,7 +196,7 @@ def test_the_registry_refuses_strangers_even_with_its_password(
 
 
 @pytest.mark.parametrize("login", [None, (USER, "guessed"), (USER, ""), ("aws", "hush"), ("", "")])
-def test_the_registry_takes_its_own_password_only(registry: LocalRegistry, login: tuple[str, str] | None) -> None:
+def test_the_registry_only_accepts_its_password(registry: LocalRegistry, login: tuple[str, str] | None) -> None:
     url = f"http://{registry.address}/v2/"
 
     with requests.Session() as session:
@@ -226,7 +228,7 @@ def balancer() -> Iterator[LoadBalancer]:
 
 @pytest.mark.parametrize("headers", FOREIGN.values(), ids=FOREIGN)
 @pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS"])
-def test_the_load_balancer_sends_no_stranger_to_a_deployment(
+def test_the_load_balancer_refuses_foreign_requests_to_a_deployment(
     balancer: LoadBalancer, method: str, headers: dict[str, str]
 ) -> None:
     status, answered, body = answer(balancer.port, method, "/churn/invocations", headers)
@@ -236,7 +238,7 @@ def test_the_load_balancer_sends_no_stranger_to_a_deployment(
 
 
 @pytest.mark.parametrize("path", ["/", "/churn/invocations"])
-def test_a_deployments_own_host_leads_to_it_but_not_for_pages_of_others(balancer: LoadBalancer, path: str) -> None:
+def test_a_deployments_host_name_is_accepted_but_not_from_foreign_pages(balancer: LoadBalancer, path: str) -> None:
     host = {"Host": f"churn.example.com:{balancer.port}"}
     own = {**host, "Origin": f"http://{host['Host']}"}
 

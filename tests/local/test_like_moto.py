@@ -1,6 +1,6 @@
-"""What moto and the local engine both know of ECS's services they answer alike: one contract, asked of both.
+"""The responses that moto and the local engine have in common are the same: one contract, tested with both.
 
-The engine takes moto's place for services, tasks and rollouts (local/api/). No task has to start for these answers.
+The engine replaces moto for services, tasks and rollouts (local/api/). These tests need no running task.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ KEYS = {"region_name": "us-east-1", "aws_access_key_id": "local", "aws_secret_ac
 
 
 class Ecs:
-    """boto3's client of one of the two, with a cluster, and a service of no tasks on demand."""
+    """A boto3 client of one of the two, with a cluster, which can create a service without tasks."""
 
     def __init__(self, url: str) -> None:
         self.client = boto3.client("ecs", endpoint_url=url, config=Config(retries={"total_max_attempts": 1}), **KEYS)
@@ -96,7 +96,7 @@ def ecs(request: pytest.FixtureRequest) -> Ecs:
 
 @pytest.fixture
 def name(request: pytest.FixtureRequest) -> str:
-    """A service's, of this test's own."""
+    """Returns the name of a service that only this test uses."""
     return re.sub(r"\W+", "-", request.node.originalname)[:60].strip("-")
 
 
@@ -106,20 +106,20 @@ def refusal(call: Any, **parameters: Any) -> str:
     return str(told.value.response["Error"]["Code"])
 
 
-def test_a_new_service_is_told_with_what_it_was_made_with(ecs: Ecs, name: str) -> None:
-    made = ecs.create(name, tags=[{"key": "managed-by", "value": "somebody"}])
+def test_a_new_service_is_described_with_its_settings(ecs: Ecs, name: str) -> None:
+    made = ecs.create(name, tags=[{"key": "managed-by", "value": "another-tool"}])
     (found,) = ecs.describe(name)["services"]
 
     assert found["serviceArn"] == made["serviceArn"]
     assert found["serviceArn"].endswith(f":service/cluster/{name}")
     assert (found["status"], found["desiredCount"], found["serviceName"]) == ("ACTIVE", 0, name)
     assert found["taskDefinition"].startswith("arn:aws:ecs:us-east-1:123456789012:task-definition/churn:")
-    assert found["tags"] == [{"key": "managed-by", "value": "somebody"}]
+    assert found["tags"] == [{"key": "managed-by", "value": "another-tool"}]
     assert [deployment["status"] for deployment in found["deployments"]] == ["PRIMARY"]
     assert found["serviceArn"] in ecs.client.list_services(cluster="cluster")["serviceArns"]
 
 
-def test_an_update_changes_what_it_names(ecs: Ecs, name: str) -> None:
+def test_an_update_changes_only_the_given_settings(ecs: Ecs, name: str) -> None:
     before = ecs.create(name)
     definition = ecs.register()["taskDefinitionArn"]
 
@@ -130,7 +130,7 @@ def test_an_update_changes_what_it_names(ecs: Ecs, name: str) -> None:
     assert found["serviceArn"] == before["serviceArn"]
 
 
-def test_a_deleted_service_is_active_no_more(ecs: Ecs, name: str) -> None:
+def test_a_deleted_service_is_no_longer_active(ecs: Ecs, name: str) -> None:
     ecs.create(name)
 
     ecs.client.delete_service(cluster="cluster", service=name, force=True)
@@ -138,7 +138,7 @@ def test_a_deleted_service_is_active_no_more(ecs: Ecs, name: str) -> None:
     assert {service["status"] for service in ecs.describe(name)["services"]} <= {"INACTIVE", "DRAINING"}
 
 
-def test_a_service_that_is_not_there_is_missing(ecs: Ecs) -> None:
+def test_an_unknown_service_is_reported_as_missing(ecs: Ecs) -> None:
     answer = ecs.describe("nobody")
 
     assert answer["services"] == []
@@ -147,7 +147,7 @@ def test_a_service_that_is_not_there_is_missing(ecs: Ecs) -> None:
     ]
 
 
-def test_changing_or_deleting_what_is_not_there_is_refused_by_name(ecs: Ecs) -> None:
+def test_changing_or_deleting_an_unknown_service_is_refused(ecs: Ecs) -> None:
     assert refusal(ecs.client.update_service, cluster="cluster", service="nobody", desiredCount=1) in (
         "ServiceNotFoundException",
         "ServiceNotActiveException",
@@ -155,13 +155,13 @@ def test_changing_or_deleting_what_is_not_there_is_refused_by_name(ecs: Ecs) -> 
     assert refusal(ecs.client.delete_service, cluster="cluster", service="nobody") == "ServiceNotFoundException"
 
 
-def test_a_cluster_that_is_not_there_is_refused_by_name(ecs: Ecs) -> None:
+def test_an_unknown_cluster_is_refused(ecs: Ecs) -> None:
     calls = ((ecs.client.describe_services, {"services": ["x"]}), (ecs.client.list_services, {}))
     for call, parameters in calls:
         assert refusal(call, cluster="nowhere", **parameters) == "ClusterNotFoundException"
 
 
-def test_a_task_definition_is_numbered_told_and_deregistered(ecs: Ecs) -> None:
+def test_a_task_definition_is_numbered_described_and_deregistered(ecs: Ecs) -> None:
     first, second = ecs.register(), ecs.register()
 
     assert second["revision"] == first["revision"] + 1
@@ -174,7 +174,7 @@ def test_a_task_definition_is_numbered_told_and_deregistered(ecs: Ecs) -> None:
     assert refusal(ecs.client.describe_task_definition, taskDefinition="churn:99999") == "ClientException"
 
 
-def test_tags_of_a_service_are_changed_and_taken_away(ecs: Ecs, name: str) -> None:
+def test_tags_of_a_service_are_changed_and_deleted(ecs: Ecs, name: str) -> None:
     arn = ecs.create(name)["serviceArn"]
 
     ecs.client.tag_resource(

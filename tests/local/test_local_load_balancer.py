@@ -1,4 +1,4 @@
-"""The load balancer on this machine: which rule, which target, and bytes through real sockets."""
+"""The local load balancer: choice of rule and target, and requests through real sockets."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def balancer() -> Iterator[LoadBalancer]:
 
 @contextmanager
 def http_target(answer: Answer) -> Iterator[Target]:
-    """A target of the ordinary kind: HTTP/1.1, keep-alive."""
+    """A normal target: HTTP/1.1, keep-alive."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -58,7 +58,7 @@ def http_target(answer: Answer) -> Iterator[Target]:
 
 @contextmanager
 def raw_target(serve: Callable[[socket.socket, int], None]) -> Iterator[Target]:
-    """A target that does with each connection (numbered from 1) what `serve` says, then closes it."""
+    """A target that calls `serve` with each connection (numbered from 1), then closes it."""
     listener = socket.create_server(("127.0.0.1", 0))
 
     def accept() -> None:
@@ -128,7 +128,7 @@ def test_patterns_match_as_in_an_alb(rule: RoutingRule, host: str, path: str, ex
     assert (choose_rule([rule], host, path, {}) is rule) is expected
 
 
-def test_the_lowest_priority_number_wins_and_the_default_takes_the_rest(balancer: LoadBalancer) -> None:
+def test_the_lowest_priority_number_wins_and_the_default_gets_the_rest(balancer: LoadBalancer) -> None:
     def fixed(text: str) -> FixedResponse:
         return FixedResponse(200, text)
 
@@ -149,11 +149,11 @@ def test_the_lowest_priority_number_wins_and_the_default_takes_the_rest(balancer
     assert ask("/y?path=/x/", "127.0.0.1") == (418, "default")
 
 
-def test_without_routes_everything_is_not_found(balancer: LoadBalancer) -> None:
+def test_without_routes_every_request_gets_404(balancer: LoadBalancer) -> None:
     assert requests.get(balancer.url).status_code == 404
 
 
-def test_weights_share_out_requests_and_an_empty_share_is_not_taken_over() -> None:
+def test_weights_split_requests_and_an_empty_group_is_not_replaced_by_another() -> None:
     one, two = ("10.0.0.1", 1), ("10.0.0.2", 2)
     balancer = Balancer()
     groups = [WeightedTargets((one,), 3), WeightedTargets((two,), 1)]
@@ -166,7 +166,7 @@ def test_weights_share_out_requests_and_an_empty_share_is_not_taken_over() -> No
     assert balancer.choose_target([]) is None
 
 
-def test_the_target_with_the_fewest_requests_under_way_is_next_and_equals_take_turns() -> None:
+def test_the_target_with_the_fewest_requests_is_next_and_equal_ones_take_turns() -> None:
     one, two, three = ("t", 1), ("t", 2), ("t", 3)
     balancer = Balancer()
     group = [WeightedTargets((one, two, three))]
@@ -179,7 +179,7 @@ def test_the_target_with_the_fewest_requests_under_way_is_next_and_equals_take_t
     assert busy == {three}
 
 
-def test_no_target_is_a_503_in_an_albs_words(balancer: LoadBalancer) -> None:
+def test_no_target_is_a_503_like_an_albs(balancer: LoadBalancer) -> None:
     balancer.set_routes([RoutingRule(1, path_patterns=("/*",), targets=(WeightedTargets(()),))])
 
     answer = requests.get(balancer.url)
@@ -189,7 +189,7 @@ def test_no_target_is_a_503_in_an_albs_words(balancer: LoadBalancer) -> None:
     assert "<h1>503 Service Temporarily Unavailable</h1>" in answer.text
 
 
-def test_request_and_answer_pass_through_whole(balancer: LoadBalancer) -> None:
+def test_request_and_response_pass_through_unchanged(balancer: LoadBalancer) -> None:
     seen: dict[str, Any] = {}
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
@@ -223,7 +223,7 @@ def test_request_and_answer_pass_through_whole(balancer: LoadBalancer) -> None:
         assert name not in response.headers
 
 
-def test_packed_bodies_stay_packed_both_ways(balancer: LoadBalancer) -> None:
+def test_compressed_bodies_stay_compressed_in_both_directions(balancer: LoadBalancer) -> None:
     packed = gzip.compress(b"content")
     seen: list[bytes] = []
 
@@ -239,7 +239,7 @@ def test_packed_bodies_stay_packed_both_ways(balancer: LoadBalancer) -> None:
     assert seen == [packed]
 
 
-def test_redirects_are_the_clients_affair(balancer: LoadBalancer) -> None:
+def test_redirects_are_passed_to_the_client(balancer: LoadBalancer) -> None:
     with http_target(lambda handler: reply(handler, b"", 302, Location="/elsewhere")) as target:
         balancer.set_routes(to(target))
         answer = requests.get(balancer.url, allow_redirects=False)
@@ -247,7 +247,7 @@ def test_redirects_are_the_clients_affair(balancer: LoadBalancer) -> None:
     assert (answer.status_code, answer.headers["Location"]) == (302, "/elsewhere")
 
 
-def test_answers_without_a_body_have_none(balancer: LoadBalancer) -> None:
+def test_responses_without_a_body_stay_without_one(balancer: LoadBalancer) -> None:
     def answer(handler: BaseHTTPRequestHandler) -> None:
         if handler.path == "/none":
             handler.send_response(204)
@@ -280,14 +280,14 @@ def test_bodies_stream_in_both_directions(balancer: LoadBalancer) -> None:
     with raw_target(serve) as target, socket.create_connection(("127.0.0.1", balancer.port), timeout=5) as client:
         balancer.set_routes(to(target))
         client.sendall(b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nping\r\n")
-        received = read_until(client, b"pong")  # comes while the request is still open
+        received = read_until(client, b"pong")  # arrives while the request is still open
         client.sendall(b"0\r\n\r\n")
         received = read_until(client, b"0\r\n\r\n", received)
 
     assert received.startswith(b"HTTP/1.1 200 OK")
 
 
-def test_a_large_body_arrives_whole(balancer: LoadBalancer) -> None:
+def test_a_large_body_arrives_complete(balancer: LoadBalancer) -> None:
     def answer(handler: BaseHTTPRequestHandler) -> None:
         reply(handler, handler.rfile.read(int(handler.headers["Content-Length"])))
 
@@ -298,7 +298,7 @@ def test_a_large_body_arrives_whole(balancer: LoadBalancer) -> None:
         assert requests.put(balancer.url, data=content).content == content
 
 
-def test_a_client_that_expects_a_go_ahead_gets_it(balancer: LoadBalancer) -> None:
+def test_a_client_that_expects_100_continue_gets_it(balancer: LoadBalancer) -> None:
     def answer(handler: BaseHTTPRequestHandler) -> None:
         assert "Expect" not in handler.headers
         reply(handler, handler.rfile.read(int(handler.headers["Content-Length"])))
@@ -326,17 +326,17 @@ def test_a_refused_connection_is_a_502(balancer: LoadBalancer) -> None:
     assert (answer.status_code, answer.headers["Server"]) == (502, "awselb/2.0")
 
 
-@pytest.mark.parametrize("nonsense", [b"", b"SSH-2.0-OpenSSH\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Le"])
+@pytest.mark.parametrize("invalid", [b"", b"SSH-2.0-OpenSSH\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Le"])
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_a_bad_answer_on_a_fresh_connection_is_a_502_without_a_second_try(
-    balancer: LoadBalancer, method: str, nonsense: bytes
+def test_an_invalid_response_on_a_new_connection_is_a_502_without_a_retry(
+    balancer: LoadBalancer, method: str, invalid: bytes
 ) -> None:
     connections: list[int] = []
 
     def serve(connection: socket.socket, number: int) -> None:
         connections.append(number)
         read_head(connection)
-        connection.sendall(nonsense)
+        connection.sendall(invalid)
 
     with raw_target(serve) as target:
         balancer.set_routes(to(target))
@@ -346,7 +346,7 @@ def test_a_bad_answer_on_a_fresh_connection_is_a_502_without_a_second_try(
 
 
 def answer_once_then_close(connection: socket.socket, number: int) -> None:
-    """As a target does that stops: the second request on a kept-alive connection meets its end."""
+    """Behaves like a stopping target: closes a kept-alive connection on its second request."""
     head = read_head(connection)
     length = int(head.partition(b"Content-Length: ")[2].partition(b"\r\n")[0] or 0)
     missing = length - len(head.partition(b"\r\n\r\n")[2])
@@ -357,7 +357,7 @@ def answer_once_then_close(connection: socket.socket, number: int) -> None:
 
 
 @pytest.mark.parametrize(("method", "body"), [("GET", None), ("POST", b"small"), ("PUT", b"")])
-def test_a_kept_alive_connection_that_closes_costs_no_request(
+def test_a_closed_kept_alive_connection_loses_no_request(
     balancer: LoadBalancer, method: str, body: bytes | None
 ) -> None:
     with raw_target(answer_once_then_close) as target:
@@ -377,7 +377,7 @@ def test_a_large_body_is_not_sent_twice(balancer: LoadBalancer) -> None:
     assert (first.status_code, second.status_code) == (200, 502)
 
 
-def test_a_silent_target_is_a_504(balancer: LoadBalancer) -> None:
+def test_a_target_that_does_not_respond_is_a_504(balancer: LoadBalancer) -> None:
     release = threading.Event()
 
     def serve(connection: socket.socket, number: int) -> None:
@@ -393,7 +393,7 @@ def test_a_silent_target_is_a_504(balancer: LoadBalancer) -> None:
 
 
 @pytest.mark.parametrize("framing", [b"Content-Length: 100", b"Transfer-Encoding: chunked"])
-def test_an_answer_that_breaks_off_is_broken_off_for_the_client_too(balancer: LoadBalancer, framing: bytes) -> None:
+def test_a_response_that_breaks_off_also_breaks_off_for_the_client(balancer: LoadBalancer, framing: bytes) -> None:
     def serve(connection: socket.socket, number: int) -> None:
         read_head(connection)
         connection.sendall(b"HTTP/1.1 200 OK\r\n" + framing + b"\r\n\r\n5\r\nhello\r\n")
@@ -405,7 +405,7 @@ def test_an_answer_that_breaks_off_is_broken_off_for_the_client_too(balancer: Lo
             requests.get(balancer.url)
 
 
-def test_the_target_of_a_client_that_leaves_is_let_go(balancer: LoadBalancer) -> None:
+def test_the_target_connection_of_a_disconnected_client_is_closed(balancer: LoadBalancer) -> None:
     is_let_go = threading.Event()
 
     def serve(connection: socket.socket, number: int) -> None:
@@ -426,7 +426,7 @@ def test_the_target_of_a_client_that_leaves_is_let_go(balancer: LoadBalancer) ->
         assert is_let_go.wait(5)
 
 
-def test_requests_under_way_finish_on_a_target_that_left_the_routes(balancer: LoadBalancer) -> None:
+def test_requests_in_progress_finish_on_a_target_removed_from_the_routes(balancer: LoadBalancer) -> None:
     has_begun, may_finish = threading.Event(), threading.Event()
     answers: list[str] = []
 
@@ -449,7 +449,7 @@ def test_requests_under_way_finish_on_a_target_that_left_the_routes(balancer: Lo
 
 
 @pytest.mark.slow
-def test_moving_between_targets_under_load_loses_nothing(balancer: LoadBalancer) -> None:
+def test_changing_targets_under_load_loses_no_request(balancer: LoadBalancer) -> None:
     statuses: Counter[int] = Counter()
     is_over = threading.Event()
 

@@ -1,4 +1,4 @@
-"""The registry on this machine: the distribution API over real HTTP, what stays on disk, and a real client (skopeo)."""
+"""The local registry: the distribution API over real HTTP, its files on disk, and a real client (skopeo)."""
 
 from __future__ import annotations
 
@@ -78,13 +78,13 @@ def error_code(answer: requests.Response) -> str:
     return code
 
 
-def test_the_api_says_it_is_there(url: str) -> None:
+def test_the_api_responds_to_a_ping(url: str) -> None:
     answer = requests.get(f"{url}/v2/")
 
     assert (answer.status_code, answer.json()) == (200, {})
 
 
-def test_a_monolithic_upload_is_a_blob(url: str) -> None:
+def test_a_monolithic_upload_creates_a_blob(url: str) -> None:
     push_blob(url, "team/app", b"hello")
 
     answer = requests.get(f"{url}/v2/team/app/blobs/{HELLO_DIGEST}")
@@ -94,7 +94,7 @@ def test_a_monolithic_upload_is_a_blob(url: str) -> None:
     assert requests.head(answer.url).headers["Content-Length"] == "5"
 
 
-def test_a_chunked_stream_of_unknown_digest_is_a_blob(url: str) -> None:
+def test_a_chunked_stream_of_unknown_digest_creates_a_blob(url: str) -> None:
     location = requests.post(f"{url}/v2/app/blobs/uploads/").headers["Location"]
     patched = requests.patch(url + location, data=iter([b"he", b"", b"llo"]))
     status = requests.get(url + location)
@@ -106,7 +106,7 @@ def test_a_chunked_stream_of_unknown_digest_is_a_blob(url: str) -> None:
     assert requests.get(f"{url}/v2/app/blobs/{HELLO_DIGEST}").content == b"hello"
 
 
-def test_patches_add_up_and_one_at_the_wrong_place_is_refused(url: str) -> None:
+def test_patches_are_appended_and_one_at_the_wrong_offset_is_refused(url: str) -> None:
     location = requests.post(f"{url}/v2/app/blobs/uploads/").headers["Location"]
     requests.patch(url + location, data=b"he", headers={"Content-Range": "0-1"})
     misplaced = requests.patch(url + location, data=b"llo", headers={"Content-Range": "7-9"})
@@ -117,7 +117,7 @@ def test_patches_add_up_and_one_at_the_wrong_place_is_refused(url: str) -> None:
     assert finished.status_code == 201
 
 
-def test_a_wrong_digest_is_refused_and_leaves_nothing(url: str, tmp_path: Path) -> None:
+def test_a_wrong_digest_is_refused_and_leaves_nothing_behind(url: str, tmp_path: Path) -> None:
     wrong = digest_of(b"something else")
     answer = requests.post(f"{url}/v2/app/blobs/uploads/", params={"digest": wrong}, data=b"hello")
 
@@ -151,7 +151,9 @@ def test_an_upload_belongs_to_its_repository(url: str) -> None:
         ("lines=1-2", 200, b"hello", None),
     ],
 )
-def test_a_range_of_a_blob(url: str, asked: str, status: int, content: bytes, content_range: str | None) -> None:
+def test_a_range_of_a_blob_is_returned(
+    url: str, asked: str, status: int, content: bytes, content_range: str | None
+) -> None:
     push_blob(url, "app", b"hello")
 
     answer = requests.get(f"{url}/v2/app/blobs/{HELLO_DIGEST}", headers={"Range": asked})
@@ -160,7 +162,7 @@ def test_a_range_of_a_blob(url: str, asked: str, status: int, content: bytes, co
     assert answer.headers.get("Content-Range") == content_range
 
 
-def test_a_range_outside_of_the_blob_is_refused(url: str) -> None:
+def test_a_range_outside_the_blob_is_refused(url: str) -> None:
     push_blob(url, "app", b"hello")
 
     answer = requests.get(f"{url}/v2/app/blobs/{HELLO_DIGEST}", headers={"Range": "bytes=5-"})
@@ -168,7 +170,7 @@ def test_a_range_outside_of_the_blob_is_refused(url: str) -> None:
     assert answer.status_code == 416
 
 
-def test_a_blob_is_seen_only_where_it_was_pushed_or_mounted(url: str) -> None:
+def test_a_blob_is_visible_only_in_repositories_with_a_push_or_mount(url: str) -> None:
     push_blob(url, "one", b"hello")
     push_blob(url, "two", b"other")
     assert requests.head(f"{url}/v2/two/blobs/{HELLO_DIGEST}").status_code == 404
@@ -179,7 +181,7 @@ def test_a_blob_is_seen_only_where_it_was_pushed_or_mounted(url: str) -> None:
     assert requests.get(f"{url}/v2/two/blobs/{HELLO_DIGEST}").content == b"hello"
 
 
-def test_mounting_what_is_not_there_opens_an_upload(url: str) -> None:
+def test_mounting_a_missing_blob_starts_an_upload(url: str) -> None:
     mount = requests.post(f"{url}/v2/two/blobs/uploads/", params={"mount": HELLO_DIGEST, "from": "one"})
     finished = requests.put(url + mount.headers["Location"], params={"digest": HELLO_DIGEST}, data=b"hello")
 
@@ -207,7 +209,7 @@ def test_a_manifest_whose_layer_is_missing_is_refused(url: str) -> None:
     assert digest_of(b"layer") in answer.text
 
 
-def test_an_index_needs_its_manifests(url: str) -> None:
+def test_an_index_requires_its_manifests(url: str) -> None:
     index_type = "application/vnd.oci.image.index.v1+json"
     digest = push_image(url, "app", "v1")
     child: dict[str, Any] = {"mediaType": MANIFEST_TYPE, "size": 1}
@@ -231,7 +233,7 @@ def test_an_index_needs_its_manifests(url: str) -> None:
         ("v1", b" " * (4 * 1024 * 1024 + 1), "SIZE_INVALID"),
     ],
 )
-def test_a_manifest_that_is_none_is_refused(url: str, reference: str, body: bytes, code: str) -> None:
+def test_an_invalid_manifest_is_refused(url: str, reference: str, body: bytes, code: str) -> None:
     assert error_code(put_manifest(url, "app", reference, body)) == code
 
 
@@ -247,7 +249,7 @@ def test_a_manifest_that_is_none_is_refused(url: str, reference: str, body: byte
         "/v2/a%00b/tags/list",
     ],
 )
-def test_names_that_reach_outside_are_refused(registry: LocalRegistry, path: str) -> None:
+def test_names_that_point_outside_the_root_are_refused(registry: LocalRegistry, path: str) -> None:
     registry.store.create_repository("a")
     connection = http.client.HTTPConnection("127.0.0.1", registry.port)
     connection.request("GET", path)
@@ -256,7 +258,7 @@ def test_names_that_reach_outside_are_refused(registry: LocalRegistry, path: str
     connection.close()
 
 
-def test_tags_come_in_pages(url: str) -> None:
+def test_tags_are_listed_in_pages(url: str) -> None:
     for tag in ("b", "a", "c"):
         push_image(url, "app", tag)
 
@@ -278,7 +280,7 @@ def test_the_catalog_lists_repositories_in_pages(url: str) -> None:
     assert requests.get(url + first.links["next"]["url"]).json() == {"repositories": ["b/x"]}
 
 
-def test_deleting_a_tag_keeps_the_image_and_deleting_the_image_takes_its_tags(url: str) -> None:
+def test_deleting_a_tag_keeps_the_image_and_deleting_the_image_deletes_its_tags(url: str) -> None:
     digest = push_image(url, "app", "v1")
     push_image(url, "app", "v2")
 
@@ -289,10 +291,10 @@ def test_deleting_a_tag_keeps_the_image_and_deleting_the_image_takes_its_tags(ur
     assert error_code(requests.get(f"{url}/v2/app/manifests/v2")) == "MANIFEST_UNKNOWN"
 
 
-def test_an_immutable_tag_stays_where_it_is(url: str, registry: LocalRegistry) -> None:
+def test_an_immutable_tag_cannot_be_moved(url: str, registry: LocalRegistry) -> None:
     registry.store.create_repository("app", immutable_tags=True)
     push_image(url, "app", "v1")
-    push_image(url, "app", "v1")  # the same image again is no move
+    push_image(url, "app", "v1")  # pushing the same image again does not move it
     push_blob(url, "app", b"other")
 
     answer = put_manifest(url, "app", "v1", make_manifest(b"{}", b"other"))
@@ -300,7 +302,7 @@ def test_an_immutable_tag_stays_where_it_is(url: str, registry: LocalRegistry) -
     assert (answer.status_code, error_code(answer)) == (400, "TAG_INVALID")
 
 
-def test_a_strict_registry_wants_repositories_created_first(tmp_path: Path) -> None:
+def test_a_strict_registry_requires_repositories_to_exist(tmp_path: Path) -> None:
     with LocalRegistry(tmp_path, password=None, create_on_push=False) as registry:
         begin = f"http://{registry.address}/v2/app/blobs/uploads/"
         refused = requests.post(begin)
@@ -332,7 +334,7 @@ def test_images_are_listed_as_ecr_shows_them(url: str, registry: LocalRegistry) 
     assert registry.store.manifest("app", old).body == make_manifest(b"{}", b"layer one")
 
 
-def test_what_was_pushed_is_there_after_a_restart(tmp_path: Path) -> None:
+def test_images_survive_a_restart(tmp_path: Path) -> None:
     with LocalRegistry(tmp_path, password=None) as registry:
         digest = push_image(f"http://{registry.address}", "team/app", "v1")
         requests.post(f"http://{registry.address}/v2/team/app/blobs/uploads/")
@@ -358,32 +360,32 @@ def test_deleting_a_repository_frees_only_its_own_blobs(url: str, registry: Loca
     assert not (tmp_path / "registry" / "blobs" / "sha256" / HELLO_DIGEST.removeprefix("sha256:")).exists()
 
 
-def test_layers_nobody_needs_go_after_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unused_layers_are_deleted_after_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = RegistryStore(tmp_path)
     for blob in (b"{}", b"layer"):
         store.add_blob("app", blob)
     digest = store.put_manifest("app", "v1", make_manifest(b"{}", b"layer"), MANIFEST_TYPE)
-    store.add_blob("app", b"of a push under way")
+    store.add_blob("app", b"of a push in progress")
 
     store.delete_image("app", digest)
     kept = {path.name for path in (tmp_path / "blobs" / "sha256").iterdir()}
     monkeypatch.setattr(registry_store, "_ORPHAN_GRACE_SECONDS", -1.0)
     RegistryStore(tmp_path)
 
-    assert {f"sha256:{name}" for name in kept} == {digest_of(b) for b in (b"{}", b"layer", b"of a push under way")}
+    assert {f"sha256:{name}" for name in kept} == {digest_of(b) for b in (b"{}", b"layer", b"of a push in progress")}
     assert list((tmp_path / "blobs" / "sha256").iterdir()) == []
 
 
-def test_reading_what_is_not_there_is_a_refusal(tmp_path: Path) -> None:
+def test_reading_missing_content_is_refused(tmp_path: Path) -> None:
     store = RegistryStore(tmp_path)
-    with pytest.raises(OciRefusal, match="no repository 'app'"):
+    with pytest.raises(OciRefusal, match="repository 'app' does not exist"):
         store.images("app")
     store.create_repository("app")
     with pytest.raises(OciRefusal, match="no image 'v1'"):
         store.delete_image("app", "v1")
 
 
-def test_pushes_at_once_all_arrive(url: str, registry: LocalRegistry) -> None:
+def test_concurrent_pushes_all_arrive(url: str, registry: LocalRegistry) -> None:
     threads = [threading.Thread(target=push_image, args=(url, "app", f"v{n}", b"%d" % n)) for n in range(16)]
     for thread in threads:
         thread.start()
@@ -410,7 +412,7 @@ def test_stop_ends_threads_and_frees_the_port(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_killed_registry_leaves_no_half_blob(tmp_path: Path) -> None:
+def test_a_killed_registry_leaves_no_partial_blob(tmp_path: Path) -> None:
     program = (
         "import sys, time; from pathlib import Path; from mlflow_fargate.local.registry.server import LocalRegistry;"
         "print(LocalRegistry(Path(sys.argv[1]), password=None).start().address, flush=True); time.sleep(60)"
@@ -435,11 +437,11 @@ def test_a_killed_registry_leaves_no_half_blob(tmp_path: Path) -> None:
 
     assert list((tmp_path / "blobs" / "sha256").iterdir()) == []
     assert list((tmp_path / "uploads").iterdir()) == []
-    with pytest.raises(OciRefusal, match=r"not in repository|no repository"):
+    with pytest.raises(OciRefusal, match=r"not in repository|does not exist"):
         store.blob("app", HELLO_DIGEST)
 
 
-def test_the_stand_in_base_image_is_a_whole_image(registry: LocalRegistry, url: str) -> None:
+def test_the_placeholder_base_image_is_a_complete_image(registry: LocalRegistry, url: str) -> None:
     digest = seed_base_image(registry.store, "3.11.7")
     assert seed_base_image(registry.store, "3.11.7") == digest
 

@@ -1,4 +1,4 @@
-"""The S3 on this machine's disk, through boto3 and MLflow, behind the server that the local stack uses."""
+"""The disk S3 through boto3 and MLflow, behind the server that the local stack uses."""
 
 from __future__ import annotations
 
@@ -78,8 +78,8 @@ def files_under(root: Path) -> list[Path]:
     return [path for name in ("data", "incoming") for path in (root / name).rglob("*") if path.is_file()]
 
 
-def test_a_bucket_is_made_found_listed_and_deleted(s3: Any) -> None:
-    s3.create_bucket(Bucket="models")  # again: no error, as in us-east-1
+def test_a_bucket_is_created_found_listed_and_deleted(s3: Any) -> None:
+    s3.create_bucket(Bucket="models")  # creating it again is not an error, as in us-east-1
     s3.put_object(Bucket="models", Key="a", Body=b"")
 
     assert [bucket["Name"] for bucket in s3.list_buckets()["Buckets"]] == ["models"]
@@ -92,12 +92,12 @@ def test_a_bucket_is_made_found_listed_and_deleted(s3: Any) -> None:
     assert refused(s3.list_objects_v2, Bucket="models") == (404, "NoSuchBucket")
 
 
-def test_bucket_names_that_are_none_are_refused(url: str) -> None:
+def test_invalid_bucket_names_are_refused(url: str) -> None:
     for name in ("Not_A_Bucket", "ab"):
         assert send(signed("PUT", f"{url}/{name}", KEYS)).status_code == 400
 
 
-def test_an_object_comes_back_with_its_headers_and_metadata(s3: Any) -> None:
+def test_an_object_is_returned_with_its_headers_and_metadata(s3: Any) -> None:
     s3.put_object(
         Bucket="models",
         Key="iris/MLmodel",
@@ -121,12 +121,12 @@ def test_an_object_comes_back_with_its_headers_and_metadata(s3: Any) -> None:
         assert answer["ContentLength"] == 8
 
 
-def test_a_missing_object_or_bucket_is_named_so(s3: Any) -> None:
+def test_a_missing_object_or_bucket_is_reported(s3: Any) -> None:
     assert refused(s3.get_object, Bucket="models", Key="x") == (404, "NoSuchKey")
     assert refused(s3.head_object, Bucket="models", Key="x") == (404, "404")
     assert refused(s3.get_object, Bucket="nobody", Key="x") == (404, "NoSuchBucket")
     assert refused(s3.put_object, Bucket="nobody", Key="x", Body=b"") == (404, "NoSuchBucket")
-    s3.delete_object(Bucket="models", Key="x")  # deleting nothing is no error
+    s3.delete_object(Bucket="models", Key="x")  # deleting a missing object is not an error
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_a_missing_object_or_bucket_is_named_so(s3: Any) -> None:
         ("bytes=5-99", b"56789", "bytes 5-9/10"),
     ],
 )
-def test_a_range_of_an_object(s3: Any, asked: str, content: bytes, content_range: str) -> None:
+def test_a_range_of_an_object_is_returned(s3: Any, asked: str, content: bytes, content_range: str) -> None:
     s3.put_object(Bucket="models", Key="digits", Body=b"0123456789")
 
     answer = s3.get_object(Bucket="models", Key="digits", Range=asked)
@@ -147,13 +147,13 @@ def test_a_range_of_an_object(s3: Any, asked: str, content: bytes, content_range
     assert answer["ResponseMetadata"]["HTTPStatusCode"] == 206
 
 
-def test_a_range_outside_of_the_object_is_refused(s3: Any) -> None:
+def test_a_range_outside_the_object_is_refused(s3: Any) -> None:
     s3.put_object(Bucket="models", Key="digits", Body=b"0123456789")
 
     assert refused(s3.get_object, Bucket="models", Key="digits", Range="bytes=10-") == (416, "InvalidRange")
 
 
-def test_if_none_match_lets_only_the_first_writer_through(s3: Any) -> None:
+def test_if_none_match_accepts_only_the_first_write(s3: Any) -> None:
     outcomes: list[str] = []
 
     def write(name: bytes) -> None:
@@ -172,7 +172,7 @@ def test_if_none_match_lets_only_the_first_writer_through(s3: Any) -> None:
     assert sorted(outcomes) == ["PreconditionFailed"] * 5 + ["won"]
 
 
-def test_if_match_writes_only_over_the_object_it_names(s3: Any, root: Path) -> None:
+def test_if_match_overwrites_only_the_object_with_that_etag(s3: Any, root: Path) -> None:
     etag = s3.put_object(Bucket="models", Key="lock", Body=b"one")["ETag"]
     s3.put_object(Bucket="models", Key="lock", Body=b"two", IfMatch=etag)
 
@@ -185,7 +185,7 @@ def test_if_match_writes_only_over_the_object_it_names(s3: Any, root: Path) -> N
     assert len(files_under(root)) == 1
 
 
-def test_if_none_match_on_a_read_spares_what_is_known(s3: Any) -> None:
+def test_if_none_match_on_a_read_returns_304_for_a_known_object(s3: Any) -> None:
     etag = s3.put_object(Bucket="models", Key="a", Body=b"a")["ETag"]
 
     assert refused(s3.get_object, Bucket="models", Key="a", IfNoneMatch=etag)[0] == 304
@@ -194,7 +194,7 @@ def test_if_none_match_on_a_read_spares_what_is_known(s3: Any) -> None:
     assert s3.get_object(Bucket="models", Key="a", IfNoneMatch='"other"')["Body"].read() == b"a"
 
 
-def test_hostile_keys_are_only_names(s3: Any, root: Path) -> None:
+def test_hostile_keys_cannot_leave_the_root(s3: Any, root: Path) -> None:
     keys = [
         "a",
         "a/b",
@@ -225,7 +225,7 @@ def test_hostile_keys_are_only_names(s3: Any, root: Path) -> None:
     assert [item["Key"] for item in s3.list_objects_v2(Bucket="models")["Contents"]] == ["a\nb"]
 
 
-def test_listing_by_folder(s3: Any) -> None:
+def test_a_listing_groups_keys_by_folder(s3: Any) -> None:
     for key in ("a/1", "a/2", "a/b/3", "a0", "b/1", "c"):
         s3.put_object(Bucket="models", Key=key, Body=b"x")
 
@@ -255,7 +255,7 @@ def test_pages_add_up_to_the_whole_listing(s3: Any, verb: str, page_size: int) -
     assert all(len(page.get("Contents", [])) + len(page.get("CommonPrefixes", [])) <= page_size for page in pages)
 
 
-def test_start_after_begins_behind_a_key(s3: Any) -> None:
+def test_start_after_starts_after_a_key(s3: Any) -> None:
     for key in ("a", "b", "c"):
         s3.put_object(Bucket="models", Key=key, Body=b"x")
 
@@ -269,7 +269,7 @@ def test_start_after_begins_behind_a_key(s3: Any) -> None:
     limit=st.integers(min_value=1, max_value=4),
 )
 @settings(max_examples=60, deadline=None)
-def test_a_listing_is_what_the_definition_says(
+def test_a_listing_matches_its_definition(
     tmp_path_factory: pytest.TempPathFactory, keys: set[str], prefix: str, delimiter: str, limit: int
 ) -> None:
     store = S3Store(tmp_path_factory.mktemp("s3"))
@@ -296,7 +296,7 @@ def test_a_listing_is_what_the_definition_says(
 
 
 @pytest.mark.slow
-def test_thousands_of_keys_are_listed_at_once(root: Path) -> None:
+def test_thousands_of_keys_are_listed_quickly(root: Path) -> None:
     store = S3Store(root)
     store.create_bucket("models")
     file = store.receive([b""])
@@ -314,7 +314,7 @@ def test_thousands_of_keys_are_listed_at_once(root: Path) -> None:
     assert [item["Prefix"] for item in folders["CommonPrefixes"]] == [f"run/{n}/" for n in range(5)]
 
 
-def test_a_large_file_goes_up_in_parts_and_comes_down_in_ranges(s3: Any, tmp_path: Path, root: Path) -> None:
+def test_a_large_file_is_uploaded_in_parts_and_downloaded_in_ranges(s3: Any, tmp_path: Path, root: Path) -> None:
     content = os.urandom(17 * MEBIBYTE + 3)
     (tmp_path / "up").write_bytes(content)
     config = TransferConfig(multipart_threshold=8 * MEBIBYTE, multipart_chunksize=8 * MEBIBYTE)
@@ -331,7 +331,7 @@ def test_a_large_file_goes_up_in_parts_and_comes_down_in_ranges(s3: Any, tmp_pat
     assert len(files_under(root)) == 1
 
 
-def test_parts_are_listed_and_an_aborted_upload_leaves_nothing(s3: Any, root: Path) -> None:
+def test_parts_are_listed_and_an_aborted_upload_leaves_nothing_behind(s3: Any, root: Path) -> None:
     upload = s3.create_multipart_upload(Bucket="models", Key="big")["UploadId"]
     where = {"Bucket": "models", "Key": "big", "UploadId": upload}
     for number in (2, 1, 3):
@@ -363,7 +363,7 @@ def test_completing_with_wrong_parts_is_refused(s3: Any) -> None:
     assert refused(s3.upload_part, **where, PartNumber=10001, Body=b"") == (400, "InvalidArgument")
 
 
-def test_a_conditional_completion_respects_what_is_there(s3: Any) -> None:
+def test_a_conditional_completion_checks_the_existing_object(s3: Any) -> None:
     s3.put_object(Bucket="models", Key="big", Body=b"first")
     upload = s3.create_multipart_upload(Bucket="models", Key="big")["UploadId"]
     where = {"Bucket": "models", "Key": "big", "UploadId": upload}
@@ -388,7 +388,7 @@ def test_copies_keep_or_replace_metadata(s3: Any) -> None:
     assert refused(s3.copy_object, Bucket="models", Key="a b/ü", CopySource=source) == (400, "InvalidRequest")
 
 
-def test_a_large_copy_goes_by_parts(s3: Any) -> None:
+def test_a_large_object_is_copied_in_parts(s3: Any) -> None:
     content = os.urandom(11 * MEBIBYTE)
     s3.put_object(Bucket="models", Key="big", Body=content)
 
@@ -402,9 +402,9 @@ def test_a_large_copy_goes_by_parts(s3: Any) -> None:
 
 
 @pytest.mark.parametrize("algorithm", ["CRC32", "SHA1", "SHA256"])
-def test_bodies_with_a_checksum_in_the_trailer_arrive_bare(s3: Any, algorithm: str) -> None:
+def test_bodies_with_a_checksum_in_the_trailer_are_decoded(s3: Any, algorithm: str) -> None:
     class Unseekable(io.RawIOBase):
-        """As a pipe: boto3 must send it chunked, with the checksum behind it."""
+        """Like a pipe: boto3 must send it chunked, with the checksum after it."""
 
         def __init__(self, content: bytes) -> None:
             self._stream = io.BytesIO(content)
@@ -425,7 +425,7 @@ def test_bodies_with_a_checksum_in_the_trailer_arrive_bare(s3: Any, algorithm: s
         assert "ContentEncoding" not in answer
 
 
-def test_signed_aws_chunks_are_undone(s3: Any, url: str) -> None:
+def test_signed_aws_chunks_are_decoded(s3: Any, url: str) -> None:
     body = b"5;chunk-signature=aa\r\nhello\r\n6;chunk-signature=bb\r\n world\r\n0;chunk-signature=cc\r\n\r\n"
     headers = {
         "x-amz-content-sha256": "STREAMING-AWS4-HMAC-SHA256-PAYLOAD",
@@ -454,7 +454,7 @@ def test_signed_aws_chunks_are_undone(s3: Any, url: str) -> None:
         ),
     ],
 )
-def test_a_damaged_body_is_refused_and_leaves_nothing(
+def test_a_damaged_body_is_refused_and_leaves_nothing_behind(
     *, s3: Any, url: str, root: Path, headers: dict[str, str], body: bytes, code: str
 ) -> None:
     answer = send(signed("PUT", f"{url}/models/a", KEYS, body=body, headers=headers))
@@ -465,7 +465,7 @@ def test_a_damaged_body_is_refused_and_leaves_nothing(
 
 
 @pytest.mark.parametrize("signature", ["s3", "s3v4"])
-def test_presigned_urls_work_both_ways(s3: Any, url: str, signature: str) -> None:
+def test_presigned_urls_upload_and_download(s3: Any, url: str, signature: str) -> None:
     signer = client_for(url, signature_version=signature)
     arguments = {"Bucket": "models", "Key": "a b/ü"}
 
@@ -477,12 +477,12 @@ def test_presigned_urls_work_both_ways(s3: Any, url: str, signature: str) -> Non
     assert (answer.content, answer.headers["Content-Type"]) == (b"content", "text/x")
 
 
-def test_what_is_not_provided_says_so(s3: Any) -> None:
+def test_unsupported_operations_are_reported(s3: Any) -> None:
     assert refused(s3.get_bucket_policy, Bucket="models") == (501, "NotImplemented")
     assert refused(s3.put_object_tagging, Bucket="models", Key="a", Tagging={"TagSet": []}) == (501, "NotImplemented")
 
 
-def test_everything_is_there_after_a_restart(root: Path) -> None:
+def test_all_data_survives_a_restart(root: Path) -> None:
     with serve(root) as url:
         s3 = client_for(url)
         s3.create_bucket(Bucket="models")
@@ -503,7 +503,7 @@ def test_everything_is_there_after_a_restart(root: Path) -> None:
     assert len(files_under(root)) == 2
 
 
-def test_a_reader_finishes_what_is_replaced_meanwhile(s3: Any, root: Path) -> None:
+def test_a_reader_can_finish_an_object_that_is_replaced(s3: Any, root: Path) -> None:
     old, new = os.urandom(40 * MEBIBYTE), b"new"
     s3.put_object(Bucket="models", Key="a", Body=old)
 

@@ -1,4 +1,4 @@
-"""The stack's own rules; that it runs as a whole is shown end to end."""
+"""The rules of the stack itself; the end-to-end tests run it as a whole."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ STATE = {
 }
 
 
-def test_a_stack_whose_folder_is_in_use_does_not_start_and_takes_nothing_away(tmp_path: Path) -> None:
+def test_a_stack_whose_folder_is_in_use_does_not_start_and_changes_nothing(tmp_path: Path) -> None:
     path = local_state_file(tmp_path)
     path.parent.mkdir()
     path.write_text(json.dumps(STATE))
     with (
         FileLock(tmp_path / "local" / "stack.lock"),
-        pytest.raises(LocalStackError, match="runs already"),
+        pytest.raises(LocalStackError, match="already running"),
         stack.LocalStack(tmp_path / "local", RecordedProgress()),
     ):
         pass
@@ -41,7 +41,7 @@ def test_a_stack_whose_folder_is_in_use_does_not_start_and_takes_nothing_away(tm
     assert read_local_state(tmp_path) == STATE
 
 
-def test_starting_in_the_background_finds_the_stack_that_runs(tmp_path: Path) -> None:
+def test_starting_in_the_background_returns_the_running_stack(tmp_path: Path) -> None:
     path = local_state_file(tmp_path)
     path.parent.mkdir()
     path.write_text(json.dumps(STATE))
@@ -49,17 +49,28 @@ def test_starting_in_the_background_finds_the_stack_that_runs(tmp_path: Path) ->
     assert stack.start_detached(tmp_path, RecordedProgress()) == STATE
 
 
-def test_stopping_what_does_not_run_is_no_error(tmp_path: Path) -> None:
+def test_stopping_without_a_running_stack_is_not_an_error(tmp_path: Path) -> None:
     assert not stack.stop_running(tmp_path, RecordedProgress())
 
 
-def test_the_environment_points_mlflow_and_the_aws_tools_to_the_stack() -> None:
+def test_the_environment_points_mlflow_and_aws_tools_to_the_stack() -> None:
     variables = stack.environment(STATE)
 
     assert variables["MLFLOW_TRACKING_URI"] == "http://127.0.0.1:3"
     assert variables["MLFLOW_S3_ENDPOINT_URL"] == variables["AWS_ENDPOINT_URL"] == "http://127.0.0.1:1"
 
 
-def test_another_system_than_linux_is_told_so() -> None:
-    with pytest.raises(LocalStackError, match="which is 'darwin'"):
+def test_systems_other_than_linux_are_refused() -> None:
+    with pytest.raises(LocalStackError, match="whose system is 'darwin'"):
         stack._check_platform("darwin")
+
+
+def test_progress_of_a_stack_in_the_background_has_one_clock(tmp_path: Path) -> None:
+    log = tmp_path / "stack.log"
+    log.write_text(
+        "[   1.2s] Starting AWS\n[ 132.0s]   waiting for MLflow, 10 s\nTraceback [2.0s] kept\n[   2.0s] not comp"
+    )
+    progress = RecordedProgress()
+
+    assert stack._tell_new_lines(log, 0, progress) == 3
+    assert progress.lines == ["Starting AWS", "  waiting for MLflow, 10 s", "Traceback [2.0s] kept"]

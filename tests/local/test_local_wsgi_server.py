@@ -1,4 +1,4 @@
-"""The WSGI server of the local stack: what waitress alone would not do."""
+"""The WSGI server of the local stack: what it fixes in waitress."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def endless(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iter
 
 
 @pytest.mark.parametrize("body", [b"", b"content"])
-def test_a_client_that_expects_a_go_ahead_is_answered(body: bytes) -> None:
+def test_a_client_that_expects_100_continue_gets_a_response(body: bytes) -> None:
     with WsgiServer(echo) as server, socket.create_connection(("127.0.0.1", server.port), timeout=5) as connection:
         length = str(len(body)).encode()
         connection.sendall(
@@ -44,7 +44,7 @@ def test_a_client_that_expects_a_go_ahead_is_answered(body: bytes) -> None:
         assert (answer.status, answer.read()) == (200, body)
 
 
-def test_names_of_user_metadata_stay_lower_case() -> None:
+def test_names_of_user_metadata_stay_in_lower_case() -> None:
     with WsgiServer(echo) as server:
         connection = http.client.HTTPConnection("127.0.0.1", server.port)
         connection.request("GET", "/")
@@ -55,7 +55,7 @@ def test_names_of_user_metadata_stay_lower_case() -> None:
     assert "Content-Type" in names
 
 
-def test_hundreds_of_idle_connections_keep_nobody_waiting() -> None:
+def test_hundreds_of_idle_connections_do_not_block_new_ones() -> None:
     with WsgiServer(echo) as server:
         idle = [socket.create_connection(("127.0.0.1", server.port), timeout=5) for _ in range(300)]
         connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
@@ -88,8 +88,8 @@ def test_stop_ends_threads_and_connections_and_frees_the_port(app: Any) -> None:
 
 
 @pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
-def test_stopping_while_requests_end_meets_no_closed_pipe(caplog: pytest.LogCaptureFixture) -> None:
-    """Each request that ends wakes the loop, at the same moment as stop() does."""
+def test_stopping_while_requests_end_writes_to_no_closed_pipe(caplog: pytest.LogCaptureFixture) -> None:
+    """Each request that ends wakes the loop, at the same time as stop()."""
     for _ in range(100):
         with WsgiServer(echo) as server:
             clients = [threading.Thread(target=_put_and_forget, args=(server.port,)) for _ in range(4)]
@@ -104,6 +104,6 @@ def test_stopping_while_requests_end_meets_no_closed_pipe(caplog: pytest.LogCapt
 
 def _put_and_forget(port: int) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-    with contextlib.closing(connection), contextlib.suppress(OSError, http.client.HTTPException):  # it may stop first
+    with contextlib.closing(connection), contextlib.suppress(OSError, http.client.HTTPException):  # stop() may be first
         connection.request("PUT", "/", body=b"content")
         connection.getresponse().read()

@@ -1,4 +1,4 @@
-"""The stack's page: what it shows of made-up services, and that it lets nothing run and nobody else read."""
+"""The stack's page: what it shows for made-up services, and that it runs no scripts and escapes everything."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_a_service_is_shown_with_rollouts_tasks_events_and_links() -> None:
 
     for shown in (
         "steady",
-        "1 of 1 tasks run",
+        "1 of 1 tasks running",
         "churn:2",
         "0c1d2e3f",
         "pid 4711",
@@ -101,7 +101,7 @@ def test_a_service_is_shown_with_rollouts_tasks_events_and_links() -> None:
     assert 'href="http://127.0.0.1:5000"' in text
 
 
-def test_without_a_deployment_the_page_says_how_to_make_one() -> None:
+def test_without_a_deployment_the_page_shows_how_to_create_one() -> None:
     assert "mlflow deployments create -t fargate:/local" in text_of(page())
 
 
@@ -115,11 +115,11 @@ def test_without_a_deployment_the_page_says_how_to_make_one() -> None:
         ({"status": "DRAINING"}, "draining"),
     ],
 )
-def test_the_state_is_said_in_a_word(changes: dict[str, Any], state: str) -> None:
+def test_the_state_is_summarized_in_a_few_words(changes: dict[str, Any], state: str) -> None:
     assert make_cards([service(**changes)], ADDRESSES, NOW)[0].state == state
 
 
-def test_of_the_tasks_that_stopped_only_the_newest_are_shown_with_their_reason() -> None:
+def test_only_the_newest_stopped_tasks_are_shown_with_their_reason() -> None:
     stopped = [task(f"{number}" * 8, status="STOPPED", stopped_reason=f"crash {number}") for number in range(5)]
 
     (card,) = make_cards([service(tasks=(task(), *stopped))], ADDRESSES, NOW)
@@ -127,7 +127,7 @@ def test_of_the_tasks_that_stopped_only_the_newest_are_shown_with_their_reason()
     assert [row.reason for row in card.tasks] == ["", "crash 0", "crash 1", "crash 2"]
 
 
-def test_whatever_is_shown_is_escaped_and_no_script_may_run() -> None:
+def test_all_content_is_escaped_and_no_script_can_run() -> None:
     hostile = service(
         "<b onmouseover=alert(1)>",
         events=(HOSTILE,),
@@ -149,8 +149,8 @@ def test_the_logs_of_a_service_are_shown_with_time_and_task() -> None:
     text = text_of(page(service(), logs=Logs("model loaded")), "/logs/mlflow-fargate-default/churn")
 
     assert re.search(r"\d\d:\d\d:\d\d 0c1d2e3f</span>  model loaded", text)
-    assert "Nothing was written yet" in text_of(page(service()), "/logs/mlflow-fargate-default/churn")
+    assert "No log lines yet" in text_of(page(service()), "/logs/mlflow-fargate-default/churn")
 
 
-def test_logs_of_what_is_no_service_are_not_looked_for() -> None:
+def test_logs_of_an_unknown_service_are_not_read() -> None:
     assert page().get("/logs/other/churn", base_url="http://127.0.0.1:9000").status_code == 404

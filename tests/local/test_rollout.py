@@ -1,4 +1,4 @@
-"""The scheduler's decisions, without clocks, processes or AWS: services and tasks in, acts out."""
+"""The scheduler's decisions, without clocks, processes or AWS: services and tasks in, actions out."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ BREAKER = {"enable": True, "rollback": True}
 
 
 def make_service(desired: int = 1, breaker: dict[str, Any] | None = None, **rules: Any) -> Service:
-    """A service with v1 COMPLETED and v2 under way; `first(service)` and `second(service)` are their rollouts' ids."""
+    """Returns a service with v1 COMPLETED and v2 in progress; `first` and `second` return their rollout IDs."""
     configuration = {"deploymentCircuitBreaker": breaker or BREAKER, **rules}
     service = Service(
         arn="arn:aws:ecs:us-east-1:1:service/c/churn",
@@ -90,14 +90,14 @@ def stops(acts: tuple[Action, ...]) -> list[str]:
 # Rolling
 
 
-def test_new_tasks_start_beside_the_old_ones() -> None:
+def test_new_tasks_start_next_to_the_old_ones() -> None:
     service = make_service(2)
     tasks = [make_task(first(service), 1), make_task(first(service), 2)]
 
     assert decide(service, tasks, NOW) == (StartTasks(second(service), 2),)
 
 
-def test_an_old_task_leaves_for_each_healthy_new_one() -> None:
+def test_an_old_task_stops_for_each_healthy_new_one() -> None:
     service = make_service(2)
     old, new = first(service), second(service)
     tasks = [make_task(old, 1), make_task(old, 2), make_task(new, 3), make_task(new, 4, REGISTERING)]
@@ -108,35 +108,35 @@ def test_an_old_task_leaves_for_each_healthy_new_one() -> None:
     assert acts[0] == StopTask("arn:task/c/1", f"Scaling activity initiated by (deployment {new})")
 
 
-def test_old_tasks_that_serve_nobody_leave_first() -> None:
+def test_old_tasks_that_are_not_healthy_stop_first() -> None:
     service = make_service(1)
     tasks = [make_task(first(service), 1), make_task(first(service), 2, REGISTERING)]
 
     assert stops(decide(service, tasks, NOW)) == ["2"]
 
 
-def test_where_maximum_percent_leaves_no_room_old_tasks_go_first() -> None:
+def test_if_maximum_percent_leaves_no_room_old_tasks_stop_first() -> None:
     service = make_service(2, minimumHealthyPercent=50, maximumPercent=100)
     tasks = [make_task(first(service), 1), make_task(first(service), 2)]
 
     assert stops(decide(service, tasks, NOW)) == ["1"]
 
 
-def test_with_room_old_tasks_stay_even_if_the_minimum_would_let_them_go() -> None:
+def test_with_room_for_new_tasks_old_ones_keep_running_even_above_the_minimum() -> None:
     service = make_service(2, minimumHealthyPercent=50, maximumPercent=200)
     tasks = [make_task(first(service), 1), make_task(first(service), 2)]
 
     assert stops(decide(service, tasks, NOW)) == []
 
 
-def test_a_rollout_that_may_neither_stop_nor_start_says_so() -> None:
+def test_a_rollout_that_can_neither_stop_nor_start_tasks_is_reported() -> None:
     service = make_service(1, minimumHealthyPercent=100, maximumPercent=100)
 
     assert decide(service, [make_task(first(service), 1)], NOW) == (NoteStuck(),)
     assert len(transitions.note_stuck(transitions.note_stuck(service, NOW), NOW).events) == len(service.events) + 1
 
 
-def test_tasks_that_stop_still_take_their_room() -> None:
+def test_stopping_tasks_still_count() -> None:
     service = make_service(1)
     leaving = make_task(second(service), 2, desired_status="STOPPED", last_status="STOPPING")
 
@@ -197,11 +197,11 @@ def test_an_unhealthy_task_is_stopped_when_its_grace_period_is_over() -> None:
     )
 
 
-def test_restarts_are_paused_longer_each_time_up_to_a_minute() -> None:
+def test_pauses_between_restarts_grow_up_to_a_minute() -> None:
     assert [restart_pause(failures) for failures in range(9)] == [0, 1, 2, 4, 8, 16, 32, 60, 60]
 
 
-def test_no_task_starts_within_the_pause() -> None:
+def test_no_task_starts_during_a_pause() -> None:
     service = make_service(1)
     service = transitions.count_failure(service, second(service), NOW)
 
@@ -209,7 +209,7 @@ def test_no_task_starts_within_the_pause() -> None:
     assert decide(service, [make_task(first(service), 1)], NOW + 1.0) == (StartTasks(second(service), 1),)
 
 
-def test_the_breaker_trips_at_its_threshold_and_goes_back() -> None:
+def test_the_breaker_trips_at_its_threshold_and_rolls_back() -> None:
     service = make_service(1, breaker={**BREAKER, "thresholdConfiguration": {"type": "COUNT", "value": 2}})
     old, new = first(service), second(service)
     service = transitions.count_failure(service, new, NOW)
@@ -227,7 +227,7 @@ def test_the_breaker_trips_at_its_threshold_and_goes_back() -> None:
     assert transitions.complete_rollout(service, old, NOW).deployments[0].status == "ROLLBACK_SUCCESSFUL"
 
 
-def test_going_back_brings_a_new_deployment_where_the_old_one_has_gone() -> None:
+def test_a_rollback_starts_a_new_deployment_if_the_old_one_is_gone() -> None:
     service = make_service(1)
     old, new = first(service), second(service)
     service = transitions.forget_rollout(service, old)
@@ -239,7 +239,7 @@ def test_going_back_brings_a_new_deployment_where_the_old_one_has_gone() -> None
     assert service.primary.revision.task_definition_arn == "churn:1"
 
 
-def test_a_healthy_task_ends_the_row_of_failures() -> None:
+def test_a_healthy_task_resets_the_count_of_failures() -> None:
     service = make_service(1)
     service = transitions.count_failure(service, second(service), NOW)
     service = transitions.count_success(service, second(service))
@@ -247,7 +247,7 @@ def test_a_healthy_task_ends_the_row_of_failures() -> None:
     assert (service.rollouts[0].failed_tasks, service.rollouts[0].breaker_failures) == (0, 0)
 
 
-def test_failures_add_up_where_a_healthy_task_does_not_reset_them() -> None:
+def test_failures_add_up_if_a_healthy_task_does_not_reset_them() -> None:
     service = make_service(1, breaker={**BREAKER, "resetOnHealthyTask": False})
     service = transitions.count_failure(service, second(service), NOW)
     service = transitions.count_success(service, second(service))
@@ -255,7 +255,7 @@ def test_failures_add_up_where_a_healthy_task_does_not_reset_them() -> None:
     assert (service.rollouts[0].failed_tasks, service.rollouts[0].breaker_failures) == (0, 1)
 
 
-def test_a_first_rollout_has_nowhere_to_go_back_to_and_starts_nothing_more() -> None:
+def test_a_failed_first_rollout_cannot_roll_back_and_starts_no_more_tasks() -> None:
     service = replace(make_service(1), last_completed=None)
     service = transitions.forget_rollout(service, first(service))
 
@@ -266,7 +266,7 @@ def test_a_first_rollout_has_nowhere_to_go_back_to_and_starts_nothing_more() -> 
     assert decide(service, [], NOW + 600) == ()
 
 
-def test_without_rollback_the_old_tasks_go_on_and_the_new_ones_are_given_up() -> None:
+def test_without_rollback_the_old_tasks_stay_and_the_new_ones_are_abandoned() -> None:
     service = make_service(1, breaker={"enable": True, "rollback": False})
 
     service = transitions.fail_rollout(service, second(service), NOW)
@@ -275,13 +275,13 @@ def test_without_rollback_the_old_tasks_go_on_and_the_new_ones_are_given_up() ->
     assert stops(decide(service, [make_task(first(service), 1)], NOW)) == []
 
 
-def test_a_newer_rollout_supersedes_the_one_under_way() -> None:
+def test_a_newer_rollout_supersedes_the_one_in_progress() -> None:
     service = transitions.begin_rollout(make_service(1), "churn:3", NOW)
 
     assert [deployment.status for deployment in service.deployments] == ["IN_PROGRESS", "STOPPED", "SUCCESSFUL"]
 
 
-def test_a_request_to_go_back_is_followed() -> None:
+def test_a_requested_rollback_is_carried_out() -> None:
     service = transitions.request_rollback(make_service(1), NOW)
 
     assert decide(service, [], NOW) == (RollBack(),)
@@ -298,7 +298,7 @@ def test_a_request_to_go_back_is_followed() -> None:
         ({"type": "UNBOUNDED_PERCENT", "value": 50}, 1, 1),
     ],
 )
-def test_the_threshold_of_the_breaker(threshold: dict[str, Any] | None, desired: int, expected: int) -> None:
+def test_the_breaker_threshold_follows_ecs(threshold: dict[str, Any] | None, desired: int, expected: int) -> None:
     breaker = {"enable": True, "rollback": True, **({"thresholdConfiguration": threshold} if threshold else {})}
     rules = DeploymentRules.from_configuration({"deploymentCircuitBreaker": breaker})
 
@@ -312,10 +312,10 @@ def test_the_threshold_of_the_breaker(threshold: dict[str, Any] | None, desired:
     extra=st.integers(0, 100),
     gets_healthy=st.lists(st.booleans(), max_size=4),
 )
-def test_a_rollout_ends_and_keeps_its_limits_on_the_way(
+def test_a_rollout_ends_and_stays_within_its_limits(
     desired: int, minimum: int, extra: int, gets_healthy: list[bool]
 ) -> None:
-    """Played to the end: tasks get healthy after a while, those told to stop are gone at the next step."""
+    """Simulated to the end: tasks become healthy after a while, stopping ones are gone at the next step."""
     maximum = 100 + extra
     service = make_service(desired, minimumHealthyPercent=minimum, maximumPercent=maximum)
     tasks = {str(number): make_task(first(service), number) for number in range(desired)}
@@ -389,7 +389,7 @@ def test_a_new_target_needs_one_passing_check() -> None:
     assert states(REFUSED, REFUSED, PASSED) == ["initial", "initial", "healthy"]
 
 
-def test_an_unhealthy_target_needs_the_healthy_threshold() -> None:
+def test_an_unhealthy_target_needs_as_many_passing_checks_as_the_threshold() -> None:
     assert states(REFUSED, REFUSED, REFUSED, PASSED, PASSED)[2:] == ["unhealthy", "unhealthy", "healthy"]
 
 
@@ -408,7 +408,7 @@ def test_a_healthy_target_fails_after_the_unhealthy_threshold() -> None:
         (CheckResult(), "Target.FailedHealthChecks", "Health checks failed"),
     ],
 )
-def test_an_unhealthy_target_says_why(result: CheckResult, reason: str, description: str) -> None:
+def test_an_unhealthy_target_has_a_reason(result: CheckResult, reason: str, description: str) -> None:
     health = judge(CheckHistory(), result, group(unhealthy_threshold=1)).health
 
     assert (health.reason, health.description) == (reason, description)

@@ -1,4 +1,4 @@
-"""Deployments that shift traffic, played without clocks, processes or AWS: whole ones, act by act."""
+"""Deployments that shift traffic, simulated without clocks, processes or AWS: complete ones, action by action."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ LINEAR = {"strategy": "LINEAR", "linearConfiguration": {"stepPercent": 40.0, "st
 
 @dataclass
 class Play:
-    """A service and its tasks; `turn` does what the engine would, a second at a time."""
+    """A simulation of a service and its tasks; `turn` does what the engine would do, one second at a time."""
 
     service: Service
     tasks: dict[str, Task] = field(default_factory=dict)
@@ -88,7 +88,7 @@ class Play:
             if until():
                 return
             self.turn()
-        raise AssertionError(f"it did not come to that; last stages: {self.stages[-5:]}")
+        raise AssertionError(f"the expected state was not reached; last stages: {self.stages[-5:]}")
 
     def run_to_the_end(self) -> None:
         self.run(lambda: bool(self.deployment.is_over))
@@ -158,7 +158,7 @@ class Play:
 
 
 def first_deployment(desired: int = 1, **configuration: Any) -> Play:
-    """A service of which nothing ran yet."""
+    """Returns a service that has not run yet."""
     settings = {
         "loadBalancers": [BALANCER],
         "healthCheckGracePeriodSeconds": 30,
@@ -179,7 +179,7 @@ def first_deployment(desired: int = 1, **configuration: Any) -> Play:
 
 
 def at_rest(desired: int = 1, **configuration: Any) -> Play:
-    """A service whose first version serves; its next deployment goes as `configuration` says."""
+    """Returns a service whose first version serves; its next deployment uses `configuration`."""
     play = first_deployment(desired, strategy="BLUE_GREEN")
     play.run_to_the_end()
     play.stages.clear()
@@ -212,7 +212,7 @@ def test_a_blue_green_deployment_goes_through_the_stages_and_bakes() -> None:
     assert (len(play.of(blue)), len(play.of(green))) == (0, 2)
 
 
-def test_a_canary_gets_its_share_for_its_bake_time_and_then_all() -> None:
+def test_a_canary_gets_its_share_for_its_bake_time_and_then_all_traffic() -> None:
     play = at_rest(**CANARY)
     play.begin()
     play.run_to_the_end()
@@ -223,7 +223,7 @@ def test_a_canary_gets_its_share_for_its_bake_time_and_then_all() -> None:
     assert play.stages.count("PRE_PRODUCTION_TRAFFIC_SHIFT") == 2
 
 
-def test_a_linear_shift_takes_equal_steps_and_a_last_one_that_is_left() -> None:
+def test_a_linear_shift_takes_equal_steps_and_a_smaller_last_one() -> None:
     play = at_rest(**LINEAR)
     play.begin()
     play.run_to_the_end()
@@ -241,7 +241,7 @@ def test_a_linear_shift_has_as_many_steps_as_it_takes(step: float, count: int) -
     assert list(rules.shares) == sorted(set(rules.shares))
 
 
-def test_groups_take_turns_and_a_first_deployment_begins_with_the_alternate_one() -> None:
+def test_target_groups_alternate_and_a_first_deployment_uses_the_alternate_one() -> None:
     play = at_rest(strategy="BLUE_GREEN")
     used = [groups_of(play.of(play.green))]
     for number in (2, 3):
@@ -252,7 +252,7 @@ def test_groups_take_turns_and_a_first_deployment_begins_with_the_alternate_one(
     assert used == [{GREEN_GROUP}, {BLUE_GROUP}, {GREEN_GROUP}]
 
 
-def test_a_service_that_rolled_before_shifts_to_the_alternate_group() -> None:
+def test_a_service_with_earlier_rolling_deployments_shifts_to_the_alternate_group() -> None:
     play = first_deployment(strategy="ROLLING")
     play.run_to_the_end()
     assert groups_of(play.of(play.green)) == {BLUE_GROUP}
@@ -264,7 +264,7 @@ def test_a_service_that_rolled_before_shifts_to_the_alternate_group() -> None:
     assert play.deployment.status == "SUCCESSFUL"
 
 
-def test_a_paused_deployment_waits_with_the_test_traffic_on_green_and_goes_on_when_told() -> None:
+def test_a_paused_deployment_keeps_test_traffic_on_green_until_it_is_continued() -> None:
     play = at_rest(strategy="BLUE_GREEN", lifecycleHooks=[PAUSE])
     play.begin()
     play.run(lambda: bool(play.service.shift and play.service.shift.waiting_hook))
@@ -282,7 +282,7 @@ def test_a_paused_deployment_waits_with_the_test_traffic_on_green_and_goes_on_wh
     assert [hook.status for hook in play.deployment.shift.hooks] == ["SUCCEEDED"]
 
 
-def test_a_pause_that_is_answered_with_rollback_gives_green_nothing() -> None:
+def test_rolling_back_at_a_pause_gives_green_no_traffic() -> None:
     play = at_rest(strategy="BLUE_GREEN", lifecycleHooks=[PAUSE])
     blue = play.green
     play.begin()
@@ -300,7 +300,7 @@ def test_a_pause_that_is_answered_with_rollback_gives_green_nothing() -> None:
 
 
 @pytest.mark.parametrize(("action", "status"), [("ROLLBACK", "ROLLBACK_SUCCESSFUL"), ("CONTINUE", "SUCCESSFUL")])
-def test_a_pause_that_nobody_answers_ends_as_it_says(action: str, status: str) -> None:
+def test_a_pause_that_times_out_applies_its_timeout_action(action: str, status: str) -> None:
     hook = {**PAUSE, "timeoutConfiguration": {"timeoutInMinutes": 2, "action": action}}
     play = at_rest(strategy="BLUE_GREEN", lifecycleHooks=[hook])
     play.begin()
@@ -323,7 +323,7 @@ def test_a_hook_before_each_step_pauses_each_step() -> None:
     assert len(play.deployment.shift.hooks) == 3
 
 
-def test_a_green_that_never_gets_healthy_trips_the_breaker_and_gets_nothing() -> None:
+def test_a_green_that_never_becomes_healthy_trips_the_breaker_and_gets_no_traffic() -> None:
     play = at_rest(strategy="BLUE_GREEN")
     blue = play.green
     play.begin()
@@ -340,7 +340,7 @@ def test_a_green_that_never_gets_healthy_trips_the_breaker_and_gets_nothing() ->
     assert {share for _, share in play.shares} == {0.0}
 
 
-def test_a_first_deployment_that_is_refused_has_nowhere_to_go_back_to() -> None:
+def test_a_first_deployment_that_is_rejected_cannot_roll_back() -> None:
     play = first_deployment(strategy="BLUE_GREEN", lifecycleHooks=[PAUSE])
     play.run(lambda: bool(play.service.shift and play.service.shift.waiting_hook))
     play.answer("ROLLBACK")
@@ -357,7 +357,7 @@ def test_a_first_deployment_that_is_refused_has_nowhere_to_go_back_to() -> None:
     assert play.deployment.status == "SUCCESSFUL"
 
 
-def test_a_deployment_that_is_superseded_halfway_gives_its_share_back_first() -> None:
+def test_a_superseded_deployment_first_returns_its_share_of_the_traffic() -> None:
     play = at_rest(**CANARY)
     blue = play.green
     play.begin()
@@ -372,7 +372,7 @@ def test_a_deployment_that_is_superseded_halfway_gives_its_share_back_first() ->
     assert play.deployment.status == "SUCCESSFUL"
 
 
-def test_tasks_of_blue_that_die_on_the_way_are_replaced_in_its_own_group() -> None:
+def test_tasks_of_blue_that_die_during_the_shift_are_replaced_in_blues_group() -> None:
     play = at_rest(strategy="BLUE_GREEN", lifecycleHooks=[PAUSE])
     blue = play.green
     play.begin()
@@ -385,7 +385,7 @@ def test_tasks_of_blue_that_die_on_the_way_are_replaced_in_its_own_group() -> No
     assert groups_of([replaced]) == groups_of([task])
 
 
-def test_a_service_at_rest_is_scaled_where_it_serves() -> None:
+def test_a_service_without_a_rollout_is_scaled_in_its_active_group() -> None:
     play = at_rest(strategy="BLUE_GREEN")
     serving = groups_of(play.of(play.green))
     play.service = replace(play.service, desired_count=3)
@@ -425,7 +425,7 @@ SHIFTS = st.one_of(
 def test_green_gets_production_traffic_only_while_all_of_it_is_healthy_and_blue_stays(
     configuration: dict[str, Any], desired: int, kill_at: int
 ) -> None:
-    """Whatever the strategy: shares only grow, each is one the rules name, and blue leaves last."""
+    """For every strategy: shares only grow, each is one of the configured ones, and blue is deleted last."""
     play = at_rest(desired, **configuration)
     blue = play.green
     play.begin()

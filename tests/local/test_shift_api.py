@@ -1,4 +1,4 @@
-"""Services that shift traffic, as boto3 sees them on the local stack: real tasks, real rules, real requests."""
+"""Services that shift traffic, as boto3 sees them on the local stack, with real tasks, rules and requests."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BLUE_GREEN = {"strategy": "BLUE_GREEN", "bakeTimeInMinutes": 0, "deploymentCircu
 
 
 class Shop:
-    """A service's surroundings: cluster, two target groups, production and test rule, infrastructure role."""
+    """What a service needs: cluster, two target groups, production and test rule, infrastructure role."""
 
     def __init__(self, url: str, image: str, number: int) -> None:
         self.image, self.name = image, f"shop{number}"
@@ -177,7 +177,7 @@ def shop(aws_url: str, push_image: Callable[..., str], numbers: Iterator[int]) -
         shop.ecs.delete_service(cluster=shop.name, service=shop.name, force=True)
 
 
-def test_callers_get_blue_until_the_pause_is_over_and_testers_green(shop: Shop) -> None:
+def test_production_traffic_stays_on_blue_until_the_pause_is_over_and_test_traffic_goes_to_green(shop: Shop) -> None:
     shop.create(shop.register("1"), BLUE_GREEN)
     shop.wait_until("SUCCESSFUL")
     shop.update(taskDefinition=shop.register("2"), deploymentConfiguration={"lifecycleHooks": [PAUSE]})
@@ -194,7 +194,7 @@ def test_callers_get_blue_until_the_pause_is_over_and_testers_green(shop: Shop) 
     assert (shop.ask(), shop.ask(TEST)) == ((200, "2"), (200, "2"))
 
 
-def test_a_pause_answered_with_rollback_leaves_callers_with_blue(shop: Shop) -> None:
+def test_rolling_back_at_a_pause_keeps_all_requests_on_blue(shop: Shop) -> None:
     shop.create(shop.register("1"), BLUE_GREEN)
     shop.wait_until("SUCCESSFUL")
     shop.update(taskDefinition=shop.register("2"), deploymentConfiguration={"lifecycleHooks": [PAUSE]})
@@ -208,7 +208,7 @@ def test_a_pause_answered_with_rollback_leaves_callers_with_blue(shop: Shop) -> 
     assert "rolloutState" not in service["deployments"][0]
 
 
-def test_a_canary_shares_callers_between_the_versions_and_fails_none(shop: Shop) -> None:
+def test_a_canary_splits_requests_between_the_versions_and_none_fails(shop: Shop) -> None:
     canary = {"canaryPercent": 50.0, "canaryBakeTimeInMinutes": 2}
     configuration = {**BLUE_GREEN, "strategy": "CANARY", "canaryConfiguration": canary}
     shop.create(shop.register("1"), configuration)
@@ -228,7 +228,7 @@ def test_a_canary_shares_callers_between_the_versions_and_fails_none(shop: Shop)
 
 
 @pytest.mark.exhaustive
-def test_a_green_that_crashes_trips_the_breaker_before_any_caller_meets_it(shop: Shop) -> None:
+def test_a_crashing_green_trips_the_breaker_before_it_gets_any_request(shop: Shop) -> None:
     shop.create(shop.register("1"), BLUE_GREEN)
     shop.wait_until("SUCCESSFUL")
     shop.update(taskDefinition=shop.register("2", mode="crash"))
@@ -239,7 +239,7 @@ def test_a_green_that_crashes_trips_the_breaker_before_any_caller_meets_it(shop:
 
 
 @pytest.mark.exhaustive
-def test_a_rolling_service_goes_over_to_blue_green_and_not_back(shop: Shop) -> None:
+def test_a_rolling_service_can_change_to_blue_green_but_not_back(shop: Shop) -> None:
     plain = {"targetGroupArn": shop.groups[0], "containerName": "model", "containerPort": 3000}
     shop.ecs.create_service(
         cluster=shop.name,
@@ -254,12 +254,12 @@ def test_a_rolling_service_goes_over_to_blue_green_and_not_back(shop: Shop) -> N
     shop.wait_until("SUCCESSFUL")
 
     assert shop.ask() == (200, "2")
-    with pytest.raises(ClientError, match="from BLUE_GREEN to ROLLING"):
+    with pytest.raises(ClientError, match="cannot change BLUE_GREEN back to ROLLING"):
         shop.update(deploymentConfiguration={"strategy": "ROLLING"})
 
 
 @pytest.mark.exhaustive
-def test_rules_that_do_not_lead_to_both_groups_roll_the_deployment_back(shop: Shop) -> None:
+def test_rules_that_do_not_forward_to_both_groups_roll_the_deployment_back(shop: Shop) -> None:
     only_one = [{"Type": "forward", "TargetGroupArn": shop.groups[0]}]
     for rule in (shop.production_rule, shop.test_rule):
         shop.elb.modify_rule(RuleArn=rule, Actions=only_one)
@@ -281,16 +281,16 @@ def test_rules_that_do_not_lead_to_both_groups_roll_the_deployment_back(shop: Sh
             {},
             "not supported for lifecycle stage PRODUCTION_TRAFFIC_SHIFT",
         ),
-        ({**BLUE_GREEN, "lifecycleHooks": [{"hookTargetArn": "arn:aws:lambda:x"}]}, {}, "of type PAUSE only"),
+        ({**BLUE_GREEN, "lifecycleHooks": [{"hookTargetArn": "arn:aws:lambda:x"}]}, {}, "only supports PAUSE"),
     ],
 )
-def test_what_ecs_would_refuse_is_refused(shop: Shop, configuration: Any, advanced: Any, said: str) -> None:
+def test_settings_that_ecs_refuses_are_refused(shop: Shop, configuration: Any, advanced: Any, said: str) -> None:
     with pytest.raises(ClientError, match=said):
         shop.create(shop.register("1"), configuration, **advanced)
 
 
 @pytest.mark.exhaustive
-def test_only_a_pause_that_waits_can_be_answered(shop: Shop) -> None:
+def test_only_a_waiting_pause_can_be_continued(shop: Shop) -> None:
     shop.create(shop.register("1"), {**BLUE_GREEN, "lifecycleHooks": [PAUSE]})
     hook = shop.wait_for_hook()
     with pytest.raises(ClientError, match="AWAITING_ACTION"):

@@ -1,4 +1,4 @@
-"""Signatures as boto3 makes them, and what strangers send in their place: over HTTP, to a whole gateway with its S3."""
+"""boto3's signatures and invalid ones, sent over HTTP to a complete gateway with its S3."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def refused(call: Any, **arguments: Any) -> tuple[int, str]:
     return answer["ResponseMetadata"]["HTTPStatusCode"], answer["Error"]["Code"]
 
 
-def test_no_two_stacks_have_the_same_keys_and_none_is_shown() -> None:
+def test_every_stack_has_different_keys_and_repr_hides_them() -> None:
     assert KEYS.access_key_id != OTHERS.access_key_id
     assert KEYS.secret_access_key != OTHERS.secret_access_key
     assert KEYS.registry_password != OTHERS.registry_password
@@ -68,23 +68,23 @@ def test_no_two_stacks_have_the_same_keys_and_none_is_shown() -> None:
     ("service", "operation", "arguments"),
     [
         ("sts", "get_caller_identity", {}),  # a form
-        ("ecs", "list_clusters", {}),  # JSON, answered by the engine
+        ("ecs", "list_clusters", {}),  # JSON, handled by the engine
         ("ecr", "get_authorization_token", {}),
         ("elbv2", "describe_load_balancers", {}),
         ("secretsmanager", "create_secret", {"Name": "a b/ü+c", "SecretString": "é 'quoted' + more"}),
         ("logs", "describe_log_groups", {"logGroupNamePrefix": "/x y"}),
         ("iam", "list_roles", {"PathPrefix": "/a b+c/"}),
-        ("efs", "describe_file_systems", {"MaxItems": 3, "CreationToken": "a b+c=d&e/ü"}),  # REST: all is in the query
+        ("efs", "describe_file_systems", {"MaxItems": 3, "CreationToken": "a b+c=d&e/ü"}),  # REST: in the query
         ("lambda", "list_tags", {"Resource": "arn:aws:lambda:us-east-1:123456789012:function:a"}),  # and in the path
     ],
 )
-def test_what_boto3_signs_is_answered_and_what_others_sign_is_not(
+def test_requests_signed_with_the_keys_are_accepted_and_others_refused(
     aws: str, service: str, operation: str, arguments: dict[str, Any]
 ) -> None:
     try:
         getattr(client(aws, service), operation)(**arguments)
     except ClientError as error:
-        assert error.response["ResponseMetadata"]["HTTPStatusCode"] != 403, error  # one is not found
+        assert error.response["ResponseMetadata"]["HTTPStatusCode"] != 403, error  # one of them is a 404
 
     call = getattr(client(aws, service, OTHERS), operation)
     assert refused(call, **arguments) == (403, "InvalidClientTokenId")
@@ -93,7 +93,7 @@ def test_what_boto3_signs_is_answered_and_what_others_sign_is_not(
 
 
 @pytest.mark.parametrize("key", ["a", "a b/ü+c", "(x)!*'~,;=@&$", "//x/../y", "a%20b%2Fc", "100%"])
-def test_s3_takes_every_key_that_boto3_signs(aws: str, key: str) -> None:
+def test_s3_accepts_every_key_that_boto3_signs(aws: str, key: str) -> None:
     s3 = client(aws, "s3")
     s3.create_bucket(Bucket="models")
 
@@ -111,7 +111,7 @@ def test_s3_takes_every_key_that_boto3_signs(aws: str, key: str) -> None:
 
 @pytest.mark.parametrize("payload_is_signed", [True, False])
 @pytest.mark.parametrize("body", [b"", b"content", b"x" * 3_000_000])
-def test_bodies_pass_signed_or_unsigned(aws: str, payload_is_signed: bool, body: bytes) -> None:
+def test_signed_and_unsigned_bodies_are_accepted(aws: str, payload_is_signed: bool, body: bytes) -> None:
     s3 = client(aws, "s3", s3={"payload_signing_enabled": payload_is_signed})
     s3.create_bucket(Bucket="models")
 
@@ -121,7 +121,7 @@ def test_bodies_pass_signed_or_unsigned(aws: str, payload_is_signed: bool, body:
 
 
 @pytest.mark.parametrize("version", ["s3", "s3v4"])
-def test_a_presigned_url_is_good_for_what_it_was_made_for_alone(aws: str, version: str) -> None:
+def test_a_presigned_url_is_valid_only_for_its_request(aws: str, version: str) -> None:
     s3 = client(aws, "s3", signature_version=version)
     s3_plain = client(aws, "s3")
     s3_plain.create_bucket(Bucket="models")
@@ -159,7 +159,7 @@ def test_a_header_that_would_change_a_presigned_request_must_be_signed(aws: str)
     assert requests.put(url, data=b"x").status_code == 200
 
 
-def test_unsigned_requests_are_refused_in_the_words_of_the_protocol(aws: str) -> None:
+def test_unsigned_requests_are_refused_with_the_errors_of_the_protocol(aws: str) -> None:
     anonymous = requests.Request("POST", aws, data=IDENTITY, headers=dict(FORM))
     json = {"X-Amz-Target": "AmazonEC2ContainerServiceV20141113.ListClusters"}
 
@@ -176,9 +176,7 @@ def test_unsigned_requests_are_refused_in_the_words_of_the_protocol(aws: str) ->
     "path",
     ["moto-api/reset", "moto-api/data.json", "moto-api/", "%6doto-api/reset", "/moto-api/reset", "Moto-API/reset"],
 )
-def test_what_moto_answers_of_itself_is_out_of_reach_even_for_those_with_the_keys(
-    aws: str, method: str, path: str
-) -> None:
+def test_the_api_of_moto_itself_is_refused_even_with_valid_keys(aws: str, method: str, path: str) -> None:
     secrets = client(aws, "secretsmanager")
     name = f"kept-{method}-{quote(path, safe='')}".replace("%", "-")
     secrets.create_secret(Name=name, SecretString="1")
@@ -195,7 +193,7 @@ def test_what_moto_answers_of_itself_is_out_of_reach_even_for_those_with_the_key
 
 @pytest.mark.parametrize(("service", "codes"), [("s3", {"RequestTimeTooSkewed"}), ("sts", {"SignatureDoesNotMatch"})])
 @pytest.mark.parametrize("hours", [-24, -1, 1, 24])
-def test_a_signature_of_another_time_is_refused(
+def test_a_signature_with_another_date_is_refused(
     aws: str, monkeypatch: pytest.MonkeyPatch, service: str, codes: set[str], hours: float
 ) -> None:
     then = datetime.now(timezone.utc) + timedelta(hours=hours)
@@ -234,7 +232,7 @@ def test_presigned_calls_of_other_services_are_verified(aws: str) -> None:
     assert requests.get(url.replace("GetCallerIdentity", "GetSessionToken")).status_code == 403
 
 
-def test_the_login_that_ecr_hands_out_opens_the_registry(aws: str) -> None:
+def test_the_login_from_ecr_works_for_the_registry(aws: str) -> None:
     data = client(aws, "ecr").get_authorization_token()["authorizationData"][0]
     user, _, password = base64.b64decode(data["authorizationToken"]).decode().partition(":")
 
@@ -244,7 +242,7 @@ def test_the_login_that_ecr_hands_out_opens_the_registry(aws: str) -> None:
 
 
 def environ_of(request: requests.Request) -> dict[str, Any]:
-    """As waitress would make it."""
+    """Returns the environ as waitress would build it."""
     prepared = request.prepare()
     path, _, query = prepared.path_url.partition("?")
     headers = {f"HTTP_{name.upper().replace('-', '_')}": value for name, value in prepared.headers.items()}
@@ -267,7 +265,7 @@ def environ_of(request: requests.Request) -> dict[str, Any]:
         ["", "X-Amz-Signature=", "X-Amz-Credential=a/1/b/sts/aws4_request&X-Amz-Signature=", "AWSAccessKeyId="]
     ),
 )
-def test_no_text_in_place_of_a_signature_is_more_than_refused(text: str, query: str) -> None:
+def test_any_text_in_place_of_a_signature_is_refused(text: str, query: str) -> None:
     environ = environ_of(requests.Request("GET", f"http://127.0.0.1:1/?{query}{quote(text)}"))
     environ["HTTP_AUTHORIZATION"] = "" if query else text
     environ["HTTP_X_AMZ_DATE"] = text
@@ -288,7 +286,7 @@ def test_no_text_in_place_of_a_signature_is_more_than_refused(text: str, query: 
     body=st.binary(max_size=50),
     changed=st.integers(min_value=0, max_value=63),
 )
-def test_a_request_is_verified_as_it_was_signed_and_with_no_digit_changed(
+def test_a_signed_request_is_accepted_and_refused_if_a_digit_changes(
     path: str, query: dict[str, str], body: bytes, changed: int
 ) -> None:
     named = "&".join(f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in query.items())

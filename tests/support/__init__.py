@@ -1,1 +1,1 @@
-"""What several test modules share: fixtures (loaded by conftest.py), fakes, models, and programs that tests run."""
+"""Shared by several test modules: fixtures (loaded by conftest.py), fakes, models, and programs that tests run."""

@@ -1,8 +1,8 @@
-"""A page of documentation whose console blocks are run again: what they print is what stands there.
+"""A documentation page whose console blocks are run again and compared with the output shown.
 
-A block begins with ```console; in it `$ COMMAND` is followed by what the command printed, and by `(exit code N)` where
-that is not 0. A line `…` stands for any lines. Of stderr there are the steps of the progress, without their
-details, and what is said of an error. What differs from run to run (times, ids, ports) is written as an example.
+A block begins with ```console; in it `$ COMMAND` is followed by the command's output, and by `(exit code N)` if that is
+not 0. A line `…` matches any lines. stderr is reduced to progress steps, without details, and error messages. Values
+that differ from run to run (times, IDs, ports) are shown as an example.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable
 _BLOCK = re.compile(r"(?<=^```console\n)(.*?)(?=^```$)", re.DOTALL | re.MULTILINE)
 _PROGRESS = re.compile(r"^\[ *\d+\.\ds\] ", re.MULTILINE)
 _STEP = re.compile(r"\[ *\d+\.\ds\] \S")
-# What it looks like → what stands in the page for it; the first that fits is taken.
+# Pattern → the example that the page shows for it; the first match is used.
 _EXAMPLES = {
     r"127\.0\.0\.1:\d+": "127.0.0.1:8000",
     r"\[ *\d+\.\ds\]": "[  1.0s]",
@@ -23,7 +23,7 @@ _EXAMPLES = {
     r"\bm-[0-9a-f]{32}\b": "m-" + "c3" * 16,
     r"\b[0-9a-f]{32}\b": "b2" * 16,
     r"\b[0-9a-f]{16}\b": "d4" * 8,
-    r"(?<=churn:)\d+\b|(?<=trial:)\d+\b": "1",
+    r"(?<=churn:)\d+\b|(?<=pilot:)\d+\b": "1",
     r"(?<=secret:)[\w/.-]+": "default/churn-a1b2c3",
     r"\b\d+(\.\d+)? (B|kB|MB|GB)\b": "1.5 MB",
     r"\b\d+(\.\d+)? s\b": "1.5 s",
@@ -31,17 +31,17 @@ _EXAMPLES = {
 
 
 def commands_of(page: str) -> list[str]:
-    """Every command of a page, in order."""
+    """Returns every command of a page, in order."""
     return [command for block in _BLOCK.findall(page) for command, _ in _split(block)]
 
 
 def rerun(page: str, run: Callable[[str], str]) -> str:
-    """The page with what its commands print now; what fits stays as it is. `run` is called in the page's order."""
+    """Returns the page with current output; output that still matches is kept. `run` is called in the page's order."""
     return _BLOCK.sub(lambda block: "".join(_again(*one, run) for one in _split(block[1])), page)
 
 
 def printed(stdout: str, stderr: str, exit_code: int) -> str:
-    """What a block says of a command that has ended."""
+    """Returns what a block shows for a finished command."""
     steps = [line for line in stderr.splitlines() if _STEP.match(line)]
     said = [line for line in stderr.splitlines() if exit_code and not _PROGRESS.match(line)]
     end = [f"(exit code {exit_code})"] if exit_code else []

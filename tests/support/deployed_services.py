@@ -1,4 +1,4 @@
-"""Examples trained and deployed to the local stack, for the tests that ask them."""
+"""Examples trained and deployed to the local stack, for the tests that query them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 
 @contextmanager
 def deployed(name: str, model_uri: str, config: dict[str, Any]) -> Iterator[str]:
-    """The URL of a deployment, which is deleted in the end."""
+    """Yields the URL of a deployment, and deletes the deployment at the end."""
     client = get_deploy_client("fargate:/local")
     usual = {"auth": "none", "timeout_seconds": 600, "deregistration_delay_seconds": 1, "smoke_test": False}
     try:
@@ -29,14 +29,14 @@ def deployed(name: str, model_uri: str, config: dict[str, Any]) -> Iterator[str]
 
 
 def train(example: str, name: str, epochs: int) -> str:
-    """The URI of what the example's script registers; in a process of its own, because TensorFlow stays."""
+    """Returns the URI that the example's script registers; runs it in a separate process: TensorFlow stays loaded."""
     command = [sys.executable, "-m", f"examples.{example}.train", name, str(epochs)]
     subprocess.run(command, cwd=ROOT, check=True, timeout=600)
     return f"models:/{name}/1"
 
 
 def log_model(flavor: str) -> dict[str, Any]:
-    """What tests/support/flavor_models.py says of the model that it has logged."""
+    """Logs a model with tests/support/flavor_models.py and returns the script's output."""
     command = [sys.executable, "-m", "tests.support.flavor_models", flavor]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -1,4 +1,4 @@
-"""Deployers against the local stack's AWS in this process: real rollouts of a tiny image; only the model is made up."""
+"""Deployers against the local stack's AWS in this process: real rollouts of a tiny image; only the model is fake."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ READS = re.compile(r"^(Describe|List|Get|Batch(Get|Check))")
 QUICK = {"deregistration_delay_seconds": 0, "health_check_grace_seconds": 0, "auth": "none"}
 CRASHING = "models:/churn/13"
 TARGET = "fargate:/us-east-1"
-# What /invocations answers here: the request itself, so that a test sees what a model would.
+# /invocations returns the request itself, so that a test sees what a model would get.
 ECHO = SERVER.replace(
     "    def do_GET(self):",
     "    def do_POST(self):\n"
@@ -40,7 +40,7 @@ ECHO = SERVER.replace(
 
 @dataclass
 class FakePublisher:
-    """Knows every version of every model, and has one image for all of them."""
+    """Resolves every version of every model, and has one image for all of them."""
 
     image: str
     cache = Path("/nowhere")
@@ -68,7 +68,7 @@ class FakePublisher:
 
 @dataclass
 class PreparingPublisher(FakePublisher):
-    """Ensures the repository, as the real one does before it pushes."""
+    """Also ensures the repository, as the real publisher does before it pushes."""
 
     account: Account
     endpoint: str = "default"
@@ -85,7 +85,7 @@ def aws_url(registry: LocalRegistry, tmp_path_factory: pytest.TempPathFactory) -
 
 
 def make_deployer(aws_url: str, image: str) -> Deployer:
-    """Deploys `image`, whatever the model is, to the AWS of `running_aws`."""
+    """Returns a Deployer that deploys `image` for every model to the AWS of `running_aws`."""
     target = Target(TARGET, region="us-east-1", environment=TargetEnvironment(aws_url, "local", "local"))
     return Deployer(target, Account(target), FakePublisher(image), RecordedProgress())  # type: ignore[arg-type]
 
@@ -102,7 +102,7 @@ def deployer(aws_url: str, push_image: Callable[..., str]) -> Iterator[Deployer]
 
 @pytest.fixture(scope="module")
 def plugged_in(aws_url: str, push_image: Callable[..., str]) -> Iterator[Deployer]:
-    """What MLflow's own verbs and commands use for `TARGET` while a module's tests run; its image echoes requests."""
+    """Makes MLflow's API and commands use this deployer for `TARGET` in a module's tests; its image echoes requests."""
     deployer = make_deployer(aws_url, push_image({"opt/app/src/server.py": ECHO}))
 
     def for_target(asked: Target, account: Account, cache: Path, progress: Progress) -> Deployer:
@@ -129,7 +129,7 @@ def answer(url: str) -> dict[str, Any]:
 
 
 def count_writes(deployer: Deployer, act: Callable[[Deployer], object]) -> Counter[str]:
-    """The writing operations that reach AWS while `act` runs, counted below boto3."""
+    """Returns the write operations that reach AWS while `act` runs, counted below boto3."""
     account = Account(deployer.target)
     seen: Counter[str] = Counter()
     account.session._session.events.register("before-call.*", lambda model, **_: seen.update([model.name]))
@@ -139,7 +139,7 @@ def count_writes(deployer: Deployer, act: Callable[[Deployer], object]) -> Count
 
 
 def use_account(monkeypatch: pytest.MonkeyPatch, deployer: Deployer) -> None:
-    """Lets plain boto3 clients talk to the deployer's account."""
+    """Makes plain boto3 clients use the deployer's account."""
     environment = deployer.target.environment
     monkeypatch.setenv("AWS_ENDPOINT_URL", environment.aws_endpoint_url or "")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "local")

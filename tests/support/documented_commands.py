@@ -1,4 +1,4 @@
-"""Commands as they are written in docs and CI files, checked against the programs without being run."""
+"""Checks commands in docs and CI files against the programs without running them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def check_command(command: str) -> None:
-    """Fails where a verb, an option or a goal of make is none; required options may be left out."""
+    """Fails if a subcommand, an option or a make target does not exist; required options can be omitted."""
     program, *words = shlex.split(command)
     if program == "make":
         goals = {word for word in words if "=" not in word}
@@ -31,7 +31,7 @@ def _check_words(group: click.Command, words: list[str]) -> None:
     while isinstance(command, click.Group) and words and not words[0].startswith("-"):
         name, *words = words
         found = command.get_command(context, name)
-        assert found is not None, f"there is no verb '{name}'"
+        assert found is not None, f"there is no subcommand '{name}'"
         command, context = found, click.Context(found, parent=context, info_name=name)
     placeholders = [word.strip("[]") for word in words if word not in ("[", "]")]
     given, _, _ = command.make_parser(context).parse_args(placeholders)

@@ -1,4 +1,4 @@
-"""A model from code, quick to log and to serve: doubles what it gets."""
+"""A model from code that is fast to log and serve: doubles its input."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""A small model of each flavor that is tested, logged as its users log it.
+"""A small model of each flavor that is tested, logged as users log it.
 
     python -m tests.support.flavor_models FLAVOR
 
-logs it and prints, as JSON, its URI, a request of `/invocations` and what the model itself predicts for that. In a
-process of its own, because the libraries stay.
+logs it and prints, as JSON, its URI, a request for `/invocations` and the model's own prediction for it. Run in a
+separate process, because the libraries stay loaded.
 """
 
 from __future__ import annotations
@@ -77,13 +77,13 @@ def log_onnx() -> ModelInfo:
         [helper.make_tensor_value_info("scores", TensorProto.FLOAT, [None, 2])],
         [helper.make_tensor("weights", TensorProto.FLOAT, weights.shape, weights.ravel())],
     )
-    # Both are older than what onnxruntime reads; onnx writes newer ones by default.
+    # Both versions are old enough for onnxruntime; onnx writes newer ones by default.
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     return mlflow.onnx.log_model(model, name="model", input_example=SHOWN.to_numpy("float32"))
 
 
 def log_pyfunc() -> ModelInfo:
-    """A model of one's own code, of two files that lie nowhere else."""
+    """Logs a model from custom code: two files that exist only with the model."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "house_rules").mkdir()
@@ -105,7 +105,7 @@ def log_pyfunc() -> ModelInfo:
 
 
 def log_spacy() -> ModelInfo:
-    """A blank pipeline that tells two kinds of texts apart; nothing is downloaded."""
+    """Logs a blank pipeline that distinguishes two kinds of texts; downloads nothing."""
     import spacy
     from spacy.training import Example
 
@@ -125,7 +125,7 @@ def log_spacy() -> ModelInfo:
 
 
 def log_transformers() -> ModelInfo:
-    """A classifier of texts whose weights are random; nothing is downloaded."""
+    """Logs a text classifier with random weights; downloads nothing."""
     import torch
     import transformers
 
@@ -157,7 +157,7 @@ def log_pytorch() -> ModelInfo:
     return mlflow.pytorch.log_model(model, name="model", signature=signature, input_example=rows)
 
 
-# What has to be installed beside what every test needs.
+# What must be installed in addition to what every test needs.
 LIBRARIES: dict[str, str | None] = {
     "sklearn": None,
     "pyfunc": None,
@@ -178,7 +178,7 @@ _CPU_BUILD = (
 )
 # Why a library is not installed.
 WHY_NOT = {"torch": _CPU_BUILD, "transformers": _CPU_BUILD}
-# What deployments of these flavors need said.
+# Options that deployments of these flavors need.
 OPTIONS = {
     flavor: {"extra_index_urls": os.environ.get("PYTORCH_INDEX", "https://download.pytorch.org/whl/cpu")}
     for flavor in ("pytorch", "transformers")

@@ -1,4 +1,4 @@
-"""Builds images from flat arguments: of what an image is made, where it goes and how it is built, in one mapping."""
+"""Builds images from flat arguments: contents, destination and build options in one mapping."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ _OF_THE_SPEC = {field.name for field in fields(ImageSpec)}
 
 
 def make_image(**arguments: Any) -> PushedImage:
-    """`build_image` of these; `destination` is a reference in `registry`, `model_key` the key of `model`."""
+    """Calls `build_image` with these; `destination` is a reference in `registry`, `model_key` the key of `model`."""
     spec, destination, how = split(**arguments)
     return build_image(spec, destination, **how)
 
 
 def split(**arguments: Any) -> tuple[ImageSpec, Destination, dict[str, Any]]:
-    """The arguments as builders take them."""
+    """Returns the arguments in the form that builders take."""
     destination = Destination(arguments.pop("registry"), arguments.pop("destination"), arguments.pop("previous", None))
     model = Model(arguments.pop("model"), arguments.pop("model_key", "1"))
     of_the_spec = {name: arguments.pop(name) for name in list(arguments) if name in _OF_THE_SPEC}

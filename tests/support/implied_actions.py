@@ -1,6 +1,6 @@
-"""Actions that AWS checks of the caller of another action.
+"""Actions for which AWS checks permissions when the caller uses another action.
 
-No call in the sources shows them; AWS's documents name them.
+No call in the source code shows them; AWS's documentation lists them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ _AUTOSCALING = "https://docs.aws.amazon.com/AmazonECS/latest/developerguide/auto
 
 
 class Implied(NamedTuple):
-    """One row: a caller of `call` needs `actions` too, because of `gist`, which is said at `source`."""
+    """One row: a caller of `call` needs `actions` too, because of `gist`, documented at `source`."""
 
     call: str
     actions: tuple[str, ...]
@@ -82,6 +82,6 @@ IMPLIED = (
 
 
 def with_implied(actions: Iterable[str]) -> set[str]:
-    """The actions, and those that AWS checks besides them."""
+    """Returns the actions, and those that AWS checks in addition."""
     called = set(actions)
     return called | {action for row in IMPLIED if row.call in called for action in row.actions}

@@ -1,4 +1,4 @@
-"""Asks the model at argv[1] with a table of argv[2] rows of 1 kB; prints by how many MB memory grew."""
+"""Queries the model at argv[1] with a table of argv[2] rows of 1 kB; prints by how many MB memory grew."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mlflow_fargate.scoring import score
 
 
 def memory(what: str) -> int:
-    """MB: VmRSS, what is held now, or VmHWM, the most that was. Source: man proc_pid_status."""
+    """Returns MB: VmRSS, the current memory, or VmHWM, its peak. Source: man proc_pid_status."""
     found = re.search(rf"{what}:\s*(\d+) kB", Path("/proc/self/status").read_text())
     assert found
     return int(found[1]) // 1000
@@ -20,8 +20,8 @@ def memory(what: str) -> int:
 
 url, rows = sys.argv[1], int(sys.argv[2])
 table = pd.DataFrame({"text": [f"{number:01000d}" for number in range(rows)]})
-score(url, table.head(1))  # what is loaded once
-Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+score(url, table.head(1))  # loads what is needed only once
+Path("/proc/self/clear_refs").write_text("5")  # resets the peak
 before = memory("VmRSS")
 score(url, table)
 print(memory("VmHWM") - before)

@@ -36,9 +36,9 @@ def running_aws(
     runner: TaskRunner | None = None,
     minute_seconds: float = 60.0,
 ) -> Iterator[RunningAws]:
-    """AWS in us-east-1 for those with `keys`, its files under `folder` (s3, registry, tasks); ends what it started.
+    """Runs AWS in us-east-1 for clients with `keys`, with files in `folder` (s3, registry, tasks), and stops it.
 
-    A `registry` that is given is running already, and goes on.
+    A given `registry` is already running, and is not stopped.
     """
     with ExitStack() as parts:
         if registry is None:

@@ -1,7 +1,7 @@
 """A real `mlflow server` on loopback, its artifacts in moto's S3, and models logged and registered there.
 
-One server for all tests: on a new database it needs half a minute to start. It serves artifacts both ways: experiment
-`direct` lies at s3://, experiment `proxied` at mlflow-artifacts:/.
+One server for all tests: with a new database it takes half a minute to start. It serves artifacts in both ways:
+experiment `direct` is at s3://, experiment `proxied` at mlflow-artifacts:/.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ LABELS = {"0": "setosa", "1": "versicolor"}
 
 @dataclass(frozen=True)
 class MlflowServer:
-    """Where the server and its S3 answer."""
+    """The addresses of the server and its S3."""
 
     uri: str
     s3_endpoint_url: str
@@ -47,7 +47,7 @@ class MlflowServer:
 
 @dataclass(frozen=True)
 class LoggedModels:
-    """What was logged: by run and by model id."""
+    """The logged models, by run and by model ID."""
 
     direct_run_id: str
     direct_model_id: str
@@ -91,7 +91,7 @@ def logged_models(mlflow_server: MlflowServer) -> Iterator[LoggedModels]:
 
 @contextmanager
 def serve_mlflow(folder: Path, *arguments: str, **environment: str) -> Iterator[str]:
-    """The URI of an `mlflow server` with a new database in `folder`, ended with its workers."""
+    """Yields the URI of an `mlflow server` with a new database in `folder`; stops it and its workers."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -123,7 +123,7 @@ def _wait_until_up(uri: str, process: subprocess.Popen[bytes], log: Path) -> Non
                 return
         except requests.RequestException:
             time.sleep(0.5)
-    raise RuntimeError(f"mlflow server did not come up:\n{log.read_text()[-3000:]}")
+    raise RuntimeError(f"mlflow server did not start:\n{log.read_text()[-3000:]}")
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
@@ -157,14 +157,14 @@ def _log_models() -> LoggedModels:
     client.create_model_version("iris-s3", location)
     client.create_registered_model("empty")
     client.set_registered_model_alias("iris", "champion", "1")
-    # The older one is promoted last, and the newer one stays: MLflow then still says the newer.
+    # The older one is promoted last, and the newer one keeps its stage: MLflow then still returns the newer.
     client.transition_model_version_stage("iris", "2", "Production")
     client.transition_model_version_stage("iris", "1", "Production")
     return LoggedModels(run.info.run_id, logged.model_id, location, proxied_run.info.run_id)
 
 
 def _log_model(registered_name: str) -> Any:
-    # Without the list MLflow would find the requirements in a process of its own, for ten seconds.
+    # Without the list, MLflow would infer the requirements in a separate process for ten seconds.
     return mlflow.pyfunc.log_model(
         name="model", python_model=Doubler(), pip_requirements=["mlflow"], registered_model_name=registered_name
     )
@@ -172,7 +172,7 @@ def _log_model(registered_name: str) -> Any:
 
 @contextmanager
 def telling_server(folder: Path) -> Iterator[str]:
-    """The URI of a server whose registry store is ours, and which may send to this machine."""
+    """Yields the URI of a server with the `fargate-` registry store, which can send webhooks to this machine."""
     store = ("--registry-store-uri", f"fargate-sqlite:///{folder}/mlflow.db")
     allowed = {"MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http", "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true"}
     with serve_mlflow(folder, *store, **allowed) as uri:

@@ -1,4 +1,4 @@
-"""Runs README from top to bottom as a shell script: every block as written, with what it assumes.
+"""Runs the README from top to bottom as a shell script: every block as written, with what it assumes.
 
 python3 tests/support/readme_walk.py    in a checkout, with only Python and its venv module; creates .venv
 
@@ -84,7 +84,7 @@ def python(code: str, *arguments: str) -> str:
     return shlex.join(["python", "-W", "ignore", "-c", code, *arguments])
 
 
-# By how a block begins. None: not run here, because the walk runs in a test, and the demo takes as long as the walk.
+# By the start of a block. None: not run, because the walk runs in a test, and the demo takes as long as the walk.
 KNOWN = {
     "make demo": None,
     "python3 -m venv": Around(

@@ -1,9 +1,9 @@
-"""The recording of the demo in docs/pictures: a picture that moves, and plays wherever pictures are shown.
+"""The recording of the demo in docs/pictures: an animated picture.
 
-python tests/support/recording.py        runs the demo and records it anew (make recording)
+python tests/support/recording.py        runs the demo and records it again (make recording)
 
-What the demo prints is recorded line by line, with the times; what libraries log beside it (stderr) is not. Waits are
-shortened. The text in the picture is text, so that a test can compare it with what the demo prints now.
+The demo's output is recorded line by line, with times, but not what libraries log (stderr). Waits are shortened. The
+text in the picture is text, so that a test can compare it with the demo's current output.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PICTURE = ROOT / "docs" / "pictures" / "demo.svg"
 COLUMNS, ROWS = 112, 30
 _LINE_PIXELS, _CHARACTER_PIXELS, _MARGIN_PIXELS = 18, 7.8, 16
 _LONGEST_WAIT_SECONDS, _SHORTEST_WAIT_SECONDS = 1.2, 0.12
-_LAST_SECONDS = 6.0  # at which the last screen stays
+_LAST_SECONDS = 6.0  # how long the last screen stays
 _HEADLINE, _COMMAND = re.compile(r"\[ *\d+\.\ds\] (?=\S)"), re.compile(r"\$ ")
 _STYLE = """\
 text {{ font: 13px ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace; fill: #c9d1d9; white-space: pre; }}
@@ -57,14 +57,14 @@ _PICTURE = """\
 
 
 class Line(NamedTuple):
-    """A line as it was printed, so many seconds after the start."""
+    """A printed line, and the seconds since the start."""
 
     at_seconds: float
     text: str
 
 
 def record(command: Sequence[str]) -> list[Line]:
-    """What `command` prints, run to its end in the checkout with a cache of its own; it has to end well."""
+    """Runs `command` in the checkout with its own cache and returns what it prints; it must succeed."""
     lines = []
     with tempfile.TemporaryDirectory() as cache:
         environment = {**os.environ, "DEMO_EXIT": "1", "MLFLOW_FARGATE_CACHE": cache, "PYTHONUNBUFFERED": "1"}
@@ -83,7 +83,7 @@ def record(command: Sequence[str]) -> list[Line]:
 
 
 def story_of(lines: Iterable[str]) -> list[str]:
-    """The headlines and commands among lines, without times and addresses. Pure."""
+    """Returns the headlines and commands among lines, without times and addresses."""
     told = []
     for line in lines:
         if headline := _HEADLINE.match(line):
@@ -94,7 +94,7 @@ def story_of(lines: Iterable[str]) -> list[str]:
 
 
 def draw(lines: Sequence[Line]) -> str:
-    """The moving picture of these lines. Pure."""
+    """Returns the animated picture of these lines."""
     lines = list(itertools.dropwhile(lambda line: not line.text, lines))
     times = _pace(lines)
     seconds = times[-1] + _LAST_SECONDS
@@ -115,24 +115,24 @@ def draw(lines: Sequence[Line]) -> str:
 
 
 def read(picture: str) -> list[str]:
-    """The lines of a picture."""
-    texts = ElementTree.fromstring(picture).iter("{http://www.w3.org/2000/svg}text")  # one of our own
+    """Returns the lines of a picture."""
+    texts = ElementTree.fromstring(picture).iter("{http://www.w3.org/2000/svg}text")  # written by draw()
     return [text.text or "" for text in texts]
 
 
 def cut(text: str) -> str:
-    """As much of a line as the picture is wide."""
+    """Returns the line, cut to the width of the picture."""
     return text if len(text) <= COLUMNS else f"{text[: COLUMNS - 1]}…"
 
 
 def _as_seen(text: str) -> str:
-    """What stays of a line on a terminal, without its colors."""
+    """Returns what a terminal shows of a line, without its colors."""
     last = re.split(r"[\r\b]+", click.unstyle(text).rstrip())[-1]
     return "".join(character for character in last if character.isprintable())
 
 
 def _pace(lines: Sequence[Line]) -> list[float]:
-    """When each line is shown: as it was, but no wait is long, and none too short to read."""
+    """Returns when each line is shown: long waits are shortened, and lines stay long enough to be read."""
     times, before, shown = [0.0], lines[0].at_seconds, 0.0
     for line in lines[1:]:
         shown += min(max(line.at_seconds - before, _SHORTEST_WAIT_SECONDS), _LONGEST_WAIT_SECONDS)
@@ -142,7 +142,7 @@ def _pace(lines: Sequence[Line]) -> list[float]:
 
 
 def _offset(number: int) -> int:
-    """How far the text is moved so that this line is the lowest that is seen."""
+    """Returns how far the text is moved so that this is the last visible line."""
     return (ROWS - 1 - number) * _LINE_PIXELS
 
 

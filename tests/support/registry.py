@@ -1,4 +1,4 @@
-"""A registry on disk with tiny images in it: a model server as small as it gets, for the local stack to run."""
+"""A registry on disk with tiny images of a minimal model server, for the local stack to run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mlflow_fargate.local.registry.server import LocalRegistry
 PushImage = Callable[..., str]
 
 HOST_PYTHON = {"mlflow-fargate.base": "host-python"}
-# A model server as small as it gets: says its version, is ready at once, and can be told to be otherwise.
+# A minimal model server: reports its version and is ready immediately; MODE changes that.
 SERVER = """
 import http.server, json, os, pathlib, sys, time
 print("version", os.environ.get("VERSION"), "starts", flush=True)
@@ -59,7 +59,7 @@ def registry(registry_folder: Path) -> Iterator[LocalRegistry]:
 
 @pytest.fixture(scope="module")
 def push_image(registry: LocalRegistry) -> PushImage:
-    """Pushes an image of some files to the registry: `push_image({path: text}, …)` → its reference by digest."""
+    """Returns a function that pushes an image of files: `push_image({path: text}, …)` → its reference by digest."""
 
     def push(
         *layers: Mapping[str, str | None],
@@ -112,7 +112,7 @@ def push_to(
 
 
 def make_tar(files: Mapping[str, str | None]) -> bytes:
-    """A tar of the files; None makes a folder."""
+    """Returns a tar of the files; None creates a folder."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as archive:
         for path, text in files.items():

@@ -1,4 +1,4 @@
-"""The service run as in the image: a real Bento's source, a model directory, `bentoml serve` in a process."""
+"""Runs the service as in the image: a real Bento's source, a model directory, `bentoml serve` in a process."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Running:
 def build(
     model_dir: Path, into: Path, labels: dict[str, str] | None = None, options: Mapping[str, Any] | None = None
 ) -> Path:
-    """The source of a Bento for the model: what lies at /opt/app/src."""
+    """Returns the source of a Bento for the model: the contents of /opt/app/src."""
     model = ResolvedModel(
         requested_uri="models:/digits@champion",
         resolved_uri="models:/digits/3",
@@ -60,7 +60,7 @@ def build(
 
 @contextmanager
 def serve(source: Path, model_dir: Path, folder: Path, *, ready: bool = True, **environment: str) -> Iterator[Running]:
-    """The service as the container starts it, below /digits; ended with all its processes."""
+    """Starts the service as the container does, at /digits; ends it with all its processes."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

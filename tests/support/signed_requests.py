@@ -1,4 +1,4 @@
-"""Requests of AWS's protocols signed by botocore, where a test sends what no boto3 client would."""
+"""Requests signed by botocore, for tests that send what no boto3 client would send."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mlflow_fargate.local.signature import Keys
 
 
 class _AsDeclared(S3SigV4Auth):  # type: ignore[misc]  # botocore ships no types
-    """Leaves X-Amz-Content-SHA256 as the test has it."""
+    """Keeps the test's X-Amz-Content-SHA256."""
 
     def payload(self, request: Any) -> Any:
         return request.context.get("declared") or super().payload(request)
@@ -22,7 +22,7 @@ class _AsDeclared(S3SigV4Auth):  # type: ignore[misc]  # botocore ships no types
 def signed(
     method: str, url: str, keys: Keys, *, service: str = "s3", body: bytes = b"", headers: dict[str, str] | None = None
 ) -> requests.Request:
-    """A request to `service`; X-Amz-Content-SHA256 stays as given among `headers`."""
+    """Returns a signed request to `service`; an X-Amz-Content-SHA256 in `headers` is kept."""
     request = AWSRequest(method=method, url=url, data=body, headers=headers or {})
     request.context["declared"] = (headers or {}).get("x-amz-content-sha256")
     signer = (_AsDeclared if service == "s3" else SigV4Auth)(
@@ -33,7 +33,7 @@ def signed(
 
 
 def send(request: requests.Request, **changed_headers: str | None) -> requests.Response:
-    """Sends it, with headers added or, where None, left out: names with _ for -."""
+    """Sends it with headers added or, if None, removed; names have _ instead of -."""
     for name, value in changed_headers.items():
         request.headers[name.replace("_", "-")] = value
         if value is None:

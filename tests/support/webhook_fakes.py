@@ -1,4 +1,4 @@
-"""Deployments and a model registry in memory, with verbs to move them."""
+"""Deployments and a model registry in memory, with methods to change them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mlflow_fargate.webhook.control_loop.model_registry import ModelState
 
 
 class FakeDeployments:
-    """What `mlflow.deployments` answers; `updates` are the calls that changed something."""
+    """A fake of `mlflow.deployments`; `updates` are the calls that changed something."""
 
     def __init__(self) -> None:
         self.listed: dict[str, dict[str, Any]] = {}

@@ -32,6 +32,9 @@ COVERED = (
     "tests/image", "tests/model", "tests/test_bento.py", "tests/test_client.py", "tests/test_contract.py",
     "tests/test_distribution.py", "tests/test_publisher.py", "tests/test_runtime.py", "tests/test_sandbox.py",
     "tests/test_scoring.py", "tests/test_training.py", "tests/test_version_tags.py",
+    "mlflow_fargate/local", "tests/local", "tests/end_to_end", "tests/support", "tests/conftest.py",
+    "tests/test_docs.py", "tests/test_first_hour.py", "tests/test_fresh_system.py", "tests/test_pictures.py",
+    "tests/test_recording.py",
 )  # fmt: skip
 NOT_COVERED = ("docs/options.md", "docs/cli.md")
 AREAS = {

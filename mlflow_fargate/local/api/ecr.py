@@ -1,7 +1,6 @@
-"""ECR as the gateway serves it: repositories from the AWS behind, at the local registry's address; images from there.
+"""ECR as the gateway serves it: repositories from moto, with the local registry's address; images from that registry.
 
-What is pushed to the registry is in ECR, with its true digest, however it came there; what is deleted here is gone
-there too.
+Images pushed to the registry appear in ECR with their real digest; images deleted in ECR are deleted from the registry.
 """
 
 from __future__ import annotations
@@ -23,17 +22,17 @@ Parameters = Mapping[str, Any]
 _TOKEN_SECONDS = 12 * 3600
 _MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 _LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar+gzip"
-# Layers come through the registry's own protocol; moto would take them and keep nothing.
+# Layers are uploaded through the registry's protocol; moto would accept them and store nothing.
 _NOT_PLAYED = {"InitiateLayerUpload", "UploadLayerPart", "CompleteLayerUpload"}
 
 
 class EcrApi:
-    """Call it with a request to ECR; `registry` has been started: its address stands in image references."""
+    """Responds to requests to ECR. `registry` must be started: image references contain its address."""
 
     def __init__(self, registry: LocalRegistry, account_id: str, aws: MotoClient, forward: Forward) -> None:
         self._registry = registry.store
         self._host = registry.address
-        self._password = registry.password or "none"  # which a registry that checks none takes
+        self._password = registry.password or "none"  # accepted by a registry without a password
         self._account_id = account_id
         self._aws = aws
         self._forward = forward
@@ -49,7 +48,7 @@ class EcrApi:
 
     def __call__(self, request: AwsRequest) -> Response:
         if request.operation in _NOT_PLAYED:
-            said = f"The local stack does not play {request.operation}: push to http://{self._host} instead."
+            said = f"The local stack does not support {request.operation}: push to http://{self._host} instead."
             raise Refusal("UnsupportedCommandException", said)
         if request.operation == "GetAuthorizationToken":
             return json_response(self._authorization_token())
@@ -63,7 +62,7 @@ class EcrApi:
         return response if response.is_error else self._after(request.operation, name, response)
 
     def _after(self, operation: str, name: str, response: Response) -> Response:
-        """Does in the registry what was done in ECR, and shows the repository where it really is."""
+        """Repeats an ECR operation in the registry, and returns the response with the repository's local address."""
         data = response.json()
         if operation == "DeleteRepository":
             self._registry.delete_repository(name)
@@ -82,7 +81,7 @@ class EcrApi:
         return {"authorizationData": [data]}
 
     def _refuse_unknown(self, name: str) -> None:
-        """RepositoryNotFoundException comes from the AWS behind, in its words."""
+        """Raises moto's RepositoryNotFoundException, in AWS's words."""
         client = self._aws.client("ecr")
         try:
             client.describe_repositories(repositoryNames=[name])
@@ -145,7 +144,7 @@ class EcrApi:
         return {"imageIds": deleted, "failures": failures}
 
     def _delete(self, name: str, image_id: Mapping[str, str], digest: str) -> None:
-        """By tag ECR deletes the image itself too, once its last tag is gone."""
+        """Deletes a tag or an image; like ECR, also deletes an image with its last tag."""
         self._registry.delete_image(name, _identifier(image_id))
         if "imageDigest" in image_id:
             return
@@ -204,7 +203,7 @@ class EcrApi:
             self._registry.blob(name, digest)
         except OciRefusal as error:
             raise Refusal("LayersNotFoundException", error.said) from error
-        # As AWS's, whose URL is presigned: whoever has it may download.
+        # Like AWS's presigned URL: anyone who has it can download.
         url = f"http://{USER}:{self._password}@{self._host}/v2/{name}/blobs/{digest}"
         return {"downloadUrl": url, "layerDigest": digest}
 

@@ -1,6 +1,6 @@
-"""ECS as the gateway serves it: services, tasks and deployments from the engine, the rest from the AWS behind.
+"""ECS as the gateway serves it: services, tasks and deployments from the engine, the rest from moto.
 
-The rest is clusters (with the engine's counts put in), task definitions and their tags.
+The rest is clusters (with the engine's counts added), task definitions and their tags.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mlflow_fargate.local.moto_client import MotoClient
 _Operation = Callable[[Mapping[str, Any]], dict[str, Any]]
 
 _TAG_OPERATIONS = {"TagResource", "UntagResource", "ListTagsForResource"}
-# moto would pretend: its tasks and services are numbers only.
+# moto would only pretend: its tasks and services are just counters.
 _NOT_PLAYED = {
     "RunTask",
     "StartTask",
@@ -38,14 +38,14 @@ _NOT_PLAYED = {
 
 
 class EcsApi:
-    """Call it with a request to ECS."""
+    """Responds to requests to ECS."""
 
     def __init__(self, engine: Engine, aws: MotoClient, forward: Forward, sessions: ExecSessions) -> None:
         self._engine = engine
         self._aws = aws
         self._forward = forward
         self._sessions = sessions
-        self._registered: dict[str, dict[str, Any]] = {}  # task definition ARN → what moto does not keep of it
+        self._registered: dict[str, dict[str, Any]] = {}  # task definition ARN → fields that moto drops
         services = ServiceOperations(engine.store, aws)
         tasks = TaskOperations(engine, aws)
         self._execute_command = tasks.execute_command
@@ -70,10 +70,10 @@ class EcsApi:
 
     def __call__(self, request: AwsRequest) -> Response:
         if request.region != self._aws.region:
-            said = f"The local stack lives in {self._aws.region}; there is no ECS in {request.region}."
+            said = f"The local stack is in {self._aws.region}; ECS is not available in {request.region}."
             raise Refusal("InvalidParameterException", said)
         if request.operation in _NOT_PLAYED:
-            said = f"The local stack does not play {request.operation}: it runs services only."
+            said = f"The local stack does not support {request.operation}: it only runs services."
             raise Refusal("UnsupportedFeatureException", said)
         if request.operation in self._operations and self._is_ours(request):
             return json_response(self._operations[request.operation](request.parameters))
@@ -95,7 +95,7 @@ class EcsApi:
         return not is_tagging or ":service/" in str(request.parameters.get("resourceArn"))
 
     def _create_cluster(self, request: AwsRequest) -> Response:
-        """As on AWS creating it again changes nothing; moto would forget its tags."""
+        """Creates a cluster; an existing one is returned unchanged, as on AWS (moto would drop its tags)."""
         name = request.parameters.get("clusterName") or "default"
         present = self._aws.client("ecs").describe_clusters(clusters=[name], include=["TAGS", "SETTINGS"])["clusters"]
         if present and present[0]["status"] == "ACTIVE":
@@ -103,7 +103,7 @@ class EcsApi:
         return self._forward(request)
 
     def _with_registration(self, request: AwsRequest) -> Response:
-        """A task definition with the time of its registration, and by whom."""
+        """Returns the response with the registration time and the caller who registered the task definition."""
         response = self._forward(request)
         if response.is_error:
             return response

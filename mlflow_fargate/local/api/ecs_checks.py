@@ -1,7 +1,6 @@
-"""What ECS refuses before it makes or changes a service, in its words; moto accepts all of it.
+"""Checks that ECS makes before it creates or updates a service, with its messages; moto accepts everything.
 
-Source: the words were collected from AWS's documentation and from users' reports; where none was found the sentence
-follows the form of its neighbours.
+Source: messages from AWS's documentation and users' reports; otherwise the wording follows similar messages.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ def check_name(name: str) -> None:
 
 
 def find_cluster(aws: MotoClient, cluster: str | None) -> str:
-    """The ARN of the cluster, which is ACTIVE."""
+    """Returns the ARN of the cluster; Refusal if it is not ACTIVE."""
     found = aws.client("ecs").describe_clusters(clusters=[cluster or "default"])["clusters"]
     if not found:
         raise Refusal("ClusterNotFoundException", "Cluster not found.")
@@ -38,7 +37,7 @@ def find_cluster(aws: MotoClient, cluster: str | None) -> str:
 
 
 def find_task_definition(aws: MotoClient, name: str | None) -> TaskDefinition:
-    """The task definition, which may still be deployed."""
+    """Returns the task definition; Refusal if it cannot be deployed."""
     if not name:
         raise _invalid("TaskDefinition can not be blank.")
     try:
@@ -51,9 +50,9 @@ def find_task_definition(aws: MotoClient, name: str | None) -> TaskDefinition:
 
 
 def check_settings(aws: MotoClient, settings: Mapping[str, Any], definition: TaskDefinition) -> None:
-    """The service's settings against its task definition and against what they name."""
+    """Checks the service's settings against its task definition and the resources they refer to."""
     if (settings.get("deploymentController") or {}).get("type", "ECS") != "ECS":
-        raise Refusal("UnsupportedFeatureException", "The local stack plays deployments by ECS only (controller ECS).")
+        raise Refusal("UnsupportedFeatureException", "The local stack only supports the deployment controller ECS.")
     check_strategy(aws, settings)
     if settings.get("enableExecuteCommand") and not definition.task_role_arn:
         raise _invalid(
@@ -96,7 +95,7 @@ def _check_exists(look: Any, kind: str, name: str) -> None:
 def _check_load_balancer(aws: MotoClient, load_balancer: Mapping[str, Any], definition: TaskDefinition) -> None:
     arn = load_balancer.get("targetGroupArn")
     if not arn:
-        raise _invalid("The local stack needs a targetGroupArn for each load balancer of a service.")
+        raise _invalid("The local stack requires a targetGroupArn for each load balancer of a service.")
     name, port = load_balancer.get("containerName"), load_balancer.get("containerPort")
     container = next((container for container in definition.containers if container.name == name), None)
     if container is None:
@@ -118,7 +117,7 @@ def _check_load_balancer(aws: MotoClient, load_balancer: Mapping[str, Any], defi
 
 
 def _is_named_by_a_rule(elbv2: Any, target_group_arn: str) -> bool:
-    """moto notes a group's load balancer when a rule is made, but not when one is changed to name the group."""
+    """Returns whether a rule forwards to the group; moto records this for new rules, but not for modified ones."""
     for load_balancer in elbv2.get_paginator("describe_load_balancers").paginate().search("LoadBalancers[]"):
         for listener in elbv2.describe_listeners(LoadBalancerArn=load_balancer["LoadBalancerArn"])["Listeners"]:
             pages = elbv2.get_paginator("describe_rules").paginate(ListenerArn=listener["ListenerArn"])

@@ -1,7 +1,7 @@
-"""ECS's operations on services, answered from the engine's store: create, update, delete, describe, list, tag.
+"""ECS's operations on services, backed by the engine's store: create, update, delete, describe, list, tag.
 
-What other services of the AWS behind ask about (application auto scaling: does it exist; the tagging API: its tags) is
-mirrored there, and only that.
+Only what moto's other services read is mirrored to moto: for Application Auto Scaling, that the service exists; for the
+tagging API, its tags.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 Parameters = Mapping[str, Any]
 
 _NOT_SETTINGS = {"cluster", "service", "serviceName", "desiredCount", "taskDefinition", "tags", "forceNewDeployment"}
-# A change of any of these starts a rollout; deploymentConfiguration and the like only change how the next one goes.
+# Changing any of these starts a rollout; deploymentConfiguration and similar fields only affect the next one.
 _NEW_REVISION = (
     "networkConfiguration",
     "loadBalancers",
@@ -63,7 +63,7 @@ _DEFAULTS = {
 
 
 class ServiceOperations:
-    """Each public method is an ECS operation: parameters in, the answer's JSON out, or a Refusal."""
+    """Each public method is an ECS operation: takes the parameters, returns the response's JSON or raises Refusal."""
 
     def __init__(self, store: EcsStore, aws: MotoClient, clock: Callable[[], float] = time.time) -> None:
         self._store = store
@@ -104,7 +104,7 @@ class ServiceOperations:
             raise Refusal("ServiceNotActiveException", "Service was not ACTIVE.")
         primary = service.primary
         wanted = parameters.get("taskDefinition") or (primary.revision.task_definition_arn if primary else None)
-        # A service may be scaled while its revision is INACTIVE already; naming that revision again is refused.
+        # A service can be scaled while its revision is already INACTIVE; naming that revision again is refused.
         definition = (
             find_task_definition(self._aws, wanted)
             if parameters.get("taskDefinition")
@@ -158,7 +158,7 @@ class ServiceOperations:
         ]
         return page("serviceArns", sorted(arns), parameters, default_size=10)
 
-    # Tags of services; those of clusters and task definitions are moto's.
+    # Tags of services; moto keeps those of clusters and task definitions.
 
     def tag_resource(self, parameters: Parameters) -> dict[str, Any]:
         service = self._tagged(parameters)
@@ -188,7 +188,7 @@ class ServiceOperations:
         return service
 
     def _refuse_taken(self, arn: str, parameters: Parameters) -> Service | None:
-        """The service that this very request (by its client token) made before; None when the name is free."""
+        """Returns the service that the same request (by client token) created earlier; None if the name is free."""
         present = self._store.service(arn)
         if present is None or present.status == "INACTIVE":
             return None
@@ -223,7 +223,7 @@ class ServiceOperations:
         )
 
     def _mirror_deletion(self, service: Service) -> None:
-        # moto's tagging API would go on showing it.
+        # moto's tagging API would keep showing it.
         self._mirror("untag_resource", resourceArn=service.arn, tagKeys=[key for key, _ in service.tags])
         self._mirror("delete_service", cluster=service.cluster_arn, service=service.name, force=True)
 
@@ -231,11 +231,11 @@ class ServiceOperations:
         try:
             getattr(self._aws.client("ecs"), operation)(**parameters)
         except ClientError as error:
-            logger.warning("the AWS behind did not take over %s: %s", operation, error)
+            logger.warning("moto did not accept %s: %s", operation, error)
 
 
 def page(key: str, items: list[Any], parameters: Parameters, *, default_size: int) -> dict[str, Any]:
-    """One page of `items` under `key`; nextToken is where the next one begins."""
+    """Returns one page of `items` under `key`; nextToken is where the next page starts."""
     try:
         start = int(parameters.get("nextToken") or 0)
     except ValueError as error:

@@ -1,6 +1,6 @@
-"""The small ECS's values as AWS's JSON shows them (API reference: Service, Deployment, Task, ServiceDeployment …).
+"""The local ECS's values in the shape of AWS's JSON (API reference: Service, Deployment, Task, ServiceDeployment …).
 
-Pure; values that are None are left out, as AWS does.
+Pure functions; values that are None are omitted, as in AWS's responses.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from mlflow_fargate.local.engine.state import Event, Rollout, Service, ServiceDe
 
 _SERVICE_ROLE = "aws-service-role/ecs.amazonaws.com/AWSServiceRoleForECS"
 _PENDING = {"PROVISIONING", "PENDING", "ACTIVATING"}
-# Echoed on a service and on its deployments and revisions, as they were asked for.
+# Echoed on a service and on its deployments and revisions, as requested.
 _ECHOED = (
     "loadBalancers",
     "serviceRegistries",
@@ -79,7 +79,7 @@ def show_task(task: Task, *, tags: Iterable[tuple[str, str]] | None) -> dict[str
         "startedBy": task.rollout_id,
         "lastStatus": task.last_status,
         "desiredStatus": task.desired_status,
-        "healthStatus": "UNKNOWN",  # container health checks are not run; target groups tell in DescribeTargetHealth
+        "healthStatus": "UNKNOWN",  # container health checks are not run; see DescribeTargetHealth
         "launchType": "FARGATE",
         "platformVersion": "1.4.0",
         "platformFamily": "Linux",
@@ -208,7 +208,7 @@ def _show_counts(revision: ServiceRevision, service: Service, tasks: Sequence[Ta
 
 
 def _show_shares(deployment: ServiceDeployment, *, of_green: bool) -> dict[str, float]:
-    """Percent of the production and the test traffic; nothing where no traffic is shifted."""
+    """Returns the percentages of production and test traffic; empty if no traffic is shifted."""
     shift = deployment.shift
     if shift is None:
         return {}
@@ -228,7 +228,7 @@ def _show_hook(hook: Hook) -> dict[str, Any]:
 
 
 def _show_interface(task: Task) -> dict[str, Any]:
-    """A network interface that never was; its address is what target groups and people know the task by."""
+    """Returns a made-up network interface; target groups identify the task by its address."""
     number = hashlib.sha256(task.arn.encode()).hexdigest()
     details = {
         "subnetId": task.subnet_id,
@@ -268,7 +268,7 @@ def show_container(task: Task) -> dict[str, Any]:
 
 
 def _show_agent(task: Task) -> dict[str, Any]:
-    """ECS Exec's agent: there is none here, and what it would do can be done while the task runs."""
+    """Returns the status of ECS Exec's agent, which does not exist here: commands work while the task runs."""
     status = "RUNNING" if task.last_status == "RUNNING" else "STOPPED" if task.is_stopped else "PENDING"
     return _without_nones(
         {"name": "ExecuteCommandAgent", "lastStatus": status, "lastStartedAt": task.started_at, "reason": None}

@@ -1,4 +1,4 @@
-"""ECS's operations on tasks and on service deployments, answered from the engine's store."""
+"""ECS's operations on tasks and on service deployments, backed by the engine's store."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _NO_AGENT = (
 
 
 class TaskOperations:
-    """Each public method is an ECS operation: parameters in, the answer's JSON out, or a Refusal."""
+    """Each public method is an ECS operation: takes the parameters, returns the response's JSON or raises Refusal."""
 
     def __init__(self, engine: Engine, aws: MotoClient, clock: Callable[[], float] = time.time) -> None:
         self._engine = engine
@@ -76,7 +76,7 @@ class TaskOperations:
         return {"task": show_task(self._engine.stop_task(arn, reason, "UserInitiated"), tags=None)}
 
     def execute_command(self, parameters: Parameters) -> tuple[dict[str, Any], ExecSpec]:
-        """The response without its session, and what to run: the session is opened where the client is known."""
+        """Returns the response without its session, and what to run; the caller opens the session."""
         arn = _task_arn(find_cluster(self._aws, parameters.get("cluster")), str(parameters.get("task", "")))
         task = self._store.task(arn)
         if task is None or task.is_stopped:
@@ -93,7 +93,7 @@ class TaskOperations:
         except TaskFailedToStart as error:
             raise Refusal("InvalidParameterException", f"The command is not valid: {error.message}") from error
         if spec is None or not spec.command:
-            raise Refusal("TargetNotConnectedException", "The task is not reachable, or there is no command.")
+            raise Refusal("TargetNotConnectedException", "The task is not reachable, or the command is empty.")
         shown = show_container(task)
         told = {"containerArn": shown["containerArn"], "containerName": container}
         return {"clusterArn": task.cluster_arn, "taskArn": arn, "interactive": True, **told}, spec
@@ -179,7 +179,7 @@ class TaskOperations:
         return next((pair for pair in pairs if pair[1].arn == arn), None)
 
     def _images(self, service: Service, revision: ServiceRevision) -> list[dict[str, str]]:
-        """The image with its digest, once a task of the revision has pulled it."""
+        """Returns the image with its digest once a task of the revision has pulled it."""
         for task in self._store.tasks(service.arn):
             if task.task_definition_arn == revision.task_definition_arn and task.image_digest:
                 return [{"containerName": task.container_name, "image": task.image, "imageDigest": task.image_digest}]

@@ -1,7 +1,6 @@
 """Elastic Load Balancing as the gateway serves it: load balancers at the local address, target health from the engine.
 
-The rest is the AWS behind, but for what it accepts and AWS does not: a second load balancer of one name, a second
-listener on one port.
+The rest is moto, plus checks that moto lacks: a second load balancer with the same name, a second listener on one port.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ _UNKNOWN_TARGET = TargetHealth("unused", "Target.NotRegistered", "Target is not 
 
 
 class ElbApi:
-    """Call it with a request to Elastic Load Balancing; `on_change` hears of every one that may change routes."""
+    """Responds to requests to Elastic Load Balancing; calls `on_change` after each one that can change routes."""
 
     def __init__(
         self, address: str, store: EcsStore, aws: MotoClient, forward: Forward, on_change: Callable[[], None]
@@ -56,7 +55,7 @@ class ElbApi:
         return response.with_body(_DNS_NAME.sub(name, response.body))
 
     def _create_load_balancer(self, request: AwsRequest) -> Response:
-        """The one of that name where there is one already, as on AWS, if it is of the same kind."""
+        """Creates a load balancer; like AWS, returns an existing one of the same name and kind."""
         name = request.parameters.get("Name", "")
         present = self._find("describe_load_balancers", "LoadBalancers", name)
         if present is None:
@@ -70,7 +69,7 @@ class ElbApi:
         return self._with_address(self._describe_instead(request, "DescribeLoadBalancers"))
 
     def _create_target_group(self, request: AwsRequest) -> Response:
-        """The one of that name where there is one already with the same settings; moto refuses even that."""
+        """Creates a target group; returns an existing one of the same name and settings, which moto refuses."""
         given = request.parameters
         present = self._find("describe_target_groups", "TargetGroups", given.get("Name", ""))
         same = ("Protocol", "Port", "VpcId", "TargetType", "HealthCheckPath")
@@ -79,7 +78,7 @@ class ElbApi:
         return self._describe_instead(request, "DescribeTargetGroups")
 
     def _describe_instead(self, request: AwsRequest, operation: str) -> Response:
-        """What `operation` says of the name, as the answer to the request: both have one shape."""
+        """Returns `operation`'s response for the name as the response to the request; both have the same shape."""
         name = {"Names.member.1": request.parameters["Name"]}
         version = {"Version": request.parameters.get("Version", "2015-12-01")}
         plain = AwsRequest(request.service, request.region, operation, {}, request.environ, b"")
@@ -98,7 +97,7 @@ class ElbApi:
         try:
             listeners = self._aws.client("elbv2").describe_listeners(LoadBalancerArn=arn)["Listeners"]
         except ClientError:
-            return  # the AWS behind tells what is wrong with it
+            return  # moto reports what is wrong with it
         if any(str(listener.get("Port")) == port for listener in listeners):
             raise Refusal("DuplicateListener", f"A listener already exists on this port for this load balancer '{arn}'")
 

@@ -1,12 +1,12 @@
-"""Sessions of ECS Exec: what ExecuteCommand answers with, and where the local plugin fetches the rest.
+"""Sessions of ECS Exec: what ExecuteCommand returns, and where the local plugin fetches the rest.
 
-AWS answers with the address of a stream and a token, which AWS's session-manager-plugin follows to the agent in the
-task. So it is here: an address and a token, which this stack's own session-manager-plugin follows. A task is a process
-of this machine, so the plugin need not carry keys and screens over the network: it fetches
-once what to run in the task, and runs it in the terminal where it was started.
+AWS returns the address of a stream and a token, with which AWS's session-manager-plugin connects to the agent in the
+task. The local stack also returns an address and a token, for its own session-manager-plugin. A task is a process on
+this machine, so the plugin does not send terminal input and output over the network: it fetches once what to run in
+the task, and runs it in the terminal where it was started.
 
-The token is in the plugin's arguments, as with AWS, which every user of this machine can read. So it is not enough: the
-plugin signs it with the secret key of the stack, which it reads from the stack's state file.
+The token is in the plugin's arguments, as on AWS, where every user of this machine can read it. It is therefore not
+sufficient: the plugin signs it with the stack's secret key, which it reads from the stack's state file.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from mlflow_fargate.local.signature import Keys
 
 PLUGIN = Path(__file__).parents[1] / "session_manager_plugin.py"
 _PATH = "/execute-command-sessions/"
-_MOST_OPEN = 100  # sessions that nobody fetched; the oldest goes
+_MOST_OPEN = 100  # sessions not fetched yet; the oldest is dropped
 
 
 class ExecSessions:
-    """Sessions that were opened and not yet followed, for those who have `keys`."""
+    """Sessions that were opened and not used yet, for clients that have `keys`."""
 
     def __init__(self, keys: Keys) -> None:
         self._keys = keys
         self._open: dict[str, tuple[str, ExecSpec]] = {}
 
     def open(self, spec: ExecSpec, host: str) -> dict[str, str]:
-        """The `session` of ExecuteCommand's answer; `host` is where the client reached us."""
+        """Returns the `session` of ExecuteCommand's response; `host` is the host that the client connected to."""
         while len(self._open) >= _MOST_OPEN:
             self._open.pop(next(iter(self._open)), None)
         identity, token = f"ecs-execute-command-{secrets.token_hex(8)}", secrets.token_urlsafe(32)
@@ -43,7 +43,7 @@ class ExecSessions:
         return {"sessionId": identity, "streamUrl": f"http://{host}{_PATH}{identity}", "tokenValue": token}
 
     def follow(self, environ: Mapping[str, Any]) -> Response | None:
-        """What to run in the task, for the one who shows the token, signed: once. None: the path is not a session's."""
+        """Returns, once, what to run in the task, if the token is signed; None if the path is not a session's."""
         path = str(environ.get("PATH_INFO", ""))
         if not path.startswith(_PATH):
             return None
@@ -52,7 +52,7 @@ class ExecSessions:
         shown = str(environ.get("HTTP_AUTHORIZATION", "")).removeprefix("Bearer ")
         wanted = hmac.new(self._keys.secret_access_key.encode(), token.encode(), "sha256").hexdigest()
         if spec is None or not hmac.compare_digest(wanted.encode(), shown.encode()):
-            said = b"There is no such session, or it was followed already; open another: mlflow-fargate exec\n"
+            said = b"Session not found, or already used; open a new one: mlflow-fargate exec\n"
             return Response(403, {"Content-Type": "text/plain"}, said)
         del self._open[identity]
         body = {

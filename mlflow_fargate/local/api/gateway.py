@@ -1,14 +1,14 @@
-"""AWS as far as mlflow-fargate uses it, on this machine: a list of handlers, of which the first that responds is used.
+"""The parts of AWS that mlflow-fargate uses, on this machine: a list of handlers; the first that responds is used.
 
-    exec sessions      → ExecSessions      the local session-manager-plugin, which proves with a token who it is
-    S3                 → S3App             objects on disk; checks signatures itself, in S3's words
-    the signature      → signature.py      nothing below sees a request that was not signed with the keys
-    moto's own API     → refused           it would reset moto, or show what it holds
+    exec sessions      → ExecSessions      for the local session-manager-plugin, which authenticates with a token
+    S3                 → S3App             objects on disk; checks signatures itself, with S3's messages
+    the signature      → signature.py      requests not signed with the stack's keys stop here
+    moto's own API     → refused           it could reset moto, or show its data
     ECS, ECR, ELB      → EcsApi with the engine that runs tasks, EcrApi with the local registry, ElbApi
     everything else    → moto              IAM, EC2, CloudWatch Logs, Secrets Manager, task definitions …
 
-The only module that imports moto. The engine calls moto within the process, around the gateway (moto_client). moto
-keeps its state in module globals, so one Gateway at a time lives in a process; a new one begins empty.
+The only module that imports moto. The engine calls moto within the process, bypassing the gateway (moto_client). moto
+keeps its state in module globals, so a process can have only one Gateway at a time; a new one starts empty.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ from mlflow_fargate.local.signature import Keys, SignatureRefused, claimed_servi
 logger = logging.getLogger(__name__)
 
 _Environ = dict[str, Any]
-_Handler = Callable[[_Environ], WsgiApp | None]  # None: the next handler's turn
-_SCOPE = "mlflow_fargate.scope"  # in a request's environ, what it is signed for, once that was verified
+_Handler = Callable[[_Environ], WsgiApp | None]  # None: the next handler is called
+_SCOPE = "mlflow_fargate.scope"  # key in a request's environ: what it is signed for, once verified
 
 
 class Gateway:
-    """A WSGI application that responds as AWS in `region` to those who sign with `keys`.
+    """A WSGI application that responds like AWS in `region` to requests signed with `keys`.
 
-    `registry` and `load_balancer` have been started: their addresses are in responses. Tasks run, by `runner`, between
-    start() and stop(). `minute_seconds` is how long a minute of a bake time lasts.
+    `registry` and `load_balancer` must be started: responses contain their addresses. `runner` runs tasks between
+    start() and stop(). `minute_seconds` is the length of a minute of bake time.
     """
 
     def __init__(
@@ -88,20 +88,20 @@ class Gateway:
         )
 
     def start(self) -> None:
-        """Tasks may run from now on."""
+        """Starts running tasks."""
         _open_default_vpc(self._aws.client("ec2"))
         self._engine.start()
 
     def stop(self) -> None:
-        """Ends every task's processes and the threads, within seconds; may be called twice, and without start()."""
+        """Ends all task processes and threads within seconds; can be called twice, and without start()."""
         self._engine.stop()
 
     def services(self) -> tuple[ServiceSnapshot, ...]:
-        """The services with their rollouts and tasks: process ids, ports, health, reasons."""
+        """Returns the services with their rollouts and tasks: process IDs, ports, health, reasons."""
         return take_snapshots(self._store)
 
     def logs_client(self) -> Any:
-        """A boto3 client for what the tasks wrote, without a socket."""
+        """Returns a boto3 client for the tasks' logs, which does not use a socket."""
         return self._aws.client("logs")
 
     def __call__(self, environ: _Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
@@ -136,17 +136,17 @@ class Gateway:
         return Response(int(status.split(" ", 1)[0]), dict(headers.items()), b"".join(chunks))
 
     def _forward(self, request: AwsRequest) -> Response:
-        """moto's response to a request that one of the APIs has read."""
+        """Returns moto's response to a request whose body has been read."""
         return self._serve_moto(request.as_environ())
 
 
 def _refuse_api_of_moto(environ: _Environ) -> None:
     if _is_of_moto(environ):
-        raise Refusal("UnknownOperationException", "AWS has nothing at this address; call one of its services.", 404)
+        raise Refusal("UnknownOperationException", "Not an address of an AWS service.", 404)
 
 
 def _as_refusal(error: Exception, called: str) -> Refusal:
-    """What AWS would say; an error that is a bug, here or in moto, is logged."""
+    """Returns AWS's error response; logs errors that are bugs here or in moto."""
     match error:
         case Refusal():
             return error
@@ -156,25 +156,25 @@ def _as_refusal(error: Exception, called: str) -> Refusal:
             said = error.response["Error"]
             return Refusal(said.get("Code", "ClientException"), said.get("Message", ""))
         case NotImplementedError():
-            # moto's way of saying so would be a 500, which clients retry.
-            return Refusal("UnknownOperationException", f"The local stack does not play this: {error}")
+            # moto itself would respond with a 500, which clients retry.
+            return Refusal("UnknownOperationException", f"The local stack does not support this: {error}")
     logger.error("%s failed", called, exc_info=error)
-    return Refusal("InternalFailure", "The local stack failed to answer; its log tells why.", 500)
+    return Refusal("InternalFailure", "The local stack failed to respond; see its log.", 500)
 
 
 def _is_call(environ: _Environ) -> bool:
-    """Whether an unsigned request looks like a call to another service than S3, and is refused in such words."""
+    """Returns whether an unsigned request is for a service other than S3, which decides the form of the refusal."""
     is_form = environ.get("CONTENT_TYPE", "").startswith("application/x-www-form-urlencoded")
     return "HTTP_X_AMZ_TARGET" in environ or is_form or _is_of_moto(environ)
 
 
 def _is_of_moto(environ: _Environ) -> bool:
-    """Addresses at which moto responds by itself: to reset it, to read and to seed what it holds."""
+    """Returns whether the path belongs to moto's own API, which resets it and reads or seeds its data."""
     return str(environ.get("PATH_INFO", "")).lower().lstrip("/").startswith("moto-api")
 
 
 def _open_default_vpc(ec2: Any) -> None:
-    """Gives the default VPC its way to the internet, as AWS's has; without it all subnets would look private."""
+    """Gives the default VPC an internet route, as on AWS; without it all subnets would look private."""
     vpc = ec2.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"][0]["VpcId"]
     of_vpc = {"Name": "vpc-id", "Values": [vpc]}
     tables = ec2.describe_route_tables(Filters=[of_vpc, {"Name": "association.main", "Values": ["true"]}])

@@ -1,6 +1,6 @@
-"""AWS's protocols as far as the gateway needs them: requests parsed once, responses and errors in a request's protocol.
+"""The AWS protocols that the gateway needs: requests parsed once, responses and errors in the request's protocol.
 
-Two protocols: JSON with an X-Amz-Target header (ECS, ECR) and form fields answered with XML (Elastic Load Balancing).
+There are two: JSON with an X-Amz-Target header (ECS, ECR), and form fields with XML responses (Elastic Load Balancing).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from xml.sax.saxutils import escape
 
 
 class Refusal(Exception):
-    """AWS says no: `code` and `message` as its API reference has them."""
+    """A request that AWS refuses: `code` and `message` as in its API reference."""
 
     def __init__(self, code: str, message: str, status: int = 400) -> None:
         super().__init__(message)
@@ -41,13 +41,13 @@ class AwsRequest:
         return "HTTP_X_AMZ_TARGET" in self.environ
 
     def with_form(self, **fields: str) -> AwsRequest:
-        """The same request with form fields added or replaced."""
+        """Returns the same request with form fields added or replaced."""
         merged = {**self.parameters, **fields}
         operation = merged.get("Action", self.operation)
         return replace(self, operation=operation, parameters=merged, body=urlencode(merged).encode())
 
     def as_environ(self) -> dict[str, Any]:
-        """For an app behind: the body may be read again."""
+        """Returns the environ for another WSGI app, with the body readable again."""
         return {**self.environ, "wsgi.input": BytesIO(self.body), "CONTENT_LENGTH": str(len(self.body))}
 
 
@@ -77,11 +77,11 @@ class Response:
 
 
 Forward = Callable[[AwsRequest], Response]
-"""Moto's response to a request."""
+"""Returns moto's response to a request."""
 
 
 def parse_request(environ: Mapping[str, Any], service: str, region: str) -> AwsRequest:
-    """Reads the body; Refusal where it is not what the protocol asks for."""
+    """Reads the body and returns the request; Refusal if the body does not follow the protocol."""
     body: bytes = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
     target = environ.get("HTTP_X_AMZ_TARGET")
     if target is None:
@@ -100,7 +100,7 @@ def json_response(data: Mapping[str, Any], status: int = 200) -> Response:
 
 
 def xml_response(operation: str, result: str) -> Response:
-    """A query-protocol response; `result` is the XML inside of OPERATIONResult."""
+    """Returns a query-protocol response; `result` is the XML inside OPERATIONResult."""
     text = (
         f'<{operation}Response xmlns="http://elasticloadbalancing.amazonaws.com/doc/2015-12-01/">'
         f"<{operation}Result>{result}</{operation}Result>"
@@ -117,7 +117,7 @@ def error_response(refusal: Refusal, *, speaks_json: bool) -> Response:
         f"<Message>{escape(refusal.message)}</Message></Error><RequestId>{secrets.token_hex(16)}</RequestId></ErrorResponse>"
     )
     response = _response(refusal.status, "text/xml", text.encode())
-    # Where clients of REST services look for the code.
+    # Clients of REST services read the code from here.
     return replace(response, headers={**response.headers, "x-amzn-ErrorType": refusal.code})
 
 

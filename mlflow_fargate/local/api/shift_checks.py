@@ -1,7 +1,7 @@
-"""What ECS refuses of a service that is to shift traffic, in its words.
+"""Checks that ECS makes on services that shift traffic, with its messages.
 
-Source: https://docs.aws.amazon.com/AmazonECS/latest/developerguide/troubleshooting-blue-green.html; where no words were
-found the sentence follows the form of its neighbours.
+Source: https://docs.aws.amazon.com/AmazonECS/latest/developerguide/troubleshooting-blue-green.html; where no
+message was found, the wording follows similar ones.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _RANGES = {  # API reference: CanaryConfiguration, LinearConfiguration, Deployme
 
 
 def check_strategy(aws: MotoClient, settings: Mapping[str, Any]) -> None:
-    """The deployment strategy against its own numbers and against what it needs of the load balancers."""
+    """Checks the numbers of the deployment strategy, and that the load balancers support it."""
     configuration = settings.get("deploymentConfiguration") or {}
     strategy = configuration.get("strategy", "ROLLING")
     if strategy not in _STRATEGIES:
@@ -38,18 +38,18 @@ def check_strategy(aws: MotoClient, settings: Mapping[str, Any]) -> None:
         return
     balancers = settings.get("loadBalancers") or ()
     if not balancers:
-        raise Refusal("UnsupportedFeatureException", "The local stack shifts traffic with load balancers only.")
+        raise Refusal("UnsupportedFeatureException", "The local stack only shifts traffic with load balancers.")
     for balancer in balancers:
         _check_advanced(aws, balancer.get("advancedConfiguration") or {})
 
 
 def check_change_of_strategy(before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
-    """Going back to rolling deployments is not played: which target group ECS then serves from was not seen."""
+    """Refuses a change back to ROLLING: which target group ECS then uses has not been observed."""
     was, becomes = (
         (settings.get("deploymentConfiguration") or {}).get("strategy", "ROLLING") for settings in (before, after)
     )
     if was != "ROLLING" and becomes == "ROLLING":
-        raise Refusal("UnsupportedFeatureException", f"The local stack does not play going from {was} to ROLLING.")
+        raise Refusal("UnsupportedFeatureException", f"The local stack cannot change {was} back to ROLLING.")
 
 
 def _wrong_numbers(configuration: Mapping[str, Any]) -> Iterator[str]:
@@ -66,7 +66,7 @@ def _wrong_hooks(configuration: Mapping[str, Any], strategy: str) -> Iterator[st
         if hook.get("targetType", "AWS_LAMBDA") != "PAUSE" or strategy == "ROLLING":
             raise Refusal(
                 "UnsupportedFeatureException",
-                "The local stack plays lifecycle hooks of type PAUSE only, and only where traffic is shifted.",
+                "The local stack only supports PAUSE lifecycle hooks, for strategies that shift traffic.",
             )
         for stage in hook.get("lifecycleStages") or ():
             if stage not in PAUSE_STAGES:

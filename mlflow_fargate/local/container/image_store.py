@@ -1,10 +1,10 @@
 """Images on disk, ready to run: layers pulled by digest from the local registry, unpacked once, joined by hard links.
 
-    STATE/layers/HEX     one layer, unpacked; whiteouts still files (.wh.NAME), as the layer is the difference it is
-    STATE/images/HEX     one image's root: its layers over each other
+    STATE/layers/HEX     one unpacked layer; its whiteouts are still files (.wh.NAME)
+    STATE/images/HEX     one image's root: its layers on top of each other
 
-Folders appear by rename when they are whole, so a killed process leaves no half layer. Tasks of one image share its
-root, and all roots share the layers' files: nothing may write there, as with a read-only root file system on Fargate.
+Folders are renamed into place when complete, so a killed process leaves no partial layer. Tasks of one image share its
+root, and all roots share the layers' files: do not write to them, as with a read-only root file system on Fargate.
 Source: OCI image-spec, layer.md (whiteouts), config.md.
 """
 
@@ -36,11 +36,11 @@ from mlflow_fargate.local.registry.store import RegistryStore
 if sys.version_info >= (3, 11, 4):
     import tarfile
 else:
-    from backports import tarfile  # type: ignore[no-redef]  # mypy knows versions by their first two numbers
+    from backports import tarfile  # type: ignore[no-redef]  # mypy only compares the first two numbers of a version
 
 logger = logging.getLogger(__name__)
 
-OUR_LAYER = "io.mlflow-fargate.layer"  # begins the annotations on layers that image/ made
+OUR_LAYER = "io.mlflow-fargate.layer"  # prefix of the annotations on layers built by image/
 _WHITEOUT = ".wh."
 _OPAQUE = ".wh..wh..opq"
 _CHUNK_BYTES = 1 << 20
@@ -49,12 +49,12 @@ _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 
 
 class CannotPull(LocalStackError):
-    """The image cannot be had; the message is what ECS writes after 'CannotPullContainerError: '."""
+    """The image cannot be pulled; the message is what ECS writes after 'CannotPullContainerError: '."""
 
 
 @dataclass(frozen=True)
 class PulledImage:
-    """An image whose files lie under `root`, with what its configuration says about running it."""
+    """An image whose files are in `root`, with the configuration needed to run it."""
 
     digest: str
     root: Path
@@ -62,11 +62,11 @@ class PulledImage:
     entrypoint: tuple[str, ...]
     command: tuple[str, ...]
     working_directory: str
-    notes: tuple[str, ...] = ()  # what is not as it would be in a container
+    notes: tuple[str, ...] = ()  # differences from running in a container
 
     @property
     def python_version(self) -> str | None:
-        """'3.11.7', as the official Python images tell it; None: the image does not say."""
+        """Returns the Python version ('3.11.7') as the official Python images declare it; None if not declared."""
         return dict(self.environment).get("PYTHON_VERSION")
 
 
@@ -78,14 +78,14 @@ class ImageStore:
         self._host = host
         self._layers = state / "layers"
         self._images = state / "images"
-        self._lock = threading.Lock()  # two tasks of one image: the second waits and finds everything there
+        self._lock = threading.Lock()  # of two tasks of one image, the second waits and reuses the files
         for folder in (self._layers, self._images):
             folder.mkdir(parents=True, exist_ok=True)
             for leftover in folder.glob("*.part-*"):
                 shutil.rmtree(leftover, ignore_errors=True)
 
     def pull(self, image: str) -> PulledImage:
-        """The image named by `image`, unpacked; CannotPull in ECS's words where that cannot be."""
+        """Returns the image, unpacked; CannotPull with ECS's message if that fails."""
         repository, identifier = self._parse(image)
         digest, manifest = self._read_manifest(repository, identifier, image)
         config = self._read_config(repository, manifest, image)
@@ -105,11 +105,11 @@ class ImageStore:
         )
 
     def _parse(self, image: str) -> tuple[str, str]:
-        """Repository, and digest or tag, of HOST/REPOSITORY[:TAG][@DIGEST]."""
+        """Returns repository, and digest or tag, of HOST/REPOSITORY[:TAG][@DIGEST]."""
         host, _, path = image.partition("/")
         if host != self._host or not path:
             raise CannotPull(
-                f"failed to resolve ref {image}: the local stack runs only images of its own registry {self._host}"
+                f"failed to resolve ref {image}: the local stack only runs images from its registry {self._host}"
             )
         name, _, digest = path.partition("@")
         repository, _, tag = name.partition(":")
@@ -150,7 +150,7 @@ class ImageStore:
         return folder
 
     def _joined(self, digest: str, layers: list[Path]) -> Path:
-        # The same image runs with other layers once its base became the stand-in or stopped being it.
+        # The layers that run depend on whether the base is the placeholder, which can change for the same image.
         name = hashlib.sha256("\n".join([digest, *(layer.name for layer in layers)]).encode()).hexdigest()
         root = self._images / name
         if root.exists():
@@ -165,10 +165,10 @@ class ImageStore:
 
 
 def unpack_blob(blob: Path, folder: Path, *, digest: str) -> None:
-    """The layer's files under `folder`; refuses what tarfile's data filter refuses, and bytes that hash to other.
+    """Unpacks the layer into `folder`; refuses what tarfile's data filter refuses, and bytes with a different digest.
 
-    Nothing is written outside of `folder`: absolute names lose their slash, links that lead out, devices and pipes are
-    errors.
+    Nothing is written outside of `folder`: absolute names lose their slash; links to the outside, devices and
+    pipes are errors.
     """
     folder.mkdir(parents=True)
     with blob.open("rb") as file:
@@ -181,7 +181,7 @@ def unpack_blob(blob: Path, folder: Path, *, digest: str) -> None:
 
 
 def lay_over(layer: Path, root: Path) -> None:
-    """Puts `layer` on `root` as OCI says: whiteouts take away, files replace, folders join."""
+    """Applies `layer` to `root` by OCI's rules: whiteouts delete, files replace, folders merge."""
     for current, folders, files in os.walk(layer):
         below = Path(current)
         above = root / below.relative_to(layer)
@@ -215,8 +215,8 @@ def _layers_to_run(
             "this image was not built by mlflow-fargate, and the local stack has no container engine to run it as it is"
         )
     note = (
-        f"Of this image's {len(layers)} layers {len(ours)} run here, those that mlflow-fargate made; "
-        "the base image's files and libraries are replaced by this machine's."
+        f"{len(ours)} of this image's {len(layers)} layers are used here, those built by mlflow-fargate; "
+        "this machine's files and libraries replace the base image's."
     )
     return ours, (note,)
 
@@ -236,7 +236,7 @@ def _pair(entry: str) -> tuple[str, str]:
 
 
 def _make_folder(path: Path) -> None:
-    """A real folder at `path`: a link there is replaced, so that nothing is ever written through one."""
+    """Creates a real folder at `path`; replaces a link, so that nothing is ever written through one."""
     if path.is_symlink() or (path.exists() and not path.is_dir()):
         path.unlink()
     path.mkdir(parents=True, exist_ok=True)
@@ -266,7 +266,7 @@ class _Hashed(io.RawIOBase):
         return len(chunk)
 
     def finish(self) -> None:
-        """Reads what the archive did not need: padding after the last block belongs to the digest too."""
+        """Reads the rest of the file: the digest also covers padding after the archive's last block."""
         while chunk := self._file.read(_CHUNK_BYTES):
             self._sha256.update(chunk)
 
@@ -276,7 +276,7 @@ class _Hashed(io.RawIOBase):
 
 
 def _decompressed(counted: _Hashed, file: IO[bytes]) -> Any:
-    """The tar stream inside, by its first bytes: media types are sometimes wrong, magic numbers are not."""
+    """Returns the decompressed tar stream, by its first bytes: media types can be wrong, magic numbers are not."""
     magic = file.read(4)
     file.seek(0)
     buffered = io.BufferedReader(counted, _CHUNK_BYTES)

@@ -1,7 +1,7 @@
-"""What to run, in the words of this machine: an image's configuration and a container definition made one command.
+"""Turns an image's configuration and a container definition into what to run on this machine.
 
-Pure but for looking whether a path exists in the image's root: environment, command and working folder of the process
-that runner.py starts.
+That is the environment, command and working folder of the process that runner.py starts. Pure, except that it checks
+whether paths exist in the image's root.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ _DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
 
 
 class TaskFailedToStart(LocalStackError):
-    """The task never ran; the message is its stoppedReason."""
+    """The task could not start; the message is its stoppedReason."""
 
 
 @dataclass(frozen=True)
 class ContainerSpec:
-    """What to run: a container definition on a pulled image, with its secrets already fetched."""
+    """What to run: a container definition, its pulled image, and its secrets, already fetched."""
 
     task_id: str
     container: Container
@@ -35,7 +35,7 @@ class ContainerSpec:
 
 @dataclass(frozen=True)
 class ExecSpec:
-    """Another command in a task that runs: in its surroundings, for as long as the process `task_pid` lives."""
+    """Another command in a running task, with its environment, for as long as the process `task_pid` runs."""
 
     command: tuple[str, ...]
     environment: Mapping[str, str] = field(repr=False, hash=False)
@@ -44,10 +44,10 @@ class ExecSpec:
 
 
 def make_environment(spec: ContainerSpec, *, tmp: Path, python_folder: Path, port: int) -> dict[str, str]:
-    """What the process sees: the image's variables, the task definition's, the secrets, and where it really is.
+    """Returns the process's environment: variables of the image and the task definition, secrets, and real paths.
 
-    Paths are led into the image's root only in variables that the image itself has: only there is '/usr' surely a path
-    rather than, say, the prefix of a URL.
+    Paths are mapped into the image's root only in variables that the image itself defines: only there is '/usr'
+    certainly a path and not, for example, the prefix of a URL.
     """
     root = spec.image.root
     own = dict(spec.image.environment)
@@ -72,7 +72,7 @@ def make_environment(spec: ContainerSpec, *, tmp: Path, python_folder: Path, por
 
 
 def make_command(container: Container, image: PulledImage, python_folder: Path) -> tuple[str, ...]:
-    """Entry point and command, joined as engines do: an entry point of the task's own voids the image's command."""
+    """Returns entry point and command, joined as engines do: a task's entry point voids the image's command."""
     entry_point = container.entry_point or image.entrypoint
     command = container.command or (() if container.entry_point else image.command)
     words = [*entry_point, *command]
@@ -85,28 +85,28 @@ def make_command(container: Container, image: PulledImage, python_folder: Path) 
 
 
 def make_exec_command(image: PulledImage, command: str) -> tuple[str, ...]:
-    """What ECS Exec is asked to run, in words as a shell splits it; paths of the image are led to where they are."""
+    """Returns an ECS Exec command's arguments, split as a shell does; paths of the image are mapped to its root."""
     try:
         words = shlex.split(command)
     except ValueError as error:
-        raise TaskFailedToStart(f"the command cannot be read: {error}") from error
+        raise TaskFailedToStart(f"the command cannot be parsed: {error}") from error
     return tuple(_led_path(image.root, word) for word in words)
 
 
 def make_working_directory(container: Container, image: PulledImage) -> Path:
-    """The folder to start in, inside the image's root."""
+    """Returns the working folder inside the image's root."""
     wanted = container.working_directory or image.working_directory
     folder = image.root / wanted.lstrip("/")
     return folder if folder.is_dir() else image.root
 
 
 def _led_into(root: Path, tmp: Path, value: str) -> str:
-    """A value of an image's variable with the paths in it (`:` between them) turned into paths here."""
+    """Returns the value of an image's variable with its paths (separated by `:`) mapped to paths on this machine."""
     return ":".join(_led_tmp(tmp, part) or _led_path(root, part) for part in value.split(":"))
 
 
 def _led_path(root: Path, path: str) -> str:
-    # '//' is the rest of a URL, '/' alone is mostly a URL's path.
+    # '//' is the rest of a URL, and '/' alone is usually a URL's path.
     if not path.startswith("/") or path.startswith("//") or path == "/" or not (root / path[1:]).exists():
         return path
     return str(root / path[1:])

@@ -1,13 +1,12 @@
 """Runs one task of an image without a container engine: its layers, with this machine's Python, as a process.
 
     ProcessRunner.pull(image)    → PulledImage       layers unpacked once (image_store)
-    ProcessRunner.start(spec)    → TaskProcess       a bare virtual environment's python3 first on PATH, the image's own
-                                                     paths led into its unpacked root, a clean environment, a free port
+    ProcessRunner.start(spec)    → TaskProcess       an empty virtual environment's python3 first on PATH, the image's
+                                                     paths mapped to its unpacked root, a clean environment, a free port
 
-What it is not: no isolation, no memory limit, no network of its own, no second container of a task. There is no
-network namespace, so the process is told to listen on 127.0.0.1 and a free port (BENTOML_HOST/_PORT, HOST/PORT); who
-knows the task's address asks the engine where it really listens. An engine-backed runner (docker, podman) would be
-another TaskRunner.
+Limits: no isolation, no memory limit, no separate network, only one container per task. There is no network namespace,
+so the process listens on 127.0.0.1 and a free port (set in BENTOML_HOST/_PORT, HOST/PORT); the engine maps the task's
+address to that port. A runner for a container engine (docker, podman) would be another TaskRunner.
 """
 
 from __future__ import annotations
@@ -41,9 +40,9 @@ from mlflow_fargate.local.container.launch import (
 logger = logging.getLogger(__name__)
 
 _INIT = Path(__file__).with_name("task_init.py")
-# Every process of a task carries it, so that the leftovers of a killed stack can be told from anybody else's.
+# Set for every process of a task, to identify what a killed stack left running.
 _MARK = "MLFLOW_FARGATE_TASK"
-_LONGEST_LINE_BYTES = 256 * 1024  # of an event in CloudWatch Logs
+_LONGEST_LINE_BYTES = 256 * 1024  # CloudWatch Logs' limit for one event
 _KILL_SECONDS = 5.0
 
 _DEFAULT_INHERITED: Mapping[str, str] = MappingProxyType({"LANG": "C.UTF-8"})
@@ -59,36 +58,36 @@ class StartedTask(Protocol):
 
     @property
     def host_port(self) -> int:
-        """Where it listens, on 127.0.0.1."""
+        """The port it listens on, on 127.0.0.1."""
 
     def wait(self, timeout_seconds: float) -> int | None:
-        """Its exit code once it ended and its last line was handed on; None: it still runs."""
+        """Returns its exit code after it ended and its last line was passed on; None if it is still running."""
 
     def terminate(self) -> None:
-        """Asks it to end (SIGTERM)."""
+        """Sends SIGTERM."""
 
     def kill(self) -> int:
-        """Ends it and everything it started; its exit code."""
+        """Kills it and everything it started; returns its exit code."""
 
 
 class TaskRunner(Protocol):
     """Something that can run a task's container."""
 
     def pull(self, image: str) -> PulledImage:
-        """The image, ready; TaskFailedToStart in ECS's words when it cannot be had."""
+        """Returns the image, ready to run; TaskFailedToStart with ECS's message if it cannot be pulled."""
 
     def start(self, spec: ContainerSpec, on_line: OnLine) -> StartedTask:
-        """The task, started; `on_line` gets each line it writes."""
+        """Starts the task and returns it; `on_line` is called with each line it writes."""
 
     def exec_spec(self, task_id: str, command: str) -> ExecSpec | None:
-        """How to run a command in a task that was started; None when it does not run."""
+        """Returns how to run a command in a started task; None if the task is not running."""
 
 
 class ProcessRunner:
-    """Tasks as processes of this machine; their folders under `state`, the leftovers of an earlier run ended first.
+    """Runs tasks as processes on this machine, with folders in `state`; first ends what an earlier run left behind.
 
-    `inherited` is all that tasks get of the surrounding environment: the caller's choice of LANG and the like.
-    `of_roles` gives what a task with a role has besides, where on ECS it would find credentials.
+    `inherited` is all that tasks inherit from the environment (LANG and similar variables). `of_roles` returns the
+    extra variables of a task with a role, which on ECS would get credentials.
     """
 
     def __init__(
@@ -163,17 +162,17 @@ class ProcessRunner:
                 with socket.socket() as probe:
                     probe.bind(("127.0.0.1", 0))
                     port: int = probe.getsockname()[1]
-                # Given to a task that does not listen yet, a port still looks free.
+                # The port of a task that is not listening yet still looks free.
                 if port not in self._ports:
                     self._ports.add(port)
                     return port
 
     def _python_folder(self) -> Path:
-        """The bin folder of a virtual environment with nothing in it, shared by all tasks."""
+        """Returns the bin folder of an empty virtual environment shared by all tasks."""
         with self._lock:
             folder = self._environments / f"python-{sys.version_info[0]}.{sys.version_info[1]}"
             python = folder / "bin" / "python3"
-            if not python.exists():  # also when the interpreter it led to was removed
+            if not python.exists():  # also if the interpreter it links to was removed
                 part = folder.with_name(f"{folder.name}.part")
                 shutil.rmtree(folder, ignore_errors=True)
                 venv.EnvBuilder(clear=True, symlinks=True, with_pip=False).create(part)
@@ -207,7 +206,7 @@ class TaskProcess:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-        assert self._process.stdout is not None  # noqa: S101  # asked for above
+        assert self._process.stdout is not None  # noqa: S101  # piped above
         output = self._process.stdout
         self._reader = threading.Thread(
             target=self._read, args=(output, on_line), name=f"log-{folder.name[:8]}", daemon=True
@@ -241,13 +240,13 @@ class TaskProcess:
         return code
 
     def _abandon(self) -> None:
-        """Closes the pipe that its init watches: it kills everything at once."""
+        """Closes the pipe that its init process watches, which then kills everything immediately."""
         if self._process.stdin is not None and not self._process.stdin.closed:
             self._process.stdin.close()
 
     def _finish(self, code: int) -> int:
         self._abandon()
-        if code < 0:  # its init was killed from outside and could not tidy up
+        if code < 0:  # its init process was killed and could not clean up
             kill_tasks_below(self._folder)
         self._reader.join(_KILL_SECONDS)
         shutil.rmtree(self._folder / "tmp", ignore_errors=True)
@@ -260,18 +259,18 @@ class TaskProcess:
 
 
 def kill_tasks_below(folder: Path) -> None:
-    """Kills every process that was started as a task with its folder there, whoever its parent is now."""
+    """Kills every process of tasks whose folder is in `folder`, whatever its current parent is."""
     below = str(folder)
     doomed = []
     for process in psutil.process_iter():
         try:
             mark = process.environ().get(_MARK, "")
             if mark == below or mark.startswith(f"{below}{os.sep}"):
-                logger.info("ending process %s, left over from task %s", process.pid, Path(mark).name)
+                logger.info("killing process %s, left over from task %s", process.pid, Path(mark).name)
                 process.kill()
                 doomed.append(process)
         except (psutil.Error, OSError):
-            continue  # not ours to look at, or gone already
+            continue  # no permission to read it, or already gone
     psutil.wait_procs(doomed, timeout=_KILL_SECONDS)
 
 
@@ -280,6 +279,6 @@ def _refuse_other_python(image: PulledImage) -> None:
     if version and version.split(".")[:2] != [str(part) for part in sys.version_info[:2]]:
         ours = f"{sys.version_info[0]}.{sys.version_info[1]}"
         raise TaskFailedToStart(
-            f"CannotStartContainerError: the image is made for Python {version}, this machine runs Python {ours}; "
-            "the local stack runs images with this machine's Python: build the image on a base of that version"
+            f"CannotStartContainerError: the image is for Python {version}, this machine runs Python {ours}; "
+            "the local stack uses this machine's Python: build the image on a base image with that version"
         )

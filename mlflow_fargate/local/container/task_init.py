@@ -1,11 +1,11 @@
-"""PID 1 of a task, as `initProcessEnabled` has it: starts the command, hands on SIGTERM, and leaves nobody behind.
+"""A task's init process (`initProcessEnabled`): starts the command, forwards SIGTERM, leaves no process behind.
 
-A program of its own, run with the standard library only: python -I -S task_init.py COMMAND [ARGUMENT …]
+A separate program that only uses the standard library: python -I -S task_init.py COMMAND [ARGUMENT …]
 
-Its standard input is a pipe whose other end the stack holds and never writes to. When that end closes, because the
-stack wants the task dead or was killed itself, everything below here is killed. Servers such as BentoML's put their
-workers into sessions of their own, so killing a process group is not enough: as a "subreaper" this process inherits
-every orphan and finds them all among its children. Its exit code is the command's, 128 + N after signal N.
+Its standard input is a pipe that the stack holds open and never writes to. When the pipe closes, because the stack
+kills the task or was killed itself, all descendants of this process are killed. Servers such as BentoML's start workers
+in new sessions, so killing a process group is not enough: as a "subreaper", this process becomes the parent of every
+orphan. Its exit code is the command's, or 128 + N after signal N.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def main(command: list[str]) -> int:
         print(f"exec: {command[0]!r}: {error.strerror}", file=sys.stderr, flush=True)  # noqa: T201
         return 127
     signal.signal(signal.SIGTERM, lambda *_: _signal_group(child.pid, signal.SIGTERM))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the stack, which then stops tasks in order
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the stack handles Ctrl-C and stops its tasks in order
     threading.Thread(target=_kill_when_abandoned, args=(child.pid,), daemon=True).start()
     code = _wait_for(child.pid)
     _kill_all(child.pid)
@@ -44,7 +44,7 @@ def main(command: list[str]) -> int:
 
 
 def _die_with_parent() -> None:
-    # Should somebody kill -9 this process, the command at least goes with it.
+    # After kill -9 of this process, at least the command ends too.
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
@@ -56,12 +56,12 @@ def _prctl(option: int, value: int) -> None:
 def _kill_when_abandoned(child: int) -> None:
     while os.read(0, 1024):
         pass
-    # main() sees it die, and ends the rest.
+    # main() notices its exit and ends the rest.
     _signal_group(child, signal.SIGKILL)
 
 
 def _wait_for(child: int) -> int:
-    """The child's exit code; orphans that come here meanwhile are reaped as they end."""
+    """Returns the child's exit code; reaps orphans in the meantime."""
     while True:
         pid, status = os.waitpid(-1, 0)
         if pid == child:
@@ -69,7 +69,7 @@ def _wait_for(child: int) -> int:
 
 
 def _kill_all(child: int) -> None:
-    """Kills every descendant: each that dies leaves its own children here, so again until there are none."""
+    """Kills every descendant; repeats until none is left, because orphaned children are reparented to this process."""
     _signal_group(child, signal.SIGKILL)
     for _ in range(1000):
         children = _children()

@@ -1,4 +1,4 @@
-"""What the scheduler can decide to do next, as frozen data: rolling_decisions and shift decide, `engine` does it."""
+"""The scheduler's possible actions, as frozen data: rolling_decisions and shift decide, `engine` acts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from mlflow_fargate.local.engine.state import Rollout
 
 FIRST_RESTART_PAUSE_SECONDS = 1.0
-# ECS goes up to 15 minutes; on one's own machine the mended model should not wait for that.
+# ECS waits up to 15 minutes; on a developer's machine, a fixed model should not have to wait that long.
 LONGEST_RESTART_PAUSE_SECONDS = 60.0
 
 
@@ -19,7 +19,7 @@ class StartTasks:
 
 @dataclass(frozen=True)
 class StopTask:
-    """`is_failure`: the task was no good, rather than no longer needed; the breaker counts those."""
+    """`is_failure`: the task failed, rather than being no longer needed; the circuit breaker counts failures."""
 
     task_arn: str
     reason: str
@@ -33,19 +33,19 @@ class CompleteRollout:
 
 @dataclass(frozen=True)
 class FailRollout:
-    """The breaker trips; what follows (back to the last completed revision, or nothing) is in the service."""
+    """The circuit breaker trips; the service's settings determine whether it rolls back."""
 
     rollout_id: str
 
 
 @dataclass(frozen=True)
 class RollBack:
-    """Somebody asked for it: StopServiceDeployment with stopType ROLLBACK."""
+    """A rollback requested by the user: StopServiceDeployment with stopType ROLLBACK."""
 
 
 @dataclass(frozen=True)
 class ForgetRollout:
-    """An old rollout has no task left."""
+    """Removes an old rollout that has no tasks left."""
 
     rollout_id: str
 
@@ -57,24 +57,24 @@ class NoteSteadiness:
 
 @dataclass(frozen=True)
 class NoteStuck:
-    """minimumHealthyPercent forbids to stop and maximumPercent to start: nothing will happen before one is changed."""
+    """minimumHealthyPercent forbids stopping and maximumPercent starting tasks: nothing happens until one changes."""
 
 
 @dataclass(frozen=True)
 class Deactivate:
-    """The deleted service has no task left."""
+    """Deactivates a deleted service that has no tasks left."""
 
 
 @dataclass(frozen=True)
 class EnterStage:
-    """The shift under way comes to its next lifecycle stage."""
+    """Moves the current traffic shift to its next lifecycle stage."""
 
     stage: str
 
 
 @dataclass(frozen=True)
 class MoveTraffic:
-    """Green gets these shares of the production rule's and of the test rule's traffic."""
+    """Gives green these percentages of the production rule's and the test rule's traffic."""
 
     production_percent: float
     test_percent: float
@@ -82,14 +82,14 @@ class MoveTraffic:
 
 @dataclass(frozen=True)
 class OpenHook:
-    """The stage is paused until somebody acts, or the hook's time is over."""
+    """Pauses the stage until a user acts or the hook times out."""
 
     stage: str
 
 
 @dataclass(frozen=True)
 class TimeOutHook:
-    """Nobody acted in time."""
+    """Ends a hook that timed out."""
 
     hook_id: str
 
@@ -112,12 +112,12 @@ Action = (
 
 
 def restart_pause(failures_in_a_row: int) -> float:
-    """Seconds to wait before the next start after so many failures: none, then 1, 2, 4 … up to a minute."""
+    """Returns the seconds to wait before the next start after this many failures: 0, then 1, 2, 4 … up to a minute."""
     if failures_in_a_row == 0:
         return 0.0
     return float(min(LONGEST_RESTART_PAUSE_SECONDS, FIRST_RESTART_PAUSE_SECONDS * 2 ** min(failures_in_a_row - 1, 10)))
 
 
 def may_start(rollout: Rollout, now: float) -> bool:
-    """Whether its next task may be started: not after it FAILED (API reference, rolloutState), nor within a pause."""
+    """Returns whether its next task can start: not after it FAILED (see rolloutState), nor during a pause."""
     return rollout.state != "FAILED" and now - rollout.last_failure_at >= restart_pause(rollout.failed_tasks)

@@ -1,11 +1,11 @@
-"""The small ECS's scheduler: desired state, observed state, difference, actions.
+"""The local ECS's scheduler: compares desired and observed state, and acts on the difference.
 
-    EcsStore          what is wanted (services) and what is seen (tasks)
+    EcsStore          desired state (services) and observed state (tasks)
     rolling_decisions.decide    the difference, as actions (pure)
-    Engine            does the actions: tasks begin (task_life) and end, services get their next value (transitions)
+    Engine            carries out the actions: starts (task_life) and stops tasks, updates services (transitions)
 
-One thread asks `decide` for every service whenever something changed, and now and then besides. No lock is held while
-anything is asked or started. Nothing survives a restart: the AWS behind it forgets too.
+One thread calls `decide` for every service after each change, and periodically. It holds no lock during calls or while
+it starts a task. Nothing survives a restart: moto's state does not either.
 """
 
 from __future__ import annotations
@@ -49,16 +49,16 @@ from mlflow_fargate.local.task_definition import TaskDefinition
 
 logger = logging.getLogger(__name__)
 
-_TURN_SECONDS = 0.5  # without a change: pauses end and grace periods pass by themselves
+_TURN_SECONDS = 0.5  # without a change: to notice the end of pauses and grace periods
 _SHORTEST_TURN_SECONDS = 0.05
 _STOP_SECONDS = 10.0
-_FIRST_HOST = 10  # AWS keeps a subnet's first addresses for itself
+_FIRST_HOST = 10  # AWS reserves a subnet's first addresses
 
 
 class Engine:
-    """Runs what the services in `store` want, with `runner`, and keeps the load balancer's `routes` in step.
+    """Runs the tasks that the services in `store` require, with `runner`, and keeps the `routes` current.
 
-    `minute_seconds`: how long a minute of a bake time or of a hook lasts; tests have no time for long ones.
+    `minute_seconds`: the length of a minute of bake time or of a hook; shorter in tests.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class Engine:
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends every task, in a hurry, and the threads; returns within seconds."""
+        """Ends all tasks, without draining, and the threads; returns within seconds."""
         self._stopping.set()
         self.store.changed.set()
         if self._thread.is_alive():
@@ -104,7 +104,7 @@ class Engine:
         self._logs.stop()
 
     def stop_task(self, task_arn: str, reason: str, stop_code: str) -> Task:
-        """The task, told to end; it is replaced if its service still wants it."""
+        """Stops the task and returns it; it is replaced if its service still needs it."""
 
         def ask(task: Task) -> Task:
             if not task.is_wanted:
@@ -119,7 +119,7 @@ class Engine:
         return after
 
     def exec_spec(self, task: Task, command: str) -> ExecSpec | None:
-        """How to run another command in the task; None when its process has ended."""
+        """Returns how to run another command in the task; None if its process has ended."""
         return self._runner.exec_spec(task.id, command)
 
     # TaskEvents
@@ -138,7 +138,7 @@ class Engine:
 
     def target_changed(self, task_arn: str, target_group_arn: str, health: TargetHealth) -> None:
         before, after = self.store.set_target(task_arn, target_group_arn, health)
-        # At once, not at the next turn: a draining target gets no request from here on, however short the delay is.
+        # Now, not in the next turn: a draining target must get no more requests, however short its delay is.
         self._routes.push()
         now = self._clock()
         if after.is_healthy(now) and not before.is_healthy(now):
@@ -154,10 +154,10 @@ class Engine:
             try:
                 self._turn()
             except Exception:
-                # A bug in one turn must not end the scheduler for good: it is told, and the next turn comes.
-                logger.exception("the engine stumbled")
+                # A bug in one turn must not end the scheduler: it is logged, and the next turn runs.
+                logger.exception("error in the engine's scheduler")
             self.store.changed.wait(_TURN_SECONDS)
-            self._stopping.wait(_SHORTEST_TURN_SECONDS)  # several changes, one look
+            self._stopping.wait(_SHORTEST_TURN_SECONDS)  # groups changes into one turn
 
     def _turn(self) -> None:
         now = self._clock()
@@ -247,14 +247,14 @@ class Engine:
         )
 
     def _address(self, subnet_id: str) -> str:
-        """An address of the subnet that no recent task had."""
+        """Returns an address in the subnet that no recent task used."""
         if subnet_id not in self._networks:
             self._networks[subnet_id] = self._aws.subnet_network(subnet_id)
         network = self._networks[subnet_id]
         return str(network[_FIRST_HOST + self._addresses % max(1, network.num_addresses - _FIRST_HOST - 1)])
 
     def _definition(self, arn: str) -> TaskDefinition:
-        # Read each time: when a family was deleted, moto gives its revision numbers out again, which AWS never does.
+        # Read each time: unlike AWS, moto reuses revision numbers after a family was deleted.
         return self._aws.task_definition(arn)
 
     def _stop_task(self, task_arn: str, reason: str, *, is_failure: bool) -> None:

@@ -1,6 +1,6 @@
-"""Health checks as an ALB makes them: one HTTP GET every interval, thresholds, and the reasons it gives.
+"""Health checks like an ALB's: one HTTP GET per interval, with its thresholds and reasons.
 
-`judge` is the rule (pure); `HealthProbe` asks a target again and again in a thread of its own.
+`judge` is the rule (pure); `HealthProbe` checks a target repeatedly in a separate thread.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ INITIAL = TargetHealth("initial", "Elb.InitialHealthChecking", "Initial health c
 
 @dataclass(frozen=True)
 class CheckResult:
-    """One answer to a health check: a status, or why there was none."""
+    """The result of a health check: a status, or why there was none."""
 
     status: int | None = None
     timed_out: bool = False
@@ -31,7 +31,7 @@ class CheckResult:
 
 @dataclass(frozen=True)
 class CheckHistory:
-    """What an ALB remembers of a target."""
+    """The check results that an ALB keeps for a target."""
 
     health: TargetHealth = INITIAL
     passed_in_a_row: int = 0
@@ -39,9 +39,9 @@ class CheckHistory:
 
 
 def judge(history: CheckHistory, result: CheckResult, group: TargetGroupSettings) -> CheckHistory:
-    """The history with one more check.
+    """Returns the history with one more check.
 
-    A new target needs a single passing check; the healthy threshold counts for targets that were unhealthy.
+    A new target needs only one passing check; the healthy threshold applies to targets that were unhealthy.
     Source: "Health checks for Application Load Balancer target groups" in ELB's guide.
     """
     if result.status is not None and matches(group.matcher, result.status):
@@ -54,7 +54,7 @@ def judge(history: CheckHistory, result: CheckResult, group: TargetGroupSettings
 
 
 def matches(matcher: str, status: int) -> bool:
-    """Whether `status` is among a matcher's codes: '200', '200,202' or '200-299'."""
+    """Returns whether `status` is among a matcher's codes: '200', '200,202' or '200-299'."""
     for part in matcher.split(","):
         first, _, last = part.strip().partition("-")
         if int(first) <= status <= int(last or first):
@@ -63,7 +63,7 @@ def matches(matcher: str, status: int) -> bool:
 
 
 def check(host: str, port: int, group: TargetGroupSettings) -> CheckResult:
-    """Asks the target once."""
+    """Sends the target one health check and returns its result."""
     connection = http.client.HTTPConnection(host, port, timeout=group.timeout_seconds)
     try:
         connection.request("GET", group.health_path, headers={"User-Agent": "ELB-HealthChecker/2.0"})
@@ -77,7 +77,7 @@ def check(host: str, port: int, group: TargetGroupSettings) -> CheckResult:
 
 
 class HealthProbe:
-    """Checks one target until stopped; `on_change` hears of every new state or reason."""
+    """Checks one target until stopped; calls `on_change` with every new state or reason."""
 
     def __init__(self, port: int, group: TargetGroupSettings, on_change: Callable[[TargetHealth], None]) -> None:
         self._port = port
@@ -88,7 +88,7 @@ class HealthProbe:
         self._thread.start()
 
     def stop(self) -> None:
-        """No more checks; a check under way is not waited for, and its result is dropped."""
+        """Ends the checks; does not wait for one in progress, and ignores its result."""
         self._stopping.set()
 
     def _run(self) -> None:
@@ -104,10 +104,10 @@ class HealthProbe:
             self._wait_for_next(history)
 
     def _wait_for_next(self, history: CheckHistory) -> None:
-        """An interval; shorter as soon as a new target passes.
+        """Waits for an interval, or less if a new target passes earlier.
 
-        Nobody should wait four seconds for a model that is ready: a new target is looked at in between, which counts
-        only when it passes.
+        A model that is ready should not have to wait four seconds: a new target is also checked in between, and only a
+        passing check counts.
         """
         ends = time.monotonic() + self._group.interval_seconds
         while (left := ends - time.monotonic()) > 0 and not self._stopping.wait(min(left, _EAGER_SECONDS)):

@@ -1,11 +1,11 @@
-"""What a service needs next: pure deciding over frozen data, with ECS's rules.
+"""Decides what a service needs next: pure functions over frozen data, with ECS's rules.
 
-    decide(service, tasks, now) → actions      the engine does them and asks again
+    decide(service, tasks, now) → actions      the engine carries them out and calls it again
 
-While traffic is shifted, `shift` decides; what is here is for rolling deployments, and for services at rest.
+While traffic is shifted, `shift` decides; this module is for rolling deployments and for services without a rollout.
 
-Old tasks leave only as healthy new ones take their place (minimum and maximum percent), a task that dies or fails its
-target group's checks is replaced, with growing pauses, and the circuit breaker ends a rollout whose tasks keep failing.
+Old tasks stop only as healthy new ones replace them (minimum and maximum percent); a task that dies or fails its target
+group's checks is replaced, after increasing pauses; and the circuit breaker ends a rollout whose tasks keep failing.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from mlflow_fargate.local.engine.state import Rollout, Service, Task
 
 
 def decide(service: Service, tasks: Sequence[Task], now: float, minute_seconds: float = 60.0) -> tuple[Action, ...]:
-    """The actions that bring `service` one step nearer to what is wanted; none when there is nothing to do but wait."""
+    """Returns the actions that bring `service` closer to its desired state; none if it only has to wait."""
     if service.status == "DRAINING":
         return _drain(tasks)
     primary = service.primary
@@ -104,7 +104,7 @@ def _missing(service: Service, primary: Rollout, tasks: Sequence[Task]) -> int:
 
 
 def _room(service: Service, tasks: Sequence[Task]) -> int:
-    """How many more tasks maximumPercent allows; tasks that are stopping still take their place."""
+    """Returns how many more tasks maximumPercent allows; tasks that are stopping still count."""
     limit = math.floor(service.desired_count * service.rules.maximum_percent / 100)
     return limit - sum(not task.is_stopped for task in tasks)
 
@@ -113,11 +113,11 @@ def _stop_surplus(service: Service, primary: Rollout, tasks: Sequence[Task], now
     wanted = [task for task in tasks if task.is_wanted]
     new = [task for task in wanted if task.rollout_id == primary.id]
     old = [task for task in wanted if task.rollout_id != primary.id]
-    # The least useful first: those not healthy yet, then the youngest.
+    # The least useful first: those not healthy yet, then the newest.
     new.sort(key=lambda task: (task.is_healthy(now), -task.created_at))
     surplus = new[: max(0, len(new) - service.desired_count)]
     if primary.state == "FAILED":
-        old = []  # nothing came to take their place
+        old = []  # nothing has replaced them
     useless = [task for task in old if not task.is_healthy(now)]
     serving = [task for task in old if task.is_healthy(now)]
     leaving = surplus + useless + serving[: _may_stop(service, primary, tasks, now)]
@@ -126,7 +126,7 @@ def _stop_surplus(service: Service, primary: Rollout, tasks: Sequence[Task], now
 
 
 def _may_stop(service: Service, primary: Rollout, tasks: Sequence[Task], now: float) -> int:
-    """How many healthy old tasks may go: the replaced ones; more only where there is no room to start otherwise."""
+    """Returns how many healthy old tasks can stop: those replaced; more only if there is no room to start new ones."""
     healthy = sum(task.is_wanted and task.is_healthy(now) for task in tasks)
     lowest = math.ceil(service.desired_count * service.rules.minimum_healthy_percent / 100)
     replaced = healthy - max(service.desired_count, lowest)
@@ -143,7 +143,7 @@ def _note_stuck(service: Service, primary: Rollout, tasks: Sequence[Task]) -> tu
 
 
 def _judge(service: Service, primary: Rollout, tasks: Sequence[Task], now: float) -> tuple[Action, ...]:
-    """Is the rollout complete, is the service steady: every task wanted is healthy and nothing else is left."""
+    """Decides whether the rollout is complete and the service steady: all desired tasks healthy, no others left."""
     left = [task for task in tasks if not task.is_stopped]
     is_steady = len(left) == service.desired_count and all(
         task.is_wanted and task.rollout_id == primary.id and task.is_healthy(now) for task in left

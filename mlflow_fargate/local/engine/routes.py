@@ -1,7 +1,7 @@
-"""Which requests go to which processes: the AWS behind's listeners and rules, with the engine's tasks as targets.
+"""Routes requests to processes: moto's listeners and rules, with the engine's tasks as targets.
 
-All load balancers of the stack share one address, so their rules stand in one list, those of the first load balancer
-first. A rule that asks for what the local load balancer cannot do (redirects, query conditions) is left out and told.
+All load balancers of the stack share one address, so their rules are in one list, those of the first load balancer
+first. A rule that the local load balancer does not support (redirects, query conditions) is skipped and logged.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _RULES_PER_LISTENER = 50_001  # priorities go up to 50,000
 
 
 class RouteTaker(Protocol):
-    """The load balancer, as far as routes go."""
+    """The part of the load balancer that sets routes."""
 
     def set_routes(self, rules: Iterable[RoutingRule], default: RoutingRule = ...) -> None: ...
 
 
 @dataclass(frozen=True)
 class ListenerRule:
-    """A rule as it was asked for, with target groups for targets."""
+    """A rule as requested, with target groups instead of targets."""
 
     priority: int
     path_patterns: tuple[str, ...] = ()
@@ -45,7 +45,7 @@ class ListenerRule:
 
 
 class RouteTable:
-    """Keeps the load balancer's rules in step: `refresh` after the AWS behind changed, `push` after tasks did."""
+    """Keeps the load balancer's rules current: `refresh` after moto's rules changed, `push` after tasks did."""
 
     def __init__(self, aws: MotoClient, store: EcsStore, load_balancer: RouteTaker) -> None:
         self._aws = aws
@@ -54,10 +54,10 @@ class RouteTable:
         self._wanted: tuple[ListenerRule, ...] = ()
         self._pushed: tuple[RoutingRule, ...] | None = None
         self._is_stale = threading.Event()
-        self._pushing = threading.Lock()  # two tasks changing at once must not push an older table over a newer
+        self._pushing = threading.Lock()  # so that an older table cannot replace a newer one
 
     def listeners_changed(self) -> None:
-        """Somebody changed load balancers, listeners, rules or target groups: look again at the next turn."""
+        """Marks load balancers, listeners, rules or target groups as changed; the next turn reads them again."""
         self._is_stale.set()
         self._store.changed.set()
 
@@ -68,7 +68,7 @@ class RouteTable:
         self.push()
 
     def push(self) -> None:
-        """Hands the rules on if they are others than last time."""
+        """Passes the rules to the load balancer if they changed."""
         with self._pushing:
             rules = make_rules(self._wanted, self._store.tasks())
             if rules != self._pushed:
@@ -88,11 +88,11 @@ class RouteTable:
                     yield from (rule for rule in rules if rule is not None)
                     number += 1
             except ClientError as error:
-                logger.info("%s was deleted while it was looked at: %s", arn, error)
+                logger.info("%s was deleted while it was being read: %s", arn, error)
 
 
 def parse_rule(rule: Mapping[str, Any], offset: int) -> ListenerRule | None:
-    """The rule, its priority moved by `offset`; None when the local load balancer cannot follow it."""
+    """Returns the rule with `offset` added to its priority; None if the local load balancer does not support it."""
     patterns: dict[str, tuple[str, ...]] = {"path-pattern": (), "host-header": ()}
     headers = []
     for condition in rule.get("Conditions") or ():
@@ -101,7 +101,7 @@ def parse_rule(rule: Mapping[str, Any], offset: int) -> ListenerRule | None:
             headers.append((header["HttpHeaderName"], tuple(header["Values"])))
             continue
         if condition["Field"] not in patterns:
-            logger.warning("%s: condition %s is not played locally", rule["RuleArn"], condition["Field"])
+            logger.warning("%s: condition %s is not supported locally", rule["RuleArn"], condition["Field"])
             return None
         config = condition.get("PathPatternConfig") or condition.get("HostHeaderConfig") or condition
         patterns[condition["Field"]] = tuple(config.get("Values") or ())
@@ -109,7 +109,7 @@ def parse_rule(rule: Mapping[str, Any], offset: int) -> ListenerRule | None:
     fixed_response = _fixed_response(action)
     groups = tuple(groups_of(action).items())
     if fixed_response is None and not groups:
-        logger.info("%s: action %s is not played locally", rule["RuleArn"], action.get("Type"))
+        logger.info("%s: action %s is not supported locally", rule["RuleArn"], action.get("Type"))
         return None
     is_default = bool(rule.get("IsDefault"))
     return ListenerRule(
@@ -124,7 +124,7 @@ def parse_rule(rule: Mapping[str, Any], offset: int) -> ListenerRule | None:
 
 
 def make_rules(wanted: Iterable[ListenerRule], tasks: Iterable[Task]) -> tuple[RoutingRule, ...]:
-    """The load balancer's rules in their order, the default at the end: the first listener's."""
+    """Returns the load balancer's rules in order, ending with the first listener's default rule."""
     known = list(tasks)
     rules = [_with_targets(rule, known) for rule in wanted if not rule.is_default]
     defaults = [_with_targets(rule, known) for rule in wanted if rule.is_default]
@@ -143,7 +143,7 @@ def _with_targets(rule: ListenerRule, tasks: list[Task]) -> RoutingRule:
 
 
 def _targets(arn: str, tasks: list[Task]) -> tuple[tuple[str, int], ...]:
-    """Where the group's healthy targets listen; with none, the unhealthy ones: an ALB fails open."""
+    """Returns the addresses of the group's healthy targets; without any, of the unhealthy ones: an ALB fails open."""
     by_state: dict[str, list[tuple[str, int]]] = {"healthy": [], "unhealthy": []}
     for task in tasks:
         health = dict(task.targets).get(arn)

@@ -1,4 +1,4 @@
-"""What a person wants to know of the running tasks: a snapshot for the status page and the command line."""
+"""Snapshots of services and tasks for the status page and the command line."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class TaskSnapshot:
     health: str  # of its target: initial, healthy …; '-' without a target group
     pid: int | None
     port: int | None  # on 127.0.0.1
-    ip: str  # as AWS's answers have it
+    ip: str  # as in AWS's responses
     started_at: float | None
     stopped_reason: str | None
 
@@ -41,12 +41,12 @@ class ServiceSnapshot:
     desired_count: int
     running_count: int
     rollouts: tuple[RolloutSnapshot, ...]
-    tasks: tuple[TaskSnapshot, ...]  # newest first, stopped ones too for a while
+    tasks: tuple[TaskSnapshot, ...]  # newest first, including recently stopped ones
     events: tuple[str, ...]  # newest first
 
 
 def take_snapshots(store: EcsStore) -> tuple[ServiceSnapshot, ...]:
-    """Every service that was not deleted, by name."""
+    """Returns every service that was not deleted, by name."""
     services = [service for service in store.services() if service.status != "INACTIVE"]
     return tuple(_service_status(service, store) for service in sorted(services, key=lambda service: service.arn))
 
@@ -76,7 +76,7 @@ def _service_status(service: Service, store: EcsStore) -> ServiceSnapshot:
 
 
 def _tell_shift(service: Service, rollout: Rollout) -> str | None:
-    """'CANARY at BAKE_TIME: 100 % of the traffic'; None unless the rollout takes part in a shift of traffic."""
+    """Returns e.g. 'CANARY at BAKE_TIME: 100 % of the traffic'; None unless the rollout is part of a traffic shift."""
     shift = service.shift
     if shift is None or rollout.id not in (shift.green_id, shift.blue_id):
         return None

@@ -1,7 +1,7 @@
-"""Words of the small ECS: services, rollouts, service deployments, tasks and their targets, as frozen data.
+"""Types of the local ECS: services, rollouts, service deployments, tasks and their targets, as frozen data.
 
-`rollout` decides over them, `transitions` makes the next value from one, `engine` keeps the current ones, and
-`ecs_shapes` shows them as AWS does. Times are seconds since the epoch, as ECS's JSON protocol writes them.
+`rolling_decisions` decides from them, `transitions` returns the next value of one, `store` keeps the current ones, and
+`ecs_shapes` converts them to AWS's JSON. Times are seconds since the epoch, as ECS's JSON protocol writes them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from mlflow_fargate.local.engine.shift.state import Shift, ShiftRules
 
-# Without a target group ECS counts a task as healthy this long after it runs (API reference, minimumHealthyPercent).
+# Without a target group, a task counts as healthy after running this long (API reference, minimumHealthyPercent).
 SETTLE_SECONDS = 40.0
 
 
@@ -24,7 +24,7 @@ class Binding:
     target_group_arn: str
     container_name: str
     container_port: int
-    alternate_group_arn: str | None = None  # these three: where traffic is shifted
+    alternate_group_arn: str | None = None  # these three: only if traffic is shifted
     production_rule_arn: str | None = None
     test_rule_arn: str | None = None
 
@@ -35,7 +35,7 @@ class Binding:
 
 @dataclass(frozen=True)
 class DeploymentRules:
-    """What rollouts may do: a service's `deploymentConfiguration`, with AWS's defaults filled in."""
+    """The limits of rollouts: a service's `deploymentConfiguration`, with AWS's defaults filled in."""
 
     minimum_healthy_percent: int = 100
     maximum_percent: int = 200
@@ -60,7 +60,7 @@ class DeploymentRules:
         )
 
     def failure_threshold(self, desired_count: int) -> int:
-        """How many failed tasks trip the breaker; unless set, half of the desired ones, but 3 at least, 200 at most."""
+        """Returns how many failed tasks trip the breaker; by default half the desired count, between 3 and 200."""
         if self.threshold_type == "COUNT":
             return max(1, self.threshold_value)
         share = math.ceil(desired_count * self.threshold_value / 100)
@@ -71,7 +71,7 @@ class DeploymentRules:
 
 @dataclass(frozen=True)
 class TargetHealth:
-    """What an ALB says of a target: `state` is initial, healthy, unhealthy, draining or unused."""
+    """An ALB's view of a target: `state` is initial, healthy, unhealthy, draining or unused."""
 
     state: str
     reason: str | None = None
@@ -85,12 +85,12 @@ HEALTHY = TargetHealth("healthy")
 
 @dataclass(frozen=True)
 class ServiceRevision:
-    """A service revision: what a rollout brings."""
+    """A service revision: what a rollout deploys."""
 
     arn: str
     task_definition_arn: str
     created_at: float
-    settings: Mapping[str, Any] = field(hash=False)  # loadBalancers, networkConfiguration … as they stood then
+    settings: Mapping[str, Any] = field(hash=False)  # loadBalancers, networkConfiguration … at that time
     group_arns: tuple[str, ...] = ()  # target groups that its tasks are registered in
 
 
@@ -105,7 +105,7 @@ class Rollout:
     reason: str
     created_at: float
     updated_at: float
-    failed_tasks: int = 0  # in a row: AWS resets it when a task gets healthy
+    failed_tasks: int = 0  # in a row: AWS resets it when a task becomes healthy
     breaker_failures: int = 0
     last_failure_at: float = 0.0
 
@@ -116,7 +116,7 @@ class Rollout:
 
 @dataclass(frozen=True)
 class Rollback:
-    """Back to which revision, since when and why."""
+    """A rollback: to which revision, since when and why."""
 
     reason: str
     started_at: float
@@ -125,7 +125,7 @@ class Rollback:
 
 @dataclass(frozen=True)
 class ServiceDeployment:
-    """ECS's record of one rollout from its start to its end, whoever looks and however late."""
+    """ECS's permanent record of one rollout, from start to end."""
 
     arn: str
     target: ServiceRevision
@@ -155,7 +155,7 @@ class Event:
 
 @dataclass(frozen=True)
 class Service:
-    """What is wanted of a service, and the story of its rollouts; its tasks stand beside it."""
+    """The desired state of a service, and the history of its rollouts; its tasks are separate."""
 
     arn: str
     name: str
@@ -163,12 +163,12 @@ class Service:
     status: str  # ACTIVE, DRAINING or INACTIVE
     desired_count: int
     created_at: float
-    settings: Mapping[str, Any] = field(hash=False)  # request fields that are echoed, as they came
+    settings: Mapping[str, Any] = field(hash=False)  # request fields that are echoed unchanged
     tags: tuple[tuple[str, str], ...] = ()
     rollouts: tuple[Rollout, ...] = ()  # PRIMARY first
     deployments: tuple[ServiceDeployment, ...] = ()  # newest first
     revisions: tuple[ServiceRevision, ...] = ()  # newest first
-    last_completed: ServiceRevision | None = None  # where the breaker goes back to
+    last_completed: ServiceRevision | None = None  # the breaker rolls back to it
     events: tuple[Event, ...] = ()  # newest first
     is_steady: bool = False
 
@@ -186,7 +186,7 @@ class Service:
 
     @property
     def shift(self) -> Shift | None:
-        """The shift of traffic under way; None at rest, while a deployment rolls, and while one is taken back."""
+        """The traffic shift in progress; None without one, during a rolling deployment, and during a rollback."""
         current = self.deployments[0] if self.deployments else None
         return current.shift if current and not current.is_over and current.rollback is None else None
 
@@ -201,7 +201,7 @@ class Service:
 
 @dataclass(frozen=True)
 class Task:
-    """A task as ECS shows it, and where its process really listens."""
+    """A task as ECS shows it, and the port its process actually listens on."""
 
     arn: str
     service_arn: str
@@ -216,12 +216,12 @@ class Task:
     ip: str
     subnet_id: str
     created_at: float
-    runs_commands: bool = False  # enableExecuteCommand, as its service had it when the task began
+    runs_commands: bool = False  # its service's enableExecuteCommand when the task started
     last_status: str = "PROVISIONING"
     desired_status: str = "RUNNING"
     image_digest: str | None = None
     pid: int | None = None
-    host_port: int | None = None  # on 127.0.0.1; the container believes in its own port
+    host_port: int | None = None  # on 127.0.0.1; instead of the container port
     targets: tuple[tuple[str, TargetHealth], ...] = ()  # by target group ARN
     pull_started_at: float | None = None
     pull_stopped_at: float | None = None
@@ -242,11 +242,11 @@ class Task:
 
     @property
     def is_wanted(self) -> bool:
-        """Neither stopped nor told to."""
+        """Whether it is neither stopped nor stopping."""
         return self.desired_status == "RUNNING" and not self.is_stopped
 
     def is_healthy(self, now: float) -> bool:
-        """Counts towards the service: every target passed its check, or, without any, it ran for a while."""
+        """Returns whether it is healthy: every target passed its check or, without targets, it ran long enough."""
         if self.last_status != "RUNNING" or self.started_at is None:
             return False
         if self.targets:

@@ -1,4 +1,4 @@
-"""The current services and tasks of the small ECS; its lock is held for the moment of a change, never across a call."""
+"""The current services and tasks of the local ECS; its lock is held only during a change, never during a call."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import replace
 
 from mlflow_fargate.local.engine.state import Service, TargetHealth, Task
 
-# ECS shows stopped tasks for an hour at least.
+# ECS shows stopped tasks for at least an hour.
 STOPPED_TASK_SECONDS = 3600.0
 
 
 class EcsStore:
-    """Frozen values behind a lock; `changed` is set by every change, for whoever waits to look again."""
+    """Frozen values behind a lock; every change sets the event `changed`."""
 
     def __init__(self) -> None:
         self.changed = threading.Event()
@@ -30,7 +30,7 @@ class EcsStore:
             return self._services.get(arn)
 
     def put_service(self, service: Service) -> bool:
-        """Adds the service; False where one of this name is not INACTIVE yet."""
+        """Adds the service; returns False if one with this name is not INACTIVE yet."""
         with self._lock:
             present = self._services.get(service.arn)
             if present is not None and present.status != "INACTIVE":
@@ -40,7 +40,7 @@ class EcsStore:
         return True
 
     def change_service(self, arn: str, change: Callable[[Service], Service]) -> Service:
-        """The service after `change`, which is pure and quick."""
+        """Applies `change`, which is pure and fast, and returns the new service."""
         with self._lock:
             service = self._services[arn] = change(self._services[arn])
         self.changed.set()
@@ -61,7 +61,7 @@ class EcsStore:
         self.changed.set()
 
     def change_task(self, arn: str, change: Callable[[Task], Task]) -> tuple[Task, Task]:
-        """The task before and after `change`."""
+        """Applies `change`; returns the task before and after it."""
         with self._lock:
             before = self._tasks[arn]
             after = self._tasks[arn] = change(before)
@@ -69,7 +69,7 @@ class EcsStore:
         return before, after
 
     def set_target(self, arn: str, target_group_arn: str, health: TargetHealth) -> tuple[Task, Task]:
-        """The task before and after its health in one target group became `health`."""
+        """Sets the task's health in one target group; returns the task before and after."""
 
         def change(task: Task) -> Task:
             return replace(

@@ -1,9 +1,9 @@
-"""One task from PROVISIONING to STOPPED, told in a thread of its own, as the ECS agent would go through it.
+"""Runs one task from PROVISIONING to STOPPED in a separate thread, with the ECS agent's steps.
 
     pull the image · fetch the secrets · open the log stream · start · check its health … drain · SIGTERM · SIGKILL
 
-It changes nothing but its own task, and tells `TaskEvents` what it came to; what that means for the service is decided
-elsewhere (rollout).
+It changes only its own task and reports each change to `TaskEvents`; rolling_decisions and shift decide what that means
+for the service.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ logger = logging.getLogger(__name__)
 
 
 class TaskEvents(Protocol):
-    """Who hears of a task."""
+    """Receives a task's changes."""
 
     def task_changed(self, task_arn: str, **changes: Any) -> None:
-        """Fields of the task have new values."""
+        """Called when fields of the task have new values."""
 
     def target_changed(self, task_arn: str, target_group_arn: str, health: TargetHealth) -> None:
-        """A target group sees the task differently."""
+        """Called when the task's health in a target group changed."""
 
 
 class TaskLife:
-    """Begins with `start()`; `stop()` asks for the end and does not wait for it."""
+    """Starts with `start()`; `stop()` requests the end without waiting for it."""
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ class TaskLife:
         self._thread.start()
 
     def stop(self, *, hurry: bool = False) -> None:
-        """The task is to end: drained and with its stop timeout, or within seconds."""
+        """Ends the task: with draining and its stop timeout, or within seconds if `hurry`."""
         if hurry:
             self._hurry.set()
         self._stopping.set()
@@ -88,7 +88,7 @@ class TaskLife:
             self._ended(stopped_reason=str(error), stop_code="TaskFailedToStart")
             return
         except Exception as error:
-            # Ours, not the image's. A task that stayed PENDING would keep its deployer waiting for nothing.
+            # A bug here, not in the image. A task that stayed PENDING would keep the deployment waiting for nothing.
             logger.exception("task %s could not be started", self._task.id)
             self._ended(stopped_reason=f"InternalError: {error!r}", stop_code="TaskFailedToStart")
             return
@@ -105,7 +105,7 @@ class TaskLife:
         self._ended(exit_code=code, **(reason if by_itself else {}))
 
     def _begin(self) -> StartedTask | None:
-        """The started task; None when it was told to stop before. TaskFailedToStart carries the stoppedReason."""
+        """Starts the task and returns it; None if it was stopped first. TaskFailedToStart has the stoppedReason."""
         container = self._definition.main
         self._changed(last_status="PENDING", pull_started_at=self._clock())
         image = self._runner.pull(container.image)
@@ -145,7 +145,7 @@ class TaskLife:
         try:
             return self._aws.target_group(arn)
         except ClientError:
-            # Deleted under the service: the target never gets healthy, as on AWS.
+            # Deleted while in use: the target never becomes healthy, as on AWS.
             return None
 
     def _wait_for_end(self, process: StartedTask) -> int | None:
@@ -175,9 +175,9 @@ class TaskLife:
         return process.kill()
 
     def _drain(self, process: StartedTask) -> int | None:
-        """Waits while target groups let requests end; the exit code if the process did not wait as long.
+        """Waits until target groups have drained requests; returns the exit code if the process ends earlier.
 
-        A target that never was healthy got no requests: it leaves at once.
+        A target that was never healthy got no requests and is not drained.
         """
         if not self._was_healthy.is_set():
             return None
@@ -197,11 +197,11 @@ class TaskLife:
         self._events.task_changed(self._task.arn, **changes)
 
     def _ended(self, **changes: Any) -> None:
-        # First the log: whoever sees the task STOPPED goes to read it.
+        # The log first: clients read it as soon as the task is STOPPED.
         self._logs.close(self._task.id)
         self._changed(last_status="STOPPED", desired_status="STOPPED", stopped_at=self._clock(), targets=(), **changes)
 
 
 def initial_targets(target_group_arns: Sequence[str]) -> tuple[tuple[str, TargetHealth], ...]:
-    """What target groups see of a task that has just been placed."""
+    """Returns the target health of a task that has just been placed."""
     return tuple((arn, REGISTERING) for arn in target_group_arns)

@@ -1,4 +1,4 @@
-"""What tasks write, on its way to CloudWatch Logs: collected line by line, put in batches by one thread."""
+"""Sends tasks' output to CloudWatch Logs: collected line by line, sent in batches by one thread."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mlflow_fargate.local.task_definition import LogSettings
 logger = logging.getLogger(__name__)
 
 FLUSH_SECONDS = 0.3
-_BATCH_EVENTS = 1000  # PutLogEvents takes ten thousand and 1 MiB; lines of a crash are long
+_BATCH_EVENTS = 1000  # PutLogEvents accepts 10,000 events and 1 MiB; lines of a crash are long
 
 
 class LogGroupMissing(Exception):
@@ -25,7 +25,7 @@ class LogGroupMissing(Exception):
 
 @dataclass
 class LogStream:
-    """The end a task writes to; without log settings the lines only go to the task's own file."""
+    """The stream that a task writes to; without log settings, lines only go to the task's file."""
 
     group: str | None
     name: str
@@ -45,7 +45,7 @@ class LogStream:
 
 
 class LogShipper:
-    """Puts what is written to its streams every so often, until it is stopped."""
+    """Periodically sends what its streams collected, until it is stopped."""
 
     def __init__(self, aws: MotoClient) -> None:
         self._aws = aws
@@ -64,7 +64,7 @@ class LogShipper:
         self._ship_all()
 
     def open(self, settings: LogSettings | None, container: str, task_id: str) -> LogStream:
-        """A stream of the task's own; LogGroupMissing where there is no such group."""
+        """Opens a log stream for the task; LogGroupMissing if the group does not exist."""
         if settings is None:
             return LogStream(None, task_id)
         stream = LogStream(settings.group, f"{settings.prefix}/{container}/{task_id}")
@@ -81,7 +81,7 @@ class LogShipper:
         return stream
 
     def close(self, task_id: str) -> None:
-        """All that was written is in CloudWatch when this returns."""
+        """Sends everything the task wrote to CloudWatch before it returns."""
         stream = self._streams.pop(task_id, None)
         if stream is not None:
             self._ship(stream)
@@ -103,5 +103,5 @@ class LogShipper:
                         logGroupName=stream.group, logStreamName=stream.name, logEvents=events
                     )
                 except ClientError as error:
-                    # As on Fargate: a group deleted under a running task loses lines, not the task.
+                    # As on Fargate: if its log group is deleted, a running task loses log lines but keeps running.
                     logger.warning("lines for %s %s are lost: %s", stream.group, stream.name, error)

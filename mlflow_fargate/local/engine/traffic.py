@@ -1,5 +1,7 @@
-"""The weights with which listener rules share requests between blue's target groups and green's; written to the AWS
-behind, as ECS writes them with its infrastructure role."""
+"""Sets the weights with which listener rules split requests between blue's and green's target groups.
+
+They are written to moto, as ECS writes them to AWS with its infrastructure role.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ from mlflow_fargate.local.moto_client import MotoClient
 
 
 def move(aws: MotoClient, service: Service, production_percent: float, test_percent: float) -> None:
-    """Gives green these shares of the production rules' and test rules' requests; ClientError where a rule is gone."""
+    """Gives green these shares of the production rules' and test rules' requests; ClientError if a rule is gone."""
     shift = service.deployments[0].shift
     green = next(rollout for rollout in service.rollouts if shift and rollout.id == shift.green_id)
     for binding in service.bindings:
@@ -25,7 +27,7 @@ def move(aws: MotoClient, service: Service, production_percent: float, test_perc
 
 
 def find_problem(aws: MotoClient, service: Service) -> str | None:
-    """Why traffic cannot be shifted, in ECS's words; None where it can."""
+    """Returns why traffic cannot be shifted, in ECS's words; None if it can."""
     for binding in service.bindings:
         named: set[str] = set()
         for rule in filter(None, (binding.production_rule_arn, binding.test_rule_arn)):
@@ -40,7 +42,7 @@ def find_problem(aws: MotoClient, service: Service) -> str | None:
 
 
 def groups_of(action: Mapping[str, Any]) -> dict[str, int]:
-    """Target group → weight of an action that forwards; empty for others."""
+    """Returns target group → weight of a forward action; empty for other actions."""
     if action.get("Type") != "forward":
         return {}
     groups = (action.get("ForwardConfig") or {}).get("TargetGroups") or ()
@@ -50,7 +52,7 @@ def groups_of(action: Mapping[str, Any]) -> dict[str, int]:
 
 
 def _weigh(aws: MotoClient, rule: str, binding: Binding, green_group: str, percent: float) -> None:
-    # Weights are whole numbers up to 999; a share may have one decimal place.
+    # Weights are integers up to 999; a share can have one decimal place.
     total = 100 if percent == int(percent) else 999
     green = round(percent * total / 100)
     weights = {arn: green if arn == green_group else total - green for arn in binding.groups}

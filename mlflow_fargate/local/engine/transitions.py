@@ -1,6 +1,6 @@
-"""The next value of a service after something happened: pure, and in ECS's own words for states, reasons and events.
+"""Returns a service's next value after a change: pure functions, with ECS's words for states, reasons and events.
 
-`engine` calls these under its lock; nothing here waits, asks or starts anything.
+`engine` calls these under the store's lock; nothing here blocks, makes calls or starts anything.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ USER_ROLLED_BACK = "Service deployment rolled back because a user asked to stop 
 
 
 def say(service: Service, message: str, now: float) -> Service:
-    """`service` with one more event, '(service NAME) message'."""
+    """Returns `service` with one more event, '(service NAME) message'."""
     event = Event(secrets.token_hex(16), now, f"(service {service.name}) {message}")
     return replace(service, events=(event, *service.events)[:KEPT_EVENTS])
 
 
 def begin_rollout(service: Service, task_definition_arn: str, now: float) -> Service:
-    """A new revision becomes PRIMARY; a service deployment that was under way is superseded."""
+    """Makes a new revision PRIMARY; supersedes a service deployment in progress."""
     blue = _last_completed_rollout(service)
     groups = _groups(service, blue)
     revision = ServiceRevision(_arn(service, "service-revision"), task_definition_arn, now, service.settings, groups)
@@ -78,9 +78,9 @@ def _last_completed_rollout(service: Service) -> Rollout | None:
 
 
 def _groups(service: Service, blue: Rollout | None) -> tuple[str, ...]:
-    """Where a new revision's tasks are registered: where traffic is shifted, in the groups that blue is not in.
+    """Returns the target groups of a new revision's tasks: if traffic is shifted, those that blue does not use.
 
-    A first deployment goes to the alternate groups: that was seen on AWS, and that it then shifts as any other.
+    A first deployment uses the alternate groups and then shifts like any other, as observed on AWS.
     """
     if not service.shift_rules.shifts:
         return tuple(binding.target_group_arn for binding in service.bindings)
@@ -89,7 +89,7 @@ def _groups(service: Service, blue: Rollout | None) -> tuple[str, ...]:
 
 
 def _begin_shift(service: Service, blue: Rollout | None, green: Rollout, now: float) -> Shift | None:
-    """The shift to `green`; one that was under way left its share of the traffic, which goes back first."""
+    """Returns the shift to `green`; the traffic share of an interrupted shift is reset first."""
     if not service.shift_rules.shifts:
         return None
     left = service.shift.production_percent if service.shift else 0.0
@@ -97,7 +97,7 @@ def _begin_shift(service: Service, blue: Rollout | None, green: Rollout, now: fl
 
 
 def complete_rollout(service: Service, rollout_id: str, now: float) -> Service:
-    """The rollout reached its steady state; its revision is what the breaker goes back to from now on."""
+    """Completes a rollout that reached its steady state; the breaker rolls back to its revision from now on."""
     reason = f"ECS deployment {rollout_id} completed."
     service = _with_rollout(
         service, rollout_id, lambda rollout: replace(rollout, state="COMPLETED", reason=reason, updated_at=now)
@@ -114,7 +114,7 @@ def complete_rollout(service: Service, rollout_id: str, now: float) -> Service:
 
 
 def fail_rollout(service: Service, rollout_id: str, now: float) -> Service:
-    """The breaker tripped: FAILED, and back to the last completed revision where that is wanted and there is one."""
+    """Sets the rollout FAILED; rolls back to the last completed revision if there is one and rollback is on."""
     service = _with_rollout(
         service, rollout_id, lambda rollout: replace(rollout, state="FAILED", reason=FAILED_REASON, updated_at=now)
     )
@@ -129,7 +129,7 @@ def fail_rollout(service: Service, rollout_id: str, now: float) -> Service:
 
 
 def roll_back(service: Service, reason: str, now: float, cause: str = "ECS deployment") -> Service:
-    """The last completed revision is PRIMARY again: with its own tasks where it still has some, else with new ones."""
+    """Makes the last completed revision PRIMARY again: with its remaining tasks, if any, otherwise with new ones."""
     back_to = service.last_completed
     if back_to is None:
         primary = service.primary
@@ -157,7 +157,7 @@ def roll_back(service: Service, reason: str, now: float, cause: str = "ECS deplo
 
 
 def request_rollback(service: Service, now: float, reason: str = USER_ROLLED_BACK) -> Service:
-    """The service deployment under way is to be taken back, at the scheduler's next turn."""
+    """Marks the current service deployment for rollback in the scheduler's next turn."""
     return _with_current(
         service,
         lambda current: replace(current, status="ROLLBACK_REQUESTED", reason=reason, updated_at=now),
@@ -166,7 +166,7 @@ def request_rollback(service: Service, now: float, reason: str = USER_ROLLED_BAC
 
 
 def count_failure(service: Service, rollout_id: str, now: float) -> Service:
-    """One more task of the rollout was no good."""
+    """Counts one more failed task of the rollout."""
     service = _with_rollout(
         service,
         rollout_id,
@@ -187,7 +187,7 @@ def count_failure(service: Service, rollout_id: str, now: float) -> Service:
 
 
 def count_success(service: Service, rollout_id: str) -> Service:
-    """A task of the rollout got healthy: failures in a row end here."""
+    """Resets the count of failures in a row after a task of the rollout became healthy."""
     resets = service.rules.resets_on_healthy_task
     return _with_rollout(
         service,
@@ -206,7 +206,7 @@ def note_steadiness(service: Service, is_steady: bool, now: float) -> Service:
 
 
 def note_stuck(service: Service, now: float) -> Service:
-    """Said once in a row; AWS leaves repeated events out for hours."""
+    """Adds the event once in a row; AWS omits repeated events for hours."""
     if service.events and service.events[0].message.endswith(STUCK):
         return service
     return say(service, STUCK, now)
@@ -222,7 +222,7 @@ def deactivate(service: Service) -> Service:
 
 
 def tell_tasks(verb: str, tasks: list[Task]) -> str:
-    """'has started 2 tasks: (task 1a2b…) (task 3c4d…).'"""
+    """Returns e.g. 'has started 2 tasks: (task 1a2b…) (task 3c4d…).'"""
     names = " ".join(f"(task {task.id})" for task in tasks)
     return f"has {verb} {len(tasks)} {'running ' if verb == 'stopped' else ''}tasks: {names}."
 
@@ -246,7 +246,7 @@ def _with_current(
 
 
 def _end_current(service: Service, status: str, reason: str | None, now: float) -> Service:
-    """The service deployment under way ends so; one that is over already stays what it was."""
+    """Ends the current service deployment with this status; one that is already over is unchanged."""
 
     def end(deployment: ServiceDeployment) -> ServiceDeployment:
         breaker = deployment.breaker_status

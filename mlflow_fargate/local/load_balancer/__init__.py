@@ -1,6 +1,6 @@
 """An Application Load Balancer on this machine.
 
-rules     which target a request goes to; pure
-server    takes connections
-proxy     moves bytes
+rules     chooses the target of a request; pure
+server    accepts connections
+proxy     forwards requests and responses
 """

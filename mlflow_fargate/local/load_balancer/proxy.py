@@ -1,10 +1,10 @@
-"""The load balancer's proxy: one request in, one out, bodies streaming both ways as they are.
+"""The load balancer's proxy: forwards each request to one target, and streams bodies unchanged in both directions.
 
-Answers of its own look like an ALB's: 503 without a target, 502 for a target that refuses or talks nonsense, 504 for
-one that keeps silent. Headers as in the ALB user guide, "HTTP headers and Application Load Balancers".
+Its own error responses look like an ALB's: 503 without a target, 502 if the target refuses the connection or sends an
+invalid response, 504 if it does not respond. Headers: ALB user guide, "HTTP headers and Application Load Balancers".
 
-Unlike an ALB it refuses web pages of other origins, and host names that no rule has: what is deployed here is for the
-programs of this machine, and for pages that a deployment itself has sent.
+Unlike an ALB, it refuses web pages of other origins and host names that no rule has: local deployments are for programs
+on this machine, and for pages that a deployment itself sent.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ logger = logging.getLogger(__name__)
 
 HEADER_MAX_BYTES = 16 * 1024  # an ALB's limit for one line
 _CONNECT_SECONDS = 10.0  # as an ALB
-# Bodies up to here are held until an answer begins, so that they can be sent a second time (see _send).
+# Bodies up to this size are kept until a response begins, so that they can be sent again (see _send).
 _RESENDABLE_BYTES = 1024 * 1024
-# RFC 9110, 7.6.1, and Expect, because the go-ahead is given here.
+# RFC 9110, 7.6.1, and Expect, because the proxy itself sends 100 Continue.
 _HOP_BY_HOP = frozenset(
     (
         *("connection", "expect", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection"),
@@ -52,11 +52,11 @@ _Body = bytes | aiohttp.StreamReader | None
 
 
 class _ClientGone(Exception):
-    """Nobody waits for the answer any more."""
+    """The client has disconnected."""
 
 
 class Proxy:
-    """Answers requests by `rules` (sorted by priority, the default last)."""
+    """Responds to requests by `rules` (sorted by priority, the default last)."""
 
     def __init__(self, idle_timeout_seconds: float) -> None:
         self.rules: tuple[RoutingRule, ...] = (DEFAULT_RULE,)
@@ -68,7 +68,7 @@ class Proxy:
 
     @asynccontextmanager
     async def connected(self, port: int) -> AsyncIterator[None]:
-        """Connections to targets live in here; `port` is what targets are told of the listener."""
+        """Keeps connections to targets open; targets get `port` as the listener's port."""
         self._port = port
         kept_alive = aiohttp.TCPConnector(limit=0, keepalive_timeout=self._idle_timeout_seconds)
         closed_at_once = aiohttp.TCPConnector(limit=0, force_close=True)
@@ -77,7 +77,7 @@ class Proxy:
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         rule = choose_rule(self.rules, request.host, request.rel_url.raw_path, request.headers) or DEFAULT_RULE
-        # A host that a rule names is a deployment's (host=), which no stranger can lead here.
+        # A host in a rule belongs to a deployment (host=); foreign pages cannot add one.
         is_known_host = any(known.names_host(request.host) for known in self.rules)
         if said := refusal(request.method, request.headers.get, is_known_host=is_known_host):
             return web.Response(status=403, text=f"{said}\n", headers=dict(REFUSAL_HEADERS[1:]))
@@ -113,11 +113,11 @@ class Proxy:
         return response
 
     async def _send(self, request: web.BaseRequest, target: Target, body: _Body) -> aiohttp.ClientResponse:
-        """The head of the target's answer.
+        """Sends the request and returns the head of the target's response.
 
-        A target that stops closes its idle connections, and a request may be on its way into one of them: no byte of an
-        answer comes then, and nothing was processed. Such a request is sent again, once and on a connection of its own,
-        if its body is still at hand. After a failure on a fresh connection there is no second try: that target is ill.
+        A target that stops closes its idle connections while a request may be on its way: then no byte of a response
+        arrives, and nothing was processed. Such a request is sent again, once, on a new connection, if its body is
+        still available. A failure on a new connection is not retried: the target is broken.
         """
         trace = SimpleNamespace(is_reused=False)
         try:
@@ -137,7 +137,7 @@ class Proxy:
         trace: SimpleNamespace,
     ) -> aiohttp.ClientResponse:
         host, port = target
-        # encoded=True: the path goes on as it came, escapes included.
+        # encoded=True: the path is forwarded unchanged, including escapes.
         url = URL(f"http://{host}:{port}{request.rel_url.raw_path_qs}", encoded=True)
         try:
             return await session.request(
@@ -149,7 +149,7 @@ class Proxy:
                 trace_request_ctx=trace,
             )
         except aiohttp.ClientError as error:
-            # The body's sender fails as the target would, when it is the client that stopped sending.
+            # If the client stops sending, the error looks like a failure of the target.
             if _is_gone(request):
                 raise _ClientGone from error
             raise
@@ -181,19 +181,19 @@ class Proxy:
             max_line_size=HEADER_MAX_BYTES,
             max_field_size=HEADER_MAX_BYTES,
         )
-        # Private, but aiohttp has no other switch: its own retry of GET and PUT does not ask whether the connection was
-        # reused, so a target that crashes on a request would get it twice.
+        # Private, but aiohttp has no other switch: it retries GET and PUT even on new connections, so a target that
+        # crashes on a request would get it twice.
         session._retry_connection = False
         return session
 
 
 async def _take_body(request: web.BaseRequest) -> _Body:
-    """A small body as bytes, any other as the stream it comes in; None without one."""
+    """Returns a small body as bytes, a larger one as a stream; None without a body."""
     if not request.can_read_body:
         return None
     if request.headers.get("Expect", "").lower() == "100-continue":
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        request.writer.output_size = 0  # so that an answer to come is not taken for begun
+        request.writer.output_size = 0  # so that the response does not count as started
     if request.content_length is None or request.content_length > _RESENDABLE_BYTES:
         return request.content
     try:
@@ -203,21 +203,21 @@ async def _take_body(request: web.BaseRequest) -> _Body:
 
 
 async def _relay(request: web.BaseRequest, response: web.StreamResponse, answer: aiohttp.ClientResponse) -> None:
-    """Head and body of the answer to the client; one that breaks off is broken off there too, never ended cleanly."""
+    """Sends the response to the client; if it breaks off, the client's connection is aborted, not closed cleanly."""
     try:
         await response.prepare(request)
         while piece := await answer.content.readany():
             await response.write(piece)
         await response.write_eof()
-    except ConnectionError as error:  # only the client's side raises these; aiohttp has others for the target's
+    except ConnectionError as error:  # raised for the client only; aiohttp has other errors for the target
         raise _ClientGone from error
     except (aiohttp.ClientError, asyncio.TimeoutError) as error:
-        logger.debug("%s broke off its answer: %r", answer.url, error)
+        logger.debug("%s aborted its response: %r", answer.url, error)
         _cut_off(request)
 
 
 def _end_to_end(headers: CIMultiDictProxy[str]) -> CIMultiDict[str]:
-    """The headers without those meant for one connection only, which includes what `Connection` names."""
+    """Returns the headers without hop-by-hop ones, which include those that `Connection` names."""
     named = {name.strip().lower() for value in headers.getall("Connection", []) for name in value.split(",")}
     dropped = _HOP_BY_HOP | named
     return CIMultiDict((name, value) for name, value in headers.items() if name.lower() not in dropped)
@@ -238,7 +238,7 @@ def _make_fixed(fixed: FixedResponse) -> web.Response:
 
 
 def _make_error(status: int) -> web.Response:
-    """The page an ALB shows."""
+    """Returns the error page of an ALB."""
     title = f"{status} {_REASONS[status]}"
     page = (
         f"<html>\r\n<head><title>{title}</title></head>\r\n<body>\r\n<center><h1>{title}</h1></center>\r\n"

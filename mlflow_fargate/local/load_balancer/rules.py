@@ -1,4 +1,4 @@
-"""What an ALB decides: which rule a request falls under, and which target gets it. Pure, but for the dice of weights.
+"""An ALB's decisions: which rule matches a request, and which target gets it. Pure, except for random weights.
 
 Source: Elastic Load Balancing user guide, "Listener rules" and "Condition types for listener rules".
 """
@@ -18,7 +18,7 @@ Target = tuple[str, int]  # host and port
 
 @dataclass(frozen=True)
 class FixedResponse:
-    """An answer that needs no target."""
+    """A response that needs no target."""
 
     status: int
     body: str = ""
@@ -27,7 +27,7 @@ class FixedResponse:
 
 @dataclass(frozen=True)
 class WeightedTargets:
-    """A share of a forward action: `targets` are those that may get requests now, so the healthy ones."""
+    """A share of a forward action: `targets` are those that get requests now, usually the healthy ones."""
 
     targets: tuple[Target, ...] = ()
     weight: int = 1
@@ -35,11 +35,11 @@ class WeightedTargets:
 
 @dataclass(frozen=True)
 class RoutingRule:
-    """What to do with requests that match one of each kind of patterns; a kind without patterns matches all.
+    """What to do with requests that match one pattern of each kind; a kind without patterns matches everything.
 
-    `fixed_response` goes before `targets`. `*` stands for any characters, `?` for one; paths are compared with case and
-    as sent, without the query; hosts without case and port; the values of headers, each of which must match, without
-    case.
+    `fixed_response` takes precedence over `targets`. `*` matches any characters, `?` exactly one. Paths are compared as
+    sent, case-sensitively and without the query; hosts ignore case and port; header values ignore case, and all
+    headers must match.
     """
 
     priority: int
@@ -55,7 +55,7 @@ class RoutingRule:
         return is_path and is_host and all(_has(headers, name, patterns) for name, patterns in self.header_patterns)
 
     def names_host(self, host: str) -> bool:
-        """Whether one of its host patterns fits."""
+        """Returns whether one of its host patterns matches."""
         return any(_compile(pattern.lower()).fullmatch(_hostname(host)) for pattern in self.host_patterns)
 
 
@@ -63,12 +63,12 @@ DEFAULT_RULE = RoutingRule(priority=50_001, fixed_response=FixedResponse(404, "n
 
 
 def choose_rule(rules: Sequence[RoutingRule], host: str, path: str, headers: Mapping[str, str]) -> RoutingRule | None:
-    """The first rule that matches; `rules` are sorted by priority, `headers` are found by names without case."""
+    """Returns the first rule that matches; `rules` are sorted by priority, `headers` ignore the case of names."""
     return next((rule for rule in rules if rule.matches(host, path, headers)), None)
 
 
 class Balancer:
-    """Chooses the target with the fewest requests under way, in turn where several are equal."""
+    """Chooses the target with the fewest requests in progress, in turn if several have the same number."""
 
     def __init__(self) -> None:
         self._outstanding: Counter[Target] = Counter()
@@ -76,7 +76,7 @@ class Balancer:
         self._dice = random.Random()  # noqa: S311 - spreads load, keeps no secret
 
     def choose_target(self, groups: Sequence[WeightedTargets]) -> Target | None:
-        """None: the group that the weights chose has no target; as in an ALB no other group steps in."""
+        """Returns a target; None if the group chosen by weight has none (as in an ALB, no other group is used)."""
         weights = [group.weight for group in groups]
         if not any(weights):
             return None
@@ -89,7 +89,7 @@ class Balancer:
 
     @contextmanager
     def occupied(self, target: Target) -> Iterator[None]:
-        """A request is under way there meanwhile."""
+        """Counts a request to the target while the context is open."""
         self._outstanding[target] += 1
         try:
             yield

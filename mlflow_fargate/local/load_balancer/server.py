@@ -1,7 +1,7 @@
-"""An ALB on this machine: a listener that sends requests to the targets that its rules name.
+"""An ALB on this machine: a listener that sends requests to the targets in its rules.
 
-`LoadBalancer` runs its own event loop in a thread; rules.py decides, proxy.py moves bytes.
-It speaks plain HTTP/1.1 on the loopback interface only: no TLS, no HTTP/2, no WebSocket, no stickiness.
+`LoadBalancer` runs its own event loop in a thread; rules.py decides, proxy.py forwards.
+It supports plain HTTP/1.1 on the loopback interface only: no TLS, no HTTP/2, no WebSocket, no stickiness.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from mlflow_fargate.local.load_balancer.rules import DEFAULT_RULE, RoutingRule
 
 _START_SECONDS = 10.0
 _STOP_SECONDS = 5.0
-_SHUTDOWN_SECONDS = 0.5  # for requests under way when the load balancer itself is stopped
+_SHUTDOWN_SECONDS = 0.5  # for requests in progress when the load balancer itself is stopped
 
 
 class LoadBalancer:
-    """A listener on 127.0.0.1 between start() and stop() (or in a `with`); set_routes() may be called at any time."""
+    """A listener on 127.0.0.1 between start() and stop() (or in a `with`); set_routes() can be called at any time."""
 
     def __init__(self, *, port: int = 0, idle_timeout_seconds: float = 60.0) -> None:
         self._port = port
@@ -34,17 +34,17 @@ class LoadBalancer:
         self._stopped: asyncio.Event | None = None
 
     def set_routes(self, rules: Iterable[RoutingRule], default: RoutingRule = DEFAULT_RULE) -> None:
-        """What to do from the next request on; those under way finish where they are, also on targets left out now.
+        """Sets the rules from the next request on; requests in progress finish at their target even if it is removed.
 
-        `default` gets what no rule matches; its own patterns do not matter.
+        `default` handles requests that no rule matches; its patterns are ignored.
         """
         last = RoutingRule(default.priority, targets=default.targets, fixed_response=default.fixed_response)
-        # One assignment: whichever thread sets them, a request sees all the old rules or all the new ones.
+        # One assignment: a request sees either all the old rules or all the new ones.
         self._proxy.rules = (*sorted(rules, key=lambda rule: rule.priority), last)
 
     @property
     def port(self) -> int:
-        """The port it listens on; 0 before the first start of a free-picked one."""
+        """The port it listens on; 0 before the first start if a free port is to be chosen."""
         return self._port
 
     @property
@@ -52,7 +52,7 @@ class LoadBalancer:
         return f"http://127.0.0.1:{self._port}"
 
     def start(self) -> LoadBalancer:
-        """Begins to answer; LocalStackError where the port is taken."""
+        """Starts listening; LocalStackError if the port is taken."""
         listening: Future[int] = Future()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run(listening)), name="alb", daemon=True)
         self._thread.start()
@@ -77,7 +77,7 @@ class LoadBalancer:
 
     async def _run(self, listening: Future[int]) -> None:
         self._loop, self._stopped = asyncio.get_running_loop(), asyncio.Event()
-        # Bodies pass as they are: neither side may unpack what the other has packed.
+        # Bodies pass unchanged: neither side may decompress what the other compressed.
         server = web.Server(
             self._proxy.handle,
             access_log=None,

@@ -1,3 +1,3 @@
-"""The local stack's own page: what runs, how its rollouts stand, what its tasks write. Server-rendered, reads only."""
+"""The local stack's status page: services, rollouts and task logs. Server-rendered and read-only."""
 
 from mlflow_fargate.local.page.app import PageApp as PageApp

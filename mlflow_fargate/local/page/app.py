@@ -1,7 +1,7 @@
-"""A WSGI application with two answers: the page, and the last lines of a service's tasks.
+"""A WSGI application with two pages: the overview, and the last log lines of a service's tasks.
 
-Names, reasons and log lines come from whoever deployed: the template escapes them, and the policy that is sent along
-lets no script run. Its server is behind the guard (guard.py), so that no website can read it through a browser.
+Names, reasons and log lines come from deployments: the templates escape them, and the Content-Security-Policy blocks
+all scripts. Its server is behind the guard (guard.py), so that websites cannot read it through a browser.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _ROUTES = Map([Rule("/", endpoint="page"), Rule("/logs/<cluster>/<name>", endpoi
 
 
 class PageApp:
-    """Draws what `services` shows at the moment; `addresses` are the stack's, `logs` a CloudWatch Logs client."""
+    """Renders what `services` currently returns; `addresses` are the stack's, `logs` is a CloudWatch Logs client."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class PageApp:
     def _log_page(self, cluster: str, name: str) -> Response:
         known = {(service.cluster, service.name) for service in self._services()}
         if (cluster, name) not in known:
-            raise NotFound(f"There is no service '{name}' on cluster '{cluster}'.")
+            raise NotFound(f"Cluster '{cluster}' has no service '{name}'.")
         lines = last_lines(self._logs(), cluster, name)
         return self._render("logs.html", name=name, lines=lines, refresh_seconds=REFRESH_SECONDS)
 

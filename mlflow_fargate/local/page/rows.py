@@ -1,4 +1,4 @@
-"""What the page shows of each service, in words for people; pure, but for reading log lines."""
+"""The texts that the page shows for each service; pure, except for reading log lines."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _STREAMS_SHOWN = 3
 _STOPPED_TASKS_SHOWN = 3
 _EVENTS_SHOWN = 4
 _ROLLOUT_TONES: dict[str, Tone] = {"COMPLETED": "good", "IN_PROGRESS": "busy", "FAILED": "bad"}
-_PREFIX = "mlflow-fargate-"  # of our clusters: the endpoint's name follows
+_PREFIX = "mlflow-fargate-"  # of mlflow-fargate's clusters: the endpoint's name follows
 
 
 @dataclass(frozen=True)
@@ -57,19 +57,19 @@ class Card:
 
 
 def make_cards(services: Sequence[ServiceSnapshot], addresses: Mapping[str, str], now: float) -> list[Card]:
-    """A card for each service, by name. `now`: seconds since 1970."""
+    """Returns a card for each service, by name. `now`: seconds since 1970."""
     return [_card(service, addresses, now) for service in services]
 
 
 def last_lines(logs: Any, cluster: str, name: str) -> list[tuple[str, str, str]]:
-    """Time, task and text of the newest lines of a service's tasks, oldest first; none before the first."""
+    """Returns time, task and text of the newest lines of a service's tasks, oldest first; empty if there are none."""
     group = f"/mlflow-fargate/{cluster.removeprefix(_PREFIX)}/{name}"
     try:
         streams = logs.describe_log_streams(
             logGroupName=group, orderBy="LastEventTime", descending=True, limit=_STREAMS_SHOWN
         )["logStreams"]
         lines = [line for stream in streams for line in _lines(logs, group, stream["logStreamName"])]
-    except ClientError:  # the group is gone, or is not there yet
+    except ClientError:  # the group was deleted, or does not exist yet
         return []
     return [(_clock_time(at / 1000), task, text) for at, task, text in sorted(lines)[-_LINES_SHOWN:]]
 
@@ -91,7 +91,7 @@ def _card(service: ServiceSnapshot, addresses: Mapping[str, str], now: float) ->
         endpoint=service.cluster.removeprefix(_PREFIX),
         state=state,
         tone=tone,
-        counts=f"{service.running_count} of {service.desired_count} tasks run",
+        counts=f"{service.running_count} of {service.desired_count} tasks running",
         url=f"{balancer}/{quote(service.name)}/" if balancer and service.cluster.startswith(_PREFIX) else None,
         logs_path=f"/logs/{quote(service.cluster, safe='')}/{quote(service.name, safe='')}",
         rollouts=tuple(_rollout_row(rollout) for rollout in service.rollouts),

@@ -1,7 +1,7 @@
-"""The stand-in for the base image: an OCI image that means "this machine's Python".
+"""The placeholder base image: an OCI image that represents this machine's Python.
 
-Where no public registry can be reached and no container engine is installed, images are still built on a base by
-reference; the agent sees the label and runs the layers above it with the interpreter of this machine.
+It makes builds on a base image reference work without a public registry or a container engine; the local stack
+recognizes its label and runs the layers above it with this machine's interpreter.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _OS_RELEASE = 'NAME="mlflow-fargate host Python"\nID=mlflow-fargate\nPRETTY_NAME
 
 
 def seed_base_image(store: RegistryStore, python_version: str) -> str:
-    """Puts the stand-in for `python_version` ('3.11.7') there as `3.11-slim` and `3.11`; its digest.
+    """Adds the placeholder for `python_version` ('3.11.7') as `3.11-slim` and `3.11`; returns its digest.
 
     Seeding twice changes nothing: the same version gives the same bytes.
     """
@@ -48,7 +48,7 @@ def seed_base_image(store: RegistryStore, python_version: str) -> str:
 
 
 def _make_layer() -> bytes:
-    """One file as tar.gz; times and owners are fixed so that the digest is too."""
+    """Returns one file as tar.gz; fixed times and owners make its digest reproducible."""
     content = _OS_RELEASE.encode()
     entry = tarfile.TarInfo("etc/os-release")
     entry.size = len(content)

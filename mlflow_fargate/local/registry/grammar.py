@@ -1,6 +1,6 @@
-"""The grammar of an OCI registry: names, tags, digests, what a manifest refers to, and how a registry says no.
+"""The grammar of an OCI registry: names, tags, digests, what a manifest refers to, and error responses.
 
-Pure; store.py keeps by these rules and http.py turns the refusals into HTTP.
+Pure; store.py applies these rules, and http.py turns refusals into HTTP responses.
 Source: OCI distribution-spec ("Pulling manifests", "Error codes") and image-spec (manifest.md, image-index.md).
 """
 
@@ -13,16 +13,16 @@ from typing import Any
 
 from mlflow_fargate.errors import RegistryError
 
-# The length keeps NAME.json within what file systems allow.
+# The length limit keeps NAME.json valid as a file name.
 _NAME = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*")
 _NAME_MAX_LENGTH = 240
 _TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-MANIFEST_MAX_BYTES = 4 * 1024 * 1024  # what the specification asks registries to accept at least
+MANIFEST_MAX_BYTES = 4 * 1024 * 1024  # the minimum that the specification requires registries to accept
 
 
 class OciRefusal(RegistryError):
-    """The registry says no: `status` and `code` as the distribution specification names them."""
+    """A request that the registry refuses: `status` and `code` as in the distribution specification."""
 
     def __init__(self, status: int, code: str, message: str) -> None:
         super().__init__(message)
@@ -33,7 +33,7 @@ class OciRefusal(RegistryError):
 
 def checked_name(name: str) -> str:
     if len(name) > _NAME_MAX_LENGTH or not _NAME.fullmatch(name):
-        raise OciRefusal(400, "NAME_INVALID", f"'{name}' is not a repository name")
+        raise OciRefusal(400, "NAME_INVALID", f"'{name}' is not a valid repository name")
     return name
 
 
@@ -43,18 +43,18 @@ def digest_of(content: bytes) -> str:
 
 def checked_digest(digest: str) -> str:
     if not _DIGEST.fullmatch(digest):
-        raise OciRefusal(400, "DIGEST_INVALID", f"'{digest}' is not a sha256 digest")
+        raise OciRefusal(400, "DIGEST_INVALID", f"'{digest}' is not a valid sha256 digest")
     return digest
 
 
 def checked_tag(tag: str) -> str:
     if not _TAG.fullmatch(tag):
-        raise OciRefusal(400, "TAG_INVALID", f"'{tag}' is not a tag")
+        raise OciRefusal(400, "TAG_INVALID", f"'{tag}' is not a valid tag")
     return tag
 
 
 def parse_manifest(body: bytes, media_type: str) -> dict[str, int]:
-    """What the manifest refers to and must be there: digest → size. Layers with `urls` live elsewhere by intent."""
+    """Returns what the manifest requires in the registry: digest → size. Layers with `urls` are stored elsewhere."""
     try:
         manifest: dict[str, Any] = json.loads(body)
         if manifest.get("mediaType", media_type) != media_type:
@@ -64,4 +64,4 @@ def parse_manifest(body: bytes, media_type: str) -> dict[str, int]:
         parts = [manifest["config"], *(layer for layer in manifest["layers"] if not layer.get("urls"))]
         return {checked_digest(part["digest"]): int(part["size"]) for part in parts}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise OciRefusal(400, "MANIFEST_INVALID", f"not a manifest this registry knows: {error!r}") from error
+        raise OciRefusal(400, "MANIFEST_INVALID", f"not a supported manifest: {error!r}") from error

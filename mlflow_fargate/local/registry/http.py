@@ -1,6 +1,7 @@
-"""The distribution API, spoken: requests become calls of RegistryStore, its answers and refusals become HTTP/1.1.
+"""The distribution API over HTTP/1.1: requests become calls of RegistryStore, its results and refusals responses.
 
-Blobs stream both ways. Source: OCI distribution-spec v1.1; deleting single blobs and the referrers API are left out.
+Blobs are streamed in both directions. Source: OCI distribution-spec v1.1, without deletion of single blobs and the
+referrers API.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from mlflow_fargate.local.registry.upload import Upload
 logger = logging.getLogger(__name__)
 
 _CHUNK_BYTES = 256 * 1024
-# Unread bytes of a refused request are swallowed up to here, so that the client reads the answer instead of a reset.
+# Up to this many unread bytes of a refused request are read, so that the client gets the response and not a reset.
 _DRAIN_BYTES = 8 * 1024 * 1024
 _STOP_SECONDS = 5.0
 _ROUTES = (
@@ -39,17 +40,17 @@ _ROUTES = (
 
 
 class RegistryServer(ThreadingHTTPServer):
-    # Threads of forgotten servers must not keep the interpreter alive; stop() ends those of its own server.
+    # Threads of servers that were not stopped must not keep the interpreter alive; stop() ends its server's threads.
     daemon_threads = True
 
     def __init__(self, address: tuple[str, int], store: RegistryStore, login: str | None) -> None:
         self.store = store
-        self.login = login  # the Authorization header to send; None: none is needed
+        self.login = login  # the required Authorization header; None: not required
         self._connections: dict[threading.Thread, socket.socket] = {}
         super().__init__(address, RegistryHandler)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        # As the parent does, and keeps book of it: a kept-alive connection would outlive stop() otherwise.
+        # Like the parent, but records connections: kept-alive ones would otherwise outlive stop().
         thread = threading.Thread(target=self.process_request_thread, args=(request, client_address), daemon=True)
         self._connections[thread] = request
         thread.start()
@@ -64,17 +65,17 @@ class RegistryServer(ThreadingHTTPServer):
         logger.debug("connection from %s ended", client_address, exc_info=True)
 
     def close_connections(self) -> None:
-        """Wakes the threads that wait on kept-alive connections, and waits for them."""
+        """Wakes the threads that wait on kept-alive connections, and joins them."""
         for thread, connection in list(self._connections.items()):
             try:
                 connection.shutdown(socket.SHUT_RDWR)
             except OSError:
-                logger.debug("connection was closed already")
+                logger.debug("connection was already closed")
             thread.join(_STOP_SECONDS)
 
 
 class RegistryHandler(BaseHTTPRequestHandler):
-    """One connection of a client; `server.store` is what it talks about."""
+    """Handles one client connection with `server.store`."""
 
     server: RegistryServer
     server_version = "mlflow-fargate-registry"
@@ -104,7 +105,7 @@ class RegistryHandler(BaseHTTPRequestHandler):
         shown = self.headers.get("Authorization") or ""
         if self.server.login is not None and not hmac.compare_digest(shown.encode(), self.server.login.encode()):
             raise OciRefusal(
-                401, "UNAUTHORIZED", "user and password are not those of this local stack; take them from ECR's login"
+                401, "UNAUTHORIZED", "wrong user or password for this local stack; get them from GetAuthorizationToken"
             )
 
     def _dispatch(self, path: str) -> None:
@@ -118,7 +119,7 @@ class RegistryHandler(BaseHTTPRequestHandler):
                 raise OciRefusal(405, "UNSUPPORTED", f"{self.command} is not supported on {path}")
             handler(**match.groupdict())
             return
-        raise OciRefusal(404, "NAME_UNKNOWN", f"there is nothing at {path}")
+        raise OciRefusal(404, "NAME_UNKNOWN", f"{path} does not exist")
 
     def log_message(self, format: str, *args: Any) -> None:
         logger.debug(format, *args)
@@ -229,7 +230,7 @@ class RegistryHandler(BaseHTTPRequestHandler):
         return "Transfer-Encoding" in self.headers or self.headers.get("Content-Length", "0") != "0"
 
     def _body(self) -> Iterator[bytes]:
-        """The request's body in pieces; http.server knows nothing of chunked transfer, so it is undone here."""
+        """Yields the request's body in pieces; decodes chunked transfer, which http.server does not support."""
         if "chunked" in (self.headers.get("Transfer-Encoding") or "").lower():
             while size := int(self.rfile.readline(1024).split(b";")[0], 16):
                 yield from self._read_exactly(size)
@@ -244,7 +245,7 @@ class RegistryHandler(BaseHTTPRequestHandler):
         while size > 0:
             chunk = self.rfile.read(min(size, _CHUNK_BYTES))
             if not chunk:
-                raise ConnectionAbortedError("the client went away in the middle of a body")
+                raise ConnectionAbortedError("the client disconnected in the middle of a body")
             size -= len(chunk)
             yield chunk
 
@@ -287,7 +288,7 @@ class RegistryHandler(BaseHTTPRequestHandler):
 
 
 def _parse_range(header: str | None, size: int) -> tuple[int, int]:
-    """The half-open interval of bytes asked for; a header of another shape asks for everything, as RFC 9110 allows."""
+    """Returns the requested half-open range of bytes; for other forms of the header, everything (RFC 9110)."""
     match = re.fullmatch(r"bytes=(\d*)-(\d*)", header or "")
     if match is None or not any(match.groups()):
         return 0, size
@@ -295,5 +296,5 @@ def _parse_range(header: str | None, size: int) -> tuple[int, int]:
     start = int(first) if first else max(size - int(last), 0)
     end = min(int(last) + 1, size) if first and last else size
     if start >= min(end, size):
-        raise OciRefusal(416, "SIZE_INVALID", f"the range {header} lies outside of {size} bytes")
+        raise OciRefusal(416, "SIZE_INVALID", f"the range {header} is outside of {size} bytes")
     return start, end

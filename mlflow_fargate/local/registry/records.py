@@ -1,4 +1,4 @@
-"""What the registry knows of its repositories, manifests and images."""
+"""The registry's records of repositories, manifests and images."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class ManifestEntry:
 class Repository:
     name: str
     immutable_tags: bool = False
-    blobs: dict[str, float] = field(default_factory=dict)  # digest → last time it was pushed, mounted or asked for
+    blobs: dict[str, float] = field(default_factory=dict)  # digest → last time it was pushed, mounted or read
     manifests: dict[str, ManifestEntry] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
 

@@ -1,7 +1,7 @@
-"""An OCI registry on this machine. It plays ECR's data plane, and the public registry where a base image is looked for.
+"""An OCI registry on this machine, for ECR's images and in place of the public registry for base images.
 
 `LocalRegistry` starts and stops it; http.py speaks HTTP, store.py keeps what is pushed.
-It listens on the loopback interface only, behind the guard (guard.py), and asks for user and password, as ECR does.
+It listens on the loopback interface only, behind the guard (guard.py), and requires user and password, like ECR.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ USER = "AWS"  # as ECR's
 class LocalRegistry:
     """A registry over `root`, served at `address` between start() and stop() (or in a `with`).
 
-    `password` is that of the user AWS; None: every program of this machine may pull and push, whoever runs it.
-    `store` is the same registry without HTTP: what is pushed is seen there at once, and the other way round.
+    `password` is the password of the user AWS; with None, every program on this machine can pull and push. `store` is
+    the same registry without HTTP: pushes are immediately visible in both.
     """
 
     def __init__(self, root: Path, *, password: str | None, port: int = 0, create_on_push: bool = True) -> None:
@@ -34,7 +34,7 @@ class LocalRegistry:
         self._thread: threading.Thread | None = None
 
     def start(self) -> LocalRegistry:
-        """Begins to answer; LocalStackError where the port is taken."""
+        """Starts listening; LocalStackError if the port is taken."""
         try:
             self._server = RegistryServer(("127.0.0.1", self._port), self.store, self._login())
         except OSError as error:
@@ -48,7 +48,7 @@ class LocalRegistry:
         return self
 
     def stop(self) -> None:
-        """Ends the threads and the connections; what was pushed stays on disk."""
+        """Ends the threads and connections; images stay on disk."""
         if self._server is None or self._thread is None:
             return
         self._server.shutdown()
@@ -58,14 +58,14 @@ class LocalRegistry:
         self._server = self._thread = None
 
     def _login(self) -> str | None:
-        """The Authorization header of those who may pull and push."""
+        """Returns the Authorization header required to pull and push."""
         if self.password is None:
             return None
         return f"Basic {base64.b64encode(f'{USER}:{self.password}'.encode()).decode()}"
 
     @property
     def port(self) -> int:
-        """The port it listens on; 0 before the first start of a free-picked one."""
+        """The port it listens on; 0 before the first start if a free port is to be chosen."""
         return self._port
 
     @property

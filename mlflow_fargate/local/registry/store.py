@@ -1,11 +1,11 @@
-"""What the local OCI registry keeps on disk; http.py serves it.
+"""The local OCI registry's files; http.py serves them.
 
-    ROOT/blobs/sha256/HEX      every blob and manifest once, whichever repositories hold it
-    ROOT/repositories/NAME     one JSON file a repository ('/' as '+'): its links to blobs, its manifests, its tags
-    ROOT/uploads/ID            bytes of uploads under way; swept at start, as sessions live in memory
+    ROOT/blobs/sha256/HEX      every blob and manifest once, for all repositories
+    ROOT/repositories/NAME     one JSON file per repository ('/' as '+'): its blobs, manifests and tags
+    ROOT/uploads/ID            bytes of uploads in progress; deleted at start, because sessions are in memory
 
-A blob is visible in a repository only when it was pushed or mounted there, as in ECR. Files appear by rename, so a
-killed process leaves no half blob and no half repository. One process owns a ROOT; its threads may call at once.
+A blob is visible in a repository only if it was pushed or mounted there, as in ECR. Files are renamed into place, so a
+killed process leaves no partial blob or repository. Only one process uses a ROOT; its threads can call concurrently.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ from mlflow_fargate.local.registry.records import (
 )
 from mlflow_fargate.local.registry.upload import Upload
 
-# A blob nobody refers to yet may belong to a push whose manifest is still to come.
+# An unreferenced blob may belong to a push whose manifest has not arrived yet.
 _ORPHAN_GRACE_SECONDS = 3600.0
 
 
 class RegistryStore:
     """The repositories, blobs and manifests under `root`.
 
-    `create_on_push=False` is ECR's way: pushing to a repository that was not created is NAME_UNKNOWN.
+    `create_on_push=False` is ECR's behavior: pushing to a repository that does not exist is NAME_UNKNOWN.
     """
 
     def __init__(self, root: Path, *, create_on_push: bool = True) -> None:
@@ -64,7 +64,7 @@ class RegistryStore:
     # Repositories
 
     def create_repository(self, name: str, *, immutable_tags: bool = False) -> None:
-        """Makes the repository, or sets `immutable_tags` of the one that is there."""
+        """Creates the repository, or sets `immutable_tags` of an existing one."""
         with self._lock:
             repository = self._repositories.setdefault(checked_name(name), Repository(name))
             repository.immutable_tags = immutable_tags
@@ -77,7 +77,7 @@ class RegistryStore:
         return sorted(self._repositories)
 
     def delete_repository(self, name: str) -> bool:
-        """Forgets the repository with its images; False: there was none."""
+        """Deletes the repository with its images; returns False if it did not exist."""
         with self._lock:
             if self._repositories.pop(name, None) is None:
                 return False
@@ -91,7 +91,7 @@ class RegistryStore:
     # Blobs
 
     def blob(self, name: str, digest: str) -> Path:
-        """Where the blob's bytes lie; BLOB_UNKNOWN where it was neither pushed to nor mounted in this repository."""
+        """Returns the blob's file; BLOB_UNKNOWN if it was neither pushed to nor mounted in this repository."""
         repository = self._existing(name)
         with self._lock:
             if checked_digest(digest) not in repository.blobs:
@@ -100,7 +100,7 @@ class RegistryStore:
         return self._blob_path(digest)
 
     def mount_blob(self, name: str, digest: str, *, source: str) -> bool:
-        """Links a blob of repository `source` into `name`; False: it is not there, so it must be uploaded."""
+        """Links a blob of repository `source` into `name`; returns False if it does not exist and must be uploaded."""
         with self._lock:
             origin = self._repositories.get(source)
             if origin is None or checked_digest(digest) not in origin.blobs:
@@ -122,18 +122,18 @@ class RegistryStore:
         upload = self._uploads.get(upload_id)
         if upload is None or upload.repository != name:
             raise OciRefusal(
-                404, "BLOB_UPLOAD_UNKNOWN", f"no upload '{upload_id}' in repository '{name}': begin a new one"
+                404, "BLOB_UPLOAD_UNKNOWN", f"no upload '{upload_id}' in repository '{name}': start a new one"
             )
         return upload
 
     def finish_upload(self, upload: Upload, digest: str) -> None:
-        """The uploaded bytes become a blob; the session ends either way.
+        """Turns the uploaded bytes into a blob; the session ends either way.
 
-        DIGEST_INVALID where they hash to something else.
+        DIGEST_INVALID if they have a different digest.
         """
         try:
             if checked_digest(digest) != upload.digest:
-                raise OciRefusal(400, "DIGEST_INVALID", f"the upload hashes to {upload.digest}, not to {digest}")
+                raise OciRefusal(400, "DIGEST_INVALID", f"the upload has the digest {upload.digest}, not {digest}")
             with self._lock:
                 upload.path.replace(self._blob_path(digest))
                 self._link(self._for_push(upload.repository), digest)
@@ -145,7 +145,7 @@ class RegistryStore:
         upload.path.unlink(missing_ok=True)
 
     def add_blob(self, name: str, content: bytes) -> str:
-        """Puts a small blob there without HTTP; its digest."""
+        """Adds a small blob without HTTP; returns its digest."""
         upload = self.begin_upload(name)
         upload.append([content])
         digest = upload.digest
@@ -155,10 +155,10 @@ class RegistryStore:
     # Manifests and images
 
     def put_manifest(self, name: str, reference: str, body: bytes, media_type: str) -> str:
-        """Keeps the manifest under its digest, and under `reference` if that is a tag; the digest."""
+        """Stores the manifest under its digest, and under `reference` if that is a tag; returns the digest."""
         digest = digest_of(body)
         if ":" in reference and checked_digest(reference) != digest:
-            raise OciRefusal(400, "DIGEST_INVALID", f"the manifest hashes to {digest}, not to {reference}")
+            raise OciRefusal(400, "DIGEST_INVALID", f"the manifest has the digest {digest}, not {reference}")
         if ":" not in reference:
             checked_tag(reference)
         with self._lock:
@@ -170,7 +170,7 @@ class RegistryStore:
             path = self._uploading / str(uuid.uuid4())
             path.write_bytes(body)
             path.replace(self._blob_path(digest))
-            # Pushing again what is there keeps its date, as ECR does.
+            # Pushing an existing image again keeps its date, as in ECR.
             repository.manifests.setdefault(digest, entry)
             self._save(repository)
         return digest
@@ -185,7 +185,7 @@ class RegistryStore:
             return StoredManifest(digest, entry.media_type, self._blob_path(digest).read_bytes())
 
     def images(self, name: str) -> list[ImageRecord]:
-        """Every manifest of the repository, newest first."""
+        """Returns every manifest of the repository, newest first."""
         with self._lock:
             repository = self._existing(name)
             records = [
@@ -201,7 +201,7 @@ class RegistryStore:
         return sorted(records, key=lambda record: record.pushed_at, reverse=True)
 
     def delete_image(self, name: str, reference: str) -> None:
-        """By tag: the tag goes, the image stays. By digest: the image goes, with all its tags."""
+        """Deletes only the tag if `reference` is a tag; with a digest, the image and all its tags."""
         with self._lock:
             repository = self._existing(name)
             if reference in repository.tags:
@@ -217,7 +217,7 @@ class RegistryStore:
         parts = parse_manifest(body, media_type)
         missing = [digest for digest in parts if digest not in repository.blobs and digest not in repository.manifests]
         if missing:
-            said = f"repository '{repository.name}' lacks {', '.join(missing)}: push these first"
+            said = f"repository '{repository.name}' does not have {', '.join(missing)}: push them first"
             raise OciRefusal(404, "MANIFEST_BLOB_UNKNOWN", said)
         return ManifestEntry(media_type, time.time(), sum(parts.values()), list(parts))
 
@@ -226,7 +226,7 @@ class RegistryStore:
     def _existing(self, name: str) -> Repository:
         repository = self._repositories.get(checked_name(name))
         if repository is None:
-            raise OciRefusal(404, "NAME_UNKNOWN", f"there is no repository '{name}'")
+            raise OciRefusal(404, "NAME_UNKNOWN", f"repository '{name}' does not exist")
         return repository
 
     def _for_push(self, name: str) -> Repository:
@@ -248,7 +248,7 @@ class RegistryStore:
         return self._blobs / digest.removeprefix("sha256:")
 
     def _collect_garbage(self) -> None:
-        """Removes blobs that no image needs, once they have been left alone for a while."""
+        """Deletes blobs that no image needs and that were not used for a while."""
         oldest = time.time() - _ORPHAN_GRACE_SECONDS
         kept: set[str] = set()
         for repository in self._repositories.values():
@@ -270,4 +270,4 @@ def _refuse_moving_tag(repository: Repository, tag: str, digest: str) -> None:
 
 
 def _unknown_manifest(name: str, reference: str) -> OciRefusal:
-    return OciRefusal(404, "MANIFEST_UNKNOWN", f"there is no image '{reference}' in repository '{name}'")
+    return OciRefusal(404, "MANIFEST_UNKNOWN", f"repository '{name}' has no image '{reference}'")

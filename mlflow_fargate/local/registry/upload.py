@@ -1,4 +1,4 @@
-"""An upload session of the local OCI registry; store.py begins, finishes and cancels it."""
+"""An upload session of the local OCI registry; store.py starts, finishes and cancels it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 class Upload:
-    """An upload session: bytes go to a file and through SHA-256 in one pass, never into memory as a whole."""
+    """An upload session: bytes are written to a file and hashed with SHA-256 in one pass, never all in memory."""
 
     def __init__(self, repository: str, path: Path) -> None:
         self.id = path.name

@@ -1,15 +1,15 @@
-"""S3 on this machine's disk, as a WSGI application: path-style, streaming both ways, all of it there after a restart.
+"""S3 on this machine's disk, as a WSGI application: path-style, streaming in both directions, persistent.
 
-    S3App  → buckets.py, objects.py, uploads.py   the verbs, one function each
-           → store.py, upload_store.py              what is kept
-           → protocol.py                            the wire
+    S3App  → buckets.py, objects.py, uploads.py   the operations, one function each
+           → store.py, upload_store.py              storage
+           → protocol.py                            protocol
 
-It stands where moto's S3 would: that one holds every object in memory, reads all of it for each ranged GET and forgets
-it at exit. Requests must be signed with the keys of the stack, presigned URLs included; nothing is encrypted: serve it
-on the loopback interface only. Versioning, ACLs, tags, policies and the like answer 501 NotImplemented.
+It replaces moto's S3, which keeps every object in memory, reads all of it for each ranged GET and loses it at exit.
+Requests, including presigned URLs, must be signed with the stack's keys. Nothing is encrypted: serve it on the loopback
+interface only. Versioning, ACLs, tags, policies and similar operations return 501 NotImplemented.
 
-Serve it with WsgiServer (wsgi_server.py), which says what boto3 and a bare waitress disagree on. Bodies are spooled to
-disk before the app sees them, and user metadata whose name holds an underscore is dropped there.
+Serve it with WsgiServer (wsgi_server.py), which works around incompatibilities of boto3 and waitress. The server spools
+bodies to disk before it calls the app, and drops user metadata with an underscore in the name.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 StartResponse = Callable[[str, list[tuple[str, str]]], Any]
 _Verb = Callable[[S3Store, S3Request], S3Response]
 
-# (method, subresource): a subresource is the query parameter that makes the request another verb.
+# (method, subresource): a subresource is the query parameter that selects another operation.
 _BUCKET_VERBS: Mapping[tuple[str, str], _Verb] = {
     ("GET", ""): buckets.list_objects,
     ("GET", "location"): buckets.get_bucket_location,
@@ -62,9 +62,9 @@ _SUBRESOURCES = (
 
 
 class S3App:
-    """A WSGI application over the objects under `root`, for those who sign with `keys`.
+    """A WSGI application over the objects in `root`, for clients that sign with `keys`.
 
-    Call close() when its server has stopped.
+    Call close() after its server has stopped.
     """
 
     def __init__(self, root: Path, *, keys: Keys) -> None:
@@ -99,6 +99,6 @@ def _choose_verb(request: S3Request) -> _Verb:
         return buckets.list_buckets
     verb = (_OBJECT_VERBS if request.key else _BUCKET_VERBS).get((request.method, subresource))
     if verb is None or not request.bucket:
-        said = f"{request.method} with '{subresource}' is not provided by the S3 of this machine"
+        said = f"{request.method} with '{subresource}' is not supported by the local stack's S3"
         raise S3Refusal(501, "NotImplemented", said)
     return verb

@@ -1,4 +1,4 @@
-"""S3's verbs on the service and on buckets: each takes the store and a request, and gives the answer."""
+"""S3's operations on the service and on buckets: each takes the store and a request, and returns the response."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def list_buckets(store: S3Store, request: S3Request) -> S3Response:
 
 
 def create_bucket(store: S3Store, request: S3Request) -> S3Response:
-    """Creating one's own bucket again is no error, as in us-east-1."""
+    """Creates a bucket; like us-east-1, accepts one that already exists."""
     if not _BUCKET_NAME.fullmatch(request.bucket):
         raise S3Refusal(400, "InvalidBucketName", "The specified bucket is not valid.")
     store.create_bucket(request.bucket)
@@ -53,7 +53,7 @@ def delete_bucket(store: S3Store, request: S3Request) -> S3Response:
 
 
 def get_bucket_location(store: S3Store, request: S3Request) -> S3Response:
-    """us-east-1 is told by an empty element."""
+    """Returns an empty element, which means us-east-1."""
     store.require_bucket(request.bucket)
     return xml_response(element("LocationConstraint"))
 
@@ -82,7 +82,7 @@ def list_uploads(store: S3Store, request: S3Request) -> S3Response:
 
 
 def list_objects(store: S3Store, request: S3Request) -> S3Response:
-    """ListObjectsV2 with `list-type=2`, else the first version of it."""
+    """Lists objects: ListObjectsV2 with `list-type=2`, otherwise version 1."""
     query = request.query
     prefix, delimiter = query.get("prefix", "").encode(), query.get("delimiter", "").encode()
     marker = query.get("start-after" if "list-type" in query else "marker", "").encode()

@@ -1,4 +1,4 @@
-"""S3's verbs on objects: each takes the store and a request, and gives the answer."""
+"""S3's operations on objects: each takes the store and a request, and returns the response."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def copy_object(store: S3Store, request: S3Request) -> S3Response:
         received = store.receive(read_pieces(file, source.size_bytes))
     headers = kept_headers(request.headers) if replaces_headers else source.headers
     condition = parse_condition(request.headers)
-    # One piece now, however many parts the source came in: its ETag becomes the plain MD5.
+    # The copy is a single part, however many the source has: its ETag is the plain MD5.
     stored = store.put_object(request.bucket, request.key, received, headers=headers, condition=condition)
     times = element("LastModified", format_time(stored.modified_at))
     return xml_response(element("CopyObjectResult", element("ETag", f'"{stored.etag}"'), times))
@@ -75,7 +75,7 @@ def delete_object(store: S3Store, request: S3Request) -> S3Response:
 
 
 def kept_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """The headers of an upload that a download gives back."""
+    """Returns the headers of an upload that a download returns."""
     kept = {name: value for name, value in headers.items() if name in _KEPT_HEADERS or name.startswith(_METADATA)}
     codings = [coding for coding in content_codings(headers) if coding != "aws-chunked"]
     if codings:
@@ -91,14 +91,14 @@ def parse_condition(headers: Mapping[str, str]) -> Condition:
 
 
 def parse_copy_source(request: S3Request) -> tuple[str, bytes]:
-    """Bucket and key of `x-amz-copy-source: /BUCKET/KEY`, escapes undone."""
+    """Returns bucket and key of `x-amz-copy-source: /BUCKET/KEY`, unescaped."""
     source = request.headers["x-amz-copy-source"].partition("?")[0]
     bucket, _, key = unquote_to_bytes(source).removeprefix(b"/").partition(b"/")
     return bucket.decode("utf-8", "replace"), key
 
 
 def _describe(stored: StoredObject, request: S3Request) -> S3Response:
-    """Status and headers of a GET: 304 and 412 by its conditions, 206 by its range."""
+    """Returns status and headers of a GET: 304 and 412 by its conditions, 206 by its range."""
     headers = {name.title() if not name.startswith("x-") else name: value for name, value in stored.headers.items()}
     headers |= {"ETag": f'"{stored.etag}"', "Last-Modified": formatdate(stored.modified_at, usegmt=True)}
     if _is_unchanged(stored, request.headers):
@@ -109,13 +109,13 @@ def _describe(stored: StoredObject, request: S3Request) -> S3Response:
     if interval:
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{stored.size_bytes}"
     for name, value in request.query.items():
-        if name.startswith("response-"):  # response-content-disposition and its like, in presigned URLs
+        if name.startswith("response-"):  # response-content-disposition and similar, in presigned URLs
             headers[name.removeprefix("response-").title()] = value
     return S3Response(206 if interval else 200, headers)
 
 
 def _is_unchanged(stored: StoredObject, headers: Mapping[str, str]) -> bool:
-    """Whether the client has it already; PreconditionFailed where it wants another object than this."""
+    """Returns whether the client already has this object; PreconditionFailed if it requires a different one."""
     modified = int(stored.modified_at)
     unmodified_since = _parse_date(headers.get("if-unmodified-since"))
     is_newer = unmodified_since is not None and modified > unmodified_since
@@ -132,7 +132,7 @@ def _names(etags: str, stored: StoredObject) -> bool:
 
 
 def _parse_date(text: str | None) -> float | None:
-    """Seconds since the epoch; None where there is no date, or none that can be read (RFC 9110: ignore it)."""
+    """Returns seconds since the epoch; None without a valid date (RFC 9110: ignore it)."""
     try:
         return None if text is None else parsedate_to_datetime(text).timestamp()
     except ValueError:
@@ -140,7 +140,7 @@ def _parse_date(text: str | None) -> float | None:
 
 
 class _FileBytes:
-    """Pieces of an open file, which is closed with it: WSGI servers call close() even when the client has gone."""
+    """Yields pieces of an open file and closes it: WSGI servers call close() even if the client disconnects."""
 
     def __init__(self, file: BinaryIO, start: int, size: int) -> None:
         self._file = file

@@ -1,10 +1,10 @@
-"""Positions in a listing: where one begins, in the order in which S3 sorts keys."""
+"""Positions at which a listing starts, in S3's order of keys."""
 
 from __future__ import annotations
 
 
 def position_after(marker: bytes, *, prefix: bytes, delimiter: bytes) -> bytes:
-    """Where a listing begins that must leave out `marker`, what sorts before it, and the folder it lies in."""
+    """Returns the start of a listing that skips `marker`, everything that sorts before it, and its folder."""
     if not marker:
         return b""
     cut = marker.find(delimiter, len(prefix)) if delimiter and marker.startswith(prefix) else -1
@@ -12,5 +12,5 @@ def position_after(marker: bytes, *, prefix: bytes, delimiter: bytes) -> bytes:
 
 
 def after_all_with(prefix: bytes) -> bytes:
-    """The first position behind every key with this prefix; UTF-8 has no byte 0xFF, so the last one can be raised."""
+    """Returns the first position after keys with this prefix; raising its last byte works because it is never 0xFF."""
     return prefix[:-1] + bytes([prefix[-1] + 1])

@@ -1,6 +1,6 @@
-"""S3's wire: a WSGI request parsed once, bodies undone from aws-chunked, answers and refusals as XML.
+"""S3's protocol: parses a WSGI request once, decodes aws-chunked bodies, writes responses and errors as XML.
 
-Knows nothing of what is stored. Source: Amazon S3 API reference; "Signature calculations: trailing headers" for
+Independent of storage. Source: Amazon S3 API reference; "Signature calculations: trailing headers" for
 aws-chunked bodies (boto3 >= 1.36 sends them with a checksum in the trailer).
 """
 
@@ -29,7 +29,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class S3Refusal(LocalStackError):
-    """S3 says no: `status` and `code` as the API reference names them."""
+    """A request that S3 refuses: `status` and `code` as in the API reference."""
 
     def __init__(self, status: int, code: str, message: str) -> None:
         super().__init__(message)
@@ -40,7 +40,7 @@ class S3Refusal(LocalStackError):
 
 @dataclass(frozen=True)
 class S3Request:
-    """A request, path-style: `/BUCKET/KEY`. Names of headers are lower-case; its signature has been verified."""
+    """A request, path-style: `/BUCKET/KEY`. Header names are in lower case; its signature has been verified."""
 
     method: str
     bucket: str  # empty: the service itself
@@ -51,7 +51,7 @@ class S3Request:
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, Any]) -> S3Request:
-        # WSGI gives bytes disguised as Latin-1, the escapes of the URL undone.
+        # WSGI passes bytes decoded as Latin-1, with the URL unescaped.
         bucket, _, key = environ.get("PATH_INFO", "/").encode("latin-1").removeprefix(b"/").partition(b"/")
         try:
             key.decode()
@@ -75,7 +75,7 @@ class S3Request:
         )
 
     def chunks(self) -> Iterator[bytes]:
-        """The payload in pieces, without its transfer dress; S3Refusal at the end where a checksum does not hold."""
+        """Yields the decoded payload in pieces; S3Refusal at the end if a checksum does not match."""
         trailers: dict[str, str] = {}
         declared = self.headers.get("content-length", "0")
         pieces = (
@@ -95,19 +95,19 @@ class S3Request:
         if size != int(self.headers.get("x-amz-decoded-content-length", size)):
             raise _incomplete()
         if digest is not None and digest.hexdigest() != signed:
-            raise S3Refusal(400, "XAmzContentSHA256Mismatch", "The body is not the one that was signed.")
+            raise S3Refusal(400, "XAmzContentSHA256Mismatch", "The body does not match its signed digest.")
         for name, hasher in checksums.items():
             sent = self.headers.get(name) or trailers.get(name)
             if sent != base64.b64encode(hasher.digest()).decode():
                 raise S3Refusal(400, "BadDigest", f"The {name} you specified did not match what we received.")
 
     def xml(self) -> ElementTree.Element:
-        """The small XML document in the body, its namespace taken off."""
+        """Returns the small XML document in the body, without its namespace."""
         content = b"".join(self.chunks())
         if len(content) > _XML_MAX_BYTES:
             raise S3Refusal(400, "MaxMessageLengthExceeded", "Your request was too big.")
         try:
-            # Expat bounds the expansion of entities itself, and only this machine can send one.
+            # Expat itself limits entity expansion, and only this machine can send a document.
             root = ElementTree.fromstring(content)  # noqa: S314
         except ElementTree.ParseError as error:
             raise S3Refusal(400, "MalformedXML", f"The XML you provided was not well-formed: {error}.") from error
@@ -118,7 +118,7 @@ class S3Request:
 
 @dataclass(frozen=True)
 class S3Response:
-    """An answer; `body` is iterated once, and closed if it can be."""
+    """A response; `body` is iterated once, and closed if it has close()."""
 
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -146,7 +146,7 @@ def error_response(refusal: S3Refusal, resource: str) -> S3Response:
 
 
 def element(tag: str, *content: ElementTree.Element | str) -> ElementTree.Element:
-    """`<tag>` with children or a text."""
+    """Returns `<tag>` with children or a text."""
     node = ElementTree.Element(tag)
     for part in content:
         if isinstance(part, str):
@@ -157,13 +157,13 @@ def element(tag: str, *content: ElementTree.Element | str) -> ElementTree.Elemen
 
 
 def format_time(timestamp: float) -> str:
-    """'2024-05-01T12:00:00.123Z', as in listings."""
+    """Returns e.g. '2024-05-01T12:00:00.123Z', as in listings."""
     at = datetime.fromtimestamp(timestamp, timezone.utc)
     return f"{at:%Y-%m-%dT%H:%M:%S}.{at.microsecond // 1000:03d}Z"
 
 
 def format_key(key: bytes, encoding_type: str | None) -> str:
-    """A key for a listing; `url` keeps control characters out of the XML, which cannot hold them."""
+    """Returns a key for a listing; `url` escapes control characters, which XML cannot contain."""
     return quote(key, safe="/~") if encoding_type == "url" else key.decode()
 
 
@@ -172,7 +172,7 @@ def content_codings(headers: Mapping[str, str]) -> list[str]:
 
 
 def parse_range(header: str | None, size: int) -> tuple[int, int] | None:
-    """The half-open interval asked for; None: everything, as for headers of another shape (RFC 9110)."""
+    """Returns the requested half-open range; None (everything) also for other forms of the header (RFC 9110)."""
     match = re.fullmatch(r"bytes=(\d*)-(\d*)", header or "")
     if match is None or not any(match.groups()):
         return None
@@ -185,7 +185,7 @@ def parse_range(header: str | None, size: int) -> tuple[int, int] | None:
 
 
 def read_pieces(stream: BinaryIO, size: int) -> Iterator[bytes]:
-    """Exactly `size` bytes, piece by piece."""
+    """Yields exactly `size` bytes in pieces."""
     while size > 0:
         piece = stream.read(min(size, PIECE_BYTES))
         if not piece:
@@ -212,7 +212,7 @@ class _Crc32:
 
 
 def _announced_checksums(headers: Mapping[str, str]) -> dict[str, _Hasher]:
-    """A hasher for each checksum the client sends that the standard library can compute (not CRC-32C, CRC-64)."""
+    """Returns a hasher for each checksum sent that the standard library can compute (not CRC-32C, CRC-64)."""
     announced = {*headers, headers.get("x-amz-trailer", "").strip().lower()}
     hashers: dict[str, _Hasher] = {
         "content-md5": hashlib.md5(usedforsecurity=False),
@@ -224,7 +224,7 @@ def _announced_checksums(headers: Mapping[str, str]) -> dict[str, _Hasher]:
 
 
 def _undo_aws_chunked(stream: BinaryIO, trailers: dict[str, str]) -> Iterator[bytes]:
-    """The payload of `SIZE[;chunk-signature=…] CRLF BYTES CRLF … 0 CRLF`; what follows fills `trailers`."""
+    """Yields the payload of `SIZE[;chunk-signature=…] CRLF BYTES CRLF … 0 CRLF`; adds what follows to `trailers`."""
     try:
         while size := int(stream.readline(4096).split(b";")[0], 16):
             yield from read_pieces(stream, size)

@@ -1,12 +1,12 @@
-"""What the disk S3 keeps: bytes in files, everything else in one SQLite index; app.py serves it over HTTP.
+"""Storage of the disk S3: bytes in files, everything else in a SQLite index; app.py serves it over HTTP.
 
     ROOT/index.sqlite3    buckets, objects (key → file, size, ETag, headers), uploads and their parts
-    ROOT/data/XX/ID       the bytes of one object or part; ID is random, so no key ever becomes a path
-    ROOT/incoming/ID      bytes on their way in; swept at start
+    ROOT/data/XX/ID       the bytes of one object or part; ID is random, so keys are never used as paths
+    ROOT/incoming/ID      bytes being received; deleted at start
 
-Keys are BLOBs of UTF-8, hence sorted as S3 sorts them, and a listing is a walk along the index. An object appears when
-its row is written, after its file is complete: a killed process leaves no half object, and who reads while it is
-replaced reads the old bytes to their end. One process owns a ROOT; its threads may call everything here at once.
+Keys are BLOBs of UTF-8, so they sort as in S3, and a listing walks along the index. An object appears when its row is
+written, after its file is complete: a killed process leaves no partial object, and a reader of an object that is being
+replaced gets all of the old bytes. Only one process uses a ROOT; its threads can call everything here concurrently.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _OBJECT_COLUMNS = "key, file, size, etag, modified_at, headers"
 
 @dataclass(frozen=True)
 class StoredObject:
-    """An object as it was put; `headers` are those that a GET gives back (content type, user metadata, …)."""
+    """A stored object; `headers` are those that a GET returns (content type, user metadata, …)."""
 
     key: bytes
     file: str
@@ -54,7 +54,7 @@ class StoredObject:
 
 @dataclass(frozen=True)
 class Received:
-    """Bytes that have arrived in the store and belong to no key yet."""
+    """Received bytes that do not belong to a key yet."""
 
     file: str
     size_bytes: int
@@ -63,15 +63,15 @@ class Received:
 
 @dataclass(frozen=True)
 class Condition:
-    """What must hold of the key at the moment of writing; both unset: anything."""
+    """A condition on the key when it is written; with both unset, there is none."""
 
-    if_none_match: str | None = None  # only '*': nothing may be there
-    if_match: str | None = None  # an ETag: this very object must be there
+    if_none_match: str | None = None  # only '*': the key must not exist
+    if_match: str | None = None  # the ETag that the existing object must have
 
 
 @dataclass(frozen=True)
 class Page:
-    """A piece of a listing in key order; `resume_at` is where the next one begins, None at the end."""
+    """A page of a listing in key order; `resume_at` is where the next one starts, None at the end."""
 
     objects: tuple[StoredObject, ...]
     common_prefixes: tuple[bytes, ...]
@@ -90,7 +90,7 @@ class S3Store:
         self._lock = threading.Lock()
         self._index = sqlite3.connect(root / "index.sqlite3", check_same_thread=False, isolation_level=None)
         self._index.execute("PRAGMA journal_mode=WAL")
-        # Survives a killed process, which is what is promised here; a power cut may cost the last writes.
+        # Data survives a killed process; a power failure can lose the last writes.
         self._index.execute("PRAGMA synchronous=OFF")
         self._index.executescript(_SCHEMA)
         self._sweep()
@@ -102,7 +102,7 @@ class S3Store:
     # Buckets
 
     def buckets(self) -> list[tuple[str, float]]:
-        """Name and time of creation, by name."""
+        """Returns name and creation time of each bucket, by name."""
         return self.rows("SELECT name, created_at FROM buckets ORDER BY name")
 
     def create_bucket(self, name: str) -> None:
@@ -128,7 +128,7 @@ class S3Store:
     # Bytes
 
     def receive(self, chunks: Iterable[bytes]) -> Received:
-        """Streams bytes into a file that no key refers to yet; on an error of `chunks` nothing stays."""
+        """Streams bytes into a file that no key refers to yet; deletes it if `chunks` fails."""
         md5 = hashlib.md5(usedforsecurity=False)
         name, size = uuid.uuid4().hex, 0
         path = self._incoming / name
@@ -163,9 +163,9 @@ class S3Store:
         condition: Condition,
         etag: str | None = None,
     ) -> StoredObject:
-        """Makes the received bytes the object `key`, if `condition` holds; else they are thrown away.
+        """Stores the received bytes as the object `key` if `condition` is met; otherwise deletes them.
 
-        Without an `etag` their MD5 is it.
+        `etag` defaults to their MD5.
         """
         etag = etag or received.md5
         stored = StoredObject(key, received.file, received.size_bytes, etag, time.time(), headers)
@@ -190,8 +190,8 @@ class S3Store:
         return stored or self._missing(bucket)
 
     def open_object(self, bucket: str, key: bytes) -> tuple[StoredObject, BinaryIO]:
-        """The object and its bytes, which stay readable however it is replaced meanwhile; the caller closes."""
-        # Under the lock, because files are discarded only after a transaction has taken their row away.
+        """Returns the object and its open file, which stays readable if it is replaced; the caller closes it."""
+        # Under the lock, because files are deleted only after a transaction has deleted their row.
         with self._lock:
             stored = _select_object(self._index, bucket, key)
             if stored is not None:
@@ -203,7 +203,7 @@ class S3Store:
         raise S3Refusal(404, "NoSuchKey", "The specified key does not exist.")
 
     def delete_object(self, bucket: str, key: bytes) -> None:
-        """Removes the object; one that is not there is removed already."""
+        """Deletes the object, if it exists."""
         with self.transaction() as index:
             stored = _select_object(index, bucket, key)
             index.execute("DELETE FROM objects WHERE bucket = ? AND key = ?", (bucket, key))
@@ -211,9 +211,9 @@ class S3Store:
             self.discard(stored.file)
 
     def list_objects(self, bucket: str, *, prefix: bytes, delimiter: bytes, begin: bytes, limit: int) -> Page:
-        """Up to `limit` keys and common prefixes at or after `begin`.
+        """Returns up to `limit` keys and common prefixes at or after `begin`.
 
-        A common prefix costs one step along the index, however many keys lie under it.
+        A common prefix costs one step along the index, however many keys it has.
         """
         self.require_bucket(bucket)
         objects: list[StoredObject] = []
@@ -222,7 +222,7 @@ class S3Store:
         last = b""
         while len(objects) + len(prefixes) < limit:
             wanted = limit - len(objects) - len(prefixes)
-            # With a delimiter most rows of a folder would be read in vain: look at few, then jump behind the folder.
+            # With a delimiter, most rows of a folder are not needed: read a few, then skip to the end of the folder.
             batch = self._objects_from(bucket, at, prefix, min(wanted, 8) if delimiter else wanted)
             if not batch:
                 return Page(tuple(objects), tuple(prefixes), None, last)
@@ -256,7 +256,7 @@ class S3Store:
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Nobody else reads or writes meanwhile; an error undoes what was written."""
+        """Runs a transaction that excludes other readers and writers; rolls back on an error."""
         with self._lock:
             self._index.execute("BEGIN IMMEDIATE")
             try:
@@ -267,7 +267,7 @@ class S3Store:
             self._index.execute("COMMIT")
 
     def _sweep(self) -> None:
-        """Removes files that a killed process left without a row."""
+        """Deletes files that a killed process left without a row."""
         known = {row[0] for row in self.rows("SELECT file FROM objects UNION ALL SELECT file FROM parts")}
         for path in [*self._incoming.iterdir(), *self._data.glob("*/*")]:
             if path.name not in known:

@@ -1,4 +1,4 @@
-"""Multipart uploads of the disk S3: parts are files like objects are, known to the index until they are joined."""
+"""Multipart uploads of the disk S3: parts are files like objects, listed in the index until they are joined."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ class StoredPart:
 
 
 class UploadStore:
-    """The uploads under way in `store`."""
+    """The uploads in progress in `store`."""
 
     def __init__(self, store: S3Store) -> None:
         self._store = store
 
     def create(self, bucket: str, key: bytes, headers: Mapping[str, str]) -> str:
-        """Begins an upload that will make an object with `headers`; its id."""
+        """Starts an upload of an object with `headers`; returns its ID."""
         self._store.require_bucket(bucket)
         upload_id = uuid.uuid4().hex
         with self._store.transaction() as index:
@@ -42,13 +42,13 @@ class UploadStore:
         return upload_id
 
     def under_way(self, bucket: str) -> list[tuple[bytes, str, float]]:
-        """Key, id and time of beginning of each upload that was neither completed nor aborted, by key."""
+        """Returns key, ID and start time of each upload that was neither completed nor aborted, by key."""
         self._store.require_bucket(bucket)
         query = "SELECT key, id, begun_at FROM uploads WHERE bucket = ? ORDER BY key, begun_at"
         return self._store.rows(query, bucket)
 
     def headers(self, bucket: str, key: bytes, upload_id: str) -> dict[str, str]:
-        """What create() was given; NoSuchUpload where the id does not belong to this key."""
+        """Returns the headers passed to create(); NoSuchUpload if the ID does not belong to this key."""
         query = "SELECT headers FROM uploads WHERE id = ? AND bucket = ? AND key = ?"
         rows = self._store.rows(query, upload_id, bucket, key)
         if not rows:
@@ -57,7 +57,7 @@ class UploadStore:
         return headers
 
     def put_part(self, upload_id: str, number: int, received: Received) -> None:
-        """Makes the received bytes part `number`, in place of an earlier one."""
+        """Stores the received bytes as part `number`, replacing an earlier one."""
         row = (upload_id, number, received.file, received.size_bytes, received.md5, time.time())
         with self._store.transaction() as index:
             is_under_way = index.execute("SELECT 1 FROM uploads WHERE id = ?", (upload_id,)).fetchone() is not None
@@ -70,7 +70,7 @@ class UploadStore:
             raise _no_such_upload()
 
     def parts(self, bucket: str, key: bytes, upload_id: str) -> list[StoredPart]:
-        """The parts there are, by number."""
+        """Returns the uploaded parts, by number."""
         self.headers(bucket, key, upload_id)
         query = "SELECT number, file, size, etag, modified_at FROM parts WHERE upload = ? ORDER BY number"
         return [StoredPart(*row) for row in self._store.rows(query, upload_id)]
@@ -78,7 +78,7 @@ class UploadStore:
     def complete(
         self, bucket: str, key: bytes, upload_id: str, wanted: Sequence[tuple[int, str]], condition: Condition
     ) -> StoredObject:
-        """Joins the parts named by number and ETag into the object; the upload is over then."""
+        """Joins the parts with these numbers and ETags into the object, and ends the upload."""
         headers = self.headers(bucket, key, upload_id)
         parts = _choose_parts(self.parts(bucket, key, upload_id), wanted)
         joined = self._store.receive(self._read(parts))
@@ -89,7 +89,7 @@ class UploadStore:
         return stored
 
     def abort(self, bucket: str, key: bytes, upload_id: str) -> None:
-        """Forgets the upload and its parts."""
+        """Deletes the upload and its parts."""
         files = [part.file for part in self.parts(bucket, key, upload_id)]
         with self._store.transaction() as index:
             index.execute("DELETE FROM parts WHERE upload = ?", (upload_id,))

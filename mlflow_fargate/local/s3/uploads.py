@@ -1,4 +1,4 @@
-"""S3's verbs on multipart uploads: each takes the store and a request, and gives the answer."""
+"""S3's operations on multipart uploads: each takes the store and a request, and returns the response."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def create_upload(store: S3Store, request: S3Request) -> S3Response:
 def upload_part(store: S3Store, request: S3Request) -> S3Response:
     number = _parse_part_number(request)
     uploads = UploadStore(store)
-    # Before the bytes are taken in: a client that lost its upload should hear so at once.
+    # Before the body is read: a client whose upload does not exist should get the error immediately.
     uploads.headers(request.bucket, request.key, request.query["uploadId"])
     received = store.receive(request.chunks())
     uploads.put_part(request.query["uploadId"], number, received)
@@ -37,7 +37,7 @@ def upload_part(store: S3Store, request: S3Request) -> S3Response:
 
 
 def upload_part_copy(store: S3Store, request: S3Request) -> S3Response:
-    """A part that is a range of an object already here."""
+    """Stores a range of an existing object as a part."""
     number = _parse_part_number(request)
     uploads = UploadStore(store)
     uploads.headers(request.bucket, request.key, request.query["uploadId"])
@@ -68,7 +68,7 @@ def abort_upload(store: S3Store, request: S3Request) -> S3Response:
 
 
 def list_parts(store: S3Store, request: S3Request) -> S3Response:
-    """Pages as AWS does: `part-number-marker` and `max-parts`."""
+    """Lists parts, paginated with AWS's `part-number-marker` and `max-parts`."""
     upload_id, query = request.query["uploadId"], request.query
     limit = min(_parse_number(query.get("max-parts", "1000"), "max-parts"), 1000)
     marker = _parse_number(query.get("part-number-marker", "0"), "part-number-marker")
@@ -92,7 +92,7 @@ def list_parts(store: S3Store, request: S3Request) -> S3Response:
 
 
 def _parse_parts(request: S3Request) -> list[tuple[int, str]]:
-    """Number and ETag of each part the client wants joined."""
+    """Returns number and ETag of each part to join."""
     return [
         (_parse_number(node.findtext("PartNumber") or "", "PartNumber"), (node.findtext("ETag") or "").strip('"'))
         for node in request.xml().iterfind("Part")

@@ -1,1 +1,1 @@
-"""Traffic shifting in the local ECS: state, pure decisions, transitions, and the controller that carries them out."""
+"""Shifts traffic in the local ECS: state, pure decisions, transitions, and the controller that carries them out."""

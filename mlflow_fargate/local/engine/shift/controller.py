@@ -1,4 +1,4 @@
-"""Does what `shift` decides: moves weights in the AWS behind, has the routes follow, notes the stage it came to."""
+"""Carries out what `shift` decides: changes weights in moto, updates the routes, records the stage."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mlflow_fargate.local.moto_client import MotoClient
 
 
 class ShiftController:
-    """The part of the engine that moves traffic."""
+    """The part of the engine that shifts traffic."""
 
     def __init__(self, store: EcsStore, aws: MotoClient, routes: RouteTable, minute_seconds: float) -> None:
         self._store = store
@@ -39,11 +39,11 @@ class ShiftController:
                 self._change(service, partial(stage_transitions.time_out_hook, hook_id=hook_id, now=now))
 
     def lead_back(self, service: Service, now: float) -> None:
-        """Blue has all requests again, before any task of green ends; nothing where no traffic is shifted."""
+        """Sends all requests to blue again, before any task of green ends; does nothing if no traffic is shifted."""
         shift = service.shift
         if shift is None or shift.blue_id is None:
             return
-        with contextlib.suppress(ClientError):  # rules that are gone lead nowhere
+        with contextlib.suppress(ClientError):  # the rules were deleted
             traffic.move(self._aws, service, 0.0, 0.0)
         self._note_shares(service, 0.0, 0.0, now)
 

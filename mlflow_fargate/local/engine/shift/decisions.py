@@ -1,10 +1,10 @@
-"""What a service deployment that shifts traffic needs next: pure deciding, one stage after the other.
+"""Decides what a service deployment that shifts traffic needs next: pure functions, one stage after the other.
 
-    scale green up beside blue · lead the test rule to it · pause, if hooked · move the production traffic, in steps
-    · let it bake · take blue away
+    scale up green next to blue · point the test rule to green · pause, if hooked · shift production traffic, in steps
+    · bake · delete blue
 
-Blue keeps its tasks until the end, so that going back is only a matter of weights. On a service's first deployment
-there is no blue: the stages are the same, and nobody waits for a share or a bake time.
+Blue keeps its tasks until the end, so that a rollback only changes weights. On a service's first deployment there is no
+blue: the stages are the same, without traffic steps and bake time.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from mlflow_fargate.local.engine.state import Rollout, Service, Task
 def decide_shift(
     service: Service, shift: Shift, tasks: Sequence[Task], now: float, minute_seconds: float
 ) -> tuple[Action, ...]:
-    """The actions that bring the shift one step further, and those that keep blue and green at their count."""
+    """Returns the actions that advance the shift by a step, and those that keep blue and green at their task counts."""
     return _Decider(service, shift, service.shift_rules, tasks, now, minute_seconds).actions()
 
 
@@ -47,7 +47,7 @@ class _Decider:
         return (*self._keep(), *self._advance())
 
     def _keep(self) -> tuple[Action, ...]:
-        """Blue until it is cleaned up, green from its scaling up on: as many tasks as are desired."""
+        """Keeps the desired number of tasks: in blue until cleanup, in green from its scale-up on."""
         kept = []
         if self._is_before("CLEAN_UP"):
             kept.append(self.shift.blue_id)
@@ -89,7 +89,7 @@ class _Decider:
         return work.get(self.shift.stage, self._next)()
 
     def _reconcile(self) -> tuple[Action, ...]:
-        """What an abandoned deployment left goes first: its share of the traffic, then its tasks."""
+        """First cleans up after an abandoned deployment: its share of the traffic, then its tasks."""
         if self.shift.production_percent:
             return (MoveTraffic(0.0, 0.0),)
         staying = {self.shift.blue_id, self.shift.green_id}

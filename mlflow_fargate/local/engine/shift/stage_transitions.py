@@ -1,6 +1,6 @@
-"""The next value of a service while its traffic is shifted: pure, in ECS's words.
+"""Returns a service's next value while its traffic is shifted: pure functions, with ECS's messages.
 
-`transitions.begin_rollout` begins a shift where the service's strategy asks for one; these take it on.
+`transitions.begin_rollout` starts a shift if the service's strategy requires one; these continue it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ NOT_ASSOCIATED = (
 
 
 def enter_stage(service: Service, stage: str, now: float) -> Service:
-    """The shift at its next stage; a hook of that stage pauses it anew."""
+    """Returns the shift at its next stage; a hook of that stage pauses it again."""
     return _with_shift(
         service,
         lambda shift: replace(
@@ -38,7 +38,7 @@ def enter_stage(service: Service, stage: str, now: float) -> Service:
 
 
 def move_traffic(service: Service, production_percent: float, test_percent: float, now: float) -> Service:
-    """The shift with green's shares as they now are; ECS says nothing of it in its events."""
+    """Returns the shift with green's new shares; ECS writes no event for it."""
     return _with_shift(
         service,
         lambda shift: replace(
@@ -53,7 +53,7 @@ def move_traffic(service: Service, production_percent: float, test_percent: floa
 
 
 def open_hook(service: Service, stage: str, now: float, minute_seconds: float) -> Service:
-    """The stage's PAUSE hook awaits an action."""
+    """Returns the service with the stage's PAUSE hook waiting for an action."""
     minutes, action = next((minutes, action) for name, minutes, action in service.shift_rules.pauses if name == stage)
     hook = Hook(
         f"ecs-pause-{secrets.token_urlsafe(24)}", stage, "AWAITING_ACTION", now + minutes * minute_seconds, action
@@ -66,7 +66,7 @@ def open_hook(service: Service, stage: str, now: float, minute_seconds: float) -
 
 
 def answer_hook(service: Service, hook_id: str, action: str, now: float) -> Service:
-    """What ContinueServiceDeployment leads to: on it goes, or back."""
+    """Returns the service after ContinueServiceDeployment: it continues or rolls back."""
     service, stage = _end_hook(service, hook_id, "SUCCEEDED" if action == "CONTINUE" else "FAILED", now)
     if action == "CONTINUE":
         return service
@@ -74,7 +74,7 @@ def answer_hook(service: Service, hook_id: str, action: str, now: float) -> Serv
 
 
 def time_out_hook(service: Service, hook_id: str, now: float) -> Service:
-    """Nobody acted in time: what the hook says for that."""
+    """Returns the service after the hook timed out, with the hook's timeout action applied."""
     hook = next(hook for hook in service.shift.hooks if hook.id == hook_id) if service.shift else None
     service, stage = _end_hook(service, hook_id, "TIMED_OUT", now)
     if hook is None or hook.timeout_action == "CONTINUE":
@@ -96,7 +96,7 @@ def _end_hook(service: Service, hook_id: str, status: str, now: float) -> tuple[
 
 
 def _with_shift(service: Service, change: Callable[[Shift], Shift], now: float) -> Service:
-    if service.shift is None:  # somebody ended it meanwhile
+    if service.shift is None:  # it was ended in the meantime
         return service
     current = service.deployments[0]
     changed = replace(current, shift=change(service.shift), updated_at=now)

@@ -1,7 +1,7 @@
-"""Words of deployments that shift traffic (BLUE_GREEN, CANARY, LINEAR): how they are to go, and how far one got.
+"""Types of deployments that shift traffic (BLUE_GREEN, CANARY, LINEAR): their rules, and the progress of one.
 
-Blue is the revision that served before, green the one that a service deployment brings.
-Source: https://docs.aws.amazon.com/AmazonECS/latest/developerguide/deployment-type-blue-green.html and its neighbours
+Blue is the previous revision, green the one that a service deployment rolls out.
+Source: https://docs.aws.amazon.com/AmazonECS/latest/developerguide/deployment-type-blue-green.html and related pages
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ STAGES = (
     "BAKE_TIME",
     "CLEAN_UP",
 )
-# Those with work of ECS's own cannot be paused (API reference, DeploymentLifecycleHook).
+# Stages in which ECS itself acts cannot be paused (API reference, DeploymentLifecycleHook).
 PAUSE_STAGES = frozenset(STAGES) - {
     "SCALE_UP",
     "TEST_TRAFFIC_SHIFT",
@@ -36,13 +36,13 @@ PAUSE_STAGES = frozenset(STAGES) - {
 
 @dataclass(frozen=True)
 class ShiftRules:
-    """What a `deploymentConfiguration` says of shifting traffic; AWS's defaults filled in."""
+    """The traffic-shifting part of a `deploymentConfiguration`, with AWS's defaults filled in."""
 
     strategy: str = "ROLLING"
     shares: tuple[float, ...] = (100.0,)  # percent of the production traffic after each step
     step_bake_minutes: float = 0.0  # after each step but the last
     bake_minutes: float = 0.0
-    pauses: tuple[tuple[str, float, str], ...] = ()  # stage, minutes, and what happens when nobody acts
+    pauses: tuple[tuple[str, float, str], ...] = ()  # stage, minutes, and timeout action
 
     @property
     def shifts(self) -> bool:
@@ -63,7 +63,7 @@ class ShiftRules:
 
 @dataclass(frozen=True)
 class Hook:
-    """A PAUSE hook that a service deployment came to."""
+    """A PAUSE hook that a service deployment reached."""
 
     id: str
     stage: str
@@ -74,17 +74,17 @@ class Hook:
 
 @dataclass(frozen=True)
 class Shift:
-    """How far a service deployment has moved the traffic: its stage, and green's shares in percent."""
+    """How far a service deployment has shifted the traffic: its stage, and green's shares in percent."""
 
-    blue_id: str | None  # rollouts; None: there is nothing to shift from
+    blue_id: str | None  # a rollout; None: there is nothing to shift from
     green_id: str
     stage: str
     since: float  # when the stage, or the last step within it, began
     production_percent: float = 0.0
     test_percent: float = 0.0
-    is_share_moved: bool = False  # the share of the step under way
+    is_share_moved: bool = False  # of the current step
     hooks: tuple[Hook, ...] = ()
-    paused_stages: tuple[str, ...] = ()  # stages whose pause was opened since they were entered
+    paused_stages: tuple[str, ...] = ()  # stages whose pause has started since they were entered
 
     @property
     def waiting_hook(self) -> Hook | None:
@@ -100,7 +100,7 @@ def _steps(strategy: str, configuration: Mapping[str, Any]) -> tuple[tuple[float
     if strategy == "LINEAR":
         linear = configuration.get("linearConfiguration") or {}
         step = float(linear.get("stepPercent", 10.0))
-        # 33.4 takes three steps: rounding must not make a fourth of a hair's breadth.
+        # 33.4 takes three steps: rounding must not add a tiny fourth one.
         count = math.ceil(round(100 / step, 6))
         steps = [round(step * number, 1) for number in range(1, count)]
         return (*steps, 100.0), float(linear.get("stepBakeTimeInMinutes", 6))
