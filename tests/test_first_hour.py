@@ -360,7 +360,7 @@ def test_each_message_says_what_to_do_next() -> None:
     silent = [
         heading
         for heading, said in sections().items()
-        if not re.search(r"hint: |Did you mean|set PYTHON=|Fargate runs", said)
+        if not re.search(r"hint: |Did you mean|set PYTHON=|Fargate offers", said)
     ]
 
     assert not silent

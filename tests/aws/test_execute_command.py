@@ -57,7 +57,7 @@ def run(deployer: Deployer, plugin: tuple[str, ...], command: str) -> str:
 
 
 def test_commands_want_a_task_role() -> None:
-    with pytest.raises(InvalidOption, match="wants task_role_arn"):
+    with pytest.raises(InvalidOption, match="requires task_role_arn"):
         parse_config({"enable_execute_command": "true"})
 
 
