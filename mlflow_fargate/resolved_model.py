@@ -1,6 +1,6 @@
-"""Words: a model, once its URI has been resolved, and where a deployed model came from. Frozen data.
+"""A resolved model, and where a deployed model came from. Frozen data.
 
-A URI becomes a `ResolvedModel` (model/); what a deployment keeps of it is a `Provenance`.
+A URI becomes a `ResolvedModel` (model/); a deployment records its `Provenance`.
 """
 
 from __future__ import annotations
@@ -18,15 +18,16 @@ _VARIABLE = re.compile(r"([^:]*:)?\$\{[A-Z][A-Z0-9_]*\}")
 
 
 def without_credentials(text: str) -> str:
-    """`text` without the `user:password@` of every URL in it: tracking URIs carry them, and MLflow repeats them.
+    """Returns `text` without the `user:password@` in its URLs: tracking URIs contain them, and MLflow repeats them.
 
-    A user alone is taken for a token, as some package indexes have it. `${NAME}` stays: it only names what is secret.
+    A user without a password is removed too, because package indexes use tokens. `${NAME}` is kept: it only names a
+    secret.
     """
     return _USER_IN_URL.sub(lambda found: found[0] if _VARIABLE.fullmatch(found[1]) else "", text)
 
 
 def web_url(url: str | None) -> str | None:
-    """`url` without credentials and slashes at its end, if it is one that a browser may be sent to: it names a host."""
+    """Returns `url` without credentials and trailing slashes if a browser can open it; otherwise None."""
     if url is None or not url.startswith(("http://", "https://")):
         return None
     bare = without_credentials(url).rstrip("/")
@@ -39,24 +40,24 @@ class ModelFile:
 
     path: str
     size_bytes: int
-    etag: str | None = None  # None: the store tells none (the tracking server's proxy, a local path)
+    etag: str | None = None  # None: the store has none (the tracking server's proxy, a local path)
 
 
 @dataclass(frozen=True)
 class ResolvedModel:
-    """A model URI, resolved once: which version it is, and where each of its files lies."""
+    """A resolved model URI: the version, and the location of each file."""
 
-    requested_uri: str  # as the user wrote it, credentials taken out
-    resolved_uri: str  # models:/NAME/VERSION where registered, else models:/m-…, runs:/… or the storage URI
+    requested_uri: str  # as the user wrote it, without credentials
+    resolved_uri: str  # models:/NAME/VERSION if registered, else models:/m-…, runs:/… or the storage URI
     artifact_uri: str  # the model's root: s3://…, mlflow-artifacts:/… or a local path
     files: tuple[ModelFile, ...]  # sorted by path
     metadata: Mapping[str, Any] = field(hash=False)  # the parsed MLmodel file
     requirements: tuple[str, ...] = ()  # lines of the model's requirements.txt
-    python_version: str | None = None  # '3.11.7', from python_env.yaml; None: the model does not say
+    python_version: str | None = None  # '3.11.7', from python_env.yaml; None: not specified
     name: str | None = None  # registered model
     version: str | None = None
     run_id: str | None = None
-    labels_uri: str | None = None  # full URI of the labels file found beside the model or at its run's root
+    labels_uri: str | None = None  # full URI of the labels file found next to the model or at the root of its run
     labels_etag: str | None = None
 
     @property
@@ -70,10 +71,9 @@ class ResolvedModel:
 
     @property
     def fingerprint(self) -> str:
-        """32 hex digits that change when any file of the model does: its place, names, sizes and ETags.
+        """32 hex digits that change when any file of the model does: location, names, sizes and ETags.
 
-        ETags say "unchanged", not "same content" (multipart and KMS make them differ for equal bytes), so two copies
-        of one model have two fingerprints.
+        ETags can differ for equal content (multipart uploads, KMS), so copies of a model have different fingerprints.
         """
         digest = hashlib.sha256(self.artifact_uri.encode())
         for file in self.files:
@@ -84,7 +84,7 @@ class ResolvedModel:
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where what is deployed came from; stands on the task definition, so that a rollback by ECS takes it back too."""
+    """Where a deployed model came from; recorded on the task definition, so that a rollback by ECS restores it too."""
 
     requested_uri: str
     resolved_uri: str
@@ -93,4 +93,6 @@ class Provenance:
     name: str | None = None
     version: str | None = None
     run_id: str | None = None
-    runtime: str | None = None  # what computes, and why; None: the model's own library, and nothing else was asked for
+    runtime: str | None = (
+        None  # what runs the model, and why; None: the model's library, without another being requested
+    )

@@ -1,13 +1,12 @@
-"""Words: where to deploy. The target URI, parsed once; and what surrounds us, read from the environment here only.
+"""Where to deploy: the target URI, parsed once, and settings that are read from the environment only here.
 
     fargate                          the AWS session's region, endpoint `default`
     fargate:/us-east-2               another region
     fargate:/us-east-2/prod          another endpoint; fargate://eu-west-1/prod and fargate:eu-west-1/prod mean the same
     fargate:/us-east-2?profile=ml    credentials of a named AWS profile
-    fargate:/local                   the small AWS on this machine (`mlflow-fargate local up`)
+    fargate:/local                   the local stack (`mlflow-fargate local up`)
 
-This is the one place outside `local/` that knows of `fargate:/local`: from here on it is only another address at which
-AWS answers.
+This is the only place outside `local/` that knows `fargate:/local`: to all other code it is another AWS endpoint URL.
 """
 
 from __future__ import annotations
@@ -23,23 +22,31 @@ from urllib.parse import parse_qs, urlsplit
 
 from platformdirs import user_cache_path
 
-from mlflow_fargate.errors import InvalidOption, LocalStackError
+from mlflow_fargate.errors import InvalidOption, LocalStackError, did_you_mean
 
 LOCAL_REGION = "local"
 _REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-\d")
 _ENDPOINT = re.compile(r"[a-z][a-z0-9-]{0,15}")
+# Only for suggestions: any region that AWS has can be used.
+_REGIONS = re.findall(
+    r"\S+",
+    "af-south-1 ap-east-1 ap-northeast-1 ap-northeast-2 ap-northeast-3 ap-south-1 ap-south-2 ap-southeast-1 "
+    "ap-southeast-2 ap-southeast-3 ap-southeast-4 ca-central-1 ca-west-1 eu-central-1 eu-central-2 eu-north-1 "
+    "eu-south-1 eu-south-2 eu-west-1 eu-west-2 eu-west-3 il-central-1 me-central-1 me-south-1 sa-east-1 us-east-1 "
+    "us-east-2 us-gov-east-1 us-gov-west-1 us-west-1 us-west-2 local",
+)
 
 
 @dataclass(frozen=True)
 class TargetEnvironment:
-    """Where AWS and the public registries answer, when that is not at their own addresses, and with what programs."""
+    """Other addresses of AWS and the public registries, for the local stack, and programs to use."""
 
     aws_endpoint_url: str | None = None
     access_key_id: str | None = None
     secret_access_key: str | None = field(default=None, repr=False)
     registry_mirrors: Mapping[str, str] = field(default_factory=dict, hash=False)
-    session_manager_plugin: tuple[str, ...] = ("session-manager-plugin",)  # follows ECS Exec's sessions
-    s3_endpoint_url: str | None = None  # MLFLOW_S3_ENDPOINT_URL: where MLflow's artifacts are, if not at AWS's S3
+    session_manager_plugin: tuple[str, ...] = ("session-manager-plugin",)  # for ECS Exec's sessions
+    s3_endpoint_url: str | None = None  # MLFLOW_S3_ENDPOINT_URL: another store for MLflow's artifacts
 
 
 @dataclass(frozen=True)
@@ -47,30 +54,30 @@ class Target:
     """A parsed target URI."""
 
     uri: str
-    region: str | None = None  # None: the AWS session's own
+    region: str | None = None  # None: the AWS session's region
     endpoint: str = "default"
     profile: str | None = None
     environment: TargetEnvironment = TargetEnvironment()
 
 
 def uri_for_tasks(target: Target, region: str) -> str:
-    """The URI by which a task that runs in `region` names the target: without a profile, for it has a role."""
+    """Returns the URI of the target for a task in `region`: without a profile, because the task has a role."""
     return f"fargate:/{region if target.environment.aws_endpoint_url is None else LOCAL_REGION}/{target.endpoint}"
 
 
 def cache_directory(environ: Mapping[str, str] = os.environ) -> Path:
-    """Where downloaded models, built layers and the local stack's state lie."""
+    """Returns the folder for downloaded models, built layers and the local stack's state."""
     override = environ.get("MLFLOW_FARGATE_CACHE")
     return Path(override) if override else user_cache_path("mlflow-fargate", appauthor=False)
 
 
 def local_state_file(cache: Path) -> Path:
-    """The file in which a running local stack tells its addresses."""
+    """Returns the file to which a running local stack writes its addresses."""
     return cache / "local" / "stack.json"
 
 
 def parse_target(uri: str, environ: Mapping[str, str] = os.environ) -> Target:
-    """The target a URI names; InvalidOption when it names none, LocalStackError when the local stack does not run."""
+    """Parses a target URI; raises InvalidOption, or LocalStackError if the local stack is not running."""
     try:
         parts = urlsplit(uri if ":" in uri else f"{uri}:")
     except ValueError as error:
@@ -79,13 +86,15 @@ def parse_target(uri: str, environ: Mapping[str, str] = os.environ) -> Target:
         raise InvalidOption(f"'{uri}' is not a target of this plugin.", hint="use fargate:/REGION or fargate:/local")
     names = [name for name in f"{parts.netloc}/{parts.path}".split("/") if name]
     if len(names) > 2:
-        raise InvalidOption(f"Target '{uri}' has more than a region and an endpoint.", hint="fargate:/REGION/ENDPOINT")
+        raise InvalidOption(
+            f"Target '{uri}' has more than a region and an endpoint.", hint="use fargate:/REGION/ENDPOINT"
+        )
     region = names[0] if names else None
     endpoint = check_endpoint_name(names[1]) if len(names) == 2 else "default"
     query = parse_qs(parts.query, keep_blank_values=True)
     if unknown := sorted(set(query) - {"profile"}):
         raise InvalidOption(
-            f"Target '{uri}' has an unknown parameter '{unknown[0]}'.", hint="only ?profile=NAME is read"
+            f"Target '{uri}' has an unknown parameter '{unknown[0]}'.", hint="only ?profile=NAME is supported"
         )
     profile = query["profile"][0] if "profile" in query else None
     if region == LOCAL_REGION:
@@ -93,24 +102,24 @@ def parse_target(uri: str, environ: Mapping[str, str] = os.environ) -> Target:
     if region is not None and not _REGION.fullmatch(region):
         raise InvalidOption(
             f"'{region}' in target '{uri}' is not an AWS region.",
-            hint="for example fargate:/us-east-2, or fargate:/local",
+            hint=did_you_mean(region, _REGIONS) or "for example fargate:/us-east-2, or fargate:/local",
         )
     environment = TargetEnvironment(s3_endpoint_url=environ.get("MLFLOW_S3_ENDPOINT_URL"))
     return Target(uri=uri, region=region, endpoint=endpoint, profile=profile, environment=environment)
 
 
 def check_endpoint_name(name: str) -> str:
-    """`name`, if an endpoint can be called so: it becomes part of AWS names of at most 32 characters."""
+    """Returns `name`; InvalidOption if it is not a valid endpoint name. AWS names of 32 characters contain it."""
     if _ENDPOINT.fullmatch(name):
         return name
     raise InvalidOption(
-        f"'{name}' cannot be an endpoint's name.",
-        hint="1 to 16 characters: small letters, digits and '-', beginning with a letter",
+        f"'{name}' is not a valid endpoint name.",
+        hint="use 1 to 16 lowercase letters, digits and '-', starting with a letter",
     )
 
 
 def read_local_state(cache: Path) -> dict[str, Any] | None:
-    """What the running local stack wrote of itself; None when there is none."""
+    """Returns the state of the running local stack; None if it is not running."""
     try:
         state: dict[str, Any] = json.loads(local_state_file(cache).read_text(encoding="utf-8"))
     except (FileNotFoundError, json.JSONDecodeError):

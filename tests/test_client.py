@@ -51,9 +51,7 @@ def test_a_prediction_may_take_what_the_call_says_or_else_what_mlflow_is_set_to(
 
 
 @pytest.mark.parametrize("seconds", ["soon", "0", "-1"])
-def test_a_time_that_cannot_be_meant_is_refused_before_aws_is_asked(
-    monkeypatch: pytest.MonkeyPatch, seconds: str
-) -> None:
+def test_an_invalid_time_is_refused_before_any_call_to_aws(monkeypatch: pytest.MonkeyPatch, seconds: str) -> None:
     monkeypatch.setenv("MLFLOW_DEPLOYMENT_PREDICT_TIMEOUT", seconds)
 
     with pytest.raises(InvalidOption, match=seconds):

@@ -77,7 +77,7 @@ class TestLoading:
 
     @pytest.mark.slow
     def test_c1_loading_takes_a_moment_and_no_library_that_only_a_verb_needs(self) -> None:
-        """What MLflow itself imports is not counted: it is there before any plugin is asked for."""
+        """What MLflow itself imports is not counted: it is imported before any plugin."""
         heavy = ("boto3", "botocore", "bentoml", "docker", "moto", "pandas", "tensorflow")
         code = (
             "import json, sys, time, mlflow.deployments; before = set(sys.modules); start = time.process_time()\n"
@@ -108,7 +108,7 @@ class TestLoading:
         assert isinstance(FargateDeploymentClient("fargate:/eu-west-1"), BaseDeploymentClient)
         assert [verb for verb in verbs if verb not in vars(FargateDeploymentClient)] == []
 
-    def test_c13_mlflows_own_create_endpoint_fails_before_any_plugin_is_asked(self) -> None:
+    def test_c13_mlflows_own_create_endpoint_fails_before_it_calls_a_plugin(self) -> None:
         """Its option is called `endpoint`, and its function takes a `name`: no spelling of the options helps."""
         done = CliRunner().invoke(commands, ["create-endpoint", "-t", "fargate:/eu-west-1", "--endpoint", "side"])
 
@@ -160,9 +160,9 @@ class TestCommandLine:
         assert "Usage" in shell.create("other", "-C", "cpu").output
         assert "Did you mean 'cpu'?" in shell.create("other", "-C", "cpus=1").output
 
-    def test_c7_create_returns_name_and_flavor_and_the_url_is_told(self, shell: Shell) -> None:
+    def test_c7_create_returns_name_and_flavor_and_prints_the_url(self, shell: Shell) -> None:
         assert shell.created_churn.stdout == "\npython_function deployment churn is created\n"
-        assert "churn answers at http://" in shell.created_churn.stderr
+        assert "churn is at http://" in shell.created_churn.stderr
 
     def test_c8_update_returns_name_and_flavor_and_needs_no_model_uri(
         self, shell: Shell, client: FargateDeploymentClient
@@ -301,7 +301,7 @@ class TestBehaviour:
     @pytest.mark.parametrize(
         ("flavor", "code"), [("no_such_flavor", "INVALID_PARAMETER_VALUE"), ("xgboost", "RESOURCE_DOES_NOT_EXIST")]
     )
-    def test_c17_a_flavor_nobody_has_and_one_this_model_has_not_are_told_apart(
+    def test_c17_an_unknown_flavor_and_one_that_the_model_lacks_have_different_errors(
         self, client: FargateDeploymentClient, flavor: str, code: str
     ) -> None:
         assert code_of(lambda: client.create_deployment("new", "models:/churn/1", flavor, QUICK)) == code
@@ -324,7 +324,7 @@ class TestBehaviour:
         assert code_of(lambda: client.list_deployments(endpoint="../up")) == "INVALID_PARAMETER_VALUE"
 
     def test_c19_progress_is_seen_without_setting_up_any_logging(self, shell: Shell) -> None:
-        for step in ("plan", "apply", "rollout", "churn answers at"):
+        for step in ("Planning", "Applying", "Waiting for the rollout", "churn is at"):
             assert step in shell.created_churn.stderr
 
     @pytest.mark.parametrize(
@@ -359,7 +359,7 @@ class TestBehaviour:
 
 
 def code_of(call: Callable[[], object]) -> str:
-    """The code of the error in which `call` ends; it is one of ours."""
+    """The code of the error in which `call` ends; it is a FargateError."""
     with pytest.raises(FargateError) as caught:
         call()
     return str(caught.value.error_code)

@@ -1,4 +1,4 @@
-"""What goes wrong in the first hour: each mistake is made for real, and its message stands in docs/troubleshooting.md.
+"""Mistakes of the first hour: each test makes one for real, and its message is in docs/troubleshooting.md.
 
 A section of the page is one mistake: its heading, a block `console` with what was typed, a block `text` with all that
 the command said. The functions below make the mistakes, in the order of the page; the heading is their docstring.
@@ -43,7 +43,7 @@ flavors:
 
 
 class Bench:
-    """What the mistakes are made with: a folder, an environment, an account of moto's, and the command."""
+    """What the mistakes need: a folder, an environment, an account in moto, and the command."""
 
     def __init__(self, folder: Path, registry: str, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder = folder

@@ -1,4 +1,4 @@
-"""What stands on a model version of the deployments that serve it: alone, told by real rollouts, and in MLflow."""
+"""Tags on a model version: alone, from real rollouts, and in MLflow."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ def tags_for(registry: Registry) -> VersionTags:
     return VersionTags("default", "churn", registry.write, RecordedProgress())
 
 
-def test_a_failure_is_told_with_its_reason_and_goes_on() -> None:
+def test_a_failure_is_tagged_with_its_reason_and_raised() -> None:
     registry = Registry()
 
-    with pytest.raises(RegistryError), tags_for(registry).telling_failure(VERSION_1):
+    with pytest.raises(RegistryError), tags_for(registry).tagging_failure(VERSION_1):
         raise RegistryError("http://me:s3cret@registry said\n no", hint="x" * 999)
 
     assert registry.status("1").startswith("failed: http://registry said no hint: xxx")
@@ -54,7 +54,7 @@ def test_a_failure_is_told_with_its_reason_and_goes_on() -> None:
 def test_what_only_took_too_long_is_no_failure() -> None:
     registry = Registry()
 
-    with pytest.raises(RolloutTimeout), tags_for(registry).telling_failure(VERSION_1):
+    with pytest.raises(RolloutTimeout), tags_for(registry).tagging_failure(VERSION_1):
         raise RolloutTimeout("not yet")
 
     assert registry.status("1") == "deploying"
@@ -63,13 +63,13 @@ def test_what_only_took_too_long_is_no_failure() -> None:
 def test_a_model_that_is_not_registered_has_nothing_to_write_on() -> None:
     registry = Registry()
 
-    tags_for(registry).tell(replace(VERSION_1, name=None, version=None), "serving")
+    tags_for(registry).tag(replace(VERSION_1, name=None, version=None), "serving")
 
     assert registry.tags == {}
 
 
 @pytest.mark.slow
-def test_versions_tell_where_they_serve_and_what_became_of_them(deployer: Deployer) -> None:
+def test_versions_show_where_they_serve_and_how_they_ended(deployer: Deployer) -> None:
     registry = Registry()
     deployer = replace(deployer, write_tags=registry.write)
     create(deployer, uri="models:/churn/1")
@@ -122,7 +122,7 @@ def test_the_revision_in_aws_tells_model_run_and_source(deployer: Deployer) -> N
 
 
 @pytest.mark.slow
-def test_the_tags_stand_in_mlflow(
+def test_the_tags_are_in_mlflow(
     mlflow_server: MlflowServer, logged_models: LoggedModels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mlflow.tracking._tracking_service.utils._tracking_uri", mlflow_server.uri)

@@ -58,10 +58,10 @@ def test_a_name_comes_before_a_pattern() -> None:
         ("models: {churn: {stage: Production, config: {follow: pinned}}}", "config.follow is not for rules"),
         ("models: {churn: {stage: Production, config: {smoke_test: true}}}", "config.smoke_test is not for rules"),
         ("models: {churn: {stage: Production, config: {convert: true}}}", "config.convert is not for rules"),
-        ("models: {churn: {stage: Production, endpoint: 'Not One'}}", "cannot be an endpoint's name"),
+        ("models: {churn: {stage: Production, endpoint: 'Not One'}}", "is not a valid endpoint name"),
         ("models: {churn: {stage: Production, on_demotion: explode}}", "on_demotion"),
         ("models: {'c*': {stage: Production, name: one}}", "several models"),
-        ("models: {churn: {stage: Production, name: ../x}}", "beginning with a letter"),
+        ("models: {churn: {stage: Production, name: ../x}}", "starting with a letter"),
     ],
 )
 def test_what_is_wrong_with_rules_is_told(text: str, said: str) -> None:
