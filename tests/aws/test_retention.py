@@ -72,7 +72,7 @@ def test_what_is_retained_stays_until_a_deletion_that_does_not_name_it(
         # (What pushed the image gave it a tag of its own.)
         assert [orphan for orphan in list(deployer.account.orphans()) if orphan.name == "churn"] == []
         if "images" in retain:
-            with pytest.raises(EndpointInUse, match="keeps images of churn"):
+            with pytest.raises(EndpointInUse, match="contains retained images of churn"):
                 deployer.delete_endpoint("default")
     assert deployer.endpoint.retained("churn") == {"logs"}
 
