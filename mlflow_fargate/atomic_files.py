@@ -1,4 +1,4 @@
-"""Files that are whole or absent, even when several processes write the same one or one of them is killed."""
+"""Writes files atomically, also when several processes write the same file or one is killed."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 
 
 def write(path: Path, data: str | bytes, *, mode: int = 0o666) -> None:
-    """Replaces the file with `data` (text as UTF-8), synced to disk on return; the last of several writers wins.
+    """Replaces the file with `data` (text as UTF-8) and flushes it to disk; the last of several writers wins.
 
-    Missing folders are created. The file has `mode`, minus the umask, from its creation.
+    Creates missing folders. The file has `mode`, less the umask, from the start.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with draft(path.parent) as unfinished:
@@ -20,13 +20,13 @@ def write(path: Path, data: str | bytes, *, mode: int = 0o666) -> None:
         with unfinished.open("wb") as file:
             file.write(data.encode() if isinstance(data, str) else data)
             file.flush()
-            os.fsync(file.fileno())  # else a crash of the machine can leave the new name with no content
+            os.fsync(file.fileno())  # otherwise a crash of the machine can leave an empty file under the new name
         unfinished.replace(path)
 
 
 @contextmanager
 def draft(folder: Path) -> Iterator[Path]:
-    """Yields a unique path in `folder`; deletes it at the end if it still exists."""
+    """Yields a path in `folder` that no other writer uses; deletes the file if it still exists at the end."""
     path = folder / f".{secrets.token_hex(8)}.unfinished"
     try:
         yield path

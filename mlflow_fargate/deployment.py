@@ -1,6 +1,6 @@
-"""Words: what a deployment may be called and follow, and what AWS shows of it: status, revisions, tasks. Frozen data.
+"""What AWS shows of a deployment: status, revisions, tasks, logs; and valid names. Frozen data.
 
-aws/reading/ makes it. Moments are ISO 8601 texts in UTC.
+aws/reading/ creates it. Times are ISO 8601 strings in UTC.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from mlflow_fargate.resolved_model import Provenance
 
 Stage = Literal["Staging", "Production", "Archived"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
-# It becomes a path, a service and part of an image tag.
+# Used as a path, as the name of a service, and in image tags.
 DEPLOYMENT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,62}")
-NAME_HINT = "1 to 63 letters, digits, '-' and '_', beginning with a letter"
+NAME_HINT = "use 1 to 63 letters, digits, '-' and '_', starting with a letter"
 
 
 @dataclass(frozen=True)
@@ -26,22 +26,22 @@ class DeploymentStatus:
     name: str
     endpoint: str
     url: str  # for callers
-    load_balancer_url: str  # the same by the load balancer's own name, for which no certificate stands
+    load_balancer_url: str  # with the load balancer's own name, which certificates do not cover
     state: str  # IN_PROGRESS, COMPLETED or FAILED: of the newest rollout
     state_reason: str
     desired_count: int
     running_count: int
     image: str
     provenance: Provenance
-    settings: DeploymentConfig = field(hash=False)  # options that were named
+    settings: DeploymentConfig = field(hash=False)  # options that were set
     follow: str  # 'Production', '@champion' or 'pinned'
-    task_definition: str  # ARN of the revision that serves (or is rolled out)
+    task_definition: str  # ARN of the revision that is deployed, or being rolled out
     created_at: str  # ISO 8601
     updated_at: str
-    api_key_secret: str | None = None  # ARN of the secret that holds the key; None: open to everyone
-    last_failed_version: str | None = None  # model version of the newest rollout, where ECS gave that up
-    strategy: str = "rolling"  # how new tasks take over, as it is wanted
-    strategy_refused: str | None = None  # why the service rolls all the same
+    api_key_secret: str | None = None  # ARN of the secret with the key; None: open to everyone
+    last_failed_version: str | None = None  # model version of the newest rollout, if that failed
+    strategy: str = "rolling"  # the requested strategy
+    strategy_refused: str | None = None  # why the service uses rolling updates instead
 
 
 @dataclass(frozen=True)
@@ -54,28 +54,28 @@ class WebhookStatus:
     state_reason: str
     running_count: int
     image: str
-    settings: DeploymentConfig = field(hash=False)  # options that were named
+    settings: DeploymentConfig = field(hash=False)  # options that were set
     artifact_buckets: tuple[str, ...]
     task_role: str  # ARN
-    task_definition: str  # ARN of the revision that runs (or is rolled out)
+    task_definition: str  # ARN of the revision that is deployed, or being rolled out
     log_group: str
     updated_at: str
 
 
 @dataclass(frozen=True)
 class Revision:
-    """One revision of a deployment's task definition: what was served, is served, or failed to be."""
+    """One revision of a deployment's task definition: deployed now, earlier, or never successfully."""
 
     number: int
     task_definition: str  # ARN
-    state: str  # COMPLETED: it was rolled out once; IN_PROGRESS, FAILED; UNKNOWN: ECS has no record of a rollout
-    is_current: bool  # the service runs it, or is about to
+    state: str  # COMPLETED: rolled out at least once; IN_PROGRESS, FAILED; UNKNOWN: no rollout on record
+    is_current: bool  # deployed, or being rolled out
     image: str
     provenance: Provenance
-    settings: DeploymentConfig = field(hash=False)  # options that were named
+    settings: DeploymentConfig = field(hash=False)  # options that were set
     registered_at: str
-    registered_by: str  # ARN of a user or role, as AWS noted it
-    rolled_out_at: str | None = None  # beginning of its newest rollout
+    registered_by: str  # ARN of a user or role, recorded by AWS
+    rolled_out_at: str | None = None  # start of its newest rollout
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class TaskStatus:
 
 @dataclass(frozen=True)
 class ServiceEvent:
-    """What ECS told of a service, in its own words."""
+    """An ECS service event."""
 
     id: str
     at: str
@@ -102,7 +102,7 @@ class ServiceEvent:
 
 @dataclass(frozen=True)
 class LogLine:
-    """One line that a task wrote."""
+    """One line of a task's output."""
 
     id: str
     at_milliseconds: int  # since 1970
@@ -112,18 +112,18 @@ class LogLine:
 
 @dataclass(frozen=True)
 class Orphan:
-    """What is left of a deployment that has no service, or of an endpoint that has no cluster any more."""
+    """What is left of a deployment without a service, or of an endpoint without a cluster."""
 
     endpoint: str
-    name: str | None  # None: of the endpoint itself
-    resources: tuple[str, ...]  # ARNs, and repository:tag of images
+    name: str | None  # None: the endpoint itself
+    resources: tuple[str, ...]  # ARNs; for images repository:tag
 
 
 @dataclass(frozen=True)
 class Traffic:
-    """Five minutes of what a deployment's load balancer counted."""
+    """Five minutes of a deployment's load balancer metrics."""
 
-    at: str  # ISO 8601: when they began
+    at: str  # ISO 8601, start of the five minutes
     requests: int
-    errors: int  # 5xx answers of the model
-    p95_seconds: float | None  # 95 of 100 answers were faster; None: there was none
+    errors: int  # 5xx responses of the model
+    p95_seconds: float | None  # 95th percentile of the response time; None: no requests

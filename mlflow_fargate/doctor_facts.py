@@ -1,4 +1,4 @@
-"""Words: the facts that the doctor checks. aws/reading/doctor_facts.py reads them, doctor/checks.py judges them."""
+"""Facts for the doctor's checks. aws/reading/doctor_facts.py reads them, doctor/checks.py evaluates them."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any, Literal
 
 @dataclass(frozen=True)
 class Unknown:
-    """A fact that could not be had, and why: a right that is missing, a service that does not answer."""
+    """A fact that could not be read, and why: a missing permission, a service that does not answer."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class Caller:
-    """Whose credentials these are."""
+    """The identity of the credentials."""
 
     account: str
     arn: str
@@ -25,7 +25,7 @@ class Caller:
 
 @dataclass(frozen=True)
 class Subnet:
-    """A subnet that tasks would run in."""
+    """A subnet for tasks."""
 
     id: str
     zone: str
@@ -35,7 +35,7 @@ class Subnet:
 
 @dataclass(frozen=True)
 class NetworkFacts:
-    """The VPC, its subnets for us, and the AWS services that have an endpoint in it ('ecr.api', 's3', …)."""
+    """The VPC, its subnets for tasks, and the AWS services with a VPC endpoint in it ('ecr.api', 's3', …)."""
 
     vpc: str
     subnets: tuple[Subnet, ...]
@@ -44,7 +44,7 @@ class NetworkFacts:
 
 @dataclass(frozen=True)
 class Certificate:
-    """A certificate of ACM."""
+    """A certificate in ACM."""
 
     arn: str
     status: str  # ISSUED, PENDING_VALIDATION, EXPIRED …
@@ -52,7 +52,7 @@ class Certificate:
 
 @dataclass(frozen=True)
 class Role:
-    """A role and who may take it on."""
+    """A role and its trust policy."""
 
     arn: str
     trust: Mapping[str, Any] = field(hash=False)
@@ -60,7 +60,7 @@ class Role:
 
 @dataclass(frozen=True)
 class ScanFindings:
-    """What ECR's scan of an image found, by severity; `status` COMPLETE, ACTIVE, IN_PROGRESS, FAILED …"""
+    """Findings of ECR's image scan, by severity; `status` COMPLETE, ACTIVE, IN_PROGRESS, FAILED …"""
 
     digest: str
     status: str
@@ -69,7 +69,7 @@ class ScanFindings:
 
 @dataclass(frozen=True)
 class VcpuQuota:
-    """On-demand vCPUs that Fargate runs for the account in the region, and those that deployments of ours use."""
+    """The quota of on-demand Fargate vCPUs in the region, and those that the endpoint's deployments use."""
 
     limit: float
     used: float
@@ -77,7 +77,7 @@ class VcpuQuota:
 
 @dataclass(frozen=True)
 class ServerAnswer:
-    """How an HTTP server answered; `status` None: not at all."""
+    """The response of an HTTP server; `status` None: no response."""
 
     url: str
     status: int | None

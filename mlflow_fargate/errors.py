@@ -1,33 +1,36 @@
-"""What can go wrong, as a tree; each error says where, what was said, and what to do.
+"""The errors that users see; each says what failed, why, and what to do.
 
-FargateError                 anything we understood; the message is for the user
-├── InvalidOption            a name, option or URI that cannot be meant
-├── DeploymentExists         create on a name that is taken
-├── DeploymentNotFound       update, get or predict on a name that is not there
-├── EndpointNotFound         the same for an endpoint
-├── EndpointInUse            delete-endpoint while deployments live on it
-├── ModelNotFound            the model URI leads nowhere
-├── ModelUnusable            the model is there, but cannot be served as asked
-│   └── UntrustedSource        it is at a place that gets no request from here
-├── ImageError               the image could not be made
-├── DiskFull                 there is no room on this machine
-├── SmokeTestFailed              the service does not answer on this machine, so it was not deployed
-├── RegistryError            the OCI registry refused or lied
-├── AwsError                 AWS said no: operation and code are kept
-├── ForeignResource          the name is taken by something that is not ours
-├── RolloutFailed            ECS gave up on the new tasks (and went back to the old ones)
-├── RolloutTimeout           not finished in time; it goes on
+FargateError                 every expected error; the message is for the user
+├── InvalidOption            an invalid name, option or URI
+├── DeploymentExists         create: the name is taken
+├── DeploymentNotFound       update, get or predict: no such deployment
+├── EndpointNotFound         no such endpoint
+├── EndpointInUse            delete-endpoint: the endpoint still has deployments
+├── ModelNotFound            the model URI resolves to nothing
+├── ModelUnusable            the model exists, but cannot be served as requested
+│   └── UntrustedSource      its files are on a server that is not trusted
+├── ImageError               the image could not be built
+├── DiskFull                 this machine's disk is full
+├── SmokeTestFailed          the service does not answer on this machine, so it was not deployed
+├── RegistryError            the OCI registry refused a request or sent inconsistent data
+├── AwsError                 AWS refused a call, or could not be reached; has the operation and the code
+├── ForeignResource          the name is taken by a resource that mlflow-fargate did not create
+├── RolloutFailed            ECS gave up on the new tasks (and rolled back)
+├── RolloutTimeout           the rollout did not finish in time; it continues in ECS
 ├── PredictionFailed         the deployed model answered with an error
-│   └── PredictionTimeout    … or not in time
-├── NotSupported             MLflow has a verb for it, and this deployment cannot do it
-├── ToolMissing              a program that is not ours is wanted, and not installed
-└── LocalStackError          the small AWS on this machine
+│   └── PredictionTimeout    … or did not answer in time
+├── NotSupported             an MLflow command that this plugin does not support
+├── ToolMissing              a required program is not installed
+└── LocalStackError          the local stack (`fargate:/local`) failed or is not running
 
-Both parents matter: MLflow's callers look for `MlflowException` and its error codes, and MLflow's command line prints
-only `click.ClickException` without a traceback. A bug is none of these: its traceback should be seen.
+Both parents are needed: MLflow's callers catch `MlflowException` and read its error codes, and MLflow's command line
+omits the traceback only for `click.ClickException`. Bugs raise other exceptions, with a traceback.
 """
 
 from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
 
 import click
 from mlflow.exceptions import MlflowException
@@ -46,7 +49,7 @@ from mlflow.protos.databricks_pb2 import (
 
 
 class FargateError(MlflowException, click.ClickException):  # type: ignore[misc]  # mlflow ships no types
-    """An error for the user: one sentence with their own names in it, then `hint`, the one honest thing to try."""
+    """An error shown to the user: one sentence with the user's own names in it, and `hint`, what to try next."""
 
     mlflow_error_code: int = INTERNAL_ERROR
 
@@ -106,9 +109,9 @@ class RegistryError(FargateError):
 
 
 class AwsError(FargateError):
-    """AWS refused `operation` with `code`; the service's own words stand in the message.
+    """AWS refused `operation` with `code`; the message contains the service's own message.
 
-    `meaning` says what that is: transient, conflict, absent, user, quota or unknown (aws/error_table.py).
+    `meaning` classifies it: transient, conflict, absent, user, quota or unknown (aws/error_table.py).
     """
 
     def __init__(
@@ -152,3 +155,9 @@ class ToolMissing(FargateError):
 
 class LocalStackError(FargateError):
     mlflow_error_code = INVALID_STATE
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str | None:
+    """Returns "did you mean 'churn'?" for the known names close to `name`; None if there are none."""
+    close = difflib.get_close_matches(name, list(known), n=3)
+    return f"did you mean {' or '.join(repr(one) for one in close)}?" if close else None

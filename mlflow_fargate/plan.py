@@ -1,17 +1,18 @@
-"""Decide, before doing: what differs between resources wanted and found. Pure; `str(plan)` is what a user reads.
+"""Decides before acting: how the desired resources differ from those found. Pure; `str(plan)` is what a user reads.
 
-A `Resource` is wanted (resources/ says which), a `Found` is what AWS shows of it, `make_plan` puts a `Change` between
-the two, and aws/ applies the changes in the plan's order.
+A `Resource` is desired (resources/ decides which), a `Found` is what AWS shows of it, `make_plan` derives a `Change`
+from the two, and aws/ applies the changes in the plan's order.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
-# AWS's own words, so that a plan reads as its consoles do.
+from mlflow_fargate.progress import shorten_arns
+
+# AWS's own terms, so that a plan reads like its consoles.
 TypeName = Literal[
     "cluster",
     "execution role",
@@ -35,15 +36,36 @@ TypeName = Literal[
     "autoscaling",
 ]
 Action = Literal["create", "change", "keep", "delete"]
+# A value that differs, as a user reads it: (option or property, before, after).
+Difference = tuple[str, Any, Any]
 _MARKS: Mapping[str, str] = {"create": "+", "change": "~", "keep": "=", "delete": "-"}
+_MOST_CHARACTERS = 100
 
 
 @dataclass(frozen=True)
 class Properties:
-    """What is decided about a resource, or seen of it: a subclass for each type (resources/properties.py).
+    """What is decided about a resource, or found of it: a subclass for each type (resources/properties.py).
 
-    A plan compares the fields, except those with `compare=False`; where nothing is decided, there are none.
+    A plan compares the fields, except those with `compare=False`. Resources without settings have none.
     """
+
+    # Field (or `field.` for what is inside of it) → the option that it comes from; '' hides it, or drops the prefix.
+    option_names: ClassVar[Mapping[str, str]] = {}
+
+    def changes_since(self, before: Properties) -> Iterator[Difference]:
+        """Yields the differences as a user reads them, by the names of their options."""
+        old, new = asdict(before), asdict(self)
+        for item in fields(self):
+            if item.compare:
+                for path, was, is_now in leaves(item.name, old.get(item.name), new[item.name]):
+                    if name := self._option_name(path):
+                        yield name, was, is_now
+
+    def _option_name(self, path: str) -> str:
+        for prefix, option in self.option_names.items():
+            if path == prefix or (prefix.endswith(".") and path.startswith(prefix)):
+                return option + path[len(prefix) :]
+        return path
 
 
 P_co = TypeVar("P_co", bound=Properties, covariant=True)
@@ -51,9 +73,9 @@ P_co = TypeVar("P_co", bound=Properties, covariant=True)
 
 @dataclass(frozen=True)
 class Resource(Generic[P_co]):
-    """Something that should exist: `properties` are what we decide about it; `tags` say whose it is.
+    """A resource that should exist: `properties` are what this package decides about it; `tags` say who owns it.
 
-    Not `is_wanted`: it should be absent, and is deleted if it is there and ours.
+    Not `is_wanted`: it should be absent, and is deleted if it exists and carries this package's tags.
     """
 
     resource_type: TypeName
@@ -65,9 +87,9 @@ class Resource(Generic[P_co]):
 
 @dataclass(frozen=True)
 class Found(Generic[P_co]):
-    """Something that exists: `identifier` is what AWS calls it (an ARN, an ID); `is_ours` when it carries our tags.
+    """A resource that exists: `identifier` is its ARN or ID; `is_ours` when it carries this package's tags.
 
-    `note`: what a reader of the plan should know about it, though there is nothing to do.
+    `note`: a fact for readers of the plan that requires no change.
     """
 
     identifier: str
@@ -78,7 +100,7 @@ class Found(Generic[P_co]):
 
 @dataclass(frozen=True)
 class Change:
-    """One step from found to wanted. `wanted` is None for a deletion, `found` for a creation."""
+    """One step from found to desired. `wanted` is None for a deletion, `found` for a creation."""
 
     action: Action
     resource_type: TypeName
@@ -87,7 +109,7 @@ class Change:
     found: Found[Properties] | None = None
 
     @property
-    def differences(self) -> tuple[tuple[str, Any, Any], ...]:
+    def differences(self) -> tuple[Difference, ...]:
         """(property, before, after) of a change."""
         if self.wanted is None or self.found is None:
             return ()
@@ -95,15 +117,20 @@ class Change:
         compared = [item.name for item in fields(self.wanted.properties) if item.compare]
         return tuple((key, before.get(key), after[key]) for key in compared if before.get(key) != after[key])
 
+    @property
+    def title(self) -> str:
+        """'create load balancer mlflow-fargate-default'"""
+        return f"{self.action} {self.resource_type} {self.name}"
+
     def __str__(self) -> str:
-        lines = [f"{_MARKS[self.action]} {self.action} {self.resource_type} {self.name}"]
-        for key, before, after in self.differences:
-            leaves = _leaves(key, before, after)
-            lines += [f"    {path}: {_show(old)} → {_show(new)}" for path, old, new in leaves]
+        lines = [f"{_MARKS[self.action]} {self.title}"]
+        if self.wanted and self.found:
+            changes = self.wanted.properties.changes_since(self.found.properties)
+            lines += [f"    {name}: {_show(old)} → {_show(new)}" for name, old, new in changes]
         return "\n".join(lines)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON: what is done, to what, and the properties that differ (all of them for a creation)."""
+        """Returns JSON-able values: the action, the resource, and its properties that differ (all, if it is new)."""
         differences = self.differences
         if self.wanted and not self.found:
             after = asdict(self.wanted.properties)
@@ -122,18 +149,18 @@ class Change:
 
 @dataclass(frozen=True)
 class Plan:
-    """Changes in the order in which they can be made, and what else was decided that a reader should know."""
+    """Changes in the order in which they are applied, and notes on what else was decided."""
 
     changes: tuple[Change, ...]
     notes: tuple[str, ...] = ()
 
     @property
     def is_empty(self) -> bool:
-        """True when nothing would be written."""
+        """True when there is nothing to change."""
         return all(change.action == "keep" for change in self.changes)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON; the changes in their order."""
+        """Returns JSON-able values; the changes in order."""
         notes = {"notes": list(self.notes)} if self.notes else {}
         return {"has_changes": not self.is_empty, "changes": [change.as_dict() for change in self.changes], **notes}
 
@@ -142,20 +169,30 @@ class Plan:
         kept = sum(change.action == "keep" for change in self.changes)
         if kept:
             lines.append(f"= {kept} unchanged")
-        return "\n".join([*(lines or ["= nothing to do"]), *self.notes])
+        return "\n".join([*self.notes, *(lines or ["= nothing to do"])])
 
 
 def make_plan(wanted: Sequence[Resource[Properties]], found: Mapping[tuple[TypeName, str], Found[Properties]]) -> Plan:
-    """What to do so that `wanted` (in order of dependency) exist as described; `found` by (type, name)."""
+    """Returns what to do so that `wanted` (in order of dependency) exists as described; `found` by (type, name)."""
     compared = (_compare(resource, found.get((resource.resource_type, resource.name))) for resource in wanted)
     changes = tuple(change for change in compared if change is not None)
     return Plan(changes, notes=tuple(change.found.note for change in changes if change.found and change.found.note))
 
 
 def make_deletion(found: Sequence[tuple[TypeName, str, Found[Properties]]]) -> Plan:
-    """Deletes what was `found` (type, name, what; in order of dependency) and is ours, the last created first."""
+    """Returns the deletion of those `found` (type, name, resource; in order of dependency) that carry our tags."""
     ours = [item for item in reversed(found) if item[2].is_ours]
     return Plan(tuple(Change("delete", resource_type, name, found=what) for resource_type, name, what in ours))
+
+
+def leaves(path: str, before: Any, after: Any) -> Iterator[Difference]:
+    """Yields what differs inside of nested tables, as ('environment.A', before, after)."""
+    if not isinstance(before, Mapping) or not isinstance(after, Mapping):
+        if before != after:
+            yield path, before, after
+        return
+    for key in sorted({*before, *after}):
+        yield from leaves(f"{path}.{key}", before.get(key), after.get(key))
 
 
 def _compare(resource: Resource[Properties], found: Found[Properties] | None) -> Change | None:
@@ -168,26 +205,11 @@ def _compare(resource: Resource[Properties], found: Found[Properties] | None) ->
     return change if change.differences else replace(change, action="keep")
 
 
-def _leaves(path: str, before: Any, after: Any) -> Iterator[tuple[str, Any, Any]]:
-    """What differs inside of tables (and of texts that are JSON tables), as 'environment.A', before, after."""
-    before, after = _table_or_value(before), _table_or_value(after)
-    if not isinstance(before, Mapping) or not isinstance(after, Mapping):
-        yield path, before, after
-        return
-    for key in sorted({*before, *after}):
-        if before.get(key) != after.get(key):
-            yield from _leaves(f"{path}.{key}", before.get(key), after.get(key))
-
-
-def _table_or_value(value: Any) -> Any:
-    if not isinstance(value, str) or not value.startswith("{"):
-        return value
-    try:
-        return json.loads(value)
-    except ValueError:
-        return value
-
-
 def _show(value: Any) -> str:
-    text = "nothing" if value in (None, "", (), {}, []) else str(list(value) if isinstance(value, tuple) else value)
-    return text if len(text) <= 100 else f"{text[:97]}…"
+    if value in (None, "", (), {}, []):
+        return "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    text = ", ".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
+    text = shorten_arns(text)
+    return text if len(text) <= _MOST_CHARACTERS else f"{text[: _MOST_CHARACTERS - 1]}…"

@@ -1,58 +1,75 @@
-"""How long work tells of itself. Steps call it with facts; only this module draws.
+"""Progress of long work. Steps report facts; only this module formats them.
 
-`Progress` is the word; `TerminalProgress` draws bars with rich, `PlainProgress` writes one line a fact (logs,
-notebooks, CI, pipes), `LoggedProgress` one record each of the process's own log, `RecordedProgress` keeps the lines for
-tests and for callers that show them elsewhere. All of them write to stderr, so that stdout holds results only.
+`Progress` is the interface. `TerminalProgress` shows bars and a spinner with rich, `PlainProgress` writes one line per
+fact (logs, notebooks, CI, pipes), `LoggedProgress` one record each to the process's log, and `RecordedProgress` keeps
+the lines for tests and other callers. All of them write to stderr: stdout is for results. Times are seconds since the
+start.
 """
 
 from __future__ import annotations
 
 import logging
+import re
 import sys
+import textwrap
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol, TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn
+from rich.markup import escape
+from rich.progress import BarColumn, DownloadColumn, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
 logger = logging.getLogger(__name__)
 
 Advance = Callable[[int], None]
-_TELL_EVERY_SECONDS = 10
+Update = Callable[[str], None]
+_REPORT_EVERY_SECONDS = 10
+_SILENT_SECONDS = 15  # after this long without a line, a line says what is awaited
+_TIME_WIDTH = len("9999.9s  ")
+_ARN = re.compile(r"arn:aws[\w-]*:[\w-]+:[\w-]*:\d*:(?P<resource>[\w+=.@/:-]*[\w+=@/-])")
 
-# stamina warns of each retry. Where nobody has set up logging, Python would print its bare words between our lines;
-# a handler that does nothing keeps them for those who have.
+# stamina warns of each retry. Without any logging handler, Python would print the warnings between our lines; a handler
+# that does nothing keeps them available to processes that have set up logging.
 logging.getLogger("stamina").addHandler(logging.NullHandler())
 
 
 class Progress(Protocol):
-    """What a step may say: the step that begins, a fact about it, bytes that move."""
+    """What work reports: the current step, a fact about it, what it waits for, bytes transferred."""
 
     def step(self, text: str) -> None:
-        """A new step of the story has begun."""
+        """Reports that a new step has begun."""
 
     def note(self, text: str) -> None:
-        """A fact about the step under way: what the service says, what was left out and why."""
+        """Reports a fact about the current step: a service's message, or what was skipped and why."""
+
+    def waiting(self, text: str) -> AbstractContextManager[Update]:
+        """Shows that the program is waiting for `text`; the callable it yields replaces that text."""
 
     def transfer(self, text: str, total_bytes: int | None) -> AbstractContextManager[Advance]:
-        """Bytes begin to move; call what you get with each number of bytes moved. None: nobody knows how many."""
+        """Reports a transfer; call what it yields with each number of bytes moved. `total_bytes` None: unknown."""
 
 
 class PlainProgress:
-    """One line a fact, with the seconds since the start; no cursor movement, so it is right for logs and notebooks.
+    """Writes one line per fact, with the seconds since the start; no cursor movement, for logs and notebooks.
 
-    While bytes move, a line every ten seconds: a pause of minutes looks like a standstill.
+    Long transfers and waits add a line every 10 to 15 seconds, so that minutes of silence do not look like a hang.
     """
 
-    _tells_on_the_way = True
-
-    def __init__(self, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        stream: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        silent_seconds: float = _SILENT_SECONDS,
+    ) -> None:
         self._stream = stream
         self._clock = clock
         self._start = clock()
+        self._silent_seconds = silent_seconds
+        self._written_at = time.monotonic()
 
     def step(self, text: str) -> None:
         self._write(text)
@@ -62,46 +79,81 @@ class PlainProgress:
             self._write(f"  {line}")
 
     @contextmanager
+    def waiting(self, text: str) -> Iterator[Update]:
+        awaited, ended = text, threading.Event()
+        began = time.monotonic()
+
+        def update(new: str) -> None:
+            nonlocal awaited
+            awaited = new
+
+        def report() -> None:
+            while not ended.wait(max(0.0, self._written_at + self._silent_seconds - time.monotonic())):
+                if time.monotonic() - self._written_at >= self._silent_seconds:
+                    self._write(f"  {awaited} ({time.monotonic() - began:.0f} s)")
+
+        self._written_at = began
+        reporter = threading.Thread(target=report, daemon=True)
+        reporter.start()
+        try:
+            yield update
+        finally:
+            ended.set()
+            reporter.join()
+
+    @contextmanager
     def transfer(self, text: str, total_bytes: int | None) -> Iterator[Advance]:
         moved = 0
-        began = told = self._clock()
+        began = reported = self._clock()
         of_all = f" of {format_bytes(total_bytes)}" if total_bytes else ""
 
         def advance(size_bytes: int) -> None:
-            nonlocal moved, told
+            nonlocal moved, reported
             moved += size_bytes
-            if self._tells_on_the_way and self._clock() - told >= _TELL_EVERY_SECONDS and moved != total_bytes:
-                told = self._clock()
-                self._write(f"  {text}: {format_bytes(moved)}{of_all}")
+            if self._clock() - reported >= _REPORT_EVERY_SECONDS and moved != total_bytes:
+                reported = self._clock()
+                self._report_transfer(f"  {text}: {format_bytes(moved)}{of_all}")
 
         yield advance
         self._write(f"  {text}: {format_bytes(moved)} in {self._clock() - began:.1f} s")
 
+    def _report_transfer(self, line: str) -> None:
+        self._write(line)
+
     def _write(self, line: str) -> None:
+        self._written_at = time.monotonic()
+        self._print(line)
+
+    def _print(self, line: str) -> None:
         # sys.stderr is looked up at each line: notebooks and pytest replace it.
-        # One write a line: steps tell from several threads.
+        # One write per line: steps report from several threads.
         stream = self._stream or sys.stderr
         stream.write(f"[{self._clock() - self._start:6.1f}s] {line}\n")
         stream.flush()
 
 
 class TerminalProgress(PlainProgress):
-    """The same lines, with a bar while bytes move."""
+    """The same lines, with a bar for each transfer and a spinner while waiting; long lines wrap between words."""
 
-    _tells_on_the_way = False
-
-    def __init__(self) -> None:
+    def __init__(self, console: Console | None = None) -> None:
         super().__init__()
-        self._console = Console(stderr=True, highlight=False)
+        self._console = console or Console(stderr=True, highlight=False)
 
     def step(self, text: str) -> None:
         self._print(text, style="bold")
 
     @contextmanager
+    def waiting(self, text: str) -> Iterator[Update]:
+        columns = (TextColumn(" " * 8), SpinnerColumn(), TextColumn("{task.description} ({task.elapsed:.0f} s)"))
+        with Bar(*columns, console=self._console, transient=True) as spinner:
+            task = spinner.add_task(escape(text), total=None)
+            yield lambda new: spinner.update(task, description=escape(new))
+
+    @contextmanager
     def transfer(self, text: str, total_bytes: int | None) -> Iterator[Advance]:
         columns = (TextColumn("         {task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
         with Bar(*columns, console=self._console, transient=True) as bar, super().transfer(text, total_bytes) as count:
-            task = bar.add_task(text, total=total_bytes)
+            task = bar.add_task(escape(text), total=total_bytes)
 
             def advance(size_bytes: int) -> None:
                 count(size_bytes)
@@ -109,23 +161,24 @@ class TerminalProgress(PlainProgress):
 
             yield advance
 
-    def _write(self, line: str) -> None:
-        self._print(line)
+    def _report_transfer(self, line: str) -> None:
+        """Nothing: the bar shows it."""
 
     def _print(self, line: str, style: str | None = None) -> None:
-        elapsed = self._clock() - self._start
-        self._console.print(f"{elapsed:6.1f}s  {line}", style=style, markup=False, soft_wrap=True)
+        elapsed = f"{self._clock() - self._start:6.1f}s  "
+        text = wrap(line, self._console.width - _TIME_WIDTH).replace("\n", "\n" + " " * _TIME_WIDTH)
+        self._console.print(f"{elapsed}{text}", style=style, markup=False, soft_wrap=True)
 
 
 class LoggedProgress(PlainProgress):
     """The same lines as records of this module's logger, for a process whose log has a format."""
 
-    def _write(self, line: str) -> None:
+    def _print(self, line: str) -> None:
         logger.info("%s", line.strip())
 
 
 class RecordedProgress:
-    """Keeps what was said: `lines` in order, `moved_bytes` by transfer."""
+    """Keeps what was reported: `lines` in order, `moved_bytes` by transfer."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -138,6 +191,10 @@ class RecordedProgress:
         self.lines.append(text)
 
     @contextmanager
+    def waiting(self, text: str) -> Iterator[Update]:
+        yield lambda new: None
+
+    @contextmanager
     def transfer(self, text: str, total_bytes: int | None) -> Iterator[Advance]:
         self.moved_bytes.setdefault(text, 0)
 
@@ -148,8 +205,8 @@ class RecordedProgress:
 
 
 @contextmanager
-def telling_where_it_stands(progress: Progress, *lines: str) -> Iterator[None]:
-    """Around what Ctrl-C may cut short: `lines` say in which state things are left; the interruption goes on."""
+def noting_interruption(progress: Progress, *lines: str) -> Iterator[None]:
+    """On Ctrl-C, reports `lines` (what is done and what is left) and lets the interruption continue."""
     try:
         yield
     except KeyboardInterrupt:
@@ -159,16 +216,37 @@ def telling_where_it_stands(progress: Progress, *lines: str) -> Iterator[None]:
 
 
 def progress_for_stderr() -> Progress:
-    """Bars where a person watches a terminal, the log where the process has set one up, plain lines everywhere else."""
+    """Returns bars on a terminal, log records in a process that has set up logging, and plain lines elsewhere."""
     if sys.stderr.isatty():
         return TerminalProgress()
-    # A level alone, which libraries set too, is no log: without a handler the lines would be lost.
+    # A level alone, which libraries set too, is not a log: without a handler the lines would be lost.
     has_log = logger.isEnabledFor(logging.INFO) and logger.hasHandlers()
     return LoggedProgress() if has_log else PlainProgress()
 
 
+def wrap(line: str, width: int) -> str:
+    """Breaks `line` between words and indents the rest by two; a word longer than `width` stays whole."""
+    indent = line[: len(line) - len(line.lstrip())]
+    wrapped = textwrap.wrap(
+        line, max(width, 20), subsequent_indent=f"{indent}  ", break_long_words=False, break_on_hyphens=False
+    )
+    return "\n".join(wrapped) or line
+
+
+def shorten_arns(text: str) -> str:
+    """Returns `text` with each ARN reduced to the name of its resource: 'targetgroup/churn/0a1b' becomes 'churn'."""
+    return _ARN.sub(lambda found: _resource_name(found["resource"]), text)
+
+
+def _resource_name(resource: str) -> str:
+    kind, *rest = re.split(r"[/:]", resource)
+    if kind in ("targetgroup", "loadbalancer", "listener", "listener-rule"):
+        return next((part for part in rest if part != "app"), resource)
+    return resource.removeprefix(f"{kind}/").removeprefix(f"{kind}:") if rest else resource
+
+
 def format_bytes(size_bytes: int) -> str:
-    """'27.8 MB': decimal units, as registries and AWS count."""
+    """Returns '27.8 MB': decimal units, as registries and AWS use."""
     if size_bytes < 10**3:
         return f"{size_bytes} B"
     if size_bytes < 10**6:

@@ -1,8 +1,8 @@
-"""Keeps MLflow's client from following redirects while credentials are being sent.
+"""Turns off redirects in MLflow's client while it sends credentials.
 
-MLflow sends requests with `requests`, which follows redirects. To another origin it drops `Authorization`, but nothing
-else: headers of MLflow's request header and auth providers, the workspace, and the body of a 307 or 308 are sent along.
-Redirects within one origin are refused too; MLflow's server does not use any.
+MLflow uses `requests`, which follows redirects. To another origin it drops only `Authorization`, but still sends the
+headers of MLflow's request header providers and auth providers, the workspace, and the body of a 307 or 308. Redirects
+within one origin are refused as well; MLflow's server does not send any.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ _SETTING = "MLFLOW_ALLOW_HTTP_REDIRECTS"
 
 
 class RefusingRedirects(contextlib.ContextDecorator):
-    """MLflow's client does not follow redirects in this context.
+    """A context in which MLflow's client does not follow redirects.
 
-    MLflow reads its setting for this from the environment on each request, and offers no other way. A counter is used
-    because several threads resolve models at once: the last one restores the previous value.
+    MLflow reads this setting from the environment at each request; there is no other way to set it. Contexts are
+    counted, because several threads resolve models at once: the last one restores the previous value.
     """
 
     _lock = threading.Lock()

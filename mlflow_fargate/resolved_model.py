@@ -1,6 +1,6 @@
-"""A model whose URI has been resolved, and where a deployed model came from. Frozen data.
+"""A resolved model, and where a deployed model came from. Frozen data.
 
-model/ resolves a URI to a `ResolvedModel`; a deployment keeps its `Provenance`.
+A URI becomes a `ResolvedModel` (model/); a deployment records its `Provenance`.
 """
 
 from __future__ import annotations
@@ -18,15 +18,16 @@ _VARIABLE = re.compile(r"([^:]*:)?\$\{[A-Z][A-Z0-9_]*\}")
 
 
 def without_credentials(text: str) -> str:
-    """Returns `text` without `user:password@` in its URLs: tracking URIs contain them, and MLflow repeats them.
+    """Returns `text` without the `user:password@` in its URLs: tracking URIs contain them, and MLflow repeats them.
 
-    A user without a password counts as a token, as in some package indexes. `${NAME}` is kept: it is only a name.
+    A user without a password is removed too, because package indexes use tokens. `${NAME}` is kept: it only names a
+    secret.
     """
     return _USER_IN_URL.sub(lambda found: found[0] if _VARIABLE.fullmatch(found[1]) else "", text)
 
 
 def web_url(url: str | None) -> str | None:
-    """Returns `url` without credentials and trailing slashes if a browser can open it, else None."""
+    """Returns `url` without credentials and trailing slashes if a browser can open it; otherwise None."""
     if url is None or not url.startswith(("http://", "https://")):
         return None
     bare = without_credentials(url).rstrip("/")
@@ -39,12 +40,12 @@ class ModelFile:
 
     path: str
     size_bytes: int
-    etag: str | None = None  # None: the store has none (the tracking server's proxy)
+    etag: str | None = None  # None: the store has none (the tracking server's proxy, a local path)
 
 
 @dataclass(frozen=True)
 class ResolvedModel:
-    """A resolved model URI: its version, and the location of each of its files."""
+    """A resolved model URI: the version, and the location of each file."""
 
     requested_uri: str  # as the user wrote it, without credentials
     resolved_uri: str  # models:/NAME/VERSION if registered, else models:/m-…, runs:/… or the storage URI
@@ -52,11 +53,11 @@ class ResolvedModel:
     files: tuple[ModelFile, ...]  # sorted by path
     metadata: Mapping[str, Any] = field(hash=False)  # the parsed MLmodel file
     requirements: tuple[str, ...] = ()  # lines of the model's requirements.txt
-    python_version: str | None = None  # '3.11.7', from python_env.yaml; None: unknown
+    python_version: str | None = None  # '3.11.7', from python_env.yaml; None: not specified
     name: str | None = None  # registered model
     version: str | None = None
     run_id: str | None = None
-    labels_uri: str | None = None  # full URI of the labels file found in the model or at its run's root
+    labels_uri: str | None = None  # full URI of the labels file found next to the model or at the root of its run
     labels_etag: str | None = None
 
     @property
@@ -70,10 +71,9 @@ class ResolvedModel:
 
     @property
     def fingerprint(self) -> str:
-        """32 hex digits that change when any file of the model does, computed from location, names, sizes and ETags.
+        """32 hex digits that change when any file of the model does: location, names, sizes and ETags.
 
-        Equal content can have different ETags (because of multipart uploads and KMS), so two copies of
-        one model have two fingerprints.
+        ETags can differ for equal content (multipart uploads, KMS), so copies of a model have different fingerprints.
         """
         digest = hashlib.sha256(self.artifact_uri.encode())
         for file in self.files:
@@ -84,7 +84,7 @@ class ResolvedModel:
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where a deployed model came from; stored in the task definition, so a rollback by ECS reverts it too."""
+    """Where a deployed model came from; recorded on the task definition, so that a rollback by ECS restores it too."""
 
     requested_uri: str
     resolved_uri: str
@@ -93,4 +93,6 @@ class Provenance:
     name: str | None = None
     version: str | None = None
     run_id: str | None = None
-    runtime: str | None = None  # runtime and reason; None: the model's own library, by default
+    runtime: str | None = (
+        None  # what runs the model, and why; None: the model's library, without another being requested
+    )

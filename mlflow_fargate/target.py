@@ -1,13 +1,12 @@
-"""Where to deploy: the target URI, parsed once, and the environment variables, which are read only here.
+"""Where to deploy: the target URI, parsed once, and settings that are read from the environment only here.
 
     fargate                          the AWS session's region, endpoint `default`
     fargate:/us-east-2               another region
     fargate:/us-east-2/prod          another endpoint; fargate://eu-west-1/prod and fargate:eu-west-1/prod mean the same
     fargate:/us-east-2?profile=ml    credentials of a named AWS profile
-    fargate:/local                   the local stack on this machine (`mlflow-fargate local up`)
+    fargate:/local                   the local stack (`mlflow-fargate local up`)
 
-This is the only module outside `local/` that knows `fargate:/local`: for the rest, it is just another AWS endpoint
-URL.
+This is the only place outside `local/` that knows `fargate:/local`: to all other code it is another AWS endpoint URL.
 """
 
 from __future__ import annotations
@@ -23,23 +22,31 @@ from urllib.parse import parse_qs, urlsplit
 
 from platformdirs import user_cache_path
 
-from mlflow_fargate.errors import InvalidOption, LocalStackError
+from mlflow_fargate.errors import InvalidOption, LocalStackError, did_you_mean
 
 LOCAL_REGION = "local"
 _REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-\d")
 _ENDPOINT = re.compile(r"[a-z][a-z0-9-]{0,15}")
+# Only for suggestions: any region that AWS has can be used.
+_REGIONS = re.findall(
+    r"\S+",
+    "af-south-1 ap-east-1 ap-northeast-1 ap-northeast-2 ap-northeast-3 ap-south-1 ap-south-2 ap-southeast-1 "
+    "ap-southeast-2 ap-southeast-3 ap-southeast-4 ca-central-1 ca-west-1 eu-central-1 eu-central-2 eu-north-1 "
+    "eu-south-1 eu-south-2 eu-west-1 eu-west-2 eu-west-3 il-central-1 me-central-1 me-south-1 sa-east-1 us-east-1 "
+    "us-east-2 us-gov-east-1 us-gov-west-1 us-west-1 us-west-2 local",
+)
 
 
 @dataclass(frozen=True)
 class TargetEnvironment:
-    """Endpoints of AWS and of public registries if they are not the default ones, and external programs."""
+    """Other addresses of AWS and the public registries, for the local stack, and programs to use."""
 
     aws_endpoint_url: str | None = None
     access_key_id: str | None = None
     secret_access_key: str | None = field(default=None, repr=False)
     registry_mirrors: Mapping[str, str] = field(default_factory=dict, hash=False)
-    session_manager_plugin: tuple[str, ...] = ("session-manager-plugin",)  # runs ECS Exec sessions
-    s3_endpoint_url: str | None = None  # MLFLOW_S3_ENDPOINT_URL: where MLflow's artifacts are, if not at AWS's S3
+    session_manager_plugin: tuple[str, ...] = ("session-manager-plugin",)  # for ECS Exec's sessions
+    s3_endpoint_url: str | None = None  # MLFLOW_S3_ENDPOINT_URL: another store for MLflow's artifacts
 
 
 @dataclass(frozen=True)
@@ -47,14 +54,14 @@ class Target:
     """A parsed target URI."""
 
     uri: str
-    region: str | None = None  # None: the AWS session's own
+    region: str | None = None  # None: the AWS session's region
     endpoint: str = "default"
     profile: str | None = None
     environment: TargetEnvironment = TargetEnvironment()
 
 
 def uri_for_tasks(target: Target, region: str) -> str:
-    """Returns the target URI for a task running in `region`: without a profile, because it has a role."""
+    """Returns the URI of the target for a task in `region`: without a profile, because the task has a role."""
     return f"fargate:/{region if target.environment.aws_endpoint_url is None else LOCAL_REGION}/{target.endpoint}"
 
 
@@ -79,13 +86,15 @@ def parse_target(uri: str, environ: Mapping[str, str] = os.environ) -> Target:
         raise InvalidOption(f"'{uri}' is not a target of this plugin.", hint="use fargate:/REGION or fargate:/local")
     names = [name for name in f"{parts.netloc}/{parts.path}".split("/") if name]
     if len(names) > 2:
-        raise InvalidOption(f"Target '{uri}' has more than a region and an endpoint.", hint="fargate:/REGION/ENDPOINT")
+        raise InvalidOption(
+            f"Target '{uri}' has more than a region and an endpoint.", hint="use fargate:/REGION/ENDPOINT"
+        )
     region = names[0] if names else None
     endpoint = check_endpoint_name(names[1]) if len(names) == 2 else "default"
     query = parse_qs(parts.query, keep_blank_values=True)
     if unknown := sorted(set(query) - {"profile"}):
         raise InvalidOption(
-            f"Target '{uri}' has an unknown parameter '{unknown[0]}'.", hint="only ?profile=NAME is read"
+            f"Target '{uri}' has an unknown parameter '{unknown[0]}'.", hint="only ?profile=NAME is supported"
         )
     profile = query["profile"][0] if "profile" in query else None
     if region == LOCAL_REGION:
@@ -93,24 +102,24 @@ def parse_target(uri: str, environ: Mapping[str, str] = os.environ) -> Target:
     if region is not None and not _REGION.fullmatch(region):
         raise InvalidOption(
             f"'{region}' in target '{uri}' is not an AWS region.",
-            hint="for example fargate:/us-east-2, or fargate:/local",
+            hint=did_you_mean(region, _REGIONS) or "for example fargate:/us-east-2, or fargate:/local",
         )
     environment = TargetEnvironment(s3_endpoint_url=environ.get("MLFLOW_S3_ENDPOINT_URL"))
     return Target(uri=uri, region=region, endpoint=endpoint, profile=profile, environment=environment)
 
 
 def check_endpoint_name(name: str) -> str:
-    """Returns `name` if it is a valid endpoint name; it becomes part of AWS names of at most 32 characters."""
+    """Returns `name`; InvalidOption if it is not a valid endpoint name. AWS names of 32 characters contain it."""
     if _ENDPOINT.fullmatch(name):
         return name
     raise InvalidOption(
         f"'{name}' is not a valid endpoint name.",
-        hint="use 1 to 16 characters: lowercase letters, digits and '-', starting with a letter",
+        hint="use 1 to 16 lowercase letters, digits and '-', starting with a letter",
     )
 
 
 def read_local_state(cache: Path) -> dict[str, Any] | None:
-    """Returns the running local stack's state file, or None if it is not running."""
+    """Returns the state of the running local stack; None if it is not running."""
     try:
         state: dict[str, Any] = json.loads(local_state_file(cache).read_text(encoding="utf-8"))
     except (FileNotFoundError, json.JSONDecodeError):

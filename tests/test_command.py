@@ -102,14 +102,14 @@ for attempt in stamina.retry_context(on=OSError, attempts=2, wait_initial=0):
 """
 
 
-@pytest.mark.parametrize(("setup", "is_told"), [("", False), ("logging.basicConfig()", True)])
-def test_a_retry_is_told_only_where_a_log_is_kept(setup: str, is_told: bool) -> None:
+@pytest.mark.parametrize(("setup", "is_logged"), [("", False), ("logging.basicConfig()", True)])
+def test_a_retry_is_logged_only_where_a_log_is_kept(setup: str, is_logged: bool) -> None:
     command = [sys.executable, "-W", "ignore", "-c", RETRY.format(setup=setup)]
 
     said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
 
-    assert ("stamina.retry_scheduled" in said) == is_told
-    assert is_told or said == ""
+    assert ("stamina.retry_scheduled" in said) == is_logged
+    assert is_logged or said == ""
 
 
 PROGRESS = """
@@ -132,7 +132,7 @@ def test_progress_goes_to_a_log_only_where_one_is_kept_whatever_level_libraries_
     assert re.fullmatch(told, said.strip())
 
 
-def test_long_transfers_tell_how_far_they_are_where_there_is_no_bar() -> None:
+def test_long_transfers_report_their_progress_without_a_bar() -> None:
     stream, now = io.StringIO(), 0.0
     progress = PlainProgress(stream, clock=lambda: now)
 
@@ -185,7 +185,7 @@ def test_ctrl_c_while_the_plan_is_applied_says_how_to_finish_it(
         patch.setattr(Account, "apply", cut_off)
         said = interrupted(deployer, create)
 
-    assert "The same command does the rest" in said
+    assert "Run the same command to finish" in said
     assert f"mlflow deployments delete -t '{deployer.target.uri}' --name churn" in said
     create(deployer)
     assert deployer.get("churn").state == "COMPLETED"
@@ -204,7 +204,7 @@ def test_ctrl_c_while_deleting_says_that_a_part_is_left(deployer: Deployer, monk
     with monkeypatch.context() as patch:
         patch.setattr(Repository, "delete_images", cut_off)
 
-        assert "the same command deletes the rest" in interrupted(deployer, lambda one: one.delete("churn"))
+        assert "Run the same command to delete the rest" in interrupted(deployer, lambda one: one.delete("churn"))
 
 
 def interrupted(deployer: Deployer, act: Callable[[Deployer], object]) -> str:

@@ -40,7 +40,7 @@ def test_an_unknown_option_is_refused_with_the_one_that_was_meant() -> None:
 
 
 def test_an_impossible_size_is_refused_with_the_possible_ones() -> None:
-    with pytest.raises(InvalidOption, match="with cpu=256 Fargate runs 512, 1024, 2048 MiB, not 4096"):
+    with pytest.raises(InvalidOption, match="with cpu=256 Fargate offers 512, 1024, 2048 MiB, not 4096"):
         parse_config({"cpu": "256", "memory": "4096"})
 
 
@@ -99,11 +99,11 @@ def test_options_come_from_a_file_and_the_command_line_wins(tmp_path: Path, text
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("- cpu", "holds no table of options"),
+        ("- cpu", "must contain a table of options"),
         ("cpu: [", "config_file="),
-        ("config_file: other.yaml", "names another file"),
+        ("config_file: other.yaml", "names another config_file"),
         ("cpus: 2", "Did you mean 'cpu'"),
-        ("# " + "x" * 2_000_000, "holds no table of options"),
+        ("# " + "x" * 2_000_000, "must contain a table of options"),
     ],
 )
 def test_a_file_that_holds_no_options_is_refused(tmp_path: Path, text: str, said: str) -> None:
@@ -147,7 +147,7 @@ def test_what_another_release_named_is_read_as_far_as_it_is_understood(strange: 
     assert json.dumps(kept.named) == json.dumps({"port": 5000, **strange}, sort_keys=True)
 
 
-def test_an_update_needs_what_another_release_named_put_back_to_its_default() -> None:
+def test_an_update_requires_options_of_another_release_to_be_reset() -> None:
     kept = read_config({"port": 5000, "warp": 9})
 
     with pytest.raises(InvalidOption, match="Unknown option 'warp'"):
@@ -251,10 +251,10 @@ def test_a_schedule_says_when_which_bounds_begin() -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"min_count": 2}, "min_count is of autoscaling, which needs max_count"),
-        ({"min_count": 5, "max_count": 4}, "min_count=5 is more than max_count=4"),
-        ({"max_count": 4, "schedule.night": "0 20 * * * 0"}, r"schedule\.night='0 20 \* \* \* 0' is not 'WHEN COUNT'"),
-        ({"max_count": 4, "schedule.night": "cron(0 20 * * ? *) 3-1"}, "3 is more than 1"),
+        ({"min_count": 2}, "min_count only applies to autoscaling; set max_count"),
+        ({"min_count": 5, "max_count": 4}, "min_count=5 is greater than max_count=4"),
+        ({"max_count": 4, "schedule.night": "0 20 * * * 0"}, r"schedule\.night='0 20 \* \* \* 0' must be 'WHEN COUNT'"),
+        ({"max_count": 4, "schedule.night": "cron(0 20 * * ? *) 3-1"}, "3 is greater than 1"),
         ({"max_count": 4, "schedule_timezone": "here; there"}, "tz database"),
     ],
 )
@@ -270,7 +270,7 @@ def test_without_a_named_target_autoscaling_follows_the_cpu() -> None:
     ]
 
 
-def test_autoscaling_is_put_off_as_a_whole() -> None:
+def test_autoscaling_is_turned_off_as_a_whole() -> None:
     kept = parse_config({"max_count": 4, "min_count": 2, "schedule.night": "cron(0 20 * * ? *) 0", "cpu": 512})
 
     assert parse_config({"max_count": ""}, kept).named == {"cpu": 512}
@@ -301,7 +301,7 @@ def test_an_index_is_recorded_without_its_password(given: str, kept: str) -> Non
 )
 def test_an_index_that_is_none_is_refused_without_showing_its_password(given: str) -> None:
     for options in ({"index_url": given}, {"extra_index_urls": given}):
-        with pytest.raises(InvalidOption, match="write it as https://HOST/PATH") as caught:
+        with pytest.raises(InvalidOption, match="must be a URL like https://HOST/PATH") as caught:
             parse_config(options)
         assert "hunter2" not in f"{caught.value}{caught.value.__cause__}"
 
@@ -318,3 +318,36 @@ def test_an_index_that_is_none_is_refused_without_showing_its_password(given: st
 )
 def test_labels_are_looked_for_only_where_they_are_of_use(options: dict[str, str], looked_for: str | None) -> None:
     assert parse_config(options).labels_file == looked_for
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"memory": "2GB"}, "Option memory='2GB': must be a whole number (MiB), such as memory=4096."),
+        ({"environment": "FOO=1"}, "must be given as environment.NAME=VALUE, such as environment.OMP_NUM_THREADS=1"),
+        ({"environment": "{FOO"}, "is not valid JSON"),
+        ({"host": "http://x.com"}, "must be a host name; * and ? are wildcards, such as host=churn.example.com."),
+        ({"port": 80}, "must be at least 1024 (port number), such as port=5000."),
+        ({"desired_count": -1}, "must be at least 0 (tasks)"),
+        ({"port": 99999}, "must be at most 65535"),
+        ({"security_groups": "a,b,c,d,e"}, "must have at most 4 entries"),
+        ({"spot": "maybe"}, "must be true or false"),
+        ({"strategy": "blue"}, "must be one of 'rolling', 'blue_green', 'canary' or 'linear'."),
+    ],
+)
+def test_an_invalid_value_is_explained_by_the_option_and_not_by_pydantic(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(InvalidOption) as caught:
+        parse_config(options)
+
+    assert said in caught.value.message
+    assert "Input" not in caught.value.message
+
+
+def test_a_file_that_is_not_yaml_is_reported_with_the_place(tmp_path: Path) -> None:
+    file = tmp_path / "churn.yaml"
+    file.write_text("cpu: 1\n  memory: [2\n")
+
+    with pytest.raises(InvalidOption, match="not valid YAML or JSON in line 2, column 9: mapping values"):
+        parse_config({"config_file": str(file)})
+    with pytest.raises(InvalidOption, match="the file cannot be read: No such file"):
+        parse_config({"config_file": str(tmp_path / "none.yaml")})

@@ -164,7 +164,7 @@ class TestCommandLine:
 
     def test_c7_create_returns_name_and_flavor_and_prints_the_url(self, shell: Shell) -> None:
         assert shell.created_churn.stdout == "\npython_function deployment churn is created\n"
-        assert "churn answers at http://" in shell.created_churn.stderr
+        assert "churn is at http://" in shell.created_churn.stderr
 
     def test_c8_update_returns_name_and_flavor_and_does_not_require_a_model_uri(
         self, shell: Shell, client: FargateDeploymentClient

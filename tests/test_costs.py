@@ -86,17 +86,17 @@ def test_a_task_without_an_architecture_runs_on_what_aws_takes_by_default() -> N
     assert estimate_cost(make_plan(bare, {}), "us-east-2", PRICES) == estimate_cost(plan, "us-east-2", PRICES)
 
 
-def test_a_change_is_told_from_what_to_what() -> None:
+def test_a_change_shows_the_cost_before_and_after() -> None:
     told = str(estimate_cost(plan_of({}, desired_count=2), "us-east-2", PRICES))
 
     assert told == (
-        "cost: about USD 36.04 → 72.08 a month, and 16.43 for the shared endpoint "
+        "cost: about USD 36.04 → 72.08 per month, plus 16.43 for the shared endpoint "
         f"(on-demand prices of us-east-2, read {PRICES.read_on})"
     )
 
 
 def test_prices_of_another_region_are_said_to_be_so() -> None:
-    assert "those of eu-west-1 differ" in str(estimate_cost(plan_of(), "eu-west-1", PRICES))
+    assert "prices in eu-west-1 differ" in str(estimate_cost(plan_of(), "eu-west-1", PRICES))
     assert "differ" not in str(estimate_cost(plan_of(), "us-east-1", PRICES))
 
 

@@ -1,4 +1,4 @@
-"""The story of a deployment against the local stack's AWS: real rollouts of a tiny image; only the model is made up."""
+"""Deployments against the local stack's AWS: real rollouts of a tiny image; only the model is made up."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from mlflow_fargate.errors import (
     DeploymentExists,
     DeploymentNotFound,
     EndpointInUse,
+    EndpointNotFound,
     ForeignResource,
     InvalidOption,
     ModelNotFound,
     RolloutFailed,
     RolloutTimeout,
 )
+from mlflow_fargate.progress import RecordedProgress
 from mlflow_fargate.resolved_model import ResolvedModel
 from support.deployer import CRASHING, QUICK, FakePublisher, answer, count_writes, create, use_account
 
@@ -94,7 +96,7 @@ def test_an_update_without_a_difference_writes_nothing(deployer: Deployer) -> No
     assert writes == Counter()
 
 
-def test_a_dry_run_tells_the_plan_and_writes_nothing(deployer: Deployer) -> None:
+def test_a_dry_run_prints_the_plan_and_writes_nothing(deployer: Deployer) -> None:
     create(deployer)
 
     writes = count_writes(
@@ -103,7 +105,7 @@ def test_a_dry_run_tells_the_plan_and_writes_nothing(deployer: Deployer) -> None
     )
 
     assert writes == Counter()
-    assert any("an image that is to be built" in line for line in deployer.progress.lines)  # type: ignore[attr-defined]
+    assert any("to be built" in line for line in deployer.progress.lines)  # type: ignore[attr-defined]
     assert any("desired_count: 1 → 2" in line for line in deployer.progress.lines)  # type: ignore[attr-defined]
 
 
@@ -114,6 +116,8 @@ def test_a_manual_update_to_a_version_pins_the_deployment(deployer: Deployer) ->
 
     status = deployer.get("churn")
     assert (status.follow, status.provenance.version) == ("pinned", "2")
+    warnings = [line for line in deployer.progress.lines if line.startswith("warning: follow: Production → pinned")]  # type: ignore[attr-defined]
+    assert len(warnings) == 1
 
 
 def test_a_version_that_does_not_start_is_rolled_back_and_the_error_says_why(deployer: Deployer) -> None:
@@ -123,7 +127,7 @@ def test_a_version_that_does_not_start_is_rolled_back_and_the_error_says_why(dep
         deployer.update("churn", CRASHING, None, NamedOptions({"environment.MODE": "crash"}))
 
     assert "boom: the model cannot be loaded" in str(caught.value)
-    assert "1 task(s) of the version before still serve" in str(caught.value)
+    assert "1 task(s) of the previous version are still serving" in str(caught.value)
     status = deployer.get("churn")
     assert status.provenance.version == "1"
     assert status.last_failed_version == "13"
@@ -132,7 +136,7 @@ def test_a_version_that_does_not_start_is_rolled_back_and_the_error_says_why(dep
 
 
 def test_a_first_deployment_that_failed_is_finished_by_creating_it_again(deployer: Deployer) -> None:
-    with pytest.raises(RolloutFailed, match="Nothing serves now"):
+    with pytest.raises(RolloutFailed, match="Nothing is serving now"):
         create(deployer, **{"environment.MODE": "crash", "environment.VERSION": "1"})
 
     create(deployer, **{"environment.MODE": "calm"})
@@ -142,7 +146,7 @@ def test_a_first_deployment_that_failed_is_finished_by_creating_it_again(deploye
 
 
 def test_a_rollout_that_takes_too_long_goes_on_and_can_be_taken_up_again(deployer: Deployer) -> None:
-    with pytest.raises(RolloutTimeout, match="ECS goes on with it"):
+    with pytest.raises(RolloutTimeout, match="it continues in ECS"):
         create(deployer, timeout_seconds=1, **{"environment.MODE": "never"})
 
 
@@ -174,6 +178,27 @@ def test_only_another_count_registers_no_revision_and_starts_no_rollout(deployer
     assert (writes, again) == (Counter(["UpdateService"]), Counter())
     assert (after.desired_count, after.running_count) == (2, 2)
     assert (after.task_definition, after.updated_at) == (before.task_definition, before.updated_at)
+
+
+def test_scaling_reports_only_its_own_events_and_at_zero_claims_no_answer(deployer: Deployer) -> None:
+    create(deployer)
+    scaling = replace(deployer, progress=RecordedProgress())
+
+    scaling.update("churn", None, None, NamedOptions({"desired_count": 0}))
+
+    lines = scaling.progress.lines  # type: ignore[attr-defined]
+    assert "churn is scaled to 0 tasks" in lines[-2]
+    assert not [line for line in lines if "has started" in line or " is at " in line or "of 0 new tasks" in line]
+    assert [line for line in lines if "desired_count: 1 → 0" in line]
+
+
+def test_a_mistyped_name_gets_a_suggestion(deployer: Deployer) -> None:
+    create(deployer)
+
+    with pytest.raises(DeploymentNotFound, match="did you mean 'churn'"):
+        deployer.get("chrun")
+    with pytest.raises(EndpointNotFound, match="did you mean 'default'"):
+        deployer.get_endpoint("defaultt")
 
 
 def test_two_deployments_share_an_endpoint_and_do_not_meet(deployer: Deployer) -> None:
@@ -224,7 +249,7 @@ def test_a_service_that_is_not_ours_is_never_touched(deployer: Deployer) -> None
         session.call("ecs", "tag_resource", resourceArn=mine["serviceArn"], tags=back)
 
 
-def test_an_unknown_flavor_is_told_before_anything_is_built(deployer: Deployer) -> None:
+def test_an_unknown_flavor_is_reported_before_anything_is_built(deployer: Deployer) -> None:
     with pytest.raises(ModelNotFound, match="no flavor 'xgboost'"):
         deployer.create("churn", "models:/churn/1", "xgboost", NamedOptions(QUICK))
 
@@ -242,7 +267,7 @@ def secret_of(deployer: Deployer) -> str:
     return str(session.call("secretsmanager", "create_secret", Name="users-own", SecretString="s3cret")["ARN"])
 
 
-def test_a_revision_that_somebody_deregistered_is_registered_again_by_an_update(deployer: Deployer) -> None:
+def test_an_update_registers_a_deregistered_revision_again(deployer: Deployer) -> None:
     create(deployer)
     before = deployer.get("churn").task_definition
     deployer.account.session.call("ecs", "deregister_task_definition", taskDefinition=before)

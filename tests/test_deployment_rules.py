@@ -59,7 +59,7 @@ def test_deployments_of_two_endpoints_never_share_a_name_in_aws() -> None:
     def names_of(endpoint: str, name: str) -> set[tuple[str, str]]:
         where = EndpointSpec(endpoint, Network("vpc-1", ()), "us-east-1", "123456789012")
         spec = DeploymentSpec(name, where, parse_config({}), "image", Provenance("", "", "", ""), "pinned")
-        # What hangs on the endpoint's own cluster, listener or role is named within it.
+        # Resources within the endpoint's cluster, listener or role are named within it.
         return {
             (it.resource_type, it.name)
             for it in deployment_resources(spec)

@@ -59,17 +59,17 @@ def trust(service: str) -> Role:
         (checks.check_permissions(["ecs:CreateService on x"]), "FAIL", "docs/iam/deployer.json"),
         (checks.check_permissions(NO_RIGHT), "SKIP", "AccessDenied"),
         (checks.check_quota(VcpuQuota(6, 0)), "OK", "0 of 6 vCPU"),
-        (checks.check_quota(VcpuQuota(6, 4)), "FAIL", "old and new tasks"),
+        (checks.check_quota(VcpuQuota(6, 4)), "FAIL", "runs both versions"),
         (checks.check_quota(VcpuQuota(0, 0)), "FAIL", "AWS Support"),
         (checks.check_quota(NO_RIGHT), "SKIP", "AccessDenied"),
         (checks.check_certificate(None, "eu-west-1", None), "SKIP", "plain HTTP"),
         (checks.check_certificate(Certificate(ARN, "ISSUED"), "eu-west-1", ARN), "OK", "ISSUED"),
         (checks.check_certificate(Certificate(ARN, "EXPIRED"), "eu-west-1", ARN), "FAIL", "EXPIRED"),
-        (checks.check_certificate(Certificate(ARN, "ISSUED"), "us-east-1", ARN), "FAIL", "own region only"),
+        (checks.check_certificate(Certificate(ARN, "ISSUED"), "us-east-1", ARN), "FAIL", "its own region"),
         (checks.check_certificate(NO_RIGHT, "eu-west-1", ARN), "FAIL", "AccessDenied"),
         (checks.check_role(trust("ecs-tasks.amazonaws.com")), "OK", "trusts ECS tasks"),
         (checks.check_role(trust("ec2.amazonaws.com")), "FAIL", "execution-trust.json"),
-        (checks.check_role(None), "SKIP", "made with the endpoint"),
+        (checks.check_role(None), "SKIP", "created with the endpoint"),
         (checks.check_role(NO_RIGHT), "SKIP", "AccessDenied"),
         (checks.check_infrastructure_role(trust("ecs.amazonaws.com")), "OK", "trusts ECS"),
         (checks.check_infrastructure_role(trust("ecs-tasks.amazonaws.com")), "FAIL", "infrastructure-trust.json"),
@@ -82,20 +82,24 @@ def trust(service: str) -> Role:
         ),
         (checks.check_scan(ScanFindings("sha256:1", "COMPLETE", {"LOW": 1})), "OK", "1 LOW"),
         (checks.check_scan(ScanFindings("sha256:1", "IN_PROGRESS", {})), "SKIP", "IN_PROGRESS"),
-        (checks.check_scan(None), "SKIP", "no image"),
+        (checks.check_scan(None), "SKIP", "no scanned image"),
         (checks.check_scan(NO_RIGHT), "SKIP", "AccessDenied"),
         (checks.check_tracking_server(None), "SKIP", "MLFLOW_TRACKING_URI"),
         (checks.check_tracking_server(ServerAnswer("http://m", None, "refused")), "FAIL", "refused"),
         (checks.check_tracking_server(ServerAnswer("http://m", 401, "")), "FAIL", "MLFLOW_TRACKING_USERNAME"),
-        (checks.check_tracking_server(ServerAnswer("http://m", 404, "nginx")), "FAIL", "is it an MLflow server"),
+        (
+            checks.check_tracking_server(ServerAnswer("http://m", 404, "nginx")),
+            "FAIL",
+            "check that it is an MLflow server",
+        ),
         (checks.check_tracking_server(ServerAnswer("http://m", 200, "{}")), "OK", "answers"),
-        (checks.check_webhooks(None), "SKIP", "not reached"),
+        (checks.check_webhooks(None), "SKIP", "could not be reached"),
         (checks.check_webhooks(ServerAnswer("http://m", 200, "{}")), "OK", "polled"),
         (checks.check_webhooks(ServerAnswer("http://m", 500, "")), "FAIL", "SECRET_ENCRYPTION_KEY"),
         (checks.check_webhooks(ServerAnswer("http://m", 404, "")), "SKIP", "polls"),
         (checks.check_webhook_url(None, []), "SKIP", "--webhook-url"),
-        (checks.check_webhook_url("http://hook.example", ["8.8.8.8"]), "FAIL", "https only"),
-        (checks.check_webhook_url("https://hook.example", []), "FAIL", "no address"),
+        (checks.check_webhook_url("http://hook.example", ["8.8.8.8"]), "FAIL", "only to https"),
+        (checks.check_webhook_url("https://hook.example", []), "FAIL", "does not resolve"),
         (checks.check_webhook_url("https://hook.example", ["8.8.8.8", "10.0.0.1"]), "FAIL", "at 10.0.0.1"),
         (checks.check_webhook_url("https://hook.example", ["8.8.8.8"]), "OK", "hook.example"),
     ],
@@ -151,7 +155,7 @@ def test_the_way_out_is_that_of_the_subnets_own_table_or_of_the_main_one() -> No
     assert found == {"any": "internet gateway", "private": "NAT", "broken": "none", "alone": "none"}
 
 
-def test_the_simulator_is_asked_about_a_sessions_role() -> None:
+def test_the_simulator_gets_the_role_of_a_session() -> None:
     session = "arn:aws:sts::123456789012:assumed-role/deployer/ann"
 
     assert policy_source(session) == "arn:aws:iam::123456789012:role/deployer"
@@ -193,7 +197,7 @@ def refusing_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         server.server_close()
 
 
-def test_a_server_that_refuses_its_own_name_is_told_how_to_allow_it(refusing_server: str) -> None:
+def test_for_a_server_that_refuses_its_own_name_the_doctor_says_how_to_allow_it(refusing_server: str) -> None:
     finding = examine_mlflow(None)[0]
 
     assert finding.verdict == "FAIL"

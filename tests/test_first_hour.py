@@ -382,7 +382,7 @@ def test_each_message_contains_the_next_step() -> None:
     silent = [
         heading
         for heading, said in sections().items()
-        if not re.search(r"hint: |Did you mean|set PYTHON=|Fargate runs", said)
+        if not re.search(r"hint: |Did you mean|set PYTHON=|Fargate offers", said)
     ]
 
     assert not silent

@@ -41,7 +41,7 @@ OTHER_ACTIONS = {
     "sts:GetCallerIdentity": None,
     "s3:ListObjectsV2": "s3:ListBucket",
 }
-# The registry is not asked through boto3, but by its own protocol; ECR wants these of whoever logs in there.
+# The registry is called by its own protocol, not through boto3; ECR requires these permissions from its clients.
 # https://docs.aws.amazon.com/AmazonECR/latest/userguide/image-push-iam.html
 OF_THE_REGISTRY = {
     "ecr:BatchCheckLayerAvailability",
@@ -54,9 +54,9 @@ OF_THE_REGISTRY = {
 }
 # Calls of boto3 itself, in aws/s3.py.
 OF_S3 = {"s3:GetObject", "s3:ListBucket"}
-# Only the webhook service calls these, and where it is told to.
+# Only the webhook service calls these, with the options for them.
 OF_THE_WEBHOOKS_OPTIONS = {"sns:Publish", "s3:GetObject", "s3:PutObject"}
-# Of a strategy that shifts traffic: ECS is told to continue once the new tasks were asked, with the API key.
+# For strategies that shift traffic: ECS continues once the new tasks have passed a test, with the API key.
 OF_SHIFTING = {
     "ecs:ContinueServiceDeployment",
     "ecs:DescribeServiceDeployments",
@@ -96,7 +96,7 @@ def calls_in_the_sources() -> set[str]:
             ):
                 service, operation = node.args[:2]
                 if path.name == "session.py" and isinstance(service, ast.Name):
-                    continue  # `delete` hands on to `call` what it was asked
+                    continue  # `delete` passes its operation to `call`
                 assert isinstance(service, ast.Constant), (path, node.lineno)
                 assert isinstance(operation, ast.Constant), (path, node.lineno)
                 name = "".join(part.capitalize() for part in operation.value.split("_"))
@@ -168,7 +168,7 @@ def test_no_policy_allows_to_write_everywhere() -> None:
         assert not [action for action in allowed(name) if "*" in action]
 
 
-def test_the_webhook_may_do_less_than_the_deployer() -> None:
+def test_the_webhook_has_fewer_permissions_than_the_deployer() -> None:
     assert allowed("webhook") < allowed("deployer")
     assert not [action for action in allowed("webhook") if ":Delete" in action or ":Create" in action]
 
@@ -183,7 +183,7 @@ def test_a_policy_is_not_longer_than_iam_takes(name: str) -> None:
     assert len("".join(text.split())) <= 6144
 
 
-def test_the_execution_policy_is_the_one_that_endpoints_are_made_with() -> None:
+def test_the_execution_policy_is_the_one_of_new_endpoints() -> None:
     endpoint = EndpointSpec("ENDPOINT", Network("vpc", ()), region="REGION", account="ACCOUNT")
 
     assert policy("execution") == execution_policy(endpoint)["Statement"]
@@ -197,7 +197,7 @@ def test_the_infrastructure_policy_is_the_one_that_ecs_shifts_traffic_with() -> 
     assert json.loads((ROOT / "docs/iam/infrastructure-trust.json").read_text()) == infrastructure_trust("ACCOUNT")
 
 
-def test_the_policy_of_a_deployed_webhook_service_is_the_one_that_its_role_is_made_with() -> None:
+def test_the_policy_of_a_deployed_webhook_service_is_the_one_of_its_role() -> None:
     endpoint = EndpointSpec("ENDPOINT", Network("vpc", ()), region="REGION", account="ACCOUNT")
 
     assert policy("webhook-task") == webhook_policy(endpoint, artifact_buckets=("ARTIFACT-BUCKET",))["Statement"]
@@ -236,7 +236,7 @@ def test_the_calls_really_made_are_allowed(deployer: Deployer) -> None:
 
 
 @pytest.mark.slow
-def test_the_webhook_may_do_what_a_redeploy_does_and_no_more(deployer: Deployer) -> None:
+def test_the_webhook_has_the_permissions_of_a_redeploy_and_no_more(deployer: Deployer) -> None:
     deployer.create_endpoint("default", parse_config({}))
     secret = deployer.account.session.call("secretsmanager", "create_secret", Name="shared", SecretString="token")[
         "ARN"
@@ -261,7 +261,7 @@ def test_the_webhook_may_do_what_a_redeploy_does_and_no_more(deployer: Deployer)
 
 
 @pytest.mark.slow
-def test_a_deployed_webhook_service_may_make_and_take_away_deployments(deployer: Deployer) -> None:
+def test_a_deployed_webhook_service_can_create_and_delete_deployments(deployer: Deployer) -> None:
     create(deployer)
 
     forget_lifecycle_policy(deployer)

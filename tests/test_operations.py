@@ -1,4 +1,4 @@
-"""Looking at a deployment and going back: decisions alone, then the story on the local stack's AWS."""
+"""Looking at a deployment and going back: decisions alone, then deployments on the local stack's AWS."""
 
 from __future__ import annotations
 
@@ -59,22 +59,22 @@ def test_going_back_while_a_bad_rollout_is_under_way_goes_to_what_served_before(
     assert choose_revision(revisions).number == 2
 
 
-def test_after_ecs_went_back_by_itself_going_further_has_to_be_asked_for() -> None:
+def test_after_a_rollback_by_ecs_a_further_one_needs_a_revision() -> None:
     revisions = [revision(3, "FAILED"), revision(2, is_current=True), revision(1)]
 
-    with pytest.raises(InvalidOption, match="ECS went back to 2 by itself"):
+    with pytest.raises(InvalidOption, match="ECS already rolled back to 2"):
         choose_revision(revisions)
     assert choose_revision(revisions, 1).number == 1
 
 
-@pytest.mark.parametrize(("to", "said"), [(7, "There is no revision 7"), (2, "Revision 2 is the one that is deployed")])
+@pytest.mark.parametrize(("to", "said"), [(7, "There is no revision 7"), (2, "Revision 2 is already deployed")])
 def test_a_revision_that_makes_no_sense_is_refused(to: int, said: str) -> None:
     with pytest.raises(InvalidOption, match=said):
         choose_revision([revision(2, is_current=True), revision(1)], to)
 
 
 def test_a_first_revision_has_nothing_to_go_back_to() -> None:
-    with pytest.raises(InvalidOption, match="no earlier revision"):
+    with pytest.raises(InvalidOption, match="No earlier revision"):
         choose_revision([revision(1, is_current=True)])
 
 
@@ -120,7 +120,7 @@ class StubAccount:
         return [line for line in self.looks[min(len(self.asked), len(self.looks)) - 1] if line.at_milliseconds >= since]
 
 
-def test_following_tells_each_line_once_and_late_ones_too(deployer_without_aws: Deployer) -> None:
+def test_following_yields_each_line_once_including_late_ones(deployer_without_aws: Deployer) -> None:
     first, late, second = (
         LogLine("a", 100_000, "t", "a"),
         LogLine("b", 99_000, "t", "b"),
@@ -165,21 +165,21 @@ def printed_json(result: Result) -> Any:
 
 
 @pytest.mark.slow
-def test_a_plan_tells_what_would_change_by_its_exit_code_and_in_words(
+def test_a_plan_shows_what_would_change_and_sets_the_exit_code(
     deployer: Deployer, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mlflow_fargate.deployments.deployer.Publisher", lambda *_: deployer.publisher)
-    assert "a model has to be named" in call("plan", exit_code=1).stderr
+    assert "a model URI is required" in call("plan", exit_code=1).stderr
     first = call("plan", "-m", "models:/churn/1", exit_code=2).stdout
     assert "+ create service churn" in first
-    assert "cost: about USD 39.69 a month, and 16.43 for the shared endpoint" in first
+    assert "cost: about USD 39.69 per month, plus 16.43 for the shared endpoint" in first
     create(deployer)
 
     assert "cost: about USD" in call("plan").stdout
     changed = call("plan", "-C", "desired_count=2", "-C", "environment.A=1", exit_code=2).stdout
     assert "    desired_count: 1 → 2" in changed
-    assert "    environment.A: nothing → 1" in changed
-    assert "USD 39.69 → 79.38 a month" in changed
+    assert "    environment.A: none → 1" in changed
+    assert "USD 39.69 → 79.38 per month" in changed
     as_json = printed_json(call("plan", "-m", "models:/churn/2", "--json", exit_code=2))
     assert {item["kind"] for item in as_json["changes"] if item["action"] == "change"} == {"task definition", "service"}
     assert deployer.get("churn").provenance.version == "1"
@@ -194,7 +194,7 @@ def test_a_plan_that_cannot_be_meant_is_not_taken_for_one_with_changes(wrong: li
 
 
 @pytest.mark.slow
-def test_history_tells_what_each_revision_was_and_rollback_brings_it_back(deployer: Deployer, call: Call) -> None:
+def test_history_lists_revisions_and_rollback_restores_one(deployer: Deployer, call: Call) -> None:
     create(deployer, **{"environment.VERSION": "1"})
     deployer.update("churn", "models:/churn/2", None, NamedOptions({"environment.VERSION": "2", "desired_count": 2}))
 
@@ -231,7 +231,7 @@ def test_after_a_failed_update_everything_about_it_can_be_looked_up(deployer: De
     assert "deployment failed: tasks failed to start" in call("events").stdout
     assert "boom: the model cannot be loaded" in call("logs").stdout
     assert [item["state"] for item in printed_json(call("history", "--json"))] == ["FAILED", "COMPLETED"]
-    assert "ECS went back to" in call("rollback", exit_code=1).stderr
+    assert "ECS already rolled back to" in call("rollback", exit_code=1).stderr
     status = printed_json(call("status", "--json"))
     assert (status["state"], status["model_version"], status["last_failed_version"]) == ("COMPLETED", "1", "13")
     stopped = [task for task in status["tasks"] if task["state"] == "STOPPED"]
@@ -258,11 +258,11 @@ def test_a_rollout_under_way_is_shown_as_such_and_can_be_watched(deployer: Deplo
     deployer.update("churn", None, None, NamedOptions({"environment.MODE": "", "wait": False}))
     call("status", "-f")
     deployer.update("churn", None, None, NamedOptions({"environment.MODE": "never", "wait": False}))
-    assert "ECS goes on with it" in call("status", "-f", "--timeout-seconds", "1", exit_code=1).stderr
+    assert "it continues in ECS" in call("status", "-f", "--timeout-seconds", "1", exit_code=1).stderr
 
 
 @pytest.mark.slow
-def test_a_first_rollout_that_failed_is_told_by_the_exit_code(deployer: Deployer, call: Call) -> None:
+def test_a_failed_first_rollout_sets_the_exit_code(deployer: Deployer, call: Call) -> None:
     with pytest.raises(RolloutFailed):
         create(deployer, uri=CRASHING, **{"environment.MODE": "crash"})
 
@@ -326,7 +326,7 @@ def test_a_deployment_that_is_not_there_has_no_history(deployer: Deployer) -> No
 
 
 @pytest.mark.slow
-def test_what_a_killed_client_left_is_listed_and_taken_away_only_when_asked(
+def test_what_a_killed_client_left_is_listed_and_deleted_only_with_an_option(
     deployer: Deployer, call: Call, push_image: PushImage
 ) -> None:
     create(deployer, "alive")

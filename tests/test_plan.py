@@ -46,7 +46,7 @@ def test_what_is_absent_is_created_in_the_order_of_dependency() -> None:
     assert str(plan) == "+ create cluster main\n+ create service churn"
 
 
-def test_a_difference_is_told_with_both_values() -> None:
+def test_a_difference_shows_both_values() -> None:
     found = {("service", "churn"): Found("arn", Service(1, "Production"))}
 
     plan = make_plan([SERVICE], found)
@@ -55,16 +55,17 @@ def test_a_difference_is_told_with_both_values() -> None:
     assert str(plan) == "~ change service churn\n    desired_count: 1 → 2"
 
 
-def test_of_a_table_only_the_lines_that_differ_are_told() -> None:
+def test_of_a_table_only_the_entries_that_differ_are_shown() -> None:
     label = '{"provenance": {"version": "%s"}, "settings": {"cpu": 512}}'
     wanted = Resource("task definition", "churn", Task({"A": "1", "B": "2"}, label % 2))
     found = {("task definition", "churn"): Found("arn", Task({"A": "1", "C": "3"}, label % 1))}
 
     assert str(make_plan([wanted], found)).splitlines() == [
         "~ change task definition churn",
-        "    environment.B: nothing → 2",
-        "    environment.C: 3 → nothing",
-        "    label.provenance.version: 1 → 2",
+        "    environment.B: none → 2",
+        "    environment.C: 3 → none",
+        '    label: {"provenance": {"version": "1"}, "settings": {"cpu": 512}} → '
+        '{"provenance": {"version": "2"}, "settings": {"cpu": 512}}',
     ]
 
 
@@ -116,7 +117,7 @@ def test_a_creation_lists_what_is_decided_and_leaves_out_what_is_only_seen() -> 
     assert told == {"a": 1, "b": None, "c": None, "d": None}
 
 
-def test_a_deletion_goes_backwards_and_leaves_alone_what_is_not_ours() -> None:
+def test_a_deletion_goes_backwards_and_skips_foreign_resources() -> None:
     found = [
         ("cluster", "main", Found("1", NOTHING, is_ours=False)),
         ("target group", "t", Found("2", NOTHING)),

@@ -1,4 +1,4 @@
-"""Blue/green, canary and linear deployments on the local stack: what is made, tested, shown and taken away."""
+"""Blue/green, canary and linear deployments on the local stack: created, tested, shown and deleted."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ PICKY = SERVER.replace(
 
 @pytest.fixture
 def picky(deployer: Deployer, push_image: Callable[..., str]) -> Deployer:
-    """A deployer whose models can be asked their input example."""
+    """A deployer whose models answer only their input example."""
     deployer.publisher.image = push_image({"opt/app/src/server.py": PICKY})  # type: ignore[attr-defined]
     return deployer
 
@@ -112,10 +112,10 @@ def test_a_green_that_does_not_answer_its_example_gets_no_caller(picky: Deployer
 
     assert set(answers) == {"1"}
     assert "column spend is missing" in str(failure.value)
-    assert "The version before still serves" in str(failure.value)
+    assert "The previous version is still serving" in str(failure.value)
     status = picky.get("churn")
     assert (status.state, status.last_failed_version, status.provenance.version) == ("COMPLETED", "2", "1")
-    # The strategy stands on the service, so it outlives the rollback of the revision.
+    # The strategy is recorded on the service, so it outlives the rollback of the revision.
     assert status.settings.strategy == "blue_green"
 
 
@@ -149,7 +149,7 @@ def test_a_rolling_deployment_goes_over_to_blue_green_without_a_failure_and_not_
     url = picky.get("churn").url
     plan, _ = picky.preview("churn", None, None, NamedOptions(BLUE_GREEN))
     assert "+ create alternate target group" in str(plan)
-    assert "strategy.strategy: rolling → blue_green" in str(plan)
+    assert "strategy: rolling → blue_green" in str(plan)
 
     with asked_all_the_time(url) as answers:
         picky.update("churn", None, None, NamedOptions({**BLUE_GREEN, "environment.VERSION": "2"}))
@@ -196,13 +196,13 @@ test_values.__test__ = False  # type: ignore[attr-defined]
 
 
 @pytest.mark.exhaustive
-def test_a_shift_that_nobody_waits_for_is_tested_by_whoever_looks(picky: Deployer) -> None:
+def test_a_shift_that_no_client_waits_for_is_tested_by_the_next_one_that_does(picky: Deployer) -> None:
     create(picky, **BLUE_GREEN, **{"environment.VERSION": "1"})
     picky.update(
         "churn", None, None, NamedOptions({"environment.VERSION": "2", "wait": False, "test_timeout_minutes": 500})
     )
 
-    assert "ECS waits 500 minutes for a test of the new tasks" in notes(picky)
+    assert "ECS waits up to 500 minutes for a test of the new tasks" in notes(picky)
     status = operations.watch(picky, "churn", 60)
     assert (status.state, version_of(status.url)) == ("COMPLETED", "2")
 
@@ -280,7 +280,7 @@ def test_where_ecs_knows_no_such_strategy_the_service_rolls_and_everything_says_
     poor = refusing(picky, "Deployment strategy CANARY is not supported.")
     create(poor, strategy="canary", canary_percent=20, **{"environment.VERSION": "1"})
 
-    said = "ECS refused strategy=canary here, so it rolls"
+    said = "ECS refused strategy=canary, so the service uses rolling updates"
     status = poor.get("churn")
     assert said in notes(poor)
     assert (status.state, status.strategy, version_of(status.url)) == ("COMPLETED", "canary", "1")
@@ -297,7 +297,7 @@ def test_where_ecs_knows_no_such_strategy_the_service_rolls_and_everything_says_
     assert (status.strategy_refused, status.strategy, version_of(status.url)) == (None, "canary", "3")
 
 
-def test_other_refusals_are_no_reason_to_roll(picky: Deployer) -> None:
+def test_other_refusals_do_not_lead_to_rolling_updates(picky: Deployer) -> None:
     poor = refusing(picky, "productionListenerRule has an invalid ARN format. Got: x")
 
     with pytest.raises(Exception, match="invalid ARN format"):

@@ -85,3 +85,11 @@ def test_a_stack_that_died_without_a_word_is_not_running(tmp_path: Path) -> None
 
     with pytest.raises(LocalStackError):
         parse_target("fargate:/local", environ={"MLFLOW_FARGATE_CACHE": str(tmp_path)})
+
+
+@pytest.mark.parametrize(
+    ("region", "meant"), [("us-east1", "'us-east-1'"), ("eu-west", "'eu-west-1'"), ("locl", "'local'")]
+)
+def test_a_mistyped_region_gets_a_suggestion(region: str, meant: str) -> None:
+    with pytest.raises(InvalidOption, match=f"did you mean .*{meant}"):
+        parse_target(f"fargate:/{region}")

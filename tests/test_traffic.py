@@ -1,4 +1,4 @@
-"""The chart of `status`: what is asked of CloudWatch, and what is drawn of its answer."""
+"""The chart of `status`: the query to CloudWatch, and the chart of its response."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def test_deploying_creates_then_updates_and_can_roll_back(
     assert (updated.version, created.url) == ("2", updated.url)
     assert any("version 2 starts" in line for line in updated.logs())
     assert updated.rollback().version == "1"
-    assert (told.out, "churn answers at" in told.err) == ("", True)
+    assert (told.out, "churn is at" in told.err) == ("", True)
 
 
 def test_deploying_inside_an_active_run_does_not_change_the_run(plugged_in: Deployer, server: LoggedModels) -> None:

@@ -44,7 +44,7 @@ def tags_for(registry: Registry) -> VersionTags:
 def test_a_failure_is_tagged_with_its_reason_and_raised() -> None:
     registry = Registry()
 
-    with pytest.raises(RegistryError), tags_for(registry).telling_failure(VERSION_1):
+    with pytest.raises(RegistryError), tags_for(registry).tagging_failure(VERSION_1):
         raise RegistryError("http://me:s3cret@registry said\n no", hint="x" * 999)
 
     assert registry.status("1").startswith("failed: http://registry said no hint: xxx")
@@ -54,7 +54,7 @@ def test_a_failure_is_tagged_with_its_reason_and_raised() -> None:
 def test_a_timeout_is_not_tagged_as_a_failure() -> None:
     registry = Registry()
 
-    with pytest.raises(RolloutTimeout), tags_for(registry).telling_failure(VERSION_1):
+    with pytest.raises(RolloutTimeout), tags_for(registry).tagging_failure(VERSION_1):
         raise RolloutTimeout("not yet")
 
     assert registry.status("1") == "deploying"
@@ -63,7 +63,7 @@ def test_a_timeout_is_not_tagged_as_a_failure() -> None:
 def test_an_unregistered_model_is_not_tagged() -> None:
     registry = Registry()
 
-    tags_for(registry).tell(replace(VERSION_1, name=None, version=None), "serving")
+    tags_for(registry).tag(replace(VERSION_1, name=None, version=None), "serving")
 
     assert registry.tags == {}
 

@@ -45,7 +45,7 @@ ENDPOINT = EndpointSpec("prod", Network("vpc-1", ("subnet-a", "subnet-b")), "eu-
 
 
 class FakeWebhookPublisher:
-    """Has one image, whatever is asked for."""
+    """Has one image for all models."""
 
     def __init__(self, image: str) -> None:
         self._image = image
@@ -62,7 +62,7 @@ class FakeWebhookPublisher:
 
 @pytest.fixture
 def image(push_image: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> str:
-    """A small server in the place of our own, listening where the webhook service is told to."""
+    """A small server that listens where the webhook service should."""
     pushed = push_image()
     monkeypatch.setattr(webhook_service, "WebhookPublisher", FakeWebhookPublisher(pushed))
     return pushed
@@ -93,7 +93,7 @@ def property_of(wanted: WebhookSpec, kind: str, name: str) -> Any:
     return next(getattr(item.properties, name) for item in webhook_resources(wanted) if item.resource_type == kind)
 
 
-def test_it_is_made_of_what_a_deployment_is_made_of_with_a_role_in_place_of_a_key() -> None:
+def test_it_has_the_resources_of_a_deployment_with_a_role_instead_of_a_key() -> None:
     assert kinds(spec()) == [
         "log group",
         "task role",
@@ -121,7 +121,7 @@ def test_secrets_are_named_by_arn_and_the_execution_role_may_read_them() -> None
     assert property_of(wanted, "secrets policy", "secrets") == (SECRET,)
 
 
-def test_the_service_is_told_where_it_is_whatever_the_options_say() -> None:
+def test_the_service_knows_its_address_whatever_the_options() -> None:
     wanted = spec(port=4000, **{"environment.FARGATE_WEBHOOK_PORT": "1"})
     environment = property_of(wanted, "task definition", "environment")
 
@@ -187,7 +187,7 @@ def test_the_whole_package_goes_into_the_image_and_nothing_compiled(tmp_path: Pa
     assert list((tmp_path / "one").rglob("__pycache__")) == []
 
 
-def test_the_image_gets_what_the_service_needs_and_no_tool_of_ours() -> None:
+def test_the_image_contains_what_the_service_needs_and_no_build_tools() -> None:
     names = {line.partition("==")[0].lower() for line in package_requirements("webhook", Platform.parse("linux/arm64"))}
 
     assert {"flask", "waitress", "boto3", "uv", "bentoml", "mlflow-skinny"} <= names
@@ -197,14 +197,14 @@ def test_the_image_gets_what_the_service_needs_and_no_tool_of_ours() -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({}, "which tracking server"),
-        ({webhook_service.TRACKING_URI: "sqlite:///mlflow.db"}, "reaches servers only"),
-        ({webhook_service.TRACKING_URI: "https://me:geheim@mlflow"}, "holds a password"),
+        ({}, "No tracking server is set"),
+        ({webhook_service.TRACKING_URI: "sqlite:///mlflow.db"}, "must be http"),
+        ({webhook_service.TRACKING_URI: "https://me:geheim@mlflow"}, "contains a password"),
         ({webhook_service.TRACKING_URI: "http://localhost:5000"}, "on this machine"),
         ({webhook_service.TRACKING_URI: "http://127.0.0.1:5000"}, "on this machine"),
-        ({**FOLLOWING, "labels": "labels.json"}, "labels is for models"),
-        ({**FOLLOWING, "max_count": 3}, "max_count is for models"),
-        ({**FOLLOWING, "auth": "api_key"}, "auth is for models"),
+        ({**FOLLOWING, "labels": "labels.json"}, "labels applies to model deployments"),
+        ({**FOLLOWING, "max_count": 3}, "max_count applies to model deployments"),
+        ({**FOLLOWING, "auth": "api_key"}, "auth applies to model deployments"),
         ({**FOLLOWING, "cpus": 3}, "Did you mean 'cpu'"),
         ({**FOLLOWING, webhook_service.RULES: "x" * 30_000}, "24 KiB"),
     ],
@@ -235,7 +235,7 @@ def test_it_runs_is_no_deployment_and_goes_without_a_trace(here: Deployer) -> No
     with pytest.raises(DeploymentNotFound):
         here.get("_webhook")
     here.delete("churn")
-    with pytest.raises(EndpointInUse, match="The webhook service still lives on endpoint 'default'"):
+    with pytest.raises(EndpointInUse, match="The webhook service is still on endpoint 'default'"):
         here.delete_endpoint("default")
 
     assert count_writes(here, lambda one: webhook_service.deploy(one, NamedOptions(FOLLOWING))) == Counter()
@@ -278,7 +278,7 @@ def test_another_role_takes_the_place_of_the_one_that_was_made(here: Deployer) -
 
 
 @pytest.mark.slow
-def test_what_a_killed_deletion_left_is_found_and_taken_away(here: Deployer) -> None:
+def test_what_a_killed_deletion_left_is_found_and_deleted(here: Deployer) -> None:
     webhook_service.deploy(here, NamedOptions(NO_WAIT))
     service = describe_service(here.account.session, "mlflow-fargate-default", "_webhook")
     assert service is not None
@@ -301,7 +301,7 @@ def write_line(deployer: Deployer, group: str, message: str) -> None:
 
 
 @pytest.mark.slow
-def test_the_command_deploys_shows_and_takes_away(
+def test_the_command_deploys_shows_and_deletes(
     call: Callable[..., Result], plugged_in: Deployer, tmp_path: Path
 ) -> None:
     rules = tmp_path / "rules.yaml"

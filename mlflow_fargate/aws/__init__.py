@@ -1,1 +1,1 @@
-"""Every call to AWS. boto3 is not imported anywhere else; what comes in and goes out are our own words."""
+"""Every call to AWS. boto3 is not imported anywhere else; arguments and results are this package's own types."""

@@ -1,6 +1,6 @@
-"""The one face of AWS to the story: an account that observes what is there and applies a plan to it.
+"""The interface to AWS: an account that observes what exists and applies a plan to it.
 
-The rooms beside it answer: endpoint.py for one endpoint, resource_types/ for resources, reading/ for what users read.
+The other modules do the work: endpoint.py for one endpoint, resource_types/ for resources, reading/ for what users see.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from mlflow_fargate.target import Target
 
 
 class Account:
-    """AWS at a target."""
+    """The AWS account of a target."""
 
     def __init__(
         self,
@@ -40,47 +40,47 @@ class Account:
         return self.session.region
 
     def endpoint(self, name: str) -> Endpoint:
-        """The endpoint of that name, whether it is there or not."""
+        """Returns the endpoint of that name, whether it exists or not."""
         return Endpoint(self.session, name, self._clock, self._sleep)
 
     def endpoints(self) -> Iterator[dict[str, str]]:
-        """Name and URL of each endpoint of ours in the region."""
+        """Yields name, URL and cluster of each endpoint that this package created in the region."""
         return status.read_endpoints(self.session)
 
     def orphans(self) -> Iterator[Orphan]:
-        """What is left of deployments without a service, on any endpoint in the region."""
+        """Yields what is left of deployments without a service, on any endpoint in the region."""
         return orphans.find_orphans(self.session)
 
     def registry_login(self) -> tuple[str, str, str]:
-        """(registry address, user, password) to push with."""
+        """Returns (registry address, user, password) to push with."""
         return ecr.login(self.session)
 
     def artifacts(self) -> S3Artifacts:
-        """MLflow's artifacts in S3, read with the credentials of this account."""
+        """Returns MLflow's artifacts in S3, read with this account's credentials."""
         return S3Artifacts(self.session.artifacts_client())
 
     def read_api_key(self, secret: str) -> str:
-        """The key that callers of a deployment show."""
+        """Returns the API key that callers of a deployment send."""
         return self._resource_types.api_key.read(secret)
 
     def observe(
         self, resources: Sequence[Resource[Properties]], network: Network
     ) -> dict[tuple[TypeName, str], Found[Properties]]:
-        """What is there of `resources` (in order of dependency)."""
+        """Returns those of `resources` (in order of dependency) that exist."""
         return self._resource_types.observe(resources, network)
 
     def apply(self, plan: Plan, network: Network, progress: Progress) -> None:
-        """Makes the plan's changes in its order; ForeignResource before any of them if one would touch another's."""
+        """Applies the plan in order; raises ForeignResource before the first change if any is to a foreign resource."""
         self._resource_types.apply(plan, network, progress)
 
     def find_endpoint(
         self, resources: Sequence[Resource[Properties]], network: Network
     ) -> list[tuple[TypeName, str, Found[Properties]]]:
-        """What is there of an endpoint, in order of dependency."""
+        """Returns the existing resources of an endpoint, in order of dependency."""
         return [(*place, found) for place, found in self.observe(resources, network).items()]
 
     def find_deployment(
         self, endpoint: Sequence[Resource[Properties]], deployment: Sequence[Resource[Properties]], network: Network
     ) -> list[tuple[TypeName, str, Found[Properties]]]:
-        """What is there of a deployment, in order of dependency, whatever its options were and wherever it was left."""
+        """Returns the existing resources of a deployment, in order of dependency, for all options it may have had."""
         return self._resource_types.find_deployment(endpoint, deployment, network)

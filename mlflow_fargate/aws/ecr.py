@@ -1,6 +1,6 @@
-"""ECR: an endpoint's repository, the login for it, and taking images away.
+"""ECR: an endpoint's repository, the login for it, and deleting images.
 
-One repository an endpoint: a second model then sends only its own layer, without mounts across repositories.
+One repository per endpoint, so that a second model uploads only its own layer, without mounts across repositories.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from mlflow_fargate.errors import AwsError, ForeignResource
 
 # Tags of records kept next to the images (image/packages/lock_record.py); no deployment's tag starts like this.
 _RECORD_PREFIX = "_lock-"
-# Pushes that were killed leave untagged manifests behind; nothing that a task definition names is untagged. A record is
-# read in the month it was written in.
+# Killed pushes leave untagged manifests behind; images in task definitions are always tagged. Records are only read in
+# the month in which they were written.
 _LIFECYCLE = {
     "rules": [
         {
@@ -46,7 +46,7 @@ _LIFECYCLE = {
         },
     ]
 }
-# What repositories of before got. A policy that is neither this nor ours is somebody's, and stays.
+# The policies of earlier releases. Any other policy was set by a user and is kept.
 _FORMER_LIFECYCLES: tuple[dict[str, Any], ...] = ({"rules": _LIFECYCLE["rules"][:1]},)
 
 
@@ -59,7 +59,7 @@ class Repository:
         self._tags = wanted_tags
 
     def observe(self) -> dict[str, Any] | None:
-        """The repository as ECR describes it."""
+        """Returns the repository as ECR describes it; None if it does not exist."""
         try:
             repositories = self._session.call("ecr", "describe_repositories", repositoryNames=[self.name])
         except AwsError as error:
@@ -70,9 +70,10 @@ class Repository:
         return found
 
     def ensure(self) -> str:
-        """The repository's address (`…/mlflow-fargate/ENDPOINT`), made if absent: immutable tags, scanned on push.
+        """Returns the repository's address (`…/mlflow-fargate/ENDPOINT`); creates it if needed.
 
-        ForeignResource when the name is taken by a repository that is not ours.
+        With immutable tags and scan on push. Raises ForeignResource if a repository of this name exists that
+        this package did not create.
         """
         found = self.observe() or self._create_or_find()
         self._refuse_foreign(found)
@@ -82,7 +83,7 @@ class Repository:
         return str(found["repositoryUri"])
 
     def delete(self) -> None:
-        """Takes the repository and all its images away; absent is fine, not ours is refused."""
+        """Deletes the repository with all images, if it exists; ForeignResource if this package did not create it."""
         found = self.observe()
         if found is None:
             return
@@ -90,7 +91,7 @@ class Repository:
         self._session.delete("ecr", "delete_repository", repositoryName=self.name, force=True)
 
     def newest_image(self) -> str | None:
-        """The digest of the image that was pushed last: the likeliest to share layers with the next."""
+        """Returns the digest of the last image pushed, which is most likely to share layers with the next."""
         selected = {"tagStatus": "TAGGED"}
         images = self._session.pages(
             "ecr", "describe_images", "imageDetails", repositoryName=self.name, filter=selected
@@ -100,7 +101,7 @@ class Repository:
         return str(newest["imageDigest"]) if newest else None
 
     def image_tags(self, deployment: str | None = None) -> list[str]:
-        """The tags of a deployment's images, or of all deployments' (NAME.KEY, as publisher/ forms them)."""
+        """Returns the tags (NAME.KEY, see publisher/) of a deployment's images, or of all deployments'."""
         selected = {"tagStatus": "TAGGED"}
         if self.observe() is None:
             return []
@@ -110,7 +111,7 @@ class Repository:
         return sorted(tag for tag in found if tag.startswith(beginning) and not tag.startswith(_RECORD_PREFIX))
 
     def delete_images(self, image_tags: Sequence[str]) -> None:
-        """Takes tags away, 100 a call; an image goes with its last tag, so one that two deployments share stays."""
+        """Deletes tags, 100 per call. An image is deleted with its last tag, so an image of two deployments is kept."""
         for start in range(0, len(image_tags), 100):
             batch = [{"imageTag": tag} for tag in image_tags[start : start + 100]]
             self._session.delete("ecr", "batch_delete_image", repositoryName=self.name, imageIds=batch)
@@ -133,13 +134,13 @@ class Repository:
         return created
 
     def is_ours(self, found: Mapping[str, Any]) -> bool:
-        """True when a repository, as ECR describes it, carries our tags."""
+        """Returns True if a repository, as ECR describes it, carries this package's tags."""
         answer = self._session.call("ecr", "list_tags_for_resource", resourceArn=found["repositoryArn"])
         return tags.are_ours(tags.read(answer["tags"]))
 
     def _refuse_foreign(self, found: Mapping[str, Any]) -> None:
         if not self.is_ours(found):
-            raise ForeignResource(f"Repository '{self.name}' was not made by mlflow-fargate; it is left alone.")
+            raise ForeignResource(f"Repository '{self.name}' was not created by mlflow-fargate, so it is not changed.")
 
     def _lifecycle_policy(self) -> dict[str, Any] | None:
         try:
@@ -153,7 +154,7 @@ class Repository:
 
 
 def login(session: AwsSession) -> tuple[str, str, str]:
-    """(registry address, user, password) for the account's registry; the password lasts twelve hours."""
+    """Returns (registry address, user, password) of the account's registry; the password is valid for twelve hours."""
     data = session.call("ecr", "get_authorization_token")["authorizationData"][0]
     user, _, password = base64.b64decode(data["authorizationToken"]).decode().partition(":")
     return urlsplit(data["proxyEndpoint"]).netloc, user, password

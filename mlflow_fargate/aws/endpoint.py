@@ -1,6 +1,6 @@
-"""What stands on one endpoint: its place in AWS, its deployments, what they are asked and how they fare.
+"""One endpoint: where it is in AWS, its deployments, their state, traffic and logs.
 
-Readers and waits are in the rooms beside this one; here they are told which endpoint is meant.
+The other modules read and wait; this one calls them for its endpoint.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from mlflow_fargate.resources import ENDPOINT_TAG, MANAGED_BY, EndpointSpec, Net
 
 @dataclass(frozen=True)
 class Endpoint:
-    """An endpoint by its name; nothing is read before it is asked for, and it need not be there."""
+    """An endpoint by name. It does not have to exist; each method reads only what it needs."""
 
     session: AwsSession
     name: str
@@ -48,16 +48,16 @@ class Endpoint:
 
     @property
     def cluster(self) -> str:
-        """The name of its cluster, which is that of its load balancer too."""
+        """The name of its cluster and of its load balancer."""
         return cluster_name(self.name)
 
     @property
     def repository(self) -> Repository:
-        """Its image repository."""
+        """The endpoint's image repository."""
         return Repository(self.session, self.name, {**MANAGED_BY, ENDPOINT_TAG: self.name})
 
     def spec(self, config: DeploymentConfig) -> EndpointSpec:
-        """The endpoint as it is, or as `config` wants a new one: by default in the account's default VPC."""
+        """Returns the endpoint as it is, or a new one with `config`: by default in the account's default VPC."""
         existing = find_existing_load_balancer(self.session, config)
         balancer = find_load_balancer(self.session, self.cluster)
         certificate = None if existing else config.certificate_arn
@@ -83,7 +83,7 @@ class Endpoint:
         )
 
     def standing_spec(self) -> EndpointSpec:
-        """The endpoint as a deletion looks for it: where any of it stands, also when the default VPC is another."""
+        """Returns the endpoint for a deletion: where its resources are, even if the default VPC has changed."""
         if find_load_balancer(self.session, self.cluster):
             return replace(self.spec(parse_config(None)), shifts_traffic=True)
         vpc = find_endpoint_vpc(self.session, {**MANAGED_BY, ENDPOINT_TAG: self.name})
@@ -91,68 +91,78 @@ class Endpoint:
         return EndpointSpec(self.name, network, self.session.region, self.session.account, shifts_traffic=True)
 
     def status(self, name: str) -> DeploymentStatus | None:
-        """The deployment as AWS shows it; None when there is none of ours."""
+        """Returns the deployment as AWS shows it; None if this package has not created one of this name."""
         return status.read(self.session, self.name, name)
 
     def list_statuses(self) -> Iterator[DeploymentStatus]:
-        """Every deployment of ours."""
+        """Yields every deployment on the endpoint."""
         return status.read_all(self.session, self.name)
 
+    def names(self) -> list[str]:
+        """Returns the names of the deployments, sorted."""
+        return status.names(self.session, self.name)
+
     def webhook_status(self) -> WebhookStatus | None:
-        """The webhook service as AWS shows it; None when there is none."""
+        """Returns the webhook service as AWS shows it; None if there is none."""
         return status.read_webhook(self.session, self.name)
 
     def revisions(self, name: str, limit: int = 20) -> list[Revision]:
-        """The newest revisions of a deployment, newest first."""
+        """Returns the newest revisions of a deployment, newest first."""
         return history.read_revisions(self.session, self.cluster, name, limit)
 
     def was_rolled_out(self, name: str) -> bool:
-        """Whether any rollout of a deployment ever completed, whatever the newest is doing; see history.py."""
+        """Returns whether any rollout of a deployment ever completed, whatever the newest is doing; see history.py."""
         return history.was_rolled_out(self.session, self.cluster, name)
 
     def events(self, name: str) -> list[ServiceEvent]:
-        """What ECS told of a deployment, oldest first."""
+        """Returns ECS's last events on a deployment, oldest first."""
         return history.read_events(self.session, self.cluster, name)
 
     def tasks(self, name: str) -> list[TaskStatus]:
-        """The tasks of a deployment, those that stopped lately included."""
+        """Returns the tasks of a deployment, including recently stopped ones."""
         return history.read_tasks(self.session, self.cluster, name)
 
     def traffic(self, name: str) -> list[Traffic]:
-        """Requests, latency and errors of a deployment in the last hours; empty where CloudWatch has none."""
+        """Returns requests, latency and errors of a deployment in the last hours; empty if CloudWatch has none."""
         return metrics.read_traffic(self.session, self.cluster, name, datetime.now(timezone.utc))
 
     def log_lines(self, name: str, since_milliseconds: int, task: str | None = None) -> Iterator[LogLine]:
-        """What the tasks of a deployment (or one of them) wrote from a moment on."""
+        """Yields the output of a deployment's tasks (or of one task) since a point in time."""
         return logs.lines_since(self.session, log_group_name(self.name, name), since_milliseconds, task)
 
     def runnable_task(self, name: str, task: str | None) -> RunningTask:
-        """A running task of a deployment that can run commands; see execute_command.choose_task."""
+        """Returns a running task of a deployment that can run commands; see execute_command.choose_task."""
         return execute_command.choose_task(self.session, self.cluster, name, task)
 
     def open_command(self, task: RunningTask, command: str, profile: str | None) -> list[str]:
-        """Opens a session that runs `command` in the task; the arguments for AWS's plugin to follow it."""
+        """Opens a session that runs `command` in the task; returns the arguments with which AWS's plugin joins it."""
         return execute_command.open_session(self.session, task, command, profile)
 
     def retained(self, name: str) -> frozenset[str]:
-        """What a deletion of this deployment left on purpose: images, logs."""
+        """Returns what a deletion of this deployment retained: images, logs."""
         return retention.read_retained(self.session, self.name, name)
 
     def deployments_with_retained_images(self) -> list[str]:
-        """Names of the deployments whose images a deletion left on purpose."""
+        """Returns the names of deployments whose images a deletion retained."""
         repository = self.repository.observe()
         return sorted(retention.with_retained_images(self.session, repository["repositoryArn"])) if repository else []
 
     def mark_retained(self, name: str, what: Collection[str]) -> None:
-        """Notes what a deletion is about to leave."""
+        """Marks what a deletion is about to retain."""
         retention.mark_retained(self.session, self.name, name, what)
 
     def wait_until_rolled_out(
-        self, name: str, timeout_seconds: float, progress: Progress, test_green: TestGreen | None = None
+        self,
+        name: str,
+        timeout_seconds: float,
+        progress: Progress,
+        test_green: TestGreen | None = None,
+        earlier_events: Collection[str] = (),
     ) -> None:
-        """Follows the newest rollout of a deployment to its end; see RolloutWatch for how it may end.
+        """Waits for the newest rollout of a deployment to finish; see RolloutWatch for the errors.
 
-        Where traffic is shifted and ECS pauses for it, `test_green` asks the new tasks (see ShiftWatch).
+        If ECS pauses a traffic shift for a test, `test_green` tests the new tasks (see ShiftWatch). `earlier_events`:
+        IDs of ECS events that are not shown.
         """
         service = describe_service(self.session, self.cluster, name)
         if service is None:
@@ -160,6 +170,7 @@ class Endpoint:
         rollout = primary_deployment(service)["id"]
         watched = (self.session, self.cluster, name, rollout, progress, self.clock, self.sleep)
         if read_strategy(service)["strategy"] == "rolling" or refusal_of(service):
-            RolloutWatch(*watched).wait_until_rolled_out(timeout_seconds)
+            watch = RolloutWatch(*watched)
         else:
-            ShiftWatch(*watched, test_green=test_green).wait_until_rolled_out(timeout_seconds)
+            watch = ShiftWatch(*watched, test_green=test_green)
+        watch.wait_until_rolled_out(timeout_seconds, earlier_events)

@@ -1,15 +1,15 @@
-"""What AWS's refusals mean, by operation, code and message: what to do about each, in one table.
+"""AWS's errors by operation, code and message: what each means and what to do, in one table.
 
-    transient   the same call will succeed soon without anybody's doing     session.call retries, for two minutes
-    conflict    somebody was faster, or we were and died                    Account looks again, and adopts what is ours
-    absent      what should go is gone                                      session.delete is content
-    user        a setting, a right or a policy has to change                shown with a hint
-    quota       the account may not have more                               shown with the quota's name
+    transient   the same call will succeed soon                       session.call retries for two minutes
+    conflict    another client, or a killed one, created it first     Account adopts it if it is ours
+    absent      what should be deleted does not exist                 session.delete ignores it
+    user        a setting, a permission or a policy has to change     shown with a hint
+    quota       the account has reached a limit                       shown with the quota's name
 
-botocore's standard mode already retries throttling and 5xx. The transient rows below are refusals that it takes for
-final though waiting helps: mostly new roles and load balancers that other services do not see yet. The texts are AWS's
-own; https://docs.aws.amazon.com/AmazonECS/latest/developerguide/service-event-messages-list.html and the public issue
-threads of tools that met them are the sources.
+botocore's standard mode already retries throttling and 5xx. The transient rows below are errors that it does not retry
+although waiting helps: mostly new roles and load balancers that other services do not see yet. The texts are AWS's.
+Sources: https://docs.aws.amazon.com/AmazonECS/latest/developerguide/service-event-messages-list.html and public issues
+of tools that met them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Meaning = Literal["transient", "conflict", "absent", "user", "quota", "unknown"]
 
 @dataclass(frozen=True)
 class Fault:
-    """What a refusal means; `hint` is what the user can do about it, None where we know nothing better than AWS."""
+    """What an error means; `hint` is what the user can do, None if there is nothing to add to AWS's message."""
 
     meaning: Meaning
     hint: str | None = None
@@ -32,7 +32,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class _Row:
-    """One kind of refusal; an empty `operation` or `code` stands for any, `code` for every code that begins so."""
+    """One kind of error; an empty `operation` or `code` matches any, `code` matches every code with this prefix."""
 
     meaning: Meaning
     code: str
@@ -44,8 +44,8 @@ class _Row:
         return self.operation in ("", operation) and code.startswith(self.code) and self.part in message
 
 
-_SERVICE_ROLE = "make it once: aws iam create-service-linked-role --aws-service-name ecs.amazonaws.com"
-_NEW_ROLE = "the role's trust policy has to name ecs-tasks.amazonaws.com (see docs/iam/execution-trust.json)"
+_SERVICE_ROLE = "create it once: aws iam create-service-linked-role --aws-service-name ecs.amazonaws.com"
+_NEW_ROLE = "the role's trust policy must name ecs-tasks.amazonaws.com (see docs/iam/execution-trust.json)"
 _SIZES = "see cpu= and memory=; https://docs.aws.amazon.com/AmazonECS/latest/developerguide/fargate-tasks-services.html"
 _MORE_RULES = (
     "use another endpoint (fargate:/REGION/ENDPOINT), or raise the quota 'Rules per Application Load Balancer'"
@@ -54,11 +54,11 @@ _MORE_GROUPS = "use another endpoint, or raise the quota 'Target Groups per Regi
 _MORE_BALANCERS = "delete an endpoint, or raise the quota 'Application Load Balancers per Region'"
 _MORE_SECURITY_GROUPS = "raise the quota 'VPC security groups per Region'"
 _IN_TWO_ZONES = "a load balancer needs subnets in two availability zones; check the option subnets="
-_GONE = "somebody deleted it meanwhile; run the command again, and what is missing is made again"
-_OTHERS_USE_IT = "something that mlflow-fargate did not make still uses it; take that away first"
+_GONE = "it was deleted in the meantime; run the command again to recreate what is missing"
+_OTHERS_USE_IT = "a resource that mlflow-fargate did not create still uses it; delete that first"
 # fmt: off
 _ROWS = (
-    # botocore asked ten times within some seconds; a busy account takes longer to calm down.
+    # botocore has retried ten times within seconds; a busy account needs longer.
     _Row("transient", "Throttling"),
     _Row("transient", "RequestLimitExceeded"),
     _Row("transient", "InvalidParameterException", "(ErrorCode: Throttling)"),
@@ -67,7 +67,7 @@ _ROWS = (
     _Row("transient", "InvalidParameterException", "verify that the role being passed has the proper trust", hint=_NEW_ROLE),  # noqa: E501
     _Row("transient", "InvalidParameterException", "Unable to assume role and validate the specified targetGroupArn"),
     _Row("transient", "InvalidParameterException", "Unable to Start a service that is still Draining",
-         hint="its tasks end within deregistration_delay_seconds= and stop_timeout_seconds=; run it again then"),
+         hint="its tasks stop within deregistration_delay_seconds= plus stop_timeout_seconds=; then run it again"),
     _Row("transient", "InvalidParameterException", "cannot be stopped while deployments are active"),
     _Row("transient", "ResourceInUse", "currently in use by a listener or a rule", hint=_OTHERS_USE_IT),
     _Row("transient", "DependencyViolation", hint=_OTHERS_USE_IT),
@@ -75,9 +75,9 @@ _ROWS = (
     _Row("transient", "ClusterContainsTasksException", hint=_OTHERS_USE_IT),
     _Row("transient", "UpdateInProgressException"),
     _Row("transient", "ConcurrentUpdateException"),
-    # IAM answers from several places: a role that was just made may be unknown to the next call.
+    # IAM is eventually consistent: the next call may not see a role that was just created.
     _Row("transient", "NoSuchEntity", operation="iam:PutRolePolicy"),
-    # Application Auto Scaling stores targets and their policies in different places.
+    # Application Auto Scaling is eventually consistent as well.
     _Row("transient", "ObjectNotFoundException", "No scalable target",
          operation="application-autoscaling:PutScalingPolicy", hint=_GONE),
     _Row("transient", "ObjectNotFoundException", "No scalable target",
@@ -122,23 +122,23 @@ _ROWS = (
     _Row("user", "ClientException", "Invalid 'cpu' setting", hint=_SIZES),
     _Row("user", "ClientException", "Invalid 'memory' setting", hint=_SIZES),
     _Row("user", "ClientException", "execution role ARN",
-         hint="check execution_role_arn=, or leave it out and have a role made"),
+         hint="check execution_role_arn=, or leave it out to have a role created"),
     _Row("user", "ClientException", "Max allowed length",
-         hint="a task definition takes 64 KiB: shorten environment=, or put the values into secrets="),
+         hint="a task definition is limited to 64 KiB: shorten environment=, or move values to secrets="),
     _Row("user", "ClientException", "Role is not valid", hint="check task_role_arn= and execution_role_arn="),
     _Row("user", "", "TaskDefinition is inactive",
-         hint="somebody deregistered it meanwhile; run the command again, and another revision is registered"),
+         hint="it was deregistered in the meantime; run the command again to register another revision"),
     _Row("user", "InvalidSubnet", hint=_IN_TWO_ZONES),
     _Row("user", "CertificateNotFound",
          hint="the certificate must be in the region of the endpoint; check certificate_arn="),
 
-    _Row("quota", "BlockedException", hint="new accounts start blocked for Fargate; ask AWS Support to lift it"),
+    _Row("quota", "BlockedException", hint="AWS blocks Fargate in some new accounts; contact AWS Support"),
     _Row("quota", "TooManyRules", hint=_MORE_RULES),
     _Row("quota", "TooManyUniqueTargetGroupsPerLoadBalancer", hint=_MORE_RULES),
     _Row("quota", "TooManyTargetGroups", hint=_MORE_GROUPS),
     _Row("quota", "TooManyLoadBalancers", hint=_MORE_BALANCERS),
     _Row("quota", "SecurityGroupLimitExceeded", hint=_MORE_SECURITY_GROUPS),
-    _Row("quota", "LimitExceeded", hint="the account may not have more of these; raise the quota in Service Quotas"),
+    _Row("quota", "LimitExceeded", hint="the account has reached its limit; raise the quota in Service Quotas"),
     _Row("quota", "ServiceQuotaExceededException", hint="raise the quota in Service Quotas"),
 )
 # fmt: on
@@ -146,19 +146,19 @@ _DENIED = re.compile(r"is not authorized to perform: (?P<action>\S+)(?: on resou
 
 
 def classify(operation: str, code: str, message: str) -> Fault:
-    """What the refusal of `operation` ('ecs:CreateService') means."""
+    """Returns what an error of `operation` ('ecs:CreateService') means."""
     if code.startswith(("AccessDenied", "UnauthorizedOperation")) or _DENIED.search(message):
-        return Fault("user", _missing_right(operation, message))
+        return Fault("user", _missing_permission(operation, message))
     row = next((row for row in _ROWS if row.matches(operation, code, message)), None)
     return Fault(row.meaning, row.hint) if row else Fault("unknown")
 
 
-def _missing_right(operation: str, message: str) -> str:
-    """The statement that the caller's policy lacks, ready to be pasted; AWS's message names what it looked for."""
+def _missing_permission(operation: str, message: str) -> str:
+    """The statement that the caller's policy lacks, ready to be pasted; AWS's message names the action and resource."""
     said = _DENIED.search(message)
     action = said["action"].rstrip(".,") if said else operation.replace("elbv2:", "elasticloadbalancing:")
     if "explicit deny" in message:
-        return f"a policy denies {action} explicitly (a boundary or an organization's rule?); have that lifted"
+        return f"a policy explicitly denies {action} (in a permissions boundary or an SCP?); change that policy"
     resource = (said["resource"] or "*").rstrip(".,") if said else "*"
     statement = {"Effect": "Allow", "Action": action, "Resource": resource}
-    return f"the policy of the user or role you deploy with lacks: {json.dumps(statement)} (see docs/iam)"
+    return f"add this to the policy of the user or role that you deploy with: {json.dumps(statement)} (see docs/iam)"

@@ -1,7 +1,7 @@
-"""ECS Exec: a session with a running task, for AWS's session-manager-plugin to follow.
+"""ECS Exec: opens a session with a running task, for AWS's session-manager-plugin.
 
-The plugin speaks the protocol of the sessions; AWS's own command line hands over to it as well. Its arguments are those
-of awscli/customizations/ecs/executecommand.py.
+The plugin implements the protocol of the sessions; the AWS CLI starts it in the same way. Its arguments are those of
+awscli/customizations/ecs/executecommand.py.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ _AGENT = "ExecuteCommandAgent"
 
 @dataclass(frozen=True)
 class RunningTask:
-    """A task in which commands can be run."""
+    """A task that can run commands."""
 
     cluster: str
     id: str
     runtime_id: str  # of the model's container
 
     def cli_command(self, command: str, region: str) -> str:
-        """What AWS's own command line has to be told to run `command` here."""
+        """Returns the AWS CLI command that runs `command` in this task."""
         return (
             f"aws ecs execute-command --region {region} --cluster {self.cluster} --task {self.id} "
             f"--container {CONTAINER} --interactive --command {shlex.quote(command)}"
@@ -36,7 +36,7 @@ class RunningTask:
 
 
 def choose_task(session: AwsSession, cluster: str, service: str, task: str | None) -> RunningTask:
-    """The newest running task of a service whose id begins with `task`; InvalidOption when none runs commands."""
+    """Returns the newest running task of a service whose ID starts with `task`; InvalidOption if none runs commands."""
     arns = list(session.pages("ecs", "list_tasks", "taskArns", cluster=cluster, serviceName=service))
     meant = [arn for arn in arns if arn.rpartition("/")[2].startswith(task or "")]
     described = session.call("ecs", "describe_tasks", cluster=cluster, tasks=meant[:100])["tasks"] if meant else []
@@ -44,13 +44,13 @@ def choose_task(session: AwsSession, cluster: str, service: str, task: str | Non
     if not running:
         what = f"task '{task}'" if task else "task"
         raise InvalidOption(
-            f"No {what} of '{service}' runs.", hint=f"see what there is with: mlflow-fargate status --name {service}"
+            f"'{service}' has no running {what}.", hint=f"list its tasks with: mlflow-fargate status --name {service}"
         )
     able = [item for item in running if _has_agent(item)]
     if not able:
         raise InvalidOption(
-            f"The tasks of '{service}' run no commands, or their agent is not up yet.",
-            hint="switch it on, which starts new tasks: mlflow deployments update … -C enable_execute_command=true "
+            f"ECS Exec is off for '{service}', or its agent has not started yet.",
+            hint="turn it on (this starts new tasks): mlflow deployments update … -C enable_execute_command=true "
             "-C task_role_arn=ROLE (a role with docs/iam/task.json)",
         )
     newest = max(able, key=lambda item: item["startedAt"])
@@ -58,7 +58,7 @@ def choose_task(session: AwsSession, cluster: str, service: str, task: str | Non
 
 
 def open_session(session: AwsSession, task: RunningTask, command: str, profile: str | None) -> list[str]:
-    """Opens a session that runs `command` in the task; the arguments with which the plugin follows it."""
+    """Opens a session that runs `command` in the task; returns the arguments with which the plugin joins it."""
     answer = session.call(
         "ecs",
         "execute_command",

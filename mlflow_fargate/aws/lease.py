@@ -1,11 +1,11 @@
-"""A lease that one of several processes holds: an object in S3, written only on the condition that nobody else did.
+"""A lease held by one of several processes: an object in S3, written only if no other process has written it.
 
     absent ──If-None-Match: *──► held by A ──A writes again, If-Match──► held by A …
-                                    │ not written again for `seconds`, by the clock of whoever watches
+                                    │ not written again for `seconds`, by the clock of another process
                                     └──If-Match──► held by B
 
-No two clocks are compared: each process measures how long *it* has seen the object unchanged, as Kubernetes' leader
-election does. S3 decides who of several writers was first.
+Clocks are not compared: each process measures how long *it* has seen the object unchanged, like Kubernetes' leader
+election. S3 decides which of several writers was first.
 Source: https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html
 """
 
@@ -20,16 +20,16 @@ from collections.abc import Callable
 from mlflow_fargate.aws.session import AwsSession
 from mlflow_fargate.errors import AwsError
 
-# Another was first: the object is there, is another, is gone, or is being written this moment.
+# Another process was first: the object exists, has changed, is gone, or is being written right now.
 _LOST = {"PreconditionFailed", "NoSuchKey", "ConditionalRequestConflict", "404", "409", "412"}
-# For clocks that run at different speeds, and so that whoever lost it stops before another begins.
+# For clocks that run at different speeds, and so that a process that lost the lease stops before another starts.
 _MARGIN = 0.8
 _CONTENT_BYTES = 1024
 _RELEASED = b'"released"'
 
 
 class S3Lease:
-    """One process's view of the lease at `s3://BUCKET/KEY`. Not for sharing between threads, except `is_held`."""
+    """One process's view of the lease at `s3://BUCKET/KEY`. Only `is_held` can be shared between threads."""
 
     def __init__(
         self, session: AwsSession, uri: str, holder: str, seconds: float, clock: Callable[[], float] = time.monotonic
@@ -41,17 +41,17 @@ class S3Lease:
         self._seconds = seconds
         self._clock = clock
         self._writes = itertools.count()
-        self._own_tag: str | None = None  # of what we wrote last
-        self._seen: tuple[str, float] = ("", 0.0)  # another's tag, and since when we see it
+        self._own_tag: str | None = None  # of this process's last write
+        self._seen: tuple[str, float] = ("", 0.0)  # another process's tag, and since when it is seen
         self._held_until = float("-inf")
 
     @property
     def is_held(self) -> bool:
-        """True while nobody else can have taken it."""
+        """True while no other process can have acquired it."""
         return self._clock() < self._held_until
 
     def renew(self) -> bool:
-        """Takes the lease or keeps it; False when another has it. AwsError when S3 cannot be asked."""
+        """Acquires or keeps the lease; returns False if another process holds it. Raises AwsError if S3 fails."""
         if self._own_tag is not None and self._write(IfMatch=self._own_tag):
             return True
         self._own_tag, self._held_until = None, float("-inf")
@@ -67,17 +67,17 @@ class S3Lease:
         return False
 
     def release(self) -> None:
-        """Lets another take it at once, if it is ours."""
+        """Gives the lease up at once, if this process holds it."""
         self._held_until = float("-inf")
         if self._own_tag is not None:
-            with contextlib.suppress(AwsError):  # it runs out by itself
+            with contextlib.suppress(AwsError):  # it expires anyway
                 self._put({"released": True}, IfMatch=self._own_tag)
         self._own_tag = None
 
     def _write(self, **condition: str) -> bool:
         began = self._clock()
         try:
-            # Each write differs, so that its tag tells those who watch that the holder lives.
+            # Each write differs, so that its ETag shows other processes that the holder is alive.
             self._own_tag = self._put({"holder": self._holder, "write": next(self._writes)}, **condition)
         except AwsError as error:
             if error.code in _LOST:
@@ -100,5 +100,5 @@ class S3Lease:
             raise
         with contextlib.closing(answer["Body"]) as body:
             content = body.read(_CONTENT_BYTES)
-        # Ours without our knowing: the answer to our last write was lost.
+        # It may be this process's without its knowledge: the response to the last write was lost.
         return str(answer["ETag"]), _RELEASED in content or self._holder.encode() in content

@@ -1,7 +1,7 @@
-"""A model's files straight from S3, without the tracking server between: one list call, parallel GETs.
+"""Reads a model's files directly from S3, bypassing the tracking server: one list call, parallel GETs.
 
-`S3Artifacts` has the shape of an artifact store (model/artifacts.py); the client is handed in, `make_s3_client` makes
-one by MLflow's conventions. What was listed is what is read: every GET names the ETag.
+`S3Artifacts` implements an artifact store (model/artifacts.py); `make_s3_client` creates its client by MLflow's
+conventions. Every GET names the listed ETag, so that a file that changed in between is an error.
 """
 
 from __future__ import annotations
@@ -32,25 +32,25 @@ from mlflow_fargate.resolved_model import ModelFile
 _MAX_FILES = 20_000  # a model has dozens; a bucket's root has millions
 _CHUNK_BYTES = 1 << 20
 _STREAMED_CHUNK_BYTES = 1 << 17
-# botocore retries requests, but not a body that breaks off.
+# botocore retries requests, but not an interrupted body.
 _RETRY = stamina.RetryingCaller(attempts=4).on((ResponseStreamingError, IncompleteReadError, HTTPClientError))
 
 
 def make_s3_client(session: Any, endpoint_url: str | None = None) -> Any:
-    """An S3 client of a boto3 session; `endpoint_url` is what MLFLOW_S3_ENDPOINT_URL names, None for AWS itself."""
+    """Returns an S3 client of a boto3 session; `endpoint_url` is MLFLOW_S3_ENDPOINT_URL, None for AWS."""
     config = Config(
         retries={"mode": "standard", "total_max_attempts": 10},
         connect_timeout=10,
         read_timeout=60,
         max_pool_connections=32,  # files in parallel, times parts in parallel
-        # Stores that stand in for S3 seldom have a DNS name for each bucket.
+        # Other S3-compatible stores rarely have a DNS name for each bucket.
         s3={"addressing_style": "path" if endpoint_url else "auto"},
     )
     return session.client("s3", config=config, endpoint_url=endpoint_url)
 
 
 class S3Artifacts:
-    """Objects under `s3://bucket/prefix`. Files of more than two parts come in ranges, several at a time."""
+    """Objects under `s3://bucket/prefix`. Files larger than two parts are read in ranges, several at a time."""
 
     def __init__(
         self, client: Any, *, part_bytes: int = 32 << 20, streams: int = 4, stream_part_bytes: int = 1 << 20
@@ -69,7 +69,7 @@ class S3Artifacts:
         )
         with _s3_errors("s3:ListBucket", root):
             for page in pages:
-                # Consoles make empty objects whose name ends with '/', to show a folder.
+                # Consoles create empty objects whose name ends with '/' for folders.
                 found += [
                     ModelFile(item["Key"][len(prefix) :], item["Size"], item["ETag"].strip('"'))
                     for item in page.get("Contents", [])
@@ -77,7 +77,7 @@ class S3Artifacts:
                 ]
                 if len(found) > _MAX_FILES:
                     raise ModelUnusable(
-                        f"{root} holds more than {_MAX_FILES} files.", hint="name the model's own folder"
+                        f"{root} contains more than {_MAX_FILES} files.", hint="use the URI of the model's own folder"
                     )
         return tuple(sorted(found, key=lambda file: file.path))
 
@@ -91,7 +91,7 @@ class S3Artifacts:
         with _s3_errors("s3:GetObject", f"s3://{bucket}/{key}"):
             content = _RETRY(read_once)
         if len(content) > limit_bytes:
-            raise ModelUnusable(f"'{path}' is larger than the {limit_bytes} bytes that are read of it.")
+            raise ModelUnusable(f"'{path}' is larger than the limit of {limit_bytes} bytes.")
         return content
 
     def download(self, root: str, file: ModelFile, target: Path, advance: Advance) -> None:
@@ -107,10 +107,10 @@ class S3Artifacts:
                 list(pool.map(lambda part: self._fetch(root, file, target, part, advance), parts))
 
     def stream(self, root: str, file: ModelFile) -> Iterator[bytes]:
-        """The object's bytes in order; as many parts as there are streams are in memory or on their way."""
+        """Yields the object's bytes in order; keeps at most one part per stream in memory or in transit."""
         starts = iter(range(0, file.size_bytes, self._stream_part_bytes))
-        # Filled again and again: parts that are allocated one by one take twice the room, as the allocator keeps what
-        # other threads gave back.
+        # Buffers are reused: allocating each part takes twice the memory, because the allocator keeps what other
+        # threads have freed.
         free = [bytearray(min(self._stream_part_bytes, file.size_bytes)) for _ in range(self._streams + 1)]
         pool = ThreadPoolExecutor(self._streams)
 
@@ -123,11 +123,11 @@ class S3Artifacts:
 
         try:
             with _s3_errors("s3:GetObject", f"{root}/{file.path}"):
-                coming = deque(part for _ in range(self._streams) for part in fetch_next())
-                while coming:
-                    size_bytes, future = coming.popleft()
+                pending = deque(part for _ in range(self._streams) for part in fetch_next())
+                while pending:
+                    size_bytes, future = pending.popleft()
                     content = future.result()
-                    coming.extend(fetch_next())
+                    pending.extend(fetch_next())
                     for start in range(0, size_bytes, _STREAMED_CHUNK_BYTES):
                         yield bytes(memoryview(content)[start : min(start + _STREAMED_CHUNK_BYTES, size_bytes)])
                     free.append(content)
@@ -135,7 +135,7 @@ class S3Artifacts:
             pool.shutdown(cancel_futures=True)
 
     def _fetch_part(self, root: str, file: ModelFile, part: range, content: bytearray) -> bytearray:
-        """`content`, the part at its beginning."""
+        """Fills `content` with the part, from its start, and returns it."""
         with contextlib.closing(self._open(root, file, part)) as body:
             moved = 0
             for chunk in body.iter_chunks(_STREAMED_CHUNK_BYTES):
@@ -170,7 +170,7 @@ class S3Artifacts:
             raise
 
     def _open(self, root: str, file: ModelFile, part: range) -> Any:
-        """The body of a part; the ETag is asked for, so that it is a part of what was listed."""
+        """Returns the body of a part; the ETag makes sure that it is of the object that was listed."""
         bucket, key = _split(f"{root}/{file.path}")
         return self._client.get_object(
             Bucket=bucket, Key=key, IfMatch=f'"{file.etag}"', Range=f"bytes={part.start}-{part.stop - 1}"
@@ -178,13 +178,15 @@ class S3Artifacts:
 
 
 def _split(uri: str) -> tuple[str, str]:
-    # Not urlsplit: '#' and '?' are plain letters in a key.
+    # Not urlsplit: '#' and '?' are ordinary characters in a key.
     bucket, _, key = uri.partition("://")[2].partition("/")
     return bucket, key.rstrip("/")
 
 
 def _changed(path: str) -> ModelUnusable:
-    return ModelUnusable(f"'{path}' changed while the model was read.", hint="try again when the model is written")
+    return ModelUnusable(
+        f"'{path}' changed while the model was read.", hint="try again once the model is fully written"
+    )
 
 
 @contextlib.contextmanager
@@ -208,7 +210,7 @@ def _refused(action: str, place: str, error: ClientError) -> AwsError | ModelNot
     said = error.response.get("Error", {})
     code, message = str(said.get("Code", "Unknown")), str(said.get("Message", ""))
     if code in {"NoSuchBucket", "NoSuchKey", "404"}:
-        return ModelNotFound(f"{place} is not there ({code}).", hint="was it deleted, or is it in another account?")
+        return ModelNotFound(f"{place} does not exist ({code}).", hint="was it deleted, or is it in another account?")
     if code in {"PreconditionFailed", "412", "InvalidRange"}:
         return _changed(place)
     fault = error_table.classify(action, code, message)

@@ -1,5 +1,5 @@
-"""ECS: its records of a service's rollouts, whoever looks and however late; for strategies that shift traffic the only
-ones, for such services tell no `rolloutState`."""
+"""ECS's records of a service's rollouts, kept for 90 days. For strategies that shift traffic they are the only source:
+such services have no `rolloutState`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mlflow_fargate.errors import AwsError
 GIVEN_UP = frozenset(
     {"ROLLBACK_SUCCESSFUL", "ROLLBACK_FAILED", "ROLLBACK_IN_PROGRESS", "ROLLBACK_REQUESTED", "STOPPED"}
 )
-# What a service's own rolloutState would be called: after a rollback it serves the version before.
+# As a service's rolloutState: after a rollback it serves the previous version.
 _STATES = {
     "SUCCESSFUL": "COMPLETED",
     "ROLLBACK_SUCCESSFUL": "COMPLETED",
@@ -22,11 +22,11 @@ _STATES = {
 
 
 def newest(session: AwsSession, cluster: str, service: str) -> dict[str, Any] | None:
-    """The newest record, in short; None when there is none, or the caller may not know."""
+    """Returns the newest record, in brief; None if there is none, or the caller lacks the permission."""
     try:
         answer = session.call("ecs", "list_service_deployments", cluster=cluster, service=service, maxResults=1)
     except AwsError as error:
-        # Old permissions know nothing of service deployments: a failure is then told by the rollout's own error only.
+        # Policies of earlier releases do not allow this: a failure then shows only in the rollout's own error.
         if error.code.startswith("AccessDenied"):
             return None
         raise
@@ -35,7 +35,7 @@ def newest(session: AwsSession, cluster: str, service: str) -> dict[str, Any] | 
 
 
 def list_all(session: AwsSession, cluster: str, service: str, *statuses: str) -> Iterator[Mapping[str, Any]]:
-    """Every record in short, or those with one of the statuses, newest first. botocore has no paginator for this."""
+    """Yields every record in brief, or those with one of the statuses, newest first. botocore has no paginator."""
     more: dict[str, Any] = {"status": list(statuses)} if statuses else {}
     while True:
         answer = session.call(
@@ -48,25 +48,25 @@ def list_all(session: AwsSession, cluster: str, service: str, *statuses: str) ->
 
 
 def describe(session: AwsSession, arn: str) -> dict[str, Any]:
-    """The whole record: its stage, its hooks, and who gets how much of the traffic."""
+    """Returns the full record: stage, hooks, and how the traffic is split."""
     answer = session.call("ecs", "describe_service_deployments", serviceDeploymentArns=[arn])
     found: dict[str, Any] = answer["serviceDeployments"][0]
     return found
 
 
 def task_definition_of(session: AwsSession, revision_arn: str) -> str | None:
-    """The task definition of a service revision; None when ECS has forgotten it."""
+    """Returns the task definition of a service revision; None if ECS no longer has it."""
     answer = session.call("ecs", "describe_service_revisions", serviceRevisionArns=[revision_arn])
     return next((str(revision["taskDefinition"]) for revision in answer["serviceRevisions"]), None)
 
 
 def state_of(deployment: Mapping[str, Any] | None) -> str:
-    """COMPLETED, FAILED or IN_PROGRESS."""
+    """Returns COMPLETED, FAILED or IN_PROGRESS."""
     return _STATES.get(deployment["status"], "IN_PROGRESS") if deployment else "IN_PROGRESS"
 
 
-def tell_shift(deployment: Mapping[str, Any]) -> str:
-    """'BAKE_TIME: 100 % of the traffic on the new tasks'; empty where no traffic is shifted."""
+def stage_of(deployment: Mapping[str, Any]) -> str:
+    """Returns 'BAKE_TIME: 100 % of the traffic on the new tasks'; empty if no traffic is shifted."""
     stage = deployment.get("lifecycleStage")
     percent = deployment.get("targetServiceRevision", {}).get("requestedProductionTrafficWeight")
     if not stage:

@@ -1,7 +1,7 @@
-"""Every call to AWS goes through here: one budget of retries, one translation of errors.
+"""Makes every call to AWS, with one retry policy and one translation of errors.
 
-botocore retries throttling and server errors itself; `error_table` lists what it does not. A ClientError leaves as an
-`AwsError` with its operation and code, so that callers branch on `error.code` and users read one sentence.
+botocore retries throttling and server errors; `error_table` lists what else is retried. A ClientError is raised as an
+`AwsError` with operation and code, so that callers can check `error.code` and users read one sentence.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from mlflow_fargate.aws.s3 import make_s3_client
 from mlflow_fargate.errors import AwsError
 from mlflow_fargate.target import Target
 
-# The default of three attempts ends after four seconds of throttling: too short for an account that others use as well.
+# The default of three attempts gives up after four seconds of throttling: too short for a busy account.
 _CONFIG = Config(
     retries={"mode": "standard", "total_max_attempts": 10},
     connect_timeout=10,
@@ -48,7 +48,7 @@ _REGION_IN_ADDRESS = re.compile(r"\.([a-z]{2}(?:-[a-z]+)+-\d)\.")
 
 
 class AwsSession:
-    """The account and region of a target; `call` and `pages` reach its services."""
+    """The account and region of a target; `call` and `pages` call its services."""
 
     def __init__(self, target: Target) -> None:
         environment = target.environment
@@ -78,29 +78,29 @@ class AwsSession:
 
     @functools.cached_property
     def account(self) -> str:
-        """The account's twelve digits; also the first call, so it is where missing credentials show."""
+        """The account ID. As the first call, it is where missing credentials show."""
         return str(self.call("sts", "get_caller_identity")["Account"])
 
     def client(self, service: str) -> Any:
-        """The boto3 client of a service. Clients may be shared by threads, the session that makes them may not."""
+        """Returns the boto3 client of a service. Clients can be shared between threads; their session cannot."""
         with self._lock:
             if service not in self._clients:
                 self._clients[service] = self._session.client(service, config=_CONFIG, endpoint_url=self._endpoint_url)
             return self._clients[service]
 
     def artifacts_client(self) -> Any:
-        """A client for MLflow's artifacts: where MLFLOW_S3_ENDPOINT_URL points with the credentials of the
-        environment, as MLflow itself reads them; else in this account."""
+        """Returns a client for MLflow's artifacts: at MLFLOW_S3_ENDPOINT_URL with the credentials in the environment,
+        as in MLflow; otherwise in this account."""
         if self._s3_endpoint_url and self._s3_endpoint_url != self._endpoint_url:
             return make_s3_client(boto3.Session(region_name=self.region), self._s3_endpoint_url)
         return make_s3_client(self._session, self._endpoint_url)
 
     def call(self, service: str, operation: str, /, **parameters: Any) -> dict[str, Any]:
-        """The answer of one operation; AwsError when AWS refuses, after retrying what heals by itself."""
+        """Returns the response of one operation; raises AwsError if AWS refuses, after retrying transient errors."""
         return _RETRY(_is_transient, self._call_once, service, operation, parameters)
 
     def delete(self, service: str, operation: str, /, **parameters: Any) -> None:
-        """Calls an operation that takes something away; content when it is gone already."""
+        """Calls an operation that deletes something; does nothing if it is already gone."""
         try:
             self.call(service, operation, **parameters)
         except AwsError as error:
@@ -108,7 +108,7 @@ class AwsSession:
                 raise
 
     def pages(self, service: str, operation: str, key: str, /, **parameters: Any) -> Iterator[Any]:
-        """Every item under `key` of all pages of an answer."""
+        """Yields every item under `key` of all pages of a response."""
         try:
             for page in self.client(service).get_paginator(operation).paginate(**parameters):
                 yield from page[key]
@@ -135,8 +135,8 @@ def _translate(service: str, operation: str, error: ClientError | BotoCoreError)
     if isinstance(error, NoRegionError):
         return AwsError("No AWS region is set.", operation=action, code="NoRegion", hint="set AWS_REGION")
     if not isinstance(error, ClientError):
-        message = f"AWS could not be asked for {action}: {error}"
-        return AwsError(message, operation=action, code=type(error).__name__, hint=_hint_on_the_way(error))
+        message = f"Could not call {action}: {error}"
+        return AwsError(message, operation=action, code=type(error).__name__, hint=_connection_hint(error))
     code = str(error.response.get("Error", {}).get("Code", "Unknown"))
     said = error.response.get("Error", {}).get("Message", "")
     message = f"AWS refused {action} ({code}): {said}"
@@ -144,12 +144,12 @@ def _translate(service: str, operation: str, error: ClientError | BotoCoreError)
     return AwsError(message, operation=action, code=code, hint=fault.hint, meaning=fault.meaning)
 
 
-def _hint_on_the_way(error: BotoCoreError) -> str | None:
-    """What to do when nothing reached AWS; None: we know nothing better than botocore."""
+def _connection_hint(error: BotoCoreError) -> str | None:
+    """What to do if the call did not reach AWS; None if there is nothing to add to botocore's message."""
     if isinstance(error, (SSOError, TokenRetrievalError)):
         return "sign in again: aws sso login"
     if isinstance(error, PartialCredentialsError):
-        return "credentials are a pair: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        return "set both AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
     if isinstance(error, ProxyConnectionError):
         return "check HTTPS_PROXY"
     if isinstance(error, (EndpointConnectionError, ConnectTimeoutError)):
@@ -157,6 +157,6 @@ def _hint_on_the_way(error: BotoCoreError) -> str | None:
         regions = boto3.Session().get_available_regions("ecs")
         if named and named[1] not in regions:
             close = difflib.get_close_matches(named[1], regions, n=3)
-            return f"boto3 knows no region '{named[1]}'; did you mean {' or '.join(close) or 'another'}?"
+            return f"boto3 does not know region '{named[1]}'; did you mean {' or '.join(close) or 'another'}?"
         return "can this machine reach AWS? Behind a proxy, set HTTPS_PROXY"
     return None

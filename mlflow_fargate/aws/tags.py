@@ -1,7 +1,7 @@
-"""Tags in the forms the services take, and whose a resource is.
+"""Tags in the formats of the services, and who owns a resource.
 
-Only what carries our tags is ever changed or deleted. ECS and ECS-like services write {"key": …, "value": …}, the older
-ones {"Key": …, "Value": …}, and CloudWatch Logs a plain mapping.
+Only resources with this package's tags are changed or deleted. ECS uses {"key": …, "value": …}, older services
+{"Key": …, "Value": …}, and CloudWatch Logs a plain mapping.
 """
 
 from __future__ import annotations
@@ -14,33 +14,34 @@ from mlflow_fargate.resources import MANAGED_BY
 
 
 def capital(tags: Mapping[str, str]) -> list[dict[str, str]]:
-    """For EC2, ELB, IAM, ECR, Secrets Manager."""
+    """Returns tags for EC2, ELB, IAM, ECR and Secrets Manager."""
     return [{"Key": key, "Value": value} for key, value in tags.items()]
 
 
 def small(tags: Mapping[str, str]) -> list[dict[str, str]]:
-    """For ECS."""
+    """Returns tags for ECS."""
     return [{"key": key, "value": value} for key, value in tags.items()]
 
 
 def read(tags: Iterable[Mapping[str, str]] | None) -> dict[str, str]:
-    """Either form as a mapping."""
+    """Returns tags in either format as a mapping."""
     return {tag.get("key", tag.get("Key", "")): tag.get("value", tag.get("Value", "")) for tag in tags or ()}
 
 
 def is_own_key(key: str) -> bool:
-    """True for the keys of our own tags, which no user sets, and for AWS's."""
+    """Returns True for reserved keys: those of this package and of AWS."""
     return key in MANAGED_BY or key.startswith(("mlflow-fargate:", "aws:"))
 
 
 def are_ours(tags: Mapping[str, str]) -> bool:
+    """Returns True for the tags of a resource that this package created."""
     return MANAGED_BY.items() <= tags.items()
 
 
 def refuse_foreign(resource: Resource[Properties], identifier: str) -> ForeignResource:
-    """The error for a name that is taken by something we did not make."""
+    """Returns the error for a name that is taken by a resource that this package did not create."""
     what = f"{resource.resource_type} '{resource.name}'"
     return ForeignResource(
-        f"There is already a {what} ({identifier}) that mlflow-fargate did not make.",
+        f"There is already a {what} ({identifier}) that mlflow-fargate did not create.",
         hint="rename or delete it, or deploy under another name or endpoint",
     )

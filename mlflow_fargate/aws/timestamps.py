@@ -1,4 +1,4 @@
-"""Moments as AWS's answers have them, as ISO 8601 texts in UTC."""
+"""Times in AWS's responses, as ISO 8601 strings in UTC."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 
 
 def iso(moment: Any) -> str:
-    """boto3 gives datetimes; a text is passed on."""
+    """Returns a datetime of boto3 as a string; strings are returned unchanged."""
     if isinstance(moment, datetime):
         return moment.astimezone(timezone.utc).isoformat(timespec="seconds")
     return str(moment)
 
 
 def iso_or_none(moment: Any) -> str | None:
-    """None where the answer left it out: it has not happened."""
+    """Returns None if the response has no such time: it has not happened yet."""
     return None if moment is None else iso(moment)

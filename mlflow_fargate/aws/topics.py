@@ -1,4 +1,4 @@
-"""Messages to SNS topics."""
+"""Sends messages to SNS topics."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ _SUBJECT_CHARACTERS = 99
 
 
 class Topic:
-    """The topic with an ARN, in whatever region that names; AwsError from `publish` when AWS refuses."""
+    """A topic by its ARN, which names the region; `publish` raises AwsError if AWS refuses."""
 
     def __init__(self, target: Target, arn: str) -> None:
         self._session = AwsSession(replace(target, region=arn.split(":")[3]))
         self._arn = arn
 
     def publish(self, subject: str, message: str) -> None:
-        """Sends one message; what the subject cannot hold is left out of it."""
+        """Sends one message; characters that a subject cannot contain are removed."""
         fit = "".join(one for one in subject if " " <= one <= "~")[:_SUBJECT_CHARACTERS].strip()
         self._session.call("sns", "publish", TopicArn=self._arn, Subject=fit or "mlflow-fargate", Message=message)

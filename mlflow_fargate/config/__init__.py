@@ -1,10 +1,10 @@
-"""Words: every option of a deployment, declared once and in groups; help, docs and JSON schema are written from that.
+"""Every option of a deployment, declared once and in groups; help, docs and JSON schema are generated from it.
 
 option              how an option is declared
-*_options           the groups: task, service, rollout, scaling, serving, endpoint, image, and those of a call
-deployment_config   all of them, parsed from a call
-deletion_options    what a deletion leaves, where it is told to
-describe            all of them in words, and as a JSON schema
+*_options           the groups: task, service, rollout, scaling, serving, endpoint, image, call
+deployment_config   all options, parsed
+deletion_options    what a deletion keeps
+describe            help texts, the page of options, the JSON schema
 """
 
 from __future__ import annotations

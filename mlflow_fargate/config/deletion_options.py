@@ -1,4 +1,4 @@
-"""What a deletion may be told, beside the name."""
+"""Options of a deletion."""
 
 from __future__ import annotations
 
@@ -11,12 +11,17 @@ RETAINABLE = ("images", "logs")
 
 
 def parse_retain(options: Mapping[str, Any] | None) -> frozenset[str]:
-    """What of a deployment is to stay (`retain=images,logs`); InvalidOption for anything else."""
+    """Returns what to keep of a deployment (`retain=images,logs`); InvalidOption for any other option."""
     for key in options or {}:
         if key != "retain":
-            raise InvalidOption(f"Unknown option '{key}' of delete.", hint="retain=images, retain=logs or both")
+            raise InvalidOption(
+                f"Unknown option '{key}' for delete.", hint="retain=images, retain=logs or retain=images,logs"
+            )
     given = (options or {}).get("retain") or ()
     words = [word.strip() for word in given.split(",")] if isinstance(given, str) else list(given)
     if wrong := [word for word in words if word not in RETAINABLE]:
-        raise InvalidOption(f"Option retain={given!r}: '{wrong[0]}' cannot be retained.", hint="images, logs or both")
+        raise InvalidOption(
+            f"Option retain={given!r}: '{wrong[0]}' cannot be retained.",
+            hint="retain=images, retain=logs or retain=images,logs",
+        )
     return frozenset(words)

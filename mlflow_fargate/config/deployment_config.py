@@ -1,4 +1,4 @@
-"""All options of a deployment, parsed once: strings of a command line, values of Python, and a file of them."""
+"""All options of a deployment, parsed once, from command lines, Python and files."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from pydantic import PrivateAttr, ValidationError, model_validator
@@ -23,16 +23,19 @@ from mlflow_fargate.config.serving_options import ServingOptions
 from mlflow_fargate.config.task_options import TaskOptions
 from mlflow_fargate.errors import InvalidOption
 
-# These say how one call behaves, not what the deployment is: they are not kept for the next update.
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+# Options of one command, not of the deployment: they are not kept for the next update.
 OF_THE_CALL = frozenset(CallOptions.model_fields)
-# These stand on the service alone: changing one of them needs no new revision and starts no rollout.
+# Options of the service only: changing one does not require a new revision and does not start a rollout.
 OF_THE_SERVICE = frozenset({"desired_count", "follow", *RolloutOptions.model_fields})
-# These shape the image: what they say is not in one that was built before.
+# Options that change the image.
 OF_THE_IMAGE = frozenset({*ImageOptions.model_fields, *ServingOptions.model_fields, "architecture"})
 _FILE_LIMIT_BYTES = 1 << 20
 
 
-# The last base comes first in the help: what people set most.
+# The last base class comes first in the help: the most frequent options.
 class DeploymentConfig(
     CallOptions,
     EndpointOptions,
@@ -43,77 +46,77 @@ class DeploymentConfig(
     ServiceOptions,
     TaskOptions,
 ):
-    """The options of one deployment; unknown keys and impossible values are InvalidOption (see `parse_config`)."""
+    """The options of one deployment; `parse_config` raises InvalidOption for unknown keys and invalid values."""
 
     _unread: dict[str, Any] = PrivateAttr(default_factory=dict)  # see `read_config`
 
     @property
     def labels_file(self) -> str | None:
-        """The labels file to look for; 'none' where what serves has no use for labels, None: whatever is there."""
+        """The labels file to look for; 'none' if the service does not use labels; None: any that is found."""
         return self.labels or (None if self.service in (None, "image_classifier") else "none")
 
     @model_validator(mode="after")
     def _check_shifting(self) -> Self:
         if self.host and self.target_group_arn:
-            raise ValueError("host: with target_group_arn no rule is made here")
+            raise ValueError("host cannot be used with target_group_arn, because its rules are yours")
         if self.shifts_traffic and self.target_group_arn:
-            raise ValueError(f"target_group_arn: strategy={self.strategy} shifts traffic between two groups, made here")
+            raise ValueError(
+                f"target_group_arn cannot be used with strategy={self.strategy}, which creates two target groups"
+            )
         if self.shifts_traffic and self.host:
             raise ValueError(
-                f"host: its rule is a second one, and strategy={self.strategy} shifts that of the path only"
+                f"host cannot be used with strategy={self.strategy}: ECS shifts the traffic of one rule only"
             )
         if self.shifts_traffic and self.target_requests_per_minute:
             raise ValueError(
-                "target_requests_per_minute: it counts one target group, and with "
-                f"strategy={self.strategy} versions take turns between two"
+                f"target_requests_per_minute cannot be used with strategy={self.strategy}: it counts requests to one "
+                "target group, and versions alternate between two"
             )
         return self
 
     @property
     def rollout_seconds(self) -> float:
-        """How long to wait for a rollout: what was named, or the usual time and what shifting takes by design."""
+        """How long to wait for a rollout: `timeout_seconds`, plus the time for shifting traffic unless it was set."""
         is_named = "timeout_seconds" in self.model_fields_set
         return self.timeout_seconds + (0 if is_named else self.shift_minutes * 60)
 
     @property
     def named(self) -> dict[str, Any]:
-        """The options that were given, as JSON-able values by their `-C` keys in alphabetical order."""
+        """The options that were set, as JSON-able values by their `-C` keys in alphabetical order."""
         named = self.model_dump(mode="json", by_alias=True, exclude_unset=True)
         return dict(sorted({**named, **self._unread}.items()))
 
 
 @dataclass(frozen=True)
 class NamedOptions:
-    """The options that one call names. What they come to, only those show that are kept from an earlier call.
+    """The options that one call names; `over` combines them with those kept from an earlier call.
 
-    `environment.A=1` sets one variable of a table, and an empty string puts an option back to its default.
+    `environment.A=1` sets one entry of a table; an empty string resets an option to its default.
     """
 
     given: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    file: Mapping[str, Any] = field(
-        default_factory=dict, hash=False
-    )  # those of `config_file=…`, which `given` overrides
+    file: Mapping[str, Any] = field(default_factory=dict, hash=False)  # from `config_file=…`; `given` overrides them
 
     @classmethod
     def parse(cls, options: Mapping[str, Any] | None) -> NamedOptions:
-        """The options of a command line or of Python; InvalidOption when the file they name cannot be read."""
+        """Parses options from a command line or Python; InvalidOption if their `config_file` cannot be read."""
         given = dict(options or {})
         file = given.pop("config_file", None)
         return cls(given, _read_file(file) if file else {})
 
     @property
     def keys(self) -> frozenset[str]:
-        """What is named, a table where one of its entries is."""
+        """The keys of the options; for an entry of a table, that of the table."""
         return frozenset(key.partition(".")[0] for key in self.given)
 
     def also(self, **options: object) -> NamedOptions:
-        """These, and `options` over them."""
+        """Returns these options with `options` over them."""
         return replace(self, given={**self.given, **options})
 
     def over(self, kept: DeploymentConfig | None = None) -> DeploymentConfig:
-        """These over those `kept` from an earlier call; InvalidOption names the key that cannot be meant."""
+        """Returns these over those `kept` from an earlier call; InvalidOption names an invalid key or value."""
         below = kept.named if kept else {}
-        if self.given.get("max_count") == "":  # without it the others of autoscaling mean nothing
+        if self.given.get("max_count") == "":  # the other autoscaling options require it
             below = {key: value for key, value in below.items() if key not in ScalingOptions.model_fields}
         if "strategy" in self.given:
             below = settings_for(self.given["strategy"] or "rolling", below)
@@ -124,15 +127,15 @@ class NamedOptions:
 
 
 def parse_config(options: Mapping[str, Any] | None, kept: DeploymentConfig | None = None) -> DeploymentConfig:
-    """The options of a call, over those `kept` from an earlier one; see `NamedOptions`."""
+    """Returns the options of a call, over those `kept` from an earlier one; see `NamedOptions`."""
     return NamedOptions.parse(options).over(kept)
 
 
 def read_config(settings: Mapping[str, Any]) -> DeploymentConfig:
-    """The options that were `named` when something was deployed, maybe by another release.
+    """Returns the options that were `named` when something was deployed, possibly by another release.
 
-    Options that this release does not understand mean nothing here, but stay among the `named`: an update must put
-    them back to their defaults, or is refused.
+    Options that this release does not know have no effect, but are kept in `named`: an update has to reset them to
+    their defaults, or is refused.
     """
     try:
         return DeploymentConfig.model_validate(settings)
@@ -144,7 +147,7 @@ def read_config(settings: Mapping[str, Any]) -> DeploymentConfig:
 
 
 def _merge(below: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    """`options` over those `below`; a dotted key leaves the table's other entries alone."""
+    """Returns `options` over those `below`; a dotted key keeps the table's other entries."""
     merged = dict(below)
     for key, value in options.items():
         table, dot, name = key.partition(".")
@@ -153,14 +156,14 @@ def _merge(below: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, An
         elif not dot:
             merged[_key(key)] = value
         elif not isinstance(inner := merged.get(table, {}), Mapping):
-            raise InvalidOption(f"Option {key}={value!r}: '{table}' was given as a whole as well.")
+            raise InvalidOption(f"Option {key}={value!r}: '{table}' is also given as a whole; use one or the other.")
         else:
             merged[table] = {**inner, name: value}
     return merged
 
 
 def _key(name: str) -> str:
-    """The `-C` key of an option, which Python callers may name by its field: memory_mib is memory."""
+    """The `-C` key of an option; Python callers can use its field name: memory_mib for memory."""
     field = DeploymentConfig.model_fields.get(name)
     return field.alias or name if field else name
 
@@ -171,15 +174,24 @@ def _read_file(name: object) -> Mapping[str, Any]:
         with path.open("rb") as file:
             text = file.read(_FILE_LIMIT_BYTES + 1)
         content = yaml.safe_load(text) if len(text) <= _FILE_LIMIT_BYTES else None  # JSON is YAML too
-    except (OSError, yaml.YAMLError, ValueError) as error:
-        raise InvalidOption(f"Option config_file={name}: {error}.") from error
+    except OSError as error:
+        raise InvalidOption(f"Option config_file={name}: the file cannot be read: {error.strerror}.") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise InvalidOption(f"Option config_file={name}: not valid YAML or JSON{_place_of(error)}.") from error
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise InvalidOption(
-            f"Option config_file={name}: the file holds no table of options.", hint="for example: {cpu: 2048}"
+            f"Option config_file={name}: the file must contain a table of options.", hint="for example: {cpu: 2048}"
         )
     if "config_file" in content:
-        raise InvalidOption(f"Option config_file={name}: the file names another file, which is not read.")
+        raise InvalidOption(f"Option config_file={name}: the file names another config_file, which is not supported.")
     return content
+
+
+def _place_of(error: Exception) -> str:
+    mark = getattr(error, "problem_mark", None)
+    problem = getattr(error, "problem", None)
+    where = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+    return f"{where}: {problem}" if problem else where
 
 
 def _explain(error: ValidationError) -> str:
@@ -190,7 +202,44 @@ def _explain(error: ValidationError) -> str:
         close = difflib.get_close_matches(key, known, n=1)
         hint = f" Did you mean '{close[0]}'?" if close else " `mlflow deployments help -t fargate` lists them all."
         return f"Unknown option '{key}'.{hint}"
-    message = first["msg"].removeprefix("Value error, ")
-    # Greedy, for a password that is not even a URL's.
+    message = first["msg"].removeprefix("Value error, ") if first["type"] == "value_error" else _requirement(first)
+    # Greedy, because a password may be in text that is not a valid URL.
     shown = re.sub(r"://.*@", "://", repr(first["input"])) if "index_url" in key else repr(first["input"])
     return f"Option {key}={shown}: {message}." if key else f"{message}."
+
+
+_REQUIREMENTS = {
+    "int": "must be a whole number",
+    "float": "must be a number",
+    "finite": "must be a finite number",
+    "bool": "must be true or false",
+    "string_type": "must be text",
+    "tuple": "must be a list",
+}
+
+
+def _requirement(error: ErrorDetails) -> str:
+    """Returns what pydantic's `error` requires, in terms of the option: its type, limits, unit and an example."""
+    key = str(error["loc"][0])
+    name, field = next(item for item in DeploymentConfig.model_fields.items() if key in (item[0], item[1].alias))
+    extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+    example = str(field.examples[0]) if field.examples else ""
+    example = example if not example or "=" in example.partition(" ")[0] else f"{field.alias or name}={example}"
+    kind = str(error["type"])
+    if kind == "literal_error":
+        return f"must be one of {error['ctx']['expected']}"
+    if kind == "dict_type":
+        return f"must be given as {key}.NAME=VALUE" + (f", such as {example}" if example else "")
+    limits = error.get("ctx", {})
+    if kind == "string_pattern_mismatch":
+        required = f"must be {extra.get('allowed', 'valid')}"
+    elif "ge" in limits:
+        required = f"must be at least {limits['ge']:g}"
+    elif "le" in limits:
+        required = f"must be at most {limits['le']:g}"
+    elif kind == "too_long":
+        required = f"must have at most {limits['max_length']} entries"
+    else:
+        required = next((text for start, text in _REQUIREMENTS.items() if kind.startswith(start)), error["msg"])
+    unit = f" ({extra['unit']})" if extra.get("unit") else ""
+    return f"{required}{unit}" + (f", such as {example}" if example else "")

@@ -1,4 +1,4 @@
-"""Texts made of the options' definitions: the help of MLflow's command, the table in the docs, the JSON schema."""
+"""Texts generated from the options: the help of MLflow's command, the tables in the docs, the JSON schema."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _TYPES = {
     float: "number",
     bool: "true or false",
     str: "text",
-    tuple: "names, with commas",
+    tuple: "names, separated by commas",
     dict: "table",
 }
 _NO_VALUE, _EMPTY = "none", "empty"
@@ -65,7 +65,7 @@ Fargate runs tasks only in these sizes:
 
 @dataclass(frozen=True)
 class Described:
-    """One option in words."""
+    """The description of one option."""
 
     key: str
     type: str
@@ -78,7 +78,7 @@ class Described:
 
 
 def described_options() -> Iterator[Described]:
-    """Every option, in the order of the help."""
+    """Yields every option, in the order of the help."""
     for name, field in DeploymentConfig.model_fields.items():
         extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
         yield Described(
@@ -94,7 +94,7 @@ def described_options() -> Iterator[Described]:
 
 
 def describe_options() -> str:
-    """One paragraph an option, for `mlflow deployments help -t fargate`."""
+    """Returns one paragraph per option, for `mlflow deployments help -t fargate`."""
     lines = []
     for one in described_options():
         facts = dict.fromkeys([one.type, one.limits, one.unit, f"default: {one.default}"])
@@ -104,7 +104,7 @@ def describe_options() -> str:
 
 
 def options_tables() -> str:
-    """A Markdown table for each group of options, below its heading; each option has its name as an anchor."""
+    """Returns a Markdown table for each group of options; each option's name is an anchor."""
     described = {one.key: one for one in described_options()}
     sections = []
     for heading, group in _GROUPS.items():
@@ -130,17 +130,17 @@ def _row(one: Described) -> str:
 
 
 def options_page() -> str:
-    """The page docs/options.md: a table for each group, and which memory goes with which CPU."""
+    """Returns the page docs/options.md: a table for each group, and the valid sizes of CPU and memory."""
     sizes = [f"| {cpu} | {memory_sizes(cpu)} |" for cpu in FARGATE_SIZES]
     return f"{_PAGE_HEAD}\n{options_tables()}\n\n{_SIZES_HEAD}\n" + "\n".join(sizes) + "\n"
 
 
 def options_schema() -> dict[str, Any]:
-    """The options as a JSON schema (draft 2020-12), for editors and for checking a `config_file`."""
+    """Returns the options as a JSON schema (draft 2020-12), for editors and to validate a `config_file`."""
     schema = DeploymentConfig.model_json_schema(by_alias=True)
     for one in described_options():
         schema["properties"][one.key].setdefault("examples", [one.example])
-    # A file does not name another.
+    # A file cannot name another file.
     schema["properties"].pop("config_file")
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -167,7 +167,7 @@ def _type_of(field: FieldInfo) -> str:
 
 
 def _example_of(field: FieldInfo) -> str:
-    """The first that is given; where there are few values, one that is not the default."""
+    """The first given example; for a choice of values, one that is not the default."""
     if field.examples:
         return str(field.examples[0])
     return next((value for value in _choices(field) if value != _show(field.default)), "")

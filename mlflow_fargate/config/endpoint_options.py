@@ -1,6 +1,6 @@
-"""Where an endpoint lives, or what a deployment stands behind instead.
+"""The network of an endpoint, or the existing load balancer that a deployment uses instead.
 
-Network and certificate count when the endpoint is made, with the first deployment or with create-endpoint.
+Network and certificate apply when the endpoint is created, with the first deployment or with create-endpoint.
 """
 
 from __future__ import annotations
@@ -17,61 +17,61 @@ class EndpointOptions(OptionGroup):
     vpc: str | None = option(
         None,
         "VPC of a new endpoint; by default the account's default VPC",
-        maps_to="EC2: VPC id",
+        maps_to="EC2: VPC ID",
         examples=["vpc-0a1b2c3d"],
-        allowed="id of a VPC",
+        allowed="ID of a VPC",
     )
     subnets: Names = option(
         (),
         "subnets of a new endpoint's load balancer and of the tasks",
-        maps_to="EC2: subnet ids",
+        maps_to="EC2: subnet IDs",
         examples=["subnet-a,subnet-b"],
-        allowed="ids of subnets of that VPC",
+        allowed="IDs of subnets of that VPC",
     )
     security_groups: Names = option(
         (),
-        "security groups of the tasks, beside the endpoint's own; with a load balancer of yours the only ones",
+        "security groups of the tasks, in addition to the endpoint's; with an existing load balancer, the only ones",
         maps_to="ECS service: awsvpcConfiguration.securityGroups",
         examples=["sg-0a1b2c3d,sg-4e5f6a7b"],
-        allowed="ids of up to four security groups",
+        allowed="IDs of up to four security groups",
         max_length=4,
     )
     load_balancer_arn: str | None = option(
         None,
-        "a load balancer of yours: its listener gets a rule for the deployment, nothing else of it is touched",
+        "existing load balancer to use: a rule for the deployment is added to its listener; nothing else is changed",
         maps_to="ELB load balancer",
         examples=["arn:aws:elasticloadbalancing:us-east-2:123456789012:loadbalancer/app/shared/0a1b2c3d4e5f6a7b"],
         allowed="ARN of an Application Load Balancer",
     )
     listener_arn: str | None = option(
         None,
-        "the same, by the listener that gets the rule",
+        "existing listener to use; a rule for the deployment is added to it",
         maps_to="ELB listener",
         examples=["arn:aws:elasticloadbalancing:us-east-2:123456789012:listener/app/shared/0a1b2c3d4e5f6a7b/8c9d"],
         allowed="ARN of a listener",
     )
     target_group_arn: str | None = option(
         None,
-        "a target group of yours (type ip) that the tasks are registered in; which paths lead there is up to you",
+        "existing target group (type ip) to register the tasks in; you define the rules that route to it",
         maps_to="ECS service: loadBalancers.targetGroupArn",
         examples=["arn:aws:elasticloadbalancing:us-east-2:123456789012:targetgroup/churn/0a1b2c3d4e5f6a7b"],
         allowed="ARN of a target group",
     )
     assign_public_ip: bool = option(
         True,
-        "tasks get a public address; needed in subnets without NAT or VPC endpoints",
+        "give tasks a public IP address; required in subnets without NAT or VPC endpoints",
         maps_to="ECS service: assignPublicIp",
     )
     permissions_boundary: str | None = option(
         None,
-        "policy that bounds the roles made for a new endpoint, by ARN",
+        "permissions boundary of the roles created for a new endpoint",
         allowed="ARN of a policy",
         maps_to="IAM role: PermissionsBoundary",
         examples=["arn:aws:iam::123456789012:policy/boundary"],
     )
     role_path: str = option(
         "/",
-        "path of the roles made for a new endpoint",
+        "path of the roles created for a new endpoint",
         pattern=r"^/([\x21-\x7e]+/)?$",
         allowed="/ or /NAME/",
         maps_to="IAM role: Path",
@@ -79,14 +79,14 @@ class EndpointOptions(OptionGroup):
     )
     infrastructure_role_arn: str | None = option(
         None,
-        "role with which ECS shifts traffic (any strategy but rolling); by default the endpoint gets one",
-        allowed="ARN of a role that ecs.amazonaws.com may take on",
+        "role that ECS uses to shift traffic (all strategies except rolling); by default one is created",
+        allowed="ARN of a role that ecs.amazonaws.com can assume",
         maps_to="ECS service: loadBalancers.advancedConfiguration.roleArn",
         examples=["arn:aws:iam::123456789012:role/ecs-infrastructure"],
     )
     certificate_arn: str | None = option(
         None,
-        "certificate of a new endpoint; it then answers on HTTPS",
+        "certificate of a new endpoint, which then uses HTTPS",
         maps_to="ACM certificate; ELB listener: HTTPS",
         allowed="ARN of a certificate in the region",
         examples=["arn:aws:acm:us-east-2:123456789012:certificate/1a2b"],
@@ -94,7 +94,7 @@ class EndpointOptions(OptionGroup):
 
     @property
     def is_adopted(self) -> bool:
-        """True when the deployment stands behind somebody else's load balancer."""
+        """True if the deployment uses an existing load balancer."""
         return bool(self.load_balancer_arn or self.listener_arn or self.target_group_arn)
 
     @model_validator(mode="after")
@@ -102,9 +102,13 @@ class EndpointOptions(OptionGroup):
         if not self.is_adopted:
             return self
         if sum(map(bool, (self.load_balancer_arn, self.listener_arn, self.target_group_arn))) > 1:
-            raise ValueError("one of load_balancer_arn, listener_arn and target_group_arn is enough")
+            raise ValueError("use only one of load_balancer_arn, listener_arn and target_group_arn")
         if not self.security_groups:
-            raise ValueError("security_groups: name those that let your load balancer reach the tasks")
+            raise ValueError(
+                "security_groups is required: name security groups that allow the load balancer to reach the tasks"
+            )
         if self.certificate_arn:
-            raise ValueError("certificate_arn is of an endpoint made here; your listener has its own")
+            raise ValueError(
+                "certificate_arn only applies to a new endpoint; an existing listener has its own certificate"
+            )
         return self

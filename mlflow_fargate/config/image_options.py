@@ -1,4 +1,4 @@
-"""What goes into the image beside the model."""
+"""What the image contains in addition to the model."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ class ImageOptions(OptionGroup):
 
     labels: str | None = option(
         None,
-        "name of the labels file of an image classifier, beside the model or at its run's root",
+        "labels file of an image classifier, next to the model or at the root of its run",
         maps_to="MLflow artifact path",
         allowed="a path in the model or run, a URI, or none",
         examples=["labels.json"],
     )
     requirements: RequirementLines = option(
         (),
-        "further Python packages, or other versions of the model's own",
+        "additional Python packages, or other versions of the model's",
         maps_to="MLflow requirements.txt",
         examples=["requirements=xgboost-cpu==3.0"],
         allowed="lines of a requirements file",
     )
     index_url: IndexUrl = option(
         None,
-        "package index in the place of PyPI; ${NAME} in it is read from the environment, "
-        "a password that is written out is used once and kept nowhere",
+        "package index to use instead of PyPI; ${NAME} in it is read from the environment, "
+        "a password in it is used once and not stored",
         maps_to="pip's --index-url",
         examples=["index_url=https://me:${INDEX_TOKEN}@pypi.example.com/simple"],
         repr=False,
@@ -35,7 +35,7 @@ class ImageOptions(OptionGroup):
     )
     extra_index_urls: IndexUrls = option(
         (),
-        "further package indexes; a package is taken from the first that has it, index_url last",
+        "additional package indexes; a package is installed from the first index that has it, index_url last",
         maps_to="pip's --extra-index-url",
         repr=False,
         allowed="http or https URLs",
@@ -43,35 +43,33 @@ class ImageOptions(OptionGroup):
     )
     normalize: bool = option(
         True,
-        "put the requirements right for serving: tensorflow-cpu, headless OpenCV, …; "
-        "false: install what they name (but for MLflow itself)",
+        "adapt the requirements for serving: tensorflow-cpu, headless OpenCV, …; "
+        "false: install them unchanged (except for MLflow)",
         maps_to="MLflow requirements.txt",
     )
     base_image: str | None = option(
         None,
-        "image to build on; by default python:3.X-slim of the model's Python",
+        "base image; by default python:3.X-slim with the model's Python version",
         maps_to="OCI image reference",
         examples=["python:3.11-slim"],
-        allowed="an image's name, with a tag or digest",
+        allowed="name of an image, with a tag or digest",
     )
     system_packages: PackageNames = option(
         (),
-        "packages of Debian that the model's libraries need, with what they depend on; none of their scripts is run",
+        "Debian packages that the model's libraries need, installed with their dependencies; their scripts are not run",
         maps_to="Debian packages",
         allowed="names of packages",
         examples=["libgomp1"],
     )
     missing_libraries: Literal["error", "note"] = option(
         "error",
-        "when packages need a shared library that the image does not have: stop before deploying, or only say so",
+        "if packages need a shared library that is not in the image: stop before deploying, or only report it",
         maps_to="ELF: DT_NEEDED",
     )
     builder: Literal["layers", "docker", "podman", "buildah"] = option(
         "layers",
-        "who makes the image: this plugin, layer by layer, or an engine that builds a Dockerfile",
+        "what builds the image: this plugin, layer by layer, or an engine that builds a Dockerfile",
         maps_to="Dockerfile",
         examples=["buildah"],
     )
-    compression: Literal["zstd", "gzip"] = option(
-        "zstd", "compression of the layers built here", maps_to="OCI layer media type"
-    )
+    compression: Literal["zstd", "gzip"] = option("zstd", "compression of new layers", maps_to="OCI layer media type")

@@ -1,6 +1,6 @@
-"""How an option is declared, and the types of its values where JSON has no such type.
+"""How an option is declared, and the value types that JSON does not have.
 
-Command lines give strings and Python callers real types; both are meant to be the same.
+Command lines pass strings, Python callers pass values; both are accepted.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ def option(
     allowed: str | None = None,
     **limits: Any,
 ) -> Any:
-    """The field of an option whose `-C` key is `key`, or else the field's name.
+    """Returns the field of an option; its `-C` key is `key`, or else the field's name.
 
-    `maps_to`: what AWS, OCI or MLflow call it. `limits` are pydantic's: ge, le, pattern, …; `allowed` says in words
-    what they cannot. tests/test_config.py knows what an option has to say of itself.
+    `maps_to`: its name in AWS, OCI or MLflow. `limits` are pydantic's: ge, le, pattern, …; `allowed` describes the
+    valid values otherwise. tests/test_config.py checks that every option is fully described.
     """
-    words = {"maps_to": maps_to, "unit": unit, "allowed": allowed}
-    extra: JsonDict = {name: said for name, said in words.items() if said}
+    texts = {"maps_to": maps_to, "unit": unit, "allowed": allowed}
+    extra: JsonDict = {name: text for name, text in texts.items() if text}
     made = {"default_factory": default} if callable(default) else {"default": default}
     return Field(**made, alias=key, description=description, examples=examples, json_schema_extra=extra, **limits)
 
@@ -40,7 +40,7 @@ def option(
 class OptionGroup(BaseModel):
     """Options that belong together; unknown keys and impossible values are errors."""
 
-    # Numbers as text too: a YAML file says `environment: {OMP_NUM_THREADS: 1}`. What was given may hold a password.
+    # Numbers are accepted as strings: a YAML file has `environment: {OMP_NUM_THREADS: 1}`. Inputs can be passwords.
     model_config = ConfigDict(
         frozen=True, extra="forbid", populate_by_name=True, coerce_numbers_to_str=True, hide_input_in_errors=True
     )
@@ -51,12 +51,17 @@ def _split_commas(value: object) -> object:
 
 
 def _read_json(value: object) -> object:
-    return json.loads(value) if isinstance(value, str) and value.startswith("{") else value
+    if not isinstance(value, str) or not value.startswith("{"):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError as error:
+        raise ValueError(f"is not valid JSON: {error}") from error
 
 
 def _check_url(value: object) -> object:
     if value is not None and not (isinstance(value, str) and _URL.fullmatch(value)):
-        raise ValueError("write it as https://HOST/PATH")
+        raise ValueError("must be a URL like https://HOST/PATH")
     return value
 
 
@@ -78,7 +83,7 @@ IndexUrls = Annotated[
 def _check_package_names(names: tuple[str, ...]) -> tuple[str, ...]:
     for name in names:
         if not _PACKAGE.fullmatch(name):
-            raise ValueError(f"'{name}' is no name of a Debian package")
+            raise ValueError(f"'{name}' is not a valid name of a Debian package")
     return names
 
 

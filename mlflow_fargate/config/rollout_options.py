@@ -1,4 +1,4 @@
-"""How a new version takes the place of the old one: task by task, or by shifting traffic from the one to the other."""
+"""How a new version replaces the old one: task by task, or by shifting traffic."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mlflow_fargate.config.option import OptionGroup, option
 
 _MAPS_TO = "ECS service: deploymentConfiguration"
 _SHIFTING = frozenset({"blue_green", "canary", "linear"})
-# Which strategies an option says something for.
+# The strategies that each option applies to.
 _STRATEGIES_OF = {
     "bake_time_minutes": _SHIFTING,
     "canary_percent": frozenset({"canary"}),
@@ -25,7 +25,7 @@ _STRATEGIES_OF = {
 
 def _check_tenths(percent: float) -> float:
     if round(percent, 1) != percent:
-        raise ValueError("one decimal place is the finest ECS knows")
+        raise ValueError("ECS accepts at most one decimal place")
     return percent
 
 
@@ -33,18 +33,18 @@ Percent = Annotated[float, AfterValidator(_check_tenths)]
 
 
 class RolloutOptions(OptionGroup):
-    """Options of the deployment strategy. They stand on the service, so changing one starts no rollout by itself."""
+    """Options of the deployment strategy. They are part of the service, so changing one does not start a rollout."""
 
     strategy: Literal["rolling", "blue_green", "canary", "linear"] = option(
         "rolling",
-        "how new tasks take over: task by task (rolling), or, once they all run beside the old ones, with all traffic "
-        "at once (blue_green), a share of it first (canary), in equal steps (linear)",
+        "how new tasks replace old ones: task by task (rolling); or, once all new tasks run next to the old ones, by "
+        "shifting all traffic at once (blue_green), a share of it first (canary), or in equal steps (linear)",
         maps_to=f"{_MAPS_TO}.strategy",
         examples=["blue_green"],
     )
     bake_time_minutes: int = option(
         5,
-        "how long the old tasks stay after all traffic has moved, ready to have it back",
+        "how long the old tasks keep running after all traffic has shifted, ready for a rollback",
         unit="minutes",
         ge=0,
         le=1440,
@@ -53,7 +53,7 @@ class RolloutOptions(OptionGroup):
     )
     canary_percent: Percent = option(
         5.0,
-        "with strategy=canary: the share of the traffic that goes to the new tasks first",
+        "with strategy=canary: share of the traffic that is sent to the new tasks first",
         unit="percent",
         ge=0.1,
         le=100,
@@ -62,7 +62,7 @@ class RolloutOptions(OptionGroup):
     )
     canary_bake_time_minutes: int = option(
         10,
-        "with strategy=canary: how long that share is left as it is",
+        "with strategy=canary: how long to keep that share before shifting the rest",
         unit="minutes",
         ge=0,
         le=1440,
@@ -71,7 +71,7 @@ class RolloutOptions(OptionGroup):
     )
     linear_step_percent: Percent = option(
         10.0,
-        "with strategy=linear: how much of the traffic moves with each step",
+        "with strategy=linear: share of the traffic that shifts with each step",
         unit="percent",
         ge=3,
         le=100,
@@ -80,7 +80,7 @@ class RolloutOptions(OptionGroup):
     )
     linear_step_bake_time_minutes: int = option(
         6,
-        "with strategy=linear: how long to wait between two steps",
+        "with strategy=linear: how long to wait between steps",
         unit="minutes",
         ge=0,
         le=1440,
@@ -89,13 +89,12 @@ class RolloutOptions(OptionGroup):
     )
     test_green: bool = option(
         True,
-        "before traffic is shifted, the deployer asks the new tasks the model's input example, and has ECS go back if "
-        "they do not answer it",
+        "before traffic shifts, send the model's input example to the new tasks; roll back if they do not answer it",
         maps_to=f"{_MAPS_TO}.lifecycleHooks, PAUSE",
     )
     test_timeout_minutes: int = option(
         30,
-        "how long ECS waits for that test; then it goes back to the old tasks by itself",
+        "how long ECS waits for that test before it rolls back to the old tasks",
         unit="minutes",
         ge=1,
         le=20160,
@@ -105,12 +104,12 @@ class RolloutOptions(OptionGroup):
 
     @property
     def shifts_traffic(self) -> bool:
-        """True where new tasks run beside the old ones in a target group of their own until traffic has moved."""
+        """True if new tasks run next to the old ones, in a second target group, until traffic has shifted."""
         return self.strategy != "rolling"
 
     @property
     def shift_minutes(self) -> float:
-        """How long ECS only waits while it shifts: shares and bake time."""
+        """How long ECS waits during a shift: between steps, and the bake time."""
         if self.strategy == "canary":
             return float(self.canary_bake_time_minutes + self.bake_time_minutes)
         if self.strategy == "linear":
@@ -120,20 +119,20 @@ class RolloutOptions(OptionGroup):
 
     @property
     def strategy_settings(self) -> dict[str, str | int | float | bool]:
-        """The strategy with the numbers that mean something for it, by their `-C` keys."""
-        meant = [key for key, strategies in _STRATEGIES_OF.items() if self.strategy in strategies]
+        """The strategy with the options that apply to it, by their `-C` keys."""
+        keys = [key for key, strategies in _STRATEGIES_OF.items() if self.strategy in strategies]
         if not self.test_green and self.shifts_traffic:
-            meant.remove("test_timeout_minutes")
-        return {"strategy": self.strategy, **{key: getattr(self, key) for key in meant}}
+            keys.remove("test_timeout_minutes")
+        return {"strategy": self.strategy, **{key: getattr(self, key) for key in keys}}
 
     @model_validator(mode="after")
     def _check_strategy(self) -> Self:
         for key in sorted(self.model_fields_set & _STRATEGIES_OF.keys()):
             if self.strategy not in _STRATEGIES_OF[key]:
-                raise ValueError(f"{key} is of strategy={' or '.join(sorted(_STRATEGIES_OF[key]))}")
+                raise ValueError(f"{key} requires strategy={' or '.join(sorted(_STRATEGIES_OF[key]))}")
         return self
 
 
 def settings_for(strategy: object, kept: dict[str, object]) -> dict[str, object]:
-    """`kept` without what means nothing for `strategy`, which an update names."""
+    """Returns `kept` without the options that do not apply to `strategy`."""
     return {key: value for key, value in kept.items() if strategy in _STRATEGIES_OF.get(key, {strategy})}

@@ -1,4 +1,4 @@
-"""How many tasks run when: between two bounds by how busy they are, and by the clock."""
+"""Autoscaling: the number of tasks between two bounds, by load and by schedule."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _DEFAULT_CPU_PERCENT = 60
 
 
 class ScheduledCounts(NamedTuple):
-    """From the moments of `when` on, the fewest and the most tasks."""
+    """The bounds from the times of `when` on: the fewest and the most tasks."""
 
     when: str  # cron(…), rate(…) or at(…), in Application Auto Scaling's grammar
     low: int
@@ -25,11 +25,11 @@ class ScheduledCounts(NamedTuple):
 
 
 class ScalingOptions(OptionGroup):
-    """Options of autoscaling; without `max_count` there is none, and `desired_count` says how many tasks run."""
+    """Options of autoscaling; without `max_count` it is off, and `desired_count` is the number of tasks."""
 
     min_count: int = option(
         1,
-        "the fewest tasks that autoscaling keeps",
+        "minimum number of tasks with autoscaling",
         unit="tasks",
         ge=0,
         le=5000,
@@ -38,7 +38,7 @@ class ScalingOptions(OptionGroup):
     )
     max_count: int | None = option(
         None,
-        "the most tasks that autoscaling starts; by default there is no autoscaling",
+        "maximum number of tasks with autoscaling; by default autoscaling is off",
         unit="tasks",
         ge=1,
         le=5000,
@@ -47,7 +47,7 @@ class ScalingOptions(OptionGroup):
     )
     target_cpu_percent: float | None = option(
         None,
-        f"how busy the tasks' CPUs shall be; {_DEFAULT_CPU_PERCENT} where no target is named",
+        f"target CPU utilization of the tasks; {_DEFAULT_CPU_PERCENT} if no target is set",
         unit="percent",
         ge=1,
         le=100,
@@ -56,7 +56,7 @@ class ScalingOptions(OptionGroup):
     )
     target_memory_percent: float | None = option(
         None,
-        "how full the tasks' memory shall be",
+        "target memory utilization of the tasks",
         unit="percent",
         ge=1,
         le=100,
@@ -65,7 +65,7 @@ class ScalingOptions(OptionGroup):
     )
     target_requests_per_minute: float | None = option(
         None,
-        "how many requests a minute one task shall get",
+        "target number of requests per task and minute",
         unit="requests",
         ge=1,
         maps_to=f"{_MAPS_TO}: ALBRequestCountPerTarget",
@@ -73,7 +73,7 @@ class ScalingOptions(OptionGroup):
     )
     scale_out_cooldown_seconds: int = option(
         60,
-        "rest after tasks were added",
+        "cooldown after scaling out",
         unit="seconds",
         ge=0,
         maps_to=f"{_MAPS_TO}: ScaleOutCooldown",
@@ -81,7 +81,7 @@ class ScalingOptions(OptionGroup):
     )
     scale_in_cooldown_seconds: int = option(
         300,
-        "rest after tasks were taken away",
+        "cooldown after scaling in",
         unit="seconds",
         ge=0,
         maps_to=f"{_MAPS_TO}: ScaleInCooldown",
@@ -89,7 +89,7 @@ class ScalingOptions(OptionGroup):
     )
     schedule: Table = option(
         dict,
-        "by name, when other bounds begin: `WHEN COUNT`, `WHEN MIN-MAX` or `WHEN normal` (min_count to max_count)",
+        "new bounds from given times, by name: `WHEN COUNT`, `WHEN MIN-MAX` or `WHEN normal` (min_count to max_count)",
         maps_to=f"{_MAPS_TO}: scheduled actions",
         examples=['schedule.night="cron(0 20 * * ? *) 0" and schedule.morning="cron(0 7 ? * MON-FRI *) normal"'],
         allowed="names of 1 to 64 letters, digits, - and _",
@@ -99,17 +99,17 @@ class ScalingOptions(OptionGroup):
         "time zone of the schedule",
         maps_to=f"{_MAPS_TO}: Timezone",
         examples=["Europe/Berlin"],
-        allowed="a name of the tz database",
+        allowed="a name from the tz database",
     )
 
     @property
     def is_scaled(self) -> bool:
-        """True when Application Auto Scaling says how many tasks run."""
+        """True if Application Auto Scaling sets the number of tasks."""
         return self.max_count is not None
 
     @property
     def scaling_targets(self) -> dict[str, float]:
-        """What is aimed at, by the name of AWS's metric."""
+        """The targets, by the name of AWS's metric."""
         named = {
             "ECSServiceAverageCPUUtilization": self.target_cpu_percent,
             "ECSServiceAverageMemoryUtilization": self.target_memory_percent,
@@ -120,14 +120,14 @@ class ScalingOptions(OptionGroup):
 
     @property
     def scheduled_counts(self) -> dict[str, ScheduledCounts]:
-        """The schedule's entries by name, `normal` put in numbers."""
+        """The schedule's entries by name, with numbers for `normal`."""
         return {name: self._read_entry(name, text) for name, text in self.schedule.items()}
 
     @field_validator("schedule_timezone")
     @classmethod
     def _check_timezone(cls, name: str) -> str:
         if not re.fullmatch(r"[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*", name):
-            raise ValueError("a time zone is called as in the tz database, for example Europe/Berlin")
+            raise ValueError("must be a name from the tz database, such as Europe/Berlin")
         return name
 
     @model_validator(mode="after")
@@ -135,25 +135,25 @@ class ScalingOptions(OptionGroup):
         if self.max_count is None:
             named = sorted(self.model_fields_set & (set(ScalingOptions.model_fields) - {"max_count"}))
             if named:
-                raise ValueError(f"{named[0]} is of autoscaling, which needs max_count")
+                raise ValueError(f"{named[0]} only applies to autoscaling; set max_count")
             return self
         if self.min_count > self.max_count:
-            raise ValueError(f"min_count={self.min_count} is more than max_count={self.max_count}")
+            raise ValueError(f"min_count={self.min_count} is greater than max_count={self.max_count}")
         _ = self.scheduled_counts  # raises where an entry cannot be read
         return self
 
     def _read_entry(self, name: str, text: str) -> ScheduledCounts:
         found = _ENTRY.fullmatch(text.strip())
         if not _ENTRY_NAME.fullmatch(name):
-            raise ValueError(f"schedule: '{name}' is no name of an entry (letters, digits, '-' and '_')")
+            raise ValueError(f"schedule: '{name}' is not a valid entry name (letters, digits, '-' and '_')")
         if found is None:
             raise ValueError(
-                f"schedule.{name}={text!r} is not 'WHEN COUNT' (for example: cron(0 20 * * ? *) 0; "
+                f"schedule.{name}={text!r} must be 'WHEN COUNT', such as cron(0 20 * * ? *) 0 ("
                 "WHEN is cron(…), rate(…) or at(…))"
             )
         if found["normal"]:
             return ScheduledCounts(found["when"], self.min_count, self.max_count or 0)
         low, high = int(found["low"]), int(found["high"] or found["low"])
         if low > high:
-            raise ValueError(f"schedule.{name}: {low} is more than {high}")
+            raise ValueError(f"schedule.{name}: {low} is greater than {high}")
         return ScheduledCounts(found["when"], low, high)

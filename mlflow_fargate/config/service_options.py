@@ -1,4 +1,4 @@
-"""How tasks are kept running and reached: count, health, logs, who may call, what is followed."""
+"""The ECS service: number of tasks, health checks, logs, access, what is followed."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ _TAG_VALUE = re.compile(r"[\w +\-=.:/@]{0,256}")
 
 
 class ServiceOptions(OptionGroup):
-    """Options of the ECS service and what stands around it."""
+    """Options of the ECS service and its surroundings."""
 
     desired_count: int = option(
-        1, "how many tasks run", unit="tasks", ge=0, le=5000, maps_to="ECS service: desiredCount", examples=["2"]
+        1, "number of tasks", unit="tasks", ge=0, le=5000, maps_to="ECS service: desiredCount", examples=["2"]
     )
     spot: bool = option(
         False,
-        "tasks run on spare capacity, up to 70 % cheaper, which AWS takes back with two minutes' notice",
+        "run tasks on Fargate Spot: up to 70 % cheaper, but AWS can reclaim the capacity with two minutes' notice",
         maps_to="ECS service: capacityProviderStrategy, FARGATE_SPOT",
         examples=["true"],
     )
     on_demand_base: int = option(
         0,
-        "with spot: so many tasks run on demand before any runs on spare capacity",
+        "with spot: number of tasks that run on demand before any run on Spot",
         unit="tasks",
         ge=0,
         le=5000,
@@ -45,35 +45,35 @@ class ServiceOptions(OptionGroup):
     )
     tags: Table = option(
         dict,
-        "your own tags; those of the service and its tasks follow an update, others are as they were made",
-        allowed="40 at most, none of AWS's or ours",
+        "tags for the AWS resources; an update only changes those of the service and its tasks",
+        allowed="up to 40, without reserved keys",
         maps_to="tags of each resource",
         examples=["tags.team=pricing"],
     )
     host: str | None = option(
         None,
-        "a host name that leads to this deployment alone, beside the path; its DNS record is yours to make",
+        "host name for this deployment, in addition to the path; you create its DNS record",
         pattern=r"^[A-Za-z0-9.*?-]{1,128}$",
-        allowed="a host name; * and ? stand for others",
+        allowed="a host name; * and ? are wildcards",
         maps_to="ELB listener rule: host-header",
         examples=["churn.example.com"],
     )
     auth: Literal["api_key", "none"] = option(
         "api_key",
-        "who may call: holders of the API key, or everyone (none)",
+        "who can call the deployment: anyone with the API key (api_key), or everyone (none)",
         maps_to="Secrets Manager secret; ECS task definition: secrets",
         examples=["none"],
     )
     follow: str | None = option(
         None,
-        "what the webhook service follows: a stage, an @alias, or pinned; by default what the URI says",
+        "what the webhook service follows: a stage, an @alias, or nothing (pinned); by default as in the model URI",
         maps_to="MLflow model registry: stage or alias",
         examples=["Production", "@champion", "pinned"],
         allowed="a stage, @ALIAS or pinned",
     )
     log_retention_days: int = option(
         30,
-        "how long CloudWatch keeps the task's output",
+        "how long CloudWatch keeps the tasks' output",
         unit="days",
         maps_to="CloudWatch Logs log group: retentionInDays",
         allowed=", ".join(map(str, LOG_RETENTION_DAYS)),
@@ -81,7 +81,7 @@ class ServiceOptions(OptionGroup):
     )
     health_check_grace_seconds: int = option(
         300,
-        "how long a new task may take to load the model before health checks count",
+        "how long a new task has to load the model before failed health checks count",
         unit="seconds",
         ge=0,
         le=2**31 - 1,
@@ -90,7 +90,7 @@ class ServiceOptions(OptionGroup):
     )
     deregistration_delay_seconds: int = option(
         30,
-        "how long an old task finishes requests; more than the slowest prediction takes",
+        "how long an old task has to finish its requests; must exceed the slowest prediction",
         unit="seconds",
         ge=0,
         le=3600,
@@ -101,27 +101,28 @@ class ServiceOptions(OptionGroup):
     @field_validator("tags")
     @classmethod
     def _check_tags(cls, tags: dict[str, str]) -> dict[str, str]:
-        # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/ecs-using-tags.html; ours are up to ten of the 50.
+        # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/ecs-using-tags.html; ten of the 50 are reserved.
         if len(tags) > _MOST_TAGS:
-            raise ValueError(f"{_MOST_TAGS} tags are the most")
+            raise ValueError(f"at most {_MOST_TAGS} tags are allowed")
         for key, value in tags.items():
             if not _TAG_KEY.fullmatch(key) or not _TAG_VALUE.fullmatch(value):
                 raise ValueError(
-                    f"'{key}={value}' is no tag: letters, digits, spaces and + - = . _ : / @, 128 and 256 at most"
+                    f"'{key}={value}' is not a valid tag: letters, digits, spaces and + - = . _ : / @, "
+                    "at most 128 characters in the key and 256 in the value"
                 )
             if key.lower().startswith(("aws:", "mlflow-fargate:")) or key == "managed-by":
-                raise ValueError(f"the tag '{key}' is not yours to set")
+                raise ValueError(f"tag '{key}' is reserved")
         return tags
 
     @model_validator(mode="after")
     def _check_spot(self) -> Self:
         if self.on_demand_base and not self.spot:
-            raise ValueError("on_demand_base says something with spot=true only")
+            raise ValueError("on_demand_base requires spot=true")
         return self
 
     @field_validator("log_retention_days")
     @classmethod
     def _check_retention(cls, days: int) -> int:
         if days not in LOG_RETENTION_DAYS:
-            raise ValueError(f"CloudWatch keeps logs for one of {', '.join(map(str, LOG_RETENTION_DAYS))} days")
+            raise ValueError(f"must be one of {', '.join(map(str, LOG_RETENTION_DAYS))}")
         return days

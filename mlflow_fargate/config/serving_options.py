@@ -1,4 +1,4 @@
-"""What answers for the model, and how pictures are prepared for it."""
+"""The service in the image: template, runtime, batching, and how images are prepared for the model."""
 
 from __future__ import annotations
 
@@ -18,36 +18,37 @@ class ServingOptions(OptionGroup):
 
     service: str | None = option(
         None,
-        "image_classifier, pyfunc (any MLflow model), or the path of your own BentoML service; by default what fits",
+        "image_classifier, pyfunc (any MLflow model), or the path of a custom BentoML service; by default the template "
+        "that fits the model",
         maps_to="BentoML service",
         examples=["path/to/service.py"],
-        allowed="a template, or a file's path",
+        allowed="a template, or the path of a file",
     )
     models: Table = option(
         dict,
-        "further models of a custom service, by the key it loads them with",
+        "additional models of a custom service, by the key that loads them",
         maps_to="MLflow model URI",
         examples=["models.generator=models:/digits/Production"],
         allowed="keys of 1 to 32 letters, digits, - and _",
     )
     batching: bool | None = option(
         None,
-        "true: requests that wait share one prediction; false: each is answered alone; by default true only for models "
-        "that are known to treat each row alone (docs/operating.md lists them)",
+        "true: combine waiting requests into one prediction; false: one prediction per request; by default true only "
+        "for models known to compute each row independently (listed in docs/operating.md)",
         maps_to="(the service)",
     )
     runtime: Literal["native", "auto", "onnx"] = option(
         "native",
-        "what computes: the library the model was trained with, or ONNX Runtime, which is smaller and starts sooner. "
-        "The model is converted on this machine, which runs its code, and used so only if it answers the same; else "
-        "auto stays native and onnx is an error",
+        "what runs the model: its training library, or ONNX Runtime, which is smaller and starts faster. The model is "
+        "converted on this machine, which runs its code, and the conversion is used only if its answers match; "
+        "otherwise auto stays native and onnx is an error",
         maps_to="(the service)",
         examples=["onnx"],
     )
     runtime_tolerance: float = option(
         1e-5,
-        "how far the converted model's answers may be from the model's own, as a part of them where they are above 1",
-        unit="part",
+        "largest allowed difference between answers of the converted and the original model, relative above 1",
+        unit="fraction",
         ge=0,
         le=0.1,
         maps_to="(the service)",
@@ -55,19 +56,21 @@ class ServingOptions(OptionGroup):
     )
     image_size: str | None = option(
         None,
-        "HEIGHTxWIDTH of pictures for a model that takes any; by default the model's own",
+        "HEIGHTxWIDTH of images for a model that accepts any size; by default the model's input size",
         unit="pixels",
         maps_to="(the service)",
         examples=["224x224"],
         allowed="1x1 to 99999x99999",
     )
     image_scaling: Literal["0..1", "-1..1", "0..255"] = option(
-        "0..1", "range of the numbers that pictures become", maps_to="(the service)"
+        "0..1", "value range that pixels are scaled to", maps_to="(the service)"
     )
     image_resampling: Literal["bicubic", "bilinear", "lanczos", "nearest"] = option(
-        "bicubic", "how pictures are resized", maps_to="Pillow: Resampling"
+        "bicubic", "how images are resized", maps_to="Pillow: Resampling"
     )
-    image_color: Literal["rgb", "bgr"] = option("rgb", "order of the colors; bgr is OpenCV's", maps_to="(the service)")
+    image_color: Literal["rgb", "bgr"] = option(
+        "rgb", "order of the color channels; bgr is OpenCV's", maps_to="(the service)"
+    )
 
     @field_validator("models")
     @classmethod
@@ -75,7 +78,7 @@ class ServingOptions(OptionGroup):
         for key in models:
             if not _KEY.fullmatch(key) or key == "model":
                 raise ValueError(
-                    f"'{key}' cannot be a key: letters, digits, '-' and '_', and not 'model', which is -m's"
+                    f"'{key}' is not a valid key: use letters, digits, '-' and '_', and not 'model', the key of -m"
                 )
         return models
 
@@ -83,17 +86,17 @@ class ServingOptions(OptionGroup):
     @classmethod
     def _check_image_size(cls, size: str | None) -> str | None:
         if size is not None and not _SIZE.fullmatch(size):
-            raise ValueError("write it as HEIGHTxWIDTH, 224x224 for example")
+            raise ValueError("must be HEIGHTxWIDTH, such as 224x224")
         return size
 
     @property
     def custom_service(self) -> str | None:
-        """The path of the user's own service; None where one of the templates serves."""
+        """The path of a custom service; None if a template is used."""
         return None if self.service in (None, "image_classifier", "pyfunc") else self.service
 
     @property
     def template_options(self) -> dict[str, Any]:
-        """What service.json tells the template; only what differs from its defaults, so that images stay the same."""
+        """The options that service.json passes to the template; without defaults, so that images stay the same."""
         size = _SIZE.fullmatch(self.image_size) if self.image_size else None
         options: dict[str, Any] = {
             "batching": self.batching,
@@ -102,5 +105,5 @@ class ServingOptions(OptionGroup):
             "resampling": self.image_resampling,
             "color": self.image_color,
         }
-        usual = {"scaling": "0..1", "resampling": "bicubic", "color": "rgb"}
-        return {name: value for name, value in options.items() if value not in (None, usual.get(name))}
+        defaults = {"scaling": "0..1", "resampling": "bicubic", "color": "rgb"}
+        return {name: value for name, value in options.items() if value not in (None, defaults.get(name))}

@@ -1,4 +1,4 @@
-"""What a task is: its size, its container's environment, who it is in AWS."""
+"""The task: size, environment, storage, roles."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing_extensions import Self
 
 from mlflow_fargate.config.option import OptionGroup, Table, option
 
-# CPU units → memory in MiB that Fargate runs with it.
+# CPU units → memory sizes in MiB that Fargate offers.
 # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/fargate-tasks-services.html#fargate-tasks-size
 FARGATE_SIZES: Mapping[int, tuple[int, ...]] = {
     256: (512, 1024, 2048),
@@ -31,7 +31,7 @@ _SECRET_ENDINGS = ("password", "passwd", "secret", "token", "api_key", "apikey",
 
 
 class FileSystem(NamedTuple):
-    """An EFS file system as it is mounted."""
+    """An EFS file system to mount."""
 
     id: str
     access_point: str | None
@@ -57,7 +57,7 @@ class TaskOptions(OptionGroup):
         unit="MiB",
         maps_to="ECS task definition: memory",
         examples=["4096"],
-        allowed="512 to 122880, by cpu: see below",
+        allowed="512 to 122880, depending on cpu: see below",
     )
     architecture: Literal["X86_64", "ARM64"] = option(
         "X86_64",
@@ -67,7 +67,7 @@ class TaskOptions(OptionGroup):
     )
     port: int = option(
         3000,
-        "port the container listens on",
+        "port that the container listens on",
         ge=1024,
         le=65535,
         maps_to="ECS task definition: containerPort; ELB target group: Port",
@@ -79,18 +79,18 @@ class TaskOptions(OptionGroup):
         "environment variables of the container; not for secrets",
         maps_to="ECS task definition: environment",
         examples=['environment.OMP_NUM_THREADS=1 or environment={"A": "1"}'],
-        allowed="names and texts; no names of secrets",
+        allowed="names and values; not for secrets",
     )
     secrets: Table = option(
         dict,
-        "environment variables filled by ECS from Secrets Manager or SSM, by ARN",
+        "environment variables that ECS reads from Secrets Manager or SSM, by ARN",
         maps_to="ECS task definition: secrets.valueFrom",
         examples=["secrets.DB_PASSWORD=arn:aws:secretsmanager:…"],
         allowed="names and ARNs",
     )
     ephemeral_storage_gib: int | None = option(
         None,
-        "disk of a task, for an image and a model that need more than the 20 GiB that are free",
+        "disk of a task, if the image and the model need more than the included 20 GiB",
         unit="GiB",
         ge=21,
         le=200,
@@ -99,43 +99,43 @@ class TaskOptions(OptionGroup):
     )
     efs: Table = option(
         dict,
-        "EFS file systems by the path they are mounted on: FILE_SYSTEM, FILE_SYSTEM:ACCESS_POINT or "
-        "FILE_SYSTEM:/FOLDER, with :ro at the end to read only",
+        "EFS file systems by mount path: FILE_SYSTEM, FILE_SYSTEM:ACCESS_POINT or FILE_SYSTEM:/FOLDER, plus :ro for "
+        "read-only",
         allowed="paths and file systems",
         maps_to="ECS task definition: efsVolumeConfiguration",
         examples=["efs./mnt/data=fs-0a1b2c3d:fsap-0123456789abcdef0:ro"],
     )
     container_health_check: str | None = option(
         None,
-        "shell command that asks the container about its health; by default only the load balancer asks",
-        allowed="a command of the image's shell",
+        "shell command that checks the container's health; by default only the load balancer checks it",
+        allowed="a command for the image's shell",
         maps_to="ECS task definition: healthCheck",
         examples=["python -c 'import os; os.stat(\"/tmp/alive\")'"],
     )
     execution_role_arn: str | None = option(
         None,
-        "role with which ECS pulls the image, writes logs, reads secrets; by default one is made",
+        "role that ECS uses to pull the image, write logs and read secrets; by default one is created",
         maps_to="ECS task definition: executionRoleArn",
         allowed="ARN of a role",
         examples=["arn:aws:iam::123456789012:role/execution"],
     )
     task_role_arn: str | None = option(
         None,
-        "role of the model's own code; by default none: it may do nothing in AWS",
+        "role of the model's code; by default none, so it has no access to AWS",
         maps_to="ECS task definition: taskRoleArn",
         allowed="ARN of a role",
         examples=["arn:aws:iam::123456789012:role/churn"],
     )
     enable_execute_command: bool = option(
         False,
-        "let `mlflow-fargate exec` run commands in the tasks, as root on a root file system that can be written to; "
-        "wants task_role_arn, see docs/iam/task.json",
+        "allow `mlflow-fargate exec` to run commands in the tasks, as root and with a writable root file system; "
+        "requires task_role_arn, see docs/iam/task.json",
         maps_to="ECS service: enableExecuteCommand; ECS task definition: initProcessEnabled",
         examples=["true"],
     )
     stop_timeout_seconds: int = option(
         30,
-        "from SIGTERM to SIGKILL",
+        "time between SIGTERM and SIGKILL when a task stops",
         unit="seconds",
         ge=2,
         le=120,
@@ -147,28 +147,28 @@ class TaskOptions(OptionGroup):
     def _check_size(self) -> Self:
         if self.cpu not in FARGATE_SIZES:
             known = ", ".join(map(str, FARGATE_SIZES))
-            raise ValueError(f"cpu: Fargate has no tasks of {self.cpu} CPU units, only of {known}")
+            raise ValueError(f"cpu: Fargate does not offer {self.cpu} CPU units; use one of {known}")
         if self.memory_mib not in FARGATE_SIZES[self.cpu]:
             listed = memory_sizes(self.cpu)
-            raise ValueError(f"memory: with cpu={self.cpu} Fargate runs {listed} MiB, not {self.memory_mib}")
+            raise ValueError(f"memory: with cpu={self.cpu} Fargate offers {listed} MiB, not {self.memory_mib}")
         return self
 
     @property
     def file_systems(self) -> dict[str, FileSystem]:
-        """What is mounted, by the path in the container."""
+        """The file systems to mount, by path in the container."""
         return {path: _read_file_system(path, text) for path, text in self.efs.items()}
 
     @model_validator(mode="after")
     def _check_efs(self) -> Self:
-        _ = self.file_systems  # raises where one cannot be read
+        _ = self.file_systems  # raises if one is invalid
         return self
 
     @model_validator(mode="after")
     def _check_execute_command(self) -> Self:
         if self.enable_execute_command and not self.task_role_arn:
             raise ValueError(
-                "enable_execute_command wants task_role_arn: a role that may open ssmmessages channels "
-                "(docs/iam/task.json), for ECS's agent in the task speaks with it"
+                "enable_execute_command requires task_role_arn: a role allowed to open ssmmessages channels "
+                "(docs/iam/task.json), which ECS Exec's agent uses"
             )
         return self
 
@@ -177,22 +177,24 @@ class TaskOptions(OptionGroup):
         for name in self.environment:
             if name.lower().endswith(_SECRET_ENDINGS):
                 raise ValueError(
-                    f"environment.{name} looks like a secret, which a task definition shows; use secrets.{name}=ARN"
+                    f"environment.{name} looks like a secret, and task definitions are readable; use secrets.{name}=ARN"
                 )
         return self
 
 
 def _read_file_system(path: str, text: str) -> FileSystem:
     if not _MOUNT_PATH.fullmatch(path) or ".." in path or path.startswith(_OF_THE_CONTAINER):
-        raise ValueError(f"efs: '{path}' is no path to mount a file system on; use one of its own, such as /mnt/data")
+        raise ValueError(f"efs: '{path}' is not a valid mount path; use a new one, such as /mnt/data")
     found = _FILE_SYSTEM.fullmatch(text)
     if found is None:
-        raise ValueError(f"efs.{path}={text!r} is not FILE_SYSTEM[:ACCESS_POINT or :/FOLDER][:ro], as fs-0a1b2c3d:ro")
+        raise ValueError(
+            f"efs.{path}={text!r} must be FILE_SYSTEM[:ACCESS_POINT or :/FOLDER][:ro], such as fs-0a1b2c3d:ro"
+        )
     return FileSystem(found["id"], found["point"], found["folder"], bool(found["ro"]))
 
 
 def memory_sizes(cpu: int) -> str:
-    """The sizes in MiB that go with `cpu`, as a text: '512, 1024, 2048' or '4096 to 16384 in steps of 1024'."""
+    """Returns the sizes in MiB for `cpu`: '512, 1024, 2048' or '4096 to 16384 in steps of 1024'."""
     sizes = FARGATE_SIZES[cpu]
     if len(sizes) <= 8:
         return ", ".join(map(str, sizes))

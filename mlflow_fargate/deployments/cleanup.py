@@ -1,4 +1,4 @@
-"""What killed clients left behind is deleted; `Account.orphans` finds it."""
+"""Deletes what killed clients left behind; `Account.orphans` finds it."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from mlflow_fargate.resources import WEBHOOK
 
 
 def collect(deployer: Deployer, orphan: Orphan) -> None:
-    """Takes an orphan away, with what carries no tags (images, policies), as a deletion of what it was does.
+    """Deletes an orphan as a regular deletion would, including what carries no tags (images, policies).
 
-    What an earlier deletion left on purpose stays.
+    What an earlier deletion retained is kept.
     """
     there = replace(deployer, target=replace(deployer.target, endpoint=orphan.endpoint))
     where = f"endpoint '{orphan.endpoint}'"
     if orphan.name is None:
-        deployer.progress.step(f"delete what is left of {where}")
+        deployer.progress.step(f"Deleting what is left of {where}")
         deployer.delete_endpoint(orphan.endpoint)
     elif orphan.name == WEBHOOK:
-        deployer.progress.step(f"delete what is left of the webhook service on {where}")
+        deployer.progress.step(f"Deleting what is left of the webhook service on {where}")
         webhook_service.delete(there)
     else:
-        deployer.progress.step(f"delete what is left of '{orphan.name}' on {where}")
+        deployer.progress.step(f"Deleting what is left of '{orphan.name}' on {where}")
         there.delete(orphan.name, there.endpoint.retained(orphan.name))

@@ -1,7 +1,7 @@
-"""What a plan costs a month, from a price table kept as data (prices.json). Pure but for reading that file.
+"""Monthly cost of a plan, from a price table (prices.json). Pure, except for reading that file.
 
-Only what runs by the hour: tasks, their public addresses, the endpoint's load balancer. Requests, traffic, logs, images
-and secrets are left out, and so are discounts: an order of size, not a bill.
+Counts only what is billed by the hour: tasks, their public addresses, the endpoint's load balancer. Requests, traffic,
+logs, images, secrets and discounts are not included: an estimate, not a bill.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ P = TypeVar("P", bound=Properties)
 
 @dataclass(frozen=True)
 class Prices:
-    """Prices by the hour in one region, and the day they were read."""
+    """Hourly prices in one region, and the day they were read."""
 
     read_on: str
     source: str
@@ -44,12 +44,12 @@ class Prices:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A month before and after a plan, in US dollars; `before` is None where nothing runs yet."""
+    """Monthly cost before and after a plan, in US dollars."""
 
-    tasks_before: float | None
-    tasks: float  # of the fewest tasks, where autoscaling counts them
-    tasks_most: float  # of the most
-    endpoint: float  # the load balancer, which all deployments of an endpoint share
+    tasks_before: float | None  # None: nothing runs yet
+    tasks: float  # with autoscaling, of the fewest tasks
+    tasks_most: float  # with autoscaling, of the most tasks
+    endpoint: float  # the load balancer, shared by all deployments of an endpoint
     prices_note: str
 
     def __str__(self) -> str:
@@ -57,18 +57,20 @@ class Estimate:
         if self.tasks_before is not None and round(self.tasks_before, 2) != round(self.tasks, 2):
             tasks = f"{self.tasks_before:.2f} → {tasks}"
         if self.tasks_most > self.tasks:
-            tasks += f" to {self.tasks_most:.2f} (autoscaling; what a schedule saves is not counted)"
-        return f"cost: about USD {tasks} a month, and {self.endpoint:.2f} for the shared endpoint ({self.prices_note})"
+            tasks += f" to {self.tasks_most:.2f} (autoscaling; savings from a schedule are not included)"
+        return (
+            f"cost: about USD {tasks} per month, plus {self.endpoint:.2f} for the shared endpoint ({self.prices_note})"
+        )
 
 
 def read_prices() -> Prices:
-    """The table that comes with this package."""
+    """Returns the price table of this package."""
     table = json.loads(files("mlflow_fargate.deployments").joinpath("prices.json").read_text(encoding="utf-8"))
     return Prices(**{**table, "same_in": tuple(table["same_in"])})
 
 
 def estimate_cost(plan: Plan, region: str, prices: Prices) -> Estimate:
-    """The month that `plan` leads to, and the one that it changes."""
+    """Returns the monthly cost before and after `plan`."""
     wanted = [change.wanted.properties for change in plan.changes if change.wanted]
     found = [change.found.properties for change in plan.changes if change.found]
     task, service = _one(TaskProperties, wanted), _one(ServiceProperties, wanted)
@@ -95,7 +97,7 @@ def _one(properties: type[P], among: Sequence[Properties]) -> P | None:
 
 
 def _task_a_month(task: TaskProperties, service: ServiceProperties, prices: Prices) -> float:
-    """Of one task."""
+    """Cost of one task."""
     architecture = task.architecture or "X86_64"  # AWS's own default
     hour = task.cpu / _CPU_UNITS * prices.vcpu_hour[architecture]
     hour += task.memory_mib / _MIB * prices.gib_hour[architecture]
@@ -106,6 +108,6 @@ def _task_a_month(task: TaskProperties, service: ServiceProperties, prices: Pric
 
 
 def _note(region: str, prices: Prices, *, is_spot: bool) -> str:
-    elsewhere = "" if region in {prices.region, *prices.same_in} else f"; those of {region} differ"
-    elsewhere += "; on spare capacity tasks cost up to 70 % less" if is_spot else ""
+    elsewhere = "" if region in {prices.region, *prices.same_in} else f"; prices in {region} differ"
+    elsewhere += "; Spot tasks cost up to 70 % less" if is_spot else ""
     return f"on-demand prices of {prices.region}, read {prices.read_on}{elsewhere}"

@@ -1,8 +1,8 @@
-"""The story: from a model URI to a URL that answers; and its end.
+"""Creates, updates, deletes and reads deployments and endpoints.
 
-    resolve the model → publish its image (desired.py) → plan → apply → watch the rollout → answer (roll_out.py)
+    resolve the model → publish its image (desired.py) → plan → apply → wait for the rollout (roll_out.py)
 
-Nothing is kept here between calls: what is deployed is read from AWS.
+No state is kept between calls: what is deployed is read from AWS.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from mlflow_fargate.errors import (
     EndpointInUse,
     EndpointNotFound,
     InvalidOption,
+    did_you_mean,
 )
 from mlflow_fargate.model import tag_model_version
 from mlflow_fargate.plan import Plan, make_deletion, make_plan
@@ -61,12 +62,12 @@ class Deployer:
         return Rollouts(self.target.uri, self.account, self.endpoint, self.progress, self.clock, self.sleep)
 
     def create(self, name: str, model_uri: str, flavor: str | None, options: NamedOptions) -> DeploymentStatus | None:
-        """The new deployment, answering (or accepted, with wait=false); None after a dry run.
+        """Creates a deployment and waits until it answers (unless wait=false); returns None after a dry run.
 
-        DeploymentExists when there is one already that was rolled out once, whatever its newest rollout is doing. One
-        whose first rollout was cut short is finished instead: its options hold unless they are named again.
+        Raises DeploymentExists if the name is taken by one with a completed rollout, whatever its newest rollout is
+        doing. If its first rollout was interrupted, it is finished instead, with its options unless they are repeated.
         """
-        options.over()  # a typo is told before AWS is asked anything
+        options.over()  # reports a typo before the first call to AWS
         begun = self.endpoint.status(check_name(name))
         if begun and not self._may_finish(begun, model_uri):
             raise self._exists(begun)
@@ -74,7 +75,7 @@ class Deployer:
         spec = (
             specs.finished(begun, model_uri, flavor, options) if begun else specs.new(name, model_uri, flavor, options)
         )
-        # An image takes minutes: meanwhile another deployer may have created it, or the first rollout have completed.
+        # Building an image takes minutes: another client may have created it, or its first rollout may have completed.
         now = self.endpoint.status(name)
         if now and not self._may_finish(now, model_uri) and not self.rollouts.plan(spec).is_empty:
             raise self._exists(now)
@@ -93,54 +94,55 @@ class Deployer:
     def update(
         self, name: str, model_uri: str | None, flavor: str | None, options: NamedOptions
     ) -> DeploymentStatus | None:
-        """The deployment with another model or other options, answering; None after a dry run.
+        """Changes a deployment's model or options and waits until it answers; returns None after a dry run.
 
-        Options that are not named stay as they are; when nothing differs, nothing is written.
+        Options that are not named are kept. If nothing differs, nothing is written.
         """
         return self.roll_out(self._specs.changed(self.get(name), model_uri, flavor, options))
 
     def preview(
         self, name: str, model_uri: str | None, flavor: str | None, options: NamedOptions
     ) -> tuple[Plan, Estimate]:
-        """What create, or where there is such a deployment update, would write, and what that costs; reads only."""
+        """Returns what create, or update if the deployment exists, would change, and its cost; reads only."""
         before = self.endpoint.status(check_name(name))
         options = options.also(dry_run=True)
         if before is not None:
             return self.rollouts.preview(self._specs.changed(before, model_uri, flavor, options))
         if model_uri is None:
             raise InvalidOption(
-                f"There is no deployment '{name}' yet, so a model has to be named.", hint="-m models:/MODEL/Production"
+                f"There is no deployment '{name}' yet, so a model URI is required.", hint="-m models:/MODEL/Production"
             )
         return self.rollouts.preview(self._specs.new(name, model_uri, flavor, options))
 
     def get(self, name: str) -> DeploymentStatus:
-        """The deployment as AWS shows it; DeploymentNotFound when there is none."""
+        """Returns the deployment as AWS shows it; DeploymentNotFound if it does not exist."""
         found = self.endpoint.status(name)
         if found is None:
             raise DeploymentNotFound(
                 f"There is no deployment '{name}' on endpoint '{self.target.endpoint}' in {self.account.region}.",
-                hint=f"another region? see what there is with: mlflow deployments list -t {self.target.uri}",
+                hint=did_you_mean(name, self.endpoint.names())
+                or f"check the region and endpoint, or list all: mlflow deployments list -t {self.target.uri}",
             )
         return found
 
     def list(self) -> Iterator[DeploymentStatus]:
-        """Every deployment on the endpoint."""
+        """Yields every deployment on the endpoint."""
         return self.endpoint.list_statuses()
 
     def delete(self, name: str, retain: Collection[str] = frozenset()) -> None:
-        """Takes the deployment away with all that was made for it; when it is not there, nothing happens.
+        """Deletes the deployment and all its resources; does nothing if it does not exist.
 
-        `retain`: 'images' and 'logs' stay, marked as left on purpose, until a deletion that does not name them.
+        `retain`: keeps 'images' or 'logs', marked as retained, until a deletion that does not name them.
         """
         before = self.endpoint.status(check_name(name))
         endpoint, config = self.endpoint.standing_spec(), parse_config({**EVERY_KIND, "max_count": 1})
         spec = DeploymentSpec(name, endpoint, config, "none", Provenance("", "", "", ""), "pinned")
         self.rollouts.delete(spec, retain)
         if before is not None:
-            self._version_tags(name).tell(before.provenance, "deleted")
+            self._version_tags(name).tag(before.provenance, "deleted")
 
     def predict(self, name: str, inputs: Any, timeout_seconds: float) -> Any:
-        """The model's answer, as parsed JSON; the API key is fetched where one is needed."""
+        """Returns the model's answer as parsed JSON; fetches the API key if the deployment has one."""
         status = self.get(name)
         key = self.account.read_api_key(status.api_key_secret) if status.api_key_secret else None
         is_custom_service = status.settings.custom_service is not None
@@ -149,67 +151,80 @@ class Deployer:
         )
 
     def create_endpoint(self, name: str, config: DeploymentConfig) -> dict[str, str]:
-        """The endpoint `name`, made if absent."""
+        """Creates the endpoint `name` if it does not exist."""
         endpoint = self.account.endpoint(check_endpoint_name(name))
         spec = endpoint.spec(config)
         wanted = endpoint_resources(spec)
         plan = make_plan(wanted, self.account.observe(wanted, spec.network))
         endpoint.repository.ensure()
+        self.progress.note(str(plan))
         self.account.apply(plan, spec.network, self.progress)
         return self.get_endpoint(name)
 
     def get_endpoint(self, name: str) -> dict[str, str]:
-        """Name, URL and cluster; EndpointNotFound when there is none."""
-        found = next((endpoint for endpoint in self.account.endpoints() if endpoint["name"] == name), None)
-        if found is None:
-            raise EndpointNotFound(f"There is no endpoint '{name}' in {self.account.region}.")
-        return found
+        """Returns name, URL and cluster; EndpointNotFound if it does not exist."""
+        endpoints = {endpoint["name"]: endpoint for endpoint in self.account.endpoints()}
+        if name not in endpoints:
+            raise EndpointNotFound(
+                f"There is no endpoint '{name}' in {self.account.region}.", hint=did_you_mean(name, endpoints)
+            )
+        return endpoints[name]
 
     def delete_endpoint(self, name: str) -> None:
-        """Takes an endpoint away; EndpointInUse while deployments live on it; when it is not there, nothing happens."""
+        """Deletes an endpoint; does nothing if it does not exist. Raises EndpointInUse while it has deployments."""
         endpoint = self.account.endpoint(name)
-        living = [status.name for status in endpoint.list_statuses()]
-        if living:
+        deployed = [status.name for status in endpoint.list_statuses()]
+        if deployed:
             raise EndpointInUse(
-                f"Endpoint '{name}' still serves {', '.join(living)}.", hint="delete these deployments first"
+                f"Endpoint '{name}' still serves {', '.join(deployed)}.", hint="delete these deployments first"
             )
         if endpoint.webhook_status():
             raise EndpointInUse(
-                f"The webhook service still lives on endpoint '{name}'.",
-                hint="take it away first: mlflow-fargate webhook undeploy",
+                f"The webhook service is still on endpoint '{name}'.",
+                hint="delete it first: mlflow-fargate webhook undeploy",
             )
         if kept := endpoint.deployments_with_retained_images():
             raise EndpointInUse(
-                f"The repository of endpoint '{name}' keeps images of {', '.join(kept)}, which were retained.",
+                f"The repository of endpoint '{name}' contains retained images of {', '.join(kept)}.",
                 hint=f"delete these first: mlflow deployments delete -t {self.target.uri} --name {kept[0]}",
             )
         spec = endpoint.standing_spec()
         found = self.account.find_endpoint(endpoint_resources(spec), spec.network)
-        self.account.apply(make_deletion(found), spec.network, self.progress)
+        plan = make_deletion(found)
+        self.progress.note(str(plan))
+        self.account.apply(plan, spec.network, self.progress)
         endpoint.repository.delete()
 
     def roll_out(self, spec: DeploymentSpec) -> DeploymentStatus | None:
-        """The deployment as `spec` wants it, answering (or accepted, with wait=false); None after a dry run."""
+        """Applies `spec` and waits until it answers (unless wait=false); returns None after a dry run."""
         before = self.endpoint.status(spec.name)
         tags = self._version_tags(spec.name)
-        plan = self.rollouts.roll_out(spec, tags.telling_failure(spec.provenance))
+        plan = self.rollouts.roll_out(spec, tags.tagging_failure(spec.provenance))
         if plan is None:
             return None
         status = self.get(spec.name)
         if not plan.is_empty:
-            tags.tell_deployed(status, before)
-        self.rollouts.tell_done(spec.name, status.url, waited=spec.config.wait)
-        self._tell_how_to_be_reached(status, spec)
+            tags.tag_deployed(status, before)
+        self._report_done(status, spec)
         return status
 
-    def _tell_how_to_be_reached(self, status: DeploymentStatus, spec: DeploymentSpec) -> None:
+    def _report_done(self, status: DeploymentStatus, spec: DeploymentSpec) -> None:
+        if not spec.config.wait:
+            self.progress.step(f"{spec.name}: rollout started (not waiting for it)")
+        elif not status.desired_count:
+            self.progress.step(f"{spec.name} is scaled to 0 tasks, so {status.url} does not answer")
+        else:
+            self.progress.step(f"{spec.name} is at {status.url}")
+        self._note_address(status, spec)
+
+    def _note_address(self, status: DeploymentStatus, spec: DeploymentSpec) -> None:
         balancer = urlsplit(status.load_balancer_url)
         if spec.config.host:
-            self.progress.note(f"{spec.config.host} leads here once its DNS record names {balancer.hostname}")
+            self.progress.note(f"create a DNS record: {spec.config.host} → {balancer.hostname}")
         elif balancer.scheme == "https":
-            self.progress.note("the certificate stands for a domain of yours, not for this name: give it with host=")
+            self.progress.note("the certificate does not cover this host name; name your domain with host=")
         elif not spec.endpoint.certificate_arn:
-            self.progress.note("plain HTTP: name a certificate with certificate_arn= when the endpoint is made")
+            self.progress.note("plain HTTP: for HTTPS, create the endpoint with certificate_arn=")
 
     @property
     def _specs(self) -> Specs:
@@ -220,6 +235,6 @@ class Deployer:
 
 
 def make_deployer(target: Target, account: Account, cache: Path, progress: Progress) -> Deployer:
-    """A deployer for a target and the account behind it; `cache` is a folder of this machine."""
+    """Returns a deployer for a target and its account; `cache` is a local folder."""
     publisher = Publisher(target, account, cache, progress)
     return Deployer(target, account, publisher, progress, write_tags=tag_model_version)

@@ -1,6 +1,6 @@
-"""What is wanted: the spec of a deployment, from a model's URI and options, or from what stands; with its image.
+"""The desired state: the spec of a deployment, from a model URI and options or from an existing one; with its image.
 
-Nothing here writes to AWS but what publishing an image writes to its repository.
+The only write to AWS is the push of the image to its repository.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from mlflow_fargate.deployments.rules import check_change, follow_of, needs_anot
 from mlflow_fargate.deployments.version_tags import VersionTags, WriteTags
 from mlflow_fargate.errors import InvalidOption
 from mlflow_fargate.model import check_flavor
-from mlflow_fargate.progress import Progress, telling_where_it_stands
+from mlflow_fargate.progress import Progress, noting_interruption
 from mlflow_fargate.publisher import Publisher
 from mlflow_fargate.resolved_model import DEFAULT_FLAVOR, Provenance, ResolvedModel
 from mlflow_fargate.resources import DeploymentSpec
 
-_NO_IMAGE_YET = "(an image that is to be built)"
+_NO_IMAGE_YET = "(to be built)"
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Specs:
     write_tags: WriteTags
 
     def new(self, name: str, model_uri: str, flavor: str | None, options: NamedOptions) -> DeploymentSpec:
-        """Of a deployment that does not stand yet; InvalidOption, ModelUnusable, and what publishing raises."""
+        """Returns the spec of a new deployment; raises InvalidOption, ModelUnusable, and what publishing raises."""
         config = options.over()
         model = self.publisher.resolve(model_uri, config.labels_file)
         check_flavor(model, flavor)
@@ -42,9 +42,9 @@ class Specs:
     def changed(
         self, before: DeploymentStatus, model_uri: str | None, flavor: str | None, options: NamedOptions
     ) -> DeploymentSpec:
-        """Of one that stands: what is not named stays as it is; InvalidOption where it cannot be changed."""
+        """Returns the spec of an existing deployment with changes; InvalidOption if a change is not possible."""
         if flavor and not model_uri:
-            raise InvalidOption("A flavor was named without a model URI.", hint="give both: -m models:/… -f …")
+            raise InvalidOption("A flavor was given without a model URI.", hint="give both: -m models:/… -f …")
         config = options.over(before.settings)
         check_change(before, config, options)
         if model_uri is not None:
@@ -52,20 +52,20 @@ class Specs:
         follow, provenance = config.follow or before.follow, before.provenance
         if not needs_another_image(before.settings, config, options):
             return DeploymentSpec(before.name, self.endpoint.spec(config), config, before.image, provenance, follow)
-        self.progress.note(f"these options shape the image: another is built of {provenance.resolved_uri}")
-        # The same version: where it came from stays as it was asked for.
+        self.progress.note(f"these options change the image: rebuilding it from {provenance.resolved_uri}")
+        # The same version: its provenance keeps the URI that was requested.
         model = self.publisher.resolve(provenance.resolved_uri, config.labels_file)
         return self._spec(before.name, config, model, provenance, follow)
 
     def finished(
         self, begun: DeploymentStatus, model_uri: str, flavor: str | None, options: NamedOptions
     ) -> DeploymentSpec:
-        """Of one that was never rolled out to its end: what the command that began it named holds unless named again.
+        """Returns the spec of a deployment whose first rollout never completed: its options, with `options` over them.
 
-        InvalidOption where ECS cannot change what was begun.
+        InvalidOption if ECS cannot make the change.
         """
         config = options.over(begun.settings)
-        # With autoscaling an update names no count; a create may: autoscaling begins with it.
+        # With autoscaling, `create` accepts a count to start with; `update` does not.
         given = {key: value for key, value in options.given.items() if key != "desired_count"}
         check_change(begun, config, NamedOptions(given))
         return self._with_model(begun, config, model_uri, flavor, config.follow or begun.follow)
@@ -82,7 +82,7 @@ class Specs:
     def _spec(
         self, name: str, config: DeploymentConfig, model: ResolvedModel, provenance: Provenance, follow: str
     ) -> DeploymentSpec:
-        """With the image of `model`, published for it unless this is a dry run."""
+        """Returns the spec with the image of `model`, which is published unless this is a dry run."""
         endpoint, image = self.endpoint.spec(config), self._image(name, model, config)
         provenance = replace(provenance, runtime=self._runtime(image, config))
         return DeploymentSpec(name, endpoint, config, image, provenance, follow)
@@ -90,12 +90,12 @@ class Specs:
     def _image(self, name: str, model: ResolvedModel, config: DeploymentConfig) -> str:
         if not config.dry_run:
             with (
-                VersionTags(self.endpoint.name, name, self.write_tags, self.progress).telling_failure(
+                VersionTags(self.endpoint.name, name, self.write_tags, self.progress).tagging_failure(
                     provenance_of(model, DEFAULT_FLAVOR)
                 ),
-                telling_where_it_stands(
+                noting_interruption(
                     self.progress,
-                    "nothing was deployed or changed; layers that were sent already are not sent again next time",
+                    "interrupted: nothing was deployed or changed. The next run reuses the layers that were uploaded",
                 ),
             ):
                 return self.publisher.publish(name, model, config)

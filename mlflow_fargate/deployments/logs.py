@@ -1,4 +1,4 @@
-"""What the tasks of a deployment, or of the webhook service, wrote; and what they write from now on."""
+"""Output of the tasks of a deployment or of the webhook service, past and new."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from mlflow_fargate.deployments import webhook_service
 from mlflow_fargate.deployments.deployer import Deployer
 from mlflow_fargate.resources import WEBHOOK
 
-_FOLLOW_SECONDS = 2.0  # FilterLogEvents allows five calls a second for the account
-# CloudWatch takes lines in out of order, some seconds late.
+_FOLLOW_SECONDS = 2.0  # FilterLogEvents allows five calls per second and account
+# CloudWatch ingests lines out of order, up to some seconds late.
 _LATE_MILLISECONDS = 15_000
 
 
@@ -24,19 +24,19 @@ def read_logs(
     follow: bool = False,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[LogLine]:
-    """The lines that tasks of the deployment (or the one named) wrote since a moment; with `follow`, for ever.
+    """Yields the lines that the deployment's tasks (or one task) have written since then; with `follow`, endlessly.
 
-    Each line once, in the order of time but for those that CloudWatch learns of late. The webhook service is WEBHOOK.
+    Yields each line once, in order of time except for late ones. `name` is WEBHOOK for the webhook service.
     """
     _ = webhook_service.get(deployer) if name == WEBHOOK else deployer.get(name)  # DeploymentNotFound
-    told: dict[str, int] = {}  # event id → when; only as far back as lines may come late
+    seen: dict[str, int] = {}  # event ID → time; only as far back as lines can be late
     while True:
         for line in deployer.endpoint.log_lines(name, since_milliseconds, task):
-            if line.id not in told:
-                told[line.id] = line.at_milliseconds
+            if line.id not in seen:
+                seen[line.id] = line.at_milliseconds
                 yield line
         if not follow:
             return
-        since_milliseconds = max([since_milliseconds, *(at - _LATE_MILLISECONDS for at in told.values())])
-        told = {number: at for number, at in told.items() if at >= since_milliseconds}
+        since_milliseconds = max([since_milliseconds, *(at - _LATE_MILLISECONDS for at in seen.values())])
+        seen = {number: at for number, at in seen.items() if at >= since_milliseconds}
         sleep(_FOLLOW_SECONDS)

@@ -1,4 +1,4 @@
-"""An earlier revision serves again: which one, and the rollout that brings it back."""
+"""Rolling back: which revision to return to, and its rollout."""
 
 from __future__ import annotations
 
@@ -15,42 +15,42 @@ _NONE = NamedOptions()
 
 
 def roll_back(deployer: Deployer, name: str, to: int | None = None, options: NamedOptions = _NONE) -> DeploymentStatus:
-    """The deployment as it was at revision `to`, or at the last one before the current that was rolled out.
+    """Rolls out revision `to`, or the most recent earlier revision with a completed rollout: its model and options.
 
-    Model and options are that revision's; how many tasks run stays as it is. The deployment is pinned from then on:
-    the webhook service would otherwise bring the newer version back. `options`: wait, timeout_seconds.
+    The number of tasks is not changed. The deployment is pinned from then on; otherwise the webhook service would
+    deploy the newer version again. `options`: wait, timeout_seconds.
     """
     before = deployer.get(name)
     revision = choose_revision(history(deployer, name, limit=100), to)
-    deployer.progress.step(f"back to revision {revision.number}: {revision.provenance.resolved_uri}")
-    # What stands on the service stays; a revision knows nothing of it.
+    deployer.progress.step(f"Rolling back to revision {revision.number}: {revision.provenance.resolved_uri}")
+    # Options recorded on the service are kept; revisions do not have them.
     kept = {key: value for key, value in before.settings.named.items() if key in OF_THE_SERVICE}
     config = options.over(read_config({**revision.settings.named, **kept}))
     endpoint = deployer.endpoint.spec(config)
     status = deployer.roll_out(DeploymentSpec(name, endpoint, config, revision.image, revision.provenance, "pinned"))
     if before.follow != "pinned":
         again = f"mlflow deployments update -t {deployer.target.uri} --name {name} -C follow={before.follow}"
-        deployer.progress.note(f"pinned now, so that the webhook service leaves it alone (it followed {before.follow})")
-        deployer.progress.note(f"to let it follow again: {again}")
+        deployer.progress.note(f"now pinned, so the webhook service will not update it (was following {before.follow})")
+        deployer.progress.note(f"to follow {before.follow} again: {again}")
     return status or deployer.get(name)
 
 
 def choose_revision(revisions: Sequence[Revision], to: int | None = None) -> Revision:
-    """The revision to go back to, of those there are (newest first); InvalidOption when that would make no sense."""
+    """Returns the revision to roll back to, from those given (newest first); InvalidOption if there is none."""
     current = next((revision for revision in revisions if revision.is_current), None)
     if to is not None:
         return _named_revision(revisions, to, current)
     newest = max(revisions, key=lambda revision: revision.rolled_out_at or "", default=None)
     if current and newest and newest.state == "FAILED" and newest.number > current.number:
         raise InvalidOption(
-            f"The rollout of revision {newest.number} failed, and ECS went back to {current.number} by itself.",
-            hint=f"to go further back, name the revision: --to REVISION (of {_numbers(revisions)})",
+            f"The rollout of revision {newest.number} failed, and ECS already rolled back to {current.number}.",
+            hint=f"to go further back, choose a revision: --to REVISION (one of {_numbers(revisions)})",
         )
     earlier = [item for item in revisions if item.state == "COMPLETED" and current and item.number < current.number]
     if not earlier:
         raise InvalidOption(
-            "There is no earlier revision of which ECS remembers a completed rollout.",
-            hint=f"name one: --to REVISION (of {_numbers(revisions)})" if len(revisions) > 1 else None,
+            "No earlier revision with a completed rollout is on record in ECS.",
+            hint=f"choose one: --to REVISION (one of {_numbers(revisions)})" if len(revisions) > 1 else None,
         )
     return earlier[0]
 
@@ -58,9 +58,9 @@ def choose_revision(revisions: Sequence[Revision], to: int | None = None) -> Rev
 def _named_revision(revisions: Sequence[Revision], to: int, current: Revision | None) -> Revision:
     found = next((revision for revision in revisions if revision.number == to), None)
     if found is None:
-        raise InvalidOption(f"There is no revision {to}.", hint=f"there are {_numbers(revisions)}")
+        raise InvalidOption(f"There is no revision {to}.", hint=f"use one of {_numbers(revisions)}")
     if found == current:
-        raise InvalidOption(f"Revision {to} is the one that is deployed.")
+        raise InvalidOption(f"Revision {to} is already deployed.")
     return found
 
 

@@ -1,8 +1,8 @@
-"""From a spec to tasks that answer, for a deployment and for the webhook service alike; and back to nothing.
+"""From a spec to tasks that answer, for deployments and the webhook service; and their deletion.
 
-    plan → apply → watch the rollout → answer
+    plan → apply → wait for the rollout → wait for the URL
 
-Every step can be done twice, so a client that was killed is finished by running the same command again.
+Every step can be repeated, so running the same command again finishes what a killed client began.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from mlflow_fargate import scoring
 from mlflow_fargate.aws.account import Account
 from mlflow_fargate.aws.endpoint import Endpoint
 from mlflow_fargate.deployments.costs import Estimate, estimate_cost, read_prices
+from mlflow_fargate.deployments.rules import follow_note
 from mlflow_fargate.errors import DeploymentNotFound
 from mlflow_fargate.plan import Plan, Properties, Resource, make_deletion, make_plan
-from mlflow_fargate.progress import Progress, telling_where_it_stands
+from mlflow_fargate.progress import Progress, noting_interruption
 from mlflow_fargate.resources import (
     DeploymentSpec,
     WebhookSpec,
@@ -28,7 +29,7 @@ from mlflow_fargate.resources import (
 )
 
 Spec = DeploymentSpec | WebhookSpec
-# Options that each add a kind of resource: a deletion looks for all kinds, whatever the options were.
+# Options that each add a type of resource: a deletion looks for all types, whatever the options were.
 EVERY_KIND: Mapping[str, Any] = {"secrets": {"ANY": "arn:aws:secretsmanager:any"}, "host": "any"}
 _NOTHING = nullcontext()
 
@@ -45,61 +46,59 @@ class Rollouts:
     sleep: Callable[[float], None]
 
     def roll_out(self, spec: Spec, around: AbstractContextManager[None] = _NOTHING) -> Plan | None:
-        """Makes AWS as `spec` wants it, and waits unless told not to: the plan that was applied; None after a dry run.
+        """Applies `spec` and waits, unless wait=false. Returns the plan that was applied; None after a dry run.
 
-        `around` is entered before the first write, and sees what goes wrong from there on.
+        `around` is entered before the first write and sees every error from then on.
         """
-        self.progress.step("plan")
+        self.progress.step("Planning")
         plan, estimate = self.preview(spec)
         self.progress.note(f"{plan}\n{estimate}")
         if spec.config.dry_run:
-            self.progress.step("dry run: nothing was changed")
+            self.progress.step("Dry run: nothing was changed")
             return None
-        self.progress.step("apply")
         undo, follow = self._commands(spec)
+        earlier = frozenset(event.id for event in self.endpoint.events(spec.name))
         with around:
-            with telling_where_it_stands(
+            with noting_interruption(
                 self.progress,
-                "stopped on the way: a part of the plan is done. The same command does the rest; this takes it away:",
+                "interrupted: the plan is partly applied. Run the same command to finish, or undo with:",
                 undo,
             ):
                 self.account.apply(plan, spec.endpoint.network, self.progress)
-            self._tell_strategy(spec, follow)
+            self._note_strategy(spec, follow)
             if spec.config.wait:
-                self._wait(spec, follow)
+                self._wait(spec, follow, earlier)
         return plan
 
     def preview(self, spec: Spec) -> tuple[Plan, Estimate]:
-        """What would be written for `spec`, and what that costs; reads only."""
+        """Returns the plan for `spec` and what it costs; reads only."""
         plan = self.plan(spec)
         return plan, estimate_cost(plan, self.account.region, read_prices())
 
     def plan(self, spec: Spec) -> Plan:
-        """What would be written for `spec`; reads only."""
+        """Returns the plan for `spec`; reads only."""
         wanted = (*endpoint_resources(spec.endpoint), *_resources(spec))
         plan = make_plan(wanted, self.account.observe(wanted, spec.endpoint.network))
+        notes = [follow_note(plan)]
         if isinstance(spec, DeploymentSpec) and spec.provenance.runtime:
-            return replace(plan, notes=(f"runtime {spec.provenance.runtime}",))
-        return plan
-
-    def tell_done(self, title: str, url: str, *, waited: bool) -> None:
-        """The last step of a rollout."""
-        self.progress.step(f"{title} answers at {url}" if waited else f"{title} is on its way")
+            notes.append(f"runtime {spec.provenance.runtime}")
+        return replace(plan, notes=(*filter(None, notes), *plan.notes))
 
     def delete(self, spec: Spec, retain: Collection[str] = frozenset()) -> None:
-        """Takes away all that a spec's options, on the endpoint as it stands, may have made; see `EVERY_KIND`."""
+        """Deletes all resources that a spec with any options can have on this endpoint; see `EVERY_KIND`."""
         network = spec.endpoint.network
         found = self.account.find_deployment(endpoint_resources(spec.endpoint), _resources(spec), network)
-        with telling_where_it_stands(self.progress, "deleted in part; the same command deletes the rest"):
+        with noting_interruption(self.progress, "interrupted: partly deleted. Run the same command to delete the rest"):
             self.endpoint.mark_retained(spec.name, retain)
-            going = [item for item in found if item[0] != "log group" or "logs" not in retain]
-            self.account.apply(make_deletion(going), network, self.progress)
+            plan = make_deletion([item for item in found if item[0] != "log group" or "logs" not in retain])
+            self.progress.note(str(plan))
+            self.account.apply(plan, network, self.progress)
             if "images" not in retain:
                 repository = self.endpoint.repository
                 repository.delete_images(repository.image_tags(spec.name))
 
     def test_of(self, name: str) -> Callable[[Mapping[str, str]], str]:
-        """Asks a deployment's new tasks what traffic shifted to them would; see scoring.test_service."""
+        """Returns a function that sends a deployment's new tasks a test request; see scoring.test_service."""
 
         def test_green(headers: Mapping[str, str]) -> str:
             status = self.endpoint.status(name)
@@ -112,36 +111,39 @@ class Rollouts:
         return test_green
 
     def _commands(self, spec: Spec) -> tuple[str, str]:
-        """What takes it away, and what follows its rollout."""
+        """The command that deletes it, and the command that follows its rollout."""
         if isinstance(spec, WebhookSpec):
             where = f"-t '{self.uri}'"
             return f"mlflow-fargate webhook undeploy {where}", f"mlflow-fargate webhook status {where}"
         where = f"-t '{self.uri}' --name {spec.name}"
         return f"mlflow deployments delete {where}", f"mlflow-fargate status -f {where}"
 
-    def _tell_strategy(self, spec: Spec, follow: str) -> None:
-        """What of the strategy a user should know: that it was refused, or that ECS waits for somebody to test."""
+    def _note_strategy(self, spec: Spec, follow: str) -> None:
+        """Reports that the strategy was refused, or that ECS waits for a test that this command does not run."""
         status = self.endpoint.status(spec.name) if spec.config.shifts_traffic else None
         if status and status.strategy_refused:
             self.progress.note(status.strategy_refused)
         elif status and spec.config.test_green and not spec.config.wait and status.state == "IN_PROGRESS":
             self.progress.note(
-                f"ECS waits {spec.config.test_timeout_minutes} minutes for a test of the new tasks, and goes back "
-                f"without; it is done by: {follow}"
+                f"ECS waits up to {spec.config.test_timeout_minutes} minutes for a test of the new tasks, then rolls "
+                f"back. Run it with: {follow}"
             )
 
-    def _wait(self, spec: Spec, follow: str) -> None:
-        """Until ECS says the rollout is done, and the URL answers (with no tasks nothing would)."""
-        self.progress.step("rollout")
+    def _wait(self, spec: Spec, follow: str, earlier_events: Collection[str]) -> None:
+        """Waits until ECS reports that the rollout is done and, if there are tasks, the URL answers."""
+        self.progress.step("Waiting for the rollout")
         began, seconds = self.clock(), spec.config.rollout_seconds
-        with telling_where_it_stands(self.progress, "ECS goes on with the rollout; follow it with:", follow):
-            self.endpoint.wait_until_rolled_out(spec.name, seconds, self.progress, self.test_of(spec.name))
+        with noting_interruption(self.progress, "interrupted: the rollout continues in ECS. Follow it with:", follow):
+            self.endpoint.wait_until_rolled_out(
+                spec.name, seconds, self.progress, self.test_of(spec.name), earlier_events
+            )
         if url := self._address(spec):
             left = max(seconds - (self.clock() - began), 30.0)
-            scoring.wait_until_ready(url, timeout_seconds=left, clock=self.clock, sleep=self.sleep)
+            with self.progress.waiting(f"waiting for {url}"):
+                scoring.wait_until_ready(url, timeout_seconds=left, clock=self.clock, sleep=self.sleep)
 
     def _address(self, spec: Spec) -> str | None:
-        """Where tasks answer by the load balancer's name: that of a certificate may get its DNS record later."""
+        """The URL by the load balancer's name: the DNS record of a certificate's name may come later."""
         if isinstance(spec, WebhookSpec):
             webhook = self.endpoint.webhook_status()
             return webhook.url if webhook else None

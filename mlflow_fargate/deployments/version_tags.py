@@ -1,10 +1,10 @@
-"""Where a model version runs, written on the version itself, so that MLflow's UI shows it.
+"""Tags on a model version that say where it runs, so that MLflow's UI shows it.
 
     fargate.ENDPOINT.NAME.status    deploying · serving · failed: REASON · replaced by VERSION · deleted
     fargate.ENDPOINT.NAME.url · .image · .updated
 
-For people only: nothing here is ever read back. AWS is what says what runs, and a registry that takes no tag does not
-break a deployment.
+For people only: they are never read back. AWS is the source of what runs, and a registry that refuses a tag does not
+fail a deployment.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _REASON_CHARACTERS = 500
 
 @dataclass(frozen=True)
 class VersionTags:
-    """Tags of the versions that one deployment serves, served, or was to serve. `write` takes name, version, tags."""
+    """Tags of the versions of one deployment: current, earlier and failed ones. `write` takes name, version, tags."""
 
     endpoint: str
     name: str
@@ -33,33 +33,33 @@ class VersionTags:
     progress: Progress
 
     @contextlib.contextmanager
-    def telling_failure(self, provenance: Provenance) -> Iterator[None]:
-        """An error on the way leaves `failed` and its reason on the version; one that only came too late does not."""
+    def tagging_failure(self, provenance: Provenance) -> Iterator[None]:
+        """Tags the version `failed` with the reason on an error; a slow rollout stays `deploying`."""
         try:
             yield
         except RolloutTimeout:
-            self.tell(provenance, "deploying")
+            self.tag(provenance, "deploying")
             raise
         except FargateError as error:
             reason = without_credentials(" ".join(error.message.split()))[:_REASON_CHARACTERS]
-            self.tell(provenance, f"failed: {reason}")
+            self.tag(provenance, f"failed: {reason}")
             raise
 
-    def tell_deployed(self, now: DeploymentStatus, before: DeploymentStatus | None) -> None:
-        """What `now` serves, and that what `before` served was replaced, once the rollout is done."""
+    def tag_deployed(self, now: DeploymentStatus, before: DeploymentStatus | None) -> None:
+        """Tags the version that `now` serves and, once the rollout is done, the version that it replaced."""
         is_done = now.state == "COMPLETED"
-        self.tell(now.provenance, "serving" if is_done else "deploying", url=now.url, image=now.image)
+        self.tag(now.provenance, "serving" if is_done else "deploying", url=now.url, image=now.image)
         old, new = before.provenance if before else now.provenance, now.provenance
         if is_done and (old.name, old.version) != (new.name, new.version):
-            self.tell(old, f"replaced by {new.version or new.resolved_uri}")
+            self.tag(old, f"replaced by {new.version or new.resolved_uri}")
 
-    def tell(self, provenance: Provenance, status: str, **facts: str) -> None:
-        """Writes one status on a registered version; a refusal is noted, and that is all."""
+    def tag(self, provenance: Provenance, status: str, **facts: str) -> None:
+        """Writes one status on a registered version; a refusal is only noted."""
         if provenance.name is None or provenance.version is None:
             return
         updated = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        told = {"status": status, **facts, "updated": updated}
-        tags = {f"fargate.{self.endpoint}.{self.name}.{key}": value for key, value in told.items()}
+        values = {"status": status, **facts, "updated": updated}
+        tags = {f"fargate.{self.endpoint}.{self.name}.{key}": value for key, value in values.items()}
         try:
             self.write(provenance.name, provenance.version, tags)
         except FargateError as error:

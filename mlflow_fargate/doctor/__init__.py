@@ -1,5 +1,5 @@
-"""What stands in the way of deploying: facts are read, judged one by one, and told with what to do.
+"""The doctor: finds what would prevent a deployment, and says how to fix it.
 
-checks        each a pure decision from facts (survey.py) to a Finding
-examination   reads the facts of an account and a tracking server, and orders the findings
+checks        pure functions from facts (doctor_facts.py) to a Finding
+examination   reads the facts of an account and a tracking server, and runs the checks
 """

@@ -1,4 +1,4 @@
-"""Each check decides from facts alone: OK, FAIL with what to do, or SKIP with why nothing can be said."""
+"""The doctor's checks, from facts alone: OK, FAIL with advice, or SKIP with the reason why the check could not run."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from mlflow_fargate.doctor_facts import (
 )
 
 Verdict = Literal["OK", "FAIL", "SKIP"]
-# A load balancer wants eight free addresses in each of its subnets.
+# A load balancer requires eight free addresses in each of its subnets.
 # https://docs.aws.amazon.com/elasticloadbalancing/latest/application/application-load-balancers.html
 _BALANCER_ADDRESSES = 8
-# What a task needs before the model's code runs.
+# The services that a task uses before the model's code runs.
 # https://docs.aws.amazon.com/AmazonECR/latest/userguide/vpc-endpoints.html
 _TASK_SERVICES = ("ecr.api", "ecr.dkr", "s3", "logs", "secretsmanager")
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the doctor's tree; `advice` says what to do about a FAIL."""
+    """One line of the doctor's output; `advice` says how to fix a FAIL."""
 
     topic: str
     name: str
@@ -48,34 +48,32 @@ def check_caller(caller: Caller | Unknown) -> Finding:
 
 def check_permissions(denied: Sequence[str] | Unknown) -> Finding:
     if isinstance(denied, Unknown):
-        return Finding("account", "permissions", "SKIP", f"could not be simulated: {denied.reason}")
+        return Finding("account", "permissions", "SKIP", f"could not simulate the policy: {denied.reason}")
     if denied:
         advice = "compare your policy with docs/iam/deployer.json"
         return Finding("account", "permissions", "FAIL", f"denied: {', '.join(denied)}", advice)
-    return Finding("account", "permissions", "OK", "the main calls of a deployment are allowed")
+    return Finding("account", "permissions", "OK", "the main actions of a deployment are allowed")
 
 
 def check_quota(quota: VcpuQuota | Unknown, wanted_vcpu: float = 1.0) -> Finding:
-    """An update runs old and new tasks side by side, so that twice as much is needed for a while."""
+    """Checks the quota for an update, which runs old and new tasks side by side and so needs twice as much."""
     if isinstance(quota, Unknown):
         return Finding("account", "Fargate vCPU quota", "SKIP", quota.reason)
     said = f"{quota.used:g} of {quota.limit:g} vCPU used by deployments on this endpoint"
     if quota.limit == 0:
         return Finding(
-            "account", "Fargate vCPU quota", "FAIL", "the quota is 0: a new account that is blocked for Fargate",
-            "ask AWS Support to lift it",
+            "account", "Fargate vCPU quota", "FAIL", "the quota is 0: AWS blocks Fargate in some new accounts",
+            "contact AWS Support",
         )  # fmt: skip
     if max(2 * quota.used, quota.used + wanted_vcpu) > quota.limit:
-        advice = (
-            "raise the quota 'Fargate On-Demand vCPU resource count' (L-3032A538): an update runs old and new tasks"
-        )
+        advice = "raise the quota 'Fargate On-Demand vCPU resource count' (L-3032A538): an update runs both versions"
         return Finding("account", "Fargate vCPU quota", "FAIL", said, advice)
     return Finding("account", "Fargate vCPU quota", "OK", said)
 
 
 def check_network(network: NetworkFacts | Unknown) -> list[Finding]:
     if isinstance(network, Unknown):
-        advice = "name subnets with subnets=subnet-a,subnet-b, or make a default VPC: aws ec2 create-default-vpc"
+        advice = "choose subnets with subnets=subnet-a,subnet-b, or create a default VPC: aws ec2 create-default-vpc"
         return [Finding("network", "VPC and subnets", "FAIL", network.reason, advice)]
     return [_check_zones(network), _check_addresses(network), _check_routes(network)]
 
@@ -84,18 +82,24 @@ def _check_zones(network: NetworkFacts) -> Finding:
     zones = sorted({subnet.zone for subnet in network.subnets})
     said = f"{network.vpc}, {len(network.subnets)} subnets in {', '.join(zones)}"
     if len(zones) < 2:
-        return Finding("network", "VPC and subnets", "FAIL", said, "a load balancer needs two availability zones")
+        return Finding(
+            "network",
+            "VPC and subnets",
+            "FAIL",
+            said,
+            "a load balancer requires subnets in two availability zones; choose others with subnets=",
+        )
     return Finding("network", "VPC and subnets", "OK", said)
 
 
 def _check_addresses(network: NetworkFacts) -> Finding:
     short = [subnet for subnet in network.subnets if subnet.free_addresses < _BALANCER_ADDRESSES]
     if short:
-        said = ", ".join(f"{subnet.id} has {subnet.free_addresses}" for subnet in short)
-        advice = f"each subnet needs {_BALANCER_ADDRESSES} for the load balancer and one a task; use other subnets"
+        said = ", ".join(f"{subnet.id} has only {subnet.free_addresses}" for subnet in short)
+        advice = f"each subnet needs {_BALANCER_ADDRESSES} for the load balancer and one per task; change subnets="
         return Finding("network", "free addresses", "FAIL", said, advice)
     least = min((subnet.free_addresses for subnet in network.subnets), default=0)
-    return Finding("network", "free addresses", "OK", f"{least} or more in every subnet")
+    return Finding("network", "free addresses", "OK", f"at least {least} in every subnet")
 
 
 def _check_routes(network: NetworkFacts) -> Finding:
@@ -103,13 +107,15 @@ def _check_routes(network: NetworkFacts) -> Finding:
     missing = [service for service in _TASK_SERVICES if service not in network.endpoint_services]
     if closed and missing:
         advice = f"add a NAT gateway, or VPC endpoints for {', '.join(missing)}"
-        said = f"{', '.join(closed)}: no way to ECR, S3, CloudWatch Logs or Secrets Manager"
+        said = f"{', '.join(closed)}: no route to ECR, S3, CloudWatch Logs or Secrets Manager"
         return Finding("network", "way out of the subnets", "FAIL", said, advice)
     private = [subnet.id for subnet in network.subnets if subnet.way_out == "NAT"]
     if closed:
-        return Finding("network", "way out of the subnets", "OK", "by VPC endpoints")
+        return Finding("network", "way out of the subnets", "OK", "through VPC endpoints")
     said = (
-        f"by NAT from {', '.join(private)}" if private else "by an internet gateway; tasks need assign_public_ip=true"
+        f"through NAT from {', '.join(private)}"
+        if private
+        else "through an internet gateway; tasks need assign_public_ip=true"
     )
     return Finding("network", "way out of the subnets", "OK", said)
 
@@ -117,10 +123,10 @@ def _check_routes(network: NetworkFacts) -> Finding:
 def check_certificate(certificate: Certificate | Unknown | None, region: str, arn: str | None) -> Finding:
     name = "certificate"
     if arn is None or certificate is None:
-        return Finding("endpoint", name, "SKIP", "none: the endpoint speaks plain HTTP (certificate_arn=)")
+        return Finding("endpoint", name, "SKIP", "none: the endpoint uses plain HTTP (certificate_arn=)")
     there = arn.split(":")[3] if arn.count(":") >= 5 else "?"
     if there != region:
-        advice = f"request or import one in {region}: a load balancer takes certificates of its own region only"
+        advice = f"request or import one in {region}: a load balancer only accepts certificates of its own region"
         return Finding("endpoint", name, "FAIL", f"{arn} is in {there}, the endpoint in {region}", advice)
     if isinstance(certificate, Unknown):
         return Finding("endpoint", name, "FAIL", certificate.reason, "check certificate_arn=")
@@ -131,14 +137,14 @@ def check_certificate(certificate: Certificate | Unknown | None, region: str, ar
 
 
 def check_role(role: Role | Unknown | None) -> Finding:
-    """With which ECS starts tasks."""
-    absent = "there is none yet; it is made with the endpoint"
+    """Checks the role that ECS uses to start tasks."""
+    absent = "none yet; it is created with the endpoint"
     return _check_trust("execution", "ECS tasks", "ecs-tasks.amazonaws.com", role, absent)
 
 
 def check_infrastructure_role(role: Role | Unknown | None) -> Finding:
-    """With which ECS shifts traffic; an endpoint has one only where a deployment wants that."""
-    absent = "there is none; it is made with the first deployment whose strategy= shifts traffic"
+    """Checks the role that ECS uses to shift traffic; an endpoint has one only if a deployment requires it."""
+    absent = "none; it is created with the first deployment whose strategy= shifts traffic"
     return _check_trust("infrastructure", "ECS", "ecs.amazonaws.com", role, absent)
 
 
@@ -147,7 +153,7 @@ def _check_trust(kind: str, whom: str, service: str, role: Role | Unknown | None
     if not isinstance(role, Role):
         return Finding("endpoint", name, "SKIP", role.reason if role else absent)
     if not _is_trusted(role, service):
-        advice = f"let {service} take it on, as docs/iam/{kind}-trust.json does"
+        advice = f"allow {service} to assume it, as in docs/iam/{kind}-trust.json"
         return Finding("endpoint", name, "FAIL", f"{role.arn} does not trust {whom}", advice)
     return Finding("endpoint", name, "OK", f"{role.arn} trusts {whom}")
 
@@ -168,13 +174,13 @@ def _trusts(statement: Any, service: str) -> bool:
 def check_scan(scan: ScanFindings | Unknown | None) -> Finding:
     name = "image scan"
     if not isinstance(scan, ScanFindings):
-        return Finding("endpoint", name, "SKIP", scan.reason if scan else "no image with a scan yet")
+        return Finding("endpoint", name, "SKIP", scan.reason if scan else "no scanned image yet")
     if scan.status not in {"COMPLETE", "ACTIVE"}:
         return Finding("endpoint", name, "SKIP", f"the scan of {scan.digest[:19]} is {scan.status}")
-    found = ", ".join(f"{count} {severity}" for severity, count in sorted(scan.counts.items())) or "nothing"
+    found = ", ".join(f"{count} {severity}" for severity, count in sorted(scan.counts.items())) or "no findings"
     said = f"{scan.digest[:19]}: {found}"
     if scan.counts.get("CRITICAL"):
-        advice = "build on a newer base_image=, raise requirements=, and update the deployment"
+        advice = "use a newer base_image= or newer requirements=, and update the deployment"
         return Finding("endpoint", name, "FAIL", said, advice)
     return Finding("endpoint", name, "OK", said)
 
@@ -182,7 +188,7 @@ def check_scan(scan: ScanFindings | Unknown | None) -> Finding:
 def check_tracking_server(answer: ServerAnswer | None) -> Finding:
     topic, name = "MLflow", "tracking server"
     if answer is None:
-        return Finding(topic, name, "SKIP", "no server is set (MLFLOW_TRACKING_URI); models come from local files")
+        return Finding(topic, name, "SKIP", "MLFLOW_TRACKING_URI is not set; models are read from local files")
     if answer.status is None:
         return Finding(topic, name, "FAIL", f"{answer.url}: {answer.text}", "check MLFLOW_TRACKING_URI and the network")
     if "Invalid Host header" in answer.text:
@@ -194,38 +200,40 @@ def check_tracking_server(answer: ServerAnswer | None) -> Finding:
         return Finding(topic, name, "FAIL", f"{answer.url} answers {answer.status}", advice)
     if answer.status != 200:
         said = f"{answer.url} answers {answer.status}: {answer.text[:100]}"
-        return Finding(topic, name, "FAIL", said, "is it an MLflow server, with a model registry?")
+        return Finding(topic, name, "FAIL", said, "check that it is an MLflow server with a model registry")
     return Finding(topic, name, "OK", f"{answer.url} answers, and has a model registry")
 
 
 def check_webhooks(answer: ServerAnswer | None) -> Finding:
-    """MLflow sends webhooks from a database only: https://mlflow.org/docs/latest/ml/webhooks/"""
+    """MLflow supports webhooks only with a database: https://mlflow.org/docs/latest/ml/webhooks/"""
     topic, name = "MLflow", "webhooks"
     if answer is None or answer.status is None:
-        return Finding(topic, name, "SKIP", "the tracking server was not reached")
+        return Finding(topic, name, "SKIP", "the tracking server could not be reached")
     if answer.status == 200:
-        return Finding(topic, name, "OK", "the server has them (alias events; stages are polled)")
+        return Finding(topic, name, "OK", "supported by the server (alias events; stages are polled)")
     if answer.status >= 500:
         advice = (
-            "set MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY on the server: without it stored secrets are lost on a restart"
+            "set MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY on the server: without it, stored secrets are lost on a restart"
         )
         return Finding(topic, name, "FAIL", f"the server answers {answer.status}", advice)
-    return Finding(topic, name, "SKIP", f"the server has none ({answer.status}); the webhook service polls")
+    return Finding(topic, name, "SKIP", f"not supported by the server ({answer.status}); the webhook service polls")
 
 
 def check_webhook_url(url: str | None, addresses: Sequence[str]) -> Finding:
-    """MLflow sends to https addresses of the public internet only, unless its server is told otherwise."""
+    """Checks the URL: MLflow sends events only to public https addresses, unless its server allows private ones."""
     topic, name = "MLflow", "webhook address"
     if url is None:
         return Finding(topic, name, "SKIP", "not given (--webhook-url)")
     if urlsplit(url).scheme != "https":
-        return Finding(topic, name, "FAIL", f"{url} is not https", "MLflow sends to https only")
+        return Finding(topic, name, "FAIL", f"{url} is not https", "use https: MLflow sends events only to https")
     if not addresses:
-        return Finding(topic, name, "FAIL", f"{url}: the name has no address", "check the name")
+        return Finding(topic, name, "FAIL", f"{url}: the host name does not resolve", "check the host name")
     private = [address for address in addresses if not ipaddress.ip_address(address).is_global]
     if private:
-        advice = "use a public address, or MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS=true on the server, or let the service poll"
+        advice = (
+            "use a public address, set MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS=true on the server, or let the service poll"
+        )
         return Finding(
-            topic, name, "FAIL", f"{url} is at {', '.join(private)}: MLflow sends to no private address", advice
+            topic, name, "FAIL", f"{url} is at {', '.join(private)}: MLflow does not send to private addresses", advice
         )
     return Finding(topic, name, "OK", url)

@@ -1,4 +1,4 @@
-"""Reads what the checks want to know, once each, and hands it to them."""
+"""Reads the facts and runs the checks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mlflow_fargate.resources import EndpointSpec, cluster_name
 
 
 def examine(endpoint: Endpoint, config: DeploymentConfig, webhook_url: str | None) -> list[Finding]:
-    """Every finding, topic by topic; without credentials only what needs none of AWS."""
+    """Returns every finding, by topic; without credentials, only those that do not need AWS."""
     of_mlflow = examine_mlflow(webhook_url)
     caller = known(lambda: doctor_facts.read_caller(endpoint.session))
     first = checks.check_caller(caller)
@@ -34,7 +34,7 @@ def examine(endpoint: Endpoint, config: DeploymentConfig, webhook_url: str | Non
 
 
 def examine_mlflow(webhook_url: str | None) -> list[Finding]:
-    """The tracking server, and what its webhooks need."""
+    """Returns the findings on the tracking server and its webhooks."""
     return [
         checks.check_tracking_server(ask_server(REGISTRY)),
         checks.check_webhooks(ask_server(WEBHOOKS)),
@@ -43,7 +43,7 @@ def examine_mlflow(webhook_url: str | None) -> list[Finding]:
 
 
 def wanted_actions(caller: Caller, endpoint: str) -> Mapping[str, tuple[str, ...]]:
-    """By resource, the main actions of a deployment: enough to tell a policy of ours from another."""
+    """Returns the main actions of a deployment, by resource: enough to find a missing policy."""
     place, name = f"{caller.region}:{caller.account}", cluster_name(endpoint)
     return {
         f"arn:aws:ecs:{place}:service/{name}/any": ("ecs:CreateService", "ecs:UpdateService", "ecs:DeleteService"),
@@ -59,7 +59,7 @@ def wanted_actions(caller: Caller, endpoint: str) -> Mapping[str, tuple[str, ...
 
 
 def policy_source(arn: str) -> str | Unknown:
-    """The user or role whose policies hold for a caller: sessions of a role are not known to the simulator."""
+    """Returns the user or role whose policies apply to a caller: the simulator does not accept sessions."""
     if ":assumed-role/" in arn:
         account, role = arn.split(":")[4], arn.split("/")[1]
         return f"arn:aws:iam::{account}:role/{role}"

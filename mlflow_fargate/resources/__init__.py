@@ -1,7 +1,7 @@
-"""What an endpoint, a deployment and the webhook service are made of: from a spec to the resources wanted, in order.
+"""The AWS resources of an endpoint, a deployment and the webhook service: from a spec to the desired resources.
 
-Pure functions: only names and properties are decided here; which calls make them is the business of aws/. The order is
-that of dependency, so that a plan can be applied from first to last and undone from last to first.
+Pure functions: they decide names and properties; aws/ makes the calls. Resources are in order of dependency, so that a
+plan is applied from first to last and undone from last to first.
 
     endpoint     cluster · execution role (· infrastructure role) · two security groups · load balancer · listener
     deployment   log group · API key · secrets policy · target group (· alternate target group · test rule)
@@ -9,8 +9,8 @@ that of dependency, so that a plan can be applied from first to last and undone 
     webhook      log group · task role · secrets policy · target group · listener rule · host rule
                  · task definition · service
 
-    names, policies → properties → specs → endpoint
-                                         → service → deployment → webhook
+    names, policies, label_changes → properties → specs → endpoint
+                                                        → service → deployment → webhook
 """
 
 from mlflow_fargate.resources.deployment import deployment_resources

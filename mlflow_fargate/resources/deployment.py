@@ -1,4 +1,4 @@
-"""What a deployment is made of: where it is reached, where it logs, what it may read; and its service (service.py)."""
+"""The resources of a deployment: routing, logs, permissions; and its service (service.py)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from mlflow_fargate.resources.specs import (
 
 
 def deployment_resources(spec: DeploymentSpec) -> tuple[Resource[Properties], ...]:
-    """Everything a deployment is made of, on an endpoint that is there."""
+    """Returns all resources of a deployment on an existing endpoint."""
     is_scaled = spec.config.is_scaled
     task = task_properties(spec)
     task_tags = {**spec.tags, **provenance_tags(spec.provenance)}
@@ -32,13 +32,13 @@ def deployment_resources(spec: DeploymentSpec) -> tuple[Resource[Properties], ..
     service = Resource("service", spec.name, service_properties(spec, task.digest), spec.tags)
     scaling = Resource("autoscaling", spec.name, scaling_properties(spec), spec.tags, is_wanted=is_scaled)
     tests = _test_resources(spec, is_wanted=False)
-    # Unwanted, it is deleted before the service gets a count: otherwise both would set it.
+    # If it is not desired, it is deleted before the service gets a count: otherwise both would set it.
     last = (service, *tests, scaling) if is_scaled else (scaling, service, *tests)
     return (*parent_resources(spec), definition, *last)
 
 
 def parent_resources(spec: ServiceSpec) -> tuple[Resource[Properties], ...]:
-    """What a service needs before its task definition: where it logs, what it may read, where it is reached."""
+    """Returns what a service needs before its task definition: logs, permissions, routing."""
     config = spec.config
     logs = LogGroupProperties(config.log_retention_days)
     resources: list[Resource[Properties]] = [Resource("log group", spec.log_group, logs, spec.tags)]
@@ -49,12 +49,12 @@ def parent_resources(spec: ServiceSpec) -> tuple[Resource[Properties], ...]:
         resources.append(Resource("secrets policy", f"deployment-{spec.name}", policy, spec.tags))
     if "target group" not in spec.endpoint.network.adopted:
         rule = ListenerRuleProperties(_paths(spec), _groups_of(spec))
-        # All paths of one host; the service answers without its prefix as well.
+        # All paths of one host; the service also answers without its prefix.
         host_rule = HostRuleProperties((config.host,) if config.host else (), (target_group_of(spec),))
         resources += [
             Resource("target group", target_group_name(spec), target_group_properties(spec), spec.tags),
             *_test_resources(spec, is_wanted=True),
-            # ECS refuses a service with a target group that no rule names yet, so the rule goes first (another port).
+            # ECS refuses a service whose target group is not in a rule yet, so the rule comes first.
             Resource("listener rule", f"/{spec.name}/*", rule, spec.tags),
             Resource("host rule", spec.name, host_rule, spec.tags, is_wanted=config.host is not None),
         ]
@@ -82,28 +82,28 @@ def _paths(spec: ServiceSpec) -> tuple[str, ...]:
 
 
 def _groups_of(spec: ServiceSpec) -> tuple[str, ...]:
-    """Names of the target groups that the deployment's rules share requests between."""
+    """The names of the target groups that the deployment's rules forward to."""
     alternate = [alternate_group_name(spec)] if spec.config.shifts_traffic else []
     return tuple(sorted([target_group_of(spec), *alternate]))
 
 
 def provenance_tags(provenance: Provenance) -> dict[str, str]:
-    """For people who look in the AWS console: they are written by the call that makes the revision, so they stay true.
+    """Returns tags for readers of the AWS console; written when the revision is registered, so they stay correct.
 
-    Who made it, ECS keeps itself (`registeredBy`). Nothing reads these: the label is what is read back.
+    ECS itself records who registered it (`registeredBy`). Only the label is ever read back, not these.
     """
-    told = {
+    values = {
         "model": provenance.name,
         "model-version": provenance.version,
         "run-id": provenance.run_id,
         "source": provenance.resolved_uri,
         "requested": provenance.requested_uri,
     }
-    return {f"mlflow-fargate:{key}": tag_value(value) for key, value in told.items() if value}
+    return {f"mlflow-fargate:{key}": tag_value(value) for key, value in values.items() if value}
 
 
 def target_group_properties(spec: ServiceSpec) -> TargetGroupProperties:
-    """Health checks tuned for a quick rollout: every 5 seconds, and two in a row that pass are enough."""
+    """Returns health checks for quick rollouts: every 5 seconds, healthy after two in a row."""
     return TargetGroupProperties(
         port=spec.config.port,
         health_check_path=f"/{spec.name}/readyz",
@@ -116,5 +116,5 @@ def target_group_properties(spec: ServiceSpec) -> TargetGroupProperties:
 
 
 def _secret_arn(value_from: str) -> str:
-    """The secret's own ARN: a reference may go on with :json-key:version-stage:version-id."""
+    """The secret's ARN, without the :json-key:version-stage:version-id that a reference can have."""
     return ":".join(value_from.split(":")[:7])

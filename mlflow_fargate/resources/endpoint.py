@@ -1,4 +1,4 @@
-"""What an endpoint is made of: cluster, roles, two security groups, load balancer, listener."""
+"""The resources of an endpoint: cluster, roles, two security groups, load balancer, listener."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from mlflow_fargate.resources.properties import (
 )
 from mlflow_fargate.resources.specs import EndpointSpec
 
-# A header that servers read differently is a way to smuggle requests past a check.
+# Headers that servers parse differently allow request smuggling.
 _LOAD_BALANCER_ATTRIBUTES = {"routing.http.drop_invalid_header_fields.enabled": "true"}
 
 
 def endpoint_resources(spec: EndpointSpec) -> tuple[Resource[Properties], ...]:
-    """Everything an endpoint is made of."""
+    """Returns all resources of an endpoint."""
     listener_port = 443 if spec.certificate_arn else 80
     name = spec.full_name
     opened = LoadBalancerPorts((80, 443) if spec.certificate_arn else (80,))
     balancer = LoadBalancerProperties(tuple(sorted(spec.network.subnets)), _LOAD_BALANCER_ATTRIBUTES)
-    own = (Resource("cluster", name, ClusterProperties(("FARGATE", "FARGATE_SPOT")), spec.tags), *_roles(spec))
+    always = (Resource("cluster", name, ClusterProperties(("FARGATE", "FARGATE_SPOT")), spec.tags), *_roles(spec))
     if spec.network.adopted:
-        return own
+        return always
     resources: list[Resource[Properties]] = [
         Resource("load balancer security group", f"{name}-alb", opened, spec.tags),
         Resource("task security group", f"{name}-tasks", TaskPorts(), spec.tags),
@@ -36,11 +36,11 @@ def endpoint_resources(spec: EndpointSpec) -> tuple[Resource[Properties], ...]:
     ]
     if spec.certificate_arn:
         resources.append(Resource("redirect listener", f"{name}:80", Properties(), spec.tags))
-    return (*own, *resources)
+    return (*always, *resources)
 
 
 def _roles(spec: EndpointSpec) -> list[Resource[RoleProperties]]:
-    """The endpoint's execution role, and the one with which ECS shifts traffic, where none is given."""
+    """The execution role, and the role for shifting traffic, unless existing roles are given."""
     roles: list[Resource[RoleProperties]] = []
     if not spec.execution_role_arn:
         role = role_properties(spec, execution_policy(spec))
@@ -56,9 +56,9 @@ def role_properties(spec: EndpointSpec, policy: Policy) -> RoleProperties:
 
 
 def infrastructure_policy(spec: EndpointSpec) -> Policy:
-    """The least ECS needs to shift traffic: put tasks into our target groups, weigh the rules that bear our tag.
+    """Returns the minimal policy for shifting traffic: this package's target groups, and rules with its tag.
 
-    Source: AmazonECSInfrastructureRolePolicyForLoadBalancers, narrowed: that policy allows every target group and rule.
+    Source: AmazonECSInfrastructureRolePolicyForLoadBalancers, which allows all target groups and rules.
     """
     place = f"arn:aws:elasticloadbalancing:{spec.region}:{spec.account}"
     reads = ["DescribeListeners", "DescribeRules", "DescribeTargetGroups", "DescribeTargetHealth"]
@@ -75,10 +75,10 @@ def infrastructure_policy(spec: EndpointSpec) -> Policy:
 
 
 def execution_policy(spec: EndpointSpec) -> Policy:
-    """The least an execution role needs: pull from our repository, write our logs, read our API keys.
+    """Returns the minimal policy of an execution role: the endpoint's repository, logs and API keys.
 
-    Source: https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task_execution_IAM_role.html, narrowed from its
-    managed policy, which allows every repository and log group.
+    Source: https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task_execution_IAM_role.html; the managed policy
+    there allows all repositories and log groups.
     """
     place = f"{spec.region}:{spec.account}"
     logs = f"arn:aws:logs:{place}:log-group:/mlflow-fargate/{spec.name}/*"

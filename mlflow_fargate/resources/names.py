@@ -1,4 +1,4 @@
-"""Words that stand on what we make: tags, names, digests."""
+"""Names, tags and digests of the resources."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ MANAGED_BY = {"managed-by": "mlflow-fargate"}
 ENDPOINT_TAG = "mlflow-fargate:endpoint"
 DEPLOYMENT_TAG = "mlflow-fargate:deployment"
 CONTAINER = "model"
-# The webhook service beside the deployments of an endpoint. No deployment's name begins so.
+# The name of an endpoint's webhook service. Deployment names start with a letter.
 WEBHOOK = "_webhook"
-# Requests that carry it, with the value that the test rule of a deployment names, go to the new tasks before others do.
+# Requests with this header and the value in a deployment's test rule are sent to the new tasks before other requests.
 TEST_HEADER = "X-Mlflow-Fargate-Test"
 
 
 def cluster_name(endpoint: str) -> str:
-    """The name of an endpoint's cluster and of its load balancer; 31 characters at most."""
+    """Returns the name of an endpoint's cluster and load balancer; at most 31 characters."""
     return f"mlflow-fargate-{endpoint}"
 
 
 def log_group_name(endpoint: str, deployment: str) -> str:
-    """Where a deployment's tasks write."""
+    """Returns the name of the log group of a deployment's tasks."""
     return f"/mlflow-fargate/{endpoint}/{deployment}"
 
 
 def short_digest(values: Mapping[str, object]) -> str:
-    """A short name for a set of values: 16 hex digits of their canonical JSON's SHA-256."""
+    """Returns 16 hex digits of the SHA-256 of the values' canonical JSON."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def tag_value(text: str) -> str:
-    """`text` with what AWS allows in no tag replaced by '_', 256 characters at most."""
+    """Returns `text` with characters that tags do not allow replaced by '_'; at most 256 characters."""
     return "".join(letter if letter.isalnum() or letter in " +-=._:/@" else "_" for letter in text)[:256]

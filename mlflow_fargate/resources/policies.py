@@ -1,4 +1,4 @@
-"""IAM's grammar, as far as the policies of roles that are made need it.
+"""IAM policies, as far as the generated roles need them.
 
 Source: https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_grammar.html
 """
@@ -24,12 +24,12 @@ class Policy(TypedDict):
 
 
 def policy_of(statements: Sequence[PolicyStatement]) -> Policy:
-    """A policy document."""
+    """Returns a policy document."""
     return {"Version": "2012-10-17", "Statement": list(statements)}
 
 
 def allow(actions: Sequence[str], *resources: str, if_equal: Mapping[str, str] | None = None) -> PolicyStatement:
-    """A statement that allows the actions on one resource or several, where the request's keys have these values."""
+    """Returns a statement that allows the actions on the resources, if the request's keys equal these values."""
     statement: PolicyStatement = {
         "Effect": "Allow",
         "Action": list(actions),

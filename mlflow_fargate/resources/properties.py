@@ -1,19 +1,21 @@
-"""What is decided about each type of resource: the fields that a plan compares and that `plan` prints by these names.
+"""The properties of each resource type: what a plan compares, and which option each of them comes from.
 
-aws/ reads the same from AWS, so a field is None where AWS may have no value for it. The order is that of the output.
+aws/ reads the same properties from AWS, so a field is None if AWS may have no value for it. Plans list them in this
+order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import TypedDict
+from typing import ClassVar, TypedDict
 
 from typing_extensions import NotRequired
 
 from mlflow_fargate.config.scaling_options import ScheduledCounts
 from mlflow_fargate.config.task_options import FileSystem
-from mlflow_fargate.plan import Properties
+from mlflow_fargate.plan import Difference, Properties
+from mlflow_fargate.resources.label_changes import label_changes, user_environment
 from mlflow_fargate.resources.names import short_digest
 from mlflow_fargate.resources.policies import Policy
 
@@ -21,7 +23,7 @@ Cooldown = TypedDict("Cooldown", {"out": int, "in": int})
 
 
 class ContainerHealthCheck(TypedDict):
-    """As ECS takes it: https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_HealthCheck.html"""
+    """In ECS's format: https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_HealthCheck.html"""
 
     command: list[str]
     interval: int
@@ -31,7 +33,7 @@ class ContainerHealthCheck(TypedDict):
 
 
 class Strategy(TypedDict):
-    """How new tasks take over: the options of the strategy that mean something for it."""
+    """How new tasks replace old ones: the strategy and the options that apply to it."""
 
     strategy: str
     bake_time_minutes: NotRequired[int]
@@ -50,11 +52,16 @@ class ClusterProperties(Properties):
 
 @dataclass(frozen=True)
 class RoleProperties(Properties):
-    """Path and boundary are given when the role is created and do not change afterwards."""
+    """The path and the boundary are set when the role is created and do not change afterwards."""
 
     policy: Policy | None
     path: str
     permissions_boundary: str | None
+
+    def changes_since(self, before: Properties) -> Iterator[Difference]:
+        """Says only that the policy differs: its statements are long."""
+        if self != before:
+            yield "policy", "outdated", "updated"
 
 
 @dataclass(frozen=True)
@@ -75,11 +82,15 @@ class LoadBalancerProperties(Properties):
 
 @dataclass(frozen=True)
 class ListenerProperties(Properties):
+    option_names: ClassVar[Mapping[str, str]] = {"certificate": "certificate_arn"}
+
     certificate: str | None
 
 
 @dataclass(frozen=True)
 class LogGroupProperties(Properties):
+    option_names: ClassVar[Mapping[str, str]] = {"retention_days": "log_retention_days"}
+
     retention_days: int | None
 
 
@@ -107,7 +118,7 @@ class ListenerRuleProperties(Properties):
 
 @dataclass(frozen=True)
 class TestRuleProperties(Properties):
-    __test__ = False  # pytest takes its name for a test's
+    __test__ = False  # its name looks like a test's to pytest
 
     paths: tuple[str, ...]
     header: str
@@ -116,13 +127,21 @@ class TestRuleProperties(Properties):
 
 @dataclass(frozen=True)
 class HostRuleProperties(Properties):
+    option_names: ClassVar[Mapping[str, str]] = {"hosts": "host"}
+
     hosts: tuple[str, ...]
     target_groups: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class TaskProperties(Properties):
-    """The task definition without what only AWS knows: the ARNs of the API key's secret and of the roles made here."""
+    """The task definition without what only AWS knows: the ARNs of the API key's secret and of generated roles."""
+
+    option_names: ClassVar[Mapping[str, str]] = {
+        "memory_mib": "memory",
+        "execute_command": "enable_execute_command",
+        **dict.fromkeys(("has_api_key", "health_check", "health_check.", "label", "status"), ""),
+    }
 
     image: str
     cpu: int
@@ -139,31 +158,72 @@ class TaskProperties(Properties):
     efs: Mapping[str, FileSystem]  # by path
     health_check: ContainerHealthCheck | None
     execution_role_arn: str | None  # None: the endpoint's
-    task_role_arn: str | None  # None: none, or the one made here
+    task_role_arn: str | None  # None: no role, or a generated one
     execute_command: bool
     label: str | None
-    # A service lives on when its revision is deregistered, but ECS updates none to such a revision.
+    # A service keeps running when its revision is deregistered, but ECS updates no service to such a revision.
     status: str = "ACTIVE"
 
     @property
     def digest(self) -> str:
         return short_digest(asdict(self))
 
+    def changes_since(self, before: Properties) -> Iterator[Difference]:
+        """Leaves out what follows from something else, such as the environment variable with the task's CPU units.
+
+        If nothing else differs, everything is shown: a revision is registered for some reason.
+        """
+        assert isinstance(before, TaskProperties)  # noqa: S101  # a plan compares resources of one type
+        shown = {name: (old, new) for name, old, new in self._option_changes(before)}
+        if not shown:
+            everything = {**label_changes(before.label, self.label, all_settings=True)}
+            shown = everything or {name: (old, new) for name, old, new in super().changes_since(before)}
+        for name, (old, new) in shown.items():
+            yield name, old, new
+
+    def _option_changes(self, before: TaskProperties) -> Iterator[Difference]:
+        named = user_environment(before.label, self.label)
+        for name, (old, new) in label_changes(before.label, self.label).items():
+            yield name, old, new
+        for name, old, new in super().changes_since(before):
+            variable = name.removeprefix("environment.")
+            if name == "image":
+                yield name, _short_image(old), _short_image(new)
+            elif variable == name or named is None or variable in named:
+                yield name, old, new
+        if before.has_api_key != self.has_api_key:
+            yield "auth", *(("none", "api_key") if self.has_api_key else ("api_key", "none"))
+        if before.health_check != self.health_check:
+            yield "container_health_check", _command(before.health_check), _command(self.health_check)
+        if before.status != self.status:
+            yield "revision", before.status.lower(), "registered again"
+
 
 @dataclass(frozen=True)
 class Capacity:
+    """What tasks run on."""
+
     spot: bool
     on_demand_base: int
 
 
 @dataclass(frozen=True)
 class ServiceProperties(Properties):
-    """`rollout` is wanted "not failed", so that a failed first rollout is tried again by the next apply."""
+    """`rollout` is always desired as "not failed", so that the next apply retries a failed first rollout."""
+
+    option_names: ClassVar[Mapping[str, str]] = {
+        "strategy.": "",
+        "capacity.": "",
+        "container_port": "port",
+        "execute_command": "enable_execute_command",
+        # The task definition and the target groups are in the plan themselves.
+        **dict.fromkeys(("task_definition", "target_group", "alternate_target_group", "rollout"), ""),
+    }
 
     task_definition: str | None  # digest
     desired_count: int | None  # None: autoscaling decides
     first_count: int | None = field(compare=False)  # with autoscaling: how many tasks a new service starts with
-    target_group: str  # name, as of the alternate
+    target_group: str  # name, as in the next field
     alternate_target_group: str | None
     strategy: Strategy
     infrastructure_role_arn: str | None
@@ -177,14 +237,41 @@ class ServiceProperties(Properties):
     follow: str | None
     tags: Mapping[str, str]  # the user's
     rollout: str = "not failed"
-    current_count: int | None = field(default=None, compare=False)  # seen, never decided
+    current_count: int | None = field(default=None, compare=False)  # found, never decided
+
+    def changes_since(self, before: Properties) -> Iterator[Difference]:
+        """Adds that a failed rollout is retried."""
+        yield from super().changes_since(before)
+        if isinstance(before, ServiceProperties) and before.rollout != self.rollout:
+            yield "last rollout", before.rollout, "retried"
 
 
 @dataclass(frozen=True)
 class ScalingProperties(Properties):
+    option_names: ClassVar[Mapping[str, str]] = {
+        "counts": "min_count, max_count",
+        "targets.ECSServiceAverageCPUUtilization": "target_cpu_percent",
+        "targets.ECSServiceAverageMemoryUtilization": "target_memory_percent",
+        "targets.ALBRequestCountPerTarget": "target_requests_per_minute",
+        "cooldown_seconds.out": "scale_out_cooldown_seconds",
+        "cooldown_seconds.in": "scale_in_cooldown_seconds",
+        "requests_of": "",
+        "timezone": "schedule_timezone",
+    }
+
     counts: tuple[int, int]  # fewest, most
     targets: Mapping[str, float]  # by metric
     cooldown_seconds: Cooldown | None  # None: AWS has several
     requests_of: str | None  # the target group whose requests are counted
     schedule: Mapping[str, ScheduledCounts]
     timezone: str | None
+
+
+def _short_image(image: str) -> str:
+    """Returns 'sha256:0123456789ab' of an image that is named by its digest; other texts as they are."""
+    _, at, digest = image.partition("@")
+    return digest[: len("sha256:") + 12] if at else image
+
+
+def _command(check: ContainerHealthCheck | None) -> str | None:
+    return check["command"][-1] if check else None

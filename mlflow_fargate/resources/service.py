@@ -1,4 +1,4 @@
-"""What runs: the task definition, the service that keeps so many tasks of it, and how autoscaling counts them."""
+"""The properties of the task definition, the service and its autoscaling."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mlflow_fargate.resources.specs import DeploymentSpec, WebhookSpec, alternat
 
 
 def task_properties(spec: DeploymentSpec | WebhookSpec) -> TaskProperties:
-    """The task definition of one revision."""
+    """Returns the task definition of one revision."""
     config = spec.config
     return TaskProperties(
         image=spec.image,
@@ -43,7 +43,7 @@ def task_properties(spec: DeploymentSpec | WebhookSpec) -> TaskProperties:
 
 
 def container_health_check(config: DeploymentConfig) -> ContainerHealthCheck | None:
-    """Run as often as the load balancer's, from when the model may be loaded (five minutes at most)."""
+    """Returns a health check every 10 seconds, after the time to load the model (at most five minutes)."""
     if config.container_health_check is None:
         return None
     return {
@@ -56,7 +56,7 @@ def container_health_check(config: DeploymentConfig) -> ContainerHealthCheck | N
 
 
 def service_properties(spec: DeploymentSpec | WebhookSpec, task_digest: str) -> ServiceProperties:
-    """The service; with autoscaling its count is given once, when the service is created."""
+    """Returns the service; with autoscaling, its count is only set when the service is created."""
     config = spec.config
     first_count = min(max(config.desired_count, config.min_count), config.max_count) if config.max_count else None
     return ServiceProperties(
@@ -80,7 +80,7 @@ def service_properties(spec: DeploymentSpec | WebhookSpec, task_digest: str) -> 
 
 
 def scaling_properties(spec: DeploymentSpec) -> ScalingProperties:
-    """How autoscaling counts the service's tasks."""
+    """Returns the bounds, targets and schedule of autoscaling."""
     config = spec.config
     targets = dict(sorted(config.scaling_targets.items()))
     return ScalingProperties(

@@ -1,4 +1,4 @@
-"""What is wanted, before it is taken apart into resources: an endpoint, a deployment on it, the webhook service."""
+"""Specs, from which the desired resources are derived: an endpoint, a deployment on it, the webhook service."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from mlflow_fargate.plan import TypeName
 from mlflow_fargate.resolved_model import Provenance
 from mlflow_fargate.resources.names import DEPLOYMENT_TAG, ENDPOINT_TAG, MANAGED_BY, cluster_name, log_group_name
 
-_GOODBYE_SECONDS = 10  # of the webhook service, after the rollouts that it waits for
+_SHUTDOWN_SECONDS = 10  # of the webhook service, after the rollouts that it waits for
 
 
 @dataclass(frozen=True)
 class Network:
-    """Where the load balancer and the tasks live."""
+    """Where the load balancer and the tasks run."""
 
     vpc: str
     subnets: tuple[str, ...]
-    adopted: Mapping[TypeName, str] = field(default_factory=dict, hash=False)  # identifiers of what others created
+    adopted: Mapping[TypeName, str] = field(default_factory=dict, hash=False)  # ARNs of existing resources
 
 
 @dataclass(frozen=True)
 class EndpointSpec:
-    """A wanted endpoint: one front door that deployments share."""
+    """A desired endpoint: the cluster and load balancer that deployments share."""
 
     name: str
     network: Network
@@ -39,21 +39,21 @@ class EndpointSpec:
     permissions_boundary: str | None = None
     role_path: str = "/"
     infrastructure_role_arn: str | None = None
-    shifts_traffic: bool = False  # a deployment on it does, so ECS needs a role for that
+    shifts_traffic: bool = False  # if a deployment does, ECS needs a role for that
 
     @property
     def full_name(self) -> str:
-        """The name of its cluster, load balancer, security groups and role; 31 characters at most."""
+        """The name of its cluster, load balancer, security groups and role; at most 31 characters."""
         return cluster_name(self.name)
 
     @property
     def execution_role_name(self) -> str:
-        """The name of the role that is made where none is given; roles know no region, so it is part of the name."""
+        """The name of the generated role. Roles are global, so the name contains the region."""
         return f"{self.full_name}-{self.region}"
 
     @property
     def infrastructure_role_name(self) -> str:
-        """The name of the role with which ECS shifts traffic; at most 61 of the 64 characters that IAM allows."""
+        """The name of the role that ECS uses to shift traffic; at most 61 of the 64 characters that IAM allows."""
         return f"{self.execution_role_name}-infrastructure"
 
     @property
@@ -63,7 +63,7 @@ class EndpointSpec:
 
 @dataclass(frozen=True)
 class ServiceSpec:
-    """What runs behind an endpoint's path: the names of it."""
+    """A service behind an endpoint's path, and the names of its resources."""
 
     name: str
     endpoint: EndpointSpec
@@ -72,7 +72,7 @@ class ServiceSpec:
 
     @property
     def family(self) -> str:
-        """The task definitions' name. No endpoint has a '_' in its name, so `a` with `b-c` is not `a-b` with `c`."""
+        """The family of task definitions. Endpoint names have no '_', so `a` with `b-c` differs from `a-b` with `c`."""
         return f"{self.endpoint.full_name}_{self.name}"
 
     @property
@@ -89,88 +89,88 @@ class ServiceSpec:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The options that were named, without those of the call, and of the service: they need no other revision."""
+        """The options that were set, without those of the command and the service, which require no new revision."""
         named = self.config.named
         return {key: named[key] for key in named if key not in OF_THE_CALL | OF_THE_SERVICE}
 
 
 @dataclass(frozen=True)
 class DeploymentSpec(ServiceSpec):
-    """A wanted deployment: a model's image behind an endpoint's path."""
+    """A desired deployment: a model's image behind an endpoint's path."""
 
     provenance: Provenance
     follow: str
 
     @property
     def environment(self) -> dict[str, str]:
-        """What the template in the image (service_template/) is told."""
+        """The environment variables for the template in the image (service_template/)."""
         return {
             "PATH_PREFIX": f"/{self.name}",
             "BENTOML_PORT": str(self.config.port),
-            # The task's limit is not the container's own cgroup's: without a word it would count Fargate's cores.
+            # The container's cgroup does not show the task's limit; the service would use all of the host's cores.
             "TASK_CPU_UNITS": str(self.config.cpu),
             "STOP_TIMEOUT_SECONDS": str(self.config.stop_timeout_seconds),
         }
 
     @property
     def label(self) -> str:
-        """What is deployed and how, as one JSON text that stands on the container.
+        """What is deployed and with which options, as one JSON text in a Docker label of the container.
 
-        A docker label, not tags: tags take 256 characters without quotes or braces, and are written by another call
-        than the one that moves the service, so that they would lie after a rollback. What the service itself says
-        (what it follows, how many tasks run) is left out: it may change without another revision.
+        Not in tags: these allow 256 characters without quotes or braces, and are written by a separate call, so they
+        would be wrong after a rollback. What is recorded on the service (what it follows, the number of tasks) is not
+        included, because it can change without a new revision.
         """
         provenance = asdict(self.provenance)
-        if self.provenance.runtime is None:  # as it was written before there was a choice
+        if self.provenance.runtime is None:  # as earlier releases wrote it
             del provenance["runtime"]
         return json.dumps({"provenance": provenance, "settings": self.settings}, sort_keys=True)
 
 
 @dataclass(frozen=True)
 class WebhookSpec(ServiceSpec):
-    """A wanted webhook service: this package's own image, behind an endpoint's path as a deployment is."""
+    """A desired webhook service: an image of this package, behind an endpoint's path like a deployment."""
 
-    target: str  # URI by which the service itself finds the deployments
-    artifact_buckets: tuple[str, ...] = ()  # what the role that is made for it may read models from
+    target: str  # URI that the service uses for the deployments
+    artifact_buckets: tuple[str, ...] = ()  # buckets from which its generated role can read models
 
     follow = "pinned"
 
     @property
     def environment(self) -> dict[str, str]:
-        """Where the service listens and what it keeps; a stop waits for it as long as ECS lets it."""
+        """The environment variables of the service; its time to stop is what ECS allows, less a margin."""
         return {
             "FARGATE_TARGET": self.target,
             "FARGATE_WEBHOOK_HOST": "0.0.0.0",  # noqa: S104  # only the load balancer reaches a task
             "FARGATE_WEBHOOK_PORT": str(self.config.port),
             "FARGATE_WEBHOOK_PREFIX": f"/{self.name}",
-            "FARGATE_WEBHOOK_STOP_SECONDS": str(max(0, self.config.stop_timeout_seconds - _GOODBYE_SECONDS)),
+            "FARGATE_WEBHOOK_STOP_SECONDS": str(max(0, self.config.stop_timeout_seconds - _SHUTDOWN_SECONDS)),
         }
 
     @property
     def role_name(self) -> str:
-        """The role that is made for it. No endpoint has a '_' in its name, so no other endpoint's role is called so."""
+        """The name of its generated role. Endpoint names contain no '_', so no other endpoint's role has this name."""
         return f"{self.endpoint.full_name}_webhook-{self.endpoint.region}"
 
     @property
     def label(self) -> str:
-        """How it is deployed, as a deployment's label says it."""
+        """Its options, in the format of a deployment's label."""
         return json.dumps({"artifact_buckets": self.artifact_buckets, "settings": self.settings}, sort_keys=True)
 
 
 def target_group_of(spec: ServiceSpec) -> str:
-    """Name of the target group that the tasks are registered in: the deployment's own, or the one that was given."""
+    """Returns the name of the target group for the tasks: the deployment's own, or an existing one."""
     given = spec.endpoint.network.adopted.get("target group")
     return given.split("/")[1] if given else target_group_name(spec)
 
 
 def target_group_name(spec: ServiceSpec) -> str:
-    """At most 32 letters, digits and hyphens; another port or VPC is another target group (both are immutable)."""
+    """Returns at most 32 letters, digits and hyphens; differs by port and VPC, which are immutable."""
     unique = f"{spec.endpoint.name}/{spec.name}/{spec.config.port}/{spec.endpoint.network.vpc}"
     return _group_name(spec, unique)
 
 
 def alternate_group_name(spec: ServiceSpec) -> str:
-    """The second target group, for strategies that shift traffic: versions take turns between the two."""
+    """Returns the name of the second target group, for strategies that shift traffic between the two."""
     unique = f"{spec.endpoint.name}/{spec.name}/{spec.config.port}/{spec.endpoint.network.vpc}/alternate"
     return _group_name(spec, unique)
 

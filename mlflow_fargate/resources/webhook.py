@@ -1,8 +1,8 @@
-"""What the webhook service is made of: as a deployment, with a role of its own in place of an API key.
+"""The resources of the webhook service: those of a deployment, with a task role instead of an API key.
 
-The role may do to deployments on one endpoint what the service does (make, update, take away), and nothing else: it
-makes no endpoints, writes no roles, and can hand on no role but those with which ECS pulls images and shifts traffic.
-So whoever gets into the service gets no further than its deployments.
+The role can create, update and delete deployments on one endpoint, and nothing else: it cannot create endpoints or
+write roles, and can only pass the roles with which ECS pulls images and shifts traffic. An attacker who compromises the
+service can reach only its deployments.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from mlflow_fargate.resources.properties import RoleProperties
 from mlflow_fargate.resources.service import service_properties, task_properties
 from mlflow_fargate.resources.specs import EndpointSpec, WebhookSpec
 
-# These know no resource, or look at all there are.
+# These actions do not support resources, or list all of them.
 # https://docs.aws.amazon.com/service-authorization/latest/reference/
-_LOOK = (
+_READ = (
     "application-autoscaling:DescribeScalableTargets",
     "application-autoscaling:DescribeScalingPolicies",
     "application-autoscaling:DescribeScheduledActions",
@@ -96,12 +96,12 @@ _API_KEYS = (
     "secretsmanager:GetSecretValue",
     "secretsmanager:TagResource",
 )
-# Where a deployment's strategy shifts traffic, once its new tasks were asked (with the API key).
+# For strategies that shift traffic, once the new tasks have passed a test (with the API key).
 _SHIFTS = ("ecs:ContinueServiceDeployment", "ecs:DescribeServiceDeployments")
 
 
 def webhook_resources(spec: WebhookSpec) -> tuple[Resource[Properties], ...]:
-    """Everything the webhook service is made of, on an endpoint that is there."""
+    """Returns all resources of the webhook service on an existing endpoint."""
     task = task_properties(spec)
     definition = Resource("task definition", spec.family, task, spec.tags)
     service = Resource("service", spec.name, service_properties(spec, task.digest), spec.tags)
@@ -130,7 +130,7 @@ def webhook_policy(
     lease: str | None = None,
     topic: str | None = None,
 ) -> Policy:
-    """What the service has to be allowed for deployments on `endpoint` alone; `lease` and `topic` where it has them."""
+    """Returns the policy of the service for deployments on `endpoint` only; with its `lease` and `topic`, if any."""
     place, name = f"{endpoint.region}:{endpoint.account}", endpoint.name
     roles = f"arn:aws:iam::{endpoint.account}:role{endpoint.role_path}"
     role = endpoint.execution_role_arn or f"{roles}{endpoint.execution_role_name}"
@@ -138,7 +138,7 @@ def webhook_policy(
     logs = f"arn:aws:logs:{place}:log-group:/mlflow-fargate/{name}/*"
     balancing = f"arn:aws:elasticloadbalancing:{place}"
     statements = [
-        allow(_LOOK, "*"),
+        allow(_READ, "*"),
         allow(_IMAGES, f"arn:aws:ecr:{place}:repository/mlflow-fargate/{name}"),
         allow(
             _SERVICES,

@@ -111,7 +111,7 @@ def test_the_repository_is_made_once_and_keeps_its_tags_immutable(account: Accou
     assert described["imageTagMutability"] == "IMMUTABLE"
 
 
-def test_a_repository_of_before_gets_the_rule_for_locks_and_a_policy_of_somebody_stays(account: Account) -> None:
+def test_an_older_repository_gets_the_rule_for_locks_and_a_users_policy_is_kept(account: Account) -> None:
     def put(policy: dict[str, Any]) -> None:
         text = json.dumps(policy)
         account.session.call(

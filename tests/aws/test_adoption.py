@@ -1,4 +1,4 @@
-"""Deployments behind a load balancer that somebody else made: used, never changed, and there afterwards."""
+"""Deployments behind an existing load balancer, which is used but never changed or deleted."""
 
 from __future__ import annotations
 
@@ -119,10 +119,13 @@ def test_an_update_moves_no_deployment_to_another_load_balancer(shared: Shared) 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"listener_arn": "arn:l"}, "name those that let your load balancer reach the tasks"),
-        ({"listener_arn": "arn:l", "target_group_arn": "arn:t", "security_groups": "sg-1"}, "is enough"),
+        ({"listener_arn": "arn:l"}, "allow the load balancer to reach the tasks"),
+        ({"listener_arn": "arn:l", "target_group_arn": "arn:t", "security_groups": "sg-1"}, "use only one of"),
         ({"listener_arn": "arn:l", "certificate_arn": "arn:c", "security_groups": "sg-1"}, "has its own"),
-        ({"target_group_arn": "arn:t", "host": "example.com", "security_groups": "sg-1"}, "no rule is made"),
+        (
+            {"target_group_arn": "arn:t", "host": "example.com", "security_groups": "sg-1"},
+            "cannot be used with target_group_arn",
+        ),
     ],
 )
 def test_what_does_not_go_together_is_refused(options: dict[str, Any], said: str) -> None:

@@ -184,7 +184,7 @@ def test_a_verb_that_was_killed_is_finished_by_running_it_again(clean: Deployer,
 
 @pytest.mark.parametrize("which", ["few", pytest.param("every", marks=pytest.mark.exhaustive)])
 @pytest.mark.timeout(1500)
-def test_what_a_killed_create_left_is_found_and_taken_away(clean: Deployer, which: str) -> None:
+def test_what_a_killed_create_left_is_found_and_deleted(clean: Deployer, which: str) -> None:
     """By `gc` for what has no service or cluster, and by the deletion of the endpoint for what has one."""
     undisturbed = Reaper()
     create(new_client(clean, undisturbed))

@@ -1,4 +1,4 @@
-"""A command in a task: what is asked of AWS, and what is said where it cannot be; then in a task of the local stack."""
+"""Commands in a task: the calls to AWS, the errors, and a command in a task of the local stack."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def run(deployer: Deployer, plugin: tuple[str, ...], command: str) -> str:
 
 
 def test_commands_want_a_task_role() -> None:
-    with pytest.raises(InvalidOption, match="wants task_role_arn"):
+    with pytest.raises(InvalidOption, match="requires task_role_arn"):
         parse_config({"enable_execute_command": "true"})
 
 
@@ -84,7 +84,7 @@ def test_a_session_is_followed_once_and_by_its_signed_token_alone(able: Deployer
 
 
 @pytest.mark.slow
-def test_the_plugin_is_told_what_awss_own_command_line_tells_it(able: Deployer) -> None:
+def test_the_plugin_gets_the_same_arguments_as_from_the_aws_cli(able: Deployer) -> None:
     plugin, session, region, operation, profile, request, address = operations.open_command(
         with_plugin(able, "true"), "churn", "ls"
     )
@@ -97,7 +97,7 @@ def test_the_plugin_is_told_what_awss_own_command_line_tells_it(able: Deployer) 
 
 
 @pytest.mark.slow
-def test_without_the_plugin_no_session_is_opened_and_the_way_is_told(able: Deployer) -> None:
+def test_without_the_plugin_no_session_is_opened_and_the_error_says_how_to_install_it(able: Deployer) -> None:
     account = Account(able.target)
     asked: list[str] = []
     account.session._session.events.register("before-call.*", lambda model, **_: asked.append(model.name))
@@ -162,5 +162,5 @@ def test_switched_off_again_the_root_is_read_only_and_nothing_runs(able: Deploye
     revision = able.get("churn").task_definition
     described = able.account.session.call("ecs", "describe_task_definition", taskDefinition=revision)["taskDefinition"]
     assert described["containerDefinitions"][0]["readonlyRootFilesystem"] is True
-    with pytest.raises(InvalidOption, match="run no commands"):
+    with pytest.raises(InvalidOption, match="ECS Exec is off"):
         operations.open_command(with_plugin(able, "true"), "churn", "ls")

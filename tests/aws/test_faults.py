@@ -1,7 +1,7 @@
 """The fault table: what AWS is known to refuse, played below boto3 at each call where it occurs.
 
 A refusal is put in place of AWS's answer as bytes, so that botocore's parsers, retries and error classes are the real
-ones. What has to follow is one of: asked again, adopted, or explained with something to do.
+ones. What has to follow is one of: retried, adopted, or explained with a hint.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ HEALS = [
     ("delete_endpoint", "ecs", "DeleteCluster", "ClusterContainsTasksException", "The cluster has more", 400),
     ("delete_endpoint", "ecs", "DeleteCluster", "UpdateInProgressException", "The cluster is being updated", 400),
 ]
-# Somebody else's create came first: AWS did make it, and refuses ours.
+# Another client was faster: AWS created it, and refuses this call.
 ADOPTED = [
     ("ecs", "CreateService", INVALID, "Creation of service was not idempotent."),
     ("elbv2", "CreateTargetGroup", "DuplicateTargetGroupName", "A target group with the same name exists"),
@@ -118,7 +118,7 @@ ADOPTED = [
     ("iam", "CreateRole", "EntityAlreadyExists", "Role with name x already exists."),
     ("secretsmanager", "CreateSecret", "ResourceExistsException", "The operation failed because the secret exists."),
 ]
-# Somebody else's delete came first.
+# Another client deleted it first.
 GONE = [
     ("delete", "ecs", "DeleteService", "ServiceNotFoundException", "Service not found."),
     ("delete", "ecs", "DeleteService", "ClusterNotFoundException", "Cluster not found."),
@@ -168,7 +168,7 @@ TOLERATED = {"ecs:ListServiceDeployments"}
 
 @dataclass
 class Fault:
-    """Refuses an operation the first time it is asked (or always); `after` lets AWS do it first."""
+    """Refuses an operation on its first call (or always); `after` lets AWS perform it first."""
 
     service: str
     operation: str
@@ -213,7 +213,7 @@ class Raw:
 
 @dataclass
 class EveryCall:
-    """Refuses each operation the first time it is asked; with `one`, only the first that was not `tried` before."""
+    """Refuses each operation on its first call; with `one`, only the first that was not `tried` before."""
 
     refusal: Callable[[str, str], Fault]
     tried: set[str] = field(default_factory=set)
@@ -329,7 +329,7 @@ def calls(rows: list[Any]) -> list[Any]:
 
 
 @pytest.mark.parametrize("row", calls(HEALS))
-def test_what_heals_by_itself_is_asked_again(clean: Deployer, row: tuple[str, str, str, str, str, int]) -> None:
+def test_transient_errors_are_retried(clean: Deployer, row: tuple[str, str, str, str, str, int]) -> None:
     verb, service, operation, code, message, status = row
     fault = Fault(service, operation, code, message, status)
 
@@ -417,7 +417,7 @@ def deny_one_more(deployer: Deployer, verb: str, tried: set[str]) -> EveryCall:
     try:
         act(client_with(deployer, fault), verb)
         fault.is_done = True
-    except DeploymentExists:  # everything was made by the runs before
+    except DeploymentExists:  # earlier runs created everything
         fault.is_done = True
     except FargateError as error:
         assert fault.refused, error
@@ -489,10 +489,10 @@ def test_a_denial_without_details_names_the_action_as_iam_does() -> None:
     assert '"elasticloadbalancing:CreateRule"' in str(classify("elbv2:CreateRule", "AccessDenied", "no").hint)
 
 
-def test_an_explicit_deny_is_not_told_as_a_missing_right() -> None:
+def test_an_explicit_deny_is_not_reported_as_a_missing_permission() -> None:
     said = "User: u is not authorized to perform: ecs:CreateService on resource: r with an explicit deny in a policy"
 
-    assert "lifted" in str(classify("ecs:CreateService", "AccessDeniedException", said).hint)
+    assert "change that policy" in str(classify("ecs:CreateService", "AccessDeniedException", said).hint)
 
 
 def test_what_is_not_known_stays_as_aws_said_it() -> None:

@@ -1,4 +1,4 @@
-"""What somebody else made under a name of ours stops a deployment before its first write, and is left as it is."""
+"""Foreign resources under a name that a deployment needs stop it before its first write, and are not changed."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_a_foreign_resource_of_our_name_stops_a_create_and_survives_a_delete(
     kind = {"api_key": "API key"}.get(make.__name__, make.__name__.replace("_", " "))
 
     def refused(counted: Deployer) -> None:
-        with pytest.raises(ForeignResource, match=f"There is already a {kind} .* that mlflow-fargate did not make"):
+        with pytest.raises(ForeignResource, match=f"There is already a {kind} .* that mlflow-fargate did not create"):
             counted.create("churn", "models:/churn/1", None, NamedOptions(OPTIONS))
 
     assert count_writes(client, refused) == Counter()
@@ -136,7 +136,7 @@ def test_a_foreign_repository_of_our_name_takes_no_image_and_survives_a_delete(c
     try:
         with pytest.raises(ForeignResource, match="Repository 'mlflow-fargate/strange'"):
             preparing.create("churn", "models:/churn/1", None, NamedOptions(OPTIONS))
-        with pytest.raises(ForeignResource, match="left alone"):
+        with pytest.raises(ForeignResource, match="not created by mlflow-fargate"):
             client.delete_endpoint("strange")
     finally:
         call("ecr", "delete_repository", repositoryName="mlflow-fargate/strange")

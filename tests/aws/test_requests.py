@@ -1,6 +1,6 @@
-"""Every request we build passes botocore's own validators, whatever the options; no AWS is asked.
+"""Every request passes botocore's validators, whatever the options; AWS is not called.
 
-A session that answers by the service's model stands in for AWS: what is checked is the shape of each request.
+A session that answers by the service's model replaces AWS: what is checked is the shape of each request.
 """
 
 from __future__ import annotations
@@ -182,7 +182,7 @@ def account(session: CheckingSession) -> Iterator[Account]:
 
 
 def ask_for_everything(account: Account, before: DeploymentSpec, after: DeploymentSpec) -> None:
-    """Creates, changes and deletes each resource of `after`; what is changed was made for `before`."""
+    """Creates, changes and deletes each resource of `after`; what is changed was created with `before`."""
     endpoint = replace(before.endpoint, name=after.endpoint.name)
     before = replace(before, name=after.name, endpoint=endpoint)
     old = {

@@ -48,7 +48,8 @@ def test_what_is_to_stay_may_be_a_text_or_a_list(given: dict[str, Any] | None, m
 
 
 @pytest.mark.parametrize(
-    ("given", "said"), [({"retain": "log"}, "'log' cannot be retained"), ({"cpu": 1}, "Unknown option 'cpu' of delete")]
+    ("given", "said"),
+    [({"retain": "log"}, "'log' cannot be retained"), ({"cpu": 1}, "Unknown option 'cpu' for delete")],
 )
 def test_anything_else_is_refused(given: dict[str, Any], said: str) -> None:
     with pytest.raises(InvalidOption, match=said):
@@ -71,7 +72,7 @@ def test_what_is_retained_stays_until_a_deletion_that_does_not_name_it(
         # (What pushed the image gave it a tag of its own.)
         assert [orphan for orphan in list(deployer.account.orphans()) if orphan.name == "churn"] == []
         if "images" in retain:
-            with pytest.raises(EndpointInUse, match="keeps images of churn"):
+            with pytest.raises(EndpointInUse, match="contains retained images of churn"):
                 deployer.delete_endpoint("default")
     assert deployer.endpoint.retained("churn") == {"logs"}
 

@@ -88,12 +88,12 @@ def test_reading_stops_at_the_limit(client: Any) -> None:
     store = S3Artifacts(client)
 
     assert store.read(ROOT, "MLmodel", 5) == b"hello"
-    with pytest.raises(ModelUnusable, match="larger than the 4 bytes"):
+    with pytest.raises(ModelUnusable, match="larger than the limit of 4 bytes"):
         store.read(ROOT, "MLmodel", 4)
 
 
 def test_what_is_not_there_is_not_found(client: Any) -> None:
-    with pytest.raises(ModelNotFound, match=r"s3://artifacts/models/m-1/nothing is not there \(NoSuchKey\)"):
+    with pytest.raises(ModelNotFound, match=r"s3://artifacts/models/m-1/nothing does not exist \(NoSuchKey\)"):
         S3Artifacts(client).read(ROOT, "nothing", 10)
     with pytest.raises(ModelNotFound, match="NoSuchBucket"):
         S3Artifacts(client).files("s3://no-such-bucket/model")
@@ -135,7 +135,7 @@ def rude() -> Iterator[tuple[type[_Server], S3Artifacts]]:
     server.server_close()
 
 
-def test_a_body_that_breaks_off_is_asked_for_again(rude: tuple[type[_Server], S3Artifacts], tmp_path: Path) -> None:
+def test_an_interrupted_body_is_requested_again(rude: tuple[type[_Server], S3Artifacts], tmp_path: Path) -> None:
     handler, store = rude
     handler.cuts = 2
     moved: list[int] = []
@@ -184,7 +184,7 @@ def test_a_stream_of_a_file_that_changed_is_refused(client: Any) -> None:
         list(stream)
 
 
-def test_a_stream_asks_again_for_a_part_that_broke_off(rude: tuple[type[_Server], S3Artifacts]) -> None:
+def test_a_stream_requests_an_interrupted_part_again(rude: tuple[type[_Server], S3Artifacts]) -> None:
     handler, store = rude
     handler.cuts = 2
 

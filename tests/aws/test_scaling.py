@@ -1,4 +1,4 @@
-"""Autoscaling of a deployment: asked for, changed, put off, deleted; against the local stack's AWS."""
+"""Autoscaling of a deployment: turned on, changed, turned off, deleted; against the local stack's AWS."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_nobody_sends_a_count_that_autoscaling_owns(deployer: Deployer) -> None:
 
     assert nothing == Counter()
     assert deployer.get("churn").desired_count == 2
-    with pytest.raises(InvalidOption, match=r"Autoscaling counts the tasks of 'churn' \(1 to 4\)"):
+    with pytest.raises(InvalidOption, match=r"Autoscaling controls the number of tasks of 'churn' \(1 to 4\)"):
         operations.scale(deployer, "churn", 3)
 
 
@@ -87,7 +87,7 @@ def test_bounds_that_the_schedule_set_are_left_alone(deployer: Deployer) -> None
 
 
 @pytest.mark.exhaustive
-def test_an_update_changes_what_differs_and_takes_away_what_is_named_no_more(deployer: Deployer) -> None:
+def test_an_update_changes_what_differs_and_deletes_what_is_no_longer_named(deployer: Deployer) -> None:
     create(deployer, max_count=4, target_cpu_percent=70, wait=False, **NIGHT)
     create_again = {
         "target_cpu_percent": "",
@@ -108,7 +108,7 @@ def test_an_update_changes_what_differs_and_takes_away_what_is_named_no_more(dep
 
 
 @pytest.mark.exhaustive
-def test_autoscaling_is_put_off_and_its_count_is_ours_again(deployer: Deployer) -> None:
+def test_autoscaling_is_turned_off_and_desired_count_applies_again(deployer: Deployer) -> None:
     create(deployer, desired_count=1, max_count=4, wait=False)
 
     deployer.update("churn", None, None, NamedOptions({"max_count": "", "desired_count": 2, "wait": False}))
@@ -127,7 +127,7 @@ def test_a_count_outside_of_new_bounds_is_brought_inside_before_they_hold(deploy
 
 
 @pytest.mark.exhaustive
-def test_scaling_that_somebody_else_made_is_left_alone(deployer: Deployer) -> None:
+def test_foreign_autoscaling_is_not_changed(deployer: Deployer) -> None:
     create(deployer, wait=False)
     call, of = deployer.account.session.call, {**SERVICE, "ScalableDimension": "ecs:service:DesiredCount"}
     call("application-autoscaling", "register_scalable_target", MinCapacity=1, MaxCapacity=9, **of)

@@ -1,4 +1,4 @@
-"""Options of task, service and rules on the local stack's AWS: written as asked, read back, taken away."""
+"""Options of task, service and rules on the local stack's AWS: written, read back, deleted."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def service_of(deployer: Deployer) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_what_was_asked_is_written_and_an_update_without_a_difference_writes_nothing(deployer: Deployer) -> None:
+def test_options_are_written_and_an_update_without_a_difference_writes_nothing(deployer: Deployer) -> None:
     create(deployer, **MANY, wait=False)
 
     described = call(deployer, "ecs", "describe_task_definition", taskDefinition=deployer.get("churn").task_definition)
@@ -68,7 +68,7 @@ def test_a_host_leads_to_its_deployment_beside_the_path(deployer: Deployer) -> N
 
 @pytest.mark.slow
 @pytest.mark.parametrize("host", ["churn.example.com", "*.example.com", None])
-def test_on_https_a_deployment_is_known_by_the_host_that_its_certificate_stands_for(
+def test_on_https_a_deployment_is_known_by_the_host_that_its_certificate_covers(
     deployer: Deployer, host: str | None
 ) -> None:
     certificate = deployer.account.session.call("acm", "request_certificate", DomainName="*.example.com")
@@ -115,13 +115,13 @@ def test_a_host_that_leads_elsewhere_is_refused(deployer: Deployer) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"efs": {"/tmp/x": "fs-0a1b2c3d"}}, "no path to mount"),
-        ({"efs": {"/mnt/../etc": "fs-0a1b2c3d"}}, "no path to mount"),
-        ({"efs": {"/mnt/data": "nfs://somewhere"}}, "is not FILE_SYSTEM"),
-        ({"on_demand_base": 1}, "spot=true only"),
-        ({"tags": {"managed-by": "me"}}, "not yours to set"),
-        ({"tags": {"aws:x": "me"}}, "not yours to set"),
-        ({"tags": {"team": "a\nb"}}, "is no tag"),
+        ({"efs": {"/tmp/x": "fs-0a1b2c3d"}}, "not a valid mount path"),
+        ({"efs": {"/mnt/../etc": "fs-0a1b2c3d"}}, "not a valid mount path"),
+        ({"efs": {"/mnt/data": "nfs://somewhere"}}, "must be FILE_SYSTEM"),
+        ({"on_demand_base": 1}, "requires spot=true"),
+        ({"tags": {"managed-by": "me"}}, "is reserved"),
+        ({"tags": {"aws:x": "me"}}, "is reserved"),
+        ({"tags": {"team": "a\nb"}}, "is not a valid tag"),
         ({"host": "a b"}, "host"),
         ({"ephemeral_storage_gib": 20}, "ephemeral_storage_gib"),
         ({"role_path": "ml"}, "role_path"),

@@ -36,7 +36,7 @@ def at_once(deployer: Deployer, verb: str, versions: tuple[str, str]) -> list[Fa
         cpu = {"cpu": 256 * int(version), "memory": 1024 * int(version)}
         start.wait()
         try:
-            getattr(client, verb)("churn", f"models:/churn/{version}", None, {**OPTIONS, **cpu})
+            getattr(client, verb)("churn", f"models:/churn/{version}", None, NamedOptions({**OPTIONS, **cpu}))
         except FargateError as error:
             return error
         return None

@@ -23,7 +23,7 @@ def test_a_dry_run_of_a_first_deployment_shows_the_plan_and_creates_nothing(doub
 
     assert "+ create load balancer mlflow-fargate-dry" in done.stderr
     assert "+ create service doubler" in done.stderr
-    assert "dry run: nothing was changed" in done.stderr
+    assert "Dry run: nothing was changed" in done.stderr
     client = get_deploy_client(target)
     assert client.list_deployments() == []
     assert "dry" not in [endpoint["name"] for endpoint in client.list_endpoints()]

@@ -26,7 +26,7 @@ def test_a_notebook_shows_the_progress_as_plain_text_and_then_the_result(doubler
     *told, answer = notebook.cells[0].outputs
     shown = "".join(output.text for output in told if output.output_type == "stream" and output.name == "stderr")
     assert {output.output_type for output in told} == {"stream"}  # no widget
-    for step in ("plan", "apply", "rollout", "in-a-notebook answers at http"):
+    for step in ("Planning", "Applying", "Waiting for the rollout", "in-a-notebook is at http"):
         assert f"s] {step}" in shown
     assert "\r" not in shown and "\x1b" not in shown
     assert answer.data["text/plain"] == "{'predictions': [{'x': 3.0}]}"

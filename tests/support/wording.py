@@ -21,22 +21,27 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# Where `make check` allows no hit: files, or folders with everything in them. docs/options.md is written from the code.
+# Where `make check` allows no hit: files, or folders with everything in them.
 COVERED = (
     "README.md", "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs", "examples", "benchmarks", "mkdocs.yml",
-    "setup.py", "Makefile", "pyproject.toml", "onnx_converter",
-    "mlflow_fargate/image", "mlflow_fargate/publisher", "mlflow_fargate/bento", "mlflow_fargate/model",
-    "mlflow_fargate/sandbox", "mlflow_fargate/scoring", "mlflow_fargate/__init__.py", "mlflow_fargate/client.py",
-    "mlflow_fargate/training.py", "mlflow_fargate/registry_store.py", "mlflow_fargate/resolved_model.py",
-    "mlflow_fargate/atomic_files.py", "mlflow_fargate/redirects.py", "mlflow_fargate/target.py",
-    "tests/image", "tests/model", "tests/test_bento.py", "tests/test_client.py", "tests/test_contract.py",
-    "tests/test_distribution.py", "tests/test_publisher.py", "tests/test_runtime.py", "tests/test_sandbox.py",
-    "tests/test_scoring.py", "tests/test_training.py", "tests/test_version_tags.py",
-    "mlflow_fargate/local", "tests/local", "tests/end_to_end", "tests/support", "tests/conftest.py",
-    "tests/test_docs.py", "tests/test_first_hour.py", "tests/test_fresh_system.py", "tests/test_pictures.py",
-    "tests/test_recording.py",
+    "setup.py", "Makefile", "pyproject.toml", "onnx_converter", "mlflow_fargate/image", "mlflow_fargate/publisher",
+    "mlflow_fargate/bento", "mlflow_fargate/model", "mlflow_fargate/sandbox", "mlflow_fargate/scoring",
+    "mlflow_fargate/__init__.py", "mlflow_fargate/client.py", "mlflow_fargate/training.py",
+    "mlflow_fargate/registry_store.py", "mlflow_fargate/resolved_model.py", "mlflow_fargate/atomic_files.py",
+    "mlflow_fargate/redirects.py", "mlflow_fargate/target.py", "tests/image", "tests/model", "tests/test_bento.py",
+    "tests/test_client.py", "tests/test_contract.py", "tests/test_distribution.py", "tests/test_publisher.py",
+    "tests/test_runtime.py", "tests/test_sandbox.py", "tests/test_scoring.py", "tests/test_training.py",
+    "tests/test_version_tags.py", "mlflow_fargate/local", "tests/local", "tests/end_to_end", "tests/support",
+    "tests/conftest.py", "tests/test_docs.py", "tests/test_first_hour.py", "tests/test_fresh_system.py",
+    "tests/test_pictures.py", "tests/test_recording.py", "mlflow_fargate/aws", "mlflow_fargate/config",
+    "mlflow_fargate/deployments", "mlflow_fargate/doctor", "mlflow_fargate/resources",
+    "mlflow_fargate/deployment.py", "mlflow_fargate/doctor_facts.py", "mlflow_fargate/errors.py",
+    "mlflow_fargate/plan.py", "mlflow_fargate/progress.py", "tests/aws", "tests/test_config.py",
+    "tests/test_costs.py", "tests/test_deployer.py", "tests/test_deployment_rules.py", "tests/test_doctor.py",
+    "tests/test_iam_policies.py", "tests/test_operations.py", "tests/test_plan.py", "tests/test_plan_text.py",
+    "tests/test_progress.py", "tests/test_strategies.py", "tests/test_traffic.py", "tests/test_webhook_service.py",
 )  # fmt: skip
-NOT_COVERED = ("docs/options.md", "docs/cli.md")
+NOT_COVERED = ("docs/cli.md",)
 AREAS = {
     "documents": ("README.md", "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs", "mkdocs.yml", "Makefile"),
     "examples, benchmarks": ("examples", "benchmarks"),

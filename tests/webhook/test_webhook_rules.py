@@ -61,7 +61,7 @@ def test_a_name_comes_before_a_pattern() -> None:
         ("models: {churn: {stage: Production, endpoint: 'Not One'}}", "is not a valid endpoint name"),
         ("models: {churn: {stage: Production, on_demotion: explode}}", "on_demotion"),
         ("models: {'c*': {stage: Production, name: one}}", "several models"),
-        ("models: {churn: {stage: Production, name: ../x}}", "beginning with a letter"),
+        ("models: {churn: {stage: Production, name: ../x}}", "starting with a letter"),
     ],
 )
 def test_what_is_wrong_with_rules_is_told(text: str, said: str) -> None:

@@ -1,3 +1,3 @@
-"""Reads what users see: deployments, their history, tasks, traffic, what a deletion left. Nothing here writes but
-retention.py, which marks what a deletion leaves on purpose.
+"""Reads what users see: deployments, their history, tasks, traffic, what a deletion left behind. Only retention.py
+writes: it marks what a deletion retains.
 """

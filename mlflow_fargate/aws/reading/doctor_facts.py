@@ -1,4 +1,4 @@
-"""What the doctor wants to know of an account: reads only, and nothing that deploying needs."""
+"""Facts about an account for the doctor's checks; reads only."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _FARGATE_VCPU_QUOTA = "L-3032A538"
 
 
 def known(read: Callable[[], Fact]) -> Fact | Unknown:
-    """What `read` finds, or why AWS would not tell."""
+    """Returns what `read` returns, or why AWS refused."""
     try:
         return read()
     except AwsError as error:
@@ -38,7 +38,7 @@ def read_caller(session: AwsSession) -> Caller:
 
 
 def read_denied(session: AwsSession, caller: str, wanted: Mapping[str, Sequence[str]]) -> list[str]:
-    """Those of the actions (by the resource that they are for) that the caller's policies deny."""
+    """Returns those of the actions (by resource) that the caller's policies deny."""
     denied = []
     for resource, actions in wanted.items():
         answer = session.call(
@@ -51,7 +51,7 @@ def read_denied(session: AwsSession, caller: str, wanted: Mapping[str, Sequence[
 
 
 def read_network(session: AwsSession, network: Network) -> NetworkFacts:
-    """The subnets with their way to the outside, by the route tables that hold for them."""
+    """Returns the subnets and their routes to the internet, from their route tables."""
     of_vpc = [{"Name": "vpc-id", "Values": [network.vpc]}]
     described = session.call("ec2", "describe_subnets", SubnetIds=list(network.subnets))["Subnets"]
     tables = list(session.pages("ec2", "describe_route_tables", "RouteTables", Filters=of_vpc))
@@ -71,7 +71,7 @@ def read_network(session: AwsSession, network: Network) -> NetworkFacts:
 
 
 def way_out(subnet: str, tables: Sequence[Mapping[str, Any]]) -> Any:
-    """How packets leave a subnet: by its own route table, or where it has none by the VPC's main one."""
+    """Returns the default route of a subnet: from its own route table, or else from the VPC's main one."""
     table = _table_of(tables, "SubnetId", subnet) or _table_of(tables, "Main", True) or {}
     default: Mapping[str, Any] = next(
         (route for route in table.get("Routes", []) if route.get("DestinationCidrBlock") == "0.0.0.0/0"), {}
@@ -80,7 +80,7 @@ def way_out(subnet: str, tables: Sequence[Mapping[str, Any]]) -> Any:
         return "none"
     if str(default.get("GatewayId", "")).startswith("igw-"):
         return "internet gateway"
-    # A NAT gateway, a NAT instance, a transit gateway to another VPC's: all are somebody's way out.
+    # A NAT gateway, a NAT instance, or a transit gateway to another VPC's.
     return "NAT" if any(key.endswith("Id") and value for key, value in default.items()) else "none"
 
 
@@ -95,7 +95,7 @@ def read_certificate(session: AwsSession, arn: str) -> Certificate:
 
 
 def read_role(session: AwsSession, name: str) -> Role | None:
-    """The role with its trust; None when there is none yet."""
+    """Returns the role with its trust policy; None if there is no such role."""
     try:
         role = session.call("iam", "get_role", RoleName=name)["Role"]
     except AwsError as error:
@@ -106,7 +106,7 @@ def read_role(session: AwsSession, name: str) -> Role | None:
 
 
 def read_scan(session: AwsSession, endpoint: str) -> ScanFindings | None:
-    """What was found in the image that was pushed last; None when there is no image or no scan."""
+    """Returns the findings for the last image pushed; None if there is no image or no scan."""
     repository = ecr.Repository(session, endpoint, dict(MANAGED_BY))
     digest = repository.newest_image() if repository.observe() else None
     if digest is None:

@@ -1,4 +1,4 @@
-"""ECS: what it remembers of a deployment: revisions with how their rollouts ended, events, and tasks. Reads only."""
+"""ECS's records of a deployment: revisions and how their rollouts ended, events, and tasks. Reads only."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from mlflow_fargate.resources import CONTAINER
 
 _REVISIONS_A_CALL = 20
 _TASKS_A_CALL = 100
-# ECS goes back only to what was completed before.
+# ECS only rolls back to a revision whose rollout has completed.
 _COMPLETED = ("SUCCESSFUL", "ROLLBACK_SUCCESSFUL")
 # "Service deployments that were created after October 25, 2024 are kept for 90 days" (ECS developer guide).
 _REMEMBERED = timedelta(days=90)
-_INACCURACY = timedelta(seconds=2)  # between the moments of a service and of its first record
-_SAID = {"SUCCESSFUL": "COMPLETED", "PENDING": "IN_PROGRESS", "IN_PROGRESS": "IN_PROGRESS"}
+_INACCURACY = timedelta(seconds=2)  # between the times of a service and of its first record
+_STATES = {"SUCCESSFUL": "COMPLETED", "PENDING": "IN_PROGRESS", "IN_PROGRESS": "IN_PROGRESS"}
 
 
 def read_revisions(session: AwsSession, cluster: str, service: str, limit: int) -> list[Revision]:
-    """The newest `limit` revisions, newest first; of those that were registered by hand in between nothing is told."""
+    """Returns the newest `limit` revisions, newest first, without those that were registered by hand."""
     described = describe_service(session, cluster, service)
     if described is None:
         return []
@@ -36,12 +36,12 @@ def read_revisions(session: AwsSession, cluster: str, service: str, limit: int) 
     rollouts = _rollouts(session, cluster, service)
     definitions = TaskDefinitionType(session)
     family = current.rpartition("/")[2].rpartition(":")[0]
-    told = (_revision(definitions.describe(arn), current, rollouts) for arn in definitions.revisions(family))
-    return list(islice((revision for revision in told if revision is not None), limit))
+    revisions = (_revision(definitions.describe(arn), current, rollouts) for arn in definitions.revisions(family))
+    return list(islice((revision for revision in revisions if revision is not None), limit))
 
 
 def read_events(session: AwsSession, cluster: str, service: str) -> list[ServiceEvent]:
-    """The last hundred events that ECS keeps, oldest first."""
+    """Returns the last hundred events, which is what ECS keeps, oldest first."""
     described = describe_service(session, cluster, service) or {}
     events = [
         ServiceEvent(event["id"], iso(event["createdAt"]), event["message"]) for event in described.get("events", [])
@@ -50,7 +50,7 @@ def read_events(session: AwsSession, cluster: str, service: str) -> list[Service
 
 
 def read_tasks(session: AwsSession, cluster: str, service: str) -> list[TaskStatus]:
-    """Tasks that run or begin, then those that stopped (ECS shows them for an hour), newest first each."""
+    """Returns running and starting tasks, then stopped ones (ECS lists them for an hour), each newest first."""
     found: list[TaskStatus] = []
     for status in ("RUNNING", "STOPPED"):
         listed = session.pages(
@@ -67,9 +67,9 @@ def read_tasks(session: AwsSession, cluster: str, service: str) -> list[TaskStat
 
 
 def was_rolled_out(session: AwsSession, cluster: str, service: str) -> bool:
-    """Whether any rollout of the service ever completed; False when there is no such service.
+    """Returns whether any rollout of the service ever completed; False if there is no such service.
 
-    What only its history says, counts: True also where the caller may not read it, and where it reaches too far back.
+    Also returns True without the permission to read its history, and for services older than the history.
     """
     described = describe_service(session, cluster, service)
     if described is None:
@@ -84,12 +84,12 @@ def was_rolled_out(session: AwsSession, cluster: str, service: str) -> bool:
 
 
 def has_completed(service: Mapping[str, Any], records: Iterable[Mapping[str, Any]], now: datetime) -> bool:
-    """Whether a described service was rolled out once, from its service deployments and what ECS shows of it `now`."""
+    """Returns whether a described service ever completed a rollout, from its service deployments and its state."""
     if now - service["createdAt"] > _REMEMBERED:
         return True
     if any(rollout.get("rolloutState") == "COMPLETED" for rollout in service.get("deployments", ())):
         return True
-    # A service that was deleted had the same ARN, and its records are kept.
+    # A deleted service had the same ARN, and its records are kept.
     return any(
         record["status"] in _COMPLETED and record["createdAt"] > service["createdAt"] - _INACCURACY
         for record in records
@@ -97,15 +97,15 @@ def has_completed(service: Mapping[str, Any], records: Iterable[Mapping[str, Any
 
 
 def state_of(statuses: Sequence[str]) -> str:
-    """How a revision fared, from its service deployments' statuses (newest first): once rolled out is COMPLETED."""
-    said = [_SAID.get(status, "FAILED") for status in statuses]
-    if not said:
+    """Returns a revision's state from its service deployments' statuses (newest first): COMPLETED if any was."""
+    states = [_STATES.get(status, "FAILED") for status in statuses]
+    if not states:
         return "UNKNOWN"
-    return said[0] if said[0] == "IN_PROGRESS" or "COMPLETED" not in said else "COMPLETED"
+    return states[0] if states[0] == "IN_PROGRESS" or "COMPLETED" not in states else "COMPLETED"
 
 
 def _rollouts(session: AwsSession, cluster: str, service: str) -> dict[str, list[Mapping[str, Any]]]:
-    """Task definition → its service deployments, newest first; empty where the account may not list them."""
+    """Task definition → its service deployments, newest first; empty without the permission to list them."""
     try:
         listed = list(service_deployments.list_all(session, cluster, service))
         arns = sorted({item["targetServiceRevisionArn"] for item in listed})

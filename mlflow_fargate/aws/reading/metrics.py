@@ -1,6 +1,6 @@
-"""CloudWatch: how much a deployment was asked lately, how fast it answered, and how often with an error.
+"""CloudWatch: recent requests, latency and errors of a deployment.
 
-The load balancer counts, per target group:
+The load balancer counts them per target group:
 https://docs.aws.amazon.com/elasticloadbalancing/latest/application/load-balancer-cloudwatch-metrics.html
 """
 
@@ -27,9 +27,9 @@ _METRICS = {
 
 
 def read_traffic(session: AwsSession, cluster: str, service: str, now: datetime) -> list[Traffic]:
-    """The last three hours in steps of five minutes, oldest first; empty when nothing was counted, or may be read."""
+    """Returns the last three hours in steps of five minutes, oldest first; empty without requests or permission."""
     described = describe_service(session, cluster, service) or {}
-    balancer = find_load_balancer(session, cluster)  # both are called so
+    balancer = find_load_balancer(session, cluster)  # both have this name
     groups = [item["targetGroupArn"] for item in described.get("loadBalancers", []) if "targetGroupArn" in item]
     if balancer is None or not groups:
         return []
@@ -44,7 +44,7 @@ def read_traffic(session: AwsSession, cluster: str, service: str, now: datetime)
             ScanBy="TimestampAscending",
         )
     except AwsError as error:
-        # What is shown beside more important things: a deployer without this right misses nothing else.
+        # Only shown next to more important facts: without this permission, just the traffic is missing.
         if error.code.startswith("AccessDenied"):
             return []
         raise
@@ -75,7 +75,7 @@ def _query(key: str, dimensions: list[dict[str, str]]) -> dict[str, Any]:
 
 
 def _dimensions(balancer: str, group: str) -> list[dict[str, str]]:
-    """CloudWatch names them by the ends of their ARNs: app/NAME/ID and targetgroup/NAME/ID."""
+    """CloudWatch identifies them by the ends of their ARNs: app/NAME/ID and targetgroup/NAME/ID."""
     return [
         {"Name": "LoadBalancer", "Value": balancer.partition(":loadbalancer/")[2]},
         {"Name": "TargetGroup", "Value": group.rpartition(":")[2]},

@@ -1,8 +1,8 @@
-"""What clients that were killed for good left: of deployments without a service, of endpoints without a cluster.
+"""Finds what killed clients left behind: resources of deployments without a service, of endpoints without a cluster.
 
-Of a deployment the log group is made first and deleted last, of an endpoint the cluster is: so where anything without
-tags is left (a policy, a listener), something with tags is as well. Images are the exception, and bear the
-deployment's name. What a deletion left on purpose (retention) is no orphan.
+A deployment's log group is created first and deleted last, like an endpoint's cluster. So if a resource without tags is
+left (a policy, a listener), one with tags is left as well. Images are the exception; their tags start with the
+deployment's name. What a deletion retained is not an orphan.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from mlflow_fargate.aws.session import AwsSession
 from mlflow_fargate.deployment import Orphan
 from mlflow_fargate.resources import DEPLOYMENT_TAG, ENDPOINT_TAG, MANAGED_BY, cluster_name
 
-# ECS shows these for a while after they are gone, and where they are there nothing is an orphan.
+# ECS lists these for a while after they are deleted; and if they exist, nothing is an orphan.
 _NEVER_LEFT = (":cluster/", ":service/")
 
 
 def find_orphans(session: AwsSession) -> Iterator[Orphan]:
-    """Those of every endpoint in the region, deployments before their endpoint.
+    """Yields the orphans of every endpoint in the region, deployments before their endpoint.
 
-    What is being made at the moment, before its service or cluster is there, looks the same.
+    A deployment that is being created looks the same until its service or cluster exists.
     """
     found: dict[tuple[str, str], set[str]] = {}
     for whose, what in chain(_tagged(session), _images(session)):
@@ -37,7 +37,7 @@ def find_orphans(session: AwsSession) -> Iterator[Orphan]:
 
 
 def _tagged(session: AwsSession) -> Iterator[tuple[tuple[str, str], str]]:
-    """((endpoint, deployment or ''), ARN) of all that carries our tags."""
+    """((endpoint, deployment or ''), ARN) of every resource with this package's tags."""
     wanted = [{"Key": key, "Values": [value]} for key, value in MANAGED_BY.items()]
     pages = session.pages("resourcegroupstaggingapi", "get_resources", "ResourceTagMappingList", TagFilters=wanted)
     for item in pages:
@@ -48,7 +48,7 @@ def _tagged(session: AwsSession) -> Iterator[tuple[tuple[str, str], str]]:
 
 
 def _images(session: AwsSession) -> Iterator[tuple[tuple[str, str], str]]:
-    """((endpoint, ''), ARN) of each repository of ours, ((endpoint, deployment), repository:tag) of its images."""
+    """((endpoint, ''), ARN) of each repository, ((endpoint, deployment), repository:tag) of its images."""
     for found in session.pages("ecr", "describe_repositories", "repositories"):
         prefix, _, endpoint = found["repositoryName"].partition("/")
         repository = Repository(session, endpoint, {})

@@ -1,7 +1,7 @@
-"""What a deletion left on purpose, told by a tag: `gc` and its own deletions leave it alone.
+"""Marks by a tag what a deletion retained, so that `gc` does not delete it.
 
-Of the logs the group carries the tag; images have none, so their repository carries one for each deployment. The next
-deletion that is not told to retain them takes both away.
+For logs, the log group carries the tag. Images cannot, so their repository carries one for each deployment. The next
+deletion that does not retain them deletes both.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ _TAG = "mlflow-fargate:retained"
 
 
 def has_retained_logs(group_tags: Mapping[str, str]) -> bool:
-    """True for a log group that was left on purpose."""
+    """Returns True for a log group that was retained."""
     return _TAG in group_tags
 
 
 def with_retained_images(session: AwsSession, repository_arn: str) -> set[str]:
-    """The deployments whose images in a repository were left on purpose."""
+    """Returns the deployments whose images in a repository were retained."""
     answer = session.call("ecr", "list_tags_for_resource", resourceArn=repository_arn)
     return {key.removeprefix(f"{_TAG}:") for key in tags.read(answer["tags"]) if key.startswith(f"{_TAG}:")}
 
 
 def read_retained(session: AwsSession, endpoint: str, name: str) -> frozenset[str]:
-    """What of a deployment was left on purpose: images, logs."""
+    """Returns what was retained of a deployment: images, logs."""
     found = set()
     group = _group(session, endpoint, name)
     if group and has_retained_logs(session.call("logs", "list_tags_for_resource", resourceArn=group)["tags"]):
@@ -43,7 +43,7 @@ def read_retained(session: AwsSession, endpoint: str, name: str) -> frozenset[st
 
 
 def mark_retained(session: AwsSession, endpoint: str, name: str, what: Iterable[str]) -> None:
-    """Notes what is about to be left, before anything is taken away; what is not named loses its mark."""
+    """Marks what will be retained, before anything is deleted; what is not named loses its mark."""
     group = _group(session, endpoint, name)
     if group and "logs" in what:
         session.call("logs", "tag_resource", resourceArn=group, tags={_TAG: "true"})
@@ -59,7 +59,7 @@ def mark_retained(session: AwsSession, endpoint: str, name: str, what: Iterable[
 
 
 def _group(session: AwsSession, endpoint: str, name: str) -> str | None:
-    """ARN of the deployment's log group, where there is one of ours."""
+    """The ARN of the deployment's log group, if this package created one."""
     wanted = Resource("log group", log_group_name(endpoint, name), LogGroupProperties(None))
     found = LogGroupType(session).observe(wanted, {})
     return found.identifier if found and found.is_ours else None

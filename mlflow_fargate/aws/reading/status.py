@@ -1,4 +1,4 @@
-"""What is deployed, read from AWS alone: the service says how it is, its task definition says what it is."""
+"""What is deployed, read from AWS alone: the state from the service, the model and options from its task definition."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _NO_BALANCER = "http://(no load balancer yet)"
 
 
 def read(session: AwsSession, endpoint: str, name: str) -> DeploymentStatus | None:
-    """The deployment `name`; None when there is no such service, or it is not ours."""
+    """Returns the deployment `name`; None if there is no such service, or this package did not create it."""
     cluster = cluster_name(endpoint)
     service = describe_service(session, cluster, name)
     if service is None or service["status"] != "ACTIVE" or not tags.are_ours(tags.read(service.get("tags"))):
@@ -55,7 +55,7 @@ def read(session: AwsSession, endpoint: str, name: str) -> DeploymentStatus | No
         url=_certified(address, settings.host),
         load_balancer_url=address,
         state=rollout_state(session, service),
-        state_reason=primary.get("rolloutStateReason", "") or _tell_shift(session, cluster, name),
+        state_reason=primary.get("rolloutStateReason", "") or _shift_state(session, cluster, name),
         desired_count=service["desiredCount"],
         running_count=service["runningCount"],
         image=definition["containerDefinitions"][0]["image"],
@@ -73,20 +73,24 @@ def read(session: AwsSession, endpoint: str, name: str) -> DeploymentStatus | No
 
 
 def read_all(session: AwsSession, endpoint: str) -> Iterator[DeploymentStatus]:
-    """Every deployment of ours on the endpoint, by name; none when there is no such endpoint."""
-    try:
-        names = sorted(set(ServiceType(session).names(cluster_name(endpoint))) - {WEBHOOK})
-    except AwsError as error:
-        if error.code == "ClusterNotFoundException":
-            return
-        raise
-    for name in names:
+    """Yields every deployment on the endpoint that this package created, by name; none if there is no such endpoint."""
+    for name in names(session, endpoint):
         if found := read(session, endpoint, name):
             yield found
 
 
+def names(session: AwsSession, endpoint: str) -> list[str]:
+    """Returns the names of the services on the endpoint, sorted, without the webhook service."""
+    try:
+        return sorted(set(ServiceType(session).names(cluster_name(endpoint))) - {WEBHOOK})
+    except AwsError as error:
+        if error.code == "ClusterNotFoundException":
+            return []
+        raise
+
+
 def read_webhook(session: AwsSession, endpoint: str) -> WebhookStatus | None:
-    """The webhook service on the endpoint; None when there is none of ours."""
+    """Returns the webhook service on the endpoint; None if there is none."""
     service = describe_service(session, cluster_name(endpoint), WEBHOOK)
     if service is None or service["status"] != "ACTIVE" or not tags.are_ours(tags.read(service.get("tags"))):
         return None
@@ -110,7 +114,7 @@ def read_webhook(session: AwsSession, endpoint: str) -> WebhookStatus | None:
 
 
 def read_endpoints(session: AwsSession) -> Iterator[dict[str, str]]:
-    """Each endpoint of ours in the region: `name`, `url`, `cluster`."""
+    """Yields `name`, `url` and `cluster` of each endpoint in the region that this package created."""
     arns = list(session.pages("ecs", "list_clusters", "clusterArns"))
     for start in range(0, len(arns), 100):
         answer = session.call("ecs", "describe_clusters", clusters=arns[start : start + 100], include=["TAGS"])
@@ -122,17 +126,17 @@ def read_endpoints(session: AwsSession) -> Iterator[dict[str, str]]:
 
 
 def _url(session: AwsSession, endpoint: str, service: Mapping[str, Any], settings: DeploymentConfig) -> str:
-    """Below the endpoint's address, or that of the load balancer that was adopted; at its root with a bare group."""
+    """A path at the endpoint or at an existing load balancer; the root, for an existing target group."""
     path = "" if settings.target_group_arn else f"/{service['serviceName']}"
     try:
         existing = find_existing_load_balancer(session, settings)
-    except (InvalidOption, AwsError):  # its owner took it away: the deployment can still be looked at and deleted
+    except (InvalidOption, AwsError):  # its owner deleted it; the deployment can still be read and deleted
         return _NO_BALANCER
     return f"{existing.url if existing else _base_url(session, endpoint)}{path}"
 
 
 def _certified(url: str, host: str | None) -> str:
-    """By the deployment's own host name where HTTPS is spoken: the certificate stands for that, never for an ALB's."""
+    """Uses the deployment's own host name with HTTPS: certificates cover that name, never an ALB's."""
     parts = urlsplit(url)
     if parts.scheme != "https" or host is None or not host.isascii() or set(host) & set("*?"):
         return url
@@ -148,18 +152,18 @@ def _base_url(session: AwsSession, endpoint: str) -> str:
     return f"{protocol}://{balancer['DNSName']}"
 
 
-def _tell_shift(session: AwsSession, cluster: str, service: str) -> str:
-    """Where a shift of traffic stands, or how it ended."""
+def _shift_state(session: AwsSession, cluster: str, service: str) -> str:
+    """The state of a traffic shift, or how it ended."""
     brief = service_deployments.newest(session, cluster, service)
     if brief is None:
         return ""
     if brief["status"] not in ("PENDING", "IN_PROGRESS"):
         return str(brief.get("statusReason") or "")
-    return service_deployments.tell_shift(service_deployments.describe(session, brief["serviceDeploymentArn"]))
+    return service_deployments.stage_of(service_deployments.describe(session, brief["serviceDeploymentArn"]))
 
 
 def _last_failed_version(session: AwsSession, cluster: str, service: str) -> str | None:
-    """Model version of the newest rollout, where ECS gave it up and went back."""
+    """The model version of the newest rollout, if ECS gave up on it and rolled back."""
     failed = last_failed_task_definition(session, cluster, service)
     label = read_label(TaskDefinitionType(session).describe(failed)) if failed else None
     return label.provenance.version if label else None

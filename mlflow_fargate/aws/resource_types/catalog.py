@@ -1,7 +1,7 @@
-"""Every type of resource by its name, and a plan applied to them.
+"""Every resource type by name, and applying a plan to them.
 
-Each type has a small class that observes, creates, changes and deletes it; this module looks them up, hands each the
-IDs of what was created before it, and refuses to touch what is not ours.
+Each type has a small class that observes, creates, changes and deletes it. This module looks them up, passes each the
+IDs of what was created earlier, and refuses to change foreign resources.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from mlflow_fargate.aws.resource_types.target_group import TargetGroupType
 from mlflow_fargate.aws.resource_types.task_definition import TaskDefinitionType
 from mlflow_fargate.aws.session import AwsSession
 from mlflow_fargate.errors import AwsError
-from mlflow_fargate.plan import Found, Plan, Properties, Resource, TypeName, make_plan
+from mlflow_fargate.plan import Change, Found, Plan, Properties, Resource, TypeName, make_plan
 from mlflow_fargate.progress import Progress
 from mlflow_fargate.resources import Network
 
-# What names a target group: it goes before the group does, and where it is gone already the others still do.
+# Types that refer to a target group: they are deleted before the group.
 _NEED_TARGET_GROUPS = ("test rule", "listener rule", "host rule", "task definition", "service")
 _TARGET_GROUPS = ("target group", "alternate target group")
 
@@ -56,7 +56,7 @@ class ResourceTypes:
             "redirect listener": RedirectListenerType(session),
             "log group": LogGroupType(session),
             "API key": self.api_key,
-            "task role": RoleType(session, "webhook", "what the webhook service may do", task_trust),
+            "task role": RoleType(session, "webhook", "permissions of the webhook service", task_trust),
             "secrets policy": SecretsPolicyType(session),
             "target group": self._target_group,
             "alternate target group": self._target_group,
@@ -71,11 +71,11 @@ class ResourceTypes:
     def observe(
         self, resources: Sequence[Resource[Properties]], network: Network
     ) -> dict[tuple[TypeName, str], Found[Properties]]:
-        """What is there of `resources` (in order of dependency)."""
+        """Returns those of `resources` (in order of dependency) that exist."""
         ids = _first_ids(network)
         found: dict[tuple[TypeName, str], Found[Properties]] = {}
         for resource in resources:
-            self._look_at_running(resource, resources, ids)
+            self._read_running(resource, resources, ids)
             seen = self.by_name[resource.resource_type].observe(resource, ids)
             if seen is not None:
                 found[resource.resource_type, resource.name] = seen
@@ -83,28 +83,41 @@ class ResourceTypes:
         return found
 
     def apply(self, plan: Plan, network: Network, progress: Progress) -> None:
-        """Makes the plan's changes in its order; ForeignResource before any of them if one would touch another's."""
+        """Applies the plan in order; raises ForeignResource before the first change if any is to a foreign resource."""
         for change in plan.changes:
             if change.wanted and change.found and not change.found.is_ours:
                 raise tags.refuse_foreign(change.wanted, change.found.identifier)
         ids = _first_ids(network)
-        for change in plan.changes:
-            if change.action != "keep":
-                progress.note(str(change).splitlines()[0])
-            resource_type = self.by_name[change.resource_type]
-            if change.action == "delete" and change.found:
-                resource_type.delete(change.found)
-            elif change.action == "create" and change.wanted:
-                ids[change.resource_type] = _create_or_adopt(resource_type, change.wanted, ids)
-            elif change.action == "change" and change.wanted and change.found:
-                ids[change.resource_type] = resource_type.change(change.wanted, change.found, ids)
-            elif change.found:
-                ids[change.resource_type] = change.found.identifier
+        total = sum(change.action != "keep" for change in plan.changes)
+        if total:
+            progress.step(f"Applying {total} change{'s' if total > 1 else ''}")
+        number = 0
+        with progress.waiting("applying") as update:
+            for change in plan.changes:
+                if change.action != "keep":
+                    number += 1
+                    update(f"{number} of {total}: {change.title}")
+                try:
+                    self._apply(change, ids)
+                except BaseException:
+                    progress.note(f"stopped at change {number} of {total}: {change.title}")
+                    raise
+
+    def _apply(self, change: Change, ids: dict[IdName, str]) -> None:
+        resource_type = self.by_name[change.resource_type]
+        if change.action == "delete" and change.found:
+            resource_type.delete(change.found)
+        elif change.action == "create" and change.wanted:
+            ids[change.resource_type] = _create_or_adopt(resource_type, change.wanted, ids)
+        elif change.action == "change" and change.wanted and change.found:
+            ids[change.resource_type] = resource_type.change(change.wanted, change.found, ids)
+        elif change.found:
+            ids[change.resource_type] = change.found.identifier
 
     def find_deployment(
         self, endpoint: Sequence[Resource[Properties]], deployment: Sequence[Resource[Properties]], network: Network
     ) -> list[tuple[TypeName, str, Found[Properties]]]:
-        """What is there of a deployment, in order of dependency, whatever its options were and wherever it was left."""
+        """Returns the existing resources of a deployment, in order of dependency, for all options it may have had."""
         names = {(item.resource_type, item.name) for item in deployment if item.resource_type not in _TARGET_GROUPS}
         observed = self.observe([*endpoint, *deployment], network)
         found = [(*place, what) for place, what in observed.items() if place in names]
@@ -127,15 +140,15 @@ class ResourceTypes:
     def _rules_elsewhere(
         self, groups: Sequence[tuple[str, Found[Properties]]], wanted_tags: Mapping[str, str]
     ) -> Iterator[tuple[str, Found[Properties]]]:
-        """Rules of ours on existing load balancers: only the target groups lead there."""
+        """The deployment's rules on existing load balancers, which are only found through its target groups."""
         for _, group in groups:
             for balancer in describe_target_group(self._session, group.identifier).get("LoadBalancerArns") or ():
                 yield from self._listener_rule.observe_all(balancer, wanted_tags)
 
-    def _look_at_running(
+    def _read_running(
         self, resource: Resource[Properties], resources: Sequence[Resource[Properties]], ids: dict[IdName, str]
     ) -> None:
-        """A task definition is compared with the revision that the service runs, so look at the service first."""
+        """Reads which revision the service runs: the desired task definition is compared with that."""
         service = next((item for item in resources if item.resource_type == "service"), None)
         if resource.resource_type != "task definition" or service is None or "cluster" not in ids:
             return
@@ -145,7 +158,7 @@ class ResourceTypes:
 
 
 def _first_ids(network: Network) -> dict[IdName, str]:
-    """What is there before anything is created."""
+    """The IDs that are known before anything is created."""
     ids: dict[IdName, str] = {"vpc": network.vpc}
     for type_name, identifier in network.adopted.items():
         ids[type_name] = identifier
@@ -153,7 +166,7 @@ def _first_ids(network: Network) -> dict[IdName, str]:
 
 
 def _create_or_adopt(resource_type: ResourceType[Any], resource: Resource[Properties], ids: Ids) -> str:
-    """Creates; where another deployer was faster, adopts what it created, if it is ours, and changes what differs."""
+    """Creates the resource; if another client was faster, adopts the result and changes what differs."""
     try:
         return resource_type.create(resource, ids)
     except AwsError as error:

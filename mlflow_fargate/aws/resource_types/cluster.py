@@ -1,4 +1,4 @@
-"""ECS: an endpoint's cluster."""
+"""ECS: the cluster of an endpoint."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mlflow_fargate.resources.properties import ClusterProperties
 
 
 class ClusterType(ResourceType[ClusterProperties]):
-    """A cluster without machines: tasks run on Fargate."""
+    """A cluster without instances: tasks run on Fargate."""
 
     def observe(self, resource: Resource[ClusterProperties], ids: Ids) -> Found[ClusterProperties] | None:
         answer = self._session.call("ecs", "describe_clusters", clusters=[resource.name], include=["TAGS"])

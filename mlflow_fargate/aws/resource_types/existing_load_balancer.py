@@ -1,6 +1,6 @@
-"""Existing load balancers, by their listener, their own ARN or a target group, that a deployment is put behind.
+"""Existing load balancers that a deployment uses, found by the ARN of the balancer, a listener or a target group.
 
-They are read and used, never changed or deleted: the only thing that is added is a rule for the deployment.
+They are never changed or deleted; only a rule for the deployment is added.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from mlflow_fargate.plan import TypeName
 
 @dataclass(frozen=True)
 class ExistingLoadBalancer:
-    """Where it is, and what ELBv2 calls its parts."""
+    """Its location, and the ARNs of its parts."""
 
     vpc: str
     subnets: tuple[str, ...]
@@ -26,15 +26,15 @@ class ExistingLoadBalancer:
 
 
 def find_existing_load_balancer(session: AwsSession, config: DeploymentConfig) -> ExistingLoadBalancer | None:
-    """What the options name; None when they name nothing that exists already."""
+    """Returns the load balancer that the options name; None if they do not name one."""
     identifiers: dict[TypeName, str] = {}
     if config.target_group_arn:
         group = describe_target_group(session, config.target_group_arn)
         balancers = group.get("LoadBalancerArns") or []
         if not balancers:
             raise InvalidOption(
-                f"The target group {config.target_group_arn} hangs on no load balancer.",
-                hint="name it in a rule or as the default of a listener first; ECS refuses it otherwise",
+                f"Target group {config.target_group_arn} is not attached to a load balancer.",
+                hint="add it to a rule or to a listener's default action first; ECS requires that",
             )
         listener = _choose_listener(session, balancers[0])
         identifiers["target group"] = config.target_group_arn
@@ -54,7 +54,7 @@ def find_existing_load_balancer(session: AwsSession, config: DeploymentConfig) -
 
 
 def describe_target_group(session: AwsSession, arn: str) -> dict[str, Any]:
-    """The target group as ELBv2 describes it."""
+    """Returns the target group as ELBv2 describes it."""
     groups: list[dict[str, Any]] = session.call("elbv2", "describe_target_groups", TargetGroupArns=[arn])[
         "TargetGroups"
     ]
@@ -74,10 +74,10 @@ def _describe_listener(session: AwsSession, arn: str) -> dict[str, Any]:
 
 
 def _choose_listener(session: AwsSession, load_balancer: str) -> dict[str, Any]:
-    """The one on 443, else the one on 80, else the first."""
+    """The listener on 443, else the one on 80, else the first."""
     listeners = list(session.pages("elbv2", "describe_listeners", "Listeners", LoadBalancerArn=load_balancer))
     if not listeners:
-        raise InvalidOption(f"The load balancer {load_balancer} has no listener.", hint="make one first, on port 443")
+        raise InvalidOption(f"Load balancer {load_balancer} has no listener.", hint="create one first, on port 443")
     return min(listeners, key=lambda listener: (listener["Port"] != 443, listener["Port"] != 80))
 
 

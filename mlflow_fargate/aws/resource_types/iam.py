@@ -1,6 +1,6 @@
-"""IAM: the roles with which ECS itself acts, before a task's code runs and to shift traffic; the webhook service's.
+"""IAM: the roles that ECS uses to start tasks and to shift traffic, and the webhook service's role.
 
-The role of a model's task is the user's affair: by default there is none, and the model's code may do nothing in AWS.
+The role of a model's tasks is up to the user: by default there is none, and the model's code has no access to AWS.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mlflow_fargate.resources.properties import RoleProperties, SecretsPolicyPro
 
 
 class RoleType(ResourceType[RoleProperties]):
-    """A role with one inline policy; `purpose` names it, `description` tells people, `trust` says who takes it on."""
+    """A role with one inline policy; `purpose` is part of the policy's name, `trust` returns the trust policy."""
 
     def __init__(
         self, session: AwsSession, purpose: str, description: str, trust: Callable[[str], dict[str, Any]]
@@ -103,7 +103,7 @@ class SecretsPolicyType(ResourceType[SecretsPolicyProperties]):
 
 
 def task_trust(account: str) -> dict[str, Any]:
-    """ECS tasks of this account only, against the confused deputy.
+    """Returns a trust policy for ECS tasks of this account only, to prevent the confused deputy problem.
 
     Source: https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task_execution_IAM_role.html
     """
@@ -117,7 +117,7 @@ def task_trust(account: str) -> dict[str, Any]:
 
 
 def infrastructure_trust(account: str) -> dict[str, Any]:
-    """ECS itself. That it says for which account it comes is documented for tasks only, so nothing is asked of that.
+    """Returns a trust policy for ECS, without a condition on the account: AWS documents that one only for tasks.
 
     Source: https://docs.aws.amazon.com/AmazonECS/latest/developerguide/AmazonECSInfrastructureRolePolicyForLoadBalancers.html
     """

@@ -17,15 +17,15 @@ from mlflow_fargate.resources import TEST_HEADER
 from mlflow_fargate.resources.properties import HostRuleProperties, ListenerRuleProperties, TestRuleProperties
 
 R = TypeVar("R", ListenerRuleProperties, TestRuleProperties, HostRuleProperties)
-# 1 to 50000 exist; the upper ones are left to rules that people write to catch what no deployment takes.
+# Priorities are 1 to 50000; the highest are left for users' catch-all rules.
 _PRIORITIES = range(100, 40_000)
-# Before those, for a test rule asks for more than the rule whose paths it shares; a load balancer takes 100 rules.
+# Lower, because a test rule is more specific than the rule with its paths; a load balancer has at most 100 rules.
 _TEST_PRIORITIES = range(10, 100)
 _RETRY = stamina.RetryingCaller(attempts=20, wait_initial=0.2, wait_max=2.0)
 
 
 class _RuleType(ResourceType[R]):
-    """A rule of the endpoint's listener; between two target groups, ECS says how many requests each gets."""
+    """A rule of the endpoint's listener; with two target groups, ECS sets their weights."""
 
     priorities = _PRIORITIES
 
@@ -43,18 +43,18 @@ class _RuleType(ResourceType[R]):
         self._session.delete("elbv2", "delete_rule", RuleArn=found.identifier)
 
     def _create(self, resource: Resource[R], ids: Ids) -> str:
-        # AWS allows two rules for one path, so look for that of another deployer who was faster. Of two who look at
-        # the same moment, both ask for the same priority and one is refused.
+        # AWS allows two rules for one path, so check whether another client was faster. If two check at the same time,
+        # both request the same priority and one is refused.
         found = self.observe(resource, ids)
         if found and not found.is_ours:
             raise tags.refuse_foreign(resource, found.identifier)
         if found:
             return self.change(resource, found, ids)
-        # AWS picks no priority for us: take the lowest free one, and look again if someone was faster.
+        # AWS does not assign priorities: use the lowest free one, and retry if another client was faster.
         taken = {rule["Priority"] for rule in self._rules(ids["listener"])}
         priority = next((number for number in self.priorities if str(number) not in taken), None)
         if priority is None:
-            raise InvalidOption("The endpoint's listener has no free rule priority left.", hint="use another endpoint")
+            raise InvalidOption("The endpoint's listener has no free rule priority.", hint="use another endpoint")
         answer = self._session.call(
             "elbv2",
             "create_rule",
@@ -81,7 +81,7 @@ class _RuleType(ResourceType[R]):
 
 
 class ListenerRuleType(_RuleType[ListenerRuleProperties]):
-    """Sends the paths of one deployment to its target group."""
+    """Routes the paths of one deployment to its target group."""
 
     def observe(self, resource: Resource[ListenerRuleProperties], ids: Ids) -> Found[ListenerRuleProperties] | None:
         rule = self._find(resource.name, None, ids)
@@ -90,7 +90,7 @@ class ListenerRuleType(_RuleType[ListenerRuleProperties]):
     def observe_all(
         self, load_balancer: str, wanted_tags: Mapping[str, str]
     ) -> Iterator[tuple[str, Found[Properties]]]:
-        """Every rule on the load balancer that carries the tags, by its ARN."""
+        """Yields every rule on the load balancer that carries the tags, by its ARN."""
         for listener in self._session.pages("elbv2", "describe_listeners", "Listeners", LoadBalancerArn=load_balancer):
             arns = [rule["RuleArn"] for rule in self._rules(listener["ListenerArn"]) if not rule["IsDefault"]]
             for arn, their_tags in tags_of(self._session, arns).items():
@@ -99,9 +99,9 @@ class ListenerRuleType(_RuleType[ListenerRuleProperties]):
 
 
 class TestRuleType(_RuleType[TestRuleProperties]):
-    """Sends requests with the header's value to the new tasks before others; only the rule knows the value."""
+    """Routes requests with a secret header value to the new tasks before others; only the rule contains the value."""
 
-    __test__ = False  # pytest takes its name for a test's
+    __test__ = False  # its name looks like a test's to pytest
     priorities = _TEST_PRIORITIES
 
     def observe(self, resource: Resource[TestRuleProperties], ids: Ids) -> Found[TestRuleProperties] | None:
@@ -110,7 +110,7 @@ class TestRuleType(_RuleType[TestRuleProperties]):
 
 
 class HostRuleType(_RuleType[HostRuleProperties]):
-    """Sends everything under a deployment's own host name to its target group; found by its tags, whatever the host."""
+    """Routes a deployment's own host name to its target group; found by its tags, whatever the host."""
 
     def observe(self, resource: Resource[HostRuleProperties], ids: Ids) -> Found[HostRuleProperties] | None:
         rules = {rule["RuleArn"]: rule for rule in self._rules(ids.get("listener")) if _hosts(rule)}
@@ -125,13 +125,13 @@ class HostRuleType(_RuleType[HostRuleProperties]):
 
 
 def read_test_value(rule: Mapping[str, Any]) -> str:
-    """What requests have to show in the test header, as the rule has it; empty where it asks for none."""
+    """Returns the value that requests need in the test header; empty if the rule does not require one."""
     conditions = _conditions_on("http-header", rule)
     return str(conditions[0]["HttpHeaderConfig"]["Values"][0]) if conditions else ""
 
 
 def _conditions(wanted: R, before: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
-    """Which requests the rule is for; `before` is the rule as it was found."""
+    """Which requests the rule matches; `before` is the existing rule."""
     if isinstance(wanted, HostRuleProperties):
         return [{"Field": "host-header", "HostHeaderConfig": {"Values": list(wanted.hosts)}}]
     paths = {"Field": "path-pattern", "PathPatternConfig": {"Values": list(wanted.paths)}}
@@ -143,7 +143,7 @@ def _conditions(wanted: R, before: Mapping[str, Any] | None = None) -> list[dict
 
 
 def _forward(target_groups: Sequence[str], ids: Ids, serving: Mapping[str, int]) -> list[dict[str, Any]]:
-    """To the target group; of two, all to the one that serves (by the weights that stand), or else to the first."""
+    """Forwards to the target group; of two, to the one with the higher weight now, or else to the first."""
     if len(target_groups) == 1:
         return [{"Type": "forward", "TargetGroupArn": ids["target group"]}]
     groups = [ids["target group"], ids["alternate target group"]]
@@ -153,7 +153,7 @@ def _forward(target_groups: Sequence[str], ids: Ids, serving: Mapping[str, int])
 
 
 def _weights(rule: Mapping[str, Any]) -> dict[str, int]:
-    """Target group → weight; empty where the rule does something else than to forward."""
+    """Target group → weight; empty if the rule does not forward."""
     action: Mapping[str, Any] = next((action for action in rule["Actions"] if action["Type"] == "forward"), {})
     groups = action.get("ForwardConfig", {}).get("TargetGroups") or []
     if not groups and "TargetGroupArn" in action:
@@ -167,7 +167,7 @@ def _groups(rule: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _header(rule: Mapping[str, Any]) -> str | None:
-    """The header that the rule asks for."""
+    """The header that the rule requires."""
     conditions = _conditions_on("http-header", rule)
     return str(conditions[0]["HttpHeaderConfig"]["HttpHeaderName"]) if conditions else None
 

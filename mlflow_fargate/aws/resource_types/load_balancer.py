@@ -1,4 +1,4 @@
-"""ELBv2: an endpoint's load balancer and its listeners. A deployment's rules are in listener_rules.py."""
+"""ELBv2: an endpoint's load balancer and its listeners. The rules of deployments are in listener_rules.py."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class LoadBalancerType(ResourceType[LoadBalancerProperties]):
 
 
 class ListenerType(ResourceType[ListenerProperties]):
-    """HTTP on 80, or HTTPS on 443 with a certificate; answers 404 where no rule matches."""
+    """HTTP on 80, or HTTPS on 443 with a certificate; answers 404 if no rule matches."""
 
     def observe(self, resource: Resource[ListenerProperties], ids: Ids) -> Found[ListenerProperties] | None:
         listener = _find_listener(self._session, ids.get("load balancer"), _port_of(resource))
@@ -95,7 +95,7 @@ class ListenerType(ResourceType[ListenerProperties]):
 
 
 class RedirectListenerType(ResourceType[Properties]):
-    """HTTP on 80 that sends everyone to HTTPS."""
+    """HTTP on 80, redirecting to HTTPS."""
 
     def observe(self, resource: Resource[Properties], ids: Ids) -> Found[Properties] | None:
         listener = _find_listener(self._session, ids.get("load balancer"), _port_of(resource))
@@ -109,7 +109,7 @@ class RedirectListenerType(ResourceType[Properties]):
 
 
 def find_load_balancer(session: AwsSession, name: str) -> dict[str, Any] | None:
-    """The load balancer of that name as ELBv2 describes it."""
+    """Returns the load balancer of that name as ELBv2 describes it; None if there is none."""
     try:
         found: dict[str, Any] = session.call("elbv2", "describe_load_balancers", Names=[name])["LoadBalancers"][0]
     except AwsError as error:
@@ -120,13 +120,13 @@ def find_load_balancer(session: AwsSession, name: str) -> dict[str, Any] | None:
 
 
 def listener_certificate(session: AwsSession, load_balancer: str) -> str | None:
-    """The certificate with which the load balancer answers on 443; None where it answers plain HTTP."""
+    """Returns the certificate of the load balancer's listener on 443; None if it only has plain HTTP."""
     listener = _find_listener(session, load_balancer, 443)
     return _certificate(listener) if listener else None
 
 
 def tags_of(session: AwsSession, arns: Sequence[str]) -> dict[str, dict[str, str]]:
-    """The tags of load balancers, target groups or rules; AWS takes 20 a call."""
+    """Returns the tags of load balancers, target groups or rules, 20 per call."""
     found: dict[str, dict[str, str]] = {}
     for start in range(0, len(arns), 20):
         answer = session.call("elbv2", "describe_tags", ResourceArns=list(arns[start : start + 20]))

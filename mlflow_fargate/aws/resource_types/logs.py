@@ -1,6 +1,6 @@
-"""CloudWatch Logs: a deployment's log group, the last lines of a task, and everything that was written since.
+"""CloudWatch Logs: a deployment's log group, the last lines of a task, and all lines since a point in time.
 
-We make the group ourselves: the execution role may write to it but not create any.
+The group is created here because the execution role can write to it, but cannot create groups.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mlflow_fargate.resources.properties import LogGroupProperties
 
 
 class LogGroupType(ResourceType[LogGroupProperties]):
-    """`/mlflow-fargate/ENDPOINT/NAME`, kept for the days asked."""
+    """`/mlflow-fargate/ENDPOINT/NAME`, with a retention in days."""
 
     def observe(self, resource: Resource[LogGroupProperties], ids: Ids) -> Found[LogGroupProperties] | None:
         groups = self._session.pages("logs", "describe_log_groups", "logGroups", logGroupNamePrefix=resource.name)
@@ -48,7 +48,7 @@ class LogGroupType(ResourceType[LogGroupProperties]):
 
 
 def last_lines(session: AwsSession, group: str, stream: str, count: int = 20) -> list[str]:
-    """The last lines that a task wrote; empty when it wrote none."""
+    """Returns the last lines that a task wrote; empty if it wrote none."""
     try:
         events = session.call(
             "logs", "get_log_events", logGroupName=group, logStreamName=stream, limit=count, startFromHead=False
@@ -61,7 +61,7 @@ def last_lines(session: AwsSession, group: str, stream: str, count: int = 20) ->
 
 
 def lines_since(session: AwsSession, group: str, since_milliseconds: int, task: str | None = None) -> Iterator[LogLine]:
-    """Every line of a group's tasks (or of one) from a moment on, in the order of time."""
+    """Yields every line of a group's tasks (or of one task) since a point in time, in order of time."""
     of_task = {"logStreamNames": [f"task/{CONTAINER}/{task}"]} if task else {}
     events = session.pages(
         "logs", "filter_log_events", "events", logGroupName=group, startTime=since_milliseconds, **of_task

@@ -1,6 +1,6 @@
 """EC2: which VPC and subnets to use, and the two security groups of an endpoint.
 
-The world reaches the load balancer, the load balancer reaches the tasks, and nothing else reaches the tasks.
+The load balancer is open to the internet; the tasks are open only to the load balancer.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _TASK_PORTS = {"FromPort": 1024, "ToPort": 65535}
 
 
 def find_network(session: AwsSession, vpc: str | None, subnets: tuple[str, ...]) -> Network:
-    """The VPC and subnets given, or the default VPC and one default subnet in each of its zones."""
+    """Returns the given VPC and subnets, or the default VPC and one default subnet in each of its zones."""
     if subnets:
         found = session.call("ec2", "describe_subnets", SubnetIds=list(subnets))["Subnets"]
     else:
@@ -29,26 +29,27 @@ def find_network(session: AwsSession, vpc: str | None, subnets: tuple[str, ...])
     vpcs = sorted({subnet["VpcId"] for subnet in found})
     if len(vpcs) > 1 or (vpc and vpcs and vpcs != [vpc]):
         raise InvalidOption(
-            f"The subnets {', '.join(subnets)} lie in {', '.join(vpcs)}, not in one VPC ({vpc or 'any'})."
+            f"The subnets {', '.join(subnets)} are in {', '.join(vpcs)}; they must be in one VPC ({vpc or 'any'}).",
+            hint="check the options vpc= and subnets=",
         )
     chosen = found if subnets else _one_a_zone(found)
     if len({subnet["AvailabilityZone"] for subnet in chosen}) < 2:
         raise InvalidOption(
-            f"A load balancer needs subnets in two availability zones; VPC {vpc or vpcs} offers fewer.",
+            f"A load balancer requires subnets in two availability zones; VPC {vpc or vpcs} has fewer.",
             hint="name them with subnets=subnet-a,subnet-b",
         )
     return Network(vpc=vpcs[0], subnets=tuple(sorted(subnet["SubnetId"] for subnet in chosen)))
 
 
 def find_endpoint_vpc(session: AwsSession, endpoint_tags: Mapping[str, str]) -> str | None:
-    """The VPC of an endpoint that has no load balancer (yet, or any more): that of its security groups."""
+    """Returns the VPC of an endpoint without a load balancer (yet, or any more), from its security groups."""
     filters = [{"Name": f"tag:{key}", "Values": [value]} for key, value in endpoint_tags.items()]
     groups = session.call("ec2", "describe_security_groups", Filters=filters)["SecurityGroups"]
     return str(groups[0]["VpcId"]) if groups else None
 
 
 class LoadBalancerSecurityGroupType(ResourceType[LoadBalancerPorts]):
-    """Open to the world on the listeners' ports."""
+    """Open to the internet on the listeners' ports."""
 
     def observe(self, resource: Resource[LoadBalancerPorts], ids: Ids) -> Found[LoadBalancerPorts] | None:
         group = _find_group(self._session, resource.name, ids)
@@ -58,7 +59,7 @@ class LoadBalancerSecurityGroupType(ResourceType[LoadBalancerPorts]):
         return Found(group["GroupId"], LoadBalancerPorts(tuple(ports)), tags.are_ours(tags.read(group.get("Tags"))))
 
     def create(self, resource: Resource[LoadBalancerPorts], ids: Ids) -> str:
-        group = _create_group(self._session, resource, ids, "mlflow-fargate: the world to the load balancer")
+        group = _create_group(self._session, resource, ids, "mlflow-fargate: internet to load balancer")
         return self._open(group, resource.properties.open_ports)
 
     def change(self, resource: Resource[LoadBalancerPorts], found: Found[LoadBalancerPorts], ids: Ids) -> str:
@@ -76,7 +77,7 @@ class LoadBalancerSecurityGroupType(ResourceType[LoadBalancerPorts]):
 
 
 class TaskSecurityGroupType(ResourceType[TaskPorts]):
-    """Open to the load balancer only, on any port that a container may listen on."""
+    """Open to the load balancer only, on any port that a container can listen on."""
 
     def observe(self, resource: Resource[TaskPorts], ids: Ids) -> Found[TaskPorts] | None:
         group = _find_group(self._session, resource.name, ids)
@@ -87,7 +88,7 @@ class TaskSecurityGroupType(ResourceType[TaskPorts]):
         return Found(group["GroupId"], properties, tags.are_ours(tags.read(group.get("Tags"))))
 
     def create(self, resource: Resource[TaskPorts], ids: Ids) -> str:
-        group = _create_group(self._session, resource, ids, "mlflow-fargate: the load balancer to the tasks")
+        group = _create_group(self._session, resource, ids, "mlflow-fargate: load balancer to tasks")
         return self._open(group, ids)
 
     def change(self, resource: Resource[TaskPorts], found: Found[TaskPorts], ids: Ids) -> str:
@@ -107,13 +108,13 @@ def _default_vpc(session: AwsSession) -> str:
     if not vpcs:
         raise InvalidOption(
             f"The account has no default VPC in {session.region}.",
-            hint="name yours with subnets=subnet-a,subnet-b, or make one: aws ec2 create-default-vpc",
+            hint="choose another VPC with subnets=subnet-a,subnet-b, or create one: aws ec2 create-default-vpc",
         )
     return str(vpcs[0]["VpcId"])
 
 
 def _one_a_zone(subnets: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Default subnets first: a load balancer takes one subnet a zone."""
+    """Prefers default subnets; a load balancer takes one subnet per zone."""
     by_zone: dict[str, dict[str, Any]] = {}
     for subnet in sorted(subnets, key=lambda subnet: (not subnet.get("DefaultForAz"), subnet["SubnetId"])):
         by_zone.setdefault(subnet["AvailabilityZone"], subnet)

@@ -1,4 +1,4 @@
-"""What can be done with a resource of each type; the other modules here have one class for each."""
+"""The interface of a resource type; the other modules have one class for each type."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mlflow_fargate.plan import Found, Properties, Resource, TypeName
 
 P = TypeVar("P", bound=Properties)
 IdName = TypeName | Literal["vpc", "running task definition"]
-# What AWS calls the resources that were found or created so far.
+# The ARNs or IDs of the resources that were found or created so far.
 Ids = Mapping[IdName, str]
 
 
@@ -23,16 +23,16 @@ class ResourceType(ABC, Generic[P]):
 
     @abstractmethod
     def observe(self, resource: Resource[P], ids: Ids) -> Found[P] | None:
-        """What AWS has under the resource's name; None when there is nothing."""
+        """Returns the existing resource of this name; None if there is none."""
 
     @abstractmethod
     def create(self, resource: Resource[P], ids: Ids) -> str:
         """Creates it and returns its identifier."""
 
     def change(self, resource: Resource[P], found: Found[P], ids: Ids) -> str:
-        """Makes what was `found` as wanted and returns its identifier."""
+        """Changes what was `found` to what is desired and returns its identifier."""
         return found.identifier
 
     @abstractmethod
     def delete(self, found: Found[Properties]) -> None:
-        """Deletes it; when it is gone already, nothing happens."""
+        """Deletes it; does nothing if it is already gone."""

@@ -1,8 +1,8 @@
-"""Application Auto Scaling: how many tasks a service runs, by how busy they are and by the clock.
+"""Application Auto Scaling: the number of tasks of a service, by load and by schedule.
 
-One scalable target a service, one target-tracking policy a metric, one scheduled action an entry of the schedule. What
-is ours bears our name: targets without a policy or action of that name were made by somebody else. Once a target is
-there, the service's count is its affair, and nobody here sends one.
+One scalable target per service, one target-tracking policy per metric, one scheduled action per schedule entry. Their
+names start with `mlflow-fargate-`; targets without any of these were created by something else. While a target exists,
+the service's count is not set here.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _REQUESTS = "ALBRequestCountPerTarget"
 
 
 class AutoScalingType(ResourceType[ScalingProperties]):
-    """All of a service's scaling, as one thing that is there or not."""
+    """All of a service's autoscaling, as one resource."""
 
     def observe(self, resource: Resource[ScalingProperties], ids: Ids) -> Found[ScalingProperties] | None:
-        """What AWS has; bounds that the wanted schedule has set meanwhile count as those wanted."""
+        """Returns the existing autoscaling; bounds set by the desired schedule count as the desired ones."""
         if "cluster" not in ids:
             return None
         service = f"service/{ids['cluster'].rpartition('/')[2]}/{resource.name}"
@@ -38,7 +38,7 @@ class AutoScalingType(ResourceType[ScalingProperties]):
         if counts in [(low, high) for _, low, high in wanted.schedule.values()]:
             counts = wanted.counts
         properties = ScalingProperties(counts, *_read_policies(policies), *_read_actions(actions))
-        # Without any policy or action it scales nothing: what a killed client of ours left.
+        # A target without any policy or action was left by a killed client of this package.
         is_ours = bool(_ours(policies, "PolicyName") or _ours(actions)) or not (policies or actions)
         return Found(service, properties, is_ours)
 
@@ -46,7 +46,7 @@ class AutoScalingType(ResourceType[ScalingProperties]):
         cluster = ids["cluster"].rpartition("/")[2]
         service = f"service/{cluster}/{resource.name}"
         low, high = resource.properties.counts
-        # AWS brings a count that lies outside of the bounds inside only when an alarm goes off.
+        # AWS adjusts a count outside of the bounds only when an alarm fires.
         self._bring_inside(cluster, resource.name, low, high)
         self._register(service, low, high, Tags=dict(resource.tags))
         self._put_policies(service, resource.properties, ids)
@@ -163,7 +163,7 @@ def _ours(described: Iterable[dict[str, Any]], key: str = "ScheduledActionName")
 
 
 def _label(load_balancer: str, target_group: str) -> str:
-    """app/NAME/ID/targetgroup/NAME/ID: the end of either ARN.
+    """app/NAME/ID/targetgroup/NAME/ID: the ends of both ARNs.
 
     Source: https://docs.aws.amazon.com/autoscaling/application/APIReference/API_PredefinedMetricSpecification.html
     """
@@ -171,7 +171,7 @@ def _label(load_balancer: str, target_group: str) -> str:
 
 
 def _read_policies(policies: list[dict[str, Any]]) -> tuple[dict[str, float], Cooldown | None, str | None]:
-    """Targets, cooldown and target group; no cooldown where the policies differ in it."""
+    """Targets, cooldown and target group; no cooldown if the policies differ in it."""
     targets: dict[str, float] = {}
     cooldowns: list[Cooldown] = []
     requests_of = None
@@ -187,7 +187,7 @@ def _read_policies(policies: list[dict[str, Any]]) -> tuple[dict[str, float], Co
 
 
 def _read_actions(actions: list[dict[str, Any]]) -> tuple[dict[str, ScheduledCounts], str | None]:
-    """The schedule and its time zone; none where the entries differ in it."""
+    """The schedule and its time zone; None if the entries differ in it."""
     schedule, zones = {}, set()
     for action in actions:
         name, counts = action["ScheduledActionName"], action["ScalableTargetAction"]

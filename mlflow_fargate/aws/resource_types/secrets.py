@@ -1,7 +1,7 @@
-"""Secrets Manager: the key that callers of a deployment show.
+"""Secrets Manager: the API key that callers of a deployment send.
 
-The key is made here, once, and read by ECS (`valueFrom`) and by `predict`; it is never printed, tagged or put into an
-image.
+The key is generated once, and read by ECS (`valueFrom`) and by `predict`. It is never printed, written to a tag or
+included in an image.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from mlflow_fargate.plan import Found, Properties, Resource
 
 
 class ApiKeyType(ResourceType[Properties]):
-    """A random key of 256 bits, kept over updates."""
+    """A random key of 256 bits, kept across updates."""
 
     def observe(self, resource: Resource[Properties], ids: Ids) -> Found[Properties] | None:
         try:
@@ -38,11 +38,11 @@ class ApiKeyType(ResourceType[Properties]):
         return str(secret["ARN"])
 
     def delete(self, found: Found[Properties]) -> None:
-        # Without a recovery window: a deployment of the same name would find its key's name taken for a week.
+        # Without a recovery window, which would keep the secret's name taken for a week.
         self._session.delete(
             "secretsmanager", "delete_secret", SecretId=found.identifier, ForceDeleteWithoutRecovery=True
         )
 
     def read(self, arn: str) -> str:
-        """The key itself."""
+        """Returns the key."""
         return str(self._session.call("secretsmanager", "get_secret_value", SecretId=arn)["SecretString"])

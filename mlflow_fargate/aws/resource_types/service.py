@@ -1,4 +1,4 @@
-"""ECS: a deployment's service."""
+"""ECS: the service of a deployment."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _DELETION_SECONDS = 900
 
 
 class ServiceType(ResourceType[ServiceProperties]):
-    """The service that keeps a deployment's tasks running behind its target group."""
+    """The service that runs a deployment's tasks and registers them in its target group."""
 
     def __init__(
         self,
@@ -51,10 +51,10 @@ class ServiceType(ResourceType[ServiceProperties]):
         service_tags = tags.read(service.get("tags"))
         properties = self._properties(service, service_tags, ids.get("task security group"))
         wanted = resource.properties
-        if wanted.desired_count is None:  # autoscaling's affair, whatever it is
+        if wanted.desired_count is None:  # autoscaling sets it
             properties = replace(properties, desired_count=None)
         refusal = refusal_of(service) or ""
-        if refusal:  # it has what the wanted strategy needs, but for the strategy
+        if refusal:  # it has everything the desired strategy requires, except for the strategy
             group, role = wanted.alternate_target_group, wanted.infrastructure_role_arn
             properties = replace(properties, alternate_target_group=group, infrastructure_role_arn=role)
         return Found(service["serviceArn"], properties, tags.are_ours(service_tags), refusal)
@@ -69,7 +69,7 @@ class ServiceType(ResourceType[ServiceProperties]):
             return str(self._create(_rolling(resource), ids, _refused(resource, error.message))["serviceArn"])
         arn = str(service["serviceArn"])
         if resource.properties.strategy["strategy"] != "rolling" and read_strategy(service)["strategy"] == "rolling":
-            self._tag(arn, _refused(resource, "it answered with a service that rolls"))
+            self._tag(arn, _refused(resource, "it created a service with the rolling strategy"))
         return arn
 
     def _create(self, resource: Resource[ServiceProperties], ids: Ids, more_tags: Mapping[str, str]) -> dict[str, Any]:
@@ -95,7 +95,7 @@ class ServiceType(ResourceType[ServiceProperties]):
         if replace(before, follow=wanted.follow, tags=wanted.tags) != wanted:
             again = {"forceNewDeployment": True} if before.rollout != wanted.rollout else {}
             if before.capacity != wanted.capacity:
-                # ECS wants the word with another strategy: running tasks stay where they are without it.
+                # ECS requires it with another capacity strategy; otherwise running tasks are not replaced.
                 again = {"forceNewDeployment": True, **_capacity(wanted.capacity)}
             self._update(resource, found, ids, again)
         return found.identifier
@@ -132,18 +132,18 @@ class ServiceType(ResourceType[ServiceProperties]):
             self._session.call("ecs", "untag_resource", resourceArn=arn, tagKeys=gone)
 
     def delete(self, found: Found[Properties]) -> None:
-        """Ends the service and waits until its tasks are gone, so that what it used can be deleted."""
+        """Deletes the service and waits until its tasks are gone, so that what it used can be deleted."""
         cluster, _, name = found.identifier.rpartition(":")[2].removeprefix("service/").partition("/")
         self._session.delete("ecs", "delete_service", cluster=cluster, service=name, force=True)
         self._wait_until_drained(cluster, name)
 
     def names(self, cluster: str) -> Iterator[str]:
-        """Names of the services in a cluster."""
+        """Yields the names of the services in a cluster."""
         for arn in self._session.pages("ecs", "list_services", "serviceArns", cluster=cluster):
             yield arn.rpartition("/")[2]
 
     def _wait_until_drained(self, cluster: str, name: str) -> None:
-        """ListServices hides a draining service, DescribeServices shows it: its name is not free yet."""
+        """Waits until the name is free: ListServices omits a draining service, DescribeServices does not."""
         deadline = self._clock() + _DELETION_SECONDS
         while (service := describe_service(self._session, cluster, name)) and service["status"] == "DRAINING":
             if self._clock() > deadline:
@@ -182,7 +182,7 @@ class ServiceType(ResourceType[ServiceProperties]):
 
 
 def describe_service(session: AwsSession, cluster: str, name: str) -> dict[str, Any] | None:
-    """The service as ECS describes it, draining ones included; None when there is none or no such cluster."""
+    """Returns the service as ECS describes it, even if draining; None if it or its cluster does not exist."""
     try:
         answer = session.call("ecs", "describe_services", cluster=cluster, services=[name], include=["TAGS"])
     except AwsError as error:
@@ -194,13 +194,13 @@ def describe_service(session: AwsSession, cluster: str, name: str) -> dict[str, 
 
 
 def primary_deployment(service: Mapping[str, Any]) -> dict[str, Any]:
-    """The newest rollout; empty while there is none."""
+    """Returns the newest rollout; empty if there is none."""
     deployments: list[dict[str, Any]] = service.get("deployments", [])
     return next((item for item in deployments if item["status"] == "PRIMARY"), {})
 
 
 def rollout_state(session: AwsSession, service: Mapping[str, Any]) -> str:
-    """COMPLETED, FAILED or IN_PROGRESS: ECS's word on the newest rollout of a described service."""
+    """Returns the state of a described service's newest rollout: COMPLETED, FAILED or IN_PROGRESS."""
     if read_strategy(service)["strategy"] == "rolling" or refusal_of(service):
         return str(primary_deployment(service).get("rolloutState", "IN_PROGRESS"))
     cluster, name = service["clusterArn"], service["serviceName"]
@@ -208,7 +208,7 @@ def rollout_state(session: AwsSession, service: Mapping[str, Any]) -> str:
 
 
 def _capacity(wanted: Capacity) -> dict[str, Any]:
-    """A strategy rather than a launch type: only the one can be changed later."""
+    """A capacity provider strategy, because a launch type cannot be changed later."""
     if not wanted.spot:
         return {"capacityProviderStrategy": [{"capacityProvider": "FARGATE", "weight": 1}]}
     base = {"capacityProvider": "FARGATE", "weight": 0, "base": wanted.on_demand_base}
@@ -235,7 +235,7 @@ def _refused(resource: Resource[ServiceProperties], said: str) -> dict[str, str]
 
 
 def _advanced(resource: Resource[ServiceProperties], ids: Ids) -> dict[str, Any]:
-    """Where traffic is shifted between, by which rules, and with which role."""
+    """The target groups, rules and role for traffic shifting."""
     wanted = resource.properties
     if wanted.strategy["strategy"] == "rolling":
         return {}
@@ -251,7 +251,7 @@ def _advanced(resource: Resource[ServiceProperties], ids: Ids) -> dict[str, Any]
 def _request(
     resource: Resource[ServiceProperties], ids: Ids, before: ServiceProperties | None = None
 ) -> dict[str, Any]:
-    """What CreateService and UpdateService have in common; `before`: what the service was found to be."""
+    """The parameters that CreateService and UpdateService share; `before`: the existing service."""
     wanted = resource.properties
     balancer = {
         "targetGroupArn": ids["target group"],
@@ -259,7 +259,7 @@ def _request(
         "containerPort": wanted.container_port,
         **_advanced(resource, ids),
     }
-    # ECS alternates between the two groups that it was given, so they are not sent again.
+    # ECS alternates between the two groups that it has, so they are not sent again.
     shifts = wanted.alternate_target_group is not None
     stays = before is not None and shifts and _place(before) == _place(wanted)
     own_group = [ids["task security group"]] if "task security group" in ids else []
@@ -282,6 +282,6 @@ def _request(
 
 
 def _place(service: ServiceProperties) -> tuple[str | int | None, ...]:
-    """Where its tasks are registered."""
+    """Where its tasks are registered, and with which role."""
     role = service.infrastructure_role_arn
     return service.target_group, service.alternate_target_group, role, service.container_port

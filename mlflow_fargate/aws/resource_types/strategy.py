@@ -1,8 +1,8 @@
-"""ECS: how a service's new tasks take over, as its `deploymentConfiguration` says it and as our options do.
+"""ECS: deployment strategies, converted between this package's options and a service's `deploymentConfiguration`.
 
-The strategy stands on the service, not on the task definition: ECS takes revisions back, and leaves the strategy.
-An account (or a stand-in for AWS) that knows no such strategy refuses it; the service then rolls, and two tags say
-what was wanted and why it is not.
+The strategy is part of the service, not of the task definition, so ECS keeps it when it rolls back a revision. If ECS
+(or an emulator) does not support a strategy, the service uses rolling updates, and two tags record the requested
+strategy and the reason.
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ from mlflow_fargate.resources.properties import Strategy
 
 WANTED_TAG = "mlflow-fargate:strategy"
 REFUSAL_TAG = "mlflow-fargate:strategy-refused"
-# Three tasks that fail one after the other are enough to know; the default waits for half of the desired count, at
-# least three, and ECS backs off between them.
+# Give up after three failed tasks; the default is half of the desired count, at least three, with growing pauses.
 _COMMON = {
     "minimumHealthyPercent": 100,
     "maximumPercent": 200,
@@ -31,7 +30,7 @@ _COMMON = {
     },
 }
 ROLLING: Strategy = {"strategy": "rolling"}
-# Once, with all traffic still on the old tasks; PRE_PRODUCTION_TRAFFIC_SHIFT would pause before every step.
+# Pauses once, with all traffic on the old tasks; PRE_PRODUCTION_TRAFFIC_SHIFT would pause before every step.
 TEST_STAGE = "POST_TEST_TRAFFIC_SHIFT"
 _UNKNOWN = re.compile(
     r"strategy|lifecycle ?hook|advancedConfiguration|alternateTargetGroup|(canary|linear)Configuration|PAUSE", re.I
@@ -42,7 +41,7 @@ _REFUSED = re.compile(
 
 
 def deployment_configuration(wanted: Strategy) -> dict[str, Any]:
-    """The request's `deploymentConfiguration` for the options of a strategy."""
+    """Returns the request's `deploymentConfiguration` for the options of a strategy."""
     strategy = wanted["strategy"]
     configuration: dict[str, Any] = {**_COMMON, "strategy": strategy.upper()}
     if strategy == "rolling":
@@ -68,7 +67,7 @@ def _pause(minutes: int) -> dict[str, Any]:
 
 
 def read_strategy(service: Mapping[str, Any]) -> Strategy:
-    """The options that a described service's strategy comes from; those that were refused where it has to roll."""
+    """Returns the strategy options of a described service; if they were refused, those that were requested."""
     configuration = service.get("deploymentConfiguration") or {}
     strategy = (configuration.get("strategy") or "ROLLING").lower()
     if strategy == "rolling":
@@ -92,23 +91,26 @@ def read_strategy(service: Mapping[str, Any]) -> Strategy:
 
 
 def refusal_of(service: Mapping[str, Any]) -> str | None:
-    """Why a described service rolls though another strategy was wanted; None where it does as it was told."""
+    """Returns why a described service does not use the requested strategy; None if it does."""
     their_tags = tags.read(service.get("tags"))
     shifts = (service.get("deploymentConfiguration") or {}).get("strategy", "ROLLING") != "ROLLING"
     if shifts or WANTED_TAG not in their_tags:
         return None
     wanted = _from_tag(their_tags[WANTED_TAG])["strategy"]
-    return f"ECS refused strategy={wanted} here, so it rolls ({their_tags.get(REFUSAL_TAG, 'no reason was given')})"
+    return (
+        f"ECS refused strategy={wanted}, so the service uses rolling updates "
+        f"({their_tags.get(REFUSAL_TAG, 'no reason given')})"
+    )
 
 
 def refusal_tags(wanted: Strategy, said: str) -> dict[str, str]:
-    """What stands on a service that has to roll: the options as `KEY=VALUE KEY=VALUE`, and ECS's words."""
+    """Returns the tags of a service whose strategy was refused: options as `KEY=VALUE KEY=VALUE`, and ECS's message."""
     options = " ".join(f"{key}={json.dumps(value).strip(chr(34))}" for key, value in wanted.items())
     return {WANTED_TAG: options, REFUSAL_TAG: tag_value(said)}
 
 
 def is_unknown(error: AwsError) -> bool:
-    """Whether ECS (or botocore, where it is old) refuses because it knows no such strategy; nothing else falls back."""
+    """Returns whether ECS (or an old botocore) does not support the strategy; for other errors there is no fallback."""
     code, said = error.code, error.message
     if code == "UnsupportedFeatureException":
         return True

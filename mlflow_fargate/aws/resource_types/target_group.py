@@ -1,4 +1,4 @@
-"""ELBv2: a deployment's target group. The rules that route requests there are in listener_rules.py."""
+"""ELBv2: the target group of a deployment. The rules that route requests to it are in listener_rules.py."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mlflow_fargate.resources.properties import TargetGroupProperties
 
 
 class TargetGroupType(ResourceType[TargetGroupProperties]):
-    """Where the tasks of a deployment are registered by ECS, and how their health is asked."""
+    """Where ECS registers the tasks of a deployment, and how their health is checked."""
 
     def observe(self, resource: Resource[TargetGroupProperties], ids: Ids) -> Found[TargetGroupProperties] | None:
         try:
@@ -26,7 +26,7 @@ class TargetGroupType(ResourceType[TargetGroupProperties]):
         return self._found(group)
 
     def observe_all(self, wanted_tags: Mapping[str, str]) -> list[tuple[str, Found[TargetGroupProperties]]]:
-        """Every target group that carries the tags, whatever its name: the port is part of it and may have changed."""
+        """Returns every target group with the tags. Its name depends on the port, which may have changed."""
         groups = {
             group["TargetGroupArn"]: group
             for group in self._session.pages("elbv2", "describe_target_groups", "TargetGroups")
@@ -62,7 +62,7 @@ class TargetGroupType(ResourceType[TargetGroupProperties]):
         self._session.delete("elbv2", "delete_target_group", TargetGroupArn=found.identifier)
 
     def healthy_count(self, arn: str) -> int:
-        """How many registered targets answer."""
+        """Returns how many registered targets are healthy."""
         health = self._session.call("elbv2", "describe_target_health", TargetGroupArn=arn)["TargetHealthDescriptions"]
         return sum(target["TargetHealth"]["State"] == "healthy" for target in health)
 

@@ -1,6 +1,6 @@
-"""ECS: the task definition. What `request_for` writes, `properties_of` reads back: a round trip, tested as such.
+"""ECS: the task definition. `properties_of` reads back what `request_for` writes; the round trip is tested.
 
-What is deployed stands here, in one docker label of the container (see resources.DeploymentSpec.label).
+What is deployed is recorded in one Docker label of the container (see resources.DeploymentSpec.label).
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ LABEL = "mlflow-fargate"
 DIGEST_TAG = "mlflow-fargate:digest"
 API_KEY_VARIABLE = "API_KEY"
 USER = "65532"
-_LOOK_BACK = 10  # one read each, of the 20 a second that ECS allows
+_LOOK_BACK = 10  # one read each; ECS allows 20 per second
 
 
 @dataclass(frozen=True)
 class Label:
-    """What a task definition says of itself."""
+    """What a task definition records: the model and the options."""
 
     provenance: Provenance
     settings: Mapping[str, Any]
 
 
 class TaskDefinitionType(ResourceType[TaskProperties]):
-    """A family of revisions; its newest revision with the wanted content is used again."""
+    """A family of revisions; the newest revision with the desired content is reused."""
 
     def observe(self, resource: Resource[TaskProperties], ids: Ids) -> Found[TaskProperties] | None:
-        """The revision that the service runs, or without a service the family's newest."""
+        """Returns the revision that the service runs, or without a service the family's newest."""
         arn = ids.get("running task definition") or next(self.revisions(resource.name), None)
         if arn is None:
             return None
@@ -46,7 +46,7 @@ class TaskDefinitionType(ResourceType[TaskProperties]):
         return Found(arn, properties_of(described, ids.get("task role")), tags.are_ours(tags.read(described["tags"])))
 
     def observe_inactive(self, family: str) -> Found[Properties] | None:
-        """One of the revisions that a client deregistered, and died before it deleted them."""
+        """Returns one of the revisions that a killed client deregistered but did not delete."""
         arn = next(self.revisions(family, "INACTIVE"), None)
         return Found(arn, Properties(), self._is_ours(arn)) if arn else None
 
@@ -58,7 +58,7 @@ class TaskDefinitionType(ResourceType[TaskProperties]):
         return self.create(resource, ids)
 
     def delete(self, found: Found[Properties]) -> None:
-        """Takes away what is ours of the family: revisions are deregistered, then deleted, 10 a call as ECS allows."""
+        """Deregisters the family's revisions that this package created, then deletes them, 10 per call."""
         family = found.identifier.rpartition("/")[2].rpartition(":")[0]
         for arn in list(self.revisions(family)):
             if self._is_ours(arn):
@@ -69,13 +69,13 @@ class TaskDefinitionType(ResourceType[TaskProperties]):
             self._session.delete("ecs", "delete_task_definitions", taskDefinitions=batch)
 
     def describe(self, arn: str) -> dict[str, Any]:
-        """A revision, with its tags under `tags`."""
+        """Returns a revision, with its tags under `tags`."""
         answer = self._session.call("ecs", "describe_task_definition", taskDefinition=arn, include=["TAGS"])
         return {**answer["taskDefinition"], "tags": answer.get("tags", [])}
 
     def revisions(self, family: str, status: str = "ACTIVE") -> Iterator[str]:
-        """ARNs of the family's revisions, newest first."""
-        # familyPrefix matches longer names too (churn and churn-2), so look at the name itself.
+        """Yields the ARNs of the family's revisions, newest first."""
+        # familyPrefix matches longer names too (churn and churn-2), so compare the whole name.
         pages = self._session.pages(
             "ecs", "list_task_definitions", "taskDefinitionArns", familyPrefix=family, status=status
         )
@@ -86,7 +86,7 @@ class TaskDefinitionType(ResourceType[TaskProperties]):
         return tags.are_ours(tags.read(self.describe(arn)["tags"]))
 
     def _revision_with(self, family: str, digest: str) -> str | None:
-        """A killed client registered it already, or it is gone back to; only the newest few are worth a look."""
+        """A revision that a killed client registered, or that a rollback returns to; checks only the newest few."""
         for arn in islice(self.revisions(family), _LOOK_BACK):
             if tags.read(self.describe(arn)["tags"]).get(DIGEST_TAG) == digest:
                 return arn
@@ -102,23 +102,23 @@ class TaskDefinitionType(ResourceType[TaskProperties]):
 
 
 def read_label(described: Mapping[str, Any]) -> Label | None:
-    """What the revision says of itself; None when it is no deployment of ours."""
+    """Returns what the revision records; None if it is not a deployment of this package."""
     label = label_table(described)
     return Label(Provenance(**label["provenance"]), label["settings"]) if "provenance" in label else None
 
 
 def label_table(described: Mapping[str, Any]) -> dict[str, Any]:
-    """All that a label holds; empty where there is none."""
+    """Returns the content of the label; empty if there is none."""
     text = _container(described).get("dockerLabels", {}).get(LABEL)
     label: dict[str, Any] = json.loads(text) if text else {}
     return label
 
 
 def request_for(resource: Resource[TaskProperties], ids: Ids) -> dict[str, Any]:
-    """The parameters of RegisterTaskDefinition.
+    """Returns the parameters of RegisterTaskDefinition.
 
-    The container runs as a user that is nobody, on a root that it cannot write to; /tmp is a volume of the task's own
-    (Fargate has no tmpfs).
+    The container runs as an unprivileged user, with a read-only root file system; /tmp is a volume (Fargate does not
+    support tmpfs).
     """
     wanted = resource.properties
     request: dict[str, Any] = {
@@ -140,7 +140,7 @@ def request_for(resource: Resource[TaskProperties], ids: Ids) -> dict[str, Any]:
 
 
 def properties_of(described: Mapping[str, Any], made_task_role: str | None = None) -> TaskProperties:
-    """The properties that a revision was registered with; roles that were made here are left out, as they are there."""
+    """Returns the properties of a revision, without generated roles, which desired properties do not name either."""
     container = _container(described)
     secrets = {item["name"]: item["valueFrom"] for item in container.get("secrets", [])}
     options = container.get("logConfiguration", {}).get("options", {})
@@ -170,7 +170,7 @@ def properties_of(described: Mapping[str, Any], made_task_role: str | None = Non
 
 
 def api_key_secret(described: Mapping[str, Any]) -> str | None:
-    """ARN of the secret that holds the API key; None when the deployment has none."""
+    """Returns the ARN of the secret with the API key; None if the deployment has none."""
     secrets = {item["name"]: item["valueFrom"] for item in _container(described).get("secrets", [])}
     return secrets.get(API_KEY_VARIABLE)
 
@@ -209,7 +209,7 @@ def _container_request(wanted: TaskProperties, ids: Ids) -> dict[str, Any]:
 
 
 def _hardening(wanted: TaskProperties) -> dict[str, Any]:
-    """A root that cannot be written to, but with ECS Exec: its agent wants to write there, and an init that reaps.
+    """A read-only root file system, except with ECS Exec: its agent writes there, and needs an init process.
 
     Source: https://docs.aws.amazon.com/AmazonECS/latest/developerguide/ecs-exec.html, considerations.
     """
@@ -219,7 +219,7 @@ def _hardening(wanted: TaskProperties) -> dict[str, Any]:
 
 
 def _efs_volumes(wanted: TaskProperties) -> list[dict[str, Any]]:
-    """Always encrypted on the way, which access points and IAM ask for as well.
+    """Always with encryption in transit, which access points and IAM require.
 
     Source: https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_EFSVolumeConfiguration.html
     """
@@ -249,7 +249,7 @@ def _file_systems(described: Mapping[str, Any], container: Mapping[str, Any]) ->
 
 
 def _volume_name(path: str) -> str:
-    """A name for what is mounted there: letters, digits, hyphens and underscores."""
+    """A name for a mounted volume: letters, digits, hyphens and underscores."""
     return f"efs{''.join(letter if letter.isalnum() else '-' for letter in path)}"
 
 

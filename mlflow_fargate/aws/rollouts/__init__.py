@@ -1,1 +1,1 @@
-"""Waits for ECS: rolling updates, traffic shifts, and why tasks stopped."""
+"""Waiting for ECS: rolling updates, traffic shifts, and why tasks stopped."""

@@ -1,12 +1,13 @@
-"""ECS: watching one rollout until it is done, and telling why it failed.
+"""ECS: waits for one rollout, and explains why it failed.
 
-Success is what ECS says of the deployment that our own call started: it is COMPLETED and enough targets are healthy.
-boto3's `services_stable` waiter is no judge: it passes on a new service with no healthy target, and after a rollback.
+A rollout succeeded if ECS reports the deployment that our call started as COMPLETED and enough targets are healthy.
+boto3's `services_stable` waiter is not enough: it passes for a new service without a healthy target and after
+a rollback.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,17 +18,17 @@ from mlflow_fargate.aws.resource_types.target_group import TargetGroupType
 from mlflow_fargate.aws.rollouts.stop_reasons import hint_for_stop
 from mlflow_fargate.aws.session import AwsSession
 from mlflow_fargate.errors import AwsError, RolloutFailed, RolloutTimeout
-from mlflow_fargate.progress import Progress
+from mlflow_fargate.progress import Progress, shorten_arns
 from mlflow_fargate.resources import CONTAINER
 
-# ECS allows 20 reads a second for the account; a rollout takes minutes on AWS and seconds on the local stack.
+# ECS allows 20 reads per second and account; a rollout takes minutes on AWS and seconds on the local stack.
 _FIRST_POLL_SECONDS = 0.5
 _LAST_POLL_SECONDS = 5.0
 
 
 @dataclass
 class RolloutWatch:
-    """Waits for the deployment `deployment_id` of a service; keeps what was already told."""
+    """Waits for the deployment `deployment_id` of a service; keeps what was already reported."""
 
     session: AwsSession
     cluster: str
@@ -36,64 +37,72 @@ class RolloutWatch:
     progress: Progress
     clock: Callable[[], float]
     sleep: Callable[[float], None]
-    _told_events: set[str] = field(default_factory=set)
-    _told_counts: str = ""
+    _reported_events: set[str] = field(default_factory=set)
+    _counts: str = ""
 
-    def wait_until_rolled_out(self, timeout_seconds: float) -> None:
-        """Returns when the rollout is done; RolloutFailed says why it is not, RolloutTimeout that it goes on."""
+    def wait_until_rolled_out(self, timeout_seconds: float, earlier_events: Collection[str] = ()) -> None:
+        """Returns when the rollout is done; raises RolloutFailed with the reason, or RolloutTimeout if it continues.
+
+        `earlier_events`: IDs of ECS events that are not reported; those of earlier rollouts never are.
+        """
         deadline = self.clock() + timeout_seconds
-        self._skip_older_events()
+        self._skip_older_events(earlier_events)
         pause = _FIRST_POLL_SECONDS
-        while not self._is_done():
-            if self.clock() > deadline:
-                raise RolloutTimeout(
-                    f"'{self.service}' was not rolled out after {timeout_seconds:g} s; ECS goes on with it.",
-                    hint=f"{self._told_counts}; allow more with timeout_seconds=",
-                )
-            self.sleep(pause)
-            pause = min(pause * 1.3, _LAST_POLL_SECONDS)
+        with self.progress.waiting("waiting for ECS") as update:
+            while not self._is_done():
+                update(f"waiting for ECS: {self._counts}")
+                if self.clock() > deadline:
+                    raise RolloutTimeout(
+                        f"Rollout of '{self.service}' did not finish within {timeout_seconds:g} s; "
+                        "it continues in ECS.",
+                        hint=f"{self._counts}; wait longer with timeout_seconds=",
+                    )
+                self.sleep(pause)
+                pause = min(pause * 1.3, _LAST_POLL_SECONDS)
 
     def _is_done(self) -> bool:
         service = self._describe()
-        self._tell(service)
+        self._report(service)
         deployment = next((item for item in service["deployments"] if item["id"] == self.deployment_id), None)
         state = deployment.get("rolloutState") if deployment else None
         if deployment and state == "FAILED":
             raise self._failure(service, deployment.get("rolloutStateReason", ""))
         if deployment is None or deployment["status"] != "PRIMARY":
-            raise self._failure(service, "another rollout took its place (a rollback by ECS, or another deployer)")
+            raise self._failure(service, "another rollout replaced it (a rollback by ECS, or another client)")
         if state != "COMPLETED" or len(service["deployments"]) > 1:
             return False
         return self._healthy_targets(service) >= int(service["desiredCount"])
 
-    def _skip_older_events(self) -> None:
+    def _skip_older_events(self, earlier_events: Collection[str]) -> None:
         service = self._describe()
         began = primary_deployment(service)["createdAt"]
-        self._told_events |= {event["id"] for event in service.get("events", []) if event["createdAt"] < began}
+        older = {event["id"] for event in service.get("events", []) if event["createdAt"] < began}
+        self._reported_events |= older.union(earlier_events)
 
     def _describe(self) -> dict[str, Any]:
         service = describe_service(self.session, self.cluster, self.service)
         if service is None or service["status"] == "INACTIVE":
-            raise RolloutFailed(f"Service '{self.service}' was deleted while it was rolled out.")
+            raise RolloutFailed(f"Service '{self.service}' was deleted during its rollout.")
         return service
 
     def _healthy_targets(self, service: Mapping[str, Any]) -> int:
         groups = [item["targetGroupArn"] for item in service.get("loadBalancers", [])]
         return TargetGroupType(self.session).healthy_count(groups[0]) if groups else int(service["runningCount"])
 
-    def _tell(self, service: Mapping[str, Any]) -> None:
+    def _report(self, service: Mapping[str, Any]) -> None:
         for event in reversed(service.get("events", [])):
-            if event["id"] not in self._told_events:
-                self._told_events.add(event["id"])
-                self.progress.note(f"ECS: {event['message']}")
+            if event["id"] not in self._reported_events:
+                self._reported_events.add(event["id"])
+                self.progress.note(f"ECS: {shorten_arns(event['message'])}")
         primary = primary_deployment(service)
-        counts = f"{primary.get('runningCount', 0)} of {primary.get('desiredCount', 0)} new tasks run"
-        if counts != self._told_counts:
-            self._told_counts = counts
+        running, desired = primary.get("runningCount", 0), primary.get("desiredCount", 0)
+        counts = f"{running} of {desired} new tasks running" if desired else f"{running} tasks running, 0 desired"
+        if counts != self._counts:
+            self._counts = counts
             self.progress.note(counts)
 
     def _failure(self, service: Mapping[str, Any], reason: str) -> RolloutFailed:
-        lines = [f"The rollout of '{self.service}' failed: {reason}"]
+        lines = [f"The rollout of '{self.service}' failed: {shorten_arns(reason)}"]
         hint = None
         for task in self._stopped_tasks():
             container: dict[str, Any] = next(
@@ -105,11 +114,15 @@ class RolloutWatch:
             lines += [f"    | {line}" for line in last_lines]
             hint = hint_for_stop(task.get("stoppedReason", ""), container.get("exitCode"), last_lines)
         running = int(service.get("runningCount", 0))
-        lines.append(f"  {running} task(s) of the version before still serve." if running else "  Nothing serves now.")
+        lines.append(
+            f"  {running} task(s) of the previous version are still serving."
+            if running
+            else "  Nothing is serving now."
+        )
         return RolloutFailed("\n".join(lines), hint=hint)
 
     def _stopped_tasks(self) -> list[dict[str, Any]]:
-        """The last stopped task of this rollout is enough to tell; ECS shows stopped tasks for an hour at least."""
+        """The last stopped task of this rollout, which is enough to explain it; ECS lists them for at least an hour."""
         try:
             arns = list(
                 self.session.pages(
@@ -123,7 +136,7 @@ class RolloutWatch:
                 else []
             )
         except AwsError:
-            return []  # the failure itself matters more than its details
+            return []  # the failure matters more than its details
         ours = [task for task in tasks if task.get("startedBy") == self.deployment_id and task.get("stoppedReason")]
         return sorted(ours, key=lambda task: str(task.get("stoppedAt", "")))[-1:]
 
@@ -140,7 +153,7 @@ class RolloutWatch:
 
 
 def last_failed_task_definition(session: AwsSession, cluster: str, service: str) -> str | None:
-    """The task definition of the newest rollout, if that failed; None when it did not or the account cannot tell."""
+    """Returns the task definition of the newest rollout, if that failed; None if not, or without the permission."""
     brief = service_deployments.newest(session, cluster, service)
     if brief is None or brief["status"] not in service_deployments.GIVEN_UP:
         return None

@@ -1,8 +1,8 @@
-"""ECS: watching a deployment that shifts traffic, and saying whether it may, once its new tasks were tested.
+"""ECS: waits for a rollout that shifts traffic, and lets it continue once the new tasks have passed a test.
 
-ECS brings the new tasks up beside the old ones, leads the test rule to them and, where we asked for it, pauses there.
-Whoever watches then has the new tasks tested, and tells ECS to continue or to go back; when nobody does, ECS goes
-back by itself after the hook's time.
+ECS starts the new tasks next to the old ones, routes the test rule to them and, if configured, pauses. Any client that
+is waiting then tests the new tasks and calls ECS to continue or to roll back. If none does, ECS rolls back when the
+hook times out.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ from mlflow_fargate.aws.rollouts.watch import RolloutWatch
 from mlflow_fargate.errors import AwsError, FargateError, RolloutFailed
 from mlflow_fargate.resources import TEST_HEADER
 
-# Asks the new tasks, with these headers; the answer in words. What it raises is why traffic must not be shifted.
+# Sends the new tasks a test request with these headers and describes the response; raises if they failed the test.
 TestGreen = Callable[[Mapping[str, str]], str]
 
 
 @dataclass
 class ShiftWatch(RolloutWatch):
-    """Waits for the newest service deployment; `test_green` is called while it is paused for that."""
+    """Waits for the newest service deployment; calls `test_green` while it is paused for a test."""
 
     test_green: TestGreen | None = None
-    _told_stage: str = ""
+    _stage: str = ""
     _refusal: str = ""
     _answered: set[str] = field(default_factory=set)
 
     def _is_done(self) -> bool:
         service = self._describe()
-        self._tell(service)
+        self._report(service)
         brief = service_deployments.newest(self.session, self.cluster, self.service)
         if brief is None:
             return False
         deployment = service_deployments.describe(self.session, brief["serviceDeploymentArn"])
-        self._tell_stage(deployment)
+        self._report_stage(deployment)
         self._answer_hooks(service, deployment)
         status = deployment["status"]
         if status in ("ROLLBACK_SUCCESSFUL", "ROLLBACK_FAILED", "STOPPED"):
@@ -48,15 +48,15 @@ class ShiftWatch(RolloutWatch):
         return self._healthy_targets(service) >= int(service["desiredCount"])
 
     def _is_ours(self, service: Mapping[str, Any], deployment: Mapping[str, Any]) -> bool:
-        """Right after an update the record of the rollout before may still be the newest."""
+        """Right after an update, the newest record can still be that of the previous rollout."""
         revision = deployment["targetServiceRevision"]["arn"]
         deployed: str = service["taskDefinition"]
         return service_deployments.task_definition_of(self.session, revision) == deployed
 
-    def _tell_stage(self, deployment: Mapping[str, Any]) -> None:
-        stage = service_deployments.tell_shift(deployment)
-        if stage and stage != self._told_stage:
-            self._told_stage = stage
+    def _report_stage(self, deployment: Mapping[str, Any]) -> None:
+        stage = service_deployments.stage_of(deployment)
+        if stage and stage != self._stage:
+            self._stage = stage
             self.progress.note(stage)
 
     def _answer_hooks(self, service: Mapping[str, Any], deployment: Mapping[str, Any]) -> None:
@@ -69,15 +69,15 @@ class ShiftWatch(RolloutWatch):
                 said = self._test(service, self.test_green)
             except FargateError as error:
                 self._refusal = error.message
-                self.progress.note(f"the new tasks failed the test, so ECS is told to go back: {error.message}")
+                self.progress.note(f"test of the new tasks failed, rolling back: {error.message}")
                 self._act(deployment, hook, "ROLLBACK")
             else:
-                self.progress.note(f"the new tasks were tested: {said}")
+                self.progress.note(f"test of the new tasks passed: {said}")
                 self._act(deployment, hook, "CONTINUE")
 
     def _test(self, service: Mapping[str, Any], test_green: TestGreen) -> str:
         if not service["desiredCount"]:
-            return "there are none (desired_count=0)"
+            return "no tasks to test (desired_count=0)"
         rule = service["loadBalancers"][0]["advancedConfiguration"]["testListenerRule"]
         found = self.session.call("elbv2", "describe_rules", RuleArns=[rule])["Rules"][0]
         return test_green({TEST_HEADER: read_test_value(found)})
@@ -92,13 +92,13 @@ class ShiftWatch(RolloutWatch):
                 action=action,
             )
         except AwsError as error:
-            # Another watcher was faster, or the hook's time was over: the next look tells what came of it.
+            # Another client was faster, or the hook timed out: the next poll shows the outcome.
             if error.code not in ("InvalidParameterException", "ClientException"):
                 raise
-            self.progress.note(f"ECS waits for no word any more: {error.message}")
+            self.progress.note(f"ECS is no longer waiting for the test result: {error.message}")
 
     def _healthy_targets(self, service: Mapping[str, Any]) -> int:
-        """In either group: versions take turns between them, and at the end only the new tasks are left."""
+        """Counts both groups: versions alternate between them, and at the end only the new tasks are left."""
         balancer = service["loadBalancers"][0]
         groups = [balancer["targetGroupArn"], balancer["advancedConfiguration"]["alternateTargetGroupArn"]]
         return sum(TargetGroupType(self.session).healthy_count(arn) for arn in groups)
@@ -110,6 +110,6 @@ class ShiftWatch(RolloutWatch):
         went_back = deployment["status"] == "ROLLBACK_SUCCESSFUL"
         return RolloutFailed(
             f"The new tasks of '{self.service}' failed the test before any traffic was shifted: {self._refusal}\n"
-            f"  {'The version before still serves.' if went_back else 'Nothing serves now.'}",
-            hint="test_green=false shifts without a test; mlflow-fargate logs shows what the new tasks wrote",
+            f"  {'The previous version is still serving.' if went_back else 'Nothing is serving now.'}",
+            hint="mlflow-fargate logs shows the new tasks' output; test_green=false shifts traffic without a test",
         )
