@@ -244,3 +244,29 @@ def test_a_deployments_own_host_leads_to_it_but_not_for_pages_of_others(balancer
     assert answer(balancer.port, "POST", path, own)[0] == 200
     assert answer(balancer.port, "POST", path, {**host, "Origin": "http://evil.example"})[0] == 403
     assert answer(balancer.port, "GET", path, {**host, "Sec-Fetch-Site": "cross-site"})[0] == 403
+
+
+@pytest.mark.parametrize(
+    ("pattern", "host", "status"),
+    [
+        ("*.example.com", "churn.example.com", 200),
+        ("churn", "churn", 200),
+        ("*", "evil.example", 403),
+        ("?*", "evil.example", 403),
+        ("*.example", "evil.example", 403),
+        ("*.*.*", "a.evil.example", 403),
+        ("churn.*", "churn.evil", 403),
+        ("*", "127.0.0.1", 200),
+    ],
+)
+def test_a_pattern_that_fits_strangers_hosts_lets_none_of_them_in(pattern: str, host: str, status: int) -> None:
+    served = FixedResponse(200, "a prediction")
+    with LoadBalancer() as balancer:
+        balancer.set_routes(
+            [
+                RoutingRule(1, path_patterns=("/other/*",), fixed_response=served),
+                RoutingRule(2, host_patterns=(pattern,), fixed_response=served),
+            ]
+        )
+        for path in ("/", "/other/invocations"):
+            assert answer(balancer.port, "POST", path, {"Host": f"{host}:{balancer.port}"})[0] == status

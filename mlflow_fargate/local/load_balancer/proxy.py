@@ -78,7 +78,7 @@ class Proxy:
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         rule = choose_rule(self.rules, request.host, request.rel_url.raw_path, request.headers) or DEFAULT_RULE
         # A host that a rule names is a deployment's (host=), which no stranger can lead here.
-        is_known_host = any(known.names_host(request.host) for known in self.rules)
+        is_known_host = any(known.vouches_for(request.host) for known in self.rules)
         if said := refusal(request.method, request.headers.get, is_known_host=is_known_host):
             return web.Response(status=403, text=f"{said}\n", headers=dict(REFUSAL_HEADERS[1:]))
         try:
