@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import re
+import socket
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -233,6 +234,29 @@ def test_the_load_balancer_sends_no_stranger_to_a_deployment(
 
     assert (status, b"prediction" in body) == (403, False)
     assert not any(is_cors(name) for name in answered)
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("Host", ("127.0.0.1", "evil.example")),
+        ("Origin", ("http://127.0.0.1", "http://evil.example")),
+        ("Sec-Fetch-Site", ("none", "cross-site")),
+    ],
+)
+def test_a_stranger_does_not_hide_behind_a_first_header_of_ours(
+    wsgi: WsgiServer, registry: LocalRegistry, balancer: LoadBalancer, name: str, values: tuple[str, str]
+) -> None:
+    login = requests.auth._basic_auth_str(USER, "hush")
+    sent = {"Host": ("127.0.0.1",), "Authorization": (login,), name: values}
+    lines = "".join(f"{header}: {value}\r\n" for header, several in sent.items() for value in several)
+    for port, path in {wsgi.port: "/", registry.port: "/v2/", balancer.port: "/churn/invocations"}.items():
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+            connection.sendall(f"GET {path} HTTP/1.1\r\n{lines}\r\n".encode())
+            response = http.client.HTTPResponse(connection)
+            response.begin()
+            # aiohttp itself answers 400 to a second Host.
+            assert response.status in ({403, 400} if (port, name) == (balancer.port, "Host") else {403})
 
 
 @pytest.mark.parametrize("path", ["/", "/churn/invocations"])

@@ -23,7 +23,7 @@ from aiohttp import web
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
-from mlflow_fargate.local.guard import REFUSAL_HEADERS, refusal
+from mlflow_fargate.local.guard import REFUSAL_HEADERS, joined, refusal
 from mlflow_fargate.local.load_balancer.rules import (
     DEFAULT_RULE,
     Balancer,
@@ -79,7 +79,8 @@ class Proxy:
         rule = choose_rule(self.rules, request.host, request.rel_url.raw_path, request.headers) or DEFAULT_RULE
         # A host that a rule names is a deployment's (host=), which no stranger can lead here.
         is_known_host = any(known.vouches_for(request.host) for known in self.rules)
-        if said := refusal(request.method, request.headers.get, is_known_host=is_known_host):
+        sent = request.headers
+        if said := refusal(request.method, lambda name: joined(sent.getall(name, None)), is_known_host=is_known_host):
             return web.Response(status=403, text=f"{said}\n", headers=dict(REFUSAL_HEADERS[1:]))
         try:
             return await self._answer(request, rule)
