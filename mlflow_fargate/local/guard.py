@@ -15,12 +15,12 @@ Source: https://www.w3.org/TR/fetch-metadata/ and "Protect your resources from w
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 WsgiApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 Header = Callable[[str], str | None]
-"""Returns the value of a header by name; None if the request does not have it."""
+"""Returns a header by name, its values `joined` if it is repeated; None if the request does not have it."""
 
 # Any port: a forwarded port keeps the host name, and a page from another port has a different origin.
 _OUR_HOST = re.compile(r"(127\.0\.0\.1|localhost)(:[0-9]{1,5})?", re.IGNORECASE)
@@ -43,6 +43,11 @@ def refusal(method: str, header: Header, *, is_known_host: bool = False) -> str 
     if site is not None and site.lower() not in _OUR_SITES and not _is_link(method, header):
         return f"Web pages of another origin ({site!r}) cannot call the local stack; send the request from a program."
     return None
+
+
+def joined(values: Sequence[str] | None) -> str | None:
+    """A repeated header as WSGI servers hand it on: all values in one, so that none hides behind another."""
+    return ", ".join(values) if values else None
 
 
 def guarded(app: WsgiApp) -> WsgiApp:

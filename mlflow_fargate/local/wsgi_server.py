@@ -4,7 +4,7 @@ Waitress never responds to a request with `Expect: 100-continue` and an empty bo
 file; it capitalizes header names, which changes the names of S3 user metadata; and its loop does not end while any
 client keeps a connection open.
 
-Every application it serves is behind the guard (guard.py).
+Every application it serves is behind the guard (guard.py), which decides before a large body is read.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from waitress.channel import HTTPChannel
 from waitress.parser import HTTPRequestParser
 from waitress.server import create_server
 from waitress.task import WSGITask
+from waitress.utilities import Error
 
 from mlflow_fargate.errors import LocalStackError
-from mlflow_fargate.local.guard import WsgiApp, guarded
+from mlflow_fargate.local.guard import REFUSAL_HEADERS, WsgiApp, guarded, refusal
 
 # S3 accepts up to 5 GiB in a single PUT; waitress spools bodies to disk and by default refuses them above 1 GiB.
 _MAX_BODY_BYTES = 6 * 1024**3
@@ -114,6 +115,24 @@ class _Parser(HTTPRequestParser):  # type: ignore[misc]  # waitress ships no typ
         super().parse_header(header_plus)
         if not self.chunked and self.content_length == 0:
             self.expect_continue = False
+        # Otherwise waitress would write the body to disk before the guard decides. A body that fits in memory is read:
+        # a client that is still sending when the connection closes may never see the answer.
+        is_large = self.chunked or self.content_length > self.adj.inbuf_overflow
+        if is_large and (said := refusal(self.command, self._header)):
+            self.error = _Forbidden(said)
+            self.completed = True
+            self.expect_continue = False
+
+    def _header(self, name: str) -> str | None:
+        value: str | None = self.headers.get(name.upper().replace("-", "_"))
+        return value
+
+
+class _Forbidden(Error):  # type: ignore[misc]
+    """The guard's refusal; waitress closes the connection behind an error, so nothing of the body is a request."""
+
+    def to_response(self, ident: str | None = None) -> tuple[str, list[tuple[str, str]], bytes]:
+        return "403 Forbidden", list(REFUSAL_HEADERS), f"{self.body}\n".encode()
 
 
 class _Task(WSGITask):  # type: ignore[misc]

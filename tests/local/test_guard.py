@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import re
+import socket
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -237,6 +238,29 @@ def test_the_load_balancer_refuses_foreign_requests_to_a_deployment(
     assert not any(is_cors(name) for name in answered)
 
 
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("Host", ("127.0.0.1", "evil.example")),
+        ("Origin", ("http://127.0.0.1", "http://evil.example")),
+        ("Sec-Fetch-Site", ("none", "cross-site")),
+    ],
+)
+def test_a_stranger_does_not_hide_behind_a_valid_first_header(
+    wsgi: WsgiServer, registry: LocalRegistry, balancer: LoadBalancer, name: str, values: tuple[str, str]
+) -> None:
+    login = requests.auth._basic_auth_str(USER, "hush")
+    sent = {"Host": ("127.0.0.1",), "Authorization": (login,), name: values}
+    lines = "".join(f"{header}: {value}\r\n" for header, several in sent.items() for value in several)
+    for port, path in {wsgi.port: "/", registry.port: "/v2/", balancer.port: "/churn/invocations"}.items():
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+            connection.sendall(f"GET {path} HTTP/1.1\r\n{lines}\r\n".encode())
+            response = http.client.HTTPResponse(connection)
+            response.begin()
+            # aiohttp itself answers 400 to a second Host.
+            assert response.status in ({403, 400} if (port, name) == (balancer.port, "Host") else {403})
+
+
 @pytest.mark.parametrize("path", ["/", "/churn/invocations"])
 def test_a_deployments_host_name_is_accepted_but_not_from_foreign_pages(balancer: LoadBalancer, path: str) -> None:
     host = {"Host": f"churn.example.com:{balancer.port}"}
@@ -246,3 +270,29 @@ def test_a_deployments_host_name_is_accepted_but_not_from_foreign_pages(balancer
     assert answer(balancer.port, "POST", path, own)[0] == 200
     assert answer(balancer.port, "POST", path, {**host, "Origin": "http://evil.example"})[0] == 403
     assert answer(balancer.port, "GET", path, {**host, "Sec-Fetch-Site": "cross-site"})[0] == 403
+
+
+@pytest.mark.parametrize(
+    ("pattern", "host", "status"),
+    [
+        ("*.example.com", "churn.example.com", 200),
+        ("churn", "churn", 200),
+        ("*", "evil.example", 403),
+        ("?*", "evil.example", 403),
+        ("*.example", "evil.example", 403),
+        ("*.*.*", "a.evil.example", 403),
+        ("churn.*", "churn.evil", 403),
+        ("*", "127.0.0.1", 200),
+    ],
+)
+def test_a_pattern_that_fits_strangers_hosts_lets_none_of_them_in(pattern: str, host: str, status: int) -> None:
+    served = FixedResponse(200, "a prediction")
+    with LoadBalancer() as balancer:
+        balancer.set_routes(
+            [
+                RoutingRule(1, path_patterns=("/other/*",), fixed_response=served),
+                RoutingRule(2, host_patterns=(pattern,), fixed_response=served),
+            ]
+        )
+        for path in ("/", "/other/invocations"):
+            assert answer(balancer.port, "POST", path, {"Host": f"{host}:{balancer.port}"})[0] == status

@@ -44,6 +44,40 @@ def test_a_client_that_expects_100_continue_gets_a_response(body: bytes) -> None
         assert (answer.status, answer.read()) == (200, body)
 
 
+@pytest.mark.parametrize(
+    "framing", ["Content-Length: 5000000000", "Content-Length: 600000", "Transfer-Encoding: chunked"]
+)
+@pytest.mark.parametrize("stranger", ["Host: evil.example", "Host: 127.0.0.1\r\nOrigin: http://evil.example"])
+@pytest.mark.parametrize("expect", ["", "Expect: 100-continue\r\n"])
+def test_a_stranger_is_refused_before_its_large_body_is_read(framing: str, stranger: str, expect: str) -> None:
+    seen = []
+
+    def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        seen.append(environ["PATH_INFO"])
+        return echo(environ, start_response)
+
+    body = b"GET /in-the-body HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+    with WsgiServer(app) as server, socket.create_connection(("127.0.0.1", server.port), timeout=5) as connection:
+        connection.sendall(f"PUT / HTTP/1.1\r\n{stranger}\r\n{expect}{framing}\r\n\r\n".encode() + body)
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+        said = answer.read()
+        with contextlib.suppress(ConnectionResetError):
+            assert connection.recv(1) == b""
+
+    assert (answer.status, seen) == (403, [])
+    assert said.endswith(b".\n") and b"; " in said
+
+
+def test_a_large_body_from_a_program_is_accepted() -> None:
+    with WsgiServer(echo) as server:
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
+        for body in (b"x" * 600_000, iter([b"x" * 300_000] * 2)):
+            connection.request("PUT", "/", body=body)
+            assert len(connection.getresponse().read()) == 600_000
+        connection.close()
+
+
 def test_names_of_user_metadata_stay_in_lower_case() -> None:
     with WsgiServer(echo) as server:
         connection = http.client.HTTPConnection("127.0.0.1", server.port)

@@ -23,7 +23,7 @@ from aiohttp import web
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
-from mlflow_fargate.local.guard import REFUSAL_HEADERS, refusal
+from mlflow_fargate.local.guard import REFUSAL_HEADERS, joined, refusal
 from mlflow_fargate.local.load_balancer.rules import (
     DEFAULT_RULE,
     Balancer,
@@ -78,8 +78,9 @@ class Proxy:
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         rule = choose_rule(self.rules, request.host, request.rel_url.raw_path, request.headers) or DEFAULT_RULE
         # A host in a rule belongs to a deployment (host=); foreign pages cannot add one.
-        is_known_host = any(known.names_host(request.host) for known in self.rules)
-        if said := refusal(request.method, request.headers.get, is_known_host=is_known_host):
+        is_known_host = any(known.vouches_for(request.host) for known in self.rules)
+        sent = request.headers
+        if said := refusal(request.method, lambda name: joined(sent.getall(name, None)), is_known_host=is_known_host):
             return web.Response(status=403, text=f"{said}\n", headers=dict(REFUSAL_HEADERS[1:]))
         try:
             return await self._answer(request, rule)

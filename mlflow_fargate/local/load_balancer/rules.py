@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 Target = tuple[str, int]  # host and port
+# No wildcard at all, or none in the last two labels.
+_DOMAIN = re.compile(r"[^*?]+|.*\.[^*?.]+\.[^*?.]+")
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,11 @@ class RoutingRule:
 
     def names_host(self, host: str) -> bool:
         """Returns whether one of its host patterns matches."""
-        return any(_compile(pattern.lower()).fullmatch(_hostname(host)) for pattern in self.host_patterns)
+        return any(_matches(pattern, host) for pattern in self.host_patterns)
+
+    def vouches_for(self, host: str) -> bool:
+        """Returns whether a pattern that names a host or domain matches. `*` and `*.com` match any stranger's host."""
+        return any(_matches(pattern, host) for pattern in self.host_patterns if _DOMAIN.fullmatch(pattern))
 
 
 DEFAULT_RULE = RoutingRule(priority=50_001, fixed_response=FixedResponse(404, "no deployment has this path\n"))
@@ -100,6 +106,10 @@ class Balancer:
 def _has(headers: Mapping[str, str], name: str, patterns: Sequence[str]) -> bool:
     value = headers.get(name, "").lower()
     return any(_compile(pattern.lower()).fullmatch(value) for pattern in patterns)
+
+
+def _matches(pattern: str, host: str) -> bool:
+    return _compile(pattern.lower()).fullmatch(_hostname(host)) is not None
 
 
 def _hostname(host: str) -> str:

@@ -17,7 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlencode, urlsplit
 
-from mlflow_fargate.local.guard import refusal
+from mlflow_fargate.local.guard import joined, refusal
 from mlflow_fargate.local.registry.grammar import MANIFEST_MAX_BYTES, OciRefusal
 from mlflow_fargate.local.registry.store import RegistryStore
 from mlflow_fargate.local.registry.upload import Upload
@@ -100,7 +100,7 @@ class RegistryHandler(BaseHTTPRequestHandler):
     do_GET = do_HEAD = do_POST = do_PATCH = do_PUT = do_DELETE = _answer_request
 
     def _check_caller(self) -> None:
-        if said := refusal(self.command, self.headers.get):
+        if said := refusal(self.command, lambda name: joined(self.headers.get_all(name))):
             raise OciRefusal(403, "DENIED", said)
         shown = self.headers.get("Authorization") or ""
         if self.server.login is not None and not hmac.compare_digest(shown.encode(), self.server.login.encode()):
