@@ -175,7 +175,11 @@ def start_detached(cache: Path, progress: Progress, *, serve_artifacts: bool = F
     except KeyboardInterrupt:
         progress.note("stopping the parts already started")
         process.terminate()
-        process.wait(_STOP_SECONDS)
+        try:
+            process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:  # a start that takes long notices a signal only at its end
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
         raise
 
 
