@@ -191,7 +191,12 @@ def test_the_description_changes_with_every_file_and_model(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("code", "said"), [(None, "does not exist on this machine"), ("def broken(:", "invalid syntax"), ("import os\n", "import bentoml")]
+    ("code", "said"),
+    [
+        (None, "does not exist on this machine"),
+        ("def broken(:", "invalid syntax"),
+        ("import os\n", "import bentoml"),
+    ],
 )
 def test_what_is_no_service_is_said_before_anything_is_built(tmp_path: Path, code: str | None, said: str) -> None:
     file = tmp_path / "service.py"
