@@ -12,9 +12,9 @@ from datetime import datetime, timezone
 from mlflow_fargate.aws import execute_command
 from mlflow_fargate.aws.ecr import Repository
 from mlflow_fargate.aws.execute_command import RunningTask
+from mlflow_fargate.aws.existing_load_balancer import find_existing_load_balancer
 from mlflow_fargate.aws.reading import history, metrics, retention, status
 from mlflow_fargate.aws.resource_types import logs
-from mlflow_fargate.aws.resource_types.existing_load_balancer import find_existing_load_balancer
 from mlflow_fargate.aws.resource_types.load_balancer import find_load_balancer, listener_certificate
 from mlflow_fargate.aws.resource_types.network import find_endpoint_vpc, find_network
 from mlflow_fargate.aws.resource_types.service import describe_service, primary_deployment

@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from mlflow_fargate.aws import service_deployments, tags
-from mlflow_fargate.aws.resource_types.existing_load_balancer import find_existing_load_balancer
+from mlflow_fargate.aws.existing_load_balancer import find_existing_load_balancer
 from mlflow_fargate.aws.resource_types.load_balancer import find_load_balancer, listener_certificate
 from mlflow_fargate.aws.resource_types.service import (
     FOLLOW_TAG,

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from mlflow_fargate.aws import tags
+from mlflow_fargate.aws.existing_load_balancer import describe_target_group
 from mlflow_fargate.aws.resource_types.cluster import ClusterType
-from mlflow_fargate.aws.resource_types.existing_load_balancer import describe_target_group
 from mlflow_fargate.aws.resource_types.iam import RoleType, SecretsPolicyType, infrastructure_trust, task_trust
 from mlflow_fargate.aws.resource_types.listener_rules import HostRuleType, ListenerRuleType, TestRuleType
 from mlflow_fargate.aws.resource_types.load_balancer import ListenerType, LoadBalancerType, RedirectListenerType
