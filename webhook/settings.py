@@ -2,12 +2,12 @@
 
 MLFLOW_TRACKING_URI               the tracking server whose model registry is followed (or MLFLOW_REGISTRY_URI)
 FARGATE_TARGET                    where the deployments are: fargate:/us-east-2/prod (or MLFLOW_DEPLOYMENTS_TARGET)
-FARGATE_WEBHOOK_SECRET            secret for the signatures of events; without it, events are refused and changes are found by polling
+FARGATE_WEBHOOK_SECRET            secret that signs events; without it, events are refused and only polling is left
 FARGATE_WEBHOOK_SECRET_PREVIOUS   still valid while a new secret is being rolled out
 FARGATE_WEBHOOK_RULES             file with rules (rules.py), read at each poll; without rules, the models' tags apply
 FARGATE_WEBHOOK_MODELS            the same inline: {churn: {stage: Production}}
 FARGATE_WEBHOOK_POLL_SECONDS      seconds between polls; 30
-FARGATE_WEBHOOK_RETRY_SECONDS     delay before a failed change is retried (unless ECS rolled it back), doubled each time; 60
+FARGATE_WEBHOOK_RETRY_SECONDS     delay before retrying a failed change (unless ECS rolled back), doubled each time; 60
 FARGATE_WEBHOOK_TOKEN             token for the page, /status, /metrics and retry
 FARGATE_WEBHOOK_PUBLIC            true: these are readable without the token; retry still requires it
 FARGATE_WEBHOOK_MLFLOW_URL        MLflow's address for links on the page; by default the tracking server's address

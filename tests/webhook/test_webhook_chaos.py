@@ -233,7 +233,7 @@ def deployed(cloud: Cloud) -> dict[str, str]:
 
 
 @pytest.mark.slow
-def test_promotions_through_a_kill_and_spells_of_errors_end_where_the_registry_does(
+def test_promotions_through_a_kill_and_bursts_of_errors_converge_to_the_registry(
     mlflow_server: MlflowServer, tmp_path: Path
 ) -> None:
     run_chaos(mlflow_server.uri, tmp_path, models=4, promotions=20, kill_every=9)
@@ -241,7 +241,7 @@ def test_promotions_through_a_kill_and_spells_of_errors_end_where_the_registry_d
 
 @pytest.mark.exhaustive
 @pytest.mark.timeout(1500)
-def test_two_hundred_promotions_over_twenty_models_through_kills_and_spells_of_errors(
+def test_two_hundred_promotions_of_twenty_models_through_kills_and_bursts_of_errors(
     mlflow_server: MlflowServer, tmp_path: Path
 ) -> None:
     run_chaos(mlflow_server.uri, tmp_path, models=20, promotions=200, kill_every=8)

@@ -42,7 +42,7 @@ def crowded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.mark.parametrize(("rules", "requests_sent"), [("models: {}", 1), (None, 2)], ids=["rules", "tags"])
-def test_a_look_at_fifty_of_ten_thousand_models_is_one_request_and_one_more_for_tags(
+def test_reading_fifty_of_ten_thousand_models_is_one_request_and_one_more_for_tags(
     crowded: str, monkeypatch: pytest.MonkeyPatch, rules: str | None, requests_sent: int
 ) -> None:
     sent: list[str] = []

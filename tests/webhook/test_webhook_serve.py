@@ -23,7 +23,7 @@ serve(parse_settings(os.environ))
 
 
 @pytest.mark.slow
-def test_it_serves_until_it_is_told_to_stop(tmp_path: Path) -> None:
+def test_it_serves_until_sigterm(tmp_path: Path) -> None:
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("AWS_")},
         "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db",

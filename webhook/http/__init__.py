@@ -1,1 +1,1 @@
-"""The HTTP interface: app.py, its routes in views.py, authorization, event parsing, and the page, status and metrics."""
+"""The HTTP interface: routes, authorization, event parsing, and the page, status and metrics."""

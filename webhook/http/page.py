@@ -102,7 +102,7 @@ def state_of(seen: Seen) -> tuple[str, Tone]:
         return _state_at_rest(seen)
     if seen.action.kind == "blocked":
         return "blocked", "bad"
-    return ("on hold", "warn") if seen.action.warning else ("about to change", "busy")
+    return ("on hold", "warn") if seen.action.warning else ("update pending", "busy")
 
 
 def _state_at_rest(seen: Seen) -> tuple[str, Tone]:
@@ -112,7 +112,7 @@ def _state_at_rest(seen: Seen) -> tuple[str, Tone]:
         return "pinned", "quiet"
     if seen.action.version is None:
         return "scaled to zero", "quiet"
-    return "in step", "warn" if seen.action.warning else "good"
+    return "up to date", "warn" if seen.action.warning else "good"
 
 
 def _error(seen: Seen) -> str | None:
