@@ -1,4 +1,4 @@
-"""Events with known signatures; and any bytes at all."""
+"""Tests parsing events with known signatures, and arbitrary bytes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from mlflow_fargate.webhook.http.events import EventRefused, Hint, parse_event
 
 NOW = 1767323045.0
-# Body and signature as MLflow 3.17 made them (secret "s3cret", delivery "delivery-1").
+# Body and signature as created by MLflow 3.17 (secret "s3cret", delivery "delivery-1").
 MLFLOW_BODY = (
     b'{"entity":"model_version_alias","action":"created","timestamp":"2026-01-02T03:04:05+00:00",'
     b'"data":{"name":"churn","alias":"champion","version":"3"}}'

@@ -1,4 +1,4 @@
-"""The log's two formats."""
+"""Tests the two log formats."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the registry says, asked of a real tracking server."""
+"""Tests reading the registry of a real tracking server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Notifications: what is said, to whom, and that nobody waits for them."""
+"""Tests the text and the receivers of notifications, and that nothing waits for them."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_a_very_long_reason_is_truncated() -> None:
 
 
 class Receiver:
-    """An incoming webhook that keeps what came; answers with each of `statuses`, then the last one for ever."""
+    """An incoming webhook that records requests; returns each of `statuses`, then repeats the last one."""
 
     def __init__(self) -> None:
         self.bodies: list[dict[str, Any]] = []
@@ -124,7 +124,7 @@ def test_the_address_is_never_logged_and_redirects_are_not_followed(
     with caplog.at_level("DEBUG", "mlflow_fargate"):
         send_all(notifier, outcome(), outcome())
 
-    assert "slack cannot notify" in caplog.text
+    assert "cannot notify slack" in caplog.text
     assert "s3cret-path" not in caplog.text
     assert told == ["api: update succeeded"] * 2
 
@@ -150,7 +150,7 @@ def test_the_worker_continues_while_the_receiver_hangs(
         notifier.tell(outcome())
 
     assert time.monotonic() - began < 5
-    assert "too many notifications wait" in caplog.text
+    assert "notification dropped: the queue is full" in caplog.text
     hanging.set()
     worker.stop(5)
     notifier.stop(5)

@@ -1,4 +1,4 @@
-"""The page: what stands in it, that it is harmless, and that a browser shows it."""
+"""Tests the page: its contents, its safety, and that a browser shows it."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def test_the_page_shows_errors_and_the_time_of_the_last_poll(
     worker: Worker, deployments: FakeDeployments, registry: FakeRegistry
 ) -> None:
     assert "not checked yet" in page_of(worker)
-    assert "Nothing is watched yet" in page_of(worker)
+    assert "No deployments are watched yet" in page_of(worker)
     deployments.deploy("api", "churn", "1", url="http://lb/api")
     registry.promote("churn", "1", "2")
     worker.look()

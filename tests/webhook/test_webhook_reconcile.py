@@ -1,4 +1,4 @@
-"""The decision, as a table: what the registry says, what is deployed, what is done."""
+"""Tests the decisions, as a table: the registry's state, the deployed state, the action."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_the_version_that_holds_what_is_followed_is_deployed(follow: str, versio
     [
         (replace(DEPLOYED, model_version="3"), "nothing", "version 3 is deployed"),
         (replace(DEPLOYED, model_version="3", state="IN_PROGRESS"), "nothing", "version 3 is deployed"),
-        (replace(DEPLOYED, model_version="7"), "update", "version 3 holds Production"),  # a rollback by hand
+        (replace(DEPLOYED, model_version="7"), "update", "version 3 holds Production"),  # a manual rollback
         (replace(DEPLOYED, follow="pinned"), "nothing", "pinned"),
         (replace(DEPLOYED, model_name=None), "nothing", "pinned"),
         (replace(DEPLOYED, state="IN_PROGRESS"), "hold", "a rollout is in progress"),
@@ -145,7 +145,7 @@ def test_an_empty_stage_is_acted_on_after_a_grace_period(on_demotion: str, then:
 
     assert decide(empty, DEPLOYED, memory, later - 1, on_demotion).kind == "hold"  # type: ignore[arg-type]
     assert decide(empty, DEPLOYED, memory, later, on_demotion).kind == then  # type: ignore[arg-type]
-    # A model that is not seen is another thing: nothing is taken away for that.
+    # A model that is not visible is different: nothing is deleted for that.
     assert decide(None, DEPLOYED, memory, later, on_demotion).kind == "hold"  # type: ignore[arg-type]
     memory = remember_holder(remember_holder(memory, True, NOW), False, later)
     assert decide(empty, DEPLOYED, memory, later + 1, on_demotion).kind == "hold"  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""MLflow's webhooks registered by the command on a real server, and its test event taken by the real routes."""
+"""Tests registering the webhook on a real server, and its test event with the real routes."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_without_a_secret_nothing_is_registered(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.fixture
 def listener(worker: Worker) -> Iterator[str]:
-    """Where a service with the secret `s3cret` takes events."""
+    """Yields the events URL of a service with the secret `s3cret`."""
     server = waitress.create_server(create_app(worker, ("s3cret",)), host="127.0.0.1", port=0)
     threading.Thread(target=server.run, daemon=True).start()
     yield f"http://127.0.0.1:{server.effective_port}/events"

@@ -1,4 +1,4 @@
-"""Stage changes pushed by a real `mlflow server` whose registry store is ours, to the real routes and worker."""
+"""Stage changes pushed by a real `mlflow server` with this package's registry store, to the real routes and worker."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_a_stage_change_on_a_server_with_our_store_starts_the_redeploy_at_once(t
         url = f"http://127.0.0.1:{listener.effective_port}/events"
         event = WebhookEvent(WebhookEntity.MODEL_VERSION_TAG, WebhookAction.SET)
         client.create_webhook("fargate", url, [event], secret="s3cret")
-        # The server keeps its list of webhooks, the empty one of the first transition too, for a minute.
+        # The server caches its list of webhooks for a minute, even the empty list of the first transition.
         time.sleep(61)
         worker.start()
         while not worker.is_ready:

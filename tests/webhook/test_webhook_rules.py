@@ -1,4 +1,4 @@
-"""Rules: from YAML and from tags, what they ask for, and what happens when they are wrong."""
+"""Tests rules from YAML and from tags, the deployments they require, and errors in them."""
 
 from __future__ import annotations
 

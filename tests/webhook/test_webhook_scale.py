@@ -1,4 +1,4 @@
-"""The periodic look costs one request, however many models the registry holds: counted below MLflow's client."""
+"""Tests that a poll is one request, however many models the registry has; counted below MLflow's client."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MODELS, WATCHED = 10_000, 50
 
 @pytest.fixture(scope="module")
 def crowded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a server with ten thousand models of two versions, the second in Production."""
+    """Returns the address of a server with ten thousand models of two versions, the second in Production."""
     names = [f"crowd-{number}" for number in range(MODELS)]
     versions = [(name, number, stage) for name in names for number, stage in ((1, "Archived"), (2, "Production"))]
     folder = tmp_path_factory.mktemp("crowd")

@@ -1,4 +1,4 @@
-"""The environment becomes settings."""
+"""Tests reading the settings from the environment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The service's edge, through Flask's test client."""
+"""Tests the routes with Flask's test client."""
 
 from __future__ import annotations
 
@@ -277,7 +277,7 @@ _BODIES = st.binary(max_size=300) | _JSON.map(lambda told: json.dumps(told).enco
 def _throw_anything(
     worker: Worker, registry: FakeRegistry, deployments: FakeDeployments, wait_until: WaitUntil, examples: int
 ) -> None:
-    """Bodies and headers, some of them signed with our secret: no 5xx, and nothing that the registry does not name
+    """Sends bodies and headers, some signed with the secret: no 5xx, and nothing that the registry does not name
     is deployed; what it names still is, afterwards."""
     deployments.deploy("api", "churn", "1")
     registry.promote("churn", "1")

@@ -1,4 +1,4 @@
-"""The worker, with its threads, over deployments and a registry in memory."""
+"""Tests the worker and its threads, with deployments and a registry in memory."""
 
 from __future__ import annotations
 
