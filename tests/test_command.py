@@ -1,4 +1,4 @@
-"""What holds for every verb of `mlflow-fargate`: JSON, colors, completion, exit codes, Ctrl-C."""
+"""Tests what applies to every command of `mlflow-fargate`: JSON, colors, completion, exit codes, Ctrl-C."""
 
 from __future__ import annotations
 
@@ -49,15 +49,15 @@ def verb(path: str) -> click.Command:
 
 
 @pytest.mark.parametrize("path", READING)
-def test_every_reading_verb_speaks_json(path: str) -> None:
+def test_every_reading_command_prints_json(path: str) -> None:
     assert "--json" in {name for parameter in verb(path).params for name in parameter.opts}
 
 
-def test_the_verbs_for_trying_are_there() -> None:
+def test_the_commands_for_a_first_run_exist() -> None:
     assert {"demo", "local", "webhook"} <= main.commands.keys()
 
 
-def test_the_demo_says_what_to_install_where_its_packages_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_demo_shows_what_to_install_if_its_packages_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "mlflow_fargate.examples.demo", None)
 
     done = CliRunner().invoke(main, ["demo"])
@@ -66,8 +66,8 @@ def test_the_demo_says_what_to_install_where_its_packages_are_missing(monkeypatc
     assert "pip install 'mlflow-fargate[local,webhook,demo]'" in done.stderr
 
 
-@pytest.mark.parametrize(("no_color", "is_coloured"), [("", True), ("1", False)])
-def test_no_color_is_honoured(no_color: str, is_coloured: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("no_color", "is_colored"), [("", True), ("1", False)])
+def test_no_color_is_honored(no_color: str, is_colored: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_COLOR", no_color)
     monkeypatch.setattr("mlflow_fargate.doctor.examination.examine", lambda *_: [Finding("account", "quota", "OK", "")])
     # The package has the command of this name, not the module.
@@ -77,7 +77,7 @@ def test_no_color_is_honoured(no_color: str, is_coloured: bool, monkeypatch: pyt
     done = CliRunner().invoke(main, ["doctor"], color=True)
 
     assert "OK" in done.output
-    assert ("\x1b[" in done.output) == is_coloured
+    assert ("\x1b[" in done.output) == is_colored
 
 
 def test_without_a_terminal_there_are_no_colors_and_no_bar(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,7 +103,7 @@ for attempt in stamina.retry_context(on=OSError, attempts=2, wait_initial=0):
 
 
 @pytest.mark.parametrize(("setup", "is_logged"), [("", False), ("logging.basicConfig()", True)])
-def test_a_retry_is_logged_only_where_a_log_is_kept(setup: str, is_logged: bool) -> None:
+def test_a_retry_is_logged_only_if_logging_is_configured(setup: str, is_logged: bool) -> None:
     command = [sys.executable, "-W", "ignore", "-c", RETRY.format(setup=setup)]
 
     said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
@@ -122,14 +122,14 @@ progress_for_stderr().step("push")
 
 
 @pytest.mark.parametrize(
-    ("setup", "told"), [("", r"\[ +0\.0s\] push"), ("logging.basicConfig()", "INFO:mlflow_fargate.progress:push")]
+    ("setup", "expected"), [("", r"\[ +0\.0s\] push"), ("logging.basicConfig()", "INFO:mlflow_fargate.progress:push")]
 )
-def test_progress_goes_to_a_log_only_where_one_is_kept_whatever_level_libraries_set(setup: str, told: str) -> None:
+def test_progress_is_logged_only_if_logging_is_configured_at_any_library_level(setup: str, expected: str) -> None:
     command = [sys.executable, "-W", "ignore", "-c", PROGRESS.format(setup=setup)]
 
     said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
 
-    assert re.fullmatch(told, said.strip())
+    assert re.fullmatch(expected, said.strip())
 
 
 def test_long_transfers_report_their_progress_without_a_bar() -> None:
@@ -148,7 +148,7 @@ def test_long_transfers_report_their_progress_without_a_bar() -> None:
     ]
 
 
-def test_the_shell_completes_verbs_and_options() -> None:
+def test_the_shell_completes_commands_and_options() -> None:
     shell = BashComplete(main, {}, "mlflow-fargate", "_MLFLOW_FARGATE_COMPLETE")
 
     assert "_mlflow_fargate_completion" in shell.source()
@@ -156,7 +156,7 @@ def test_the_shell_completes_verbs_and_options() -> None:
     assert "--no-wait" in [found.value for found in shell.get_completions(["rollback"], "--no")]
 
 
-def test_exit_codes_of_a_wrong_command_line_are_those_of_the_page() -> None:
+def test_exit_codes_of_a_usage_error_match_the_documentation() -> None:
     page = (ROOT / "docs" / "operating.md").read_text("utf-8").partition("## Exit codes")[2].partition("\n## ")[0]
 
     assert re.findall(r"^\| (\d) \|", page, re.MULTILINE) == ["0", "1", "2", "3", "4"]
@@ -169,7 +169,7 @@ def cut_off(*_: object, **__: object) -> None:
     raise KeyboardInterrupt
 
 
-def test_ctrl_c_while_the_image_is_made_says_that_nothing_was_deployed(
+def test_ctrl_c_during_the_image_build_reports_that_nothing_was_deployed(
     deployer: Deployer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(type(deployer.publisher), "publish", cut_off)
@@ -178,7 +178,7 @@ def test_ctrl_c_while_the_image_is_made_says_that_nothing_was_deployed(
     assert list(deployer.list()) == []
 
 
-def test_ctrl_c_while_the_plan_is_applied_says_how_to_finish_it(
+def test_ctrl_c_while_the_plan_is_applied_shows_how_to_finish_it(
     deployer: Deployer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
@@ -191,7 +191,7 @@ def test_ctrl_c_while_the_plan_is_applied_says_how_to_finish_it(
     assert deployer.get("churn").state == "COMPLETED"
 
 
-def test_ctrl_c_while_a_rollout_is_watched_says_how_to_follow_it(
+def test_ctrl_c_while_a_rollout_is_watched_shows_how_to_follow_it(
     deployer: Deployer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Endpoint, "wait_until_rolled_out", cut_off)
@@ -199,7 +199,7 @@ def test_ctrl_c_while_a_rollout_is_watched_says_how_to_follow_it(
     assert f"mlflow-fargate status -f -t '{deployer.target.uri}' --name churn" in interrupted(deployer, create)
 
 
-def test_ctrl_c_while_deleting_says_that_a_part_is_left(deployer: Deployer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_while_deleting_reports_what_is_left(deployer: Deployer, monkeypatch: pytest.MonkeyPatch) -> None:
     create(deployer)
     with monkeypatch.context() as patch:
         patch.setattr(Repository, "delete_images", cut_off)
@@ -208,7 +208,7 @@ def test_ctrl_c_while_deleting_says_that_a_part_is_left(deployer: Deployer, monk
 
 
 def interrupted(deployer: Deployer, act: Callable[[Deployer], object]) -> str:
-    """What was said when Ctrl-C cut `act` short."""
+    """Returns the progress lines after Ctrl-C interrupted `act`."""
     with pytest.raises(KeyboardInterrupt):
         act(deployer)
     assert isinstance(deployer.progress, RecordedProgress)

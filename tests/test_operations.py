@@ -200,7 +200,7 @@ def test_history_lists_revisions_and_rollback_restores_one(deployer: Deployer, c
 
     told = call("rollback")
 
-    assert "churn is back at models:/churn/1" in told.stdout
+    assert "churn rolled back to models:/churn/1" in told.stdout
     revisions = printed_json(call("history", "--json"))
     shown = [(item["provenance"]["version"], item["state"], item["is_current"]) for item in revisions]
     assert shown == [("2", "COMPLETED", False), ("1", "COMPLETED", True)]
@@ -243,7 +243,7 @@ def test_after_a_failed_update_everything_about_it_can_be_looked_up(deployer: De
 def test_scaling_changes_the_count_and_nothing_else(deployer: Deployer, call: Call) -> None:
     create(deployer)
 
-    assert call("scale", "2").stdout == "churn: 2 of 2 tasks run\n"
+    assert call("scale", "2").stdout == "churn: 2 of 2 tasks running\n"
     assert len(printed_json(call("history", "--json"))) == 1
     assert deployer.get("churn").follow == "Production"
     call("scale", "0")
@@ -350,7 +350,7 @@ def test_what_a_killed_client_left_is_listed_and_deleted_only_with_an_option(
     assert (orphan["endpoint"], orphan["name"]) == ("default", "churn")  # the endpoint's lock is not left, but kept
     assert {arn.split(":")[2] for arn in orphan["resources"]} >= {"secretsmanager", "elasticloadbalancing"}
     assert run("--delete").exit_code == 0
-    assert run().stdout == "nothing is left behind\n"
+    assert run().stdout == "nothing to clean up\n"
     assert [status.name for status in deployer.list()] == ["alive"]
     assert not list(
         session.pages("ecs", "list_task_definitions", "taskDefinitionArns", familyPrefix="mlflow-fargate-default_churn")

@@ -28,9 +28,9 @@ def test_the_chart_says_sums_and_extremes() -> None:
     lines = traffic_lines([Traffic("a", 10, 0, 0.012), Traffic("b", 60, 2, 1.5), Traffic("c", 0, 0, None)])
 
     assert lines[1:] == [
-        "  requests     ▂█▁  70 in all, up to 12 a minute",
+        "  requests     ▂█▁  70 in total, up to 12 per minute",
         "  p95 latency  ▁█   up to 1.5 s",
-        "  5xx answers  ▁█▁  2 in all",
+        "  5xx errors   ▁█▁  2 in total",
     ]
     assert traffic_lines([]) == []
 
@@ -94,4 +94,4 @@ def test_status_draws_the_traffic(plugged_in: Deployer, monkeypatch: pytest.Monk
     said = CliRunner().invoke(main, ["status", "-t", TARGET, "--name", "churn"]).output
 
     assert "  requests     █" in said
-    assert "60 in all, up to 12 a minute" in said
+    assert "60 in total, up to 12 per minute" in said

@@ -1,10 +1,11 @@
-"""A service that keeps deployments at the versions the model registry names: stages and aliases move, it follows.
+"""A service that keeps deployments at the versions that hold their stage or alias in the model registry.
 
-    http/events.py  who says so ─► control_loop/worker.py  look, decide, act ─► mlflow.deployments
-                                     │    ├─ observe.py  the look        rules.py, watch.py  at what
-                                     │    ├─ reconcile.py  the decision      actor.py  the deed
-                                     └─ model_registry.py  what the registry says
+    http/events.py  parse events ─► control_loop/worker.py  observe, decide, act ─► mlflow.deployments
+                                     │    ├─ observe.py  reads both sides   rules.py, watch.py  what to watch
+                                     │    ├─ reconcile.py  decides          actor.py  makes the change
+                                     └─ model_registry.py  reads the model registry
 
-settings.py reads the environment, http/views.py is the edge (access.py: who may see; page.py, status.py, metrics.py:
-what), notify.py tells people, lease.py which of several replicas acts, serve.py runs it all. No model code runs here.
+settings.py reads the environment; http/views.py has the routes (access.py: authorization; page.py, status.py and
+metrics.py: the contents); notify.py sends notifications; lease.py elects the active replica; serve.py runs everything.
+No model code runs here.
 """

@@ -1,8 +1,8 @@
-"""Which of several replicas acts: the one that holds the lease. The others look, show and wait.
+"""Elects the active replica: the one that holds the lease. The others are on standby: they poll, but change nothing.
 
-A holder that dies stops writing; after the lease's time another takes it, looks, and goes on: all that there is to know
-stands in the registry and in AWS. A holder that is cut off from S3 begins nothing more before its time is over. What it
-had begun may overlap with the other's first look: the same version, image and plan, so it is done twice, not wrongly.
+A dead holder stops renewing; after the lease expires, another replica takes over. It needs no handover: all state is in
+the registry and in AWS. A holder that is cut off from S3 starts no more changes before its lease expires. A change in
+progress can overlap with the new holder's first: same version, image and plan, so it is done twice, but not wrongly.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 class Lease(Protocol):
-    """What aws/lease.py gives."""
+    """The lease that aws/lease.py implements."""
 
     @property
     def is_held(self) -> bool: ...
@@ -29,7 +29,7 @@ class Lease(Protocol):
 
 
 class LeaseKeeper:
-    """Renews a lease three times in its life, from a thread; `on_taken` is called when it becomes ours."""
+    """Renews a lease three times per lifetime, on a thread; calls `on_taken` when it is acquired."""
 
     def __init__(self, lease: Lease, seconds: float, on_taken: Callable[[], None]) -> None:
         self._lease = lease
@@ -39,11 +39,11 @@ class LeaseKeeper:
         self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
 
     def start(self) -> None:
-        """Begins to ask for the lease."""
+        """Starts acquiring and renewing the lease."""
         self._thread.start()
 
     def stop(self, timeout_seconds: float) -> None:
-        """Gives the lease back, so that another need not wait for its end."""
+        """Releases the lease, so that another replica does not have to wait until it expires."""
         self._stopping.set()
         self._thread.join(timeout_seconds)
 
@@ -52,7 +52,9 @@ class LeaseKeeper:
         while not self._stopping.is_set():
             is_held = self._renew()
             if is_held != was_held:
-                logger.info("this replica acts" if is_held else "another replica acts; this one waits")
+                logger.info(
+                    "active: this replica holds the lease" if is_held else "standby: another replica holds the lease"
+                )
                 was_held = is_held
                 if is_held:
                     self._on_taken()
@@ -62,6 +64,6 @@ class LeaseKeeper:
     def _renew(self) -> bool:
         try:
             return self._lease.renew()
-        except Exception as error:  # whatever S3 said, it may answer the next time
-            logger.warning("the lease could not be renewed: %s", without_credentials(str(error)))
+        except Exception as error:  # whatever the error, the next renewal may succeed
+            logger.warning("cannot renew the lease: %s", without_credentials(str(error)))
             return self._lease.is_held

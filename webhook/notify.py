@@ -1,8 +1,8 @@
-"""Tells people what became of a change: a Slack-compatible address, an SNS topic, or both.
+"""Sends notifications about finished changes to a Slack-compatible URL, an SNS topic, or both.
 
-    worker ─► queue of bounded length ─► one thread ─► each channel, a few tries
+    worker ─► bounded queue ─► one thread ─► each channel, a few attempts
 
-The worker never waits for this. The address is a secret: it stands in no log and in no error.
+The worker never waits for this. The URL is a secret: it is never logged or part of an error.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ logger = logging.getLogger(__name__)
 
 Send = Callable[[str, str], None]  # subject, text
 
-_WAITING = 100  # more than that within a sender's time-outs, and the log has to do
+_WAITING = 100  # messages beyond this are only logged
 _TIMEOUT_SECONDS = 10.0
 _TEXT_CHARACTERS = 2000
 
 
 class Notifier:
-    """Sends each outcome to each of `channels`, from a thread of its own."""
+    """Sends each outcome to each of `channels`, from its own thread."""
 
     def __init__(self, channels: Mapping[str, Send]) -> None:
         self._channels = channels
@@ -36,20 +36,20 @@ class Notifier:
         self._thread = threading.Thread(target=self._keep_sending, name="notify", daemon=True)
 
     def start(self) -> None:
-        """Begins to send."""
+        """Starts sending."""
         self._thread.start()
 
     def stop(self, timeout_seconds: float) -> None:
-        """Waits for what is still to be sent, for so long."""
+        """Waits up to `timeout_seconds` for queued notifications."""
         self.tell(None)
         self._thread.join(timeout_seconds)
 
     def tell(self, outcome: Outcome | None) -> None:
-        """Has an outcome sent some time soon."""
+        """Queues an outcome to be sent."""
         try:
             self._queue.put_nowait(outcome)
         except queue.Full:
-            logger.warning("too many notifications wait: this one is not sent")
+            logger.warning("notification dropped: the queue is full")
 
     def _keep_sending(self) -> None:
         while outcome := self._queue.get():
@@ -57,33 +57,35 @@ class Notifier:
             for name, send in self._channels.items():
                 try:
                     send(subject, text)
-                except Exception as error:  # the others are still told; an error's text may hold the address
-                    logger.warning("%s was not notified: %s", name, type(error).__name__)
+                except Exception as error:  # continue with the other channels; the error's text can contain the URL
+                    logger.warning("cannot notify %s: %s", name, type(error).__name__)
 
 
 def describe(outcome: Outcome) -> tuple[str, str]:
-    """Subject and text of an outcome, for people."""
+    """Returns subject and text of an outcome, for people."""
     what = f"version {outcome.version} of '{outcome.model_name}'" if outcome.version else f"'{outcome.model_name}'"
     done = {"create": "created with", "update": "updated to", "scale_to_zero": "scaled to zero:", "delete": "deleted:"}
     took = f"after {format_seconds(outcome.duration_seconds)}"
     if outcome.result == "success":
-        return f"{outcome.key}: {outcome.kind} done", f"{outcome.key} was {done[outcome.kind]} {what} {took}."
-    what_then = "ECS went back to what ran before" if outcome.result == "rollback" else "it is tried again later"
+        return f"{outcome.key}: {outcome.kind} succeeded", f"{outcome.key} was {done[outcome.kind]} {what} {took}."
+    what_then = (
+        "ECS rolled back to the previous version" if outcome.result == "rollback" else "it will be retried later"
+    )
     text = f"{outcome.key}: {outcome.kind} ({what}) failed {took}; {what_then}.\n{outcome.reason}"
     return f"{outcome.key}: {outcome.result}", text[:_TEXT_CHARACTERS]
 
 
 def slack_channel(url: str) -> Send:
-    """Sends to an incoming webhook of Slack, Mattermost, Discord (…/slack), Teams workflows or the like."""
+    """Returns a sender for an incoming webhook of Slack, Mattermost, Discord (…/slack), Teams workflows or similar."""
 
     def send(subject: str, text: str) -> None:
         body = {"text": _escaped(text)}
         for attempt in stamina.retry_context(on=_may_heal, attempts=3, timeout=60):
             with attempt:
-                # A redirection would take the text to a place that nobody named.
-                answer = requests.post(url, json=body, timeout=_TIMEOUT_SECONDS, allow_redirects=False)
-                answer.raise_for_status()
-                if answer.is_redirect:
+                # A redirect would send the text to an address that was not configured.
+                response = requests.post(url, json=body, timeout=_TIMEOUT_SECONDS, allow_redirects=False)
+                response.raise_for_status()
+                if response.is_redirect:
                     raise requests.TooManyRedirects
 
     return send
@@ -96,5 +98,5 @@ def _may_heal(error: Exception) -> bool:
 
 
 def _escaped(text: str) -> str:
-    # Else a model named <!channel> calls everybody: https://docs.slack.dev/messaging/formatting-message-text
+    # Otherwise a model named <!channel> notifies everyone: https://docs.slack.dev/messaging/formatting-message-text
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

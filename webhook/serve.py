@@ -1,4 +1,4 @@
-"""Runs the service: a worker, the Flask application over it, waitress in front, until SIGTERM or Ctrl-C."""
+"""Runs the service: a worker and its Flask application, served by waitress, until SIGTERM or Ctrl-C."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ from mlflow_fargate.webhook.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-_GOODBYE_SECONDS = 5.0  # for giving the lease back, and for the last notifications
+_GOODBYE_SECONDS = 5.0  # to release the lease and send the last notifications
 
 
 def serve(settings: Settings) -> None:
-    """Serves until it is told to stop; rollouts under way then get `settings.stop_seconds` to finish."""
+    """Serves until SIGTERM or Ctrl-C; running rollouts then have `settings.stop_seconds` to finish."""
     as_json = settings.logs_as_json
     set_up_logs(as_json=not sys.stderr.isatty() if as_json is None else as_json)
-    # The deployments' client resolves models with MLflow's own settings.
+    # The deployments client resolves models with MLflow's global settings.
     mlflow.set_tracking_uri(settings.tracking_uri)
     if settings.registry_uri:
         mlflow.set_registry_uri(settings.registry_uri)
@@ -63,13 +63,13 @@ def serve(settings: Settings) -> None:
     place = f"http://{server.effective_host}:{server.effective_port}"
     logger.info("webhook service on %s for %s", place, settings.target)
     if not settings.secrets:
-        logger.warning("no secret is set: events are refused, changes are found by looking")
+        logger.warning("no secret is set: events are refused, changes are found by polling")
     try:
         server.run()  # returns after SystemExit and KeyboardInterrupt
     finally:
         logger.info("stopping")
         if not worker.stop(settings.stop_seconds):
-            logger.warning("a rollout is not finished; ECS goes on with it, and the next start looks at it again")
+            logger.warning("a rollout has not finished; ECS continues it, and the next start checks it again")
         if keeper is not None:
             keeper.stop(_GOODBYE_SECONDS)
         notifier.stop(_GOODBYE_SECONDS)
@@ -99,13 +99,13 @@ def _channels(settings: Settings) -> dict[str, Send]:
 def _lease(settings: Settings) -> S3Lease | None:
     if settings.lease is None:
         return None
-    # Known to be us when it is read, and never the same twice.
+    # Identifies this process, and is never reused.
     holder = f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
     return S3Lease(AwsSession(parse_target(settings.target)), settings.lease, holder, settings.lease_seconds)
 
 
 def _listen(app: Flask, settings: Settings) -> Any:
-    """waitress in front of the application; InvalidOption when the address is taken, or none."""
+    """Returns a waitress server for the application; InvalidOption if the address is in use or invalid."""
     try:
         return waitress.create_server(
             app,
@@ -115,15 +115,15 @@ def _listen(app: Flask, settings: Settings) -> Any:
             max_request_body_size=MAX_BODY_BYTES,
             ident=None,
         )
-    except (OSError, ValueError) as error:  # waitress says ValueError of a host that is no address
+    except (OSError, ValueError) as error:  # waitress raises ValueError for an invalid host
         raise InvalidOption(
             f"The webhook service cannot listen on {settings.host}:{settings.port}: {error}.",
-            hint="choose another --port (0 for a free one), or end what listens there: ss -ltnp",
+            hint="choose another --port (0 for a free one), or stop the process that uses it: ss -ltnp",
         ) from error
 
 
 def _rules(settings: Settings) -> RuleBook:
-    """InvalidOption when they are wrong from the start: then there are no good ones to keep."""
+    """Returns the rules; InvalidOption if they are invalid at startup, with no valid ones to fall back to."""
     if settings.rules_file:
         return RuleBook(functools.partial(settings.rules_file.read_text, encoding="utf-8"), str(settings.rules_file))
     if settings.models:

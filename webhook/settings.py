@@ -1,24 +1,24 @@
 """The webhook service's settings, read from the environment once.
 
-MLFLOW_TRACKING_URI               the tracking server whose model registry is followed (MLFLOW_REGISTRY_URI: another)
+MLFLOW_TRACKING_URI               the tracking server whose model registry is followed (or MLFLOW_REGISTRY_URI)
 FARGATE_TARGET                    where the deployments are: fargate:/us-east-2/prod (or MLFLOW_DEPLOYMENTS_TARGET)
-FARGATE_WEBHOOK_SECRET            what events are signed with; without it no event is taken, and looking must do
+FARGATE_WEBHOOK_SECRET            secret that signs events; without it, events are refused and only polling is left
 FARGATE_WEBHOOK_SECRET_PREVIOUS   still valid while a new secret is being rolled out
-FARGATE_WEBHOOK_RULES             file with rules (rules.py), read again at each look; without rules, models' tags count
+FARGATE_WEBHOOK_RULES             file with rules (rules.py), read at each poll; without rules, the models' tags apply
 FARGATE_WEBHOOK_MODELS            the same inline: {churn: {stage: Production}}
-FARGATE_WEBHOOK_POLL_SECONDS      how often to look without being told; 30
-FARGATE_WEBHOOK_RETRY_SECONDS     when to try again what failed (not: what ECS rolled back), doubled each time; 60
-FARGATE_WEBHOOK_TOKEN             who shows it may see the page, /status and /metrics and say retry
-FARGATE_WEBHOOK_PUBLIC            true: everyone may see these; retry still needs the token
-FARGATE_WEBHOOK_MLFLOW_URL        where people find MLflow, for links; by default the tracking server's address
+FARGATE_WEBHOOK_POLL_SECONDS      seconds between polls; 30
+FARGATE_WEBHOOK_RETRY_SECONDS     delay before retrying a failed change (unless ECS rolled back), doubled each time; 60
+FARGATE_WEBHOOK_TOKEN             token for the page, /status, /metrics and retry
+FARGATE_WEBHOOK_PUBLIC            true: these are readable without the token; retry still requires it
+FARGATE_WEBHOOK_MLFLOW_URL        MLflow's address for links on the page; by default the tracking server's address
 FARGATE_WEBHOOK_LOG               json or text; by default text on a terminal and json elsewhere
-FARGATE_WEBHOOK_NOTIFY_URL        a Slack-compatible address that is told of each rollout; a secret
-FARGATE_WEBHOOK_NOTIFY_TOPIC_ARN  an SNS topic that is told the same
-FARGATE_WEBHOOK_LEASE             s3://BUCKET/KEY: of several replicas the one that holds it acts; without it all do
-FARGATE_WEBHOOK_LEASE_SECONDS     after which another takes it from one that died; 30
-FARGATE_WEBHOOK_HOST, _PORT       where to listen; 127.0.0.1 and 8080
-FARGATE_WEBHOOK_PREFIX            a path that a load balancer leaves before ours: /_webhook; by default none
-FARGATE_WEBHOOK_STOP_SECONDS      how long a stop waits for rollouts under way; 20
+FARGATE_WEBHOOK_NOTIFY_URL        a Slack-compatible URL that receives a message per rollout; a secret
+FARGATE_WEBHOOK_NOTIFY_TOPIC_ARN  an SNS topic that receives the same message
+FARGATE_WEBHOOK_LEASE             s3://BUCKET/KEY: only the replica that holds it acts; without it, all replicas act
+FARGATE_WEBHOOK_LEASE_SECONDS     lifetime of the lease: after this, a standby replaces a dead holder; 30
+FARGATE_WEBHOOK_HOST, _PORT       address and port to listen on; 127.0.0.1 and 8080
+FARGATE_WEBHOOK_PREFIX            path prefix that a load balancer does not strip: /_webhook; by default none
+FARGATE_WEBHOOK_STOP_SECONDS      how long a shutdown waits for running rollouts; 20
 """
 
 from __future__ import annotations
@@ -35,39 +35,39 @@ from mlflow_fargate.resolved_model import web_url
 
 @dataclass(frozen=True)
 class Settings:
-    """What `serve` needs to know."""
+    """The settings of `serve`."""
 
-    tracking_uri: str = field(repr=False)  # may hold a password
+    tracking_uri: str = field(repr=False)  # can contain a password
     target: str = "fargate"
     registry_uri: str | None = field(default=None, repr=False)  # None: the tracking server's own
     secrets: tuple[str, ...] = field(default=(), repr=False)
     rules_file: Path | None = None
-    models: str | None = None  # rules as text, where there is no file
+    models: str | None = None  # rules as text, if there is no file
     poll_seconds: float = 30
     retry_seconds: float = 60
     token: str | None = field(default=None, repr=False)
     is_public: bool = False
     mlflow_url: str | None = None  # for people, without credentials; None: MLflow has no web address
-    logs_as_json: bool | None = None  # None: where stderr is no terminal
+    logs_as_json: bool | None = None  # None: unless stderr is a terminal
     notify_url: str | None = field(default=None, repr=False)
     notify_topic_arn: str | None = None
     lease: str | None = None  # s3://BUCKET/KEY
     lease_seconds: float = 30
     host: str = "127.0.0.1"
-    port: int = 8080  # 0: any that is free
-    prefix: str = ""  # before the paths, where a load balancer leaves it there
+    port: int = 8080  # 0: any free port
+    prefix: str = ""  # of all paths, if the load balancer does not strip it
     stop_seconds: float = 20
 
 
 def parse_settings(environ: Mapping[str, str]) -> Settings:
-    """The settings an environment tells; InvalidOption when one is missing or cannot be meant."""
+    """Returns the settings in an environment; InvalidOption if one is missing or invalid."""
     tracking_uri = environ.get("MLFLOW_TRACKING_URI", "")
     if not tracking_uri:
-        raise InvalidOption("MLFLOW_TRACKING_URI is not set.", hint="name the tracking server to follow: http://…")
+        raise InvalidOption("MLFLOW_TRACKING_URI is not set.", hint="set it to the tracking server to follow: http://…")
     rules_file = environ.get("FARGATE_WEBHOOK_RULES")
     if rules_file and environ.get("FARGATE_WEBHOOK_MODELS"):
         raise InvalidOption(
-            "FARGATE_WEBHOOK_RULES and FARGATE_WEBHOOK_MODELS are both set.", hint="write all in the file"
+            "FARGATE_WEBHOOK_RULES and FARGATE_WEBHOOK_MODELS are both set.", hint="put all rules in the file"
         )
     secrets = (environ.get("FARGATE_WEBHOOK_SECRET"), environ.get("FARGATE_WEBHOOK_SECRET_PREVIOUS"))
     return Settings(
@@ -112,12 +112,12 @@ def _number(environ: Mapping[str, str], name: str, *, default: float, least: flo
 def _matching(environ: Mapping[str, str], name: str, pattern: str, shape: str) -> str | None:
     text = environ.get(name, "").strip()
     if text and not re.fullmatch(pattern, text):
-        raise InvalidOption(f"{name} is not of the form {shape}.")  # without the text: it may be a secret
+        raise InvalidOption(f"{name} is not of the form {shape}.")  # without the value: it can be a secret
     return text or None
 
 
 def _choice(environ: Mapping[str, str], name: str, meanings: Mapping[str, bool]) -> bool | None:
     text = environ.get(name, "").lower()
     if text and text not in meanings:
-        raise InvalidOption(f"{name}={environ[name]} is neither {' nor '.join(meanings)}.")
+        raise InvalidOption(f"{name}={environ[name]} is not {' or '.join(meanings)}.")
     return meanings.get(text)

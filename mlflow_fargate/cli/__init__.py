@@ -1,18 +1,18 @@
-"""The command `mlflow-fargate`: what MLflow's own command line has no verb for; one module a command or group.
+"""The command `mlflow-fargate`: what MLflow's command line does not cover; one module per command or group.
 
-    doctor                            what stands in the way of deploying
-    plan                              what create or update would write
+    doctor                            what would block a deployment
+    plan                              what create or update would change
     status, events, logs, history     look at a deployment
-    rollback, scale                   act on it
-    exec                              a command in one of its tasks
-    gc                                what deployments that are gone have left
-    image export                      the image of a model, to take elsewhere
+    rollback, scale                   change it
+    exec                              run a command in one of its tasks
+    gc                                resources left over from deleted deployments
+    image export                      the image of a model, to run elsewhere
     schema                            the options of a deployment as JSON schema or Markdown
-    local                             the small AWS on this machine
+    local                             the local stack on this machine
     webhook                           the service that redeploys
     demo                              train, deploy, promote, redeploy and clean up on this machine
 
-Deploying itself is `mlflow deployments … -t fargate`. Commands import what they need when they run, because the local
+To deploy, use `mlflow deployments … -t fargate`. Commands import what they need when they run, because the local
 stack and the webhook service are extras.
 """
 
@@ -47,7 +47,7 @@ def main(context: click.Context) -> None:
 
     Deploy with MLflow's command: mlflow deployments create -t fargate --name NAME -m models:/MODEL/Production
     """
-    # click drops colors where no terminal is, and does not know https://no-color.org, as rich does.
+    # click drops colors without a terminal, but unlike rich does not support https://no-color.org.
     if os.environ.get("NO_COLOR"):
         context.color = False
 

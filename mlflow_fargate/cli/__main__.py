@@ -1,4 +1,4 @@
-"""`python -m mlflow_fargate.cli`, for where the console script is not on PATH."""
+"""`python -m mlflow_fargate.cli`, if the console script is not on PATH."""
 
 from mlflow_fargate.cli import main
 

@@ -1,4 +1,4 @@
-"""`mlflow-fargate demo`: the whole story on this machine."""
+"""`mlflow-fargate demo`: runs the whole life of a deployment on this machine."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import click
 from mlflow_fargate.cli.extras import needed
 
 
-@click.command()
+@click.command(short_help="Train, deploy, promote and redeploy on this machine.")
 def demo() -> None:
-    """Train, deploy, promote, redeploy and clean up, on this machine: no AWS account needed.
+    """Train, deploy, promote, redeploy and clean up on this machine. No AWS account is needed.
 
-    Takes some minutes. Uses the local stack that runs, or starts one and stops it in the end, also after Ctrl-C.
+    Takes a few minutes. Uses the running local stack, or starts one and stops it at the end, also after Ctrl-C.
 
-    Exit code: 0 when all went as it should.
+    Exit code: 0 if every step succeeded.
     """
     with needed("local,webhook,demo"):
         story = import_module("mlflow_fargate.examples.demo")

@@ -1,4 +1,4 @@
-"""`mlflow-fargate doctor`: what stands in the way of deploying, and what to do about it."""
+"""`mlflow-fargate doctor`: shows what would block a deployment, and how to fix it."""
 
 from __future__ import annotations
 
@@ -12,15 +12,22 @@ from mlflow_fargate.cli.deployment.options import deployer_at, json_option, prin
 _COLORS = {"OK": "green", "FAIL": "red", "SKIP": "yellow"}
 
 
-@click.command()
+@click.command(short_help="Check for anything that would block a deployment.")
 @target_option
-@click.option("--config", "-C", "config", multiple=True, metavar="KEY=VALUE", help="Options you would create with.")
-@click.option("--webhook-url", help="Where MLflow's webhooks would reach the webhook service.")
+@click.option(
+    "--config",
+    "-C",
+    "config",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Option you plan to deploy with; can be repeated.",
+)
+@click.option("--webhook-url", help="URL at which the MLflow server would reach the webhook service.")
 @json_option
 def doctor(target: str, config: tuple[str, ...], webhook_url: str | None, as_json: bool) -> None:
-    """Look at credentials, permissions, quota, network, endpoint, and the MLflow server; nothing is written.
+    """Check credentials, permissions, quotas, network, endpoint and the MLflow server, without changing anything.
 
-    Each line is OK, FAIL with what to do, or SKIP where nothing can be said. Exit code: 0 without a FAIL, else 1.
+    Each line is OK, FAIL with a fix, or SKIP if the check could not run. Exit code: 0 without a FAIL, otherwise 1.
     """
     from mlflow_fargate.cli.deployment.plan import parse_options  # noqa: PLC0415
     from mlflow_fargate.config import parse_config  # noqa: PLC0415

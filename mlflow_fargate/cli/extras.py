@@ -1,4 +1,4 @@
-"""What a command says when the extra it needs is not installed."""
+"""The error of a command whose extra is not installed."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from mlflow_fargate.errors import FargateError
 
 @contextmanager
 def needed(extra: str) -> Iterator[None]:
-    """Around imports: FargateError where a package is missing; `extra` as in `pip install 'mlflow-fargate[extra]'`."""
+    """Wraps imports: FargateError if a package is missing; `extra` as in `pip install 'mlflow-fargate[extra]'`."""
     try:
         yield
     except ImportError as error:
         raise FargateError(
-            f"This command needs the package '{error.name}'.", hint=f"pip install 'mlflow-fargate[{extra}]'"
+            f"This command requires the package '{error.name}'.", hint=f"pip install 'mlflow-fargate[{extra}]'"
         ) from error

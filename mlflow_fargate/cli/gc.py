@@ -1,4 +1,4 @@
-"""`mlflow-fargate gc`: what is left of deployments that are gone."""
+"""`mlflow-fargate gc`: finds resources left over from deleted deployments."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from mlflow_fargate.deployment import Orphan
 from mlflow_fargate.resources import WEBHOOK
 
 
-@click.command()
+@click.command(short_help="Find resources left over from deleted deployments.")
 @target_option
-@click.option("--delete", is_flag=True, help="Take it away; without this, it is only listed.")
+@click.option("--delete", is_flag=True, help="Delete the resources; without this, they are only listed.")
 @json_option
 def gc(target: str, delete: bool, as_json: bool) -> None:
-    """Find what is left of deployments that have no service and of endpoints that have no cluster, in the whole region.
+    """Find resources of deployments without a service and of endpoints without a cluster, in the whole region.
 
-    A deployment that somebody is creating right now looks the same until its service is there: do not use --delete
-    while others deploy. A whole endpoint without deployments is no orphan; see: mlflow deployments delete-endpoint
+    A deployment that is being created right now looks the same until its service exists: do not use --delete while
+    others deploy. An endpoint without deployments is not listed; see: mlflow deployments delete-endpoint
     """
     from mlflow_fargate.deployments.cleanup import collect  # noqa: PLC0415
 
@@ -31,12 +31,12 @@ def gc(target: str, delete: bool, as_json: bool) -> None:
             for arn in orphan.resources:
                 click.echo(f"  {arn}")
         if not found:
-            click.echo("nothing is left behind")
+            click.echo("nothing to clean up")
     if delete:
         for orphan in found:
             collect(deployer, orphan)
     elif found:
-        click.echo("nothing was deleted; --delete takes them away", err=True)
+        click.echo("nothing deleted yet; run again with --delete", err=True)
 
 
 def _title(orphan: Orphan) -> str:

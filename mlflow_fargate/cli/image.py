@@ -1,4 +1,4 @@
-"""`mlflow-fargate image`: the image of a deployment without the deployment, to take elsewhere."""
+"""`mlflow-fargate image`: exports the image of a deployment, to run it elsewhere."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from mlflow_fargate.target import cache_directory, parse_target
 
 @click.group()
 def image() -> None:
-    """The image of a model, to take elsewhere."""
+    """Export the image of a model."""
 
 
-@image.command()
+@image.command(short_help="Write the image of a deployment into a folder.")
 @target_option
-@click.option("--model-uri", "-m", required=True, help="The model, as for `mlflow deployments create`.")
-@click.option("--config", "-C", "config", multiple=True, metavar="KEY=VALUE", help="An option; may be repeated.")
-@click.option("--tag", default="latest", show_default=True, help="The image's name in the layout.")
-@click.option("--dockerfile", is_flag=True, help="Write a Dockerfile and all that it copies, instead of an image.")
+@click.option("--model-uri", "-m", required=True, help="Model URI, as in `mlflow deployments create`.")
+@click.option("--config", "-C", "config", multiple=True, metavar="KEY=VALUE", help="Option; can be repeated.")
+@click.option("--tag", default="latest", show_default=True, help="Tag of the image in the layout.")
+@click.option("--dockerfile", is_flag=True, help="Write a Dockerfile and its build context instead of an image.")
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 def export(*, target: str, model_uri: str, config: tuple[str, ...], tag: str, dockerfile: bool, folder: Path) -> None:
     """Write the image that a deployment would run into FOLDER, as an OCI image layout.
 
-    Nothing is written to AWS, and no Docker is needed. What can be done with it:
+    Nothing is written to AWS, and Docker is not needed. Ways to use the layout:
 
     \b
       skopeo copy oci:FOLDER:latest docker://ghcr.io/me/churn:1     into another registry
-      skopeo copy oci:FOLDER:latest docker-daemon:churn:1           into Docker here
+      skopeo copy oci:FOLDER:latest docker-daemon:churn:1           into Docker on this machine
       podman run -p 3000:3000 oci:FOLDER:latest
 
-    Prints the image's digest. With --dockerfile, FOLDER gets a Dockerfile, the pinned requirements, the service's code
-    and the model, for whatever builds your images:
+    Prints the image's digest. With --dockerfile, FOLDER receives a Dockerfile, the pinned requirements, the service's
+    code and the model, for your own image build:
 
     \b
       docker build -t churn FOLDER

@@ -1,4 +1,4 @@
-"""`mlflow-fargate local …`: the small AWS on this machine, for the target fargate:/local."""
+"""`mlflow-fargate local …`: the local stack, for the target fargate:/local."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from mlflow_fargate.progress import progress_for_stderr
 from mlflow_fargate.target import cache_directory, read_local_state
 
 
-@click.group()
+@click.group(short_help="Manage the local stack: try everything without an account.")
 def local() -> None:
-    """The small AWS on this machine: try everything without an account (target fargate:/local)."""
+    """Manage the local stack: try everything without an AWS account (target fargate:/local)."""
 
 
-@local.command()
-@click.option("--detach", "-d", is_flag=True, help="Return when it runs, and leave it running.")
-@click.option("--serve-artifacts", is_flag=True, help="Let the tracking server pass artifacts on instead of S3 itself.")
+@local.command(short_help="Start the local stack.")
+@click.option("--detach", "-d", is_flag=True, help="Run in the background; return once it is ready.")
+@click.option("--serve-artifacts", is_flag=True, help="Serve artifacts through the tracking server instead of S3.")
 def up(detach: bool, serve_artifacts: bool) -> None:
-    """Start AWS, image registry, load balancer and MLflow; Ctrl-C stops them."""
+    """Start the local AWS, image registry, load balancer and MLflow. Ctrl-C stops them."""
     stack = _import_stack()
     if detach:
         state = stack.start_detached(cache_directory(), progress_for_stderr(), serve_artifacts=serve_artifacts)
@@ -32,19 +32,19 @@ def up(detach: bool, serve_artifacts: bool) -> None:
         stack.run(cache_directory(), progress_for_stderr(), serve_artifacts=serve_artifacts)
 
 
-@local.command()
+@local.command(short_help="Stop the local stack.")
 def down() -> None:
-    """Stop the stack. Models, images and runs stay on disk; deployments end with it."""
+    """Stop the local stack. Models, images and runs stay on disk; deployments do not."""
     if _import_stack().stop_running(cache_directory(), progress_for_stderr()):
         click.echo("stopped")
     else:
         click.echo("the local stack was not running")
 
 
-@local.command()
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@local.command(short_help="Show what is running, and its addresses.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def status(as_json: bool) -> None:
-    """What runs, and at which addresses; exit code 1 when nothing does."""
+    """Show what is running, and its addresses. Exit code 1 if nothing is running."""
     state = read_local_state(cache_directory())
     if state is None:
         click.echo(
@@ -55,12 +55,12 @@ def status(as_json: bool) -> None:
     click.echo(json.dumps(shown, indent=2) if as_json else _import_stack().describe(state))
 
 
-@local.command()
+@local.command(short_help="Print shell exports for MLflow and AWS tools.")
 def env() -> None:
-    """Shell lines that point MLflow and the AWS tools to the stack: eval "$(mlflow-fargate local env)"."""
+    """Print shell exports that point MLflow and AWS tools at the stack: eval "$(mlflow-fargate local env)"."""
     state = read_local_state(cache_directory())
     if state is None:
-        raise LocalStackError("The local stack is not running.", hint="mlflow-fargate local up --detach")
+        raise LocalStackError("The local stack is not running.", hint="start it with: mlflow-fargate local up --detach")
     for name, value in _import_stack().environment(state).items():
         click.echo(f"export {name}={value}")
 

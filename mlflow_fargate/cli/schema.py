@@ -1,4 +1,4 @@
-"""`mlflow-fargate schema`: the options of a deployment, for editors, for CI and for the docs."""
+"""`mlflow-fargate schema`: prints the options of a deployment, for editors, CI and the docs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mlflow_fargate.config.describe import options_page, options_schema
 def schema(markdown: bool) -> None:
     """Print the JSON schema of a config_file.
 
-    Editors check a YAML file whose first line names it: # yaml-language-server: $schema=fargate.schema.json
+    Editors validate a YAML file that starts with: # yaml-language-server: $schema=fargate.schema.json
     """
     text = options_page() if markdown else json.dumps(options_schema(), indent=2, ensure_ascii=False) + "\n"
     click.echo(text, nl=False)

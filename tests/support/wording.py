@@ -34,12 +34,13 @@ COVERED = (
     "tests/test_version_tags.py", "mlflow_fargate/local", "tests/local", "tests/end_to_end", "tests/support",
     "tests/conftest.py", "tests/test_docs.py", "tests/test_first_hour.py", "tests/test_fresh_system.py",
     "tests/test_pictures.py", "tests/test_recording.py", "mlflow_fargate/aws", "mlflow_fargate/config",
-    "mlflow_fargate/deployments", "mlflow_fargate/doctor", "mlflow_fargate/resources",
+    "mlflow_fargate/deployments", "mlflow_fargate/doctor", "mlflow_fargate/resources", "mlflow_fargate/cli",
     "mlflow_fargate/deployment.py", "mlflow_fargate/doctor_facts.py", "mlflow_fargate/errors.py",
     "mlflow_fargate/plan.py", "mlflow_fargate/progress.py", "tests/aws", "tests/test_config.py",
     "tests/test_costs.py", "tests/test_deployer.py", "tests/test_deployment_rules.py", "tests/test_doctor.py",
     "tests/test_iam_policies.py", "tests/test_operations.py", "tests/test_plan.py", "tests/test_plan_text.py",
     "tests/test_progress.py", "tests/test_strategies.py", "tests/test_traffic.py", "tests/test_webhook_service.py",
+    "webhook", "tests/webhook", "tests/test_command.py",
 )  # fmt: skip
 NOT_COVERED = ("docs/cli.md",)
 AREAS = {

@@ -30,7 +30,7 @@ def registry() -> FakeRegistry:
 
 @pytest.fixture
 def worker(deployments: FakeDeployments, registry: FakeRegistry) -> Iterator[Worker]:
-    """Not started, and it does not look by itself for a long time."""
+    """Returns a worker that is not started, and that polls rarely."""
     worker = Worker(connect=lambda: deployments, registry=registry, threads=4, timing=Timing(poll_seconds=3600))
     yield worker
     if worker.is_alive:

@@ -1,4 +1,4 @@
-"""Nothing is missed: promotions while the service is killed, deliveries are lost, and both sides answer 5xx.
+"""No promotion is missed while the service is killed, deliveries are lost, and both sides return 5xx.
 
 Real: `mlflow server` with its database, and the service as a process of its own, as `mlflow-fargate webhook serve`
 starts it, killed with SIGKILL. Played: the cloud, an HTTP server here that the service reaches through a plugin of
@@ -35,7 +35,7 @@ VERSIONS = 5
 
 
 class Cloud:
-    """Deployments, and all that ever ran in them; `is_failing` makes it and the registry's proxy answer 5xx."""
+    """Deployments and their history; `is_failing` makes it and the registry's proxy return 5xx."""
 
     def __init__(self, registry_uri: str) -> None:
         self.registry_uri = registry_uri
@@ -59,7 +59,7 @@ class Cloud:
                 "name": told["name"], "model_name": model, "model_version": version,
                 "follow": told["config"]["follow"], "state": "COMPLETED",
             }  # fmt: skip
-        # As when the connection breaks after AWS has taken the call.
+        # As if the connection broke after AWS received the call.
         return (503, {}) if self.is_failing else (200, {})
 
 
@@ -92,7 +92,7 @@ def make_handler(cloud: Cloud) -> type[BaseHTTPRequestHandler]:
             self._send(answer.status_code, answer.content)
 
         def _send(self, status: int, body: bytes) -> None:
-            with contextlib.suppress(ConnectionError):  # the service was killed meanwhile
+            with contextlib.suppress(ConnectionError):  # the service was killed in the meantime
                 self.send_response(status)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(body)))
@@ -106,7 +106,7 @@ def make_handler(cloud: Cloud) -> type[BaseHTTPRequestHandler]:
 
 
 class Service:
-    """`mlflow-fargate webhook serve` as a process; `url` once it has said where it listens."""
+    """`mlflow-fargate webhook serve` as a process; `url` is known once it has logged its address."""
 
     def __init__(self, address: str, folder: Path) -> None:
         plugin = folder / "chaos_deployments-0.1.dist-info"
@@ -176,7 +176,7 @@ def deliver(service: Service, model: str, delivery_id: str) -> None:
 def promote_at_random(
     client: MlflowClient, cloud: Cloud, service: Service, *, models: list[str], promotions: int, kill_every: int
 ) -> set[tuple[str, str]]:
-    """Every (model, version) that ever was in Production. A version is promoted twice a second or so.
+    """Returns every (model, version) that was ever in Production. Promotes about two versions per second.
 
     The service is down while the last two of every `kill_every` versions are promoted.
     """
@@ -233,7 +233,7 @@ def deployed(cloud: Cloud) -> dict[str, str]:
 
 
 @pytest.mark.slow
-def test_promotions_through_a_kill_and_spells_of_errors_end_where_the_registry_does(
+def test_promotions_through_a_kill_and_bursts_of_errors_converge_to_the_registry(
     mlflow_server: MlflowServer, tmp_path: Path
 ) -> None:
     run_chaos(mlflow_server.uri, tmp_path, models=4, promotions=20, kill_every=9)
@@ -241,7 +241,7 @@ def test_promotions_through_a_kill_and_spells_of_errors_end_where_the_registry_d
 
 @pytest.mark.exhaustive
 @pytest.mark.timeout(1500)
-def test_two_hundred_promotions_over_twenty_models_through_kills_and_spells_of_errors(
+def test_two_hundred_promotions_of_twenty_models_through_kills_and_bursts_of_errors(
     mlflow_server: MlflowServer, tmp_path: Path
 ) -> None:
     run_chaos(mlflow_server.uri, tmp_path, models=20, promotions=200, kill_every=8)

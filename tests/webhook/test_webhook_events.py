@@ -1,4 +1,4 @@
-"""Events with known signatures; and any bytes at all."""
+"""Tests parsing events with known signatures, and arbitrary bytes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from mlflow_fargate.webhook.http.events import EventRefused, Hint, parse_event
 
 NOW = 1767323045.0
-# Body and signature as MLflow 3.17 made them (secret "s3cret", delivery "delivery-1").
+# Body and signature as created by MLflow 3.17 (secret "s3cret", delivery "delivery-1").
 MLFLOW_BODY = (
     b'{"entity":"model_version_alias","action":"created","timestamp":"2026-01-02T03:04:05+00:00",'
     b'"data":{"name":"churn","alias":"champion","version":"3"}}'
@@ -65,7 +65,7 @@ def test_two_secrets_are_valid_at_once(secrets: list[str]) -> None:
         ({"X-MLflow-Signature": ""}, MLFLOW_BODY),
     ],
 )
-def test_what_was_changed_on_the_way_is_refused(changed: dict[str, str], body: bytes) -> None:
+def test_a_modified_event_is_refused(changed: dict[str, str], body: bytes) -> None:
     with pytest.raises(EventRefused) as caught:
         parse_event({**MLFLOW_HEADERS, **changed}, body, secrets=["s3cret"], now=NOW)
 
@@ -93,7 +93,7 @@ def test_events_are_good_for_five_minutes(seconds: float, is_taken: bool) -> Non
 
 
 @pytest.mark.parametrize("delivery_id", ["", "x" * 201])
-def test_a_delivery_id_that_cannot_be_remembered_is_refused(delivery_id: str) -> None:
+def test_an_invalid_delivery_id_is_refused(delivery_id: str) -> None:
     made = hmac.new(b"s3cret", f"{delivery_id}.1767323045.".encode() + MLFLOW_BODY, hashlib.sha256).digest()
     headers = {
         **MLFLOW_HEADERS,
@@ -107,7 +107,7 @@ def test_a_delivery_id_that_cannot_be_remembered_is_refused(delivery_id: str) ->
 
 
 @pytest.mark.parametrize("event", [b"", b"\xff", b"3", b"[]", b"{", b"[" * 60_000])
-def test_signed_nonsense_is_refused(event: bytes) -> None:
+def test_signed_invalid_json_is_refused(event: bytes) -> None:
     headers, body = signed(event)
     with pytest.raises(EventRefused) as caught:
         parse_event(headers, body, secrets=["s3cret"], now=NOW)
@@ -116,7 +116,7 @@ def test_signed_nonsense_is_refused(event: bytes) -> None:
 
 
 @pytest.mark.parametrize("event", [{}, {"model_name": ""}, {"model_name": 3}, {"model_name": None}])
-def test_signed_events_about_no_model_are_no_hint(event: object) -> None:
+def test_signed_events_without_a_model_are_ignored(event: object) -> None:
     headers, body = signed(event)
 
     assert parse_event(headers, body, secrets=["s3cret"], now=NOW) is None
@@ -128,7 +128,7 @@ HEADERS = st.dictionaries(
 
 
 @given(headers=HEADERS, body=st.binary() | st.just(MLFLOW_BODY), secrets=st.lists(st.text(), max_size=2))
-def test_unsigned_bytes_are_refused_and_nothing_else(headers: dict[str, str], body: bytes, secrets: list[str]) -> None:
+def test_unsigned_bytes_are_always_refused(headers: dict[str, str], body: bytes, secrets: list[str]) -> None:
     with pytest.raises(EventRefused):
         parse_event(headers, body, secrets=secrets, now=NOW)
 
@@ -140,7 +140,7 @@ JSON = st.recursive(
 
 
 @given(event=st.fixed_dictionaries({}, optional={"model_name": JSON, "entity": JSON, "data": JSON}) | JSON)
-def test_whatever_is_signed_is_a_hint_or_not_or_refused(event: object) -> None:
+def test_any_signed_body_is_a_hint_ignored_or_refused(event: object) -> None:
     headers, body = signed(event)
     try:
         hint = parse_event(headers, body, secrets=["s3cret"], now=NOW)
@@ -153,7 +153,7 @@ def test_whatever_is_signed_is_a_hint_or_not_or_refused(event: object) -> None:
 @given(
     entity=JSON | st.sampled_from(["model_version_alias", "prompt"]), data=JSON | st.fixed_dictionaries({"name": JSON})
 )
-def test_whatever_mlflow_signs_is_a_hint_or_not(entity: object, data: object) -> None:
+def test_any_event_from_mlflow_is_a_hint_or_ignored(entity: object, data: object) -> None:
     body = json.dumps({"entity": entity, "data": data}).encode()
     made = hmac.new(b"s3cret", b"delivery-1.1767323045." + body, hashlib.sha256).digest()
     headers = {**MLFLOW_HEADERS, "X-MLflow-Signature": f"v1,{base64.b64encode(made).decode()}"}

@@ -1,4 +1,4 @@
-"""The log's two formats."""
+"""Tests the two log formats."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def record(message: str, **extra: object) -> logging.LogRecord:
     return logging.makeLogRecord({"name": "n", "levelname": "INFO", "msg": message, **extra})
 
 
-def test_a_record_is_one_json_object_with_what_was_given_beside_the_message() -> None:
+def test_a_record_is_one_json_object_with_the_extra_fields() -> None:
     line = make_formatter(as_json=True).format(record("event about 'a\nb'", delivery_id="d-1"))
     told = json.loads(line)
 
@@ -21,7 +21,7 @@ def test_a_record_is_one_json_object_with_what_was_given_beside_the_message() ->
     assert told["timestamp"].endswith("+00:00")
 
 
-def test_a_name_cannot_begin_a_line_of_its_own() -> None:
+def test_a_name_cannot_forge_a_log_line() -> None:
     line = make_formatter(as_json=False).format(record("event about 'a\n2026-01-01 ERROR b\x1b[2J'"))
 
     assert line.endswith("INFO    event about 'a\\n2026-01-01 ERROR b\\x1b[2J'")

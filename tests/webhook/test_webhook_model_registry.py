@@ -1,4 +1,4 @@
-"""What the registry says, asked of a real tracking server."""
+"""Tests reading the registry of a real tracking server."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from support.mlflow_server import LoggedModels, MlflowServer
 pytestmark = pytest.mark.slow
 
 
-def test_stages_and_aliases_of_many_models_come_at_once(
+def test_stages_and_aliases_of_many_models_are_read_in_one_request(
     mlflow_server: MlflowServer, logged_models: LoggedModels
 ) -> None:
     states = MlflowModelRegistry(mlflow_server.uri).look(["iris", "iris-copy", "empty", "nobody"])
@@ -23,7 +23,7 @@ def test_stages_and_aliases_of_many_models_come_at_once(
     }
 
 
-def test_looking_closely_tells_every_version_of_a_stage(
+def test_a_close_look_returns_every_version_of_a_stage(
     mlflow_server: MlflowServer, logged_models: LoggedModels
 ) -> None:
     registry = MlflowModelRegistry(mlflow_server.uri)
@@ -32,7 +32,7 @@ def test_looking_closely_tells_every_version_of_a_stage(
     assert registry.look_closely("nobody") is None
 
 
-def test_more_models_than_one_request_takes_and_odd_names(mlflow_server: MlflowServer) -> None:
+def test_more_models_than_fit_one_request_and_unusual_names_are_read(mlflow_server: MlflowServer) -> None:
     client = MlflowClient(mlflow_server.uri)
     names = [f"model {number}" for number in range(60)] + ["it's", 'a "b"', "50%", "ümlaut", "both ' and \""]
     for name in names:

@@ -1,4 +1,4 @@
-"""Notifications: what is said, to whom, and that nobody waits for them."""
+"""Tests the text and the receivers of notifications, and that nothing waits for them."""
 
 from __future__ import annotations
 
@@ -32,33 +32,33 @@ def outcome(kind: str = "update", result: str = "success", **more: Any) -> Outco
 @pytest.mark.parametrize(
     ("told", "subject", "text"),
     [
-        (outcome(), "api: update done", "api was updated to version 3 of 'churn' after 42 s."),
-        (outcome("create"), "api: create done", "api was created with version 3 of 'churn' after 42 s."),
-        (outcome("delete", version=None), "api: delete done", "api was deleted: 'churn' after 42 s."),
+        (outcome(), "api: update succeeded", "api was updated to version 3 of 'churn' after 42 s."),
+        (outcome("create"), "api: create succeeded", "api was created with version 3 of 'churn' after 42 s."),
+        (outcome("delete", version=None), "api: delete succeeded", "api was deleted: 'churn' after 42 s."),
         (
             outcome(result="rollback"),
             "api: rollback",
-            "api: update (version 3 of 'churn') failed after 42 s; ECS went back to what ran before.\n"
+            "api: update (version 3 of 'churn') failed after 42 s; ECS rolled back to the previous version.\n"
             "RolloutFailed: exit code 1",
         ),
         (
             outcome(result="failure"),
             "api: failure",
-            "api: update (version 3 of 'churn') failed after 42 s; it is tried again later.\n"
+            "api: update (version 3 of 'churn') failed after 42 s; it will be retried later.\n"
             "RolloutFailed: exit code 1",
         ),
     ],
 )
-def test_people_are_told_in_a_sentence(told: Outcome, subject: str, text: str) -> None:
+def test_a_notification_is_a_sentence(told: Outcome, subject: str, text: str) -> None:
     assert describe(told) == (subject, text)
 
 
-def test_an_endless_reason_is_cut() -> None:
+def test_a_very_long_reason_is_truncated() -> None:
     assert len(describe(outcome(result="failure", reason="x" * 100_000))[1]) == 2000
 
 
 class Receiver:
-    """An incoming webhook that keeps what came; answers with each of `statuses`, then the last one for ever."""
+    """An incoming webhook that records requests; returns each of `statuses`, then repeats the last one."""
 
     def __init__(self) -> None:
         self.bodies: list[dict[str, Any]] = []
@@ -99,13 +99,13 @@ def send_all(notifier: Notifier, *outcomes: Outcome) -> None:
     notifier.stop(20)
 
 
-def test_a_rollout_is_told_to_slack_and_calls_nobody(receiver: Receiver) -> None:
+def test_a_rollout_is_sent_to_slack_and_mentions_no_one(receiver: Receiver) -> None:
     send_all(Notifier({"slack": slack_channel(receiver.url)}), outcome(model_name="<!channel> & co"))
 
     assert receiver.bodies == [{"text": "api was updated to version 3 of '&lt;!channel&gt; &amp; co' after 42 s."}]
 
 
-def test_a_server_that_stumbles_is_told_again_and_one_that_refuses_is_not(receiver: Receiver) -> None:
+def test_a_server_error_is_retried_and_a_rejection_is_not(receiver: Receiver) -> None:
     receiver.statuses = [503, 200]
     send_all(Notifier({"slack": slack_channel(receiver.url)}), outcome())
     assert len(receiver.bodies) == 2
@@ -115,7 +115,7 @@ def test_a_server_that_stumbles_is_told_again_and_one_that_refuses_is_not(receiv
 
 
 @pytest.mark.parametrize("status", [302, 403, 500])
-def test_the_address_stands_in_no_log_and_redirections_are_not_followed(
+def test_the_address_is_never_logged_and_redirects_are_not_followed(
     receiver: Receiver, caplog: pytest.LogCaptureFixture, status: int
 ) -> None:
     receiver.statuses = [status]
@@ -124,12 +124,12 @@ def test_the_address_stands_in_no_log_and_redirections_are_not_followed(
     with caplog.at_level("DEBUG", "mlflow_fargate"):
         send_all(notifier, outcome(), outcome())
 
-    assert "slack was not notified" in caplog.text
+    assert "cannot notify slack" in caplog.text
     assert "s3cret-path" not in caplog.text
-    assert told == ["api: update done"] * 2
+    assert told == ["api: update succeeded"] * 2
 
 
-def test_the_worker_goes_on_while_the_receiver_hangs(
+def test_the_worker_continues_while_the_receiver_hangs(
     deployments: FakeDeployments, registry: FakeRegistry, wait_until: WaitUntil, caplog: pytest.LogCaptureFixture
 ) -> None:
     hanging = threading.Event()
@@ -150,13 +150,13 @@ def test_the_worker_goes_on_while_the_receiver_hangs(
         notifier.tell(outcome())
 
     assert time.monotonic() - began < 5
-    assert "too many notifications wait" in caplog.text
+    assert "notification dropped: the queue is full" in caplog.text
     hanging.set()
     worker.stop(5)
     notifier.stop(5)
 
 
-def test_success_and_rollback_are_told(
+def test_success_and_rollback_are_reported(
     deployments: FakeDeployments, registry: FakeRegistry, wait_until: WaitUntil
 ) -> None:
     told: list[Outcome] = []

@@ -1,4 +1,4 @@
-"""The page: what stands in it, that it is harmless, and that a browser shows it."""
+"""Tests the page: its contents, its safety, and that a browser shows it."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ def row(one: Seen) -> Row:
 @pytest.mark.parametrize(
     ("one", "state", "tone"),
     [
-        (seen(), "in step", "good"),
-        (seen(warning="two versions are in Production"), "in step", "warn"),
+        (seen(), "up to date", "good"),
+        (seen(warning="two versions are in Production"), "up to date", "warn"),
         (seen(state="FAILED", warning="its last rollout failed"), "failed", "bad"),
-        (seen("update"), "about to change", "busy"),
+        (seen("update"), "update pending", "busy"),
         (seen("update", is_updating=True), "rolling out", "busy"),
         (seen("hold", state="IN_PROGRESS"), "rolling out", "busy"),
         (seen("hold", warning="no version holds Production"), "on hold", "warn"),
-        (seen("hold"), "about to change", "busy"),
+        (seen("hold"), "update pending", "busy"),
         (seen("blocked", warning="version 2 failed"), "blocked", "bad"),
         (seen(version=None), "scaled to zero", "quiet"),
         (Seen(Deployed("api", "pinned", "churn", "1", "COMPLETED"), Action("nothing", "pinned")), "pinned", "quiet"),
@@ -67,13 +67,13 @@ def test_each_state_has_a_word(one: Seen, state: str, tone: str) -> None:
     assert (row(one).state, row(one).tone) == (state, tone)
 
 
-def test_what_needs_somebody_stands_first() -> None:
+def test_deployments_that_need_attention_come_first() -> None:
     rows = make_rows([seen(), seen("blocked"), seen("update")], MLFLOW, NOW)
 
     assert [one.tone for one in rows] == ["bad", "busy", "good"]
 
 
-def test_a_row_leads_to_mlflow_and_to_the_models_swagger_page() -> None:
+def test_a_row_links_to_mlflow_and_to_the_swagger_page() -> None:
     made = row(seen("update"))
 
     assert made.model_url == f"{MLFLOW}/#/models/churn"
@@ -81,7 +81,7 @@ def test_a_row_leads_to_mlflow_and_to_the_models_swagger_page() -> None:
     assert made.swagger_url == "http://lb/api/"
 
 
-def test_the_last_rollout_is_told_with_its_duration_or_as_aws_remembers_it() -> None:
+def test_the_last_rollout_is_shown_with_its_duration_or_as_recorded_in_aws() -> None:
     outcome = Outcome("api", "update", "churn", "2", "rollback", "it crashed", began=NOW - 600, duration_seconds=90.0)
     ours, theirs = row(seen("blocked", last_outcome=outcome)), row(seen())
 
@@ -106,7 +106,7 @@ def test_only_web_addresses_become_links(url: str | None) -> None:
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0.4, "0 s"), (119, "119 s"), (120, "2 min"), (7200, "2 h"), (200_000, "2 days")]
 )
-def test_durations_are_as_precise_as_one_wants_to_know(seconds: float, text: str) -> None:
+def test_durations_are_no_more_precise_than_is_useful(seconds: float, text: str) -> None:
     assert format_seconds(seconds) == text
 
 
@@ -140,13 +140,13 @@ HOSTILE = st.text(st.sampled_from("<>\"'&/ ={}%\n") | st.characters(codec="utf-8
 @pytest.mark.parametrize(
     "url", ["http://", "http://@", "https:///", "http://user:password@", "javascript:alert(1)", None]
 )
-def test_an_address_without_a_host_is_no_link(url: str | None) -> None:
+def test_an_address_without_a_host_is_not_a_link(url: str | None) -> None:
     assert web_url(url) is None
 
 
 @settings(max_examples=25, deadline=None)
 @given(name=HOSTILE, reason=HOSTILE, version=HOSTILE, url=HOSTILE)
-def test_whatever_a_text_holds_the_page_keeps_its_shape(name: str, reason: str, version: str, url: str) -> None:
+def test_no_text_changes_the_structure_of_the_page(name: str, reason: str, version: str, url: str) -> None:
     def page(text: tuple[str, str, str, str]) -> Tags:
         name, reason, version, url = text
         worker = Worker(connect=FakeDeployments, registry=FakeRegistry())
@@ -161,7 +161,7 @@ def test_whatever_a_text_holds_the_page_keeps_its_shape(name: str, reason: str, 
     assert all(link is None or link.startswith(("http://", "https://", "data:,")) for link in hostile.links)
 
 
-def test_the_page_runs_no_script_and_may_load_nothing(worker: Worker) -> None:
+def test_the_page_runs_no_scripts_and_loads_nothing(worker: Worker) -> None:
     answer = create_app(worker, (), Access(is_public=True)).test_client().get("/")
     policy = answer.headers["Content-Security-Policy"]
 
@@ -171,11 +171,11 @@ def test_the_page_runs_no_script_and_may_load_nothing(worker: Worker) -> None:
     assert answer.headers["Cache-Control"] == "no-store"
 
 
-def test_the_page_says_what_is_wrong_and_when_it_looked(
+def test_the_page_shows_errors_and_the_time_of_the_last_poll(
     worker: Worker, deployments: FakeDeployments, registry: FakeRegistry
 ) -> None:
-    assert "not looked yet" in page_of(worker)
-    assert "Nothing is watched yet" in page_of(worker)
+    assert "not checked yet" in page_of(worker)
+    assert "No deployments are watched yet" in page_of(worker)
     deployments.deploy("api", "churn", "1", url="http://lb/api")
     registry.promote("churn", "1", "2")
     worker.look()
@@ -183,7 +183,7 @@ def test_the_page_says_what_is_wrong_and_when_it_looked(
     page = page_of(worker)
 
     assert "MlflowException: &lt;no answer&gt;" in page
-    assert "looked <time" in page
+    assert "last checked <time" in page
     assert "rolling out" in page and "version 2" in page
 
 
@@ -206,7 +206,7 @@ def address(worker: Worker, deployments: FakeDeployments, registry: FakeRegistry
 
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="needs chromium (apt-get install chromium)")
-def test_a_browser_shows_the_page_to_whoever_has_the_token(address: str, tmp_path: Path) -> None:
+def test_a_browser_shows_the_page_to_anyone_with_the_token(address: str, tmp_path: Path) -> None:
     def dump(authority: str, *options: str) -> str:
         assert CHROMIUM is not None
         command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
@@ -219,7 +219,7 @@ def test_a_browser_shows_the_page_to_whoever_has_the_token(address: str, tmp_pat
     dump(f"anyone:t0ken@{address}", f"--screenshot={picture}", "--window-size=500,900")
 
     assert "<title>Deployments · fargate:/local</title>" in shown
-    assert shown.count("in step") >= 2
+    assert shown.count("up to date") >= 2
     assert "&lt;script&gt;document.title='broken'" in shown
     assert picture.stat().st_size > 5_000
-    assert "in step" not in dump(f"anyone:wrong@{address}", "--dump-dom")
+    assert "up to date" not in dump(f"anyone:wrong@{address}", "--dump-dom")

@@ -1,4 +1,4 @@
-"""The decision, as a table: what the registry says, what is deployed, what is done."""
+"""Tests the decisions, as a table: the registry's state, the deployed state, the action."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ def test_the_version_that_holds_what_is_followed_is_deployed(follow: str, versio
     [
         (replace(DEPLOYED, model_version="3"), "nothing", "version 3 is deployed"),
         (replace(DEPLOYED, model_version="3", state="IN_PROGRESS"), "nothing", "version 3 is deployed"),
-        (replace(DEPLOYED, model_version="7"), "update", "version 3 holds Production"),  # a rollback by hand
+        (replace(DEPLOYED, model_version="7"), "update", "version 3 holds Production"),  # a manual rollback
         (replace(DEPLOYED, follow="pinned"), "nothing", "pinned"),
         (replace(DEPLOYED, model_name=None), "nothing", "pinned"),
-        (replace(DEPLOYED, state="IN_PROGRESS"), "hold", "a rollout is under way"),
+        (replace(DEPLOYED, state="IN_PROGRESS"), "hold", "a rollout is in progress"),
         (replace(DEPLOYED, state="FAILED"), "update", "version 3 holds Production"),
         (replace(DEPLOYED, last_failed_version="3"), "blocked", "version 3 failed to roll out"),
         (replace(DEPLOYED, last_failed_version="2"), "update", "version 3 holds Production"),
@@ -52,19 +52,19 @@ def test_the_version_that_holds_what_is_followed_is_deployed(follow: str, versio
         (replace(DEPLOYED, follow="@gone"), "hold", "no version holds @gone"),
     ],
 )
-def test_what_is_deployed_decides(deployed: Deployed, kind: str, reason: str) -> None:
+def test_the_deployed_state_decides(deployed: Deployed, kind: str, reason: str) -> None:
     action = decide(STATE, deployed, Memory(), NOW)
 
     assert (action.kind, action.reason.startswith(reason)) == (kind, True)
 
 
-def test_a_model_that_is_not_seen_is_held_and_told() -> None:
+def test_an_invisible_model_is_held_with_a_warning() -> None:
     action = decide(None, DEPLOYED, Memory(), NOW)
 
     assert action.kind == "hold" and action.warning is not None and "'churn'" in action.warning
 
 
-def test_of_several_versions_in_a_stage_the_highest_counts_with_a_warning() -> None:
+def test_of_several_versions_in_a_stage_the_highest_is_used_with_a_warning() -> None:
     state = ModelState({"Production": ("3", "9", "10")}, {})
 
     assert decide(state, DEPLOYED, Memory(), NOW).version == "10"
@@ -72,7 +72,7 @@ def test_of_several_versions_in_a_stage_the_highest_counts_with_a_warning() -> N
     assert decide(state, replace(DEPLOYED, model_version="10"), Memory(), NOW).kind == "nothing"
 
 
-def test_an_update_that_failed_is_tried_again_later_and_later() -> None:
+def test_a_failed_update_is_retried_with_backoff() -> None:
     memory, waits = Memory(), []
     for _ in range(9):
         memory = remember_failure(memory, "3", "no such role", is_final=False, now=NOW)
@@ -83,7 +83,7 @@ def test_an_update_that_failed_is_tried_again_later_and_later() -> None:
     assert waits == [60, 120, 240, 480, 960, 1920, 3600, 3600, 3600]
 
 
-def test_a_rollout_that_failed_is_only_tried_again_when_the_registry_went_elsewhere() -> None:
+def test_a_failed_rollout_is_retried_only_after_the_registry_changed() -> None:
     deployed = replace(DEPLOYED, last_failed_version="3")
     memory = remember_failure(Memory(), "3", "unhealthy", is_final=True, now=NOW)
     assert memory.retry_at == math.inf
@@ -96,7 +96,7 @@ def test_a_rollout_that_failed_is_only_tried_again_when_the_registry_went_elsewh
     assert decide(STATE, deployed, memory, NOW).kind == "blocked"
 
 
-def test_a_registry_that_tells_nothing_forgives_nothing() -> None:
+def test_an_unreadable_registry_forgives_no_failure() -> None:
     memory = remember_failure(Memory(), "3", "unhealthy", is_final=True, now=NOW)
 
     assert remember_look(memory, DEPLOYED, None) == memory
@@ -112,7 +112,7 @@ def test_a_listed_deployment_is_parsed() -> None:
     assert not Deployed.parse({**listed, "model_name": ""}).is_watched
 
 
-def test_a_blocked_version_is_tried_once_more_when_someone_says_retry() -> None:
+def test_a_blocked_version_is_deployed_again_after_a_retry_request() -> None:
     deployed = replace(DEPLOYED, last_failed_version="3")
     memory = remember_retry(deployed, "3")
 
@@ -121,14 +121,14 @@ def test_a_blocked_version_is_tried_once_more_when_someone_says_retry() -> None:
     assert decide(STATE, deployed, memory, NOW).kind == "blocked"
 
 
-def test_a_first_rollout_that_failed_can_be_retried_though_it_is_the_version_that_is_there() -> None:
+def test_a_failed_first_rollout_can_be_retried_with_the_same_version() -> None:
     deployed = replace(DEPLOYED, model_version="3", state="FAILED", last_failed_version="3")
 
     assert decide(STATE, deployed, Memory(), NOW).kind == "nothing"
     assert decide(STATE, deployed, remember_retry(deployed, "3"), NOW).kind == "update"
 
 
-def test_what_is_not_there_is_created_and_a_failure_backed_off() -> None:
+def test_a_missing_deployment_is_created_with_backoff_after_a_failure() -> None:
     absent = replace(DEPLOYED, model_version=None, state=ABSENT)
     memory = remember_failure(Memory(), "3", "no such role", is_final=False, now=NOW)
 
@@ -138,20 +138,20 @@ def test_what_is_not_there_is_created_and_a_failure_backed_off() -> None:
 
 
 @pytest.mark.parametrize(("on_demotion", "then"), [("keep", "hold"), ("scale_to_zero",) * 2, ("delete",) * 2])
-def test_a_stage_that_stays_empty_is_acted_on_after_a_grace_time(on_demotion: str, then: str) -> None:
+def test_an_empty_stage_is_acted_on_after_a_grace_period(on_demotion: str, then: str) -> None:
     empty = ModelState({"Archived": ("1",)}, {})
     memory = remember_holder(Memory(), False, NOW)
     later = NOW + DEMOTION_GRACE_SECONDS
 
     assert decide(empty, DEPLOYED, memory, later - 1, on_demotion).kind == "hold"  # type: ignore[arg-type]
     assert decide(empty, DEPLOYED, memory, later, on_demotion).kind == then  # type: ignore[arg-type]
-    # A model that is not seen is another thing: nothing is taken away for that.
+    # A model that is not visible is different: nothing is deleted for that.
     assert decide(None, DEPLOYED, memory, later, on_demotion).kind == "hold"  # type: ignore[arg-type]
     memory = remember_holder(remember_holder(memory, True, NOW), False, later)
     assert decide(empty, DEPLOYED, memory, later + 1, on_demotion).kind == "hold"  # type: ignore[arg-type]
 
 
-def test_what_was_scaled_to_zero_rests_and_comes_back_with_its_version() -> None:
+def test_a_deployment_scaled_to_zero_stays_so_until_its_version_is_back() -> None:
     asleep = replace(DEPLOYED, model_version="3", desired_count=0)
 
     assert decide(ModelState({}, {}), asleep, Memory(empty_since=0), NOW, "scale_to_zero").kind == "nothing"

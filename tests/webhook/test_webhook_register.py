@@ -1,4 +1,4 @@
-"""MLflow's webhooks registered by the command on a real server, and its test event taken by the real routes."""
+"""Tests registering the webhook on a real server, and its test event with the real routes."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class FakeWebhooks:
         return self.result
 
 
-def test_registering_again_keeps_one_webhook_and_brings_it_up_to_date() -> None:
+def test_registering_again_updates_the_one_webhook() -> None:
     webhooks = FakeWebhooks()
     webhooks.create_webhook("another", "https://elsewhere", ["prompt.created"])
     first = register(webhooks, "https://old/events", "old", "ours")
@@ -81,7 +81,7 @@ def test_registering_again_keeps_one_webhook_and_brings_it_up_to_date() -> None:
         ("Internal Server Error", "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY"),
     ],
 )
-def test_a_refusal_of_mlflows_says_what_to_set(said: str, hint: str) -> None:
+def test_a_rejection_by_mlflow_hints_at_the_setting(said: str, hint: str) -> None:
     webhooks = FakeWebhooks()
     webhooks.refusal = MlflowException(f"{said} http://me:hunter2@host")
     with pytest.raises(FargateError, match=hint) as caught:
@@ -91,9 +91,9 @@ def test_a_refusal_of_mlflows_says_what_to_set(said: str, hint: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "hint"), [(401, "FARGATE_WEBHOOK_SECRET"), (404, "/events"), (None, "reach the address")]
+    ("status", "hint"), [(401, "FARGATE_WEBHOOK_SECRET"), (404, "/events"), (None, "reach the URL")]
 )
-def test_a_test_event_that_is_not_taken_is_an_error_with_a_hint(status: int | None, hint: str) -> None:
+def test_a_test_event_that_is_not_accepted_is_an_error_with_a_hint(status: int | None, hint: str) -> None:
     webhooks = FakeWebhooks()
     webhooks.result = SimpleNamespace(success=False, response_status=status, response_body="no", error_message=None)
     with pytest.raises(FargateError, match=hint):
@@ -110,7 +110,7 @@ def test_without_a_secret_nothing_is_registered(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.fixture
 def listener(worker: Worker) -> Iterator[str]:
-    """Where a service with the secret `s3cret` takes events."""
+    """Yields the events URL of a service with the secret `s3cret`."""
     server = waitress.create_server(create_app(worker, ("s3cret",)), host="127.0.0.1", port=0)
     threading.Thread(target=server.run, daemon=True).start()
     yield f"http://127.0.0.1:{server.effective_port}/events"
@@ -118,7 +118,7 @@ def listener(worker: Worker) -> Iterator[str]:
 
 
 @pytest.mark.exhaustive
-def test_the_command_registers_with_a_real_server_that_reaches_the_service(
+def test_the_command_registers_the_service_on_a_real_server(
     listener: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def run(secret: str, url: str = listener) -> Result:

@@ -1,4 +1,4 @@
-"""Stage changes pushed by a real `mlflow server` whose registry store is ours, to the real routes and worker."""
+"""Stage changes pushed by a real `mlflow server` with this package's registry store, to the real routes and worker."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ webhook = pytest.importorskip("mlflow.entities.webhook")
 WebhookAction, WebhookEntity, WebhookEvent = webhook.WebhookAction, webhook.WebhookEntity, webhook.WebhookEvent
 
 
-def test_a_transition_stands_when_it_cannot_be_told(
+def test_a_transition_succeeds_even_if_its_event_cannot_be_sent(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(**told: Any) -> None:
@@ -37,7 +37,7 @@ def test_a_transition_stands_when_it_cannot_be_told(
     assert "could not send the stage change of 'churn' version 2" in caplog.text
 
 
-def test_a_transition_that_fails_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_transition_sends_no_event(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[Any] = []
     monkeypatch.setattr("mlflow.webhooks.delivery.deliver_webhook", lambda **event: told.append(event))
 
@@ -69,7 +69,7 @@ def test_a_stage_change_on_a_server_with_our_store_starts_the_redeploy_at_once(t
         url = f"http://127.0.0.1:{listener.effective_port}/events"
         event = WebhookEvent(WebhookEntity.MODEL_VERSION_TAG, WebhookAction.SET)
         client.create_webhook("fargate", url, [event], secret="s3cret")
-        # The server keeps its list of webhooks, the empty one of the first transition too, for a minute.
+        # The server caches its list of webhooks for a minute, even the empty list of the first transition.
         time.sleep(61)
         worker.start()
         while not worker.is_ready:

@@ -1,4 +1,4 @@
-"""Rules: from YAML and from tags, what they ask for, and what happens when they are wrong."""
+"""Tests rules from YAML and from tags, the deployments they require, and errors in them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_rules_are_read() -> None:
     )
 
 
-def test_a_name_comes_before_a_pattern() -> None:
+def test_a_name_takes_precedence_over_a_pattern() -> None:
     rules = parse_rules(EXAMPLE, "rules.yaml")
 
     assert rules.rule_for("fraud-eu", {}) == DeploymentRule("fraud-eu", "@best", name="fraud")
@@ -48,23 +48,26 @@ def test_a_name_comes_before_a_pattern() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("models: [", "is not YAML"),
-        ("- a", "the whole: "),
+        ("models: [", "is not valid YAML"),
+        ("- a", "top level: "),
         ("model: {}", "models: Field required"),
-        ("models: {churn: {}}", "either a stage or an alias"),
-        ("models: {churn: {stage: Production, alias: a}}", "either a stage or an alias"),
+        ("models: {churn: {}}", "either stage or alias"),
+        ("models: {churn: {stage: Production, alias: a}}", "either stage or alias"),
         ("models: {churn: {stage: Prod}}", "models.churn.stage"),
         ("models: {churn: {stage: Production, config: {cpus: 1}}}", "Did you mean 'cpu'"),
-        ("models: {churn: {stage: Production, config: {follow: pinned}}}", "config.follow is not for rules"),
-        ("models: {churn: {stage: Production, config: {smoke_test: true}}}", "config.smoke_test is not for rules"),
-        ("models: {churn: {stage: Production, config: {convert: true}}}", "config.convert is not for rules"),
+        ("models: {churn: {stage: Production, config: {follow: pinned}}}", "config.follow cannot be set in a rule"),
+        (
+            "models: {churn: {stage: Production, config: {smoke_test: true}}}",
+            "config.smoke_test cannot be set in a rule",
+        ),
+        ("models: {churn: {stage: Production, config: {convert: true}}}", "config.convert cannot be set in a rule"),
         ("models: {churn: {stage: Production, endpoint: 'Not One'}}", "is not a valid endpoint name"),
         ("models: {churn: {stage: Production, on_demotion: explode}}", "on_demotion"),
         ("models: {'c*': {stage: Production, name: one}}", "several models"),
         ("models: {churn: {stage: Production, name: ../x}}", "starting with a letter"),
     ],
 )
-def test_what_is_wrong_with_rules_is_told(text: str, said: str) -> None:
+def test_errors_in_rules_are_reported(text: str, said: str) -> None:
     with pytest.raises(InvalidOption) as error:
         parse_rules(text, "rules.yaml")
 
@@ -72,7 +75,7 @@ def test_what_is_wrong_with_rules_is_told(text: str, said: str) -> None:
 
 
 @given(st.text(min_size=1))
-def test_any_models_name_becomes_a_deployments_name(model_name: str) -> None:
+def test_any_model_name_becomes_a_valid_deployment_name(model_name: str) -> None:
     from mlflow_fargate.deployments.rules import check_name
 
     check_name(DeploymentRule("*", "Production").deployment_of(model_name))
@@ -97,14 +100,14 @@ def test_tags_make_a_rule() -> None:
         {"fargate.deploy": "Not An Endpoint"},
     ],
 )
-def test_tags_cannot_ask_for_more_than_sizes_and_times(tags: dict[str, str]) -> None:
+def test_tags_can_set_only_sizes_and_times(tags: dict[str, str]) -> None:
     states = {"churn": ModelState({}, {}, {"fargate.deploy": "prod", **tags}), "good": HELD}
     watches, problems = make_watches([], states, BY_TAG)
 
     assert (watches, len(problems)) == ([], 1) and "'churn'" in problems[0]
 
 
-def test_rules_ask_for_what_is_not_there_and_leave_what_is_pinned_or_serves_another_model() -> None:
+def test_rules_create_missing_deployments_and_leave_pinned_and_foreign_ones() -> None:
     rules = parse_rules("models: {a: {stage: Production}, b: {stage: Production}, c: {stage: Production}}", "rules")
     pinned = Deployed("b", "pinned", "b", "1", "COMPLETED")
     other = Deployed("c", "Production", "else", "1", "COMPLETED")
@@ -118,14 +121,14 @@ def test_rules_ask_for_what_is_not_there_and_leave_what_is_pinned_or_serves_anot
     assert found["d"].deployed == by_hand and found["d"].rule is None
 
 
-def test_two_models_that_would_be_one_deployment_are_none() -> None:
+def test_two_models_that_map_to_one_deployment_are_a_conflict() -> None:
     rules = parse_rules("models: {'a*': {stage: Production}}", "rules")
     (watch,), _ = make_watches([], {"a b": HELD, "a-b": HELD}, rules)
 
-    assert watch.conflict == "models 'a b' and 'a-b' would both be deployment 'a-b'"
+    assert watch.conflict == "models 'a b' and 'a-b' both map to deployment 'a-b'"
 
 
-def test_the_targets_own_endpoint_may_be_called_by_its_name() -> None:
+def test_a_rule_can_name_the_targets_own_endpoint() -> None:
     rules = parse_rules("models: {a: {stage: Production, endpoint: prod}}", "rules")
     there = Deployed("a", "Production", "a", "1", "COMPLETED")
     (watch,), _ = make_watches([there], {"a": HELD}, rules, {"prod"})
@@ -167,7 +170,7 @@ def test_a_rule_creates_then_updates_with_its_options(
     assert worker.stop(5)
 
 
-def test_bad_rules_change_nothing_and_are_told_until_they_are_mended(
+def test_invalid_rules_change_nothing_and_are_reported_until_fixed(
     deployments: FakeDeployments, registry: FakeRegistry
 ) -> None:
     text = ["models: {churn: {stage: Production}}"]
@@ -175,7 +178,7 @@ def test_bad_rules_change_nothing_and_are_told_until_they_are_mended(
     good = book.current()
     text[0] = "models: {churn: {stage: Prod}}"
 
-    assert book.current() == good and "last good rules" in (book.error or "")
+    assert book.current() == good and "last valid rules" in (book.error or "")
     assert book.current() == good and book.error
     text[0] = "models: {churn: {alias: new}}"
     assert book.current().rules[0].follow == "@new" and book.error is None

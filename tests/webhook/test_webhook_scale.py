@@ -1,4 +1,4 @@
-"""The periodic look costs one request, however many models the registry holds: counted below MLflow's client."""
+"""Tests that a poll is one request, however many models the registry has; counted below MLflow's client."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MODELS, WATCHED = 10_000, 50
 
 @pytest.fixture(scope="module")
 def crowded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a server with ten thousand models of two versions, the second in Production."""
+    """Returns the address of a server with ten thousand models of two versions, the second in Production."""
     names = [f"crowd-{number}" for number in range(MODELS)]
     versions = [(name, number, stage) for name in names for number, stage in ((1, "Archived"), (2, "Production"))]
     folder = tmp_path_factory.mktemp("crowd")
@@ -42,7 +42,7 @@ def crowded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.mark.parametrize(("rules", "requests_sent"), [("models: {}", 1), (None, 2)], ids=["rules", "tags"])
-def test_a_look_at_fifty_of_ten_thousand_models_is_one_request_and_one_more_for_tags(
+def test_reading_fifty_of_ten_thousand_models_is_one_request_and_one_more_for_tags(
     crowded: str, monkeypatch: pytest.MonkeyPatch, rules: str | None, requests_sent: int
 ) -> None:
     sent: list[str] = []

@@ -1,4 +1,4 @@
-"""The service as a process: it listens, tells that it cannot see AWS, and stops when told."""
+"""Tests the service as a process: it listens, reports that it cannot read AWS, and stops on SIGTERM."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ serve(parse_settings(os.environ))
 
 
 @pytest.mark.slow
-def test_it_serves_until_it_is_told_to_stop(tmp_path: Path) -> None:
+def test_it_serves_until_sigterm(tmp_path: Path) -> None:
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("AWS_")},
         "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db",
@@ -45,10 +45,10 @@ def test_it_serves_until_it_is_told_to_stop(tmp_path: Path) -> None:
             assert requests.get(f"{url}/_webhook", timeout=10, auth=("anyone", "t0ken")).status_code == 200
             assert requests.get(f"{url}/readyz", timeout=10).status_code == 503
             assert requests.post(f"{url}/events", data=b"{}", timeout=10).status_code == 401
-            # Sent in chunks, so that no header tells the length.
+            # Sent in chunks, so that no header contains the length.
             too_long = requests.post(f"{url}/events", data=iter([b"x" * 10_000] * 10), timeout=10)
             assert too_long.status_code == 413
-            assert "watches no deployment 'nobody'" in _said_by_retry(url, "t0ken")
+            assert "does not watch a deployment named 'nobody'" in _said_by_retry(url, "t0ken")
             assert "refused the token" in _said_by_retry(url, "wrong")
         finally:
             process.send_signal(signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""The environment becomes settings."""
+"""Tests reading the settings from the environment."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mlflow_fargate.webhook.settings import Settings, parse_settings
 TRACKING = {"MLFLOW_TRACKING_URI": "http://me:hunter2@mlflow"}
 
 
-def test_only_the_tracking_server_must_be_named() -> None:
+def test_only_the_tracking_server_is_required() -> None:
     assert parse_settings(TRACKING) == Settings("http://me:hunter2@mlflow", mlflow_url="http://mlflow")
     with pytest.raises(InvalidOption, match="MLFLOW_TRACKING_URI"):
         parse_settings({})
@@ -47,29 +47,29 @@ def test_everything_can_be_set() -> None:
 
 
 @pytest.mark.parametrize("text", ["soon", "0", "nan", "inf", "-3"])
-def test_a_poll_time_that_cannot_be_meant_is_refused(text: str) -> None:
+def test_an_invalid_poll_interval_is_refused(text: str) -> None:
     with pytest.raises(InvalidOption, match=f"FARGATE_WEBHOOK_POLL_SECONDS={text}"):
         parse_settings({**TRACKING, "FARGATE_WEBHOOK_POLL_SECONDS": text})
 
 
-def test_secrets_do_not_show() -> None:
+def test_secrets_are_not_in_the_repr() -> None:
     shown = repr(parse_settings({**TRACKING, "FARGATE_WEBHOOK_SECRET": "s3cret"}))
 
     assert "s3cret" not in shown and "hunter2" not in shown
 
 
-def test_people_are_sent_to_mlflow_where_it_has_an_address_without_its_password() -> None:
+def test_links_to_mlflow_are_web_addresses_without_the_password() -> None:
     assert parse_settings({"MLFLOW_TRACKING_URI": "sqlite:///mlflow.db"}).mlflow_url is None
     assert parse_settings({**TRACKING, "FARGATE_WEBHOOK_MLFLOW_URL": "https://for.people/"}).mlflow_url == (
         "https://for.people"
     )
 
 
-def test_what_can_be_two_things_is_one_of_them() -> None:
+def test_a_choice_accepts_only_its_two_values() -> None:
     settings = parse_settings({**TRACKING, "FARGATE_WEBHOOK_PUBLIC": "True", "FARGATE_WEBHOOK_LOG": "text"})
 
     assert (settings.is_public, settings.logs_as_json) == (True, False)
-    with pytest.raises(InvalidOption, match="FARGATE_WEBHOOK_PUBLIC=yes is neither true nor false"):
+    with pytest.raises(InvalidOption, match="FARGATE_WEBHOOK_PUBLIC=yes is not true or false"):
         parse_settings({**TRACKING, "FARGATE_WEBHOOK_PUBLIC": "yes"})
 
 
@@ -82,14 +82,14 @@ def test_what_can_be_two_things_is_one_of_them() -> None:
         ("FARGATE_WEBHOOK_PREFIX", "s3cret/"),
     ],
 )
-def test_addresses_of_another_form_are_refused_and_not_repeated(name: str, text: str) -> None:
+def test_malformed_addresses_are_refused_and_not_repeated(name: str, text: str) -> None:
     with pytest.raises(InvalidOption, match=f"{name} is not of the form") as caught:
         parse_settings({**TRACKING, name: text})
 
     assert "s3cret" not in str(caught.value)
 
 
-def test_the_notification_address_does_not_show() -> None:
+def test_the_notification_address_is_not_in_the_repr() -> None:
     settings = parse_settings({**TRACKING, "FARGATE_WEBHOOK_NOTIFY_URL": "https://hooks.example.com/s3cret"})
 
     assert settings.notify_url == "https://hooks.example.com/s3cret"

@@ -1,4 +1,4 @@
-"""The service's edge, through Flask's test client."""
+"""Tests the routes with Flask's test client."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_an_event_is_accepted_and_followed(
     wait_until(lambda: deployments.version("api") == "2")
 
 
-def test_an_event_about_an_unknown_model_is_accepted_and_no_work(
+def test_an_event_about_an_unknown_model_is_accepted_and_ignored(
     client: FlaskClient, worker: Worker, deployments: FakeDeployments, wait_until: WaitUntil
 ) -> None:
     worker.start()
@@ -76,7 +76,7 @@ def test_an_event_about_an_unknown_model_is_accepted_and_no_work(
     assert deployments.lists == 1
 
 
-def test_a_delivery_that_comes_again_is_accepted_and_no_second_look(
+def test_a_repeated_delivery_is_accepted_and_does_not_poll_again(
     client: FlaskClient, worker: Worker, deployments: FakeDeployments, registry: FakeRegistry, wait_until: WaitUntil
 ) -> None:
     deployments.deploy("api", "churn", "1")
@@ -94,7 +94,7 @@ def test_a_delivery_that_comes_again_is_accepted_and_no_second_look(
     assert deployments.lists == 3
 
 
-def test_a_delivery_whose_signature_is_bad_does_not_spend_its_id(client: FlaskClient, worker: Worker) -> None:
+def test_a_delivery_with_an_invalid_signature_does_not_use_up_its_id(client: FlaskClient, worker: Worker) -> None:
     event = signed_event("churn")
     forged = {**event, "data": event["data"].replace("churn", "other")}
 
@@ -110,7 +110,7 @@ def test_only_the_last_delivery_ids_are_remembered() -> None:
     ]  # fmt: skip
 
 
-def test_a_bad_signature_is_refused(client: FlaskClient) -> None:
+def test_an_invalid_signature_is_refused(client: FlaskClient) -> None:
     assert client.post("/events", **signed_event("churn", secret="wrong")).status_code == 401
     assert client.post("/events", data="{}").status_code == 401
 
@@ -119,14 +119,14 @@ def test_a_stale_event_is_refused(client: FlaskClient) -> None:
     answer = client.post("/events", **signed_event("churn", age_seconds=400))
 
     assert answer.status_code == 400
-    assert answer.json == {"error": "The event is too old, or from a clock that differs by minutes."}
+    assert answer.json == {"error": "The event's timestamp is missing, too old, or too far in the future."}
 
 
 def test_a_large_body_is_refused(client: FlaskClient) -> None:
     assert client.post("/events", data=b"x" * (64 * 1024 + 1)).status_code == 413
 
 
-def test_health_and_readiness_are_two_things(
+def test_health_and_readiness_differ(
     client: FlaskClient, worker: Worker, registry: FakeRegistry, deployments: FakeDeployments, wait_until: WaitUntil
 ) -> None:
     assert client.get("/healthz").status_code == 503
@@ -142,7 +142,7 @@ def test_health_and_readiness_are_two_things(
     assert client.get("/readyz").status_code == 200
 
 
-def test_status_tells_what_was_decided(
+def test_status_shows_the_decisions(
     client: FlaskClient, worker: Worker, registry: FakeRegistry, deployments: FakeDeployments
 ) -> None:
     deployments.deploy("api", "churn", "1")
@@ -154,7 +154,7 @@ def test_status_tells_what_was_decided(
     assert told["action"] == {"kind": "nothing", "reason": "version 1 is deployed", "version": "1", "warning": None}
 
 
-def test_events_are_posted_and_nothing_else(client: FlaskClient) -> None:
+def test_events_accept_only_post(client: FlaskClient) -> None:
     assert client.get("/events").status_code == 405
     assert client.post("/").status_code == 405
     assert client.get("/static/page.html").status_code == 404
@@ -180,7 +180,7 @@ def test_retry_and_status_need_the_token(worker: Worker, registry: FakeRegistry,
 
 
 @pytest.mark.parametrize("path", ["/", "/status", "/metrics"])
-def test_looking_needs_the_token_as_a_bearer_or_as_a_browsers_password(worker: Worker, path: str) -> None:
+def test_the_page_requires_the_token_as_a_bearer_or_as_a_browsers_password(worker: Worker, path: str) -> None:
     client = create_app(worker, (), Access("t0ken-ü")).test_client()
 
     refused = client.get(path)
@@ -195,9 +195,7 @@ def basic(user: str, password: str) -> str:
     return base64.b64encode(f"{user}:{password}".encode()).decode()
 
 
-def test_a_browsers_password_does_not_say_retry(
-    worker: Worker, registry: FakeRegistry, deployments: FakeDeployments
-) -> None:
+def test_a_browsers_password_cannot_retry(worker: Worker, registry: FakeRegistry, deployments: FakeDeployments) -> None:
     deployments.deploy("api", "churn", "1")
     registry.promote("churn", "2")
     worker.look()
@@ -216,7 +214,7 @@ def test_without_a_token_nothing_is_shown_unless_it_is_public(worker: Worker) ->
     assert public.test_client().post("/retry/api").status_code == 401
 
 
-def test_metrics_tell_of_events_rollouts_and_what_is_behind(
+def test_metrics_count_events_rollouts_and_outdated_deployments(
     worker: Worker, registry: FakeRegistry, deployments: FakeDeployments
 ) -> None:
     deployments.deploy("api", "churn", "1", last_failed_version="2")
@@ -248,7 +246,7 @@ def test_metrics_tell_of_events_rollouts_and_what_is_behind(
     assert "process_resident_memory_bytes" in told
 
 
-def test_the_log_tells_the_delivery_id_of_each_event(client: FlaskClient, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_log_has_the_delivery_id_of_each_event(client: FlaskClient, caplog: pytest.LogCaptureFixture) -> None:
     event = signed_event("churn")
     with caplog.at_level("INFO", "mlflow_fargate"):
         client.post("/events", **event)
@@ -279,7 +277,7 @@ _BODIES = st.binary(max_size=300) | _JSON.map(lambda told: json.dumps(told).enco
 def _throw_anything(
     worker: Worker, registry: FakeRegistry, deployments: FakeDeployments, wait_until: WaitUntil, examples: int
 ) -> None:
-    """Bodies and headers, some of them signed with our secret: no 5xx, and nothing that the registry does not name
+    """Sends bodies and headers, some signed with the secret: no 5xx, and nothing that the registry does not name
     is deployed; what it names still is, afterwards."""
     deployments.deploy("api", "churn", "1")
     registry.promote("churn", "1")
@@ -315,7 +313,7 @@ def _throw_anything(
     assert deployments.updates == [("api", "models:/churn/2")]
 
 
-def test_nothing_that_is_thrown_at_it_breaks_it_or_deploys(
+def test_random_requests_neither_break_it_nor_deploy(
     worker: Worker, registry: FakeRegistry, deployments: FakeDeployments, wait_until: WaitUntil
 ) -> None:
     _throw_anything(worker, registry, deployments, wait_until, 400)
@@ -323,7 +321,7 @@ def test_nothing_that_is_thrown_at_it_breaks_it_or_deploys(
 
 @pytest.mark.exhaustive
 @pytest.mark.timeout(3600)
-def test_a_hundred_thousand_things_thrown_at_it_neither_break_it_nor_deploy(
+def test_a_hundred_thousand_random_requests_neither_break_it_nor_deploy(
     worker: Worker, registry: FakeRegistry, deployments: FakeDeployments, wait_until: WaitUntil
 ) -> None:
     _throw_anything(worker, registry, deployments, wait_until, 100_000)

@@ -1,4 +1,4 @@
-"""The worker, with its threads, over deployments and a registry in memory."""
+"""Tests the worker and its threads, with deployments and a registry in memory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def wait_for(event: threading.Event) -> None:
     assert event.wait(5)
 
 
-def test_it_looks_at_its_start_and_deploys_what_the_registry_names(
+def test_it_polls_at_startup_and_deploys_the_registrys_version(
     worker: Worker, deployments: FakeDeployments, registry: FakeRegistry, wait_until: WaitUntil
 ) -> None:
     deployments.deploy("api", "churn", "1")
@@ -38,7 +38,7 @@ def test_it_looks_at_its_start_and_deploys_what_the_registry_names(
     assert deployments.version("fixed") == "1"
 
 
-def test_a_hint_makes_it_look_now(
+def test_a_hint_triggers_a_poll_now(
     worker: Worker, deployments: FakeDeployments, registry: FakeRegistry, wait_until: WaitUntil
 ) -> None:
     deployments.deploy("api", "churn", "1")
@@ -51,7 +51,7 @@ def test_a_hint_makes_it_look_now(
     wait_until(lambda: deployments.version("api") == "2")
 
 
-def test_a_hint_about_an_unknown_model_is_no_work(
+def test_a_hint_about_an_unknown_model_is_ignored(
     worker: Worker, deployments: FakeDeployments, registry: FakeRegistry, wait_until: WaitUntil
 ) -> None:
     deployments.deploy("api", "churn", "1")
@@ -64,7 +64,7 @@ def test_a_hint_about_an_unknown_model_is_no_work(
     assert deployments.lists == 1
 
 
-def test_many_hints_are_few_looks_and_one_update(
+def test_many_hints_cause_few_polls_and_one_update(
     worker: Worker, deployments: FakeDeployments, registry: FakeRegistry, wait_until: WaitUntil
 ) -> None:
     deployments.deploy("api", "churn", "1")
@@ -105,7 +105,7 @@ def test_deployments_do_not_wait_for_each_other(
     wait_until(lambda: deployments.version("a") == deployments.version("b") == "2")
 
 
-def test_without_hints_it_looks_every_so_often(
+def test_without_hints_it_polls_periodically(
     deployments: FakeDeployments, registry: FakeRegistry, wait_until: WaitUntil
 ) -> None:
     worker = Worker(connect=lambda: deployments, registry=registry, timing=Timing(poll_seconds=0.02))
@@ -119,7 +119,7 @@ def test_without_hints_it_looks_every_so_often(
     assert worker.stop(5)
 
 
-def test_a_registry_that_is_down_changes_nothing_and_is_told_without_its_password(
+def test_a_registry_outage_changes_nothing_and_is_reported_without_the_password(
     deployments: FakeDeployments, registry: FakeRegistry, wait_until: WaitUntil
 ) -> None:
     worker = Worker(connect=lambda: deployments, registry=registry, timing=Timing(poll_seconds=0.02))
@@ -145,7 +145,7 @@ def test_a_registry_that_is_down_changes_nothing_and_is_told_without_its_passwor
         ZeroDivisionError(),
     ],
 )
-def test_a_failed_update_is_not_repeated_at_once_and_others_go_on(
+def test_a_failed_update_is_not_retried_at_once_and_others_continue(
     worker: Worker, deployments: FakeDeployments, registry: FakeRegistry, wait_until: WaitUntil, error: Exception
 ) -> None:
     def fail(name: str) -> None:
@@ -171,7 +171,7 @@ def test_a_failed_update_is_not_repeated_at_once_and_others_go_on(
     wait_until(lambda: deployments.version("bad") == "2")
 
 
-def test_an_error_is_tried_again_when_its_time_has_come(
+def test_a_failed_update_is_retried_after_its_backoff(
     deployments: FakeDeployments, registry: FakeRegistry, wait_until: WaitUntil
 ) -> None:
     now = [1000.0]
@@ -196,7 +196,7 @@ def test_an_error_is_tried_again_when_its_time_has_come(
     assert worker.stop(5)
 
 
-def test_several_versions_in_a_stage_are_warned_of_before_the_update(
+def test_several_versions_in_a_stage_cause_a_warning_before_the_update(
     worker: Worker, deployments: FakeDeployments, registry: FakeRegistry, caplog: pytest.LogCaptureFixture
 ) -> None:
     deployments.deploy("api", "churn", "1")
@@ -206,7 +206,7 @@ def test_several_versions_in_a_stage_are_warned_of_before_the_update(
     assert "versions 2, 3 are all in Production" in caplog.text
 
 
-def test_a_stop_waits_for_what_is_under_way_and_begins_nothing_more(
+def test_a_stop_waits_for_running_changes_and_starts_no_more(
     worker: Worker, deployments: FakeDeployments, registry: FakeRegistry, wait_until: WaitUntil
 ) -> None:
     go_on = threading.Event()
@@ -223,7 +223,7 @@ def test_a_stop_waits_for_what_is_under_way_and_begins_nothing_more(
     assert deployments.updates == [("api", "models:/churn/2")]
 
 
-def test_a_replica_that_may_not_act_looks_and_waits(
+def test_a_standby_replica_polls_and_waits(
     deployments: FakeDeployments, registry: FakeRegistry, wait_until: WaitUntil
 ) -> None:
     may_act = threading.Event()
@@ -235,7 +235,7 @@ def test_a_replica_that_may_not_act_looks_and_waits(
     worker.start()
     wait_until(lambda: worker.is_ready)
 
-    assert worker.seen()["api"].action.reason == "another replica acts"
+    assert worker.seen()["api"].action.reason == "another replica is active"
     assert deployments.updates == []
     may_act.set()
     worker.wake()
@@ -260,7 +260,7 @@ class FakeLease:
         self.released = True
 
 
-def test_a_lease_is_asked_for_until_it_is_ours_and_given_back_at_the_end() -> None:
+def test_a_lease_is_retried_until_acquired_and_released_at_the_end() -> None:
     lease, taken = FakeLease(), threading.Event()
     keeper = LeaseKeeper(lease, 0.03, taken.set)
     keeper.start()

@@ -1,1 +1,1 @@
-"""Keeps deployments at the versions that the model registry names: observe, decide, act, and again. No Flask here."""
+"""The control loop: observe, decide, act, repeat. No Flask here."""

@@ -1,4 +1,4 @@
-"""One change to one deployment, through `mlflow.deployments`; and what became of it."""
+"""Makes one change to one deployment with `mlflow.deployments`, and returns its outcome."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from mlflow_fargate.resolved_model import without_credentials
 from mlflow_fargate.webhook.control_loop.reconcile import Action
 from mlflow_fargate.webhook.control_loop.watch import Watch
 
-# A model is code, as are its packages, and this machine has the rights of a service: none of it is run here.
+# Models and their packages are code, and this machine has the service's permissions: never run them here.
 _CAUTION = {"smoke_test": False, "convert": False, "build_sdists": False}
 
 
 class Deployments(Protocol):
-    """The verbs of `mlflow.deployments` that are used."""
+    """The methods of `mlflow.deployments` clients used here."""
 
     def list_deployments(self, endpoint: str | None = None) -> list[dict[str, Any]]: ...
 
@@ -41,7 +41,7 @@ class Deployments(Protocol):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a change."""
+    """The outcome of a change."""
 
     key: str  # the deployment
     kind: str  # create, update, scale_to_zero or delete
@@ -54,13 +54,13 @@ class Outcome:
 
 
 def act(client: Deployments, watch: Watch, action: Action, clock: Callable[[], float]) -> Outcome:
-    """Changes the deployment as decided and waits until AWS is done with it; a failure is an outcome, not an error."""
+    """Makes the decided change and waits for AWS to finish it; a failure is returned, not raised."""
     began = clock()
     result: Literal["success", "failure", "rollback"] = "success"
     reason = ""
     try:
         _call(client, watch, action)
-    except Exception as error:  # shown, remembered and tried again; one deployment must not stop the others
+    except Exception as error:  # shown, remembered and retried; one deployment must not block the others
         if not _is_there_already(error):
             result = "rollback" if isinstance(error, RolloutFailed) else "failure"
             reason = without_credentials(f"{type(error).__name__}: {error}")
@@ -97,7 +97,7 @@ def _model_uri(watch: Watch, action: Action) -> str:
 
 
 def _config(watch: Watch) -> Mapping[str, Any]:
-    """The rule's options; a version in the URI would pin the deployment, so what it follows is said again."""
+    """Returns the rule's options, with `follow`: without it, the version in the URI would pin the deployment."""
     config = {**(watch.rule.config if watch.rule else {}), **_CAUTION, "follow": watch.deployed.follow}
     if watch.rule and watch.rule.on_demotion == "scale_to_zero" and watch.deployed.desired_count == 0:
         config.setdefault("desired_count", 1)
@@ -105,5 +105,5 @@ def _config(watch: Watch) -> Mapping[str, Any]:
 
 
 def _is_there_already(error: Exception) -> bool:
-    """True when another made the deployment just now: the next look sees it."""
+    """Returns True if someone else just created the deployment: the next poll will see it."""
     return isinstance(error, MlflowException) and error.error_code == ErrorCode.Name(RESOURCE_ALREADY_EXISTS)

@@ -1,4 +1,4 @@
-"""What the model registry says now: which version holds which stage or alias, for all models in one request."""
+"""Reads the model registry: which version holds which stage or alias, for all models in one request."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 
 from mlflow_fargate.redirects import RefusingRedirects
 
-# The filter travels in the URL: servers and proxies take some thousand characters of it.
+# The filter is part of the URL: servers and proxies accept a few thousand characters.
 _NAMES_A_REQUEST = 100
 _CHARACTERS_A_REQUEST = 6000
 
 
 @dataclass(frozen=True)
 class ModelState:
-    """Who holds what in one registered model; versions by stage in ascending order."""
+    """The stages and aliases of one registered model; the versions of a stage are in ascending order."""
 
     stages: Mapping[str, tuple[str, ...]]
     aliases: Mapping[str, str]
@@ -30,22 +30,22 @@ class ModelState:
 
 
 class ModelStateSource(Protocol):
-    """The questions asked of a model registry."""
+    """The queries sent to a model registry."""
 
     def look(
         self, names: Collection[str], *, patterns: Collection[str] = (), tag: str | None = None
     ) -> dict[str, ModelState]:
-        """The state of each model that the registry shows; of each stage, its highest version.
+        """Returns the state of each visible model, with the highest version of each stage.
 
-        Asked for by name, by pattern (`*` and `?`; models that nearly match may be among them) or by having a tag.
+        Models are selected by name, by pattern (`*` and `?`; the result can include near matches) or by tag.
         """
 
     def look_closely(self, name: str) -> ModelState | None:
-        """The state of one model with *all* versions of each stage; None when the registry does not show it."""
+        """Returns one model's state with *all* versions of each stage; None if the model is not visible."""
 
 
 class MlflowModelRegistry:
-    """The registry behind an MLflow tracking server. MlflowException when it does not answer."""
+    """The registry of an MLflow tracking server. Raises MlflowException if it does not respond."""
 
     def __init__(self, tracking_uri: str, registry_uri: str | None = None) -> None:
         self._client = MlflowClient(tracking_uri, registry_uri or tracking_uri)
@@ -93,17 +93,17 @@ class MlflowModelRegistry:
         return list(all_pages(lambda token: search(page_token=token)))
 
 
-def all_pages(ask: Callable[[str | None], Any]) -> Iterator[Any]:
-    """The items of each of MLflow's pages; `ask` gets the token of the one to ask for, None of the first."""
-    page = ask(None)
+def all_pages(fetch: Callable[[str | None], Any]) -> Iterator[Any]:
+    """Yields the items of all of MLflow's pages; `fetch` receives a page token, None for the first page."""
+    page = fetch(None)
     yield from page
     while page.token:
-        page = ask(page.token)
+        page = fetch(page.token)
         yield from page
 
 
 def _chunks(names: Iterable[str]) -> Iterator[list[str]]:
-    """Lists of names that fit into one request; a name that cannot be quoted is a list of its own."""
+    """Yields lists of names that fit into one request; a name that cannot be quoted is alone in its list."""
     chunk: list[str] = []
     length = 0
     for name in names:
@@ -130,7 +130,7 @@ def _state(versions: Iterable[Any], model: Any) -> ModelState:
 
 
 def _is_unquotable(name: str) -> bool:
-    # MLflow's filters know both quotation marks and no escape.
+    # MLflow's filters support both quotation marks, but no escapes.
     return "'" in name and '"' in name
 
 

@@ -1,6 +1,6 @@
-"""One look at both sides, reads only: what AWS shows as deployed, and what the model registry says of these models.
+"""Reads both sides: the deployments in AWS, and their models in the model registry.
 
-Of the registry one question is asked, however many models are watched; of AWS one list an endpoint.
+One registry request, however many models are watched, and one list call to AWS per endpoint.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from mlflow_fargate.webhook.control_loop.watch import Watch, make_watches
 
 
 class Observed(NamedTuple):
-    """What is looked after, what the registry says by model, and what is wrong with rules in tags."""
+    """The watched deployments, the registry's state by model, and errors in the rules in tags."""
 
     watches: list[Watch]
     states: Mapping[str, ModelState]
@@ -24,9 +24,9 @@ class Observed(NamedTuple):
 
 
 def observe(client: Deployments, registry: ModelStateSource, rules: RuleSet) -> Observed:
-    """The target's deployments, then the registry, then the other endpoints that rules name."""
+    """Reads the target's deployments, then the registry, then the other endpoints named in rules."""
     items = client.list_deployments()
-    # A rule may call the target's own endpoint by its name.
+    # A rule can name the target's own endpoint.
     own = {str(item["endpoint"]) for item in items if item.get("endpoint")}
     listed = [Deployed.parse(item) for item in items]
     names = {one.model_name for one in listed if one.is_watched and one.model_name} | rules.model_names

@@ -1,12 +1,12 @@
-"""What should be done about one deployment: pure, from what the registry says and what AWS shows.
+"""Decides what to do about one deployment, from the state of the registry and of AWS. Pure.
 
     follow ──► version that holds it ──► same as deployed? ──► nothing
                      │ none: hold              │ no
                      ▼                         ▼
-                   alert      rollout under way, or this version failed before? ──► hold ──► else update
+                   alert      rollout in progress, or this version failed? ──► hold ──► else update
 
-Nothing is scaled down or deleted unless a rule says so, and never because a model is not seen: it may be hidden by a
-right that is missing.
+Nothing is scaled down or deleted unless a rule requires it, and never because a model is not visible: a permission
+could be missing.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from typing import Any, Literal
 from mlflow_fargate.webhook.control_loop.model_registry import ModelState
 from mlflow_fargate.webhook.control_loop.rules import OnDemotion
 
-ABSENT = "ABSENT"  # the state of a deployment that a rule wants and that is not there
+ABSENT = "ABSENT"  # the state of a deployment that a rule requires and that does not exist
 
 FIRST_RETRY_SECONDS = 60.0
 _LAST_RETRY_SECONDS = 3600.0
-# People archive the old version and then promote the new one: in between, nothing holds the stage.
+# People archive the old version and then promote the new one: in between, the stage is empty.
 DEMOTION_GRACE_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
 class Deployed:
-    """A deployment as `list_deployments` shows it."""
+    """A deployment as returned by `list_deployments`."""
 
     name: str
     follow: str  # a stage, '@alias', 'latest' or 'pinned'
@@ -45,7 +45,7 @@ class Deployed:
 
     @staticmethod
     def parse(listed: Mapping[str, Any], endpoint: str | None = None) -> Deployed:
-        """One item of the list of an endpoint."""
+        """Parses one item of an endpoint's list."""
         texts = {key: str(value) for key, value in listed.items() if value not in (None, "")}
         return Deployed(
             name=texts["name"],
@@ -63,31 +63,31 @@ class Deployed:
 
     @property
     def key(self) -> str:
-        """What tells it from others, for people too."""
+        """The unique name of the deployment, also shown to people."""
         return f"{self.endpoint}/{self.name}" if self.endpoint else self.name
 
     @property
     def is_watched(self) -> bool:
-        """True when the registry may move it."""
+        """True if the deployment follows the registry."""
         return self.model_name is not None and self.follow != "pinned"
 
 
 @dataclass(frozen=True)
 class Memory:
-    """What this process remembers of a deployment, and AWS does not."""
+    """What this process remembers about a deployment, beyond what is stored in AWS."""
 
-    failed_version: str | None = None  # our last update to it raised
-    failures: int = 0  # how often in a row
+    failed_version: str | None = None  # the last update to it failed
+    failures: int = 0  # consecutive failures
     retry_at: float = 0.0  # seconds since 1970; infinite: not before the registry changes
     reason: str = ""
-    # It failed, but the registry went elsewhere and came back, or someone says retry.
+    # It failed, but the registry moved to another version and back, or a retry was requested.
     forgiven_version: str | None = None
     empty_since: float | None = None  # since when no version holds what is followed
 
 
 @dataclass(frozen=True)
 class Action:
-    """What to do, and why; `warning` is for people to look into."""
+    """What to do, and why; `warning` needs a person's attention."""
 
     kind: Literal["create", "update", "scale_to_zero", "delete", "hold", "blocked", "nothing"]
     reason: str
@@ -98,18 +98,18 @@ class Action:
 def decide(
     state: ModelState | None, deployed: Deployed, memory: Memory, now: float, on_demotion: OnDemotion = "keep"
 ) -> Action:
-    """What to do about a deployment. `state` None: the registry does not show its model."""
+    """Returns what to do about a deployment. `state` is None if its model is not visible in the registry."""
     if not deployed.is_watched:
-        return Action("nothing", "pinned: it follows nothing")
+        return Action("nothing", "pinned to a fixed version")
     if state is None:
-        warning = f"the model registry does not show '{deployed.model_name}': deleted, or hidden from us"
-        return Action("hold", "the model is not seen", warning=warning)
+        warning = f"model '{deployed.model_name}' is not visible in the registry: deleted, or no permission to read it"
+        return Action("hold", "the model is not visible", warning=warning)
     held = held_versions(state, deployed.follow)
     if not held:
         return _decide_demoted(deployed, memory, now, on_demotion)
     action = _compare(held[-1], deployed, memory, now, on_demotion)
     if len(held) > 1 and action.warning is None:
-        shared = f"versions {', '.join(held)} are all in {deployed.follow}; the highest counts"
+        shared = f"versions {', '.join(held)} are all in {deployed.follow}; the highest is used"
         return replace(action, warning=shared)
     return action
 
@@ -136,9 +136,9 @@ def _compare(wanted: str, deployed: Deployed, memory: Memory, now: float, on_dem
         warning = "its last rollout failed" if deployed.state == "FAILED" else None
         return Action("nothing", f"version {wanted} is deployed", wanted, warning)
     if deployed.state == "IN_PROGRESS":
-        return Action("hold", "a rollout is under way", wanted)
+        return Action("hold", "a rollout is in progress", wanted)
     if wanted == deployed.last_failed_version and not is_forgiven:
-        reason = f"version {wanted} failed to roll out; it is not tried again until the registry changes"
+        reason = f"version {wanted} failed to roll out; not retried until the registry changes"
         return Action("blocked", reason, wanted, warning=reason)
     kind: Literal["create", "update"] = "create" if deployed.state == ABSENT else "update"
     return _unless_failed(Action(kind, f"version {wanted} holds {deployed.follow}", wanted), memory, now)
@@ -152,7 +152,7 @@ def _unless_failed(action: Action, memory: Memory, now: float) -> Action:
 
 
 def held_versions(state: ModelState, follow: str) -> tuple[str, ...]:
-    """The versions that hold a stage (in any case), an '@alias' or 'latest'; ascending."""
+    """Returns the versions that hold a stage (in any case), an '@alias' or 'latest'; ascending."""
     if follow.startswith("@"):
         version = state.aliases.get(follow[1:])
         return (version,) if version else ()
@@ -170,25 +170,25 @@ def remember_failure(
     now: float,
     first_retry_seconds: float = FIRST_RETRY_SECONDS,
 ) -> Memory:
-    """Memory after a change to `version` ('': to none) raised: tried again later and later, or if final, never."""
+    """Returns the memory after a failed change to `version` ('': none): retried with backoff, if final never."""
     failures = memory.failures + 1 if memory.failed_version == version else 1
-    # The exponent ends long before the number does.
+    # The exponent is bounded, so the power does not overflow.
     wait = min(first_retry_seconds * 2 ** min(failures - 1, 20), _LAST_RETRY_SECONDS)
     return Memory(version, failures, math.inf if is_final else now + wait, reason, empty_since=memory.empty_since)
 
 
 def remember_look(memory: Memory, deployed: Deployed, wanted: str | None) -> Memory:
-    """Memory after a look: what failed is forgiven once the registry has named another version."""
+    """Returns the memory after a poll: a failure is forgiven once the registry has moved to another version."""
     if wanted is None or wanted in {memory.failed_version, deployed.last_failed_version}:
         return memory
     return Memory(forgiven_version=deployed.last_failed_version)
 
 
 def remember_holder(memory: Memory, is_held: bool, now: float) -> Memory:
-    """Memory with the time since when no version holds what is followed."""
+    """Returns the memory with the time since when no version holds the followed stage or alias."""
     return replace(memory, empty_since=None if is_held else memory.empty_since or now)
 
 
 def remember_retry(deployed: Deployed, wanted: str | None) -> Memory:
-    """Memory after someone said retry: what failed may be tried once more."""
+    """Returns the memory after a requested retry: the failed version is allowed once more."""
     return Memory(forgiven_version=wanted or deployed.last_failed_version)

@@ -1,12 +1,12 @@
-"""Which registered models are deployed, and how: from one YAML text, or from the models' own tags.
+"""Rules: which registered models are deployed, and how; from one YAML text or from the models' tags.
 
     models:
       churn: {stage: Production, endpoint: prod, config: {cpu: 1024, memory: 2048}}
       "fraud-*": {alias: champion, on_demotion: scale_to_zero}
 
-Without rules every registered model tagged `fargate.deploy=<endpoint>` is one. Its other tags say the rest:
-`fargate.follow` (stage or @alias), `fargate.name`, `fargate.on_demotion`, `fargate.config.<option>` for
-sizes and times. Roles, secrets and networks are not taken from tags: who may tag may not be one to hand those out.
+Without rules, every registered model tagged `fargate.deploy=<endpoint>` is deployed. Its other tags set the details:
+`fargate.follow` (stage or @alias), `fargate.name`, `fargate.on_demotion`, `fargate.config.<option>` for sizes and
+times. Roles, secrets and networks cannot be set in tags: permission to tag does not imply permission to grant those.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ OnDemotion = Literal["keep", "scale_to_zero", "delete"]
 DEPLOY_TAG = "fargate.deploy"
 _CONFIG_TAG = "fargate.config."
 _TAG_OPTIONS = {"cpu", "memory", "desired_count", "health_check_grace_seconds", "deregistration_delay_seconds"}
-# A rule says what is followed, every call is watched to its end, and no model is run on the service's machine.
+# A rule defines what is followed, each call waits for the rollout, and no model runs on the service's machine.
 _NOT_FOR_RULES = {"follow", "wait", "dry_run", "smoke_test", "convert", "build_sdists"}
 
 
@@ -40,7 +40,7 @@ class DeploymentRule:
     models: str  # a name, or a pattern with * and ?
     follow: str  # a stage or '@alias'
     endpoint: str | None = None  # None: the target's own
-    name: str | None = None  # of the deployment; None: the model's, made fit
+    name: str | None = None  # of the deployment; None: the model's name, sanitized
     config: Mapping[str, Any] = field(default_factory=dict)
     on_demotion: OnDemotion = "keep"
 
@@ -49,44 +49,44 @@ class DeploymentRule:
         return "*" in self.models or "?" in self.models
 
     def matches(self, model_name: str) -> bool:
-        """True when the whole name fits; `*` is any text and `?` any one character."""
+        """Returns True if the whole name matches; `*` is any text and `?` any one character."""
         if not self.is_pattern:
             return self.models == model_name
         pattern = re.escape(self.models).replace(r"\*", ".*").replace(r"\?", ".")
         return re.fullmatch(pattern, model_name, re.DOTALL) is not None
 
     def deployment_of(self, model_name: str) -> str:
-        """The deployment's name: characters that it cannot have become '-', and it begins with a letter."""
+        """Returns the deployment's name: invalid characters become '-', and it starts with a letter."""
         fit = self.name or re.sub(r"[^A-Za-z0-9_-]", "-", model_name)
         return (fit if fit[:1].isalpha() else f"m-{fit}")[:63]
 
 
 @dataclass(frozen=True)
 class RuleSet:
-    """The rules in force; `by_tag`: none were written, the models' tags are asked."""
+    """The rules in force; `by_tag`: without written rules, the models' tags apply."""
 
     rules: tuple[DeploymentRule, ...] = ()
     by_tag: bool = False
 
     @property
     def model_names(self) -> set[str]:
-        """The models that are named in full."""
+        """The models named without a pattern."""
         return {rule.models for rule in self.rules if not rule.is_pattern}
 
     @property
     def patterns(self) -> set[str]:
-        """The patterns that the registry has to be searched for."""
+        """The patterns to search the registry for."""
         return {rule.models for rule in self.rules if rule.is_pattern}
 
     def rule_for(self, model_name: str, tags: Mapping[str, str]) -> DeploymentRule | None:
-        """The rule of a model; a name comes before patterns, patterns in their order. InvalidOption for bad tags."""
+        """Returns a model's rule; names take precedence over patterns. InvalidOption for invalid tags."""
         if self.by_tag:
             return _rule_in_tags(model_name, tags)
         matching = [rule for rule in self.rules if rule.matches(model_name)]
         return min(matching, key=lambda rule: rule.is_pattern, default=None)
 
     def endpoints(self, tags_by_model: Mapping[str, Mapping[str, str]]) -> set[str]:
-        """Every endpoint that a rule names, the rules in tags among them."""
+        """Returns all endpoints named in rules, including rules in tags."""
         tagged = {tags[DEPLOY_TAG] for tags in tags_by_model.values() if self.by_tag and tags.get(DEPLOY_TAG)}
         return tagged | {rule.endpoint for rule in self.rules if rule.endpoint}
 
@@ -119,7 +119,7 @@ class _WrittenRule(BaseModel):
     @model_validator(mode="after")
     def _follows_one_thing(self) -> _WrittenRule:
         if (self.stage is None) == (self.alias is None):
-            raise ValueError("name either a stage or an alias")
+            raise ValueError("set either stage or alias")
         return self
 
 
@@ -130,14 +130,14 @@ class _WrittenRules(BaseModel):
 
 
 def parse_rules(text: str, where: str) -> RuleSet:
-    """The rules in a YAML text; InvalidOption tells `where`, which rule and what is wrong with it."""
+    """Returns the rules in a YAML text; InvalidOption names `where`, the rule and what is wrong."""
     try:
         written = _WrittenRules.model_validate(yaml.safe_load(text))
     except yaml.YAMLError as error:
-        raise InvalidOption(f"{where} is not YAML: {error}") from error
+        raise InvalidOption(f"{where} is not valid YAML: {error}") from error
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the whole"
+        place = ".".join(str(part) for part in first["loc"]) or "top level"
         raise InvalidOption(f"{where}: {place}: {first['msg'].removeprefix('Value error, ')}.") from error
     return RuleSet(tuple(_checked(_rule(models, rule), where) for models, rule in written.models.items()))
 
@@ -152,7 +152,7 @@ def _checked(rule: DeploymentRule, where: str) -> DeploymentRule:
         if rule.is_pattern and rule.name:
             raise InvalidOption("a pattern matches several models, which cannot share one name.")
         if wrong := _NOT_FOR_RULES & rule.config.keys():
-            raise InvalidOption(f"config.{min(wrong)} is not for rules.")
+            raise InvalidOption(f"config.{min(wrong)} cannot be set in a rule.")
         parse_config(rule.config)
         if rule.endpoint is not None:
             check_endpoint_name(rule.endpoint)
@@ -169,42 +169,42 @@ def _rule_in_tags(model_name: str, tags: Mapping[str, str]) -> DeploymentRule | 
     where = f"the tags of '{model_name}'"
     if wrong := config.keys() - _TAG_OPTIONS:
         raise InvalidOption(
-            f"{where}: option '{min(wrong)}' is not taken from tags.",
-            hint=f"tags may set {', '.join(sorted(_TAG_OPTIONS))}; write a rule for others",
+            f"{where}: option '{min(wrong)}' cannot be set in tags.",
+            hint=f"tags can set {', '.join(sorted(_TAG_OPTIONS))}; use a rule for other options",
         )
     name = tags.get("fargate.name")
     if name is not None and not DEPLOYMENT_NAME.fullmatch(name):
-        raise InvalidOption(f"{where}: '{name}' cannot be a deployment's name.")
+        raise InvalidOption(f"{where}: '{name}' is not a valid deployment name.")
     demotion = tags.get("fargate.on_demotion", "keep")
     if demotion not in {"keep", "scale_to_zero"}:
-        raise InvalidOption(f"{where}: fargate.on_demotion is keep or scale_to_zero; deleting takes a written rule.")
+        raise InvalidOption(f"{where}: fargate.on_demotion must be keep or scale_to_zero; deleting requires a rule.")
     on_demotion: OnDemotion = "scale_to_zero" if demotion == "scale_to_zero" else "keep"
-    # The model's name stands for itself, even with a '*' in it: matching is done.
+    # The model's name is literal here, even with a '*' in it.
     return _checked(
         DeploymentRule(model_name, tags.get("fargate.follow", "Production"), endpoint, name, config, on_demotion), where
     )
 
 
 class RuleBook:
-    """The rules in force: `read` gives their text at each look; a bad one changes nothing and is told in `error`."""
+    """The rules in force: `read` returns their text at each poll; an invalid one only sets `error`."""
 
     def __init__(self, read: Callable[[], str] | None, where: str) -> None:
         self._read = read
         self._where = where
         self._text: str | None = None
         self._rules = BY_TAG
-        self.error: str | None = None  # what is wrong with the text as it is now
+        self.error: str | None = None  # what is wrong with the current text
         if read is not None:
             self._text = read()
             self._rules = parse_rules(self._text, where)
 
     @property
     def rules(self) -> RuleSet:
-        """The rules as of the last look."""
+        """The rules as of the last poll."""
         return self._rules
 
     def current(self) -> RuleSet:
-        """The rules as written now, or the last good ones."""
+        """Returns the current rules, or the last valid ones."""
         if self._read is None:
             return self._rules
         try:
@@ -214,5 +214,5 @@ class RuleBook:
                 self._text = text
             self.error = None
         except (InvalidOption, OSError, UnicodeDecodeError) as error:
-            self.error = f"{error} (the last good rules stay in force)"
+            self.error = f"{error} (the last valid rules stay in force)"
         return self._rules

@@ -1,7 +1,7 @@
-"""What to look after: the deployments that exist and follow something, and those that rules ask for. Pure.
+"""Selects the deployments to watch: existing ones that follow the registry, and those that rules require. Pure.
 
 deployments that exist ──┐
-rules × models seen   ───┴─► Watch: a deployment (there, or absent), the rule for it, and what is wrong with the pair
+rules × models seen   ───┴─► Watch: a deployment (existing or absent), its rule, and any conflict between them
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from mlflow_fargate.webhook.control_loop.rules import DeploymentRule, RuleSet
 
 @dataclass(frozen=True)
 class Watch:
-    """A deployment to look after."""
+    """A watched deployment."""
 
     deployed: Deployed
-    rule: DeploymentRule | None = None  # None: it was made by hand, from a stage or an alias
-    conflict: str | None = None  # why it cannot be looked after; then nothing is done
+    rule: DeploymentRule | None = None  # None: it was created manually from a stage or an alias
+    conflict: str | None = None  # why it cannot be managed; then nothing is done
 
 
 def make_watches(
     listed: Iterable[Deployed], states: Mapping[str, ModelState], rules: RuleSet, own_endpoint: Collection[str] = ()
 ) -> tuple[list[Watch], list[str]]:
-    """What to look after, and what is wrong with rules in tags. `own_endpoint`: names of the target's own, if known."""
+    """Returns what to watch, and errors in the rules in tags. `own_endpoint`: the target's endpoint, if known."""
     existing = {(one.endpoint, one.name): one for one in listed}
     wanted: dict[tuple[str | None, str], Watch] = {}
     problems: list[str] = []
@@ -43,11 +43,11 @@ def make_watches(
         key = (None if rule.endpoint in own_endpoint else rule.endpoint, rule.deployment_of(model_name))
         if key in wanted:
             other = wanted[key].deployed.model_name
-            conflict = f"models '{other}' and '{model_name}' would both be deployment '{key[1]}'"
+            conflict = f"models '{other}' and '{model_name}' both map to deployment '{key[1]}'"
             wanted[key] = replace(wanted[key], conflict=conflict)
         else:
             wanted[key] = _watch(key, model_name, rule, existing.get(key))
-    # On other endpoints only what rules name is looked after.
+    # On other endpoints, only deployments named by rules are watched.
     by_hand = [Watch(one) for key, one in existing.items() if key not in wanted and one.is_watched and not one.endpoint]
     return [*by_hand, *wanted.values()], problems
 
@@ -57,6 +57,6 @@ def _watch(key: tuple[str | None, str], model_name: str, rule: DeploymentRule, d
     if deployed is None:
         return Watch(Deployed(name, rule.follow, model_name, None, ABSENT, endpoint=endpoint), rule)
     if deployed.model_name not in {None, model_name} and deployed.follow != "pinned":
-        return Watch(deployed, rule, conflict=f"it serves '{deployed.model_name}', and the rule means '{model_name}'")
+        return Watch(deployed, rule, conflict=f"it serves '{deployed.model_name}', but the rule is for '{model_name}'")
     follow = deployed.follow if deployed.follow == "pinned" else rule.follow
     return Watch(replace(deployed, follow=follow), rule)

@@ -1,8 +1,8 @@
-"""Looks, decides, acts: when it is told to, and every so often by itself.
+"""The control loop: polls, decides and acts, periodically and on each hint.
 
-One thread looks (all deployments, one list call an endpoint, one question to the registry), a few threads act. A
-deployment is in the hands of at most one of them. There is no queue of events: hints only make the next look come
-sooner, so lost, doubled and reordered ones change nothing, and nothing is lost when the process ends.
+One thread polls (all deployments, one list call per endpoint, one registry request); a few threads act. At most one of
+them works on a deployment at a time. There is no queue of events: a hint only triggers the next poll earlier, so lost,
+duplicate and reordered hints are harmless, and nothing is lost when the process ends.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _ACTS = {"create", "update", "scale_to_zero", "delete"}
 
 @dataclass(frozen=True)
 class Seen:
-    """A deployment as of the last look."""
+    """A deployment as of the last poll."""
 
     deployed: Deployed
     action: Action
@@ -51,19 +51,19 @@ class Seen:
 
 @dataclass(frozen=True)
 class Timing:
-    """When a worker looks and tries again, and how it tells the time."""
+    """When a worker polls and retries, and its clock."""
 
     poll_seconds: float = 30
     retry_seconds: float = FIRST_RETRY_SECONDS
     clock: Callable[[], float] = time.time  # seconds since 1970
-    jitter: Callable[[float, float], float] = random.uniform  # of the polls: many workers do not ask at once
+    jitter: Callable[[float, float], float] = random.uniform  # of the polls, so that many workers do not poll at once
 
 
 class Worker:
-    """Keeps deployments at the versions the registry names. `connect` gives a client that threads may share.
+    """Keeps deployments at the registry's versions. `connect` returns a client that threads can share.
 
-    `listeners` are told of each change that is done, by the thread that made it: they must be quick. While `may_act`
-    says no, another replica acts, and this one only looks.
+    `listeners` are called after each change, on the thread that made it, so they must be fast. While `may_act` returns
+    False, another replica acts and this one only polls.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class Worker:
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._tasks: queue.SimpleQueue[tuple[Watch, Action] | None] = queue.SimpleQueue()
-        # Daemons: a rollout takes minutes, and one that is left half way is finished by the next process.
+        # Daemons: a rollout takes minutes, and the next process finishes an interrupted one.
         self._looker = threading.Thread(target=self._keep_looking, name="look", daemon=True)
         self._actors = [threading.Thread(target=self._keep_acting, name="act", daemon=True) for _ in range(threads)]
         self._lock = threading.Lock()
@@ -99,12 +99,12 @@ class Worker:
         self._error: str | None = None
 
     def start(self) -> None:
-        """Begins to look."""
+        """Starts polling."""
         for thread in (self._looker, *self._actors):
             thread.start()
 
     def stop(self, timeout_seconds: float) -> bool:
-        """Begins nothing more and waits for what is under way; False when some of it is not done in time."""
+        """Starts no more changes and waits for running ones; returns False if they do not finish in time."""
         self._stopping.set()
         self._wake.set()
         for _ in self._actors:
@@ -115,11 +115,11 @@ class Worker:
         return not any(thread.is_alive() for thread in self._actors)
 
     def wake(self) -> None:
-        """Makes the next look come now."""
+        """Triggers a poll now."""
         self._wake.set()
 
     def hint(self, model_name: str) -> bool:
-        """Makes the next look come now, if the model is watched or may be by a rule; True if so."""
+        """Triggers a poll now and returns True, if the model is watched or matches a rule."""
         rules = self._rules.rules
         with self._lock:
             is_watched = any(seen.deployed.model_name == model_name for seen in self._seen.values())
@@ -129,7 +129,7 @@ class Worker:
         return False
 
     def retry(self, key: str) -> bool:
-        """Lets a deployment that is blocked or backed off be tried once more, now; False when it is not watched."""
+        """Retries a blocked or backed-off deployment now; returns False if it is not watched."""
         with self._lock:
             seen = self._seen.get(key)
             if seen is None:
@@ -140,12 +140,12 @@ class Worker:
 
     @property
     def is_alive(self) -> bool:
-        """True while it looks by itself."""
+        """True while the polling thread is running."""
         return self._looker.is_alive()
 
     @property
     def is_ready(self) -> bool:
-        """True when the last look was not long ago and saw both sides."""
+        """True if both sides were read recently."""
         with self._lock:
             looked_at = self._looked_at
         return (
@@ -154,23 +154,23 @@ class Worker:
 
     @property
     def rules_error(self) -> str | None:
-        """What is wrong with the rules as they are written now; the last good ones stay in force."""
+        """What is wrong with the current rules, if anything; the last valid ones stay in force."""
         return self._rules.error
 
     @property
     def looked_at(self) -> float | None:
-        """When the last look that saw both sides was done, in seconds since 1970."""
+        """When both sides were last read, in seconds since 1970."""
         with self._lock:
             return self._looked_at
 
     @property
     def error(self) -> str | None:
-        """Why the last look failed; None when it did not."""
+        """Why the last poll failed; None if it succeeded."""
         with self._lock:
             return self._error
 
     def seen(self) -> dict[str, Seen]:
-        """What was seen and decided at the last look, by deployment."""
+        """Returns what was observed and decided at the last poll, by deployment."""
         with self._lock:
             return {
                 key: replace(seen, is_updating=key in self._busy, last_outcome=self._outcomes.get(key))
@@ -178,7 +178,7 @@ class Worker:
             }
 
     def look(self) -> None:
-        """One look at everything; what is to be done is handed to the acting threads."""
+        """Polls everything once and queues the changes for the acting threads."""
         with self._lock:
             busy_before = set(self._busy)
         rules = self._rules.current()
@@ -187,7 +187,7 @@ class Worker:
         watches, states, problems = observe(self._connect(), self._registry, rules)
         with self._lock:
             self._seen = {key: seen for key, seen in self._seen.items() if key in {one.deployed.key for one in watches}}
-            # What was being changed when the list was made may stand there as it was before.
+            # The list can show the previous state of deployments that were changing at the time.
             busy = busy_before | self._busy
         for watch in watches:
             state = states.get(watch.deployed.model_name or "")
@@ -205,7 +205,7 @@ class Worker:
         with self._lock:
             before = self._seen.get(deployed.key)
             self._seen[deployed.key] = Seen(deployed, action)
-            # Someone may have said retry meanwhile.
+            # A retry may have been requested in the meantime.
             if not is_busy and self._memories.get(deployed.key, Memory()) == remembered:
                 self._memories[deployed.key] = remember_look(memory, deployed, action.version)
             if action.kind in _ACTS and not self._stopping.is_set():
@@ -223,15 +223,15 @@ class Worker:
         if action.kind not in _ACTS:
             return action
         if is_busy:
-            return Action("hold", "a change is under way", action.version)
+            return Action("hold", "a change is in progress", action.version)
         if not self._may_act():
-            return Action("hold", "another replica acts", action.version)
-        # The quick look tells one version a stage. Before anything is changed, all of them, and once more.
+            return Action("hold", "another replica is active", action.version)
+        # The poll reads one version per stage. Before a change, read all of them again.
         try:
             state = self._registry.look_closely(deployed.model_name or "")
-        except Exception as error:  # the others are still looked at
+        except Exception as error:  # continue with the other deployments
             said = without_credentials(f"{type(error).__name__}: {error}")
-            return Action("hold", "the model registry did not answer", action.version, warning=said)
+            return Action("hold", "the model registry did not respond", action.version, warning=said)
         return decide(state, deployed, memory, self._clock(), on_demotion)
 
     def _keep_looking(self) -> None:
@@ -239,9 +239,9 @@ class Worker:
             self._wake.clear()
             try:
                 self.look()
-            except Exception as error:  # whatever it was, the next look may succeed, and must come
+            except Exception as error:  # whatever the error, the next poll must run and may succeed
                 said = without_credentials(f"{type(error).__name__}: {error}")
-                logger.warning("could not look: %s", said)
+                logger.warning("cannot read the registry or AWS: %s", said)
                 with self._lock:
                     self._error = said
             self._wake.wait(self._timing.poll_seconds * self._timing.jitter(0.8, 1.2))
@@ -252,12 +252,12 @@ class Worker:
             try:
                 if self._may_act() and not self._stopping.is_set():
                     self._act(watch, action)
-            except Exception:  # a bug of ours: this deployment is looked at again, and the others go on
-                logger.exception("%s: could not be changed", watch.deployed.key)
+            except Exception:  # a bug: this deployment is polled again, and the others continue
+                logger.exception("%s: unexpected error during the change", watch.deployed.key)
             finally:
                 with self._lock:
                     self._busy.discard(watch.deployed.key)
-                # The registry may have moved on meanwhile.
+                # The registry may have changed in the meantime.
                 self._wake.set()
 
     def _act(self, watch: Watch, action: Action) -> None:
@@ -278,9 +278,9 @@ class Worker:
                 )
         facts = {"deployment": key, "model": outcome.model_name, "duration_seconds": outcome.duration_seconds}
         if outcome.result == "success":
-            logger.info("%s: %s of version %s is done", key, action.kind, action.version, extra=facts)
+            logger.info("%s: %s of version %s succeeded", key, action.kind, action.version, extra=facts)
         else:
             failed = (key, action.kind, action.version, outcome.reason)
             logger.warning("%s: %s of version %s failed: %s", *failed, extra=facts)
-        for tell in self._listeners:
-            tell(outcome)
+        for listener in self._listeners:
+            listener(outcome)

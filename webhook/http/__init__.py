@@ -1,1 +1,1 @@
-"""The service's edge. app.py: views.py, and what they are made of: who may see, who sends, what is shown."""
+"""The HTTP interface: routes, authorization, event parsing, and the page, status and metrics."""

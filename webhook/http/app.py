@@ -1,4 +1,4 @@
-"""The application that waitress serves: the views over a worker."""
+"""The Flask application that waitress serves: the views for a worker."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ def create_app(
     links: PageLinks | None = None,
     metrics: Metrics | None = None,
 ) -> Flask:
-    """The Flask application over a worker; events must be signed with one of `secrets`.
+    """Returns the Flask application for a worker; events must be signed with one of `secrets`.
 
-    `access` says who sees the page, status and metrics and may say retry; without it nobody.
+    `access` controls the page, status, metrics and retry; without it, all of them are closed.
     """
     metrics = metrics or Metrics()
     metrics.watch(worker)
-    # Not Flask's own folder of static files: there is nothing to serve from disk.
+    # No static folder: nothing is served from disk.
     app = Flask(__name__, static_folder=None)
-    # Checked by Flask before a body is read.
+    # Flask checks this before it reads a body.
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     app.register_blueprint(make_views(worker, secrets, metrics))
     app.register_blueprint(make_guarded_views(worker, access or Access(), links or PageLinks(), metrics))

@@ -1,7 +1,7 @@
-"""Signed events become hints: whose they are is checked, and only a model's name is taken from them. No I/O here.
+"""Turns signed events into hints: verifies the signature and takes only the model's name from them. No I/O here.
 
-MLflow signs `id.timestamp.body`, so an old event cannot be sent again as a new one. Databricks signs only the body. In
-both an event is no more than a reason to look: what to deploy stands in the model registry.
+MLflow signs `id.timestamp.body`, so an old event cannot be replayed as a new one. Databricks signs only the body. For
+both, an event only triggers a poll: what to deploy is read from the model registry.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from mlflow.protos.databricks_pb2 import BAD_REQUEST
 
 from mlflow_fargate.errors import FargateError
 
-# MLflow's retries keep the first try's time; they end after ten seconds. The rest is for clocks.
+# MLflow's retries keep the first attempt's timestamp and end after ten seconds. The rest allows for clock skew.
 MAX_AGE_SECONDS = 300
-_MAX_ID_CHARACTERS = 200  # MLflow's are UUIDs; ids are remembered and logged
+_MAX_ID_CHARACTERS = 200  # MLflow's are UUIDs; IDs are remembered and logged
 _ENTITIES = {"registered_model", "model_version", "model_version_tag", "model_version_alias"}
 
 
 @dataclass(frozen=True)
 class Hint:
-    """Something may have changed about this registered model."""
+    """This registered model may have changed."""
 
     model_name: str
-    delivery_id: str | None = None  # the same at each try to deliver it; Databricks gives none
+    delivery_id: str | None = None  # the same for each delivery attempt; Databricks sends none
 
 
 class EventRefused(FargateError):
-    """An event that is not taken, and the HTTP status that says so."""
+    """An event that is refused, and the HTTP status of the response."""
 
     mlflow_error_code = BAD_REQUEST
 
@@ -44,9 +44,9 @@ class EventRefused(FargateError):
 
 
 def parse_event(headers: Mapping[str, str], body: bytes, *, secrets: Sequence[str], now: float) -> Hint | None:
-    """The hint in a request, None for events that are none of our business; EventRefused when it cannot be trusted.
+    """Returns the hint in a request, None for unrelated events; EventRefused if it cannot be trusted.
 
-    `now`: seconds since 1970. An event is good when any of `secrets` made its signature.
+    `now`: seconds since 1970. An event is valid if it is signed with any of `secrets`.
     """
     named = {name.lower(): value for name, value in headers.items()}
     if "x-mlflow-signature" in named:
@@ -62,12 +62,12 @@ def _check_mlflow(headers: Mapping[str, str], body: bytes, secrets: Sequence[str
     # https://mlflow.org/docs/latest/ml/webhooks/ : "v1," and the base64 of HMAC-SHA256.
     moment = headers.get("x-mlflow-timestamp", "")
     content = b".".join((_bytes(headers.get("x-mlflow-delivery-id", "")), _bytes(moment), body))
-    made = [b"v1," + base64.b64encode(_mac(secret, content).digest()) for secret in secrets]
-    _check(headers["x-mlflow-signature"], made)
+    valid = [b"v1," + base64.b64encode(_mac(secret, content).digest()) for secret in secrets]
+    _check(headers["x-mlflow-signature"], valid)
     if not 0 < len(headers.get("x-mlflow-delivery-id", "")) <= _MAX_ID_CHARACTERS:
-        raise EventRefused(400, "The event's delivery id is missing, or too long.")
+        raise EventRefused(400, "The event's delivery ID is missing or too long.")
     if not re.fullmatch(r"[0-9]{1,12}", moment) or abs(now - int(moment)) > MAX_AGE_SECONDS:
-        raise EventRefused(400, "The event is too old, or from a clock that differs by minutes.")
+        raise EventRefused(400, "The event's timestamp is missing, too old, or too far in the future.")
 
 
 def _check_databricks(headers: Mapping[str, str], body: bytes, secrets: Sequence[str]) -> None:
@@ -75,9 +75,9 @@ def _check_databricks(headers: Mapping[str, str], body: bytes, secrets: Sequence
     _check(headers["x-databricks-signature"], [_mac(secret, body).hexdigest().encode() for secret in secrets])
 
 
-def _check(told: str, made: Sequence[bytes]) -> None:
-    if not any(hmac.compare_digest(_bytes(told.strip()), one) for one in made):
-        raise EventRefused(401, "The event's signature is not made with our secret.")
+def _check(given: str, valid: Sequence[bytes]) -> None:
+    if not any(hmac.compare_digest(_bytes(given.strip()), one) for one in valid):
+        raise EventRefused(401, "Invalid signature.")
 
 
 def _mac(secret: str, content: bytes) -> hmac.HMAC:

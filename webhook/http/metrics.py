@@ -1,4 +1,4 @@
-"""What Prometheus is told. Counts are made as things happen; all else is asked of the worker when somebody scrapes.
+"""Metrics for Prometheus. Counters change as things happen; gauges are read from the worker at each scrape.
 
 Source of names and units: https://prometheus.io/docs/practices/naming/
 """
@@ -18,14 +18,14 @@ from mlflow_fargate.webhook.control_loop.worker import Worker
 from mlflow_fargate.webhook.http.page import state_of
 
 _PREFIX = "mlflow_fargate_webhook"
-# Rollouts take minutes; those that ECS gives up on, up to an hour.
+# Rollouts take minutes; failing ones take up to an hour until ECS gives up.
 _ROLLOUT_SECONDS = (10, 30, 60, 120, 180, 300, 600, 1200, 3600)
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 
 class Metrics:
-    """One service's metrics, in a registry of their own."""
+    """The metrics of one service, in their own registry."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
@@ -33,7 +33,7 @@ class Metrics:
         PlatformCollector(registry=self._registry)
         self._events = Counter(
             f"{_PREFIX}_events",
-            "Events that came, by what became of them: taken, duplicate, unwatched, refused.",
+            "Events received, by result: taken, duplicate, unwatched, refused.",
             ["result"],
             registry=self._registry,
         )
@@ -47,26 +47,26 @@ class Metrics:
         )
         self._durations = Histogram(
             f"{_PREFIX}_rollout_duration_seconds",
-            "How long changes to deployments took, whatever became of them.",
+            "Duration of changes to deployments, successful or not.",
             buckets=_ROLLOUT_SECONDS,
             registry=self._registry,
         )
 
     def count_event(self, result: str) -> None:
-        """One more event came."""
+        """Counts one received event."""
         self._events.labels(result).inc()
 
     def count_outcome(self, outcome: Outcome) -> None:
-        """One more change is done."""
+        """Counts one finished change."""
         self._rollouts.labels(outcome.kind, outcome.result).inc()
         self._durations.observe(outcome.duration_seconds)
 
     def watch(self, worker: Worker) -> None:
-        """From now on a scrape also tells what this worker sees."""
+        """Adds the gauges of this worker to each scrape."""
         self._registry.register(_OfWorker(worker))
 
     def exposition(self) -> bytes:
-        """All of them, as Prometheus reads them."""
+        """Returns all metrics in the Prometheus text format."""
         return generate_latest(self._registry)
 
 
@@ -78,12 +78,12 @@ class _OfWorker(Collector):
         worker, seen = self._worker, self._worker.seen().values()
         yield GaugeMetricFamily(
             f"{_PREFIX}_last_look_timestamp_seconds",
-            "When both sides were last seen; 0: not yet.",
+            "When AWS and the model registry were last read; 0: not yet.",
             worker.looked_at or 0,
         )
-        yield GaugeMetricFamily(f"{_PREFIX}_look_failed", "1 when the last look failed.", worker.error is not None)
+        yield GaugeMetricFamily(f"{_PREFIX}_look_failed", "1 if the last poll failed.", worker.error is not None)
         yield GaugeMetricFamily(
-            f"{_PREFIX}_rules_failed", "1 when the rules as written are wrong.", worker.rules_error is not None
+            f"{_PREFIX}_rules_failed", "1 if the current rules are invalid.", worker.rules_error is not None
         )
         states = GaugeMetricFamily(f"{_PREFIX}_deployments", "Deployments by state, as on the page.", labels=["state"])
         for state, number in sorted(Count(state_of(one)[0] for one in seen).items()):
@@ -91,7 +91,7 @@ class _OfWorker(Collector):
         yield states
         behind = GaugeMetricFamily(
             f"{_PREFIX}_deployment_behind",
-            "1 when another version is deployed than the model registry names.",
+            "1 if the deployed version differs from the desired one.",
             labels=["deployment", "model"],
         )
         for one in seen:

@@ -1,7 +1,7 @@
-"""What the page shows of each deployment: pure, from what the worker saw. Words for people; the template draws them.
+"""The rows of the page, computed from what the worker observed. Pure; the template renders them.
 
-Whatever stands here may have been chosen by someone hostile (names of models, reasons of errors): the template escapes
-it all, and only http addresses become links.
+Every text can come from someone hostile (names of models, error messages): the template escapes everything, and only
+http(s) URLs become links.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Tone = Literal["good", "busy", "warn", "bad", "quiet"]
 
 @dataclass(frozen=True)
 class Moment:
-    """An instant, as people say it and as machines write it."""
+    """A point in time, for people and as ISO 8601."""
 
     text: str  # '3 min ago'
     iso: str
@@ -29,7 +29,7 @@ class Moment:
 
 @dataclass(frozen=True)
 class LastRollout:
-    """How the last change went; `duration` is known when this process made it."""
+    """The last change; `duration` is known only if this process made it."""
 
     at: Moment
     result: str | None = None
@@ -61,7 +61,7 @@ _ORDER: dict[Tone, int] = {"bad": 0, "warn": 1, "busy": 2, "good": 3, "quiet": 4
 
 
 def make_rows(seen: Iterable[Seen], mlflow_url: str | None, now: float) -> list[Row]:
-    """A row for each deployment, those that need somebody first. `now`: seconds since 1970."""
+    """Returns a row per deployment, those that need attention first. `now`: seconds since 1970."""
     rows = [_row(one, mlflow_url, now) for one in seen]
     return sorted(rows, key=lambda row: (_ORDER[row.tone], row.deployment))
 
@@ -95,14 +95,14 @@ def _row(seen: Seen, mlflow_url: str | None, now: float) -> Row:
 
 
 def state_of(seen: Seen) -> tuple[str, Tone]:
-    """A deployment's state in a word or two, and how much it matters."""
+    """Returns a deployment's state in a word or two, and its severity."""
     if seen.is_updating or seen.deployed.state == "IN_PROGRESS":
         return "rolling out", "busy"
     if seen.action.kind == "nothing":
         return _state_at_rest(seen)
     if seen.action.kind == "blocked":
         return "blocked", "bad"
-    return ("on hold", "warn") if seen.action.warning else ("about to change", "busy")
+    return ("on hold", "warn") if seen.action.warning else ("update pending", "busy")
 
 
 def _state_at_rest(seen: Seen) -> tuple[str, Tone]:
@@ -112,7 +112,7 @@ def _state_at_rest(seen: Seen) -> tuple[str, Tone]:
         return "pinned", "quiet"
     if seen.action.version is None:
         return "scaled to zero", "quiet"
-    return "in step", "warn" if seen.action.warning else "good"
+    return "up to date", "warn" if seen.action.warning else "good"
 
 
 def _error(seen: Seen) -> str | None:
@@ -141,13 +141,13 @@ def _seconds(iso: str | None) -> float | None:
 
 
 def make_moment(moment: float, now: float) -> Moment:
-    """An instant before `now`; both in seconds since 1970."""
+    """Returns a point in time before `now`; both in seconds since 1970."""
     iso = datetime.fromtimestamp(moment, timezone.utc).isoformat(timespec="seconds")
     return Moment(f"{format_seconds(max(0.0, now - moment))} ago", iso)
 
 
 def format_seconds(seconds: float) -> str:
-    """'42 s', '3 min', '5 h', '2 days': as precise as one wants to know it."""
+    """'42 s', '3 min', '5 h', '2 days': no more precise than is useful."""
     if seconds < 120:
         return f"{math.floor(seconds)} s"
     if seconds < 2 * 3600:

@@ -1,16 +1,16 @@
-"""Which deliveries were taken already: MLflow tries up to four times, and says so only by the same delivery id."""
+"""Recognizes repeated deliveries: MLflow sends an event up to four times, with the same delivery ID."""
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
 
-# Tries of one delivery come within ten seconds. What is forgotten makes one look too many, and nothing worse.
+# Retries of a delivery arrive within ten seconds. A forgotten ID only causes one extra poll.
 _REMEMBERED = 10_000
 
 
 class SeenDeliveries:
-    """The last delivery ids, in memory that does not grow; threads may share it."""
+    """The most recent delivery IDs, in bounded memory; thread-safe."""
 
     def __init__(self, remembered: int = _REMEMBERED) -> None:
         self._remembered = remembered
@@ -18,7 +18,7 @@ class SeenDeliveries:
         self._lock = threading.Lock()
 
     def is_new(self, delivery_id: str | None) -> bool:
-        """True the first time that an id is shown; always where the sender gives none."""
+        """Returns True the first time an ID is passed, and always without an ID."""
         if delivery_id is None:
             return True
         with self._lock:

@@ -1,4 +1,4 @@
-"""What machines are told at GET /status: the worker's last look, as JSON can say it."""
+"""The response of GET /status: the worker's last poll as JSON."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mlflow_fargate.webhook.control_loop.worker import Worker
 
 
 def status_of(worker: Worker) -> dict[str, Any]:
-    """What was seen and decided at the last look."""
+    """Returns what was observed and decided at the last poll."""
     return {
         "looked_at": _iso_time(worker.looked_at),
         "error": worker.error,

@@ -1,12 +1,12 @@
-"""The service's edge: Flask and nothing that decides.
+"""The routes of the service: only Flask, no decisions.
 
-POST /events       MLflow's and Databricks' webhooks: 202 at once, whatever comes of it
-GET  /healthz      the process lives          GET  /readyz   it sees AWS and the model registry
+POST /events       MLflow's and Databricks' webhooks: responds 202 at once, before anything is done
+GET  /healthz      the process is alive       GET  /readyz   it can read AWS and the model registry
 GET  /             the page for people        GET  /status   the same as JSON        GET  /metrics   for Prometheus
-POST /retry/NAME   lets what is blocked be tried once more
+POST /retry/NAME   retries a blocked deployment
 
-Page, status and metrics want the token: as a bearer, or, for browsers, as the password of any user. retry takes it only
-as a bearer, because browsers show a password that they remember to whatever page asks them to.
+Page, status and metrics require the token: as a bearer token or, for browsers, as the password of any user. Retry only
+accepts a bearer token, because browsers send a remembered password with requests from any page (CSRF).
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from mlflow_fargate.webhook.http.page import make_moment, make_rows
 from mlflow_fargate.webhook.http.seen_deliveries import SeenDeliveries
 from mlflow_fargate.webhook.http.status import status_of
 
-MAX_BODY_BYTES = 64 * 1024  # events are some hundred bytes; a version's description may be long
+MAX_BODY_BYTES = 64 * 1024  # events have a few hundred bytes; a version's description can be long
 _REFRESH_SECONDS = 10
-# Should a text ever get past the escaping: it runs nothing, loads nothing and sends nothing.
+# If a text ever gets past the escaping, it cannot run, load or send anything.
 _POLICY = "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none';"
 _PAGE_HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -44,16 +44,16 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class PageLinks:
-    """What the page says of where it is."""
+    """The target and links shown on the page."""
 
     target: str = ""
-    mlflow_url: str | None = None  # where people find MLflow; None: nowhere
+    mlflow_url: str | None = None  # MLflow's address for browsers; None: no links
 
 
 def make_views(
     worker: Worker, secrets: tuple[str, ...], metrics: Metrics, clock: Callable[[], float] = time.time
 ) -> Blueprint:
-    """The routes for senders of events and for whoever watches the process."""
+    """Returns the routes for senders of events and for health checks."""
     views = Blueprint("webhook", __name__)
     deliveries = SeenDeliveries()
 
@@ -67,7 +67,7 @@ def make_views(
         facts = {"delivery_id": hint.delivery_id, "model": hint.model_name}
         if not deliveries.is_new(hint.delivery_id):
             metrics.count_event("duplicate")
-            logger.info("event about '%s' came again", hint.model_name, extra=facts)
+            logger.info("event about '%s' is a repeated delivery", hint.model_name, extra=facts)
             return jsonify(accepted=True, duplicate=True), 202
         is_watched = worker.hint(hint.model_name)
         metrics.count_event("taken" if is_watched else "unwatched")
@@ -82,11 +82,11 @@ def make_views(
         return jsonify(error=error.message), error.status
 
     @views.get("/healthz")
-    def tell_health() -> ResponseReturnValue:
+    def show_health() -> ResponseReturnValue:
         return jsonify(ok=worker.is_alive, rules_error=worker.rules_error), 200 if worker.is_alive else 503
 
     @views.get("/readyz")
-    def tell_readiness() -> ResponseReturnValue:
+    def show_readiness() -> ResponseReturnValue:
         return jsonify(ok=worker.is_ready), 200 if worker.is_ready else 503
 
     return views
@@ -99,7 +99,7 @@ def make_guarded_views(
     metrics: Metrics,
     clock: Callable[[], float] = time.time,
 ) -> Blueprint:
-    """The routes for those who have the token."""
+    """Returns the routes that require the token."""
     views = Blueprint("guarded", __name__, template_folder="templates")
 
     views.before_request(lambda: _refusal(access))
@@ -109,17 +109,17 @@ def make_guarded_views(
         return _page(worker, links, clock())
 
     @views.get("/status")
-    def tell_status() -> ResponseReturnValue:
+    def show_status() -> ResponseReturnValue:
         return jsonify(status_of(worker))
 
     @views.get("/metrics")
-    def tell_metrics() -> ResponseReturnValue:
+    def show_metrics() -> ResponseReturnValue:
         return Response(metrics.exposition(), content_type=CONTENT_TYPE)
 
     @views.post("/retry/<path:key>")
     def retry(key: str) -> ResponseReturnValue:
         if not worker.retry(key):
-            return jsonify(error="no such deployment is watched"), 404
+            return jsonify(error="this deployment is not watched"), 404
         return jsonify(accepted=True), 202
 
     return views
@@ -144,17 +144,17 @@ def _page(worker: Worker, links: PageLinks, now: float) -> ResponseReturnValue:
 
 
 def _refusal(access: Access) -> ResponseReturnValue | None:
-    told = request.authorization
-    bearer = told.token if told is not None and told.type == "bearer" else None
+    given = request.authorization
+    bearer = given.token if given is not None and given.type == "bearer" else None
     if request.method == "POST":
         return None if access.may_act(bearer) else _unauthorized("Bearer")
-    password = told.password if told is not None and told.type == "basic" else None
+    password = given.password if given is not None and given.type == "basic" else None
     if access.may_look(bearer or password):
         return None
     if access.token is None:
-        return jsonify(error="no token is set: FARGATE_WEBHOOK_TOKEN, or FARGATE_WEBHOOK_PUBLIC=true"), 403
+        return jsonify(error="no token is set: set FARGATE_WEBHOOK_TOKEN, or FARGATE_WEBHOOK_PUBLIC=true"), 403
     return _unauthorized('Basic realm="mlflow-fargate: any user, the token as password", charset="UTF-8"')
 
 
 def _unauthorized(scheme: str) -> ResponseReturnValue:
-    return jsonify(error="a token is needed"), 401, {"WWW-Authenticate": scheme}
+    return jsonify(error="a token is required"), 401, {"WWW-Authenticate": scheme}

@@ -1,1 +1,1 @@
-"""The commands on one deployment: one module a command."""
+"""The commands for one deployment; one module per command."""

@@ -1,17 +1,18 @@
-"""`mlflow-fargate events`: ECS's own words on a deployment."""
+"""`mlflow-fargate events`: shows the ECS events of a deployment."""
 
 from __future__ import annotations
 
 import click
 
 from mlflow_fargate.cli.deployment.options import deployer_at, deployment_options, json_option, print_json
+from mlflow_fargate.progress import shorten_arns
 
 
 @click.command()
 @deployment_options
 @json_option
 def events(target: str, name: str, as_json: bool) -> None:
-    """What ECS told of a deployment: the last hundred events, oldest first."""
+    """Show the last 100 ECS events of a deployment, oldest first."""
     from mlflow_fargate.deployments import operations  # noqa: PLC0415
 
     found = operations.events(deployer_at(target), name)
@@ -19,4 +20,4 @@ def events(target: str, name: str, as_json: bool) -> None:
         print_json(found)
         return
     for event in found:
-        click.echo(f"{event.at}  {event.message}")
+        click.echo(f"{event.at}  {shorten_arns(event.message)}")

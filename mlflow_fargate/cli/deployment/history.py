@@ -1,4 +1,4 @@
-"""`mlflow-fargate history`: the revisions of a deployment."""
+"""`mlflow-fargate history`: lists the revisions of a deployment."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ import click
 from mlflow_fargate.cli.deployment.options import deployer_at, deployment_options, json_option, print_json, print_table
 
 
-@click.command()
+@click.command(short_help="List the revisions of a deployment.")
 @deployment_options
-@click.option("--limit", type=click.IntRange(1, 100), default=20, show_default=True, help="How many, the newest first.")
+@click.option(
+    "--limit", type=click.IntRange(1, 100), default=20, show_default=True, help="Number of revisions, newest first."
+)
 @json_option
 def history(target: str, name: str, limit: int, as_json: bool) -> None:
-    """The revisions of a deployment: which model version, which image, when, by whom, and how the rollout ended.
+    """List the revisions of a deployment: model version, image, date, author, and result of the rollout.
 
-    A state is COMPLETED where a rollout of the revision once was; UNKNOWN where ECS remembers none. The revision that
-    is deployed has a star. Go back to one with: mlflow-fargate rollback --to REVISION
+    A state is COMPLETED if a rollout of the revision ever completed, and UNKNOWN if ECS has no record of one. The
+    deployed revision is marked with *. Roll back with: mlflow-fargate rollback --to REVISION
     """
     from mlflow_fargate.deployments import operations  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""`mlflow-fargate logs`: what the tasks of a deployment write."""
+"""`mlflow-fargate logs`: prints the logs of a deployment's tasks."""
 
 from __future__ import annotations
 
@@ -18,26 +18,30 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def parse_moment(context: click.Context | None, parameter: click.Parameter | None, text: str) -> int:
-    """'10m', '2h', '1d' before now, or an ISO 8601 moment (UTC unless it says otherwise); in ms since 1970."""
+    """Parses '10m', '2h', '1d' ago or an ISO 8601 time (default UTC) into ms since 1970."""
     if match := re.fullmatch(r"(\d{1,9})([smhd])", text):
         return int((time.time() - int(match[1]) * _SECONDS[match[2]]) * 1000)
     try:
         moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
     except ValueError as error:
-        raise click.BadParameter(f"'{text}' is neither like 10m, 2h or 1d nor like 2026-11-24T21:00.") from error
+        raise click.BadParameter(f"'{text}' is not a duration (10m, 2h, 1d) or a time (2026-11-24T21:00).") from error
     aware = moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
     return int(aware.timestamp() * 1000)
 
 
 def log_options(command: Command) -> Command:
-    """Which lines, and how they are printed."""
+    """Adds the options that select log lines and their format."""
     options = (
-        click.option("--follow", "-f", is_flag=True, help="Go on with new lines until Ctrl-C."),
+        click.option("--follow", "-f", is_flag=True, help="Keep printing new lines until Ctrl-C."),
         click.option(
-            "--since", callback=parse_moment, default="1h", show_default=True, help="10m, 2h, 1d, or 2026-11-24T21:00."
+            "--since",
+            callback=parse_moment,
+            default="1h",
+            show_default=True,
+            help="Start: 10m, 2h or 1d ago, or 2026-11-24T21:00.",
         ),
-        click.option("--task", help="Only the task with this id (`status` shows them)."),
-        click.option("--json", "as_json", is_flag=True, help="One JSON object a line, for programs."),
+        click.option("--task", help="Only the task with this ID, as shown by `status`."),
+        click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line."),
     )
     for option in reversed(options):
         command = option(command)
@@ -45,22 +49,22 @@ def log_options(command: Command) -> Command:
 
 
 def print_lines(lines: Iterable[LogLine], *, as_json: bool) -> None:
-    """A line each, as they come; Ctrl-C ends it."""
+    """Prints the lines as they arrive; Ctrl-C stops it."""
     with suppress(KeyboardInterrupt):  # how --follow ends
         for line in lines:
             at = datetime.fromtimestamp(line.at_milliseconds / 1000, timezone.utc)
             if as_json:
-                told = {"at": at.isoformat(timespec="milliseconds"), "task": line.task, "message": line.message}
-                click.echo(json.dumps(told))
+                fields = {"at": at.isoformat(timespec="milliseconds"), "task": line.task, "message": line.message}
+                click.echo(json.dumps(fields))
             else:
                 click.echo(f"{at:%Y-%m-%dT%H:%M:%S} {line.task[:8]}  {line.message}")
 
 
-@click.command()
+@click.command(short_help="Print the logs of a deployment's tasks.")
 @deployment_options
 @log_options
 def logs(*, target: str, name: str, follow: bool, since: int, task: str | None, as_json: bool) -> None:
-    """What the tasks of a deployment wrote, each line with its time (UTC) and the first digits of its task's id."""
+    """Print the logs of a deployment's tasks, each line with its time (UTC) and the start of its task ID."""
     from mlflow_fargate.deployments.logs import read_logs  # noqa: PLC0415
 
     lines = read_logs(deployer_at(target), name, since, task=task, follow=follow)

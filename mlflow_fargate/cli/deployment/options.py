@@ -1,4 +1,4 @@
-"""What the commands on deployments share: which deployment is meant, and how what is found is printed."""
+"""Shared by the commands for deployments: the options that select a deployment, and printing."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ target_option = click.option(
     envvar="FARGATE_TARGET",
     show_default=True,
     show_envvar=True,
-    help="As for MLflow: fargate:/REGION, fargate:/REGION/ENDPOINT, fargate:/local.",
+    help="Deployment target: fargate:/REGION, fargate:/REGION/ENDPOINT or fargate:/local.",
 )
-name_option = click.option("--name", required=True, help="The deployment.")
-json_option = click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
-wait_option = click.option("--wait/--no-wait", default=True, show_default=True, help="Return when it is done.")
+name_option = click.option("--name", required=True, help="Name of the deployment.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+wait_option = click.option("--wait/--no-wait", default=True, show_default=True, help="Wait for the change to finish.")
 timeout_option = click.option(
-    "--timeout-seconds", type=click.IntRange(min=1), default=1800, show_default=True, help="How long to wait."
+    "--timeout-seconds", type=click.IntRange(min=1), default=1800, show_default=True, help="Maximum time to wait."
 )
 
 
 def deployment_options(command: Command) -> Command:
-    """-t TARGET --name NAME, as MLflow's own command has them."""
+    """Adds -t TARGET and --name NAME, as in MLflow's command."""
     return target_option(name_option(command))
 
 
 def deployer_at(target_uri: str) -> Deployer:
-    """The story's hands at a target."""
+    """Returns the Deployer for a target."""
     # boto3 takes a second to load: --help should not wait for it.
     from mlflow_fargate.aws.account import Account  # noqa: PLC0415
     from mlflow_fargate.deployments.deployer import make_deployer  # noqa: PLC0415
@@ -53,12 +53,12 @@ def deployer_at(target_uri: str) -> Deployer:
 
 
 def print_json(found: Any) -> None:
-    """One JSON document on stdout; dataclasses and options become objects."""
+    """Prints one JSON document; dataclasses and options become objects."""
     click.echo(json.dumps(_plain(found), indent=2, default=lambda settings: settings.named))
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Aligned columns on stdout; nothing is cut where no terminal sets the width."""
+    """Prints aligned columns; without a terminal, nothing is truncated."""
     table = Table(*columns, box=None, pad_edge=False, header_style="bold")
     for row in rows:
         table.add_row(*("" if cell is None else str(cell) for cell in row))
@@ -67,7 +67,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
 
 
 def print_fields(fields: Mapping[str, object]) -> None:
-    """`name: value` a line, without those that say nothing."""
+    """Prints one name and value per line, without empty values."""
     width = max(map(len, fields))
     for name, value in fields.items():
         if value not in (None, ""):

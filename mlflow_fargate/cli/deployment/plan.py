@@ -1,4 +1,4 @@
-"""`mlflow-fargate plan`: what create or update would write, before it is written."""
+"""`mlflow-fargate plan`: shows what create or update would change."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class WrongUsage(click.UsageError):
 
 
 class PlanCommand(click.Command):
-    """Its exit code 2 means "changes", so that a command line that cannot be meant has to be 1, not click's 2."""
+    """A command whose exit code 2 means "changes", so a usage error exits with 1, not with click's 2."""
 
     def make_context(self, *arguments: Any, **options: Any) -> click.Context:
         try:
@@ -29,20 +29,20 @@ class PlanCommand(click.Command):
             raise WrongUsage(error.format_message(), ctx=error.ctx) from error
 
 
-@click.command(cls=PlanCommand)
+@click.command(cls=PlanCommand, short_help="Show what create or update would change, and its cost.")
 @deployment_options
-@click.option("--model-uri", "-m", help="The model; by default the one that is deployed.")
-@click.option("--flavor", "-f", help="As for MLflow's create and update.")
-@click.option("--config", "-C", "config", multiple=True, metavar="KEY=VALUE", help="An option; may be repeated.")
+@click.option("--model-uri", "-m", help="Model URI.  [default: the deployed model]")
+@click.option("--flavor", "-f", help="Flavor, as in `mlflow deployments create`.")
+@click.option("--config", "-C", "config", multiple=True, metavar="KEY=VALUE", help="Option; can be repeated.")
 @json_option
 def plan(
     *, target: str, name: str, model_uri: str | None, flavor: str | None, config: tuple[str, ...], as_json: bool
 ) -> None:
-    """What `mlflow deployments create` (or update, where NAME is deployed) would write with these options.
+    """Show what `mlflow deployments create` (or `update`, if NAME is deployed) would change with these options.
 
-    Tells what would be created (+) and changed (~, old → new), and what a month costs. Nothing is built or written.
+    Lists what would be created (+) and changed (~, old → new), and the monthly cost. Nothing is built or changed.
 
-    Exit code: 0 nothing would change, 2 something would, 1 it could not be planned.
+    Exit code: 0 no changes, 2 changes, 1 error.
     """
     found, estimate = deployer_at(target).preview(name, model_uri, flavor, NamedOptions.parse(parse_options(config)))
     if as_json:

@@ -1,4 +1,4 @@
-"""`mlflow-fargate rollback`: an earlier revision serves again."""
+"""`mlflow-fargate rollback`: rolls back to an earlier revision."""
 
 from __future__ import annotations
 
@@ -8,21 +8,24 @@ from mlflow_fargate.cli.deployment.options import deployer_at, deployment_option
 from mlflow_fargate.config import NamedOptions
 
 
-@click.command()
+@click.command(short_help="Roll back to an earlier revision.")
 @deployment_options
 @click.option(
-    "--to", type=int, metavar="REVISION", help="A number that `history` shows; by default the last that completed."
+    "--to",
+    type=int,
+    metavar="REVISION",
+    help="Revision number, as shown by `history`.  [default: the last completed one]",
 )
 @wait_option
 @timeout_option
 def rollback(target: str, name: str, to: int | None, wait: bool, timeout_seconds: int) -> None:
-    """Serve an earlier revision again: its model, its image, its options; the number of tasks stays as it is.
+    """Roll back to an earlier revision: its model, image and options. The number of tasks does not change.
 
-    It is a rollout like any other, watched to its end. The deployment is pinned from then on, so that the webhook
-    service does not bring the newer version back; the last line says how to let it follow again.
+    This is a normal rollout and is watched to its end. Afterwards the deployment is pinned, so the webhook service
+    does not redeploy the newer version; the last line of the output shows how to unpin it.
     """
     from mlflow_fargate.deployments.roll_back import roll_back  # noqa: PLC0415
 
     options = NamedOptions({"wait": wait, "timeout_seconds": timeout_seconds})
     status = roll_back(deployer_at(target), name, to, options)
-    click.echo(f"{name} is back at {status.provenance.resolved_uri} ({status.url})")
+    click.echo(f"{name} rolled back to {status.provenance.resolved_uri} ({status.url})")

@@ -1,4 +1,4 @@
-"""`mlflow-fargate scale`: how many tasks serve a deployment."""
+"""`mlflow-fargate scale`: sets the number of tasks of a deployment."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from mlflow_fargate.cli.deployment.options import deployer_at, deployment_option
 from mlflow_fargate.config import NamedOptions
 
 
-@click.command()
+@click.command(short_help="Set the number of tasks of a deployment.")
 @deployment_options
 @click.argument("count", type=click.IntRange(0, 5000))
 @wait_option
 @timeout_option
 def scale(target: str, name: str, count: int, wait: bool, timeout_seconds: int) -> None:
-    """Let COUNT tasks serve a deployment; 0 saves their cost and answers nobody.
+    """Set the number of tasks of a deployment; 0 stops it (no cost, no answers).
 
-    Nothing is rolled out again: running tasks stay.
+    This does not start a new rollout: running tasks keep running.
     """
     from mlflow_fargate.deployments import operations  # noqa: PLC0415
 
     options = NamedOptions({"wait": wait, "timeout_seconds": timeout_seconds})
     status = operations.scale(deployer_at(target), name, count, options)
     surplus = max(0, status.running_count - status.desired_count)
-    stopping = f", {surplus} more until they have finished their requests" if surplus else ""
-    click.echo(f"{name}: {status.running_count - surplus} of {status.desired_count} tasks run{stopping}")
+    stopping = f", {surplus} more finishing their requests" if surplus else ""
+    click.echo(f"{name}: {status.running_count - surplus} of {status.desired_count} tasks running{stopping}")

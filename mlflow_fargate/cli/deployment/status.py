@@ -1,4 +1,4 @@
-"""`mlflow-fargate status`: what is deployed, how its rollout stands, and which tasks run."""
+"""`mlflow-fargate status`: shows the deployed version, its rollout and its tasks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mlflow_fargate.cli.deployment.options import (
 from mlflow_fargate.cli.deployment.traffic import traffic_lines
 
 _EXIT_CODES = {"COMPLETED": 0, "IN_PROGRESS": 3, "FAILED": 4}
-# The fields of a deployment that people look for; --json has them all.
+# The most useful fields of a deployment; --json prints all of them.
 _SHOWN = (
     "name",
     "endpoint",
@@ -36,16 +36,16 @@ _SHOWN = (
 )
 
 
-@click.command()
+@click.command(short_help="Show the deployed version, its rollout and its tasks.")
 @deployment_options
-@click.option("--follow", "-f", is_flag=True, help="Watch the rollout under way to its end.")
+@click.option("--follow", "-f", is_flag=True, help="Wait for the current rollout to finish.")
 @timeout_option
 @json_option
 def status(target: str, name: str, follow: bool, timeout_seconds: int, as_json: bool) -> None:
-    """What is deployed, how its rollout stands, which tasks run, and, where CloudWatch has counted, the traffic.
+    """Show the deployed version, its rollout, its tasks, and its traffic if CloudWatch has data.
 
-    Exit code: 0 rolled out, 3 a rollout is under way, 4 the newest rollout failed, 1 anything else went wrong (no
-    such deployment; with -f also a rollout that fails or takes longer than --timeout-seconds).
+    Exit code: 0 rolled out, 3 rollout in progress, 4 the latest rollout failed, 1 any other error (no such
+    deployment; with -f also a rollout that fails or takes longer than --timeout-seconds).
     """
     from mlflow_fargate.client import as_dict  # noqa: PLC0415
     from mlflow_fargate.deployments import operations  # noqa: PLC0415
@@ -59,10 +59,10 @@ def status(target: str, name: str, follow: bool, timeout_seconds: int, as_json: 
         print_json({**shown, "tasks": [vars(task) for task in tasks], "traffic": [vars(step) for step in traffic]})
     else:
         print_fields({key: shown[key] for key in _SHOWN})
-        click.echo(f"\n{found.running_count} of {found.desired_count} tasks run")
+        click.echo(f"\n{found.running_count} of {found.desired_count} tasks running")
         rows = [
             (task.id, task.state, task.revision, task.started_at, task.stopped_reason, task.exit_code) for task in tasks
         ]
-        print_table(("TASK", "STATE", "REVISION", "STARTED", "STOPPED BECAUSE", "EXIT CODE"), rows)
+        print_table(("TASK", "STATE", "REVISION", "STARTED", "STOP REASON", "EXIT CODE"), rows)
         click.echo("".join(f"\n{line}" for line in traffic_lines(traffic)))
     sys.exit(_EXIT_CODES.get(found.state, 1))

@@ -1,4 +1,4 @@
-"""A small chart of what a deployment was asked lately: one line each for requests, latency and errors."""
+"""A small chart of a deployment's recent traffic: one line each for requests, latency and errors."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from mlflow_fargate.deployment import Traffic
 
 _BARS = "▁▂▃▄▅▆▇█"
-_MINUTES = 5  # a step of the chart
+_MINUTES = 5  # per bar of the chart
 
 
 def traffic_lines(traffic: Sequence[Traffic]) -> list[str]:
-    """Lines for a terminal; none where nothing was counted."""
+    """Returns lines for a terminal; none without traffic data."""
     if not traffic:
         return []
     requests = [step.requests for step in traffic]
@@ -20,15 +20,15 @@ def traffic_lines(traffic: Sequence[Traffic]) -> list[str]:
     slowest = max((seconds for seconds in latencies if seconds is not None), default=None)
     busiest = max(requests) / _MINUTES
     return [
-        f"last {len(traffic) * _MINUTES // 60} hours, a bar for {_MINUTES} minutes (CloudWatch)",
-        f"  requests     {sparkline(requests)}  {sum(requests)} in all, up to {busiest:.3g} a minute",
+        f"last {len(traffic) * _MINUTES // 60} hours, one bar per {_MINUTES} minutes (CloudWatch)",
+        f"  requests     {sparkline(requests)}  {sum(requests)} in total, up to {busiest:.3g} per minute",
         f"  p95 latency  {sparkline(latencies)}  {_latency(slowest)}",
-        f"  5xx answers  {sparkline(errors)}  {sum(errors)} in all",
+        f"  5xx errors   {sparkline(errors)}  {sum(errors)} in total",
     ]
 
 
 def sparkline(values: Sequence[float | None]) -> str:
-    """A bar for each value, the largest at full height, nothing at all as a blank; 0 and None are told apart."""
+    """Returns a bar per value, the largest at full height; None becomes a blank, 0 the lowest bar."""
     top = max((value for value in values if value is not None), default=0)
     return "".join(_bar(value, top) for value in values)
 

@@ -1,4 +1,4 @@
-"""`mlflow-fargate webhook …`: the service that redeploys when a registered model moves; one module a command."""
+"""`mlflow-fargate webhook …`: the service that redeploys on promotion; one module per command."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mlflow_fargate.cli.webhook.undeploy import undeploy
 
 @click.group()
 def webhook() -> None:
-    """The service that redeploys when a registered model moves to Production."""
+    """Run or deploy the service that redeploys models on promotion."""
 
 
 for _command in (serve, register, retry, deploy, undeploy, status, logs):

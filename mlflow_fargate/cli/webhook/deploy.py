@@ -1,4 +1,4 @@
-"""`mlflow-fargate webhook deploy`: puts the service on Fargate, or brings it up to date."""
+"""`mlflow-fargate webhook deploy`: deploys the service to Fargate, or updates it."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from mlflow_fargate.config import NamedOptions
 from mlflow_fargate.webhook.control_loop.rules import parse_rules
 
 
-@click.command()
+@click.command(short_help="Deploy the webhook service to Fargate, or update it.")
 @target_option
-@click.option("--tracking-uri", help="The server to follow.  [default: the one before, or MLFLOW_TRACKING_URI]")
+@click.option("--tracking-uri", help="Tracking server to follow.  [default: unchanged; at first MLFLOW_TRACKING_URI]")
 @click.option(
     "--rules",
     type=click.File(encoding="utf-8"),
-    help="YAML file: which models are deployed, and how.  [default: those before, or the models' tags]",
+    help="YAML file: which models are deployed, and how.  [default: unchanged; at first the models' tags]",
 )
 @click.option(
     "--artifacts",
     "buckets",
     multiple=True,
     metavar="BUCKET",
-    help="An S3 bucket of MLflow's that the service reads models from; may be repeated.",
+    help="S3 bucket with MLflow artifacts that the service reads models from; can be repeated.",
 )
-@click.option("--config", "-C", "config", multiple=True, metavar="KEY=VALUE", help="An option; may be repeated.")
-@click.option("--dry-run", is_flag=True, help="Print the plan and change nothing.")
+@click.option("--config", "-C", "config", multiple=True, metavar="KEY=VALUE", help="Option; can be repeated.")
+@click.option("--dry-run", is_flag=True, help="Print the plan without changing anything.")
 def deploy(
     *,
     target: str,
@@ -41,17 +41,17 @@ def deploy(
     config: tuple[str, ...],
     dry_run: bool,
 ) -> None:
-    """Put the webhook service on Fargate, behind the endpoint's load balancer. The same again brings it up to date.
+    """Deploy the webhook service to Fargate, behind the endpoint's load balancer. Running it again updates it.
 
-    It is reached below /_webhook, runs as one task with a role of its own, and keeps what is not named this time. Its
-    secrets are named by ARN, of Secrets Manager or SSM:
+    The service is served at /_webhook, runs as one task with its own role, and keeps every option you do not repeat.
+    Secrets are given as ARNs from Secrets Manager or SSM:
 
     \b
-      -C secrets.FARGATE_WEBHOOK_SECRET=arn:…      what MLflow signs its events with
-      -C secrets.FARGATE_WEBHOOK_TOKEN=arn:…       who may see its page
-      -C secrets.MLFLOW_TRACKING_PASSWORD=arn:…    how it signs in to MLflow (or MLFLOW_TRACKING_TOKEN)
+      -C secrets.FARGATE_WEBHOOK_SECRET=arn:…      secret that MLflow signs events with
+      -C secrets.FARGATE_WEBHOOK_TOKEN=arn:…       token for the page and its API
+      -C secrets.MLFLOW_TRACKING_PASSWORD=arn:…    password for MLflow (or MLFLOW_TRACKING_TOKEN)
 
-    Prints its URL; `webhook register -t TARGET` then tells MLflow's server of it.
+    Prints the URL of the service; register it in MLflow with `webhook register -t TARGET`.
     """
     from mlflow_fargate.deployments import webhook_service  # noqa: PLC0415
 
@@ -69,7 +69,7 @@ def deploy(
 
 
 def _models_of(rules: TextIO) -> str:
-    """The rules of a file, checked as the service would; in its environment they are one line of text."""
+    """Returns the rules of a file as one line of text for the environment, validated as the service does."""
     text = rules.read()
     parse_rules(text, rules.name)
     return json.dumps(yaml.safe_load(text)["models"], sort_keys=True)

@@ -1,4 +1,4 @@
-"""`mlflow-fargate webhook logs`: what the service on Fargate wrote."""
+"""`mlflow-fargate webhook logs`: prints the log of the service on Fargate."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from mlflow_fargate.cli.deployment.options import deployer_at, target_option
 from mlflow_fargate.resources import WEBHOOK
 
 
-@click.command()
+@click.command(short_help="Print the log of the webhook service on Fargate.")
 @target_option
 @log_options
 def logs(*, target: str, follow: bool, since: int, task: str | None, as_json: bool) -> None:
-    """What the webhook service on Fargate wrote: each line with its time (UTC) and its task's first digits."""
+    """Print the log of the webhook service on Fargate, each line with its time (UTC) and the start of its task ID."""
     from mlflow_fargate.deployments.logs import read_logs  # noqa: PLC0415
 
     lines = read_logs(deployer_at(target), WEBHOOK, since, task=task, follow=follow)

@@ -1,4 +1,4 @@
-"""`mlflow-fargate webhook register`: tells MLflow's server where the service is."""
+"""`mlflow-fargate webhook register`: registers the service as a webhook on the MLflow server."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from mlflow_fargate.redirects import RefusingRedirects
 from mlflow_fargate.webhook import registration
 
 
-@click.command()
-@click.option("--url", help="Where MLflow's server reaches the service: https://…/events")
-@click.option("--target", "-t", help="In place of the URL: where `webhook deploy` put the service.")
-@click.option("--name", default="mlflow-fargate", show_default=True, help="What the webhook is called in MLflow.")
+@click.command(short_help="Register the service as a webhook on the MLflow server.")
+@click.option("--url", help="URL at which the MLflow server reaches the service: https://…/events")
+@click.option("--target", "-t", help="Instead of --url: the target that `webhook deploy` was run with.")
+@click.option("--name", default="mlflow-fargate", show_default=True, help="Name of the webhook in MLflow.")
 def register(url: str | None, target: str | None, name: str) -> None:
-    """Make MLflow's server send its events to the service, and try it. The same again brings it up to date.
+    """Register the service as a webhook on the MLflow server and send a test event. Running it again updates it.
 
-    MLFLOW_TRACKING_URI names the server. FARGATE_WEBHOOK_SECRET is what events will be signed with; the service has to
-    have the same.
+    The server is taken from MLFLOW_TRACKING_URI. Events are signed with FARGATE_WEBHOOK_SECRET; the service needs the
+    same secret.
     """
     if (url is None) == (target is None):
-        raise click.UsageError("Name the service: --url URL, or -t TARGET where `webhook deploy` put it.")
-    # Not an option: whoever may list processes would see it.
+        raise click.UsageError("Pass either --url URL, or -t TARGET if the service was deployed with `webhook deploy`.")
+    # Not an option: anyone who can list processes would see it.
     secret = os.environ.get("FARGATE_WEBHOOK_SECRET")
     if not secret:
-        raise InvalidOption("FARGATE_WEBHOOK_SECRET is not set.", hint="make one: openssl rand -hex 32")
+        raise InvalidOption("FARGATE_WEBHOOK_SECRET is not set.", hint="create one with: openssl rand -hex 32")
     if url is None:
         from mlflow_fargate.deployments import webhook_service  # noqa: PLC0415  # boto3 takes a second to load
 
@@ -37,14 +37,15 @@ def register(url: str | None, target: str | None, name: str) -> None:
     for finding in examine_mlflow(url):
         if finding.verdict == "FAIL":
             click.echo(f"{finding.name}: {finding.said}\n  hint: {finding.advice}", err=True)
-    with RefusingRedirects():  # the secret goes along
+    with RefusingRedirects():  # the request carries the secret
         client = MlflowClient()
-        made = registration.register(client, url, secret, name)
-        click.echo(f"MLflow's webhook '{name}' {'is made' if made.is_new else 'is up to date'} ({made.webhook_id}).")
-        registration.send_test_event(client, made.webhook_id)
-    click.echo("The service took MLflow's test event.")
+        registered = registration.register(client, url, secret, name)
+        done = "created" if registered.is_new else "updated"
+        click.echo(f"Webhook '{name}' {done} in MLflow ({registered.webhook_id}).")
+        registration.send_test_event(client, registered.webhook_id)
+    click.echo("MLflow's test event was received by the service.")
     click.echo(
-        "The server has to have MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY set, or it forgets the secret when it starts "
-        "again. It may stay silent for the first minute.",
+        "Set MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY on the MLflow server; without it, the secret is lost at a restart. "
+        "The first event can take up to a minute.",
         err=True,
     )

@@ -1,4 +1,4 @@
-"""`mlflow-fargate webhook retry`: lets a deployment be tried again after a failed rollout."""
+"""`mlflow-fargate webhook retry`: retries a deployment after a failed rollout."""
 
 from __future__ import annotations
 
@@ -10,23 +10,24 @@ import requests
 from mlflow_fargate.errors import FargateError
 
 
-@click.command()
+@click.command(short_help="Retry a deployment after a failed rollout.")
 @click.argument("name")
-@click.option("--url", default="http://127.0.0.1:8080", show_default=True, help="Where the service answers.")
-@click.option("--token", envvar="FARGATE_WEBHOOK_TOKEN", required=True, help="The service's token.")
+@click.option("--url", default="http://127.0.0.1:8080", show_default=True, help="URL of the service.")
+@click.option("--token", envvar="FARGATE_WEBHOOK_TOKEN", required=True, help="Token of the service.")
 def retry(name: str, url: str, token: str) -> None:
-    """Let deployment NAME be tried once more, after a rollout that failed. (On another endpoint: ENDPOINT/NAME.)"""
+    """Retry deployment NAME after a failed rollout. (On another endpoint: ENDPOINT/NAME.)"""
     headers = {"Authorization": f"Bearer {token}"}
     try:
-        answer = requests.post(f"{url.rstrip('/')}/retry/{quote(name)}", headers=headers, timeout=30)
+        response = requests.post(f"{url.rstrip('/')}/retry/{quote(name)}", headers=headers, timeout=30)
     except requests.RequestException as error:
-        raise FargateError(f"The webhook service at {url} does not answer: {type(error).__name__}.") from error
-    if answer.status_code == 401:
+        raise FargateError(f"The webhook service at {url} did not respond: {type(error).__name__}.") from error
+    if response.status_code == 401:
         raise FargateError(
-            "The service refused the token.", hint="FARGATE_WEBHOOK_TOKEN has to be the same on both sides"
+            "The service refused the token.", hint="use the FARGATE_WEBHOOK_TOKEN that the service was started with"
         )
-    if answer.status_code != 202:
+    if response.status_code != 202:
         raise FargateError(
-            f"The service watches no deployment '{name}' ({answer.status_code}).", hint="see GET /status"
+            f"The service does not watch a deployment named '{name}' (HTTP {response.status_code}).",
+            hint="GET /status lists the watched deployments",
         )
-    click.echo(f"'{name}' is tried again.")
+    click.echo(f"Retrying '{name}'.")

@@ -10,7 +10,7 @@ import click
 from mlflow_fargate.cli.extras import needed
 
 
-@click.command()
+@click.command(short_help="Run the webhook service in the foreground.")
 @click.option("--target", "-t", help="Deployment target, for example fargate:/us-east-2.  [env FARGATE_TARGET]")
 @click.option(
     "--rules",
@@ -19,13 +19,13 @@ from mlflow_fargate.cli.extras import needed
 )
 @click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
 @click.option("--port", type=int, help="Port to listen on; 0 picks a free one.  [default: 8080]")
-@click.option("--poll-seconds", type=float, help="How often to look at the model registry.  [default: 30]")
+@click.option("--poll-seconds", type=float, help="Seconds between polls of the model registry.  [default: 30]")
 def serve(target: str | None, **options: Any) -> None:
-    """Watch the model registry, take webhooks, and keep deployments at what the registry says. SIGTERM stops it."""
+    """Run the service that keeps deployments at the versions in the model registry. SIGTERM stops it."""
     with needed("webhook"):
         from mlflow_fargate.webhook.serve import serve as serve_webhook  # noqa: PLC0415
         from mlflow_fargate.webhook.settings import parse_settings  # noqa: PLC0415
-    # The options say the same as these environment variables, and come first.
+    # The options override these environment variables.
     named = {"FARGATE_TARGET": target, **{f"FARGATE_WEBHOOK_{key.upper()}": value for key, value in options.items()}}
     given = {key: str(value) for key, value in named.items() if value is not None}
     serve_webhook(parse_settings({**os.environ, **given}))

@@ -1,4 +1,4 @@
-"""`mlflow-fargate webhook status`: how the service on Fargate is."""
+"""`mlflow-fargate webhook status`: shows the service on Fargate."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import click
 from mlflow_fargate.cli.deployment.options import deployer_at, json_option, print_fields, print_json, target_option
 
 
-@click.command()
+@click.command(short_help="Show the webhook service on Fargate.")
 @target_option
 @json_option
 def status(target: str, as_json: bool) -> None:
-    """How the webhook service on Fargate is: its URL, rollout, role and log group. What it does, its page shows."""
+    """Show the webhook service on Fargate: URL, rollout, role, log group. (What it is doing: see its page.)"""
     from mlflow_fargate.deployments import webhook_service  # noqa: PLC0415
 
     found = webhook_service.get(deployer_at(target))

@@ -1,4 +1,4 @@
-"""`mlflow-fargate webhook undeploy`: removes the service from Fargate."""
+"""`mlflow-fargate webhook undeploy`: deletes the service from Fargate."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import click
 from mlflow_fargate.cli.deployment.options import deployer_at, target_option
 
 
-@click.command()
+@click.command(short_help="Delete the webhook service from Fargate.")
 @target_option
 def undeploy(target: str) -> None:
-    """Take the webhook service away from Fargate, with all that was made for it. Deployments stay as they are."""
+    """Delete the webhook service from Fargate, with everything created for it. Deployments are not affected."""
     from mlflow_fargate.deployments import webhook_service  # noqa: PLC0415
 
     webhook_service.delete(deployer_at(target))

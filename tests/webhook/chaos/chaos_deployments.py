@@ -1,4 +1,4 @@
-"""A plugin of `mlflow.deployments` for `chaos://HOST:PORT`: each verb is one HTTP request to the cloud of the test."""
+"""A plugin of `mlflow.deployments` for `chaos://HOST:PORT`: each call is one HTTP request to the test's fake cloud."""
 
 from __future__ import annotations
 
