@@ -191,7 +191,7 @@ def test_the_description_changes_with_every_file_and_model(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("code", "said"), [(None, "no such file"), ("def broken(:", "invalid syntax"), ("import os\n", "import bentoml")]
+    ("code", "said"), [(None, "does not exist"), ("def broken(:", "invalid syntax"), ("import os\n", "import bentoml")]
 )
 def test_an_invalid_service_is_reported_before_anything_is_built(tmp_path: Path, code: str | None, said: str) -> None:
     file = tmp_path / "service.py"

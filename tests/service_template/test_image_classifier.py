@@ -72,12 +72,12 @@ def test_content_types_other_than_json_are_rejected() -> None:
 
 
 def test_a_class_without_a_label_is_reported_at_startup() -> None:
-    with pytest.raises(ValueError, match="no label is given for 1"):
+    with pytest.raises(ValueError, match="class 1 has no label"):
         classifier(labels={"0": "dark"}).warm_up()
 
 
 def test_a_model_with_one_score_is_reported_at_startup() -> None:
-    with pytest.raises(ValueError, match="not with a score per label"):
+    with pytest.raises(ValueError, match="not one score per label"):
         classifier(predict=lambda batch: batch.mean(axis=(1, 2, 3))[:, np.newaxis]).warm_up()
 
 
@@ -111,7 +111,7 @@ def test_an_image_size_fixes_what_the_model_leaves_open() -> None:
 
 
 def test_a_size_other_than_the_models_is_reported_at_startup() -> None:
-    with pytest.raises(ValueError, match="not of 7 x 9"):
+    with pytest.raises(ValueError, match="not 7 x 9"):
         ImageClassifier(
             brightness,
             (None, 2, 2, 3),
