@@ -317,7 +317,7 @@ def test_requests_that_cannot_finish_before_sigkill_get_503(slow_model: Path, tm
         thread.join()
 
     assert [answer.status_code for answer in answers] == [503]
-    assert "ends before the request" in answers[0].json()["message"]
+    assert "shutting down" in answers[0].json()["message"]
 
 
 @pytest.fixture(scope="module")
