@@ -1,11 +1,11 @@
-"""What a custom service was deployed with: its models and their labels.
+"""Loads the models and finds the files that a custom service was deployed with.
 
     from deployed import load_model
 
-    generator = load_model("generator")        # of -C models.generator=models:/digits/Production
-    model = load_model()                       # of -m models:/digits/Production
+    generator = load_model("generator")        # from -C models.generator=models:/digits/Production
+    model = load_model()                       # from -m models:/digits/Production
 
-The service's own files lie beside its service.py, as they did when it was deployed.
+The service's own files are next to its service.py, as they were when it was deployed.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ import os
 from pathlib import Path
 from typing import Any
 
-THE_MODEL = "model"  # the key of the one that was named by -m
+THE_MODEL = "model"  # the key of the model given with -m
 
 
 def model_path(key: str = THE_MODEL) -> Path:
-    """The folder of an MLflow model; KeyError when nothing was deployed under that key."""
+    """Returns the folder of an MLflow model; raises KeyError if no model was deployed under that key."""
     path = Path(os.environ["MODEL_DIR"]) if key == THE_MODEL else Path(os.environ["MODELS_DIR"]) / key
     if not (path / "MLmodel").is_file():
         there = sorted(folder.name for folder in path.parent.iterdir()) if path.parent.is_dir() else []
-        raise KeyError(f"no model was deployed as {key!r}; -C models.{key}=models:/… names one (there: {there})")
+        raise KeyError(f"no model was deployed as {key!r}; add one with -C models.{key}=models:/… (deployed: {there})")
     return path
 
 
 def load_model(key: str = THE_MODEL) -> Any:
-    """The model as an mlflow.pyfunc.PyFuncModel; other flavors load by themselves from `model_path`."""
+    """Returns the model as an mlflow.pyfunc.PyFuncModel; load other flavors yourself from `model_path`."""
     import mlflow.pyfunc  # noqa: PLC0415  # slow, and not every custom service needs it
 
     return mlflow.pyfunc.load_model(str(model_path(key)))

@@ -1,13 +1,13 @@
-"""What the image serves: `bentoml serve service:Service`, one of our templates or the user's own BentoML service.
+"""What the image serves with `bentoml serve service:Service`: one of the templates or the user's BentoML service.
 
-Lies at the top of the image's source folder with deployed.py, service.json and, for image classifiers, labels.json;
-models are folders of their own (MODEL_DIR, MODELS_DIR). Imports nothing heavy before a model is loaded, because BentoML
-imports this module on the machine that builds the Bento and in its supervisor process too.
+This file is at the top of the image's source folder, with deployed.py, service.json and, for image classifiers,
+labels.json; models have separate folders (MODEL_DIR, MODELS_DIR). It imports nothing heavy before a model is loaded,
+because BentoML also imports this module on the machine that builds the Bento and in its supervisor process.
 
-In fargate_service lie
+fargate_service contains
 
-    template_service   a model behind MLflow's protocol       custom_service   the user's service.py, guarded alike
-    guarded_service    what is in front of both               settings         what is served, and how
+    template_service   a model behind MLflow's protocol       custom_service   the user's service.py, also guarded
+    guarded_service    what protects both                     settings         what is served, and how
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SOURCE = Path(__file__).parent
 description = read_description(SOURCE)
 settings = read_settings(os.environ)
 
-# While the Bento is built nobody's own code runs: it needs packages that only the image has.
+# User code does not run while the Bento is built: it needs packages that only the image has.
 if is_custom(description) and not settings.is_build:
     Service = make_custom_service(description, settings, SOURCE)
 else:

@@ -37,7 +37,7 @@ REFUSED = {
     "cli.added": "uv",
     "config.added": "mlflow_fargate.deployment",
     "deployments.added": "mlflow_fargate.local.stack",
-    "doctor.added": "mlflow_fargate.webhook.rules",
+    "doctor.added": "mlflow_fargate.webhook.control_loop.rules",
     "examples.added": "mlflow_fargate.client",
     "image.added": "mlflow_fargate.aws.account",
     "image.added_too": "mlflow",

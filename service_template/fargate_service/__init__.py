@@ -1,1 +1,1 @@
-"""The served model, and what stands between it and the network. One name, which a user's code will hardly have."""
+"""The served model and everything between it and the network, in a package name that user code will not use."""

@@ -1,6 +1,6 @@
-"""The user's own service.py, an ordinary BentoML service, with the same guards as the templates have.
+"""Serves the user's service.py, an ordinary BentoML service, with the same guards as the templates.
 
-It lies with its siblings in the folder `custom` of the image's source, and gets at its models and files by `deployed`.
+It is in the folder `custom` of the image's source, with its other files, and finds its models through `deployed`.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ CUSTOM_FOLDER = "custom"
 
 
 def is_custom(description: ServiceDescription) -> bool:
-    """Whether a service of the user's own is served, and none of the templates."""
+    """Returns whether a custom service is served rather than a template."""
     return description.template == CUSTOM_FOLDER
 
 
 def make_custom_service(description: ServiceDescription, settings: Settings, source: Path) -> GuardedService:
-    """The service in `source`/custom, guarded; ValueError when the file holds none, or several."""
+    """Returns the service in `source`/custom, guarded; raises ValueError if the file defines none, or several."""
     set_library_threads(os.environ, settings.cpus)
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     theirs = _import_service(source / CUSTOM_FOLDER / str(description.options["file"]))
-    # BentoML's settings are theirs to choose; these are what they do not say.
+    # The user chooses BentoML's settings; these apply where the service sets none.
     traffic = {"timeout": settings.timeout_seconds, "max_concurrency": settings.max_concurrent_requests}
     config = {"workers": 1, **theirs.config, "traffic": {**traffic, **theirs.config.get("traffic", {})}}
     ours = GuardedService(name=theirs.name, config=config, inner=theirs.inner)
@@ -47,12 +47,12 @@ def make_custom_service(description: ServiceDescription, settings: Settings, sou
 
 
 def _import_service(file: Path) -> bentoml.Service:
-    # At the end: a module of theirs must not take the place of one of ours.
+    # At the end: a user's module must not shadow one of the template's.
     sys.path.append(str(file.parent))
     name = f"custom_{file.stem}"
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
-        raise ValueError(f"{file.name} is no Python file")
+        raise ValueError(f"{file.name} is not a Python file")
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     services = [one for one in vars(module).values() if isinstance(one, bentoml.Service)]
@@ -60,12 +60,12 @@ def _import_service(file: Path) -> bentoml.Service:
     entries = [one for one in services if one not in used]
     if len(entries) != 1:
         names = ", ".join(sorted(one.name for one in entries)) or "none"
-        raise ValueError(f"{file.name} must hold one @bentoml.service that no other uses; it holds {names}")
+        raise ValueError(f"{file.name} must define one @bentoml.service that no other service uses; it defines {names}")
     return entries[0]
 
 
 def _make_face(description: ServiceDescription) -> Starlette:
-    """The page without BentoML's tracker, and the names that MLflow has for health."""
+    """Returns the page without BentoML's tracker, and the health routes that MLflow clients expect."""
 
     async def page(_: Request) -> Response:
         return make_swagger_page(description.title)
@@ -77,7 +77,7 @@ def _make_face(description: ServiceDescription) -> Starlette:
 
 
 def _paths(service: GuardedService) -> frozenset[str] | None:
-    """What the service answers; None when that cannot be listed: a mounted application that we cannot look into."""
+    """Returns the paths that the service handles; None if a mounted app does not list its routes."""
     if any(not isinstance(app, Starlette) for app, _, _ in service.mount_apps):
         return None
     paths = {*service.schema()["paths"], "/docs.json", "/schema.json"}

@@ -1,7 +1,7 @@
-"""The one shape in which this service says no: MLflow's error JSON, with a sentence and the request's id.
+"""The format of every error response: MLflow's error JSON, with a message and the request ID.
 
-The id stands in the log beside what went wrong, so that the one can be found from the other. It is a context variable
-because everybody between the socket and the routes may have to refuse.
+The ID is also in the log next to the error, so a response can be matched with its log lines. It is a context variable
+because any layer between the socket and the routes can reject a request.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _CODES = {
 
 
 class RequestError(Exception):
-    """The request cannot be answered; `message` is meant for the caller and echoes none of their data."""
+    """The request cannot be processed; `message` is for the caller and does not repeat any of the data sent."""
 
     def __init__(
         self, status: int, message: str, *, code: str | None = None, headers: Mapping[str, str] | None = None
@@ -35,12 +35,12 @@ class RequestError(Exception):
         super().__init__(message)
         self.status = status
         self.message = message
-        self.code = code  # None: the usual one of the status
+        self.code = code  # None: the default for the status
         self.headers = headers
 
 
 def make_error_body(status: int, message: str, code: str | None = None) -> bytes:
-    """The JSON body that goes with `status`."""
+    """Returns the JSON body for `status`."""
     error = {"error_code": code or _CODES.get(status, "BAD_REQUEST"), "message": message}
     if identifier := request_id.get():
         error["request_id"] = identifier

@@ -1,6 +1,6 @@
-"""A BentoML service behind a path prefix, an API key and limits: what the templates and custom services have in common.
+"""A BentoML service behind a path prefix, an API key and limits: what templates and custom services have in common.
 
-http/middleware   id, version, prefix, known paths, API key, body limit      http/request_limits   the end of a task
+http/middleware   ID, version, prefix, known paths, API key, body limit      http/request_limits   shutdown of a task
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ from fargate_service.http.request_limits import Draining, DrainingGate
 from fargate_service.http.swagger_page import ASSETS
 from fargate_service.settings import ServiceDescription, Settings
 
-# What BentoML answers by itself.
+# Paths that BentoML handles itself.
 BENTOML_PATHS = frozenset(
     ["/livez", "/readyz", "/healthz", "/metrics", *(f"/static_content/{name}" for name in ASSETS)]
 )
 
 
 class GuardedService(bentoml.Service):  # type: ignore[misc]  # bentoml's types are not followed
-    """BentoML's service with our middleware outside of BentoML's own.
+    """BentoML's service with additional middleware outside of BentoML's own.
 
-    `add_asgi_middleware` would be the usual way, but puts it inside BentoML's logging and measuring, which then
-    count the load balancer's health checks as requests because of the prefix.
+    `add_asgi_middleware` is the usual way, but it places middleware inside BentoML's logging and metrics, which would
+    then count the load balancer's health checks as requests because of the prefix.
     """
 
     def guard(self, description: ServiceDescription, settings: Settings, paths: frozenset[str] | None) -> None:
-        """Puts everything in place; `paths` are those that it answers, None: nobody knows."""
-        # Kept beside bentoml's fields, which are an attrs class's.
+        """Installs the guards; `paths` are those that the service handles, None if they are unknown."""
+        # Stored in __dict__ because bentoml.Service is an attrs class with fixed fields.
         self.__dict__["_outside"] = (description, settings, paths)
         self.add_asgi_middleware(middleware.BodyLimit, max_body_bytes=settings.max_body_bytes)
         if settings.api_key is not None:
@@ -36,7 +36,7 @@ class GuardedService(bentoml.Service):  # type: ignore[misc]  # bentoml's types 
     def to_asgi(self, is_main: bool = True) -> middleware.App:
         description, settings, paths = self.__dict__["_outside"]
         app = super().to_asgi(is_main=is_main)
-        app.router.redirect_slashes = False  # it would redirect out of the prefix
+        app.router.redirect_slashes = False  # a redirect would drop the prefix
         known: middleware.App = app if paths is None else middleware.KnownPaths(app, paths | BENTOML_PATHS)
         draining = DrainingGate(known, Draining(settings.drain_seconds, settings.stop_seconds))
         version = description.model_version or description.run_id or description.model_uri

@@ -1,6 +1,6 @@
 """What the served model is (service.json, written when the image was built) and how it is served (the environment).
 
-The only module here that reads the environment; everything else gets `ServiceDescription` and `Settings`.
+The only module here that reads the environment; everything else receives `ServiceDescription` and `Settings`.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ _CGROUP_CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
 
 @dataclass(frozen=True)
 class ServiceDescription:
-    """Which model this is, and which template serves it."""
+    """The model, and the template that serves it."""
 
     template: str  # image_classifier, pyfunc, or custom
     flavor: str
-    labels: str | None  # name of the labels file beside the code; None: the template has none
+    labels: str | None  # name of the labels file next to the code; None: the template needs none
     model_uri: str
     model_name: str | None
     model_version: str | None
@@ -43,24 +43,24 @@ class ServiceDescription:
 
 @dataclass(frozen=True)
 class Settings:
-    """How to serve; what the deployment may choose by environment variables."""
+    """How to serve the model; the deployment sets these through environment variables."""
 
     model_dir: Path
-    path_prefix: str = ""  # '/churn': also answer below it, because the load balancer forwards paths unchanged
+    path_prefix: str = ""  # '/churn': also serve below it, because the load balancer forwards paths unchanged
     api_key: str | None = field(default=None, repr=False)  # None: open to everyone
     max_body_bytes: int = 20 * 10**6
     max_image_pixels: int = 50 * 10**6  # 150 MB once decoded to RGB
-    timeout_seconds: int = 60  # the load balancer's own patience
+    timeout_seconds: int = 60  # the load balancer's idle timeout
     max_concurrent_requests: int = 128
     drain_seconds: int = 2
-    stop_seconds: int = 30  # from SIGTERM to SIGKILL; ECS's own default
+    stop_seconds: int = 30  # from SIGTERM to SIGKILL; the default of ECS
     cpus: int = 1
     warm_up: bool = True
-    is_build: bool = False  # BentoML imports the service to build its Bento; nothing is to be served
+    is_build: bool = False  # BentoML imports the service to build its Bento; nothing is served
 
 
 def read_description(folder: Path) -> ServiceDescription:
-    """The service.json of `folder`."""
+    """Reads the service.json in `folder`."""
     document = json.loads((folder / DESCRIPTION_FILE).read_text(encoding="utf-8"))
     model = document["model"]
     return ServiceDescription(
@@ -76,7 +76,7 @@ def read_description(folder: Path) -> ServiceDescription:
 
 
 def read_settings(environ: Mapping[str, str]) -> Settings:
-    """The settings in `environ`; ValueError names the variable that makes no sense."""
+    """Returns the settings in `environ`; raises ValueError that names the invalid variable."""
     cpus = min(available_cpus(), math.ceil(_number(environ, "TASK_CPU_UNITS", 1 << 20) / 1024))
     prefix = environ.get("PATH_PREFIX", "").strip("/")
     return Settings(
@@ -96,7 +96,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
 
 
 def available_cpus(cpu_max: Path = _CGROUP_CPU_MAX) -> int:
-    """How many CPUs this container may really use, at least 1: a quota hides behind the number of cores."""
+    """Returns how many CPUs this container can use, at least 1: its quota can be lower than the number of cores."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         quota, period = cpu_max.read_text(encoding="ascii").split()
@@ -106,9 +106,9 @@ def available_cpus(cpu_max: Path = _CGROUP_CPU_MAX) -> int:
 
 
 def set_library_threads(environ: MutableMapping[str, str], cpus: int) -> None:
-    """Tells NumPy's and the models' libraries how many threads to compute with; what is set already is kept.
+    """Sets how many threads NumPy and the model libraries use; variables that are already set are kept.
 
-    They count the cores of the machine and not what this container may use of them. To be called before their import.
+    These libraries count the machine's cores, not the container's quota. Call this before importing them.
     """
     for name in _THREAD_VARIABLES:
         environ.setdefault(name, str(cpus))

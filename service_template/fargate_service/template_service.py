@@ -1,6 +1,6 @@
-"""The BentoML service that answers for one MLflow model by one of the templates.
+"""The BentoML service that serves one MLflow model with one of the templates.
 
-models/loading   template → a warm model      http/routes   the requests      batching/   several, one prediction
+models/loading   template → a warm model      http/routes   the requests      batching/   shared predictions
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from fargate_service.settings import ServiceDescription, Settings
 
 
 def make_template_service(description: ServiceDescription, settings: Settings, source: Path) -> GuardedService:
-    """The service; `source` is the folder of service.json."""
+    """Returns the service; `source` is the folder of service.json."""
     routes = Routes(description, settings)
 
-    # One process: TensorFlow and NumPy use all CPUs by themselves, and a second one would load the model a second time.
+    # One process: TensorFlow and NumPy use all CPUs anyway, and a second process would load the model again.
     @bentoml.service(
         name="mlflow_model",
         workers=1,
-        # Ours answers first, in the shape of our errors; this one is for what does not come from our routes.
+        # `Admission` times out first, with an error in our format; this timeout covers everything outside our routes.
         traffic={"timeout": settings.timeout_seconds + 5},
         service_class=GuardedService,
     )
     @bentoml.asgi_app(routes.app, path="/")
     class Service:
-        """One MLflow model. Made when the server starts; no request is answered, /readyz included, before it stands."""
+        """One MLflow model, loaded when the server starts; no request is answered before that, not even /readyz."""
 
         def __init__(self) -> None:
             routes.serve(load_model(description, settings, source))
@@ -39,7 +39,7 @@ def make_template_service(description: ServiceDescription, settings: Settings, s
         def close(self) -> None:
             routes.close()
 
-    # The decorator has made a bentoml.Service of the class, which the type checker cannot know.
+    # The decorator turns the class into a bentoml.Service, which the type checker cannot know.
     service = cast("GuardedService", Service)
     service.guard(description, settings, routes.paths)
     return service

@@ -1,4 +1,4 @@
-"""How far a converted model's answers are from the model's own, and how they may be read."""
+"""How far a converted model's answers are from the model's own, and how its outputs can be read."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from fargate_service.models.onnx_answer import AnswerForm, shape_answer
     [
         (np.array([1.0, 2.0]), np.array([1.0, 2.0], "float32"), 0),
         (np.array([0.25]), np.array([0.5]), 0.25),
-        (np.array([1000.0]), np.array([1001.0]), 0.001),  # as a part of what it is
+        (np.array([1000.0]), np.array([1001.0]), 0.001),  # relative to the value
         (np.array([1.0, np.nan]), np.array([1.0, np.nan]), 0),
         (np.array([1.0, np.inf]), np.array([1.0, -np.inf]), math.inf),
         (np.array([1.0, np.nan]), np.array([1.0, 2.0]), math.inf),
         (np.array([1, 0]), np.array([1, 0], "int32"), 0),
-        (np.array([1, 0]), np.array([0, 1]), math.inf),  # another class is no matter of tolerance
+        (np.array([1, 0]), np.array([0, 1]), math.inf),  # a different class is not within any tolerance
         (np.array([1, 0]), np.array([1.0, 0.0]), math.inf),
         (np.array(["yes", "no"]), np.array(["yes", "no"], object), 0),
         (np.array(["yes", "no"]), np.array(["yes", "yes"], object), math.inf),

@@ -1,4 +1,4 @@
-"""What a model and its conversion are asked: of the signature's types and shapes, near the example."""
+"""The inputs that compare a model with its conversion: the signature's types and shapes, close to the example."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_tables_have_the_columns_of_the_signature_and_begin_with_the_example() -
     assert max(len(table) for table in others) > 100
 
 
-def test_the_same_signature_is_always_asked_the_same() -> None:
+def test_the_same_signature_always_gives_the_same_inputs() -> None:
     for one, other in zip(make_up_tables(COLUMNS, EXAMPLE), make_up_tables(COLUMNS, EXAMPLE), strict=True):
         pd.testing.assert_frame_equal(one, other)
 
@@ -48,7 +48,7 @@ def test_no_values_are_generated_for_unknown_columns(column: dict[str, Any], rea
         make_up_tables([column], None)
 
 
-def test_only_numbers_with_a_point_can_be_missing() -> None:
+def test_only_floating_point_numbers_can_be_missing() -> None:
     table = make_up_tables(COLUMNS, EXAMPLE)[-1]
 
     gaps = with_gaps(COLUMNS, table)
@@ -60,7 +60,7 @@ def test_only_numbers_with_a_point_can_be_missing() -> None:
     assert with_gaps(COLUMNS[1:], table) is None
 
 
-def test_tensors_have_the_shape_of_the_signature_and_open_sides_those_of_the_example() -> None:
+def test_tensors_have_the_shape_of_the_signature_with_open_sides_from_the_example() -> None:
     without = make_up_tensors((-1, 8, None, 3), "float32", None)
     with_example = make_up_tensors((-1, 8, None, 3), "float32", np.zeros((2, 8, 5, 3)).tolist())
 
@@ -71,12 +71,12 @@ def test_tensors_have_the_shape_of_the_signature_and_open_sides_those_of_the_exa
     assert {1, 5} <= {batch.shape[0] for batch in without}
 
 
-def test_whole_numbers_stay_within_those_of_the_example() -> None:
+def test_integers_stay_within_the_range_of_the_example() -> None:
     batches = make_up_tensors((-1, 4), "int64", [[3, 4, 5, 6]])
 
     assert all(batch.min() >= 3 and batch.max() <= 6 for batch in batches)
 
 
-def test_texts_in_tensors_are_not_made_up() -> None:
+def test_strings_in_tensors_are_not_generated() -> None:
     with pytest.raises(CannotMakeUp, match="type object"):
         make_up_tensors((-1,), "object", None)

@@ -1,4 +1,4 @@
-"""The service's modules import each other by plain name, as they lie in the image; here they come from the checkout."""
+"""The service's modules import each other by plain name, as in the image; here they come from the checkout."""
 
 from __future__ import annotations
 

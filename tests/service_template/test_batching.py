@@ -1,4 +1,4 @@
-"""Several threads, one prediction."""
+"""Several threads share one prediction."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Numbers = list[int]
 
 
 class Doubler:
-    """Doubles lists of numbers; the first call waits until it is let go, so that others gather behind it."""
+    """Doubles lists of numbers; the first call waits until it is released, so that others queue behind it."""
 
     def __init__(self) -> None:
         self.calls: list[Numbers] = []
@@ -40,7 +40,7 @@ def split(result: Numbers, counts: Sequence[int]) -> list[Numbers]:
 def answers_to(
     inputs: Sequence[Numbers], model: Doubler, *, max_rows: int = 100, split: Callable[..., list[Numbers]] = split
 ) -> list[Numbers | Exception | None]:
-    """What threads get that ask while the first input, which comes before all of them, is being predicted."""
+    """Returns the results of threads that call while the first input is being predicted."""
     batcher: Batcher[Numbers, Numbers] = Batcher(model, join=join, split=split, max_rows=max_rows)
     with ThreadPoolExecutor(len(inputs)) as threads:
         asked = [threads.submit(batcher.predict, inputs[0], kind="n", count=len(inputs[0]))]
@@ -52,7 +52,7 @@ def answers_to(
         return [future.exception() or future.result() for future in asked]  # type: ignore[misc]
 
 
-def test_what_came_while_a_batch_was_computed_is_the_next_batch() -> None:
+def test_inputs_that_arrive_while_a_batch_is_computed_form_the_next_batch() -> None:
     model = Doubler()
 
     answers = answers_to([[1], [2], [3, 4], [5]], model)
@@ -62,7 +62,7 @@ def test_what_came_while_a_batch_was_computed_is_the_next_batch() -> None:
     assert sorted(model.calls[1]) == [2, 3, 4, 5]
 
 
-def test_a_batch_has_an_end() -> None:
+def test_a_batch_has_a_maximum_size() -> None:
     model = Doubler()
 
     answers = answers_to([[1], [2], [3], [4], [5]], model, max_rows=2)
@@ -79,14 +79,14 @@ def test_one_bad_input_fails_alone() -> None:
     assert answers[3] == [6]
 
 
-def test_a_model_that_does_not_answer_row_by_row_is_asked_one_by_one() -> None:
+def test_a_model_whose_results_are_not_per_row_predicts_inputs_one_by_one() -> None:
     def refuse(*_: object) -> list[Numbers]:
         raise ValueError("not one prediction a row")
 
     assert answers_to([[1], [2], [3]], Doubler(), split=refuse) == [[2], [4], [6]]
 
 
-def test_once_an_answer_was_not_row_by_row_nobody_waits_for_another() -> None:
+def test_after_a_result_that_is_not_per_row_threads_no_longer_wait_for_each_other() -> None:
     model = Doubler()
     batcher: Batcher[Numbers, Numbers] = Batcher(model, join=join, split=split, max_rows=9)
     batcher.is_row_by_row = False
@@ -100,7 +100,7 @@ def test_once_an_answer_was_not_row_by_row_nobody_waits_for_another() -> None:
         assert (first.result(), second.result()) == ([2], [4])
 
 
-def test_inputs_of_another_kind_do_not_meet() -> None:
+def test_inputs_of_different_kinds_do_not_share_a_batch() -> None:
     model = Doubler()
     model.go_on.set()
     batcher: Batcher[Numbers, Numbers] = Batcher(model, join=join, split=split, max_rows=9)

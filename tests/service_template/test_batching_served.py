@@ -1,4 +1,4 @@
-"""The running service with many callers at once: everyone gets the answer to their own rows, of whatever model."""
+"""The running service with many concurrent callers: each gets the answer to its own rows, for every kind of model."""
 
 from __future__ import annotations
 
@@ -35,50 +35,51 @@ def forest() -> Any:
 MINUS_THE_MEAN = FunctionTransformer(lambda rows: rows - rows.mean(axis=0))
 
 
-# A fitted model; whether it has an input example; what was asked for; what the service says of it once it has answered.
+# A fitted model; whether it has an input example; the option `batching`; what the service reports after a prediction.
 CASES: Mapping[str, tuple[Any, bool, bool | None, str]] = {
     "known": (
         make_pipeline(StandardScaler(), LogisticRegression()).fit(TABLE, LABELS[:, 0]),
         True,
         None,
-        "on: the model is known to treat each row alone",
+        "on: the model is known to process each row independently",
     ),
     "known, without an example": (
         forest().fit(TABLE, LABELS[:, 0]),
         False,
         None,
-        "on: the model is known to treat each row alone",
+        "on: the model is known to process each row independently",
     ),
     "several outputs": (
         forest().fit(TABLE, LABELS),
         False,
         None,
-        "off: the model's answers are not arrays with one item for each row",
+        "off: the model's answers are not arrays with one item per row",
     ),
     "several outputs, asked for": (
         forest().fit(TABLE, LABELS),
         True,
         True,
-        "off: the model's answers are not arrays with one item for each row",
+        "off: the model's answers are not arrays with one item per row",
     ),
     "a function": (
         make_pipeline(MINUS_THE_MEAN, LogisticRegression()).fit(TABLE, LABELS[:, 0]),
         True,
         None,
-        "off: sklearn.preprocessing._function_transformer.FunctionTransformer is not known to treat each row alone",
+        "off: sklearn.preprocessing._function_transformer.FunctionTransformer "
+        "is not known to process each row independently",
     ),
     "not wanted": (forest().fit(TABLE, LABELS[:, 0]), True, False, "off: batching=false is set"),
 }
 
 
-# The others say in a unit what is left to say; each server takes seconds to start.
+# Unit tests cover the other models; each server takes seconds to start.
 QUICK = {"known, without an example", "several outputs", "a function"}
 
 
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.exhaustive) for name in CASES]
 )
-def test_everyone_gets_the_answer_to_their_own_rows(name: str, tmp_path: Path) -> None:
+def test_each_caller_gets_the_answer_to_its_own_rows(name: str, tmp_path: Path) -> None:
     model, has_example, asked, said = CASES[name]
     mlflow.sklearn.save_model(
         model,
@@ -100,7 +101,7 @@ def test_everyone_gets_the_answer_to_their_own_rows(name: str, tmp_path: Path) -
 
 
 def wrong_answers(running: Running, model: Any, caller: int) -> list[Any]:
-    """Answers to one or more rows of this caller's that are not those of the model to the same rows alone."""
+    """Returns the answers to this caller's rows that differ from the model's answers to the same rows alone."""
     mine = TABLE.iloc[caller * 3 : caller * 3 + 1 + caller % 3].reset_index(drop=True)
     right = model.predict_proba(mine)
     wrong = []

@@ -1,4 +1,4 @@
-"""What stands in front of the routes, with a plain ASGI application behind it."""
+"""The middleware in front of the routes, with a plain ASGI application behind it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Sent = list[dict[str, Any]]
 
 
 async def echo(scope: Any, receive: Any, send: Any) -> None:
-    """Answers with the path it was asked for and the length of the body."""
+    """Responds with the requested path and the length of the body."""
     size, more = 0, True
     while more:
         message = await receive()
@@ -26,7 +26,7 @@ async def echo(scope: Any, receive: Any, send: Any) -> None:
 
 
 def ask(app: App, path: str, *, headers: dict[str, str] | None = None, chunks: tuple[bytes, ...] = (b"",)) -> Sent:
-    """What `app` sends for a request."""
+    """Returns what `app` sends for a request."""
     sent: Sent = []
     left = list(chunks)
     scope = {
@@ -67,22 +67,22 @@ def body(sent: Sent) -> str:
         ("/", "/"),
     ],
 )
-def test_a_prefix_is_taken_off_whole_segments_only(path: str, inner: str) -> None:
+def test_a_prefix_is_removed_only_at_segment_boundaries(path: str, inner: str) -> None:
     assert body(ask(PathPrefix(echo, "/churn"), path)) == f"{inner} 0"
 
 
-def test_the_bare_prefix_leads_to_the_page_below_it() -> None:
+def test_the_bare_prefix_redirects_to_the_page_below_it() -> None:
     sent = ask(PathPrefix(echo, "/churn"), "/churn")
 
     assert status(sent) == 308
     assert (b"location", b"/churn/") in sent[0]["headers"]
 
 
-def test_without_a_prefix_paths_stay_as_they_are() -> None:
+def test_without_a_prefix_paths_are_unchanged() -> None:
     assert body(ask(PathPrefix(echo, ""), "/livez")) == "/livez 0"
 
 
-def test_unknown_paths_end_before_they_are_measured() -> None:
+def test_unknown_paths_are_rejected_before_they_are_measured() -> None:
     app = KnownPaths(echo, frozenset({"/ping"}))
 
     assert status(ask(app, "/ping")) == 200
@@ -103,7 +103,7 @@ def basic(user: str, password: str) -> str:
         {"Authorization": "Bearer other", "X-Api-Key": "s3cret"},
     ],
 )
-def test_the_key_opens(headers: dict[str, str]) -> None:
+def test_a_request_with_the_key_is_passed_on(headers: dict[str, str]) -> None:
     assert status(ask(ApiKeyGate(echo, "s3cret"), "/invocations", headers=headers)) == 200
 
 
@@ -120,7 +120,7 @@ def test_the_key_opens(headers: dict[str, str]) -> None:
         {"Cookie": "s3cret"},
     ],
 )
-def test_without_the_key_the_answer_is_401_in_json(headers: dict[str, str]) -> None:
+def test_a_request_without_the_key_gets_401_in_json(headers: dict[str, str]) -> None:
     sent = ask(ApiKeyGate(echo, "s3cret"), "/invocations", headers=headers)
 
     assert status(sent) == 401
@@ -133,31 +133,31 @@ def test_health_checks_need_no_key(path: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/", "/docs.json", "/metrics", "/version", "/livez/", "/livezx"])
-def test_everything_else_needs_the_key(path: str) -> None:
+def test_all_other_paths_need_the_key(path: str) -> None:
     assert status(ask(ApiKeyGate(echo, "s3cret"), path)) == 401
 
 
-def test_a_body_that_says_it_is_too_long_is_refused_unread() -> None:
+def test_a_body_with_too_large_a_content_length_is_rejected_unread() -> None:
     sent = ask(BodyLimit(echo, 10), "/invocations", headers={"Content-Length": "11"}, chunks=())
 
     assert status(sent) == 413
     assert "larger than" in body(sent)
 
 
-def test_a_body_that_turns_out_too_long_is_refused_while_it_comes() -> None:
+def test_a_body_that_exceeds_the_limit_is_rejected_while_it_is_received() -> None:
     from fargate_service.errors import RequestError
 
-    with pytest.raises(RequestError) as refused:  # the routes make the answer of it
+    with pytest.raises(RequestError) as refused:  # the routes turn it into the response
         ask(BodyLimit(echo, 10), "/invocations", chunks=(b"12345", b"67890", b"1", b"never read"))
 
     assert refused.value.status == 413
 
 
-def test_a_body_of_just_the_limit_passes() -> None:
+def test_a_body_of_exactly_the_limit_is_accepted() -> None:
     assert body(ask(BodyLimit(echo, 10), "/invocations", chunks=(b"12345", b"67890"))) == "/invocations 10"
 
 
-def test_every_answer_names_the_model_version_that_gave_it() -> None:
+def test_every_response_has_the_model_version() -> None:
     sent = ask(ModelVersion(echo, "3"), "/anything")
 
     assert (b"x-model-version", b"3") in sent[0]["headers"]
@@ -173,7 +173,7 @@ def test_every_answer_names_the_model_version_that_gave_it() -> None:
         (500, [], []),
     ],
 )
-def test_who_is_turned_away_for_now_is_told_when_to_come_again(
+def test_429_and_503_responses_have_a_retry_after_header(
     answered: int, said: list[tuple[bytes, bytes]], expected: list[bytes]
 ) -> None:
     async def busy(scope: Any, receive: Any, send: Any) -> None:

@@ -31,7 +31,7 @@ def classifier(predict: Any = brightness, labels: Any = LABELS, batching: Batchi
     )
 
 
-def test_the_label_with_the_highest_score_answers() -> None:
+def test_the_label_with_the_highest_score_is_returned() -> None:
     assert classifier().label_images([make_black_image()], None) == [{"label": "dark"}]
 
 
@@ -57,31 +57,31 @@ def test_instances_and_inputs_are_scored() -> None:
         '{"inputs": null}',
     ],
 )
-def test_what_is_no_batch_of_images_is_refused(document: str) -> None:
+def test_a_body_that_is_not_a_batch_of_images_is_rejected(document: str) -> None:
     with pytest.raises(RequestError) as refused:
         classifier().invoke(document.encode(), "application/json")
 
     assert refused.value.status == 400
 
 
-def test_other_types_than_json_are_refused() -> None:
+def test_content_types_other_than_json_are_rejected() -> None:
     with pytest.raises(RequestError) as refused:
         classifier().invoke(b"a,b", "text/csv")
 
     assert refused.value.status == 415
 
 
-def test_a_class_without_a_label_is_found_at_the_start() -> None:
-    with pytest.raises(ValueError, match="no label is given for 1"):
+def test_a_class_without_a_label_is_reported_at_startup() -> None:
+    with pytest.raises(ValueError, match="class 1 has no label"):
         classifier(labels={"0": "dark"}).warm_up()
 
 
-def test_a_model_with_one_score_is_found_at_the_start() -> None:
-    with pytest.raises(ValueError, match="not with a score per label"):
+def test_a_model_with_one_score_is_reported_at_startup() -> None:
+    with pytest.raises(ValueError, match="not one score per label"):
         classifier(predict=lambda batch: batch.mean(axis=(1, 2, 3))[:, np.newaxis]).warm_up()
 
 
-def test_the_best_labels_come_with_their_scores_when_asked_for() -> None:
+def test_the_best_labels_are_returned_with_their_scores_on_request() -> None:
     answer = classifier().label_images([make_black_image()], 5)
 
     assert answer == [
@@ -110,8 +110,8 @@ def test_an_image_size_fixes_what_the_model_leaves_open() -> None:
     assert seen == [(1, 7, 9, 3)]
 
 
-def test_another_size_than_the_models_is_found_at_the_start() -> None:
-    with pytest.raises(ValueError, match="not of 7 x 9"):
+def test_a_size_other_than_the_models_is_reported_at_startup() -> None:
+    with pytest.raises(ValueError, match="not 7 x 9"):
         ImageClassifier(
             brightness,
             (None, 2, 2, 3),
@@ -124,7 +124,7 @@ def test_another_size_than_the_models_is_found_at_the_start() -> None:
 
 
 class Network:
-    """Answers by `scores`; the first call waits until three callers have come, so that the others share one."""
+    """Predicts with `scores`; the first call waits for three callers, so that the others share one call."""
 
     def __init__(self, scores: Any) -> None:
         self.calls: list[int] = []
@@ -151,7 +151,7 @@ def answers_of_three(network: Network, batching: Batching) -> tuple[ImageClassif
 THEIR_OWN = [[[1.0, 0.0]], [[0.75, 0.25]], [[0.0, 1.0]]]
 
 
-def test_images_that_are_known_to_be_looked_at_alone_share_a_call() -> None:
+def test_images_that_are_known_to_be_independent_share_a_call() -> None:
     network = Network(brightness)
 
     assert answers_of_three(network, ON)[1] == THEIR_OWN
@@ -165,11 +165,11 @@ def test_images_of_other_networks_do_not_share_a_call() -> None:
     assert network.calls == [1, 1, 1]
 
 
-def test_scores_that_are_not_one_row_an_image_are_not_cut_up() -> None:
+def test_scores_without_one_row_per_image_are_not_split() -> None:
     network = Network(lambda batch: brightness(batch) if len(batch) == 1 else brightness(batch).repeat(2, axis=0))
 
     served, answers = answers_of_three(network, ON)
 
     assert answers == THEIR_OWN
     assert network.calls == [1, 2, 1, 1]
-    assert str(served.batching) == "off: the model's scores are not one row for each image"
+    assert str(served.batching) == "off: the model's scores do not have one row per image"

@@ -1,4 +1,4 @@
-"""Image files in, the numbers a classifier was trained on out."""
+"""Image files are decoded to the input a classifier was trained on."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def noise(mode: str = "RGB", size: tuple[int, int] = (150, 70), image_format: st
     return file.getvalue()
 
 
-def test_an_image_is_prepared_to_the_bit_as_in_the_walk_through() -> None:
+def test_an_image_is_prepared_bit_for_bit_as_in_the_walk_through() -> None:
     image = noise()
     expected = np.asarray(Image.open(io.BytesIO(image)).convert(mode="RGB").resize((100, 100)))
     expected = np.asarray([np.divide(expected, 255.0)]).astype("float32")
@@ -50,7 +50,7 @@ def test_common_formats_are_read(image_format: str, mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", ["1", "P", "RGBA", "LA", "I;16"])
-def test_every_color_mode_becomes_what_the_model_wants(mode: str) -> None:
+def test_every_color_mode_is_converted_to_the_models_mode(mode: str) -> None:
     file = io.BytesIO()
     Image.new(mode, (30, 20)).save(file, "PNG")
 
@@ -61,7 +61,7 @@ def test_a_picture_taken_sideways_is_turned_upright() -> None:
     upright = Image.new("RGB", (4, 2), "black")
     upright.putpixel((0, 0), (255, 255, 255))
     exif = Image.Exif()
-    exif[0x0112] = 6  # hold it turned by 90 degrees to the left
+    exif[0x0112] = 6  # display it rotated by 90 degrees
     file = io.BytesIO()
     upright.transpose(Image.Transpose.ROTATE_90).save(file, "PNG", exif=exif)
 
@@ -72,7 +72,7 @@ def test_a_picture_taken_sideways_is_turned_upright() -> None:
     assert decoded.sum() == 3
 
 
-def test_gray_of_16_bits_keeps_its_shades() -> None:
+def test_16_bit_grayscale_keeps_its_shades() -> None:
     file = io.BytesIO()
     Image.fromarray(np.array([[0, 0x4000, 0xFFFF]], dtype="uint16")).save(file, "PNG")
 
@@ -103,16 +103,16 @@ def test_resampling_and_color_order_are_options() -> None:
     assert np.array_equal(np.round(decoded[0] * 255), np.asarray(nearest)[..., ::-1])
 
 
-def test_gray_models_get_one_channel() -> None:
+def test_grayscale_models_get_one_channel() -> None:
     assert decode_image(noise(), ImageShape(28, 28, 1), max_pixels=LIMIT).shape == (1, 28, 28, 1)
 
 
-def test_models_of_any_size_get_the_image_in_its_own() -> None:
+def test_models_that_take_any_size_get_the_image_in_its_original_size() -> None:
     assert decode_image(noise(), ImageShape(None, None, 3), max_pixels=LIMIT).shape == (1, 70, 150, 3)
 
 
 @pytest.mark.parametrize("image", [b"", b"hello", noise()[:200], make_black_image()[:60], b"\x89PNG\r\n\x1a\n" * 9])
-def test_what_is_no_image_is_refused(image: bytes) -> None:
+def test_a_file_that_is_not_an_image_is_rejected(image: bytes) -> None:
     with pytest.raises(RequestError) as refused:
         decode_image(image, SHAPE, max_pixels=LIMIT)
 
@@ -127,7 +127,7 @@ def test_postscript_is_not_run() -> None:
 
 
 @pytest.mark.parametrize("size", [(20_000, 20_000), (2_000, 501)])
-def test_a_small_file_with_an_enormous_image_is_refused_undecoded(size: tuple[int, int]) -> None:
+def test_a_small_file_with_an_enormous_image_is_rejected_undecoded(size: tuple[int, int]) -> None:
     header = struct.pack(">IIBBBBB", *size, 8, 2, 0, 0, 0)
     chunk = struct.pack(">I", 13) + b"IHDR" + header + struct.pack(">I", zlib.crc32(b"IHDR" + header))
 
@@ -137,11 +137,11 @@ def test_a_small_file_with_an_enormous_image_is_refused_undecoded(size: tuple[in
     assert refused.value.status == 413
 
 
-def test_the_image_shape_is_the_models_input() -> None:
+def test_the_image_shape_is_taken_from_the_models_input() -> None:
     assert parse_image_shape((None, 100, 120, 3)) == ImageShape(height=100, width=120, channels=3)
 
 
 @pytest.mark.parametrize("shape", [(None, 10), (None, 3, 100, 100), (None, 100, 100, None), (None, 5, 5, 5, 3)])
-def test_other_inputs_are_no_images(shape: tuple[int | None, ...]) -> None:
-    with pytest.raises(ValueError, match="no batch of images"):
+def test_other_inputs_are_not_images(shape: tuple[int | None, ...]) -> None:
+    with pytest.raises(ValueError, match="not a batch of images"):
         parse_image_shape(shape)

@@ -1,4 +1,4 @@
-"""Keras models as MLflow lays them out, loaded without MLflow, answer as they did when they were saved."""
+"""Keras models in MLflow's layouts, loaded without MLflow, give the same answers as when they were saved."""
 
 from __future__ import annotations
 
@@ -69,14 +69,14 @@ print(json.dumps(found))
 
 
 def run(code: str, *arguments: Path) -> str:
-    """In a process of its own: TensorFlow would stay in this one, with all its threads."""
+    """In a separate process: TensorFlow would stay in this one, with all its threads."""
     command = [sys.executable, "-c", code, *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout.splitlines()[-1] if done.stdout else ""
 
 
-def test_every_layout_answers_as_it_was_saved(tmp_path: Path) -> None:
+def test_every_layout_gives_the_answers_of_the_saved_model(tmp_path: Path) -> None:
     run(SAVE, tmp_path)
 
     found = json.loads(run(LOAD, tmp_path, template_folder()))
@@ -88,8 +88,8 @@ def test_every_layout_answers_as_it_was_saved(tmp_path: Path) -> None:
     assert {name: found[name][2] for name in ("keras", "h5", "custom", "exported")} == {
         "keras": None,
         "h5": None,
-        "custom": "layer doubled (Doubled) is not known to treat each image alone",
-        "exported": "a SavedModel does not show whether it treats each image alone",
+        "custom": "layer doubled (Doubled) is not known to process each image independently",
+        "exported": "a SavedModel does not show whether it processes each image independently",
     }
     assert "several inputs" in found["two"]
     assert "no model.keras" in found["nothing"]

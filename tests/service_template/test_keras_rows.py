@@ -1,4 +1,4 @@
-"""Which Keras networks are known to look at each image of a batch alone."""
+"""Which Keras networks are known to process each image of a batch independently."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mlflow_fargate.bento import template_folder
 
 pytestmark = pytest.mark.slow
 
-# Each network, and whether its answers to images together are those to each of them, for the oracle.
+# Each network, and whether its answers to a batch equal those to each image (the oracle).
 CODE = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
@@ -58,8 +58,8 @@ print(json.dumps(found))
 """
 
 
-def test_networks_of_kerass_own_layers_are_known_and_no_others() -> None:
-    # In a process of its own: TensorFlow would stay in this one, with all its threads.
+def test_only_networks_of_built_in_keras_layers_are_known() -> None:
+    # In a separate process: TensorFlow would stay in this one, with all its threads.
     command = [sys.executable, "-c", CODE, str(template_folder())]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -1,4 +1,4 @@
-"""Requests made up from the OpenAPI document, thousands of them: none of them is a failure of the service."""
+"""Thousands of requests generated from the OpenAPI document: none of them makes the service fail."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ mlflow.tensorflow.save_model(model, sys.argv[1], signature=signature, pip_requir
 def regression(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("regression")
     table = pd.DataFrame({"area": [1.0, 2.0, 3.0], "rooms": [1, 2, 4]})
-    # One that takes missing values: a model that fails on them is a 500, and rightly so.
+    # A model that accepts missing values: one that fails on them correctly returns 500.
     model = HistGradientBoostingRegressor().fit(table, [1.0, 2.0, 3.5])
     mlflow.sklearn.save_model(
         model,
@@ -51,7 +51,7 @@ def regression(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 @pytest.fixture(scope="module")
 def classifier(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("classifier")
-    # In a process of its own: TensorFlow would stay in this one, with all its threads.
+    # In a separate process: TensorFlow would stay in this one, with all its threads.
     subprocess.run([sys.executable, "-c", SAVE_NETWORK, str(folder / "model")], check=True, capture_output=True)
     labels = {"0": "a", "1": "b", "2": "c"}
     with serve(build(folder / "model", folder, labels=labels), folder / "model", folder) as running:
@@ -59,7 +59,7 @@ def classifier(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 
 @pytest.mark.parametrize("name", ["regression", "classifier"])
-def test_no_request_of_the_documents_kind_is_a_failure_of_the_service(
+def test_no_request_that_matches_the_document_makes_the_service_fail(
     name: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     running: Running = request.getfixturevalue(name)

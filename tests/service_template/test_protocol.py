@@ -1,4 +1,4 @@
-"""MLflow's scoring protocol, case by case, asked of the running service: status, type and body.
+"""MLflow's scoring protocol, case by case, against the running service: status, type and body.
 
 Source: MLflow 3.17.2's own server, but for its four defects, which are marked below.
 """
@@ -22,7 +22,7 @@ from support.serving_process import Running, build, serve
 
 pytestmark = pytest.mark.slow
 
-# Answers a·factor; 0 becomes NaN, a below 0 breaks the model, and with `stream` each number is a piece of its own.
+# Answers a·factor; 0 becomes NaN, a below 0 breaks the model, and with `stream` each number is a separate chunk.
 MODEL = """
 import mlflow
 
@@ -68,7 +68,7 @@ def talker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 
 def serve_code(code: str, folder: Path, signature: Any = None, **options: Any) -> Any:
-    """A service for a model from code, as its class says."""
+    """A service for a model logged as code, as its class defines."""
     (folder / "model.py").write_text(code)
     example = pd.DataFrame({"a": [1.0]}) if signature else None
     mlflow.pyfunc.save_model(
@@ -110,13 +110,17 @@ RECORDS = [{"a": 2.0}, {"a": 3.0}]
         ({"dataframe_split": SPLIT, "something": "else"}, JSON, [2.0, 3.0]),
         ({"dataframe_records": [{"a": 2.0, "extra": "x"}]}, JSON, [2.0]),
         ({"dataframe_split": SPLIT}, "application/json; charset=utf-8", [2.0, 3.0]),
-        ({"dataframe_split": SPLIT}, "Application/JSON", [2.0, 3.0]),  # MLflow's server: 415, though types have no case
+        (
+            {"dataframe_split": SPLIT},
+            "Application/JSON",
+            [2.0, 3.0],
+        ),  # MLflow's server: 415, though types are case-insensitive
         (b"a\n2.0\n3.0\n", "text/csv", [2.0, 3.0]),
         (parquet(pd.DataFrame(RECORDS)), "application/vnd.apache.parquet", [2.0, 3.0]),
-        ({"dataframe_records": [{"a": 0.0}, {"a": 1.0}]}, JSON, [None, 1.0]),  # defect: NaN, which is no JSON
+        ({"dataframe_records": [{"a": 0.0}, {"a": 1.0}]}, JSON, [None, 1.0]),  # MLflow's server: NaN, which is not JSON
     ],
 )
-def test_what_can_be_read_is_answered(scaled: Running, body: object, content_type: str, predictions: object) -> None:
+def test_valid_input_is_answered(scaled: Running, body: object, content_type: str, predictions: object) -> None:
     response = post(scaled, body, content_type)
 
     assert (response.status_code, response.headers["content-type"]) == (200, JSON)
@@ -167,7 +171,7 @@ ONE_OF_FOUR = "The input must be a JSON dictionary with exactly one of the input
         (b"confidential", "application/vnd.apache.parquet", "BAD_REQUEST", "Failed to parse input as a Pandas"),
     ],
 )
-def test_what_cannot_be_read_is_400_and_does_not_come_back(
+def test_invalid_input_is_400_and_is_not_repeated(
     scaled: Running, body: object, content_type: str, code: str, said: str
 ) -> None:
     response = post(scaled, body, content_type)
@@ -175,8 +179,8 @@ def test_what_cannot_be_read_is_400_and_does_not_come_back(
 
     assert (response.status_code, error["error_code"]) == (400, code), error
     assert said in error["message"]
-    assert set(error) == {"error_code", "message", "request_id"}  # defect: stack_trace
-    assert "confidential" not in response.text  # defect: the data, and the schema, are repeated
+    assert set(error) == {"error_code", "message", "request_id"}  # MLflow's server: stack_trace
+    assert "confidential" not in response.text  # MLflow's server: repeats the data and the schema
     assert "with schema" not in response.text
 
 
@@ -192,13 +196,13 @@ def test_other_content_types_are_415(scaled: Running, content_type: str) -> None
 
 @pytest.mark.parametrize("content_type", [None, ""])
 def test_without_a_content_type_it_is_415(scaled: Running, content_type: str | None) -> None:
-    assert post(scaled, {"dataframe_split": SPLIT}, content_type).status_code == 415  # defect: 500
+    assert post(scaled, {"dataframe_split": SPLIT}, content_type).status_code == 415  # MLflow's server: 500
 
 
-def test_a_model_that_fails_is_500_and_keeps_its_secrets(scaled: Running) -> None:
+def test_a_failing_model_is_500_without_details(scaled: Running) -> None:
     response = post(scaled, {"dataframe_records": [{"a": -4711.0}]}, **{"X-Request-Id": "the-one-that-failed"})
 
-    assert response.status_code == 500  # defect: 400
+    assert response.status_code == 500  # MLflow's server: 400
     assert response.json()["request_id"] == response.headers["x-request-id"] == "the-one-that-failed"
     assert "confidential" not in response.text
     assert "request the-one-that-failed" in scaled.log.read_text()
@@ -218,7 +222,7 @@ def test_the_version_is_mlflows(scaled: Running) -> None:
 
 
 @pytest.mark.parametrize(("method", "path", "status"), [("GET", "/invocations", 405), ("GET", "/nothing", 404)])
-def test_other_requests_are_told_so_in_json(scaled: Running, method: str, path: str, status: int) -> None:
+def test_other_requests_get_an_error_in_json(scaled: Running, method: str, path: str, status: int) -> None:
     response = requests.request(method, scaled.url + path, timeout=10)
 
     assert response.status_code == status
@@ -226,13 +230,13 @@ def test_other_requests_are_told_so_in_json(scaled: Running, method: str, path: 
 
 
 @pytest.mark.parametrize("given", ["", "a b", "x" * 200, "ä"])
-def test_a_request_id_that_might_do_harm_is_replaced(scaled: Running, given: str) -> None:
+def test_an_unsafe_request_id_is_replaced(scaled: Running, given: str) -> None:
     response = requests.get(f"{scaled.url}/ping", headers={"X-Request-Id": given.encode()}, timeout=10)
 
     assert len(response.headers["x-request-id"]) == 32
 
 
-def test_the_load_balancers_trace_names_the_request(scaled: Running) -> None:
+def test_the_load_balancers_trace_id_is_the_request_id(scaled: Running) -> None:
     headers = {"X-Amzn-Trace-Id": "Self=1-67891234-12456789abcdef012345678;Root=1-67891233-abcdef012345678912345678"}
 
     response = requests.get(f"{scaled.url}/ping", headers=headers, timeout=10)
@@ -264,14 +268,14 @@ def test_a_prompt_is_answered_unwrapped(talker: Running) -> None:
         ("text/event-stream", 'data: {"word": "hello"}\n\ndata: {"word": "there"}\n\n'),
     ],
 )
-def test_a_model_that_can_answers_piece_by_piece(talker: Running, form: str, text: str) -> None:
+def test_a_model_that_can_stream_answers_in_chunks(talker: Running, form: str, text: str) -> None:
     response = post(talker, {"prompt": "hello there"}, Accept=form)
 
     assert response.headers["content-type"].startswith(form)
     assert response.text == text
 
 
-def test_a_failure_after_the_first_piece_is_the_last_piece(talker: Running) -> None:
+def test_a_failure_after_the_first_chunk_is_the_last_chunk(talker: Running) -> None:
     lines = post(talker, {"prompt": "hello stop there"}, Accept="application/x-ndjson").text.splitlines()
 
     assert json.loads(lines[0]) == {"word": "hello"}
@@ -280,11 +284,11 @@ def test_a_failure_after_the_first_piece_is_the_last_piece(talker: Running) -> N
     assert "confidential" not in lines[1]
 
 
-def test_a_failure_before_the_first_piece_has_a_status_of_its_own(talker: Running) -> None:
+def test_a_failure_before_the_first_chunk_has_its_own_status(talker: Running) -> None:
     assert post(talker, {"prompt": "stop"}, Accept="text/event-stream").status_code == 500
     assert post(talker, b"{", Accept="text/event-stream").status_code == 400
 
 
-def test_a_model_that_cannot_answer_in_pieces_says_so(scaled: Running) -> None:
+def test_a_model_that_cannot_stream_responds_with_an_error(scaled: Running) -> None:
     assert post(scaled, {"dataframe_split": SPLIT}, Accept="text/event-stream").status_code == 406
     assert post(scaled, {"dataframe_split": SPLIT}, Accept="text/event-stream, application/json").status_code == 200

@@ -1,4 +1,4 @@
-"""MLflow's protocol around a model, and what is changed about it."""
+"""MLflow's protocol around a model, and where the service differs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fargate_service.models.pyfunc_model import ModelFailed, PyfuncModel, load_p
 
 
 class Halves(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # mlflow ships no types
-    """Half of column a; without a whole number to halve it fails, and what is 0 becomes NaN."""
+    """Half of column a; it fails without an integer to halve, and 0 becomes NaN."""
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> Any:
         if (model_input["a"] < 0).any():
@@ -50,17 +50,17 @@ def invoke(model: PyfuncModel, document: object, content_type: str = "applicatio
         (b"a\n2.0\n", "text/csv"),
     ],
 )
-def test_mlflows_spellings_are_answered(model: PyfuncModel, document: object, content_type: str) -> None:
+def test_mlflows_input_formats_are_answered(model: PyfuncModel, document: object, content_type: str) -> None:
     assert invoke(model, document, content_type) == {"predictions": [{"a": 1.0}]}
 
 
-def test_what_is_not_a_number_is_null(model: PyfuncModel) -> None:
+def test_nan_is_null(model: PyfuncModel) -> None:
     answer = model.invoke(b'{"dataframe_records": [{"a": 0}]}', "application/json")
 
     assert json.loads(answer.body, parse_constant=pytest.fail) == {"predictions": [{"a": None}]}
 
 
-def test_a_failure_of_the_model_is_told_from_a_bad_request(model: PyfuncModel) -> None:
+def test_a_failure_of_the_model_is_not_a_bad_request(model: PyfuncModel) -> None:
     with pytest.raises(ModelFailed, match="ValueError"):
         invoke(model, {"dataframe_records": [{"a": -1.0}]})
 
@@ -83,7 +83,7 @@ def test_a_bad_request_is_explained_without_a_stack_trace(model: PyfuncModel, do
     assert "Traceback" not in refused.value.message
 
 
-def test_a_model_that_cannot_predict_nothing_is_not_to_blame(model: PyfuncModel, monkeypatch: Any) -> None:
+def test_empty_input_that_the_model_cannot_predict_is_a_bad_request(model: PyfuncModel, monkeypatch: Any) -> None:
     def refuse(*_: Any, **__: Any) -> Any:
         raise ValueError("at least one row is needed")
 
@@ -96,7 +96,7 @@ def test_a_model_that_cannot_predict_nothing_is_not_to_blame(model: PyfuncModel,
 
 
 @pytest.mark.parametrize("document", [{"dataframe_records": [{"b": "0815"}]}, b'{"a": 0815'])
-def test_the_data_sent_does_not_come_back(model: PyfuncModel, document: object) -> None:
+def test_the_data_sent_is_not_repeated(model: PyfuncModel, document: object) -> None:
     with pytest.raises(RequestError) as refused:
         invoke(model, document)
 
@@ -107,13 +107,13 @@ def test_other_content_types_are_415(model: PyfuncModel) -> None:
     assert model.invoke(b"<a/>", "text/xml").status == 415
 
 
-def test_the_input_example_is_the_first_prediction(model: PyfuncModel) -> None:
+def test_the_warm_up_predicts_the_input_example(model: PyfuncModel) -> None:
     assert model.warm_up()
 
 
-def test_without_an_example_there_is_nothing_to_try(model: PyfuncModel, tmp_path: Path) -> None:
+def test_without_an_example_there_is_no_warm_up(model: PyfuncModel, tmp_path: Path) -> None:
     assert not PyfuncModel(model._model._model, tmp_path, model._tables).warm_up()
 
 
-def test_a_model_of_ones_own_code_is_answered_alone(model: PyfuncModel) -> None:
+def test_requests_to_a_custom_python_model_do_not_share_predictions(model: PyfuncModel) -> None:
     assert model.batching == Batching(False, "it is not a scikit-learn, XGBoost, LightGBM or CatBoost model")

@@ -1,4 +1,4 @@
-"""Which models are known to treat each row alone: every listed estimator does, and nothing else is taken for one."""
+"""Which models are known to process each row independently: the listed estimators do, and no others are known."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ PARAMETERS: dict[str, dict[str, Any]] = {
     "HistGradientBoostingRegressor": {"max_iter": 2},
 }
 SMALL = {"n_estimators": 3, "cv": 2, "Cs": 2}
-OF_LABELS = {"LabelEncoder", "LabelBinarizer", "MultiLabelBinarizer"}  # parts of others, which no table is given to
+OF_LABELS = {"LabelEncoder", "LabelBinarizer", "MultiLabelBinarizer"}  # parts of other estimators, never given a table
 
 
 def fitted(name: str, kind: Any) -> Any:
@@ -72,9 +72,9 @@ def fitted(name: str, kind: Any) -> Any:
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")  # what scikit-learn thinks of so little data
+@pytest.mark.filterwarnings("ignore")  # scikit-learn's warnings about so little data
 @pytest.mark.parametrize("name", sorted(set(LISTED) - OF_LABELS))
-def test_a_listed_estimator_answers_rows_together_as_it_does_one_by_one(name: str) -> None:
+def test_a_listed_estimator_gives_the_same_answers_together_as_one_by_one(name: str) -> None:
     model = fitted(name, LISTED[name])
     assert why_alone(model) is None
 
@@ -85,7 +85,7 @@ def test_a_listed_estimator_answers_rows_together_as_it_does_one_by_one(name: st
     for method in methods:
         answer = getattr(model, method)
         together, alone = dense(answer(rows)), [dense(answer(rows[i : i + 1])) for i in range(len(rows))]
-        if isinstance(together, list):  # one array an output, which is told by the shape of the answer
+        if isinstance(together, list):  # one array per output, recognized by the shape of the answer
             continue
         if together.dtype.kind == "f":
             np.testing.assert_allclose(together, np.concatenate(alone), rtol=1e-7, atol=1e-9)
@@ -144,14 +144,14 @@ def patched() -> Any:
         (None, "NoneType"),
     ],
 )
-def test_what_has_a_part_that_is_not_listed_is_unknown(model: Any, unknown: str) -> None:
+def test_a_model_with_a_part_that_is_not_listed_is_unknown(model: Any, unknown: str) -> None:
     why = why_alone(model)
 
     assert why is not None
     assert unknown in why
 
 
-def test_what_draws_by_chance_or_looks_at_the_batch_is_not_listed() -> None:
+def test_random_and_batch_dependent_estimators_are_not_listed() -> None:
     not_listed = {"NMF", "LocalOutlierFactor", "KNeighborsClassifier", "KNeighborsRegressor", "KNNImputer", "TSNE"}
 
     assert not not_listed & set(LISTED)
@@ -176,11 +176,14 @@ def test_fitted_parts_of_scikit_learn_are_known(model: Any) -> None:
     [
         ({"loader_module": "mlflow.sklearn"}, None),
         ({"loader_module": "mlflow.sklearn", "predict_fn": "predict_proba"}, None),
-        ({"loader_module": "mlflow.sklearn", "predict_fn": "score"}, "score is not known to treat each row alone"),
+        (
+            {"loader_module": "mlflow.sklearn", "predict_fn": "score"},
+            "score is not known to process each row independently",
+        ),
         ({"loader_module": "my_loader"}, "it is not a scikit-learn, XGBoost, LightGBM or CatBoost model"),
     ],
 )
-def test_of_mlflows_models_those_of_its_own_loaders_are_known(conf: dict[str, str], why: str | None) -> None:
+def test_only_models_of_mlflows_own_loaders_are_known(conf: dict[str, str], why: str | None) -> None:
     metadata = SimpleNamespace(flavors={"python_function": conf, "sklearn": {}})
 
     assert why_pyfunc_alone(SimpleNamespace(metadata=metadata, get_raw_model=Ridge)) == why
@@ -244,4 +247,4 @@ def test_boosters_are_known_unless_they_are_changed(library: str, imports: str, 
     known, unknown = done.stdout.splitlines()[-2:]
 
     assert known == "None"
-    assert unknown.endswith("is not known to treat each row alone")
+    assert unknown.endswith("is not known to process each row independently")

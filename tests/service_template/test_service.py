@@ -1,4 +1,4 @@
-"""The whole service, run as in the image: a real Bento's source, a model directory, `bentoml serve` in a process."""
+"""The complete service, run as in the image: a real Bento's source, a model directory, and `bentoml serve`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow
 
 LABELS = {"0": "buildings", "1": "forest", "2": "sea"}
 SIDE = 20
-# Logged as code, because another process loads it. Answers after as many seconds as it is asked for; below 0 it fails.
+# Logged as code, because another process loads it. Answers after the requested number of seconds; below 0 it fails.
 SLOW_MODEL = """
 import time
 import mlflow
@@ -44,7 +44,7 @@ mlflow.models.set_model(Slow())
 @pytest.fixture(scope="module")
 def keras_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("keras") / "model"
-    # In a process of its own: TensorFlow would stay in this one, with all its threads.
+    # In a separate process: TensorFlow would stay in this one, with all its threads.
     code = f"""
 import numpy as np, tensorflow as tf, mlflow.tensorflow
 from mlflow.models import infer_signature
@@ -98,7 +98,7 @@ def image() -> bytes:
     return png(np.random.default_rng(2).integers(0, 256, (30, 40, 3), dtype="uint8"))
 
 
-def test_the_walk_throughs_call_works_word_for_word(classifier: Running, image: bytes) -> None:
+def test_the_walk_throughs_call_works_verbatim(classifier: Running, image: bytes) -> None:
     response = classifier.session.post(classifier.url + "/predict_image", files={"image": ("test_image", image)})
 
     assert response.status_code == 200
@@ -120,7 +120,7 @@ def test_every_way_to_send_an_image_gives_the_same_label(classifier: Running, im
     assert len({answer.text for answer in answers}) == 1
 
 
-def test_several_files_are_answered_with_a_list_in_their_order(classifier: Running) -> None:
+def test_several_files_return_a_list_in_their_order(classifier: Running) -> None:
     pixels = [np.full((9, 9, 3), shade, dtype="uint8") for shade in (0, 120, 255)]
     url = f"{classifier.url}/predict_image"
     alone = [classifier.session.post(url, data=png(one)).json() for one in pixels]
@@ -130,7 +130,7 @@ def test_several_files_are_answered_with_a_list_in_their_order(classifier: Runni
     assert together.json() == alone
 
 
-def test_the_likeliest_labels_come_with_their_scores(classifier: Running, image: bytes) -> None:
+def test_the_most_likely_labels_are_returned_with_their_scores(classifier: Running, image: bytes) -> None:
     answer = classifier.session.post(f"{classifier.url}/predict_image?top=2", data=image).json()
 
     assert len(answer["top"]) == 2
@@ -139,13 +139,13 @@ def test_the_likeliest_labels_come_with_their_scores(classifier: Running, image:
 
 
 @pytest.mark.parametrize("top", ["0", "-1", "many", "1e9", "9" * 5000, ""])
-def test_a_number_of_labels_that_makes_no_sense_is_refused(classifier: Running, image: bytes, top: str) -> None:
+def test_an_invalid_number_of_labels_is_rejected(classifier: Running, image: bytes, top: str) -> None:
     response = classifier.session.post(f"{classifier.url}/predict_image", params={"top": top}, data=image)
 
     assert response.status_code == 400
 
 
-def test_many_at_once_get_the_answers_they_get_alone(classifier: Running) -> None:
+def test_concurrent_requests_get_the_same_answers_as_single_ones(classifier: Running) -> None:
     shades = [png(np.full((9, 9, 3), shade, dtype="uint8")) for shade in range(0, 256, 8)]
     url = f"{classifier.url}/predict_image?top=3"
     alone = [classifier.session.post(url, data=one).json()["top"] for one in shades]
@@ -189,7 +189,7 @@ def test_the_label_is_that_of_the_highest_score(classifier: Running, image: byte
         ({"data": iter([b"x" * 500_000] * 3)}, 413),
     ],
 )
-def test_what_cannot_be_answered_is_refused_in_json(classifier: Running, request_: Any, status: int) -> None:
+def test_invalid_requests_are_rejected_in_json(classifier: Running, request_: Any, status: int) -> None:
     response = classifier.session.post(f"{classifier.url}/predict_image", **request_)
 
     assert response.status_code == status, response.text
@@ -197,20 +197,20 @@ def test_what_cannot_be_answered_is_refused_in_json(classifier: Running, request
 
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/ping", "/health"])
-def test_health_is_told_without_a_key(classifier: Running, path: str) -> None:
+def test_health_checks_need_no_key(classifier: Running, path: str) -> None:
     assert requests.get(classifier.url + path, timeout=10).status_code == 200
     assert requests.get(classifier.url.replace("/digits", "") + path, timeout=10).status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/", "/docs.json", "/metrics", "/version", "/static_content/index.css"])
-def test_nothing_else_is_told_without_a_key(classifier: Running, path: str) -> None:
+def test_all_other_paths_need_the_key(classifier: Running, path: str) -> None:
     assert requests.get(classifier.url + path, timeout=10).status_code == 401
     assert classifier.session.get(classifier.url + path).status_code == 200
 
 
-def test_the_swagger_page_finds_all_it_needs_below_the_prefix(classifier: Running) -> None:
+def test_the_swagger_page_loads_all_its_assets_below_the_prefix(classifier: Running) -> None:
     browser = requests.Session()
-    browser.auth = ("whoever", KEY)  # as a browser that asked its user
+    browser.auth = ("any-user", KEY)  # as a browser that prompted for it
     page = browser.get(classifier.url)
 
     assert page.url == f"{classifier.url}/"
@@ -234,7 +234,7 @@ def test_the_openapi_document_names_routes_that_answer(classifier: Running) -> N
             assert classifier.session.request(method, classifier.url + path).status_code not in (404, 405)
 
 
-def test_metrics_count_routes_and_no_others(classifier: Running) -> None:
+def test_metrics_count_only_known_routes(classifier: Running) -> None:
     classifier.session.get(f"{classifier.url}/wp-admin")
     metrics = classifier.session.get(f"{classifier.url}/metrics").text
 
@@ -255,7 +255,7 @@ def test_a_request_without_a_content_type_is_415(pyfunc: Running) -> None:
     assert pyfunc.session.post(f"{pyfunc.url}/invocations", data=b"{}").status_code == 415
 
 
-def test_a_failing_model_is_500_and_keeps_its_secrets(pyfunc: Running) -> None:
+def test_a_failing_model_is_500_without_details(pyfunc: Running) -> None:
     response = pyfunc.session.post(f"{pyfunc.url}/invocations", json={"dataframe_records": [{"seconds": -1.0}]})
 
     assert response.status_code == 500
@@ -263,7 +263,7 @@ def test_a_failing_model_is_500_and_keeps_its_secrets(pyfunc: Running) -> None:
     assert "must be non-negative" in pyfunc.log.read_text()
 
 
-def test_a_long_prediction_keeps_nobody_waiting(pyfunc: Running) -> None:
+def test_a_long_prediction_does_not_delay_other_requests(pyfunc: Running) -> None:
     request = {"dataframe_records": [{"seconds": 2.0}]}
     long = threading.Thread(target=pyfunc.session.post, args=(f"{pyfunc.url}/invocations",), kwargs={"json": request})
     long.start()
@@ -299,12 +299,12 @@ def test_requests_in_flight_are_finished_on_sigterm(slow_model: Path, tmp_path: 
         code = running.process.wait(20)
 
     assert ready == 503
-    assert late.json() == {"predictions": [0.0]}  # sent by whoever had not heard of it yet
+    assert late.json() == {"predictions": [0.0]}  # sent by a client that does not know about the shutdown yet
     assert [answer.json() for answer in answers] == [{"predictions": [3.0]}]
     assert code == 0
 
 
-def test_who_cannot_be_answered_before_the_kill_is_told_so(slow_model: Path, tmp_path: Path) -> None:
+def test_requests_that_cannot_finish_before_sigkill_get_503(slow_model: Path, tmp_path: Path) -> None:
     answers: list[requests.Response] = []
     with serve(build(slow_model, tmp_path), slow_model, tmp_path, STOP_TIMEOUT_SECONDS="4") as running:
         request = {"dataframe_records": [{"seconds": 50.0}]}
@@ -313,11 +313,11 @@ def test_who_cannot_be_answered_before_the_kill_is_told_so(slow_model: Path, tmp
         thread.start()
         time.sleep(1)
         running.process.send_signal(signal.SIGTERM)
-        running.process.wait(30)  # and not until the prediction is done
+        running.process.wait(30)  # without waiting for the prediction
         thread.join()
 
     assert [answer.status_code for answer in answers] == [503]
-    assert "ends before the request" in answers[0].json()["message"]
+    assert "shutting down" in answers[0].json()["message"]
 
 
 @pytest.fixture(scope="module")
@@ -328,7 +328,7 @@ def narrow(slow_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         yield running
 
 
-def test_what_takes_too_long_is_504_and_what_is_too_much_503(narrow: Running) -> None:
+def test_a_slow_request_is_504_and_one_too_many_is_503(narrow: Running) -> None:
     url = f"{narrow.url}/invocations"
     with ThreadPoolExecutor(1) as other:
         long = other.submit(requests.post, url, json={"dataframe_records": [{"seconds": 4.0}]}, timeout=30)
@@ -341,7 +341,7 @@ def test_what_takes_too_long_is_504_and_what_is_too_much_503(narrow: Running) ->
     assert long.result().json()["message"] == "Request processing time exceeded limit"
 
 
-def test_a_model_that_cannot_be_loaded_ends_the_container(slow_model: Path, tmp_path: Path) -> None:
+def test_a_model_that_cannot_be_loaded_stops_the_container(slow_model: Path, tmp_path: Path) -> None:
     with serve(build(slow_model, tmp_path), tmp_path / "nothing", tmp_path, ready=False) as running:
         code = running.process.wait(90)
 

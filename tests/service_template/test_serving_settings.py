@@ -10,7 +10,7 @@ import pytest
 from fargate_service.settings import available_cpus, read_description, read_settings
 
 
-def test_without_any_variable_the_image_layout_holds() -> None:
+def test_the_defaults_match_the_image_layout() -> None:
     settings = read_settings({})
 
     assert settings.model_dir == Path("/opt/app/model")
@@ -21,11 +21,11 @@ def test_without_any_variable_the_image_layout_holds() -> None:
 
 
 @pytest.mark.parametrize("text", ["churn", "/churn", "/churn/"])
-def test_a_prefix_has_one_slash_in_front(text: str) -> None:
+def test_a_prefix_has_one_leading_slash(text: str) -> None:
     assert read_settings({"PATH_PREFIX": text}).path_prefix == "/churn"
 
 
-def test_an_empty_key_is_no_key() -> None:
+def test_an_empty_key_means_that_none_is_set() -> None:
     assert read_settings({"API_KEY": ""}).api_key is None
 
 
@@ -34,13 +34,13 @@ def test_the_key_is_not_shown() -> None:
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "many", "1.5"])
-def test_a_limit_that_makes_no_sense_is_named(text: str) -> None:
+def test_the_error_names_an_invalid_limit(text: str) -> None:
     with pytest.raises(ValueError, match="MAX_BODY_MB"):
         read_settings({"MAX_BODY_MB": text})
 
 
 @pytest.mark.parametrize(("quota", "cpus"), [("25000 100000", 1), ("100000 100000", 1), ("no numbers here", None)])
-def test_a_quota_counts_and_not_the_cores(tmp_path: Path, quota: str, cpus: int | None) -> None:
+def test_the_quota_counts_rather_than_the_cores(tmp_path: Path, quota: str, cpus: int | None) -> None:
     (tmp_path / "cpu.max").write_text(quota)
 
     assert available_cpus(tmp_path / "cpu.max") == (cpus or available_cpus(tmp_path / "missing"))

@@ -1,4 +1,4 @@
-"""A SHAP explainer as MLflow logs it, served as in the image and asked as `explain()` asks."""
+"""A SHAP explainer as MLflow logs it, served as in the image and called as `explain()` calls it."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def explaining(explainer: shap.Explainer, tmp_path_factory: pytest.TempPathFacto
         yield running
 
 
-def test_a_served_explainer_answers_with_the_values_of_shap(explaining: Running, explainer: shap.Explainer) -> None:
+def test_a_served_explainer_returns_the_values_of_shap(explaining: Running, explainer: shap.Explainer) -> None:
     answer = score(explaining.url, CUSTOMERS, api_key=KEY)
 
     assert np.allclose(answer["predictions"], explainer(CUSTOMERS.to_numpy()).values)
 
 
-def test_what_mlflow_logs_is_the_flavor_that_explain_asks_for(explaining: Running) -> None:
+def test_mlflow_logs_the_flavor_that_explain_expects(explaining: Running) -> None:
     metadata = mlflow.models.Model.load(str(Path(explaining.log).with_name("model")))
 
     assert {EXPLAINER_FLAVOR, "python_function"} <= set(metadata.flavors)

@@ -1,4 +1,4 @@
-"""Tables that share a prediction: nobody gets anything but what the model answers to their own rows."""
+"""Tables that share a prediction: each caller gets only the model's answers to its own rows."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ COLUMNS = ["a", "b", "c", "d"]
 ROWS, LABELS = make_multilabel_classification(n_samples=80, n_features=4, n_classes=2, random_state=0)
 TABLE = pd.DataFrame(ROWS, columns=COLUMNS)
 NUMBERS = ROWS @ [1.0, -2.0, 0.5, 3.0]
-NOT_ROW_BY_ROW = "off: the model's answers are not arrays with one item for each row"
+NOT_ROW_BY_ROW = "off: the model's answers are not arrays with one item per row"
 
 
 class Centered(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn ships no types
-    """Takes the mean of the batch away, so that every answer depends on the rows of the others."""
+    """Subtracts the mean of the batch, so that every answer depends on the other callers' rows."""
 
     def fit(self, rows: Any, _: Any = None) -> Centered:
         return self
@@ -76,7 +76,7 @@ MODELS: dict[str, tuple[Any, str]] = {
         ).fit(TABLE, NUMBERS),
         "predict",
     ),
-    "a step of one's own": (make_pipeline(Centered(), LinearRegression()).fit(TABLE, NUMBERS), "predict"),
+    "a custom step": (make_pipeline(Centered(), LinearRegression()).fit(TABLE, NUMBERS), "predict"),
     "a function as a step": (
         make_pipeline(FunctionTransformer(lambda rows: rows / rows.max()), LinearRegression()).fit(TABLE, NUMBERS),
         "predict",
@@ -86,7 +86,7 @@ SHARING = {"forest", "forest of two outputs", "texts as classes", "tables betwee
 
 
 class Gate:
-    """Calls `predict`; once closed the first call waits, so that the others gather behind it."""
+    """Calls `predict`; once closed, the first call waits, so that the others queue behind it."""
 
     def __init__(self, predict: Callable[[Any], Any]) -> None:
         self.counts: list[int] = []
@@ -101,7 +101,7 @@ class Gate:
 
 
 def answers_to(batcher: TableBatcher, gate: Gate, tables: Sequence[pd.DataFrame]) -> list[Any]:
-    """What callers get who all ask before the first of them has its answer."""
+    """Returns the results of callers that all call before the first of them has its result."""
     gate.opened.clear()
     gate.counts.clear()
     with ThreadPoolExecutor(len(tables)) as threads:
@@ -136,7 +136,7 @@ PARTS = st.lists(
 @pytest.mark.parametrize("name", MODELS)
 @settings(max_examples=10)
 @given(example=st.booleans(), parts=PARTS)
-def test_each_caller_gets_what_the_model_answers_to_their_rows_alone(
+def test_each_caller_gets_the_models_answers_to_its_rows_alone(
     name: str, example: bool, parts: list[list[int]]
 ) -> None:
     model, method = MODELS[name]
@@ -163,24 +163,24 @@ def test_known_models_do_share_a_prediction(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(set(MODELS) - SHARING))
-def test_it_says_why_a_model_is_answered_alone(name: str) -> None:
+def test_the_reason_for_not_sharing_predictions_is_reported(name: str) -> None:
     model, method = MODELS[name]
     batcher, _ = make(getattr(model, method), why=why_alone(model))
     batcher.predict(TABLE.head(2))
 
     said = str(batcher.batching)
 
-    assert said == NOT_ROW_BY_ROW or "is not known to treat each row alone" in said
+    assert said == NOT_ROW_BY_ROW or "is not known to process each row independently" in said
 
 
-def test_nothing_is_shared_before_an_answer_was_seen() -> None:
+def test_nothing_is_shared_before_the_first_prediction() -> None:
     batcher, gate = make(lambda table: table["a"].to_numpy())
 
     before = batcher.batching
     batcher.predict(TABLE.head(3))
 
-    assert str(before) == "off: the first table that is answered will show whether requests can share predictions"
-    assert str(batcher.batching) == "on: the model is known to treat each row alone"
+    assert str(before) == "off: the first prediction will show whether requests can share predictions"
+    assert str(batcher.batching) == "on: the model is known to process each row independently"
     assert gate.counts == [3, 4]
 
 
@@ -199,7 +199,7 @@ def test_nothing_is_shared_before_an_answer_was_seen() -> None:
     ],
 )
 @pytest.mark.parametrize("rows", [2, 3])
-def test_an_example_that_is_not_answered_row_by_row_turns_sharing_off(predict: Any, rows: int) -> None:
+def test_an_answer_without_one_item_per_row_turns_sharing_off(predict: Any, rows: int) -> None:
     batcher, _ = make(predict)
 
     batcher.predict(TABLE.head(rows))
@@ -207,7 +207,7 @@ def test_an_example_that_is_not_answered_row_by_row_turns_sharing_off(predict: A
     assert str(batcher.batching) == NOT_ROW_BY_ROW
 
 
-def test_a_model_that_fails_at_first_is_decided_on_later() -> None:
+def test_after_a_failed_first_prediction_the_decision_comes_later() -> None:
     failing = [True]
 
     def predict(table: pd.DataFrame) -> Any:
@@ -223,8 +223,8 @@ def test_a_model_that_fails_at_first_is_decided_on_later() -> None:
     assert batcher.batching.is_on
 
 
-def test_what_is_asked_for_is_done() -> None:
-    on, gate = make(MODELS["a step of one's own"][0].predict, asked=True, why="the user's own")
+def test_the_batching_option_is_followed() -> None:
+    on, gate = make(MODELS["a custom step"][0].predict, asked=True, why="a custom step")
     off, _ = make(MODELS["forest"][0].predict, asked=False)
 
     answers_to(on, gate, [TABLE.head(1)] * 4)
@@ -234,7 +234,7 @@ def test_what_is_asked_for_is_done() -> None:
     assert off.batching == Batching(False, "batching=false is set")
 
 
-def test_what_is_asked_for_still_cuts_up_nothing_that_is_not_row_by_row() -> None:
+def test_batching_true_does_not_split_answers_without_one_item_per_row() -> None:
     model = MODELS["forest of two outputs, probabilities"][0]
     batcher, gate = make(model.predict_proba, asked=True)
     tables = [TABLE.iloc[[row]].reset_index(drop=True) for row in range(3)]
@@ -258,7 +258,7 @@ def test_a_first_table_larger_than_a_batch_decides_nothing() -> None:
 
 @pytest.mark.parametrize("make_answer", [np.array, pd.Series, lambda rows: pd.DataFrame({"p": rows})])
 @given(tables=st.lists(st.lists(st.integers(-(2**31), 2**31), min_size=1, max_size=4), min_size=1, max_size=5))
-def test_tables_part_as_they_met(make_answer: Callable[[Any], Any], tables: list[list[int]]) -> None:
+def test_joined_tables_are_split_again(make_answer: Callable[[Any], Any], tables: list[list[int]]) -> None:
     frames = [pd.DataFrame({"x": rows}) for rows in tables]
     assert len({kind_of_table(frame) for frame in frames}) == 1
 
@@ -277,11 +277,11 @@ def test_tables_part_as_they_met(make_answer: Callable[[Any], Any], tables: list
         pd.DataFrame({"a": []}),
     ],
 )
-def test_what_cannot_meet_others_without_changing_is_of_no_kind(table: Any) -> None:
+def test_a_table_that_joining_would_change_has_no_kind(table: Any) -> None:
     assert kind_of_table(table) is None
 
 
-def test_tables_of_other_columns_or_types_are_of_another_kind() -> None:
+def test_tables_with_different_columns_or_types_have_different_kinds() -> None:
     tables: list[Any] = [{"a": [1]}, {"a": [1.0]}, {"b": [1]}, {1: [1]}, {"1": [1]}]
 
     assert len({kind_of_table(pd.DataFrame(columns)) for columns in tables}) == len(tables)

@@ -41,6 +41,8 @@ COVERED = (
     "tests/test_iam_policies.py", "tests/test_operations.py", "tests/test_plan.py", "tests/test_plan_text.py",
     "tests/test_progress.py", "tests/test_strategies.py", "tests/test_traffic.py", "tests/test_webhook_service.py",
     "webhook", "tests/webhook", "tests/test_command.py",
+    "service_template", "tests/service_template", "tests/onnx_converter", "tests/test_atomic_files.py",
+    "tests/test_ci_examples.py", "tests/test_layers.py", "tests/test_target.py",
 )  # fmt: skip
 NOT_COVERED = ("docs/cli.md",)
 AREAS = {

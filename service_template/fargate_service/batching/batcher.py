@@ -1,7 +1,7 @@
-"""Predictions of several requests in one call of the model: adaptive batching without a wait.
+"""Predicts for several requests in one call of the model: adaptive batching without a delay.
 
-While one batch is computed the next one gathers, so batches are as large as the load is high, and a lone request goes
-straight through. There is no thread of its own: of the threads that want a prediction one computes for all.
+While one batch is computed, the next one collects, so batches grow with the load and a single request goes straight
+through. There is no worker thread: one of the threads that wait for a prediction computes it for all of them.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ class _Waiting(Generic[Rows, Result]):
 class Batcher(Generic[Rows, Result]):
     """Calls `predict` for the rows of several threads at once.
 
-    `join` makes one of several inputs, `split` takes a result apart by how many rows each input had. When it raises,
-    the result is not cut up: those inputs are predicted one by one, and so is every later one (`is_row_by_row`). They
-    are predicted one by one as well when the model fails on a batch: nobody pays for another's bad input. Only inputs
-    of the same `kind` meet in a batch.
+    `join` combines several inputs into one; `split` divides a result by the number of rows of each input. If `split`
+    raises, the result is discarded: those inputs are predicted one by one, and so is every later one
+    (`is_row_by_row`). Inputs are also predicted one by one when the model fails on a batch, so that one bad input
+    does not fail the others. Only inputs of the same `kind` share a batch.
     """
 
     def __init__(
@@ -45,26 +45,26 @@ class Batcher(Generic[Rows, Result]):
         self._join = join
         self._split = split
         self._max_rows = max_rows
-        self.is_row_by_row = True  # until an answer is not
+        self.is_row_by_row = True  # until a result cannot be split
         self._lock = threading.Lock()
         self._turn = threading.Lock()  # held by the thread that computes
         self._waiting: list[_Waiting[Rows, Result]] = []
 
     def predict(self, rows: Rows, *, kind: Hashable, count: int) -> Result:
-        """The model's answer for `rows`, which are `count`; the model's own exception when it fails on them."""
+        """Returns the model's result for `rows`, `count` of them; raises the model's exception if it fails on them."""
         if not self.is_row_by_row:
             return self._predict(rows)
         mine: _Waiting[Rows, Result] = _Waiting(rows, kind, count)
         with self._lock:
             self._waiting.append(mine)
         with self._turn:
-            # Whoever had the turn before may have answered for this thread as well.
+            # The thread that computed last may have computed this thread's result too.
             while not mine.done.done():
                 self._answer(self._take())
         return mine.done.result()
 
     def _take(self) -> list[_Waiting[Rows, Result]]:
-        """The oldest input, with those behind it that fit into one batch with it."""
+        """Returns the oldest input and the later ones that fit into a batch with it."""
         with self._lock:
             first, *others = self._waiting
             batch, left, count = [first], [], first.count
@@ -87,10 +87,10 @@ class Batcher(Generic[Rows, Result]):
                 _answer_alone(one, self._predict)
 
     def _predict_together(self, batch: Sequence[_Waiting[Rows, Result]]) -> Sequence[Result]:
-        """A result for each of them, or nothing: then each is to be predicted alone."""
+        """Returns a result for each input, or an empty list if each must be predicted separately."""
         try:
             joined = self._predict(self._join([one.rows for one in batch]))
-        except Exception:  # whose input it was shows alone
+        except Exception:  # predicting one by one shows which input failed
             return []
         try:
             return self._split(joined, [one.count for one in batch])
@@ -102,5 +102,5 @@ class Batcher(Generic[Rows, Result]):
 def _answer_alone(one: _Waiting[Rows, Result], predict: Callable[[Rows], Result]) -> None:
     try:
         one.done.set_result(predict(one.rows))
-    except Exception as error:  # raised again in the thread that asked
+    except Exception as error:  # raised again in the calling thread
         one.done.set_exception(error)

@@ -1,9 +1,9 @@
-"""Whether a Keras network is known to look at each image of a batch alone when it predicts.
+"""Decides whether a Keras network is known to process each image of a batch independently.
 
-Layers of Keras itself do, with `training=False`: a BatchNormalization then takes the means that it learned, a Dropout
-lets all through. Not known are layers of the user's, Lambda and plain operations (`x - mean(x, axis=0)`), layers that
-the network itself calls with `training=True` (in Keras 3.15 the caller's False wins, which is not counted on here),
-that carry a state from one batch to the next, or that work along the axis of the batch.
+Keras's built-in layers do, with `training=False`: BatchNormalization then uses the means it learned, and Dropout
+passes everything through. Unknown are custom layers, Lambda and plain operations (`x - mean(x, axis=0)`), and layers
+that the network itself calls with `training=True` (in Keras 3.15 the caller's False wins, but this code does not rely
+on that), that carry state from one batch to the next, or that work along the batch axis.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ _AXES = frozenset({"axis", "axes"})
 
 
 def why_network_alone(network: Any, keras: Any) -> str | None:
-    """What in `network` is not known to treat each image alone, in words; None when all of it is."""
+    """Returns why `network` is not known to process each image independently; None if it is."""
     for layer in _layers_of(network):
         kind = type(layer)
         is_listed = library_of(kind) == "keras" and kind.__name__ in _LAYERS | _NETWORKS
         if not is_listed or not _has_known_activation(layer, keras):
-            return f"layer {layer.name} ({kind.__name__}) is not known to treat each image alone"
+            return f"layer {layer.name} ({kind.__name__}) is not known to process each image independently"
     for name, value in _settings(network.get_config()):
         if name in ("training", "stateful") and value:
-            return f"a layer has {name}=True and may not treat each image alone"
-        # Counted from the end only the last axis is surely not the batch's.
+            return f"a layer has {name}=True and may not process each image independently"
+        # Counted from the end, only the last axis is certainly not the batch axis.
         if name in _AXES and any(axis < -1 or axis == 0 for axis in _whole_numbers(value)):
-            return "a layer works along the axis of the batch, or may"
+            return "a layer works along the batch axis, or could"
         if name == "target_shape" and not value:
-            return "a layer leaves no axis but the batch's"
+            return "a layer keeps only the batch axis"
     return None
 
 
 def _layers_of(network: Any) -> Iterator[Any]:
-    """The network, its layers and theirs; plain operations of Keras 3 too, which `layers` leaves out."""
+    """Yields the network and all nested layers, including the plain operations of Keras 3, which `layers` omits."""
     yield network
     if type(network).__name__ in _NETWORKS:
         for layer in getattr(network, "operations", network.layers):
@@ -55,7 +55,7 @@ def _layers_of(network: Any) -> Iterator[Any]:
 
 
 def _has_known_activation(layer: Any, keras: Any) -> bool:
-    """A function of the user's may be anything. `linear` is what Keras takes where none is given."""
+    """Returns whether the activation is Keras's own or absent; a user's function can do anything."""
     activation = getattr(layer, "activation", None)
     if activation is None or isinstance(activation, keras.layers.Layer):
         return activation is None
@@ -63,7 +63,7 @@ def _has_known_activation(layer: Any, keras: Any) -> bool:
 
 
 def _settings(config: Any) -> Iterator[tuple[str, Any]]:
-    """Every key with its value, however deep."""
+    """Yields every key with its value, at any depth."""
     if isinstance(config, Mapping):
         for name, value in config.items():
             yield name, value

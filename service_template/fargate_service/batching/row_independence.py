@@ -1,13 +1,12 @@
-"""Whether a tabular model is known to look at each row alone, so that rows of several callers may share a prediction.
+"""Decides whether a tabular model is known to process rows independently, so that callers can share a prediction.
 
-Known is what is on the lists below: types of the libraries themselves, not subclasses, in every place of the fitted
-model: steps of pipelines, parts of a ColumnTransformer or FeatureUnion, members of ensembles. A function of the user's
-(a kernel, a tokenizer, an objective) is unknown as well. No library is imported for this: what a model is made of has
-been imported by loading it.
+A model is known if every part of it is listed below: pipeline steps, parts of a ColumnTransformer or FeatureUnion,
+members of ensembles. The lists name the libraries' own types; subclasses and user functions (a kernel, a tokenizer, an
+objective) are unknown. This imports no library: loading the model has already imported all that it consists of.
 
-Left out on purpose, besides what is rare: neighbors (the winner among equally near ones depends on how the work is
-split), NMF (iterates until the whole batch has converged), LocalOutlierFactor and the other models of one data set,
-and what draws random numbers for its rows.
+Rare estimators are left out, and deliberately: neighbors (which of several equally near ones wins depends on how the
+work is split), NMF (iterates until the whole batch has converged), LocalOutlierFactor and other models of a single
+data set, and anything that draws random numbers for its rows.
 """
 
 from __future__ import annotations
@@ -53,32 +52,32 @@ _KNOWN = {
     "lightgbm": frozenset({"Booster", "LGBMClassifier", "LGBMRegressor", "LGBMRanker"}),
     "catboost": frozenset({"CatBoost", "CatBoostClassifier", "CatBoostRegressor", "CatBoostRanker"}),
 }
-# Of these only as far as their settings say: a ColumnTransformer's "passthrough" is a FunctionTransformer without a
-# function, and gradient boosting starts from a DummyClassifier.
+# Known only with these settings: a ColumnTransformer's "passthrough" is a FunctionTransformer without a function, and
+# gradient boosting starts from a DummyClassifier.
 _ONLY_IF: Mapping[str, Callable[[Any], bool]] = {
     "FunctionTransformer": lambda step: step.func is None,
     "DummyClassifier": lambda model: model.strategy in ("prior", "most_frequent", "constant"),
 }
-# What MLflow's flavors load, and which methods of it they call. A loader of the user's may do anything.
+# MLflow's loaders, and the methods that they call. A custom loader can do anything.
 _LOADERS = frozenset({"mlflow.sklearn", "mlflow.xgboost", "mlflow.lightgbm", "mlflow.catboost"})
 _METHODS = frozenset({"predict", "predict_proba", "predict_log_proba", "predict_joint_log_proba"})
-# Libraries whose objects are data, or are not used for predictions (joblib: a pipeline's cache of fits).
+# Libraries whose objects are data or are not used to predict (joblib: a pipeline's cache of fits).
 _DATA = frozenset({"builtins", "numpy", "scipy", "pandas", "collections", "ctypes", "datetime", "joblib", "_catboost"})
 _LEAVES = frozenset({str, bytes, int, float, complex, bool, type(None)})
 
 
 def why_pyfunc_alone(model: Any) -> str | None:
-    """Why each request to an mlflow.pyfunc.PyFuncModel is to be answered alone; None when its rows are independent."""
+    """Returns why requests to an mlflow.pyfunc.PyFuncModel cannot share predictions; None if they can."""
     conf = model.metadata.flavors["python_function"]
     if conf.get("loader_module") not in _LOADERS:
         return "it is not a scikit-learn, XGBoost, LightGBM or CatBoost model"
     if (method := conf.get("predict_fn", "predict")) not in _METHODS:
-        return f"{method} is not known to treat each row alone"
+        return f"{method} is not known to process each row independently"
     return why_alone(model.get_raw_model())
 
 
 def why_alone(model: Any) -> str | None:
-    """What in a fitted `model` is not known to treat each row alone, in words; None when all of it is."""
+    """Returns why a fitted `model` is not known to process each row independently; None if it is."""
     if not _is_listed(model):
         return _unknown(type(model))
     seen: set[int] = set()
@@ -94,7 +93,7 @@ def why_alone(model: Any) -> str | None:
 
 
 def library_of(definition: Any) -> str | None:
-    """The top-level package that defines a class or function; None when that is not what lies there by its name."""
+    """Returns the top-level package that defines a class or function; None if its module has no such name."""
     module, name = getattr(definition, "__module__", None), getattr(definition, "__qualname__", None)
     if not isinstance(module, str) or getattr(sys.modules.get(module), str(name), None) is not definition:
         return None
@@ -108,18 +107,18 @@ def _is_listed(part: Any) -> bool:
 
 def _why_part_alone(part: Any) -> str | None:
     kind = part if isinstance(part, type) else type(part)
-    # A function, a method or a ufunc: what scikit-learn chose itself is its own; scipy's callables are curves.
+    # A function, a method or a ufunc: scikit-learn's defaults are its own functions; scipy's callables are curves.
     if kind is not part and callable(part) and kind.__module__.partition(".")[0] in ("builtins", "numpy"):
         return None if library_of(part) in _KNOWN else _unknown(part)
     if kind.__module__.partition(".")[0] in _DATA or _is_listed(part):
         return None
-    # A class of such a library that is not an estimator is a part of one: a tree, a loss, a scorer.
+    # A class of these libraries that is not an estimator is a part of one: a tree, a loss, a scorer.
     is_helper = library_of(kind) in _KNOWN and not hasattr(kind, "get_params")
     return None if is_helper or (kind is part and library_of(kind) in _KNOWN) else _unknown(kind)
 
 
 def _parts_of(part: Any) -> list[Any]:
-    """What `part` holds, without what is plain: vocabularies have millions of words."""
+    """Returns the objects in `part` without plain values: vocabularies have millions of words."""
     held: Iterable[Any] = ()
     if isinstance(part, Mapping):
         held = part.values()
@@ -135,4 +134,4 @@ def _parts_of(part: Any) -> list[Any]:
 def _unknown(definition: Any) -> str:
     name = getattr(definition, "__qualname__", type(definition).__qualname__)
     module = getattr(definition, "__module__", None)
-    return f"{f'{module}.' if module else ''}{name} is not known to treat each row alone"
+    return f"{f'{module}.' if module else ''}{name} is not known to process each row independently"

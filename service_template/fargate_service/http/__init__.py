@@ -1,1 +1,1 @@
-"""Requests and answers: the middleware, the routes, and what they say of themselves."""
+"""Requests and responses: the middleware, the routes, and their OpenAPI document."""

@@ -1,7 +1,7 @@
-"""Answers that come piece by piece: which form the caller asked for, and the pieces in it.
+"""Streamed responses: the format that the caller accepts, and the chunks encoded in it.
 
-Accept: text/event-stream      data: JSON, one event a piece (HTML Living Standard, server-sent events)
-Accept: application/x-ndjson   JSON, one line a piece
+Accept: text/event-stream      data: JSON, one event per chunk (HTML Living Standard, server-sent events)
+Accept: application/x-ndjson   JSON, one line per chunk
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ InThread = Callable[[Callable[[], Any]], Awaitable[Any]]
 
 
 def asked_form(request: Request) -> str | None:
-    """The media type in which the caller wants pieces; None: the answer may come whole."""
+    """Returns the media type in which the caller accepts a stream; None if a single response is accepted."""
     accepted = [part.partition(";")[0].strip().lower() for part in request.headers.get("accept", "").split(",")]
     if "application/json" in accepted or "*/*" in accepted:
         return None
@@ -30,7 +30,7 @@ def asked_form(request: Request) -> str | None:
 
 
 async def encode_pieces(pieces: Iterator[Any], form: str, in_thread: InThread) -> AsyncIterator[bytes]:
-    """The pieces as bytes; a failure on the way is the last piece, since the status has been sent by then."""
+    """Yields the chunks as bytes; a failure is the last chunk, since the status has already been sent."""
     while True:
         try:
             piece = await in_thread(lambda: next(pieces, _END))

@@ -1,4 +1,4 @@
-"""The image files of a request: a multipart form with fields of any name, or the body itself."""
+"""Reads the image files of a request: a multipart form with fields of any name, or the body itself."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ MAX_TOP = 1000
 
 
 class Images(NamedTuple):
-    """Files as they were sent; `are_several` says that the caller sent more than one and gets a list."""
+    """Files as they were sent; `are_several` means that the caller sent more than one and gets a list."""
 
     files: list[bytes]
     are_several: bool
 
 
 async def read_images(request: Request) -> Images:
-    """The files of the request; RequestError 400 or 415 when there are none."""
+    """Returns the files of the request; raises RequestError 400 or 415 if there are none."""
     content_type = request.headers.get("content-type", "application/octet-stream").partition(";")[0].strip().lower()
     if content_type == "multipart/form-data":
         files = await _read_parts(request)
@@ -29,7 +29,7 @@ async def read_images(request: Request) -> Images:
     if content_type.startswith("image/") or content_type == "application/octet-stream":
         image = await request.body()
         if not image:
-            raise RequestError(400, "The request holds no image.")
+            raise RequestError(400, "The request does not contain an image.")
         return Images([image], are_several=False)
     raise RequestError(
         415, f"Send an image file as multipart/form-data, image/* or application/octet-stream, not as {content_type}."
@@ -37,7 +37,7 @@ async def read_images(request: Request) -> Images:
 
 
 def parse_top(query: QueryParams) -> int | None:
-    """How many labels are asked for by `?top=`; None: only the best, without scores."""
+    """Returns how many labels `?top=` requests; None: only the best one, without scores."""
     text = query.get("top")
     if text is None:
         return None
@@ -50,5 +50,5 @@ async def _read_parts(request: Request) -> list[bytes]:
     async with request.form(max_files=MAX_FILES, max_fields=100) as form:
         files = [part for _, part in form.multi_items() if isinstance(part, UploadFile)]
         if not files:
-            raise RequestError(400, "The form holds no file; send at least one image.")
+            raise RequestError(400, "The form does not contain a file; send at least one image.")
         return [await file.read() for file in files]

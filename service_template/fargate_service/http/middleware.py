@@ -1,8 +1,8 @@
-"""What stands between the socket and the routes, as plain ASGI: id, version, prefix, known paths, API key, body limit.
+"""Plain ASGI middleware between the socket and the routes: ID, version, prefix, known paths, API key, body limit.
 
-In this order from the outside: `RequestId` names the request and `ModelVersion` the model in every answer, `RetryAfter`
-says when to come again, `PathPrefix` takes off what the load balancer's rule put before the path, `KnownPaths` ends
-requests for anything else, BentoML measures and logs, `ApiKeyGate` and `BodyLimit` guard the routes.
+From the outside in: `RequestId` and `ModelVersion` add the request's ID and the model's version to every response,
+`RetryAfter` adds when to retry, `PathPrefix` removes the prefix of the load balancer's rule, `KnownPaths` rejects every
+other path, BentoML measures and logs, `ApiKeyGate` and `BodyLimit` guard the routes.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-# Health checks carry no key: the load balancer and ECS cannot send one.
+# Health checks need no key: the load balancer and ECS cannot send one.
 OPEN_PATHS = frozenset({"/livez", "/healthz", "/readyz", "/ping", "/health"})
 
-# What may stand in an answer's header and in our log without further thought.
+# IDs that are safe in a response header and in the log.
 _PLAIN_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 
 
 class RequestId:
-    """Gives every request a name: the caller's own X-Request-Id, the load balancer's trace id, or a new one.
+    """Gives every request an ID: the caller's X-Request-Id, the load balancer's trace ID, or a new one.
 
-    Source of the trace id: https://docs.aws.amazon.com/elasticloadbalancing/latest/application/load-balancer-request-tracing.html
+    Source of the trace ID: https://docs.aws.amazon.com/elasticloadbalancing/latest/application/load-balancer-request-tracing.html
     """
 
     def __init__(self, app: App) -> None:
@@ -61,10 +61,10 @@ class RequestId:
 
 
 class PathPrefix:
-    """Takes `prefix` off paths that begin with it, and lets the others pass as they are.
+    """Removes `prefix` from paths that begin with it, and passes other paths on unchanged.
 
-    `root_path` stays empty on purpose: frameworks then expect the prefix in `path` as well, where BentoML would not
-    recognize its health checks any more. Every link this service writes is relative, so nothing needs it.
+    `root_path` stays empty on purpose: with it, frameworks expect the prefix in `path` too, and BentoML would no longer
+    recognize its health checks. Every link this service writes is relative, so nothing needs it.
     """
 
     def __init__(self, app: App, prefix: str) -> None:
@@ -77,7 +77,7 @@ class PathPrefix:
             await self._app(scope, receive, send)
             return
         if path == self._prefix and scope["type"] == "http":
-            # 308 keeps the method; a relative reference on the page below needs the slash.
+            # 308 keeps the method; relative links on the page need the trailing slash.
             await RedirectResponse(f"{self._prefix}/", 308)(scope, receive, send)
             return
         inner = {**scope, "path": path[len(self._prefix) :]}
@@ -87,9 +87,9 @@ class PathPrefix:
 
 
 class KnownPaths:
-    """Answers 404 for every path that is not one of ours, before it is measured.
+    """Responds with 404 to every unknown path, before it is measured.
 
-    BentoML's metrics keep a time series for each path ever asked for: a scanner would fill the memory.
+    BentoML's metrics keep a time series for each path ever requested: a scanner would fill the memory.
     """
 
     def __init__(self, app: App, paths: frozenset[str]) -> None:
@@ -100,13 +100,13 @@ class KnownPaths:
         if scope["type"] == "lifespan" or scope["path"] in self._paths:
             await self._app(scope, receive, send)
         elif scope["type"] == "http":
-            await send_error(send, 404, "There is nothing here; / lists what there is.")
+            await send_error(send, 404, "Not found. See / for the list of routes.")
         else:
             await send({"type": "websocket.close", "code": 1000})
 
 
 class RetryAfter:
-    """Says with every 429 and 503 that it may be tried again; BentoML's own, for too many requests, do not."""
+    """Adds Retry-After to every 429 and 503; BentoML's own responses to too many requests lack it."""
 
     def __init__(self, app: App) -> None:
         self._app = app
@@ -123,7 +123,7 @@ class RetryAfter:
 
 
 class ModelVersion:
-    """Says in every answer which version of the model gave it, so that a rollout can be watched from outside."""
+    """Adds the model's version to every response, so that clients can follow a rollout."""
 
     def __init__(self, app: App, version: str) -> None:
         self._app = app
@@ -139,10 +139,10 @@ class ModelVersion:
 
 
 class ApiKeyGate:
-    """Lets requests with the key pass, and health checks; everything else is 401.
+    """Passes on requests with the key, and health checks; everything else is 401.
 
-    The key comes as `Authorization: Bearer KEY`, as `X-Api-Key: KEY`, or as the password of HTTP Basic, which is what
-    a browser can ask its user for: without that nobody could open the Swagger page.
+    The key is sent as `Authorization: Bearer KEY`, as `X-Api-Key: KEY`, or as the password of HTTP Basic, which a
+    browser can prompt for: without it the Swagger page could not be opened.
     """
 
     def __init__(self, app: App, api_key: str) -> None:
@@ -154,7 +154,7 @@ class ApiKeyGate:
         if is_open or self._is_authorized(scope):
             await self._app(scope, receive, send)
         elif scope["type"] == "http":
-            message = "This model needs its API key: send it as 'Authorization: Bearer KEY' or 'X-Api-Key: KEY'."
+            message = "This model requires an API key: send it as 'Authorization: Bearer KEY' or 'X-Api-Key: KEY'."
             await send_error(send, 401, message, ((b"www-authenticate", b'Basic realm="API key as password"'),))
         else:
             await send({"type": "websocket.close", "code": 1008})
@@ -168,7 +168,7 @@ class ApiKeyGate:
 
 
 class BodyLimit:
-    """Refuses bodies above `max_body_bytes` with 413: by their announced length, and by counting while they come."""
+    """Rejects bodies above `max_body_bytes` with 413, by Content-Length and by counting the bytes received."""
 
     def __init__(self, app: App, max_body_bytes: int) -> None:
         self._app = app
@@ -192,7 +192,7 @@ class BodyLimit:
                 raise error
             return message
 
-        # The routes turn the error into the answer, as they do with their own.
+        # The routes turn the error into the response, as they do with their own errors.
         await self._app(scope, counted_receive, send)
 
 
@@ -227,7 +227,7 @@ def _announced_length(scope: Scope) -> int:
 
 
 async def send_error(send: Send, status: int, message: str, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
-    """Answers with an error as JSON."""
+    """Sends an error as JSON."""
     body = make_error_body(status, message)
     fixed = ((b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()))
     await send({"type": "http.response.start", "status": status, "headers": [*fixed, *headers]})

@@ -1,4 +1,4 @@
-"""The OpenAPI document of the service: what `/docs.json` says and the Swagger page draws."""
+"""The OpenAPI document of the service, which `/docs.json` returns and the Swagger page shows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fargate_service.settings import ServiceDescription
 
 _ERROR = {"$ref": "#/components/responses/Error"}
 _ERROR_RESPONSE = {
-    "description": "What was wrong with the request",
+    "description": "Why the request failed",
     "content": {
         "application/json": {
             "schema": {
@@ -19,12 +19,12 @@ _ERROR_RESPONSE = {
                 "properties": {
                     "error_code": {"type": "string"},
                     "message": {"type": "string"},
-                    "request_id": {"type": "string", "description": "also X-Request-Id; stands in the log"},
+                    "request_id": {"type": "string", "description": "also in the header X-Request-Id and in the log"},
                 },
                 "required": ["error_code", "message"],
             }
         },
-        # What MLflow says of a content type that it cannot read.
+        # MLflow's response to a content type that it cannot read.
         "text/plain": {"schema": {"type": "string"}},
     },
 }
@@ -34,24 +34,24 @@ _BINARY = {"schema": {"type": "string", "format": "binary"}}
 def make_openapi_document(
     description: ServiceDescription, *, needs_key: bool, metadata: Mapping[str, Any], example: object | None = None
 ) -> dict[str, Any]:
-    """OpenAPI 3.0 of the routes; `metadata` is the MLmodel file, whose signature says what may be sent.
+    """Returns OpenAPI 3.0 for the routes; `metadata` is the MLmodel file, whose signature defines the request body.
 
-    `example` is the body of a request that works, None when nobody knows one.
-    The server is '.', relative to the document, so that it holds below any prefix.
+    `example` is the body of a request that works, None if there is none.
+    The server is '.', relative to the document, so that it is valid below any prefix.
     """
     is_classifier = description.template == "image_classifier"
     paths = {
         **({"/predict_image": {"post": _predict_image()}} if is_classifier else {}),
         "/invocations": {"post": _invocations(metadata, example)},
-        "/ping": {"get": _plain("The model is loaded (MLflow's name for it; also /health)")},
+        "/ping": {"get": _plain("The model is loaded (MLflow's route; also /health)")},
         "/version": {
             "get": _plain(
-                "The version of MLflow; the header X-Batching says whether requests share predictions, and why"
+                "The version of MLflow; the header X-Batching shows whether requests share predictions, and why"
             )
         },
         "/readyz": {"get": _plain("The model is loaded and has answered a prediction")},
-        "/livez": {"get": _plain("The process answers")},
-        "/metrics": {"get": _plain("Numbers for Prometheus")},
+        "/livez": {"get": _plain("The process is running")},
+        "/metrics": {"get": _plain("Metrics for Prometheus")},
     }
     document: dict[str, Any] = {
         "openapi": "3.0.2",
@@ -89,13 +89,13 @@ def _predict_image() -> dict[str, Any]:
         "name": "top",
         "in": "query",
         "required": False,
-        "description": "also tell the scores of so many of the likeliest labels",
+        "description": "also return this many of the most likely labels, with scores",
         "schema": {"type": "integer", "minimum": 1, "maximum": MAX_TOP},
     }
     return {
-        "summary": "What is on an image",
-        "description": "An image file, as multipart form data (the field may have any name) or as the body itself. "
-        f"Up to {MAX_FILES} files in a form are answered with a list.",
+        "summary": "Label an image",
+        "description": "An image file, as multipart form data (the field can have any name) or as the body itself. "
+        f"Several files in a form, up to {MAX_FILES}, return a list.",
         "parameters": [top],
         "requestBody": {
             "required": True,
@@ -118,7 +118,7 @@ def _invocations(metadata: Mapping[str, Any], example: object | None) -> dict[st
     csv_body = {"schema": {"type": "string", "description": "with a header row"}}
     responses = _responses(make_answer_schema(signature))
     if is_streamable:
-        pieces = {"schema": {"type": "string", "description": "a JSON document a piece"}}
+        pieces = {"schema": {"type": "string", "description": "one JSON document per chunk"}}
         responses["200"]["content"] |= {"text/event-stream": pieces, "application/x-ndjson": pieces}
     return {
         "summary": "Predictions (MLflow's protocol)",

@@ -1,6 +1,6 @@
-"""How much the service takes on: so many requests at once, each for so long; and none to wait for when it is to end.
+"""Limits the number of concurrent requests and their duration, and shuts the service down cleanly.
 
-A request that is refused at once can be sent to another task; one that waits in a long line has timed out by its turn.
+A request that is rejected at once can be sent to another task; in a long queue it would time out before its turn.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from fargate_service.http.middleware import App, Message, Receive, Scope, Send, 
 
 # BentoML shows INFO of loggers below its own name only.
 logger = logging.getLogger("bentoml.model")
-# Before SIGKILL: enough to refuse who is left, and to get that out of the sockets.
+# Before SIGKILL: enough to reject the remaining requests and to flush the sockets.
 _RESERVE_SECONDS = 2.0
 _FLUSH_SECONDS = 0.5
 
@@ -30,9 +30,9 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 
 class Admission:
-    """Lets `limit` requests in at a time, and gives each `timeout_seconds`, its body's upload included.
+    """Admits `limit` requests at a time and gives each `timeout_seconds`, including the upload of its body.
 
-    Beyond: 503 with Retry-After, so that clients and load balancers may come again; 504 as MLflow's server has it.
+    Beyond that: 503 with Retry-After, so that clients and load balancers retry; 504 as in MLflow's server.
     """
 
     def __init__(self, limit: int, timeout_seconds: float) -> None:
@@ -41,11 +41,11 @@ class Admission:
         self._inside = 0
 
     def guard(self, handler: Handler) -> Handler:
-        """The handler behind these limits."""
+        """Returns the handler with these limits."""
 
         async def guarded(request: Request) -> Response:
             if self._inside >= self._limit:
-                message = f"{self._limit} requests are being answered already; try again in a second."
+                message = f"The service is already processing {self._limit} requests; retry in a second."
                 raise RequestError(503, message, headers={"Retry-After": "1"})
             with self.place():
                 try:
@@ -57,7 +57,7 @@ class Admission:
 
     @contextmanager
     def place(self) -> Iterator[None]:
-        """One of the places, taken; for answers that go on after their handler has returned."""
+        """Occupies one place, for responses that continue after their handler has returned."""
         self._inside += 1
         try:
             yield
@@ -66,7 +66,7 @@ class Admission:
 
 
 class _InFlight:
-    """A request whose answer has not begun, as the end of a task sees it."""
+    """A request in progress, with whether its response has begun."""
 
     def __init__(self, send: Send) -> None:
         self.answer = send
@@ -78,11 +78,11 @@ class _InFlight:
 
 
 class Draining:
-    """Between SIGTERM and the end: not ready any more, but still answering whoever has not heard of it yet.
+    """Between SIGTERM and the exit: no longer ready, but still processing the requests that arrive.
 
-    ECS usually takes a task off the load balancer first; where it cannot (Spot, a task stopped by hand), both happen
-    at once, and a socket closed at once would be a 502 for somebody. Whoever cannot be answered before SIGKILL, which
-    comes `stop_seconds` after SIGTERM, is told so: a prediction in a thread cannot be ended, but its process can.
+    ECS usually deregisters a task from the load balancer first; where it cannot (Spot, a task stopped by hand), both
+    happen at once, and closing the socket immediately would cause 502s. Requests that cannot finish before SIGKILL,
+    which follows `stop_seconds` after SIGTERM, get a 503: a thread's prediction cannot be stopped, but its process can.
     """
 
     def __init__(self, seconds: float, stop_seconds: float) -> None:
@@ -92,14 +92,14 @@ class Draining:
         self._last_moment = max(seconds, stop_seconds - _RESERVE_SECONDS)
 
     def on_sigterm(self) -> None:
-        """Puts itself before the server's own handling of SIGTERM; to be called in the main thread, with a loop."""
+        """Runs before the server's own SIGTERM handler; call it in the main thread with a running loop."""
         before = signal.getsignal(signal.SIGTERM)
         if not callable(before):
-            return  # nobody would end the server
+            return  # there is no handler that would stop the server
         loop = asyncio.get_running_loop()
 
         def begin(number: int, frame: FrameType | None) -> None:
-            # The supervisor and whoever signals the whole process group both say so: once is enough.
+            # The signal can arrive twice, from the supervisor and through the process group: once is enough.
             if not self.has_begun:
                 self.has_begun = True
                 loop.call_soon_threadsafe(loop.call_later, self._seconds, before, number, frame)
@@ -108,21 +108,21 @@ class Draining:
         signal.signal(signal.SIGTERM, begin)
 
     def _give_up(self) -> None:
-        # Held, because the loop itself holds tasks only weakly.
+        # Kept in a field because the loop holds tasks only weakly.
         self._giving_up = asyncio.get_running_loop().create_task(self._refuse_all_and_exit())
 
     async def _refuse_all_and_exit(self) -> None:
         for one in [one for one in self.in_flight if not one.has_begun]:
-            # Not waiting for the handler: it may be in the middle of a prediction.
-            await send_error(one.send, 503, "This task ends before the request can be answered; send it again.")
+            # Without waiting for the handler: it may be in the middle of a prediction.
+            await send_error(one.send, 503, "The server is shutting down; please retry.")
         await asyncio.sleep(_FLUSH_SECONDS)
-        logger.warning("Ended with %d requests unanswered, as stopTimeout is over", len(self.in_flight))
+        logger.warning("Exiting with %d unfinished requests: stopTimeout has elapsed", len(self.in_flight))
         logging.shutdown()
         os._exit(0)
 
 
 class DrainingGate:
-    """Says on the paths of health checks that the task is not ready, once it is to end; passes all else on."""
+    """Reports the task as not ready on the health check paths once it is stopping; passes everything else on."""
 
     def __init__(self, app: App, draining: Draining) -> None:
         self._app = app
@@ -130,11 +130,11 @@ class DrainingGate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            self._draining.on_sigterm()  # the server has put its own handler in place by now
+            self._draining.on_sigterm()  # the server has installed its own handler by now
         if scope["type"] != "http":
             await self._app(scope, receive, send)
         elif self._draining.has_begun and scope["path"] in READINESS_PATHS:
-            await send_error(send, 503, "This task is about to end.")
+            await send_error(send, 503, "The server is shutting down.")
         else:
             one = _InFlight(send)
             self._draining.in_flight.add(one)

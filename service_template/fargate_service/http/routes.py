@@ -1,11 +1,11 @@
 """The routes of the service, as a Starlette application that BentoML mounts at its root.
 
-    POST /predict_image   image classifiers: image files, as multipart or as the body → {"label": …}, several → a list
+    POST /predict_image   image classifiers: image files, multipart or as the body → {"label": …}, several → a list
     POST /invocations     MLflow's scoring protocol, with GET /ping, /health and /version
     GET  /, /docs.json    Swagger page and the OpenAPI document behind it
 
-BentoML adds /livez, /readyz, /healthz, /metrics and /static_content. Predictions run in threads, so that a long one
-keeps neither health checks nor other requests waiting.
+BentoML adds /livez, /readyz, /healthz, /metrics and /static_content. Predictions run in threads, so that a long
+one delays neither health checks nor other requests.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from fargate_service.settings import ServiceDescription, Settings
 
 # BentoML shows INFO of loggers below its own name only.
 logger = logging.getLogger("bentoml.model")
-_EXAMPLE_LIMIT_BYTES = 20_000  # a page with more than that is no help
+_EXAMPLE_LIMIT_BYTES = 20_000  # a longer example does not help on the page
 THREADS_OF_A_BATCH = 32
 
 P = ParamSpec("P")
@@ -45,7 +45,7 @@ R = TypeVar("R")
 
 
 class Routes:
-    """The handlers; they answer once `serve` was called, which BentoML waits for before it accepts requests."""
+    """The handlers, ready once `serve` has been called; BentoML waits for that before it accepts requests."""
 
     def __init__(self, description: ServiceDescription, settings: Settings) -> None:
         self._description = description
@@ -68,11 +68,11 @@ class Routes:
         self.paths = frozenset(route.path for route in routes)
 
     def serve(self, model: LoadedModel) -> None:
-        """Answers for `model` from now on."""
+        """Serves `model` from now on."""
         self._model = model
-        # Bounded: each prediction in flight holds its input and its result in memory. Where requests are predicted
-        # together all but one of them wait; else one more than there are CPUs, because one can wait for memory.
-        # Which of the two it is can change with an answer. A pool that is not used has no threads.
+        # Bounded: each prediction in flight keeps its input and result in memory. Where requests share predictions, all
+        # but one of them wait; otherwise one more than there are CPUs, because one can wait for memory.
+        # A prediction can switch from one mode to the other. An unused pool has no threads.
         self._sharing = ThreadPoolExecutor(THREADS_OF_A_BATCH, thread_name_prefix="predict")
         self._alone = ThreadPoolExecutor(self._settings.cpus + 1, thread_name_prefix="predict")
         self._docs = make_openapi_document(
@@ -86,7 +86,7 @@ class Routes:
         top = parse_top(request.query_params)
         images = await read_images(request)
         if not isinstance(self._model, ImageLabeler):
-            raise RequestError(404, "This model labels no images.")
+            raise RequestError(404, "This model does not label images.")
         labels = await self._in_thread(self._model.label_images, images.files, top)
         return JSONResponse(labels if images.are_several else labels[0])
 
@@ -104,7 +104,7 @@ class Routes:
         return Response("\n", media_type="application/json")
 
     async def version(self, _: Request) -> Response:
-        # The body is MLflow's alone; names of classes may be of any script, which headers may not.
+        # The body is fixed by MLflow's protocol; class names can be non-ASCII, headers cannot.
         batching = str(self._model.batching).encode("ascii", "backslashreplace").decode()
         return Response(self._model.version, headers={"X-Batching": batching}, media_type="application/json")
 
@@ -115,15 +115,15 @@ class Routes:
         return JSONResponse(self._docs)
 
     def close(self) -> None:
-        """Ends the threads, after what they are doing."""
+        """Stops the threads after they finish their work."""
         self._sharing.shutdown()
         self._alone.shutdown()
 
     async def _stream(self, body: bytes, content_type: str, form: str) -> Response:
         if not isinstance(self._model, Streamer):
-            raise RequestError(406, "This model answers in one piece; ask for application/json.")
+            raise RequestError(406, "This model does not stream; send 'Accept: application/json'.")
         pieces = await self._in_thread(self._model.stream, body, content_type)
-        # The first piece is waited for: what is wrong with the input still gets a status of its own.
+        # Waits for the first chunk, so that an error in the input still gets its own status.
         first = await self._in_thread(lambda: list(itertools.islice(pieces, 1)))
 
         async def encoded() -> AsyncIterator[bytes]:
@@ -141,7 +141,7 @@ class Routes:
             raise
         except Exception as error:
             logger.exception("The model failed on request %s", request_id.get())
-            raise RequestError(500, "The model failed on this input; the container's log says how.") from error
+            raise RequestError(500, "The model failed on this input; see the container's log.") from error
 
 
 def _read_metadata(model_dir: Path) -> dict[str, Any]:
@@ -160,7 +160,7 @@ async def _answer_error(_: Request, error: Exception) -> Response:
     if isinstance(error, RequestError):
         body = make_error_body(error.status, error.message, error.code)
         return Response(body, error.status, error.headers, media_type="application/json")
-    if isinstance(error, HTTPException):  # Starlette's own: a broken form, a wrong method
+    if isinstance(error, HTTPException):  # from Starlette: a broken form, a wrong method
         body = make_error_body(error.status_code, error.detail)
         return Response(body, error.status_code, error.headers, media_type="application/json")
     raise error

@@ -1,4 +1,4 @@
-"""A model's signature, as MLmodel holds it, becomes JSON Schema: what may be sent to `/invocations`. Pure.
+"""Converts a model's signature, as in MLmodel, to JSON Schema for requests to `/invocations`. Pure.
 
 Source of the types: https://mlflow.org/docs/latest/ml/model/signatures
 """
@@ -25,7 +25,7 @@ _SCALARS: Mapping[str, JsonSchema] = {
 
 
 def make_request_schema(signature: Mapping[str, Any] | None) -> JsonSchema:
-    """The body of a request: one of MLflow's spellings of the input, and params where the signature has some."""
+    """Returns the schema of a request body: one of MLflow's input formats, and params if the signature has any."""
     inputs = _read(signature, "inputs")
     params = _read(signature, "params")
     spellings = _tensor_spellings(inputs) if _are_tensors(inputs) else _table_spellings(inputs)
@@ -39,7 +39,7 @@ def make_request_schema(signature: Mapping[str, Any] | None) -> JsonSchema:
 
 
 def make_answer_schema(signature: Mapping[str, Any] | None) -> JsonSchema:
-    """The body of an answer; of a signature only what holds for every way in which MLflow writes predictions."""
+    """Returns the schema of a response body, as far as it applies to every way in which MLflow writes predictions."""
     outputs = _read(signature, "outputs")
     described = {"description": ", ".join(map(_describe, outputs))} if outputs else {}
     return {"type": "object", "properties": {"predictions": described}, "required": ["predictions"]}
@@ -48,7 +48,7 @@ def make_answer_schema(signature: Mapping[str, Any] | None) -> JsonSchema:
 def _read(signature: Mapping[str, Any] | None, part: str) -> Sequence[Mapping[str, Any]]:
     text = (signature or {}).get(part)
     document = json.loads(text) if text else []
-    # Signatures of type hints and of old versions may hold one type instead of a list.
+    # Signatures from type hints and old versions can contain one type instead of a list.
     return document if isinstance(document, list) else []
 
 
@@ -57,7 +57,7 @@ def _are_tensors(inputs: Sequence[Mapping[str, Any]]) -> bool:
 
 
 def _table_spellings(columns: Sequence[Mapping[str, Any]]) -> dict[str, JsonSchema]:
-    """For a table; without a signature anything is possible."""
+    """Returns the formats for a table; without a signature they accept anything."""
     if not columns:
         anything = {"type": "array", "items": _ANYTHING}
         split = {"type": "object", "properties": {"columns": anything, "data": anything}, "required": ["data"]}
@@ -91,7 +91,7 @@ def _tensor_spellings(inputs: Sequence[Mapping[str, Any]]) -> dict[str, JsonSche
 
 
 def _tensor(one: Mapping[str, Any]) -> JsonSchema:
-    """Arrays in arrays, as deep as the shape; -1 is any length."""
+    """Returns nested arrays, as deep as the shape; -1 is any length."""
     spec = one["tensor-spec"]
     kind = str(spec["dtype"])
     numbers = {"type": "integer"} if kind.startswith(("int", "uint")) else {"type": "number"}

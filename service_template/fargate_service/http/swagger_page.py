@@ -1,4 +1,4 @@
-"""The page at `/`: Swagger, from the files BentoML brings along, without the tracker its own page loads.
+"""The Swagger page at `/`, from the files in BentoML, without the tracker that BentoML's page loads.
 
 Every reference is relative, so the page works below any prefix.
 """
@@ -32,7 +32,7 @@ _PAGE = """<!DOCTYPE html>
   </body>
 </html>
 """
-# Swagger styles its own elements and draws icons from data: URLs; nothing else may run, and nobody may frame it.
+# Swagger styles its own elements and loads icons from data: URLs; other scripts and framing are blocked.
 _POLICY = (
     "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; frame-ancestors 'none'; "
     "base-uri 'none'; form-action 'self'"
@@ -40,7 +40,7 @@ _POLICY = (
 
 
 def make_swagger_page(title: str) -> HTMLResponse:
-    """The page; its script reads ./docs.json."""
+    """Returns the page; its script reads ./docs.json."""
     escaped = title.replace("&", "&amp;").replace("<", "&lt;")
     headers = {"content-security-policy": _POLICY, "referrer-policy": "no-referrer"}
     return HTMLResponse(_PAGE.format(title=escaped), headers=headers)

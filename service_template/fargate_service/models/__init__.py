@@ -1,1 +1,1 @@
-"""The templates' models: loaded, warmed up, and asked. Each module imports only the libraries of its kind."""
+"""The templates' models: loading, warming up, predicting. Each module imports only the libraries it needs."""

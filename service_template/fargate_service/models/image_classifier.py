@@ -1,6 +1,6 @@
-"""Template `image_classifier`: a Keras model and its labels answer image files with a label, without MLflow.
+"""Template `image_classifier`: labels image files with a Keras model and its labels, without MLflow.
 
-Also speaks MLflow's `/invocations` for tensors (`instances` or `inputs`), since it costs a few lines.
+It also supports MLflow's `/invocations` for tensors (`instances` or `inputs`).
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from fargate_service.models.image_decoding import (
 from fargate_service.models.loaded_model import Batching, ScoringResponse
 
 MAX_BATCH = 32
-_NOT_ROW_BY_ROW = "the model's scores are not one row for each image"
+_NOT_ROW_BY_ROW = "the model's scores do not have one row per image"
 
 
 class ImageClassifier:
-    """A loaded model that names what is on an image."""
+    """A loaded model that labels images."""
 
     def __init__(
         self,
@@ -56,21 +56,21 @@ class ImageClassifier:
 
     @property
     def batching(self) -> Batching:
-        """Off as well once scores have come that are not one row for each image."""
+        """Whether requests share predictions; off once the model has returned scores without one row per image."""
         return self._chosen if self._batcher.is_row_by_row else Batching(False, _NOT_ROW_BY_ROW)
 
     def warm_up(self) -> bool:
-        """Labels a black image file; ValueError when what comes out does not fit the labels."""
+        """Labels a black image file; raises ValueError if the scores do not match the labels."""
         scores = self._predict(self._decode(make_black_image()))
         if scores.ndim != 2 or scores.shape[1] < 2:
-            raise ValueError(f"the model answers an image with the shape {scores.shape}, not with a score per label")
+            raise ValueError(f"the model's output for one image has the shape {scores.shape}, not one score per label")
         if missing := [index for index in range(scores.shape[1]) if str(index) not in self._labels]:
-            raise ValueError(f"the model tells {scores.shape[1]} classes apart, but no label is given for {missing[0]}")
+            raise ValueError(f"the model has {scores.shape[1]} classes, but class {missing[0]} has no label")
         return True
 
     def label_images(self, images: Sequence[bytes], top: int | None) -> list[dict[str, Any]]:
-        """For each image file the label with the highest score, and the scores of the `top` best if asked for."""
-        # One by one: images of a model that takes any size do not fit into one array.
+        """Returns the label with the highest score for each image file, and the `top` best scores if requested."""
+        # One by one: if the model takes any size, images do not fit into one array.
         return [self._describe(self._predict(self._decode(image))[0], top) for image in images]
 
     def invoke(self, body: bytes, content_type: str) -> ScoringResponse:
@@ -98,7 +98,7 @@ class ImageClassifier:
     def _parse_tensor(self, body: bytes) -> np.ndarray:
         try:
             document = json.loads(body)
-        except ValueError as error:  # not UTF-8 is one as well
+        except ValueError as error:  # also raised for invalid UTF-8
             raise RequestError(400, "The body is not valid JSON.") from error
         named = document if isinstance(document, dict) else {}
         given = [named[key] for key in ("instances", "inputs") if key in named]
@@ -107,12 +107,12 @@ class ImageClassifier:
         try:
             batch: np.ndarray = np.asarray(given[0], dtype="float32")
         except (ValueError, TypeError) as error:
-            raise RequestError(400, "The images are not numbers in arrays of equal size.") from error
+            raise RequestError(400, "The images are not arrays of numbers of equal size.") from error
         expected = (None, self._shape.height, self._shape.width, self._shape.channels)
         fits = batch.ndim == 4 and all(want in (None, got) for want, got in zip(expected, batch.shape, strict=True))
         if not fits or not batch.size:
             wanted = " x ".join("any" if side is None else str(side) for side in expected)
-            raise RequestError(400, f"The model takes images of shape {wanted}, not {batch.shape}.")
+            raise RequestError(400, f"The model requires images of shape {wanted}, not {batch.shape}.")
         return batch
 
 
@@ -123,5 +123,5 @@ def _split(scores: np.ndarray, counts: Sequence[int]) -> list[np.ndarray]:
 
 
 def read_labels(file: Path) -> dict[str, Any]:
-    """The labels by class number ("0", "1", …), as they were normalized when the image was built."""
+    """Returns the labels by class number ("0", "1", …), as normalized when the image was built."""
     return dict(json.loads(file.read_text(encoding="utf-8")))

@@ -1,8 +1,7 @@
-"""An image file becomes the numbers a classifier was trained on: upright, in its colors and size, float32.
+"""Decodes an image file to the input a classifier was trained on: upright, in its colors and size, float32.
 
-Unless options say otherwise the steps are those of the walk-through's service, to the bit: RGB, Pillow's default
-resampling, division by 255 in double precision, then float32. Only a camera's note on how the picture was held (EXIF
-orientation) is followed besides.
+By default the steps match the walk-through's service bit for bit: RGB, Pillow's default resampling, division by 255 in
+double precision, then float32. In addition, the camera's EXIF orientation is applied.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import PIL.ImageOps
 
 from fargate_service.errors import RequestError
 
-# Only formats Pillow decodes by itself: its EPS plugin, for one, would start Ghostscript on what a stranger sent.
+# Only formats Pillow decodes itself: its EPS plugin, for example, would run Ghostscript on untrusted data.
 FORMATS = ("BMP", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 _RESAMPLING = {
@@ -36,7 +35,7 @@ _SCALING: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
 
 @dataclass(frozen=True)
 class ImageShape:
-    """What a model wants of one image; a side that is None may have any length."""
+    """The image shape that a model requires; a side that is None can have any length."""
 
     height: int | None
     width: int | None
@@ -49,53 +48,55 @@ class ImageShape:
 
 @dataclass(frozen=True)
 class DecodingOptions:
-    """How the pictures were prepared that the model was trained on."""
+    """How the images were prepared that the model was trained on."""
 
-    size: tuple[int, int] | None = None  # height, width; None: the model's own, or the image's where it takes any
+    size: tuple[int, int] | None = None  # height, width; None: the model's size, or the image's if the model takes any
     scaling: str = "0..1"
     resampling: str = "bicubic"
-    color: str = "rgb"  # or bgr, OpenCV's order; gray models get gray
+    color: str = "rgb"  # or bgr, OpenCV's order; grayscale models get grayscale
 
 
 AS_TRAINED_BY_DEFAULT = DecodingOptions()
 
 
 def parse_decoding_options(options: Mapping[str, Any]) -> DecodingOptions:
-    """The options in service.json; they were checked when the image was built."""
+    """Returns the options in service.json; they were checked when the image was built."""
     known = {name: options[name] for name in ("scaling", "resampling", "color") if name in options}
     size = options.get("size")
     return DecodingOptions(size=(int(size[0]), int(size[1])) if size else None, **known)
 
 
 def parse_image_shape(shape: tuple[int | None, ...]) -> ImageShape:
-    """The image shape of a model's input (batch, height, width, channels); ValueError when it takes no images."""
+    """Returns the image shape of an input (batch, height, width, channels); ValueError if it does not take images."""
     if len(shape) != 4 or shape[3] not in _MODES:
-        raise ValueError(f"the model's input {shape} is no batch of images (batch, height, width, 1, 3 or 4 channels)")
+        raise ValueError(
+            f"the model's input {shape} is not a batch of images (batch, height, width, 1, 3 or 4 channels)"
+        )
     return ImageShape(height=shape[1], width=shape[2], channels=int(shape[3]))
 
 
 def with_size(shape: ImageShape, size: tuple[int, int] | None) -> ImageShape:
-    """`shape` with the sides it leaves open set to `size`; ValueError when the model takes another size."""
+    """Returns `shape` with its open sides set to `size`; raises ValueError if the model requires another size."""
     if size is None:
         return shape
     if any(side not in (None, wanted) for side, wanted in zip((shape.height, shape.width), size, strict=True)):
-        raise ValueError(f"the model takes images of {shape.height} x {shape.width}, not of {size[0]} x {size[1]}")
+        raise ValueError(f"the model requires images of {shape.height} x {shape.width}, not {size[0]} x {size[1]}")
     return ImageShape(size[0], size[1], shape.channels)
 
 
 def decode_image(
     image: bytes, shape: ImageShape, *, max_pixels: int, options: DecodingOptions = AS_TRAINED_BY_DEFAULT
 ) -> np.ndarray:
-    """A batch of one image, (1, height, width, channels); RequestError 400 or 413 when the bytes are not to be used."""
+    """Returns a batch of one image, (1, height, width, channels); RequestError 400 or 413 if the bytes are unusable."""
     pixels = np.asarray(_resized(image, shape, max_pixels, _RESAMPLING[options.resampling]))
     if options.color == "bgr" and shape.channels == 3:
         pixels = pixels[..., ::-1]
     batch: np.ndarray = _SCALING[options.scaling](pixels).astype("float32")[np.newaxis]
-    return batch if batch.ndim == 4 else batch[..., np.newaxis]  # gray images have no axis for channels
+    return batch if batch.ndim == 4 else batch[..., np.newaxis]  # grayscale images have no channel axis
 
 
 def make_black_image() -> bytes:
-    """A PNG file of 64 x 64 black pixels, to try a model with."""
+    """Returns a PNG file of 64 x 64 black pixels, to test a model with."""
     file = io.BytesIO()
     PIL.Image.new("RGB", (64, 64)).save(file, "PNG")
     return file.getvalue()
@@ -108,7 +109,7 @@ def _resized(image: bytes, shape: ImageShape, max_pixels: int, resampling: PIL.I
             # Only the header has been read so far: a small file can hold an enormous image.
             if opened.width * opened.height > max_pixels:
                 raise too_large
-            # Upright first: a side that the model leaves open is a side of the picture as people see it.
+            # Upright first: a side that the model leaves open is that of the image as people see it.
             PIL.ImageOps.exif_transpose(opened, in_place=True)
             upright = _eight_bits(opened)
             size = (shape.width or upright.width, shape.height or upright.height)
@@ -117,12 +118,12 @@ def _resized(image: bytes, shape: ImageShape, max_pixels: int, resampling: PIL.I
         raise
     except PIL.Image.DecompressionBombError as error:
         raise too_large from error
-    except Exception as error:  # decoders raise whatever they stumble over: OSError, SyntaxError, struct.error, …
-        raise RequestError(400, "The file sent is not an image that can be read.") from error
+    except Exception as error:  # decoders raise many types: OSError, SyntaxError, struct.error, …
+        raise RequestError(400, "The file is not a readable image.") from error
 
 
 def _eight_bits(image: PIL.Image.Image) -> PIL.Image.Image:
-    """Gray of 16 bits as gray of 8: Pillow's own conversion would cut off all that is brighter than 255."""
+    """Converts 16-bit grayscale to 8-bit: Pillow's conversion would clip every value above 255."""
     if not image.mode.startswith("I;16"):
         return image
     return PIL.Image.fromarray((np.asarray(image).astype("uint16") >> 8).astype("uint8"))

@@ -1,9 +1,9 @@
-"""A Keras model or SavedModel out of an MLflow model directory, without MLflow.
+"""Loads a Keras model or SavedModel from an MLflow model directory, without MLflow.
 
 Reads the flavors `tensorflow` (`data: data`, `model_type: keras`, or `saved_model_dir`) and `keras` of MLmodel:
 
     data/model.keras   Keras 3, what MLflow 2.11 and later write
-    data/model.h5      asked for with save_format="h5"
+    data/model.h5      with save_format="h5"
     data/model/        SavedModel: TensorFlow below 2.16, or keras.log_model(save_exported_model=True)
     tf2model/          SavedModel of a tf.Module
 """
@@ -22,13 +22,13 @@ import tensorflow as tf
 from fargate_service.batching.keras_rows import why_network_alone
 from fargate_service.models.loaded_network import LoadedNetwork
 
-# MLflow pickles custom layers here; this is the model's own code, as trusted as the model itself.
+# MLflow pickles custom layers here; this is the model's code, as trusted as the model itself.
 _CUSTOM_OBJECTS = ("global_custom_objects.cloudpickle", "custom_objects.cloudpickle")
 
 
 @dataclass(frozen=True)
 class TensorFunction:
-    """A network as TensorFlow computes it: one tensor of this shape and type, the batch's length open, gives one."""
+    """A network in TensorFlow: takes one tensor of this shape and type, with any batch size, and returns one."""
 
     call: Callable[[Any], Any]
     spec: Any  # tf.TensorSpec
@@ -36,8 +36,8 @@ class TensorFunction:
 
 
 def load_network(model_dir: Path, flavors: Mapping[str, Any], *, cpus: int) -> LoadedNetwork:
-    """The network in `model_dir`; ValueError when there is none, or one with several inputs or outputs."""
-    # TensorFlow counts the cores of the machine, not what this container may use of them.
+    """Returns the network in `model_dir`; ValueError if there is none, or it has several inputs or outputs."""
+    # TensorFlow counts the machine's cores, not the container's quota.
     tf.config.threading.set_intra_op_parallelism_threads(cpus)
     tf.config.threading.set_inter_op_parallelism_threads(cpus)
     function = load_function(model_dir, flavors)
@@ -49,7 +49,7 @@ def load_network(model_dir: Path, flavors: Mapping[str, Any], *, cpus: int) -> L
 
 
 def load_function(model_dir: Path, flavors: Mapping[str, Any]) -> TensorFunction:
-    """What `load_network` computes with."""
+    """Returns the function behind `load_network`."""
     conf = flavors.get("tensorflow") or flavors["keras"]
     if code := conf.get("code"):
         sys.path.insert(0, str(model_dir / code))
@@ -64,10 +64,10 @@ def load_function(model_dir: Path, flavors: Mapping[str, Any]) -> TensorFunction
 
 
 def _load_keras(file: Path) -> TensorFunction:
-    # Losses and metrics are of no use here, and custom ones could not be found again.
+    # Losses and metrics are not needed here, and custom ones could not be loaded.
     model = tf.keras.models.load_model(file, custom_objects=_custom_objects(file.parent), compile=False)
     if not isinstance(model.input_shape, tuple) or not isinstance(model.output_shape, tuple):
-        raise ValueError("the model has several inputs or outputs; this template serves one of each")
+        raise ValueError("the model has several inputs or outputs; this template supports one of each")
     spec = tf.TensorSpec(model.input_shape, model.inputs[0].dtype)
     call = tf.function(lambda batch: model(batch, training=False), input_signature=[spec])
     return TensorFunction(call, spec, why_network_alone(model, tf.keras))
@@ -78,14 +78,14 @@ def _load_saved_model(folder: Path) -> TensorFunction:
     signature = loaded.signatures["serving_default"]
     inputs, outputs = signature.structured_input_signature[1], signature.structured_outputs
     if len(inputs) != 1 or len(outputs) != 1:
-        raise ValueError("the model has several inputs or outputs; this template serves one of each")
+        raise ValueError("the model has several inputs or outputs; this template supports one of each")
     (name, spec), (output,) = next(iter(inputs.items())), outputs
 
     def call(batch: Any) -> Any:
         # `loaded` must stay alive: the signature holds its variables only weakly.
         return loaded.signatures["serving_default"](**{name: batch})[output]
 
-    why_alone = "a SavedModel does not show whether it treats each image alone"
+    why_alone = "a SavedModel does not show whether it processes each image independently"
     return TensorFunction(call, tf.TensorSpec(spec.shape, spec.dtype), why_alone)
 
 

@@ -1,4 +1,4 @@
-"""A network in memory that takes one array and gives one, whatever library computes it."""
+"""A network in memory that takes one array and returns one, whichever library computes it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 
 @dataclass(frozen=True)
 class LoadedNetwork:
-    """What an image classifier asks for scores."""
+    """What an image classifier gets its scores from."""
 
     predict: Callable[[np.ndarray], np.ndarray]
     input_shape: tuple[int | None, ...]  # with the batch, which is None
-    why_alone: str | None  # what speaks against computing images of several callers at once; None: nothing
+    why_alone: str | None  # why callers cannot share a prediction; None: they can

@@ -1,7 +1,7 @@
-"""From a model directory to a model that is ready to answer.
+"""Loads and warms up the model in a model directory.
 
-The templates are imported when they are chosen: each needs libraries that the other's image lacks, and the machine
-that builds the image lacks both.
+The templates are imported only when chosen: each needs libraries that the other's image lacks, and the machine that
+builds the image lacks both.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ logger = logging.getLogger("bentoml.model")
 
 
 def load_model(description: ServiceDescription, settings: Settings, source: Path) -> LoadedModel:
-    """The model in `settings.model_dir`, loaded and warm; whatever is wrong with it is raised here, before any request.
+    """Returns the model in `settings.model_dir`, loaded and warm; any problem is raised here, before any request.
 
-    `source` is the folder of service.json, in which the labels lie.
+    `source` is the folder of service.json and the labels.
     """
     began = time.monotonic()
     set_library_threads(os.environ, settings.cpus)
@@ -38,11 +38,11 @@ def load_model(description: ServiceDescription, settings: Settings, source: Path
     else:
         model = _load_pyfunc(description, settings)
     loaded = time.monotonic()
-    tried = settings.warm_up and model.warm_up()
-    # What is there now stays: the garbage collector need not walk through a framework's objects while someone waits.
+    is_warm = settings.warm_up and model.warm_up()
+    # These objects are permanent: the garbage collector should not traverse a framework's objects during requests.
     gc.collect()
     gc.freeze()
-    warm = f"first prediction in {time.monotonic() - loaded:.1f} s" if tried else "not tried: it has no input example"
+    warm = f"first prediction in {time.monotonic() - loaded:.1f} s" if is_warm else "not warmed up"
     logger.info("Model %s loaded in %.1f s, %s", description.model_uri, loaded - began, warm)
     logger.info("Batching of requests is %s", model.batching)
     return model
@@ -53,7 +53,7 @@ def _load_image_classifier(description: ServiceDescription, settings: Settings, 
     from fargate_service.models.image_decoding import parse_decoding_options  # noqa: PLC0415
 
     if description.labels is None:
-        raise ValueError("service.json names no labels, without which an image classifier cannot answer")
+        raise ValueError("service.json does not name a labels file, which an image classifier requires")
     metadata: dict[str, Any] = yaml.safe_load((settings.model_dir / "MLmodel").read_text(encoding="utf-8"))
     network = _load_network(description, settings, metadata["flavors"])
     return ImageClassifier(
@@ -78,9 +78,9 @@ def _load_network(description: ServiceDescription, settings: Settings, flavors: 
 
 
 def _load_pyfunc(description: ServiceDescription, settings: Settings) -> LoadedModel:
-    # Both are read while mlflow is imported. Flavors load differently where they serve: MLflow's own server sets this.
+    # Both are read when mlflow is imported. Flavors load differently for serving; MLflow's own server sets this.
     os.environ["_MLFLOW_IS_IN_SERVING_ENVIRONMENT"] = "true"
-    # A container has no business calling home.
+    # A serving container should not send telemetry.
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     from fargate_service.models.pyfunc_model import load_pyfunc  # noqa: PLC0415
 

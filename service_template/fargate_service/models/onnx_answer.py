@@ -1,4 +1,4 @@
-"""How the answer of a model stands in what its ONNX conversion gives. Pure."""
+"""Extracts a model's answer from the outputs of its ONNX conversion. Pure."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import numpy as np
 
 @dataclass(frozen=True)
 class AnswerForm:
-    """Where a model's answer is among what the session gives, and in which form the model itself would give it."""
+    """Which of the session's outputs is the model's answer, and the form in which the model itself returns it."""
 
     output: int = 0
-    column: int | None = None  # of the output's columns only this, as a row of numbers; None: the output as it is
-    dtype: str | None = None  # None: as it comes
+    column: int | None = None  # only this column of the output, as a 1-D array; None: the whole output
+    dtype: str | None = None  # None: unchanged
     columns: tuple[str, ...] = ()  # of a table, in the order of the session's inputs; (): all in one input
-    # What speaks against computing rows of several callers at once, found out from the model itself; None: nothing.
-    why_alone: str | None = "the image does not say whether the model treats each row alone"
-    takes_gaps: bool = False  # missing numbers are answered as the model answers them, or there can be none
+    # Why callers cannot share a prediction, determined from the model itself; None: they can.
+    why_alone: str | None = "the image does not record whether the model processes each row independently"
+    takes_gaps: bool = False  # missing numbers give the model's own answer, or cannot occur
 
 
 def shape_answer(outputs: list[Any], form: AnswerForm) -> np.ndarray:
-    """The answer in a session's `outputs`."""
+    """Returns the answer in a session's `outputs`."""
     answer = np.asarray(outputs[form.output])
     if form.column is not None:
         answer = answer.reshape(len(answer), -1)[:, form.column]

@@ -1,9 +1,9 @@
-"""A model that was converted to ONNX when its image was built, in the place of the library it was trained with.
+"""A model that was converted to ONNX when its image was built and replaces the library it was trained with.
 
-    model.onnx          what is computed
-    onnx_answer.json    how that becomes the model's own answer (`AnswerForm`), found out when the two were compared
+    model.onnx          the computation
+    onnx_answer.json    how its outputs become the model's answer (`AnswerForm`), found when the two were compared
 
-They lie beside the model's MLmodel and input example. Needs onnxruntime and NumPy.
+They are next to the model's MLmodel and input example. Needs onnxruntime and NumPy.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ _TYPES = {
 
 
 class OnnxModel:
-    """Answers as the model did that was converted; what a `python_function` of MLflow has to look like."""
+    """Predicts like the model it was converted from, with the interface of MLflow's `python_function`."""
 
     def __init__(self, model: str | bytes, form: AnswerForm, *, cpus: int) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = cpus
         options.inter_op_num_threads = 1
-        # Threads that wait by turning round take CPU from the others: a task has a share of a machine, not its cores.
+        # Spinning threads take CPU time from the others: a task has a share of a machine, not its cores.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3  # it warns of shapes that converters write down wrongly
+        options.log_severity_level = 3  # it warns about shapes that converters record incorrectly
         self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         self._form = form
         self._inputs = [(one.name, _TYPES[one.type]) for one in self._session.get_inputs()]
@@ -54,7 +54,7 @@ class OnnxModel:
 
     @property
     def input_shape(self) -> tuple[int | None, ...]:
-        """Of the first input; None for every length that is left open."""
+        """The shape of the first input; None for every open length."""
         return tuple(side if isinstance(side, int) else None for side in self._session.get_inputs()[0].shape)
 
     @property
@@ -63,11 +63,11 @@ class OnnxModel:
         return self._form.why_alone
 
     def compute(self, data: Any) -> list[Any]:
-        """All outputs for `data`: an array, a table, or one array by its name."""
+        """Returns all outputs for `data`: an array, a table, or one array by its name."""
         return self._session.run(None, self._feeds(data))  # type: ignore[no-any-return]
 
     def predict(self, data: Any, params: dict[str, Any] | None = None) -> Any:
-        """The answer, in the model's own form; a model with params is never converted."""
+        """Returns the answer in the model's own form; a model with params is never converted."""
         return shape_answer(self.compute(data), self._form)
 
     def _feeds(self, data: Any) -> dict[str, np.ndarray]:
@@ -85,24 +85,24 @@ class OnnxModel:
 
     def _without_gaps(self, array: np.ndarray) -> np.ndarray:
         if not self._form.takes_gaps and array.dtype.kind == "f" and np.isnan(array).any():
-            raise RequestError(400, "A number is missing, and this model answers complete rows only.")
+            raise RequestError(400, "A number is missing, and this model requires complete rows.")
         return array
 
 
 def load_onnx(model_dir: Path, *, cpus: int) -> OnnxModel:
-    """The converted model in `model_dir`."""
+    """Returns the converted model in `model_dir`."""
     document = json.loads((model_dir / ANSWER_FILE).read_text(encoding="utf-8"))
     form = AnswerForm(**{**document, "columns": tuple(document["columns"])})
     return OnnxModel(str(model_dir / MODEL_FILE), form, cpus=cpus)
 
 
 def save_onnx(model: bytes, form: AnswerForm, model_dir: Path) -> None:
-    """Writes what `load_onnx` reads."""
+    """Writes the files that `load_onnx` reads."""
     (model_dir / MODEL_FILE).write_bytes(model)
     (model_dir / ANSWER_FILE).write_text(json.dumps(asdict(form)), encoding="utf-8")
 
 
 def load_onnx_network(model_dir: Path, *, cpus: int) -> LoadedNetwork:
-    """The converted network of an image classifier."""
+    """Returns the converted network of an image classifier."""
     model = load_onnx(model_dir, cpus=cpus)
     return LoadedNetwork(predict=model.predict, input_shape=model.input_shape, why_alone=model.why_alone)

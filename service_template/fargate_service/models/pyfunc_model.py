@@ -1,7 +1,7 @@
-"""Template `pyfunc`: any MLflow model, answered by MLflow's own scoring code.
+"""Template `pyfunc`: serves any MLflow model with MLflow's own scoring code.
 
-Where MLflow's server is careless with the caller, this is not: a model's failure is a 500 (MLflow: 400), neither stack
-traces nor the data sent come back, and what is not a number is `null` (MLflow: `NaN`, which is no JSON).
+It differs from MLflow's server in three ways: a model's failure is a 500 (MLflow: 400), responses contain neither
+stack traces nor the data sent, and NaN is written as `null` (MLflow: `NaN`, which is not valid JSON).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from fargate_service.models.table_batching import TableBatcher
 
 
 class ModelFailed(Exception):
-    """The model's own code raised; nothing of it is for the caller."""
+    """The model's own code raised; the caller must not see the details."""
 
 
 class PyfuncModel:
@@ -45,21 +45,21 @@ class PyfuncModel:
         return self._tables.batching
 
     def warm_up(self) -> bool:
-        """Predicts the model's input example; False when it was logged without one."""
+        """Predicts the model's input example; returns False if it was logged without one."""
         if not self._example.is_file():
             return False
         self.invoke(self._example.read_bytes(), "application/json")
         return True
 
     def invoke(self, body: bytes, content_type: str) -> ScoringResponse:
-        """MLflow's protocol: JSON in its five spellings, CSV, Parquet where pyarrow is installed."""
+        """Scores a request in MLflow's protocol: JSON in its five formats, CSV, Parquet if pyarrow is installed."""
         result = self._score(self._model, body, content_type)
         return ScoringResponse(result.status, _without_nan(result.response), result.mimetype)
 
     def stream(self, body: bytes, content_type: str) -> Iterator[Any]:
-        """The pieces of the model's `predict_stream`; RequestError 406 when it has none."""
+        """Returns the chunks of the model's `predict_stream`; raises RequestError 406 if it has none."""
         if self._streaming is None:
-            raise RequestError(406, "This model answers in one piece; ask for application/json.")
+            raise RequestError(406, "This model does not stream; send 'Accept: application/json'.")
         parsing = _Parsed(self._streaming.metadata)
         try:
             refused = self._score(parsing, body, content_type)
@@ -68,7 +68,7 @@ class PyfuncModel:
         raise RequestError(refused.status, refused.response)
 
     def _score(self, model: Any, body: bytes, content_type: str) -> Any:
-        # MLflow compares media types as they are written, but they have no case.
+        # MLflow compares media types as written, but they are case-insensitive.
         media_type, _, parameters = content_type.lower().partition(";")
         exact = f"{media_type.strip()};{parameters.strip()}" if parameters.strip() else media_type.strip()
         try:
@@ -80,7 +80,7 @@ class PyfuncModel:
 
 
 class _Guarded:
-    """The model as the scoring code sees it; tells the model's own failures from what MLflow finds in the input."""
+    """The model as the scoring code sees it; separates the model's own failures from MLflow's input errors."""
 
     def __init__(self, model: Any, tables: TableBatcher) -> None:
         self.metadata = model.metadata
@@ -91,16 +91,16 @@ class _Guarded:
         try:
             return self._model.predict(data, params=params) if params else self._tables.predict(data)
         except (MlflowException, RequestError):
-            raise  # the input does not fit the model's signature, or not what was converted
+            raise  # the input does not match the model's signature, or the converted model
         except Exception as error:
-            # Some models answer nothing with nothing; of the others it was too much asked.
+            # Some models return nothing for empty input; for others, empty input is the caller's error.
             if _is_empty(data):
-                raise RequestError(400, "The input holds no rows, or no columns.") from error
+                raise RequestError(400, "The input has no rows or no columns.") from error
             raise ModelFailed(f"{type(error).__name__}: {error}") from error
 
 
 class _InputParsed(BaseException):
-    """Not an error: carries what the scoring code has read out past its `except Exception`."""
+    """Not an error: carries the parsed input past the scoring code's `except Exception`."""
 
     def __init__(self, data: Any, params: Mapping[str, Any] | None) -> None:
         super().__init__()
@@ -109,7 +109,7 @@ class _InputParsed(BaseException):
 
 
 class _Parsed:
-    """Stands where the scoring code expects a model: MLflow offers its parsing only together with predicting."""
+    """Replaces the model in the scoring code: MLflow's parsing is only available together with predicting."""
 
     def __init__(self, metadata: Any) -> None:
         self.metadata = metadata
@@ -119,10 +119,10 @@ class _Parsed:
 
 
 def load_pyfunc(model_dir: Path, *, batching: bool | None = None, implementation: Any | None = None) -> PyfuncModel:
-    """The MLflow model in `model_dir`, by its `python_function` flavor; `implementation` computes in its place.
+    """Returns the MLflow model in `model_dir`, by its `python_function` flavor; `implementation` replaces its code.
 
-    `batching` says whether requests may be predicted together; None: if the model's rows are known to be independent,
-    which an `implementation` says in its `why_alone`.
+    `batching` sets whether requests can share predictions; None: if the model's rows are known to be independent,
+    which an `implementation` declares in its `why_alone`.
     """
     model = as_pyfunc(model_dir, implementation) if implementation else mlflow.pyfunc.load_model(str(model_dir))
     why_alone = implementation.why_alone if implementation else why_pyfunc_alone(model)
@@ -131,7 +131,7 @@ def load_pyfunc(model_dir: Path, *, batching: bool | None = None, implementation
 
 
 def as_pyfunc(model_dir: Path, implementation: Any) -> Any:
-    """`implementation` as an mlflow.pyfunc.PyFuncModel that checks its input by the signature of `model_dir`."""
+    """Returns `implementation` as an mlflow.pyfunc.PyFuncModel that checks input by the signature in `model_dir`."""
     return mlflow.pyfunc.PyFuncModel(Model.load(str(model_dir)), implementation)
 
 
@@ -150,14 +150,14 @@ def _is_empty(data: Any) -> bool:
 
 def _refusal(error: MlflowException) -> Exception:
     status = error.get_http_status_code()
-    if status >= 500:  # nothing the caller could mend
+    if status >= 500:  # nothing the caller could fix
         return ModelFailed(f"{type(error).__name__}: {error}")
     return RequestError(status, _without_data(error.message), code=error.error_code)
 
 
 def _without_data(message: str) -> str:
-    """MLflow's message without the places in which it repeats data or schema: answers end up in logs."""
-    # Of other libraries' errors only where JSON breaks is told; the others quote what they could not read.
+    """Removes the data and schema that MLflow's message repeats: responses end up in logs."""
+    # Of other libraries' errors, only JSON's are kept; the others quote the data they could not read.
     message = re.sub(r" Error: '(?!JSONDecodeError\()\w+\(.*$", "", message, flags=re.DOTALL)
     message = re.sub(r" for value `.*`", "", message, flags=re.DOTALL)
     message = re.sub(r"^Failed to predict data '.*'\. \nError: ", "", message, flags=re.DOTALL)

@@ -1,7 +1,7 @@
-"""How the tables of several requests share one prediction, for models whose rows are independent of each other.
+"""Lets the tables of several requests share one prediction, for models whose rows are independent of each other.
 
-A model is known to be such a one by what it is made of (row_independence). Its answers have to be such, too: arrays
-with an item for each row. That is checked with the first table that it answers, its input example when there is one.
+The model's parts show that its rows are independent (row_independence). Its answers must also be arrays with one item
+per row, which is checked with the first table that it predicts, its input example if there is one.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from fargate_service.batching.batcher import Batcher
 from fargate_service.models.loaded_model import Batching, choose_batching
 
 MAX_BATCH_ROWS = 1024
-_NOT_ROW_BY_ROW = "the model's answers are not arrays with one item for each row"
-_UNDECIDED = "the first table that is answered will show whether requests can share predictions"
+_NOT_ROW_BY_ROW = "the model's answers are not arrays with one item per row"
+_UNDECIDED = "the first prediction will show whether requests can share predictions"
 
 
 class TableBatcher:
-    """Calls `predict` for the tables of several threads at once, where each gets what it would get alone.
+    """Calls `predict` for the tables of several threads at once, if each gets the same result as alone.
 
-    `asked` is the user's word on it (the option `batching`); None: if `why_alone`, which says what speaks against
-    it, is None too.
+    `asked` is the user's choice (the option `batching`); None: only if `why_alone`, the reason against it, is also
+    None.
     """
 
     def __init__(self, predict: Callable[[Any], Any], *, asked: bool | None, why_alone: str | None) -> None:
@@ -37,13 +37,13 @@ class TableBatcher:
 
     @property
     def batching(self) -> Batching:
-        """Whether requests share predictions at this moment."""
+        """Whether requests currently share predictions."""
         if self._is_to_be_checked:
             return Batching(False, _UNDECIDED)
         return self._chosen if self._batcher.is_row_by_row else Batching(False, _NOT_ROW_BY_ROW)
 
     def predict(self, data: Any) -> Any:
-        """The model's answer for `data`; its own exception when it fails."""
+        """Returns the model's answer for `data`; raises the model's exception if it fails."""
         kind = kind_of_table(data) if self._is_to_be_checked or self.batching.is_on else None
         if kind is None:
             return self._predict(data)
@@ -55,13 +55,13 @@ class TableBatcher:
         return answer
 
     def _check(self, data: pd.DataFrame, answer: Any) -> None:
-        """Decides by one more prediction: with a row more, the answer has an item more, and is otherwise the same."""
+        """Decides with one more prediction: with an added row, the answer must only gain one item."""
         try:
             more = self._predict(join_tables([data, data.head(1)]))
             parts = split_predictions(more, [len(data), 1])
             expected = split_predictions(answer, [len(data)])[0]
             is_same = all(_are_close(a, b) for a, b in zip(parts, (expected, expected[:1]), strict=True))
-        except Exception:  # whatever it is, these answers cannot be shared
+        except Exception:  # whatever the error, these answers cannot be shared
             is_same = False
         if not is_same:
             self._batcher.is_row_by_row = False
@@ -69,9 +69,9 @@ class TableBatcher:
 
 
 def kind_of_table(data: Any) -> Hashable | None:
-    """What two tables have to have in common to be joined; None for what is to be answered alone.
+    """Returns what two tables must have in common to be joined; None for data that must be predicted alone.
 
-    That is what is no table with rows, has row labels of its own, or columns of categories, which have their own codes.
+    That is data that is not a table with rows, has row labels, or has categorical columns, whose codes differ.
     """
     if not isinstance(data, pd.DataFrame) or data.empty or not _is_numbered(data):
         return None
@@ -81,19 +81,19 @@ def kind_of_table(data: Any) -> Hashable | None:
 
 
 def join_tables(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """One table with the rows of all."""
+    """Returns one table with the rows of all."""
     return pd.concat(tables, ignore_index=True)
 
 
 def split_predictions(predictions: Any, counts: Sequence[int]) -> list[Any]:
-    """The predictions of each table, of so many rows; ValueError unless they are an array with an item for each row.
+    """Returns the predictions of each table, given its row count; ValueError unless there is one item per row.
 
-    A list is none: scikit-learn gives one with an array for each *output* of a model that has several.
+    A list does not count: scikit-learn returns a list with an array for each *output* of a model that has several.
     """
     is_table = isinstance(predictions, pd.DataFrame | pd.Series)
     is_array = type(predictions) is np.ndarray and predictions.ndim > 0
     if not (is_array or (is_table and _is_numbered(predictions))) or len(predictions) != sum(counts):
-        raise ValueError("the model does not answer with an array of one item a row")
+        raise ValueError("the model's answer is not an array with one item per row")
     ends = np.cumsum(counts)
     starts = ends - np.asarray(counts)
     if is_table:
@@ -102,12 +102,12 @@ def split_predictions(predictions: Any, counts: Sequence[int]) -> list[Any]:
 
 
 def _is_numbered(table: pd.DataFrame | pd.Series) -> bool:
-    """Whether its rows are labeled 0, 1, 2, …, as they are where nobody labeled them."""
+    """Returns whether the rows are labeled 0, 1, 2, …, which is the default."""
     return bool(table.index.equals(pd.RangeIndex(len(table))))
 
 
 def _are_close(one: Any, other: Any) -> bool:
-    """The same but for the last digits, which depend on how a library sums up a batch of this length."""
+    """Returns whether both are equal except for the last digits, which depend on how a library sums up a batch."""
     a, b = np.asarray(one), np.asarray(other)
     if a.dtype.kind in "fc":
         return a.shape == b.shape and bool(np.allclose(a, b, rtol=1e-4, atol=1e-6, equal_nan=True))
