@@ -51,8 +51,8 @@ their values in an update, except those under [This command only](#this-command-
 `mlflow deployments delete` takes one option, which keeps part of the deployment: `-C retain=images`, `-C retain=logs`
 or `-C retain=images,logs` ([deleting, and keeping](operating.md#deleting-and-keeping)).
 
-`mlflow-fargate schema` prints these options as a JSON schema for editors; `mlflow-fargate schema --markdown` prints this
-page.
+`mlflow-fargate schema` prints these options as a JSON schema for editors, and `mlflow-fargate schema --markdown`
+prints this page.
 """
 _SIZES_HEAD = """\
 ## CPU and memory
