@@ -149,7 +149,7 @@ def test_a_command_ends_with_its_task(able: Deployer, plugin: tuple[str, ...]) -
             operations.scale(able, "churn", 0)
 
             assert follower.wait(60) == 0
-            with pytest.raises(InvalidOption, match="No task of 'churn' runs"):
+            with pytest.raises(InvalidOption, match="'churn' has no running task"):
                 operations.open_command(local, "churn", "ls")
         finally:
             follower.kill()
