@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -27,6 +28,15 @@ def no_log_is_set_up() -> Iterator[None]:
     ours.setLevel(logging.WARNING)
     yield
     ours.setLevel(before)
+
+
+@pytest.fixture(autouse=True)
+def no_aws_client_of_an_earlier_test() -> None:
+    """Each local stack has its own keys and address; boto3's default session and MLflow's S3 clients keep old ones."""
+    if boto3 := sys.modules.get("boto3"):
+        boto3.DEFAULT_SESSION = None  # type: ignore[attr-defined]
+    if s3 := sys.modules.get("mlflow.store.artifact.s3_artifact_repo"):
+        s3._cached_get_s3_client.cache_clear()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

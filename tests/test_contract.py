@@ -326,7 +326,7 @@ class TestBehaviour:
         assert code_of(lambda: client.list_deployments(endpoint="../up")) == "INVALID_PARAMETER_VALUE"
 
     def test_c19_progress_is_shown_without_configuring_logging(self, shell: Shell) -> None:
-        for step in ("plan", "apply", "rollout", "churn answers at"):
+        for step in ("Planning", "Applying", "Waiting for the rollout", "churn is at"):
             assert step in shell.created_churn.stderr
 
     @pytest.mark.parametrize(

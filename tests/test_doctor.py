@@ -235,7 +235,7 @@ def test_the_doctor_tells_every_topic_and_ends_with_what_it_found(
 
     assert healthy.exit_code == 0, healthy.output
     assert "  OK   credentials: " in healthy.output
-    assert "  OK   way out of the subnets: by an internet gateway" in healthy.output
+    assert "  OK   way out of the subnets: through an internet gateway" in healthy.output
     assert "  OK   execution role: " in healthy.output
     findings = {item["name"]: item for item in json.loads(sick.stdout)}
     assert sick.exit_code == 1
