@@ -23,7 +23,6 @@ import boto3
 import mlflow
 import pytest
 import requests
-from moto.server import ThreadedMotoServer
 
 AWS_ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "test",
@@ -56,12 +55,20 @@ class LoggedModels:
 
 
 @pytest.fixture(scope="session")
-def s3_endpoint_url() -> Iterator[str]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    _, port = server.get_host_and_port()
-    yield f"http://127.0.0.1:{port}"
-    server.stop()
+def s3_endpoint_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """moto in a process of its own: in this one, every local stack that starts would empty its buckets."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    log = tmp_path_factory.mktemp("s3") / "moto.log"
+    with log.open("wb") as output:
+        command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
+    try:
+        _wait_until_up(f"http://127.0.0.1:{port}", process, log, path="/moto-api/data.json")
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        _stop(process)
 
 
 @pytest.fixture(scope="session")
@@ -115,15 +122,15 @@ def serve_mlflow(folder: Path, *arguments: str, **environment: str) -> Iterator[
         _stop(process)
 
 
-def _wait_until_up(uri: str, process: subprocess.Popen[bytes], log: Path) -> None:
+def _wait_until_up(uri: str, process: subprocess.Popen[bytes], log: Path, path: str = "/health") -> None:
     deadline = time.monotonic() + 180
     while time.monotonic() < deadline and process.poll() is None:
         try:
-            if requests.get(f"{uri}/health", timeout=2).ok:
+            if requests.get(f"{uri}{path}", timeout=2).ok:
                 return
         except requests.RequestException:
             time.sleep(0.5)
-    raise RuntimeError(f"mlflow server did not start:\n{log.read_text()[-3000:]}")
+    raise RuntimeError(f"the server did not start:\n{log.read_text()[-3000:]}")
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
