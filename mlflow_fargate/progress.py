@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 Advance = Callable[[int], None]
 Update = Callable[[str], None]
 _REPORT_EVERY_SECONDS = 10
-_SILENT_SECONDS = 15  # after this long without a line, a line says what is awaited
+_SILENT_SECONDS = (5, 15)  # after this long without a line, one says what is awaited: the first time, and from then on
 _TIME_WIDTH = len("9999.9s  ")
 _ARN = re.compile(r"arn:aws[\w-]*:[\w-]+:[\w-]*:\d*:(?P<resource>[\w+=.@/:-]*[\w+=@/-])")
 
@@ -56,14 +56,15 @@ class Progress(Protocol):
 class PlainProgress:
     """Writes one line per fact, with the seconds since the start; no cursor movement, for logs and notebooks.
 
-    Long transfers and waits add a line every 10 to 15 seconds, so that minutes of silence do not look like a hang.
+    A wait adds a line after 5 s of silence and then every 15 s, a transfer every 10 s, so that silence does not look
+    like a hang.
     """
 
     def __init__(
         self,
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
-        silent_seconds: float = _SILENT_SECONDS,
+        silent_seconds: tuple[float, float] = _SILENT_SECONDS,
     ) -> None:
         self._stream = stream
         self._clock = clock
@@ -88,9 +89,11 @@ class PlainProgress:
             awaited = new
 
         def report() -> None:
-            while not ended.wait(max(0.0, self._written_at + self._silent_seconds - time.monotonic())):
-                if time.monotonic() - self._written_at >= self._silent_seconds:
+            silence, later = self._silent_seconds
+            while not ended.wait(max(0.0, self._written_at + silence - time.monotonic())):
+                if time.monotonic() - self._written_at >= silence:
                     self._write(f"  {awaited} ({time.monotonic() - began:.0f} s)")
+                    silence = later
 
         self._written_at = began
         reporter = threading.Thread(target=report, daemon=True)

@@ -60,7 +60,7 @@ def test_a_terminal_gets_long_lines_wrapped_below_their_text() -> None:
 
 def test_a_long_wait_without_a_terminal_adds_lines_that_say_what_is_awaited() -> None:
     stream = io.StringIO()
-    progress = PlainProgress(stream, silent_seconds=0.05)
+    progress = PlainProgress(stream, silent_seconds=(0.02, 0.05))
 
     with progress.waiting("waiting for ECS") as update:
         _wait_for(stream, "waiting for ECS (0 s)")
@@ -74,7 +74,7 @@ def test_a_long_wait_without_a_terminal_adds_lines_that_say_what_is_awaited() ->
 
 def test_a_wait_in_which_other_lines_appear_adds_none() -> None:
     stream = io.StringIO()
-    progress = PlainProgress(stream, silent_seconds=0.5)
+    progress = PlainProgress(stream, silent_seconds=(0.5, 0.5))
 
     with progress.waiting("waiting for ECS"):
         for number in range(8):
@@ -95,6 +95,16 @@ def test_a_terminal_shows_what_is_awaited_and_leaves_no_line_of_it() -> None:
 
     assert "ECS: has started 1 tasks" in stream.getvalue()
     assert stream.getvalue().endswith("\x1b[2K")  # the spinner's line is erased
+
+
+def test_a_transfer_within_a_wait_shows_its_bar_on_a_terminal() -> None:
+    stream = io.StringIO()
+    progress = TerminalProgress(Console(file=stream, width=80, force_terminal=True, highlight=False))
+
+    with progress.waiting("converting the model"), progress.transfer("model files", 10) as advance:
+        advance(10)
+
+    assert "model files: 10 B" in stream.getvalue()
 
 
 def test_an_interruption_says_how_things_are_and_goes_on() -> None:

@@ -71,7 +71,8 @@ class Assembly:
         with _threads(self.push) as pool:
             making = [pool.submit(self._obtain, recipe, compression) for recipe in recipes]
             copying = [pool.submit(self._copy, layer, base) for layer in base.image.layers]
-            made = [future.result() for future in making]
+            with self.progress.waiting("building layers"):
+                made = [future.result() for future in making]
             sent, base_sent = self._send(pool, made, compression, copying, base_is_present=base_is_present)
         size_bytes = sum(layer.size_bytes for layer in base.image.layers)
         reports = [LayerReport("base", size_bytes, "base", base_sent)]

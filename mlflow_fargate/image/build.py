@@ -80,13 +80,11 @@ def _registry_of(base: Reference, store: ImageStore) -> Registry:
 
 def _lock(spec: ImageSpec, records: LockRecords, cache: Path, progress: Progress, *, build_sdists: bool) -> Lock:
     progress.note("locking packages")
-    locked = records.lock(
-        spec.normalized_requirements(progress),
-        python_version=spec.python_version,
-        cache=cache,
-        indexes=spec.indexes,
-        build_sdists=build_sdists,
-    )
+    lines = spec.normalized_requirements(progress)
+    with progress.waiting("locking packages"):
+        locked = records.lock(
+            lines, python_version=spec.python_version, cache=cache, indexes=spec.indexes, build_sdists=build_sdists
+        )
     if locked.sdists:
         progress.note(f"built from source on this machine, because there are no wheels: {', '.join(locked.sdists)}")
     return locked

@@ -159,13 +159,15 @@ class Publisher:
             self.progress.note("the model's requirements.txt contains a password, which will be in the image")
         with tempfile.TemporaryDirectory(prefix="mlflow-fargate-") as work, self._runtime(inputs, models) as runtime:
             inputs = runtime.applied_to(inputs)
-            built = bento.build_bento(
-                inputs.served,
-                models.read_labels(model),
-                Path(work),
-                requirements=runtime.requirements,
-                code_only=inputs.served.custom_service is None,
-            )
+            labels = models.read_labels(model)
+            with self.progress.waiting("building the Bento"):
+                built = bento.build_bento(
+                    inputs.served,
+                    labels,
+                    Path(work),
+                    requirements=runtime.requirements,
+                    code_only=inputs.served.custom_service is None,
+                )
             self.progress.note(f"Bento {built.tag}")
             yield ImageSpec(
                 base=inputs.base,
@@ -190,7 +192,10 @@ class Publisher:
             yield NATIVE
             return
         with tempfile.TemporaryDirectory(prefix="mlflow-fargate-onnx-") as folder:
-            yield choose_runtime(inputs, models.download(inputs.model), Path(folder), self.cache, self.progress)
+            model_dir = models.download(inputs.model)
+            with self.progress.waiting("converting the model"):
+                runtime = choose_runtime(inputs, model_dir, Path(folder), self.cache, self.progress)
+            yield runtime
 
     def _models(self) -> Models:
         return Models(self.account.artifacts, self.cache, self.progress)

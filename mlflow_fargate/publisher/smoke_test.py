@@ -31,12 +31,13 @@ def make_smoke_test(inputs: ImageInputs, config: DeploymentConfig, progress: Pro
 
     def smoke_test(unpacked: Unpacked, environment: Mapping[str, str]) -> None:
         progress.note("smoke-testing the service on this machine (skip with smoke_test=false)")
-        seconds = run_smoke_test(
-            unpacked.entry_point,
-            working_directory=unpacked.working_directory,
-            environment={**environment, **config.environment},
-            interpreter=interpreter,
-        )
+        with progress.waiting("waiting for the service to be ready"):
+            seconds = run_smoke_test(
+                unpacked.entry_point,
+                working_directory=unpacked.working_directory,
+                environment={**environment, **config.environment},
+                interpreter=interpreter,
+            )
         progress.note(f"smoke test passed: the service was ready after {seconds:.0f} s")
 
     return smoke_test
