@@ -83,7 +83,7 @@ def main(epochs: tuple[int, int] = (6, 8)) -> Outcome:
             version, promoted_at = redeploy(pictures / "train", epochs[1])
         seconds = client.first_answers[version] - promoted_at
         print(f"{client.requests} requests, {client.failures} failed")
-        print(f"version {version} gave its first answer {seconds:.1f} s after its promotion")
+        print(f"version {version} first responded {seconds:.1f} s after its promotion")
         print(f"versions that answered: {' → '.join(client.versions)} (both during the rollout)")
         headline("Deleting it and deploying the same again: the repository already has every layer")
         run("mlflow", "deployments", "delete", "-t", TARGET, "--name", NAME)
@@ -103,7 +103,9 @@ def running_stack() -> Iterator[dict[str, str]]:
     """Yields the local stack's addresses and sets them in this process's environment; stops a stack that it started."""
     status = subprocess.run([_command("mlflow-fargate"), "local", "status"], capture_output=True, check=False)
     was_running = status.returncode == 0
-    headline("The local stack" + (" is already running" if was_running else ": a small AWS, an image registry, MLflow"))
+    headline(
+        "The local stack" + (" is already running" if was_running else ": an AWS emulation, an image registry, MLflow")
+    )
     try:
         run("mlflow-fargate", "local", "up", "--detach")
         exports = subprocess.run(

@@ -226,5 +226,5 @@ def _the_deployment(deployer: Deployer, name: str | None) -> str:
         return names[0]
     raise InvalidOption(
         f"Endpoint '{deployer.target.endpoint}' has {len(names)} deployments ({', '.join(names) or 'none'}).",
-        hint="name one: --name NAME -t fargate:/REGION/ENDPOINT",
+        hint="choose one: --name NAME -t fargate:/REGION/ENDPOINT",
     )

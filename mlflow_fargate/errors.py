@@ -159,5 +159,5 @@ class LocalStackError(FargateError):
 
 def did_you_mean(name: str, known: Iterable[str]) -> str | None:
     """Returns "did you mean 'churn'?" for the known names close to `name`; None if there are none."""
-    close = difflib.get_close_matches(name, list(known), n=3)
-    return f"did you mean {' or '.join(repr(one) for one in close)}?" if close else None
+    close = [repr(one) for one in difflib.get_close_matches(name, list(known), n=3)]
+    return f"did you mean {' or '.join(', '.join(close).rsplit(', ', 1))}?" if close else None

@@ -130,7 +130,7 @@ def promote(name: str, version: str | int, stage: str = "Production") -> None:
     from mlflow_fargate.model.logged import move_version  # noqa: PLC0415
 
     move_version(name, str(version), stage)
-    progress_for_stderr().step(f"{name} version {version} is {stage} now")
+    progress_for_stderr().step(f"{name} version {version} is now in {stage}")
 
 
 def _target() -> str:

@@ -104,7 +104,7 @@ def find_form(original: Original, candidate: Candidate, questions: Sequence[Ques
     distances = [(_distance(original, candidate, form, questions), form) for form in forms]
     distance, form = min(distances, key=lambda one: one[0])
     if math.isinf(distance):
-        raise CannotConvert("predictions have other classes or shapes than the model's")
+        raise CannotConvert("predictions differ from the model's in class or shape")
     return distance, form
 
 
@@ -115,7 +115,7 @@ def with_gaps(original: Original, candidate: Candidate, form: AnswerForm, *, tol
     if original.gaps is None or (questions and _distance(original, candidate, taking, questions) <= tolerance):
         return taking
     if original.needs_gaps and questions:
-        raise CannotConvert("predictions differ for missing numbers, which the signature allows")
+        raise CannotConvert("predictions differ for missing values, which the signature allows")
     return form
 
 
@@ -130,7 +130,7 @@ def save(candidate: Candidate, form: AnswerForm, model_dir: Path, into: Path) ->
 def describe(original: Original, distance: float, form: AnswerForm) -> str:
     """Returns why the converted model is used, in words."""
     asked = "the input example and generated inputs" if original.has_example else "generated inputs"
-    refused = "" if form.takes_gaps else "; requests with missing numbers are rejected"
+    refused = "" if form.takes_gaps else "; requests with missing values are rejected"
     return f"predictions for {asked} differ by at most {distance:.1e}{refused}"
 
 

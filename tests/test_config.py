@@ -101,7 +101,7 @@ def test_options_come_from_a_file_and_the_command_line_wins(tmp_path: Path, text
     [
         ("- cpu", "must contain a table of options"),
         ("cpu: [", "config_file="),
-        ("config_file: other.yaml", "names another config_file"),
+        ("config_file: other.yaml", "itself sets config_file"),
         ("cpus: 2", "Did you mean 'cpu'"),
         ("# " + "x" * 2_000_000, "must contain a table of options"),
     ],
@@ -347,7 +347,7 @@ def test_a_file_that_is_not_yaml_is_reported_with_the_place(tmp_path: Path) -> N
     file = tmp_path / "churn.yaml"
     file.write_text("cpu: 1\n  memory: [2\n")
 
-    with pytest.raises(InvalidOption, match="not valid YAML or JSON in line 2, column 9: mapping values"):
+    with pytest.raises(InvalidOption, match="not valid YAML or JSON at line 2, column 9: mapping values"):
         parse_config({"config_file": str(file)})
     with pytest.raises(InvalidOption, match="the file cannot be read: No such file"):
         parse_config({"config_file": str(tmp_path / "none.yaml")})

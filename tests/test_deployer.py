@@ -232,7 +232,7 @@ def test_deleting_leaves_nothing_and_can_be_done_twice(deployer: Deployer, monke
 def test_an_endpoint_with_deployments_is_not_deleted(deployer: Deployer) -> None:
     create(deployer)
 
-    with pytest.raises(EndpointInUse, match="still serves churn"):
+    with pytest.raises(EndpointInUse, match="still has deployments: churn"):
         deployer.delete_endpoint("default")
 
 

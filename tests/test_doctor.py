@@ -117,11 +117,11 @@ def test_a_check_decides_from_facts_and_says_what_to_do(finding: checks.Finding,
         (replace(OPEN, subnets=OPEN.subnets[:1]), ["VPC and subnets"]),
         (with_subnets(OPEN, free_addresses=7), ["free addresses"]),
         (with_subnets(OPEN, way_out="NAT"), []),
-        (with_subnets(OPEN, way_out="none"), ["way out of the subnets"]),
+        (with_subnets(OPEN, way_out="none"), ["outbound access"]),
         (replace(with_subnets(OPEN, way_out="none"), endpoint_services=ALL_SERVICES), []),
         (
             replace(with_subnets(OPEN, way_out="none"), endpoint_services=ALL_SERVICES - {"s3"}),
-            ["way out of the subnets"],
+            ["outbound access"],
         ),
     ],
 )
@@ -235,7 +235,7 @@ def test_the_doctor_tells_every_topic_and_ends_with_what_it_found(
 
     assert healthy.exit_code == 0, healthy.output
     assert "  OK   credentials: " in healthy.output
-    assert "  OK   way out of the subnets: through an internet gateway" in healthy.output
+    assert "  OK   outbound access: through an internet gateway" in healthy.output
     assert "  OK   execution role: " in healthy.output
     findings = {item["name"]: item for item in json.loads(sick.stdout)}
     assert sick.exit_code == 1

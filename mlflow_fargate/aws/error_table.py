@@ -67,7 +67,7 @@ _ROWS = (
     _Row("transient", "InvalidParameterException", "verify that the role being passed has the proper trust", hint=_NEW_ROLE),  # noqa: E501
     _Row("transient", "InvalidParameterException", "Unable to assume role and validate the specified targetGroupArn"),
     _Row("transient", "InvalidParameterException", "Unable to Start a service that is still Draining",
-         hint="its tasks stop within deregistration_delay_seconds= plus stop_timeout_seconds=; then run it again"),
+         hint="run it again in deregistration_delay_seconds= plus stop_timeout_seconds=, when its tasks have stopped"),
     _Row("transient", "InvalidParameterException", "cannot be stopped while deployments are active"),
     _Row("transient", "ResourceInUse", "currently in use by a listener or a rule", hint=_OTHERS_USE_IT),
     _Row("transient", "DependencyViolation", hint=_OTHERS_USE_IT),

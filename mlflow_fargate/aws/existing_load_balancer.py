@@ -34,7 +34,7 @@ def find_existing_load_balancer(session: AwsSession, config: DeploymentConfig) -
         if not balancers:
             raise InvalidOption(
                 f"Target group {config.target_group_arn} is not attached to a load balancer.",
-                hint="add it to a rule or to a listener's default action first; ECS requires that",
+                hint="add it to a rule or to a listener's default action first: ECS requires one",
             )
         listener = _choose_listener(session, balancers[0])
         identifiers["target group"] = config.target_group_arn

@@ -210,7 +210,9 @@ def _refused(action: str, place: str, error: ClientError) -> AwsError | ModelNot
     said = error.response.get("Error", {})
     code, message = str(said.get("Code", "Unknown")), str(said.get("Message", ""))
     if code in {"NoSuchBucket", "NoSuchKey", "404"}:
-        return ModelNotFound(f"{place} does not exist ({code}).", hint="was it deleted, or is it in another account?")
+        return ModelNotFound(
+            f"{place} does not exist ({code}).", hint="check whether it was deleted or is in another account"
+        )
     if code in {"PreconditionFailed", "412", "InvalidRange"}:
         return _changed(place)
     fault = error_table.classify(action, code, message)

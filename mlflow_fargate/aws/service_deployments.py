@@ -66,9 +66,9 @@ def state_of(deployment: Mapping[str, Any] | None) -> str:
 
 
 def stage_of(deployment: Mapping[str, Any]) -> str:
-    """Returns 'BAKE_TIME: 100 % of the traffic on the new tasks'; empty if no traffic is shifted."""
+    """Returns 'BAKE_TIME: 100% of the traffic on the new tasks'; empty if no traffic is shifted."""
     stage = deployment.get("lifecycleStage")
     percent = deployment.get("targetServiceRevision", {}).get("requestedProductionTrafficWeight")
     if not stage:
         return ""
-    return stage if percent is None else f"{stage}: {percent:g} % of the traffic on the new tasks"
+    return stage if percent is None else f"{stage}: {percent:g}% of the traffic on the new tasks"

@@ -6,7 +6,6 @@ botocore retries throttling and server errors; `error_table` lists what else is 
 
 from __future__ import annotations
 
-import difflib
 import functools
 import re
 import threading
@@ -32,7 +31,7 @@ from botocore.exceptions import (
 
 from mlflow_fargate.aws import error_table
 from mlflow_fargate.aws.s3 import make_s3_client
-from mlflow_fargate.errors import AwsError
+from mlflow_fargate.errors import AwsError, did_you_mean
 from mlflow_fargate.target import Target
 
 # The default of three attempts gives up after four seconds of throttling: too short for a busy account.
@@ -61,14 +60,17 @@ class AwsSession:
             )
         except ProfileNotFound as error:
             raise AwsError(
-                f"{error}.", operation="configure", code="ProfileNotFound", hint="see: aws configure"
+                f"{error}.",
+                operation="configure",
+                code="ProfileNotFound",
+                hint="list the profiles with: aws configure list-profiles",
             ) from error
         if not self._session.region_name:
             raise AwsError(
                 "No AWS region is set.",
                 operation="configure",
                 code="NoRegion",
-                hint="name it in the target (fargate:/us-east-2) or set AWS_REGION",
+                hint="add it to the target (fargate:/us-east-2) or set AWS_REGION",
             )
         self.region: str = self._session.region_name
         self._endpoint_url = environment.aws_endpoint_url
@@ -156,7 +158,8 @@ def _connection_hint(error: BotoCoreError) -> str | None:
         named = _REGION_IN_ADDRESS.search(str(error.kwargs.get("endpoint_url", "")))
         regions = boto3.Session().get_available_regions("ecs")
         if named and named[1] not in regions:
-            close = difflib.get_close_matches(named[1], regions, n=3)
-            return f"boto3 does not know region '{named[1]}'; did you mean {' or '.join(close) or 'another'}?"
-        return "can this machine reach AWS? Behind a proxy, set HTTPS_PROXY"
+            return "; ".join(
+                filter(None, (f"boto3 does not know region '{named[1]}'", did_you_mean(named[1], regions)))
+            )
+        return "check that this machine can reach AWS; behind a proxy, set HTTPS_PROXY"
     return None

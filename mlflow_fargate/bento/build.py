@@ -100,7 +100,7 @@ def _source_files(served: ServedModel, labels: bytes | None, requirements: tuple
         if labels is None:
             raise ModelUnusable(
                 f"{served.model.resolved_uri} has no labels file, which the image classifier requires.",
-                hint="log a labels JSON file at the run's root, or name it with labels=FILE",
+                hint="log a JSON labels file at the run's root, or set labels=FILE",
             )
         files[LABELS_FILE] = _json(parse_labels(labels))
     files["bentofile.yaml"] = yaml.safe_dump(_make_bentofile(served.model, requirements)).encode()

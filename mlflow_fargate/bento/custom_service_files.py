@@ -44,7 +44,7 @@ def read_custom_service(file: Path) -> CustomService:
     if not file.is_file():
         raise InvalidOption(
             f"Option service={file}: the file does not exist on this machine.",
-            hint="name a file such as path/to/service.py, or a template: image_classifier or pyfunc",
+            hint="use a file such as path/to/service.py, or a template: image_classifier or pyfunc",
         )
     _check_code(file)
     files: dict[str, bytes] = {}

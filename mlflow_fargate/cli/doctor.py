@@ -27,7 +27,7 @@ _COLORS = {"OK": "green", "FAIL": "red", "SKIP": "yellow"}
 def doctor(target: str, config: tuple[str, ...], webhook_url: str | None, as_json: bool) -> None:
     """Check credentials, permissions, quotas, network, endpoint and the MLflow server, without changing anything.
 
-    Each line is OK, FAIL with a fix, or SKIP if the check could not run. Exit code: 0 without a FAIL, otherwise 1.
+    Each line is OK, FAIL with a fix, or SKIP if the check could not run. Exit code: 0 if no line is FAIL, otherwise 1.
     """
     from mlflow_fargate.cli.deployment.plan import parse_options  # noqa: PLC0415
     from mlflow_fargate.config import parse_config  # noqa: PLC0415

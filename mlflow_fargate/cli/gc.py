@@ -14,10 +14,11 @@ from mlflow_fargate.resources import WEBHOOK
 @click.option("--delete", is_flag=True, help="Delete the resources; without this, they are only listed.")
 @json_option
 def gc(target: str, delete: bool, as_json: bool) -> None:
-    """Find resources of deployments without a service and of endpoints without a cluster, in the whole region.
+    """Find leftovers in the whole region: deployments whose ECS service is gone, endpoints whose cluster is gone.
 
-    A deployment that is being created right now looks the same until its service exists: do not use --delete while
-    others deploy. An endpoint without deployments is not listed; see: mlflow deployments delete-endpoint
+    A deployment that is still being created looks the same until its service exists, so do not use --delete while
+    someone else is deploying. An endpoint that merely has no deployments is not listed; delete it with `mlflow
+    deployments delete-endpoint`.
     """
     from mlflow_fargate.deployments.cleanup import collect  # noqa: PLC0415
 

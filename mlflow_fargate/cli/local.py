@@ -36,9 +36,9 @@ def up(detach: bool, serve_artifacts: bool) -> None:
 def down() -> None:
     """Stop the local stack. Models, images and runs stay on disk; deployments do not."""
     if _import_stack().stop_running(cache_directory(), progress_for_stderr()):
-        click.echo("stopped")
+        click.echo("Stopped")
     else:
-        click.echo("the local stack was not running")
+        click.echo("The local stack was not running")
 
 
 @local.command(short_help="Show what is running, and its addresses.")

@@ -10,11 +10,14 @@ from mlflow_fargate.config.describe import options_page, options_schema
 
 
 @click.command()
-@click.option("--markdown", is_flag=True, help="Print the page docs/options.md instead.")
+@click.option("--markdown", is_flag=True, help="Print the options as a Markdown page instead.")
 def schema(markdown: bool) -> None:
     """Print the JSON schema of a config_file.
 
-    Editors validate a YAML file that starts with: # yaml-language-server: $schema=fargate.schema.json
+    Save it as fargate.schema.json, and editors validate any YAML file next to it that starts with:
+
+    \b
+      # yaml-language-server: $schema=fargate.schema.json
     """
     text = options_page() if markdown else json.dumps(options_schema(), indent=2, ensure_ascii=False) + "\n"
     click.echo(text, nl=False)

@@ -17,7 +17,7 @@ class CallOptions(OptionGroup):
     )
     wait: bool = option(
         True,
-        "wait until the deployment answers; false: return once AWS has accepted the changes",
+        "wait until the deployment responds; false: return once AWS has accepted the changes",
         maps_to="(this command)",
     )
     timeout_seconds: int = option(
@@ -30,8 +30,8 @@ class CallOptions(OptionGroup):
     )
     smoke_test: bool = option(
         True,
-        "start a newly built service on this machine like a task, and deploy it only if it answers the model's input "
-        "example",
+        "start a newly built service on this machine the way a task would, and deploy it only if it answers the "
+        "model's input example",
         maps_to="(this command)",
     )
     convert: bool = option(

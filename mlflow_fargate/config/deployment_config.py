@@ -58,14 +58,14 @@ class DeploymentConfig(
     @model_validator(mode="after")
     def _check_shifting(self) -> Self:
         if self.host and self.target_group_arn:
-            raise ValueError("host cannot be used with target_group_arn, because its rules are yours")
+            raise ValueError("host cannot be used with target_group_arn, because you define its rules")
         if self.shifts_traffic and self.target_group_arn:
             raise ValueError(
                 f"target_group_arn cannot be used with strategy={self.strategy}, which creates two target groups"
             )
         if self.shifts_traffic and self.host:
             raise ValueError(
-                f"host cannot be used with strategy={self.strategy}: ECS shifts the traffic of one rule only"
+                f"host cannot be used with strategy={self.strategy}: ECS shifts the traffic of only one rule"
             )
         if self.shifts_traffic and self.target_requests_per_minute:
             raise ValueError(
@@ -183,14 +183,14 @@ def _read_file(name: object) -> Mapping[str, Any]:
             f"Option config_file={name}: the file must contain a table of options.", hint="for example: {cpu: 2048}"
         )
     if "config_file" in content:
-        raise InvalidOption(f"Option config_file={name}: the file names another config_file, which is not supported.")
+        raise InvalidOption(f"Option config_file={name}: the file itself sets config_file, which is not supported.")
     return content
 
 
 def _place_of(error: Exception) -> str:
     mark = getattr(error, "problem_mark", None)
     problem = getattr(error, "problem", None)
-    where = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+    where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
     return f"{where}: {problem}" if problem else where
 
 

@@ -25,7 +25,7 @@ _TYPES = {
     float: "number",
     bool: "true or false",
     str: "text",
-    tuple: "names, separated by commas",
+    tuple: "list, separated by commas",
     dict: "table",
 }
 _NO_VALUE, _EMPTY = "none", "empty"

@@ -30,7 +30,8 @@ class EndpointOptions(OptionGroup):
     )
     security_groups: Names = option(
         (),
-        "security groups of the tasks, in addition to the endpoint's; with an existing load balancer, the only ones",
+        "security groups of the tasks, in addition to the endpoint's; with an existing load balancer, the tasks have "
+        "only these",
         maps_to="ECS service: awsvpcConfiguration.securityGroups",
         examples=["sg-0a1b2c3d,sg-4e5f6a7b"],
         allowed="IDs of up to four security groups",
@@ -52,7 +53,7 @@ class EndpointOptions(OptionGroup):
     )
     target_group_arn: str | None = option(
         None,
-        "existing target group (type ip) to register the tasks in; you define the rules that route to it",
+        "existing target group (type ip) to register the tasks with; you define the rules that route to it",
         maps_to="ECS service: loadBalancers.targetGroupArn",
         examples=["arn:aws:elasticloadbalancing:us-east-2:123456789012:targetgroup/churn/0a1b2c3d4e5f6a7b"],
         allowed="ARN of a target group",
@@ -105,7 +106,7 @@ class EndpointOptions(OptionGroup):
             raise ValueError("use only one of load_balancer_arn, listener_arn and target_group_arn")
         if not self.security_groups:
             raise ValueError(
-                "security_groups is required: name security groups that allow the load balancer to reach the tasks"
+                "security_groups is required: list security groups that allow the load balancer to reach the tasks"
             )
         if self.certificate_arn:
             raise ValueError(

@@ -19,7 +19,7 @@ class ImageOptions(OptionGroup):
     )
     requirements: RequirementLines = option(
         (),
-        "additional Python packages, or other versions of the model's",
+        "additional Python packages, or other versions of the model's packages",
         maps_to="MLflow requirements.txt",
         examples=["requirements=xgboost-cpu==3.0"],
         allowed="lines of a requirements file",
@@ -56,7 +56,8 @@ class ImageOptions(OptionGroup):
     )
     system_packages: PackageNames = option(
         (),
-        "Debian packages that the model's libraries need, installed with their dependencies; their scripts are not run",
+        "Debian packages that the model's libraries need, installed with their dependencies; their install scripts are "
+        "not run",
         maps_to="Debian packages",
         allowed="names of packages",
         examples=["libgomp1"],
@@ -68,7 +69,7 @@ class ImageOptions(OptionGroup):
     )
     builder: Literal["layers", "docker", "podman", "buildah"] = option(
         "layers",
-        "what builds the image: this plugin, layer by layer, or an engine that builds a Dockerfile",
+        "what builds the image: this plugin, layer by layer, or a container engine, from a Dockerfile",
         maps_to="Dockerfile",
         examples=["buildah"],
     )

@@ -65,7 +65,7 @@ class ScalingOptions(OptionGroup):
     )
     target_requests_per_minute: float | None = option(
         None,
-        "target number of requests per task and minute",
+        "target number of requests per task per minute",
         unit="requests",
         ge=1,
         maps_to=f"{_MAPS_TO}: ALBRequestCountPerTarget",
@@ -89,7 +89,7 @@ class ScalingOptions(OptionGroup):
     )
     schedule: Table = option(
         dict,
-        "new bounds from given times, by name: `WHEN COUNT`, `WHEN MIN-MAX` or `WHEN normal` (min_count to max_count)",
+        "scheduled bounds, by name: `WHEN COUNT`, `WHEN MIN-MAX` or `WHEN normal` (min_count to max_count)",
         maps_to=f"{_MAPS_TO}: scheduled actions",
         examples=['schedule.night="cron(0 20 * * ? *) 0" and schedule.morning="cron(0 7 ? * MON-FRI *) normal"'],
         allowed="names of 1 to 64 letters, digits, - and _",

@@ -30,7 +30,7 @@ class ServiceOptions(OptionGroup):
     )
     spot: bool = option(
         False,
-        "run tasks on Fargate Spot: up to 70 % cheaper, but AWS can reclaim the capacity with two minutes' notice",
+        "run tasks on Fargate Spot: up to 70% cheaper, but AWS can reclaim the capacity with two minutes' notice",
         maps_to="ECS service: capacityProviderStrategy, FARGATE_SPOT",
         examples=["true"],
     )
@@ -90,7 +90,7 @@ class ServiceOptions(OptionGroup):
     )
     deregistration_delay_seconds: int = option(
         30,
-        "how long an old task has to finish its requests; must exceed the slowest prediction",
+        "how long an old task has to finish its requests; must be longer than the slowest prediction takes",
         unit="seconds",
         ge=0,
         le=3600,

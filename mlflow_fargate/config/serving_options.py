@@ -47,7 +47,8 @@ class ServingOptions(OptionGroup):
     )
     runtime_tolerance: float = option(
         1e-5,
-        "largest allowed difference between answers of the converted and the original model, relative above 1",
+        "largest allowed difference between predictions of the converted and the original model; relative for values "
+        "above 1",
         unit="fraction",
         ge=0,
         le=0.1,

@@ -57,11 +57,11 @@ class TaskOptions(OptionGroup):
         unit="MiB",
         maps_to="ECS task definition: memory",
         examples=["4096"],
-        allowed="512 to 122880, depending on cpu: see below",
+        allowed="512 to 122880, depending on cpu",
     )
     architecture: Literal["X86_64", "ARM64"] = option(
         "X86_64",
-        "CPU architecture of the tasks; ARM64 costs about 20 % less",
+        "CPU architecture of the tasks; ARM64 costs about 20% less",
         maps_to="ECS task definition: runtimePlatform.cpuArchitecture",
         examples=["ARM64"],
     )
@@ -76,7 +76,7 @@ class TaskOptions(OptionGroup):
     )
     environment: Table = option(
         dict,
-        "environment variables of the container; not for secrets",
+        "environment variables of the container",
         maps_to="ECS task definition: environment",
         examples=['environment.OMP_NUM_THREADS=1 or environment={"A": "1"}'],
         allowed="names and values; not for secrets",
@@ -90,7 +90,7 @@ class TaskOptions(OptionGroup):
     )
     ephemeral_storage_gib: int | None = option(
         None,
-        "disk of a task, if the image and the model need more than the included 20 GiB",
+        "disk space of a task, if the image and the model need more than the included 20 GiB",
         unit="GiB",
         ge=21,
         le=200,
@@ -121,7 +121,7 @@ class TaskOptions(OptionGroup):
     )
     task_role_arn: str | None = option(
         None,
-        "role of the model's code; by default none, so it has no access to AWS",
+        "role that the model's code runs with; by default none, so the code has no access to AWS",
         maps_to="ECS task definition: taskRoleArn",
         allowed="ARN of a role",
         examples=["arn:aws:iam::123456789012:role/churn"],

@@ -176,7 +176,8 @@ class Deployer:
         deployed = [status.name for status in endpoint.list_statuses()]
         if deployed:
             raise EndpointInUse(
-                f"Endpoint '{name}' still serves {', '.join(deployed)}.", hint="delete these deployments first"
+                f"Endpoint '{name}' still has deployments: {', '.join(deployed)}.",
+                hint="delete these deployments first",
             )
         if endpoint.webhook_status():
             raise EndpointInUse(
@@ -222,7 +223,7 @@ class Deployer:
         if spec.config.host:
             self.progress.note(f"create a DNS record: {spec.config.host} → {balancer.hostname}")
         elif balancer.scheme == "https":
-            self.progress.note("the certificate does not cover this host name; name your domain with host=")
+            self.progress.note("the certificate does not cover this host name; set your own domain with host=")
         elif not spec.endpoint.certificate_arn:
             self.progress.note("plain HTTP: for HTTPS, create the endpoint with certificate_arn=")
 

@@ -148,7 +148,7 @@ def _note_what_is_missing(deployer: Deployer, status: WebhookStatus) -> None:
     if "FARGATE_WEBHOOK_SECRET" not in secrets:
         deployer.progress.note("no secrets.FARGATE_WEBHOOK_SECRET: events are refused; changes are found by polling")
     if "FARGATE_WEBHOOK_TOKEN" not in secrets and environment.get("FARGATE_WEBHOOK_PUBLIC") != "true":
-        deployer.progress.note("no secrets.FARGATE_WEBHOOK_TOKEN: the page and metrics stay closed (403)")
+        deployer.progress.note("no secrets.FARGATE_WEBHOOK_TOKEN: the page and the metrics return 403")
     if status.url.startswith("http://"):
         deployer.progress.note(
             "plain HTTP: MLflow sends events only to https; the endpoint needs a certificate (certificate_arn=)"

@@ -108,16 +108,16 @@ def _check_routes(network: NetworkFacts) -> Finding:
     if closed and missing:
         advice = f"add a NAT gateway, or VPC endpoints for {', '.join(missing)}"
         said = f"{', '.join(closed)}: no route to ECR, S3, CloudWatch Logs or Secrets Manager"
-        return Finding("network", "way out of the subnets", "FAIL", said, advice)
+        return Finding("network", "outbound access", "FAIL", said, advice)
     private = [subnet.id for subnet in network.subnets if subnet.way_out == "NAT"]
     if closed:
-        return Finding("network", "way out of the subnets", "OK", "through VPC endpoints")
+        return Finding("network", "outbound access", "OK", "through VPC endpoints")
     said = (
         f"through NAT from {', '.join(private)}"
         if private
         else "through an internet gateway; tasks need assign_public_ip=true"
     )
-    return Finding("network", "way out of the subnets", "OK", said)
+    return Finding("network", "outbound access", "OK", said)
 
 
 def check_certificate(certificate: Certificate | Unknown | None, region: str, arn: str | None) -> Finding:
@@ -193,7 +193,7 @@ def check_tracking_server(answer: ServerAnswer | None) -> Finding:
         return Finding(topic, name, "FAIL", f"{answer.url}: {answer.text}", "check MLFLOW_TRACKING_URI and the network")
     if "Invalid Host header" in answer.text:
         host = urlsplit(answer.url).netloc.rpartition("@")[2]
-        said = f"{answer.url} refuses its own name (403 Invalid Host header)"
+        said = f"{answer.url} rejects its own host name (403 Invalid Host header)"
         return Finding(topic, name, "FAIL", said, f"start it with: mlflow server --allowed-hosts {host}")
     if answer.status in {401, 403}:
         advice = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"

@@ -1,4 +1,4 @@
-"""A small AWS on this machine, for evaluation and tests: `fargate:/local`. The requests are those sent to AWS.
+"""An AWS emulation on this machine, for evaluation and tests: `fargate:/local`. The requests are those sent to AWS.
 
 stack            starts all parts in order and stops them in reverse
 api/             AWS as a WSGI application: a thin layer in front of an unmodified moto

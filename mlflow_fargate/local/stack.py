@@ -85,7 +85,7 @@ class LocalStack:
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(0o700)  # models, runs and keys: hidden from other users of this machine
         self._parts.enter_context(_only_one(folder))
-        self._progress.step("Starting AWS, image registry and load balancer")
+        self._progress.step("Starting local AWS, image registry and load balancer")
         registry = self._parts.enter_context(LocalRegistry(folder / "registry", password=keys.registry_password))
         seed_base_image(registry.store, platform.python_version())
         balancer = self._parts.enter_context(LoadBalancer())
@@ -150,7 +150,7 @@ def run(cache: Path, progress: Progress, *, serve_artifacts: bool = False) -> No
         progress.step("Ready; press Ctrl-C to stop")
         progress.note(describe(stack.state))
         stop.wait()
-        progress.step("stopping")
+        progress.step("Stopping")
     progress.step("Stopped (images, models and runs are kept, deployments are not)")
 
 

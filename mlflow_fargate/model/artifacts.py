@@ -261,7 +261,8 @@ def changed_meanwhile(path: str) -> ModelUnusable:
 def too_many_files(root: str) -> ModelUnusable:
     """Returns the error for a folder that is too large to be a model."""
     return ModelUnusable(
-        f"{without_credentials(root)} contains more than {MAX_FILES} files.", hint="name the model's folder itself"
+        f"{without_credentials(root)} contains more than {MAX_FILES} files.",
+        hint="use the URI of the model's own folder",
     )
 
 

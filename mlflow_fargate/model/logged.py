@@ -79,4 +79,4 @@ def _only_model_of_run(run_id: str) -> str:
     if not logged:
         raise ModelNotFound(f"Run {run_id} has not logged a model.", hint="log one with mlflow.FLAVOR.log_model()")
     listed = ", ".join(f"models:/{model_id}" for model_id in logged)
-    raise InvalidOption(f"Run {run_id} has logged {len(logged)} models.", hint=f"name one: {listed}")
+    raise InvalidOption(f"Run {run_id} has logged {len(logged)} models.", hint=f"choose one: {listed}")

@@ -171,7 +171,7 @@ def _find_labels(
     if named:
         raise ModelNotFound(
             f"Labels file '{named}' not found in {model.resolved_uri} or at its run's root.",
-            hint="log it in the model's run: mlflow.log_artifact('labels.json'); or name its URI: labels=s3://…",
+            hint="log it in the model's run: mlflow.log_artifact('labels.json'); or give its URI: labels=s3://…",
         )
     return None
 

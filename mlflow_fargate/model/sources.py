@@ -88,8 +88,8 @@ def path_on_server(uri: str, tracking_uri: str) -> str:
         server = without_credentials(tracking_uri)
         raise UntrustedSource(
             f"{without_credentials(uri)!r} is not in S3 and not served by the tracking server, {server}.",
-            hint="credentials are sent nowhere else: log the model again to this tracking server, or, if this is the "
-            "same server by another name, set MLFLOW_TRACKING_URI to that name",
+            hint="credentials are not sent to other servers: log the model again to this tracking server, or, if this "
+            "is the same server by another name, set MLFLOW_TRACKING_URI to that name",
         )
     return path
 

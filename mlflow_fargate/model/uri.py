@@ -148,7 +148,7 @@ class ModelRegistry:
             hint = f"did you mean '{alike[0]}'?" if alike else f"registered models: {', '.join(names[:10])}"
             if not names:
                 registry = without_credentials(self._uris[1])
-                hint = f"the registry at {registry} is empty; MLFLOW_TRACKING_URI sets another server"
+                hint = f"the registry at {registry} is empty; to use another server, set MLFLOW_TRACKING_URI"
             raise ModelNotFound(f"Registered model '{name}' not found ({uri}).", hint=hint) from error
 
     @staticmethod
@@ -157,7 +157,7 @@ class ModelRegistry:
         aliases = [f"@{alias} → {version}" for alias, version in sorted(registered.aliases.items())]
         return ModelNotFound(
             f"{uri} does not match any version of '{registered.name}'.",
-            hint=f"name a version, stage or alias: models:/{registered.name}/VERSION; "
+            hint=f"choose a version, stage or alias: models:/{registered.name}/VERSION; "
             f"newest versions: {', '.join(held) or 'none'}; aliases: {', '.join(aliases) or 'none'}",
         )
 

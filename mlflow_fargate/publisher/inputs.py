@@ -73,7 +73,7 @@ def image_inputs(
     custom = bento.read_custom_service(Path(config.custom_service)) if config.custom_service else None
     if further_models and custom is None:
         raise InvalidOption(
-            "Option models: only a custom service can load several models.", hint="name it with service=PATH.py"
+            "Option models: only a custom service can load several models.", hint="set one with service=PATH.py"
         )
     if custom is None:
         _check_can_be_built(model, config.requirements)
@@ -99,7 +99,7 @@ def _check_can_be_built(model: ResolvedModel, further: tuple[str, ...]) -> None:
     if not further and all(file.path != "requirements.txt" for file in model.files):
         raise ModelUnusable(
             f"{model.requested_uri} has no requirements.txt: the packages it needs are unknown.",
-            hint="log it with mlflow.FLAVOR.log_model(), which writes one, or name them: -C requirements=NAME==VERSION",
+            hint="log it with mlflow.FLAVOR.log_model(), which writes one, or list them: -C requirements=NAME==VERSION",
         )
     minor = python_of(model)
     if tuple(int(part) for part in minor.split(".") if part.isdigit()) < _OLDEST_PYTHON:

@@ -134,7 +134,7 @@ class Publisher:
             raise InvalidOption(
                 f"Option builder={inputs.builder}: on the local stack {inputs.base} is this machine's Python, "
                 f"which {inputs.builder} cannot build on.",
-                hint="name a base image that it can pull, such as base_image=docker.io/library/python:3.11-slim",
+                hint="choose a base image that it can pull, such as base_image=docker.io/library/python:3.11-slim",
             )
         build = (
             partial(

@@ -35,7 +35,7 @@ class WebhookPublisher:
 
     def publish(self, config: DeploymentConfig) -> str:
         """Returns the image of this installation, by digest; builds and pushes it if it is missing."""
-        self.progress.step("image")
+        self.progress.step("Building image")
         repository = self._repository()
         address = repository.ensure()
         with explaining_full_disk(self.cache), tempfile.TemporaryDirectory(prefix="mlflow-fargate-") as work:

@@ -54,7 +54,7 @@ def run_smoke_test(
 
 def _failure(what: str, log: Path) -> SmokeTestFailed:
     return SmokeTestFailed(
-        f"Smoke test failed, so nothing was deployed: the service {what}. Its last lines:\n{last_lines(log)}",
+        f"Smoke test failed, so nothing was deployed: the service {what}. Its last log lines:\n{last_lines(log)}",
         hint="a task on Fargate would fail the same way; smoke_test=false skips this test",
     )
 

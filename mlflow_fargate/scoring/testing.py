@@ -1,6 +1,6 @@
 """Tests a deployment's new tasks before they get traffic, with headers that the load balancer routes to them.
 
-The request is the model's own input example, from the service's OpenAPI document, so nothing of the model is needed
+The request is the model's own input example, from the service's OpenAPI document, so the model itself is not needed
 where this runs. A service without one (a custom service, or an image classifier) only has to report ready.
 """
 
@@ -45,7 +45,7 @@ def test_service(
     if url.startswith("https://"):
         ready = _asker(url.rstrip("/"), headers, version, verify=False)
         _ask_patiently(lambda: ready("GET", "/readyz"), patience_seconds)
-        return "they are ready (over HTTPS to the load balancer's default name, no request that needs a key is sent)"
+        return "they are ready (no prediction was tested: an API key is not sent to a load balancer's default name)"
     ask = _asker(url.rstrip("/"), {**headers, **({"Authorization": f"Bearer {api_key}"} if api_key else {})}, version)
     _ask_patiently(lambda: ask("GET", "/readyz"), patience_seconds)
     example = _example(_ask_patiently(lambda: ask("GET", "/docs.json"), patience_seconds))
@@ -85,7 +85,9 @@ def _asker(
 def _check(response: requests.Response, version: str | None, path: str) -> None:
     answered = response.headers.get("X-Model-Version")
     if version and answered and answered != version:
-        raise _Early(f"{path} reached version {answered}, not {version}: the test rule misses the new tasks.")
+        raise _Early(
+            f"{path} reached version {answered}, not {version}: the test rule does not route to the new tasks."
+        )
     if response.status_code != 200:
         # Waiting for the load balancer helps with a missing target, but not with a failing model.
         kind = _Early if response.status_code in (404, 502, 503, 504) else PredictionFailed

@@ -60,7 +60,8 @@ def _import_service(file: Path) -> bentoml.Service:
     entries = [one for one in services if one not in used]
     if len(entries) != 1:
         names = ", ".join(sorted(one.name for one in entries)) or "none"
-        raise ValueError(f"{file.name} must define one @bentoml.service that no other service uses; it defines {names}")
+        wanted = "exactly one @bentoml.service that no other service depends on"
+        raise ValueError(f"{file.name} must define {wanted}; it defines {names}")
     return entries[0]
 
 

@@ -195,7 +195,7 @@ def test_the_service_itself_runs_on_fargate_and_redeploys_promoted_versions(
         stdout=subprocess.PIPE,
         text=True,
     )
-    assert "MLflow's test event was received by the service" in registered.stdout
+    assert "The service received MLflow's test event." in registered.stdout
     again = subprocess.run([COMMAND, "webhook", "deploy", "-t", TARGET], check=True, capture_output=True, text=True)
     assert "+ " not in again.stderr
     assert "~ " not in again.stderr

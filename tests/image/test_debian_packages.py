@@ -125,7 +125,7 @@ def test_nothing_is_added_to_the_local_stacks_base(tmp_path: Path) -> None:
     )
 
     assert recipe is None
-    assert "libgomp1: not added" in notes[0]
+    assert "libgomp1 not added" in notes[0]
 
 
 def make(base: BaseFiles, cache: Path, names: list[str], platform: Platform = LINUX_AMD64):  # type: ignore[no-untyped-def]

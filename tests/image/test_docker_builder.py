@@ -207,7 +207,7 @@ def test_an_inconsistent_archive_is_refused(tmp_path: Path) -> None:
         pass
 
     for name, complaint in (
-        ("wrong", "layer-1 in the engine's archive is sha256:"),
+        ("wrong", "layer-1 in the engine's archive has the diff ID sha256:"),
         ("arm", "built an image for linux/arm64, not for linux/amd64"),
         ("empty", "not a valid single-image archive"),
     ):

@@ -114,7 +114,7 @@ def test_a_package_that_cannot_be_built_is_reported_with_a_hint(
         lock(["mini", "six==1.17.0"], cache=tmp_path, indexes=make_index(SETUP), **arguments)
 
     python = arguments["python_version"]
-    assert f"No wheel of mini for Python {python} on {arguments['platform']}" in str(caught.value)
+    assert f"No wheel for mini (Python {python}, {arguments['platform']})" in str(caught.value)
     assert reason in str(caught.value)
     assert f"from {arguments['platform']} with Python {python}" in str(caught.value.hint)
 
@@ -125,19 +125,21 @@ def test_a_lock_with_built_packages_is_refused_if_building_is_not_allowed(
     again = partial(lock, ["mini"], python_version=MINOR, platform=HERE, cache=tmp_path, indexes=make_index(SETUP))
     again(build_sdists=True)
 
-    with pytest.raises(ImageError, match=r"No wheel of mini .* cannot be built here: build_sdists=false"):
+    with pytest.raises(ImageError, match=r"No wheel for mini .* none can be built here: build_sdists=false"):
         again(build_sdists=False)
 
 
 def test_a_failed_build_shows_its_output(make_index: MakeIndex, tmp_path: Path) -> None:
     indexes = make_index("raise SystemExit('the Fortran compiler is missing')")
 
-    with pytest.raises(ImageError, match=r"(?s)No wheel of mini, and building it failed.*Fortran compiler is missing"):
+    with pytest.raises(
+        ImageError, match=r"(?s)No wheel for mini, and building one failed.*Fortran compiler is missing"
+    ):
         lock(["mini"], python_version=MINOR, platform=HERE, cache=tmp_path, indexes=indexes, build_sdists=True)
 
 
 def test_a_package_with_neither_wheel_nor_source_is_reported(tmp_path: Path) -> None:
-    with pytest.raises(ImageError, match=r"(?s)No wheel of pywin32 for .* built here: output of uv:.*pywin32"):
+    with pytest.raises(ImageError, match=r"(?s)No wheel for pywin32 .* built here: output of uv:.*pywin32"):
         lock(["pywin32==306"], python_version=MINOR, platform=HERE, cache=tmp_path, build_sdists=True)
 
 

@@ -155,7 +155,7 @@ class TestRegisteredModels:
         ("uri", "said"),
         [
             ("models:/iris/Staging", "newest versions: 2 (Production); aliases: @champion → 1"),
-            ("models:/iris", "name a version, stage or alias: models:/iris/VERSION; newest versions: 2 (Production)"),
+            ("models:/iris", "choose a version, stage or alias: models:/iris/VERSION; newest versions: 2 (Production)"),
             ("models:/irsi", "did you mean 'iris'?"),
             ("models:/iris@challenger", "newest versions: 2 (Production); aliases: @champion → 1"),
             ("models:/iris/77", "newest versions: 2 (Production)"),
@@ -340,7 +340,9 @@ def test_the_error_for_a_wrong_uri_says_what_to_use(uri: str, said: str) -> None
 def test_an_empty_registry_is_reported_with_its_address(tmp_path: Path) -> None:
     registry = f"sqlite:///{tmp_path}/mlflow.db"
 
-    with pytest.raises(ModelNotFound, match=r"the registry at sqlite:///.* is empty; MLFLOW_TRACKING_URI sets another"):
+    with pytest.raises(
+        ModelNotFound, match=r"the registry at sqlite:///.* is empty; to use another server, set MLFLOW"
+    ):
         resolve_model(
             "models:/churn", stores=local_stores(), progress=RecordedProgress(),
             tracking_uri=registry, registry_uri=registry,

@@ -67,11 +67,11 @@ def make_views(
         facts = {"delivery_id": hint.delivery_id, "model": hint.model_name}
         if not deliveries.is_new(hint.delivery_id):
             metrics.count_event("duplicate")
-            logger.info("event about '%s' is a repeated delivery", hint.model_name, extra=facts)
+            logger.info("event for '%s' ignored: it was already received", hint.model_name, extra=facts)
             return jsonify(accepted=True, duplicate=True), 202
         is_watched = worker.hint(hint.model_name)
         metrics.count_event("taken" if is_watched else "unwatched")
-        logger.info("event about '%s'%s", hint.model_name, "" if is_watched else ": not watched", extra=facts)
+        logger.info("event for '%s'%s", hint.model_name, "" if is_watched else ": not watched", extra=facts)
         return jsonify(accepted=True, watched=is_watched), 202
 
     @views.errorhandler(EventRefused)

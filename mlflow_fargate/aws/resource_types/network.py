@@ -29,14 +29,14 @@ def find_network(session: AwsSession, vpc: str | None, subnets: tuple[str, ...])
     vpcs = sorted({subnet["VpcId"] for subnet in found})
     if len(vpcs) > 1 or (vpc and vpcs and vpcs != [vpc]):
         raise InvalidOption(
-            f"The subnets {', '.join(subnets)} are in {', '.join(vpcs)}; they must be in one VPC ({vpc or 'any'}).",
+            f"The subnets {', '.join(subnets)} must all be in {vpc or 'the same VPC'}; they are in {', '.join(vpcs)}.",
             hint="check the options vpc= and subnets=",
         )
     chosen = found if subnets else _one_a_zone(found)
     if len({subnet["AvailabilityZone"] for subnet in chosen}) < 2:
         raise InvalidOption(
             f"A load balancer requires subnets in two availability zones; VPC {vpc or vpcs} has fewer.",
-            hint="name them with subnets=subnet-a,subnet-b",
+            hint="choose others with subnets=subnet-a,subnet-b",
         )
     return Network(vpc=vpcs[0], subnets=tuple(sorted(subnet["SubnetId"] for subnet in chosen)))
 

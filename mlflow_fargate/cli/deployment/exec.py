@@ -24,7 +24,7 @@ def exec_(target: str, name: str, task: str | None, command: tuple[str, ...]) ->
     """Run COMMAND (default: a shell) in a task of a deployment: mlflow-fargate exec --name churn -- ls /opt
 
     Requires a deployment with -C enable_execute_command=true, and AWS's session-manager-plugin on this machine. The
-    plugin does not return the command's exit code: the exit code is 0 once the session has ended.
+    plugin does not pass on COMMAND's exit code, so this command exits with 0 once the session has ended.
     """
     from mlflow_fargate.deployments import operations  # noqa: PLC0415
 

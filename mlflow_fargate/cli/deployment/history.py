@@ -16,7 +16,7 @@ from mlflow_fargate.cli.deployment.options import deployer_at, deployment_option
 def history(target: str, name: str, limit: int, as_json: bool) -> None:
     """List the revisions of a deployment: model version, image, date, author, and result of the rollout.
 
-    A state is COMPLETED if a rollout of the revision ever completed, and UNKNOWN if ECS has no record of one. The
+    STATE is COMPLETED if any rollout of the revision has completed, and UNKNOWN if ECS has no record of one. The
     deployed revision is marked with *. Roll back with: mlflow-fargate rollback --to REVISION
     """
     from mlflow_fargate.deployments import operations  # noqa: PLC0415

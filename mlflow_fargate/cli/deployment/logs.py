@@ -38,9 +38,9 @@ def log_options(command: Command) -> Command:
             callback=parse_moment,
             default="1h",
             show_default=True,
-            help="Start: 10m, 2h or 1d ago, or 2026-11-24T21:00.",
+            help="Print lines from this point on: 10m, 2h or 1d (ago), or a UTC time such as 2026-11-24T21:00.",
         ),
-        click.option("--task", help="Only the task with this ID, as shown by `status`."),
+        click.option("--task", help="Print only the lines of the task with this ID."),
         click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line."),
     )
     for option in reversed(options):

@@ -21,7 +21,7 @@ from mlflow_fargate.config import NamedOptions
 def rollback(target: str, name: str, to: int | None, wait: bool, timeout_seconds: int) -> None:
     """Roll back to an earlier revision: its model, image and options. The number of tasks does not change.
 
-    This is a normal rollout and is watched to its end. Afterwards the deployment is pinned, so the webhook service
+    This starts a normal rollout and waits for it to finish. Afterwards the deployment is pinned, so the webhook service
     does not redeploy the newer version; the last line of the output shows how to unpin it.
     """
     from mlflow_fargate.deployments.roll_back import roll_back  # noqa: PLC0415

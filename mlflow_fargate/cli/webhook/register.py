@@ -43,7 +43,7 @@ def register(url: str | None, target: str | None, name: str) -> None:
         done = "created" if registered.is_new else "updated"
         click.echo(f"Webhook '{name}' {done} in MLflow ({registered.webhook_id}).")
         registration.send_test_event(client, registered.webhook_id)
-    click.echo("MLflow's test event was received by the service.")
+    click.echo("The service received MLflow's test event.")
     click.echo(
         "Set MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY on the MLflow server; without it, the secret is lost at a restart. "
         "The first event can take up to a minute.",

@@ -116,7 +116,7 @@ def _compressed(
         layer = compress_tar(name, _key(diff_id, compression), write_tar, cast("IO[bytes]", into), compression)
         into.flush()
         if layer.diff_id != diff_id:
-            raise ImageError(f"{name} in the engine's archive is {layer.diff_id} instead of {diff_id}.")
+            raise ImageError(f"{name} in the engine's archive has the diff ID {layer.diff_id} instead of {diff_id}.")
         yield layer, Path(into.name)
 
 

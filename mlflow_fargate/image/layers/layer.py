@@ -31,7 +31,7 @@ _MAX_NAME_BYTES = 255  # of one part of a path: the limit of ext4 and overlayfs
 _BUFFER_BYTES = 1 << 18
 _ZSTD_LEVEL = 3
 # The size of a compression job, and how much preceding data it uses (7: a quarter of zstd's window); both affect the
-# bytes. zstd's default of 8 MiB takes 64 MB of memory with two threads; this takes 12 MB, and 0.7 % more bytes.
+# bytes. zstd's default of 8 MiB takes 64 MB of memory with two threads; this takes 12 MB, and 0.7% more bytes.
 _ZSTD_JOB_BYTES = 1 << 20
 _ZSTD_OVERLAP_LOG = 7
 _MAX_ZSTD_THREADS = 2  # half a gigabyte a second, faster than a registry accepts it; each additional one takes 4 MB

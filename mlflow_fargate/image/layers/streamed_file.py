@@ -37,4 +37,4 @@ class StreamedFile:
                 break
             yield chunk
         if moved_bytes != self.size_bytes:
-            raise ImageError(f"A file of {self.size_bytes} bytes had {moved_bytes} bytes when it was read.")
+            raise ImageError(f"A file changed while being read: its size is no longer {self.size_bytes} bytes.")

@@ -58,7 +58,7 @@ def make_package_recipes(
     """
     interpreter = find_interpreter(lock.python_version)
     if not interpreter:
-        note(f"Python {lock.python_version} is not installed here: packages are not compiled, which slows the start")
+        note(f"Python {lock.python_version} is not installed here, so packages are not compiled; this slows the start")
     groups = [_Group(name, lock.only(packages), programs) for name, packages in make_groups(lock.packages)]
     return [_make_recipe(group, compression, interpreter, cache, note) for group in groups]
 

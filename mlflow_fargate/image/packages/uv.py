@@ -190,7 +190,7 @@ def _compile(text: str, minor: str, platform: Platform, directory: Path, *, buil
         )
     if _BUILD_FAILED.search(error):
         raise ImageError(
-            f"No wheel of {', '.join(sorted(sdists))}, and building it failed. Output of uv:\n{_indented(error)}",
+            f"No wheel for {', '.join(sorted(sdists))}, and building one failed. Output of uv:\n{_indented(error)}",
             hint="install what the build needs on this machine, or publish a wheel to your own index",
         )
     if names := _without_wheels(error):
@@ -217,7 +217,7 @@ def _without_wheels(error: str) -> set[str]:
 
 def _no_wheel(names: Sequence[str], minor: str, platform: Platform, reason: str) -> ImageError:
     return ImageError(
-        f"No wheel of {', '.join(names)} for Python {minor} on {platform}, and it cannot be built here: {reason}",
+        f"No wheel for {', '.join(names)} (Python {minor}, {platform}), and none can be built here: {reason}",
         hint=f"require a version that has a wheel, deploy with build_sdists=true from {platform} with Python {minor}, "
         "or publish a wheel to your own index",
     )

@@ -76,12 +76,12 @@ def _service_status(service: Service, store: EcsStore) -> ServiceSnapshot:
 
 
 def _tell_shift(service: Service, rollout: Rollout) -> str | None:
-    """Returns e.g. 'CANARY at BAKE_TIME: 100 % of the traffic'; None unless the rollout is part of a traffic shift."""
+    """Returns e.g. 'CANARY at BAKE_TIME: 100% of the traffic'; None unless the rollout is part of a traffic shift."""
     shift = service.shift
     if shift is None or rollout.id not in (shift.green_id, shift.blue_id):
         return None
     percent = shift.production_percent if rollout.id == shift.green_id else 100 - shift.production_percent
-    return f"{service.shift_rules.strategy} at {shift.stage}: {percent:g} % of the traffic"
+    return f"{service.shift_rules.strategy} at {shift.stage}: {percent:g}% of the traffic"
 
 
 def _task_status(task: Task) -> TaskSnapshot:

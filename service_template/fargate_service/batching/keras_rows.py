@@ -40,7 +40,7 @@ def why_network_alone(network: Any, keras: Any) -> str | None:
             return f"a layer has {name}=True and may not process each image independently"
         # Counted from the end, only the last axis is certainly not the batch axis.
         if name in _AXES and any(axis < -1 or axis == 0 for axis in _whole_numbers(value)):
-            return "a layer works along the batch axis, or could"
+            return "a layer works along the batch axis, or might"
         if name == "target_shape" and not value:
             return "a layer keeps only the batch axis"
     return None

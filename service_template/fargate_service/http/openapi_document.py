@@ -49,7 +49,7 @@ def make_openapi_document(
                 "The version of MLflow; the header X-Batching shows whether requests share predictions, and why"
             )
         },
-        "/readyz": {"get": _plain("The model is loaded and has answered a prediction")},
+        "/readyz": {"get": _plain("The model is loaded and has made a prediction")},
         "/livez": {"get": _plain("The process is running")},
         "/metrics": {"get": _plain("Metrics for Prometheus")},
     }

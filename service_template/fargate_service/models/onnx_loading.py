@@ -85,7 +85,7 @@ class OnnxModel:
 
     def _without_gaps(self, array: np.ndarray) -> np.ndarray:
         if not self._form.takes_gaps and array.dtype.kind == "f" and np.isnan(array).any():
-            raise RequestError(400, "A number is missing, and this model requires complete rows.")
+            raise RequestError(400, "A value is missing, and this model requires complete rows.")
         return array
 
 
