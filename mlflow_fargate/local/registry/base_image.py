@@ -48,7 +48,7 @@ def seed_base_image(store: RegistryStore, progress: Progress) -> str | None:
         if image.digest != digest and all(tag.startswith(f"{python.minor}-") for tag in image.tags):
             store.delete_image(BASE_REPOSITORY, image.digest)
     size, seconds = format_bytes(size_bytes), time.monotonic() - began
-    progress.note(f"base image of Python {python.version}: {size}, made in {seconds:.1f} s")
+    progress.note(f"base image of Python {python.version}: {size}, built in {seconds:.1f} s")
     return digest
 
 

@@ -1,6 +1,6 @@
-"""The files of a base image made from this machine: its Python, the libraries that needs, and a small system around it.
+"""The files of a base image built from this machine: its Python, the libraries it needs, and a small system around it.
 
-Whatever the Python comes from (Debian's packages, pyenv, uv, a container's /usr/local), in the image it is in
+Wherever the Python comes from (Debian's packages, pyenv, uv, a container's /usr/local), in the image it is in
 /usr/local, and all libraries are beside the C library, in a folder that the loader searches without configuration.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import platform
 import re
 import shutil
 import ssl
@@ -15,7 +16,7 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -30,8 +31,8 @@ _EXTRA_LIBRARIES = (
     *("libdl.so.2", "libm.so.6", "libnss_dns.so.2", "libnss_files.so.2", "libpthread.so.0", "libresolv.so.2"),
     *("librt.so.1", "libutil.so.1", "libexpat.so.1", "libgcc_s.so.1", "libgomp.so.1", "libstdc++.so.6", "libz.so.1"),
 )
-# Programs, documentation and data for developers, this machine's packages, and bytecode.
-_LEFT_OUT = re.compile(
+# Of the standard library (paths in it): what only developers use, installed packages, and bytecode.
+LEFT_OUT = re.compile(
     r"(.*/)?(__pycache__|tests?|idlelib|tkinter|turtledemo|turtle\.py|ensurepip|(site|dist)-packages|config-3[^/]*"
     r"|_tkinter\.[^/]*|_(ctypes_)?test[^/]*\.so|(_xxtest|xx)[^/]*\.so|.*\.(a|pyc|exe))(/.*)?"
 )
@@ -46,11 +47,11 @@ _TEXTS = {
     "etc/group": "root:x:0:\nnonroot:x:65532:\n",
     "etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",
 }
-_FOLDERS = {"dev": 0o755, "proc": 0o755, "root": 0o700, "run": 0o755, "sys": 0o755, "tmp": 0o1777}
+_FOLDERS: dict[str, Content] = {"dev": 0o755, "proc": 0o755, "root": 0o700, "run": 0o755, "sys": 0o755, "tmp": 0o1777}
 # Debian, Fedora and others have programs and libraries in /usr, and these links; paths in the image start with usr/.
-_LINKS = {"bin": "usr/bin", "lib": "usr/lib", "lib64": "usr/lib64", "sbin": "usr/sbin"}
+_LINKS: dict[str, Content] = {"bin": "usr/bin", "lib": "usr/lib", "lib64": "usr/lib64", "sbin": "usr/sbin"}
 
-Content = Path | bytes | str  # a file to copy, a file's bytes, or a link's target
+Content = Path | bytes | str | int  # a file to copy, a file's bytes, a link's target, or a folder's mode
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class HostPython:
     @classmethod
     def of_this_process(cls) -> HostPython:
         return cls(
-            version=sys.version.split()[0].rstrip("+"),
+            version=platform.python_version(),
             build=sys.version,
             prefix=Path(sys.base_prefix),
             stdlib=Path(sysconfig.get_path("stdlib")),
@@ -86,7 +87,7 @@ class HostPython:
         libraries = list_libraries([self.program])
         paths = {self.program, self.stdlib, *map(Path, (*_CA_FILES, *_OS_RELEASE)), *libraries.values()}
         paths |= {path.parent for path in libraries.values()}  # an update of any library there renames a file into it
-        states = [(str(path), _state(path)) for path in sorted(paths) if path.exists()]
+        states = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(paths) if path.exists()]
         return digest_of(repr((_FORMAT, self.build, self.ca_file, states)).encode())[7:23]
 
 
@@ -104,7 +105,7 @@ def list_files(python: HostPython) -> dict[str, Content]:
     files |= {name: text.encode() for name, text in _TEXTS.items()}
     if bundle := next((path for path in map(Path, _CA_FILES) if path.exists()), None):
         files |= {python.ca_file.lstrip("/"): f"/{_CA_IN_IMAGE}", _CA_IN_IMAGE: bundle}
-    return files | dict(_LINKS)
+    return files | _FOLDERS | _LINKS
 
 
 def list_python(python: HostPython) -> dict[str, Content]:
@@ -113,25 +114,19 @@ def list_python(python: HostPython) -> dict[str, Content]:
     files: dict[str, Content] = {}
     for folder, folders, names in os.walk(python.stdlib):
         inside = Path(folder).relative_to(python.stdlib)
-        folders[:] = [name for name in folders if not is_left_out(str(inside / name))]
-        kept = [name for name in names if not is_left_out(str(inside / name)) and Path(folder, name).is_file()]
+        folders[:] = [name for name in folders if not LEFT_OUT.fullmatch(str(inside / name))]
+        kept = [name for name in names if not LEFT_OUT.fullmatch(str(inside / name)) and Path(folder, name).is_file()]
         files |= {str(target / inside / name): Path(folder, name) for name in kept}
     program = f"python{python.minor}"
-    return {**files, f"usr/local/bin/{program}": python.program} | {
-        f"usr/local/bin/{link}": program for link in ("python", "python3")
-    }
-
-
-def is_left_out(path: str) -> bool:
-    """Returns whether a path of the standard library, such as 'unittest/test/support.py', is not in the image."""
-    return _LEFT_OUT.fullmatch(path) is not None
+    programs: dict[str, Content] = {program: python.program, "python3": program, "python": program}
+    return files | {f"usr/local/bin/{name}": content for name, content in programs.items()}
 
 
 def list_libraries(binaries: Iterable[Path]) -> dict[str, Path]:
     """Returns the libraries that the loader finds for `binaries`: name (the loader's is its path) → file."""
     if not shutil.which("ldd"):
         raise LocalStackError(
-            "The base image cannot be made: this machine has no ldd, which lists a program's libraries.",
+            "The base image cannot be built: this machine has no ldd, which lists a program's libraries.",
             hint="install the C library's programs (on Debian, the package libc-bin)",
         )
     found = _LOADED.findall(_output_of("ldd", *map(str, binaries)))
@@ -154,7 +149,7 @@ def list_packages(files: Iterable[Path]) -> str:
 def place_libraries(libraries: Mapping[str, Path]) -> dict[str, Path]:
     """Returns the libraries, and those that wheels expect, beside the C library; the loader keeps its path."""
     if _LIBC not in libraries:
-        raise LocalStackError(f"The base image cannot be made: ldd does not list this Python's {_LIBC}.")
+        raise LocalStackError(f"The base image cannot be built: ldd does not list this Python's {_LIBC}.")
     home = libraries[_LIBC].parent
     expected = {name: home / name for name in _EXTRA_LIBRARIES if (home / name).exists()}
     return {_in_usr(home / name): path for name, path in (expected | dict(libraries)).items()}
@@ -169,31 +164,21 @@ def make_os_release() -> bytes:
 
 def pack(files: Mapping[str, Content]) -> bytes:
     """Returns a tar with the files and their folders; fixed times, owners and modes make its bytes reproducible."""
+    parents = {str(parent): 0o755 for name in files for parent in PurePosixPath(name).parents if parent.name}
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w", format=tarfile.GNU_FORMAT) as archive:
-        for name, mode in sorted({**dict.fromkeys(_parents(files), 0o755), **_FOLDERS}.items()):
-            archive.addfile(_entry(name, mode, kind=tarfile.DIRTYPE))
-        for name, content in sorted(files.items()):
-            if isinstance(content, str):
-                archive.addfile(_entry(name, 0o777, kind=tarfile.SYMTYPE, target=content))
-                continue
-            body = content.read_bytes() if isinstance(content, Path) else content
-            is_program = isinstance(content, Path) and os.access(content, os.X_OK) and content.stat().st_mode & 0o111
-            archive.addfile(_entry(name, 0o755 if is_program else 0o644, size_bytes=len(body)), io.BytesIO(body))
+        for name, content in sorted({**parents, **files}.items()):
+            entry, body = tarfile.TarInfo(name), b""
+            if isinstance(content, int):
+                entry.type, entry.mode = tarfile.DIRTYPE, content
+            elif isinstance(content, str):
+                entry.type, entry.linkname = tarfile.SYMTYPE, content
+            else:
+                body = content.read_bytes() if isinstance(content, Path) else content
+                is_program = isinstance(content, Path) and content.stat().st_mode & 0o111
+                entry.size, entry.mode = len(body), 0o755 if is_program else 0o644
+            archive.addfile(entry, io.BytesIO(body))
     return packed.getvalue()
-
-
-def _entry(
-    name: str, mode: int, *, kind: bytes = tarfile.REGTYPE, target: str = "", size_bytes: int = 0
-) -> tarfile.TarInfo:
-    entry = tarfile.TarInfo(name)
-    entry.mode, entry.type, entry.linkname, entry.size = mode, kind, target, size_bytes
-    return entry
-
-
-def _parents(names: Iterable[str]) -> Iterator[str]:
-    for name in names:
-        yield from map(str, list(PurePosixPath(name).parents)[:-1])
 
 
 def _in_usr(path: Path) -> str:
@@ -205,8 +190,3 @@ def _output_of(*command: str) -> str:
     """Returns what the command prints; both ldd and dpkg-query fail if they do not know one of several files."""
     done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "LC_ALL": "C.UTF-8"})
     return done.stdout
-
-
-def _state(path: Path) -> tuple[int, int]:
-    state = path.stat()
-    return state.st_size, state.st_mtime_ns
