@@ -4,7 +4,7 @@
 
 Trains the model, deploys it to a separate local stack with both runtimes, and writes a table to benchmarks/RESULTS.md.
 CPU seconds are those of the task's processes until it is ready; memory is their proportional set size (PSS) after the
-requests. The base image is not counted: on the local stack it represents this machine's Python.
+requests. The base image is not counted: on the local stack it contains this machine's Python.
 """
 
 from __future__ import annotations

@@ -18,13 +18,13 @@ import pytest
 from mlflow_fargate.config import parse_config
 from mlflow_fargate.errors import ImageError, SmokeTestFailed
 from mlflow_fargate.image import Reference, Registry, Unpacked
-from mlflow_fargate.local.registry.base_image import seed_base_image
 from mlflow_fargate.local.registry.server import LocalRegistry
 from mlflow_fargate.progress import RecordedProgress
 from mlflow_fargate.publisher import image_inputs
 from mlflow_fargate.publisher.smoke_test import make_smoke_test
 from mlflow_fargate.resolved_model import ResolvedModel
 from mlflow_fargate.sandbox import run_smoke_test
+from support.base_image import seed_shared_base_image
 from support.image import make_image
 from support.serving_process import build
 
@@ -102,7 +102,7 @@ def inputs(tmp_path: Path) -> Any:
     (service / "server.py").write_text(SERVER)
     (tmp_path / "weights").write_text("1")
     with LocalRegistry(tmp_path / "registry", password=None) as server, Registry(server.address) as registry:
-        seed_base_image(server.store, sys.version.partition(" ")[0])
+        seed_shared_base_image(server.store)
         minor = f"{sys.version_info[0]}.{sys.version_info[1]}"
         yield {
             "base": Reference(server.address, "docker/library/python", f"{minor}-slim"),

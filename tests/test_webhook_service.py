@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import platform
 import re
 import time
 from collections import Counter
@@ -26,7 +25,6 @@ from mlflow_fargate.deployments import cleanup, webhook_service
 from mlflow_fargate.deployments.deployer import Deployer
 from mlflow_fargate.errors import DeploymentNotFound, EndpointInUse, InvalidOption
 from mlflow_fargate.image import Platform, Reference, Registry
-from mlflow_fargate.local.registry.base_image import seed_base_image
 from mlflow_fargate.local.registry.server import LocalRegistry
 from mlflow_fargate.plan import Found, Properties
 from mlflow_fargate.progress import RecordedProgress
@@ -34,6 +32,7 @@ from mlflow_fargate.publisher import webhook_image
 from mlflow_fargate.publisher.this_package import copy_package, package_requirements
 from mlflow_fargate.resources import EndpointSpec, Network, WebhookSpec, webhook_resources
 from mlflow_fargate.target import Target, TargetEnvironment
+from support.base_image import seed_shared_base_image
 from support.deployer import TARGET, count_writes, create
 
 SERVER = "https://mlflow.example.com"
@@ -350,7 +349,7 @@ def test_its_image_is_built_once_starts_the_service_and_holds_no_model(
     registry: LocalRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(webhook_image, "package_requirements", lambda *_: ())
-    seed_base_image(registry.store, platform.python_version())
+    seed_shared_base_image(registry.store)
     name = f"{registry.address}/mlflow-fargate/images"
     repository = SimpleNamespace(ensure=lambda: name, newest_image=lambda: None)
     account: Any = SimpleNamespace(

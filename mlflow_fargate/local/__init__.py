@@ -4,7 +4,7 @@ stack            starts all parts in order and stops them in reverse
 api/             AWS as a WSGI application: a thin layer in front of an unmodified moto
 engine/          runs what ECS describes: desired and running tasks, rollouts, health, routes
 container/       one task: unpacks its image, starts and stops its process
-registry/        an OCI registry on disk, and the base image that represents this machine's Python
+registry/        an OCI registry on disk, and the base image built from this machine's Python
 s3/              S3 on disk
 load_balancer/   a reverse proxy that follows ELBv2's rules
 tracking         MLflow's tracking server

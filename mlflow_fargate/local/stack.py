@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import platform
 import re
 import signal
 import subprocess
@@ -87,7 +86,7 @@ class LocalStack:
         self._parts.enter_context(_only_one(folder))
         self._progress.step("Starting local AWS, image registry and load balancer")
         registry = self._parts.enter_context(LocalRegistry(folder / "registry", password=keys.registry_password))
-        seed_base_image(registry.store, platform.python_version())
+        has_base = seed_base_image(registry.store, self._progress) is not None
         balancer = self._parts.enter_context(LoadBalancer())
         aws = self._make_gateway(registry, balancer)
         server = self._parts.enter_context(WsgiServer(aws, threads=_AWS_THREADS))
@@ -100,7 +99,7 @@ class LocalStack:
             "aws_endpoint_url": server.url,
             "page_url": f"{page.url}/",
             "registry": registry.address,
-            "registry_mirrors": {"public.ecr.aws": registry.address},
+            "registry_mirrors": {"public.ecr.aws": registry.address} if has_base else {},
             "mlflow_tracking_uri": tracking.url,
             "load_balancer_url": balancer.url,
         }

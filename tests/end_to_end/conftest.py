@@ -16,6 +16,9 @@ import psutil
 import pytest
 from mlflow.models.model import ModelInfo
 
+from mlflow_fargate.local.registry.store import RegistryStore
+from support.base_image import seed_shared_base_image
+
 BIN = Path(sys.executable).parent
 
 
@@ -28,6 +31,7 @@ def local_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
         patch.setenv("DEMO_EXIT", "1")
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         try:
+            seed_shared_base_image(RegistryStore(Path(cache) / "local" / "registry"))
             subprocess.run([BIN / "mlflow-fargate", "local", "up", "--detach"], check=True)
             lines = subprocess.check_output([BIN / "mlflow-fargate", "local", "env"], text=True).splitlines()
             variables = dict(line.removeprefix("export ").split("=", 1) for line in lines)

@@ -112,12 +112,12 @@ def test_a_base_other_than_debian_is_refused(release: Mapping[str, str], tmp_pat
         make(BaseFiles((), release, BASE), tmp_path, ["libgomp1"])
 
 
-def test_nothing_is_added_to_the_local_stacks_base(tmp_path: Path) -> None:
+def test_nothing_is_added_to_the_local_stacks_base_if_the_machine_is_not_debian(tmp_path: Path) -> None:
     notes: list[str] = []
 
     recipe = make_system_recipe(
         ["libgomp1"],
-        BaseFiles((), {"ID": "mlflow-fargate"}),
+        BaseFiles((), {"ID": "ubuntu", "VARIANT_ID": "mlflow-fargate"}, BASE),
         platform=LINUX_AMD64,
         compression=Compression.ZSTD,
         cache=tmp_path,

@@ -27,9 +27,9 @@ from mlflow_fargate.image.packages.shared_libraries import (
     find_missing,
     find_too_new,
 )
-from mlflow_fargate.local.registry.base_image import seed_base_image
 from mlflow_fargate.local.registry.server import LocalRegistry
 from mlflow_fargate.progress import RecordedProgress
+from support.base_image import seed_shared_base_image
 from support.image import make_image
 
 MINOR = f"{sys.version_info[0]}.{sys.version_info[1]}"
@@ -262,17 +262,18 @@ def test_upper_layers_delete_files_of_lower_ones(make_base: PushBase, registry: 
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="this machine's loader is not Linux's")
-def test_the_local_stacks_base_has_this_machines_libraries(tmp_path: Path) -> None:
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="this machine's Python cannot be a base image")
+def test_the_local_stacks_base_is_read_like_any_other(tmp_path: Path) -> None:
     with LocalRegistry(tmp_path / "registry", password=None) as server, Registry(server.address) as registry:
-        seed_base_image(server.store, platform.python_version())
+        seed_shared_base_image(server.store)
         reference = Reference(server.address, "docker/library/python", f"{MINOR}-slim")
 
         found = read(registry, reference, tmp_path)
 
     assert found.is_this_machine
-    offered = found.offered_libraries()
-    assert offered is None or "libc.so.6" in offered
+    assert {"libc.so.6", "libpthread.so.0", "libstdc++.so.6"} < set(found.libraries)
+    assert found.glibc == platform.libc_ver()[1]
+    assert found.pythons == (MINOR,)
 
 
 @pytest.mark.exhaustive

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -23,6 +24,7 @@ from mlflow_fargate.local.container.launch import ContainerSpec, TaskFailedToSta
 from mlflow_fargate.local.container.runner import ProcessRunner, TaskProcess
 from mlflow_fargate.local.registry.server import LocalRegistry
 from mlflow_fargate.local.task_definition import Container
+from support.registry import HOST_PYTHON, make_tar
 
 PushImage = Callable[..., str]
 
@@ -182,6 +184,17 @@ def test_on_a_real_base_image_only_the_layers_built_by_mlflow_fargate_run(
 
     assert [path.name for path in pulled.root.iterdir()] == ["ours"]
     assert "1 of this image's 2 layers are used here" in pulled.notes[0]
+
+
+def test_a_process_does_not_get_the_files_of_this_machines_base_image(
+    push_image: PushImage, images: ImageStore
+) -> None:
+    base = make_tar({"usr/local/bin/python3": "not run", "lib": None})
+    diff_id = f"sha256:{hashlib.sha256(base).hexdigest()}"
+
+    image = push_image({"ours": "2"}, tars=(base,), labels={**HOST_PYTHON, "mlflow-fargate.base.diff-id": diff_id})
+
+    assert [path.name for path in images.pull(image).root.iterdir()] == ["ours"]
 
 
 def test_an_image_built_by_another_tool_cannot_run(push_image: PushImage, runner: ProcessRunner) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import http.client
 import json
+import platform
 import shutil
 import signal
 import subprocess
@@ -25,6 +27,8 @@ from mlflow_fargate.local.registry.base_image import BASE_REPOSITORY, seed_base_
 from mlflow_fargate.local.registry.grammar import OciRefusal
 from mlflow_fargate.local.registry.server import LocalRegistry
 from mlflow_fargate.local.registry.store import RegistryStore
+from mlflow_fargate.progress import RecordedProgress
+from support.base_image import MINOR, seed_shared_base_image
 
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 HELLO_DIGEST = "sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"  # of b"hello"
@@ -441,26 +445,31 @@ def test_a_killed_registry_leaves_no_partial_blob(tmp_path: Path) -> None:
         store.blob("app", HELLO_DIGEST)
 
 
-def test_the_placeholder_base_image_is_a_complete_image(registry: LocalRegistry, url: str) -> None:
-    digest = seed_base_image(registry.store, "3.11.7")
-    assert seed_base_image(registry.store, "3.11.7") == digest
+def test_the_base_image_is_a_complete_image(registry: LocalRegistry, url: str) -> None:
+    digest = seed_shared_base_image(registry.store)
+    assert seed_base_image(registry.store, RecordedProgress()) == digest
 
-    manifest = requests.get(f"{url}/v2/{BASE_REPOSITORY}/manifests/3.11-slim").json()
+    manifest = requests.get(f"{url}/v2/{BASE_REPOSITORY}/manifests/{MINOR}-slim").json()
     blobs = f"{url}/v2/{BASE_REPOSITORY}/blobs"
     config = requests.get(f"{blobs}/{manifest['config']['digest']}").json()
     layer = requests.get(f"{blobs}/{manifest['layers'][0]['digest']}").content
 
-    assert registry.store.tags(BASE_REPOSITORY) == ["3.11", "3.11-slim"]
-    assert "PYTHON_VERSION=3.11.7" in config["config"]["Env"]
-    assert config["config"]["Labels"] == {"mlflow-fargate.base": "host-python"}
+    assert {MINOR, f"{MINOR}-slim"} < set(registry.store.tags(BASE_REPOSITORY))
+    assert f"PYTHON_VERSION={platform.python_version()}" in config["config"]["Env"]
+    diff_id = f"sha256:{hashlib.sha256(gzip.decompress(layer)).hexdigest()}"
+    assert config["rootfs"]["diff_ids"] == [diff_id]
+    assert config["config"]["Labels"] == {
+        "mlflow-fargate.base": "host-python",
+        "mlflow-fargate.base.diff-id": diff_id,
+    }
     assert manifest["layers"][0]["size"] == len(layer)
 
 
 @needs_skopeo
 @pytest.mark.slow
 def test_skopeo_pulls_the_base_image_and_pushes_it_elsewhere(registry: LocalRegistry, url: str, tmp_path: Path) -> None:
-    seed_base_image(registry.store, "3.11.7")
-    source = f"docker://{registry.address}/{BASE_REPOSITORY}:3.11-slim"
+    seed_shared_base_image(registry.store)
+    source = f"docker://{registry.address}/{BASE_REPOSITORY}:{MINOR}-slim"
     insecure = ("--src-tls-verify=false", "--dest-tls-verify=false")
 
     def skopeo(*arguments: str) -> str:
@@ -475,9 +484,9 @@ def test_skopeo_pulls_the_base_image_and_pushes_it_elsewhere(registry: LocalRegi
     tags = json.loads(skopeo("list-tags", "--tls-verify=false", f"docker://{registry.address}/pushed/base"))
     skopeo("delete", "--tls-verify=false", f"docker://{registry.address}/pushed/base:one")
 
-    assert seen["Labels"] == {"mlflow-fargate.base": "host-python"}
+    assert seen["Labels"]["mlflow-fargate.base"] == "host-python"
     assert tags["Tags"] == ["one"]
     assert registry.store.images("pushed/base") == []
     layer = json.loads((tmp_path / "pulled" / "manifest.json").read_text())["layers"][0]["digest"]
     with tarfile.open(tmp_path / "pulled" / layer.removeprefix("sha256:")) as archive:
-        assert archive.getnames() == ["etc/os-release"]
+        assert {"etc/os-release", "usr/local/bin/python3"} < set(archive.getnames())

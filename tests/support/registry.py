@@ -85,15 +85,23 @@ def push_image(registry: LocalRegistry) -> PushImage:
             "Labels": dict(labels),
             **config,
         }
-        return push_to(registry, repository, blobs, settings, annotated)
+        diff_ids = [f"sha256:{hashlib.sha256(archive).hexdigest()}" for archive in archives]
+        return push_to(registry, repository, blobs, settings, annotated, diff_ids)
 
     return push
 
 
 def push_to(
-    registry: LocalRegistry, repository: str, blobs: list[bytes], settings: dict[str, Any], annotated: tuple[int, ...]
+    registry: LocalRegistry,
+    repository: str,
+    blobs: list[bytes],
+    settings: dict[str, Any],
+    annotated: tuple[int, ...],
+    diff_ids: list[str],
 ) -> str:
-    image_config = json.dumps({"architecture": "amd64", "os": "linux", "config": settings}).encode()
+    rootfs = {"type": "layers", "diff_ids": diff_ids}
+    config = {"architecture": "amd64", "os": "linux", "config": settings, "rootfs": rootfs}
+    image_config = json.dumps(config).encode()
     registry.store.create_repository(repository)
     for blob in (image_config, *blobs):
         registry.store.add_blob(repository, blob)

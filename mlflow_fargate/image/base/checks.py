@@ -30,8 +30,6 @@ def was_checked(recipes: Iterable[Recipe], base: BaseImage, there: Iterable[Mani
 def check_base(base: Base, files: BaseFiles, *, python_version: str) -> None:
     """Raises ImageError if Python packages cannot run on the base: no Python of that version, or no glibc."""
     expected = make_python_minor(python_version)
-    if files.is_this_machine:
-        return
     if files.has_musl:
         raise ImageError(
             f"The base image {base.reference} ({files.system}) uses musl, but packages are built for glibc.",
@@ -47,25 +45,19 @@ def check_libraries(
     recipes: Sequence[Recipe], base: BaseFiles, *, on_missing: MissingLibraries, progress: Progress
 ) -> None:
     """Raises ImageError (or notes) what is missing, which packages need it, and what provides it."""
-    offered = base.offered_libraries()
     known = {recipe.name: SharedLibraries.load(recipe.libraries) for recipe in recipes if recipe.libraries}
     unknown = sorted(name for name, libraries in known.items() if libraries is None)
-    if offered is None:
-        progress.note("cannot list this machine's shared libraries; library check skipped")
-        return
     if unknown:
         progress.note(f"library check skipped for layers built on another machine: {', '.join(unknown)}")
     layers = [libraries for libraries in known.values() if libraries]
-    for message, hint in _find_faults(layers, base, offered):
+    for message, hint in _find_faults(layers, base):
         if on_missing == "error":
             raise ImageError(message, hint=hint)
         progress.note(f"{message} {hint}")
 
 
-def _find_faults(
-    layers: Sequence[SharedLibraries], base: BaseFiles, offered: frozenset[str]
-) -> Iterator[tuple[str, str]]:
-    if missing := find_missing(layers, offered):
+def _find_faults(layers: Sequence[SharedLibraries], base: BaseFiles) -> Iterator[tuple[str, str]]:
+    if missing := find_missing(layers, frozenset(base.libraries)):
         yield describe_missing(missing, base)
     if base.glibc and (too_new := find_too_new(layers, base.glibc)):
         yield describe_too_new(too_new, base)

@@ -11,8 +11,6 @@ import gzip
 import io
 import json
 import re
-import shutil
-import subprocess
 import tarfile
 from collections.abc import Mapping
 from contextlib import suppress
@@ -30,7 +28,7 @@ from mlflow_fargate.image.oci.image import Descriptor
 from mlflow_fargate.image.packages.shared_libraries import LIBRARY_NAME, defined_glibc
 from mlflow_fargate.progress import Progress
 
-# The ID in the local stack's base image: it contains no system and runs on this machine's.
+# The local stack's base image: its files are this machine's, without most of the system's packages.
 _THIS_MACHINE = "mlflow-fargate"
 _TEXTS = re.compile(r"(etc|usr/lib)/os-release|var/lib/dpkg/status(\.d/[^/]+)?")
 _PYTHON = re.compile(r"(?:.*/)?bin/python(3\.\d+)")
@@ -50,7 +48,7 @@ class BaseFiles:
 
     @property
     def is_this_machine(self) -> bool:
-        return self.release.get("ID") == _THIS_MACHINE
+        return self.release.get("VARIANT_ID") == _THIS_MACHINE
 
     @property
     def system(self) -> str:
@@ -60,10 +58,6 @@ class BaseFiles:
     @property
     def has_musl(self) -> bool:
         return "libc.so.6" not in self.libraries and any(name.startswith("ld-musl-") for name in self.libraries)
-
-    def offered_libraries(self) -> frozenset[str] | None:
-        """The libraries that the loader finds there; None: unknown."""
-        return _libraries_of_this_machine() if self.is_this_machine else frozenset(self.libraries)
 
 
 def read_base_files(base: Base, *, cache: Path, progress: Progress) -> BaseFiles:
@@ -133,11 +127,3 @@ def _parse_release(text: str) -> dict[str, str]:
     """Source: os-release(5)."""
     pairs = (line.partition("=") for line in text.splitlines() if "=" in line and not line.startswith("#"))
     return {name.strip(): value.strip().strip("\"'") for name, _, value in pairs}
-
-
-def _libraries_of_this_machine() -> frozenset[str] | None:
-    program = shutil.which("ldconfig") or next((path for path in ("/sbin/ldconfig",) if Path(path).exists()), None)
-    if not program:
-        return None
-    listed = subprocess.run([program, "-p"], capture_output=True, text=True, check=False)
-    return frozenset(re.findall(r"^\t(\S+) \(", listed.stdout, re.MULTILINE)) or None

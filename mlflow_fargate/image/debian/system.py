@@ -50,8 +50,10 @@ def make_system_recipe(
 
     Raises ImageError if the base is not Debian, or if a package is unavailable or does not work without its scripts.
     """
-    if base.is_this_machine:
-        note(f"{', '.join(names)} not added: on the local stack the base image is this machine")
+    if base.is_this_machine and base.release.get("ID") != "debian":
+        note(
+            f"{', '.join(names)} not added: on the local stack the base image has this machine's system, {base.system}"
+        )
         return None
     archive = Archive(_codename(base), platform.architecture, cache=cache)
     key = sha256_digest(encode_json([sorted(names), base.packages, dict(base.release), str(platform)]))[7:]

@@ -22,13 +22,14 @@ import sys
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import IO, Any
 
 import zstandard
 
 from mlflow_fargate.errors import FargateError, LocalStackError
-from mlflow_fargate.local.registry.base_image import BASE_LABEL, BASE_LABEL_VALUE
+from mlflow_fargate.local.registry.base_image import BASE_LABEL, BASE_LABEL_VALUE, BASE_LAYER_LABEL
 from mlflow_fargate.local.registry.grammar import OciRefusal
 from mlflow_fargate.local.registry.store import RegistryStore
 
@@ -150,7 +151,7 @@ class ImageStore:
         return folder
 
     def _joined(self, digest: str, layers: list[Path]) -> Path:
-        # The layers that run depend on whether the base is the placeholder, which can change for the same image.
+        # The layers that run depend on how the base's layers are recognized, which can change for the same image.
         name = hashlib.sha256("\n".join([digest, *(layer.name for layer in layers)]).encode()).hexdigest()
         root = self._images / name
         if root.exists():
@@ -208,7 +209,9 @@ def _layers_to_run(
     labels = (config.get("config") or {}).get("Labels") or {}
     layers: list[Mapping[str, Any]] = list(manifest.get("layers") or ())
     if labels.get(BASE_LABEL) == BASE_LABEL_VALUE:
-        return layers, ()
+        diff_ids = (config.get("rootfs") or {}).get("diff_ids") or ()
+        in_base = labels.get(BASE_LAYER_LABEL)
+        return [layer for layer, diff_id in zip_longest(layers, diff_ids) if in_base is None or diff_id != in_base], ()
     ours = [layer for layer in layers if any(key.startswith(OUR_LAYER) for key in layer.get("annotations") or ())]
     if not ours:
         raise CannotPull(

@@ -3,5 +3,5 @@
 server · http    the distribution API over HTTP
 store · upload · records   blobs and manifests as files, addressed by digest
 grammar          names, tags, digests, and the specification's errors
-base_image       the base image that represents this machine's Python
+base_image · host_python   the base image built from this machine's Python, and its files
 """
