@@ -98,7 +98,7 @@ def lock(
         path.parent.mkdir(parents=True, exist_ok=True)
         text = _compile("\n".join((*options, *wanted)), minor, platform, path.parent, build_sdists=build_sdists)
         atomic_files.write(path, without_credentials(text))
-    found = parse_pylock(path.read_text())
+    found = parse_pylock(path.read_text(), minor, platform)
     sdists = [package.name for package in found if package.is_sdist]
     if sdists and (reason := why_nothing_is_built(minor, platform, is_allowed=build_sdists)):
         raise _no_wheel(sdists, minor, platform, reason)
