@@ -48,7 +48,8 @@ def normalize(requirements: Sequence[str], *, machine: str, adapt: bool = True) 
         elif line:
             parsed = _parse(line)
             asked += _adapted(parsed, notes) if adapt else [parsed]
-    replaced = find_replacements(_versions(asked), machine) if adapt else {}
+    by_url = {one.name for one in asked if one.url}
+    replaced = find_replacements(_versions(asked), machine, named=by_url) if adapt else {}
     notes += [f"{name} → {best}: {reason}" for name, (best, reason) in replaced.items()]
     wanted = _merge(asked, replaced, notes)
     if adapt and _has_bare_skinny(wanted):
@@ -60,17 +61,12 @@ def normalize(requirements: Sequence[str], *, machine: str, adapt: bool = True) 
     return Normalized(lines, tuple(dict.fromkeys(notes)))
 
 
-class Unlocked(NamedTuple):
-    """Requirement lines for a new lock, and packages to exclude from it."""
+def replace_locked_twins(
+    lines: Sequence[str], locked: Mapping[str, str], machine: str
+) -> tuple[list[str], list[str]] | None:
+    """Returns the lines, and the packages to exclude, that lock one distribution of each library; None: `lines` do.
 
-    lines: list[str]
-    excluded: list[str]
-
-
-def replace_locked_twins(lines: Sequence[str], locked: Mapping[str, str], machine: str) -> Unlocked | None:
-    """Returns what locks one distribution of each library; None if normalized `lines` already do.
-
-    `locked` maps the packages that they lock, except those by URL, to their versions.
+    `lines` are normalized; `locked` maps the packages that they lock, except those by URL, to their versions.
     """
     asked = [Requirement(line) for line in lines]
     named = {requirement.name for requirement in asked}
@@ -79,7 +75,7 @@ def replace_locked_twins(lines: Sequence[str], locked: Mapping[str, str], machin
     # What depends on these packages may limit their versions.
     asked += [Requirement(f"{name}<={locked[name]}") for name in replaced if name not in named]
     merged = _merge(asked, replaced, [])
-    return Unlocked([str(requirement) for requirement in merged.values()], sorted(replaced)) if replaced else None
+    return ([str(requirement) for requirement in merged.values()], sorted(replaced)) if replaced else None
 
 
 def is_index_option(line: str) -> bool:

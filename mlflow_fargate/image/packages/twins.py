@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
-from mlflow_fargate.errors import ImageError
-
 _NO_GPU = "the same library without GPU code"
 _NO_WINDOWS = "a server does not have the libraries for windows"
 
@@ -78,16 +76,6 @@ def find_replacements(
         best = next((name for name in members if name in named), library.best)
         there = [name for name in (*members, *library.parts) if name in versions and name != best]
         if members and (best in members or all(library.has(versions[name]) for name in there)):
-            found |= dict.fromkeys(there, (best, library.reason))
+            reason = library.reason if best == library.best else "a requirement names it"
+            found |= dict.fromkeys(there, (best, reason))
     return found
-
-
-def check_twins(names: Collection[str], machine: str) -> None:
-    """Raises ImageError if two of the distributions write the same files."""
-    for library in (one for one in LIBRARIES if machine in one.machines):
-        both = [name for name in (library.best, *library.others, *library.parts) if name in names]
-        if len(both) > 1:
-            raise ImageError(
-                f"{' and '.join(both)} install the same files, so an image can have only one of them.",
-                hint=f"remove one from the model's requirements, or choose one: requirements={both[0]}==VERSION",
-            )

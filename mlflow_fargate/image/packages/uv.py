@@ -27,7 +27,6 @@ from mlflow_fargate.image.oci.image import encode_json, sha256_digest
 from mlflow_fargate.image.oci.platforms import Platform
 from mlflow_fargate.image.packages.lock_file import Lock, LockedPackage, parse_pylock
 from mlflow_fargate.image.packages.requirements import is_index_option, replace_locked_twins
-from mlflow_fargate.image.packages.twins import check_twins
 from mlflow_fargate.resolved_model import without_credentials
 
 # How long a lock is reused: unpinned requirements should get updates, but not on every deployment of a day.
@@ -100,7 +99,6 @@ def lock(
         text = _compile_without_twins(options, wanted, minor, platform, path.parent, build_sdists=build_sdists)
         atomic_files.write(path, without_credentials(text))
     found = parse_pylock(path.read_text(), minor, platform)
-    check_twins([package.name for package in found], platform.machine)
     sdists = [package.name for package in found if package.is_sdist]
     if sdists and (reason := why_nothing_is_built(minor, platform, is_allowed=build_sdists)):
         raise _no_wheel(sdists, minor, platform, reason)
@@ -183,10 +181,11 @@ def _compile_without_twins(
     if not better:
         return text
     with tempfile.NamedTemporaryFile("w", prefix=".excluded-", suffix=".txt", dir=directory) as file:
-        file.write("\n".join(better.excluded))
+        lines, excluded = better
+        file.write("\n".join(excluded))
         file.flush()
-        wanted, further = "\n".join((*options, *better.lines)), ["--excludes", file.name]
-        return _compile(wanted, minor, platform, directory, further, build_sdists=build_sdists)
+        further = ["--excludes", file.name]
+        return _compile("\n".join((*options, *lines)), minor, platform, directory, further, build_sdists=build_sdists)
 
 
 def _compile(
