@@ -6,9 +6,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mlflow_fargate.errors import ImageError
 from mlflow_fargate.image.layers.layer import Compression, files_below
@@ -219,15 +222,69 @@ def test_a_lock_file_is_parsed_with_wheels_and_urls() -> None:
         name = "idna"
         version = "3.20"
         wheels = [
-            { url = "https://example.org/a.whl", size = 10, hashes = { sha256 = "02" } },
-            { url = "https://example.org/b.whl", size = 30, hashes = { sha256 = "01" } },
+            { url = "https://example.org/idna-3.20-py3-none-any.whl", size = 10, hashes = { sha256 = "02" } },
+            { url = "https://a.example/idna-3.20-cp311-abi3-linux_x86_64.whl", size = 30, hashes = { sha256 = "01" } },
         ]
     """
 
-    assert parse_pylock(text) == (
-        LockedPackage("idna", "idna==3.20", ("sha256:01", "sha256:02"), 30),
+    assert parse_pylock(text, "3.11", LINUX_AMD64) == (
+        LockedPackage("idna", "idna==3.20", ("sha256:01",), 30),
         LockedPackage("six", "six @ https://example.org/six-1.17.0-py3-none-any.whl", ("sha256:47",)),
     )
+
+
+# From the most preferred to the least: interpreter, then ABI, then platform, then build number.
+_FITTING = (
+    "cp311-cp311-manylinux_2_28_x86_64",
+    "cp311-cp311-manylinux_2_17_x86_64.manylinux2014_x86_64",
+    "cp311-abi3-manylinux2014_x86_64",
+    "cp37-abi3-manylinux_2_28_x86_64",
+    "py3-none-manylinux1_x86_64",
+    "py2.py3-none-any",
+)
+_OTHER = (
+    "cp312-cp312-manylinux_2_28_x86_64",
+    "cp312-abi3-manylinux_2_17_x86_64",
+    "cp311-cp311-manylinux_2_34_x86_64",
+    "cp311-cp311-manylinux_2_17_aarch64",
+    "cp311-cp311-musllinux_1_2_x86_64",
+    "cp311-cp311-win_amd64",
+    "cp311-cp311-macosx_11_0_arm64",
+    "cp311-cp311t-manylinux_2_28_x86_64",
+)
+
+
+@given(
+    st.lists(st.integers(0, len(_FITTING) - 1), min_size=1, unique=True),
+    st.lists(st.sampled_from(_OTHER), unique=True),
+    st.randoms(use_true_random=False),
+)
+def test_the_same_wheel_is_locked_whichever_other_wheels_are_listed(
+    fitting: list[int], other: list[str], random: Random
+) -> None:
+    tags = [*(_FITTING[one] for one in fitting), *other]
+    random.shuffle(tags)
+    wheels = "".join(
+        f"""{{ url = "https://example.org/a-1%2Bcpu-{tag}.whl", hashes = {{ sha256 = "{tag}" }} }},\n""" for tag in tags
+    )
+
+    (package,) = parse_pylock(
+        f"""[[packages]]\nname = "a"\nversion = "1+cpu"\nwheels = [\n{wheels}]""", "3.11", LINUX_AMD64
+    )
+
+    assert package.hashes == (f"sha256:{_FITTING[min(fitting)]}",)
+
+
+@pytest.mark.slow
+def test_the_locked_wheel_is_installed_although_others_fit(tmp_path: Path) -> None:
+    locked = lock(["charset-normalizer"], python_version=RUNNING, platform=LINUX_AMD64, cache=tmp_path)
+    (tmp_path / "site").mkdir()
+
+    install(locked, tmp_path / "site")
+
+    (found,) = (tmp_path / "site").glob("*.dist-info/WHEEL")
+    assert len(locked.packages[0].hashes) == 1
+    assert f"Tag: cp{RUNNING.replace('.', '')}-cp{RUNNING.replace('.', '')}-manylinux" in found.read_text()
 
 
 def test_a_machine_without_the_right_python_reuses_compiled_layers_from_others(tmp_path: Path) -> None:

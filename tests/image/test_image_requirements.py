@@ -1,29 +1,81 @@
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from packaging.requirements import Requirement
 
 from mlflow_fargate.errors import ImageError
-from mlflow_fargate.image.packages.requirements import normalize
+from mlflow_fargate.image.packages.requirements import normalize, replace_locked_twins
+from mlflow_fargate.image.packages.twins import LIBRARIES, Library
 from mlflow_fargate.resolved_model import without_credentials
 
 _names = st.sampled_from(
-    ["mlflow", "mlflow-skinny", "tensorflow", "tensorflow-cpu", "tensorflow-intel", "opencv-python", "Six", "pandas"]
+    ["mlflow", "mlflow-skinny", "Six", "pandas", *(name for one in LIBRARIES for name in (one.best, *one.others))]
 )
-_lines = st.lists(st.tuples(_names, st.sampled_from(["", "==2.21.0", ">=1", "[and-cuda]==2.21.0"])).map("".join))
+_lines = st.lists(st.tuples(_names, st.sampled_from(["", "==2.21.0", ">=1", "<2", "[and-cuda]==2.21.0"])).map("".join))
+
+
+def outcome(lines: list[str], machine: str, *, adapt: bool = True) -> tuple[str, ...]:
+    """Returns the normalized lines; nothing if their versions contradict each other."""
+    try:
+        return normalize(lines, machine=machine, adapt=adapt).lines
+    except ImageError as refused:
+        assert "same library in different versions" in str(refused)
+        return ()
+
+
+def twins(names: Iterable[str], machine: str) -> list[set[str]]:
+    """Returns the distributions that write the same files."""
+    here = [one for one in LIBRARIES if machine in one.machines]
+    both = [{one.best, *one.others, *one.parts} & set(names) for one in here]
+    return [names for names in both if len(names) > 1]
+
+
+def distributions(lines: Iterable[str]) -> set[str]:
+    return {Requirement(line).name for line in lines if not line.startswith("--")}
+
+
+@given(_lines, st.sampled_from(["x86_64", "aarch64"]))
+def test_no_two_distributions_of_a_library_are_left(lines: list[str], machine: str) -> None:
+    assert twins(distributions(outcome(lines, machine)), machine) == []
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+@pytest.mark.parametrize("library", LIBRARIES, ids=lambda library: f"{library.best}-{library.machines[0]}")
+def test_each_distribution_gives_way_to_the_best_one_at_its_version(library: Library, machine: str) -> None:
+    if machine in library.machines:
+        for name in (library.best, *library.others):
+            assert normalize([f"{name}==9.1"], machine=machine).lines == (f"{library.best}==9.1",)
+
+
+@given(_lines, st.booleans(), st.sets(_names.filter(str.islower)))
+def test_no_two_distributions_are_locked(lines: list[str], adapt: bool, further: set[str]) -> None:
+    kept = outcome(lines, "x86_64", adapt=adapt)
+    locked = dict.fromkeys(distributions(kept) | further, "2.21.0")
+    try:
+        better = replace_locked_twins(kept, locked, "x86_64")
+    except ImageError:
+        assert not adapt  # the lines contradict each other
+        return
+
+    added, removed = (distributions(better[0]), set(better[1])) if better else (set(), set())
+    assert twins(locked.keys() - removed | added, "x86_64") == []
+    assert not added & removed
 
 
 @given(_lines, st.sampled_from(["x86_64", "aarch64"]))
 def test_normalizing_is_idempotent(lines: list[str], machine: str) -> None:
-    once = normalize(lines, machine=machine).lines
+    once = outcome(lines, machine)
 
     assert normalize(once, machine=machine).lines == once
 
 
 @given(_lines.flatmap(lambda lines: st.tuples(st.just(lines), st.permutations(lines))))
 def test_the_order_of_the_lines_does_not_matter(pair: tuple[list[str], list[str]]) -> None:
-    assert normalize(pair[0], machine="x86_64").lines == normalize(pair[1], machine="x86_64").lines
+    assert outcome(pair[0], "x86_64") == outcome(pair[1], "x86_64")
 
 
 @pytest.mark.parametrize(("machine", "expected"), [("x86_64", "tensorflow-cpu"), ("aarch64", "tensorflow")])
@@ -46,6 +98,83 @@ def test_the_models_own_pandas_is_kept() -> None:
 
 def test_mlflow_is_kept_or_dropped_on_request() -> None:
     assert normalize(["mlflow[gateway]==3.1"], machine="x86_64").lines == ("mlflow[gateway]==3.1",)
+
+
+def test_xgboost_is_replaced_in_the_versions_that_its_cpu_distribution_has() -> None:
+    assert normalize(["xgboost==3.2.0", "xgboost-cpu==3.2.0"], machine="x86_64").lines == ("xgboost-cpu==3.2.0",)
+    assert normalize(["xgboost>=2"], machine="aarch64").lines == ("xgboost-cpu>=2",)
+    for early in ("xgboost==1.7.6", "xgboost<2.1.1", "xgboost~=1.7", "xgboost==1.*"):
+        assert normalize([early], machine="x86_64").lines == (early,)
+
+
+def test_a_distribution_with_more_of_the_library_is_kept() -> None:
+    lines = ["opencv-python==4.10.0.84", "opencv-contrib-python", "opencv-python-headless"]
+
+    assert normalize(lines, machine="x86_64").lines == ("opencv-contrib-python-headless==4.10.0.84",)
+
+
+@pytest.mark.parametrize(
+    ("lines", "kept"),
+    [
+        (["opencv-python==4.9.0.80", "opencv-python-headless==4.10.0.84"], "opencv-python-headless==4.10.0.84"),
+        (["tensorflow==2.15.1", "tensorflow-cpu==2.15.0"], "tensorflow-cpu==2.15.0"),
+        (["xgboost<3", "xgboost-cpu==3.2.0"], "xgboost-cpu==3.2.0"),
+    ],
+)
+def test_the_version_of_the_kept_distribution_counts(lines: list[str], kept: str) -> None:
+    normalized = normalize(lines, machine="x86_64")
+
+    assert normalized.lines == (kept,)
+    assert "in different versions" in normalized.notes[-1]
+
+
+def test_replaced_distributions_in_different_versions_are_refused_until_one_is_chosen() -> None:
+    lines = ["tensorflow==2.15.1", "tensorflow-intel==2.15.0"]
+
+    with pytest.raises(ImageError, match=r"tensorflow-intel==2\.15\.0, tensorflow==2\.15\.1") as refused:
+        normalize(lines, machine="x86_64")
+
+    assert "requirements=tensorflow-cpu==VERSION" in str(refused.value)
+    assert normalize([*lines, "tensorflow-cpu==2.15.1"], machine="x86_64").lines == ("tensorflow-cpu==2.15.1",)
+
+
+def test_a_distribution_by_url_replaces_the_others() -> None:
+    line = "xgboost @ https://example.org/xgboost-3.2.0-py3-none-any.whl"
+
+    assert distributions(normalize([line, "xgboost-cpu==3.1.0"], machine="x86_64").lines) == {"xgboost"}
+
+
+@pytest.mark.parametrize(
+    ("lines", "locked", "better"),
+    [
+        (["a", "xgboost-cpu>=3"], {"xgboost": "3.2.0", "xgboost-cpu": "3.2.0"}, ["a", "xgboost-cpu<=3.2.0,>=3"]),
+        (["a", "xgboost-cpu==3.2.0"], {"xgboost": "3.0.0", "xgboost-cpu": "3.2.0"}, ["a", "xgboost-cpu==3.2.0"]),
+        (["a"], {"xgboost": "3.2.0"}, ["a", "xgboost-cpu<=3.2.0"]),
+        (["a", "xgboost"], {"xgboost": "3.2.0", "xgboost-cpu": "3.1.0"}, ["a", "xgboost<=3.1.0"]),
+        (["a", "xgboost"], {"xgboost": "3.2.0"}, None),
+        (["a"], {"xgboost": "1.7.6"}, None),
+    ],
+)
+def test_locked_twins_are_replaced_by_what_a_requirement_names_else_by_the_best(
+    lines: list[str], locked: dict[str, str], better: list[str] | None
+) -> None:
+    found = replace_locked_twins(lines, {"a": "1", **locked}, "x86_64")
+
+    assert (found[0] if found else None) == better
+
+
+def test_the_distribution_that_tensorflow_depends_on_is_kept_on_arm() -> None:
+    locked = {"tensorflow": "2.15.1", "tensorflow-cpu-aws": "2.15.1"}
+
+    assert replace_locked_twins(["tensorflow==2.15.1"], locked, "aarch64") is None
+    assert twins(locked, "aarch64") == []
+
+
+def test_gpu_packages_and_extras_are_dropped() -> None:
+    normalized = normalize(["jax[cuda12,k8s]", "jax-cuda12-plugin", "jax_cuda12_pjrt==0.6"], machine="x86_64")
+
+    assert normalized.lines == ("jax[k8s]",)
+    assert len(normalized.notes) == 3
 
 
 def test_opencv_loses_its_gui_and_cuda_its_extra() -> None:

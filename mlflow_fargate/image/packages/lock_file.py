@@ -5,26 +5,30 @@ Source: https://packaging.python.org/en/latest/specifications/pylock-toml/
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import tomli
+from packaging.tags import Tag, compatible_tags, cpython_tags
+from packaging.utils import parse_wheel_filename
 
 from mlflow_fargate.image.oci.platforms import Platform
 
 
 @dataclass(frozen=True)
 class LockedPackage:
-    """A package, and its wheels for the lock's platform (usually one).
+    """A package, and its wheel for the lock's platform.
 
     If it has none, its source distribution is listed instead, and a wheel is built from that.
     """
 
     name: str
     requirement: str = field(repr=False)  # NAME==VERSION, or NAME @ URL (which may carry credentials)
-    hashes: tuple[str, ...]  # 'sha256:…' of the wheels
-    size_bytes: int = 0  # of the largest wheel; 0: unknown
+    hashes: tuple[str, ...]  # 'sha256:…' of the wheel
+    size_bytes: int = 0  # of the wheel; 0: unknown
     is_sdist: bool = False
 
     @property
@@ -57,19 +61,49 @@ class Lock:
         return replace(self, packages=tuple(packages))
 
 
-def parse_pylock(text: str) -> tuple[LockedPackage, ...]:
-    """Returns the packages of a `pylock.toml` for one platform, by name."""
+def parse_pylock(text: str, python_version: str, platform: Platform) -> tuple[LockedPackage, ...]:
+    """Returns the packages of a `pylock.toml`, by name, each with the wheel that an installer takes.
+
+    So the result does not depend on which other wheels the file lists: some versions of uv list those of all platforms.
+    """
     packages = tomli.loads(text).get("packages", ())
-    return tuple(sorted((_locked_package(data) for data in packages), key=lambda package: package.name))
+    ranks = _tag_ranks(python_version, platform)
+    return tuple(sorted((_locked_package(data, ranks) for data in packages), key=lambda package: package.name))
 
 
-def _locked_package(data: dict[str, Any]) -> LockedPackage:
-    name, archive = str(data["name"]), data.get("archive")
-    wheels = [archive] if archive else data.get("wheels", [])
-    is_sdist = not wheels and "sdist" in data
-    if is_sdist:
-        wheels = [data["sdist"]]
-    hashes = sorted(f"{kind}:{value}" for wheel in wheels for kind, value in wheel["hashes"].items())
+def _locked_package(data: Mapping[str, Any], ranks: Mapping[Tag, int]) -> LockedPackage:
+    name, archive, wheels = str(data["name"]), data.get("archive"), data.get("wheels", ())
+    is_sdist = not (archive or wheels) and "sdist" in data
+    wheel: Mapping[str, Any] = max(wheels, key=lambda one: _fit(one, ranks), default={})
+    file = archive or (data["sdist"] if is_sdist else wheel)
+    hashes = sorted(f"{kind}:{value}" for kind, value in file.get("hashes", {}).items())
     requirement = f"{name} @ {archive['url']}" if archive else f"{name}=={data['version']}"
-    size_bytes = max((wheel.get("size", 0) for wheel in wheels), default=0)
-    return LockedPackage(name, requirement, tuple(hashes), size_bytes, is_sdist=is_sdist)
+    return LockedPackage(name, requirement, tuple(hashes), file.get("size", 0), is_sdist=is_sdist)
+
+
+def _fit(wheel: Mapping[str, Any], ranks: Mapping[Tag, int]) -> tuple[Any, ...]:
+    """Returns a value that is larger for wheels that an installer prefers: by tag, then by build number."""
+    name = wheel.get("name") or unquote(urlsplit(wheel.get("url") or wheel["path"]).path.rpartition("/")[2])
+    _, _, build, tags = parse_wheel_filename(name)
+    return max(ranks.get(tag, -1) for tag in tags), build, name
+
+
+@cache
+def _tag_ranks(python_version: str, platform: Platform) -> Mapping[Tag, int]:
+    """Returns the tags of wheels that fit; the higher, the better.
+
+    Source: https://packaging.python.org/en/latest/specifications/platform-compatibility-tags/#use
+    """
+    version, platforms = [int(part) for part in python_version.split(".")], list(_wheel_platforms(platform))
+    fitting = [*cpython_tags(version, platforms=platforms)]
+    fitting += compatible_tags(version, f"cp{version[0]}{version[1]}", platforms)
+    return {tag: -position for position, tag in enumerate(fitting, -len(fitting))}
+
+
+def _wheel_platforms(platform: Platform) -> Iterator[str]:
+    old = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}
+    for glibc in range(int(platform.wheel_platform.rpartition("_")[2]), 4, -1):
+        yield f"manylinux_2_{glibc}_{platform.machine}"
+        if glibc in old:
+            yield f"{old[glibc]}_{platform.machine}"
+    yield f"linux_{platform.machine}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from pathlib import Path
 from mlflow_fargate.image.layers.layer import Compression, Files, Recipe, files_below, make_layer_key
 from mlflow_fargate.image.layers.paths import SITE
 from mlflow_fargate.image.packages.bytecode import compiled_files
+from mlflow_fargate.image.packages.file_lists import check_code, read_file_lists, save_code
 from mlflow_fargate.image.packages.lock_file import Lock, LockedPackage
 from mlflow_fargate.image.packages.shared_libraries import find_libraries
 from mlflow_fargate.image.packages.uv import find_interpreter, install
@@ -60,7 +61,9 @@ def make_package_recipes(
     if not interpreter:
         note(f"Python {lock.python_version} is not installed here, so packages are not compiled; this slows the start")
     groups = [_Group(name, lock.only(packages), programs) for name, packages in make_groups(lock.packages)]
-    return [_make_recipe(group, compression, interpreter, cache, note) for group in groups]
+    lists = {group.name: cache / "file-lists" / f"{group.key(compression, compiled=False)}.json" for group in groups}
+    check_code(lists.values())
+    return [_make_recipe(group, compression, interpreter, cache, note, lists) for group in groups]
 
 
 def make_groups(packages: Sequence[LockedPackage]) -> list[tuple[str, list[LockedPackage]]]:
@@ -96,7 +99,14 @@ class _Group:
         )
 
 
-def _make_recipe(group: _Group, compression: Compression, interpreter: str | None, cache: Path, note: Note) -> Recipe:
+def _make_recipe(
+    group: _Group,
+    compression: Compression,
+    interpreter: str | None,
+    cache: Path,
+    note: Note,
+    lists: Mapping[str, Path],
+) -> Recipe:
     count = len(group.lock.packages)
     compiled, plain = (group.key(compression, compiled=compiled) for compiled in (True, False))
     # The libraries are the same whether compiled or not.
@@ -110,6 +120,8 @@ def _make_recipe(group: _Group, compression: Compression, interpreter: str | Non
             site = Path(directory).resolve()
             note(f"installing {group.name if count == 1 else f'{count} packages'}")
             install(group.lock, site)
+            save_code(read_file_lists(site), lists[group.name])
+            check_code(lists.values())
             found = site_files(site, note, group.kept_programs)
             find_libraries(found, site).save(libraries)
             if interpreter:

@@ -1,13 +1,15 @@
 """Adapts a model's requirements for serving on Linux without a GPU. Pure.
 
-MLflow records what the training machine had: both `tensorflow` and `tensorflow-cpu`, the macOS build, OpenCV with GUI,
+MLflow records what the training machine had: `xgboost` next to `xgboost-cpu`, builds for macOS, OpenCV with windows,
 all of MLflow. Fixing that saves more bytes than every other optimization of an image.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import reduce
+from operator import and_
 from typing import NamedTuple
 
 from packaging.requirements import InvalidRequirement, Requirement
@@ -15,23 +17,11 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from mlflow_fargate.errors import ImageError
+from mlflow_fargate.image.packages.twins import find_replacements
 from mlflow_fargate.resolved_model import without_credentials
 
-_TENSORFLOW = {
-    "tensorflow",
-    "tensorflow-cpu",
-    "tensorflow-cpu-aws",
-    "tensorflow-gpu",
-    "tensorflow-intel",
-    "tensorflow-macos",
-}
-_NO_WINDOWS = "a server does not have the libraries for windows"
-_REPLACED = {
-    "mlflow": ("mlflow-skinny", "loads models the same way, without the tracking server (about 450 MB)"),
-    "opencv-python": ("opencv-python-headless", _NO_WINDOWS),
-    "opencv-contrib-python": ("opencv-contrib-python-headless", _NO_WINDOWS),
-}
-_MACOS_ONLY = {"tensorflow-metal", "jax-metal"}
+_GPU_PACKAGES = re.compile(r"(tensorflow|jax)-metal|jax-(cuda|rocm)\d+-(plugin|pjrt)")
+_GPU_EXTRAS = re.compile(r"(and-)?cuda.*|cudnn|rocm.*")
 _INDEX_OPTION = re.compile(r"(-i|--index-url|--extra-index-url)(?:\s+|=)(\S+)")
 _COMMENT = re.compile(r"(^|\s)#.*$")
 
@@ -51,16 +41,17 @@ def normalize(requirements: Sequence[str], *, machine: str, adapt: bool = True) 
     """
     options: list[str] = []
     notes: list[str] = []
-    wanted: dict[tuple[str, str], Requirement] = {}
+    asked: list[Requirement] = []
     for line in (_COMMENT.sub("", line).strip() for line in requirements):
         if (option := _INDEX_OPTION.fullmatch(line)) and "${" not in line:
             options.append(f"{'--index-url' if option[1] == '-i' else option[1]} {option[2]}")
         elif line:
-            asked = _parse(line)
-            requirement = _adapted(asked, machine, notes) if adapt else asked
-            if requirement:
-                key = (requirement.name, str(requirement.marker or ""))
-                wanted[key] = _merged(wanted[key], requirement) if key in wanted else requirement
+            parsed = _parse(line)
+            asked += _adapted(parsed, notes) if adapt else [parsed]
+    by_url = {one.name for one in asked if one.url}
+    replaced = find_replacements(_versions(asked), machine, named=by_url) if adapt else {}
+    notes += [f"{name} → {best}: {reason}" for name, (best, reason) in replaced.items()]
+    wanted = _merge(asked, replaced, notes)
     if adapt and _has_bare_skinny(wanted):
         # mlflow.pyfunc imports pandas, which the slim distribution does not include. A model that does not require
         # pandas itself works with 2, as all releases of MLflow do.
@@ -68,6 +59,23 @@ def normalize(requirements: Sequence[str], *, machine: str, adapt: bool = True) 
         notes.append("pandas added: mlflow.pyfunc needs it, and mlflow-skinny does not include it")
     lines = (*dict.fromkeys(options), *sorted(str(requirement) for requirement in wanted.values()))
     return Normalized(lines, tuple(dict.fromkeys(notes)))
+
+
+def replace_locked_twins(
+    lines: Sequence[str], locked: Mapping[str, str], machine: str
+) -> tuple[list[str], list[str]] | None:
+    """Returns the lines, and the packages to exclude, that lock one distribution of each library; None: `lines` do.
+
+    `lines` are normalized; `locked` maps the packages that they lock, except those by URL, to their versions.
+    """
+    asked = [Requirement(line) for line in lines]
+    named = {requirement.name for requirement in asked}
+    versions = {name: SpecifierSet(f"=={version}") for name, version in locked.items()}
+    replaced = find_replacements(versions, machine, named=named)
+    # What depends on these packages may limit their versions.
+    asked += [Requirement(f"{name}<={locked[name]}") for name in replaced if name not in named]
+    merged = _merge(asked, replaced, [])
+    return ([str(requirement) for requirement in merged.values()], sorted(replaced)) if replaced else None
 
 
 def is_index_option(line: str) -> bool:
@@ -110,36 +118,70 @@ def _parse(line: str) -> Requirement:
     return requirement
 
 
-def _adapted(requirement: Requirement, machine: str, notes: list[str]) -> Requirement | None:
-    """Returns the requirement, a better one, or None to drop it; adds the reason to `notes`."""
+def _adapted(requirement: Requirement, notes: list[str]) -> list[Requirement]:
+    """Returns the requirement, a better one, or nothing; adds the reason to `notes`."""
     name = str(requirement.name)
-    if name in _MACOS_ONLY:
-        notes.append(f"{name} removed: it is for macOS only")
-        return None
-    if name in _TENSORFLOW and not requirement.url:
-        return _tensorflow(requirement, machine, notes)
-    replacement, reason = _REPLACED.get(name, (name, ""))
-    if replacement == name or requirement.url or (name == "mlflow" and requirement.extras):
-        return requirement
-    notes.append(f"{name} → {replacement}: {reason}")
-    return _renamed(requirement, replacement)
-
-
-def _tensorflow(requirement: Requirement, machine: str, notes: list[str]) -> Requirement:
-    fitting = "tensorflow-cpu" if machine == "x86_64" else "tensorflow"
-    if requirement.name != fitting:
-        reason = "the same library without GPU code" if machine == "x86_64" else f"the distribution for {machine}"
-        notes.append(f"{requirement.name} → {fitting}: {reason}")
-    if requirement.extras:
-        notes.append(f"{requirement.name}[{','.join(sorted(requirement.extras))}]: extras removed: they are for GPUs")
-        requirement.extras = set()
-    return _renamed(requirement, fitting)
+    if _GPU_PACKAGES.fullmatch(name):
+        notes.append(f"{name} removed: it is for GPUs only")
+        return []
+    if gpu_extras := sorted(filter(_GPU_EXTRAS.fullmatch, requirement.extras)):
+        notes.append(f"{name}[{','.join(gpu_extras)}]: extras removed: they are for GPUs")
+        requirement.extras -= set(gpu_extras)
+    if name != "mlflow" or requirement.url or requirement.extras:
+        return [requirement]
+    notes.append("mlflow → mlflow-skinny: loads models the same way, without the tracking server (about 450 MB)")
+    return [_renamed(requirement, "mlflow-skinny")]
 
 
 def _renamed(requirement: Requirement, name: str) -> Requirement:
     renamed = Requirement(str(requirement))
     renamed.name = name
     return renamed
+
+
+def _versions(requirements: Sequence[Requirement]) -> dict[str, SpecifierSet]:
+    """Returns the versions of each package that all its lines allow; packages by URL are left out."""
+    versions: dict[str, SpecifierSet] = {}
+    for one in requirements:
+        if not one.url:
+            versions[one.name] = versions.get(one.name, SpecifierSet()) & one.specifier
+    return versions
+
+
+def _merge(
+    requirements: Sequence[Requirement], replaced: Mapping[str, tuple[str, str]], notes: list[str]
+) -> dict[tuple[str, str], Requirement]:
+    """Returns one requirement for each package and marker, with the replaced packages under their new names."""
+    groups: dict[tuple[str, str], list[Requirement]] = {}
+    for one in requirements:
+        best = one.name if one.url or one.name not in replaced else replaced[one.name][0]
+        groups.setdefault((best, str(one.marker or "")), []).append(one)
+    return {key: _merge_group(key[0], group, notes) for key, group in groups.items()}
+
+
+def _merge_group(best: str, group: Sequence[Requirement], notes: list[str]) -> Requirement:
+    """Returns one requirement of `best`; if versions of replaced packages contradict its own, its own count."""
+    names = {one.name for one in group}
+    if len(names) > 1 and _is_contradictory(group):
+        own = [one for one in group if one.name == best]
+        listed = ", ".join(sorted(f"{one.name}{one.specifier}" for one in group))
+        if not any(_pins(one.specifier) for one in own):
+            raise ImageError(
+                f"The requirements name the same library in different versions: {listed}.",
+                hint=f"choose a version: requirements={best}==VERSION",
+            )
+        notes.append(f"{listed} are the same library in different versions: that of {best} counts")
+        group = own
+    return reduce(_merged, (_renamed(one, best) for one in group))
+
+
+def _is_contradictory(group: Sequence[Requirement]) -> bool:
+    every = reduce(and_, (one.specifier for one in group))
+    return any(not every.contains(pin, prereleases=True) for pin in _pins(every))
+
+
+def _pins(specifiers: SpecifierSet) -> list[str]:
+    return [one.version for one in specifiers if one.operator == "==" and not one.version.endswith(".*")]
 
 
 def _merged(one: Requirement, other: Requirement) -> Requirement:

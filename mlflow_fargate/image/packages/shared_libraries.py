@@ -8,7 +8,6 @@ every wheel needs, the version matters too.
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -21,6 +20,7 @@ from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
 
 from mlflow_fargate import atomic_files
+from mlflow_fargate.image.packages.file_lists import read_file_lists
 
 # Versions can contain letters: OpenSSL's libcrypto.so.1.1.1k, which many wheels contain.
 LIBRARY_NAME = re.compile(r".*\.so(\.\d[\w.-]*)?", re.ASCII)
@@ -73,7 +73,7 @@ class SharedLibraries:
 
 def find_libraries(files: Mapping[str, Path], site: Path) -> SharedLibraries:
     """Returns the libraries in `files`, which come from an installation in `site`."""
-    owners = _read_owners(site)
+    owners = {file: owner for owner, files in read_file_lists(site).items() for file in files}
     offered: set[str] = set()
     needed: dict[str, set[str]] = {}
     glibc: dict[str, tuple[int, int]] = {}
@@ -162,13 +162,3 @@ def _read_library(path: Path) -> tuple[list[str], list[str], tuple[int, int] | N
 def _parse_glibc(symbol_version: str) -> tuple[int, int] | None:
     found = re.fullmatch(r"GLIBC_(\d+)\.(\d+)(\.\d+)?", symbol_version)
     return (int(found[1]), int(found[2])) if found else None
-
-
-def _read_owners(site: Path) -> dict[str, str]:
-    """Returns the distribution of each library, from the wheels' file lists."""
-    owners: dict[str, str] = {}
-    for record in site.glob("*.dist-info/RECORD"):
-        owner = record.parent.name.partition("-")[0].replace("_", "-").lower()
-        with record.open(encoding="utf-8", newline="") as file:
-            owners.update({row[0]: owner for row in csv.reader(file) if row and LIBRARY_NAME.fullmatch(row[0])})
-    return owners

@@ -26,7 +26,7 @@ from mlflow_fargate.errors import ImageError
 from mlflow_fargate.image.oci.image import encode_json, sha256_digest
 from mlflow_fargate.image.oci.platforms import Platform
 from mlflow_fargate.image.packages.lock_file import Lock, LockedPackage, parse_pylock
-from mlflow_fargate.image.packages.requirements import is_index_option
+from mlflow_fargate.image.packages.requirements import is_index_option, replace_locked_twins
 from mlflow_fargate.resolved_model import without_credentials
 
 # How long a lock is reused: unpinned requirements should get updates, but not on every deployment of a day.
@@ -96,9 +96,9 @@ def lock(
     path = cache / "locks" / f"{key}.toml"
     if not (path.exists() and clock() - path.stat().st_mtime < LOCK_MAX_AGE_SECONDS):
         path.parent.mkdir(parents=True, exist_ok=True)
-        text = _compile("\n".join((*options, *wanted)), minor, platform, path.parent, build_sdists=build_sdists)
+        text = _compile_without_twins(options, wanted, minor, platform, path.parent, build_sdists=build_sdists)
         atomic_files.write(path, without_credentials(text))
-    found = parse_pylock(path.read_text())
+    found = parse_pylock(path.read_text(), minor, platform)
     sdists = [package.name for package in found if package.is_sdist]
     if sdists and (reason := why_nothing_is_built(minor, platform, is_allowed=build_sdists)):
         raise _no_wheel(sdists, minor, platform, reason)
@@ -165,10 +165,41 @@ def _merge_indexes(indexes: Indexes, options: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*(f"--extra-index-url {url}" for url in indexes.extra_urls), *options]))
 
 
-def _compile(text: str, minor: str, platform: Platform, directory: Path, *, build_sdists: bool) -> str:
+def _compile_without_twins(
+    options: Sequence[str],
+    lines: Sequence[str],
+    minor: str,
+    platform: Platform,
+    directory: Path,
+    *,
+    build_sdists: bool,
+) -> str:
+    """Returns a pylock.toml with one distribution of each library, also where packages depend on another one."""
+    text = _compile("\n".join((*options, *lines)), minor, platform, directory, build_sdists=build_sdists)
+    pins = (package.requirement.partition("==") for package in parse_pylock(text, minor, platform))
+    better = replace_locked_twins(lines, {name: version for name, _, version in pins if version}, platform.machine)
+    if not better:
+        return text
+    with tempfile.NamedTemporaryFile("w", prefix=".excluded-", suffix=".txt", dir=directory) as file:
+        lines, excluded = better
+        file.write("\n".join(excluded))
+        file.flush()
+        further = ["--excludes", file.name]
+        return _compile("\n".join((*options, *lines)), minor, platform, directory, further, build_sdists=build_sdists)
+
+
+def _compile(
+    text: str,
+    minor: str,
+    platform: Platform,
+    directory: Path,
+    further_arguments: Sequence[str] = (),
+    *,
+    build_sdists: bool,
+) -> str:
     # pylock.toml, because it lists the wheels themselves, with their sizes; a requirements file has the hashes of all
     # files of a release, including those for other systems.
-    arguments = ["compile", "--format", "pylock.toml", "--no-header", "--no-annotate"]
+    arguments = ["compile", "--format", "pylock.toml", "--no-header", "--no-annotate", *further_arguments]
     output, error = _run_uv(arguments, text, minor, platform, directory)
     sdists: set[str] = set()
     # One pass per package without wheels: its dependencies are known only once it is built.
@@ -208,7 +239,10 @@ def _way_out(error: str) -> str:
             f"{build[1]} is not on PyPI: add the index that has it; for PyTorch without CUDA: "
             "extra_index_urls=https://download.pytorch.org/whl/cpu"
         )
-    return "change the model's requirements (pip_requirements= in log_model) so that they do not conflict"
+    return (
+        "change the model's requirements (pip_requirements= in log_model) so that they do not conflict; for a package "
+        "that was replaced (xgboost-cpu, opencv-python-headless, …), choose a version: requirements=NAME==VERSION"
+    )
 
 
 def _without_wheels(error: str) -> set[str]:

@@ -1,0 +1,81 @@
+"""Distributions of one library that write the same files: with and without GPU code, with and without windows. Pure.
+
+If two of them were installed, each file would be from the one that came last. So an image has one distribution of a
+library: the one that a requirement names, else the one without GPU code and windows.
+
+Not listed, because PyPI has only one distribution: LightGBM, CatBoost, PyTorch (its CPU builds are on its own index).
+On ARM, TensorFlow 2.15 and earlier is an empty package that depends on tensorflow-cpu-aws; there, they are not twins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from packaging.specifiers import SpecifierSet
+from packaging.version import Version
+
+_NO_GPU = "the same library without GPU code"
+_NO_WINDOWS = "a server does not have the libraries for windows"
+
+
+@dataclass(frozen=True)
+class Library:
+    """The distributions of a library: `best` serves the same as `others`, and writes the same files."""
+
+    best: str
+    others: tuple[str, ...]
+    reason: str
+    parts: tuple[str, ...] = ()  # distributions with some of its files
+    first: str = "0"  # the first version of `best`
+    machines: tuple[str, ...] = ("x86_64", "aarch64")
+
+    def has(self, versions: SpecifierSet) -> bool:
+        """Returns whether `best` can have such a version; False if they are all earlier than its first."""
+        first, limits = Version(self.first), [one for one in versions if one.operator in ("==", "<", "<=", "~=")]
+        newest = [(Version(one.version.removesuffix(".*")), one.operator) for one in limits]
+        return versions.contains(first) or all(at > first or (at == first and sign != "<") for at, sign in newest)
+
+
+LIBRARIES = (
+    Library("xgboost-cpu", ("xgboost",), _NO_GPU, first="2.1.1"),
+    Library(
+        "tensorflow-cpu",
+        ("tensorflow", "tensorflow-gpu", "tensorflow-intel", "tensorflow-macos", "tensorflow-cpu-aws"),
+        _NO_GPU,
+        machines=("x86_64",),
+    ),
+    Library(
+        "tensorflow",
+        ("tensorflow-cpu", "tensorflow-gpu", "tensorflow-intel", "tensorflow-macos"),
+        "the distribution for aarch64",
+        machines=("aarch64",),
+    ),
+    Library("onnxruntime", ("onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml"), "the build for CPUs"),
+    Library("faiss-cpu", ("faiss-gpu",), _NO_GPU),
+    Library("opencv-python-headless", ("opencv-python",), _NO_WINDOWS),
+    Library(
+        "opencv-contrib-python-headless",
+        ("opencv-contrib-python",),
+        _NO_WINDOWS,
+        parts=("opencv-python-headless", "opencv-python"),
+    ),
+)
+
+
+def find_replacements(
+    versions: Mapping[str, SpecifierSet], machine: str, *, named: Collection[str] = ()
+) -> dict[str, tuple[str, str]]:
+    """Returns the distributions to replace → (what replaces them, the reason).
+
+    `versions` maps each distribution to the versions that it can have. Of those in `named`, one of each library stays.
+    """
+    found: dict[str, tuple[str, str]] = {}
+    for library in (one for one in LIBRARIES if machine in one.machines):
+        members = [name for name in (library.best, *library.others) if name in versions or name in named]
+        best = next((name for name in members if name in named), library.best)
+        there = [name for name in (*members, *library.parts) if name in versions and name != best]
+        if members and (best in members or all(library.has(versions[name]) for name in there)):
+            reason = library.reason if best == library.best else "a requirement names it"
+            found |= dict.fromkeys(there, (best, reason))
+    return found
