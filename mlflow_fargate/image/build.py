@@ -63,7 +63,8 @@ def build_image(
     if not is_checked:
         check_base(base, look_into_base(), python_version=spec.python_version)
     assembly = Assembly.begin(destination, there, BlobCache(cache), progress)
-    layers, report = assembly.put_layers([*packages, *_application(spec)], spec.compression, base)
+    recipes = [*packages, *_application(spec)]
+    layers, report = assembly.put_layers(recipes, spec.compression, base)
     if not is_checked:
         check_libraries(packages, look_into_base(), on_missing=missing_libraries, progress=progress)
     # Layers that work with added system packages may not work on the base alone.
@@ -71,7 +72,7 @@ def build_image(
     records.keep(locked, layers[: len(python_packages)], fitting, progress)
     if smoke_test:
         assembly.pass_smoke_test(smoke_test, layers, len(packages), cache)
-    return PushedImage(assembly.publish(spec, layers, base), report)
+    return PushedImage(assembly.publish(spec, layers, base, [recipe.about for recipe in recipes]), report)
 
 
 def _registry_of(base: Reference, store: ImageStore) -> Registry:

@@ -83,6 +83,13 @@ class _Group:
     def kept_programs(self) -> list[str]:
         return sorted({one.name for one in self.lock.packages} & set(self.programs))
 
+    def about(self, key: str) -> str:
+        """Returns 'tensorflow-cpu 2.21.0' or '41 packages, locked 2f3a…'; never a URL, which can carry credentials."""
+        packages = self.lock.packages
+        if len(packages) > 1:
+            return f"{len(packages)} packages, locked {key[:12]}"
+        return f"{packages[0].name} {packages[0].version}".rstrip()
+
     def key(self, compression: Compression, *, compiled: bool) -> str:
         return make_layer_key(
             self.name,
@@ -118,7 +125,15 @@ def _make_recipe(group: _Group, compression: Compression, interpreter: str | Non
 
     # A layer built elsewhere with compiled files can be used instead of one built here without them.
     key, others = (compiled, ()) if interpreter else (plain, (compiled,))
-    return Recipe(group.name, key, files, other_keys=others, keep_executable=True, libraries=libraries)
+    return Recipe(
+        group.name,
+        key,
+        files,
+        other_keys=others,
+        keep_executable=True,
+        libraries=libraries,
+        about=group.about(plain),
+    )
 
 
 def site_files(site: Path, note: Note, programs: Collection[str] = ()) -> dict[str, Path]:
