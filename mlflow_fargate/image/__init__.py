@@ -3,7 +3,7 @@
     spec         the image's content and its destination
     build        entry point: base + packages + service + model → an image in a registry
     assembly     finds, builds, uploads and tests its layers, then tags the image; report sums up the layers
-    base/        the base image: its content, and whether packages can run on it
+    base/        the base image: its content, whether packages can run on it, bytecode for its standard library
     packages/    requirements → uv's lock → layers of Python packages
     debian/      system packages as a layer, without apt
     layers/      files → reproducible layers, and back

@@ -14,11 +14,12 @@ import re
 import shutil
 import subprocess
 import tarfile
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO, cast
+from typing import IO, Any, cast
 
 import zstandard
 
@@ -35,7 +36,11 @@ _THIS_MACHINE = "mlflow-fargate"
 _TEXTS = re.compile(r"(etc|usr/lib)/os-release|var/lib/dpkg/status(\.d/[^/]+)?")
 _PYTHON = re.compile(r"(?:.*/)?bin/python(3\.\d+)")
 _GLIBC = re.compile(r"(?:.*/)?(libc\.so\.6|libc-2\.\d+\.so)")  # the second until 2.33, where libc.so.6 is a link
+_STANDARD_LIBRARY = re.compile(r"usr/local/lib/python3\.\d+/(os\.py|__pycache__/os\.[\w-]+\.pyc)")
 _LIMIT_BYTES = 16 << 20
+
+Member = tuple[str, tarfile.TarInfo, Callable[[], IO[bytes]]]
+"""A layer's file: its path in the image, its entry, and what opens it while it is the current one."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,7 @@ class BaseFiles:
     packages: str = field(default="", repr=False)  # paragraphs of dpkg's status; "": no Debian packages
     pythons: tuple[str, ...] = ()  # minor versions, of programs called python3.X
     glibc: str | None = None  # 2.36; None: not found
+    standard_libraries: tuple[str, ...] = ()  # the paths of os.py and its bytecode in /usr/local/lib/python3.X
 
     @property
     def is_this_machine(self) -> bool:
@@ -71,7 +77,8 @@ def read_base_files(base: Base, *, cache: Path, progress: Progress) -> BaseFiles
     path = cache / "bases" / f"{base.image.manifest_digest.partition(':')[2]}.json"
     with suppress(OSError, ValueError, TypeError, KeyError):
         known = json.loads(path.read_text())
-        return BaseFiles(**{**known, "libraries": tuple(known["libraries"]), "pythons": tuple(known["pythons"])})
+        lists = ("libraries", "pythons", "standard_libraries")
+        return BaseFiles(**{**known, **{name: tuple(known[name]) for name in lists}})
     progress.note(f"scanning base image {base.reference}")
     found: dict[str, str] = {}
     for layer in base.image.layers:
@@ -82,6 +89,7 @@ def read_base_files(base: Base, *, cache: Path, progress: Progress) -> BaseFiles
         packages="\n\n".join(text for name, text in sorted(found.items()) if name.startswith("var/lib/dpkg/")),
         pythons=tuple(sorted({python[1] for python in map(_PYTHON.fullmatch, found) if python})),
         glibc=next((text for name, text in sorted(found.items()) if text and _GLIBC.fullmatch(name)), None),
+        standard_libraries=tuple(sorted(name for name in found if _STANDARD_LIBRARY.fullmatch(name))),
     )
     atomic_files.write(path, json.dumps(asdict(files)))
     return files
@@ -92,35 +100,58 @@ def _read_layer(base: Base, layer: Descriptor, found: dict[str, str]) -> None:
 
     For a C library, the text is its version.
     """
+    with open_layer(base, layer) as members:
+        for name, member, content in members:
+            if remove_whiteouts(name, found) or member.isdir():
+                continue
+            if (text := _text_of(name, member, content)) is not None:
+                found[name] = text
+
+
+@contextmanager
+def open_layer(base: Base, layer: Descriptor) -> Iterator[Iterator[Member]]:
+    """Yields the layer's files in order, then checks its digest; raises ImageError if it cannot be read."""
     chunks = cast("IO[bytes]", ChunkReader(base.registry.stream_blob(base.reference.repository, layer)).buffered())
     try:
         with tarfile.open(fileobj=_decompressed(chunks, layer.media_type), mode="r|") as archive:
-            for member in archive:
-                name = str(PurePosixPath(member.name.lstrip("./")))
-                folder, _, file_name = name.rpartition("/")
-                if file_name.startswith(".wh."):
-                    _remove(found, folder if file_name == ".wh..wh..opq" else f"{folder}/{file_name[4:]}")
-                elif not member.isdir() and (text := _text_of(archive, member, name)) is not None:
-                    found[name] = text
+            yield _members(archive)
         while chunks.read(1 << 20):
             pass  # read to the end, where size and digest are checked
     except (tarfile.TarError, EOFError, OSError, zstandard.ZstdError) as error:
         raise ImageError(f"Layer {layer.digest} of the base image {base.reference} cannot be read: {error}.") from error
 
 
-def _text_of(archive: tarfile.TarFile, member: tarfile.TarInfo, name: str) -> str | None:
+def _members(archive: tarfile.TarFile) -> Iterator[Member]:
+    for member in archive:
+        yield str(PurePosixPath(member.name.lstrip("./"))), member, partial(_content_of, archive, member)
+
+
+def _content_of(archive: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
+    return archive.extractfile(member) or io.BytesIO()
+
+
+def _text_of(name: str, member: tarfile.TarInfo, content: Callable[[], IO[bytes]]) -> str | None:
     """Returns what `_read_layer` keeps of a file; None: nothing."""
-    if member.isfile() and member.size <= _LIMIT_BYTES and (content := archive.extractfile(member)):
+    if member.isfile() and member.size <= _LIMIT_BYTES:
         if _TEXTS.fullmatch(name):
-            return content.read().decode(errors="replace")
+            return content().read().decode(errors="replace")
         if _GLIBC.fullmatch(name):
-            return defined_glibc(io.BytesIO(content.read())) or ""
-    return "" if LIBRARY_NAME.fullmatch(name) or _PYTHON.fullmatch(name) else None
+            return defined_glibc(io.BytesIO(content().read())) or ""
+    return "" if any(pattern.fullmatch(name) for pattern in (LIBRARY_NAME, _PYTHON, _STANDARD_LIBRARY)) else None
 
 
-def _remove(found: dict[str, str], path: str) -> None:
-    for name in [name for name in found if name == path or name.startswith(f"{path}/")]:
-        del found[name]
+def remove_whiteouts(name: str, found: dict[str, Any]) -> bool:
+    """Returns whether `name` is a whiteout; then what it hides is removed from `found`, which is keyed by path.
+
+    Source: OCI image-spec, layer.md, "Whiteouts".
+    """
+    folder, _, file_name = name.rpartition("/")
+    if not file_name.startswith(".wh."):
+        return False
+    path = folder if file_name == ".wh..wh..opq" else f"{folder}/{file_name[4:]}"
+    for hidden in [one for one in found if one == path or one.startswith(f"{path}/")]:
+        del found[hidden]
+    return True
 
 
 def _decompressed(chunks: IO[bytes], media_type: str) -> IO[bytes]:
