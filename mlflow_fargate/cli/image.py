@@ -30,9 +30,16 @@ def export(*, target: str, model_uri: str, config: tuple[str, ...], tag: str, do
     Nothing is written to AWS, and Docker is not needed. Ways to use the layout:
 
     \b
-      skopeo copy oci:FOLDER:latest docker://ghcr.io/me/churn:1     into another registry
-      skopeo copy oci:FOLDER:latest docker-daemon:churn:1           into Docker on this machine
       podman run -p 3000:3000 oci:FOLDER:latest
+      skopeo copy oci:FOLDER:latest docker://ghcr.io/me/churn:1     into another registry
+
+    Docker before 23.0, and tools that write Docker's formats, read only layers compressed with gzip. With
+    -C compression=gzip these work as well:
+
+    \b
+      tar -C FOLDER -c . | docker load                              named after FOLDER
+      skopeo copy oci:FOLDER:latest docker-daemon:churn:1
+      skopeo copy oci:FOLDER:latest docker-archive:churn.tar:churn:1
 
     Prints the image's digest. With --dockerfile, FOLDER receives a Dockerfile, the pinned requirements, the service's
     code and the model, for your own image build:
