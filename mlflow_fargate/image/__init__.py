@@ -7,6 +7,7 @@
     packages/    requirements → uv's lock → layers of Python packages
     debian/      system packages as a layer, without apt
     layers/      files → reproducible layers, and back
+    sbom         lists what is in an image; requires the extra of that name
     oci/         manifest, configuration, references, platforms
     registry/    registry client, OCI layout in a folder, and the cache of blobs on this machine
     docker/      the alternative builder: a Dockerfile, and an engine that builds it

@@ -7,7 +7,6 @@ Read once per base, by streaming its layers, and cached by the digest of its man
 
 from __future__ import annotations
 
-import gzip
 import io
 import json
 import re
@@ -15,18 +14,14 @@ import shutil
 import subprocess
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, cast
-
-import zstandard
+from typing import IO
 
 from mlflow_fargate import atomic_files
-from mlflow_fargate.errors import ImageError
 from mlflow_fargate.image.base.base_image import Base
-from mlflow_fargate.image.layers.byte_stream import ChunkReader
+from mlflow_fargate.image.layers.members import Member, open_members, remove_whiteouts
 from mlflow_fargate.image.oci.image import Descriptor
 from mlflow_fargate.image.packages.shared_libraries import LIBRARY_NAME, defined_glibc
 from mlflow_fargate.progress import Progress
@@ -38,9 +33,6 @@ _PYTHON = re.compile(r"(?:.*/)?bin/python(3\.\d+)")
 _GLIBC = re.compile(r"(?:.*/)?(libc\.so\.6|libc-2\.\d+\.so)")  # the second until 2.33, where libc.so.6 is a link
 _STANDARD_LIBRARY = re.compile(r"usr/local/lib/python3\.\d+/(os\.py|__pycache__/os\.[\w-]+\.pyc)")
 _LIMIT_BYTES = 16 << 20
-
-Member = tuple[str, tarfile.TarInfo, Callable[[], IO[bytes]]]
-"""A layer's file: its path in the image, its entry, and what opens it while it is the current one."""
 
 
 @dataclass(frozen=True)
@@ -108,26 +100,10 @@ def _read_layer(base: Base, layer: Descriptor, found: dict[str, str]) -> None:
                 found[name] = text
 
 
-@contextmanager
-def open_layer(base: Base, layer: Descriptor) -> Iterator[Iterator[Member]]:
-    """Yields the layer's files in order, then checks its digest; raises ImageError if it cannot be read."""
-    chunks = cast("IO[bytes]", ChunkReader(base.registry.stream_blob(base.reference.repository, layer)).buffered())
-    try:
-        with tarfile.open(fileobj=_decompressed(chunks, layer.media_type), mode="r|") as archive:
-            yield _members(archive)
-        while chunks.read(1 << 20):
-            pass  # read to the end, where size and digest are checked
-    except (tarfile.TarError, EOFError, OSError, zstandard.ZstdError) as error:
-        raise ImageError(f"Layer {layer.digest} of the base image {base.reference} cannot be read: {error}.") from error
-
-
-def _members(archive: tarfile.TarFile) -> Iterator[Member]:
-    for member in archive:
-        yield str(PurePosixPath(member.name.lstrip("./"))), member, partial(_content_of, archive, member)
-
-
-def _content_of(archive: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
-    return archive.extractfile(member) or io.BytesIO()
+def open_layer(base: Base, layer: Descriptor) -> AbstractContextManager[Iterator[Member]]:
+    """Returns the files of a base's layer (members.py)."""
+    blob = base.registry.stream_blob(base.reference.repository, layer)
+    return open_members(blob, layer.media_type, f"Layer {layer.digest} of the base image {base.reference}")
 
 
 def _text_of(name: str, member: tarfile.TarInfo, content: Callable[[], IO[bytes]]) -> str | None:
@@ -138,26 +114,6 @@ def _text_of(name: str, member: tarfile.TarInfo, content: Callable[[], IO[bytes]
         if _GLIBC.fullmatch(name):
             return defined_glibc(io.BytesIO(content().read())) or ""
     return "" if any(pattern.fullmatch(name) for pattern in (LIBRARY_NAME, _PYTHON, _STANDARD_LIBRARY)) else None
-
-
-def remove_whiteouts(name: str, found: dict[str, Any]) -> bool:
-    """Returns whether `name` is a whiteout; then what it hides is removed from `found`, which is keyed by path.
-
-    Source: OCI image-spec, layer.md, "Whiteouts".
-    """
-    folder, _, file_name = name.rpartition("/")
-    if not file_name.startswith(".wh."):
-        return False
-    path = folder if file_name == ".wh..wh..opq" else f"{folder}/{file_name[4:]}"
-    for hidden in [one for one in found if one == path or one.startswith(f"{path}/")]:
-        del found[hidden]
-    return True
-
-
-def _decompressed(chunks: IO[bytes], media_type: str) -> IO[bytes]:
-    if media_type.endswith("zstd"):
-        return cast("IO[bytes]", zstandard.ZstdDecompressor().stream_reader(chunks, read_across_frames=True))
-    return cast("IO[bytes]", gzip.GzipFile(fileobj=chunks)) if media_type.endswith("gzip") else chunks
 
 
 def _parse_release(text: str) -> dict[str, str]:

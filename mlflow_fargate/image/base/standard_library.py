@@ -14,8 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mlflow_fargate.image.base.base_image import Base
-from mlflow_fargate.image.base.files import BaseFiles, open_layer, remove_whiteouts
+from mlflow_fargate.image.base.files import BaseFiles, open_layer
 from mlflow_fargate.image.layers.layer import Compression, Files, Recipe, make_layer_key
+from mlflow_fargate.image.layers.members import remove_whiteouts
 from mlflow_fargate.image.packages.bytecode import compiled_files
 from mlflow_fargate.image.packages.uv import find_interpreter, make_python_minor
 

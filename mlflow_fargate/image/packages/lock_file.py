@@ -30,7 +30,7 @@ class LockedPackage:
     @property
     def version(self) -> str:
         """Returns its version, or '' if it is required by a URL."""
-        return self.requirement.partition("==")[2]
+        return "" if " @ " in self.requirement else self.requirement.partition("==")[2]
 
     @property
     def text(self) -> str:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlflow_fargate.image.layers.layer import Compression, Files, Recipe, files_below, make_layer_key
-from mlflow_fargate.image.layers.paths import SITE
+from mlflow_fargate.image.layers.paths import LOCKS, SITE
 from mlflow_fargate.image.packages.bytecode import compiled_files
 from mlflow_fargate.image.packages.lock_file import Lock, LockedPackage
 from mlflow_fargate.image.packages.shared_libraries import find_libraries
@@ -83,6 +83,11 @@ class _Group:
     def kept_programs(self) -> list[str]:
         return sorted({one.name for one in self.lock.packages} & set(self.programs))
 
+    @property
+    def pins(self) -> str:
+        """Returns a requirements file without packages required by a URL, which can carry credentials."""
+        return "".join(f"{one.text}\n" for one in self.lock.packages if one.version)
+
     def about(self, key: str) -> str:
         """Returns 'tensorflow-cpu 2.21.0' or '41 packages, locked 2f3a…'; never a URL, which can carry credentials."""
         packages = self.lock.packages
@@ -98,6 +103,7 @@ class _Group:
             python=self.lock.python_version,
             platform=str(self.lock.platform),
             dropped=_DROPPED,
+            pins=LOCKS,
             compiled=compiled,
             **({"programs": self.kept_programs} if self.kept_programs else {}),
         )
@@ -119,6 +125,8 @@ def _make_recipe(group: _Group, compression: Compression, interpreter: str | Non
             install(group.lock, site)
             found = site_files(site, note, group.kept_programs)
             find_libraries(found, site).save(libraries)
+            found[f"{LOCKS}/{group.name}.txt".lstrip("/")] = pins = site / ".pins"
+            pins.write_text(group.pins)
             if interpreter:
                 note(f"compiling {group.name if count == 1 else f'{count} packages'}")
             yield {**found, **compiled_files(found, interpreter, cache)} if interpreter else found
