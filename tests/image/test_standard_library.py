@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import io
 import marshal
@@ -15,11 +16,13 @@ from typing import Any
 import pytest
 import zstandard
 
+from mlflow_fargate.errors import ImageError
 from mlflow_fargate.image import OciLayout, PushedImage, Reference, Registry
+from mlflow_fargate.image.layers.members import open_members
 from mlflow_fargate.image.oci.platforms import LINUX_AMD64
 from mlflow_fargate.progress import RecordedProgress
 from support.image import make_image
-from tests.image.conftest import MINOR
+from tests.image.conftest import MINOR, make_tar
 
 pytestmark = pytest.mark.slow
 
@@ -136,6 +139,18 @@ def test_a_base_with_bytecode_or_another_layout_gets_no_layer(
     assert [line for line in progress.lines if "standard library" in line] == (
         [f"{note}: its bytecode is not added"] if note else []
     )
+
+
+def test_a_full_disk_is_not_blamed_on_the_layer() -> None:
+    with (
+        pytest.raises(OSError, match="No space left") as caught,
+        open_members(iter([make_tar({"a": "a"})]), "tar", "It"),
+    ):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    assert caught.value.errno == errno.ENOSPC
+    with pytest.raises(ImageError, match="It cannot be read"), open_members(iter([b"not a tar"]), "tar", "It"):
+        raise AssertionError("entered")
 
 
 def test_without_a_matching_python_here_there_is_no_layer_and_a_built_one_is_reused(

@@ -33,6 +33,8 @@ def open_members(blob: Iterator[bytes], media_type: str, shown: str) -> Iterator
         while chunks.read(1 << 20):
             pass
     except (tarfile.TarError, EOFError, OSError, zstandard.ZstdError) as error:
+        if isinstance(error, OSError) and error.errno:  # the disk is full, for example: not the layer's fault
+            raise
         raise ImageError(f"{shown} cannot be read: {error}.") from error
 
 
