@@ -42,6 +42,9 @@ WEBHOOK = [
     "prometheus-client>=0.20",  # /metrics
     "python-json-logger>=4",  # a formatter for the standard library's logging
 ]
+SBOM = [
+    "cyclonedx-python-lib>=11,<12"
+]  # `image sbom`: the format's own library, so an extra; deploying needs none of it
 DEMO = [
     "tensorflow-cpu>=2.16; platform_machine == 'x86_64' or platform_machine == 'AMD64'",
     "tensorflow>=2.16; platform_machine != 'x86_64' and platform_machine != 'AMD64'",
@@ -51,6 +54,7 @@ DEMO = [
 ]
 DOCS = ["mkdocs-material>=9.5", "mkdocs>=1.6,<2"]
 TEST = [
+    "cyclonedx-python-lib[json-validation]>=11,<12",  # the validator of the format
     "Flask-WTF>=1.2,<2",  # MLflow's basic-auth server, without the rest of mlflow[auth]
     "pytest>=8",
     "pytest-timeout>=2.3",
@@ -96,6 +100,7 @@ setup(
     extras_require={
         "local": LOCAL,
         "webhook": WEBHOOK,
+        "sbom": SBOM,
         "demo": DEMO,
         "docs": DOCS,
         "test": TEST,

@@ -9,6 +9,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 DEFAULT_FLAVOR = "python_function"
@@ -24,6 +25,11 @@ def without_credentials(text: str) -> str:
     secret.
     """
     return _USER_IN_URL.sub(lambda found: found[0] if _VARIABLE.fullmatch(found[1]) else "", text)
+
+
+def printable(text: str, max_length: int = 256) -> str:
+    """Returns `text` on one line, without control characters (also those that reorder text), and not too long."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)[:max_length].strip()
 
 
 def web_url(url: str | None) -> str | None:
@@ -57,6 +63,7 @@ class ResolvedModel:
     name: str | None = None  # registered model
     version: str | None = None
     run_id: str | None = None
+    created: datetime | None = None  # when the version was registered, or the model logged; in UTC
     labels_uri: str | None = None  # full URI of the labels file found next to the model or at the root of its run
     labels_etag: str | None = None
 
@@ -64,6 +71,11 @@ class ResolvedModel:
     def flavors(self) -> Mapping[str, Any]:
         flavors: Mapping[str, Any] = self.metadata.get("flavors", {})
         return flavors
+
+    @property
+    def title(self) -> str:
+        """'churn version 3', or the URI of a model that is not registered; for display."""
+        return printable(f"{self.name} version {self.version}" if self.name else self.resolved_uri)
 
     @property
     def size_bytes(self) -> int:

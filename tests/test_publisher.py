@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import datetime, timezone
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from mlflow_fargate.config import parse_config
 from mlflow_fargate.errors import InvalidOption
@@ -17,7 +20,7 @@ from mlflow_fargate.image.oci.image import OCI_CONFIG, Descriptor, Manifest, sha
 from mlflow_fargate.image.registry.transport import Transport
 from mlflow_fargate.local.registry.server import LocalRegistry
 from mlflow_fargate.progress import RecordedProgress
-from mlflow_fargate.publisher import Publisher, image_inputs
+from mlflow_fargate.publisher import Publisher, image_inputs, image_labels
 from mlflow_fargate.publisher.models import Models
 from mlflow_fargate.resolved_model import ModelFile, ResolvedModel
 from mlflow_fargate.target import parse_target
@@ -91,6 +94,40 @@ def test_an_existing_image_costs_one_request_and_does_not_read_the_model(
     assert published == str(destination.with_digest(manifest.digest))
     assert requests == [f"HEAD /v2/mlflow-fargate/default/manifests/{destination.tag}"]
     assert not (tmp_path / "cache").exists()
+
+
+def test_an_images_labels_state_version_run_time_and_license() -> None:
+    model = replace(
+        MODEL,
+        run_id="abc",
+        created=datetime(2026, 5, 4, 3, 2, 1, tzinfo=timezone.utc),
+        metadata={**MODEL.metadata, "metadata": {"license": "Apache-2.0 OR MIT"}},
+    )
+
+    prefix = "org.opencontainers.image."
+    assert {name.removeprefix(prefix): value for name, value in image_labels(model).items() if prefix in name} == {
+        "title": "churn",
+        "version": "1",
+        "revision": "abc",
+        "source": "models:/churn/1",
+        "created": "2026-05-04T03:02:01Z",
+        "licenses": "Apache-2.0 OR MIT",
+    }
+
+
+@given(st.text(), st.one_of(st.none(), st.text(), st.dictionaries(st.text(), st.text()), st.lists(st.text())))
+@example("\x1b]0;owned\x07\n\u202e" + "n" * 10_000, {"license": "MIT\n"})
+def test_hostile_texts_become_short_lines(text: str, metadata: Any) -> None:
+    model = replace(MODEL, name=text, version=text, run_id=text, resolved_uri=text, metadata={"metadata": metadata})
+
+    for value in (*image_labels(model).values(), model.title):
+        assert value.isprintable() and len(value) <= 256
+
+
+def test_when_a_version_was_registered_does_not_change_its_images_tag() -> None:
+    later = replace(MODEL, created=datetime(2026, 5, 4, tzinfo=timezone.utc))
+
+    assert image_inputs(later, parse_config({})).key == image_inputs(MODEL, parse_config({})).key
 
 
 def test_a_large_model_is_streamed_and_a_small_one_is_cached(tmp_path: Path) -> None:

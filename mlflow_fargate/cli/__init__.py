@@ -6,7 +6,7 @@
     rollback, scale                   change it
     exec                              run a command in one of its tasks
     gc                                resources left over from deleted deployments
-    image export                      the image of a model, to run elsewhere
+    image export, image sbom          the image of a model, to run elsewhere; what is in it
     schema                            the options of a deployment as JSON schema or Markdown
     local                             the local stack on this machine
     webhook                           the service that redeploys

@@ -1,4 +1,4 @@
-"""`mlflow-fargate image`: exports the image of a deployment, to run it elsewhere."""
+"""`mlflow-fargate image`: exports the image of a deployment, to run it elsewhere, and lists what is in it."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import click
 
 from mlflow_fargate.cli.deployment.options import target_option
 from mlflow_fargate.cli.deployment.plan import parse_options
+from mlflow_fargate.cli.extras import needed
 from mlflow_fargate.progress import progress_for_stderr
 from mlflow_fargate.target import cache_directory, parse_target
 
 
 @click.group()
 def image() -> None:
-    """Export the image of a model."""
+    """Export the image of a model, or list what is in it."""
 
 
 @image.command(short_help="Write the image of a deployment into a folder.")
@@ -30,9 +31,16 @@ def export(*, target: str, model_uri: str, config: tuple[str, ...], tag: str, do
     Nothing is written to AWS, and Docker is not needed. Ways to use the layout:
 
     \b
-      skopeo copy oci:FOLDER:latest docker://ghcr.io/me/churn:1     into another registry
-      skopeo copy oci:FOLDER:latest docker-daemon:churn:1           into Docker on this machine
       podman run -p 3000:3000 oci:FOLDER:latest
+      skopeo copy oci:FOLDER:latest docker://ghcr.io/me/churn:1     into another registry
+
+    Docker before 23.0, and tools that write Docker's formats, read only layers compressed with gzip. With
+    -C compression=gzip these work as well:
+
+    \b
+      tar -C FOLDER -c . | docker load                              named after FOLDER
+      skopeo copy oci:FOLDER:latest docker-daemon:churn:1
+      skopeo copy oci:FOLDER:latest docker-archive:churn.tar:churn:1
 
     Prints the image's digest. With --dockerfile, FOLDER receives a Dockerfile, the pinned requirements, the service's
     code and the model, for your own image build:
@@ -54,3 +62,33 @@ def export(*, target: str, model_uri: str, config: tuple[str, ...], tag: str, do
         click.echo(folder / "Dockerfile")
     else:
         click.echo(publisher.export(model, parsed, folder, tag))
+
+
+@image.command(short_help="Print the software bill of materials of an image.")
+@target_option
+@click.option("--tag", default="latest", show_default=True, help="Tag of the image in the layout.")
+@click.argument("image")
+def sbom(*, target: str, tag: str, image: str) -> None:
+    """Print the software bill of materials of IMAGE: CycloneDX 1.6, as JSON.
+
+    IMAGE is a folder that `image export` wrote, or an image in a registry. It lists Python packages with licenses and
+    the hashes of their wheels, Debian packages, the model and the base image. The same image gives the same output.
+
+    \b
+      mlflow-fargate image export -m models:/churn/Production churn-image
+      mlflow-fargate image sbom churn-image > churn.cdx.json
+    """
+    from mlflow_fargate.aws.account import Account  # noqa: PLC0415
+    from mlflow_fargate.image import OciLayout, Reference  # noqa: PLC0415
+    from mlflow_fargate.publisher import registry_at  # noqa: PLC0415
+
+    with needed("sbom"):
+        from mlflow_fargate.image.sbom import make_sbom, read_content  # noqa: PLC0415
+    if Path(image, "oci-layout").is_file():
+        layout = OciLayout(Path(image))
+        content = read_content(layout, Reference("localhost", layout.name, tag))
+    else:
+        where, reference = parse_target(target), Reference.parse(image)
+        with registry_at(reference.registry, where, lambda: Account(where).registry_login()) as registry:
+            content = read_content(registry, reference)
+    click.echo(make_sbom(content))

@@ -3,10 +3,11 @@
     spec         the image's content and its destination
     build        entry point: base + packages + service + model → an image in a registry
     assembly     finds, builds, uploads and tests its layers, then tags the image; report sums up the layers
-    base/        the base image: its content, and whether packages can run on it
+    base/        the base image: its content, whether packages can run on it, bytecode for its standard library
     packages/    requirements → uv's lock → layers of Python packages
     debian/      system packages as a layer, without apt
     layers/      files → reproducible layers, and back
+    sbom         lists what is in an image; requires the extra of that name
     oci/         manifest, configuration, references, platforms
     registry/    registry client, OCI layout in a folder, and the cache of blobs on this machine
     docker/      the alternative builder: a Dockerfile, and an engine that builds it

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from mlflow_fargate.image.layers.layer import Compression, Recipe
 from mlflow_fargate.image.layers.paths import ENVIRONMENT
 from mlflow_fargate.image.layers.unpack import Unpacked, unpack_layers
 from mlflow_fargate.image.oci.image import (
+    OCI_ANNOTATION,
     OCI_CONFIG,
     Descriptor,
     Layer,
@@ -38,8 +38,6 @@ from mlflow_fargate.progress import Progress
 SmokeTest = Callable[[Unpacked, Mapping[str, str]], None]
 """Called with the unpacked layers and the environment; raises if the service does not work."""
 
-# Fixed, so that the digest does not depend on the time.
-_CREATED = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _CACHE_LIMIT_BYTES = 20 * 10**9
 _THREADS = 6
 
@@ -92,18 +90,24 @@ class Assembly:
         passed.parent.mkdir(parents=True, exist_ok=True)
         passed.touch()
 
-    def publish(self, spec: ImageSpec, layers: Sequence[Layer], base: Base) -> Reference:
-        """Uploads configuration and manifest; returns the image by digest."""
+    def publish(self, spec: ImageSpec, layers: Sequence[Layer], base: Base, history: Sequence[str]) -> Reference:
+        """Uploads configuration and manifest; returns the image by digest. `history` says what is in each layer."""
         config = make_config(
-            base.image, layers, environment=ENVIRONMENT, labels=spec.labels, settings=spec.settings, created=_CREATED
+            base.image,
+            layers,
+            environment=ENVIRONMENT,
+            labels=spec.labels,
+            settings=spec.settings,
+            created=spec.created,
+            history=history,
         )
         manifest = Manifest(
             config=Descriptor(OCI_CONFIG, sha256_digest(config), len(config)),
             layers=(*base.image.layers, *(layer.descriptor for layer in layers)),
             annotations={
-                **spec.annotations,
-                "org.opencontainers.image.base.name": str(base.reference),
-                "org.opencontainers.image.base.digest": base.image.manifest_digest,
+                **spec.labels,
+                f"{OCI_ANNOTATION}base.name": str(base.reference),
+                f"{OCI_ANNOTATION}base.digest": base.image.manifest_digest,
             },
         )
         reference, store = self.destination.reference, self.destination.store

@@ -1,6 +1,7 @@
 """Builds an image in a registry without Docker, from a base, packages, the service's code and the model.
 
     base image ──(registry → registry)──────────────┐
+    its standard library ──bytecode──layer──────────┤
     requirements ──lock──→ packages ──layer(s)──────┤
     service's code ─────────────────layer───────────┼──→ manifest ──→ registry
     model ──────────────────────────layer───────────┘
@@ -12,21 +13,24 @@ uploaded.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 from mlflow_fargate.image.assembly import Assembly, SmokeTest
-from mlflow_fargate.image.base.base_image import read_base
+from mlflow_fargate.image.base.base_image import Base, read_base
 from mlflow_fargate.image.base.checks import MissingLibraries, check_base, check_libraries, was_checked
 from mlflow_fargate.image.base.files import BaseFiles, read_base_files
+from mlflow_fargate.image.base.standard_library import is_uncompiled, make_standard_library_recipe
 from mlflow_fargate.image.debian import make_system_recipe
 from mlflow_fargate.image.layers.application import make_model_recipes, make_service_recipe
 from mlflow_fargate.image.layers.layer import Recipe
+from mlflow_fargate.image.oci.image import Manifest
 from mlflow_fargate.image.oci.reference import Reference
 from mlflow_fargate.image.packages.lock_file import Lock
 from mlflow_fargate.image.packages.lock_record import LockRecords
 from mlflow_fargate.image.packages.package_layers import Note, make_package_recipes
+from mlflow_fargate.image.packages.uv import find_interpreter
 from mlflow_fargate.image.registry.blob_cache import BlobCache
 from mlflow_fargate.image.registry.client import Registry
 from mlflow_fargate.image.registry.image_store import ImageStore
@@ -62,16 +66,18 @@ def build_image(
     is_checked = was_checked(packages, base.image, there)
     if not is_checked:
         check_base(base, look_into_base(), python_version=spec.python_version)
+    library = _standard_library(spec, base, there, None if is_checked else look_into_base, cache, progress.note)
     assembly = Assembly.begin(destination, there, BlobCache(cache), progress)
-    layers, report = assembly.put_layers([*packages, *_application(spec)], spec.compression, base)
+    recipes = [*library, *packages, *_application(spec)]
+    layers, report = assembly.put_layers(recipes, spec.compression, base)
     if not is_checked:
         check_libraries(packages, look_into_base(), on_missing=missing_libraries, progress=progress)
     # Layers that work with added system packages may not work on the base alone.
     fitting = base.image if packages == python_packages else None
-    records.keep(locked, layers[: len(python_packages)], fitting, progress)
+    records.keep(locked, layers[: len(library) + len(python_packages)], fitting, progress)
     if smoke_test:
-        assembly.pass_smoke_test(smoke_test, layers, len(packages), cache)
-    return PushedImage(assembly.publish(spec, layers, base), report)
+        assembly.pass_smoke_test(smoke_test, layers[len(library) :], len(packages), cache)
+    return PushedImage(assembly.publish(spec, layers, base, [recipe.about for recipe in recipes]), report)
 
 
 def _registry_of(base: Reference, store: ImageStore) -> Registry:
@@ -88,6 +94,30 @@ def _lock(spec: ImageSpec, records: LockRecords, cache: Path, progress: Progress
     if locked.sdists:
         progress.note(f"built from source on this machine, because there are no wheels: {', '.join(locked.sdists)}")
     return locked
+
+
+def _standard_library(
+    spec: ImageSpec,
+    base: Base,
+    there: Sequence[Manifest],
+    look_into_base: Callable[[], BaseFiles] | None,
+    cache: Path,
+    note: Note,
+) -> list[Recipe]:
+    """Returns the layer with its bytecode, if the repository has it, or if the base lacks it and it can be made here.
+
+    `look_into_base` is None if an image in the repository has the same base: it then decides.
+    """
+    version = spec.python_version
+    recipe = make_standard_library_recipe(base, version, spec.compression, cache)
+    if any(recipe.key in image.own_layers() for image in there):
+        return [recipe]
+    if look_into_base is None:
+        return []
+    files = look_into_base()
+    if not (files.standard_libraries or files.is_this_machine):
+        note("the base image's standard library is not in /usr/local/lib: its bytecode is not added")
+    return [recipe] if is_uncompiled(files, version) and find_interpreter(version) else []
 
 
 def _system_packages(spec: ImageSpec, look_into_base: Callable[[], BaseFiles], cache: Path, note: Note) -> list[Recipe]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +35,9 @@ class ImageSpec:
     normalize: bool = True  # see `requirements.normalize`
     indexes: Indexes = PYPI
     system_packages: tuple[str, ...] = ()
-    labels: Mapping[str, str] = field(default_factory=dict, hash=False)  # in its configuration
-    annotations: Mapping[str, str] = field(
-        default_factory=dict, hash=False
-    )  # in its manifest, readable without pulling
+    # In its configuration, and as annotations in its manifest, which can be read without pulling.
+    labels: Mapping[str, str] = field(default_factory=dict, hash=False)
+    created: datetime | None = None  # of what it contains, so that the digest does not depend on when it is built
     entry_point: tuple[str, ...] = ()  # (): BentoML's
     programs: tuple[str, ...] = ()  # packages whose binary with the same name is kept
 

@@ -10,6 +10,8 @@ import dataclasses
 import re
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from datetime import datetime, timezone
 from fnmatch import fnmatchcase
 from hashlib import sha256
 from typing import Any
@@ -116,6 +118,7 @@ def _read_model(uri: str, place: Place, files: tuple[ModelFile, ...], store: Art
         name=place.name,
         version=place.version,
         run_id=str(run_id) if run_id else None,
+        created=_created(place.created_ms, metadata),
     )
 
 
@@ -149,6 +152,16 @@ def _python_version(python_env: bytes, metadata: Mapping[str, Any]) -> str | Non
     flavor = metadata["flavors"].get("python_function") or {}
     version = flavor.get("python_version") if isinstance(flavor, dict) else None
     return str(version) if version else None
+
+
+def _created(registered_ms: object, metadata: Mapping[str, Any]) -> datetime | None:
+    """Returns when the version was registered, else when the model was logged; None: neither is a valid time."""
+    with suppress(ValueError, OverflowError, OSError):
+        if registered_ms is not None:
+            return datetime.fromtimestamp(max(0, int(str(registered_ms))) // 1000, timezone.utc)
+        logged = datetime.fromisoformat(str(metadata.get("utc_time_created")))
+        return logged.replace(tzinfo=timezone.utc, microsecond=0) if logged.year >= 1970 else None
+    return None
 
 
 def _find_labels(

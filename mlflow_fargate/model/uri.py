@@ -53,6 +53,7 @@ class Place:
     version: str | None = None
     run_id: str | None = None
     other_models: str | None = None  # a hint: what the run has instead, if nothing is there
+    created_ms: int | None = None  # when it was registered or logged, in milliseconds since 1970
 
 
 class ModelRegistry:
@@ -117,7 +118,12 @@ class ModelRegistry:
         place = self._follow(version.source, hops - 1)
         run_id = version.run_id or place.run_id
         return dataclasses.replace(
-            place, resolved_uri=where, name=str(version.name), version=str(version.version), run_id=run_id
+            place,
+            resolved_uri=where,
+            name=str(version.name),
+            version=str(version.version),
+            run_id=run_id,
+            created_ms=version.creation_timestamp,
         )
 
     def _version(self, uri: str, name: str, version: str | None, stage: str | None, alias: str | None) -> Any:
@@ -192,6 +198,7 @@ class ModelRegistry:
             artifact_uri=str(logged.artifact_location).rstrip("/"),
             resolved_uri=f"models:/{logged.model_id}",
             run_id=logged.source_run_id or None,
+            created_ms=logged.creation_timestamp,
         )
 
     def _check_reachable(self) -> None:

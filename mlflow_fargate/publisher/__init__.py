@@ -13,8 +13,9 @@ to build; if not, layers shared with other images are not uploaded again.
 
 from __future__ import annotations
 
+from mlflow_fargate.publisher.base_image import registry_at
 from mlflow_fargate.publisher.inputs import image_inputs, image_labels
 from mlflow_fargate.publisher.model_image import Publisher
 from mlflow_fargate.publisher.webhook_image import WebhookPublisher
 
-__all__ = ["Publisher", "WebhookPublisher", "image_inputs", "image_labels"]
+__all__ = ["Publisher", "WebhookPublisher", "image_inputs", "image_labels", "registry_at"]

@@ -1,4 +1,4 @@
-"""The default base image, and the registry that a base image is pulled from."""
+"""The default base image, and the registry that an image is pulled from."""
 
 from __future__ import annotations
 
@@ -23,13 +23,16 @@ def platform_of(architecture: str) -> Platform:
 
 
 def registry_of_base(base: Reference, target: Target, login: Callable[[], tuple[str, str, str]]) -> Registry:
-    """Returns the registry to pull a base image from: its own, or the target's mirror of it.
+    """Returns the registry to pull a base image from: its own, or the target's mirror of it."""
+    return registry_at(target.environment.registry_mirrors.get(base.registry, base.registry), target, login)
 
-    `login` returns (address, user, password) for the account's registry; only a mirror at that address receives them.
+
+def registry_at(host: str, target: Target, login: Callable[[], tuple[str, str, str]]) -> Registry:
+    """Returns the registry to pull from.
+
+    `login` returns (address, user, password) for the account's registry; only a registry at that address receives them.
     """
-    mirrors = target.environment.registry_mirrors
-    host = mirrors.get(base.registry, base.registry)
-    if host not in mirrors.values():
+    if ".dkr.ecr." not in host and host not in target.environment.registry_mirrors.values():
         return Registry(host)
 
     def credentials() -> tuple[str, str] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +15,12 @@ from mlflow_fargate.config import DeploymentConfig
 from mlflow_fargate.errors import InvalidOption, ModelUnusable
 from mlflow_fargate.image import PYPI, Compression, Indexes, Platform, Reference
 from mlflow_fargate.publisher.base_image import default_base_image, platform_of
-from mlflow_fargate.resolved_model import ResolvedModel, without_credentials
+from mlflow_fargate.resolved_model import ResolvedModel, printable, without_credentials
 from mlflow_fargate.resources import short_digest
 
 Builder = Literal["layers", "docker", "podman", "buildah"]
 
+_LICENSE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+() -]{0,99}")  # an SPDX expression
 _OLDEST_PYTHON = (3, 10)  # required by service_template
 
 
@@ -119,13 +121,24 @@ def python_of(model: ResolvedModel) -> str:
 def image_labels(model: ResolvedModel) -> dict[str, str]:
     """Returns the image's labels: OCI annotation keys where one exists, `mlflow-fargate.` keys for the rest.
 
+    Values come from the model registry and from the MLmodel file, where anyone may have written them.
     Source: OCI image-spec, annotations.md.
     """
     labels = {
         "org.opencontainers.image.title": model.name or "model",
         "org.opencontainers.image.version": model.version,
+        "org.opencontainers.image.revision": model.run_id,
         "org.opencontainers.image.source": model.resolved_uri,
+        "org.opencontainers.image.created": f"{model.created:%Y-%m-%dT%H:%M:%SZ}" if model.created else None,
+        "org.opencontainers.image.licenses": license_of(model),
         "mlflow-fargate.run-id": model.run_id,
         "mlflow-fargate.fingerprint": model.fingerprint,
     }
-    return {key: value for key, value in labels.items() if value}
+    return {key: text for key, value in labels.items() if value and (text := printable(str(value)))}
+
+
+def license_of(model: ResolvedModel) -> str | None:
+    """Returns the SPDX expression under `license` in the metadata that the model was logged with; None: not stated."""
+    metadata = model.metadata.get("metadata")
+    stated = metadata.get("license") if isinstance(metadata, dict) else None
+    return stated if isinstance(stated, str) and _LICENSE.fullmatch(stated) else None

@@ -182,7 +182,7 @@ class Publisher:
                 indexes=inputs.indexes,
                 system_packages=inputs.system_packages,
                 labels={**image_labels(model), **runtime.labels},
-                annotations=runtime.labels,
+                created=model.created,
             )
 
     @contextmanager

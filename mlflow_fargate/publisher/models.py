@@ -31,7 +31,7 @@ class Models:
 
     def for_image(self, model: ResolvedModel) -> Model:
         """Returns the files and the key that a layer is built from."""
-        return Model(self._files_of(model), model.fingerprint)
+        return Model(self._files_of(model), model.fingerprint, f"model {model.title}")
 
     def download(self, model: ResolvedModel) -> Path:
         """Returns the folder with the model's files, which must not be modified."""

@@ -52,7 +52,7 @@ class Runtime:
             return None
         contents = (name.encode() + b"\0" + path.read_bytes() for name, path in sorted(self.files.items()))
         digest = sha256(b"".join(sha256(content).digest() for content in contents)).hexdigest()[:16]
-        return Model(self.files, f"{model.fingerprint}-{digest}")
+        return Model(self.files, f"{model.fingerprint}-{digest}", f"model {model.title}, converted to ONNX")
 
     def applied_to(self, inputs: ImageInputs) -> ImageInputs:
         """Returns the image's inputs with this runtime."""

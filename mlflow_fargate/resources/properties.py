@@ -140,7 +140,7 @@ class TaskProperties(Properties):
     option_names: ClassVar[Mapping[str, str]] = {
         "memory_mib": "memory",
         "execute_command": "enable_execute_command",
-        **dict.fromkeys(("has_api_key", "health_check", "health_check.", "label", "status"), ""),
+        **dict.fromkeys(("has_api_key", "health_check", "health_check.", "label", "is_confined", "status"), ""),
     }
 
     image: str
@@ -161,6 +161,7 @@ class TaskProperties(Properties):
     task_role_arn: str | None  # None: no role, or a generated one
     execute_command: bool
     label: str | None
+    is_confined: bool = True  # runs as the image's user and group, and without capabilities unless ECS Exec is on
     # A service keeps running when its revision is deregistered, but ECS updates no service to such a revision.
     status: str = "ACTIVE"
 
@@ -195,6 +196,8 @@ class TaskProperties(Properties):
             yield "auth", *(("none", "api_key") if self.has_api_key else ("api_key", "none"))
         if before.health_check != self.health_check:
             yield "container_health_check", _command(before.health_check), _command(self.health_check)
+        if before.is_confined != self.is_confined:
+            yield "user and capabilities", "outdated", "updated"
         if before.status != self.status:
             yield "revision", before.status.lower(), "registered again"
 

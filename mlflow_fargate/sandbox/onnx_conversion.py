@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mlflow_fargate.resolved_model import printable
 from mlflow_fargate.sandbox.process import Sandbox, last_lines, opened_sandbox
 
 TIMEOUT_SECONDS = 900.0
@@ -92,5 +93,4 @@ def _read_verdict(into: Path, sandbox: Sandbox, exit_code: int) -> Conversion:
     document = json.loads(verdict.read_text(encoding="utf-8"))
     verdict.unlink()
     # Written by a process that ran the model's code, and shown in labels and on terminals.
-    reason = "".join(letter if letter.isprintable() else " " for letter in str(document["reason"]))
-    return Conversion(document["is_equal"] is True, reason[:_REASON_CHARACTERS])
+    return Conversion(document["is_equal"] is True, printable(str(document["reason"]), _REASON_CHARACTERS))

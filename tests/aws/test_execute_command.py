@@ -162,5 +162,6 @@ def test_switched_off_again_the_root_is_read_only_and_nothing_runs(able: Deploye
     revision = able.get("churn").task_definition
     described = able.account.session.call("ecs", "describe_task_definition", taskDefinition=revision)["taskDefinition"]
     assert described["containerDefinitions"][0]["readonlyRootFilesystem"] is True
+    assert described["containerDefinitions"][0]["linuxParameters"] == {"capabilities": {"drop": ["ALL"]}}
     with pytest.raises(InvalidOption, match="ECS Exec is off"):
         operations.open_command(with_plugin(able, "true"), "churn", "ls")

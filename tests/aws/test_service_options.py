@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 import requests
 
+from mlflow_fargate.aws.resource_types.task_definition import properties_of
 from mlflow_fargate.config import NamedOptions, parse_config
 from mlflow_fargate.deployments.deployer import Deployer
 from mlflow_fargate.errors import ForeignResource, InvalidOption
+from mlflow_fargate.image.layers.paths import SETTINGS
 from support.deployer import count_writes, create
 
 MANY = {
@@ -52,6 +54,28 @@ def test_options_are_written_and_an_update_without_a_difference_writes_nothing(d
     assert [item["capacityProvider"] for item in service["capacityProviderStrategy"]] == ["FARGATE", "FARGATE_SPOT"]
     assert {"key": "team", "value": "pricing"} in service["tags"]
     assert count_writes(deployer, lambda it: it.update("churn", None, None, NamedOptions({"wait": False}))) == Counter()
+
+
+@pytest.mark.slow
+def test_a_task_has_the_images_user_and_group_and_no_capabilities(deployer: Deployer) -> None:
+    create(deployer, wait=False)
+
+    described = call(deployer, "ecs", "describe_task_definition", taskDefinition=deployer.get("churn").task_definition)
+    container = described["taskDefinition"]["containerDefinitions"][0]
+    assert container["user"] == SETTINGS["User"] == "65532:65532"
+    assert container["linuxParameters"]["capabilities"]["drop"] == ["ALL"]
+    assert "user and capabilities" not in changes_to(deployer, container)
+    for weaker in ({"user": "65532"}, {"linuxParameters": {}}):
+        assert changes_to(deployer, {**container, **weaker}) == {"user and capabilities": ("outdated", "updated")}
+
+
+def changes_to(deployer: Deployer, container: dict[str, Any]) -> dict[str, tuple[object, object]]:
+    """What a plan would change in the deployment's task definition, if it had this container."""
+    arn = deployer.get("churn").task_definition
+    described = call(deployer, "ecs", "describe_task_definition", taskDefinition=arn)["taskDefinition"]
+    desired = properties_of(described)
+    found = properties_of({**described, "containerDefinitions": [container]})
+    return {name: (old, new) for name, old, new in desired.changes_since(found)} if desired != found else {}
 
 
 @pytest.mark.slow

@@ -148,7 +148,7 @@ def push_layers(
             "config": {
                 "Env": [*environment, *([f"PYTHON_VERSION={python_version}"] if python_version else [])],
                 "Cmd": ["python3"],
-                "Labels": {"from": "base"},
+                "Labels": {"from": "base", "org.opencontainers.image.url": "https://example.com/base"},
             },
             "rootfs": {"type": "layers", "diff_ids": [sha256_digest(gzip.decompress(layer)) for layer in layers]},
             "history": [{"created_by": "ENV", "empty_layer": True}, *({"created_by": line} for line in history)],

@@ -10,6 +10,7 @@ import sys
 import tarfile
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -87,22 +88,33 @@ def never() -> Mapping[str, Path]:
 
 
 def test_the_image_has_the_agreed_start_and_content(registry: Registry, inputs: dict[str, Any]) -> None:
-    image = make_image(**inputs, labels={"model": "digits"})
+    facts = {"org.opencontainers.image.version": "3"}
+    image = make_image(
+        **inputs,
+        labels={"model": "digits", **facts},
+        created=datetime(2026, 5, 4, 3, 2, 1, tzinfo=timezone.utc),
+    )
 
     manifest, config = read(registry, image)
     settings = config["config"]
     environment = dict(entry.split("=", 1) for entry in settings["Env"])
-    assert config["created"] == "1970-01-01T00:00:00Z"
+    assert config["created"] == "2026-05-04T03:02:01Z"
     assert settings["User"] == "65532:65532"
     assert settings["Entrypoint"][:5] == ["python3", "-m", "bentoml", "serve", "service:Service"]
     assert settings["Volumes"] == {"/tmp": {}}
     assert "Cmd" not in settings
-    assert settings["Labels"] == {"from": "base", "model": "digits"}
+    assert settings["Labels"] == {"from": "base", "model": "digits", **facts}
     assert environment["PYTHON_VERSION"] == f"{MINOR}.9"
     assert environment["PYTHONPATH"] == "/opt/app/site:/opt/app/src"
     assert len(config["rootfs"]["diff_ids"]) == len(manifest.layers) == 5
     assert sum(not entry.get("empty_layer") for entry in config["history"]) == 5
+    assert {"model": "digits", **facts}.items() <= manifest.annotations.items()
     assert manifest.annotations["org.opencontainers.image.base.name"] == str(inputs["base"])
+    assert [entry["created_by"].partition(", ")[0] for entry in config["history"]][-3:] == [
+        "mlflow-fargate: six 1.17.0",
+        "mlflow-fargate: service code",
+        "mlflow-fargate: model",
+    ]
     assert names(registry, image, 3) == ["opt/app/src/service.json", "opt/app/src/service.py"]
     assert names(registry, image, 4) == ["opt/app/model/MLmodel", "opt/app/model/data/weights"]
 

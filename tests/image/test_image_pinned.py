@@ -63,10 +63,16 @@ def test_configuration_and_manifest_of_an_image(layer: Layer) -> None:
     created = datetime(2026, 5, 4, tzinfo=timezone.utc)
 
     config = make_config(
-        BASE, [known], environment=ENVIRONMENT, labels={"model": "digits"}, settings=SETTINGS, created=created
+        BASE,
+        [known],
+        environment=ENVIRONMENT,
+        labels={"model": "digits"},
+        settings=SETTINGS,
+        created=created,
+        history=["model digits version 3"],
     )
     descriptor = Descriptor(OCI_CONFIG, sha256_digest(config), len(config))
     manifest = Manifest(descriptor, (*BASE.layers, known.descriptor), {"org.opencontainers.image.base.name": "python"})
 
-    assert sha256_digest(config) == "sha256:7e15639e416809d5f1a226b938532f20effdd1451b4e2300015125d5e6c575d8"
-    assert manifest.digest == "sha256:74294e63ac588eed2a5c3cc763be924bc1755308ad93b15f18bca0127b21bbcb"
+    assert sha256_digest(config) == "sha256:fada6bc2ba3cc87784c4b65b84fd483641594e5580d34815c528b78f8632fe12"
+    assert manifest.digest == "sha256:e85d0182a22dd7a644032e43284f6423ff313d607db757f25a4a0281f3268c29"

@@ -7,6 +7,7 @@ import re
 import socket
 import threading
 from collections.abc import Iterator
+from datetime import datetime, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import boto3
 import mlflow.utils.rest_utils
 import pytest
 import stamina
+from mlflow import MlflowClient
 
 from mlflow_fargate.aws.s3 import S3Artifacts, make_s3_client
 from mlflow_fargate.errors import FargateError, InvalidOption, ModelNotFound, ModelUnusable
@@ -93,6 +95,8 @@ class TestRegisteredModels:
         assert {"MLmodel", "requirements.txt", "python_model.pkl"} <= {file.path for file in model.files}
         assert all(file.etag for file in model.files)
         assert model.requirements == ("mlflow",)
+        registered = MlflowClient().get_model_version("iris", "1").creation_timestamp
+        assert model.created == datetime.fromtimestamp(registered // 1000, timezone.utc)
         assert model.python_version is not None and model.python_version.startswith("3.")
         assert "python_function" in model.flavors
         assert model.labels_uri is not None and model.labels_uri.endswith("/artifacts/rev_labels_iris.json")
@@ -363,6 +367,23 @@ class TestLocalModels:
             assert [file.path for file in model.files] == ["MLmodel", "data/weights.bin", "requirements.txt"]
             assert model.requirements == ("numpy==1.26", "pandas")
             assert (model.python_version, model.run_id, model.labels_uri) == ("3.11.7", "abc", None)
+
+    @pytest.mark.parametrize(
+        ("written", "created"),
+        [
+            ("'2026-05-04 03:02:01.987654'", datetime(2026, 5, 4, 3, 2, 1, tzinfo=timezone.utc)),
+            ("'0001-01-01 00:00:00'", None),
+            ("yesterday", None),
+            ("[1]", None),
+        ],
+    )
+    def test_without_a_registration_the_time_of_logging_counts(
+        self, local_model: Path, written: str, created: datetime | None
+    ) -> None:
+        with (local_model / "MLmodel").open("a") as file:
+            file.write(f"utc_time_created: {written}\n")
+
+        assert resolve_local(local_model).created == created
 
     def test_an_edited_file_changes_the_fingerprint(self, local_model: Path) -> None:
         before = resolve_local(local_model).fingerprint

@@ -22,7 +22,7 @@ from mlflow_fargate.resources.properties import TaskProperties
 LABEL = "mlflow-fargate"
 DIGEST_TAG = "mlflow-fargate:digest"
 API_KEY_VARIABLE = "API_KEY"
-USER = "65532"
+USER = "65532:65532"  # a number alone would leave the group to the container runtime, which uses root's
 _LOOK_BACK = 10  # one read each; ECS allows 20 per second
 
 
@@ -165,6 +165,7 @@ def properties_of(described: Mapping[str, Any], made_task_role: str | None = Non
         task_role_arn=None if task_role == made_task_role else task_role,
         execute_command=container.get("linuxParameters", {}).get("initProcessEnabled", False),
         label=container.get("dockerLabels", {}).get(LABEL),
+        is_confined=_is_confined(container),
         status=described.get("status", "ACTIVE"),
     )
 
@@ -209,13 +210,22 @@ def _container_request(wanted: TaskProperties, ids: Ids) -> dict[str, Any]:
 
 
 def _hardening(wanted: TaskProperties) -> dict[str, Any]:
-    """A read-only root file system, except with ECS Exec: its agent writes there, and needs an init process.
+    """A read-only root file system and no Linux capabilities, except with ECS Exec.
 
-    Source: https://docs.aws.amazon.com/AmazonECS/latest/developerguide/ecs-exec.html, considerations.
+    Its agent writes to the root file system, needs an init process, and runs as root; which capabilities it needs is
+    not documented, so it keeps the default ones.
+    Source: https://docs.aws.amazon.com/AmazonECS/latest/developerguide/ecs-exec.html, considerations;
+    https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_KernelCapabilities.html
     """
     if wanted.execute_command:
         return {"readonlyRootFilesystem": False, "linuxParameters": {"initProcessEnabled": True}}
-    return {"readonlyRootFilesystem": True}
+    return {"readonlyRootFilesystem": True, "linuxParameters": {"capabilities": {"drop": ["ALL"]}}}
+
+
+def _is_confined(container: Mapping[str, Any]) -> bool:
+    linux = container.get("linuxParameters", {})
+    drops_all = linux.get("capabilities", {}).get("drop") == ["ALL"]
+    return container.get("user") == USER and (drops_all or bool(linux.get("initProcessEnabled")))
 
 
 def _efs_volumes(wanted: TaskProperties) -> list[dict[str, Any]]:

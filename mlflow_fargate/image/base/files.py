@@ -7,23 +7,19 @@ Read once per base, by streaming its layers, and cached by the digest of its man
 
 from __future__ import annotations
 
-import gzip
 import io
 import json
 import re
 import tarfile
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import IO, cast
-
-import zstandard
+from typing import IO
 
 from mlflow_fargate import atomic_files
-from mlflow_fargate.errors import ImageError
 from mlflow_fargate.image.base.base_image import Base
-from mlflow_fargate.image.layers.byte_stream import ChunkReader
+from mlflow_fargate.image.layers.members import Member, open_members, remove_whiteouts
 from mlflow_fargate.image.oci.image import Descriptor
 from mlflow_fargate.image.packages.shared_libraries import LIBRARY_NAME, defined_glibc
 from mlflow_fargate.progress import Progress
@@ -33,6 +29,7 @@ _THIS_MACHINE = "mlflow-fargate"
 _TEXTS = re.compile(r"(etc|usr/lib)/os-release|var/lib/dpkg/status(\.d/[^/]+)?")
 _PYTHON = re.compile(r"(?:.*/)?bin/python(3\.\d+)")
 _GLIBC = re.compile(r"(?:.*/)?(libc\.so\.6|libc-2\.\d+\.so)")  # the second until 2.33, where libc.so.6 is a link
+_STANDARD_LIBRARY = re.compile(r"usr/local/lib/python3\.\d+/(os\.py|__pycache__/os\.[\w-]+\.pyc)")
 _LIMIT_BYTES = 16 << 20
 
 
@@ -45,6 +42,7 @@ class BaseFiles:
     packages: str = field(default="", repr=False)  # paragraphs of dpkg's status; "": no Debian packages
     pythons: tuple[str, ...] = ()  # minor versions, of programs called python3.X
     glibc: str | None = None  # 2.36; None: not found
+    standard_libraries: tuple[str, ...] = ()  # the paths of os.py and its bytecode in /usr/local/lib/python3.X
 
     @property
     def is_this_machine(self) -> bool:
@@ -65,7 +63,8 @@ def read_base_files(base: Base, *, cache: Path, progress: Progress) -> BaseFiles
     path = cache / "bases" / f"{base.image.manifest_digest.partition(':')[2]}.json"
     with suppress(OSError, ValueError, TypeError, KeyError):
         known = json.loads(path.read_text())
-        return BaseFiles(**{**known, "libraries": tuple(known["libraries"]), "pythons": tuple(known["pythons"])})
+        lists = ("libraries", "pythons", "standard_libraries")
+        return BaseFiles(**{**known, **{name: tuple(known[name]) for name in lists}})
     progress.note(f"scanning base image {base.reference}")
     found: dict[str, str] = {}
     for layer in base.image.layers:
@@ -76,6 +75,7 @@ def read_base_files(base: Base, *, cache: Path, progress: Progress) -> BaseFiles
         packages="\n\n".join(text for name, text in sorted(found.items()) if name.startswith("var/lib/dpkg/")),
         pythons=tuple(sorted({python[1] for python in map(_PYTHON.fullmatch, found) if python})),
         glibc=next((text for name, text in sorted(found.items()) if text and _GLIBC.fullmatch(name)), None),
+        standard_libraries=tuple(sorted(name for name in found if _STANDARD_LIBRARY.fullmatch(name))),
     )
     atomic_files.write(path, json.dumps(asdict(files)))
     return files
@@ -86,41 +86,28 @@ def _read_layer(base: Base, layer: Descriptor, found: dict[str, str]) -> None:
 
     For a C library, the text is its version.
     """
-    chunks = cast("IO[bytes]", ChunkReader(base.registry.stream_blob(base.reference.repository, layer)).buffered())
-    try:
-        with tarfile.open(fileobj=_decompressed(chunks, layer.media_type), mode="r|") as archive:
-            for member in archive:
-                name = str(PurePosixPath(member.name.lstrip("./")))
-                folder, _, file_name = name.rpartition("/")
-                if file_name.startswith(".wh."):
-                    _remove(found, folder if file_name == ".wh..wh..opq" else f"{folder}/{file_name[4:]}")
-                elif not member.isdir() and (text := _text_of(archive, member, name)) is not None:
-                    found[name] = text
-        while chunks.read(1 << 20):
-            pass  # read to the end, where size and digest are checked
-    except (tarfile.TarError, EOFError, OSError, zstandard.ZstdError) as error:
-        raise ImageError(f"Layer {layer.digest} of the base image {base.reference} cannot be read: {error}.") from error
+    with open_layer(base, layer) as members:
+        for name, member, content in members:
+            if remove_whiteouts(name, found) or member.isdir():
+                continue
+            if (text := _text_of(name, member, content)) is not None:
+                found[name] = text
 
 
-def _text_of(archive: tarfile.TarFile, member: tarfile.TarInfo, name: str) -> str | None:
+def open_layer(base: Base, layer: Descriptor) -> AbstractContextManager[Iterator[Member]]:
+    """Returns the files of a base's layer (members.py)."""
+    blob = base.registry.stream_blob(base.reference.repository, layer)
+    return open_members(blob, layer.media_type, f"Layer {layer.digest} of the base image {base.reference}")
+
+
+def _text_of(name: str, member: tarfile.TarInfo, content: Callable[[], IO[bytes]]) -> str | None:
     """Returns what `_read_layer` keeps of a file; None: nothing."""
-    if member.isfile() and member.size <= _LIMIT_BYTES and (content := archive.extractfile(member)):
+    if member.isfile() and member.size <= _LIMIT_BYTES:
         if _TEXTS.fullmatch(name):
-            return content.read().decode(errors="replace")
+            return content().read().decode(errors="replace")
         if _GLIBC.fullmatch(name):
-            return defined_glibc(io.BytesIO(content.read())) or ""
-    return "" if LIBRARY_NAME.fullmatch(name) or _PYTHON.fullmatch(name) else None
-
-
-def _remove(found: dict[str, str], path: str) -> None:
-    for name in [name for name in found if name == path or name.startswith(f"{path}/")]:
-        del found[name]
-
-
-def _decompressed(chunks: IO[bytes], media_type: str) -> IO[bytes]:
-    if media_type.endswith("zstd"):
-        return cast("IO[bytes]", zstandard.ZstdDecompressor().stream_reader(chunks, read_across_frames=True))
-    return cast("IO[bytes]", gzip.GzipFile(fileobj=chunks)) if media_type.endswith("gzip") else chunks
+            return defined_glibc(io.BytesIO(content().read())) or ""
+    return "" if any(pattern.fullmatch(name) for pattern in (LIBRARY_NAME, _PYTHON, _STANDARD_LIBRARY)) else None
 
 
 def _parse_release(text: str) -> dict[str, str]:

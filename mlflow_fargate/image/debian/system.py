@@ -61,7 +61,8 @@ def make_system_recipe(
     if not packages:
         note(f"already in the base image: {', '.join(names)}")
         return None
-    note(f"system packages: {', '.join(f'{one.name} {one.version}' for one in packages)}")
+    about = f"system packages: {', '.join(f'{one.name} {one.version}' for one in packages)}"
+    note(about)
     layer_key = make_layer_key(NAME, compression, packages=[[one.name, one.version, one.sha256] for one in packages])
     libraries = cache / "shared-libraries" / f"{layer_key}.json"
 
@@ -73,7 +74,7 @@ def make_system_recipe(
             find_libraries(found, Path(directory)).save(libraries)
             yield found
 
-    return Recipe(NAME, layer_key, files, keep_executable=True, libraries=libraries, links=True)
+    return Recipe(NAME, layer_key, files, keep_executable=True, libraries=libraries, links=True, about=about)
 
 
 def _codename(base: BaseFiles) -> str:

@@ -23,7 +23,15 @@ from typing import IO, Any, cast
 
 from mlflow_fargate.errors import ImageError
 from mlflow_fargate.image.layers.layer import Compression, compress_tar, iter_file, make_layer_key
-from mlflow_fargate.image.oci.image import OCI_CONFIG, Descriptor, Layer, Manifest, encode_json, sha256_digest
+from mlflow_fargate.image.oci.image import (
+    OCI_ANNOTATION,
+    OCI_CONFIG,
+    Descriptor,
+    Layer,
+    Manifest,
+    encode_json,
+    sha256_digest,
+)
 from mlflow_fargate.image.oci.platforms import Platform
 from mlflow_fargate.image.registry.push import Push
 from mlflow_fargate.image.report import BuildReport, LayerReport, PushedImage
@@ -66,7 +74,7 @@ def push_archive(
     manifest = Manifest(
         config=Descriptor(OCI_CONFIG, sha256_digest(encoded), len(encoded)),
         layers=tuple(layer.descriptor for layer in layers),
-        annotations={"org.opencontainers.image.base.name": str(spec.base)},
+        annotations={**spec.labels, f"{OCI_ANNOTATION}base.name": str(spec.base)},
     )
     push.send(manifest.config.digest, lambda: [encoded])
     destination.store.write_manifest(destination.repository, destination.reference.identifier, manifest)

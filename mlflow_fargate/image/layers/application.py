@@ -21,6 +21,7 @@ class Model:
 
     files: ModelFiles
     key: str
+    about: str = "model"
 
 
 def make_service_recipe(directory: Path, compression: Compression) -> Recipe:
@@ -32,7 +33,7 @@ def make_service_recipe(directory: Path, compression: Compression) -> Recipe:
     def entered() -> AbstractContextManager[Files]:
         return nullcontext(files)
 
-    return Recipe("service", make_layer_key("service", compression, files=digests), entered)
+    return Recipe("service", make_layer_key("service", compression, files=digests), entered, about="service code")
 
 
 def make_model_recipes(model: Model, further: Mapping[str, Model], compression: Compression) -> list[Recipe]:
@@ -54,4 +55,4 @@ def make_model_recipe(model: Model, compression: Compression, *, further: str | 
     name = f"model-{further}" if further else "model"
     is_streamed = not callable(model.files) and any(isinstance(file, StreamedFile) for file in model.files.values())
     key = make_layer_key("model", compression, model=model.key, **place)
-    return Recipe(name, key, files, is_streamed=is_streamed)
+    return Recipe(name, key, files, is_streamed=is_streamed, about=model.about)

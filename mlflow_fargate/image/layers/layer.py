@@ -70,6 +70,7 @@ class Recipe:
     libraries: Path | None = None
     links: bool = False  # one file here under several names becomes hard links
     is_streamed: bool = False
+    about: str = ""  # its content in a few words, for the image's history
 
 
 def make_layer_key(name: str, compression: Compression, **inputs: object) -> str:

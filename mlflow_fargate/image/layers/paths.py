@@ -6,6 +6,7 @@ from typing import Any
 
 SITE = "/opt/app/site"  # the packages of the lock
 SOURCE = "/opt/app/src"  # the service's code and service.json
+LOCKS = "/opt/app/locks"  # NAME.txt: the pins and hashes of the layer NAME, for image/sbom.py
 MODEL = "/opt/app/model"  # the MLflow model directory
 MODELS = "/opt/app/models"  # additional ones, one folder each
 PORT = 3000

@@ -28,6 +28,8 @@ OCI_LAYER_ZSTD = "application/vnd.oci.image.layer.v1.tar+zstd"
 DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
 
+OCI_ANNOTATION = "org.opencontainers.image."
+
 INDEX_TYPES = (OCI_INDEX, DOCKER_INDEX)
 MANIFEST_TYPES = (OCI_MANIFEST, DOCKER_MANIFEST)
 
@@ -39,6 +41,7 @@ _OCI_LAYER_TYPES = {
 }
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
+_UNKNOWN_TIME = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _ANNOTATION = "io.mlflow-fargate.layer"
 
 
@@ -161,14 +164,20 @@ def make_config(
     environment: Mapping[str, str],
     labels: Mapping[str, str],
     settings: Mapping[str, Any],
-    created: datetime,
+    created: datetime | None,
+    history: Sequence[str],
 ) -> bytes:
     """Returns the configuration of the image with `layers` on top of `base`.
 
-    Only environment and labels of the base are kept: its `Cmd` would become arguments of the new entry point.
+    `history` says what is in each of them. Only environment and labels of the base are kept: its `Cmd` would become
+    arguments of the new entry point, and labels of the specification describe the base, not this image.
     """
-    moment = created.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-    base_labels = (base.config.get("config") or {}).get("Labels") or {}
+    moment = (created or _UNKNOWN_TIME).astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    base_labels = {
+        name: value
+        for name, value in ((base.config.get("config") or {}).get("Labels") or {}).items()
+        if not name.startswith(OCI_ANNOTATION)
+    }
     merged = {**base.environment, **environment}
     config: dict[str, Any] = {
         **settings,
@@ -184,7 +193,10 @@ def make_config(
             "type": "layers",
             "diff_ids": [*base.config["rootfs"]["diff_ids"], *(layer.diff_id for layer in layers)],
         },
-        "history": [*_base_history(base), *({"created": moment, "created_by": layer.name} for layer in layers)],
+        "history": [
+            *_base_history(base),
+            *({"created": moment, "created_by": f"mlflow-fargate: {about}"} for about in history),
+        ],
     }
     return encode_json(data)
 

@@ -32,6 +32,11 @@ class LockedPackage:
     is_sdist: bool = False
 
     @property
+    def version(self) -> str:
+        """Returns its version, or '' if it is required by a URL."""
+        return "" if " @ " in self.requirement else self.requirement.partition("==")[2]
+
+    @property
     def text(self) -> str:
         """Returns a line of a requirements file."""
         return " \\\n    ".join((self.requirement, *(f"--hash={digest}" for digest in self.hashes)))

@@ -139,8 +139,12 @@ def make_record(
 
 
 def _pin(package: LockedPackage) -> dict[str, Any]:
-    version = package.requirement.partition("==")[2]
-    return {"name": package.name, "version": version, "hashes": list(package.hashes), "size": package.size_bytes}
+    return {
+        "name": package.name,
+        "version": package.version,
+        "hashes": list(package.hashes),
+        "size": package.size_bytes,
+    }
 
 
 def parse_pins(data: Mapping[str, Any]) -> tuple[LockedPackage, ...]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlflow_fargate.image.layers.layer import Compression, Files, Recipe, files_below, make_layer_key
-from mlflow_fargate.image.layers.paths import SITE
+from mlflow_fargate.image.layers.paths import LOCKS, SITE
 from mlflow_fargate.image.packages.bytecode import compiled_files
 from mlflow_fargate.image.packages.file_lists import check_code, read_file_lists, save_code
 from mlflow_fargate.image.packages.lock_file import Lock, LockedPackage
@@ -86,6 +86,18 @@ class _Group:
     def kept_programs(self) -> list[str]:
         return sorted({one.name for one in self.lock.packages} & set(self.programs))
 
+    @property
+    def pins(self) -> str:
+        """Returns a requirements file without packages required by a URL, which can carry credentials."""
+        return "".join(f"{one.text}\n" for one in self.lock.packages if one.version)
+
+    def about(self, key: str) -> str:
+        """Returns 'tensorflow-cpu 2.21.0' or '41 packages, locked 2f3a…'; never a URL, which can carry credentials."""
+        packages = self.lock.packages
+        if len(packages) > 1:
+            return f"{len(packages)} packages, locked {key[:12]}"
+        return f"{packages[0].name} {packages[0].version}".rstrip()
+
     def key(self, compression: Compression, *, compiled: bool) -> str:
         return make_layer_key(
             self.name,
@@ -94,6 +106,7 @@ class _Group:
             python=self.lock.python_version,
             platform=str(self.lock.platform),
             dropped=_DROPPED,
+            pins=LOCKS,
             compiled=compiled,
             **({"programs": self.kept_programs} if self.kept_programs else {}),
         )
@@ -124,13 +137,23 @@ def _make_recipe(
             check_code(lists.values())
             found = site_files(site, note, group.kept_programs)
             find_libraries(found, site).save(libraries)
+            found[f"{LOCKS}/{group.name}.txt".lstrip("/")] = pins = site / ".pins"
+            pins.write_text(group.pins)
             if interpreter:
                 note(f"compiling {group.name if count == 1 else f'{count} packages'}")
             yield {**found, **compiled_files(found, interpreter, cache)} if interpreter else found
 
     # A layer built elsewhere with compiled files can be used instead of one built here without them.
     key, others = (compiled, ()) if interpreter else (plain, (compiled,))
-    return Recipe(group.name, key, files, other_keys=others, keep_executable=True, libraries=libraries)
+    return Recipe(
+        group.name,
+        key,
+        files,
+        other_keys=others,
+        keep_executable=True,
+        libraries=libraries,
+        about=group.about(plain),
+    )
 
 
 def site_files(site: Path, note: Note, programs: Collection[str] = ()) -> dict[str, Path]:

@@ -2,16 +2,19 @@
 
     FOLDER/oci-layout              the version of the layout
     FOLDER/index.json              the images, by tag
+    FOLDER/manifest.json           the same, for `docker load`
     FOLDER/blobs/sha256/HEX        manifests, configurations and layers
 
-Source: OCI image-spec, image-layout.md.
+Source: OCI image-spec, image-layout.md; Docker image specification v1.2, "Combined Image JSON + Filesystem Changeset
+Format".
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +104,11 @@ class OciLayout:
         return moved
 
     @property
+    def name(self) -> str:
+        """The folder's name, as a repository can be called."""
+        return re.sub(r"[^a-z0-9]+", "-", self._directory.resolve().name.lower()).strip("-") or "image"
+
+    @property
     def _index(self) -> Path:
         return self._directory / "index.json"
 
@@ -112,3 +120,11 @@ class OciLayout:
 
     def _write_index(self, entries: list[dict[str, Any]]) -> None:
         atomic_files.write(self._index, encode_json({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries}))
+        for_docker = encode_json([self._describe_for_docker(entry) for entry in entries])
+        atomic_files.write(self._directory / "manifest.json", for_docker)
+
+    def _describe_for_docker(self, entry: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns what every Docker loads; before 25.0 it does not read index.json. The name is the folder's."""
+        manifest = Manifest.of_json(json.loads(self._path(entry["digest"]).read_bytes()))
+        paths = [f"blobs/sha256/{self._path(blob.digest).name}" for blob in (manifest.config, *manifest.layers)]
+        return {"Config": paths[0], "RepoTags": [f"{self.name}:{entry['annotations'][_TAG]}"], "Layers": paths[1:]}

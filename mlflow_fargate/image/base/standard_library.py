@@ -1,0 +1,69 @@
+"""The bytecode of a base's standard library as a layer.
+
+Docker's Python images contain none, and a task's root file system is read-only: every process would compile what it
+imports again, for about a second of CPU time.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mlflow_fargate.image.base.base_image import Base
+from mlflow_fargate.image.base.files import BaseFiles, open_layer
+from mlflow_fargate.image.layers.layer import Compression, Files, Recipe, make_layer_key
+from mlflow_fargate.image.layers.members import remove_whiteouts
+from mlflow_fargate.image.packages.bytecode import compiled_files
+from mlflow_fargate.image.packages.uv import find_interpreter, make_python_minor
+
+NAME = "standard-library"
+_ROOT = "usr/local/lib/python{minor}"
+# What a service never imports, and packages that a base adds.
+_LEFT_OUT = "test|tests|idlelib|tkinter|turtledemo|lib2to3|ensurepip|(site|dist)-packages"
+
+
+def make_standard_library_recipe(base: Base, python_version: str, compression: Compression, cache: Path) -> Recipe:
+    """Returns the layer for this base; building it requires a Python of that version on this machine."""
+    minor = make_python_minor(python_version)
+
+    @contextmanager
+    def files() -> Iterator[Files]:
+        work = cache / "work"
+        work.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="standard-library-", dir=work) as folder:
+            interpreter = find_interpreter(minor)
+            assert interpreter  # noqa: S101  # checked before the layer is chosen
+            yield compiled_files(_read_sources(base, minor, Path(folder)), interpreter, cache)
+
+    key = make_layer_key(NAME, compression, base=base.image.manifest_digest, python=minor, left_out=_LEFT_OUT)
+    return Recipe(NAME, key, files, about=f"bytecode of Python {minor}'s standard library")
+
+
+def is_uncompiled(files: BaseFiles, python_version: str) -> bool:
+    """Returns whether the base has a standard library without bytecode where Docker's Python images have it."""
+    found = [name for name in files.standard_libraries if name.startswith(f"{_root(python_version)}/")]
+    return bool(found) and not any("__pycache__" in name for name in found)
+
+
+def _read_sources(base: Base, minor: str, into: Path) -> dict[str, Path]:
+    """Returns the library's Python files, written to `into`, by path in the image."""
+    pattern = re.compile(rf"{re.escape(_root(minor))}/(?!({_LEFT_OUT})/)([\w-]+/)*[\w-]+\.py")
+    found: dict[str, Path] = {}
+    for layer in base.image.layers:
+        with open_layer(base, layer) as members:
+            for name, member, content in members:
+                if remove_whiteouts(name, found) or not (member.isfile() and pattern.fullmatch(name)):
+                    continue
+                found[name] = into / name
+                found[name].parent.mkdir(parents=True, exist_ok=True)
+                with found[name].open("wb") as file:
+                    shutil.copyfileobj(content(), file)
+    return found
+
+
+def _root(python_version: str) -> str:
+    return _ROOT.format(minor=make_python_minor(python_version))

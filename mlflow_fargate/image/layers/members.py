@@ -1,0 +1,67 @@
+"""Reads the files of a layer as a stream, also of layers that other tools built."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import tarfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import PurePosixPath
+from typing import IO, Any, cast
+
+import zstandard
+
+from mlflow_fargate.errors import ImageError
+from mlflow_fargate.image.layers.byte_stream import ChunkReader
+
+Member = tuple[str, tarfile.TarInfo, Callable[[], IO[bytes]]]
+"""A layer's file: its path in the image, its entry, and what opens it while it is the current one."""
+
+
+@contextmanager
+def open_members(blob: Iterator[bytes], media_type: str, shown: str) -> Iterator[Iterator[Member]]:
+    """Yields the layer's files in order, then reads the blob to its end, where size and digest are checked.
+
+    Raises ImageError, which names the layer as `shown`, if it cannot be read.
+    """
+    chunks = cast("IO[bytes]", ChunkReader(blob).buffered())
+    try:
+        with tarfile.open(fileobj=_decompressed(chunks, media_type), mode="r|") as archive:
+            yield _members(archive)
+        while chunks.read(1 << 20):
+            pass
+    except (tarfile.TarError, EOFError, OSError, zstandard.ZstdError) as error:
+        if isinstance(error, OSError) and error.errno:  # the disk is full, for example: not the layer's fault
+            raise
+        raise ImageError(f"{shown} cannot be read: {error}.") from error
+
+
+def remove_whiteouts(name: str, found: dict[str, Any]) -> bool:
+    """Returns whether `name` is a whiteout; then what it hides is removed from `found`, which is keyed by path.
+
+    Source: OCI image-spec, layer.md, "Whiteouts".
+    """
+    folder, _, file_name = name.rpartition("/")
+    if not file_name.startswith(".wh."):
+        return False
+    path = folder if file_name == ".wh..wh..opq" else f"{folder}/{file_name[4:]}"
+    for hidden in [one for one in found if one == path or one.startswith(f"{path}/")]:
+        del found[hidden]
+    return True
+
+
+def _members(archive: tarfile.TarFile) -> Iterator[Member]:
+    for member in archive:
+        yield str(PurePosixPath(member.name.lstrip("./"))), member, partial(_content_of, archive, member)
+
+
+def _content_of(archive: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
+    return archive.extractfile(member) or io.BytesIO()
+
+
+def _decompressed(chunks: IO[bytes], media_type: str) -> IO[bytes]:
+    if media_type.endswith("zstd"):
+        return cast("IO[bytes]", zstandard.ZstdDecompressor().stream_reader(chunks, read_across_frames=True))
+    return cast("IO[bytes]", gzip.GzipFile(fileobj=chunks)) if media_type.endswith("gzip") else chunks
