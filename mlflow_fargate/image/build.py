@@ -115,7 +115,7 @@ def _standard_library(
     if look_into_base is None:
         return []
     files = look_into_base()
-    if not (files.standard_libraries or files.is_this_machine):
+    if not files.standard_libraries:
         note("the base image's standard library is not in /usr/local/lib: its bytecode is not added")
     return [recipe] if is_uncompiled(files, version) and find_interpreter(version) else []
 

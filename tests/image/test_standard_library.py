@@ -125,7 +125,6 @@ def test_it_is_built_once_for_a_base_and_a_clean_machine_does_not_read_the_base(
     [
         ({f"{LIBRARY}/os.py": "", f"{LIBRARY}/__pycache__/os.{TAG}.pyc": b"compiled"}, None),
         ({f"usr/lib/python{MINOR}/os.py": ""}, "the base image's standard library is not in /usr/local/lib"),
-        ({"etc/os-release": "ID=mlflow-fargate\n"}, None),
     ],
 )
 def test_a_base_with_bytecode_or_another_layout_gets_no_layer(

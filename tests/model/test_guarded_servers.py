@@ -19,7 +19,7 @@ import requests
 
 from mlflow_fargate.aws.account import Account
 from mlflow_fargate.aws.s3 import S3Artifacts, make_s3_client
-from mlflow_fargate.bento import make_service_description
+from mlflow_fargate.bento import ServedModel, make_service_description
 from mlflow_fargate.config import NamedOptions
 from mlflow_fargate.deployments.deployer import Deployer
 from mlflow_fargate.errors import ModelNotFound
@@ -157,7 +157,7 @@ class TestPasswordsAndWorkspaces:
 
         assert tags["fargate.default.churn.status"] == "serving"
         assert "RegisterTaskDefinition" in {name for name, _ in written}
-        image = make_service_description("pyfunc", model), image_labels(model)
+        image = make_service_description(ServedModel(model, "pyfunc")), image_labels(model)
         everything = (dataclasses.asdict(model), str(plan), written, tags, image, deployer.progress.lines)  # type: ignore[attr-defined]
         assert PASSWORD not in json.dumps(everything, default=str)
         assert PASSWORD not in told.out + told.err + caplog.text
