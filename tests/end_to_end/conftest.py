@@ -28,7 +28,7 @@ def local_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
         patch.setenv("DEMO_EXIT", "1")
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         try:
-            subprocess.run([BIN / "mlflow-fargate", "local", "up", "--detach"], check=True)
+            subprocess.run([BIN / "mlflow-fargate", "local", "up", "--detach", "--engine", "process"], check=True)
             lines = subprocess.check_output([BIN / "mlflow-fargate", "local", "env"], text=True).splitlines()
             variables = dict(line.removeprefix("export ").split("=", 1) for line in lines)
             for name, value in variables.items():
