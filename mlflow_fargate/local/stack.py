@@ -34,9 +34,7 @@ from mlflow_fargate.errors import LocalStackError
 from mlflow_fargate.local.api.exec_sessions import PLUGIN
 from mlflow_fargate.local.api.gateway import Gateway
 from mlflow_fargate.local.container.container_engine import ContainerEngine, choose_engine
-from mlflow_fargate.local.container.engine_runner import EngineRunner, remove_leftovers
-from mlflow_fargate.local.container.image_store import ImageStore
-from mlflow_fargate.local.container.runner import ProcessRunner, TaskRunner
+from mlflow_fargate.local.container.engine_runner import remove_leftovers, runner_for
 from mlflow_fargate.local.load_balancer.server import LoadBalancer
 from mlflow_fargate.local.page import PageApp
 from mlflow_fargate.local.registry.base_image import seed_base_image
@@ -57,10 +55,7 @@ _CLOCK = re.compile(r"^\[ *\d+\.\d+s\] ")  # of each line in the log of a stack 
 
 
 class LocalStack:
-    """A running stack; `state` contains the addresses of its parts. A context manager: on exit it stops every part.
-
-    `engine`: what runs tasks, as for container_engine.choose_engine.
-    """
+    """A running stack; `state` contains the addresses of its parts. A context manager: on exit it stops every part."""
 
     def __init__(
         self, directory: Path, progress: Progress, *, serve_artifacts: bool = False, engine: str = "process"
@@ -94,7 +89,6 @@ class LocalStack:
         folder.chmod(0o700)  # models, runs and keys: hidden from other users of this machine
         self._parts.enter_context(_only_one(folder))
         self._progress.step("Starting AWS, image registry and load balancer")
-        remove_leftovers(folder / "tasks")
         choice = choose_engine(self._wanted_engine)
         registry = self._parts.enter_context(LocalRegistry(folder / "registry", password=keys.registry_password))
         seed_base_image(registry.store, platform.python_version())
@@ -123,19 +117,14 @@ class LocalStack:
         folder, keys = self._directory, self._keys
         s3 = self._parts.enter_context(contextlib.closing(S3App(folder / "s3", keys=keys)))
         s3.store.create_bucket(BUCKET)
-        runner = self._make_runner(registry, engine)
+        runner = self._parts.enter_context(runner_for(engine, folder / "tasks", registry, self._environment_of_roles))
         return Gateway(region=REGION, keys=keys, registry=registry, s3=s3, load_balancer=balancer, runner=runner)
 
-    def _make_runner(self, registry: LocalRegistry, engine: ContainerEngine | None) -> TaskRunner:
-        tasks = self._directory / "tasks"
-
-        def of_roles() -> dict[str, str]:
-            return _environment_of_roles(self.state, self._directory.parent)
-
-        if engine is None:
-            return ProcessRunner(ImageStore(registry.store, registry.address, tasks), tasks, of_roles=of_roles)
-        runner = EngineRunner(engine, tasks, registry=registry.address, password=registry.password, of_roles=of_roles)
-        return self._parts.enter_context(contextlib.closing(runner))
+    def _environment_of_roles(self) -> dict[str, str]:
+        """Returns the variables of a task with a role: the local AWS, and the directory that `fargate:/local` reads."""
+        ours = environment(self.state).items()
+        aws = {name: value for name, value in ours if name.startswith("AWS_") or name == "MLFLOW_S3_ENDPOINT_URL"}
+        return {**aws, "MLFLOW_FARGATE_CACHE": str(self._directory.parent)}
 
     def _own_state(self) -> dict[str, Any]:
         return {
@@ -259,13 +248,6 @@ def environment(state: Mapping[str, Any]) -> dict[str, str]:
         "AWS_SECRET_ACCESS_KEY": state["secret_access_key"],
         "AWS_DEFAULT_REGION": state["region"],
     }
-
-
-def _environment_of_roles(state: Mapping[str, Any], cache: Path) -> dict[str, str]:
-    """Returns the variables of a task with a role: the local AWS, and the directory that `fargate:/local` reads."""
-    ours = environment(state)
-    asked = {name: value for name, value in ours.items() if name.startswith("AWS_") or name == "MLFLOW_S3_ENDPOINT_URL"}
-    return {**asked, "MLFLOW_FARGATE_CACHE": str(cache)}
 
 
 def _check_platform(system: str) -> None:

@@ -10,12 +10,13 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mlflow_fargate.local.container.container_engine import ContainerEngine
+from mlflow_fargate.local.container.container_engine import ContainerEngine, EngineFailed, find_engine
 from mlflow_fargate.local.container.engine_runner import LABEL, EngineRunner, label_of, remove_leftovers
 from mlflow_fargate.local.container.engine_task import EngineTask
 from mlflow_fargate.local.container.launch import ContainerSpec, TaskFailedToStart
@@ -149,6 +150,25 @@ def test_a_task_is_as_restricted_as_on_fargate(start: Start) -> None:
     task.terminate()
     assert end(task) == 7
     assert task.reason is None
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("runtime", ["runc", "crun"])
+def test_podman_runs_tasks_with_either_runtime(
+    runtime: str, registry: LocalRegistry, python_image: str, tmp_path: Path
+) -> None:
+    try:
+        engine = find_engine("podman", [("--runtime", runtime)])
+    except EngineFailed as error:
+        pytest.skip(f"podman does not run containers with {runtime} here: {error}")
+    with closing(EngineRunner(engine, tmp_path, registry=registry.address, password=None)) as runner:
+        definition = Container.of_json(
+            {"name": "model", "image": python_image, "command": ["-c", "exit(5)"], **HARDENED}
+        )
+        lines: list[str] = []
+        task = runner.start(ContainerSpec("task", definition, runner.pull(python_image), memory_mib=64), lines.append)
+
+        assert end(task) == 5
 
 
 def test_every_line_before_the_end_arrives(start: Start) -> None:

@@ -17,17 +17,19 @@ import hashlib
 import json
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 
 from mlflow_fargate import atomic_files
 from mlflow_fargate.local.container.container_engine import ContainerEngine, EngineFailed, pack
 from mlflow_fargate.local.container.engine_task import EngineTask, quietly, remove
-from mlflow_fargate.local.container.image_store import PulledImage
+from mlflow_fargate.local.container.image_store import ImageStore, PulledImage
 from mlflow_fargate.local.container.launch import ContainerSpec, ExecSpec, TaskFailedToStart
 from mlflow_fargate.local.container.run_arguments import EngineTraits, make_arguments
-from mlflow_fargate.local.container.runner import OnLine, free_port
+from mlflow_fargate.local.container.runner import OnLine, ProcessRunner, TaskRunner, free_port
+from mlflow_fargate.local.registry.server import LocalRegistry
 from mlflow_fargate.target import local_state_file
 
 logger = logging.getLogger(__name__)
@@ -71,7 +73,6 @@ class EngineRunner:
         self._running: dict[str, EngineTask] = {}
         self._login_file = state / "engine-login" / "config.json"
         self._login_file.parent.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(state)
         self._write_record()
         login = {} if password is None else {registry: {"auth": base64.b64encode(f"AWS:{password}".encode()).decode()}}
         atomic_files.write(self._login_file, json.dumps({"auths": login}), mode=0o600)
@@ -142,6 +143,25 @@ class EngineRunner:
     def _write_record(self) -> None:
         record = {"command": self._engine.command, "images": self._images}
         atomic_files.write(_record_file(self._state), json.dumps(record), mode=0o600)
+
+
+@contextmanager
+def runner_for(
+    engine: ContainerEngine | None, tasks: Path, registry: LocalRegistry, of_roles: Callable[[], Mapping[str, str]]
+) -> Iterator[TaskRunner]:
+    """Yields what runs tasks, with files in `tasks`: `engine`, or processes if it is None.
+
+    Removes containers at the end, and first what an earlier stack left.
+    """
+    remove_leftovers(tasks)
+    if engine is None:
+        yield ProcessRunner(ImageStore(registry.store, registry.address, tasks), tasks, of_roles=of_roles)
+        return
+    runner = EngineRunner(engine, tasks, registry=registry.address, password=registry.password, of_roles=of_roles)
+    try:
+        yield runner
+    finally:
+        runner.close()
 
 
 def remove_leftovers(state: Path) -> None:
