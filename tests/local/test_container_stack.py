@@ -131,7 +131,9 @@ def test_a_model_that_needs_more_memory_than_its_task_is_reported(stack: dict[st
     log_model(code, "hog")
 
     with pytest.raises(RolloutFailed, match="OutOfMemoryError: Container killed due to memory usage") as raised:
-        get_deploy_client(TARGET).create_deployment("hog", "models:/hog/1", config={**QUICK, "memory": "512"})
+        get_deploy_client(TARGET).create_deployment(
+            "hog", "models:/hog/1", config={**QUICK, "memory": "512", "cpu": "256"}
+        )
 
     assert raised.value.hint is not None
     assert "memory=" in raised.value.hint

@@ -15,6 +15,8 @@ import pytest
 
 from mlflow_fargate.local.container.container_engine import ContainerEngine, EngineFailed, find_engine
 
+Programs = Callable[..., None]
+
 _SKIPPED = {"test", "idlelib", "tkinter", "ensurepip", "site-packages", "__pycache__", "turtledemo", "lib2to3"}
 
 

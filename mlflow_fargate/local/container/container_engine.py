@@ -73,7 +73,7 @@ class ContainerEngine:
             raise EngineFailed(f"{self.name} {arguments[0]} did not end within {timeout_seconds:g} s") from error
         except OSError as error:
             raise EngineFailed(f"{self.name}: {error.strerror}") from error
-        if done.returncode or (is_strict and re.search(rb"ignored|discarded", done.stderr)):
+        if done.returncode or (is_strict and re.search(rb"(?i)ignored|discarded", done.stderr)):
             raise EngineFailed(last_words(done.stderr) or f"exit code {done.returncode}")
         return done.stdout.decode(errors="replace")
 

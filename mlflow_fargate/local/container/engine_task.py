@@ -38,7 +38,7 @@ class EngineTask:
         self._was_killed = False
         self._exit_code: int | None = None
         self._process = subprocess.Popen(
-            [*engine.command, "start", "--attach", "--sig-proxy=false", name],
+            [*engine.command, "start", "--attach", name],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
