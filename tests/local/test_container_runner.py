@@ -30,7 +30,10 @@ Start = Callable[..., tuple[EngineTask, list[str]]]
 HARDENED = {
     "user": "65532",
     "readonlyRootFilesystem": True,
-    "mountPoints": [{"sourceVolume": "tmp", "containerPath": "/tmp"}],
+    "mountPoints": [
+        {"sourceVolume": "tmp", "containerPath": "/tmp"},
+        {"sourceVolume": "data", "containerPath": "/data", "readOnly": True},
+    ],
     "linuxParameters": {"capabilities": {"drop": ["ALL"]}},
 }
 # Answers each request with what it sees.
@@ -47,7 +50,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         status = pathlib.Path("/proc/self/status").read_text()
         body = json.dumps({"user": os.getuid(), "environment": dict(os.environ), "root": can_write("/x"),
-                           "tmp": can_write("/tmp/x"), "folder": os.getcwd(),
+                           "tmp": can_write("/tmp/x"), "data": can_write("/data/x"), "folder": os.getcwd(),
                            "capabilities": status.split("CapBnd:")[1].split()[0]}).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
@@ -141,6 +144,7 @@ def test_a_task_is_as_restricted_as_on_fargate(start: Start) -> None:
     seen = ask(task)
     assert seen["user"] == 65532
     assert seen["root"] == "Read-only file system"
+    assert seen["data"] == "Read-only file system"
     assert seen["tmp"] is True
     assert int(seen["capabilities"], 16) == 0
     assert seen["environment"]["VERSION"] == "two\nlines"

@@ -143,7 +143,7 @@ def find_engine(name: str, options: Iterable[tuple[str, ...]] = _OPTIONS) -> Con
 
 def _run_probe(engine: ContainerEngine, image: str) -> None:
     """Runs a container with the restrictions of a task."""
-    words = ["run", "--rm", "--pull", "never", "--user", "65532", "--cap-drop", "ALL", "--publish", "127.0.0.1::80"]
+    words = ["run", "--rm", "--pull=never", "--user", "65532", "--cap-drop", "ALL", "--publish", "127.0.0.1::80"]
     words += make_read_only(engine.traits)
     words += make_limits(engine.traits, memory_mib=_PROBE_MEMORY_MIB, cpu_units=256)
     engine.call(*words, *make_ulimits((), engine.traits), image, "/probe", is_strict=True)

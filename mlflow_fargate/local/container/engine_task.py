@@ -10,7 +10,6 @@ import subprocess
 import threading
 import time
 from pathlib import Path
-from typing import IO
 
 from mlflow_fargate.local.container.container_engine import ContainerEngine, EngineFailed, last_words
 from mlflow_fargate.local.container.image_store import PulledImage
@@ -41,17 +40,23 @@ class EngineTask:
             [*engine.command, "start", "--attach", name],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            stderr=subprocess.PIPE,  # apart: in one pipe, a line of one could get into the middle of another's
             start_new_session=True,
         )
-        assert self._process.stdout is not None  # noqa: S101  # piped above
-        state = self._wait_until_started(self._process.stdout)
+        try:
+            state = self._wait_until_started()
+        except EngineFailed:
+            self._process.kill()
+            self._process.wait()
+            raise
         self.host_port = host_port or state.host_port or 0
         self._counter = _out_of_memory_counter(state.pid)
-        self._reader = threading.Thread(
-            target=pass_lines, args=(self._process.stdout, on_line), name=f"log-{name[-8:]}", daemon=True
-        )
-        self._reader.start()
+        self._readers = [
+            threading.Thread(target=pass_lines, args=(output, on_line), name=f"log-{name[-8:]}", daemon=True)
+            for output in (self._process.stdout, self._process.stderr)
+        ]
+        for reader in self._readers:
+            reader.start()
 
     @property
     def pid(self) -> int:
@@ -92,7 +97,7 @@ class EngineTask:
             task_pid=self.pid,
         )
 
-    def _wait_until_started(self, output: IO[bytes]) -> ContainerState:
+    def _wait_until_started(self) -> ContainerState:
         until = time.monotonic() + _START_SECONDS
         while time.monotonic() < until:
             has_ended = self._process.poll() is not None  # before looking, so that a quick end is not a failure
@@ -100,9 +105,8 @@ class EngineTask:
             if state.has_started:
                 return state
             if has_ended:
-                raise EngineFailed(last_words(output.read()))
+                raise EngineFailed(last_words(self._process.communicate()[1]))
             time.sleep(_POLL_SECONDS)
-        self._process.kill()
         raise EngineFailed(f"the container did not start within {_START_SECONDS:g} s")
 
     def _state(self) -> ContainerState:
@@ -125,7 +129,8 @@ class EngineTask:
         remove(self._engine, self._name)
         self._process.kill()
         self._process.wait()
-        self._reader.join(_END_SECONDS)
+        for reader in self._readers:
+            reader.join(_END_SECONDS)
         self._exit_code = code
         return code
 

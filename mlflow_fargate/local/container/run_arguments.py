@@ -74,7 +74,7 @@ def make_arguments(
     """
     container, limits = spec.container, spec.container.limits
     hidden = {**role, **spec.secrets}
-    words = ["--pull", "never", "--log-driver", "none", "--stop-timeout", str(container.stop_timeout_seconds)]
+    words = ["--pull=never", "--log-driver", "none", "--stop-timeout", str(container.stop_timeout_seconds)]
     for name, value in labels.items():
         words += ["--label", f"{name}={value}"]
     words += _network(spec, host_port)
@@ -83,7 +83,7 @@ def make_arguments(
     words += ["--user", limits.user] if limits.user else []
     words += make_read_only(traits) if limits.has_read_only_root else []
     for path, is_read_only in limits.mounts:
-        words += ["--mount", f"type=volume,destination={path}{',readonly' if is_read_only else ''}"]
+        words += ["--mount", f"type=volume,destination={path}{',ro' if is_read_only else ''}"]
     words += [word for name in limits.added_capabilities for word in ("--cap-add", name)]
     words += [word for name in limits.dropped_capabilities for word in ("--cap-drop", name)]
     for name, value in container.environment:
