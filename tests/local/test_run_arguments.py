@@ -106,13 +106,22 @@ def test_a_command_without_an_entry_point_is_for_the_images_entry_point() -> Non
 
 
 def test_a_container_with_this_machines_network_has_its_port_in_the_environment() -> None:
-    words, _ = arguments(host_port=4711, portMappings=[{"containerPort": 3000}])
+    environment = [
+        {"name": "FARGATE_WEBHOOK_PORT", "value": "3000"},
+        {"name": "FARGATE_WEBHOOK_HOST", "value": "0.0.0.0"},
+    ]
+    words, _ = arguments(host_port=4711, portMappings=[{"containerPort": 3000}], environment=environment)
 
     assert values(words, "--network") == ["host"]
     assert "--publish" not in words
-    assert {"BENTOML_HOST=127.0.0.1", "BENTOML_PORT=4711", "FARGATE_WEBHOOK_PORT=4711", "PORT=4711"} <= set(
-        values(words, "--env")
-    )
+    assert sorted(values(words, "--env")) == [
+        "BENTOML_HOST=127.0.0.1",
+        "BENTOML_PORT=4711",
+        "FARGATE_WEBHOOK_HOST=127.0.0.1",
+        "FARGATE_WEBHOOK_PORT=4711",
+        "HOST=127.0.0.1",
+        "PORT=4711",
+    ]
 
 
 def test_a_containers_own_memory_limit_is_below_the_tasks() -> None:

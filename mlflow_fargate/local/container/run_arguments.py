@@ -86,7 +86,8 @@ def make_arguments(
         words += ["--mount", f"type=volume,destination={path}{',ro' if is_read_only else ''}"]
     words += [word for name in limits.added_capabilities for word in ("--cap-add", name)]
     words += [word for name in limits.dropped_capabilities for word in ("--cap-drop", name)]
-    for name, value in container.environment:
+    # The address last: a definition that names the container's port would have it listen on every address.
+    for name, value in {**dict(container.environment), **_address(host_port)}.items():
         words += ["--env", f"{name}={value}"] if name not in hidden else []
     words += [word for name in hidden for word in ("--env", name)]
     words += ["--workdir", container.working_directory] if container.working_directory else []
@@ -128,5 +129,15 @@ def _network(spec: ContainerSpec, host_port: int | None) -> Iterator[str]:
             yield from ("--publish", f"127.0.0.1::{port}")
         return
     yield from ("--network", "host")
-    for prefix in ("BENTOML_", "FARGATE_WEBHOOK_", ""):
-        yield from ("--env", f"{prefix}HOST=127.0.0.1", "--env", f"{prefix}PORT={host_port}")
+
+
+def _address(host_port: int | None) -> dict[str, str]:
+    """Returns the variables in which images read where to listen, for a container with this machine's network."""
+    if host_port is None:
+        return {}
+    prefixes = ("BENTOML_", "FARGATE_WEBHOOK_", "")
+    return {
+        f"{prefix}{name}": value
+        for prefix in prefixes
+        for name, value in (("HOST", "127.0.0.1"), ("PORT", str(host_port)))
+    }
