@@ -194,6 +194,7 @@ def test_a_task_that_needs_too_much_memory_is_out_of_memory(start: Start, who: s
 
     assert end(task) == (137 if who == "the first process" else 1)
     assert task.reason == "OutOfMemoryError: Container killed due to memory usage"
+    assert not Path("oom").exists()  # podman's monitor leaves such a file where it was started
     assert lines == ([] if who == "the first process" else ["-9"])
 
 

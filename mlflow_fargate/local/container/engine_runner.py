@@ -112,7 +112,7 @@ class EngineRunner:
             step = "CannotStartContainerError"
             if files:
                 self._engine.call("cp", "-", f"{name}:/tmp", stdin=pack(files))
-            task = EngineTask(self._engine, name, on_line, host_port)
+            task = EngineTask(self._engine, name, on_line, host_port=host_port, folder=self._login_file.parent)
         except EngineFailed as error:
             remove(self._engine, name)
             raise TaskFailedToStart(f"{step}: {_advised(error)}") from error

@@ -25,12 +25,14 @@ _CLIENT_VARIABLES = ("PATH", "HOME", "XDG_RUNTIME_DIR", "DOCKER_HOST", "DOCKER_C
 
 
 class EngineTask:
-    """Starts the created container `name`; EngineFailed if it does not start.
+    """Starts the created container `name` from `folder`; EngineFailed if it does not start.
 
     `host_port`: the port that its environment names; None if the engine chooses a port to publish.
     """
 
-    def __init__(self, engine: ContainerEngine, name: str, on_line: OnLine, host_port: int | None) -> None:
+    def __init__(
+        self, engine: ContainerEngine, name: str, on_line: OnLine, *, host_port: int | None, folder: Path
+    ) -> None:
         self.reason: str | None = None
         self._engine = engine
         self._name = name
@@ -38,6 +40,7 @@ class EngineTask:
         self._exit_code: int | None = None
         self._process = subprocess.Popen(
             [*engine.command, "start", "--attach", name],
+            cwd=folder,  # podman's monitor writes a file `oom` where it was started
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,  # apart: in one pipe, a line of one could get into the middle of another's
