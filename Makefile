@@ -28,12 +28,12 @@ $(READY): setup.py
 	$(BIN)/uv pip install -q --python $(BIN)/python -e '.[local,webhook,demo,test]'
 	touch $@
 
-# A registry and a client to test images with, a browser for the webhook service's page, and programs that verify Debian's
-# signatures. Tests that need a missing tool are skipped with a reason.
+# A registry and a client to test images with, a container engine, a browser for the webhook service's page, and programs
+# that verify Debian's signatures. Tests that need a missing tool are skipped with a reason.
 tools:
-	@for tool in docker-registry skopeo chromium gpgv sqv; do command -v $$tool >/dev/null || missing=1; done; [ -z "$$missing" ] || { \
-	  [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && echo "installing docker-registry, skopeo, chromium, gpgv and sqv for the tests" && \
-	  { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends docker-registry skopeo chromium gpgv sqv; } >/dev/null 2>&1; } || true
+	@for tool in docker-registry skopeo podman crun runc chromium gpgv sqv; do command -v $$tool >/dev/null || missing=1; done; [ -z "$$missing" ] || { \
+	  [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && echo "installing docker-registry, skopeo, podman, crun, runc, chromium, gpgv and sqv for the tests" && \
+	  { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends docker-registry skopeo podman crun runc iptables chromium gpgv sqv; } >/dev/null 2>&1; } || true
 
 # Tools for the exhaustive tests of images: another base, a sandbox, a builder of Dockerfiles.
 tools-all: tools

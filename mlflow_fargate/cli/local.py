@@ -22,14 +22,21 @@ def local() -> None:
 @local.command(short_help="Start the local stack.")
 @click.option("--detach", "-d", is_flag=True, help="Run in the background; return once it is ready.")
 @click.option("--serve-artifacts", is_flag=True, help="Serve artifacts through the tracking server instead of S3.")
-def up(detach: bool, serve_artifacts: bool) -> None:
+@click.option(
+    "--engine",
+    type=click.Choice(["auto", "podman", "docker", "process"]),
+    default="auto",
+    show_default=True,
+    help="What runs tasks: containers, or processes. auto: the first engine that works.",
+)
+def up(detach: bool, serve_artifacts: bool, engine: str) -> None:
     """Start the local AWS, image registry, load balancer and MLflow. Ctrl-C stops them."""
     stack = _import_stack()
+    how = {"serve_artifacts": serve_artifacts, "engine": engine}
     if detach:
-        state = stack.start_detached(cache_directory(), progress_for_stderr(), serve_artifacts=serve_artifacts)
-        click.echo(stack.describe(state))
+        click.echo(stack.describe(stack.start_detached(cache_directory(), progress_for_stderr(), **how)))
     else:
-        stack.run(cache_directory(), progress_for_stderr(), serve_artifacts=serve_artifacts)
+        stack.run(cache_directory(), progress_for_stderr(), **how)
 
 
 @local.command(short_help="Stop the local stack.")

@@ -32,8 +32,8 @@ from mlflow_fargate import atomic_files
 from mlflow_fargate.errors import LocalStackError
 from mlflow_fargate.local.api.exec_sessions import PLUGIN
 from mlflow_fargate.local.api.gateway import Gateway
-from mlflow_fargate.local.container.image_store import ImageStore
-from mlflow_fargate.local.container.runner import ProcessRunner
+from mlflow_fargate.local.container.container_engine import ContainerEngine, choose_engine
+from mlflow_fargate.local.container.engine_runner import remove_leftovers, runner_for
 from mlflow_fargate.local.load_balancer.server import LoadBalancer
 from mlflow_fargate.local.page import PageApp
 from mlflow_fargate.local.registry.base_image import seed_base_image
@@ -56,10 +56,13 @@ _CLOCK = re.compile(r"^\[ *\d+\.\d+s\] ")  # of each line in the log of a stack 
 class LocalStack:
     """A running stack; `state` contains the addresses of its parts. A context manager: on exit it stops every part."""
 
-    def __init__(self, directory: Path, progress: Progress, *, serve_artifacts: bool = False) -> None:
+    def __init__(
+        self, directory: Path, progress: Progress, *, serve_artifacts: bool = False, engine: str = "process"
+    ) -> None:
         self._directory = directory
         self._progress = progress
         self._serve_artifacts = serve_artifacts
+        self._wanted_engine = engine
         self._state_file = local_state_file(directory.parent)
         self._keys = Keys.random()
         self._parts = contextlib.ExitStack()
@@ -85,10 +88,11 @@ class LocalStack:
         folder.chmod(0o700)  # models, runs and keys: hidden from other users of this machine
         self._parts.enter_context(_only_one(folder))
         self._progress.step("Starting local AWS, image registry and load balancer")
+        choice = choose_engine(self._wanted_engine)
         registry = self._parts.enter_context(LocalRegistry(folder / "registry", password=keys.registry_password))
         has_base = seed_base_image(registry.store, self._progress) is not None
         balancer = self._parts.enter_context(LoadBalancer())
-        aws = self._make_gateway(registry, balancer)
+        aws = self._make_gateway(registry, balancer, choice.engine)
         server = self._parts.enter_context(WsgiServer(aws, threads=_AWS_THREADS))
         self._parts.callback(aws.stop)  # tasks end while AWS still responds
         aws.start()
@@ -102,19 +106,24 @@ class LocalStack:
             "registry_mirrors": {"public.ecr.aws": registry.address} if has_base else {},
             "mlflow_tracking_uri": tracking.url,
             "load_balancer_url": balancer.url,
+            "engine": choice.engine.name if choice.engine else "process",
+            "tasks": choice.description,
         }
         self.state = {**self._own_state(), **addresses}
         self._parts.enter_context(_written(self._state_file, self.state))
 
-    def _make_gateway(self, registry: LocalRegistry, balancer: LoadBalancer) -> Gateway:
+    def _make_gateway(self, registry: LocalRegistry, balancer: LoadBalancer, engine: ContainerEngine | None) -> Gateway:
         folder, keys = self._directory, self._keys
         s3 = self._parts.enter_context(contextlib.closing(S3App(folder / "s3", keys=keys)))
         s3.store.create_bucket(BUCKET)
-        images = ImageStore(registry.store, registry.address, folder / "tasks")
-        runner = ProcessRunner(
-            images, folder / "tasks", of_roles=lambda: _environment_of_roles(self.state, folder.parent)
-        )
+        runner = self._parts.enter_context(runner_for(engine, folder / "tasks", registry, self._environment_of_roles))
         return Gateway(region=REGION, keys=keys, registry=registry, s3=s3, load_balancer=balancer, runner=runner)
+
+    def _environment_of_roles(self) -> dict[str, str]:
+        """Returns the variables of a task with a role: the local AWS, and the directory that `fargate:/local` reads."""
+        ours = environment(self.state).items()
+        aws = {name: value for name, value in ours if name.startswith("AWS_") or name == "MLFLOW_S3_ENDPOINT_URL"}
+        return {**aws, "MLFLOW_FARGATE_CACHE": str(self._directory.parent)}
 
     def _own_state(self) -> dict[str, Any]:
         return {
@@ -140,12 +149,12 @@ class LocalStack:
         return tracking
 
 
-def run(cache: Path, progress: Progress, *, serve_artifacts: bool = False) -> None:
+def run(cache: Path, progress: Progress, *, serve_artifacts: bool = False, engine: str = "process") -> None:
     """Runs the stack in this process until SIGTERM or Ctrl-C."""
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    with LocalStack(cache / "local", progress, serve_artifacts=serve_artifacts) as stack:
+    with LocalStack(cache / "local", progress, serve_artifacts=serve_artifacts, engine=engine) as stack:
         progress.step("Ready; press Ctrl-C to stop")
         progress.note(describe(stack.state))
         stop.wait()
@@ -153,14 +162,16 @@ def run(cache: Path, progress: Progress, *, serve_artifacts: bool = False) -> No
     progress.step("Stopped (images, models and runs are kept, deployments are not)")
 
 
-def start_detached(cache: Path, progress: Progress, *, serve_artifacts: bool = False) -> dict[str, Any]:
+def start_detached(
+    cache: Path, progress: Progress, *, serve_artifacts: bool = False, engine: str = "process"
+) -> dict[str, Any]:
     """Starts the stack as a process that outlives this one; returns the addresses of its parts."""
     if (state := read_local_state(cache)) is not None:
         progress.step("The local stack is already running")
         return state
     log = cache / "local" / "stack.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "mlflow_fargate.cli", "local", "up"]
+    command = [sys.executable, "-m", "mlflow_fargate.cli", "local", "up", "--engine", engine]
     with log.open("wb") as stream:
         process = subprocess.Popen(
             [*command, "--serve-artifacts"] if serve_artifacts else command,
@@ -194,9 +205,10 @@ def _wait_until_started(process: subprocess.Popen[bytes], cache: Path, log: Path
 
 
 def stop_running(cache: Path, progress: Progress) -> bool:
-    """Stops the running stack; returns False if none was running."""
+    """Stops the running stack; returns False if none was running. Removes containers that a killed stack left."""
     state = read_local_state(cache)
     if state is None:
+        remove_leftovers(cache / "local" / "tasks")
         return False
     progress.step("Stopping the local stack (models and images are kept, deployments are not)")
     try:
@@ -218,6 +230,7 @@ def describe(state: Mapping[str, Any]) -> str:
         "deployed models": f"{state['load_balancer_url']}/NAME/",
         "AWS": state["aws_endpoint_url"],
         "image registry": state["registry"],
+        "tasks": state["tasks"],
     }
     lines = [f"{title + ':':17}{value}" for title, value in rows.items()]
     return "\n".join([*lines, 'To use it from a shell:  eval "$(mlflow-fargate local env)"'])
@@ -234,13 +247,6 @@ def environment(state: Mapping[str, Any]) -> dict[str, str]:
         "AWS_SECRET_ACCESS_KEY": state["secret_access_key"],
         "AWS_DEFAULT_REGION": state["region"],
     }
-
-
-def _environment_of_roles(state: Mapping[str, Any], cache: Path) -> dict[str, str]:
-    """Returns the variables of a task with a role: the local AWS, and the directory that `fargate:/local` reads."""
-    ours = environment(state)
-    asked = {name: value for name, value in ours.items() if name.startswith("AWS_") or name == "MLFLOW_S3_ENDPOINT_URL"}
-    return {**asked, "MLFLOW_FARGATE_CACHE": str(cache)}
 
 
 def _check_platform(system: str) -> None:

@@ -18,6 +18,32 @@ class LogSettings:
 
 
 @dataclass(frozen=True)
+class Limits:
+    """What a container engine enforces of a container definition; processes have no such limits."""
+
+    user: str | None = None  # None: the image's
+    has_read_only_root: bool = False
+    mounts: tuple[tuple[str, bool], ...] = ()  # path → whether it is read-only; each is an empty volume
+    memory_mib: int | None = None  # of this container; a task has a limit too
+    ulimits: tuple[tuple[str, int, int], ...] = ()  # name, soft limit, hard limit
+    added_capabilities: tuple[str, ...] = ()
+    dropped_capabilities: tuple[str, ...] = ()
+
+    @classmethod
+    def of_json(cls, data: Mapping[str, Any]) -> Limits:
+        capabilities = (data.get("linuxParameters") or {}).get("capabilities") or {}
+        return cls(
+            user=data.get("user"),
+            has_read_only_root=bool(data.get("readonlyRootFilesystem")),
+            mounts=tuple((m["containerPath"], bool(m.get("readOnly"))) for m in data.get("mountPoints") or ()),
+            memory_mib=int(data["memory"]) if data.get("memory") else None,
+            ulimits=tuple((u["name"], int(u["softLimit"]), int(u["hardLimit"])) for u in data.get("ulimits") or ()),
+            added_capabilities=tuple(capabilities.get("add") or ()),
+            dropped_capabilities=tuple(capabilities.get("drop") or ()),
+        )
+
+
+@dataclass(frozen=True)
 class Container:
     """One container definition; None for entry point, command or working directory means the image's."""
 
@@ -31,6 +57,7 @@ class Container:
     working_directory: str | None
     stop_timeout_seconds: int
     logs: LogSettings | None
+    limits: Limits = Limits()
 
     @classmethod
     def of_json(cls, data: Mapping[str, Any]) -> Container:
@@ -46,6 +73,7 @@ class Container:
             working_directory=data.get("workingDirectory"),
             stop_timeout_seconds=int(data.get("stopTimeout") or DEFAULT_STOP_TIMEOUT_SECONDS),
             logs=_log_settings(data.get("logConfiguration") or {}),
+            limits=Limits.of_json(data),
         )
 
 
@@ -76,9 +104,25 @@ class TaskDefinition:
         )
 
     @property
+    def cpu_units(self) -> int:
+        """1024 for each virtual CPU; 0 means no limit."""
+        return _amount(self.cpu, "vcpu")
+
+    @property
+    def memory_mib(self) -> int:
+        """The memory of all its containers; 0 means no limit."""
+        return _amount(self.memory, "gb")
+
+    @property
     def main(self) -> Container:
         """The first container, which is the one that runs here."""
         return self.containers[0]
+
+
+def _amount(text: str, unit: str) -> int:
+    """Returns '512', or 1024 times the number of '0.5 GB' or '.5 vCPU', as RegisterTaskDefinition accepts them."""
+    number, in_units, _ = text.lower().partition(unit)
+    return int(float(number) * (1024 if in_units else 1)) if number.strip() else 0
 
 
 def _log_settings(configuration: Mapping[str, Any]) -> LogSettings | None:

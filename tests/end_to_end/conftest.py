@@ -20,6 +20,7 @@ from mlflow_fargate.local.registry.store import RegistryStore
 from support.base_image import seed_shared_base_image
 
 BIN = Path(sys.executable).parent
+ENGINE = os.environ.get("TEST_ENGINE", "process")  # what runs the tasks: see `local up --engine`
 
 
 @pytest.fixture(scope="package")
@@ -32,7 +33,7 @@ def local_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         try:
             seed_shared_base_image(RegistryStore(Path(cache) / "local" / "registry"))
-            subprocess.run([BIN / "mlflow-fargate", "local", "up", "--detach"], check=True)
+            subprocess.run([BIN / "mlflow-fargate", "local", "up", "--detach", "--engine", ENGINE], check=True)
             lines = subprocess.check_output([BIN / "mlflow-fargate", "local", "env"], text=True).splitlines()
             variables = dict(line.removeprefix("export ").split("=", 1) for line in lines)
             for name, value in variables.items():

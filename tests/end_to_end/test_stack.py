@@ -56,7 +56,7 @@ def heed_ctrl_c() -> None:
 
 def test_ctrl_c_during_a_start_in_the_background_stops_the_started_parts(tmp_path: Path) -> None:
     environment = {**os.environ, "MLFLOW_FARGATE_CACHE": str(tmp_path)}
-    command = [COMMAND, "local", "up", "--detach"]
+    command = [COMMAND, "local", "up", "--detach", "--engine", "process"]
 
     with subprocess.Popen(
         command,

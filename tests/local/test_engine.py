@@ -30,6 +30,7 @@ class FakeTask:
     """A task that only responds with `status` on a port; it ends on SIGTERM or, if `stubborn`, only when killed."""
 
     pid = 1
+    reason: str | None = None
 
     def __init__(self, runner: FakeRunner) -> None:
         self.runner = runner
@@ -288,6 +289,24 @@ def test_without_a_breaker_a_crashing_service_is_restarted_indefinitely(fake: Fa
     events = [event["message"] for event in fake.service()["events"]]
     assert "(service churn) is unable to consistently start tasks successfully." in events
     assert fake.service()["deployments"][0]["rolloutState"] == "IN_PROGRESS"
+
+
+def test_a_task_that_ends_by_itself_shows_why_its_container_ended(fake: FakeGateway) -> None:
+    fake.create()
+    fake.wait_until_completed()
+    ecs = fake.aws.client("ecs")
+    arn = ecs.list_tasks(cluster=fake.cluster)["taskArns"][0]
+
+    fake.runner.tasks[0].reason = "OutOfMemoryError: Container killed due to memory usage"
+    fake.runner.tasks[0].end(137)
+    wait_for(lambda: len(fake.runner.tasks) == 2)
+
+    stopped = ecs.describe_tasks(cluster=fake.cluster, tasks=[arn])["tasks"][0]
+    assert stopped["stoppedReason"] == "Essential container in task exited"
+    assert (stopped["containers"][0]["exitCode"], stopped["containers"][0]["reason"]) == (
+        137,
+        "OutOfMemoryError: Container killed due to memory usage",
+    )
 
 
 def test_an_unhealthy_task_keeps_running_within_its_grace_period(fake: FakeGateway) -> None:

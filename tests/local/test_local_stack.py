@@ -24,6 +24,8 @@ STATE = {
     "registry_mirrors": {},
     "mlflow_tracking_uri": "http://127.0.0.1:3",
     "load_balancer_url": "http://127.0.0.1:4",
+    "engine": "process",
+    "tasks": "processes, without isolation (--engine process)",
 }
 
 

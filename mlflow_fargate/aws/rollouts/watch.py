@@ -109,10 +109,12 @@ class RolloutWatch:
                 (item for item in task.get("containers", []) if item["name"] == CONTAINER), {}
             )
             code = f" (exit code {container['exitCode']})" if "exitCode" in container else ""
-            lines.append(f"  task {_task_id(task)} stopped: {task.get('stoppedReason', 'no reason given')}{code}")
+            # 'Essential container in task exited' is the task's reason; the container's, if any, says why.
+            said = container.get("reason") or task.get("stoppedReason", "no reason given")
+            lines.append(f"  task {_task_id(task)} stopped: {said}{code}")
             last_lines = self._last_lines(task)
             lines += [f"    | {line}" for line in last_lines]
-            hint = hint_for_stop(task.get("stoppedReason", ""), container.get("exitCode"), last_lines)
+            hint = hint_for_stop(said, container.get("exitCode"), last_lines)
         running = int(service.get("runningCount", 0))
         lines.append(
             f"  {running} task(s) of the previous version are still serving."

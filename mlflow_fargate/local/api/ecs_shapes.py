@@ -257,7 +257,7 @@ def show_container(task: Task) -> dict[str, Any]:
         "runtimeId": f"{task.id}-{task.pid or 0}",
         "lastStatus": "RUNNING" if running else "STOPPED" if task.is_stopped else "PENDING",
         "exitCode": task.exit_code,
-        "reason": task.stopped_reason if task.stop_code == "TaskFailedToStart" else None,
+        "reason": task.stopped_reason if task.stop_code == "TaskFailedToStart" else task.container_reason,
         "healthStatus": "UNKNOWN",
         "managedAgents": [_show_agent(task)] if task.runs_commands else None,
         "networkBindings": [],

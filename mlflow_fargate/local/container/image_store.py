@@ -55,14 +55,14 @@ class CannotPull(LocalStackError):
 
 @dataclass(frozen=True)
 class PulledImage:
-    """An image whose files are in `root`, with the configuration needed to run it."""
+    """An image that is ready to run: unpacked in `root`, with its configuration, or known to a container engine."""
 
     digest: str
-    root: Path
-    environment: tuple[tuple[str, str], ...]
-    entrypoint: tuple[str, ...]
-    command: tuple[str, ...]
-    working_directory: str
+    root: Path = Path("/")
+    environment: tuple[tuple[str, str], ...] = ()
+    entrypoint: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+    working_directory: str = "/"
     notes: tuple[str, ...] = ()  # differences from running in a container
 
     @property
@@ -215,7 +215,8 @@ def _layers_to_run(
     ours = [layer for layer in layers if any(key.startswith(OUR_LAYER) for key in layer.get("annotations") or ())]
     if not ours:
         raise CannotPull(
-            "this image was not built by mlflow-fargate, and the local stack has no container engine to run it as it is"
+            "this image was not built by mlflow-fargate, so it only runs in a container: start the local stack with "
+            "--engine podman or --engine docker"
         )
     note = (
         f"{len(ours)} of this image's {len(layers)} layers are used here, those built by mlflow-fargate; "

@@ -31,6 +31,8 @@ class ContainerSpec:
     image: PulledImage
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False, hash=False)
     has_role: bool = False
+    cpu_units: int = 0  # the task's; 0 means no limit
+    memory_mib: int = 0
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@
 
 Limits: no isolation, no memory limit, no separate network, only one container per task. There is no network namespace,
 so the process listens on 127.0.0.1 and a free port (set in BENTOML_HOST/_PORT, HOST/PORT); the engine maps the task's
-address to that port. A runner for a container engine (docker, podman) would be another TaskRunner.
+address to that port. EngineRunner (engine_runner) runs tasks in containers.
 """
 
 from __future__ import annotations
@@ -59,6 +59,10 @@ class StartedTask(Protocol):
     @property
     def host_port(self) -> int:
         """The port it listens on, on 127.0.0.1."""
+
+    @property
+    def reason(self) -> str | None:
+        """Why it ended, in ECS's words; None if its exit code says everything."""
 
     def wait(self, timeout_seconds: float) -> int | None:
         """Returns its exit code after it ended and its last line was passed on; None if it is still running."""
@@ -159,9 +163,7 @@ class ProcessRunner:
     def _free_port(self) -> int:
         with self._lock:
             while True:
-                with socket.socket() as probe:
-                    probe.bind(("127.0.0.1", 0))
-                    port: int = probe.getsockname()[1]
+                port = free_port()
                 # The port of a task that is not listening yet still looks free.
                 if port not in self._ports:
                     self._ports.add(port)
@@ -182,6 +184,8 @@ class ProcessRunner:
 
 class TaskProcess:
     """A task's process below its init (task_init), and the thread that reads what it writes."""
+
+    reason: str | None = None
 
     def __init__(
         self,
@@ -209,7 +213,7 @@ class TaskProcess:
         assert self._process.stdout is not None  # noqa: S101  # piped above
         output = self._process.stdout
         self._reader = threading.Thread(
-            target=self._read, args=(output, on_line), name=f"log-{folder.name[:8]}", daemon=True
+            target=pass_lines, args=(output, on_line), name=f"log-{folder.name[:8]}", daemon=True
         )
         self._reader.start()
 
@@ -252,10 +256,20 @@ class TaskProcess:
         shutil.rmtree(self._folder / "tmp", ignore_errors=True)
         return 128 - code if code < 0 else code
 
-    def _read(self, output: IO[bytes], on_line: OnLine) -> None:
-        with output:
-            while line := output.readline(_LONGEST_LINE_BYTES):
-                on_line(line.decode("utf-8", "replace").rstrip("\r\n"))
+
+def pass_lines(output: IO[bytes], on_line: OnLine) -> None:
+    """Calls `on_line` with each line of `output` until it ends."""
+    with output:
+        while line := output.readline(_LONGEST_LINE_BYTES):
+            on_line(line.decode("utf-8", "replace").rstrip("\r\n"))
+
+
+def free_port() -> int:
+    """Returns a port of 127.0.0.1 that nothing listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
 
 
 def kill_tasks_below(folder: Path) -> None:

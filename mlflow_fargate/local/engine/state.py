@@ -231,6 +231,7 @@ class Task:
     stopped_reason: str | None = None
     stop_code: str | None = None
     exit_code: int | None = None
+    container_reason: str | None = None  # why the container ended, if its exit code does not say it
 
     @property
     def id(self) -> str:

@@ -102,7 +102,7 @@ class TaskLife:
         for probe in probes:
             probe.stop()
         reason = {"stopped_reason": "Essential container in task exited", "stop_code": "EssentialContainerExited"}
-        self._ended(exit_code=code, **(reason if by_itself else {}))
+        self._ended(exit_code=code, container_reason=process.reason, **(reason if by_itself else {}))
 
     def _begin(self) -> StartedTask | None:
         """Starts the task and returns it; None if it was stopped first. TaskFailedToStart has the stoppedReason."""
@@ -120,7 +120,15 @@ class TaskLife:
         if self._stopping.is_set():
             return None
         self._changed(last_status="ACTIVATING")
-        spec = ContainerSpec(self._task.id, container, image, secrets, has_role=self._definition.has_role)
+        spec = ContainerSpec(
+            self._task.id,
+            container,
+            image,
+            secrets,
+            has_role=self._definition.has_role,
+            cpu_units=self._definition.cpu_units,
+            memory_mib=self._definition.memory_mib,
+        )
         process = self._runner.start(spec, stream.write)
         self._changed(last_status="RUNNING", started_at=self._clock(), pid=process.pid, host_port=process.host_port)
         return process

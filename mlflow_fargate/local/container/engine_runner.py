@@ -1,0 +1,209 @@
+"""Runs each task in a container of podman or docker, with the image as it is in the registry.
+
+    EngineRunner.pull(image)    → PulledImage     pulled by the engine, with the registry's login in a file
+    EngineRunner.start(spec)    → EngineTask      created, given its files, started (engine_task)
+
+The container's port is published on a free port of 127.0.0.1. A task with a role must reach the local AWS and MLflow,
+which listen on 127.0.0.1 only: it gets this machine's network, and a free port in its environment.
+
+`engine.json` in the tasks' folder names the engine, and the images it pulled, while a stack uses it. What a killed
+stack left behind is removed, by its label, at the next start and by `local down`.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import logging
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import MappingProxyType
+
+from mlflow_fargate import atomic_files
+from mlflow_fargate.local.container.container_engine import ContainerEngine, EngineFailed, pack
+from mlflow_fargate.local.container.engine_task import EngineTask, quietly, remove
+from mlflow_fargate.local.container.image_store import ImageStore, PulledImage
+from mlflow_fargate.local.container.launch import ContainerSpec, ExecSpec, TaskFailedToStart
+from mlflow_fargate.local.container.run_arguments import EngineTraits, make_arguments
+from mlflow_fargate.local.container.runner import OnLine, ProcessRunner, TaskRunner, free_port
+from mlflow_fargate.local.registry.server import LocalRegistry
+from mlflow_fargate.target import local_state_file
+
+logger = logging.getLogger(__name__)
+
+LABEL = "mlflow-fargate.stack"
+_CACHE_VARIABLE = "MLFLOW_FARGATE_CACHE"
+_CACHE_FOLDER = "mlflow-fargate"  # in /tmp of a task with a role
+_PULL_SECONDS = 1800.0
+_NO_TRAITS = EngineTraits(is_podman=False, cpus=1)
+_ADVICE = MappingProxyType(
+    {
+        "no space left on device": "the disk of this machine is full; `podman system prune` frees what engines keep",
+        "executable file not found": "the task definition's entry point or command is not in the image",
+        "stat /": "the task definition's entry point or command is not in the image",
+        "unsupported compression": "this engine is too old for layers compressed with zstd (Docker 23 is not)",
+    }
+)
+
+
+class EngineRunner:
+    """Runs tasks by `engine`, with files in `state`; `registry` is the address in images, `password` its login's.
+
+    `of_roles` returns the extra variables of a task with a role.
+    """
+
+    def __init__(
+        self,
+        engine: ContainerEngine,
+        state: Path,
+        *,
+        registry: str,
+        password: str | None,
+        of_roles: Callable[[], Mapping[str, str]] = dict,
+    ) -> None:
+        self._engine = engine
+        self._state = state
+        self._registry = registry
+        self._of_roles = of_roles
+        self._pulling = threading.Lock()
+        self._images: list[str] = []
+        self._running: dict[str, EngineTask] = {}
+        self._login_file = state / "engine-login" / "config.json"
+        self._login_file.parent.mkdir(parents=True, exist_ok=True)
+        self._write_record()
+        login = {} if password is None else {registry: {"auth": base64.b64encode(f"AWS:{password}".encode()).decode()}}
+        atomic_files.write(self._login_file, json.dumps({"auths": login}), mode=0o600)
+
+    def close(self) -> None:
+        """Removes the containers of this stack, and its images from the engine."""
+        self._login_file.unlink(missing_ok=True)
+        remove_leftovers(self._state)
+
+    def pull(self, image: str) -> PulledImage:
+        if not image.startswith(f"{self._registry}/"):
+            raise TaskFailedToStart(
+                f"CannotPullContainerError: failed to resolve ref {image}: the local stack only runs images from its "
+                f"registry {self._registry}"
+            )
+        try:
+            with self._pulling:  # of two tasks of one image, the second waits and reuses it
+                self._pull(image)
+            return PulledImage(image.partition("@")[2] or self._digest(image))
+        except EngineFailed as error:
+            raise TaskFailedToStart(f"CannotPullContainerError: {_advised(error)}") from error
+
+    def start(self, spec: ContainerSpec, on_line: OnLine) -> EngineTask:
+        role = dict(self._of_roles()) if spec.has_role else {}
+        files = _files_of_role(role)
+        host_port = free_port() if spec.has_role else None
+        arguments, hidden = make_arguments(
+            spec,
+            labels={LABEL: label_of(self._state)},
+            traits=self._engine.traits,
+            role={**role, _CACHE_VARIABLE: f"/tmp/{_CACHE_FOLDER}"} if files else role,  # noqa: S108
+            host_port=host_port,
+        )
+        name, step = f"mlflow-fargate-{spec.task_id}", "CannotCreateContainerError"
+        try:
+            self._engine.call("create", "--name", name, *arguments, environment=hidden)
+            step = "CannotStartContainerError"
+            if files:
+                self._engine.call("cp", "-", f"{name}:/tmp", stdin=pack(files))
+            task = EngineTask(self._engine, name, on_line, host_port=host_port, folder=self._login_file.parent)
+        except EngineFailed as error:
+            remove(self._engine, name)
+            raise TaskFailedToStart(f"{step}: {_advised(error)}") from error
+        self._running = {key: other for key, other in self._running.items() if other.is_running}
+        self._running[spec.task_id] = task
+        return task
+
+    def exec_spec(self, task_id: str, command: str) -> ExecSpec | None:
+        task = self._running.get(task_id)
+        return task.exec_spec(command) if task is not None and task.is_running else None
+
+    def _pull(self, image: str) -> None:
+        if image not in self._images:
+            self._images.append(image)
+            self._write_record()
+        if self._engine.traits.is_podman:
+            options, environment = ["--tls-verify=false", "--authfile", str(self._login_file)], {}
+        else:
+            # The login's folder replaces the user's settings, which can contain the daemon's address.
+            host = self._engine.call("context", "inspect", "--format", "{{.Endpoints.docker.Host}}").strip()
+            options, environment = [], {"DOCKER_CONFIG": str(self._login_file.parent), "DOCKER_HOST": host}
+        self._engine.call("pull", "--quiet", *options, image, environment=environment, timeout_seconds=_PULL_SECONDS)
+
+    def _digest(self, image: str) -> str:
+        digests = json.loads(self._engine.call("image", "inspect", "--format", "{{json .RepoDigests}}", image))
+        return str(digests[0]).partition("@")[2]
+
+    def _write_record(self) -> None:
+        record = {"command": self._engine.command, "images": self._images}
+        atomic_files.write(_record_file(self._state), json.dumps(record), mode=0o600)
+
+
+@contextmanager
+def runner_for(
+    engine: ContainerEngine | None, tasks: Path, registry: LocalRegistry, of_roles: Callable[[], Mapping[str, str]]
+) -> Iterator[TaskRunner]:
+    """Yields what runs tasks, with files in `tasks`: `engine`, or processes if it is None.
+
+    Removes containers at the end, and first what an earlier stack left.
+    """
+    remove_leftovers(tasks)
+    if engine is None:
+        yield ProcessRunner(ImageStore(registry.store, registry.address, tasks), tasks, of_roles=of_roles)
+        return
+    runner = EngineRunner(engine, tasks, registry=registry.address, password=registry.password, of_roles=of_roles)
+    try:
+        yield runner
+    finally:
+        runner.close()
+
+
+def remove_leftovers(state: Path) -> None:
+    """Removes the containers and images that a stack with this folder for its tasks left in an engine."""
+    try:
+        record = json.loads(_record_file(state).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return
+    engine = ContainerEngine(tuple(record["command"]), _NO_TRAITS)
+    try:
+        found = engine.call("ps", "--all", "--quiet", "--filter", f"label={LABEL}={label_of(state)}").split()
+        if found:
+            logger.info("removing %s containers that an earlier stack left behind", len(found))
+            remove(engine, *found)
+    except EngineFailed as error:  # the record stays: the engine may work again at the next start
+        logger.warning("containers of an earlier stack cannot be removed: %s", error)
+        return
+    for image in record["images"]:
+        quietly(engine, "rmi", image)
+    _record_file(state).unlink()
+
+
+def _record_file(state: Path) -> Path:
+    return state / "engine.json"
+
+
+def label_of(state: Path) -> str:
+    """Returns the label's value: what identifies the stack with this folder, also after a restart."""
+    return hashlib.sha256(str(state.resolve()).encode()).hexdigest()[:16]
+
+
+def _files_of_role(role: Mapping[str, str]) -> dict[str, bytes]:
+    """Returns the file in which `fargate:/local` finds the stack, for a container's cache directory."""
+    if _CACHE_VARIABLE not in role:
+        return {}
+    state = json.loads(local_state_file(Path(role[_CACHE_VARIABLE])).read_text(encoding="utf-8"))
+    # A container does not see the stack's process, but always its first own one.
+    content = json.dumps({**state, "pid": 1}).encode()
+    return {str(local_state_file(Path(_CACHE_FOLDER))): content}
+
+
+def _advised(error: EngineFailed) -> str:
+    said = str(error)
+    advice = next((text for words, text in _ADVICE.items() if words in said), None)
+    return f"{said} ({advice})" if advice else said

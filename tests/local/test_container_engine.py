@@ -1,0 +1,150 @@
+"""Which engine runs tasks: programs in PATH that behave like engines that work, or do not."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import subprocess
+import tarfile
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from mlflow_fargate.cli.local import local
+from mlflow_fargate.errors import LocalStackError
+from mlflow_fargate.local.container.container_engine import _probe_image, choose_engine
+from support.container_engine import Programs
+
+NO_DAEMON = "echo 'Cannot connect to the Docker daemon at unix:///var/run/docker.sock.' >&2; exit 1"
+NO_PERMISSION = "echo 'permission denied while trying to connect to the Docker daemon socket' >&2; exit 1"
+WORKS = "exit 0"
+
+
+@pytest.fixture
+def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Programs:
+    """Returns a function that puts an engine into an otherwise empty PATH: its version, and what `run` does."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    def put(name: str, version: str, run: str, other: str = "exit 0") -> None:
+        program = tmp_path / name
+        program.write_text(
+            f'#!/bin/sh\nfor word; do case "$word" in\n--version) echo "{version}"; exit 0;;\nrun) {run};;\n'
+            f"import|rmi) {other};;\nesac; done\n"
+        )
+        program.chmod(0o755)
+
+    return put
+
+
+def test_without_an_engine_tasks_are_processes(programs: Programs) -> None:
+    choice = choose_engine("auto")
+
+    assert choice.engine is None
+    assert choice.description == "processes, without isolation (podman: not installed; docker: not installed)"
+
+
+def test_a_docker_client_without_its_daemon_is_not_chosen(programs: Programs) -> None:
+    programs("docker", "Docker version 28.2.2", WORKS, other=NO_DAEMON)
+
+    assert choose_engine("auto").engine is None
+    assert "docker: Cannot connect to the Docker daemon" in choose_engine("auto").description
+
+
+def test_podman_comes_before_docker(programs: Programs) -> None:
+    programs("podman", "podman version 4.3.1", WORKS)
+    programs("docker", "Docker version 28.2.2", WORKS)
+
+    choice = choose_engine("auto")
+
+    assert choice.engine is not None
+    assert choice.engine.name == "podman"
+    assert choice.description == "containers (podman version 4.3.1)"
+
+
+def test_docker_is_chosen_if_podman_cannot_run_a_container(programs: Programs) -> None:
+    programs("podman", "podman version 4.3.1", "echo 'Error: cannot set up namespace' >&2; exit 125")
+    programs("docker", "Docker version 28.2.2", WORKS)
+
+    choice = choose_engine("auto")
+
+    assert choice.engine is not None
+    assert (choice.engine.name, choice.description) == ("docker", "containers (Docker version 28.2.2)")
+
+
+def test_a_docker_command_that_is_podman_gets_podmans_options(programs: Programs) -> None:
+    programs("docker", "podman version 5.4.2", WORKS)
+
+    engine = choose_engine("docker").engine
+
+    assert engine is not None
+    assert engine.traits.is_podman
+
+
+def test_podman_uses_the_runtime_that_works(programs: Programs) -> None:
+    programs(
+        "podman", "podman version 4.3.1", '[ "$2" = runc ] || { echo "crun: cgroups in hybrid mode" >&2; exit 1; }'
+    )
+
+    choice = choose_engine("podman")
+
+    assert choice.engine is not None
+    assert choice.engine.command[1:] == ("--runtime", "runc")
+    assert choice.description == "containers (podman version 4.3.1 --runtime runc)"
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        'case "$*" in *--cpus*) echo "the requested cgroup controller cpu is not available" >&2; exit 126;; esac',
+        'case "$*" in *--cpus*) echo "WARNING: Your kernel does not support CPU limits. Discarded." >&2;; esac',
+    ],
+    ids=["an error", "a warning"],
+)
+def test_a_limit_that_the_machine_cannot_enforce_is_left_out_and_shown(programs: Programs, run: str) -> None:
+    programs("podman", "podman version 4.3.1", run)
+
+    choice = choose_engine("auto")
+
+    assert choice.engine is not None
+    assert choice.engine.traits.limits == ("memory",)
+    assert choice.description.endswith("; this machine cannot limit their cpu)")
+
+
+def test_an_engine_without_permission_is_an_error_if_it_was_requested(programs: Programs) -> None:
+    programs("docker", "Docker version 28.2.2", WORKS, other=NO_PERMISSION)
+
+    with pytest.raises(LocalStackError, match="docker: permission denied while trying to connect") as raised:
+        choose_engine("docker")
+
+    assert raised.value.hint is not None
+    assert "--engine process" in raised.value.hint
+
+
+def test_a_stack_with_a_requested_engine_that_is_missing_does_not_start(
+    programs: Programs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_FARGATE_CACHE", str(tmp_path / "cache"))
+
+    done = CliRunner().invoke(local, ["up", "--engine", "podman"])
+
+    assert done.exit_code == 1
+    assert "podman: not installed" in done.output
+    assert not (tmp_path / "cache" / "local" / "stack.json").exists()
+
+
+def test_processes_are_used_if_requested_whatever_is_installed(programs: Programs) -> None:
+    programs("podman", "podman version 4.3.1", WORKS)
+
+    assert choose_engine("process").engine is None
+
+
+def test_the_probe_is_a_program_that_linux_runs(tmp_path: Path) -> None:
+    with tarfile.open(fileobj=io.BytesIO(_probe_image())) as archive:
+        packed = archive.extractfile("probe")
+        assert packed is not None
+        (tmp_path / "probe").write_bytes(packed.read())
+    shutil.copymode("/bin/sh", tmp_path / "probe")
+
+    assert subprocess.run([tmp_path / "probe"], env={}, check=False).returncode == 0
+    assert (tmp_path / "probe").stat().st_size < 200
