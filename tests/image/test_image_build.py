@@ -94,7 +94,7 @@ def test_the_image_has_the_agreed_start_and_content(registry: Registry, inputs: 
     environment = dict(entry.split("=", 1) for entry in settings["Env"])
     assert config["created"] == "1970-01-01T00:00:00Z"
     assert settings["User"] == "65532:65532"
-    assert settings["Entrypoint"][:5] == ["python3", "-m", "bentoml", "serve", "service:Service"]
+    assert settings["Entrypoint"] == ["python3", "-m", "fargate_service.serve"]
     assert settings["Volumes"] == {"/tmp": {}}
     assert "Cmd" not in settings
     assert settings["Labels"] == {"from": "base", "model": "digits"}
