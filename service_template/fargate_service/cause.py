@@ -25,6 +25,7 @@ _FRAMEWORK = frozenset(
 )
 # BentoML logs it with the traceback of all frames.
 _INITIALIZING_ERROR = "Initializing service error"
+_STARTUP_FAILED = "Application startup failed. Exiting."
 
 
 class StartError(Exception):
@@ -92,9 +93,10 @@ def explain_in_worker(file: Path) -> None:
     logging.getLogger("bentoml.serve").addFilter(explain)
 
 
-def silence_bentoml() -> None:
-    """Keeps BentoML from logging a failed start that is explained anyway."""
-    logging.getLogger("bentoml.serve").addFilter(lambda record: record.msg != _INITIALIZING_ERROR)
+def silence_start() -> None:
+    """Keeps BentoML and uvicorn from logging a failed start that is explained anyway."""
+    for name in ("bentoml.serve", "uvicorn.error"):
+        logging.getLogger(name).addFilter(lambda record: record.msg not in (_INITIALIZING_ERROR, _STARTUP_FAILED))
 
 
 def _origin(error: BaseException) -> BaseException:

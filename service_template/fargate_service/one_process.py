@@ -13,7 +13,7 @@ import uvicorn
 from bentoml._internal.context import server_context
 from bentoml._internal.utils.uri import join_paths
 
-from fargate_service.cause import explain_and_exit, silence_bentoml
+from fargate_service.cause import explain_and_exit, silence_start
 
 if TYPE_CHECKING:
     import bentoml
@@ -38,7 +38,7 @@ def serve_in_this_process(service: bentoml.Service, host: str, port: int, *, kee
     server_context.service_name = server_context.bento_name = service.name
     server_context.service_routes = [join_paths(service.path_prefix, api.route) for api in service.apis.values()]
     server_context.bento_version = "not available"
-    silence_bentoml()
+    silence_start()
     app = _KeptStartError(service.to_asgi())
     config = uvicorn.Config(app, log_config=None, server_header=False, timeout_keep_alive=keep_alive_seconds)
     try:
@@ -61,14 +61,19 @@ class _KeptStartError:
             await self._app(scope, receive, send)
             return
 
+        has_started = False
+
         async def send_briefly(message: Message) -> None:
-            message.pop("message", None)  # Starlette's traceback
+            nonlocal has_started
+            has_started = has_started or message["type"] == "lifespan.startup.complete"
+            if not has_started:
+                message.pop("message", None)  # Starlette's traceback
             await send(message)
 
         try:
             await self._app(scope, receive, send_briefly)
         except BaseException as error:
-            self.error = error
+            self.error = None if has_started else error
             raise
 
 

@@ -18,6 +18,7 @@ import yaml
 
 from fargate_service.cause import InputExampleError, ModelLoadError
 from fargate_service.models.loaded_model import LoadedModel, choose_batching
+from fargate_service.models.package_versions import describe_other_version
 from fargate_service.models.tracing import turn_off_tracing
 from fargate_service.settings import ServiceDescription, Settings, set_library_threads
 
@@ -39,7 +40,7 @@ def load_model(description: ServiceDescription, settings: Settings, source: Path
     try:
         model = load(description, settings, source)
     except Exception as error:
-        raise ModelLoadError from error
+        raise ModelLoadError(describe_other_version(error, settings.model_dir)) from error
     turn_off_tracing(are_exported=settings.exports_traces)
     loaded = time.monotonic()
     try:
