@@ -178,7 +178,11 @@ def test_a_service_with_tasks_is_served(tmp_path: Path) -> None:
     code = WITH_DEPENDENCY.replace("WORKERS", "").replace("    @bentoml.api", "    @bentoml.task")
     with serve_custom(tmp_path, code) as running:
         submitted = running.session.post(f"{running.url}/double/submit", json={"number": 4})
-        assert submitted.status_code == 200, submitted.text
+        running.process.send_signal(signal.SIGTERM)
+        exit_code = running.process.wait(60)
+
+    assert submitted.status_code == 200, submitted.text
+    assert exit_code == 0
 
 
 def test_what_needs_a_supervisor_is_known() -> None:
