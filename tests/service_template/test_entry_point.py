@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import socket
+import sys
 import threading
 import time
 from collections import Counter
@@ -18,6 +20,7 @@ import pytest
 import requests
 import yaml
 
+from fargate_service.one_process import _refuse_new_connections
 from fargate_service.serve import needs_supervisor
 from mlflow_fargate import bento
 from mlflow_fargate.resolved_model import ResolvedModel
@@ -251,6 +254,26 @@ def test_sigterm_ends_a_model_that_still_loads(tmp_path: Path) -> None:
         running.process.send_signal(signal.SIGTERM)
 
         assert running.process.wait(10) == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a filter of Linux")
+def test_a_socket_that_is_about_to_close_opens_no_connection_and_serves_the_open_ones() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = listener.getsockname()
+        with socket.create_connection(address) as early, socket.socket() as late:
+            _refuse_new_connections(listener)
+            late.settimeout(0.3)
+            with pytest.raises(TimeoutError):
+                late.connect(address)
+            accepted, _ = listener.accept()
+            with accepted:
+                early.sendall(b"served")
+                assert accepted.recv(6) == b"served"
+            listener.settimeout(0)
+            with pytest.raises(BlockingIOError):
+                listener.accept()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(address)
 
 
 @pytest.mark.slow
