@@ -294,7 +294,7 @@ def test_sigterm_under_load_loses_no_request(tmp_path: Path) -> None:
             else:
                 seen[f"{answer.status_code} {answer.text}"] += 1
 
-    with serve_model(tmp_path, predict="time.sleep(0.01)") as running:
+    with serve_model(tmp_path) as running:
         clients = [
             threading.Thread(target=ask_until_refused, args=(running.url,), kwargs={"keep_alive": number % 2 == 0})
             for number in range(16)
