@@ -351,15 +351,24 @@ class RefusingRunner:
         return None
 
 
-# Heading → the reason that Fargate reports; None: the reason of a task that is actually killed.
+# Heading → the reason that Fargate reports; None: the reason of a task that actually ends as ENDS says.
 FAILED_ROLLOUTS = {
     "Too little memory": None,
+    "Packages that a task lacks": None,
     "The image is too large": "CannotPullContainerError: failed to register layer: write /opt/app/libtorch_cuda.so: "
     "no space left on device",
     "The subnets have no route to ECR": "ResourceInitializationError: unable to pull secrets or registry auth: The "
     "task cannot pull registry auth from Amazon ECR: There is a connection issue between the task and Amazon ECR.",
 }
-KILLS_ITSELF = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+ENDS = {
+    "Too little memory": "import os, signal; os.kill(os.getpid(), signal.SIGKILL)",
+    # As the service ends: tests/service_template/test_entry_point.py.
+    "Packages that a task lacks": """
+import os
+print("Traceback …\\nModelLoadError: ModuleNotFoundError: No module named 'lightgbm'", flush=True)
+os._exit(1)
+""",
+}
 
 
 @pytest.mark.slow
@@ -367,7 +376,7 @@ KILLS_ITSELF = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
 def test_a_failed_rollout_prints_the_message_on_the_page(
     heading: str, reason: str | None, registry: LocalRegistry, push_image: PushImage, tmp_path: Path
 ) -> None:
-    image = push_image({"opt/app/src/server.py": KILLS_ITSELF})
+    image = push_image({"opt/app/src/server.py": ENDS.get(heading, "")})
     with (
         running_aws(tmp_path, registry=registry, runner=RefusingRunner(reason) if reason else None) as aws,
         pytest.raises(RolloutFailed) as told,

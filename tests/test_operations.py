@@ -228,7 +228,9 @@ def test_after_a_failed_update_everything_about_it_can_be_looked_up(deployer: De
     with pytest.raises(RolloutFailed):
         deployer.update("churn", CRASHING, None, NamedOptions({"environment.MODE": "crash"}))
 
-    assert "deployment failed: tasks failed to start" in call("events").stdout
+    events = call("events").stdout
+    assert "deployment failed: tasks failed to start" in events
+    assert "(exit code 1): boom: the model cannot be loaded" in events
     assert "boom: the model cannot be loaded" in call("logs").stdout
     assert [item["state"] for item in printed_json(call("history", "--json"))] == ["FAILED", "COMPLETED"]
     assert "ECS already rolled back to" in call("rollback", exit_code=1).stderr

@@ -37,6 +37,9 @@ import http.server, os, sys
 sys.stderr.write(f"model in {os.environ.get('MODEL_DIR')}\\n")
 if os.environ.get("MODE") == "crash":
     sys.exit("ImportError: libgomp.so.1")
+if os.environ.get("MODE") == "lacks a package":
+    print("Traceback …\\nModelLoadError: ModuleNotFoundError: No module named 'lightgbm'", flush=True)
+    os._exit(1)
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         clean = "AWS_SECRET_ACCESS_KEY" not in os.environ
@@ -54,6 +57,7 @@ def attempt(folder: Path, environment: Mapping[str, str], timeout_seconds: float
         working_directory=folder,
         environment={"MARK": str(folder), **environment},
         interpreter=sys.executable,
+        log=folder / "smoke-test.log",
         timeout_seconds=timeout_seconds,
     )
 
@@ -81,6 +85,20 @@ def test_the_error_for_a_service_that_exits_shows_its_last_lines(tmp_path: Path)
         attempt(tmp_path, {"MODE": "crash"})
 
 
+def test_the_error_for_a_service_that_names_its_cause_shows_that_and_where_the_log_is(tmp_path: Path) -> None:
+    with pytest.raises(SmokeTestFailed) as told:
+        attempt(tmp_path, {"MODE": "lacks a package"})
+
+    log = tmp_path / "smoke-test.log"
+    assert str(told.value).splitlines() == [
+        "Smoke test failed, so nothing was deployed: the service exited with code 1.",
+        "    | ModelLoadError: ModuleNotFoundError: No module named 'lightgbm'",
+        f"  The whole log: {log}",
+        "  hint: the model needs a package that is not in its requirements: -C requirements=lightgbm",
+    ]
+    assert "Traceback" in log.read_text()
+
+
 def test_a_service_that_is_never_ready_fails_after_the_timeout(tmp_path: Path) -> None:
     with pytest.raises(SmokeTestFailed, match="was not ready within 2 s"):
         attempt(tmp_path, {"MODE": "never"}, timeout_seconds=2)
@@ -91,7 +109,11 @@ def test_only_the_images_packages_can_be_imported(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text("")
     with pytest.raises(SmokeTestFailed, match="No module named 'mlflow'"):
         run_smoke_test(
-            ("python3", "-c", "import mlflow"), working_directory=tmp_path, environment={}, interpreter=sys.executable
+            ("python3", "-c", "import mlflow"),
+            working_directory=tmp_path,
+            environment={},
+            interpreter=sys.executable,
+            log=tmp_path / "smoke-test.log",
         )
 
 
@@ -191,6 +213,7 @@ def test_a_real_service_predicts_its_input_example(inputs: dict[str, Any], tmp_p
             working_directory=unpacked.working_directory,
             environment=environment,
             interpreter=sys.executable,
+            log=unpacked.log,
         )
         seconds.append(took)
 

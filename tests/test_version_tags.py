@@ -51,6 +51,17 @@ def test_a_failure_is_tagged_with_its_reason_and_raised() -> None:
     assert len(registry.status("1")) < 520
 
 
+def test_a_failed_start_is_tagged_with_its_cause_alone() -> None:
+    registry = Registry()
+
+    with pytest.raises(RolloutFailed), tags_for(registry).tagging_failure(VERSION_1):
+        raise RolloutFailed(
+            f"The rollout failed: {'x' * 999}\n    | ModelLoadError: KeyError: 'a'\n  Nothing", hint="b"
+        )
+
+    assert registry.status("1") == "failed: ModelLoadError: KeyError: 'a'"
+
+
 def test_a_timeout_is_not_tagged_as_a_failure() -> None:
     registry = Registry()
 

@@ -18,6 +18,7 @@ from mlflow_fargate.deployment import DeploymentStatus
 from mlflow_fargate.errors import FargateError, RolloutTimeout
 from mlflow_fargate.progress import Progress
 from mlflow_fargate.resolved_model import Provenance, without_credentials
+from mlflow_fargate.stop_reasons import find_cause
 
 WriteTags = Callable[[str, str, Mapping[str, str]], None]
 _REASON_CHARACTERS = 500
@@ -41,7 +42,8 @@ class VersionTags:
             self.tag(provenance, "deploying")
             raise
         except FargateError as error:
-            reason = without_credentials(" ".join(error.message.split()))[:_REASON_CHARACTERS]
+            said = find_cause(error.message.splitlines()) or " ".join(error.message.split())
+            reason = without_credentials(said)[:_REASON_CHARACTERS]
             self.tag(provenance, f"failed: {reason}")
             raise
 

@@ -37,6 +37,7 @@ def make_smoke_test(inputs: ImageInputs, config: DeploymentConfig, progress: Pro
                 working_directory=unpacked.working_directory,
                 environment={**environment, **config.environment},
                 interpreter=interpreter,
+                log=unpacked.log,
             )
         progress.note(f"smoke test passed: the service was ready after {seconds:.0f} s")
 

@@ -87,8 +87,7 @@ def converter_folder() -> Path:
 def _read_verdict(into: Path, sandbox: Sandbox, exit_code: int) -> Conversion:
     verdict = into / "verdict.json"
     if exit_code or not verdict.is_file():
-        lines = last_lines(sandbox.log).strip().splitlines()[-1:]
-        said = "".join(lines).strip()[:_REASON_CHARACTERS]
+        said = "".join(last_lines(sandbox.log)[-1:]).strip()[:_REASON_CHARACTERS]
         return Conversion(False, f"the conversion failed with exit code {exit_code}: {said}")
     document = json.loads(verdict.read_text(encoding="utf-8"))
     verdict.unlink()

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from mlflow_fargate.errors import SmokeTestFailed
 
-_SHOWN_LINES = 15
+_LAST_LINES = 50
 _END_SECONDS = 10.0
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 _PR_SET_PDEATHSIG = 1
@@ -27,15 +27,11 @@ _PR_SET_PDEATHSIG = 1
 
 @dataclass(frozen=True)
 class Sandbox:
-    """A temporary folder and a Python that does not see this machine's packages."""
+    """A temporary folder, a Python that does not see this machine's packages, and the file for its output."""
 
     folder: Path
     python: Path
-
-    @property
-    def log(self) -> Path:
-        """The file with the process's output."""
-        return self.folder / "output.log"
+    log: Path
 
     @contextmanager
     def running(
@@ -67,8 +63,11 @@ class Sandbox:
 
 
 @contextmanager
-def opened_sandbox(interpreter: str) -> Iterator[Sandbox]:
-    """Yields a sandbox; raises SmokeTestFailed if `interpreter` cannot create a virtual environment."""
+def opened_sandbox(interpreter: str, log: Path | None = None) -> Iterator[Sandbox]:
+    """Yields a sandbox; raises SmokeTestFailed if `interpreter` cannot create a virtual environment.
+
+    `log` is the file for its output, by default one that is deleted with the sandbox.
+    """
     with tempfile.TemporaryDirectory(prefix="mlflow-fargate-sandbox-") as folder:
         python = Path(folder) / "python"
         command = [interpreter, "-m", "venv", "--without-pip", "--symlinks", str(python)]
@@ -78,13 +77,12 @@ def opened_sandbox(interpreter: str) -> Iterator[Sandbox]:
                 f"Could not create a clean virtual environment from {interpreter}: {made.stderr.strip()}",
                 hint="deploy without the smoke test: smoke_test=false",
             )
-        yield Sandbox(Path(folder), python / "bin" / "python3")
+        yield Sandbox(Path(folder), python / "bin" / "python3", log or Path(folder) / "output.log")
 
 
-def last_lines(log: Path) -> str:
-    """Returns the last lines of a process's output, indented."""
-    lines = log.read_text(errors="replace").strip().splitlines()[-_SHOWN_LINES:]
-    return "\n".join(f"    {line}" for line in lines)
+def last_lines(log: Path) -> list[str]:
+    """Returns the last lines of a process's output."""
+    return log.read_text(errors="replace").strip().splitlines()[-_LAST_LINES:]
 
 
 def _end_with_parent() -> None:

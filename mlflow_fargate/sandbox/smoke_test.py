@@ -15,8 +15,10 @@ import requests
 
 from mlflow_fargate.errors import SmokeTestFailed
 from mlflow_fargate.sandbox.process import last_lines, opened_sandbox
+from mlflow_fargate.stop_reasons import explaining_lines, hint_for_stop
 
 TIMEOUT_SECONDS = 300.0
+_SHOWN_LINES = 15  # of a service that names no cause
 
 
 def run_smoke_test(
@@ -25,16 +27,17 @@ def run_smoke_test(
     working_directory: Path,
     environment: Mapping[str, str],
     interpreter: str,
+    log: Path,
     timeout_seconds: float = TIMEOUT_SECONDS,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> float:
-    """Returns the seconds until the service was ready; raises SmokeTestFailed, with its last lines, if it never was.
+    """Returns the seconds until the service was ready; raises SmokeTestFailed, with the cause, if it never was.
 
-    All its processes have ended when this returns.
+    All its processes have ended when this returns; `log` has their output.
     """
     port = _free_port()
-    with opened_sandbox(interpreter) as sandbox:
+    with opened_sandbox(interpreter, log) as sandbox:
         variables = {
             **environment,
             "BENTOML_HOME": str(sandbox.folder / "bentoml"),
@@ -45,17 +48,20 @@ def run_smoke_test(
             began = clock()
             while not _is_ready(port):
                 if process.poll() is not None:
-                    raise _failure(f"exited with code {process.returncode}", sandbox.log)
+                    raise _failure(f"exited with code {process.returncode}", log, process.returncode)
                 if clock() - began > timeout_seconds:
-                    raise _failure(f"was not ready within {timeout_seconds:.0f} s", sandbox.log)
+                    raise _failure(f"was not ready within {timeout_seconds:.0f} s", log, None)
                 sleep(0.2)
             return clock() - began
 
 
-def _failure(what: str, log: Path) -> SmokeTestFailed:
+def _failure(what: str, log: Path, exit_code: int | None) -> SmokeTestFailed:
+    lines = last_lines(log)
+    shown = "".join(f"\n    | {line}" for line in explaining_lines(lines, _SHOWN_LINES))
     return SmokeTestFailed(
-        f"Smoke test failed, so nothing was deployed: the service {what}. Its last log lines:\n{last_lines(log)}",
-        hint="a task on Fargate would fail the same way; smoke_test=false skips this test",
+        f"Smoke test failed, so nothing was deployed: the service {what}.{shown}\n  The whole log: {log}",
+        hint=hint_for_stop("", exit_code, lines)
+        or "a task on Fargate would fail the same way; smoke_test=false skips this test",
     )
 
 

@@ -33,6 +33,7 @@ def make_custom_service(description: ServiceDescription, settings: Settings, sou
     set_library_threads(os.environ, settings.cpus)
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     theirs = _import_service(source / CUSTOM_FOLDER / str(description.options["file"]))
+    _set_variables(theirs)
     # The user chooses BentoML's settings; these apply where the service sets none.
     traffic = {"timeout": settings.timeout_seconds, "max_concurrency": settings.max_concurrent_requests}
     config = {"workers": 1, **theirs.config, "traffic": {**traffic, **theirs.config.get("traffic", {})}}
@@ -65,6 +66,18 @@ def _import_service(file: Path) -> bentoml.Service:
     return entries[0]
 
 
+def _set_variables(service: bentoml.Service) -> None:
+    """Sets the variables in the service's `envs` that the deployment does not set."""
+    for variable in service.envs:
+        if variable.stage == "build" or variable.name in os.environ:
+            continue
+        if not variable.value:
+            raise ValueError(
+                f"the service requires the variable {variable.name}: deploy with environment.{variable.name}="
+            )
+        os.environ[variable.name] = variable.value
+
+
 def _make_face(description: ServiceDescription) -> Starlette:
     """Returns the page without BentoML's tracker, and the health routes that MLflow clients expect."""
 
@@ -81,5 +94,7 @@ def _paths(service: GuardedService) -> frozenset[str] | None:
     """Returns the paths that the service handles; None if a mounted app does not list its routes."""
     if any(not isinstance(app, Starlette) for app, _, _ in service.mount_apps):
         return None
-    paths = {*service.schema()["paths"], "/docs.json", "/schema.json"}
+    tasks = [api.route for api in service.apis.values() if api.is_task]
+    of_tasks = {f"{route}/{verb}" for route in tasks for verb in ("submit", "status", "get", "cancel", "retry")}
+    paths = {*service.schema()["paths"], *of_tasks, "/docs.json", "/schema.json"}
     return None if any("{" in path for path in paths) else frozenset(paths)

@@ -1,15 +1,23 @@
 """A BentoML service behind a path prefix, an API key and limits: what templates and custom services have in common.
 
-http/middleware   ID, version, prefix, known paths, API key, body limit      http/request_limits   shutdown of a task
+http/middleware   ID, version, prefix, known paths, API key, body limit
+http/request_limits, http/last_responses   shutdown of a task
 """
 
 from __future__ import annotations
 
+import logging
+import os
+import signal
+from typing import Any
+
 import bentoml
 
 from fargate_service.http import middleware
+from fargate_service.http.last_responses import LastResponses
 from fargate_service.http.request_limits import Draining, DrainingGate
 from fargate_service.http.swagger_page import ASSETS
+from fargate_service.models.tracing import turn_off_tracing
 from fargate_service.settings import ServiceDescription, Settings
 
 # Paths that BentoML handles itself.
@@ -33,12 +41,29 @@ class GuardedService(bentoml.Service):  # type: ignore[misc]  # bentoml's types 
         if settings.api_key is not None:
             self.add_asgi_middleware(middleware.ApiKeyGate, api_key=settings.api_key)
 
+    def __call__(self) -> Any:
+        """Returns an instance of the user's or the template's class; SIGTERM does not wait for a model that loads."""
+        before = signal.signal(signal.SIGTERM, _exit_now)
+        try:
+            instance = super().__call__()
+        finally:
+            signal.signal(signal.SIGTERM, before)
+        _, settings, _ = self.__dict__["_outside"]
+        turn_off_tracing(are_exported=settings.exports_traces)  # of a custom service
+        return instance
+
     def to_asgi(self, is_main: bool = True) -> middleware.App:
         description, settings, paths = self.__dict__["_outside"]
         app = super().to_asgi(is_main=is_main)
         app.router.redirect_slashes = False  # a redirect would drop the prefix
         known: middleware.App = app if paths is None else middleware.KnownPaths(app, paths | BENTOML_PATHS)
-        draining = DrainingGate(known, Draining(settings.drain_seconds, settings.stop_seconds))
+        draining = Draining(settings.drain_seconds, settings.stop_seconds)
+        gate = LastResponses(DrainingGate(known, draining), draining)
         version = description.model_version or description.run_id or description.model_uri
-        outside = middleware.RetryAfter(middleware.PathPrefix(draining, settings.path_prefix))
+        outside = middleware.RetryAfter(middleware.PathPrefix(gate, settings.path_prefix))
         return middleware.RequestId(middleware.ModelVersion(outside, version))
+
+
+def _exit_now(*_: object) -> None:
+    logging.shutdown()
+    os._exit(0)

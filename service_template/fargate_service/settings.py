@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 DESCRIPTION_FILE = "service.json"
+CAUSE_FILE = "FARGATE_CAUSE_FILE"  # set by serve.py for the workers of BentoML's supervisor
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+_TRACE_ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _CGROUP_CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
 
 
@@ -56,6 +58,8 @@ class Settings:
     stop_seconds: int = 30  # from SIGTERM to SIGKILL; the default of ECS
     cpus: int = 1
     warm_up: bool = True
+    exports_traces: bool = False  # to OpenTelemetry, through MLflow
+    cause_file: Path | None = None  # where a worker writes why it did not start; None: there is one process
     is_build: bool = False  # BentoML imports the service to build its Bento; nothing is served
 
 
@@ -90,6 +94,8 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         drain_seconds=_number(environ, "DRAIN_SECONDS", 2),
         stop_seconds=_number(environ, "STOP_TIMEOUT_SECONDS", 30),
         cpus=cpus,
+        exports_traces=any(map(environ.get, _TRACE_ENDPOINTS)),
+        cause_file=Path(environ[CAUSE_FILE]) if CAUSE_FILE in environ else None,
         is_build="BUILDING_BENTO" in environ,
         warm_up=environ.get("WARM_UP", "true").lower() not in ("false", "0", "no"),
     )

@@ -50,7 +50,7 @@ def test_a_dockerfile_starts_like_an_image_built_from_layers() -> None:
 
     assert "\nFROM docker.io/library/python:3.11-slim\n" in text
     assert "USER 65532:65532\n" in text
-    assert 'ENTRYPOINT ["python3", "-m", "bentoml", "serve", "service:Service"' in text
+    assert 'ENTRYPOINT ["python3", "-m", "fargate_service.serve"]' in text
     assert 'VOLUME ["/tmp"]' in text
     assert 'MODEL_DIR="/opt/app/model"' in text
     assert 'LABEL "org.opencontainers.image.title"="churn"\n' in text

@@ -100,7 +100,7 @@ def test_the_image_has_the_agreed_start_and_content(registry: Registry, inputs: 
     environment = dict(entry.split("=", 1) for entry in settings["Env"])
     assert config["created"] == "2026-05-04T03:02:01Z"
     assert settings["User"] == "65532:65532"
-    assert settings["Entrypoint"][:5] == ["python3", "-m", "bentoml", "serve", "service:Service"]
+    assert settings["Entrypoint"] == ["python3", "-m", "fargate_service.serve"]
     assert settings["Volumes"] == {"/tmp": {}}
     assert "Cmd" not in settings
     assert settings["Labels"] == {"from": "base", "model": "digits", **facts}

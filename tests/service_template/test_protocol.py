@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import requests
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
-from support.serving_process import Running, build, serve
+from support.serving_process import BENTOML_SERVE, ENTRY_POINT, Running, build, serve
 
 pytestmark = pytest.mark.slow
 
@@ -52,12 +52,12 @@ mlflow.models.set_model(Talker())
 JSON = "application/json"
 
 
-@pytest.fixture(scope="module")
-def scaled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+@pytest.fixture(scope="module", params=[ENTRY_POINT, BENTOML_SERVE], ids=["in one process", "bentoml serve"])
+def scaled(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     signature = ModelSignature(
         inputs=Schema([ColSpec("double", "a")]), params=ParamSchema([ParamSpec("factor", "double", 1.0)])
     )
-    with serve_code(MODEL, tmp_path_factory.mktemp("scaled"), signature) as running:
+    with serve_code(MODEL, tmp_path_factory.mktemp("scaled"), request.param, signature) as running:
         yield running
 
 
@@ -67,7 +67,9 @@ def talker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         yield running
 
 
-def serve_code(code: str, folder: Path, signature: Any = None, **options: Any) -> Any:
+def serve_code(
+    code: str, folder: Path, entry_point: Sequence[str] = ENTRY_POINT, signature: Any = None, **options: Any
+) -> Any:
     """A service for a model logged as code, as its class defines."""
     (folder / "model.py").write_text(code)
     example = pd.DataFrame({"a": [1.0]}) if signature else None
@@ -79,7 +81,8 @@ def serve_code(code: str, folder: Path, signature: Any = None, **options: Any) -
         pip_requirements=["mlflow", "pandas"],
         **options,
     )
-    return serve(build(folder / "model", folder), folder / "model", folder, REQUEST_TIMEOUT_SECONDS="5")
+    source = build(folder / "model", folder)
+    return serve(source, folder / "model", folder, entry_point=entry_point, REQUEST_TIMEOUT_SECONDS="5")
 
 
 def post(running: Running, body: object, content_type: str | None = JSON, **headers: str) -> requests.Response:

@@ -299,6 +299,7 @@ def test_requests_in_flight_are_finished_on_sigterm(slow_model: Path, tmp_path: 
         code = running.process.wait(20)
 
     assert ready == 503
+    assert late.headers["connection"] == "close"
     assert late.json() == {"predictions": [0.0]}  # sent by a client that does not know about the shutdown yet
     assert [answer.json() for answer in answers] == [{"predictions": [3.0]}]
     assert code == 0

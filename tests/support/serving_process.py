@@ -1,4 +1,4 @@
-"""Runs the service as in the image: a real Bento's source, a model directory, `bentoml serve` in a process."""
+"""Runs the service as in the image: a real Bento's source, a model directory, the image's entry point."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +19,12 @@ import requests
 import yaml
 
 from mlflow_fargate import bento
+from mlflow_fargate.image.layers.paths import SETTINGS
 from mlflow_fargate.resolved_model import ResolvedModel
 
 KEY = "s3cret"
+ENTRY_POINT = SETTINGS["Entrypoint"][1:]
+BENTOML_SERVE = ("-m", "bentoml", "serve", "service:Service")
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,15 @@ def build(
 
 
 @contextmanager
-def serve(source: Path, model_dir: Path, folder: Path, *, ready: bool = True, **environment: str) -> Iterator[Running]:
+def serve(
+    source: Path,
+    model_dir: Path,
+    folder: Path,
+    *,
+    ready: bool = True,
+    entry_point: Sequence[str] = ENTRY_POINT,
+    **environment: str,
+) -> Iterator[Running]:
     """Starts the service as the container does, at /digits; ends it with all its processes."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -78,7 +89,7 @@ def serve(source: Path, model_dir: Path, folder: Path, *, ready: bool = True, **
     log = folder / "server.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "bentoml", "serve", "service:Service"],
+            [sys.executable, *entry_point],
             cwd=source,
             env={**os.environ, **settings, **environment},
             stdout=output,

@@ -10,6 +10,7 @@ from typing import Any
 from mlflow_fargate.aws import service_deployments
 from mlflow_fargate.aws.resource_types.service import describe_service
 from mlflow_fargate.aws.resource_types.task_definition import TaskDefinitionType, read_label
+from mlflow_fargate.aws.rollouts.stopped_tasks import read_stopped_tasks
 from mlflow_fargate.aws.session import AwsSession
 from mlflow_fargate.aws.timestamps import iso, iso_or_none
 from mlflow_fargate.config import read_config
@@ -19,6 +20,7 @@ from mlflow_fargate.resources import CONTAINER
 
 _REVISIONS_A_CALL = 20
 _TASKS_A_CALL = 100
+_EXPLAINED_TASKS = 3
 # ECS only rolls back to a revision whose rollout has completed.
 _COMPLETED = ("SUCCESSFUL", "ROLLBACK_SUCCESSFUL")
 # "Service deployments that were created after October 25, 2024 are kept for 90 days" (ECS developer guide).
@@ -41,12 +43,17 @@ def read_revisions(session: AwsSession, cluster: str, service: str, limit: int) 
 
 
 def read_events(session: AwsSession, cluster: str, service: str) -> list[ServiceEvent]:
-    """Returns the last hundred events, which is what ECS keeps, oldest first."""
+    """Returns the last hundred events, which is what ECS keeps, and why its last tasks failed, oldest first."""
     described = describe_service(session, cluster, service) or {}
     events = [
         ServiceEvent(event["id"], iso(event["createdAt"]), event["message"]) for event in described.get("events", [])
     ]
-    return events[::-1]
+    failures = [
+        ServiceEvent(task.id, task.stopped_at, ": ".join((task.summary, *task.explaining_lines(1))))
+        for task in read_stopped_tasks(session, cluster, service, count=_EXPLAINED_TASKS)
+        if task.exit_code
+    ]
+    return sorted([*events[::-1], *failures], key=lambda event: event.at)
 
 
 def read_tasks(session: AwsSession, cluster: str, service: str) -> list[TaskStatus]:

@@ -12,18 +12,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mlflow_fargate.aws import service_deployments
-from mlflow_fargate.aws.resource_types import logs
 from mlflow_fargate.aws.resource_types.service import describe_service, primary_deployment
 from mlflow_fargate.aws.resource_types.target_group import TargetGroupType
-from mlflow_fargate.aws.rollouts.stop_reasons import hint_for_stop
+from mlflow_fargate.aws.rollouts.stopped_tasks import read_stopped_tasks
 from mlflow_fargate.aws.session import AwsSession
 from mlflow_fargate.errors import AwsError, RolloutFailed, RolloutTimeout
 from mlflow_fargate.progress import Progress, shorten_arns
-from mlflow_fargate.resources import CONTAINER
 
 # ECS allows 20 reads per second and account; a rollout takes minutes on AWS and seconds on the local stack.
 _FIRST_POLL_SECONDS = 0.5
 _LAST_POLL_SECONDS = 5.0
+_SHOWN_LINES = 20  # of a container that names no cause
 
 
 @dataclass
@@ -103,55 +102,18 @@ class RolloutWatch:
 
     def _failure(self, service: Mapping[str, Any], reason: str) -> RolloutFailed:
         lines = [f"The rollout of '{self.service}' failed: {shorten_arns(reason)}"]
-        hint = None
-        for task in self._stopped_tasks():
-            container: dict[str, Any] = next(
-                (item for item in task.get("containers", []) if item["name"] == CONTAINER), {}
-            )
-            code = f" (exit code {container['exitCode']})" if "exitCode" in container else ""
-            # 'Essential container in task exited' is the task's reason; the container's, if any, says why.
-            said = container.get("reason") or task.get("stoppedReason", "no reason given")
-            lines.append(f"  task {_task_id(task)} stopped: {said}{code}")
-            last_lines = self._last_lines(task)
-            lines += [f"    | {line}" for line in last_lines]
-            hint = hint_for_stop(said, container.get("exitCode"), last_lines)
+        # The last one is enough to explain it.
+        tasks = read_stopped_tasks(self.session, self.cluster, self.service, count=1, deployment_id=self.deployment_id)
+        for task in tasks:
+            lines.append(f"  {task.summary}")
+            lines += [f"    | {line}" for line in task.explaining_lines(_SHOWN_LINES)]
         running = int(service.get("runningCount", 0))
         lines.append(
             f"  {running} task(s) of the previous version are still serving."
             if running
             else "  Nothing is serving now."
         )
-        return RolloutFailed("\n".join(lines), hint=hint)
-
-    def _stopped_tasks(self) -> list[dict[str, Any]]:
-        """The last stopped task of this rollout, which is enough to explain it; ECS lists them for at least an hour."""
-        try:
-            arns = list(
-                self.session.pages(
-                    "ecs", "list_tasks", "taskArns",
-                    cluster=self.cluster, serviceName=self.service, desiredStatus="STOPPED",
-                )
-            )  # fmt: skip
-            tasks = (
-                self.session.call("ecs", "describe_tasks", cluster=self.cluster, tasks=arns[:100])["tasks"]
-                if arns
-                else []
-            )
-        except AwsError:
-            return []  # the failure matters more than its details
-        ours = [task for task in tasks if task.get("startedBy") == self.deployment_id and task.get("stoppedReason")]
-        return sorted(ours, key=lambda task: str(task.get("stoppedAt", "")))[-1:]
-
-    def _last_lines(self, task: Mapping[str, Any]) -> list[str]:
-        try:
-            described = self.session.call("ecs", "describe_task_definition", taskDefinition=task["taskDefinitionArn"])[
-                "taskDefinition"
-            ]
-            options = described["containerDefinitions"][0]["logConfiguration"]["options"]
-            stream = f"{options['awslogs-stream-prefix']}/{CONTAINER}/{_task_id(task)}"
-            return logs.last_lines(self.session, options["awslogs-group"], stream)
-        except (AwsError, KeyError):
-            return []
+        return RolloutFailed("\n".join(lines), hint=tasks[0].hint if tasks else None)
 
 
 def last_failed_task_definition(session: AwsSession, cluster: str, service: str) -> str | None:
@@ -165,7 +127,3 @@ def last_failed_task_definition(session: AwsSession, cluster: str, service: str)
         if error.code.startswith("AccessDenied"):
             return None
         raise
-
-
-def _task_id(task: Mapping[str, Any]) -> str:
-    return str(task["taskArn"]).rpartition("/")[2]

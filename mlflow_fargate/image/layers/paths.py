@@ -15,11 +15,7 @@ SETTINGS: dict[str, Any] = {
     # A number, so that a runtime can verify that it is not root; no entry in /etc/passwd is needed.
     "User": "65532:65532",
     "WorkingDir": SOURCE,
-    # Not the `bentoml` script: scripts carry the path of the interpreter that installed them.
-    # Longer than the 60 s for which a load balancer keeps idle connections: if the server closes a connection while
-    # the load balancer is using it, a client gets a 502.
-    # https://docs.aws.amazon.com/elasticloadbalancing/latest/application/load-balancer-troubleshooting.html
-    "Entrypoint": ["python3", "-m", "bentoml", "serve", "service:Service", "--timeout-keep-alive", "75"],
+    "Entrypoint": ["python3", "-m", "fargate_service.serve"],
     # Fargate gives a volume the owner and mode of the image's folder only if the image declares it, else root's.
     # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/bind-mounts.html
     "Volumes": {"/tmp": {}},  # noqa: S108
@@ -40,7 +36,8 @@ ENVIRONMENT = {
     # Nothing collects BentoML's traces by default, and creating them takes a quarter of a millisecond per request.
     # environment.OTEL_SDK_DISABLED=false turns them on.
     "OTEL_SDK_DISABLED": "true",
-    # A worker that cannot load its model stops the container; otherwise it restarts forever, unnoticed by ECS.
+    # Where BentoML's supervisor runs, a worker that cannot load its model stops the container; otherwise it restarts
+    # forever, unnoticed by ECS.
     "BENTOML_CONTAINERIZED": "true",
     "PYTHONUNBUFFERED": "1",
     "PYTHONDONTWRITEBYTECODE": "1",

@@ -2,6 +2,7 @@
 
     {cache}/smoke-test/HEX/     the layers with packages, kept for the next test (a new model version has the same)
     {cache}/smoke-test/….lock   locked while they are in use
+    {cache}/smoke-test/….log    what the service wrote in the last test
 
 Only what layer.py writes is unpacked: regular files, and hard links between them.
 """
@@ -39,6 +40,7 @@ class Unpacked:
 
     packages: Path  # the root of the layers with packages
     application: Path  # the root of the layers with the service and its models
+    log: Path  # kept for the user
 
     def translate(self, text: str) -> str:
         """Returns `text` with the image's paths replaced by those on this machine."""
@@ -72,7 +74,7 @@ def unpack_layers(
             unfinished.rename(root)
         for layer in application:
             _unpack(layer, open_layer, Path(name))
-        yield Unpacked(root.resolve(), Path(name).resolve())
+        yield Unpacked(root.resolve(), Path(name).resolve(), folder / "smoke-test.log")
 
 
 def _unpack(layer: Layer, open_layer: OpenLayer, into: Path) -> None:

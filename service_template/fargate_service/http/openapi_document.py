@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -69,6 +71,19 @@ def make_openapi_document(
         document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
         document["security"] = [{"key": []}]
     return document
+
+
+def encode_document(document: Mapping[str, Any]) -> bytes:
+    """Returns the document in JSON; numbers that JSON does not have, such as NaN in an example, become null."""
+    return json.dumps(_with_nulls(document), allow_nan=False, default=str).encode()
+
+
+def _with_nulls(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _with_nulls(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_with_nulls(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _predict_image() -> dict[str, Any]:

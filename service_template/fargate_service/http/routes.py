@@ -29,7 +29,7 @@ from starlette.routing import Route
 from fargate_service.errors import RequestError, make_error_body, request_id
 from fargate_service.http.answer_streaming import asked_form, encode_pieces
 from fargate_service.http.image_upload import parse_top, read_images
-from fargate_service.http.openapi_document import make_openapi_document
+from fargate_service.http.openapi_document import encode_document, make_openapi_document
 from fargate_service.http.request_limits import Admission
 from fargate_service.http.swagger_page import make_swagger_page
 from fargate_service.models.loaded_model import EXAMPLE_FILE, ImageLabeler, LoadedModel, Streamer
@@ -75,12 +75,13 @@ class Routes:
         # A prediction can switch from one mode to the other. An unused pool has no threads.
         self._sharing = ThreadPoolExecutor(THREADS_OF_A_BATCH, thread_name_prefix="predict")
         self._alone = ThreadPoolExecutor(self._settings.cpus + 1, thread_name_prefix="predict")
-        self._docs = make_openapi_document(
+        document = make_openapi_document(
             self._description,
             needs_key=self._settings.api_key is not None,
             metadata=_read_metadata(self._settings.model_dir),
             example=_read_example(self._settings.model_dir),
         )
+        self._docs = encode_document(document)
 
     async def predict_image(self, request: Request) -> Response:
         top = parse_top(request.query_params)
@@ -112,7 +113,7 @@ class Routes:
         return make_swagger_page(self._description.title)
 
     async def docs(self, _: Request) -> Response:
-        return JSONResponse(self._docs)
+        return Response(self._docs, media_type="application/json")
 
     def close(self) -> None:
         """Stops the threads after they finish their work."""
@@ -152,7 +153,11 @@ def _read_example(model_dir: Path) -> object | None:
     file = model_dir / EXAMPLE_FILE
     if not file.is_file() or file.stat().st_size > _EXAMPLE_LIMIT_BYTES:
         return None
-    example: object = json.loads(file.read_bytes())
+    try:
+        example: object = json.loads(file.read_bytes())
+        encode_document({"example": example})
+    except (ValueError, RecursionError):  # a number with thousands of digits, or too many levels
+        return None
     return example
 
 

@@ -16,7 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from fargate_service.cause import InputExampleError, ModelLoadError
 from fargate_service.models.loaded_model import LoadedModel, choose_batching
+from fargate_service.models.package_versions import describe_other_version
+from fargate_service.models.tracing import turn_off_tracing
 from fargate_service.settings import ServiceDescription, Settings, set_library_threads
 
 if TYPE_CHECKING:
@@ -33,12 +36,17 @@ def load_model(description: ServiceDescription, settings: Settings, source: Path
     """
     began = time.monotonic()
     set_library_threads(os.environ, settings.cpus)
-    if description.template == "image_classifier":
-        model: LoadedModel = _load_image_classifier(description, settings, source)
-    else:
-        model = _load_pyfunc(description, settings)
+    load = _load_image_classifier if description.template == "image_classifier" else _load_pyfunc
+    try:
+        model = load(description, settings, source)
+    except Exception as error:
+        raise ModelLoadError(describe_other_version(error, settings.model_dir)) from error
+    turn_off_tracing(are_exported=settings.exports_traces)
     loaded = time.monotonic()
-    is_warm = settings.warm_up and model.warm_up()
+    try:
+        is_warm = settings.warm_up and model.warm_up()
+    except Exception as error:
+        raise InputExampleError from error
     # These objects are permanent: the garbage collector should not traverse a framework's objects during requests.
     gc.collect()
     gc.freeze()
@@ -77,7 +85,7 @@ def _load_network(description: ServiceDescription, settings: Settings, flavors: 
     return load_network(settings.model_dir, flavors, cpus=settings.cpus)
 
 
-def _load_pyfunc(description: ServiceDescription, settings: Settings) -> LoadedModel:
+def _load_pyfunc(description: ServiceDescription, settings: Settings, _: Path) -> LoadedModel:
     # Both are read when mlflow is imported. Flavors load differently for serving; MLflow's own server sets this.
     os.environ["_MLFLOW_IS_IN_SERVING_ENVIRONMENT"] = "true"
     # A serving container should not send telemetry.

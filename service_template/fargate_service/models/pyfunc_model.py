@@ -74,8 +74,8 @@ class PyfuncModel:
         try:
             return scoring_server.invocations(body, exact, model, self._schema)
         except MlflowException as error:
-            if isinstance(error.__context__, ModelFailed | RequestError):
-                raise error.__context__ from None
+            if isinstance(failed := error.__context__, ModelFailed | RequestError):
+                raise failed from failed.__cause__  # the traceback of the model's own code
             raise _refusal(error) from error
 
 

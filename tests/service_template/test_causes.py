@@ -1,0 +1,93 @@
+"""The last line of a failed start, and what stands above it."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from pathlib import Path
+
+import bentoml
+import pytest
+
+from fargate_service.cause import InputExampleError, ModelLoadError, make_cause, write_explanation
+from fargate_service.errors import RequestError
+from fargate_service.models.package_versions import describe_other_version
+from mlflow_fargate.stop_reasons import find_cause, hint_for_stop
+
+
+def raised(error: BaseException, cause: BaseException | None = None) -> BaseException:
+    try:
+        raise error from cause
+    except BaseException as caught:
+        return caught
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (raised(ModelLoadError(), KeyError("a")), "ModelLoadError: KeyError: 'a'"),
+        (raised(InputExampleError(), RequestError(400, "no\ncolumns")), "InputExampleError: RequestError: no columns"),
+        (
+            raised(ModelLoadError("six 1 is installed"), MemoryError()),
+            "ModelLoadError: MemoryError (six 1 is installed)",
+        ),
+        (ValueError("PORT is not a number"), "ServiceStartError: ValueError: PORT is not a number"),
+        (
+            raised(ModelLoadError(), raised(RuntimeError("cannot load"), ModuleNotFoundError("No module named 'x'"))),
+            "ModelLoadError: RuntimeError: cannot load (caused by ModuleNotFoundError: No module named 'x')",
+        ),
+        (
+            raised(ModelLoadError(), raised(RuntimeError("cannot load"), KeyError("x"))),
+            "ModelLoadError: RuntimeError: cannot load",
+        ),
+    ],
+)
+def test_a_cause_is_one_line_that_the_deployer_finds(error: BaseException, cause: str) -> None:
+    assert make_cause(error) == cause
+    assert find_cause(["x", cause]) == cause
+
+
+def test_a_long_message_is_cut() -> None:
+    assert len(make_cause(ValueError("x" * 10_000))) < 1100
+
+
+def test_the_traceback_has_no_frames_of_frameworks(capsys: pytest.CaptureFixture[str]) -> None:
+    class Fails:
+        def __init__(self) -> None:
+            raise OSError("libgomp.so.1: cannot open shared object file")
+
+    service = bentoml.service(Fails)
+    with pytest.raises(OSError, match="libgomp") as told:
+        service()
+
+    cause = write_explanation(told.value)
+
+    written = capsys.readouterr().out
+    assert written.endswith(f"{cause}\n")
+    assert "test_causes.py" in written
+    assert "_bentoml_sdk" not in written
+    assert "system_packages=" in (hint_for_stop("", 1, written.splitlines()) or "")
+
+
+def test_a_pickle_of_another_version_names_both(tmp_path: Path) -> None:
+    installed = version("numpy")
+    (tmp_path / "requirements.txt").write_text("not-installed==1\nnumpy==0.9  # old\npandas>=1\n")
+
+    said = describe_other_version(ModuleNotFoundError("no", name="numpy._gone"), tmp_path)
+    hint = hint_for_stop("", 1, [f"ModelLoadError: ModuleNotFoundError: no ({said})"])
+
+    assert said == f"numpy {installed} is installed; the model was logged with 0.9"
+    assert hint == f"the model was logged with numpy 0.9, and the image has {installed}: -C requirements=numpy==0.9"
+
+
+@pytest.mark.parametrize("error", [KeyError("x"), ModuleNotFoundError("no", name="not_there.at_all")])
+def test_versions_are_not_blamed_for_other_errors(error: Exception, tmp_path: Path) -> None:
+    (tmp_path / "requirements.txt").write_text("numpy==0.9\n")
+
+    assert describe_other_version(error, tmp_path) == ""
+
+
+def test_a_model_with_its_own_versions_blames_none(tmp_path: Path) -> None:
+    (tmp_path / "requirements.txt").write_text(f"numpy=={version('numpy')}\n")
+
+    assert describe_other_version(ValueError("no"), tmp_path) == ""
+    assert describe_other_version(ValueError("no"), tmp_path / "none") == ""

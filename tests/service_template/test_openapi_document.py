@@ -1,0 +1,37 @@
+"""The OpenAPI document is valid JSON, whatever the model's example contains."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from pathlib import Path
+
+import pytest
+
+from fargate_service.http.openapi_document import encode_document
+from fargate_service.http.routes import _read_example
+
+
+def test_values_that_json_does_not_have_are_null_or_text() -> None:
+    document = {"a": [float("nan"), {"b": float("-inf")}, 1.5], 2: datetime.date(2026, 1, 2), "c": "\ud800"}
+
+    encoded = json.loads(encode_document(document), parse_constant=pytest.fail)
+
+    assert encoded == {"a": [None, {"b": None}, 1.5], "2": "2026-01-02", "c": "\ud800"}
+
+
+@pytest.mark.parametrize(
+    ("content", "example"),
+    [
+        ('{"inputs": [1]}', {"inputs": [1]}),
+        ("[1e999]", [float("inf")]),
+        (f"[{'9' * 5000}]", None),
+        ("[" * 900 + "]" * 900, None),
+        ("[" * 100_000, None),
+        ("{", None),
+    ],
+)
+def test_an_example_that_cannot_be_shown_is_left_out(content: str, example: object, tmp_path: Path) -> None:
+    (tmp_path / "serving_input_example.json").write_text(content[:20_000])
+
+    assert _read_example(tmp_path) == example

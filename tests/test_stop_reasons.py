@@ -1,0 +1,125 @@
+"""Causes and hints, with messages as the libraries and ECS write them."""
+
+from __future__ import annotations
+
+import pytest
+
+from mlflow_fargate.stop_reasons import explaining_lines, find_cause, hint_for_stop
+
+PULL = "ResourceInitializationError: unable to pull secrets or registry auth: execution resource retrieval failed: "
+ROLE = "arn:aws:sts::123456789012:assumed-role/execution/1"
+
+
+@pytest.mark.parametrize(
+    ("message", "hint"),
+    [
+        ("ModuleNotFoundError: No module named 'lightgbm'", "-C requirements=lightgbm"),
+        ("ModuleNotFoundError: No module named 'google.cloud'", "-C requirements=google"),
+        (
+            "MlflowException: Could not load it (caused by ModuleNotFoundError: No module named 'catboost')",
+            "-C requirements=catboost",
+        ),
+        (
+            "ModuleNotFoundError: No module named 'numpy._core' (numpy 1.26.4 is installed; the model was logged with "
+            "2.1.0)",
+            "-C requirements=numpy==2.1.0",
+        ),
+        ("ModuleNotFoundError: No module named 'sklearn.ensemble._gb_losses'", "other versions"),
+        (
+            "AttributeError: Can't get attribute '_RemainderColsList' on <module 'sklearn.compose._column_transformer' "
+            "from '/opt/app/site/sklearn/compose/_column_transformer.py'>",
+            "other versions",
+        ),
+        (
+            "ValueError: <class 'numpy.random._mt19937.MT19937'> is not a known BitGenerator module.",
+            "other versions",
+        ),
+        ("ValueError: node array from the pickle has an incompatible dtype:", "other versions"),
+        ("TypeError: code() argument 13 must be str, not int", "other versions"),
+        ("TypeError: code expected at most 16 arguments, got 18", "other versions"),
+        ("ValueError: unsupported pickle protocol: 5", "other versions"),
+        (
+            "OSError: libgomp.so.1: cannot open shared object file: No such file or directory",
+            "libgomp.so.1 is a system library; add the Debian package that contains it: -C system_packages=",
+        ),
+        (
+            "ImportError: libGL.so.1: cannot open shared object file: No such file or directory",
+            "libGL.so.1 is a system library",
+        ),
+        ("MemoryError", "memory="),
+        ("MemoryError: Unable to allocate 7.45 GiB for an array with shape (1000000000,) and data type float64", "mem"),
+        ("OSError: [Errno 12] Cannot allocate memory", "memory="),
+        ("OSError: /opt/app/site/x.so: wrong ELF class: ELFCLASS32", "architecture="),
+        (
+            "FileNotFoundError: [Errno 2] No such file or directory: '/home/ana/vocabulary.txt'",
+            "the model has no /home/ana/vocabulary.txt",
+        ),
+        ("ValueError: the weights are upside down", None),
+    ],
+)
+def test_a_cause_leads_to_its_hint(message: str, hint: str | None) -> None:
+    said = hint_for_stop("Essential container in task exited", 1, ["noise", f"ModelLoadError: {message}"])
+
+    assert (said is None) if hint is None else (said is not None and hint in said), said
+
+
+@pytest.mark.parametrize(
+    ("reason", "hint"),
+    [
+        (f"{PULL}unable to retrieve secret from asm: There is a connection issue between the task and ECR.", "subnets"),
+        (
+            "CannotPullContainerError: ref pull has been retried 5 time(s): failed to do request: dial tcp: timeout",
+            "subnets",
+        ),
+        (
+            f"{PULL}AccessDeniedException: User: {ROLE} is not authorized to perform: secretsmanager:GetSecretValue on "
+            "resource: arn:aws:secretsmanager:eu-west-1:123456789012:secret:db-a1B2c3",
+            "allow the execution role to call secretsmanager:GetSecretValue",
+        ),
+        (f"{PULL}AccessDeniedException: Access to KMS is not allowed", "kms:Decrypt"),
+        (
+            f"{PULL}retrieved secret from Secrets Manager did not contain json key password",
+            "the secret has no key password",
+        ),
+        (
+            "CannotPullContainerError: pull image manifest has been retried 1 time(s): image Manifest does not contain "
+            "descriptor matching platform 'linux/arm64'",
+            "architecture=",
+        ),
+        ("ResourceInitializationError: failed to validate logger args: signal: killed", None),
+        ("OutOfMemoryError: Container killed due to memory usage", "memory="),
+        ("Task failed ELB health checks in (target-group x)", "health_check_grace_seconds="),
+        ("Your Spot Task was interrupted. Fargate Spot", "on_demand_base="),
+    ],
+)
+def test_a_reason_of_ecs_leads_to_its_hint(reason: str, hint: str | None) -> None:
+    said = hint_for_stop(reason, None, [])
+
+    assert (said is None) if hint is None else (said is not None and hint in said), said
+
+
+def test_a_killed_task_ran_out_of_memory_unless_a_health_check_ended_it() -> None:
+    assert "memory=" in (hint_for_stop("Essential container in task exited", 137, []) or "")
+    assert "grace" in (hint_for_stop("Task failed container health checks", 137, []) or "")
+
+
+def test_the_cause_decides_and_not_the_lines_before_it() -> None:
+    lines = ["MemoryError: a warning of a library", "ModelLoadError: ModuleNotFoundError: No module named 'shap'"]
+
+    assert (hint_for_stop("", 1, lines) or "").endswith("-C requirements=shap")
+
+
+@pytest.mark.parametrize(
+    ("lines", "shown"),
+    [
+        (["a", "ModelLoadError: KeyError: 'x'", "b"], ["ModelLoadError: KeyError: 'x'"]),
+        (["a", "    | InputExampleError: ValueError: no"], ["InputExampleError: ValueError: no"]),
+        (["Fatal Python error: Segmentation fault", "", "  File x"], ["Fatal Python error: Segmentation fault"]),
+        (["a", "b", "c"], ["b", "c"]),
+        (["ModelLoadError"], ["ModelLoadError"]),
+        ([], []),
+    ],
+)
+def test_the_cause_is_shown_or_else_the_last_lines(lines: list[str], shown: list[str]) -> None:
+    assert explaining_lines(lines, 2) == shown
+    assert (find_cause(lines) is not None) == (len(shown) == 1 and ":" in shown[0])
