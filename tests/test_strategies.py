@@ -97,7 +97,7 @@ def test_a_blue_green_deployment_is_tested_shifted_and_fails_no_caller(picky: De
     assert version_of(status.url) == "2"
     told = notes(picky)
     assert 'the model\'s input example returned {"predictions": [42]}' in told
-    assert "POST_TEST_TRAFFIC_SHIFT: 0 % of the traffic on the new tasks" in told
+    assert "POST_TEST_TRAFFIC_SHIFT: 0% of the traffic on the new tasks" in told
     assert count_writes(picky, lambda counted: counted.update("churn", None, None, NamedOptions())) == {}
 
 
@@ -140,8 +140,8 @@ def test_a_canary_and_a_linear_shift_share_callers_and_show_it(picky: Deployer) 
         picky.update("churn", None, None, NamedOptions({**linear, "environment.VERSION": "3"}))
 
     assert set(answers) == {"1", "2", "3"}
-    assert "PRODUCTION_TRAFFIC_SHIFT: 40 % of the traffic on the new tasks" in notes(picky)
-    assert "PRODUCTION_TRAFFIC_SHIFT: 50 % of the traffic on the new tasks" in notes(picky)
+    assert "PRODUCTION_TRAFFIC_SHIFT: 40% of the traffic on the new tasks" in notes(picky)
+    assert "PRODUCTION_TRAFFIC_SHIFT: 50% of the traffic on the new tasks" in notes(picky)
 
 
 def test_a_rolling_deployment_goes_over_to_blue_green_without_a_failure_and_not_back(picky: Deployer) -> None:
