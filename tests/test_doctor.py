@@ -92,7 +92,7 @@ def trust(service: str) -> Role:
             "FAIL",
             "check that it is an MLflow server",
         ),
-        (checks.check_tracking_server(ServerAnswer("http://m", 200, "{}")), "OK", "answers"),
+        (checks.check_tracking_server(ServerAnswer("http://m", 200, "{}")), "OK", "responds"),
         (checks.check_webhooks(None), "SKIP", "could not be reached"),
         (checks.check_webhooks(ServerAnswer("http://m", 200, "{}")), "OK", "polled"),
         (checks.check_webhooks(ServerAnswer("http://m", 500, "")), "FAIL", "SECRET_ENCRYPTION_KEY"),

@@ -158,7 +158,7 @@ def no_default_vpc(bench: Bench) -> str:
 
 
 def invalid_host_header(bench: Bench) -> str:
-    """The tracking server answers 403 "Invalid Host header\""""
+    """The tracking server returns 403 "Invalid Host header\""""
     with answering(403, b"Invalid Host header - possible DNS rebinding attack detected") as url:
         mlflow.set_tracking_uri(url)
         return bench.run(f"{CREATE} -m models:/churn/Production").replace(
@@ -171,8 +171,10 @@ def no_tracking_server(bench: Bench) -> str:
     mlflow.set_tracking_uri(f"http://127.0.0.1:{free_port()}")
     said = bench.run(f"{CREATE} -m models:/churn/Production")
     # The text between is urllib3's, with addresses of its objects.
-    return re.sub(r"(?s)127\.0\.0\.1:\d+: API request.*?\n  hint", "127.0.0.1:5000: API request …\n  hint",
-                  re.sub(r"http://127\.0\.0\.1:\d+ could", "http://127.0.0.1:5000 could", said))  # fmt: skip
+    shown = r"\g<1>127.0.0.1:5000\g<2> …\n  hint"
+    return re.sub(
+        r"(?s)(MLflow at http://)127\.0\.0\.1:\d+( could not be reached: API request).*?\n  hint", shown, said
+    )
 
 
 def misspelt_model(bench: Bench) -> str:

@@ -16,8 +16,8 @@ from mlflow_fargate.resources import WEBHOOK
 def gc(target: str, delete: bool, as_json: bool) -> None:
     """Find leftovers in the whole region: deployments whose ECS service is gone, endpoints whose cluster is gone.
 
-    A deployment that is still being created looks the same until its service exists, so do not use --delete while
-    someone else is deploying. An endpoint that merely has no deployments is not listed; delete it with `mlflow
+    A deployment that is still being created looks like a leftover until its service exists, so do not use --delete
+    while someone else is deploying. An endpoint that merely has no deployments is not listed; delete it with `mlflow
     deployments delete-endpoint`.
     """
     from mlflow_fargate.deployments.cleanup import collect  # noqa: PLC0415

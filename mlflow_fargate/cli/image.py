@@ -66,13 +66,13 @@ def export(*, target: str, model_uri: str, config: tuple[str, ...], tag: str, do
 
 @image.command(short_help="Print the software bill of materials of an image.")
 @target_option
-@click.option("--tag", default="latest", show_default=True, help="Tag of the image in the layout.")
+@click.option("--tag", default="latest", show_default=True, help="Tag of the image, if IMAGE is a folder.")
 @click.argument("image")
 def sbom(*, target: str, tag: str, image: str) -> None:
-    """Print the software bill of materials of IMAGE: CycloneDX 1.6, as JSON.
+    """Print the software bill of materials (SBOM) of IMAGE: CycloneDX 1.6, as JSON.
 
-    IMAGE is a folder that `image export` wrote, or an image in a registry. It lists Python packages with licenses and
-    the hashes of their wheels, Debian packages, the model and the base image. The same image gives the same output.
+    IMAGE is a folder that `image export` wrote, or an image in a registry. The SBOM lists Python packages with licenses
+    and the hashes of their wheels, Debian packages, the model and the base image. The same image gives the same output.
 
     \b
       mlflow-fargate image export -m models:/churn/Production churn-image

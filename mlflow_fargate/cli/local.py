@@ -27,10 +27,10 @@ def local() -> None:
     type=click.Choice(["auto", "podman", "docker", "process"]),
     default="auto",
     show_default=True,
-    help="What runs tasks: containers, or processes. auto: the first engine that works.",
+    help="How tasks run: in containers of this engine, or as processes. auto picks the first that works.",
 )
 def up(detach: bool, serve_artifacts: bool, engine: str) -> None:
-    """Start the local AWS, image registry, load balancer and MLflow. Ctrl-C stops them."""
+    """Start the local stack: AWS emulation, image registry, load balancer and MLflow. Ctrl-C stops it."""
     stack = _import_stack()
     how = {"serve_artifacts": serve_artifacts, "engine": engine}
     if detach:

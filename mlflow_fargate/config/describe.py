@@ -97,8 +97,7 @@ def describe_options() -> str:
     """Returns one paragraph per option, for `mlflow deployments help -t fargate`."""
     lines = []
     for one in described_options():
-        facts = dict.fromkeys([one.type, one.limits, one.unit, f"default: {one.default}"])
-        lines.append(f"  {one.key}: {one.description} ({', '.join(fact for fact in facts if fact)})")
+        lines.append(f"  {one.key}: {one.description} [{_values(one)}; default: {one.default}]")
         lines.append(f"      e.g. {one.example if '=' in one.example else f'{one.key}={one.example}'}")
     return "\n".join(lines)
 
@@ -120,13 +119,17 @@ def options_tables() -> str:
 
 def _row(one: Described) -> str:
     """One option's line in its table."""
-    kind = f"{one.type} ({one.unit})" if one.unit else one.type
-    values = kind if one.limits in ("", one.type) else f"{kind}: {one.limits}"
     default = one.default if one.default in (_NO_VALUE, _EMPTY) else f"`{one.default}`"
     maps_to = "" if one.maps_to.startswith("(") else f"<br>*{one.maps_to}*"
     what = f"{one.description}. E.g. `{one.example}`.{maps_to}"
-    cells = [f'<a id="{one.key}"></a>`{one.key}`', default, values, what]
+    cells = [f'<a id="{one.key}"></a>`{one.key}`', default, _values(one), what]
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _values(one: Described) -> str:
+    """Returns what one option accepts: its type, unit and limits."""
+    kind = f"{one.type} ({one.unit})" if one.unit else one.type
+    return kind if one.limits in ("", one.type) else f"{kind}: {one.limits}"
 
 
 def options_page() -> str:

@@ -26,8 +26,8 @@ class ImageOptions(OptionGroup):
     )
     index_url: IndexUrl = option(
         None,
-        "package index to use instead of PyPI; ${NAME} in it is read from the environment, "
-        "a password in it is used once and not stored",
+        "package index to use instead of PyPI; ${NAME} in it is read from the environment; "
+        "a password written in it is used once and not stored",
         maps_to="pip's --index-url",
         examples=["index_url=https://me:${INDEX_TOKEN}@pypi.example.com/simple"],
         repr=False,

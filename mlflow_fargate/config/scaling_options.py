@@ -89,7 +89,8 @@ class ScalingOptions(OptionGroup):
     )
     schedule: Table = option(
         dict,
-        "scheduled bounds, by name: `WHEN COUNT`, `WHEN MIN-MAX` or `WHEN normal` (min_count to max_count)",
+        "scheduled changes of the number of tasks, by name: `WHEN COUNT`, `WHEN MIN-MAX` or `WHEN normal` "
+        "(min_count to max_count)",
         maps_to=f"{_MAPS_TO}: scheduled actions",
         examples=['schedule.night="cron(0 20 * * ? *) 0" and schedule.morning="cron(0 7 ? * MON-FRI *) normal"'],
         allowed="names of 1 to 64 letters, digits, - and _",

@@ -197,11 +197,11 @@ def check_tracking_server(answer: ServerAnswer | None) -> Finding:
         return Finding(topic, name, "FAIL", said, f"start it with: mlflow server --allowed-hosts {host}")
     if answer.status in {401, 403}:
         advice = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
-        return Finding(topic, name, "FAIL", f"{answer.url} answers {answer.status}", advice)
+        return Finding(topic, name, "FAIL", f"{answer.url} returned {answer.status}", advice)
     if answer.status != 200:
-        said = f"{answer.url} answers {answer.status}: {answer.text[:100]}"
+        said = f"{answer.url} returned {answer.status}: {answer.text[:100]}"
         return Finding(topic, name, "FAIL", said, "check that it is an MLflow server with a model registry")
-    return Finding(topic, name, "OK", f"{answer.url} answers, and has a model registry")
+    return Finding(topic, name, "OK", f"{answer.url} responds, and has a model registry")
 
 
 def check_webhooks(answer: ServerAnswer | None) -> Finding:
@@ -215,7 +215,7 @@ def check_webhooks(answer: ServerAnswer | None) -> Finding:
         advice = (
             "set MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY on the server: without it, stored secrets are lost on a restart"
         )
-        return Finding(topic, name, "FAIL", f"the server answers {answer.status}", advice)
+        return Finding(topic, name, "FAIL", f"the server returned {answer.status}", advice)
     return Finding(topic, name, "SKIP", f"not supported by the server ({answer.status}); the webhook service polls")
 
 

@@ -252,7 +252,7 @@ def environment(state: Mapping[str, Any]) -> dict[str, str]:
 def _check_platform(system: str) -> None:
     if not system.startswith("linux"):
         raise LocalStackError(
-            f"The local stack runs Linux images as processes on this machine, whose system is '{system}'.",
+            f"The local stack runs on Linux only, and this machine's system is '{system}'.",
             hint="run it on Linux, in a Linux container or in WSL",
         )
 

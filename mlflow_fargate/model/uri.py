@@ -204,20 +204,25 @@ class ModelRegistry:
     def _check_reachable(self) -> None:
         for uri in dict.fromkeys(self._uris):
             if scheme_of(uri) in {"http", "https"}:
-                with self._errors(uri):
+                with self._errors(server=uri):
                     check_reachable(uri)
 
     @contextlib.contextmanager
-    def _errors(self, what: str) -> Iterator[None]:
+    def _errors(self, what: str = "", server: str = "") -> Iterator[None]:
         try:
             with RefusingRedirects():
                 yield
         except FargateError:
             raise
         except MlflowException as error:
-            server = without_credentials(self._uris[0])
+            server = without_credentials(server or self._uris[0])
             said = without_credentials(str(error.message))
-            message = f"{without_credentials(what)} could not be read from MLflow at {server}: {said[:500]}"
+            failed = (
+                f"{without_credentials(what)} could not be read from MLflow at {server}"
+                if what
+                else f"MLflow at {server} could not be reached"
+            )
+            message = f"{failed}: {said[:500]}"
             # Notebooks show the cause; it must not contain the password either.
             cause = None if said != str(error.message) else error
             kind = _Absent if error.error_code in _ABSENT_CODES else ModelNotFound

@@ -152,7 +152,7 @@ class _Asking:
             return response
         status, said = response.status_code, response.text[:_SHOWN_CHARACTERS]
         kind = _PassingFailure if status in _TRANSIENT else PredictionFailed
-        raise kind(f"{url} answered {status}: {said}", hint=_HINTS.get(status))
+        raise kind(f"{url} returned {status}: {said}", hint=_HINTS.get(status))
 
 
 def _own_request(route: CustomRoute, request: dict[str, Any]) -> dict[str, Any]:

@@ -91,7 +91,7 @@ def _check(response: requests.Response, version: str | None, path: str) -> None:
     if response.status_code != 200:
         # Waiting for the load balancer helps with a missing target, but not with a failing model.
         kind = _Early if response.status_code in (404, 502, 503, 504) else PredictionFailed
-        raise kind(f"{path} answered {response.status_code}: {_shown(response)}")
+        raise kind(f"{path} returned {response.status_code}: {_shown(response)}")
 
 
 def _ask_patiently(ask: Callable[[], requests.Response], seconds: float) -> requests.Response:

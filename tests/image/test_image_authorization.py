@@ -84,7 +84,7 @@ def test_an_expired_token_is_renewed_once(scripted: Any) -> None:
     with Registry(scripted.host) as registry:
         assert registry.has_blob("models", DIGEST)
         assert registry.has_blob("models", DIGEST)
-        with pytest.raises(RegistryError, match=r"(?s)answered 401 .*hint: check the user name"):
+        with pytest.raises(RegistryError, match=r"(?s)returned 401 .*hint: check the user name"):
             registry.has_blob("models", DIGEST)
 
     assert len(scripted.seen("GET")) == 3

@@ -163,7 +163,7 @@ def test_the_error_for_a_busy_registry_contains_its_message(scripted: Any) -> No
     scripted.answers("GET", "/v2/a/manifests/v1", (429, {}, body), (503, {}, body))
 
     with Registry(scripted.host) as registry:
-        with pytest.raises(RegistryError, match="answered 429 to HEAD"):
+        with pytest.raises(RegistryError, match="returned 429 for HEAD"):
             registry.has_blob("a", DIGEST)
         with pytest.raises(RegistryError, match=r"503 .*TOOMANYREQUESTS slow down"):
             registry.read_manifest("a", "v1", LINUX_AMD64)

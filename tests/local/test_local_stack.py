@@ -63,7 +63,7 @@ def test_the_environment_points_mlflow_and_aws_tools_to_the_stack() -> None:
 
 
 def test_systems_other_than_linux_are_refused() -> None:
-    with pytest.raises(LocalStackError, match="whose system is 'darwin'"):
+    with pytest.raises(LocalStackError, match="system is 'darwin'"):
         stack._check_platform("darwin")
 
 

@@ -25,7 +25,7 @@ _NEVER_LEFT = (":cluster/", ":service/")
 def find_orphans(session: AwsSession) -> Iterator[Orphan]:
     """Yields the orphans of every endpoint in the region, deployments before their endpoint.
 
-    A deployment that is being created looks the same until its service or cluster exists.
+    A deployment that is being created looks like an orphan until its service or cluster exists.
     """
     found: dict[tuple[str, str], set[str]] = {}
     for whose, what in chain(_tagged(session), _images(session)):

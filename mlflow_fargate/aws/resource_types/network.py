@@ -108,7 +108,7 @@ def _default_vpc(session: AwsSession) -> str:
     if not vpcs:
         raise InvalidOption(
             f"The account has no default VPC in {session.region}.",
-            hint="choose another VPC with subnets=subnet-a,subnet-b, or create one: aws ec2 create-default-vpc",
+            hint="choose a VPC with subnets=subnet-a,subnet-b, or create one: aws ec2 create-default-vpc",
         )
     return str(vpcs[0]["VpcId"])
 

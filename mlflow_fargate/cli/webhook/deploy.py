@@ -45,8 +45,8 @@ def deploy(
 ) -> None:
     """Deploy the webhook service to Fargate, behind the endpoint's load balancer. Running it again updates it.
 
-    The service is served at /_webhook, runs as one task with its own role, and keeps every option you do not repeat.
-    Secrets are given as ARNs from Secrets Manager or SSM:
+    The service is at /_webhook on the endpoint, runs as one task with its own role, and keeps every option you do not
+    repeat. Secrets are given as ARNs from Secrets Manager or SSM:
 
     \b
       -C secrets.FARGATE_WEBHOOK_SECRET=arn:…      secret that MLflow signs events with

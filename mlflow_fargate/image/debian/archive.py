@@ -105,7 +105,7 @@ class Archive:
     def _get(self, url: str, limit_bytes: int) -> bytes:
         with self._session.get(url, timeout=_TIMEOUT_SECONDS, stream=True) as response:
             if response.status_code != 200:
-                raise ImageError(f"{url} answered {response.status_code} {response.reason}.")
+                raise ImageError(f"{url} returned {response.status_code} {response.reason}.")
             data = bytearray()
             for chunk in response.iter_content(1 << 20):
                 data += chunk

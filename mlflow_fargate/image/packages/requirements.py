@@ -170,7 +170,7 @@ def _merge_group(best: str, group: Sequence[Requirement], notes: list[str]) -> R
                 f"The requirements name the same library in different versions: {listed}.",
                 hint=f"choose a version: requirements={best}==VERSION",
             )
-        notes.append(f"{listed} are the same library in different versions: that of {best} counts")
+        notes.append(f"{listed} are the same library in different versions; the version of {best} is used")
         group = own
     return reduce(_merged, (_renamed(one, best) for one in group))
 

@@ -1,7 +1,7 @@
-"""Distributions of one library that write the same files: with and without GPU code, with and without windows. Pure.
+"""Distributions of one library that write the same files: with and without GPU code, with and without a GUI. Pure.
 
 If two of them were installed, each file would be from the one that came last. So an image has one distribution of a
-library: the one that a requirement names, else the one without GPU code and windows.
+library: the one that a requirement names, else the one without GPU code and GUI.
 
 Not listed, because PyPI has only one distribution: LightGBM, CatBoost, PyTorch (its CPU builds are on its own index).
 On ARM, TensorFlow 2.15 and earlier is an empty package that depends on tensorflow-cpu-aws; there, they are not twins.
@@ -16,7 +16,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
 _NO_GPU = "the same library without GPU code"
-_NO_WINDOWS = "a server does not have the libraries for windows"
+_NO_GUI = "a server does not have the libraries for a GUI"
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,11 @@ LIBRARIES = (
     ),
     Library("onnxruntime", ("onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml"), "the build for CPUs"),
     Library("faiss-cpu", ("faiss-gpu",), _NO_GPU),
-    Library("opencv-python-headless", ("opencv-python",), _NO_WINDOWS),
+    Library("opencv-python-headless", ("opencv-python",), _NO_GUI),
     Library(
         "opencv-contrib-python-headless",
         ("opencv-contrib-python",),
-        _NO_WINDOWS,
+        _NO_GUI,
         parts=("opencv-python-headless", "opencv-python"),
     ),
 )

@@ -182,7 +182,7 @@ class Transport:
 
     def _refusal(self, method: str, response: requests.Response) -> RegistryError:
         status = response.status_code
-        where = f"Registry {self._host} answered {status} to {method} {_without_query(response.url)}"
+        where = f"Registry {self._host} returned {status} for {method} {_without_query(response.url)}"
         message = f"{where}: {_words(response)}."
         if status in _RETRIED_STATUSES:
             return Transient(message)
