@@ -368,6 +368,6 @@ def test_its_image_is_built_once_starts_the_service_and_holds_no_model(
         manifest = client.read_manifest(reference.repository, reference.identifier, LINUX).manifest
         config = client.read_json(reference.repository, manifest.config)
     assert config["config"]["Entrypoint"][-2:] == ["webhook", "serve"]
-    assert len(manifest.layers) == 2  # the base's one, and this package
+    assert len(manifest.layers) == 3  # the base's one, bytecode for its standard library, and this package
     assert publisher.publish(parse_config({})) == image
     assert "the image is already in the repository" in progress.lines[-1]

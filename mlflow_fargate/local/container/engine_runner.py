@@ -44,7 +44,7 @@ _ADVICE = MappingProxyType(
         "no space left on device": "the disk of this machine is full; `podman system prune` frees what engines keep",
         "executable file not found": "the task definition's entry point or command is not in the image",
         "stat /": "the task definition's entry point or command is not in the image",
-        "unsupported compression": "this engine is too old for layers compressed with zstd (Docker 23 is not)",
+        "unsupported compression": "this engine cannot read layers compressed with zstd (Docker needs 23.0 or newer)",
     }
 )
 
