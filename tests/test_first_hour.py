@@ -340,6 +340,7 @@ class RefusingRunner:
     """A task runner that cannot start tasks, with Fargate's reason."""
 
     reason: str
+    runs_all_containers = False
 
     def pull(self, image: str) -> PulledImage:
         raise TaskFailedToStart(self.reason)
@@ -347,7 +348,7 @@ class RefusingRunner:
     def start(self, spec: ContainerSpec, on_line: OnLine) -> StartedTask:
         raise AssertionError("no image was pulled")
 
-    def exec_spec(self, task_id: str, command: str) -> ExecSpec | None:
+    def exec_spec(self, task_id: str, container: str, command: str, *, as_root: bool = True) -> ExecSpec | None:
         return None
 
 

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from mlflow_fargate.cli.local import local
 from mlflow_fargate.errors import LocalStackError
-from mlflow_fargate.local.container.container_engine import _probe_image, choose_engine
+from mlflow_fargate.local.container.container_engine import choose_engine, make_programs
 from support.container_engine import Programs
 
 NO_DAEMON = "echo 'Cannot connect to the Docker daemon at unix:///var/run/docker.sock.' >&2; exit 1"
@@ -140,7 +140,7 @@ def test_processes_are_used_if_requested_whatever_is_installed(programs: Program
 
 
 def test_the_probe_is_a_program_that_linux_runs(tmp_path: Path) -> None:
-    with tarfile.open(fileobj=io.BytesIO(_probe_image())) as archive:
+    with tarfile.open(fileobj=io.BytesIO(make_programs())) as archive:
         packed = archive.extractfile("probe")
         assert packed is not None
         (tmp_path / "probe").write_bytes(packed.read())

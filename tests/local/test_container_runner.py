@@ -255,8 +255,8 @@ def test_a_task_with_a_role_listens_on_the_port_in_its_environment(start: Start)
 
 def test_a_command_runs_in_the_container_as_root(start: Start, runner: EngineRunner) -> None:
     task, _ = start(SERVER, {"API_KEY": "s3cret"}, **HARDENED)
-    name = list(runner._running)[-1]
-    spec = runner.exec_spec(name, "sh -c 'read line; echo \"$API_KEY\" $line; exit 3'")
+    name, _ = list(runner._running)[-1]
+    spec = runner.exec_spec(name, "model", "sh -c 'read line; echo \"$API_KEY\" $line; exit 3'")
     assert spec is not None
 
     done = subprocess.run(
@@ -265,7 +265,7 @@ def test_a_command_runs_in_the_container_as_root(start: Start, runner: EngineRun
 
     assert (done.stdout, done.returncode) == ("s3cret typed\n", 3)
     task.kill()
-    assert runner.exec_spec(name, "sh") is None
+    assert runner.exec_spec(name, "model", "sh") is None
 
 
 def test_what_a_killed_stack_left_is_removed_later(

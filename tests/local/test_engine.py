@@ -68,6 +68,8 @@ class FakeTask:
 
 
 class FakeRunner:
+    runs_all_containers = True
+
     def __init__(self) -> None:
         self.status = 200
         self.bug: Exception | None = None

@@ -19,15 +19,16 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
 from mlflow_fargate import atomic_files
-from mlflow_fargate.local.container.container_engine import ContainerEngine, EngineFailed, pack
-from mlflow_fargate.local.container.engine_task import EngineTask, quietly, remove
+from mlflow_fargate.local.container.container_engine import ContainerEngine, EngineFailed, make_programs, pack
+from mlflow_fargate.local.container.engine_task import EngineTask, quietly, read_state, remove
 from mlflow_fargate.local.container.image_store import ImageStore, PulledImage
 from mlflow_fargate.local.container.launch import ContainerSpec, ExecSpec, TaskFailedToStart
-from mlflow_fargate.local.container.run_arguments import EngineTraits, make_arguments
+from mlflow_fargate.local.container.run_arguments import EngineTraits, make_arguments, make_ulimits
 from mlflow_fargate.local.container.runner import OnLine, ProcessRunner, TaskRunner, free_port
 from mlflow_fargate.local.registry.server import LocalRegistry
 from mlflow_fargate.target import local_state_file
@@ -55,6 +56,8 @@ class EngineRunner:
     `of_roles` returns the extra variables of a task with a role.
     """
 
+    runs_all_containers = True
+
     def __init__(
         self,
         engine: ContainerEngine,
@@ -67,10 +70,11 @@ class EngineRunner:
         self._engine = engine
         self._state = state
         self._registry = registry
+        self._labels = {LABEL: label_of(state)}
         self._of_roles = of_roles
         self._pulling = threading.Lock()
         self._images: list[str] = []
-        self._running: dict[str, EngineTask] = {}
+        self._running: dict[tuple[str, str], EngineTask] = {}  # by task and container
         self._login_file = state / "engine-login" / "config.json"
         self._login_file.parent.mkdir(parents=True, exist_ok=True)
         self._write_record()
@@ -99,30 +103,69 @@ class EngineRunner:
         role = dict(self._of_roles()) if spec.has_role else {}
         files = _files_of_role(role)
         host_port = free_port() if spec.has_role else None
-        arguments, hidden = make_arguments(
-            spec,
-            labels={LABEL: label_of(self._state)},
-            traits=self._engine.traits,
-            role={**role, _CACHE_VARIABLE: f"/tmp/{_CACHE_FOLDER}"} if files else role,  # noqa: S108
-            host_port=host_port,
-        )
-        name, step = f"mlflow-fargate-{spec.task_id}", "CannotCreateContainerError"
+        name, step = f"mlflow-fargate-{spec.task_id}-{spec.container.name}", "CannotCreateContainerError"
         try:
+            network = self._share_network(spec)
+            arguments, hidden = make_arguments(
+                spec,
+                labels=self._labels,
+                traits=self._engine.traits,
+                role={**role, _CACHE_VARIABLE: f"/tmp/{_CACHE_FOLDER}"} if files else role,  # noqa: S108
+                host_port=host_port,
+                network=network,
+            )
             self._engine.call("create", "--name", name, *arguments, environment=hidden)
             step = "CannotStartContainerError"
             if files:
                 self._engine.call("cp", "-", f"{name}:/tmp", stdin=pack(files))
-            task = EngineTask(self._engine, name, on_line, host_port=host_port, folder=self._login_file.parent)
+            task = EngineTask(
+                self._engine,
+                name,
+                on_line,
+                host_port=read_state(self._engine, network).host_port if network else host_port,
+                folder=self._login_file.parent,
+                on_end=partial(self._ended, spec),
+            )
         except EngineFailed as error:
             remove(self._engine, name)
+            self._ended(spec)
             raise TaskFailedToStart(f"{step}: {_advised(error)}") from error
-        self._running = {key: other for key, other in self._running.items() if other.is_running}
-        self._running[spec.task_id] = task
+        self._running[spec.task_id, spec.container.name] = task
         return task
 
-    def exec_spec(self, task_id: str, command: str) -> ExecSpec | None:
-        task = self._running.get(task_id)
-        return task.exec_spec(command) if task is not None and task.is_running else None
+    def exec_spec(self, task_id: str, container: str, command: str, *, as_root: bool = True) -> ExecSpec | None:
+        task = self._running.get((task_id, container))
+        return task.exec_spec(command, as_root=as_root) if task is not None and task.is_running else None
+
+    def _share_network(self, spec: ContainerSpec) -> str | None:
+        """Returns the container whose network those of the task share, which only waits; None if it needs none.
+
+        The network must outlast a container that others depend on, as with ECS's pause container.
+        """
+        if spec.shared_ports is None or spec.has_role:
+            return None
+        if not self._runs(spec.task_id):
+            image = f"localhost/mlflow-fargate-pause:{self._labels[LABEL]}"
+            with self._pulling:
+                if image not in self._images:
+                    self._engine.call("import", "-", image, stdin=make_programs())
+                    self._images.append(image)
+                    self._write_record()
+            words = ["run", "--detach", "--name", _network_of(spec), "--label", f"{LABEL}={self._labels[LABEL]}"]
+            words += ["--pull=never", "--log-driver", "none", "--cap-drop", "ALL"]
+            words += make_ulimits((), self._engine.traits)
+            words += [word for port in spec.shared_ports for word in ("--publish", f"127.0.0.1::{port}")]
+            self._engine.call(*words, image, "/pause")
+        return _network_of(spec)
+
+    def _ended(self, spec: ContainerSpec) -> None:
+        """Removes the network of a task without running containers."""
+        self._running.pop((spec.task_id, spec.container.name), None)
+        if spec.shared_ports is not None and not spec.has_role and not self._runs(spec.task_id):
+            remove(self._engine, _network_of(spec))
+
+    def _runs(self, task_id: str) -> bool:
+        return any(task_id == other for other, _ in list(self._running))
 
     def _pull(self, image: str) -> None:
         if image not in self._images:
@@ -182,6 +225,10 @@ def remove_leftovers(state: Path) -> None:
     for image in record["images"]:
         quietly(engine, "rmi", image)
     _record_file(state).unlink()
+
+
+def _network_of(spec: ContainerSpec) -> str:
+    return f"mlflow-fargate-network-{spec.task_id}"
 
 
 def _record_file(state: Path) -> Path:

@@ -75,7 +75,9 @@ class StartedTask(Protocol):
 
 
 class TaskRunner(Protocol):
-    """Something that can run a task's container."""
+    """Something that can run a task's containers."""
+
+    runs_all_containers: bool  # False: only the main one of each task
 
     def pull(self, image: str) -> PulledImage:
         """Returns the image, ready to run; TaskFailedToStart with ECS's message if it cannot be pulled."""
@@ -83,8 +85,8 @@ class TaskRunner(Protocol):
     def start(self, spec: ContainerSpec, on_line: OnLine) -> StartedTask:
         """Starts the task and returns it; `on_line` is called with each line it writes."""
 
-    def exec_spec(self, task_id: str, command: str) -> ExecSpec | None:
-        """Returns how to run a command in a started task; None if the task is not running."""
+    def exec_spec(self, task_id: str, container: str, command: str, *, as_root: bool = True) -> ExecSpec | None:
+        """Returns how to run a command in a container of a started task; None if it is not running."""
 
 
 class ProcessRunner:
@@ -93,6 +95,8 @@ class ProcessRunner:
     `inherited` is all that tasks inherit from the environment (LANG and similar variables). `of_roles` returns the
     extra variables of a task with a role, which on ECS would get credentials.
     """
+
+    runs_all_containers = False
 
     def __init__(
         self,
@@ -149,7 +153,7 @@ class ProcessRunner:
             self._running = {**alive, spec.task_id: (spec, process)}
         return process
 
-    def exec_spec(self, task_id: str, command: str) -> ExecSpec | None:
+    def exec_spec(self, task_id: str, container: str, command: str, *, as_root: bool = True) -> ExecSpec | None:
         spec, process = self._running.get(task_id, (None, None))
         if spec is None or process is None or not process.is_running:
             return None
