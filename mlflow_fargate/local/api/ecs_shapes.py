@@ -22,6 +22,7 @@ from mlflow_fargate.local.engine.state import (
 
 _SERVICE_ROLE = "aws-service-role/ecs.amazonaws.com/AWSServiceRoleForECS"
 _PENDING = {"PROVISIONING", "PENDING", "ACTIVATING"}
+_ROLLOUT_ECHOED = ("launchType", "capacityProviderStrategy", "platformVersion", "networkConfiguration")
 # Echoed on a service and on its deployments and revisions, as requested.
 _ECHOED = (
     "loadBalancers",
@@ -41,13 +42,7 @@ _ECHOED = (
     "enableExecuteCommand",
     "availabilityZoneRebalancing",
 )
-_REVISION_ECHOED = (
-    "loadBalancers",
-    "networkConfiguration",
-    "launchType",
-    "capacityProviderStrategy",
-    "platformVersion",
-)
+_REVISION_ECHOED = ("loadBalancers", *_ROLLOUT_ECHOED)
 
 
 def show_service(service: Service, tasks: Sequence[Task], *, with_tags: bool) -> dict[str, Any]:
@@ -182,7 +177,6 @@ def _show_deployment_head(deployment: ServiceDeployment, service: Service) -> di
 
 def _show_rollout(rollout: Rollout, service: Service, tasks: Sequence[Task]) -> dict[str, Any]:
     own = [task for task in tasks if task.rollout_id == rollout.id]
-    echoed = ("launchType", "capacityProviderStrategy", "platformVersion", "networkConfiguration")
     settings = rollout.revision.settings
     # "Only returned for services that use the rolling update" (API reference, rolloutState).
     states = {} if service.shift_rules.shifts else {"rolloutState": rollout.state, "rolloutStateReason": rollout.reason}
@@ -197,7 +191,7 @@ def _show_rollout(rollout: Rollout, service: Service, tasks: Sequence[Task]) -> 
         **states,
         "createdAt": rollout.created_at,
         "updatedAt": rollout.updated_at,
-        **{key: settings[key] for key in echoed if key in settings},
+        **{key: settings[key] for key in _ROLLOUT_ECHOED if key in settings},
     }
 
 

@@ -161,9 +161,12 @@ def _hard_limits() -> dict[str, int]:
     return {name: min(values) for name, values in finite.items() if values}
 
 
-def make_programs() -> bytes:
-    """Returns a tar with two programs, which need no library: /probe exits with code 0, /pause runs until killed."""
-    number, *codes = _PROGRAMS.get(platform.machine(), _PROGRAMS["x86_64"])
+def make_programs(machine: str | None = None) -> bytes:
+    """Returns a tar with two programs for a machine, by default this one, which need no library.
+
+    /probe exits with code 0; /pause runs until it is killed.
+    """
+    number, *codes = _PROGRAMS.get(machine or platform.machine(), _PROGRAMS["x86_64"])
     return pack({name: _program(number, code) for name, code in zip(("probe", "pause"), codes, strict=True)})
 
 

@@ -40,11 +40,14 @@ _CACHE_VARIABLE = "MLFLOW_FARGATE_CACHE"
 _CACHE_FOLDER = "mlflow-fargate"  # in /tmp of a task with a role
 _PULL_SECONDS = 1800.0
 _NO_TRAITS = EngineTraits(is_podman=False, cpus=1)
+_NO_PLATFORM = "image Manifest does not contain descriptor matching platform 'linux/amd64'"  # in ECS's words
 _ADVICE = MappingProxyType(
     {
         "no space left on device": "the disk of this machine is full; `podman system prune` frees what engines keep",
         "executable file not found": "the task definition's entry point or command is not in the image",
         "stat /": "the task definition's entry point or command is not in the image",
+        "no image found in": _NO_PLATFORM,
+        "no matching manifest for": _NO_PLATFORM,
         "unsupported compression": "this engine is too old for layers compressed with zstd (Docker 23 is not)",
     }
 )

@@ -90,10 +90,10 @@ class TaskRunner(Protocol):
 
 
 class ProcessRunner:
-    """Runs tasks as processes on this machine, with folders in `state`; first ends what an earlier run left behind.
+    """Runs tasks as processes, with folders in `state`; first ends what an earlier run left behind.
 
-    `inherited` is all that tasks inherit from the environment (LANG and similar variables). `of_roles` returns the
-    extra variables of a task with a role, which on ECS would get credentials.
+    `inherited` is all that tasks inherit from the environment, such as LANG. `of_roles` returns the extra variables of a
+    task with a role, which on ECS would get credentials.
     """
 
     runs_all_containers = False
