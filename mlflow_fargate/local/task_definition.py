@@ -23,7 +23,7 @@ class Limits:
 
     user: str | None = None  # None: the image's
     has_read_only_root: bool = False
-    mounts: tuple[tuple[str, bool], ...] = ()  # path → whether it is read-only; each is an empty volume
+    mounts: tuple[tuple[str, str, bool], ...] = ()  # volume of the task, path, whether it is read-only
     memory_mib: int | None = None  # of this container; a task has a limit too
     ulimits: tuple[tuple[str, int, int], ...] = ()  # name, soft limit, hard limit
     added_capabilities: tuple[str, ...] = ()
@@ -35,7 +35,10 @@ class Limits:
         return cls(
             user=data.get("user"),
             has_read_only_root=bool(data.get("readonlyRootFilesystem")),
-            mounts=tuple((m["containerPath"], bool(m.get("readOnly"))) for m in data.get("mountPoints") or ()),
+            mounts=tuple(
+                (mount["sourceVolume"], mount["containerPath"], bool(mount.get("readOnly")))
+                for mount in data.get("mountPoints") or ()
+            ),
             memory_mib=int(data["memory"]) if data.get("memory") else None,
             ulimits=tuple((u["name"], int(u["softLimit"]), int(u["hardLimit"])) for u in data.get("ulimits") or ()),
             added_capabilities=tuple(capabilities.get("add") or ()),

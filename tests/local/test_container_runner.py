@@ -306,20 +306,25 @@ def test_a_command_runs_in_the_container_as_root(start: Start, runner: EngineRun
     assert runner.exec_spec(name, "model", "sh") is None
 
 
-def test_containers_of_a_task_share_a_network(start: Start, runner: EngineRunner) -> None:
+def test_containers_of_a_task_share_a_network_and_volumes(start: Start, runner: EngineRunner) -> None:
     """Also after the first one, on which another depends, has ended."""
-    first, _ = start("exit(0)", task_id="pair", shared_ports=(3000,), name="init")
+    write = "open('/tmp/made', 'w').close()"
+    mounts = HARDENED["mountPoints"]
+    first, _ = start(write, task_id="pair", shared_ports=(3000,), name="init", mountPoints=mounts)
     assert end(first) == 0
     task, _ = start(SERVER, task_id="pair", shared_ports=(3000,), name="app", **HARDENED)
-    program = "import urllib.request\nprint(urllib.request.urlopen('http://127.0.0.1:3000').status)"
+    program = "import os, urllib.request\nprint(urllib.request.urlopen('http://127.0.0.1:3000').status)\n"
+    program += "print(sorted(os.listdir('/tmp')))"
     assert ask(task)["user"] == 65532
-    client, lines = start(program, task_id="pair", shared_ports=(3000,), name="client")
+    client, lines = start(program, task_id="pair", shared_ports=(3000,), name="client", mountPoints=mounts)
 
     assert end(client) == 0
-    assert lines == ["200"]
+    assert lines == ["200", "['made', 'x']"]
     task.terminate()
     assert end(task) == 7
+    runner.release("pair")
     assert names_of(runner, "pair") == []
+    assert "pair" not in runner._engine.call("volume", "ls", "--quiet")
 
 
 def test_a_health_check_runs_as_the_containers_user(start: Start, runner: EngineRunner) -> None:

@@ -17,7 +17,7 @@ import pytest
 from mlflow_fargate.local.api.gateway import Gateway
 from mlflow_fargate.local.container.image_store import PulledImage
 from mlflow_fargate.local.container.launch import ContainerSpec, ExecSpec
-from mlflow_fargate.local.container.runner import StartedTask
+from mlflow_fargate.local.container.task_runner import StartedTask
 from mlflow_fargate.local.load_balancer.rules import RoutingRule
 from mlflow_fargate.local.load_balancer.server import LoadBalancer
 from mlflow_fargate.local.moto_client import MotoClient
@@ -75,6 +75,7 @@ class FakeRunner:
     def __init__(self) -> None:
         self.status = 200
         self.bug: Exception | None = None
+        self.released: list[str] = []
         self.tasks: list[FakeTask] = []
 
     def pull(self, image: str) -> PulledImage:
@@ -85,6 +86,9 @@ class FakeRunner:
     def start(self, spec: ContainerSpec, on_line: Callable[[str], None]) -> StartedTask:
         self.tasks.append(FakeTask(self))
         return self.tasks[-1]
+
+    def release(self, task_id: str) -> None:
+        self.released.append(task_id)
 
     def exec_spec(self, task_id: str, container: str, command: str, *, as_root: bool = True) -> ExecSpec:
         return ExecSpec(tuple(shlex.split(command)), {"PATH": os.environ["PATH"]}, Path("/"), 1)
@@ -376,22 +380,6 @@ def test_a_task_that_cannot_start_because_of_a_bug_is_stopped_with_a_reason(fake
     assert "not tested with this Python" in task["stoppedReason"]
 
 
-# The last test, because it stops what the others use.
-
-
-def test_stopping_the_engine_does_not_wait_for_draining_tasks(fake: FakeGateway) -> None:
-    fake.set_deregistration_delay(300)
-    fake.create(stop_timeout=120)
-    fake.wait_until_completed()
-    fake.runner.tasks[0].is_stubborn = True
-    began = time.monotonic()
-
-    fake.gateway.stop()
-
-    assert time.monotonic() - began < 6
-    assert fake.runner.tasks[0].code == 137
-
-
 def test_a_task_of_a_service_is_replaced_when_its_container_is_unhealthy(fake: FakeGateway, tmp_path: Path) -> None:
     mark = tmp_path / "healthy"
     mark.touch()
@@ -437,4 +425,21 @@ def test_every_container_of_a_task_is_described(fake: FakeGateway) -> None:
     (task,) = fake.describe_tasks(task["taskArn"])
     assert task["stoppedReason"] == "Essential container in task exited"
     assert [one["exitCode"] for one in task["containers"]] == [4, 3]
+    assert task["taskArn"].rsplit("/", 1)[-1] in fake.runner.released
     assert len({one["containerArn"] for one in task["containers"]}) == 2
+
+
+# The last test, because it stops what the others use.
+
+
+def test_stopping_the_engine_does_not_wait_for_draining_tasks(fake: FakeGateway) -> None:
+    fake.set_deregistration_delay(300)
+    fake.create(stop_timeout=120)
+    fake.wait_until_completed()
+    fake.runner.tasks[0].is_stubborn = True
+    began = time.monotonic()
+
+    fake.gateway.stop()
+
+    assert time.monotonic() - began < 6
+    assert fake.runner.tasks[0].code == 137

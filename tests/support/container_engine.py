@@ -46,8 +46,10 @@ def docker_daemon(folder: Path) -> Iterator[None]:
     if program is None or os.geteuid():
         pytest.skip("Docker's daemon is not installed" if program is None else "Docker's daemon needs root")
     socket = f"unix://{folder}/socket"
-    words = [program, "--host", socket, "--pidfile", folder / "pid"]
-    words += ["--data-root", folder / "data", "--exec-root", folder / "exec"]
+    # What it mounts ends with its namespace. Published ports need only its proxy, and no rules of the firewall.
+    words = ["unshare", "--mount", program, "--host", socket, "--pidfile", folder / "pid", "--iptables=false"]
+    words += ["--ip-forward=false", "--data-root", folder / "data", "--exec-root", folder / "exec"]
+    had_bridge = Path("/sys/class/net/docker0").exists()
     with pytest.MonkeyPatch.context() as patch, (folder / "log").open("wb") as log:
         patch.setenv("DOCKER_HOST", socket)
         daemon = subprocess.Popen(words, stdout=log, stderr=log)
@@ -61,6 +63,8 @@ def docker_daemon(folder: Path) -> Iterator[None]:
         finally:
             daemon.terminate()
             daemon.wait(60)
+            if not had_bridge:
+                subprocess.run(["ip", "link", "delete", "docker0"], capture_output=True, check=False)
 
 
 @pytest.fixture(scope="module")

@@ -13,13 +13,12 @@ stack left behind is removed, by its label, at the next start and by `local down
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
@@ -29,7 +28,8 @@ from mlflow_fargate.local.container.engine_task import EngineTask, quietly, read
 from mlflow_fargate.local.container.image_store import ImageStore, PulledImage
 from mlflow_fargate.local.container.launch import ContainerSpec, ExecSpec, TaskFailedToStart
 from mlflow_fargate.local.container.run_arguments import EngineTraits, make_arguments, make_ulimits
-from mlflow_fargate.local.container.runner import OnLine, ProcessRunner, TaskRunner, free_port
+from mlflow_fargate.local.container.runner import ProcessRunner, free_port
+from mlflow_fargate.local.container.task_runner import OnLine, TaskRunner
 from mlflow_fargate.local.registry.server import LocalRegistry
 from mlflow_fargate.target import local_state_file
 
@@ -74,6 +74,8 @@ class EngineRunner:
         self._state = state
         self._registry = registry
         self._labels = {LABEL: label_of(state)}
+        self._prefix = _volumes_of(state)
+        self._networks: set[str] = set()
         self._of_roles = of_roles
         self._pulling = threading.Lock()
         self._images: list[str] = []
@@ -115,6 +117,7 @@ class EngineRunner:
                 traits=self._engine.traits,
                 role={**role, _CACHE_VARIABLE: f"/tmp/{_CACHE_FOLDER}"} if files else role,  # noqa: S108
                 host_port=host_port,
+                volumes=f"{self._prefix}-{spec.task_id}",
                 network=network,
             )
             self._engine.call("create", "--name", name, *arguments, environment=hidden)
@@ -127,14 +130,20 @@ class EngineRunner:
                 on_line,
                 host_port=read_state(self._engine, network).host_port if network else host_port,
                 folder=self._login_file.parent,
-                on_end=partial(self._ended, spec),
             )
         except EngineFailed as error:
             remove(self._engine, name)
-            self._ended(spec)
             raise TaskFailedToStart(f"{step}: {_advised(error)}") from error
         self._running[spec.task_id, spec.container.name] = task
         return task
+
+    def release(self, task_id: str) -> None:
+        self._running = {key: task for key, task in list(self._running.items()) if key[0] != task_id}
+        if _network_of(task_id) in self._networks:
+            self._networks.discard(_network_of(task_id))
+            remove(self._engine, _network_of(task_id))
+        with contextlib.suppress(EngineFailed):  # the next start, or `local down`, tries again
+            _remove_volumes(self._engine, f"{self._prefix}-{task_id}")
 
     def exec_spec(self, task_id: str, container: str, command: str, *, as_root: bool = True) -> ExecSpec | None:
         task = self._running.get((task_id, container))
@@ -147,28 +156,21 @@ class EngineRunner:
         """
         if spec.shared_ports is None or spec.has_role:
             return None
-        if not self._runs(spec.task_id):
+        name = _network_of(spec.task_id)
+        if name not in self._networks:
             image = f"localhost/mlflow-fargate-pause:{self._labels[LABEL]}"
             with self._pulling:
                 if image not in self._images:
                     self._engine.call("import", "-", image, stdin=make_programs())
                     self._images.append(image)
                     self._write_record()
-            words = ["run", "--detach", "--name", _network_of(spec), "--label", f"{LABEL}={self._labels[LABEL]}"]
+            words = ["run", "--detach", "--name", name, "--label", f"{LABEL}={self._labels[LABEL]}"]
             words += ["--pull=never", "--log-driver", "none", "--cap-drop", "ALL"]
             words += make_ulimits((), self._engine.traits)
             words += [word for port in spec.shared_ports for word in ("--publish", f"127.0.0.1::{port}")]
+            self._networks.add(name)
             self._engine.call(*words, image, "/pause")
-        return _network_of(spec)
-
-    def _ended(self, spec: ContainerSpec) -> None:
-        """Removes the network of a task without running containers."""
-        self._running.pop((spec.task_id, spec.container.name), None)
-        if spec.shared_ports is not None and not spec.has_role and not self._runs(spec.task_id):
-            remove(self._engine, _network_of(spec))
-
-    def _runs(self, task_id: str) -> bool:
-        return any(task_id == other for other, _ in list(self._running))
+        return name
 
     def _pull(self, image: str) -> None:
         if image not in self._images:
@@ -191,7 +193,7 @@ class EngineRunner:
         atomic_files.write(_record_file(self._state), json.dumps(record), mode=0o600)
 
 
-@contextmanager
+@contextlib.contextmanager
 def runner_for(
     engine: ContainerEngine | None, tasks: Path, registry: LocalRegistry, of_roles: Callable[[], Mapping[str, str]]
 ) -> Iterator[TaskRunner]:
@@ -222,6 +224,7 @@ def remove_leftovers(state: Path) -> None:
         if found:
             logger.info("removing %s containers that an earlier stack left behind", len(found))
             remove(engine, *found)
+        _remove_volumes(engine, _volumes_of(state))
     except EngineFailed as error:  # the record stays: the engine may work again at the next start
         logger.warning("containers of an earlier stack cannot be removed: %s", error)
         return
@@ -230,8 +233,19 @@ def remove_leftovers(state: Path) -> None:
     _record_file(state).unlink()
 
 
-def _network_of(spec: ContainerSpec) -> str:
-    return f"mlflow-fargate-network-{spec.task_id}"
+def _network_of(task_id: str) -> str:
+    return f"mlflow-fargate-network-{task_id}"
+
+
+def _volumes_of(state: Path) -> str:
+    """Returns what the names of all volumes of the stack with this folder begin with."""
+    return f"mlflow-fargate-{label_of(state)}"
+
+
+def _remove_volumes(engine: ContainerEngine, prefix: str) -> None:
+    found = engine.call("volume", "ls", "--quiet", "--filter", f"name={prefix}").split()
+    if found:
+        quietly(engine, "volume", "rm", "--force", *found)
 
 
 def _record_file(state: Path) -> Path:

@@ -9,14 +9,14 @@ import shlex
 import subprocess
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from mlflow_fargate.local.container.container_engine import ContainerEngine, EngineFailed, last_words
 from mlflow_fargate.local.container.image_store import PulledImage
 from mlflow_fargate.local.container.launch import ExecSpec, make_exec_command
 from mlflow_fargate.local.container.run_arguments import KILLED, OUT_OF_MEMORY, ContainerState
-from mlflow_fargate.local.container.runner import OnLine, pass_lines
+from mlflow_fargate.local.container.runner import pass_lines
+from mlflow_fargate.local.container.task_runner import OnLine
 
 _START_SECONDS = 60.0
 _POLL_SECONDS = 0.1
@@ -39,12 +39,10 @@ class EngineTask:
         *,
         host_port: int | None,
         folder: Path,
-        on_end: Callable[[], None],
     ) -> None:
         self.reason: str | None = None
         self._engine = engine
         self._name = name
-        self._on_end = on_end
         self._was_killed = False
         self._exit_code: int | None = None
         self._process = subprocess.Popen(
@@ -136,7 +134,6 @@ class EngineTask:
             if state.out_of_memory or (code == KILLED and not self._was_killed):
                 self.reason = OUT_OF_MEMORY
         remove(self._engine, self._name)
-        self._on_end()
         self._process.kill()
         self._process.wait()
         for reader in self._readers:

@@ -66,12 +66,14 @@ def make_arguments(
     traits: EngineTraits,
     role: Mapping[str, str],
     host_port: int | None,
+    volumes: str,
     network: str | None = None,
 ) -> tuple[list[str], dict[str, str]]:
     """Returns the arguments after `create --name NAME`, and the variables that the command needs in its environment.
 
     With `host_port`, the container has this machine's network, and the variables that images read name that port of
-    127.0.0.1. With `network`, it shares that container's. `role` is the environment of a task with a role.
+    127.0.0.1; with `network`, it has that container's. `role` is the environment of a task with a role. The names of
+    the task's volumes begin with `volumes`.
     """
     container, limits = spec.container, spec.container.limits
     hidden = {**role, **spec.secrets}
@@ -83,8 +85,9 @@ def make_arguments(
     words += make_ulimits(limits.ulimits, traits)
     words += ["--user", limits.user] if limits.user else []
     words += make_read_only(traits) if limits.has_read_only_root else []
-    for path, is_read_only in limits.mounts:
-        words += ["--mount", f"type=volume,destination={path}{',ro' if is_read_only else ''}"]
+    for volume, path, is_read_only in limits.mounts:
+        source = f"source={volumes}-{volume}"
+        words += ["--mount", f"type=volume,{source},destination={path}{',ro' if is_read_only else ''}"]
     words += [word for name in limits.added_capabilities for word in ("--cap-add", name)]
     words += [word for name in limits.dropped_capabilities for word in ("--cap-drop", name)]
     # The address last: a definition that names the container's port would have it listen on every address.

@@ -23,7 +23,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from mlflow_fargate.local.container.launch import ExecSpec
-from mlflow_fargate.local.container.runner import TaskRunner
+from mlflow_fargate.local.container.task_runner import TaskRunner
 from mlflow_fargate.local.engine import transitions
 from mlflow_fargate.local.engine.actions import (
     Action,

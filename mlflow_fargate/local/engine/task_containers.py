@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mlflow_fargate.local.container.runner import StartedTask
+from mlflow_fargate.local.container.task_runner import StartedTask
 from mlflow_fargate.local.engine.container_health import ContainerProbe
 from mlflow_fargate.local.engine.state import ContainerStatus
 from mlflow_fargate.local.task_definition import Container, HealthCheck

@@ -21,7 +21,7 @@ from botocore.exceptions import ClientError
 
 from mlflow_fargate.local.container.image_store import PulledImage
 from mlflow_fargate.local.container.launch import ContainerSpec, TaskFailedToStart
-from mlflow_fargate.local.container.runner import StartedTask, TaskRunner
+from mlflow_fargate.local.container.task_runner import StartedTask, TaskRunner
 from mlflow_fargate.local.engine.container_health import ContainerProbe
 from mlflow_fargate.local.engine.health import HealthProbe
 from mlflow_fargate.local.engine.state import DRAINING, REGISTERING, ContainerStatus, TargetHealth, Task
@@ -105,6 +105,7 @@ class TaskLife:
             self._stop_probes()
             if containers is not None:
                 containers.kill()
+                self._runner.release(self._task.id)
             self._ended(**ended)
 
     def _prepare(self) -> TaskContainers | None:
