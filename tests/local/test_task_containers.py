@@ -124,6 +124,17 @@ def test_success_is_never_met_by_a_container_that_failed() -> None:
     assert "app" not in bench.started
 
 
+def test_a_task_runs_without_a_container_that_cannot_start_and_is_not_essential() -> None:
+    bench = Bench({"name": "model"}, {"name": "init", "essential": False}, after("init", "SUCCESS", essential=False))
+    bench.step()
+    bench.started["init"].code = 1
+    bench.step()
+
+    assert bench.step() == {"model"}
+    assert bench.task.have_started
+    assert not bench.task.essential_ended
+
+
 def test_healthy_waits_for_a_health_check() -> None:
     check = {"command": ["CMD", "true"]}
     bench = Bench(after("database", "HEALTHY"), {"name": "database", "healthCheck": check})

@@ -138,7 +138,8 @@ class EngineRunner:
         return task
 
     def release(self, task_id: str) -> None:
-        self._running = {key: task for key, task in list(self._running.items()) if key[0] != task_id}
+        for key in [key for key in list(self._running) if key[0] == task_id]:
+            self._running.pop(key)
         if _network_of(task_id) in self._networks:
             self._networks.discard(_network_of(task_id))
             remove(self._engine, _network_of(task_id))

@@ -68,7 +68,11 @@ class TaskContainers:
 
     @property
     def have_started(self) -> bool:
-        return all(member.started is not None for member in self._members.values())
+        """Whether all have, except those that never will and that the task does not need."""
+        return all(
+            member.started is not None or (member.has_ended and not member.definition.is_essential)
+            for member in self._members.values()
+        )
 
     @property
     def have_ended(self) -> bool:
@@ -153,16 +157,16 @@ class TaskContainers:
 
     def _stop_member(self, member: _Member) -> None:
         """Sends SIGTERM once no container depends on this one, and SIGKILL after its stop timeout."""
-        if member.started is None or not member.is_running:
+        if not member.is_running:
             return
         name, now = member.definition.name, time.monotonic()
         if member.stops_until is None:
             others = [other for other in self._members.values() if other.is_running]
             if not any(name == needed for other in others for needed, _ in other.definition.depends_on):
-                member.started.terminate()
+                self[name].terminate()
                 member.stops_until = now + member.definition.stop_timeout_seconds
         elif now >= min(member.stops_until, self._latest_end):
-            self._end(member, member.started.kill())
+            self._end(member, self[name].kill())
 
     def _end(self, member: _Member, code: int) -> None:
         if member.probe is not None:
