@@ -137,19 +137,6 @@ def test_a_model_that_needs_more_memory_than_its_task_is_reported(stack: dict[st
 
 
 @pytest.mark.exhaustive
-def test_a_killed_stack_leaves_no_container_after_down(
-    churn: str, stack: dict[str, str], containers: Callable[[], list[str]]
-) -> None:
-    get_deploy_client(TARGET).create_deployment("left", "models:/churn/1", config=QUICK)
-    os.kill(int(stack["pid"]), signal.SIGKILL)
-    assert containers()
-
-    run("mlflow-fargate", "local", "down")
-
-    assert containers() == []
-
-
-@pytest.mark.exhaustive
 def test_no_request_of_16_clients_fails_while_containers_are_replaced(churn: str) -> None:
     client = get_deploy_client(TARGET)
     client.create_deployment("busy", "models:/churn/1", config={**QUICK, "desired_count": "2"})
@@ -160,6 +147,19 @@ def test_no_request_of_16_clients_fails_while_containers_are_replaced(churn: str
     client.delete_deployment("busy")
     assert outcomes[""] > 100
     assert set(outcomes) == {""}, outcomes
+
+
+@pytest.mark.exhaustive
+def test_a_killed_stack_leaves_no_container_after_down(
+    churn: str, stack: dict[str, str], containers: Callable[[], list[str]]
+) -> None:
+    get_deploy_client(TARGET).create_deployment("left", "models:/churn/1", config=QUICK)
+    os.kill(int(stack["pid"]), signal.SIGKILL)
+    assert containers()
+
+    run("mlflow-fargate", "local", "down")
+
+    assert containers() == []
 
 
 @contextlib.contextmanager
