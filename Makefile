@@ -1,6 +1,7 @@
 # Everything a developer or a newcomer runs. The first target creates a virtual environment in .venv.
 #   make demo        train, deploy, promote and redeploy on this machine; DEMO_EXIT=1 ends without a prompt
 #   make test        all tests except the exhaustive ones    make test-unit   tests that take seconds
+#   make test-containers   tests of tasks as containers, with podman and Docker's daemon where they work; needs root
 #   make check       format, lint, types, imports, wording   make local       the local stack in the foreground
 #   make fresh SUITE=trixie|bookworm   make demo and make test on an otherwise empty Debian; needs root
 #   make docs        the pages of docs/ as a site, build/site
@@ -15,7 +16,7 @@ export PYTHONDONTWRITEBYTECODE ?= 1
 # Tests in two processes: one waits for the stack while the other works (tests/conftest.py assigns them).
 TWO := -n 2 --no-loadscope-reorder
 
-.PHONY: setup tools tools-all docs pictures recording demo test test-unit test-all fresh bench bench-serving bench-webhook bench-runtimes check format local clean docs-cli
+.PHONY: setup tools tools-all docs pictures recording demo test test-unit test-all test-containers fresh bench bench-serving bench-webhook bench-runtimes check format local clean docs-cli
 
 setup: $(READY)
 
@@ -74,6 +75,13 @@ test: $(READY) tools
 test-all: $(READY) tools-all
 	$(BIN)/uv pip install -q --python $(BIN)/python -e '.[exhaustive]'
 	$(BIN)/python -m pytest -q $(TWO)
+	$(MAKE) test-containers
+
+# The seed's services run in containers of podman, and single tasks also in those of a Docker daemon that the test starts.
+SEED := test_document_classifiers.py test_digit_generators.py test_onnx_runtime.py::test_a_converted_image_classifier_returns_the_same_labels_as_the_network
+test-containers: $(READY) tools-all
+	TEST_ENGINE=podman $(BIN)/python -m pytest -q tests/local/test_container_*.py $(SEED:%=tests/end_to_end/%)
+	TEST_ENGINE=docker $(BIN)/python -m pytest -q tests/local/test_container_runner.py
 
 # Half an hour: checks the README's claims on a fresh system. With TESTS, runs only those, without the demo.
 fresh:

@@ -31,7 +31,7 @@ from mlflow_fargate.cli import main
 from mlflow_fargate.errors import DiskFull, RolloutFailed
 from mlflow_fargate.local.container.image_store import PulledImage
 from mlflow_fargate.local.container.launch import ContainerSpec, ExecSpec, TaskFailedToStart
-from mlflow_fargate.local.container.runner import OnLine, StartedTask
+from mlflow_fargate.local.container.task_runner import OnLine, StartedTask
 from mlflow_fargate.local.registry.server import LocalRegistry
 from mlflow_fargate.progress import RecordedProgress
 from mlflow_fargate.publisher import Publisher
@@ -342,6 +342,7 @@ class RefusingRunner:
     """A task runner that cannot start tasks, with Fargate's reason."""
 
     reason: str
+    runs_all_containers = False
 
     def pull(self, image: str) -> PulledImage:
         raise TaskFailedToStart(self.reason)
@@ -349,7 +350,10 @@ class RefusingRunner:
     def start(self, spec: ContainerSpec, on_line: OnLine) -> StartedTask:
         raise AssertionError("no image was pulled")
 
-    def exec_spec(self, task_id: str, command: str) -> ExecSpec | None:
+    def release(self, task_id: str) -> None:
+        return
+
+    def exec_spec(self, task_id: str, container: str, command: str, *, as_root: bool = True) -> ExecSpec | None:
         return None
 
 

@@ -23,7 +23,7 @@ class Limits:
 
     user: str | None = None  # None: the image's
     has_read_only_root: bool = False
-    mounts: tuple[tuple[str, bool], ...] = ()  # path → whether it is read-only; each is an empty volume
+    mounts: tuple[tuple[str, str, bool], ...] = ()  # volume of the task, path, whether it is read-only
     memory_mib: int | None = None  # of this container; a task has a limit too
     ulimits: tuple[tuple[str, int, int], ...] = ()  # name, soft limit, hard limit
     added_capabilities: tuple[str, ...] = ()
@@ -35,11 +35,41 @@ class Limits:
         return cls(
             user=data.get("user"),
             has_read_only_root=bool(data.get("readonlyRootFilesystem")),
-            mounts=tuple((m["containerPath"], bool(m.get("readOnly"))) for m in data.get("mountPoints") or ()),
+            mounts=tuple(
+                (mount["sourceVolume"], mount["containerPath"], bool(mount.get("readOnly")))
+                for mount in data.get("mountPoints") or ()
+            ),
             memory_mib=int(data["memory"]) if data.get("memory") else None,
             ulimits=tuple((u["name"], int(u["softLimit"]), int(u["hardLimit"])) for u in data.get("ulimits") or ()),
             added_capabilities=tuple(capabilities.get("add") or ()),
             dropped_capabilities=tuple(capabilities.get("drop") or ()),
+        )
+
+
+@dataclass(frozen=True)
+class HealthCheck:
+    """A command in the container; its exit code says whether the container is healthy."""
+
+    command: tuple[str, ...]
+    interval_seconds: float = 30.0
+    timeout_seconds: float = 5.0
+    retries: int = 3
+    start_period_seconds: float = 0.0  # failures before this do not count
+
+    @classmethod
+    def of_json(cls, data: Mapping[str, Any] | None) -> HealthCheck | None:
+        """Parses `healthCheck`: the first word says how to run the others."""
+        kind, *words = (data or {}).get("command") or ("NONE",)
+        if data is None or kind == "NONE":
+            return None
+        return cls(
+            command=("/bin/sh", "-c", *words)
+            if kind == "CMD-SHELL"
+            else tuple(words if kind == "CMD" else (kind, *words)),
+            interval_seconds=float(data.get("interval") or cls.interval_seconds),
+            timeout_seconds=float(data.get("timeout") or cls.timeout_seconds),
+            retries=int(data.get("retries") or cls.retries),
+            start_period_seconds=float(data.get("startPeriod") or 0),
         )
 
 
@@ -58,6 +88,10 @@ class Container:
     stop_timeout_seconds: int
     logs: LogSettings | None
     limits: Limits = Limits()
+    is_essential: bool = True  # the task ends with it
+    depends_on: tuple[tuple[str, str], ...] = ()  # container → START, HEALTHY, COMPLETE or SUCCESS
+    start_timeout_seconds: float | None = None  # for containers that depend on it
+    health_check: HealthCheck | None = None
 
     @classmethod
     def of_json(cls, data: Mapping[str, Any]) -> Container:
@@ -74,6 +108,10 @@ class Container:
             stop_timeout_seconds=int(data.get("stopTimeout") or DEFAULT_STOP_TIMEOUT_SECONDS),
             logs=_log_settings(data.get("logConfiguration") or {}),
             limits=Limits.of_json(data),
+            is_essential=bool(data.get("essential", True)),
+            depends_on=tuple((item["containerName"], item["condition"]) for item in data.get("dependsOn") or ()),
+            start_timeout_seconds=float(data["startTimeout"]) if data.get("startTimeout") else None,
+            health_check=HealthCheck.of_json(data.get("healthCheck")),
         )
 
 
@@ -115,8 +153,8 @@ class TaskDefinition:
 
     @property
     def main(self) -> Container:
-        """The first container, which is the one that runs here."""
-        return self.containers[0]
+        """The container that load balancers and users reach: the first one with a port, or else the first."""
+        return next((container for container in self.containers if container.ports), self.containers[0])
 
 
 def _amount(text: str, unit: str) -> int:

@@ -6,6 +6,7 @@ import io
 import shutil
 import subprocess
 import tarfile
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -13,12 +14,15 @@ from click.testing import CliRunner
 
 from mlflow_fargate.cli.local import local
 from mlflow_fargate.errors import LocalStackError
-from mlflow_fargate.local.container.container_engine import _probe_image, choose_engine
+from mlflow_fargate.local.container.container_engine import choose_engine, make_programs
+from mlflow_fargate.local.container.engine_runner import EngineRunner
+from mlflow_fargate.local.container.launch import TaskFailedToStart
 from support.container_engine import Programs
 
 NO_DAEMON = "echo 'Cannot connect to the Docker daemon at unix:///var/run/docker.sock.' >&2; exit 1"
 NO_PERMISSION = "echo 'permission denied while trying to connect to the Docker daemon socket' >&2; exit 1"
 WORKS = "exit 0"
+IMAGE = f"127.0.0.1:5000/models@sha256:{'0' * 64}"
 
 
 @pytest.fixture
@@ -98,17 +102,19 @@ def test_podman_uses_the_runtime_that_works(programs: Programs) -> None:
     [
         'case "$*" in *--cpus*) echo "the requested cgroup controller cpu is not available" >&2; exit 126;; esac',
         'case "$*" in *--cpus*) echo "WARNING: Your kernel does not support CPU limits. Discarded." >&2;; esac',
+        'case "$*" in *--memory*) echo "Your kernel does not support memory limit capabilities" >&2; exit 125;; esac',
     ],
-    ids=["an error", "a warning"],
+    ids=["an error", "a warning", "no memory cgroup"],
 )
 def test_a_limit_that_the_machine_cannot_enforce_is_left_out_and_shown(programs: Programs, run: str) -> None:
     programs("podman", "podman version 4.3.1", run)
+    limits, said = ((), "memory and cpu") if "--memory" in run else (("memory",), "cpu")
 
     choice = choose_engine("auto")
 
     assert choice.engine is not None
-    assert choice.engine.traits.limits == ("memory",)
-    assert choice.description.endswith("; this machine cannot limit their cpu)")
+    assert choice.engine.traits.limits == limits
+    assert choice.description.endswith(f"; this machine cannot limit their {said})")
 
 
 def test_an_engine_without_permission_is_an_error_if_it_was_requested(programs: Programs) -> None:
@@ -140,7 +146,7 @@ def test_processes_are_used_if_requested_whatever_is_installed(programs: Program
 
 
 def test_the_probe_is_a_program_that_linux_runs(tmp_path: Path) -> None:
-    with tarfile.open(fileobj=io.BytesIO(_probe_image())) as archive:
+    with tarfile.open(fileobj=io.BytesIO(make_programs())) as archive:
         packed = archive.extractfile("probe")
         assert packed is not None
         (tmp_path / "probe").write_bytes(packed.read())
@@ -148,3 +154,23 @@ def test_the_probe_is_a_program_that_linux_runs(tmp_path: Path) -> None:
 
     assert subprocess.run([tmp_path / "probe"], env={}, check=False).returncode == 0
     assert (tmp_path / "probe").stat().st_size < 200
+
+
+def test_a_disk_that_fills_up_during_a_pull_is_reported_and_a_later_pull_works(
+    programs: Programs, tmp_path: Path
+) -> None:
+    programs("podman", "podman version 4.3.1", WORKS)
+    engine = choose_engine("podman").engine
+    assert engine is not None
+    program = Path(engine.command[0])
+    works = program.read_text()
+    said = 'writing blob: adding layer with blob "sha256:35": processing tar file(write /big: no space left on device)'
+    program.write_text(f"#!/bin/sh\necho 'Error: {said}: exit status 1' >&2; exit 125\n")
+
+    with closing(EngineRunner(engine, tmp_path / "tasks", registry="127.0.0.1:5000", password=None)) as runner:
+        with pytest.raises(TaskFailedToStart, match=r"CannotPullContainerError: .*no space left on device") as raised:
+            runner.pull(IMAGE)
+        assert "the disk of this machine is full; `podman system prune`" in str(raised.value)
+        program.write_text(works)
+
+        assert runner.pull(IMAGE).digest == IMAGE.partition("@")[2]

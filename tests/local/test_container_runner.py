@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import json
 import os
+import platform
 import subprocess
 import threading
 import time
@@ -16,14 +17,18 @@ from typing import Any
 
 import pytest
 
-from mlflow_fargate.local.container.container_engine import ContainerEngine, EngineFailed, find_engine
+from mlflow_fargate.local.container.container_engine import ContainerEngine, EngineFailed, find_engine, make_programs
 from mlflow_fargate.local.container.engine_runner import LABEL, EngineRunner, label_of, remove_leftovers
 from mlflow_fargate.local.container.engine_task import EngineTask
 from mlflow_fargate.local.container.launch import ContainerSpec, TaskFailedToStart
+from mlflow_fargate.local.engine.container_health import ContainerProbe
+from mlflow_fargate.local.registry.base_image import BASE_REPOSITORY
 from mlflow_fargate.local.registry.server import LocalRegistry
-from mlflow_fargate.local.task_definition import Container
+from mlflow_fargate.local.task_definition import Container, HealthCheck
 
 pytestmark = pytest.mark.slow
+
+INDEX = {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json"}
 
 Start = Callable[..., tuple[EngineTask, list[str]]]
 
@@ -93,19 +98,22 @@ def start(runner: EngineRunner, python_image: str) -> Start:
         *,
         has_role: bool = False,
         memory_mib: int = 0,
+        task_id: str | None = None,
+        shared_ports: tuple[int, ...] | None = None,
         **container: Any,
     ) -> tuple[EngineTask, list[str]]:
         lines: list[str] = []
         definition = Container.of_json(
-            {"name": "model", "image": python_image, "command": ["-c", program], **container}
+            {"name": "model", "image": python_image, "command": ["python3", "-c", program], **container}
         )
         spec = ContainerSpec(
-            os.urandom(8).hex(),
+            task_id or os.urandom(8).hex(),
             definition,
-            runner.pull(python_image),
+            runner.pull(definition.image),
             secrets or {},
             has_role=has_role,
             memory_mib=memory_mib,
+            shared_ports=shared_ports,
         )
         return runner.start(spec, lines.append), lines
 
@@ -167,7 +175,7 @@ def test_podman_runs_tasks_with_either_runtime(
         pytest.skip(f"podman does not run containers with {runtime} here: {error}")
     with closing(EngineRunner(engine, tmp_path, registry=registry.address, password=None)) as runner:
         definition = Container.of_json(
-            {"name": "model", "image": python_image, "command": ["-c", "exit(5)"], **HARDENED}
+            {"name": "model", "image": python_image, "command": ["python3", "-c", "exit(5)"], **HARDENED}
         )
         lines: list[str] = []
         task = runner.start(ContainerSpec("task", definition, runner.pull(python_image), memory_mib=64), lines.append)
@@ -215,6 +223,36 @@ def test_an_entry_point_that_is_not_in_the_image_is_reported(start: Start) -> No
         start("print('never')", entryPoint=["/nope"])
 
 
+def test_an_image_for_another_cpu_says_so_in_its_log(start: Start, push_image: Callable[..., str]) -> None:
+    """As on Fargate, whose runtime writes the same line."""
+    other = {"x86_64": "aarch64", "aarch64": "x86_64"}[platform.machine()]
+    image = push_image(tars=(make_programs(other),), Entrypoint=["/probe"], Env=[], WorkingDir="/")
+
+    task, lines = start("", image=image, command=[])
+
+    assert end(task) != 0
+    assert any("exec format error" in line for line in lines)
+
+
+def test_an_image_without_this_cpu_cannot_be_pulled(
+    runner: EngineRunner, registry: LocalRegistry, python_image: str
+) -> None:
+    digest = registry.store.put_manifest(
+        BASE_REPOSITORY, "other", json.dumps({**INDEX, "manifests": [other_cpu(registry)]}).encode(), INDEX["mediaType"]
+    )
+
+    with pytest.raises(TaskFailedToStart, match="image Manifest does not contain descriptor matching platform 'linux/"):
+        runner.pull(f"{registry.address}/{BASE_REPOSITORY}@{digest}")
+
+
+def other_cpu(registry: LocalRegistry) -> dict[str, Any]:
+    """Returns an index's entry that calls the base image one for s390x."""
+    image = registry.store.images(BASE_REPOSITORY)[0]
+    body = registry.store.manifest(BASE_REPOSITORY, image.digest).body
+    platform_of = {"os": "linux", "architecture": "s390x"}
+    return {"mediaType": image.media_type, "digest": image.digest, "size": len(body), "platform": platform_of}
+
+
 def test_an_image_that_does_not_exist_cannot_be_pulled(runner: EngineRunner, registry: LocalRegistry) -> None:
     with pytest.raises(TaskFailedToStart, match="CannotPullContainerError: "):
         runner.pull(f"{registry.address}/models@sha256:{'0' * 64}")
@@ -255,8 +293,8 @@ def test_a_task_with_a_role_listens_on_the_port_in_its_environment(start: Start)
 
 def test_a_command_runs_in_the_container_as_root(start: Start, runner: EngineRunner) -> None:
     task, _ = start(SERVER, {"API_KEY": "s3cret"}, **HARDENED)
-    name = list(runner._running)[-1]
-    spec = runner.exec_spec(name, "sh -c 'read line; echo \"$API_KEY\" $line; exit 3'")
+    name, _ = list(runner._running)[-1]
+    spec = runner.exec_spec(name, "model", "sh -c 'read line; echo \"$API_KEY\" $line; exit 3'")
     assert spec is not None
 
     done = subprocess.run(
@@ -265,7 +303,52 @@ def test_a_command_runs_in_the_container_as_root(start: Start, runner: EngineRun
 
     assert (done.stdout, done.returncode) == ("s3cret typed\n", 3)
     task.kill()
-    assert runner.exec_spec(name, "sh") is None
+    assert runner.exec_spec(name, "model", "sh") is None
+
+
+def test_containers_of_a_task_share_a_network_and_volumes(start: Start, runner: EngineRunner) -> None:
+    """Also after the first one, on which another depends, has ended."""
+    write = "open('/tmp/made', 'w').close()"
+    mounts = HARDENED["mountPoints"]
+    first, _ = start(write, task_id="pair", shared_ports=(3000,), name="init", mountPoints=mounts)
+    assert end(first) == 0
+    task, _ = start(SERVER, task_id="pair", shared_ports=(3000,), name="app", **HARDENED)
+    program = "import os, urllib.request\nprint(urllib.request.urlopen('http://127.0.0.1:3000').status)\n"
+    program += "print(sorted(os.listdir('/tmp')))"
+    assert ask(task)["user"] == 65532
+    client, lines = start(program, task_id="pair", shared_ports=(3000,), name="client", mountPoints=mounts)
+
+    assert end(client) == 0
+    assert lines == ["200", "['made', 'x']"]
+    task.terminate()
+    assert end(task) == 7
+    runner.release("pair")
+    assert names_of(runner, "pair") == []
+    assert "pair" not in runner._engine.call("volume", "ls", "--quiet")
+
+
+def test_a_health_check_runs_as_the_containers_user(start: Start, runner: EngineRunner) -> None:
+    start(SERVER, task_id="checked", **HARDENED)
+    spec = runner.exec_spec(
+        "checked", "model", "/bin/sh -c 'test $(python3 -c \"import os; print(os.getuid())\") = 65532'", as_root=False
+    )
+    assert spec is not None
+    check = HealthCheck((), interval_seconds=0.1, timeout_seconds=20, retries=1)
+    seen: list[str] = []
+    probe = ContainerProbe(check, lambda: spec, seen.append)
+
+    until = time.monotonic() + 30
+    while not seen and time.monotonic() < until:
+        time.sleep(0.1)
+    probe.stop()
+
+    assert seen == ["HEALTHY"]
+
+
+def names_of(runner: EngineRunner, task_id: str) -> list[str]:
+    """Returns the names of a task's containers in the engine."""
+    names = runner._engine.call("ps", "--all", "--format", "{{.Names}}", "--filter", f"name={task_id}")
+    return names.split()
 
 
 def test_what_a_killed_stack_left_is_removed_later(

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -21,15 +22,10 @@ from mlflow.deployments import get_deploy_client
 from mlflow_fargate.errors import RolloutFailed
 from mlflow_fargate.local.container.container_engine import ContainerEngine
 from mlflow_fargate.local.container.engine_runner import LABEL, label_of
-from mlflow_fargate.local.registry import base_image
+from mlflow_fargate.local.registry.store import RegistryStore
+from support.base_image import seed_shared_base_image
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.timeout(1200),
-    pytest.mark.skipif(
-        not hasattr(base_image, "BASE_LAYER_LABEL"), reason="the base image is a placeholder that containers cannot run"
-    ),
-]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 BIN = Path(sys.executable).parent
 TARGET = "fargate:/local"
@@ -61,6 +57,7 @@ def stack(container_engine: ContainerEngine, cache: Path) -> Iterator[dict[str, 
         patch.setenv("MLFLOW_FARGATE_CACHE", str(cache))
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         try:
+            seed_shared_base_image(RegistryStore(cache / "local" / "registry"))
             run("mlflow-fargate", "local", "up", "--detach", "--engine", container_engine.name)
             for line in run("mlflow-fargate", "local", "env").splitlines():
                 name, _, value = line.removeprefix("export ").partition("=")
@@ -111,9 +108,9 @@ def test_a_deployment_lives_in_containers(churn: str, containers: Callable[[], l
     client.create_deployment(churn, "models:/churn/1", config=QUICK)
     assert client.predict(churn, ROWS)["predictions"] == [{"x": 42.0}]
     assert len(containers()) == 1
-    with steady_requests(churn) as failed:
+    with steady_requests(churn) as outcomes:
         client.update_deployment(churn, "models:/churn/2", config={"memory": "1024", "cpu": "512"})
-    assert failed == []
+    assert set(outcomes) == {""}, outcomes
     assert client.get_deployment(churn)["model_version"] == "2"
     assert "models:/churn/2 loaded" in run("mlflow-fargate", "logs", "-t", TARGET, "--name", churn)
     client.delete_deployment(churn)
@@ -140,6 +137,19 @@ def test_a_model_that_needs_more_memory_than_its_task_is_reported(stack: dict[st
 
 
 @pytest.mark.exhaustive
+def test_no_request_of_16_clients_fails_while_containers_are_replaced(churn: str) -> None:
+    client = get_deploy_client(TARGET)
+    client.create_deployment("busy", "models:/churn/1", config={**QUICK, "desired_count": "2"})
+
+    with steady_requests("busy", clients=16) as outcomes:
+        client.update_deployment("busy", "models:/churn/2")
+
+    client.delete_deployment("busy")
+    assert outcomes[""] > 100
+    assert set(outcomes) == {""}, outcomes
+
+
+@pytest.mark.exhaustive
 def test_a_killed_stack_leaves_no_container_after_down(
     churn: str, stack: dict[str, str], containers: Callable[[], list[str]]
 ) -> None:
@@ -153,21 +163,28 @@ def test_a_killed_stack_leaves_no_container_after_down(
 
 
 @contextlib.contextmanager
-def steady_requests(name: str) -> Iterator[list[str]]:
-    """Sends requests, one after the other, while the block runs; yields the list of what failed."""
-    client, failed, stopping = get_deploy_client(TARGET), [], threading.Event()
+def steady_requests(name: str, clients: int = 1) -> Iterator[Counter[str]]:
+    """Sends requests while the block runs, from each client one after the other; yields counts of errors ('': none)."""
+    client, stopping = get_deploy_client(TARGET), threading.Event()
+    outcomes: Counter[str] = Counter()
+    counting = threading.Lock()
 
     def send() -> None:
         while not stopping.wait(0.05):
+            error = ""
             try:
                 client.predict(name, ROWS)
-            except Exception as error:
-                failed.append(repr(error))
+            except Exception as raised:
+                error = repr(raised)
+            with counting:
+                outcomes[error] += 1
 
-    thread = threading.Thread(target=send)
-    thread.start()
+    threads = [threading.Thread(target=send) for _ in range(clients)]
+    for thread in threads:
+        thread.start()
     try:
-        yield failed
+        yield outcomes
     finally:
         stopping.set()
-        thread.join()
+        for thread in threads:
+            thread.join()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import os
+import shlex
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -14,8 +16,8 @@ import pytest
 
 from mlflow_fargate.local.api.gateway import Gateway
 from mlflow_fargate.local.container.image_store import PulledImage
-from mlflow_fargate.local.container.launch import ContainerSpec
-from mlflow_fargate.local.container.runner import StartedTask
+from mlflow_fargate.local.container.launch import ContainerSpec, ExecSpec
+from mlflow_fargate.local.container.task_runner import StartedTask
 from mlflow_fargate.local.load_balancer.rules import RoutingRule
 from mlflow_fargate.local.load_balancer.server import LoadBalancer
 from mlflow_fargate.local.moto_client import MotoClient
@@ -68,9 +70,12 @@ class FakeTask:
 
 
 class FakeRunner:
+    runs_all_containers = True
+
     def __init__(self) -> None:
         self.status = 200
         self.bug: Exception | None = None
+        self.released: list[str] = []
         self.tasks: list[FakeTask] = []
 
     def pull(self, image: str) -> PulledImage:
@@ -81,6 +86,12 @@ class FakeRunner:
     def start(self, spec: ContainerSpec, on_line: Callable[[str], None]) -> StartedTask:
         self.tasks.append(FakeTask(self))
         return self.tasks[-1]
+
+    def release(self, task_id: str) -> None:
+        self.released.append(task_id)
+
+    def exec_spec(self, task_id: str, container: str, command: str, *, as_root: bool = True) -> ExecSpec:
+        return ExecSpec(tuple(shlex.split(command)), {"PATH": os.environ["PATH"]}, Path("/"), 1)
 
 
 class RecordedRoutes(LoadBalancer):
@@ -162,15 +173,17 @@ class FakeGateway:
             Attributes=[{"Key": "deregistration_delay.timeout_seconds", "Value": str(seconds)}],
         )
 
-    def create(self, *, stop_timeout: int = 1, **changes: Any) -> None:
-        container = {
+    def create(self, *others: dict[str, Any], stop_timeout: int = 1, check: str | None = None, **changes: Any) -> None:
+        container: dict[str, Any] = {
             "name": "model",
             "image": "x",
             "portMappings": [{"containerPort": 3000}],
             "stopTimeout": stop_timeout,
         }
+        if check is not None:
+            container["healthCheck"] = {"command": ["CMD-SHELL", check], "interval": 1, "retries": 1}
         definition = self.aws.client("ecs").register_task_definition(
-            family="churn", networkMode="awsvpc", cpu="256", memory="512", containerDefinitions=[container]
+            family="churn", networkMode="awsvpc", cpu="256", memory="512", containerDefinitions=[container, *others]
         )
         self.aws.client("ecs").create_service(
             cluster=self.cluster,
@@ -185,6 +198,13 @@ class FakeGateway:
         found: dict[str, Any] = self.aws.client("ecs").describe_services(cluster=self.cluster, services=["churn"])[
             "services"
         ][0]
+        return found
+
+    def describe_tasks(self, *arns: str) -> list[dict[str, Any]]:
+        """Returns these tasks, or those that the service wants."""
+        ecs = self.aws.client("ecs")
+        names = arns or ecs.list_tasks(cluster=self.cluster, serviceName="churn")["taskArns"]
+        found: list[dict[str, Any]] = ecs.describe_tasks(cluster=self.cluster, tasks=list(names))["tasks"]
         return found
 
     def wait_until_completed(self) -> None:
@@ -358,6 +378,55 @@ def test_a_task_that_cannot_start_because_of_a_bug_is_stopped_with_a_reason(fake
     task = ecs.describe_tasks(cluster=fake.cluster, tasks=arns[:1])["tasks"][0]
     assert task["stopCode"] == "TaskFailedToStart"
     assert "not tested with this Python" in task["stoppedReason"]
+
+
+def test_a_task_of_a_service_is_replaced_when_its_container_is_unhealthy(fake: FakeGateway, tmp_path: Path) -> None:
+    mark = tmp_path / "healthy"
+    mark.touch()
+    fake.create(check=f"test -e {mark}")
+    fake.wait_until_completed()
+    (first,) = fake.describe_tasks()
+    assert (first["healthStatus"], first["containers"][0]["healthStatus"]) == ("HEALTHY", "HEALTHY")
+
+    mark.unlink()
+
+    wait_for(lambda: len(fake.runner.tasks) > 1)
+    (stopped,) = fake.describe_tasks(first["taskArn"])
+    assert stopped["stoppedReason"] == "Task failed container health checks"
+    assert stopped["stopCode"] == "ServiceSchedulerInitiated"
+    assert any("failed container health checks." in event["message"] for event in fake.service()["events"])
+
+
+def test_a_rollout_waits_for_the_containers_check_and_not_only_for_the_load_balancers(fake: FakeGateway) -> None:
+    fake.create(check="exit 1", healthCheckGracePeriodSeconds=120)
+
+    wait_for(lambda: fake.routes.current != set())
+    wait_for(lambda: fake.describe_tasks()[0]["healthStatus"] == "UNHEALTHY")
+
+    assert fake.service()["deployments"][0]["rolloutState"] == "IN_PROGRESS"
+    assert len(fake.runner.tasks) == 1  # the grace period applies to container health checks too
+
+
+def test_every_container_of_a_task_is_described(fake: FakeGateway) -> None:
+    init = {"name": "init", "image": "y", "essential": False}
+    fake.create(init)
+    fake.wait_until_completed()
+    (task,) = fake.describe_tasks()
+    assert [(one["name"], one["lastStatus"]) for one in task["containers"]] == [
+        ("model", "RUNNING"),
+        ("init", "RUNNING"),
+    ]
+
+    fake.runner.tasks[1].end(3)
+    wait_for(lambda: fake.describe_tasks(task["taskArn"])[0]["containers"][1].get("exitCode") == 3)
+    fake.runner.tasks[0].end(4)
+    wait_for(lambda: fake.describe_tasks(task["taskArn"])[0]["lastStatus"] == "STOPPED")
+
+    (task,) = fake.describe_tasks(task["taskArn"])
+    assert task["stoppedReason"] == "Essential container in task exited"
+    assert [one["exitCode"] for one in task["containers"]] == [4, 3]
+    assert task["taskArn"].rsplit("/", 1)[-1] in fake.runner.released
+    assert len({one["containerArn"] for one in task["containers"]}) == 2
 
 
 # The last test, because it stops what the others use.

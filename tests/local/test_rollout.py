@@ -25,7 +25,15 @@ from mlflow_fargate.local.engine.actions import (
 )
 from mlflow_fargate.local.engine.health import CheckHistory, CheckResult, judge, matches
 from mlflow_fargate.local.engine.rolling_decisions import decide
-from mlflow_fargate.local.engine.state import HEALTHY, REGISTERING, DeploymentRules, Service, TargetHealth, Task
+from mlflow_fargate.local.engine.state import (
+    HEALTHY,
+    REGISTERING,
+    ContainerStatus,
+    DeploymentRules,
+    Service,
+    TargetHealth,
+    Task,
+)
 from mlflow_fargate.local.moto_client import TargetGroupSettings
 
 NOW = 1000.0
@@ -68,8 +76,7 @@ def make_task(rollout_id: str, number: int, health: TargetHealth | None = HEALTH
             rollout_id=rollout_id,
             task_definition_arn="churn:1",
             family="churn",
-            container_name="model",
-            image="image",
+            containers=(ContainerStatus("model", "image"),),
             cpu="256",
             memory="512",
             ip="172.31.0.10",

@@ -43,7 +43,7 @@ def arguments(
         cpu_units=definition.cpu_units,
         memory_mib=definition.memory_mib,
     )
-    return make_arguments(spec, labels={"stack": "7"}, traits=traits, role=role or {}, host_port=host_port)
+    return make_arguments(spec, labels={"stack": "7"}, traits=traits, role=role or {}, host_port=host_port, volumes="v")
 
 
 def values(words: list[str], option: str) -> list[str]:
@@ -66,7 +66,7 @@ def test_the_task_of_a_deployment_gets_what_fargate_gives_it() -> None:
         "--pull=never", "--log-driver", "none", "--stop-timeout", "45", "--label", "stack=7",
         "--publish", "127.0.0.1::3000", "--memory", "1024m", "--memory-swap", "1024m", "--cpus", "0.5",
         "--ulimit", "nofile=65535:65535", "--user", "65532", "--read-only", "--read-only-tmpfs=false",
-        "--mount", "type=volume,destination=/tmp", "--cap-drop", "ALL", "--env", "WORKERS=2",
+        "--mount", "type=volume,source=v-tmp,destination=/tmp", "--cap-drop", "ALL", "--env", "WORKERS=2",
         "127.0.0.1:5000/churn@sha256:1",
     ]  # fmt: skip
     assert hidden == {}
@@ -151,7 +151,7 @@ def test_ulimits_stay_within_what_the_engine_may_give() -> None:
 def test_read_only_volumes_are_mounted_read_only() -> None:
     words, _ = arguments(mountPoints=[{"sourceVolume": "data", "containerPath": "/data", "readOnly": True}])
 
-    assert values(words, "--mount") == ["type=volume,destination=/data,ro"]
+    assert values(words, "--mount") == ["type=volume,source=v-data,destination=/data,ro"]
 
 
 @given(st.lists(st.text(max_size=20)), st.lists(st.text(max_size=20), min_size=1))

@@ -27,7 +27,7 @@ from mlflow_fargate.local.engine.actions import (
 from mlflow_fargate.local.engine.rolling_decisions import decide
 from mlflow_fargate.local.engine.shift import stage_transitions
 from mlflow_fargate.local.engine.shift.state import STAGES, ShiftRules
-from mlflow_fargate.local.engine.state import HEALTHY, REGISTERING, Service, Task
+from mlflow_fargate.local.engine.state import HEALTHY, REGISTERING, ContainerStatus, Service, Task
 
 BLUE_GROUP, GREEN_GROUP = "arn:tg/first", "arn:tg/second"
 BALANCER = {
@@ -144,8 +144,7 @@ class Play:
             rollout_id=rollout_id,
             task_definition_arn=rollout.revision.task_definition_arn,
             family="churn",
-            container_name="model",
-            image="image",
+            containers=(ContainerStatus("model", "image"),),
             cpu="256",
             memory="512",
             ip="172.31.0.10",

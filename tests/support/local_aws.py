@@ -9,7 +9,8 @@ from pathlib import Path
 
 from mlflow_fargate.local.api.gateway import Gateway
 from mlflow_fargate.local.container.image_store import ImageStore
-from mlflow_fargate.local.container.runner import ProcessRunner, TaskRunner
+from mlflow_fargate.local.container.runner import ProcessRunner
+from mlflow_fargate.local.container.task_runner import TaskRunner
 from mlflow_fargate.local.load_balancer.server import LoadBalancer
 from mlflow_fargate.local.registry.server import LocalRegistry
 from mlflow_fargate.local.s3.app import S3App

@@ -100,6 +100,8 @@ def _check_load_balancer(aws: MotoClient, load_balancer: Mapping[str, Any], defi
     container = next((container for container in definition.containers if container.name == name), None)
     if container is None:
         raise _invalid(f"The container {name} does not exist in the task definition.")
+    if container is not definition.main:
+        raise _invalid(f"The local stack routes requests only to the container {definition.main.name}.")
     if port not in container.ports:
         raise _invalid(f"The container {name} did not have a container port {port} defined.")
     try:

@@ -10,10 +10,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mlflow_fargate.local.engine.shift.state import Hook
-from mlflow_fargate.local.engine.state import Event, Rollout, Service, ServiceDeployment, ServiceRevision, Task
+from mlflow_fargate.local.engine.state import (
+    ContainerStatus,
+    Event,
+    Rollout,
+    Service,
+    ServiceDeployment,
+    ServiceRevision,
+    Task,
+)
 
 _SERVICE_ROLE = "aws-service-role/ecs.amazonaws.com/AWSServiceRoleForECS"
 _PENDING = {"PROVISIONING", "PENDING", "ACTIVATING"}
+_ROLLOUT_ECHOED = ("launchType", "capacityProviderStrategy", "platformVersion", "networkConfiguration")
 # Echoed on a service and on its deployments and revisions, as requested.
 _ECHOED = (
     "loadBalancers",
@@ -33,13 +42,7 @@ _ECHOED = (
     "enableExecuteCommand",
     "availabilityZoneRebalancing",
 )
-_REVISION_ECHOED = (
-    "loadBalancers",
-    "networkConfiguration",
-    "launchType",
-    "capacityProviderStrategy",
-    "platformVersion",
-)
+_REVISION_ECHOED = ("loadBalancers", *_ROLLOUT_ECHOED)
 
 
 def show_service(service: Service, tasks: Sequence[Task], *, with_tags: bool) -> dict[str, Any]:
@@ -79,7 +82,7 @@ def show_task(task: Task, *, tags: Iterable[tuple[str, str]] | None) -> dict[str
         "startedBy": task.rollout_id,
         "lastStatus": task.last_status,
         "desiredStatus": task.desired_status,
-        "healthStatus": "UNKNOWN",  # container health checks are not run; see DescribeTargetHealth
+        "healthStatus": task.health,
         "launchType": "FARGATE",
         "platformVersion": "1.4.0",
         "platformFamily": "Linux",
@@ -98,8 +101,8 @@ def show_task(task: Task, *, tags: Iterable[tuple[str, str]] | None) -> dict[str
         "stoppedReason": task.stopped_reason,
         "stopCode": task.stop_code,
         "attachments": [_show_interface(task)],
-        "containers": [show_container(task)],
-        "overrides": {"containerOverrides": [{"name": task.container_name}]},
+        "containers": [show_container(task, container) for container in task.containers],
+        "overrides": {"containerOverrides": [{"name": container.name} for container in task.containers]},
         "tags": None if tags is None else show_tags(tags),
         "version": 1,
     }
@@ -174,7 +177,6 @@ def _show_deployment_head(deployment: ServiceDeployment, service: Service) -> di
 
 def _show_rollout(rollout: Rollout, service: Service, tasks: Sequence[Task]) -> dict[str, Any]:
     own = [task for task in tasks if task.rollout_id == rollout.id]
-    echoed = ("launchType", "capacityProviderStrategy", "platformVersion", "networkConfiguration")
     settings = rollout.revision.settings
     # "Only returned for services that use the rolling update" (API reference, rolloutState).
     states = {} if service.shift_rules.shifts else {"rolloutState": rollout.state, "rolloutStateReason": rollout.reason}
@@ -189,7 +191,7 @@ def _show_rollout(rollout: Rollout, service: Service, tasks: Sequence[Task]) -> 
         **states,
         "createdAt": rollout.created_at,
         "updatedAt": rollout.updated_at,
-        **{key: settings[key] for key in echoed if key in settings},
+        **{key: settings[key] for key in _ROLLOUT_ECHOED if key in settings},
     }
 
 
@@ -245,20 +247,19 @@ def _show_interface(task: Task) -> dict[str, Any]:
     }
 
 
-def show_container(task: Task) -> dict[str, Any]:
-    number = hashlib.sha256(task.arn.encode()).hexdigest()[:32]
-    running = task.last_status in {"RUNNING", "DEACTIVATING", "STOPPING"}
+def show_container(task: Task, container: ContainerStatus) -> dict[str, Any]:
+    number = hashlib.sha256(f"{task.arn}/{container.name}".encode()).hexdigest()[:32]
     shown = {
         "containerArn": f"{task.arn.replace(':task/', ':container/', 1)}/{number}",
         "taskArn": task.arn,
-        "name": task.container_name,
-        "image": task.image,
-        "imageDigest": task.image_digest,
-        "runtimeId": f"{task.id}-{task.pid or 0}",
-        "lastStatus": "RUNNING" if running else "STOPPED" if task.is_stopped else "PENDING",
-        "exitCode": task.exit_code,
-        "reason": task.stopped_reason if task.stop_code == "TaskFailedToStart" else task.container_reason,
-        "healthStatus": "UNKNOWN",
+        "name": container.name,
+        "image": container.image,
+        "imageDigest": container.image_digest,
+        "runtimeId": f"{task.id}-{container.pid or 0}",
+        "lastStatus": "STOPPED" if task.is_stopped else container.last_status,
+        "exitCode": container.exit_code,
+        "reason": container.reason or (task.stopped_reason if task.stop_code == "TaskFailedToStart" else None),
+        "healthStatus": container.health,
         "managedAgents": [_show_agent(task)] if task.runs_commands else None,
         "networkBindings": [],
         "networkInterfaces": [{"privateIpv4Address": task.ip}],

@@ -83,19 +83,19 @@ class TaskOperations:
             raise Refusal("InvalidParameterException", "The specified task was not found or is not running.")
         if not parameters.get("interactive"):
             raise Refusal("InvalidParameterException", "Interactive is the only mode supported currently.")
-        container = parameters.get("container") or task.container_name
-        if container != task.container_name:
-            raise Refusal("InvalidParameterException", f"The container {container} was not found in the task.")
+        name = parameters.get("container") or task.containers[0].name
+        container = next((container for container in task.containers if container.name == name), None)
+        if container is None:
+            raise Refusal("InvalidParameterException", f"The container {name} was not found in the task.")
         if not task.runs_commands or task.last_status != "RUNNING":
             raise Refusal("InvalidParameterException", _NO_AGENT)
         try:
-            spec = self._engine.exec_spec(task, str(parameters.get("command", "")))
+            spec = self._engine.exec_spec(task, name, str(parameters.get("command", "")))
         except TaskFailedToStart as error:
             raise Refusal("InvalidParameterException", f"The command is not valid: {error.message}") from error
         if spec is None or not spec.command:
             raise Refusal("TargetNotConnectedException", "The task is not reachable, or the command is empty.")
-        shown = show_container(task)
-        told = {"containerArn": shown["containerArn"], "containerName": container}
+        told = {"containerArn": show_container(task, container)["containerArn"], "containerName": name}
         return {"clusterArn": task.cluster_arn, "taskArn": arn, "interactive": True, **told}, spec
 
     def list_service_deployments(self, parameters: Parameters) -> dict[str, Any]:
@@ -179,10 +179,14 @@ class TaskOperations:
         return next((pair for pair in pairs if pair[1].arn == arn), None)
 
     def _images(self, service: Service, revision: ServiceRevision) -> list[dict[str, str]]:
-        """Returns the image with its digest once a task of the revision has pulled it."""
+        """Returns the images with their digests once a task of the revision has pulled them."""
         for task in self._store.tasks(service.arn):
-            if task.task_definition_arn == revision.task_definition_arn and task.image_digest:
-                return [{"containerName": task.container_name, "image": task.image, "imageDigest": task.image_digest}]
+            if task.task_definition_arn == revision.task_definition_arn and task.pull_stopped_at:
+                return [
+                    {"containerName": one.name, "image": one.image, "imageDigest": one.image_digest}
+                    for one in task.containers
+                    if one.image_digest
+                ]
         return []
 
     def _tags(self, task: Task) -> tuple[tuple[str, str], ...]:

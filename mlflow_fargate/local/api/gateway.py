@@ -27,7 +27,7 @@ from mlflow_fargate.local.api.ecs import EcsApi
 from mlflow_fargate.local.api.elb import ElbApi
 from mlflow_fargate.local.api.exec_sessions import ExecSessions
 from mlflow_fargate.local.api.protocol import AwsRequest, Refusal, Response, error_response, parse_request
-from mlflow_fargate.local.container.runner import TaskRunner
+from mlflow_fargate.local.container.task_runner import TaskRunner
 from mlflow_fargate.local.engine.engine import Engine
 from mlflow_fargate.local.engine.routes import RouteTable
 from mlflow_fargate.local.engine.snapshot import ServiceSnapshot, take_snapshots

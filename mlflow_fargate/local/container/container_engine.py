@@ -31,8 +31,11 @@ _OPTIONS: tuple[tuple[str, ...], ...] = (
     ("--runtime", "runc"),
 )  # crun, podman's default, refuses some cgroup setups
 _NO_TRAITS = EngineTraits(is_podman=False, cpus=1)
-# Machine code of a program that exits with code 0, and the ELF number of its machine.
-_PROGRAMS = {"x86_64": (62, "31ffb83c0000000f05"), "aarch64": (183, "000080d2a80b80d2010000d4")}
+# The ELF number of a machine, and machine code of two programs: exit(0), and ppoll() without end.
+_PROGRAMS: dict[str, tuple[int, str, str]] = {
+    "x86_64": (62, "31ffb83c0000000f05", "31ff31f631d24531d2b80f0100000f05ebee"),
+    "aarch64": (183, "000080d2a80b80d2010000d4", "000080d2010080d2020080d2030080d2280980d2010000d4faffff17"),
+}
 _PROBE_MEMORY_MIB = 64
 
 
@@ -125,7 +128,7 @@ def find_engine(name: str, options: Iterable[tuple[str, ...]] = _OPTIONS) -> Con
     traits = EngineTraits(is_podman=is_podman, cpus=os.cpu_count() or 1, most=_hard_limits())
     engine = ContainerEngine((program,), traits, version)
     image = f"localhost/mlflow-fargate-probe:{secrets.token_hex(4)}"
-    engine.call("import", "-", image, stdin=_probe_image())
+    engine.call("import", "-", image, stdin=make_programs())
     failure = None
     try:
         for limits, words in product(_LIMITS, options if is_podman else ((),)):
@@ -158,16 +161,23 @@ def _hard_limits() -> dict[str, int]:
     return {name: min(values) for name, values in finite.items() if values}
 
 
-def _probe_image() -> bytes:
-    """Returns a tar with one program, which needs no library: /probe exits with code 0."""
-    number, code = _PROGRAMS.get(platform.machine(), _PROGRAMS["x86_64"])
+def make_programs(machine: str | None = None) -> bytes:
+    """Returns a tar with two programs for a machine, by default this one, which need no library.
+
+    /probe exits with code 0; /pause runs until it is killed.
+    """
+    number, *codes = _PROGRAMS.get(machine or platform.machine(), _PROGRAMS["x86_64"])
+    return pack({name: _program(number, code) for name, code in zip(("probe", "pause"), codes, strict=True)})
+
+
+def _program(number: int, code: str) -> bytes:
     headers_bytes, base = 64 + 56, 0x400000
     size = headers_bytes + len(code) // 2
     header = struct.pack(
         "<16sHHIQQQIHHHHHH", b"\x7fELF\2\1\1", 2, number, 1, base + headers_bytes, 64, 0, 0, 64, 56, 1, 0, 0, 0
     )
     segment = struct.pack("<IIQQQQQQ", 1, 5, 0, base, base, size, size, 0x1000)  # all of it, readable and executable
-    return pack({"probe": header + segment + bytes.fromhex(code)})
+    return header + segment + bytes.fromhex(code)
 
 
 def pack(files: Mapping[str, bytes]) -> bytes:

@@ -13,22 +13,23 @@ stack left behind is removed, by its label, at the next start and by `local down
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 
 from mlflow_fargate import atomic_files
-from mlflow_fargate.local.container.container_engine import ContainerEngine, EngineFailed, pack
-from mlflow_fargate.local.container.engine_task import EngineTask, quietly, remove
+from mlflow_fargate.local.container.container_engine import ContainerEngine, EngineFailed, make_programs, pack
+from mlflow_fargate.local.container.engine_task import EngineTask, quietly, read_state, remove
 from mlflow_fargate.local.container.image_store import ImageStore, PulledImage
 from mlflow_fargate.local.container.launch import ContainerSpec, ExecSpec, TaskFailedToStart
-from mlflow_fargate.local.container.run_arguments import EngineTraits, make_arguments
-from mlflow_fargate.local.container.runner import OnLine, ProcessRunner, TaskRunner, free_port
+from mlflow_fargate.local.container.run_arguments import EngineTraits, make_arguments, make_ulimits
+from mlflow_fargate.local.container.runner import ProcessRunner, free_port
+from mlflow_fargate.local.container.task_runner import OnLine, TaskRunner
 from mlflow_fargate.local.registry.server import LocalRegistry
 from mlflow_fargate.target import local_state_file
 
@@ -39,11 +40,14 @@ _CACHE_VARIABLE = "MLFLOW_FARGATE_CACHE"
 _CACHE_FOLDER = "mlflow-fargate"  # in /tmp of a task with a role
 _PULL_SECONDS = 1800.0
 _NO_TRAITS = EngineTraits(is_podman=False, cpus=1)
+_NO_PLATFORM = "image Manifest does not contain descriptor matching platform 'linux/amd64'"  # in ECS's words
 _ADVICE = MappingProxyType(
     {
         "no space left on device": "the disk of this machine is full; `podman system prune` frees what engines keep",
         "executable file not found": "the task definition's entry point or command is not in the image",
         "stat /": "the task definition's entry point or command is not in the image",
+        "no image found in": _NO_PLATFORM,
+        "no matching manifest for": _NO_PLATFORM,
         "unsupported compression": "this engine cannot read layers compressed with zstd (Docker needs 23.0 or newer)",
     }
 )
@@ -54,6 +58,8 @@ class EngineRunner:
 
     `of_roles` returns the extra variables of a task with a role.
     """
+
+    runs_all_containers = True
 
     def __init__(
         self,
@@ -67,10 +73,13 @@ class EngineRunner:
         self._engine = engine
         self._state = state
         self._registry = registry
+        self._labels = {LABEL: label_of(state)}
+        self._prefix = _volumes_of(state)
+        self._networks: set[str] = set()
         self._of_roles = of_roles
         self._pulling = threading.Lock()
         self._images: list[str] = []
-        self._running: dict[str, EngineTask] = {}
+        self._running: dict[tuple[str, str], EngineTask] = {}  # by task and container
         self._login_file = state / "engine-login" / "config.json"
         self._login_file.parent.mkdir(parents=True, exist_ok=True)
         self._write_record()
@@ -99,30 +108,70 @@ class EngineRunner:
         role = dict(self._of_roles()) if spec.has_role else {}
         files = _files_of_role(role)
         host_port = free_port() if spec.has_role else None
-        arguments, hidden = make_arguments(
-            spec,
-            labels={LABEL: label_of(self._state)},
-            traits=self._engine.traits,
-            role={**role, _CACHE_VARIABLE: f"/tmp/{_CACHE_FOLDER}"} if files else role,  # noqa: S108
-            host_port=host_port,
-        )
-        name, step = f"mlflow-fargate-{spec.task_id}", "CannotCreateContainerError"
+        name, step = f"mlflow-fargate-{spec.task_id}-{spec.container.name}", "CannotCreateContainerError"
         try:
+            network = self._share_network(spec)
+            arguments, hidden = make_arguments(
+                spec,
+                labels=self._labels,
+                traits=self._engine.traits,
+                role={**role, _CACHE_VARIABLE: f"/tmp/{_CACHE_FOLDER}"} if files else role,  # noqa: S108
+                host_port=host_port,
+                volumes=f"{self._prefix}-{spec.task_id}",
+                network=network,
+            )
             self._engine.call("create", "--name", name, *arguments, environment=hidden)
             step = "CannotStartContainerError"
             if files:
                 self._engine.call("cp", "-", f"{name}:/tmp", stdin=pack(files))
-            task = EngineTask(self._engine, name, on_line, host_port=host_port, folder=self._login_file.parent)
+            task = EngineTask(
+                self._engine,
+                name,
+                on_line,
+                host_port=read_state(self._engine, network).host_port if network else host_port,
+                folder=self._login_file.parent,
+            )
         except EngineFailed as error:
             remove(self._engine, name)
             raise TaskFailedToStart(f"{step}: {_advised(error)}") from error
-        self._running = {key: other for key, other in self._running.items() if other.is_running}
-        self._running[spec.task_id] = task
+        self._running[spec.task_id, spec.container.name] = task
         return task
 
-    def exec_spec(self, task_id: str, command: str) -> ExecSpec | None:
-        task = self._running.get(task_id)
-        return task.exec_spec(command) if task is not None and task.is_running else None
+    def release(self, task_id: str) -> None:
+        for key in [key for key in list(self._running) if key[0] == task_id]:
+            self._running.pop(key)
+        if _network_of(task_id) in self._networks:
+            self._networks.discard(_network_of(task_id))
+            remove(self._engine, _network_of(task_id))
+        with contextlib.suppress(EngineFailed):  # the next start, or `local down`, tries again
+            _remove_volumes(self._engine, f"{self._prefix}-{task_id}")
+
+    def exec_spec(self, task_id: str, container: str, command: str, *, as_root: bool = True) -> ExecSpec | None:
+        task = self._running.get((task_id, container))
+        return task.exec_spec(command, as_root=as_root) if task is not None and task.is_running else None
+
+    def _share_network(self, spec: ContainerSpec) -> str | None:
+        """Returns the container whose network those of the task share, which only waits; None if it needs none.
+
+        The network must outlast a container that others depend on, as with ECS's pause container.
+        """
+        if spec.shared_ports is None or spec.has_role:
+            return None
+        name = _network_of(spec.task_id)
+        if name not in self._networks:
+            image = f"localhost/mlflow-fargate-pause:{self._labels[LABEL]}"
+            with self._pulling:
+                if image not in self._images:
+                    self._engine.call("import", "-", image, stdin=make_programs())
+                    self._images.append(image)
+                    self._write_record()
+            words = ["run", "--detach", "--name", name, "--label", f"{LABEL}={self._labels[LABEL]}"]
+            words += ["--pull=never", "--log-driver", "none", "--cap-drop", "ALL"]
+            words += make_ulimits((), self._engine.traits)
+            words += [word for port in spec.shared_ports for word in ("--publish", f"127.0.0.1::{port}")]
+            self._networks.add(name)
+            self._engine.call(*words, image, "/pause")
+        return name
 
     def _pull(self, image: str) -> None:
         if image not in self._images:
@@ -145,7 +194,7 @@ class EngineRunner:
         atomic_files.write(_record_file(self._state), json.dumps(record), mode=0o600)
 
 
-@contextmanager
+@contextlib.contextmanager
 def runner_for(
     engine: ContainerEngine | None, tasks: Path, registry: LocalRegistry, of_roles: Callable[[], Mapping[str, str]]
 ) -> Iterator[TaskRunner]:
@@ -176,12 +225,28 @@ def remove_leftovers(state: Path) -> None:
         if found:
             logger.info("removing %s containers that an earlier stack left behind", len(found))
             remove(engine, *found)
+        _remove_volumes(engine, _volumes_of(state))
     except EngineFailed as error:  # the record stays: the engine may work again at the next start
         logger.warning("containers of an earlier stack cannot be removed: %s", error)
         return
     for image in record["images"]:
         quietly(engine, "rmi", image)
     _record_file(state).unlink()
+
+
+def _network_of(task_id: str) -> str:
+    return f"mlflow-fargate-network-{task_id}"
+
+
+def _volumes_of(state: Path) -> str:
+    """Returns what the names of all volumes of the stack with this folder begin with."""
+    return f"mlflow-fargate-{label_of(state)}"
+
+
+def _remove_volumes(engine: ContainerEngine, prefix: str) -> None:
+    found = engine.call("volume", "ls", "--quiet", "--filter", f"name={prefix}").split()
+    if found:
+        quietly(engine, "volume", "rm", "--force", *found)
 
 
 def _record_file(state: Path) -> Path:

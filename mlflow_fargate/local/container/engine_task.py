@@ -15,7 +15,8 @@ from mlflow_fargate.local.container.container_engine import ContainerEngine, Eng
 from mlflow_fargate.local.container.image_store import PulledImage
 from mlflow_fargate.local.container.launch import ExecSpec, make_exec_command
 from mlflow_fargate.local.container.run_arguments import KILLED, OUT_OF_MEMORY, ContainerState
-from mlflow_fargate.local.container.runner import OnLine, pass_lines
+from mlflow_fargate.local.container.runner import pass_lines
+from mlflow_fargate.local.container.task_runner import OnLine
 
 _START_SECONDS = 60.0
 _POLL_SECONDS = 0.1
@@ -31,7 +32,13 @@ class EngineTask:
     """
 
     def __init__(
-        self, engine: ContainerEngine, name: str, on_line: OnLine, *, host_port: int | None, folder: Path
+        self,
+        engine: ContainerEngine,
+        name: str,
+        on_line: OnLine,
+        *,
+        host_port: int | None,
+        folder: Path,
     ) -> None:
         self.reason: str | None = None
         self._engine = engine
@@ -88,10 +95,10 @@ class EngineTask:
             self._process.wait(_END_SECONDS)
         return self._finish(KILLED)
 
-    def exec_spec(self, command: str) -> ExecSpec:
-        """Returns the engine's `exec`: as root, as ECS Exec's agent, and with a terminal if the user has one."""
+    def exec_spec(self, command: str, *, as_root: bool) -> ExecSpec:
+        """Returns the engine's `exec`: ECS Exec's agent is root. With a terminal if the user has one."""
         words = make_exec_command(PulledImage(""), command)
-        engine = shlex.join([*self._engine.command, "exec", "--interactive", "--user", "0"])
+        engine = shlex.join([*self._engine.command, "exec", "--interactive", *(("--user", "0") if as_root else ())])
         script = f'test -t 0 && test -t 1 && terminal=--tty; exec {engine} $terminal "$@"'
         return ExecSpec(
             command=("/bin/sh", "-c", script, "exec", self._name, *words) if words else (),
@@ -104,16 +111,13 @@ class EngineTask:
         until = time.monotonic() + _START_SECONDS
         while time.monotonic() < until:
             has_ended = self._process.poll() is not None  # before looking, so that a quick end is not a failure
-            state = self._state()
+            state = read_state(self._engine, self._name)
             if state.has_started:
                 return state
             if has_ended:
                 raise EngineFailed(last_words(self._process.communicate()[1]))
             time.sleep(_POLL_SECONDS)
         raise EngineFailed(f"the container did not start within {_START_SECONDS:g} s")
-
-    def _state(self) -> ContainerState:
-        return ContainerState.of_json(self._engine.call("inspect", "--type", "container", self._name))
 
     def _look_at_memory(self) -> None:
         """Notes if the kernel killed a process: afterwards, some engines do not know why a container ended."""
@@ -125,7 +129,7 @@ class EngineTask:
         if self._exit_code is not None:
             return self._exit_code
         with contextlib.suppress(EngineFailed):
-            state = self._state()
+            state = read_state(self._engine, self._name)
             code = KILLED if state.is_running else state.exit_code
             if state.out_of_memory or (code == KILLED and not self._was_killed):
                 self.reason = OUT_OF_MEMORY
@@ -136,6 +140,11 @@ class EngineTask:
             reader.join(_END_SECONDS)
         self._exit_code = code
         return code
+
+
+def read_state(engine: ContainerEngine, name: str) -> ContainerState:
+    """Returns the container's state; EngineFailed if there is none."""
+    return ContainerState.of_json(engine.call("inspect", "--type", "container", name))
 
 
 def remove(engine: ContainerEngine, *names: str) -> None:

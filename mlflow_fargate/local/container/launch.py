@@ -33,6 +33,7 @@ class ContainerSpec:
     has_role: bool = False
     cpu_units: int = 0  # the task's; 0 means no limit
     memory_mib: int = 0
+    shared_ports: tuple[int, ...] | None = None  # of the network that the task's containers share; None: only one
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ appear in a list of processes (secrets, keys of roles) go through the command's 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from mlflow_fargate.local.container.launch import ContainerSpec
@@ -66,24 +66,28 @@ def make_arguments(
     traits: EngineTraits,
     role: Mapping[str, str],
     host_port: int | None,
+    volumes: str,
+    network: str | None = None,
 ) -> tuple[list[str], dict[str, str]]:
     """Returns the arguments after `create --name NAME`, and the variables that the command needs in its environment.
 
     With `host_port`, the container has this machine's network, and the variables that images read name that port of
-    127.0.0.1. `role` is the environment of a task with a role.
+    127.0.0.1; with `network`, it has that container's. `role` is the environment of a task with a role. The names of
+    the task's volumes begin with `volumes`.
     """
     container, limits = spec.container, spec.container.limits
     hidden = {**role, **spec.secrets}
     words = ["--pull=never", "--log-driver", "none", "--stop-timeout", str(container.stop_timeout_seconds)]
     for name, value in labels.items():
         words += ["--label", f"{name}={value}"]
-    words += _network(spec, host_port)
+    words += _network(spec, host_port, network)
     words += make_limits(traits, memory_mib=limits.memory_mib or spec.memory_mib, cpu_units=spec.cpu_units)
     words += make_ulimits(limits.ulimits, traits)
     words += ["--user", limits.user] if limits.user else []
     words += make_read_only(traits) if limits.has_read_only_root else []
-    for path, is_read_only in limits.mounts:
-        words += ["--mount", f"type=volume,destination={path}{',ro' if is_read_only else ''}"]
+    for volume, path, is_read_only in limits.mounts:
+        source = f"source={volumes}-{volume}"
+        words += ["--mount", f"type=volume,{source},destination={path}{',ro' if is_read_only else ''}"]
     words += [word for name in limits.added_capabilities for word in ("--cap-add", name)]
     words += [word for name in limits.dropped_capabilities for word in ("--cap-drop", name)]
     # The address last: a definition that names the container's port would have it listen on every address.
@@ -123,12 +127,12 @@ def make_read_only(traits: EngineTraits) -> list[str]:
     return ["--read-only", "--read-only-tmpfs=false"] if traits.is_podman else ["--read-only"]
 
 
-def _network(spec: ContainerSpec, host_port: int | None) -> Iterator[str]:
-    if host_port is None:
-        for port in spec.container.ports:
-            yield from ("--publish", f"127.0.0.1::{port}")
-        return
-    yield from ("--network", "host")
+def _network(spec: ContainerSpec, host_port: int | None, network: str | None) -> list[str]:
+    if network is not None:
+        return ["--network", f"container:{network}"]
+    if host_port is not None:
+        return ["--network", "host"]
+    return [word for port in spec.container.ports for word in ("--publish", f"127.0.0.1::{port}")]
 
 
 def _address(host_port: int | None) -> dict[str, str]:

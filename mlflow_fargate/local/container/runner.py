@@ -22,7 +22,7 @@ import venv
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import IO, Protocol
+from typing import IO
 
 import psutil
 
@@ -36,6 +36,7 @@ from mlflow_fargate.local.container.launch import (
     make_exec_command,
     make_working_directory,
 )
+from mlflow_fargate.local.container.task_runner import OnLine
 
 logger = logging.getLogger(__name__)
 
@@ -47,52 +48,15 @@ _KILL_SECONDS = 5.0
 
 _DEFAULT_INHERITED: Mapping[str, str] = MappingProxyType({"LANG": "C.UTF-8"})
 
-OnLine = Callable[[str], None]
-
-
-class StartedTask(Protocol):
-    """A task that was started."""
-
-    @property
-    def pid(self) -> int: ...
-
-    @property
-    def host_port(self) -> int:
-        """The port it listens on, on 127.0.0.1."""
-
-    @property
-    def reason(self) -> str | None:
-        """Why it ended, in ECS's words; None if its exit code says everything."""
-
-    def wait(self, timeout_seconds: float) -> int | None:
-        """Returns its exit code after it ended and its last line was passed on; None if it is still running."""
-
-    def terminate(self) -> None:
-        """Sends SIGTERM."""
-
-    def kill(self) -> int:
-        """Kills it and everything it started; returns its exit code."""
-
-
-class TaskRunner(Protocol):
-    """Something that can run a task's container."""
-
-    def pull(self, image: str) -> PulledImage:
-        """Returns the image, ready to run; TaskFailedToStart with ECS's message if it cannot be pulled."""
-
-    def start(self, spec: ContainerSpec, on_line: OnLine) -> StartedTask:
-        """Starts the task and returns it; `on_line` is called with each line it writes."""
-
-    def exec_spec(self, task_id: str, command: str) -> ExecSpec | None:
-        """Returns how to run a command in a started task; None if the task is not running."""
-
 
 class ProcessRunner:
-    """Runs tasks as processes on this machine, with folders in `state`; first ends what an earlier run left behind.
+    """Runs tasks as processes, with folders in `state`; first ends what an earlier run left behind.
 
-    `inherited` is all that tasks inherit from the environment (LANG and similar variables). `of_roles` returns the
-    extra variables of a task with a role, which on ECS would get credentials.
+    `inherited` is all that tasks inherit from the environment. `of_roles` returns the extra variables of a task with a
+    role.
     """
+
+    runs_all_containers = False
 
     def __init__(
         self,
@@ -144,12 +108,10 @@ class ProcessRunner:
             )
         except OSError as error:
             raise TaskFailedToStart(f"CannotStartContainerError: {error}") from error
-        with self._lock:
-            alive = {name: pair for name, pair in self._running.items() if pair[1].is_running}
-            self._running = {**alive, spec.task_id: (spec, process)}
+        self._running[spec.task_id] = (spec, process)
         return process
 
-    def exec_spec(self, task_id: str, command: str) -> ExecSpec | None:
+    def exec_spec(self, task_id: str, container: str, command: str, *, as_root: bool = True) -> ExecSpec | None:
         spec, process = self._running.get(task_id, (None, None))
         if spec is None or process is None or not process.is_running:
             return None
@@ -159,6 +121,9 @@ class ProcessRunner:
             working_directory=process.working_directory,
             task_pid=process.pid,
         )
+
+    def release(self, task_id: str) -> None:
+        self._running.pop(task_id, None)
 
     def _free_port(self) -> int:
         with self._lock:

@@ -23,7 +23,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from mlflow_fargate.local.container.launch import ExecSpec
-from mlflow_fargate.local.container.runner import TaskRunner
+from mlflow_fargate.local.container.task_runner import TaskRunner
 from mlflow_fargate.local.engine import transitions
 from mlflow_fargate.local.engine.actions import (
     Action,
@@ -42,7 +42,7 @@ from mlflow_fargate.local.engine.routes import RouteTable
 from mlflow_fargate.local.engine.shift.controller import ShiftController
 from mlflow_fargate.local.engine.state import Rollout, Service, TargetHealth, Task
 from mlflow_fargate.local.engine.store import EcsStore
-from mlflow_fargate.local.engine.task_life import TaskLife, initial_targets
+from mlflow_fargate.local.engine.task_life import TaskLife, initial_statuses, initial_targets
 from mlflow_fargate.local.engine.task_logs import LogShipper
 from mlflow_fargate.local.moto_client import MotoClient
 from mlflow_fargate.local.task_definition import TaskDefinition
@@ -118,9 +118,9 @@ class Engine:
             self._say_stopping(after)
         return after
 
-    def exec_spec(self, task: Task, command: str) -> ExecSpec | None:
-        """Returns how to run another command in the task; None if its process has ended."""
-        return self._runner.exec_spec(task.id, command)
+    def exec_spec(self, task: Task, container: str, command: str) -> ExecSpec | None:
+        """Returns how to run another command in the task's container; None if it is not running."""
+        return self._runner.exec_spec(task.id, container, command)
 
     # TaskEvents
 
@@ -134,12 +134,16 @@ class Engine:
             self._routes.push()
             if before.desired_status == "RUNNING":
                 self._count_failure(after)
+        self._count_success(before, after)
         logger.info("task %s: %s %s", after.id, after.last_status, after.stopped_reason or "")
 
     def target_changed(self, task_arn: str, target_group_arn: str, health: TargetHealth) -> None:
         before, after = self.store.set_target(task_arn, target_group_arn, health)
         # Now, not in the next turn: a draining target must get no more requests, however short its delay is.
         self._routes.push()
+        self._count_success(before, after)
+
+    def _count_success(self, before: Task, after: Task) -> None:
         now = self._clock()
         if after.is_healthy(now) and not before.is_healthy(now):
             self.store.change_service(
@@ -235,8 +239,7 @@ class Engine:
             rollout_id=rollout.id,
             task_definition_arn=definition.arn,
             family=definition.family,
-            container_name=definition.main.name,
-            image=definition.main.image,
+            containers=initial_statuses(definition, with_all=self._runner.runs_all_containers),
             cpu=definition.cpu,
             memory=definition.memory,
             ip=self._address(subnet),
@@ -269,6 +272,8 @@ class Engine:
                 f"(task {task.id}) {where} is unhealthy in (target-group {arn}) due to (reason {health.description})."
             )
             self._say(task.service_arn, said)
+        elif is_failure:
+            self._say(task.service_arn, f"(task {task.id}) failed container health checks.")
         self.stop_task(task_arn, reason, "ServiceSchedulerInitiated")
         if is_failure:
             self._count_failure(task)

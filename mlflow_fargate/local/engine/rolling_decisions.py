@@ -78,11 +78,14 @@ def _stop_unhealthy(service: Service, tasks: Sequence[Task], now: float) -> tupl
     actions: list[Action] = []
     for task in tasks:
         target = task.unhealthy_target()
-        if target is None or not task.is_wanted or task.started_at is None:
+        is_sick = target is not None or task.health == "UNHEALTHY"
+        if not is_sick or not task.is_wanted or task.started_at is None:
             continue
         if now - task.started_at < service.grace_seconds:
             continue
-        reason = f"Task failed ELB health checks in (target-group {target[0]})"
+        reason = "Task failed container health checks"
+        if target is not None:
+            reason = f"Task failed ELB health checks in (target-group {target[0]})"
         actions.append(StopTask(task.arn, reason, is_failure=True))
     return tuple(actions)
 

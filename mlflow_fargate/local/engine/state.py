@@ -200,6 +200,22 @@ class Service:
 
 
 @dataclass(frozen=True)
+class ContainerStatus:
+    """A container of a task as ECS shows it."""
+
+    name: str
+    image: str
+    is_essential: bool = True
+    has_check: bool = False
+    last_status: str = "PENDING"
+    image_digest: str | None = None
+    pid: int | None = None
+    exit_code: int | None = None
+    reason: str | None = None  # why it ended, if its exit code does not say it
+    health: str = "UNKNOWN"  # HEALTHY or UNHEALTHY after checks
+
+
+@dataclass(frozen=True)
 class Task:
     """A task as ECS shows it, and the port its process actually listens on."""
 
@@ -209,8 +225,7 @@ class Task:
     rollout_id: str
     task_definition_arn: str
     family: str
-    container_name: str
-    image: str
+    containers: tuple[ContainerStatus, ...]
     cpu: str
     memory: str
     ip: str
@@ -219,7 +234,6 @@ class Task:
     runs_commands: bool = False  # its service's enableExecuteCommand when the task started
     last_status: str = "PROVISIONING"
     desired_status: str = "RUNNING"
-    image_digest: str | None = None
     pid: int | None = None
     host_port: int | None = None  # on 127.0.0.1; instead of the container port
     targets: tuple[tuple[str, TargetHealth], ...] = ()  # by target group ARN
@@ -230,8 +244,6 @@ class Task:
     stopped_at: float | None = None
     stopped_reason: str | None = None
     stop_code: str | None = None
-    exit_code: int | None = None
-    container_reason: str | None = None  # why the container ended, if its exit code does not say it
 
     @property
     def id(self) -> str:
@@ -246,12 +258,21 @@ class Task:
         """Whether it is neither stopped nor stopping."""
         return self.desired_status == "RUNNING" and not self.is_stopped
 
+    @property
+    def health(self) -> str:
+        """The worst health of its essential containers: UNHEALTHY, UNKNOWN, HEALTHY (API reference, HealthCheck)."""
+        found = {container.health for container in self.containers if container.is_essential}
+        return next((health for health in ("UNHEALTHY", "UNKNOWN") if health in found), "HEALTHY")
+
     def is_healthy(self, now: float) -> bool:
-        """Returns whether it is healthy: every target passed its check or, without targets, it ran long enough."""
+        """Returns whether it is healthy: all checks of essential containers and targets pass or, without any, it ran
+        long enough (API reference, minimumHealthyPercent)."""
         if self.last_status != "RUNNING" or self.started_at is None:
             return False
-        if self.targets:
-            return all(health.state == "healthy" for _, health in self.targets)
+        checks = [container.health for container in self.containers if container.is_essential and container.has_check]
+        if self.targets or checks:
+            is_passed = all(health == "HEALTHY" for health in checks)
+            return is_passed and all(health.state == "healthy" for _, health in self.targets)
         return now - self.started_at >= SETTLE_SECONDS
 
     def unhealthy_target(self) -> tuple[str, TargetHealth] | None:

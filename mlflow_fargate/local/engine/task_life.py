@@ -1,6 +1,6 @@
 """Runs one task from PROVISIONING to STOPPED in a separate thread, with the ECS agent's steps.
 
-    pull the image · fetch the secrets · open the log stream · start · check its health … drain · SIGTERM · SIGKILL
+    pull the images · fetch secrets · open log streams · start containers · check health … drain · SIGTERM · SIGKILL
 
 It changes only its own task and reports each change to `TaskEvents`; rolling_decisions and shift decide what that means
 for the service.
@@ -9,23 +9,28 @@ for the service.
 from __future__ import annotations
 
 import logging
+import shlex
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol
 
 from botocore.exceptions import ClientError
 
+from mlflow_fargate.local.container.image_store import PulledImage
 from mlflow_fargate.local.container.launch import ContainerSpec, TaskFailedToStart
-from mlflow_fargate.local.container.runner import StartedTask, TaskRunner
+from mlflow_fargate.local.container.task_runner import StartedTask, TaskRunner
+from mlflow_fargate.local.engine.container_health import ContainerProbe
 from mlflow_fargate.local.engine.health import HealthProbe
-from mlflow_fargate.local.engine.state import DRAINING, REGISTERING, TargetHealth, Task
+from mlflow_fargate.local.engine.state import DRAINING, REGISTERING, ContainerStatus, TargetHealth, Task
+from mlflow_fargate.local.engine.task_containers import TaskContainers
 from mlflow_fargate.local.engine.task_logs import LogGroupMissing, LogShipper
 from mlflow_fargate.local.moto_client import MotoClient, SecretMissing, TargetGroupSettings
-from mlflow_fargate.local.task_definition import TaskDefinition
+from mlflow_fargate.local.task_definition import Container, HealthCheck, TaskDefinition
 
 _POLL_SECONDS = 0.2
-_HURRIED_STOP_SECONDS = 2.0
 _NO_SECRETS = "unable to pull secrets or registry auth"
 
 logger = logging.getLogger(__name__)
@@ -67,6 +72,8 @@ class TaskLife:
         self._stopping = threading.Event()
         self._hurry = threading.Event()
         self._was_healthy = threading.Event()
+        self._has_started = False
+        self._probes: list[HealthProbe] = []
         self._thread = threading.Thread(target=self._run, name=f"task-{task.id[:8]}", daemon=True)
 
     def start(self) -> None:
@@ -82,37 +89,41 @@ class TaskLife:
         self._thread.join(timeout_seconds)
 
     def _run(self) -> None:
+        ended: dict[str, str] = {}
+        containers = None
         try:
-            process = self._begin()
+            containers = self._prepare()
+            if containers is not None:
+                ended = self._supervise(containers)
         except TaskFailedToStart as error:
-            self._ended(stopped_reason=str(error), stop_code="TaskFailedToStart")
-            return
+            ended = {"stopped_reason": str(error), "stop_code": "TaskFailedToStart"}
         except Exception as error:
             # A bug here, not in the image. A task that stayed PENDING would keep the deployment waiting for nothing.
-            logger.exception("task %s could not be started", self._task.id)
-            self._ended(stopped_reason=f"InternalError: {error!r}", stop_code="TaskFailedToStart")
-            return
-        if process is None:
-            self._ended()
-            return
-        probes = self._check_health(process)
-        code = self._wait_for_end(process)
-        by_itself = code is not None
-        code = self._drain_and_stop(process, probes) if code is None else code
-        for probe in probes:
-            probe.stop()
-        reason = {"stopped_reason": "Essential container in task exited", "stop_code": "EssentialContainerExited"}
-        self._ended(exit_code=code, container_reason=process.reason, **(reason if by_itself else {}))
+            logger.exception("error in task %s", self._task.id)
+            ended = {"stopped_reason": f"InternalError: {error!r}", "stop_code": "TaskFailedToStart"}
+        finally:
+            self._stop_probes()
+            if containers is not None:
+                containers.kill()
+                self._runner.release(self._task.id)
+            self._ended(**ended)
 
-    def _begin(self) -> StartedTask | None:
-        """Starts the task and returns it; None if it was stopped first. TaskFailedToStart has the stoppedReason."""
-        container = self._definition.main
+    def _prepare(self) -> TaskContainers | None:
+        """Returns the task's containers, not started; None if it was stopped first."""
+        definitions = {container.name: container for container in self._definition.containers}
+        statuses = self._task.containers
         self._changed(last_status="PENDING", pull_started_at=self._clock())
-        image = self._runner.pull(container.image)
-        self._changed(pull_stopped_at=self._clock(), image_digest=image.digest)
+        images = {status.name: self._runner.pull(status.image) for status in statuses}
+        statuses = tuple(replace(status, image_digest=images[status.name].digest) for status in statuses)
+        self._changed(pull_stopped_at=self._clock(), containers=statuses)
+        starts = {}
         try:
-            secrets = {name: self._aws.secret(value_from) for name, value_from in container.secrets}
-            stream = self._logs.open(container.logs, container.name, self._task.id)
+            for status in statuses:
+                container = definitions[status.name]
+                secrets = {name: self._aws.secret(value_from) for name, value_from in container.secrets}
+                stream = self._logs.open(container.logs, container.name, self._task.id)
+                spec = self._spec(container, images[container.name], secrets)
+                starts[container.name] = partial(self._runner.start, spec, stream.write)
         except SecretMissing as error:
             raise TaskFailedToStart(f"ResourceInitializationError: {_NO_SECRETS}: {error}") from error
         except LogGroupMissing as error:
@@ -120,26 +131,61 @@ class TaskLife:
         if self._stopping.is_set():
             return None
         self._changed(last_status="ACTIVATING")
-        spec = ContainerSpec(
+        pairs = [(definitions[status.name], status) for status in statuses]
+        return TaskContainers(pairs, starts, self._probe, lambda now: self._changed(containers=now))
+
+    def _spec(self, container: Container, image: PulledImage, secrets: Mapping[str, str]) -> ContainerSpec:
+        definition = self._definition
+        return ContainerSpec(
             self._task.id,
             container,
             image,
             secrets,
-            has_role=self._definition.has_role,
-            cpu_units=self._definition.cpu_units,
-            memory_mib=self._definition.memory_mib,
+            has_role=definition.has_role,
+            cpu_units=definition.cpu_units,
+            memory_mib=definition.memory_mib,
+            shared_ports=definition.main.ports[:1] if len(self._task.containers) > 1 else None,
         )
-        process = self._runner.start(spec, stream.write)
-        self._changed(last_status="RUNNING", started_at=self._clock(), pid=process.pid, host_port=process.host_port)
-        return process
 
-    def _check_health(self, process: StartedTask) -> list[HealthProbe]:
-        probes = []
+    def _probe(self, container: Container, check: HealthCheck, on_change: Callable[[str], None]) -> ContainerProbe:
+        words = shlex.join(check.command)
+        spec = partial(self._runner.exec_spec, self._task.id, container.name, words, as_root=False)
+        return ContainerProbe(check, spec, on_change)
+
+    def _supervise(self, containers: TaskContainers) -> dict[str, str]:
+        """Runs the containers until the task has ended; returns why it ended, if by itself."""
+        while not self._stopping.is_set() and not containers.essential_ended:
+            containers.step()
+            if containers.have_started and not self._has_started:
+                self._note_running(containers[self._definition.main.name])
+            containers.wait(_POLL_SECONDS)
+        reason = {}
+        if containers.essential_ended:
+            reason = {"stopped_reason": "Essential container in task exited", "stop_code": "EssentialContainerExited"}
+        else:
+            self._changed(last_status="DEACTIVATING", stopping_at=self._clock())
+            self._stop_probes()
+            self._drain(containers)
+            self._changed(last_status="STOPPING")
+        containers.stop()
+        while not containers.have_ended:
+            if self._hurry.is_set():
+                containers.hurry()
+            containers.step()
+            containers.wait(_POLL_SECONDS)
+        return reason
+
+    def _note_running(self, main: StartedTask) -> None:
+        self._has_started = True
+        self._changed(last_status="RUNNING", started_at=self._clock(), pid=main.pid, host_port=main.host_port)
         for arn in self._target_group_arns:
             group = self._target_group(arn)
             if group is not None:
-                probes.append(HealthProbe(process.host_port, group, self._target_listener(arn)))
-        return probes
+                self._probes.append(HealthProbe(main.host_port, group, self._target_listener(arn)))
+
+    def _stop_probes(self) -> None:
+        for probe in self._probes:
+            probe.stop()
 
     def _target_listener(self, arn: str) -> Callable[[TargetHealth], None]:
         def listen(health: TargetHealth) -> None:
@@ -156,50 +202,21 @@ class TaskLife:
             # Deleted while in use: the target never becomes healthy, as on AWS.
             return None
 
-    def _wait_for_end(self, process: StartedTask) -> int | None:
-        while not self._stopping.is_set():
-            code = process.wait(_POLL_SECONDS)
-            if code is not None:
-                return code
-        return None
-
-    def _drain_and_stop(self, process: StartedTask, probes: list[HealthProbe]) -> int:
-        self._changed(last_status="DEACTIVATING", stopping_at=self._clock())
-        for probe in probes:
-            probe.stop()
-        code = self._drain(process)
-        if code is not None:
-            return code
-        self._changed(last_status="STOPPING")
-        process.terminate()
-        until = time.monotonic() + self._definition.main.stop_timeout_seconds
-        while time.monotonic() < until:
-            code = process.wait(_POLL_SECONDS)
-            if code is not None:
-                return code
-            if self._hurry.is_set():
-                until = min(until, time.monotonic() + _HURRIED_STOP_SECONDS)
-                self._hurry.clear()
-        return process.kill()
-
-    def _drain(self, process: StartedTask) -> int | None:
-        """Waits until target groups have drained requests; returns the exit code if the process ends earlier.
+    def _drain(self, containers: TaskContainers) -> None:
+        """Waits until target groups have drained requests, or the task ends.
 
         A target that was never healthy got no requests and is not drained.
         """
         if not self._was_healthy.is_set():
-            return None
+            return
         delays = [
             group.deregistration_delay_seconds for arn in self._target_group_arns if (group := self._target_group(arn))
         ]
         for arn in self._target_group_arns:
             self._events.target_changed(self._task.arn, arn, DRAINING)
         until = time.monotonic() + max(delays, default=0.0)
-        while time.monotonic() < until and not self._hurry.is_set():
-            code = process.wait(min(_POLL_SECONDS, max(0.01, until - time.monotonic())))
-            if code is not None:
-                return code
-        return None
+        while time.monotonic() < until and not self._hurry.is_set() and not containers.essential_ended:
+            containers.wait(min(_POLL_SECONDS, max(0.01, until - time.monotonic())))
 
     def _changed(self, **changes: Any) -> None:
         self._events.task_changed(self._task.arn, **changes)
@@ -213,3 +230,16 @@ class TaskLife:
 def initial_targets(target_group_arns: Sequence[str]) -> tuple[tuple[str, TargetHealth], ...]:
     """Returns the target health of a task that has just been placed."""
     return tuple((arn, REGISTERING) for arn in target_group_arns)
+
+
+def initial_statuses(definition: TaskDefinition, *, with_all: bool) -> tuple[ContainerStatus, ...]:
+    """Returns the containers of a task that has just been placed: all of them, or only the main one."""
+    return tuple(
+        ContainerStatus(
+            container.name,
+            container.image,
+            is_essential=container.is_essential,
+            has_check=container.health_check is not None,
+        )
+        for container in (definition.containers if with_all else (definition.main,))
+    )

@@ -49,7 +49,7 @@ class LogShipper:
 
     def __init__(self, aws: MotoClient) -> None:
         self._aws = aws
-        self._streams: dict[str, LogStream] = {}
+        self._streams: dict[tuple[str, str], LogStream] = {}  # by task and container
         self._sending = threading.Lock()  # keeps the batches of a stream in their order
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="task-logs", daemon=True)
@@ -64,7 +64,7 @@ class LogShipper:
         self._ship_all()
 
     def open(self, settings: LogSettings | None, container: str, task_id: str) -> LogStream:
-        """Opens a log stream for the task; LogGroupMissing if the group does not exist."""
+        """Opens a log stream for a task's container; LogGroupMissing if the group does not exist."""
         if settings is None:
             return LogStream(None, task_id)
         stream = LogStream(settings.group, f"{settings.prefix}/{container}/{task_id}")
@@ -77,14 +77,13 @@ class LogShipper:
                     "failed to validate logger args: create stream has been retried 1 times: failed to create "
                     f"Cloudwatch log stream: {said['Code']}: {said['Message']} : exit status 1"
                 ) from error
-        self._streams[task_id] = stream
+        self._streams[task_id, container] = stream
         return stream
 
     def close(self, task_id: str) -> None:
         """Sends everything the task wrote to CloudWatch before it returns."""
-        stream = self._streams.pop(task_id, None)
-        if stream is not None:
-            self._ship(stream)
+        for key in [key for key in self._streams if key[0] == task_id]:
+            self._ship(self._streams.pop(key))
 
     def _run(self) -> None:
         while not self._stopping.wait(FLUSH_SECONDS):
