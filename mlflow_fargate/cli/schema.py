@@ -14,7 +14,7 @@ from mlflow_fargate.config.describe import options_page, options_schema
 def schema(markdown: bool) -> None:
     """Print the JSON schema of a config_file.
 
-    Save it as fargate.schema.json, and editors validate any YAML file next to it that starts with:
+    Save it as fargate.schema.json, and editors will validate any YAML file next to it that starts with:
 
     \b
       # yaml-language-server: $schema=fargate.schema.json

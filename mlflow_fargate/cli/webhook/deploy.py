@@ -17,13 +17,11 @@ from mlflow_fargate.webhook.control_loop.rules import parse_rules
 
 @click.command(short_help="Deploy the webhook service to Fargate, or update it.")
 @target_option
-@click.option(
-    "--tracking-uri", help="Tracking server to follow.  [default: unchanged; on first use MLFLOW_TRACKING_URI]"
-)
+@click.option("--tracking-uri", help="Tracking server to follow.  [default: unchanged; initially: MLFLOW_TRACKING_URI]")
 @click.option(
     "--rules",
     type=click.File(encoding="utf-8"),
-    help="YAML file: which models to deploy, and how.  [default: unchanged; on first use the models' tags]",
+    help="YAML file: which models to deploy, and how.  [default: unchanged; initially: the models' tags]",
 )
 @click.option(
     "--artifacts",

@@ -15,7 +15,7 @@ from mlflow_fargate.errors import FargateError
 @click.option("--url", default="http://127.0.0.1:8080", show_default=True, help="URL of the service.")
 @click.option("--token", envvar="FARGATE_WEBHOOK_TOKEN", required=True, help="Token of the service.")
 def retry(name: str, url: str, token: str) -> None:
-    """Retry deployment NAME (ENDPOINT/NAME on another endpoint) after a failed rollout."""
+    """Retry deployment NAME (ENDPOINT/NAME if it is not on the service's endpoint) after a failed rollout."""
     headers = {"Authorization": f"Bearer {token}"}
     try:
         response = requests.post(f"{url.rstrip('/')}/retry/{quote(name)}", headers=headers, timeout=30)
