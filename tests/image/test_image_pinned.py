@@ -74,5 +74,5 @@ def test_configuration_and_manifest_of_an_image(layer: Layer) -> None:
     descriptor = Descriptor(OCI_CONFIG, sha256_digest(config), len(config))
     manifest = Manifest(descriptor, (*BASE.layers, known.descriptor), {"org.opencontainers.image.base.name": "python"})
 
-    assert sha256_digest(config) == "sha256:fada6bc2ba3cc87784c4b65b84fd483641594e5580d34815c528b78f8632fe12"
-    assert manifest.digest == "sha256:e85d0182a22dd7a644032e43284f6423ff313d607db757f25a4a0281f3268c29"
+    assert sha256_digest(config) == "sha256:c8dd7ec573c464db430f231ba4baf74783e89412d991745b37aca8fed16afc67"
+    assert manifest.digest == "sha256:b3bd8878da43a3e260716573167bff182df55b872359d90f23793148423f5815"
