@@ -9,7 +9,6 @@ from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-import mlflow
 import pytest
 from click.testing import CliRunner
 
@@ -32,6 +31,7 @@ from mlflow_fargate.doctor_facts import (
 from mlflow_fargate.resources import Network
 from support.deployer import create, use_account
 from support.iam_policies import allowed
+from support.tracking_uri import use_tracking_uri
 
 NO_RIGHT = Unknown("AWS refused it (AccessDenied): no")
 CALLER = Caller("123456789012", "arn:aws:iam::123456789012:user/ann", "eu-west-1")
@@ -187,12 +187,10 @@ def refusing_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     address = f"127.0.0.1:{server.server_port}"
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(f"http://ann:s3cret@{address}")
     try:
-        yield address
+        with use_tracking_uri(f"http://ann:s3cret@{address}"):
+            yield address
     finally:
-        mlflow.set_tracking_uri(before)
         server.shutdown()
         server.server_close()
 

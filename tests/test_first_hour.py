@@ -39,6 +39,7 @@ from mlflow_fargate.target import parse_target
 from support.deployer import create, make_deployer
 from support.local_aws import running_aws
 from support.registry import PushImage
+from support.tracking_uri import use_tracking_uri
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "troubleshooting.md"
@@ -322,12 +323,8 @@ def bench(tmp_path: Path, model_registry: str, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("MLFLOW_FARGATE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("mlflow_fargate.progress.PlainProgress._write", lambda *_: None)
     monkeypatch.chdir(tmp_path)
-    before = mlflow.get_tracking_uri()
-    with mock_aws(config={"core": {"mock_credentials": False}}):
-        try:
-            yield Bench(tmp_path, model_registry, monkeypatch)
-        finally:
-            mlflow.set_tracking_uri(before)
+    with use_tracking_uri(), mock_aws(config={"core": {"mock_credentials": False}}):
+        yield Bench(tmp_path, model_registry, monkeypatch)
 
 
 @pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake.__name__)

@@ -24,6 +24,8 @@ import mlflow
 import pytest
 import requests
 
+from support.tracking_uri import use_tracking_uri
+
 AWS_ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "test",
     "AWS_SECRET_ACCESS_KEY": "test",
@@ -87,12 +89,8 @@ def logged_models(mlflow_server: MlflowServer) -> Iterator[LoggedModels]:
             patch.setenv(name, value)
         patch.setenv("MLFLOW_S3_ENDPOINT_URL", mlflow_server.s3_endpoint_url)
         patch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
-        before = mlflow.get_tracking_uri()
-        mlflow.set_tracking_uri(mlflow_server.uri)
-        try:
+        with use_tracking_uri(mlflow_server.uri):
             logged = _log_models()
-        finally:
-            mlflow.set_tracking_uri(before)
     yield logged
 
 

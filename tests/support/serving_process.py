@@ -86,12 +86,13 @@ def serve(
         "MODEL_DIR": str(model_dir),
         "PATH_PREFIX": "/digits",
     }
+    inherited = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
     log = folder / "server.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, *entry_point],
             cwd=source,
-            env={**os.environ, **settings, **environment},
+            env={**inherited, **settings, **environment},
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
