@@ -173,15 +173,11 @@ def make_config(
     arguments of the new entry point, and labels of the specification describe the base, not this image.
     """
     moment = (created or _UNKNOWN_TIME).astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-    base_labels = {
-        name: value
-        for name, value in ((base.config.get("config") or {}).get("Labels") or {}).items()
-        if not name.startswith(OCI_ANNOTATION)
-    }
-    merged = {**base.environment, **environment}
+    inherited = (base.config.get("config") or {}).get("Labels") or {}
+    base_labels = {name: value for name, value in inherited.items() if not name.startswith(OCI_ANNOTATION)}
     config: dict[str, Any] = {
         **settings,
-        "Env": [f"{name}={value}" for name, value in merged.items()],
+        "Env": [f"{name}={value}" for name, value in {**base.environment, **environment}.items()],
         "Labels": {**base_labels, **labels},
     }
     platform = {name: base.config[name] for name in ("architecture", "os", "variant") if base.config.get(name)}

@@ -121,6 +121,7 @@ def _make_recipe(
     lists: Mapping[str, Path],
 ) -> Recipe:
     count = len(group.lock.packages)
+    title = group.name if count == 1 else f"{count} packages"
     compiled, plain = (group.key(compression, compiled=compiled) for compiled in (True, False))
     # The libraries are the same whether compiled or not.
     libraries = cache / "shared-libraries" / f"{plain}.json"
@@ -131,7 +132,7 @@ def _make_recipe(
         work.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="site-", dir=work) as directory:
             site = Path(directory).resolve()
-            note(f"installing {group.name if count == 1 else f'{count} packages'}")
+            note(f"installing {title}")
             install(group.lock, site)
             save_code(read_file_lists(site), lists[group.name])
             check_code(lists.values())
@@ -140,20 +141,12 @@ def _make_recipe(
             found[f"{LOCKS}/{group.name}.txt".lstrip("/")] = pins = site / ".pins"
             pins.write_text(group.pins)
             if interpreter:
-                note(f"compiling {group.name if count == 1 else f'{count} packages'}")
+                note(f"compiling {title}")
             yield {**found, **compiled_files(found, interpreter, cache)} if interpreter else found
 
     # A layer built elsewhere with compiled files can be used instead of one built here without them.
     key, others = (compiled, ()) if interpreter else (plain, (compiled,))
-    return Recipe(
-        group.name,
-        key,
-        files,
-        other_keys=others,
-        keep_executable=True,
-        libraries=libraries,
-        about=group.about(plain),
-    )
+    return Recipe(group.name, key, files, others, keep_executable=True, libraries=libraries, about=group.about(plain))
 
 
 def site_files(site: Path, note: Note, programs: Collection[str] = ()) -> dict[str, Path]:

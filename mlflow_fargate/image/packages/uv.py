@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from textwrap import indent
 
 import uv
 
@@ -27,15 +28,17 @@ from mlflow_fargate.image.oci.image import encode_json, sha256_digest
 from mlflow_fargate.image.oci.platforms import Platform
 from mlflow_fargate.image.packages.lock_file import Lock, LockedPackage, parse_pylock
 from mlflow_fargate.image.packages.requirements import is_index_option, replace_locked_twins
+from mlflow_fargate.image.packages.uv_errors import (
+    is_failed_build,
+    lock_error,
+    no_wheel_error,
+    packages_without_wheels,
+)
 from mlflow_fargate.resolved_model import without_credentials
 
 # How long a lock is reused: unpinned requirements should get updates, but not on every deployment of a day.
 LOCK_MAX_AGE_SECONDS = 24 * 3600
 
-_NO_WHEELS = re.compile(
-    r"(?:all versions of )?([A-Za-z0-9][\w.-]*)(?:[=<>!~]+\S+)? (?:has|have) no "
-    r"(?:usable wheels|wheels with a matching)"
-)
 # Environment variables for building: network and compiler settings, but no secrets of AWS or MLflow. uv's own
 # settings are included, because uv runs in the same environment.
 _ENVIRONMENT = re.compile(
@@ -43,10 +46,6 @@ _ENVIRONMENT = re.compile(
     r"LD_LIBRARY_PATH|PKG_CONFIG_PATH|CC|CXX|AR|CFLAGS|CPPFLAGS|CXXFLAGS|LDFLAGS|MAKEFLAGS|CMAKE_\w+|CARGO_\w+|RUSTUP_\w+",
     re.IGNORECASE,
 )
-_BUILD_FAILED = re.compile(r"Failed to build|build backend|Failed to (?:prepare|generate)", re.IGNORECASE)
-# PyTorch's builds, which MLflow records as installed: torch==2.13.0+cpu.
-_LOCAL_BUILD = re.compile(r"there is no version of ([\w.-]+==[\w.!]+\+[\w.]+)")
-_UNAUTHORIZED = re.compile(r"\b40[13] (Unauthorized|Forbidden)|Missing credentials", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -101,7 +100,7 @@ def lock(
     found = parse_pylock(path.read_text(), minor, platform)
     sdists = [package.name for package in found if package.is_sdist]
     if sdists and (reason := why_nothing_is_built(minor, platform, is_allowed=build_sdists)):
-        raise _no_wheel(sdists, minor, platform, reason)
+        raise no_wheel_error(sdists, reason, minor, platform)
     return Lock(tuple(_with_credentials(package, wanted) for package in found), minor, platform, options)
 
 
@@ -133,7 +132,9 @@ def install(lock: Lock, target: Path) -> None:
     _, error = _run_uv(arguments, text, lock.python_version, lock.platform, target, sdists=lock.sdists)
     if error:
         hint = "free some space; UV_CACHE_DIR moves uv's cache" if "No space left" in error else None
-        raise ImageError(f"Could not install the image's packages. Output of uv:\n{_indented(error)}", hint=hint)
+        raise ImageError(
+            f"Could not install the image's packages. Output of uv:\n{indent(error.strip(), '    ')}", hint=hint
+        )
 
 
 def find_interpreter(python_version: str) -> str | None:
@@ -203,58 +204,18 @@ def _compile(
     output, error = _run_uv(arguments, text, minor, platform, directory)
     sdists: set[str] = set()
     # One pass per package without wheels: its dependencies are known only once it is built.
-    while (found := _without_wheels(error) - sdists) and not why_nothing_is_built(
+    while (found := packages_without_wheels(error) - sdists) and not why_nothing_is_built(
         minor, platform, is_allowed=build_sdists
     ):
         sdists |= found
         output, further = _run_uv(arguments, text, minor, platform, directory, sdists=sorted(sdists))
-        if further and not _without_wheels(further) and not _BUILD_FAILED.search(further):
+        if further and not packages_without_wheels(further) and not is_failed_build(further):
             break  # it has no source distribution either: the first error is clearer
         error = further
     if not error:
         return output
-    if _UNAUTHORIZED.search(error):
-        raise ImageError(
-            f"A package index rejected the credentials, or requires some. Output of uv:\n{_indented(error)}",
-            hint="put user and password in its URL: index_url=https://${USER}:${PASSWORD}@… reads them from the "
-            "environment, and they are not stored",
-        )
-    if _BUILD_FAILED.search(error):
-        raise ImageError(
-            f"No wheel for {', '.join(sorted(sdists))}, and building one failed. Output of uv:\n{_indented(error)}",
-            hint="install what the build needs on this machine, or publish a wheel to your own index",
-        )
-    if names := _without_wheels(error):
-        reason = why_nothing_is_built(minor, platform, is_allowed=build_sdists)
-        raise _no_wheel(sorted(names), minor, platform, reason or f"output of uv:\n{_indented(error)}")
-    raise ImageError(
-        f"The requirements cannot be satisfied for Python {minor} on {platform}. Output of uv:\n{_indented(error)}",
-        hint=_way_out(error),
-    )
-
-
-def _way_out(error: str) -> str:
-    if build := _LOCAL_BUILD.search(" ".join(error.split())):
-        return (
-            f"{build[1]} is not on PyPI: add the index that has it; for PyTorch without CUDA: "
-            "extra_index_urls=https://download.pytorch.org/whl/cpu"
-        )
-    return (
-        "change the model's requirements (pip_requirements= in log_model) so that they do not conflict; for a package "
-        "that was replaced (xgboost-cpu, opencv-python-headless, …), choose a version: requirements=NAME==VERSION"
-    )
-
-
-def _without_wheels(error: str) -> set[str]:
-    return set(_NO_WHEELS.findall(error))
-
-
-def _no_wheel(names: Sequence[str], minor: str, platform: Platform, reason: str) -> ImageError:
-    return ImageError(
-        f"No wheel for {', '.join(names)} (Python {minor}, {platform}), and none can be built here: {reason}",
-        hint=f"require a version that has a wheel, deploy with build_sdists=true from {platform} with Python {minor}, "
-        "or publish a wheel to your own index",
-    )
+    reason = why_nothing_is_built(minor, platform, is_allowed=build_sdists)
+    raise lock_error(error, sorted(sdists), reason, minor, platform)
 
 
 def _run_uv(
@@ -291,7 +252,3 @@ def _environment(requirements: str) -> dict[str, str]:
     """Returns the environment for uv while it runs packages' code: only what uv and a compiler need."""
     asked_for = set(re.findall(r"\$\{(\w+)\}", requirements))
     return {name: value for name, value in os.environ.items() if _ENVIRONMENT.fullmatch(name) or name in asked_for}
-
-
-def _indented(text: str) -> str:
-    return "\n".join(f"    {line}" for line in text.strip().splitlines())

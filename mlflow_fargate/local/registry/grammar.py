@@ -65,3 +65,16 @@ def parse_manifest(body: bytes, media_type: str) -> dict[str, int]:
         return {checked_digest(part["digest"]): int(part["size"]) for part in parts}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise OciRefusal(400, "MANIFEST_INVALID", f"not a supported manifest: {error!r}") from error
+
+
+def parse_range(header: str | None, size: int) -> tuple[int, int]:
+    """Returns the requested half-open range of bytes; for other forms of the header, everything (RFC 9110)."""
+    match = re.fullmatch(r"bytes=(\d*)-(\d*)", header or "")
+    if match is None or not any(match.groups()):
+        return 0, size
+    first, last = match.groups()
+    start = int(first) if first else max(size - int(last), 0)
+    end = min(int(last) + 1, size) if first and last else size
+    if start >= min(end, size):
+        raise OciRefusal(416, "SIZE_INVALID", f"the range {header} is outside of {size} bytes")
+    return start, end

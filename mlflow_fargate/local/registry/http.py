@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlencode, urlsplit
 
 from mlflow_fargate.local.guard import joined, refusal
-from mlflow_fargate.local.registry.grammar import MANIFEST_MAX_BYTES, OciRefusal
+from mlflow_fargate.local.registry.grammar import MANIFEST_MAX_BYTES, OciRefusal, parse_range
 from mlflow_fargate.local.registry.store import RegistryStore
 from mlflow_fargate.local.registry.upload import Upload
 
@@ -153,7 +153,7 @@ class RegistryHandler(BaseHTTPRequestHandler):
         path = self.server.store.blob(name, digest)
         with path.open("rb") as file:
             size = path.stat().st_size
-            start, end = _parse_range(self.headers.get("Range"), size)
+            start, end = parse_range(self.headers.get("Range"), size)
             headers = {"Docker-Content-Digest": digest, "Accept-Ranges": "bytes", "ETag": f'"{digest}"'}
             if (start, end) != (0, size):
                 headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
@@ -285,16 +285,3 @@ class RegistryHandler(BaseHTTPRequestHandler):
         if self.close_connection:
             self.send_header("Connection", "close")
         self.end_headers()
-
-
-def _parse_range(header: str | None, size: int) -> tuple[int, int]:
-    """Returns the requested half-open range of bytes; for other forms of the header, everything (RFC 9110)."""
-    match = re.fullmatch(r"bytes=(\d*)-(\d*)", header or "")
-    if match is None or not any(match.groups()):
-        return 0, size
-    first, last = match.groups()
-    start = int(first) if first else max(size - int(last), 0)
-    end = min(int(last) + 1, size) if first and last else size
-    if start >= min(end, size):
-        raise OciRefusal(416, "SIZE_INVALID", f"the range {header} is outside of {size} bytes")
-    return start, end
