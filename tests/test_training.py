@@ -81,7 +81,7 @@ def test_wait_raises_the_error_of_a_background_deployment(
 
     with pytest.raises(ModelNotFound, match="no flavor 'xgboost'"):
         deployment.wait()
-    assert "deploy flavourless failed: models:/churn/1 has no flavor 'xgboost'" in capfd.readouterr().err
+    assert "deploy flavourless failed: 'models:/churn/1' has no flavor 'xgboost'" in capfd.readouterr().err
 
 
 def test_a_mistyped_option_is_reported_immediately(plugged_in: Deployer) -> None:

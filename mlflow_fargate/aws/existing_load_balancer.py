@@ -77,7 +77,7 @@ def _choose_listener(session: AwsSession, load_balancer: str) -> dict[str, Any]:
     """The listener on 443, else the one on 80, else the first."""
     listeners = list(session.pages("elbv2", "describe_listeners", "Listeners", LoadBalancerArn=load_balancer))
     if not listeners:
-        raise InvalidOption(f"Load balancer {load_balancer} has no listener.", hint="create one first, on port 443")
+        raise InvalidOption(f"Load balancer '{load_balancer}' has no listener.", hint="create one first, on port 443")
     return min(listeners, key=lambda listener: (listener["Port"] != 443, listener["Port"] != 80))
 
 

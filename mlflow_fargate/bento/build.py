@@ -99,7 +99,7 @@ def _source_files(served: ServedModel, labels: bytes | None, requirements: tuple
     if served.template == "image_classifier":
         if labels is None:
             raise ModelUnusable(
-                f"{served.model.resolved_uri} has no labels file, which the image classifier requires.",
+                f"'{served.model.resolved_uri}' has no labels file, which the image classifier requires.",
                 hint="log a JSON labels file at the run's root, or set labels=FILE",
             )
         files[LABELS_FILE] = _json(parse_labels(labels))

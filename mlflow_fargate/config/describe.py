@@ -28,7 +28,7 @@ _TYPES = {
     tuple: "list, separated by commas",
     dict: "table",
 }
-_NO_VALUE, _EMPTY = "none", "empty"
+_NO_VALUE, _EMPTY = "not set", "empty"
 
 # Headings of the page, in the order of the help.
 _GROUPS: dict[str, type[OptionGroup]] = {

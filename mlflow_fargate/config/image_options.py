@@ -12,7 +12,8 @@ class ImageOptions(OptionGroup):
 
     labels: str | None = option(
         None,
-        "labels file of an image classifier, next to the model or at the root of its run",
+        "labels file of an image classifier; by default the JSON file with 'labels' in its name next to the model or "
+        "at the root of its run, if there is one; none: use no labels",
         maps_to="MLflow artifact path",
         allowed="a path in the model or run, a URI, or none",
         examples=["labels.json"],

@@ -40,8 +40,8 @@ class ServingOptions(OptionGroup):
     runtime: Literal["native", "auto", "onnx"] = option(
         "native",
         "what runs the model: its training library, or ONNX Runtime, which is smaller and starts faster. The model is "
-        "converted on this machine, which runs its code, and the conversion is used only if its answers match; "
-        "otherwise auto stays native and onnx is an error",
+        "converted on this machine, in a process without credentials, and the conversion is used only if its answers "
+        "match; otherwise auto stays native and onnx is an error",
         maps_to="(the service)",
         examples=["onnx"],
     )

@@ -26,5 +26,7 @@ def check_flavor(model: ResolvedModel, flavor: str | None) -> None:
         return
     known = ", ".join(sorted(model.flavors))
     if flavor not in _FLAVORS:
-        raise InvalidOption(f"'{flavor}' is not an MLflow flavor.", hint=f"flavors of {model.requested_uri}: {known}")
-    raise ModelNotFound(f"{model.requested_uri} has no flavor '{flavor}'.", hint=f"its flavors are: {known}")
+        raise InvalidOption(
+            f"'{flavor}' is not an MLflow flavor.", hint=f"the flavors of '{model.requested_uri}' are: {known}"
+        )
+    raise ModelNotFound(f"'{model.requested_uri}' has no flavor '{flavor}'.", hint=f"its flavors are: {known}")

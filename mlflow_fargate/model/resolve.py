@@ -80,13 +80,16 @@ def _check_is_model(files: tuple[ModelFile, ...], uri: str, place: Place) -> Non
     if any(file.path == "MLmodel" for file in files):
         return
     below = [file.path for file in files if file.path.endswith("/MLmodel")]
-    hint = f"the model is in: {below[0].removesuffix('/MLmodel')}" if below else "log it with mlflow.FLAVOR.log_model()"
-    raise ModelUnusable(f"{shown} is not an MLflow model: {root} does not contain a file named MLmodel.", hint=hint)
+    hint = (
+        f"the model is in '{below[0].removesuffix('/MLmodel')}'" if below else "log it with mlflow.FLAVOR.log_model()"
+    )
+    where = "it" if shown == root else f"'{root}'"
+    raise ModelUnusable(f"'{shown}' is not an MLflow model: {where} does not contain a file named MLmodel.", hint=hint)
 
 
 def _no_files(shown: str, root: str, place: Place) -> ModelNotFound:
     """Returns the error for a URI without files: often a registered model's name, or a wrong path in a run."""
-    where = shown if shown.rstrip("/") == root else f"{shown} resolves to {root}, which"
+    where = f"'{shown}'" if shown.rstrip("/") == root else f"'{shown}' resolves to '{root}', which"
     is_name = is_local(shown) and re.fullmatch(r"[\w.-]+", shown)
     hint = f"for a registered model: models:/{shown}/VERSION" if is_name else place.other_models
     return ModelNotFound(

@@ -73,7 +73,7 @@ class ContainerEngine:
                 check=False,
             )
         except subprocess.TimeoutExpired as error:
-            raise EngineFailed(f"{self.name} {arguments[0]} did not end within {timeout_seconds:g} s") from error
+            raise EngineFailed(f"{self.name} {arguments[0]} did not finish within {timeout_seconds:g} s") from error
         except OSError as error:
             raise EngineFailed(f"{self.name}: {error.strerror}") from error
         if done.returncode or (is_strict and re.search(rb"(?i)ignored|discarded", done.stderr)):
