@@ -19,6 +19,8 @@ make_system() {
   local mirror security path
   apt_uri() { apt-get indextargets --format '$(REPO_URI)' | sort -u | grep -m1 -E "/$1/?$" || echo "http://deb.debian.org/$1"; }
   mirror=$(apt_uri debian) security=$(apt_uri debian-security)
+  # Container engines change how / is mounted, so it must be a mount.
+  mkdir -p "$root" && mount --bind "$root" "$root"
   debootstrap --variant=minbase --include="$include" "$suite" "$root" "$mirror" >"$work/debootstrap.log" 2>&1 || {
     tail -5 "$work/debootstrap.log" >&2
     stop_with "debootstrap could not make $suite from $mirror"

@@ -8,13 +8,13 @@ import os
 import shutil
 import subprocess
 import tarfile
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from mlflow_fargate.errors import LocalStackError
+from mlflow_fargate.local.container.container_engine import ContainerEngine
 from mlflow_fargate.local.registry import base_image, host_python
 from mlflow_fargate.local.registry.base_image import BASE_REPOSITORY, seed_base_image
 from mlflow_fargate.local.registry.host_python import (
@@ -249,24 +249,16 @@ def python_of(interpreter: str) -> HostPython:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("podman") is None, reason="podman is not installed")
-def test_an_engine_runs_it_read_only_and_without_rights(tmp_path: Path) -> None:
-    with (
-        LocalRegistry(tmp_path / "registry", password=None) as registry,
-        tempfile.TemporaryDirectory(prefix="podman-") as folder,  # podman refuses long paths
-    ):
+def test_an_engine_runs_it_read_only_and_without_rights(container_engine: ContainerEngine, tmp_path: Path) -> None:
+    options = ["--read-only", "--cap-drop=ALL", "--user=65532:65532", "--network=none"]
+    options += ["--ulimit=nofile=1024:4096", "--ulimit=nproc=4096:4096"]
+    options += ["--tls-verify=false"] if container_engine.traits.is_podman else []
+    with LocalRegistry(tmp_path / "registry", password=None) as registry:
         seed_shared_base_image(registry.store)
         image = f"{registry.address}/{BASE_REPOSITORY}:{MINOR}-slim"
-        storage = [f"--root={folder}/storage", f"--runroot={folder}/run", "--storage-driver=vfs"]
-        options = ["--read-only", "--cap-drop=ALL", "--user=65532:65532", "--network=none", "--tls-verify=false"]
-        limits = ["--ulimit=nofile=1024:4096", "--ulimit=nproc=4096:4096"]
-        for runtime in [[], ["--runtime=runc"]]:  # the default one does not support all versions of cgroups
-            command = ["podman", *storage, *runtime, "run", "--rm", *options, *limits, image]
-            done = run(*command, "python3", "-c", USES_LIBRARIES)
-            if "OCI runtime" not in done.stderr:
-                break
-    if "OCI runtime" in done.stderr:
-        pytest.skip(f"podman cannot run containers here: {done.stderr.splitlines()[-1]}")
+        try:
+            said = container_engine.call("run", "--rm", *options, image, "python3", "-c", USES_LIBRARIES)
+        finally:
+            container_engine.call("rmi", "--force", image)
 
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split()[1] == HERE.version
+    assert said.split()[1] == HERE.version
