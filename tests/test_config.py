@@ -40,7 +40,7 @@ def test_an_unknown_option_is_refused_with_the_one_that_was_meant() -> None:
 
 
 def test_an_impossible_size_is_refused_with_the_possible_ones() -> None:
-    with pytest.raises(InvalidOption, match="with cpu=256 Fargate offers 512, 1024, 2048 MiB, not 4096"):
+    with pytest.raises(InvalidOption, match=r"memory=4096: with cpu=256 Fargate offers 512, 1024, 2048 \(MiB\)"):
         parse_config({"cpu": "256", "memory": "4096"})
 
 

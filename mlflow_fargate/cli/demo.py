@@ -14,7 +14,7 @@ from mlflow_fargate.cli.extras import needed
 def demo() -> None:
     """Train, deploy, promote, redeploy and clean up on this machine. No AWS account is needed.
 
-    Takes a few minutes. Uses the running local stack, or starts one and stops it at the end, even after Ctrl-C.
+    Takes five to ten minutes. Uses the running local stack, or starts one and stops it at the end, even after Ctrl-C.
 
     Exit code: 0 if every step succeeded.
     """

@@ -38,7 +38,7 @@ def export(*, target: str, model_uri: str, config: tuple[str, ...], tag: str, do
     -C compression=gzip these work as well:
 
     \b
-      tar -C FOLDER -c . | docker load                              named after FOLDER
+      tar -C FOLDER -c . | docker load                              the image is then called FOLDER
       skopeo copy oci:FOLDER:latest docker-daemon:churn:1
       skopeo copy oci:FOLDER:latest docker-archive:churn.tar:churn:1
 

@@ -36,8 +36,8 @@ class CallOptions(OptionGroup):
     )
     convert: bool = option(
         True,
-        "convert the model on this machine if runtime= requires it, in a process without credentials; false: use only "
-        "an earlier conversion, otherwise runtime=auto stays native and runtime=onnx is an error",
+        "convert the model on this machine if runtime= requires it, in a process without credentials; false: only "
+        "reuse an earlier conversion; if there is none, runtime=auto stays native and runtime=onnx is an error",
         maps_to="(this command)",
     )
     build_sdists: bool = option(

@@ -46,7 +46,7 @@ class DeploymentConfig(
     ServiceOptions,
     TaskOptions,
 ):
-    """The options of one deployment; `parse_config` raises InvalidOption for unknown keys and invalid values."""
+    """The options of a deployment."""
 
     _unread: dict[str, Any] = PrivateAttr(default_factory=dict)  # see `read_config`
 

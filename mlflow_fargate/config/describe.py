@@ -39,14 +39,14 @@ _GROUPS: dict[str, type[OptionGroup]] = {
     "Serving": ServingOptions,
     "Image": ImageOptions,
     "Endpoint and network": EndpointOptions,
-    "This command only": CallOptions,
+    "Not kept for later updates": CallOptions,
 }
 _PAGE_HEAD = """\
 # Options
 
 Pass options on the command line as `-C KEY=VALUE`, from Python as `config={…}`, or in a YAML or JSON file with
 `-C config_file=…`. An empty value (`-C base_image=`) resets an option to its default. Options you do not repeat keep
-their values in an update, except those under [This command only](#this-command-only).
+their values in an update, except those under [Not kept for later updates](#not-kept-for-later-updates).
 
 `mlflow deployments delete` takes one option, which keeps part of the deployment: `-C retain=images`, `-C retain=logs`
 or `-C retain=images,logs` ([deleting, and keeping](operating.md#deleting-and-keeping)).

@@ -62,7 +62,7 @@ class RolloutOptions(OptionGroup):
     )
     canary_bake_time_minutes: int = option(
         10,
-        "with strategy=canary: how long to keep that share before shifting the rest",
+        "with strategy=canary: how long to keep canary_percent before shifting the rest",
         unit="minutes",
         ge=0,
         le=1440,
@@ -94,7 +94,7 @@ class RolloutOptions(OptionGroup):
     )
     test_timeout_minutes: int = option(
         30,
-        "how long ECS waits for that test before it rolls back to the old tasks",
+        "how long ECS waits for test_green before it rolls back to the old tasks",
         unit="minutes",
         ge=1,
         le=20160,

@@ -57,7 +57,7 @@ class ServingOptions(OptionGroup):
     )
     image_size: str | None = option(
         None,
-        "HEIGHTxWIDTH of images for a model that accepts any size; by default the model's input size",
+        "size that images are resized to, HEIGHTxWIDTH; needed only by models without a fixed input size",
         unit="pixels",
         maps_to="(the service)",
         examples=["224x224"],

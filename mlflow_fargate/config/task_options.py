@@ -150,7 +150,7 @@ class TaskOptions(OptionGroup):
             raise ValueError(f"cpu: Fargate does not offer {self.cpu} CPU units; use one of {known}")
         if self.memory_mib not in FARGATE_SIZES[self.cpu]:
             listed = memory_sizes(self.cpu)
-            raise ValueError(f"memory: with cpu={self.cpu} Fargate offers {listed} MiB, not {self.memory_mib}")
+            raise ValueError(f"memory={self.memory_mib}: with cpu={self.cpu} Fargate offers {listed} (MiB)")
         return self
 
     @property

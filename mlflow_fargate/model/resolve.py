@@ -186,8 +186,8 @@ def _find_labels(
             return _the_labels(beside_run, files, beside.path, stores)
     if named:
         raise ModelNotFound(
-            f"Labels file '{named}' not found in {model.resolved_uri} or at its run's root.",
-            hint="log it in the model's run: mlflow.log_artifact('labels.json'); or give its URI: labels=s3://…",
+            f"Labels file '{named}' was not found in '{model.resolved_uri}' or at the root of its run.",
+            hint="log it to the model's run: mlflow.log_artifact('labels.json'); or give its URI: labels=s3://…",
         )
     return None
 

@@ -106,7 +106,7 @@ def _check_can_be_built(model: ResolvedModel, further: tuple[str, ...]) -> None:
     minor = python_of(model)
     if tuple(int(part) for part in minor.split(".") if part.isdigit()) < _OLDEST_PYTHON:
         raise ModelUnusable(
-            f"{model.requested_uri} was logged with Python {minor}; "
+            f"'{model.requested_uri}' was logged with Python {minor}; "
             f"{'.'.join(map(str, _OLDEST_PYTHON))} or newer is required.",
             hint="log the model again with a newer Python; it is served with the version it was logged with",
         )

@@ -200,7 +200,7 @@ class TestRegisteredModels:
         named = resolve("models:/iris/1", labels="rev_labels_iris.json")
         assert named.labels_uri == resolve("models:/iris/1").labels_uri
         assert resolve("models:/iris/1", labels=named.labels_uri).labels_etag == named.labels_etag
-        with pytest.raises(ModelNotFound, match=r"Labels file 'other\.json' not found"):
+        with pytest.raises(ModelNotFound, match=r"Labels file 'other\.json' was not found"):
             resolve("models:/iris/1", labels="other.json")
 
     def test_a_server_that_rejects_the_host_name_is_explained(

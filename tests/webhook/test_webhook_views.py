@@ -231,7 +231,7 @@ def test_metrics_count_events_rollouts_and_outdated_deployments(
     told = client.get("/metrics").text
 
     for line in (
-        'mlflow_fargate_webhook_events_total{result="taken"} 1.0',
+        'mlflow_fargate_webhook_events_total{result="accepted"} 1.0',
         'mlflow_fargate_webhook_events_total{result="duplicate"} 1.0',
         'mlflow_fargate_webhook_events_total{result="unwatched"} 1.0',
         'mlflow_fargate_webhook_events_total{result="refused"} 1.0',
@@ -240,7 +240,7 @@ def test_metrics_count_events_rollouts_and_outdated_deployments(
         'mlflow_fargate_webhook_deployments{state="blocked"} 1.0',
         'mlflow_fargate_webhook_deployment_behind{deployment="api",model="churn"} 1.0',
         'mlflow_fargate_webhook_deployment_behind{deployment="same",model="odd\\"\\n"} 0.0',
-        "mlflow_fargate_webhook_look_failed 0.0",
+        "mlflow_fargate_webhook_check_failed 0.0",
     ):
         assert line in told.splitlines()
     assert "process_resident_memory_bytes" in told

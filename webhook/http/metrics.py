@@ -37,7 +37,7 @@ class Metrics:
             ["result"],
             registry=self._registry,
         )
-        for result in ("taken", "duplicate", "unwatched", "refused"):
+        for result in ("accepted", "duplicate", "unwatched", "refused"):
             self._events.labels(result)
         self._rollouts = Counter(
             f"{_PREFIX}_rollouts",
@@ -77,11 +77,11 @@ class _OfWorker(Collector):
     def collect(self) -> Iterator[GaugeMetricFamily]:
         worker, seen = self._worker, self._worker.seen().values()
         yield GaugeMetricFamily(
-            f"{_PREFIX}_last_look_timestamp_seconds",
+            f"{_PREFIX}_last_check_timestamp_seconds",
             "When AWS and the model registry were last read; 0: not yet.",
             worker.looked_at or 0,
         )
-        yield GaugeMetricFamily(f"{_PREFIX}_look_failed", "1 if the last poll failed.", worker.error is not None)
+        yield GaugeMetricFamily(f"{_PREFIX}_check_failed", "1 if the last check failed.", worker.error is not None)
         yield GaugeMetricFamily(
             f"{_PREFIX}_rules_failed", "1 if the current rules are invalid.", worker.rules_error is not None
         )

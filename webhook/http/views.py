@@ -70,7 +70,7 @@ def make_views(
             logger.info("event for '%s' ignored: it was already received", hint.model_name, extra=facts)
             return jsonify(accepted=True, duplicate=True), 202
         is_watched = worker.hint(hint.model_name)
-        metrics.count_event("taken" if is_watched else "unwatched")
+        metrics.count_event("accepted" if is_watched else "unwatched")
         logger.info("event for '%s'%s", hint.model_name, "" if is_watched else ": not watched", extra=facts)
         return jsonify(accepted=True, watched=is_watched), 202
 

@@ -14,7 +14,7 @@ from mlflow_fargate.config import NamedOptions
     "--to",
     type=int,
     metavar="REVISION",
-    help="Revision number, as shown by `history`.  [default: the last completed one]",
+    help="Revision number, as shown by `history`.  [default: the most recent completed one before the current one]",
 )
 @wait_option
 @timeout_option

@@ -14,7 +14,7 @@ from mlflow_fargate.config import NamedOptions
 @wait_option
 @timeout_option
 def scale(target: str, name: str, count: int, wait: bool, timeout_seconds: int) -> None:
-    """Set the number of tasks of a deployment; 0 stops them all (no cost, no responses).
+    """Set the number of tasks of a deployment; 0 stops them all: no responses, and no cost except the load balancer's.
 
     This does not start a new rollout: running tasks keep running.
     """

@@ -21,7 +21,7 @@ from mlflow_fargate.webhook.control_loop.rules import parse_rules
 @click.option(
     "--rules",
     type=click.File(encoding="utf-8"),
-    help="YAML file: which models to deploy, and how.  [default: unchanged; initially: the models' tags]",
+    help="YAML file: which models to deploy, and how.  [default: unchanged; initially: tags of registered models]",
 )
 @click.option(
     "--artifacts",
