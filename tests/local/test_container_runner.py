@@ -301,7 +301,11 @@ def test_a_task_with_a_role_listens_on_the_port_in_its_environment(start: Start)
     assert ask(task)["environment"]["AWS_SECRET_ACCESS_KEY"] == "k3y"
 
 
-def test_a_command_runs_in_the_container_as_root(start: Start, runner: EngineRunner) -> None:
+def test_a_command_runs_in_the_container_as_root(
+    start: Start, runner: EngineRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CONTAINERS_CONF", "/dev/null")
+    monkeypatch.setenv("PASSWORD", "s3cret")
     task, _ = start(SERVER, {"API_KEY": "s3cret"}, **HARDENED)
     name, _ = list(runner._running)[-1]
     spec = runner.exec_spec(name, "model", "sh -c 'read line; echo \"$API_KEY\" $line; exit 3'")
@@ -312,6 +316,8 @@ def test_a_command_runs_in_the_container_as_root(start: Start, runner: EngineRun
     )
 
     assert (done.stdout, done.returncode) == ("s3cret typed\n", 3)
+    assert spec.environment["CONTAINERS_CONF"] == "/dev/null", "not the engine that runs the container"
+    assert "PASSWORD" not in spec.environment
     task.kill()
     assert runner.exec_spec(name, "model", "sh") is None
 

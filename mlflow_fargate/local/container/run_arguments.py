@@ -19,12 +19,12 @@ _NEVER = "0001-01-01"
 # Soft and hard limit of open files on Fargate:
 # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/fargate-tasks-services.html
 _OPEN_FILES = ("nofile", 65535, 65535)
-# Names that engines' commands read themselves, and podman's pattern for all variables that begin with a text.
-_RESERVED = re.compile(
-    r"PATH|HOME|TMPDIR|(LD|XDG|CONTAINERS|BUILDAH)_.*|DOCKER_(HOST|CONFIG|CONTEXT|TLS.*|CERT_PATH|API_VERSION)"
-    r"|CONTAINER_(HOST|SSHKEY|CONNECTION)|STORAGE_(DRIVER|OPTS)|.*[*=].*|",
-    re.DOTALL,
+# Variables that engines' commands read themselves.
+CLIENT_VARIABLES = re.compile(
+    r"PATH|HOME|TMPDIR|(LD|XDG|CONTAINERS|BUILDAH)_\w+|DOCKER_(HOST|CONFIG|CONTEXT|TLS|TLS_VERIFY|CERT_PATH|API_VERSION)"
+    r"|CONTAINER_(HOST|SSHKEY|CONNECTION)|STORAGE_(DRIVER|OPTS)"
 )
+_NO_NAME = re.compile(r".*[*=].*|", re.DOTALL)  # with * at its end, podman passes all variables that begin like it
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def make_arguments(
     """
     container, limits = spec.container, spec.container.limits
     hidden = {**role, **spec.secrets}
-    if reserved := sorted(filter(_RESERVED.fullmatch, hidden)):
+    if reserved := [name for name in hidden if CLIENT_VARIABLES.fullmatch(name) or _NO_NAME.fullmatch(name)]:
         raise TaskFailedToStart(
             f"CannotCreateContainerError: a local container cannot have a secret named {reserved[0]!r}, because the "
             "container engine's command would read it"
