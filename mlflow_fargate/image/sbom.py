@@ -41,7 +41,9 @@ from mlflow_fargate.image.registry.image_store import ImageStore
 _TEXTS = re.compile(
     rf"(etc|usr/lib)/os-release|var/lib/dpkg/status(\.d/[^/]+)?|(.+/)?[^/]+\.dist-info/METADATA|{LOCKS[1:]}/[^/]+\.txt"
 )
-_LIMIT_BYTES = 16 << 20
+_LIMIT_BYTES = 16 << 20  # of one file; larger ones are ignored
+_TOTAL_LIMIT_BYTES = 8 * _LIMIT_BYTES
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
 _PIN = re.compile(r"^([\w.-]+)==(\S+)((?: \\\n    --hash=sha256:[0-9a-f]{64})+)$", re.MULTILINE)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,213}")
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+!_~:-]{0,99}")
@@ -94,7 +96,7 @@ def make_sbom(content: ImageContent) -> str:
         type=ComponentType.CONTAINER,
         bom_ref="image",
         purl=PackageURL("oci", None, content.name, content.digest),
-        hashes=[_sha256(content.digest)],
+        hashes=_hashes(content.digest),
     )
     components = {str(one.bom_ref): one for one in _components(content)}
     bom = Bom(components=components.values(), serial_number=uuid5(NAMESPACE_URL, content.digest))
@@ -108,7 +110,7 @@ def make_sbom(content: ImageContent) -> str:
 
 def _components(content: ImageContent) -> Iterator[Component]:
     if (name := content.fact("base.name")) and (digest := content.fact("base.digest")):
-        hashes = [_sha256(digest)]
+        hashes = _hashes(digest)
         yield Component(name=name, version=digest, type=ComponentType.CONTAINER, bom_ref="base", hashes=hashes)
     for layer in _models(content.manifest):
         is_main = layer.name == "model"
@@ -116,8 +118,8 @@ def _components(content: ImageContent) -> Iterator[Component]:
             name=(content.fact("title") if is_main else None) or layer.name,
             version=content.fact("version") if is_main else None,
             type=ComponentType.MACHINE_LEARNING_MODEL,
-            bom_ref=layer.name,
-            hashes=[_sha256(layer.digest)],
+            bom_ref=f"model:{layer.name}",
+            hashes=_hashes(layer.digest),
             licenses=_licenses(content.fact("licenses") if is_main else None),
         )
     yield from _python_packages(content.texts)
@@ -140,7 +142,7 @@ def _python_packages(texts: Mapping[str, str]) -> Iterator[Component]:
                 version=number,
                 purl=purl,
                 bom_ref=purl.to_string(),
-                hashes=[_sha256(pin) for pin in pins] if len(pins) == 1 else (),
+                hashes=_hashes(pins[0]) if len(pins) == 1 else (),
                 licenses=_licenses(headers.get("License-Expression"), *named, headers.get("License")),
             )
 
@@ -153,7 +155,10 @@ def _debian_packages(texts: Mapping[str, str], architecture: str) -> Iterator[Co
         packages = parse_status(text) if path.startswith("var/lib/dpkg/") else ()
         for one in packages:
             if _NAME.fullmatch(one.name) and _VERSION.fullmatch(one.version) and _NAME.fullmatch(system):
-                qualifiers = {"arch": architecture, "distro": f"{system}-{fields.get('VERSION_ID', '')}".rstrip("-")}
+                qualifiers = {
+                    "arch": architecture,
+                    "distro": f"{system}-{fields.get('VERSION_ID', '')[:99]}".rstrip("-"),
+                }
                 purl = PackageURL("deb", system, one.name, one.version, qualifiers)
                 yield Component(name=one.name, version=one.version, purl=purl, bom_ref=purl.to_string())
 
@@ -175,14 +180,20 @@ def _models(manifest: Manifest) -> list[Layer]:
 
 
 def _read_texts(store: ImageStore, repository: str, layer: Descriptor, texts: dict[str, str]) -> None:
+    read_bytes = sum(map(len, texts.values()))
     with open_members(store.stream_blob(repository, layer), layer.media_type, f"Layer {layer.digest}") as members:
         for name, member, content in members:
             if remove_whiteouts(name, texts) or not (member.isfile() and member.size <= _LIMIT_BYTES):
                 continue
             if _TEXTS.fullmatch(name):
                 texts[name] = content().read().decode(errors="replace")
+                read_bytes += member.size
+                if read_bytes > _TOTAL_LIMIT_BYTES:
+                    raise ImageError(f"The image's lists of packages are larger than {_TOTAL_LIMIT_BYTES >> 20} MiB.")
 
 
-def _sha256(digest: str) -> HashType:
+def _hashes(digest: str) -> list[HashType]:
+    """Returns the hash in a digest; nothing if it is not one."""
     kind, _, value = digest.partition(":")
-    return HashType(alg=HashAlgorithm.SHA_512 if kind == "sha512" else HashAlgorithm.SHA_256, content=value)
+    algorithm = HashAlgorithm.SHA_512 if kind == "sha512" else HashAlgorithm.SHA_256
+    return [HashType(alg=algorithm, content=value)] if _DIGEST.fullmatch(digest) else []

@@ -26,7 +26,6 @@ class Limits:
     mounts: tuple[tuple[str, str, bool], ...] = ()  # volume of the task, path, whether it is read-only
     memory_mib: int | None = None  # of this container; a task has a limit too
     ulimits: tuple[tuple[str, int, int], ...] = ()  # name, soft limit, hard limit
-    added_capabilities: tuple[str, ...] = ()
     dropped_capabilities: tuple[str, ...] = ()
 
     @classmethod
@@ -41,7 +40,6 @@ class Limits:
             ),
             memory_mib=int(data["memory"]) if data.get("memory") else None,
             ulimits=tuple((u["name"], int(u["softLimit"]), int(u["hardLimit"])) for u in data.get("ulimits") or ()),
-            added_capabilities=tuple(capabilities.get("add") or ()),
             dropped_capabilities=tuple(capabilities.get("drop") or ()),
         )
 

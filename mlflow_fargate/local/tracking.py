@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ import requests
 from mlflow_fargate import atomic_files
 from mlflow_fargate.errors import LocalStackError
 from mlflow_fargate.local.container import task_init
+from mlflow_fargate.local.container.runner import free_port
 from mlflow_fargate.progress import Progress
 
 BUCKET = "mlflow"
@@ -52,7 +52,7 @@ class TrackingServer:
     def start(self, progress: Progress) -> None:
         """Starts the server and waits until it responds; LocalStackError with its last log lines if it does not."""
         self._directory.mkdir(parents=True, exist_ok=True)
-        self.port = _free_port()
+        self.port = free_port()
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-I", "-S", task_init.__file__, *self._command()],
@@ -149,9 +149,3 @@ _WEBHOOK_KEY = "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY"
 def _inherited() -> dict[str, str]:
     """Returns the environment without the caller's AWS and MLflow settings, which are for other servers."""
     return {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "MLFLOW_"))}
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

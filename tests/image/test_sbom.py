@@ -16,10 +16,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mlflow_fargate.cli import main
+from mlflow_fargate.errors import ImageError
 from mlflow_fargate.image import OciLayout, Reference, Registry
-from mlflow_fargate.image.oci.image import OCI_CONFIG, Descriptor, Layer, Manifest
+from mlflow_fargate.image import sbom as sbom_module
+from mlflow_fargate.image.oci.image import OCI_ANNOTATION, OCI_CONFIG, Descriptor, Layer, Manifest
 from mlflow_fargate.image.packages.lock_file import LockedPackage
-from mlflow_fargate.image.sbom import ImageContent, make_sbom
+from mlflow_fargate.image.sbom import ImageContent, make_sbom, read_content
 from mlflow_fargate.progress import RecordedProgress
 from support.image import make_image
 from tests.image.conftest import MINOR, push_base
@@ -155,3 +157,31 @@ def test_any_text_in_an_image_gives_a_valid_document(name: str, number: str, tex
     document = make_sbom(ImageContent("churn", f"sha256:{'d' * 64}", manifest, created, texts))
 
     assert problem_with(document) is None
+
+
+@pytest.mark.parametrize("name", ["image", "base", "pkg:pypi/six@1.0"])
+@pytest.mark.parametrize("digest", ["evil", f"sha256:{'b' * 64}"])
+def test_names_and_digests_in_an_image_change_no_other_component(name: str, digest: str) -> None:
+    layers = [Layer(one, "k", "d", f"sha256:{'a' * 64}", 1, "m").descriptor for one in ("service", name)]
+    facts = {f"{OCI_ANNOTATION}base.name": "debian", f"{OCI_ANNOTATION}base.digest": digest}
+    manifest = Manifest(Descriptor(OCI_CONFIG, f"sha256:{'c' * 64}", 2), tuple(layers), facts)
+    texts = {"a-1.dist-info/METADATA": "Name: six\nVersion: 1.0\n"}
+    content = ImageContent("churn", f"sha256:{'d' * 64}", manifest, {}, texts)
+
+    document = make_sbom(content)
+
+    assert problem_with(document) is None
+    assert document == make_sbom(content)
+    assert sorted(one["name"] for one in json.loads(document)["components"]) == sorted(["debian", "six", name])
+
+
+def test_an_image_whose_lists_do_not_fit_into_memory_is_refused(
+    local_registry: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sbom_module, "_TOTAL_LIMIT_BYTES", 1 << 20)
+    files = {f"p{number}-1.dist-info/METADATA": bytes(300_000) for number in range(4)}
+    with Registry(local_registry) as registry:
+        reference = push_base(registry, "bomb", "1", files=[files])
+
+        with pytest.raises(ImageError, match="larger than 1 MiB"):
+            read_content(registry, reference)

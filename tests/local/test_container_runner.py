@@ -12,6 +12,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +184,14 @@ def test_podman_runs_tasks_with_either_runtime(
         assert end(task) == 5
 
 
+def test_this_machines_proxy_is_not_in_a_container(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://user:password@proxy.test")
+    task, lines = start("import os; print(sorted(os.environ))")
+
+    assert end(task) == 0
+    assert "HTTPS_PROXY" not in lines[0]
+
+
 def test_every_line_before_the_end_arrives(start: Start) -> None:
     task, lines = start("for n in range(2000): print(n)\nraise SystemExit('no model')")
 
@@ -218,9 +227,10 @@ def test_a_task_that_ignores_sigterm_is_killed(start: Start) -> None:
     assert lines == ["up"]
 
 
-def test_an_entry_point_that_is_not_in_the_image_is_reported(start: Start) -> None:
-    with pytest.raises(TaskFailedToStart, match=r"CannotStartContainerError: .*/nope.*is not in the image"):
-        start("print('never')", entryPoint=["/nope"])
+@pytest.mark.parametrize("path", ["/nope", "nope", "/etc/passwd"])
+def test_an_entry_point_that_is_not_in_the_image_is_reported(start: Start, path: str) -> None:
+    with pytest.raises(TaskFailedToStart, match=rf"CannotStartContainerError: .*{path}.*is not a program in the image"):
+        start("print('never')", entryPoint=[path])
 
 
 def test_an_image_for_another_cpu_says_so_in_its_log(start: Start, push_image: Callable[..., str]) -> None:
@@ -291,7 +301,11 @@ def test_a_task_with_a_role_listens_on_the_port_in_its_environment(start: Start)
     assert ask(task)["environment"]["AWS_SECRET_ACCESS_KEY"] == "k3y"
 
 
-def test_a_command_runs_in_the_container_as_root(start: Start, runner: EngineRunner) -> None:
+def test_a_command_runs_in_the_container_as_root(
+    start: Start, runner: EngineRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CONTAINERS_CONF", "/dev/null")
+    monkeypatch.setenv("PASSWORD", "s3cret")
     task, _ = start(SERVER, {"API_KEY": "s3cret"}, **HARDENED)
     name, _ = list(runner._running)[-1]
     spec = runner.exec_spec(name, "model", "sh -c 'read line; echo \"$API_KEY\" $line; exit 3'")
@@ -302,6 +316,8 @@ def test_a_command_runs_in_the_container_as_root(start: Start, runner: EngineRun
     )
 
     assert (done.stdout, done.returncode) == ("s3cret typed\n", 3)
+    assert spec.environment["CONTAINERS_CONF"] == "/dev/null", "not the engine that runs the container"
+    assert "PASSWORD" not in spec.environment
     task.kill()
     assert runner.exec_spec(name, "model", "sh") is None
 
@@ -362,3 +378,50 @@ def test_what_a_killed_stack_left_is_removed_later(
     assert containers_of(container_engine, cache / "local" / "tasks") == []
     assert end(task) == 137
     assert not (cache / "local" / "tasks" / "engine.json").exists()
+
+
+def test_a_container_that_is_created_while_the_stack_stops_is_removed(
+    container_engine: ContainerEngine, registry: LocalRegistry, python_image: str, tmp_path: Path
+) -> None:
+    begun = tmp_path / "begun"
+    slow = f'for word; do test "$word" != create || {{ touch {begun}; sleep 1; }}; done; exec "$@"'
+    command = ("/bin/sh", "-c", slow, "slow", *container_engine.command)
+    runner = EngineRunner(
+        replace(container_engine, command=command), tmp_path / "tasks", registry=registry.address, password=None
+    )
+    container = Container.of_json(
+        {"name": "model", "image": python_image, "command": ["sleep", "600"], "stopTimeout": 1}
+    )
+    spec = ContainerSpec("late", container, runner.pull(python_image))
+    failures: list[TaskFailedToStart] = []
+    starting = threading.Thread(target=_start_into, args=(runner, spec, failures))
+    starting.start()
+    while not begun.exists():
+        time.sleep(0.01)
+
+    runner.close()
+    starting.join(60)
+
+    assert containers_of(container_engine, tmp_path / "tasks") == []
+    _start_into(runner, spec, failures)
+    assert "the local stack is stopping" in str(failures[-1])
+    assert not (tmp_path / "tasks" / "engine.json").exists()
+
+
+def _start_into(runner: EngineRunner, spec: ContainerSpec, failures: list[TaskFailedToStart]) -> None:
+    try:
+        runner.start(spec, print)
+    except TaskFailedToStart as error:
+        failures.append(error)
+
+
+def test_containers_that_cannot_be_removed_are_left_for_the_next_start(
+    container_engine: ContainerEngine, registry: LocalRegistry, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    command = ("/bin/sh", "-c", "echo 4711", *container_engine.command)
+    EngineRunner(replace(container_engine, command=command), tmp_path, registry=registry.address, password=None)
+
+    remove_leftovers(tmp_path)
+
+    assert "1 of 1 are still there" in caplog.text
+    assert (tmp_path / "engine.json").exists()

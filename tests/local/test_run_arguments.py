@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from typing import Any
 
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlflow_fargate.local.container.image_store import PulledImage
-from mlflow_fargate.local.container.launch import ContainerSpec
+from mlflow_fargate.local.container.launch import ContainerSpec, TaskFailedToStart
 from mlflow_fargate.local.container.run_arguments import ContainerState, EngineTraits, make_arguments
 from mlflow_fargate.local.task_definition import Container, TaskDefinition
 
@@ -65,18 +66,52 @@ def test_the_task_of_a_deployment_gets_what_fargate_gives_it() -> None:
     assert words == [
         "--pull=never", "--log-driver", "none", "--stop-timeout", "45", "--label", "stack=7",
         "--publish", "127.0.0.1::3000", "--memory", "1024m", "--memory-swap", "1024m", "--cpus", "0.5",
-        "--ulimit", "nofile=65535:65535", "--user", "65532", "--read-only", "--read-only-tmpfs=false",
-        "--mount", "type=volume,source=v-tmp,destination=/tmp", "--cap-drop", "ALL", "--env", "WORKERS=2",
+        "--ulimit", "nofile=65535:65535", "--http-proxy=false", "--user", "65532",
+        "--read-only", "--read-only-tmpfs=false", "--mount", "type=volume,source=v-tmp,destination=/tmp",
+        "--cap-drop", "ALL", "--env", "WORKERS=2",
         "127.0.0.1:5000/churn@sha256:1",
     ]  # fmt: skip
     assert hidden == {}
+
+
+def test_a_comma_in_a_path_does_not_begin_another_option_of_the_mount() -> None:
+    path = '/data,type=bind,source=/etc"'
+    words, _ = arguments(mountPoints=[{"sourceVolume": "tmp", "containerPath": path}])
+
+    (mount,) = values(words, "--mount")
+    assert next(csv.reader([mount])) == ["type=volume", "source=v-tmp", f"destination={path}"]
+
+
+@pytest.mark.parametrize("name", ["PATH", "LD_PRELOAD", "DOCKER_HOST", "CONTAINERS_CONF", "AWS_*", "A=B", ""])
+def test_a_secret_that_would_change_the_engines_command_is_refused(name: str) -> None:
+    with pytest.raises(TaskFailedToStart, match="cannot have a secret named"):
+        arguments(secrets={name: "s3cret"})
+
+
+@pytest.mark.parametrize("name", ["DOCKER_PASSWORD", "GOOGLE_API_KEY", "STORAGE_KEY", "AWS_SESSION_TOKEN", "my.key"])
+def test_other_secrets_have_any_name(name: str) -> None:
+    _, hidden = arguments(secrets={name: "s3cret"})
+
+    assert hidden == {name: "s3cret"}
+
+
+def test_only_the_port_that_users_reach_is_published() -> None:
+    words, _ = arguments(portMappings=[{"containerPort": 9000}, {"containerPort": 3000}])
+
+    assert values(words, "--publish") == ["127.0.0.1::9000"]
+
+
+def test_no_capability_is_added() -> None:
+    words, _ = arguments(linuxParameters={"capabilities": {"add": ["SYS_ADMIN"]}}, privileged=True)
+
+    assert not {"--cap-add", "--privileged", "SYS_ADMIN"} & set(words)
 
 
 def test_docker_does_not_get_podmans_options() -> None:
     words, _ = arguments(DOCKER, readonlyRootFilesystem=True)
 
     assert "--read-only" in words
-    assert not [word for word in words if word.startswith("--read-only-tmpfs")]
+    assert not [word for word in words if word.startswith(("--read-only-tmpfs", "--http-proxy"))]
 
 
 def test_secrets_and_the_keys_of_a_role_are_not_in_the_arguments() -> None:

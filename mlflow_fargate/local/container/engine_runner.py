@@ -41,11 +41,12 @@ _CACHE_FOLDER = "mlflow-fargate"  # in /tmp of a task with a role
 _PULL_SECONDS = 1800.0
 _NO_TRAITS = EngineTraits(is_podman=False, cpus=1)
 _NO_PLATFORM = "image Manifest does not contain descriptor matching platform 'linux/amd64'"  # in ECS's words
+_NO_PROGRAM = "the task definition's entry point or command is not a program in the image"
 _ADVICE = MappingProxyType(
     {
         "no space left on device": "the disk of this machine is full; `podman system prune` frees what engines keep",
-        "executable file not found": "the task definition's entry point or command is not in the image",
-        "stat /": "the task definition's entry point or command is not in the image",
+        'exec: "': _NO_PROGRAM,
+        "a command that was not found": _NO_PROGRAM,
         "no image found in": _NO_PLATFORM,
         "no matching manifest for": _NO_PLATFORM,
         "unsupported compression": "this engine cannot read layers compressed with zstd (Docker needs 23.0 or newer)",
@@ -78,6 +79,8 @@ class EngineRunner:
         self._networks: set[str] = set()
         self._of_roles = of_roles
         self._pulling = threading.Lock()
+        self._changing = threading.Lock()
+        self._is_closed = False
         self._images: list[str] = []
         self._running: dict[tuple[str, str], EngineTask] = {}  # by task and container
         self._login_file = state / "engine-login" / "config.json"
@@ -88,6 +91,8 @@ class EngineRunner:
 
     def close(self) -> None:
         """Removes the containers of this stack, and its images from the engine."""
+        with self._changing:  # what is being created is complete now, and found below
+            self._is_closed = True
         self._login_file.unlink(missing_ok=True)
         remove_leftovers(self._state)
 
@@ -110,17 +115,18 @@ class EngineRunner:
         host_port = free_port() if spec.has_role else None
         name, step = f"mlflow-fargate-{spec.task_id}-{spec.container.name}", "CannotCreateContainerError"
         try:
-            network = self._share_network(spec)
-            arguments, hidden = make_arguments(
-                spec,
-                labels=self._labels,
-                traits=self._engine.traits,
-                role={**role, _CACHE_VARIABLE: f"/tmp/{_CACHE_FOLDER}"} if files else role,  # noqa: S108
-                host_port=host_port,
-                volumes=f"{self._prefix}-{spec.task_id}",
-                network=network,
-            )
-            self._engine.call("create", "--name", name, *arguments, environment=hidden)
+            with self._creating():
+                network = self._share_network(spec)
+                arguments, hidden = make_arguments(
+                    spec,
+                    labels=self._labels,
+                    traits=self._engine.traits,
+                    role={**role, _CACHE_VARIABLE: f"/tmp/{_CACHE_FOLDER}"} if files else role,  # noqa: S108
+                    host_port=host_port,
+                    volumes=f"{self._prefix}-{spec.task_id}",
+                    network=network,
+                )
+                self._engine.call("create", "--name", name, *arguments, environment=hidden)
             step = "CannotStartContainerError"
             if files:
                 self._engine.call("cp", "-", f"{name}:/tmp", stdin=pack(files))
@@ -131,7 +137,7 @@ class EngineRunner:
                 host_port=read_state(self._engine, network).host_port if network else host_port,
                 folder=self._login_file.parent,
             )
-        except EngineFailed as error:
+        except (EngineFailed, OSError) as error:
             remove(self._engine, name)
             raise TaskFailedToStart(f"{step}: {_advised(error)}") from error
         self._running[spec.task_id, spec.container.name] = task
@@ -160,11 +166,9 @@ class EngineRunner:
         name = _network_of(spec.task_id)
         if name not in self._networks:
             image = f"localhost/mlflow-fargate-pause:{self._labels[LABEL]}"
-            with self._pulling:
-                if image not in self._images:
-                    self._engine.call("import", "-", image, stdin=make_programs())
-                    self._images.append(image)
-                    self._write_record()
+            if image not in self._images:
+                self._engine.call("import", "-", image, stdin=make_programs())
+                self._note_image(image)
             words = ["run", "--detach", "--name", name, "--label", f"{LABEL}={self._labels[LABEL]}"]
             words += ["--pull=never", "--log-driver", "none", "--cap-drop", "ALL"]
             words += make_ulimits((), self._engine.traits)
@@ -174,9 +178,8 @@ class EngineRunner:
         return name
 
     def _pull(self, image: str) -> None:
-        if image not in self._images:
-            self._images.append(image)
-            self._write_record()
+        with self._creating():
+            self._note_image(image)
         if self._engine.traits.is_podman:
             options, environment = ["--tls-verify=false", "--authfile", str(self._login_file)], {}
         else:
@@ -188,6 +191,19 @@ class EngineRunner:
     def _digest(self, image: str) -> str:
         digests = json.loads(self._engine.call("image", "inspect", "--format", "{{json .RepoDigests}}", image))
         return str(digests[0]).partition("@")[2]
+
+    @contextlib.contextmanager
+    def _creating(self) -> Iterator[None]:
+        """While something is made that `close` must find; EngineFailed after it."""
+        with self._changing:
+            if self._is_closed:
+                raise EngineFailed("the local stack is stopping")
+            yield
+
+    def _note_image(self, image: str) -> None:
+        if image not in self._images:
+            self._images.append(image)
+            self._write_record()
 
     def _write_record(self) -> None:
         record = {"command": self._engine.command, "images": self._images}
@@ -221,10 +237,11 @@ def remove_leftovers(state: Path) -> None:
         return
     engine = ContainerEngine(tuple(record["command"]), _NO_TRAITS)
     try:
-        found = engine.call("ps", "--all", "--quiet", "--filter", f"label={LABEL}={label_of(state)}").split()
-        if found:
+        if found := _containers_of(engine, state):
             logger.info("removing %s containers that an earlier stack left behind", len(found))
             remove(engine, *found)
+            if left := _containers_of(engine, state):
+                raise EngineFailed(f"{len(left)} of {len(found)} are still there")
         _remove_volumes(engine, _volumes_of(state))
     except EngineFailed as error:  # the record stays: the engine may work again at the next start
         logger.warning("containers of an earlier stack cannot be removed: %s", error)
@@ -232,6 +249,10 @@ def remove_leftovers(state: Path) -> None:
     for image in record["images"]:
         quietly(engine, "rmi", image)
     _record_file(state).unlink()
+
+
+def _containers_of(engine: ContainerEngine, state: Path) -> list[str]:
+    return engine.call("ps", "--all", "--quiet", "--filter", f"label={LABEL}={label_of(state)}").split()
 
 
 def _network_of(task_id: str) -> str:
@@ -268,7 +289,7 @@ def _files_of_role(role: Mapping[str, str]) -> dict[str, bytes]:
     return {str(local_state_file(Path(_CACHE_FOLDER))): content}
 
 
-def _advised(error: EngineFailed) -> str:
+def _advised(error: Exception) -> str:
     said = str(error)
     advice = next((text for words, text in _ADVICE.items() if words in said), None)
     return f"{said} ({advice})" if advice else said

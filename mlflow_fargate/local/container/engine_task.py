@@ -14,15 +14,13 @@ from pathlib import Path
 from mlflow_fargate.local.container.container_engine import ContainerEngine, EngineFailed, last_words
 from mlflow_fargate.local.container.image_store import PulledImage
 from mlflow_fargate.local.container.launch import ExecSpec, make_exec_command
-from mlflow_fargate.local.container.run_arguments import KILLED, OUT_OF_MEMORY, ContainerState
+from mlflow_fargate.local.container.run_arguments import CLIENT_VARIABLES, KILLED, OUT_OF_MEMORY, ContainerState
 from mlflow_fargate.local.container.runner import pass_lines
 from mlflow_fargate.local.container.task_runner import OnLine
 
 _START_SECONDS = 60.0
 _POLL_SECONDS = 0.1
 _END_SECONDS = 10.0
-# What an engine's client reads, for a command that the user starts in a container.
-_CLIENT_VARIABLES = ("PATH", "HOME", "XDG_RUNTIME_DIR", "DOCKER_HOST", "DOCKER_CONFIG", "DOCKER_CONTEXT", "LANG")
 
 
 class EngineTask:
@@ -102,7 +100,7 @@ class EngineTask:
         script = f'test -t 0 && test -t 1 && terminal=--tty; exec {engine} $terminal "$@"'
         return ExecSpec(
             command=("/bin/sh", "-c", script, "exec", self._name, *words) if words else (),
-            environment={name: os.environ[name] for name in _CLIENT_VARIABLES if name in os.environ},
+            environment={name: value for name, value in os.environ.items() if CLIENT_VARIABLES.fullmatch(name)},
             working_directory=Path("/"),
             task_pid=self.pid,
         )

@@ -7,10 +7,11 @@ appear in a list of processes (secrets, keys of roles) go through the command's 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from mlflow_fargate.local.container.launch import ContainerSpec
+from mlflow_fargate.local.container.launch import ContainerSpec, TaskFailedToStart
 
 OUT_OF_MEMORY = "OutOfMemoryError: Container killed due to memory usage"
 KILLED = 137  # 128 + SIGKILL
@@ -18,6 +19,12 @@ _NEVER = "0001-01-01"
 # Soft and hard limit of open files on Fargate:
 # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/fargate-tasks-services.html
 _OPEN_FILES = ("nofile", 65535, 65535)
+# Variables that engines' commands read themselves.
+CLIENT_VARIABLES = re.compile(
+    r"PATH|HOME|TMPDIR|(LD|XDG|CONTAINERS|BUILDAH)_\w+|DOCKER_(HOST|CONFIG|CONTEXT|TLS|TLS_VERIFY|CERT_PATH|API_VERSION)"
+    r"|CONTAINER_(HOST|SSHKEY|CONNECTION)|STORAGE_(DRIVER|OPTS)"
+)
+_NO_NAME = re.compile(r".*[*=].*|", re.DOTALL)  # with * at its end, podman passes all variables that begin like it
 
 
 @dataclass(frozen=True)
@@ -77,18 +84,23 @@ def make_arguments(
     """
     container, limits = spec.container, spec.container.limits
     hidden = {**role, **spec.secrets}
+    if reserved := [name for name in hidden if CLIENT_VARIABLES.fullmatch(name) or _NO_NAME.fullmatch(name)]:
+        raise TaskFailedToStart(
+            f"CannotCreateContainerError: a local container cannot have a secret named {reserved[0]!r}, because the "
+            "container engine's command would read it"
+        )
     words = ["--pull=never", "--log-driver", "none", "--stop-timeout", str(container.stop_timeout_seconds)]
     for name, value in labels.items():
         words += ["--label", f"{name}={value}"]
     words += _network(spec, host_port, network)
     words += make_limits(traits, memory_mib=limits.memory_mib or spec.memory_mib, cpu_units=spec.cpu_units)
     words += make_ulimits(limits.ulimits, traits)
+    words += ["--http-proxy=false"] if traits.is_podman else []  # it would add this machine's proxies, and passwords
     words += ["--user", limits.user] if limits.user else []
     words += make_read_only(traits) if limits.has_read_only_root else []
     for volume, path, is_read_only in limits.mounts:
-        source = f"source={volumes}-{volume}"
-        words += ["--mount", f"type=volume,{source},destination={path}{',ro' if is_read_only else ''}"]
-    words += [word for name in limits.added_capabilities for word in ("--cap-add", name)]
+        options = ",".join(map(_quoted, (f"source={volumes}-{volume}", f"destination={path}")))
+        words += ["--mount", f"type=volume,{options}{',ro' if is_read_only else ''}"]
     words += [word for name in limits.dropped_capabilities for word in ("--cap-drop", name)]
     # The address last: a definition that names the container's port would have it listen on every address.
     for name, value in {**dict(container.environment), **_address(host_port)}.items():
@@ -132,7 +144,13 @@ def _network(spec: ContainerSpec, host_port: int | None, network: str | None) ->
         return ["--network", f"container:{network}"]
     if host_port is not None:
         return ["--network", "host"]
-    return [word for port in spec.container.ports for word in ("--publish", f"127.0.0.1::{port}")]
+    # Load balancers and users reach only the first port; with more, `inspect` would not say which is which.
+    return [word for port in spec.container.ports[:1] for word in ("--publish", f"127.0.0.1::{port}")]
+
+
+def _quoted(option: str) -> str:
+    """Quotes an option of `--mount`, which is CSV: a comma in it does not begin another one."""
+    return f'"{option.replace(chr(34), chr(34) * 2)}"' if re.search('[,"\\n]', option) else option
 
 
 def _address(host_port: int | None) -> dict[str, str]:

@@ -45,6 +45,8 @@ _INIT = Path(__file__).with_name("task_init.py")
 _MARK = "MLFLOW_FARGATE_TASK"
 _LONGEST_LINE_BYTES = 256 * 1024  # CloudWatch Logs' limit for one event
 _KILL_SECONDS = 5.0
+_given_ports: set[int] = set()
+_giving_ports = threading.Lock()
 
 _DEFAULT_INHERITED: Mapping[str, str] = MappingProxyType({"LANG": "C.UTF-8"})
 
@@ -71,7 +73,6 @@ class ProcessRunner:
         self._inherited = dict(inherited)
         self._of_roles = of_roles
         self._lock = threading.Lock()
-        self._ports: set[int] = set()
         self._running: dict[str, tuple[ContainerSpec, TaskProcess]] = {}
         kill_tasks_below(self._tasks)
         shutil.rmtree(self._tasks, ignore_errors=True)
@@ -87,7 +88,7 @@ class ProcessRunner:
         _refuse_other_python(spec.image)
         folder = self._tasks / spec.task_id
         (folder / "tmp").mkdir(parents=True)
-        port = self._free_port()
+        port = free_port()
         environment = {
             **self._inherited,
             **(self._of_roles() if spec.has_role else {}),
@@ -124,15 +125,6 @@ class ProcessRunner:
 
     def release(self, task_id: str) -> None:
         self._running.pop(task_id, None)
-
-    def _free_port(self) -> int:
-        with self._lock:
-            while True:
-                port = free_port()
-                # The port of a task that is not listening yet still looks free.
-                if port not in self._ports:
-                    self._ports.add(port)
-                    return port
 
     def _python_folder(self) -> Path:
         """Returns the bin folder of an empty virtual environment shared by all tasks."""
@@ -230,11 +222,16 @@ def pass_lines(output: IO[bytes], on_line: OnLine) -> None:
 
 
 def free_port() -> int:
-    """Returns a port of 127.0.0.1 that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
+    """Returns a port of 127.0.0.1 that nothing listens on now, each time another one."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port: int = probe.getsockname()[1]
+        with _giving_ports:
+            # The port of a task that is not listening yet still looks free.
+            if port not in _given_ports:
+                _given_ports.add(port)
+                return port
 
 
 def kill_tasks_below(folder: Path) -> None:
