@@ -19,6 +19,7 @@ import subprocess
 import sys
 import threading
 import venv
+from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -45,7 +46,7 @@ _INIT = Path(__file__).with_name("task_init.py")
 _MARK = "MLFLOW_FARGATE_TASK"
 _LONGEST_LINE_BYTES = 256 * 1024  # CloudWatch Logs' limit for one event
 _KILL_SECONDS = 5.0
-_given_ports: set[int] = set()
+_given_ports: deque[int] = deque(maxlen=1000)  # the newest
 _giving_ports = threading.Lock()
 
 _DEFAULT_INHERITED: Mapping[str, str] = MappingProxyType({"LANG": "C.UTF-8"})
@@ -222,7 +223,7 @@ def pass_lines(output: IO[bytes], on_line: OnLine) -> None:
 
 
 def free_port() -> int:
-    """Returns a port of 127.0.0.1 that nothing listens on now, each time another one."""
+    """Returns a port of 127.0.0.1 that nothing listens on now, and that it did not return lately."""
     while True:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -230,7 +231,7 @@ def free_port() -> int:
         with _giving_ports:
             # The port of a task that is not listening yet still looks free.
             if port not in _given_ports:
-                _given_ports.add(port)
+                _given_ports.append(port)
                 return port
 
 
