@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from typing import Any
 DESCRIPTION_FILE = "service.json"
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 _CGROUP_CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
+# Of version 2, and of version 1, which reports a huge number if there is no limit.
+_NO_LIMIT = 1 << 60
+_CGROUP_MEMORY = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,8 @@ class Settings:
     drain_seconds: int = 2
     stop_seconds: int = 30  # from SIGTERM to SIGKILL; the default of ECS
     cpus: int = 1
+    memory_bytes: int | None = None  # of the task, or of the container if it is limited to less; None: unknown
+    accept_parquet: bool = False  # a small Parquet file can decode to any size
     warm_up: bool = True
     is_build: bool = False  # BentoML imports the service to build its Bento; nothing is served
 
@@ -90,6 +96,8 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         drain_seconds=_number(environ, "DRAIN_SECONDS", 2),
         stop_seconds=_number(environ, "STOP_TIMEOUT_SECONDS", 30),
         cpus=cpus,
+        memory_bytes=_memory(environ),
+        accept_parquet=environ.get("ACCEPT_PARQUET", "").lower() in ("true", "1", "yes"),
         is_build="BUILDING_BENTO" in environ,
         warm_up=environ.get("WARM_UP", "true").lower() not in ("false", "0", "no"),
     )
@@ -103,6 +111,22 @@ def available_cpus(cpu_max: Path = _CGROUP_CPU_MAX) -> int:
     except (OSError, ValueError):
         return cores
     return cores if quota == "max" else max(1, min(cores, math.ceil(int(quota) / int(period))))
+
+
+def available_memory(files: Sequence[Path] = _CGROUP_MEMORY) -> int | None:
+    """Returns this container's memory limit in bytes; None if it has none."""
+    for file in files:
+        with suppress(OSError, ValueError):
+            limit = int(file.read_text(encoding="ascii"))  # "max" is not a number
+            return limit if limit < _NO_LIMIT else None
+    return None
+
+
+def _memory(environ: Mapping[str, str]) -> int | None:
+    limits = [available_memory()]
+    if environ.get("TASK_MEMORY_MIB"):
+        limits.append(_number(environ, "TASK_MEMORY_MIB", 1) << 20)
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def set_library_threads(environ: MutableMapping[str, str], cpus: int) -> None:

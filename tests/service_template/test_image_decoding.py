@@ -43,7 +43,7 @@ def test_an_image_is_prepared_bit_for_bit_as_in_the_walk_through() -> None:
     assert np.array_equal(decoded, expected)
 
 
-@pytest.mark.parametrize("image_format", ["BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP"])
+@pytest.mark.parametrize("image_format", ["BMP", "GIF", "JPEG", "PNG", "WEBP"])
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 def test_common_formats_are_read(image_format: str, mode: str) -> None:
     assert decode_image(noise(mode, image_format=image_format), SHAPE, max_pixels=LIMIT).shape == (1, 100, 100, 3)

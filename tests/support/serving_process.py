@@ -74,6 +74,7 @@ def serve(source: Path, model_dir: Path, folder: Path, *, ready: bool = True, **
         "PYTHONDONTWRITEBYTECODE": "1",
         "MODEL_DIR": str(model_dir),
         "PATH_PREFIX": "/digits",
+        "TASK_MEMORY_MIB": "2048",  # the default of a task
     }
     log = folder / "server.log"
     with log.open("wb") as output:

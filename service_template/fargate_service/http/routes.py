@@ -16,6 +16,7 @@ import json
 import logging
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -32,6 +33,7 @@ from fargate_service.http.image_upload import parse_top, read_images
 from fargate_service.http.openapi_document import make_openapi_document
 from fargate_service.http.request_limits import Admission
 from fargate_service.http.swagger_page import make_swagger_page
+from fargate_service.memory.budget import current_reservation
 from fargate_service.models.loaded_model import EXAMPLE_FILE, ImageLabeler, LoadedModel, Streamer
 from fargate_service.settings import ServiceDescription, Settings
 
@@ -127,16 +129,20 @@ class Routes:
         first = await self._in_thread(lambda: list(itertools.islice(pieces, 1)))
 
         async def encoded() -> AsyncIterator[bytes]:
-            with self._admission.place():
-                async for piece in encode_pieces(itertools.chain(first, pieces), form, self._in_thread):
-                    yield piece
+            async for piece in encode_pieces(itertools.chain(first, pieces), form, self._in_thread):
+                yield piece
 
         return StreamingResponse(encoded(), media_type=form, headers={"Cache-Control": "no-store"})
 
     async def _in_thread(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         threads = self._sharing if self._model.batching.is_on else self._alone
+        reservation = current_reservation()
+        reservation.hold()
+        future = threads.submit(copy_context().run, lambda: function(*args, **kwargs))
+        # Not when this coroutine ends: after a time-out the thread goes on, and needs its memory.
+        future.add_done_callback(lambda _: reservation.let_go())
         try:
-            return await asyncio.get_running_loop().run_in_executor(threads, lambda: function(*args, **kwargs))
+            return await asyncio.wrap_future(future)
         except RequestError:
             raise
         except Exception as error:

@@ -7,6 +7,7 @@ stack traces nor the data sent, and NaN is written as `null` (MLflow: `NaN`, whi
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -21,8 +22,15 @@ from mlflow.version import VERSION
 
 from fargate_service.batching.row_independence import why_pyfunc_alone
 from fargate_service.errors import RequestError
+from fargate_service.memory.budget import current_reservation
+from fargate_service.memory.costs import answer_cost, csv_cost, json_cost
+from fargate_service.memory.json_body import parse_json
+from fargate_service.memory.measured import peak_bytes
 from fargate_service.models.loaded_model import EXAMPLE_FILE, Batching, ScoringResponse
 from fargate_service.models.table_batching import TableBatcher
+
+_MEASURED_ROWS = 1024
+_MARGIN = 1.5  # over what was measured: other rows can need more than the example's
 
 
 class ModelFailed(Exception):
@@ -32,10 +40,11 @@ class ModelFailed(Exception):
 class PyfuncModel:
     """An MLflow model in memory."""
 
-    def __init__(self, model: Any, model_dir: Path, tables: TableBatcher) -> None:
+    def __init__(self, model: Any, model_dir: Path, tables: TableBatcher, *, accept_parquet: bool = False) -> None:
         self.version: str = VERSION
         self._tables = tables
         self._model = _Guarded(model, tables)
+        self._accept_parquet = accept_parquet
         self._streaming = model if model.metadata.flavors["python_function"].get("streamable") else None
         self._schema = model.metadata.get_input_schema()
         self._example = model_dir / EXAMPLE_FILE
@@ -52,27 +61,49 @@ class PyfuncModel:
         return True
 
     def invoke(self, body: bytes, content_type: str) -> ScoringResponse:
-        """Scores a request in MLflow's protocol: JSON in its five formats, CSV, Parquet if pyarrow is installed."""
-        result = self._score(self._model, body, content_type)
-        return ScoringResponse(result.status, _without_nan(result.response), result.mimetype)
+        """Scores a request in MLflow's protocol: JSON in its five formats, CSV, and Parquet if it is accepted."""
+        with current_reservation().working(_cost(body, content_type)):
+            result = self._score(self._model, body, content_type)
+            return ScoringResponse(result.status, _without_nan(result.response), result.mimetype)
 
     def stream(self, body: bytes, content_type: str) -> Iterator[Any]:
         """Returns the chunks of the model's `predict_stream`; raises RequestError 406 if it has none."""
         if self._streaming is None:
             raise RequestError(406, "This model does not stream; send 'Accept: application/json'.")
-        parsing = _Parsed(self._streaming.metadata)
+        return self._chunks(self._streaming, body, content_type)
+
+    def _chunks(self, model: Any, body: bytes, content_type: str) -> Iterator[Any]:
+        with current_reservation().working(_cost(body, content_type)):
+            try:
+                refused = self._score(_Parsed(model.metadata), body, content_type)
+            except _InputParsed as parsed:
+                yield from _pieces(model, parsed.data, parsed.params)
+                return
+            raise RequestError(refused.status, refused.response)
+
+    def keep_room(self, available_bytes: int, _threads: int) -> int:
+        """Measures what a row costs to predict, where rows are independent; requests reserve that with their tables."""
+        if self._tables.is_known and self._example.is_file():
+            self._model.measure(self._parsed_example())
+        return 0
+
+    def _parsed_example(self) -> Any:
         try:
-            refused = self._score(parsing, body, content_type)
+            self._score(_Parsed(self._model.metadata), self._example.read_bytes(), "application/json")
         except _InputParsed as parsed:
-            return _pieces(self._streaming, parsed.data, parsed.params)
-        raise RequestError(refused.status, refused.response)
+            return parsed.data
+        return None
 
     def _score(self, model: Any, body: bytes, content_type: str) -> Any:
         # MLflow compares media types as written, but they are case-insensitive.
         media_type, _, parameters = content_type.lower().partition(";")
-        exact = f"{media_type.strip()};{parameters.strip()}" if parameters.strip() else media_type.strip()
+        media_type = media_type.strip()
+        if media_type == scoring_server.CONTENT_TYPE_PARQUET and not self._accept_parquet:
+            message = "Parquet is not accepted, because a small file can decode to any size; see ACCEPT_PARQUET."
+            raise RequestError(415, message)
+        exact = f"{media_type};{parameters.strip()}" if parameters.strip() else media_type
         try:
-            return scoring_server.invocations(body, exact, model, self._schema)
+            return scoring_server.invocations(_parse(body, media_type), exact, model, self._schema)
         except MlflowException as error:
             if isinstance(error.__context__, ModelFailed | RequestError):
                 raise error.__context__ from None
@@ -86,8 +117,24 @@ class _Guarded:
         self.metadata = model.metadata
         self._model = model
         self._tables = tables
+        self._row_bytes = 0
+
+    def measure(self, data: Any) -> None:
+        """Measures how much memory a prediction needs for each row of a table like `data`."""
+        if isinstance(data, pd.DataFrame) and 0 < len(data) <= _MEASURED_ROWS:
+            table = pd.concat([data] * (_MEASURED_ROWS // len(data)), ignore_index=True)
+            risen = peak_bytes(lambda: self._model.predict(table))
+            self._row_bytes = math.ceil(_MARGIN * (risen or 0) / len(table))
 
     def predict(self, data: Any, params: dict[str, Any] | None = None) -> Any:
+        reservation = current_reservation()
+        if isinstance(data, pd.DataFrame):
+            reservation.need(len(data) * self._row_bytes)
+        answer = self._predict(data, params)
+        reservation.need(answer_cost(answer))
+        return answer
+
+    def _predict(self, data: Any, params: dict[str, Any] | None) -> Any:
         try:
             return self._model.predict(data, params=params) if params else self._tables.predict(data)
         except (MlflowException, RequestError):
@@ -118,7 +165,13 @@ class _Parsed:
         raise _InputParsed(data, params)
 
 
-def load_pyfunc(model_dir: Path, *, batching: bool | None = None, implementation: Any | None = None) -> PyfuncModel:
+def load_pyfunc(
+    model_dir: Path,
+    *,
+    batching: bool | None = None,
+    implementation: Any | None = None,
+    accept_parquet: bool = False,
+) -> PyfuncModel:
     """Returns the MLflow model in `model_dir`, by its `python_function` flavor; `implementation` replaces its code.
 
     `batching` sets whether requests can share predictions; None: if the model's rows are known to be independent,
@@ -127,12 +180,31 @@ def load_pyfunc(model_dir: Path, *, batching: bool | None = None, implementation
     model = as_pyfunc(model_dir, implementation) if implementation else mlflow.pyfunc.load_model(str(model_dir))
     why_alone = implementation.why_alone if implementation else why_pyfunc_alone(model)
     tables = TableBatcher(model.predict, asked=batching, why_alone=why_alone)
-    return PyfuncModel(model, model_dir, tables)
+    return PyfuncModel(model, model_dir, tables, accept_parquet=accept_parquet)
 
 
 def as_pyfunc(model_dir: Path, implementation: Any) -> Any:
     """Returns `implementation` as an mlflow.pyfunc.PyFuncModel that checks input by the signature in `model_dir`."""
     return mlflow.pyfunc.PyFuncModel(Model.load(str(model_dir)), implementation)
+
+
+def _cost(body: bytes, content_type: str) -> int:
+    """Returns what the body costs at most until it is parsed."""
+    media_type = content_type.partition(";")[0].strip().lower()
+    if media_type == scoring_server.CONTENT_TYPE_CSV:
+        return csv_cost(body)
+    return json_cost(body) if media_type == scoring_server.CONTENT_TYPE_JSON else len(body)
+
+
+def _parse(body: bytes, media_type: str) -> Any:
+    """Returns a JSON object, parsed: MLflow would parse it twice. Otherwise the body, which MLflow refuses or reads."""
+    if media_type != scoring_server.CONTENT_TYPE_JSON:
+        return body
+    try:
+        document = parse_json(body, current_reservation())
+    except ValueError:
+        return body
+    return document if isinstance(document, dict) else body
 
 
 def _pieces(model: Any, data: Any, params: Mapping[str, Any] | None) -> Iterator[Any]:
@@ -160,6 +232,8 @@ def _without_data(message: str) -> str:
     # Of other libraries' errors, only JSON's are kept; the others quote the data they could not read.
     message = re.sub(r" Error: '(?!JSONDecodeError\()\w+\(.*$", "", message, flags=re.DOTALL)
     message = re.sub(r" for value `.*`", "", message, flags=re.DOTALL)
+    # Type hints: the elements that do not fit, and pydantic's description of one.
+    message = re.sub(r", (invalid elements|error): .*$", "", message, flags=re.DOTALL)
     message = re.sub(r"^Failed to predict data '.*'\. \nError: ", "", message, flags=re.DOTALL)
     message = re.sub(r" of data '.*' with schema", " with schema", message, flags=re.DOTALL)
     message = re.sub(r" with schema '.*'\. Error: ", ". Error: ", message, flags=re.DOTALL)
