@@ -79,7 +79,9 @@ def serve_code(code: str, folder: Path, signature: Any = None, **options: Any) -
         pip_requirements=["mlflow", "pandas"],
         **options,
     )
-    return serve(build(folder / "model", folder), folder / "model", folder, REQUEST_TIMEOUT_SECONDS="5")
+    return serve(
+        build(folder / "model", folder), folder / "model", folder, REQUEST_TIMEOUT_SECONDS="5", ACCEPT_PARQUET="true"
+    )
 
 
 def post(running: Running, body: object, content_type: str | None = JSON, **headers: str) -> requests.Response:

@@ -34,7 +34,10 @@ import mlflow
 
 class Slow(mlflow.pyfunc.PythonModel):
     def predict(self, context, model_input, params=None):
-        time.sleep(float(model_input["seconds"].max()))
+        seconds = float(model_input["seconds"].max())
+        if seconds < 0:
+            raise RuntimeError("seconds must be non-negative")
+        time.sleep(seconds)
         return model_input["seconds"].tolist()
 
 mlflow.models.set_model(Slow())

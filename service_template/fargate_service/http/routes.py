@@ -145,6 +145,8 @@ class Routes:
             return await asyncio.wrap_future(future)
         except RequestError:
             raise
+        except RecursionError as error:
+            raise RequestError(400, "The document is nested too deeply.") from error
         except Exception as error:
             logger.exception("The model failed on request %s", request_id.get())
             raise RequestError(500, "The model failed on this input; see the container's log.") from error

@@ -1,9 +1,9 @@
 """How much memory a request will need, from above and before it is used. Pure.
 
 Bodies are bounded twice. Counting separators in the bytes bounds the values in them before anything is parsed: a comma
-or a bracket inside a text is counted too, which only makes the estimate higher. What is parsed then shows the table
-that it stands for, which can have far more cells than the body has values: records with different keys, a single value
-for all rows and columns, short rows next to a long one.
+or a bracket inside a text is counted too, which only makes the estimate higher. What is parsed then shows the size of
+the table, which can have far more cells than the body has values: records with different keys, a single value for all
+rows and columns, short rows next to a long one.
 
 The constants are bytes of CPython and pandas objects on a 64-bit system, the worst of each kind, rounded up; a test
 measures them.
@@ -87,7 +87,7 @@ def image_cost(width: int, height: int, *, bytes_per_pixel: int, out: tuple[int,
     Pillow keeps four bytes for a pixel, and resizes in two steps: first the rows, then the columns.
     """
     resized = 4 * (out[1] * height + out[0] * out[1])
-    scaled = out[0] * out[1] * channels * (1 + 8 + 8 + 4)  # as bytes, divided as float64, and float32
+    scaled = out[0] * out[1] * channels * (1 + 8 + 4)  # as bytes, divided as float64, and float32
     return width * height * bytes_per_pixel + resized + scaled
 
 

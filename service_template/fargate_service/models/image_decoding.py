@@ -21,10 +21,10 @@ from fargate_service.errors import RequestError
 from fargate_service.memory.costs import image_cost
 
 # What cameras, browsers and screenshots produce, and only formats whose header bounds their memory: TIFF and JPEG 2000
-# have tiles of any size, ICO contains other images, EPS would run Ghostscript. The numbers are bytes for each pixel while
-# it is decoded, turned upright and converted: 4 for each copy in Pillow, the coefficients of a progressive JPEG, and
-# WebP's canvases. A test measures them.
-FORMATS = {"BMP": 12, "GIF": 12, "JPEG": 20, "PNG": 12, "WEBP": 24}
+# have tiles of any size, ICO contains other images, EPS would run Ghostscript. The numbers are bytes for each pixel
+# while it is decoded, turned upright and converted: 4 for each copy in Pillow, the coefficients of a progressive JPEG,
+# and WebP's canvases. A test measures them.
+FORMATS = {"BMP": 10, "GIF": 10, "JPEG": 14, "PNG": 10, "WEBP": 18}
 MAX_SIDE = 16_384  # resizing needs memory for the longer side times the model's width
 # PNG can contain compressed texts, which Pillow reads together with the header.
 PIL.PngImagePlugin.MAX_TEXT_MEMORY = PIL.PngImagePlugin.MAX_TEXT_CHUNK

@@ -1,14 +1,18 @@
 """Template `pyfunc`: serves any MLflow model with MLflow's own scoring code.
 
-It differs from MLflow's server in three ways: a model's failure is a 500 (MLflow: 400), responses contain neither
-stack traces nor the data sent, and NaN is written as `null` (MLflow: `NaN`, which is not valid JSON).
+It differs from MLflow's server in four ways: a model's failure is a 500 (MLflow: 400) unless the input is to blame
+(caller_mistakes), responses contain neither stack traces nor the data sent, NaN is written as `null` (MLflow: `NaN`,
+which is not valid JSON), and Parquet must be switched on.
 """
 
 from __future__ import annotations
 
+import copy
 import json
+import logging
 import math
 import re
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,15 +25,18 @@ from mlflow.pyfunc import scoring_server
 from mlflow.version import VERSION
 
 from fargate_service.batching.row_independence import why_pyfunc_alone
-from fargate_service.errors import RequestError
+from fargate_service.errors import RequestError, request_id
 from fargate_service.memory.budget import current_reservation
 from fargate_service.memory.costs import answer_cost, csv_cost, json_cost
 from fargate_service.memory.json_body import parse_json
 from fargate_service.memory.measured import peak_bytes
+from fargate_service.models.caller_mistakes import validation_reason, wrong_columns
 from fargate_service.models.loaded_model import EXAMPLE_FILE, Batching, ScoringResponse
 from fargate_service.models.table_batching import TableBatcher
 
+logger = logging.getLogger("bentoml.model")
 _MEASURED_ROWS = 1024
+_EXAMPLE_SECONDS = 60
 _MARGIN = 1.5  # over what was measured: other rows can need more than the example's
 
 
@@ -58,6 +65,7 @@ class PyfuncModel:
         if not self._example.is_file():
             return False
         self.invoke(self._example.read_bytes(), "application/json")
+        self._model.remember(self._parsed_example())
         return True
 
     def invoke(self, body: bytes, content_type: str) -> ScoringResponse:
@@ -118,6 +126,12 @@ class _Guarded:
         self._model = model
         self._tables = tables
         self._row_bytes = 0
+        self._example: Any = None
+        self._example_answered = -math.inf
+
+    def remember(self, example: Any) -> None:
+        """Keeps the input example: while the model answers it, it is not broken."""
+        self._example = example
 
     def measure(self, data: Any) -> None:
         """Measures how much memory a prediction needs for each row of a table like `data`."""
@@ -143,7 +157,27 @@ class _Guarded:
             # Some models return nothing for empty input; for others, empty input is the caller's error.
             if _is_empty(data):
                 raise RequestError(400, "The input has no rows or no columns.") from error
+            if reason := self._mistake(error, data):
+                logger.info("Request %s was rejected by the model", request_id.get(), exc_info=error)
+                raise RequestError(400, reason, code="INVALID_PARAMETER_VALUE") from error
             raise ModelFailed(f"{type(error).__name__}: {error}") from error
+
+    def _mistake(self, error: Exception, data: Any) -> str | None:
+        """Returns what is wrong with the input; None if the model is broken."""
+        if reason := wrong_columns(_fitted(self._model), data):
+            return reason
+        reason = validation_reason(error)
+        return reason if reason and self._example is not None and self._answers_its_example() else None
+
+    def _answers_its_example(self) -> bool:
+        # Not for every bad request: a prediction can be expensive.
+        if time.monotonic() - self._example_answered > _EXAMPLE_SECONDS:
+            try:
+                self._model.predict(copy.deepcopy(self._example))
+            except Exception:
+                return False
+            self._example_answered = time.monotonic()
+        return True
 
 
 class _InputParsed(BaseException):
@@ -212,6 +246,14 @@ def _pieces(model: Any, data: Any, params: Mapping[str, Any] | None) -> Iterator
         yield from model.predict_stream(data, params=params)
     except MlflowException as error:
         raise _refusal(error) from error
+
+
+def _fitted(model: Any) -> Any:
+    """Returns the library's own model; None if MLflow's wrapper does not give it."""
+    try:
+        return model.get_raw_model()
+    except Exception:  # flavors differ in what they raise
+        return None
 
 
 def _is_empty(data: Any) -> bool:
