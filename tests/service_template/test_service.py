@@ -5,14 +5,17 @@ from __future__ import annotations
 import io
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import mlflow
 import numpy as np
@@ -284,6 +287,21 @@ def test_the_docs_show_the_models_input_example(pyfunc: Running) -> None:
     body = document["paths"]["/invocations"]["post"]["requestBody"]["content"]["application/json"]
 
     assert pyfunc.session.post(f"{pyfunc.url}/invocations", json=body["example"]).status_code == 200
+
+
+@pytest.mark.parametrize("end", ["", "\r\n\r\n"])
+def test_endless_headers_are_answered_and_the_connection_is_closed(pyfunc: Running, end: str) -> None:
+    address = urlsplit(pyfunc.url)
+    with socket.create_connection((address.hostname, address.port), timeout=20) as connection:
+        connection.sendall(b"GET /ping HTTP/1.1\r\nHost: x\r\nX-Long: ")
+        with suppress(ConnectionError):
+            for _ in range(40):
+                connection.sendall(b"x" * 50_000)
+            connection.sendall(end.encode())
+        answer = connection.recv(1000)
+
+    assert answer.startswith(b"HTTP/1.1 431 ")
+    assert requests.get(f"{pyfunc.url}/ping", timeout=10).status_code == 200
 
 
 def test_requests_in_flight_are_finished_on_sigterm(slow_model: Path, tmp_path: Path) -> None:

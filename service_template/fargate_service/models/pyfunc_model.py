@@ -37,6 +37,12 @@ from fargate_service.models.table_batching import TableBatcher
 logger = logging.getLogger("bentoml.model")
 _MEASURED_ROWS = 1024
 _EXAMPLE_SECONDS = 60
+# Words after which MLflow's messages repeat values, or names that the caller chose. Up to the last quote or bracket,
+# because values can contain them too.
+_REPEATED = re.compile(
+    r"\b(data|value|got|Got|of|input|inputs:|fields:|payload:|Received:)\s+(`.*`|'.*'|\[.*\]|\{.*\}|dict_keys\(.*\))",
+    re.DOTALL,
+)
 _MARGIN = 1.5  # over what was measured: other rows can need more than the example's
 
 
@@ -279,7 +285,8 @@ def _without_data(message: str) -> str:
     message = re.sub(r"^Failed to predict data '.*'\. \nError: ", "", message, flags=re.DOTALL)
     message = re.sub(r" of data '.*' with schema", " with schema", message, flags=re.DOTALL)
     message = re.sub(r" with schema '.*'\. Error: ", ". Error: ", message, flags=re.DOTALL)
-    return re.sub(r"\s*Input: \n.*$", "", message, flags=re.DOTALL)
+    message = re.sub(r"\s*Input: \n.*$", "", message, flags=re.DOTALL)
+    return _REPEATED.sub(r"\1 …", message)
 
 
 def _without_nan(body: str) -> str:
