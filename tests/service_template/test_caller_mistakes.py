@@ -1,4 +1,4 @@
-"""A model without a signature: the caller's mistakes are told from its own failures."""
+"""A model without a signature: the caller's mistakes are distinguished from its own failures."""
 
 from __future__ import annotations
 
