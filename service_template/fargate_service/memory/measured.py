@@ -14,12 +14,15 @@ _M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8
 
 
 def resident_bytes() -> int:
-    """Returns the memory of this process, and of BentoML's supervisor if that is its parent; 0 if unknown."""
+    """Returns the memory of this process, and of BentoML's supervisor if that is its parent; 0 if unknown.
+
+    Pages of files, such as libraries, count half: the system can drop them and read them again, but not all the time.
+    """
     parent = _PROC / str(os.getppid())
-    own = _status_bytes(_PROC / "self", "VmRSS")
+    own = _needed_bytes(_PROC / "self")
     with suppress(OSError):
         if b"bentoml" in (parent / "cmdline").read_bytes():
-            return own + _status_bytes(parent, "VmRSS")
+            return own + _needed_bytes(parent)
     return own
 
 
@@ -43,6 +46,12 @@ def return_freed_memory() -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(_M_ARENA_MAX, 2)
         libc.mallopt(_M_MMAP_THRESHOLD, 1 << 20)
+
+
+def _needed_bytes(process: Path) -> int:
+    return (
+        sum(_status_bytes(process, name) for name in ("RssAnon", "RssShmem")) + _status_bytes(process, "RssFile") // 2
+    )
 
 
 def _status_bytes(process: Path, field: str) -> int:

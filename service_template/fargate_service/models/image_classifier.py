@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from fargate_service.models.image_decoding import (
 from fargate_service.models.loaded_model import Batching, ScoringResponse
 
 MAX_BATCH = 32
-_MEASURED_IMAGES = 4
+_MEASURED_IMAGES = (2, 8)
 _OPEN_SIDE = 512  # of a model that takes images of any size
 _MARGIN = 2.0  # libraries enlarge their memory in powers of two
 _NOT_ROW_BY_ROW = "the model's scores do not have one row per image"
@@ -91,9 +92,7 @@ class ImageClassifier:
         """Measures what a prediction needs for each pixel; batches get at most half of what is available."""
         side = (self._shape.height or _OPEN_SIDE, self._shape.width or _OPEN_SIDE, self._shape.channels)
         pixels = side[0] * side[1]
-        batch = np.zeros((_MEASURED_IMAGES, *side), dtype="float32")
-        risen = peak_bytes(lambda: self._predict_alone(batch))
-        per_image = max(int(batch[0].nbytes), int(_MARGIN * (risen or 0) / _MEASURED_IMAGES))
+        per_image = self._measured(side, available_bytes // 2)
         self._bytes_per_pixel = math.ceil(per_image / pixels)
         if not self._chosen.is_on:
             self._free_pixels = pixels
@@ -102,6 +101,17 @@ class ImageClassifier:
         self._batcher.max_rows = images
         self._free_pixels = pixels
         return images * per_image
+
+    def _measured(self, side: tuple[int, int, int], most_bytes: int) -> int:
+        """Returns what a prediction needs for each image, measured with batches that need no more than `most_bytes`."""
+        per_image = 4 * math.prod(side)
+        for images in _MEASURED_IMAGES:
+            if images * per_image <= most_bytes:
+                batch = np.zeros((images, *side), dtype="float32")
+                risen = peak_bytes(partial(self._predict_alone, batch)) or 0
+                # The memory for one image was already needed to warm up.
+                per_image = max(per_image, int(_MARGIN * risen / (images - 1)))
+        return per_image
 
     def invoke(self, body: bytes, content_type: str) -> ScoringResponse:
         """MLflow's protocol, for tensors in JSON."""
