@@ -16,7 +16,6 @@ import json
 import logging
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -138,7 +137,7 @@ class Routes:
         threads = self._sharing if self._model.batching.is_on else self._alone
         reservation = current_reservation()
         reservation.hold()
-        future = threads.submit(copy_context().run, lambda: function(*args, **kwargs))
+        future = threads.submit(reservation.context.run, lambda: function(*args, **kwargs))
         # Not when this coroutine ends: after a time-out the thread goes on, and needs its memory.
         future.add_done_callback(lambda _: reservation.let_go())
         try:

@@ -13,7 +13,7 @@ import math
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 
 from fargate_service.errors import RequestError
 
@@ -88,6 +88,9 @@ class Reservation:
     """What one request has reserved in `budget`, until the last of its holders has let it go."""
 
     def __init__(self, budget: MemoryBudget) -> None:
+        # All threads of a request run in the same context, one after another: MLflow sets a context variable when a
+        # stream begins, and resets it when the stream ends.
+        self.context = copy_context()
         self._budget = budget
         self._body = 0
         self._work = 0
@@ -169,6 +172,7 @@ def new_reservation(budget: MemoryBudget) -> Iterator[Reservation]:
     """Makes and holds the current request's reservation."""
     reservation = Reservation(budget)
     token = _current.set(reservation)
+    reservation.context = copy_context()
     try:
         with reservation.held():
             yield reservation
