@@ -40,6 +40,7 @@ from fargate_service.settings import ServiceDescription, Settings
 logger = logging.getLogger("bentoml.model")
 _EXAMPLE_LIMIT_BYTES = 20_000  # a longer example does not help on the page
 THREADS_OF_A_BATCH = 32
+_LARGE_BYTES = 250_000
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -98,7 +99,9 @@ class Routes:
         body = await request.body()
         if form := asked_form(request):
             return await self._stream(body, content_type, form)
-        answer = await self._in_thread(self._model.invoke, body, content_type)
+        # A large table gains nothing from sharing, and many busy threads would delay the event loop and health checks.
+        threads = self._alone if len(body) > _LARGE_BYTES else self._threads
+        answer = await self._run(threads, self._model.invoke, body, content_type)
         return Response(answer.body, answer.status, media_type=answer.media_type)
 
     async def ping(self, _: Request) -> Response:
@@ -133,8 +136,14 @@ class Routes:
 
         return StreamingResponse(encoded(), media_type=form, headers={"Cache-Control": "no-store"})
 
+    @property
+    def _threads(self) -> ThreadPoolExecutor:
+        return self._sharing if self._model.batching.is_on else self._alone
+
     async def _in_thread(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        threads = self._sharing if self._model.batching.is_on else self._alone
+        return await self._run(self._threads, function, *args, **kwargs)
+
+    async def _run(self, threads: ThreadPoolExecutor, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         reservation = current_reservation()
         reservation.hold()
         future = threads.submit(reservation.context.run, lambda: function(*args, **kwargs))
