@@ -14,9 +14,11 @@ from typing import Any
 import bentoml
 
 from fargate_service.http import middleware
+from fargate_service.http.header_limit import limit_headers
 from fargate_service.http.last_responses import LastResponses
 from fargate_service.http.request_limits import Draining, DrainingGate
 from fargate_service.http.swagger_page import ASSETS
+from fargate_service.memory.budget import MemoryBudget
 from fargate_service.models.tracing import turn_off_tracing
 from fargate_service.settings import ServiceDescription, Settings
 
@@ -33,11 +35,13 @@ class GuardedService(bentoml.Service):  # type: ignore[misc]  # bentoml's types 
     then count the load balancer's health checks as requests because of the prefix.
     """
 
-    def guard(self, description: ServiceDescription, settings: Settings, paths: frozenset[str] | None) -> None:
+    def guard(
+        self, description: ServiceDescription, settings: Settings, paths: frozenset[str] | None, budget: MemoryBudget
+    ) -> None:
         """Installs the guards; `paths` are those that the service handles, None if they are unknown."""
         # Stored in __dict__ because bentoml.Service is an attrs class with fixed fields.
         self.__dict__["_outside"] = (description, settings, paths)
-        self.add_asgi_middleware(middleware.BodyLimit, max_body_bytes=settings.max_body_bytes)
+        self.add_asgi_middleware(middleware.BodyLimit, max_body_bytes=settings.max_body_bytes, budget=budget)
         if settings.api_key is not None:
             self.add_asgi_middleware(middleware.ApiKeyGate, api_key=settings.api_key)
 
@@ -54,6 +58,7 @@ class GuardedService(bentoml.Service):  # type: ignore[misc]  # bentoml's types 
 
     def to_asgi(self, is_main: bool = True) -> middleware.App:
         description, settings, paths = self.__dict__["_outside"]
+        limit_headers()
         app = super().to_asgi(is_main=is_main)
         app.router.redirect_slashes = False  # a redirect would drop the prefix
         known: middleware.App = app if paths is None else middleware.KnownPaths(app, paths | BENTOML_PATHS)

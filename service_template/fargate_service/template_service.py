@@ -12,12 +12,16 @@ import bentoml
 
 from fargate_service.guarded_service import GuardedService
 from fargate_service.http.routes import Routes
+from fargate_service.memory.budget import MemoryBudget
+from fargate_service.memory.measured import return_freed_memory
+from fargate_service.memory.opening import open_budget
 from fargate_service.models.loading import load_model
 from fargate_service.settings import ServiceDescription, Settings
 
 
 def make_template_service(description: ServiceDescription, settings: Settings, source: Path) -> GuardedService:
     """Returns the service; `source` is the folder of service.json."""
+    budget = MemoryBudget(wait_seconds=settings.timeout_seconds / 2)
     routes = Routes(description, settings)
 
     # One process: TensorFlow and NumPy use all CPUs anyway, and a second process would load the model again.
@@ -33,7 +37,10 @@ def make_template_service(description: ServiceDescription, settings: Settings, s
         """One MLflow model, loaded when the server starts; no request is answered before that, not even /readyz."""
 
         def __init__(self) -> None:
-            routes.serve(load_model(description, settings, source))
+            return_freed_memory()
+            model = load_model(description, settings, source)
+            open_budget(budget, model, settings)
+            routes.serve(model)
 
         @bentoml.on_shutdown  # type: ignore[untyped-decorator]
         def close(self) -> None:
@@ -41,5 +48,5 @@ def make_template_service(description: ServiceDescription, settings: Settings, s
 
     # The decorator turns the class into a bentoml.Service, which the type checker cannot know.
     service = cast("GuardedService", Service)
-    service.guard(description, settings, routes.paths)
+    service.guard(description, settings, routes.paths, budget)
     return service

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import mlflow
 import numpy as np
@@ -34,7 +36,10 @@ import mlflow
 
 class Slow(mlflow.pyfunc.PythonModel):
     def predict(self, context, model_input, params=None):
-        time.sleep(float(model_input["seconds"].max()))
+        seconds = float(model_input["seconds"].max())
+        if seconds < 0:
+            raise RuntimeError("seconds must be non-negative")
+        time.sleep(seconds)
         return model_input["seconds"].tolist()
 
 mlflow.models.set_model(Slow())
@@ -281,6 +286,17 @@ def test_the_docs_show_the_models_input_example(pyfunc: Running) -> None:
     body = document["paths"]["/invocations"]["post"]["requestBody"]["content"]["application/json"]
 
     assert pyfunc.session.post(f"{pyfunc.url}/invocations", json=body["example"]).status_code == 200
+
+
+@pytest.mark.parametrize("end", ["", "\r\n\r\n"])
+def test_endless_headers_are_answered_and_the_connection_is_closed(pyfunc: Running, end: str) -> None:
+    address = urlsplit(pyfunc.url)
+    with socket.create_connection((address.hostname, address.port), timeout=20) as connection:
+        connection.sendall(b"GET /ping HTTP/1.1\r\nHost: x\r\nX-Long: " + b"x" * 100_000 + end.encode())
+        answer = connection.recv(1000)
+
+    assert answer.startswith(b"HTTP/1.1 431 ")
+    assert requests.get(f"{pyfunc.url}/ping", timeout=10).status_code == 200
 
 
 def test_requests_in_flight_are_finished_on_sigterm(slow_model: Path, tmp_path: Path) -> None:

@@ -1,8 +1,9 @@
 """Plain ASGI middleware between the socket and the routes: ID, version, prefix, known paths, API key, body limit.
 
 From the outside in: `RequestId` and `ModelVersion` add the request's ID and the model's version to every response,
-`RetryAfter` adds when to retry, `PathPrefix` removes the prefix of the load balancer's rule, `KnownPaths` rejects every
-other path, BentoML measures and logs, `ApiKeyGate` and `BodyLimit` guard the routes.
+`RetryAfter` adds when to retry, `HeaderLimit` rejects oversized headers, `PathPrefix` removes the prefix of the load
+balancer's rule, `KnownPaths` rejects every other path, BentoML measures and logs, `ApiKeyGate` and `BodyLimit` guard
+the routes.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from typing import Any
 from starlette.responses import RedirectResponse
 
 from fargate_service.errors import RequestError, make_error_body, request_id
+from fargate_service.memory.budget import MemoryBudget, new_reservation
+from fargate_service.memory.costs import BODY
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -27,6 +30,11 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 # Health checks need no key: the load balancer and ECS cannot send one.
 OPEN_PATHS = frozenset({"/livez", "/healthz", "/readyz", "/ping", "/health"})
+
+# The limits of an Application Load Balancer for all headers together; it has none for their number.
+# https://docs.aws.amazon.com/elasticloadbalancing/latest/application/load-balancer-limits.html
+MAX_HEADER_BYTES = 64 * 1024
+MAX_HEADERS = 200
 
 # IDs that are safe in a response header and in the log.
 _PLAIN_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
@@ -167,33 +175,61 @@ class ApiKeyGate:
         return False
 
 
-class BodyLimit:
-    """Rejects bodies above `max_body_bytes` with 413, by Content-Length and by counting the bytes received."""
+class HeaderLimit:
+    """Rejects requests with more headers, or longer ones, than the load balancer accepts, before the key is checked."""
 
-    def __init__(self, app: App, max_body_bytes: int) -> None:
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = scope.get("headers", ())
+        if len(headers) > MAX_HEADERS or sum(len(name) + len(value) for name, value in headers) > MAX_HEADER_BYTES:
+            message = f"The request has more than {MAX_HEADERS} headers or {MAX_HEADER_BYTES >> 10} KiB of them."
+            await send_error(send, 431, message, ((b"connection", b"close"),))
+        else:
+            await self._app(scope, receive, send)
+
+
+class BodyLimit:
+    """Reserves the memory for each body before it is read, and rejects bodies above `max_body_bytes` with 413.
+
+    Both by Content-Length, and while the body is received. Without room in `budget`: 503.
+    """
+
+    def __init__(self, app: App, max_body_bytes: int, budget: MemoryBudget) -> None:
         self._app = app
         self._limit = max_body_bytes
+        self._budget = budget
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        error = RequestError(413, f"The request is larger than {self._limit / 10**6:g} MB.")
-        if _announced_length(scope) > self._limit:
-            await send_error(send, error.status, error.message, ((b"connection", b"close"),))
-            return
+        error = RequestError(413, f"The request is larger than {self._limit / 10**6:g} MB (MAX_BODY_MB).")
+        reserved_bytes = _announced_length(scope)
         received_bytes = 0
 
         async def counted_receive() -> Message:
-            nonlocal received_bytes
+            nonlocal received_bytes, reserved_bytes
             message = await receive()
             received_bytes += len(message.get("body", b""))
             if received_bytes > self._limit:
                 raise error
+            if received_bytes > reserved_bytes:
+                reservation.add_body(BODY * (received_bytes - reserved_bytes))
+                reserved_bytes = received_bytes
             return message
 
-        # The routes turn the error into the response, as they do with their own errors.
-        await self._app(scope, counted_receive, send)
+        with new_reservation(self._budget) as reservation:
+            try:
+                if reserved_bytes > self._limit:
+                    raise error
+                reservation.add_body(BODY * reserved_bytes)
+            except RequestError as refused:
+                await send_error(send, refused.status, refused.message, ((b"connection", b"close"),))
+                return
+            # The routes turn an error into the response, as they do with their own errors.
+            await self._app(scope, counted_receive, send)
 
 
 def _find_id(scope: Scope) -> bytes:
@@ -222,7 +258,7 @@ def _credentials(header: bytes) -> bytes | None:
 def _announced_length(scope: Scope) -> int:
     for name, value in scope["headers"]:
         if name == b"content-length" and value.isdigit():
-            return int(value)
+            return int(value[:20])  # as long as the largest possible; more digits would not be converted
     return 0
 
 
