@@ -1,4 +1,4 @@
-"""Tries to end the service's container with requests that are permitted: 32 clients, tasks of several sizes.
+"""Tries to end the service's container with requests that are permitted: 1 client, then 32, in tasks of several sizes.
 
     python -m benchmarks.limits [--memory 512,2048] [--models TensorFlow] [--seconds 6]        (make bench-limits)
 
@@ -32,7 +32,7 @@ from PIL import Image
 from sklearn.linear_model import LogisticRegression
 
 from benchmarks.results_page import write_section
-from tests.support.serving_process import build
+from tests.support.serving_process import ENTRY_POINT, build
 
 CLIENTS = 32
 LABELS = {str(number): f"scene {number}" for number in range(6)}
@@ -67,8 +67,11 @@ class Load:
 class Outcome:
     """What 32 clients saw, and what became of the container."""
 
+    alone: Counter[int | str] = field(default_factory=Counter)  # statuses of one client
     statuses: Counter[int | str] = field(default_factory=Counter)
-    slowest_ping: float = 0.0
+    answers: dict[bytes, bytes] = field(default_factory=dict)  # the first to each body
+    wrong: int = 0  # that differ from it
+    slowest_check: float = 0.0
     peak_mib: int = 0
     was_killed: bool = False
 
@@ -80,8 +83,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=6, help="duration of each load")
     arguments = parser.parse_args()
     lines = [
-        "| model | task, MiB | 32 clients send | answered per s | statuses | peak, MiB | slowest /ping, s |",
-        "|---|---:|---|---:|---|---:|---:|",
+        "| model | task, MiB | requests | 1 client, per s | 32 clients, per s | statuses of 32 | wrong answers "
+        "| peak, MiB | slowest /readyz, s |",
+        "|---|---:|---|---:|---:|---|---:|---:|---:|",
     ]
     killed = 0
     with tempfile.TemporaryDirectory() as name:
@@ -107,12 +111,12 @@ def main() -> None:
 def row(kind: str, mib: int, load: Load, outcome: Outcome | None, seconds: float) -> str:
     """Returns a line of the table."""
     if outcome is None:
-        return f"| {kind} | {mib} | (does not start) | | | | |"
+        return f"| {kind} | {mib} | (does not start) | | | | | | |"
     listed = ", ".join(f"{status}: {count}" for status, count in sorted(outcome.statuses.items(), key=str))
     end = "**killed**, " if outcome.was_killed else ""
     return (
-        f"| {kind} | {mib} | {load.name} | {outcome.statuses[200] / seconds:.0f} | {end}{listed} | {outcome.peak_mib} "
-        f"| {outcome.slowest_ping:.2f} |"
+        f"| {kind} | {mib} | {load.name} | {outcome.alone[200] / seconds:.1f} | {outcome.statuses[200] / seconds:.1f} "
+        f"| {end}{listed} | {outcome.wrong} | {outcome.peak_mib} | {outcome.slowest_check:.2f} |"
     )
 
 
@@ -124,9 +128,13 @@ def measure(source: Path, model_dir: Path, mib: int, load: Load, seconds: float)
             print(log.stdout[-1000:], log.stderr[-2000:], file=sys.stderr)
             return None
         outcome = Outcome()
+        send(url, load, 0, time.monotonic() + seconds, outcome, outcome.alone)
         end = time.monotonic() + seconds
-        threads = [threading.Thread(target=send, args=(url, load, number, end, outcome)) for number in range(CLIENTS)]
-        threads.append(threading.Thread(target=ping, args=(url, end, outcome)))
+        threads = [
+            threading.Thread(target=send, args=(url, load, number, end, outcome, outcome.statuses))
+            for number in range(CLIENTS)
+        ]
+        threads.append(threading.Thread(target=check, args=(url, end, outcome)))
         for one in threads:
             one.start()
         for one in threads:
@@ -136,7 +144,7 @@ def measure(source: Path, model_dir: Path, mib: int, load: Load, seconds: float)
         return outcome
 
 
-def send(url: str, load: Load, number: int, end: float, outcome: Outcome) -> None:
+def send(url: str, load: Load, number: int, end: float, outcome: Outcome, statuses: Counter[int | str]) -> None:
     """Sends one request after another until `end`."""
     session = requests.Session()
     headers = {"Content-Type": load.content_type}
@@ -144,23 +152,26 @@ def send(url: str, load: Load, number: int, end: float, outcome: Outcome) -> Non
         body = load.bodies[number % len(load.bodies)]
         number += 1
         try:
-            status: int | str = session.post(url + load.path, body, headers=headers, timeout=90).status_code
+            answer = session.post(url + load.path, body, headers=headers, timeout=90)
+            status: int | str = answer.status_code
+            if status == 200:
+                outcome.wrong += outcome.answers.setdefault(body, answer.content) != answer.content
         except requests.RequestException as error:
             status = type(error).__name__
-        outcome.statuses[status] += 1
+        statuses[status] += 1
         if status == 503:
             time.sleep(1)  # Retry-After
 
 
-def ping(url: str, end: float, outcome: Outcome) -> None:
+def check(url: str, end: float, outcome: Outcome) -> None:
     """Measures how long a health check takes, until `end`."""
     while time.monotonic() < end:
         began = time.monotonic()
         try:
-            requests.get(f"{url}/ping", timeout=30)
+            requests.get(f"{url}/readyz", timeout=30)
         except requests.RequestException:
             return
-        outcome.slowest_ping = max(outcome.slowest_ping, time.monotonic() - began)
+        outcome.slowest_check = max(outcome.slowest_check, time.monotonic() - began)
         time.sleep(0.1)
 
 
@@ -186,7 +197,7 @@ def container(source: Path, model_dir: Path, mib: int) -> Iterator[tuple[str, st
         "--timeout=600",  # also if this process is killed
         *("--ulimit=nofile=1024:4096", "--ulimit=nproc=4096:4096", f"--workdir={source}"),
         *(f"--env={name}={value}" for name, value in environment.items()),
-        *("--rootfs", "/:O", sys.executable, "-m", "bentoml", "serve", "service:Service"),
+        *("--rootfs", "/:O", sys.executable, *ENTRY_POINT),
     ]
     identifier = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
     try:

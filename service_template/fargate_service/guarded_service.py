@@ -12,9 +12,9 @@ import signal
 from typing import Any
 
 import bentoml
+import uvicorn.config
 
 from fargate_service.http import middleware
-from fargate_service.http.header_limit import limit_headers
 from fargate_service.http.last_responses import LastResponses
 from fargate_service.http.request_limits import Draining, DrainingGate
 from fargate_service.http.swagger_page import ASSETS
@@ -26,6 +26,9 @@ from fargate_service.settings import ServiceDescription, Settings
 BENTOML_PATHS = frozenset(
     ["/livez", "/readyz", "/healthz", "/metrics", *(f"/static_content/{name}" for name in ASSETS)]
 )
+
+
+BOUNDED_PROTOCOL = "fargate_service.http.header_limit:BoundedProtocol"
 
 
 class GuardedService(bentoml.Service):  # type: ignore[misc]  # bentoml's types are not followed
@@ -58,7 +61,8 @@ class GuardedService(bentoml.Service):  # type: ignore[misc]  # bentoml's types 
 
     def to_asgi(self, is_main: bool = True) -> middleware.App:
         description, settings, paths = self.__dict__["_outside"]
-        limit_headers()
+        # Here, because BentoML's worker gives uvicorn no protocol.
+        uvicorn.config.HTTP_PROTOCOLS["auto"] = BOUNDED_PROTOCOL
         app = super().to_asgi(is_main=is_main)
         app.router.redirect_slashes = False  # a redirect would drop the prefix
         known: middleware.App = app if paths is None else middleware.KnownPaths(app, paths | BENTOML_PATHS)

@@ -48,6 +48,19 @@ class ServiceDescription:
 
 
 @dataclass(frozen=True)
+class ImageLimits:
+    """Which image files are decoded."""
+
+    max_pixels: int = 50 * 10**6
+    max_side: int = 16_384  # resizing needs memory for the longer side times the model's width
+    max_files: int = 32  # in a request
+    further_formats: tuple[str, ...] = ()  # Pillow's names
+
+
+DEFAULT_LIMITS = ImageLimits()
+
+
+@dataclass(frozen=True)
 class Settings:
     """How to serve the model; the deployment sets these through environment variables."""
 
@@ -55,7 +68,7 @@ class Settings:
     path_prefix: str = ""  # '/churn': also serve below it, because the load balancer forwards paths unchanged
     api_key: str | None = field(default=None, repr=False)  # None: open to everyone
     max_body_bytes: int = 20 * 10**6
-    max_image_pixels: int = 50 * 10**6  # 150 MB once decoded to RGB
+    images: ImageLimits = DEFAULT_LIMITS
     timeout_seconds: int = 60  # the load balancer's idle timeout
     max_concurrent_requests: int = 128
     drain_seconds: int = 2
@@ -94,7 +107,12 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         path_prefix=f"/{prefix}" if prefix else "",
         api_key=environ.get("API_KEY") or None,
         max_body_bytes=_number(environ, "MAX_BODY_MB", 20) * 10**6,
-        max_image_pixels=_number(environ, "MAX_IMAGE_MEGAPIXELS", 50) * 10**6,
+        images=ImageLimits(
+            max_pixels=_number(environ, "MAX_IMAGE_MEGAPIXELS", 50) * 10**6,
+            max_side=_number(environ, "MAX_IMAGE_SIDE", 16_384),
+            max_files=_number(environ, "MAX_IMAGES", 32),
+            further_formats=tuple(environ.get("IMAGE_FORMATS", "").upper().replace(",", " ").split()),
+        ),
         timeout_seconds=_number(environ, "REQUEST_TIMEOUT_SECONDS", 60),
         max_concurrent_requests=_number(environ, "MAX_CONCURRENT_REQUESTS", 128),
         drain_seconds=_number(environ, "DRAIN_SECONDS", 2),

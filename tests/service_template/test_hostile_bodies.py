@@ -21,7 +21,7 @@ from mlflow.models import infer_signature
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
 
-from fargate_service.http.middleware import App, BodyLimit, HeaderLimit
+from fargate_service.http.middleware import App, BodyLimit
 from fargate_service.http.routes import Routes
 from fargate_service.memory.budget import MemoryBudget
 from fargate_service.memory.measured import peak_bytes, return_freed_memory
@@ -48,7 +48,7 @@ def served(model: Any, folder: Path, template: str = "pyfunc", **settings: Any) 
     routes = Routes(description, chosen)
     routes.serve(model)
     try:
-        yield HeaderLimit(BodyLimit(routes.app, chosen.max_body_bytes, budget)), budget
+        yield BodyLimit(routes.app, chosen.max_body_bytes, budget), budget
     finally:
         routes.close()
 
@@ -327,7 +327,6 @@ def image_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Ap
         brightness,
         (None, 64, 64, 3),
         {"0": "dark", "1": "light"},
-        max_image_pixels=50 * MB,
         logged_with="3",
         batching=Batching(True, "known"),
     )

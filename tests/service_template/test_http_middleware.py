@@ -13,7 +13,6 @@ from fargate_service.http.middleware import (
     ApiKeyGate,
     App,
     BodyLimit,
-    HeaderLimit,
     KnownPaths,
     ModelVersion,
     PathPrefix,
@@ -195,22 +194,6 @@ def test_429_and_503_responses_have_a_retry_after_header(
     sent = ask(RetryAfter(busy), "/greet")
 
     assert [value for name, value in sent[0]["headers"] if name.lower() == b"retry-after"] == expected
-
-
-@pytest.mark.parametrize(
-    "headers", [{"X-Long": "x" * 70_000}, {f"X-{number}": "x" for number in range(300)}, {"x" * 70_000: "1"}]
-)
-def test_oversized_headers_are_rejected_before_the_key_is_checked(headers: dict[str, str]) -> None:
-    sent = ask(HeaderLimit(ApiKeyGate(echo, "s3cret")), "/invocations", headers=headers)
-
-    assert status(sent) == 431
-    assert json.loads(body(sent))["error_code"] == "REQUEST_HEADERS_TOO_LARGE"
-
-
-def test_as_many_headers_as_a_load_balancer_accepts_are_passed_on() -> None:
-    headers = {f"X-{number}": "x" * 300 for number in range(190)}
-
-    assert status(ask(HeaderLimit(echo), "/invocations", headers=headers)) == 200
 
 
 def test_a_body_is_not_read_without_memory_for_it() -> None:

@@ -27,9 +27,7 @@ def brightness(batch: np.ndarray) -> np.ndarray:
 
 
 def classifier(predict: Any = brightness, labels: Any = LABELS, batching: Batching = ON) -> ImageClassifier:
-    return ImageClassifier(
-        predict, (None, 2, 2, 3), labels, max_image_pixels=10**6, logged_with="3.17.2", batching=batching
-    )
+    return ImageClassifier(predict, (None, 2, 2, 3), labels, logged_with="3.17.2", batching=batching)
 
 
 def test_the_label_with_the_highest_score_is_returned() -> None:
@@ -101,7 +99,6 @@ def test_an_image_size_fixes_what_the_model_leaves_open() -> None:
         predict,
         (None, None, None, 3),
         LABELS,
-        max_image_pixels=10**6,
         logged_with="",
         batching=ON,
         options=DecodingOptions(size=(7, 9)),
@@ -117,7 +114,6 @@ def test_a_size_other_than_the_models_is_reported_at_startup() -> None:
             brightness,
             (None, 2, 2, 3),
             LABELS,
-            max_image_pixels=1,
             logged_with="",
             batching=ON,
             options=DecodingOptions(size=(7, 9)),

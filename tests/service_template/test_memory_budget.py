@@ -107,7 +107,6 @@ def test_an_error_in_the_work_gives_its_memory_back() -> None:
     with (
         pytest.raises(ZeroDivisionError),
         new_reservation(budget) as reservation,
-        reservation.working(10),
         reservation.working(20),
     ):
         reservation.need(30)

@@ -15,19 +15,17 @@ from fargate_service.settings import Settings, available_memory, read_settings
 MIB = 1 << 20
 
 
-class Model:
-    """Keeps a fixed number of bytes for its predictions."""
-
-    def keep_room(self, available_bytes: int, threads: int) -> int:
-        assert threads == 2
-        return min(available_bytes // 2, 100 * MIB)
+def keep_room(available_bytes: int, threads: int) -> int:
+    """Keeps a fixed number of bytes for predictions."""
+    assert threads == 2
+    return min(available_bytes // 2, 100 * MIB)
 
 
 def test_requests_get_what_model_predictions_and_reserve_leave() -> None:
     budget = MemoryBudget()
     limit = resident_bytes() + 1000 * MIB
 
-    open_budget(budget, Model(), Settings(Path("model"), memory_bytes=limit))
+    open_budget(budget, keep_room, Settings(Path("model"), memory_bytes=limit))
 
     reserve = max(48 * MIB, limit // 10)
     assert budget.total == pytest.approx(900 * MIB - reserve, abs=20 * MIB)
@@ -36,7 +34,7 @@ def test_requests_get_what_model_predictions_and_reserve_leave() -> None:
 def test_a_task_full_of_its_model_still_answers_small_requests(caplog: pytest.LogCaptureFixture) -> None:
     budget = MemoryBudget()
 
-    open_budget(budget, Model(), Settings(Path("model"), memory_bytes=64 * MIB))
+    open_budget(budget, keep_room, Settings(Path("model"), memory_bytes=64 * MIB))
 
     assert budget.total == 16 * MIB
     assert "raise the option memory" in caplog.text
@@ -45,7 +43,7 @@ def test_a_task_full_of_its_model_still_answers_small_requests(caplog: pytest.Lo
 def test_without_a_known_limit_there_is_no_budget() -> None:
     budget = MemoryBudget()
 
-    open_budget(budget, Model(), Settings(Path("model")))
+    open_budget(budget, keep_room, Settings(Path("model")))
 
     assert budget.total == float("inf")
 

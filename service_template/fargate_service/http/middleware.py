@@ -1,9 +1,8 @@
 """Plain ASGI middleware between the socket and the routes: ID, version, prefix, known paths, API key, body limit.
 
 From the outside in: `RequestId` and `ModelVersion` add the request's ID and the model's version to every response,
-`RetryAfter` adds when to retry, `HeaderLimit` rejects oversized headers, `PathPrefix` removes the prefix of the load
-balancer's rule, `KnownPaths` rejects every other path, BentoML measures and logs, `ApiKeyGate` and `BodyLimit` guard
-the routes.
+`RetryAfter` adds when to retry, `PathPrefix` removes the prefix of the load balancer's rule, `KnownPaths` rejects every
+other path, BentoML measures and logs, `ApiKeyGate` and `BodyLimit` guard the routes.
 """
 
 from __future__ import annotations
@@ -30,11 +29,6 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 # Health checks need no key: the load balancer and ECS cannot send one.
 OPEN_PATHS = frozenset({"/livez", "/healthz", "/readyz", "/ping", "/health"})
-
-# The limits of an Application Load Balancer for all headers together; it has none for their number.
-# https://docs.aws.amazon.com/elasticloadbalancing/latest/application/load-balancer-limits.html
-MAX_HEADER_BYTES = 64 * 1024
-MAX_HEADERS = 200
 
 # IDs that are safe in a response header and in the log.
 _PLAIN_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
@@ -173,21 +167,6 @@ class ApiKeyGate:
             if given is not None and hmac.compare_digest(given, self._api_key):
                 return True
         return False
-
-
-class HeaderLimit:
-    """Rejects requests with more headers, or longer ones, than the load balancer accepts, before the key is checked."""
-
-    def __init__(self, app: App) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = scope.get("headers", ())
-        if len(headers) > MAX_HEADERS or sum(len(name) + len(value) for name, value in headers) > MAX_HEADER_BYTES:
-            message = f"The request has more than {MAX_HEADERS} headers or {MAX_HEADER_BYTES >> 10} KiB of them."
-            await send_error(send, 431, message, ((b"connection", b"close"),))
-        else:
-            await self._app(scope, receive, send)
 
 
 class BodyLimit:

@@ -33,6 +33,7 @@ from fargate_service.http.openapi_document import encode_document, make_openapi_
 from fargate_service.http.request_limits import Admission
 from fargate_service.http.swagger_page import make_swagger_page
 from fargate_service.memory.budget import current_reservation
+from fargate_service.memory.json_body import too_deep
 from fargate_service.models.loaded_model import EXAMPLE_FILE, ImageLabeler, LoadedModel, Streamer
 from fargate_service.settings import ServiceDescription, Settings
 
@@ -87,7 +88,7 @@ class Routes:
 
     async def predict_image(self, request: Request) -> Response:
         top = parse_top(request.query_params)
-        images = await read_images(request)
+        images = await read_images(request, self._settings.images.max_files)
         if not isinstance(self._model, ImageLabeler):
             raise RequestError(404, "This model does not label images.")
         labels = await self._in_thread(self._model.label_images, images.files, top)
@@ -155,7 +156,7 @@ class Routes:
         except RequestError:
             raise
         except RecursionError as error:
-            raise RequestError(400, "The document is nested too deeply.") from error
+            raise too_deep() from error
         except Exception as error:
             logger.exception("The model failed on request %s", request_id.get())
             raise RequestError(500, "The model failed on this input; see the container's log.") from error

@@ -94,7 +94,6 @@ class Reservation:
         self._budget = budget
         self._body = 0
         self._work = 0
-        self._depth = 0
         self._holders = 0
         self._at_end: list[Callable[[], None]] = []
         self._lock = threading.Lock()
@@ -134,23 +133,14 @@ class Reservation:
 
     @contextmanager
     def working(self, size: int) -> Iterator[None]:
-        """Reserves `size` bytes for a block of work in one thread; RequestError 413 or 503 if there is no room."""
-        before = self._work
-        if self._depth:
-            self._budget.change_work(size, self._body + self._work)
-        else:
-            self._budget.begin_work(size, self._body)
-        self._depth += 1
-        self._work += size
+        """Reserves `size` bytes for a block of work in one thread, not inside another; RequestError 413 or 503."""
+        self._budget.begin_work(size, self._body)
+        self._work = size
         try:
             yield
         finally:
-            self._depth -= 1
-            given_back, self._work = self._work - before, before
-            if self._depth:
-                self._budget.change_work(-given_back, 0)
-            else:
-                self._budget.end_work(given_back)
+            self._budget.end_work(self._work)
+            self._work = 0
 
     def need(self, size: int) -> None:
         """Reserves `size` bytes more, or less if negative, until the block of work ends."""

@@ -3,38 +3,32 @@
 from __future__ import annotations
 
 import ctypes
-import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-_PROC = Path("/proc")
+_SELF = Path("/proc/self")
 # malloc.h
 _M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8
 
 
 def resident_bytes() -> int:
-    """Returns the memory of this process, and of BentoML's supervisor if that is its parent; 0 if unknown.
+    """Returns the memory of this process; 0 if unknown.
 
     Pages of files, such as libraries, count half: the system can drop them and read them again, but not all the time.
     """
-    parent = _PROC / str(os.getppid())
-    own = _needed_bytes(_PROC / "self")
-    with suppress(OSError):
-        if b"bentoml" in (parent / "cmdline").read_bytes():
-            return own + _needed_bytes(parent)
-    return own
+    return _status_bytes("RssAnon") + _status_bytes("RssShmem") + _status_bytes("RssFile") // 2
 
 
 def peak_bytes(work: Callable[[], object]) -> int | None:
     """Runs `work` and returns how far this process's memory rose meanwhile; None if that cannot be measured."""
     try:
-        (_PROC / "self" / "clear_refs").write_text("5", encoding="ascii")  # resets VmHWM; see proc(5)
-        before = _status_bytes(_PROC / "self", "VmRSS")
+        (_SELF / "clear_refs").write_text("5", encoding="ascii")  # resets VmHWM; see proc(5)
+        before = _status_bytes("VmRSS")
     except OSError:
         before = None
     work()
-    return None if before is None else max(0, _status_bytes(_PROC / "self", "VmHWM") - before)
+    return None if before is None else max(0, _status_bytes("VmHWM") - before)
 
 
 def return_freed_memory() -> None:
@@ -48,15 +42,9 @@ def return_freed_memory() -> None:
         libc.mallopt(_M_MMAP_THRESHOLD, 1 << 20)
 
 
-def _needed_bytes(process: Path) -> int:
-    return (
-        sum(_status_bytes(process, name) for name in ("RssAnon", "RssShmem")) + _status_bytes(process, "RssFile") // 2
-    )
-
-
-def _status_bytes(process: Path, field: str) -> int:
+def _status_bytes(name: str) -> int:
     with suppress(OSError):
-        for line in (process / "status").read_text(encoding="ascii", errors="replace").splitlines():
-            if line.startswith(f"{field}:"):
+        for line in (_SELF / "status").read_text(encoding="ascii", errors="replace").splitlines():
+            if line.startswith(f"{name}:"):
                 return int(line.split()[1]) * 1024
     return 0

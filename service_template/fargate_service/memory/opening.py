@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Protocol
+from collections.abc import Callable
 
 from fargate_service.memory.budget import MemoryBudget
 from fargate_service.memory.measured import resident_bytes
@@ -18,21 +18,17 @@ _RESERVE_SHARE, _RESERVE_BYTES = 0.1, 48 * _MIB
 _LEAST_BYTES = 16 * _MIB
 
 
-class Sized(Protocol):
-    """A model that knows what its predictions need."""
+def open_budget(budget: MemoryBudget, keep_room: Callable[[int, int], int], settings: Settings) -> None:
+    """Limits `budget` to what the loaded model leaves; without a known limit of the task, nothing changes.
 
-    def keep_room(self, available_bytes: int, threads: int) -> int:
-        """As in LoadedModel."""
-
-
-def open_budget(budget: MemoryBudget, model: Sized, settings: Settings) -> None:
-    """Limits `budget` to what the loaded `model` leaves; without a known limit of the task, nothing changes."""
+    `keep_room` is LoadedModel's.
+    """
     if settings.memory_bytes is None:
         return
     reserve = max(_RESERVE_BYTES, int(_RESERVE_SHARE * settings.memory_bytes))
     resident = resident_bytes()
     free = settings.memory_bytes - reserve - resident
-    predictions = model.keep_room(max(free, _LEAST_BYTES), settings.cpus + 1)
+    predictions = keep_room(max(free, _LEAST_BYTES), settings.cpus + 1)
     total = free - predictions
     text = "The task has %d MiB; model and server take %d, predictions %d, and %d are left for requests"
     logger.info(text, *(size // _MIB for size in (settings.memory_bytes, resident, predictions, max(0, total))))

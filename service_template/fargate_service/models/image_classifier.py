@@ -25,6 +25,7 @@ from fargate_service.models.image_decoding import (
     HEADER_BYTES,
     DecodingOptions,
     ImageShape,
+    check_formats,
     decode_image,
     decode_opened,
     decoding_cost,
@@ -34,6 +35,7 @@ from fargate_service.models.image_decoding import (
     with_size,
 )
 from fargate_service.models.loaded_model import Batching, ScoringResponse
+from fargate_service.settings import DEFAULT_LIMITS, ImageLimits
 
 MAX_BATCH = 32
 _MEASURED_IMAGES = (2, 8)
@@ -51,9 +53,9 @@ class ImageClassifier:
         input_shape: tuple[int | None, ...],
         labels: Mapping[str, Any],
         *,
-        max_image_pixels: int,
         logged_with: str,
         batching: Batching,
+        limits: ImageLimits = DEFAULT_LIMITS,
         options: DecodingOptions = AS_TRAINED_BY_DEFAULT,
     ) -> None:
         self.version = logged_with
@@ -64,7 +66,7 @@ class ImageClassifier:
         )
         self._shape: ImageShape = with_size(parse_image_shape(input_shape), options.size)
         self._labels = labels
-        self._max_image_pixels = max_image_pixels
+        self._limits = limits
         self._options = options
         self._bytes_per_pixel = self._free_pixels = 0  # until measured
 
@@ -75,7 +77,8 @@ class ImageClassifier:
 
     def warm_up(self) -> bool:
         """Labels a black image file; raises ValueError if the scores do not match the labels."""
-        image = decode_image(make_black_image(), self._shape, max_pixels=self._max_image_pixels, options=self._options)
+        check_formats(self._limits.further_formats)
+        image = decode_image(make_black_image(), self._shape, limits=self._limits, options=self._options)
         scores = self._predict(image)
         if scores.ndim != 2 or scores.shape[1] < 2:
             raise ValueError(f"the model's output for one image has the shape {scores.shape}, not one score per label")
@@ -125,7 +128,7 @@ class ImageClassifier:
     def _label(self, image: bytes) -> np.ndarray:
         reservation = current_reservation()
         with reservation.working(HEADER_BYTES):
-            opened = open_image(image, max_pixels=self._max_image_pixels)
+            opened = open_image(image, self._limits)
         cost = decoding_cost(opened, self._shape)
         with reservation.working(cost):
             batch = decode_opened(opened, self._shape, self._options)

@@ -19,16 +19,19 @@ import PIL.PngImagePlugin
 
 from fargate_service.errors import RequestError
 from fargate_service.memory.costs import image_cost
+from fargate_service.settings import DEFAULT_LIMITS, ImageLimits
 
 # What cameras, browsers and screenshots produce, and only formats whose header bounds their memory: TIFF and JPEG 2000
 # have tiles of any size, ICO contains other images, EPS would run Ghostscript. The numbers are bytes for each pixel
 # while it is decoded, turned upright and converted: 4 for each copy in Pillow, the coefficients of a progressive JPEG,
 # and WebP's canvases. A test measures them.
 FORMATS = {"BMP": 10, "GIF": 10, "JPEG": 14, "PNG": 10, "WEBP": 18}
-MAX_SIDE = 16_384  # resizing needs memory for the longer side times the model's width
 # PNG can contain compressed texts, which Pillow reads together with the header.
 PIL.PngImagePlugin.MAX_TEXT_MEMORY = PIL.PngImagePlugin.MAX_TEXT_CHUNK
 HEADER_BYTES = 2 * PIL.PngImagePlugin.MAX_TEXT_CHUNK
+# `open_image` has limits of its own, which can be set.
+PIL.Image.MAX_IMAGE_PIXELS = None
+_UNREADABLE = "The file is not a readable JPEG, PNG, WebP, GIF or BMP image; environment.IMAGE_FORMATS adds formats."
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 _RESAMPLING = {
     "nearest": PIL.Image.Resampling.NEAREST,
@@ -95,21 +98,37 @@ def with_size(shape: ImageShape, size: tuple[int, int] | None) -> ImageShape:
 
 
 def decode_image(
-    image: bytes, shape: ImageShape, *, max_pixels: int, options: DecodingOptions = AS_TRAINED_BY_DEFAULT
+    image: bytes,
+    shape: ImageShape,
+    *,
+    limits: ImageLimits = DEFAULT_LIMITS,
+    options: DecodingOptions = AS_TRAINED_BY_DEFAULT,
 ) -> np.ndarray:
     """Returns a batch of one image, (1, height, width, channels); RequestError 400 or 413 if the bytes are unusable."""
-    return decode_opened(open_image(image, max_pixels=max_pixels), shape, options)
+    return decode_opened(open_image(image, limits), shape, options)
 
 
-def open_image(image: bytes, *, max_pixels: int) -> PIL.Image.Image:
+def open_image(image: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> PIL.Image.Image:
     """Returns the image with only its header read; RequestError 400 or 413 if it is not readable or too large."""
     with _bad_requests():
-        opened = PIL.Image.open(io.BytesIO(image), formats=tuple(FORMATS))
+        opened = PIL.Image.open(io.BytesIO(image), formats=(*FORMATS, *limits.further_formats))
     # A small file can hold an enormous image.
-    if opened.width * opened.height > max_pixels or max(opened.size) > MAX_SIDE:
-        limits = f"{max_pixels / 10**6:g} megapixels (MAX_IMAGE_MEGAPIXELS) or a side of more than {MAX_SIDE} pixels"
-        raise RequestError(413, f"The image has more than {limits}.")
+    if opened.width * opened.height > limits.max_pixels:
+        raise RequestError(
+            413, f"The image has more than {limits.max_pixels / 10**6:g} megapixels (MAX_IMAGE_MEGAPIXELS)."
+        )
+    if max(opened.size) > limits.max_side:
+        raise RequestError(413, f"The image has a side of more than {limits.max_side} pixels (MAX_IMAGE_SIDE).")
     return opened
+
+
+def check_formats(names: tuple[str, ...]) -> None:
+    """Raises ValueError for a format that Pillow does not know."""
+    PIL.Image.init()
+    if unknown := sorted(set(names) - set(PIL.Image.OPEN)):
+        raise ValueError(
+            f"IMAGE_FORMATS: Pillow has no format {unknown[0]}; it has {', '.join(sorted(PIL.Image.OPEN))}"
+        )
 
 
 def decoding_cost(opened: PIL.Image.Image, shape: ImageShape) -> int:
@@ -144,10 +163,8 @@ def make_black_image() -> bytes:
 def _bad_requests() -> Iterator[None]:
     try:
         yield
-    except PIL.Image.DecompressionBombError as error:
-        raise RequestError(413, "The image has too many pixels.") from error
     except Exception as error:  # decoders raise many types: OSError, SyntaxError, struct.error, …
-        raise RequestError(400, "The file is not a readable JPEG, PNG, WebP, GIF or BMP image.") from error
+        raise RequestError(400, _UNREADABLE) from error
 
 
 def _resized(opened: PIL.Image.Image, shape: ImageShape, resampling: PIL.Image.Resampling) -> PIL.Image.Image:

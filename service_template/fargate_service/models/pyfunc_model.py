@@ -7,12 +7,10 @@ which is not valid JSON), and Parquet must be switched on.
 
 from __future__ import annotations
 
-import copy
 import json
 import logging
 import math
 import re
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -36,7 +34,6 @@ from fargate_service.models.table_batching import TableBatcher
 
 logger = logging.getLogger("bentoml.model")
 _MEASURED_ROWS = 1024
-_EXAMPLE_SECONDS = 60
 # Words after which MLflow's messages repeat values, or names that the caller chose. Up to the last quote or bracket,
 # because values can contain them too.
 _REPEATED = re.compile(
@@ -71,7 +68,6 @@ class PyfuncModel:
         if not self._example.is_file():
             return False
         self.invoke(self._example.read_bytes(), "application/json")
-        self._model.remember(self._parsed_example())
         return True
 
     def invoke(self, body: bytes, content_type: str) -> ScoringResponse:
@@ -113,7 +109,7 @@ class PyfuncModel:
         media_type, _, parameters = content_type.lower().partition(";")
         media_type = media_type.strip()
         if media_type == scoring_server.CONTENT_TYPE_PARQUET and not self._accept_parquet:
-            message = "Parquet is not accepted, because a small file can decode to any size; see ACCEPT_PARQUET."
+            message = "Parquet is off, because a small file can have any size in memory (environment.ACCEPT_PARQUET)."
             raise RequestError(415, message)
         exact = f"{media_type};{parameters.strip()}" if parameters.strip() else media_type
         try:
@@ -132,12 +128,7 @@ class _Guarded:
         self._model = model
         self._tables = tables
         self._row_bytes = 0
-        self._example: Any = None
-        self._example_answered = -math.inf
-
-    def remember(self, example: Any) -> None:
-        """Keeps the input example: while the model answers it, it is not broken."""
-        self._example = example
+        self._has_signature = model.metadata.get_input_schema() is not None
 
     def measure(self, data: Any) -> None:
         """Measures how much memory a prediction needs for each row of a table like `data`."""
@@ -170,20 +161,9 @@ class _Guarded:
 
     def _mistake(self, error: Exception, data: Any) -> str | None:
         """Returns what is wrong with the input; None if the model is broken."""
-        if reason := wrong_columns(_fitted(self._model), data):
-            return reason
-        reason = validation_reason(error)
-        return reason if reason and self._example is not None and self._answers_its_example() else None
-
-    def _answers_its_example(self) -> bool:
-        # Not for every bad request: a prediction can be expensive.
-        if time.monotonic() - self._example_answered > _EXAMPLE_SECONDS:
-            try:
-                self._model.predict(copy.deepcopy(self._example))
-            except Exception:
-                return False
-            self._example_answered = time.monotonic()
-        return True
+        # With a signature, MLflow has checked the columns already, so a model that lacks one is broken.
+        wrong = None if self._has_signature else wrong_columns(_fitted(self._model), data)
+        return wrong or validation_reason(error)
 
 
 class _InputParsed(BaseException):
