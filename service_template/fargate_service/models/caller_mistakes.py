@@ -16,7 +16,7 @@ _OF_VALIDATION = (ValueError, KeyError, TypeError, IndexError, OverflowError, Re
 _LIBRARIES = frozenset({"sklearn", "xgboost", "lightgbm", "catboost", "statsmodels", "pandas", "numpy", "scipy"})
 # Around and between the frames of these libraries.
 _NEUTRAL = sys.stdlib_module_names | {"mlflow", "fargate_service", "joblib", "threadpoolctl"}
-# In the order in which they are tried: scikit-learn and its relatives, CatBoost, XGBoost's and LightGBM's Booster.
+# In this order: scikit-learn and its relatives, CatBoost, XGBoost's Booster, LightGBM's.
 _NAMES = ("feature_names_in_", "feature_names_", "feature_names", "feature_name")
 _LISTED = 10
 
