@@ -106,7 +106,7 @@ def table_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Ap
     loaded = load_pyfunc(folder)
     loaded.warm_up()
     loaded.keep_room(BUDGET, 2)
-    with served(loaded, folder) as service:
+    with served(loaded, folder, timeout_seconds=600) as service:  # on a busy machine
         yield service
 
 
