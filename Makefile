@@ -16,7 +16,7 @@ export PYTHONDONTWRITEBYTECODE ?= 1
 # Tests in two processes: one waits for the stack while the other works (tests/conftest.py assigns them).
 TWO := -n 2 --no-loadscope-reorder
 
-.PHONY: setup tools tools-all docs pictures recording demo test test-unit test-all test-containers fresh bench bench-serving bench-webhook bench-runtimes check format local clean docs-cli
+.PHONY: setup tools tools-all docs pictures recording demo test test-unit test-all test-containers fresh bench bench-serving bench-limits bench-webhook bench-runtimes check format local clean docs-cli
 
 setup: $(READY)
 
@@ -90,6 +90,10 @@ fresh:
 # A few minutes, with nothing else running: the service, MLflow's server, plain BentoML and the bare model.
 bench-serving: $(READY)
 	$(BIN)/python -m benchmarks.serving
+
+# Fifteen minutes; needs podman and root: permitted requests that try to end containers of 512, 1024 and 2048 MiB.
+bench-limits: $(READY)
+	$(BIN)/python -m benchmarks.limits
 
 # Two minutes, with nothing else running: signed events sent to the webhook service on one core.
 bench-webhook: $(READY)

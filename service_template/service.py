@@ -9,6 +9,7 @@ fargate_service contains
     template_service   a model behind MLflow's protocol       custom_service   the user's service.py, also guarded
     guarded_service    what protects both                     settings         what is served, and how
     serve              the entry point of the image           cause            why it did not start
+    memory             what requests cost, and may cost
 """
 
 from __future__ import annotations

@@ -106,7 +106,7 @@ def test_the_service_description_names_its_model() -> None:
 def test_an_image_classifier_needs_no_mlflow() -> None:
     lines = bento.service_requirements(ServedModel(make_model(), "image_classifier"))
 
-    assert lines == ("numpy==2.4.6", "tensorflow-cpu==2.21.0", BENTOML, "pillow>=10", *SERVER)
+    assert lines == ("numpy==2.4.6", "tensorflow-cpu==2.21.0", "pillow>=11.3", BENTOML, *SERVER)
 
 
 def test_a_pyfunc_needs_skinny_mlflow_of_the_version_that_logged_it() -> None:
@@ -132,10 +132,33 @@ def test_a_model_that_requires_more_of_mlflow_gets_it(line: str) -> None:
 
 def test_the_models_own_versions_win_except_bentoml() -> None:
     lines = bento.service_requirements(
-        ServedModel(make_model(requirements=("Pillow==11.0", "bentoml==1.3.0")), "image_classifier")
+        ServedModel(make_model(requirements=("Pillow==12.0", "bentoml==1.3.0")), "image_classifier")
     )
 
-    assert lines == ("Pillow==11.0", BENTOML, *SERVER)
+    assert lines == ("Pillow==12.0", "pillow>=11.3", BENTOML, *SERVER)
+
+
+@pytest.mark.parametrize("line", ["pillow==9.5.0", "Pillow==11.2.*", "pillow<11", "pillow~=10.0", "pillow>=8,<10.1"])
+def test_an_image_classifier_does_not_decode_with_a_pillow_of_known_flaws(line: str) -> None:
+    served = ServedModel(make_model(requirements=(line,)), "image_classifier")
+
+    assert bento.service_requirements(served) == ("pillow>=11.3", BENTOML, *SERVER)
+    assert bento.replaced_requirements(served) == (line,)
+
+
+@pytest.mark.parametrize("line", ["pillow", "pillow>=8", "pillow<13", "pillow==12.0.*", "pillow~=11.0", "pillow>11.2"])
+def test_a_pillow_that_can_be_a_safe_one_is_kept(line: str) -> None:
+    served = ServedModel(make_model(requirements=(line,)), "image_classifier")
+
+    assert bento.service_requirements(served)[:2] == (line, "pillow>=11.3")
+    assert bento.replaced_requirements(served) == ()
+
+
+def test_other_templates_keep_the_models_pillow() -> None:
+    served = ServedModel(make_model(requirements=("pillow==9.5.0",)), "pyfunc")
+
+    assert "pillow==9.5.0" in bento.service_requirements(served)
+    assert bento.replaced_requirements(served) == ()
 
 
 def test_lines_without_a_package_name_are_kept() -> None:

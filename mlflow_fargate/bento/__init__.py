@@ -11,7 +11,7 @@ from __future__ import annotations
 from mlflow_fargate.bento.build import Bento, build_bento, template_digest, template_folder
 from mlflow_fargate.bento.custom_service_files import CustomService, read_custom_service
 from mlflow_fargate.bento.description import ServedModel, choose_template, make_service_description, parse_labels
-from mlflow_fargate.bento.requirements import onnx_requirements, service_requirements
+from mlflow_fargate.bento.requirements import onnx_requirements, replaced_requirements, service_requirements
 
 __all__ = [
     "Bento",
@@ -23,6 +23,7 @@ __all__ = [
     "onnx_requirements",
     "parse_labels",
     "read_custom_service",
+    "replaced_requirements",
     "service_requirements",
     "template_digest",
     "template_folder",

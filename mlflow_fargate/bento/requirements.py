@@ -16,6 +16,10 @@ from mlflow_fargate.resolved_model import ResolvedModel
 _SERVER = ("httptools>=0.6", "uvloop>=0.19")
 # What a service needs besides ONNX Runtime, for images or for MLflow's protocol.
 _ONNX_PACKAGES = {"image": ("pillow",), "table": ("mlflow-skinny", "pandas")}
+# Earlier versions have known flaws, as in the decoder of WebP (10.0.0), and an image classifier decodes what strangers
+# send, so a model's older pin does not count.
+# https://pillow.readthedocs.io/en/stable/releasenotes/
+_PILLOW_FLOOR = Version("11.3")
 # service_template does not support older versions; newer versions can load models that these logged.
 _MLFLOW_FLOOR = Version("3.1")
 
@@ -31,8 +35,9 @@ def service_requirements(served: ServedModel) -> tuple[str, ...]:
     custom = served.custom_service.requirements if served.custom_service else ()
     lines = [line for line in (*given, *custom) if _package(line) != "mlflow-skinny"]
     if served.template == "image_classifier":
-        ours = ["pillow>=10"]
-        lines = [line for line in lines if _package(line) != "mlflow"]
+        ours = []
+        lines = [line for line in lines if _package(line) != "mlflow" and not _is_old_pillow(line)]
+        lines.append(f"pillow>={_PILLOW_FLOOR}")
     else:
         ours = ["pandas<4"]
         if not any(_package(line) == "mlflow" and not _is_plain(line) for line in lines):
@@ -43,6 +48,11 @@ def service_requirements(served: ServedModel) -> tuple[str, ...]:
     packages = {_package(line) for line in lines}
     ours = [line for line in (*ours, *_SERVER) if _package(line) not in packages]
     return tuple(dict.fromkeys([*lines, f"bentoml=={installed_version('bentoml')}", *ours]))
+
+
+def replaced_requirements(served: ServedModel) -> tuple[str, ...]:
+    """Returns the model's lines that are not used, because they require a version with known flaws."""
+    return tuple(filter(_is_old_pillow, served.model.requirements)) if served.template == "image_classifier" else ()
 
 
 def onnx_requirements(served: ServedModel, pins: Mapping[str, str], asked: tuple[str, ...]) -> tuple[str, ...]:
@@ -70,6 +80,15 @@ def _mlflow_version(model: ResolvedModel) -> str:
     except InvalidVersion:
         return here
     return here if logged < _MLFLOW_FLOOR or logged.is_prerelease else str(logged)
+
+
+def _is_old_pillow(line: str) -> bool:
+    """Returns whether the line permits only versions below the floor."""
+    if _package(line) != "pillow" or (requirement := Requirement(line)).url:
+        return False
+    named = [Version(one.version.removesuffix(".*")) for one in requirement.specifier if one.operator != "==="]
+    candidates = [one for one in (*named, _PILLOW_FLOOR, Version("9999")) if one >= _PILLOW_FLOOR]
+    return not any(requirement.specifier.contains(one, prereleases=True) for one in candidates)
 
 
 def _package(line: str) -> str | None:

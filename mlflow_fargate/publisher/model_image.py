@@ -113,7 +113,10 @@ class Publisher:
     def _inputs(self, model: ResolvedModel, config: DeploymentConfig) -> ImageInputs:
         models = self._models()
         further = {key: models.resolve(uri, "none") for key, uri in sorted(config.models.items())}
-        return image_inputs(model, config, further)
+        inputs = image_inputs(model, config, further)
+        for line in bento.replaced_requirements(inputs.served):
+            self.progress.note(f"{line} has known security flaws; a newer version decodes the images")
+        return inputs
 
     def _possible(self, inputs: ImageInputs, config: DeploymentConfig) -> Iterator[ImageInputs]:
         """Yields the inputs, then those of a native image if this machine cannot convert the model."""

@@ -107,8 +107,9 @@ class DeploymentSpec(ServiceSpec):
         return {
             "PATH_PREFIX": f"/{self.name}",
             "BENTOML_PORT": str(self.config.port),
-            # The container's cgroup does not show the task's limit; the service would use all of the host's cores.
+            # The container's cgroup does not show the limits of the task; the service would use all of the host.
             "TASK_CPU_UNITS": str(self.config.cpu),
+            "TASK_MEMORY_MIB": str(self.config.memory_mib),
             "STOP_TIMEOUT_SECONDS": str(self.config.stop_timeout_seconds),
         }
 

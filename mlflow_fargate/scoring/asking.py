@@ -29,7 +29,7 @@ _POLL_SECONDS = 2.0
 _CONNECT_SECONDS = 10.0
 _SHOWN_CHARACTERS = 500
 _JSON = {"Content-Type": "application/json"}
-_TOO_LARGE = "send fewer rows or a smaller image, or raise environment.MAX_BODY_MB"
+_TOO_LARGE = "send fewer rows or a smaller image, or raise memory or environment.MAX_BODY_MB"
 _NO_CERTIFICATE = (
     "a load balancer's default name has no certificate: set your own domain with mlflow deployments update … -C host=, "
     "and create a DNS record from it to the load balancer"

@@ -18,6 +18,7 @@ from starlette.routing import Route
 
 from fargate_service.guarded_service import GuardedService
 from fargate_service.http.swagger_page import make_swagger_page
+from fargate_service.memory.budget import MemoryBudget
 from fargate_service.settings import ServiceDescription, Settings, set_library_threads
 
 CUSTOM_FOLDER = "custom"
@@ -43,7 +44,11 @@ def make_custom_service(description: ServiceDescription, settings: Settings, sou
     ours.mount_asgi_app(_make_face(description), path="/", name="face")
     for middleware, arguments in theirs.middlewares:
         ours.add_asgi_middleware(middleware, **arguments)
-    ours.guard(description, settings, _paths(ours))
+    budget = MemoryBudget()
+    if settings.memory_bytes is not None:
+        # What the user's code needs is unknown, so bodies can have a quarter of the task's memory, half of the budget.
+        budget.open(settings.memory_bytes // 2)
+    ours.guard(description, settings, _paths(ours), budget)
     return ours
 
 

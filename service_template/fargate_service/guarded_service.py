@@ -12,11 +12,13 @@ import signal
 from typing import Any
 
 import bentoml
+import uvicorn.config
 
 from fargate_service.http import middleware
 from fargate_service.http.last_responses import LastResponses
 from fargate_service.http.request_limits import Draining, DrainingGate
 from fargate_service.http.swagger_page import ASSETS
+from fargate_service.memory.budget import MemoryBudget
 from fargate_service.models.tracing import turn_off_tracing
 from fargate_service.settings import ServiceDescription, Settings
 
@@ -26,6 +28,9 @@ BENTOML_PATHS = frozenset(
 )
 
 
+BOUNDED_PROTOCOL = "fargate_service.http.header_limit:BoundedProtocol"
+
+
 class GuardedService(bentoml.Service):  # type: ignore[misc]  # bentoml's types are not followed
     """BentoML's service with additional middleware outside of BentoML's own.
 
@@ -33,11 +38,13 @@ class GuardedService(bentoml.Service):  # type: ignore[misc]  # bentoml's types 
     then count the load balancer's health checks as requests because of the prefix.
     """
 
-    def guard(self, description: ServiceDescription, settings: Settings, paths: frozenset[str] | None) -> None:
+    def guard(
+        self, description: ServiceDescription, settings: Settings, paths: frozenset[str] | None, budget: MemoryBudget
+    ) -> None:
         """Installs the guards; `paths` are those that the service handles, None if they are unknown."""
         # Stored in __dict__ because bentoml.Service is an attrs class with fixed fields.
         self.__dict__["_outside"] = (description, settings, paths)
-        self.add_asgi_middleware(middleware.BodyLimit, max_body_bytes=settings.max_body_bytes)
+        self.add_asgi_middleware(middleware.BodyLimit, max_body_bytes=settings.max_body_bytes, budget=budget)
         if settings.api_key is not None:
             self.add_asgi_middleware(middleware.ApiKeyGate, api_key=settings.api_key)
 
@@ -54,6 +61,8 @@ class GuardedService(bentoml.Service):  # type: ignore[misc]  # bentoml's types 
 
     def to_asgi(self, is_main: bool = True) -> middleware.App:
         description, settings, paths = self.__dict__["_outside"]
+        # Here, because BentoML's worker gives uvicorn no protocol.
+        uvicorn.config.HTTP_PROTOCOLS["auto"] = BOUNDED_PROTOCOL
         app = super().to_asgi(is_main=is_main)
         app.router.redirect_slashes = False  # a redirect would drop the prefix
         known: middleware.App = app if paths is None else middleware.KnownPaths(app, paths | BENTOML_PATHS)

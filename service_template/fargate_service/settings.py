@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ CAUSE_FILE = "FARGATE_CAUSE_FILE"  # set by serve.py for the workers of BentoML'
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 _TRACE_ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _CGROUP_CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
+# Of version 2, and of version 1, which reports a huge number if there is no limit.
+_NO_LIMIT = 1 << 60
+_CGROUP_MEMORY = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,19 @@ class ServiceDescription:
 
 
 @dataclass(frozen=True)
+class ImageLimits:
+    """Which image files are decoded."""
+
+    max_pixels: int = 50 * 10**6
+    max_side: int = 16_384  # resizing needs memory for the longer side times the model's width
+    max_files: int = 32  # in a request
+    further_formats: tuple[str, ...] = ()  # Pillow's names
+
+
+DEFAULT_LIMITS = ImageLimits()
+
+
+@dataclass(frozen=True)
 class Settings:
     """How to serve the model; the deployment sets these through environment variables."""
 
@@ -51,12 +68,14 @@ class Settings:
     path_prefix: str = ""  # '/churn': also serve below it, because the load balancer forwards paths unchanged
     api_key: str | None = field(default=None, repr=False)  # None: open to everyone
     max_body_bytes: int = 20 * 10**6
-    max_image_pixels: int = 50 * 10**6  # 150 MB once decoded to RGB
+    images: ImageLimits = DEFAULT_LIMITS
     timeout_seconds: int = 60  # the load balancer's idle timeout
     max_concurrent_requests: int = 128
     drain_seconds: int = 2
     stop_seconds: int = 30  # from SIGTERM to SIGKILL; the default of ECS
     cpus: int = 1
+    memory_bytes: int | None = None  # of the task, or of the container if it is limited to less; None: unknown
+    accept_parquet: bool = False  # a small Parquet file can decode to any size
     warm_up: bool = True
     exports_traces: bool = False  # to OpenTelemetry, through MLflow
     cause_file: Path | None = None  # where a worker writes why it did not start; None: there is one process
@@ -88,7 +107,12 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         path_prefix=f"/{prefix}" if prefix else "",
         api_key=environ.get("API_KEY") or None,
         max_body_bytes=_number(environ, "MAX_BODY_MB", 20) * 10**6,
-        max_image_pixels=_number(environ, "MAX_IMAGE_MEGAPIXELS", 50) * 10**6,
+        images=ImageLimits(
+            max_pixels=_number(environ, "MAX_IMAGE_MEGAPIXELS", 50) * 10**6,
+            max_side=_number(environ, "MAX_IMAGE_SIDE", 16_384),
+            max_files=_number(environ, "MAX_IMAGES", 32),
+            further_formats=tuple(environ.get("IMAGE_FORMATS", "").upper().replace(",", " ").split()),
+        ),
         timeout_seconds=_number(environ, "REQUEST_TIMEOUT_SECONDS", 60),
         max_concurrent_requests=_number(environ, "MAX_CONCURRENT_REQUESTS", 128),
         drain_seconds=_number(environ, "DRAIN_SECONDS", 2),
@@ -96,6 +120,8 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         cpus=cpus,
         exports_traces=any(map(environ.get, _TRACE_ENDPOINTS)),
         cause_file=Path(environ[CAUSE_FILE]) if CAUSE_FILE in environ else None,
+        memory_bytes=_memory(environ),
+        accept_parquet=environ.get("ACCEPT_PARQUET", "").lower() in ("true", "1", "yes"),
         is_build="BUILDING_BENTO" in environ,
         warm_up=environ.get("WARM_UP", "true").lower() not in ("false", "0", "no"),
     )
@@ -109,6 +135,22 @@ def available_cpus(cpu_max: Path = _CGROUP_CPU_MAX) -> int:
     except (OSError, ValueError):
         return cores
     return cores if quota == "max" else max(1, min(cores, math.ceil(int(quota) / int(period))))
+
+
+def available_memory(files: Sequence[Path] = _CGROUP_MEMORY) -> int | None:
+    """Returns this container's memory limit in bytes; None if it has none."""
+    for file in files:
+        with suppress(OSError, ValueError):
+            limit = int(file.read_text(encoding="ascii"))  # "max" is not a number
+            return limit if limit < _NO_LIMIT else None
+    return None
+
+
+def _memory(environ: Mapping[str, str]) -> int | None:
+    limits = [available_memory()]
+    if environ.get("TASK_MEMORY_MIB"):
+        limits.append(_number(environ, "TASK_MEMORY_MIB", 1) << 20)
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def set_library_threads(environ: MutableMapping[str, str], cpus: int) -> None:

@@ -9,7 +9,16 @@ from typing import Any
 
 import pytest
 
-from fargate_service.http.middleware import ApiKeyGate, App, BodyLimit, KnownPaths, ModelVersion, PathPrefix, RetryAfter
+from fargate_service.http.middleware import (
+    ApiKeyGate,
+    App,
+    BodyLimit,
+    KnownPaths,
+    ModelVersion,
+    PathPrefix,
+    RetryAfter,
+)
+from fargate_service.memory.budget import MemoryBudget
 
 Sent = list[dict[str, Any]]
 
@@ -138,7 +147,7 @@ def test_all_other_paths_need_the_key(path: str) -> None:
 
 
 def test_a_body_with_too_large_a_content_length_is_rejected_unread() -> None:
-    sent = ask(BodyLimit(echo, 10), "/invocations", headers={"Content-Length": "11"}, chunks=())
+    sent = ask(BodyLimit(echo, 10, MemoryBudget()), "/invocations", headers={"Content-Length": "11"}, chunks=())
 
     assert status(sent) == 413
     assert "larger than" in body(sent)
@@ -148,13 +157,15 @@ def test_a_body_that_exceeds_the_limit_is_rejected_while_it_is_received() -> Non
     from fargate_service.errors import RequestError
 
     with pytest.raises(RequestError) as refused:  # the routes turn it into the response
-        ask(BodyLimit(echo, 10), "/invocations", chunks=(b"12345", b"67890", b"1", b"never read"))
+        ask(BodyLimit(echo, 10, MemoryBudget()), "/invocations", chunks=(b"12345", b"67890", b"1", b"never read"))
 
     assert refused.value.status == 413
 
 
 def test_a_body_of_exactly_the_limit_is_accepted() -> None:
-    assert body(ask(BodyLimit(echo, 10), "/invocations", chunks=(b"12345", b"67890"))) == "/invocations 10"
+    assert (
+        body(ask(BodyLimit(echo, 10, MemoryBudget()), "/invocations", chunks=(b"12345", b"67890"))) == "/invocations 10"
+    )
 
 
 def test_every_response_has_the_model_version() -> None:
@@ -183,3 +194,19 @@ def test_429_and_503_responses_have_a_retry_after_header(
     sent = ask(RetryAfter(busy), "/greet")
 
     assert [value for name, value in sent[0]["headers"] if name.lower() == b"retry-after"] == expected
+
+
+def test_a_body_is_not_read_without_memory_for_it() -> None:
+    budget = MemoryBudget()
+    budget.open(1000)
+
+    sent = ask(BodyLimit(echo, 10_000, budget), "/invocations", headers={"Content-Length": "300"}, chunks=())
+
+    assert status(sent) == 413
+    assert "option memory" in body(sent)
+
+
+def test_a_content_length_of_thousands_of_digits_is_too_large() -> None:
+    headers = {"Content-Length": "9" * 5000}
+
+    assert status(ask(BodyLimit(echo, 10, MemoryBudget()), "/invocations", headers=headers, chunks=())) == 413

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from fargate_service.errors import RequestError
+from fargate_service.memory.budget import MemoryBudget, new_reservation
 from fargate_service.models.image_classifier import ImageClassifier
 from fargate_service.models.image_decoding import DecodingOptions, make_black_image
 from fargate_service.models.loaded_model import Batching
@@ -26,9 +27,7 @@ def brightness(batch: np.ndarray) -> np.ndarray:
 
 
 def classifier(predict: Any = brightness, labels: Any = LABELS, batching: Batching = ON) -> ImageClassifier:
-    return ImageClassifier(
-        predict, (None, 2, 2, 3), labels, max_image_pixels=10**6, logged_with="3.17.2", batching=batching
-    )
+    return ImageClassifier(predict, (None, 2, 2, 3), labels, logged_with="3.17.2", batching=batching)
 
 
 def test_the_label_with_the_highest_score_is_returned() -> None:
@@ -100,7 +99,6 @@ def test_an_image_size_fixes_what_the_model_leaves_open() -> None:
         predict,
         (None, None, None, 3),
         LABELS,
-        max_image_pixels=10**6,
         logged_with="",
         batching=ON,
         options=DecodingOptions(size=(7, 9)),
@@ -116,7 +114,6 @@ def test_a_size_other_than_the_models_is_reported_at_startup() -> None:
             brightness,
             (None, 2, 2, 3),
             LABELS,
-            max_image_pixels=1,
             logged_with="",
             batching=ON,
             options=DecodingOptions(size=(7, 9)),
@@ -173,3 +170,37 @@ def test_scores_without_one_row_per_image_are_not_split() -> None:
     assert answers == THEIR_OWN
     assert network.calls == [1, 2, 1, 1]
     assert str(served.batching) == "off: the model's scores do not have one row per image"
+
+
+def test_a_batch_is_bounded_by_what_a_prediction_needs() -> None:
+    per_image = 4 * 10**6
+
+    def hungry(batch: np.ndarray) -> np.ndarray:
+        return brightness(batch) + 0 * np.ones(len(batch) * per_image, dtype="uint8")[:1]
+
+    model = classifier(hungry)
+
+    kept = model.keep_room(100 * 10**6, threads=2)
+
+    assert kept <= 50 * 10**6
+    assert 2 <= model._batcher.max_rows < 16
+
+
+def test_without_shared_predictions_each_thread_has_room_for_one() -> None:
+    model = classifier(batching=OFF)
+
+    assert model.keep_room(100 * 10**6, threads=3) % 3 == 0
+
+
+def test_more_images_in_a_request_than_measured_need_more_memory() -> None:
+    model = classifier(batching=OFF)
+    model.keep_room(100 * 10**6, threads=1)
+    budget = MemoryBudget()
+    budget.open(10**6)
+    many = json.dumps({"instances": np.zeros((2000, 2, 2, 3)).tolist()}).encode()
+
+    with pytest.raises(RequestError) as refused, new_reservation(budget):
+        model.invoke(many, "application/json")
+
+    assert refused.value.status == 413
+    assert budget.used == 0

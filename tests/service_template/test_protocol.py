@@ -82,7 +82,8 @@ def serve_code(
         **options,
     )
     source = build(folder / "model", folder)
-    return serve(source, folder / "model", folder, entry_point=entry_point, REQUEST_TIMEOUT_SECONDS="5")
+    limits = {"REQUEST_TIMEOUT_SECONDS": "5", "ACCEPT_PARQUET": "true"}
+    return serve(source, folder / "model", folder, entry_point=entry_point, **limits)
 
 
 def post(running: Running, body: object, content_type: str | None = JSON, **headers: str) -> requests.Response:

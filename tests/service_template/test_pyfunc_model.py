@@ -17,7 +17,7 @@ from fargate_service.models.pyfunc_model import ModelFailed, PyfuncModel, load_p
 
 
 class Halves(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # mlflow ships no types
-    """Half of column a; it fails without an integer to halve, and 0 becomes NaN."""
+    """Half of column a; it fails for negative numbers, and 0 becomes NaN."""
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> Any:
         if (model_input["a"] < 0).any():
@@ -72,6 +72,15 @@ def test_a_failure_of_the_model_is_not_a_bad_request(model: PyfuncModel) -> None
         ({"dataframe_records": [{"a": "0815x"}]}, "Failed to convert column"),
         (b'{"a": 0815', "valid JSON"),
         ({"a": "0815"}, "exactly one of the input fields"),
+        (b'{"inputs": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "nested too deeply"),
+        (b'{"inputs": ' + b'{"a":' * 100_000 + b"1" + b"}" * 100_000 + b"}", "nested too deeply"),
+        (b'{"inputs": ' + b"[" * 900 + b"]" * 900 + b"}", ""),
+        (
+            b'{"dataframe_records": [{"a": ' + b"9" * 5000 + b"}]}",
+            "4,300 digits (environment.PYTHONINTMAXSTRDIGITS)",
+        ),
+        (b'{"dataframe_records": [{"a": ' + b"9" * 400 + b"}]}", ""),
+        (b'{"dataframe_records": [{"a": 1e99999, "0815": []}]', "valid JSON"),
     ],
 )
 def test_a_bad_request_is_explained_without_a_stack_trace(model: PyfuncModel, document: object, said: str) -> None:

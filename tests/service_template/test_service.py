@@ -5,14 +5,17 @@ from __future__ import annotations
 import io
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import mlflow
 import numpy as np
@@ -281,6 +284,27 @@ def test_the_docs_show_the_models_input_example(pyfunc: Running) -> None:
     body = document["paths"]["/invocations"]["post"]["requestBody"]["content"]["application/json"]
 
     assert pyfunc.session.post(f"{pyfunc.url}/invocations", json=body["example"]).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("beginning", "answer"),
+    [
+        (b"GET /ping HTTP/1.1\r\nHost: x\r\nX-Long: ", b"64 KiB"),
+        (b"POST /invocations HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX-Trailer: ", b""),
+    ],
+)
+def test_endless_headers_end_the_connection(pyfunc: Running, beginning: bytes, answer: bytes) -> None:
+    address = urlsplit(pyfunc.url)
+    received = b""
+    with socket.create_connection((address.hostname, address.port), timeout=20) as connection:
+        connection.sendall(beginning)
+        with suppress(ConnectionError):
+            connection.sendall(b"x" * 600_000)
+            while piece := connection.recv(1000):
+                received += piece
+
+    assert answer in received
+    assert requests.get(f"{pyfunc.url}/ping", timeout=10).status_code == 200
 
 
 def test_requests_in_flight_are_finished_on_sigterm(slow_model: Path, tmp_path: Path) -> None:

@@ -85,6 +85,7 @@ def serve(
         "PYTHONDONTWRITEBYTECODE": "1",
         "MODEL_DIR": str(model_dir),
         "PATH_PREFIX": "/digits",
+        "TASK_MEMORY_MIB": "2048",  # the default of a task
     }
     inherited = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
     log = folder / "server.log"

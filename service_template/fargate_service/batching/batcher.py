@@ -44,7 +44,7 @@ class Batcher(Generic[Rows, Result]):
         self._predict = predict
         self._join = join
         self._split = split
-        self._max_rows = max_rows
+        self.max_rows = max_rows
         self.is_row_by_row = True  # until a result cannot be split
         self._lock = threading.Lock()
         self._turn = threading.Lock()  # held by the thread that computes
@@ -69,7 +69,7 @@ class Batcher(Generic[Rows, Result]):
             first, *others = self._waiting
             batch, left, count = [first], [], first.count
             for other in others:
-                fits = other.kind == first.kind and count + other.count <= self._max_rows
+                fits = other.kind == first.kind and count + other.count <= self.max_rows
                 if self.is_row_by_row and fits:
                     batch.append(other)
                     count += other.count

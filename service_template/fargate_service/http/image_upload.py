@@ -9,7 +9,6 @@ from starlette.requests import Request
 
 from fargate_service.errors import RequestError
 
-MAX_FILES = 32
 MAX_TOP = 1000
 
 
@@ -20,11 +19,11 @@ class Images(NamedTuple):
     are_several: bool
 
 
-async def read_images(request: Request) -> Images:
+async def read_images(request: Request, max_files: int) -> Images:
     """Returns the files of the request; raises RequestError 400 or 415 if there are none."""
     content_type = request.headers.get("content-type", "application/octet-stream").partition(";")[0].strip().lower()
     if content_type == "multipart/form-data":
-        files = await _read_parts(request)
+        files = await _read_parts(request, max_files)
         return Images(files, len(files) > 1)
     if content_type.startswith("image/") or content_type == "application/octet-stream":
         image = await request.body()
@@ -46,9 +45,12 @@ def parse_top(query: QueryParams) -> int | None:
     return int(text)
 
 
-async def _read_parts(request: Request) -> list[bytes]:
-    async with request.form(max_files=MAX_FILES, max_fields=100) as form:
+async def _read_parts(request: Request, max_files: int) -> list[bytes]:
+    # One more, because Starlette's message would not name the variable.
+    async with request.form(max_files=max_files + 1, max_fields=100) as form:
         files = [part for _, part in form.multi_items() if isinstance(part, UploadFile)]
         if not files:
             raise RequestError(400, "The form does not contain a file; send at least one image.")
+        if len(files) > max_files:
+            raise RequestError(413, f"The form contains more than {max_files} files (MAX_IMAGES).")
         return [await file.read() for file in files]

@@ -18,6 +18,8 @@ from typing import Any
 from starlette.responses import RedirectResponse
 
 from fargate_service.errors import RequestError, make_error_body, request_id
+from fargate_service.memory.budget import MemoryBudget, new_reservation
+from fargate_service.memory.costs import BODY
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -168,32 +170,45 @@ class ApiKeyGate:
 
 
 class BodyLimit:
-    """Rejects bodies above `max_body_bytes` with 413, by Content-Length and by counting the bytes received."""
+    """Reserves the memory for each body before it is read, and rejects bodies above `max_body_bytes` with 413.
 
-    def __init__(self, app: App, max_body_bytes: int) -> None:
+    Both by Content-Length, and while the body is received. Without room in `budget`: 503.
+    """
+
+    def __init__(self, app: App, max_body_bytes: int, budget: MemoryBudget) -> None:
         self._app = app
         self._limit = max_body_bytes
+        self._budget = budget
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        error = RequestError(413, f"The request is larger than {self._limit / 10**6:g} MB.")
-        if _announced_length(scope) > self._limit:
-            await send_error(send, error.status, error.message, ((b"connection", b"close"),))
-            return
+        error = RequestError(413, f"The request is larger than {self._limit / 10**6:g} MB (MAX_BODY_MB).")
+        reserved_bytes = _announced_length(scope)
         received_bytes = 0
 
         async def counted_receive() -> Message:
-            nonlocal received_bytes
+            nonlocal received_bytes, reserved_bytes
             message = await receive()
             received_bytes += len(message.get("body", b""))
             if received_bytes > self._limit:
                 raise error
+            if received_bytes > reserved_bytes:
+                reservation.add_body(BODY * (received_bytes - reserved_bytes))
+                reserved_bytes = received_bytes
             return message
 
-        # The routes turn the error into the response, as they do with their own errors.
-        await self._app(scope, counted_receive, send)
+        with new_reservation(self._budget) as reservation:
+            try:
+                if reserved_bytes > self._limit:
+                    raise error
+                reservation.add_body(BODY * reserved_bytes)
+            except RequestError as refused:
+                await send_error(send, refused.status, refused.message, ((b"connection", b"close"),))
+                return
+            # The routes turn an error into the response, as they do with their own errors.
+            await self._app(scope, counted_receive, send)
 
 
 def _find_id(scope: Scope) -> bytes:
@@ -222,7 +237,7 @@ def _credentials(header: bytes) -> bytes | None:
 def _announced_length(scope: Scope) -> int:
     for name, value in scope["headers"]:
         if name == b"content-length" and value.isdigit():
-            return int(value)
+            return int(value[:20])  # as long as the largest possible; more digits would not be converted
     return 0
 
 

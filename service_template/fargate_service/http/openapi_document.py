@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from fargate_service.http.image_upload import MAX_FILES, MAX_TOP
+from fargate_service.http.image_upload import MAX_TOP
 from fargate_service.http.signature_schema import make_answer_schema, make_request_schema
 from fargate_service.settings import ServiceDescription
 
@@ -110,7 +110,7 @@ def _predict_image() -> dict[str, Any]:
     return {
         "summary": "Label an image",
         "description": "An image file, as multipart form data (the field can have any name) or as the body itself. "
-        f"Several files in a form, up to {MAX_FILES}, return a list.",
+        "Several files in a form return a list.",
         "parameters": [top],
         "requestBody": {
             "required": True,

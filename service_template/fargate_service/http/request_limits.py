@@ -9,8 +9,8 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import Awaitable, Callable
 from types import FrameType
 
 from starlette.requests import Request
@@ -18,6 +18,7 @@ from starlette.responses import Response
 
 from fargate_service.errors import RequestError
 from fargate_service.http.middleware import App, Message, Receive, Scope, Send, send_error
+from fargate_service.memory.budget import current_reservation
 
 # BentoML shows INFO of loggers below its own name only.
 logger = logging.getLogger("bentoml.model")
@@ -32,22 +33,30 @@ Handler = Callable[[Request], Awaitable[Response]]
 class Admission:
     """Admits `limit` requests at a time and gives each `timeout_seconds`, including the upload of its body.
 
-    Beyond that: 503 with Retry-After, so that clients and load balancers retry; 504 as in MLflow's server.
+    Beyond that: 503 with Retry-After, so that clients and load balancers retry; 504 as in MLflow's server. A request
+    keeps its place as long as its memory is reserved: until its response is sent, and after a 504 until the thread
+    that computes it has finished.
     """
 
     def __init__(self, limit: int, timeout_seconds: float) -> None:
         self._limit = limit
         self._timeout_seconds = timeout_seconds
         self._inside = 0
+        self._lock = threading.Lock()  # a thread that finishes late also leaves
 
     def guard(self, handler: Handler) -> Handler:
         """Returns the handler with these limits."""
 
         async def guarded(request: Request) -> Response:
             if self._inside >= self._limit:
-                message = f"The service is already processing {self._limit} requests; retry in a second."
+                message = (
+                    f"The service is already processing {self._limit} requests (MAX_CONCURRENT_REQUESTS); "
+                    "retry in a second."
+                )
                 raise RequestError(503, message, headers={"Retry-After": "1"})
-            with self.place():
+            with current_reservation().held() as reservation:
+                self._move(1)
+                reservation.at_end(lambda: self._move(-1))
                 try:
                     return await asyncio.wait_for(handler(request), self._timeout_seconds)
                 except asyncio.TimeoutError as error:
@@ -55,14 +64,9 @@ class Admission:
 
         return guarded
 
-    @contextmanager
-    def place(self) -> Iterator[None]:
-        """Occupies one place, for responses that continue after their handler has returned."""
-        self._inside += 1
-        try:
-            yield
-        finally:
-            self._inside -= 1
+    def _move(self, step: int) -> None:
+        with self._lock:
+            self._inside += step
 
 
 class _InFlight:

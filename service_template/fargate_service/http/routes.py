@@ -32,6 +32,8 @@ from fargate_service.http.image_upload import parse_top, read_images
 from fargate_service.http.openapi_document import encode_document, make_openapi_document
 from fargate_service.http.request_limits import Admission
 from fargate_service.http.swagger_page import make_swagger_page
+from fargate_service.memory.budget import current_reservation
+from fargate_service.memory.json_body import too_deep
 from fargate_service.models.loaded_model import EXAMPLE_FILE, ImageLabeler, LoadedModel, Streamer
 from fargate_service.settings import ServiceDescription, Settings
 
@@ -39,6 +41,7 @@ from fargate_service.settings import ServiceDescription, Settings
 logger = logging.getLogger("bentoml.model")
 _EXAMPLE_LIMIT_BYTES = 20_000  # a longer example does not help on the page
 THREADS_OF_A_BATCH = 32
+_LARGE_BYTES = 250_000
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -85,7 +88,7 @@ class Routes:
 
     async def predict_image(self, request: Request) -> Response:
         top = parse_top(request.query_params)
-        images = await read_images(request)
+        images = await read_images(request, self._settings.images.max_files)
         if not isinstance(self._model, ImageLabeler):
             raise RequestError(404, "This model does not label images.")
         labels = await self._in_thread(self._model.label_images, images.files, top)
@@ -98,7 +101,9 @@ class Routes:
         body = await request.body()
         if form := asked_form(request):
             return await self._stream(body, content_type, form)
-        answer = await self._in_thread(self._model.invoke, body, content_type)
+        # A large table gains nothing from sharing, and many busy threads would delay the event loop and health checks.
+        threads = self._alone if len(body) > _LARGE_BYTES else self._threads
+        answer = await self._run(threads, self._model.invoke, body, content_type)
         return Response(answer.body, answer.status, media_type=answer.media_type)
 
     async def ping(self, _: Request) -> Response:
@@ -128,18 +133,30 @@ class Routes:
         first = await self._in_thread(lambda: list(itertools.islice(pieces, 1)))
 
         async def encoded() -> AsyncIterator[bytes]:
-            with self._admission.place():
-                async for piece in encode_pieces(itertools.chain(first, pieces), form, self._in_thread):
-                    yield piece
+            async for piece in encode_pieces(itertools.chain(first, pieces), form, self._in_thread):
+                yield piece
 
         return StreamingResponse(encoded(), media_type=form, headers={"Cache-Control": "no-store"})
 
+    @property
+    def _threads(self) -> ThreadPoolExecutor:
+        return self._sharing if self._model.batching.is_on else self._alone
+
     async def _in_thread(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        threads = self._sharing if self._model.batching.is_on else self._alone
+        return await self._run(self._threads, function, *args, **kwargs)
+
+    async def _run(self, threads: ThreadPoolExecutor, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        reservation = current_reservation()
+        reservation.hold()
+        future = threads.submit(reservation.context.run, lambda: function(*args, **kwargs))
+        # Not when this coroutine ends: after a time-out the thread goes on, and needs its memory.
+        future.add_done_callback(lambda _: reservation.let_go())
         try:
-            return await asyncio.get_running_loop().run_in_executor(threads, lambda: function(*args, **kwargs))
+            return await asyncio.wrap_future(future)
         except RequestError:
             raise
+        except RecursionError as error:
+            raise too_deep() from error
         except Exception as error:
             logger.exception("The model failed on request %s", request_id.get())
             raise RequestError(500, "The model failed on this input; see the container's log.") from error

@@ -7,18 +7,31 @@ double precision, then float32. In addition, the camera's EXIF orientation is ap
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import PIL.Image
 import PIL.ImageOps
+import PIL.PngImagePlugin
 
 from fargate_service.errors import RequestError
+from fargate_service.memory.costs import image_cost
+from fargate_service.settings import DEFAULT_LIMITS, ImageLimits
 
-# Only formats Pillow decodes itself: its EPS plugin, for example, would run Ghostscript on untrusted data.
-FORMATS = ("BMP", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
+# What cameras, browsers and screenshots produce, and only formats whose header bounds their memory: TIFF and JPEG 2000
+# have tiles of any size, ICO contains other images, EPS would run Ghostscript. The numbers are bytes for each pixel
+# while it is decoded, turned upright and converted: 4 for each copy in Pillow, the coefficients of a progressive JPEG,
+# and WebP's canvases. A test measures them.
+FORMATS = {"BMP": 10, "GIF": 10, "JPEG": 14, "PNG": 10, "WEBP": 18}
+# PNG can contain compressed texts, which Pillow reads together with the header.
+PIL.PngImagePlugin.MAX_TEXT_MEMORY = PIL.PngImagePlugin.MAX_TEXT_CHUNK
+HEADER_BYTES = 2 * PIL.PngImagePlugin.MAX_TEXT_CHUNK
+# `open_image` has limits of its own, which can be set.
+PIL.Image.MAX_IMAGE_PIXELS = None
+_UNREADABLE = "The file is not a readable JPEG, PNG, WebP, GIF or BMP image; environment.IMAGE_FORMATS adds formats."
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 _RESAMPLING = {
     "nearest": PIL.Image.Resampling.NEAREST,
@@ -85,10 +98,54 @@ def with_size(shape: ImageShape, size: tuple[int, int] | None) -> ImageShape:
 
 
 def decode_image(
-    image: bytes, shape: ImageShape, *, max_pixels: int, options: DecodingOptions = AS_TRAINED_BY_DEFAULT
+    image: bytes,
+    shape: ImageShape,
+    *,
+    limits: ImageLimits = DEFAULT_LIMITS,
+    options: DecodingOptions = AS_TRAINED_BY_DEFAULT,
 ) -> np.ndarray:
     """Returns a batch of one image, (1, height, width, channels); RequestError 400 or 413 if the bytes are unusable."""
-    pixels = np.asarray(_resized(image, shape, max_pixels, _RESAMPLING[options.resampling]))
+    return decode_opened(open_image(image, limits), shape, options)
+
+
+def open_image(image: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> PIL.Image.Image:
+    """Returns the image with only its header read; RequestError 400 or 413 if it is not readable or too large."""
+    with _bad_requests():
+        opened = PIL.Image.open(io.BytesIO(image), formats=(*FORMATS, *limits.further_formats))
+    # A small file can hold an enormous image.
+    if opened.width * opened.height > limits.max_pixels:
+        raise RequestError(
+            413, f"The image has more than {limits.max_pixels / 10**6:g} megapixels (MAX_IMAGE_MEGAPIXELS)."
+        )
+    if max(opened.size) > limits.max_side:
+        raise RequestError(413, f"The image has a side of more than {limits.max_side} pixels (MAX_IMAGE_SIDE).")
+    return opened
+
+
+def check_formats(names: tuple[str, ...]) -> None:
+    """Raises ValueError for a format that Pillow does not know."""
+    PIL.Image.init()
+    if unknown := sorted(set(names) - set(PIL.Image.OPEN)):
+        raise ValueError(
+            f"IMAGE_FORMATS: Pillow has no format {unknown[0]}; it has {', '.join(sorted(PIL.Image.OPEN))}"
+        )
+
+
+def decoding_cost(opened: PIL.Image.Image, shape: ImageShape) -> int:
+    """Returns the bytes that `decode_opened` needs."""
+    longer = max(opened.size)  # the image may be turned upright
+    out = (shape.height or longer, shape.width or longer)
+    if shape.height is None and shape.width is None:
+        out = (opened.height, opened.width)
+    # JPEGs of stereo cameras are opened as MPO.
+    per_pixel = FORMATS.get(opened.format or "", max(FORMATS.values()))
+    return image_cost(*opened.size, bytes_per_pixel=per_pixel, out=out, channels=shape.channels)
+
+
+def decode_opened(opened: PIL.Image.Image, shape: ImageShape, options: DecodingOptions) -> np.ndarray:
+    """Returns the opened image as `decode_image` does, and closes it."""
+    with _bad_requests():
+        pixels = np.asarray(_resized(opened, shape, _RESAMPLING[options.resampling]))
     if options.color == "bgr" and shape.channels == 3:
         pixels = pixels[..., ::-1]
     batch: np.ndarray = _SCALING[options.scaling](pixels).astype("float32")[np.newaxis]
@@ -102,24 +159,22 @@ def make_black_image() -> bytes:
     return file.getvalue()
 
 
-def _resized(image: bytes, shape: ImageShape, max_pixels: int, resampling: PIL.Image.Resampling) -> PIL.Image.Image:
-    too_large = RequestError(413, f"The image has more than {max_pixels / 10**6:g} megapixels.")
+@contextmanager
+def _bad_requests() -> Iterator[None]:
     try:
-        with PIL.Image.open(io.BytesIO(image), formats=FORMATS) as opened:
-            # Only the header has been read so far: a small file can hold an enormous image.
-            if opened.width * opened.height > max_pixels:
-                raise too_large
-            # Upright first: a side that the model leaves open is that of the image as people see it.
-            PIL.ImageOps.exif_transpose(opened, in_place=True)
-            upright = _eight_bits(opened)
-            size = (shape.width or upright.width, shape.height or upright.height)
-            return upright.convert(shape.mode).resize(size, resampling)
-    except RequestError:
-        raise
-    except PIL.Image.DecompressionBombError as error:
-        raise too_large from error
+        yield
     except Exception as error:  # decoders raise many types: OSError, SyntaxError, struct.error, …
-        raise RequestError(400, "The file is not a readable image.") from error
+        raise RequestError(400, _UNREADABLE) from error
+
+
+def _resized(opened: PIL.Image.Image, shape: ImageShape, resampling: PIL.Image.Resampling) -> PIL.Image.Image:
+    with opened:
+        # Upright first: a side that the model leaves open is that of the image as people see it.
+        PIL.ImageOps.exif_transpose(opened, in_place=True)
+        upright = _eight_bits(opened)
+        size = (shape.width or upright.width, shape.height or upright.height)
+        colored = upright if upright.mode == shape.mode else upright.convert(shape.mode)
+        return colored.resize(size, resampling)
 
 
 def _eight_bits(image: PIL.Image.Image) -> PIL.Image.Image:

@@ -48,6 +48,12 @@ class LoadedModel(Protocol):
     def warm_up(self) -> bool:
         """Makes one prediction; returns False if there is no example. An exception means the model cannot serve."""
 
+    def keep_room(self, available_bytes: int, threads: int) -> int:
+        """Returns the bytes for predictions in progress, of those available, and adjusts the batches to them.
+
+        Called once the model is warm; `threads` predictions can run at a time where requests do not share them.
+        """
+
     def invoke(self, body: bytes, content_type: str) -> ScoringResponse:
         """Returns the response to a POST on `/invocations`; raises RequestError if there is none."""
 

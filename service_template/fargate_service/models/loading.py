@@ -68,7 +68,7 @@ def _load_image_classifier(description: ServiceDescription, settings: Settings, 
         network.predict,
         network.input_shape,
         read_labels(source / description.labels),
-        max_image_pixels=settings.max_image_pixels,
+        limits=settings.images,
         logged_with=str(metadata.get("mlflow_version", "")),
         batching=choose_batching(description.options.get("batching"), network.why_alone),
         options=parse_decoding_options(description.options),
@@ -94,8 +94,10 @@ def _load_pyfunc(description: ServiceDescription, settings: Settings, _: Path) -
 
     batching = description.options.get("batching")
     if not description.is_onnx:
-        return load_pyfunc(settings.model_dir, batching=batching)
+        return load_pyfunc(settings.model_dir, batching=batching, accept_parquet=settings.accept_parquet)
     from fargate_service.models.onnx_loading import load_onnx  # noqa: PLC0415
 
     converted = load_onnx(settings.model_dir, cpus=settings.cpus)
-    return load_pyfunc(settings.model_dir, batching=batching, implementation=converted)
+    return load_pyfunc(
+        settings.model_dir, batching=batching, implementation=converted, accept_parquet=settings.accept_parquet
+    )

@@ -1,12 +1,15 @@
 """Template `pyfunc`: serves any MLflow model with MLflow's own scoring code.
 
-It differs from MLflow's server in three ways: a model's failure is a 500 (MLflow: 400), responses contain neither
-stack traces nor the data sent, and NaN is written as `null` (MLflow: `NaN`, which is not valid JSON).
+It differs from MLflow's server in four ways: a model's failure is a 500 (MLflow: 400) unless the input is to blame
+(caller_mistakes), responses contain neither stack traces nor the data sent, NaN is written as `null` (MLflow: `NaN`,
+which is not valid JSON), and Parquet must be switched on.
 """
 
 from __future__ import annotations
 
 import json
+import logging
+import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,9 +23,24 @@ from mlflow.pyfunc import scoring_server
 from mlflow.version import VERSION
 
 from fargate_service.batching.row_independence import why_pyfunc_alone
-from fargate_service.errors import RequestError
+from fargate_service.errors import RequestError, request_id
+from fargate_service.memory.budget import current_reservation
+from fargate_service.memory.costs import answer_cost, csv_cost, json_cost
+from fargate_service.memory.json_body import parse_json
+from fargate_service.memory.measured import peak_bytes
+from fargate_service.models.caller_mistakes import validation_reason, wrong_columns
 from fargate_service.models.loaded_model import EXAMPLE_FILE, Batching, ScoringResponse
 from fargate_service.models.table_batching import TableBatcher
+
+logger = logging.getLogger("bentoml.model")
+_MEASURED_ROWS = 1024
+# Words after which MLflow's messages repeat values, or names that the caller chose. Up to the last quote or bracket,
+# because values can contain them too.
+_REPEATED = re.compile(
+    r"\b(data|value|got|Got|of|input|inputs:|fields:|payload:|Received:)\s+(`.*`|'.*'|\[.*\]|\{.*\}|dict_keys\(.*\))",
+    re.DOTALL,
+)
+_MARGIN = 1.5  # over what was measured: other rows can need more than the example's
 
 
 class ModelFailed(Exception):
@@ -32,10 +50,11 @@ class ModelFailed(Exception):
 class PyfuncModel:
     """An MLflow model in memory."""
 
-    def __init__(self, model: Any, model_dir: Path, tables: TableBatcher) -> None:
+    def __init__(self, model: Any, model_dir: Path, tables: TableBatcher, *, accept_parquet: bool = False) -> None:
         self.version: str = VERSION
         self._tables = tables
         self._model = _Guarded(model, tables)
+        self._accept_parquet = accept_parquet
         self._streaming = model if model.metadata.flavors["python_function"].get("streamable") else None
         self._schema = model.metadata.get_input_schema()
         self._example = model_dir / EXAMPLE_FILE
@@ -52,27 +71,49 @@ class PyfuncModel:
         return True
 
     def invoke(self, body: bytes, content_type: str) -> ScoringResponse:
-        """Scores a request in MLflow's protocol: JSON in its five formats, CSV, Parquet if pyarrow is installed."""
-        result = self._score(self._model, body, content_type)
-        return ScoringResponse(result.status, _without_nan(result.response), result.mimetype)
+        """Scores a request in MLflow's protocol: JSON in its five formats, CSV, and Parquet if it is accepted."""
+        with current_reservation().working(_cost(body, content_type)):
+            result = self._score(self._model, body, content_type)
+            return ScoringResponse(result.status, _without_nan(result.response), result.mimetype)
 
     def stream(self, body: bytes, content_type: str) -> Iterator[Any]:
         """Returns the chunks of the model's `predict_stream`; raises RequestError 406 if it has none."""
         if self._streaming is None:
             raise RequestError(406, "This model does not stream; send 'Accept: application/json'.")
-        parsing = _Parsed(self._streaming.metadata)
+        return self._chunks(self._streaming, body, content_type)
+
+    def _chunks(self, model: Any, body: bytes, content_type: str) -> Iterator[Any]:
+        with current_reservation().working(_cost(body, content_type)):
+            try:
+                refused = self._score(_Parsed(model.metadata), body, content_type)
+            except _InputParsed as parsed:
+                yield from _pieces(model, parsed.data, parsed.params)
+                return
+            raise RequestError(refused.status, refused.response)
+
+    def keep_room(self, available_bytes: int, _threads: int) -> int:
+        """Measures what a row costs to predict, where rows are independent; requests reserve that with their tables."""
+        if self._tables.is_known and self._example.is_file():
+            self._model.measure(self._parsed_example())
+        return 0
+
+    def _parsed_example(self) -> Any:
         try:
-            refused = self._score(parsing, body, content_type)
+            self._score(_Parsed(self._model.metadata), self._example.read_bytes(), "application/json")
         except _InputParsed as parsed:
-            return _pieces(self._streaming, parsed.data, parsed.params)
-        raise RequestError(refused.status, refused.response)
+            return parsed.data
+        return None
 
     def _score(self, model: Any, body: bytes, content_type: str) -> Any:
         # MLflow compares media types as written, but they are case-insensitive.
         media_type, _, parameters = content_type.lower().partition(";")
-        exact = f"{media_type.strip()};{parameters.strip()}" if parameters.strip() else media_type.strip()
+        media_type = media_type.strip()
+        if media_type == scoring_server.CONTENT_TYPE_PARQUET and not self._accept_parquet:
+            message = "Parquet is off, because a small file can have any size in memory (environment.ACCEPT_PARQUET)."
+            raise RequestError(415, message)
+        exact = f"{media_type};{parameters.strip()}" if parameters.strip() else media_type
         try:
-            return scoring_server.invocations(body, exact, model, self._schema)
+            return scoring_server.invocations(_parse(body, media_type), exact, model, self._schema)
         except MlflowException as error:
             if isinstance(failed := error.__context__, ModelFailed | RequestError):
                 raise failed from failed.__cause__  # the traceback of the model's own code
@@ -86,8 +127,25 @@ class _Guarded:
         self.metadata = model.metadata
         self._model = model
         self._tables = tables
+        self._row_bytes = 0
+        self._has_signature = model.metadata.get_input_schema() is not None
+
+    def measure(self, data: Any) -> None:
+        """Measures how much memory a prediction needs for each row of a table like `data`."""
+        if isinstance(data, pd.DataFrame) and 0 < len(data) <= _MEASURED_ROWS:
+            table = pd.concat([data] * (_MEASURED_ROWS // len(data)), ignore_index=True)
+            risen = peak_bytes(lambda: self._model.predict(table))
+            self._row_bytes = math.ceil(_MARGIN * (risen or 0) / len(table))
 
     def predict(self, data: Any, params: dict[str, Any] | None = None) -> Any:
+        reservation = current_reservation()
+        if isinstance(data, pd.DataFrame):
+            reservation.need(len(data) * self._row_bytes)
+        answer = self._predict(data, params)
+        reservation.need(answer_cost(answer))
+        return answer
+
+    def _predict(self, data: Any, params: dict[str, Any] | None) -> Any:
         try:
             return self._model.predict(data, params=params) if params else self._tables.predict(data)
         except (MlflowException, RequestError):
@@ -96,7 +154,16 @@ class _Guarded:
             # Some models return nothing for empty input; for others, empty input is the caller's error.
             if _is_empty(data):
                 raise RequestError(400, "The input has no rows or no columns.") from error
+            if reason := self._mistake(error, data):
+                logger.info("Request %s was rejected by the model", request_id.get(), exc_info=error)
+                raise RequestError(400, reason, code="INVALID_PARAMETER_VALUE") from error
             raise ModelFailed(f"{type(error).__name__}: {error}") from error
+
+    def _mistake(self, error: Exception, data: Any) -> str | None:
+        """Returns what is wrong with the input; None if the model is broken."""
+        # With a signature, MLflow has checked the columns already, so a model that lacks one is broken.
+        wrong = None if self._has_signature else wrong_columns(_fitted(self._model), data)
+        return wrong or validation_reason(error)
 
 
 class _InputParsed(BaseException):
@@ -118,7 +185,13 @@ class _Parsed:
         raise _InputParsed(data, params)
 
 
-def load_pyfunc(model_dir: Path, *, batching: bool | None = None, implementation: Any | None = None) -> PyfuncModel:
+def load_pyfunc(
+    model_dir: Path,
+    *,
+    batching: bool | None = None,
+    implementation: Any | None = None,
+    accept_parquet: bool = False,
+) -> PyfuncModel:
     """Returns the MLflow model in `model_dir`, by its `python_function` flavor; `implementation` replaces its code.
 
     `batching` sets whether requests can share predictions; None: if the model's rows are known to be independent,
@@ -127,7 +200,7 @@ def load_pyfunc(model_dir: Path, *, batching: bool | None = None, implementation
     model = as_pyfunc(model_dir, implementation) if implementation else mlflow.pyfunc.load_model(str(model_dir))
     why_alone = implementation.why_alone if implementation else why_pyfunc_alone(model)
     tables = TableBatcher(model.predict, asked=batching, why_alone=why_alone)
-    return PyfuncModel(model, model_dir, tables)
+    return PyfuncModel(model, model_dir, tables, accept_parquet=accept_parquet)
 
 
 def as_pyfunc(model_dir: Path, implementation: Any) -> Any:
@@ -135,11 +208,38 @@ def as_pyfunc(model_dir: Path, implementation: Any) -> Any:
     return mlflow.pyfunc.PyFuncModel(Model.load(str(model_dir)), implementation)
 
 
+def _cost(body: bytes, content_type: str) -> int:
+    """Returns what the body costs at most until it is parsed."""
+    media_type = content_type.partition(";")[0].strip().lower()
+    if media_type == scoring_server.CONTENT_TYPE_CSV:
+        return csv_cost(body)
+    return json_cost(body) if media_type == scoring_server.CONTENT_TYPE_JSON else len(body)
+
+
+def _parse(body: bytes, media_type: str) -> Any:
+    """Returns a JSON object, parsed: MLflow would parse it twice. Otherwise the body, which MLflow refuses or reads."""
+    if media_type != scoring_server.CONTENT_TYPE_JSON:
+        return body
+    try:
+        document = parse_json(body, current_reservation())
+    except ValueError:
+        return body
+    return document if isinstance(document, dict) else body
+
+
 def _pieces(model: Any, data: Any, params: Mapping[str, Any] | None) -> Iterator[Any]:
     try:
         yield from model.predict_stream(data, params=params)
     except MlflowException as error:
         raise _refusal(error) from error
+
+
+def _fitted(model: Any) -> Any:
+    """Returns the library's own model; None if MLflow's wrapper does not give it."""
+    try:
+        return model.get_raw_model()
+    except Exception:  # flavors differ in what they raise
+        return None
 
 
 def _is_empty(data: Any) -> bool:
@@ -160,10 +260,13 @@ def _without_data(message: str) -> str:
     # Of other libraries' errors, only JSON's are kept; the others quote the data they could not read.
     message = re.sub(r" Error: '(?!JSONDecodeError\()\w+\(.*$", "", message, flags=re.DOTALL)
     message = re.sub(r" for value `.*`", "", message, flags=re.DOTALL)
+    # Type hints: the elements that do not fit, and pydantic's description of one.
+    message = re.sub(r", (invalid elements|error): .*$", "", message, flags=re.DOTALL)
     message = re.sub(r"^Failed to predict data '.*'\. \nError: ", "", message, flags=re.DOTALL)
     message = re.sub(r" of data '.*' with schema", " with schema", message, flags=re.DOTALL)
     message = re.sub(r" with schema '.*'\. Error: ", ". Error: ", message, flags=re.DOTALL)
-    return re.sub(r"\s*Input: \n.*$", "", message, flags=re.DOTALL)
+    message = re.sub(r"\s*Input: \n.*$", "", message, flags=re.DOTALL)
+    return _REPEATED.sub(r"\1 …", message)
 
 
 def _without_nan(body: str) -> str:

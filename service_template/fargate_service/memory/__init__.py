@@ -1,0 +1,1 @@
+"""What requests cost, and how much memory the task has for them, so that no permitted request ends the container."""

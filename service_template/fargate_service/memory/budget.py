@@ -1,0 +1,185 @@
+"""The memory that requests share: each reserves what it will need before it needs it, or is refused.
+
+    total   what is left of the task's memory once the model is loaded and warm
+    bodies  reserved while they arrive, without waiting; at most half of the total, so that work always finds room
+    work    parsing, decoding and predicting; waits while others work, because these finish without needing more
+
+A reservation ends with the last one who holds it. A prediction that has timed out goes on in its thread, and holds it.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar, copy_context
+
+from fargate_service.errors import RequestError
+
+_MB = 10**6
+
+
+class MemoryBudget:
+    """Bytes for requests; without a limit until `open` is called."""
+
+    def __init__(self, wait_seconds: float = 30) -> None:
+        self.total: float = math.inf
+        self.used = 0
+        self.bodies = 0
+        self._working = 0
+        self._wait_seconds = wait_seconds
+        self._changed = threading.Condition()
+
+    def open(self, total_bytes: int) -> None:
+        """Limits all requests together to `total_bytes`."""
+        self.total = total_bytes
+
+    def take_body(self, size: int, held: int) -> None:
+        """Reserves `size` bytes more for a body that has `held`; RequestError 413 or 503 if there is no room."""
+        with self._changed:
+            if held + size > self.total / 2:
+                raise _too_large(held + size, self.total / 2)
+            if self.bodies + size > self.total / 2 or self.used + size > self.total:
+                raise _busy()
+            self.bodies += size
+            self.used += size
+
+    def begin_work(self, size: int, held: int) -> None:
+        """Reserves `size` bytes beside the `held` ones; waits while others work. RequestError 413 or 503."""
+        with self._changed:
+            if held + size > self.total:
+                raise _too_large(held + size, self.total)
+            has_room = self._changed.wait_for(
+                lambda: self.used + size <= self.total or not self._working, self._wait_seconds
+            )
+            # Only those who work will certainly give room back: the others may be waiting too.
+            if not has_room or self.used + size > self.total:
+                raise _busy()
+            self._working += 1
+            self.used += size
+
+    def change_work(self, size: int, held: int) -> None:
+        """Reserves `size` bytes more, or less, for work in progress. Does not wait, since others wait for it."""
+        with self._changed:
+            if size > 0 and held + size > self.total:
+                raise _too_large(held + size, self.total)
+            if size > 0 and self.used + size > self.total:
+                raise _busy()
+            self.used += size
+            self._changed.notify_all()
+
+    def end_work(self, size: int) -> None:
+        """Gives back what work had reserved."""
+        with self._changed:
+            self._working -= 1
+            self.used -= size
+            self._changed.notify_all()
+
+    def end_body(self, size: int) -> None:
+        """Gives back what a body had reserved."""
+        with self._changed:
+            self.bodies -= size
+            self.used -= size
+            self._changed.notify_all()
+
+
+class Reservation:
+    """What one request has reserved in `budget`, until the last of its holders has let it go."""
+
+    def __init__(self, budget: MemoryBudget) -> None:
+        # All threads of a request run in the same context, one after another: MLflow sets a context variable when a
+        # stream begins, and resets it when the stream ends.
+        self.context = copy_context()
+        self._budget = budget
+        self._body = 0
+        self._work = 0
+        self._holders = 0
+        self._at_end: list[Callable[[], None]] = []
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def held(self) -> Iterator[Reservation]:
+        """Holds the reservation."""
+        self.hold()
+        try:
+            yield self
+        finally:
+            self.let_go()
+
+    def hold(self) -> None:
+        with self._lock:
+            self._holders += 1
+
+    def let_go(self) -> None:
+        with self._lock:
+            self._holders -= 1
+            if self._holders:
+                return
+            body, self._body = self._body, 0
+            callbacks, self._at_end = self._at_end, []
+        self._budget.end_body(body)
+        for callback in callbacks:
+            callback()
+
+    def at_end(self, callback: Callable[[], None]) -> None:
+        """Calls `callback` once nobody holds the reservation, in any thread."""
+        self._at_end.append(callback)
+
+    def add_body(self, size: int) -> None:
+        """Reserves `size` bytes more for the request's body; RequestError 413 or 503 if there is no room."""
+        self._budget.take_body(size, self._body)
+        self._body += size
+
+    @contextmanager
+    def working(self, size: int) -> Iterator[None]:
+        """Reserves `size` bytes for a block of work in one thread, not inside another; RequestError 413 or 503."""
+        self._budget.begin_work(size, self._body)
+        self._work = size
+        try:
+            yield
+        finally:
+            self._budget.end_work(self._work)
+            self._work = 0
+
+    def need(self, size: int) -> None:
+        """Reserves `size` bytes more, or less if negative, until the block of work ends."""
+        self._budget.change_work(size, self._body + self._work)
+        self._work += size
+
+
+# A context variable, because what a request costs is known only deep in the code that parses and decodes it.
+_current: ContextVar[Reservation | None] = ContextVar("reservation", default=None)
+
+
+def current_reservation() -> Reservation:
+    """Returns the current request's reservation; outside of a request, one without a limit."""
+    return _current.get() or Reservation(MemoryBudget())
+
+
+@contextmanager
+def new_reservation(budget: MemoryBudget) -> Iterator[Reservation]:
+    """Makes and holds the current request's reservation."""
+    reservation = Reservation(budget)
+    token = _current.set(reservation)
+    reservation.context = copy_context()
+    try:
+        with reservation.held():
+            yield reservation
+    finally:
+        _current.reset(token)
+
+
+def _too_large(size: float, total: float) -> RequestError:
+    return RequestError(
+        413,
+        f"This request needs about {size / _MB:,.0f} MB of memory, and this task has {max(0, total) / _MB:,.0f} MB for "
+        "it: send less at once, or raise the deployment's option memory.",
+    )
+
+
+def _busy() -> RequestError:
+    message = (
+        "The task's memory is taken by other requests; retry in a second, or raise the deployment's option memory."
+    )
+    return RequestError(503, message, headers={"Retry-After": "1"})

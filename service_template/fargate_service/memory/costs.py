@@ -1,0 +1,151 @@
+"""How much memory a request will need, from above and before it is used. Pure.
+
+Bodies are bounded twice. Counting separators in the bytes bounds the values in them before anything is parsed: a comma
+or a bracket inside a text is counted too, which only makes the estimate higher. What is parsed then shows the size of
+the table, which can have far more cells than the body has values: records with different keys, a single value for all
+rows and columns, short rows next to a long one.
+
+The constants are bytes of CPython and pandas objects on a 64-bit system, the worst of each kind, rounded up; a test
+measures them.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable
+from typing import Any
+
+BODY = 2  # received in pieces, and joined
+
+_VALUE = 48  # a float, and its place in a list
+_LIST = 96  # with the room that its first value gets
+_DICT = 256  # with the room for its first five keys
+_KEY = 120  # a key's text and its place, while the table grows
+_TEXT = 72  # a short string
+_CELL = 48  # in a table: as an object, as its column's type, and as what the model's own code copies
+_ROW = 64
+_ANSWER = 256
+_COLUMN = 2000  # each column is an object that is checked by itself
+
+
+def json_cost(body: bytes) -> int:
+    """Returns the bytes for the document in `body`, and for a table with as many cells as it has values."""
+    lists, dicts = body.count(b"["), body.count(b"{")
+    values = body.count(b",") + lists + dicts + 1
+    keys, texts = body.count(b":"), body.count(b'"') // 2 + 1
+    containers = lists * _LIST + dicts * _DICT + keys * _KEY
+    return values * _VALUE + containers + texts * _TEXT + _text_cost(body) + json_table_cost(body)
+
+
+def json_table_cost(body: bytes) -> int:
+    """Returns the part of `json_cost` for the table."""
+    return _CELL * (body.count(b",") + body.count(b"[") + body.count(b"{") + 1)
+
+
+def csv_cost(body: bytes) -> int:
+    """Returns the bytes for the table in a CSV body: every row is as wide as the header or the first row."""
+    rows = body.count(b"\n") + body.count(b"\r") + 1
+    records = csv.reader(io.TextIOWrapper(io.BytesIO(body), "utf-8", "replace", newline=""))
+    try:
+        columns = max((len(record) for _, record in zip(range(2), filter(None, records), strict=False)), default=1)
+    except csv.Error:  # a field longer than the module permits, for example
+        columns = body.count(b",") + 1
+    texts = min(rows * columns, body.count(b",") + rows)
+    # pandas reads a StringIO, which keeps four bytes for each character.
+    return table_cost(rows, columns) + texts * _TEXT + 4 * len(body) + _text_cost(body)
+
+
+def table_cost(rows: int, columns: int) -> int:
+    """Returns the bytes for a pandas table."""
+    return rows * columns * _CELL + rows * _ROW + columns * _COLUMN
+
+
+def document_cost(document: Any) -> int:
+    """Returns the bytes for what MLflow makes of a parsed body: a table, or arrays."""
+    if not isinstance(document, dict):
+        return 0
+    cost = 0
+    if isinstance(split := document.get("dataframe_split"), dict):
+        cost += table_cost(*_split_shape(split))
+    if isinstance(records := document.get("dataframe_records"), list):
+        cost += table_cost(len(records), _width(records))
+    for key in ("instances", "inputs"):
+        named = document.get(key)
+        cost += sum(map(_array_cost, named.values() if isinstance(named, dict) else [named]))
+    return cost
+
+
+def answer_cost(answer: Any) -> int:
+    """Returns the bytes for a model's answer as JSON: as Python's objects, in a StringIO, as text and as bytes."""
+    return _ANSWER * int(getattr(answer, "size", 0) or _count(answer))
+
+
+def image_cost(width: int, height: int, *, bytes_per_pixel: int, out: tuple[int, int], channels: int) -> int:
+    """Returns the bytes to decode an image and resize it to `out`, height and width, as float32.
+
+    Pillow keeps four bytes for a pixel, and resizes in two steps: first the rows, then the columns.
+    """
+    resized = 4 * (out[1] * height + out[0] * out[1])
+    scaled = out[0] * out[1] * channels * (1 + 8 + 4)  # as bytes, divided as float64, and float32
+    return width * height * bytes_per_pixel + resized + scaled
+
+
+def _text_cost(body: bytes) -> int:
+    """A text with a single wide character takes four bytes for each; it exists as a whole and in parts."""
+    width = 1 if body.isascii() and b"\\u" not in body else 4
+    return 2 * width * len(body)
+
+
+def _split_shape(split: dict[str, Any]) -> tuple[int, int]:
+    data = split.get("data")
+    rows, columns = _length(split.get("index")), _length(split.get("columns"))
+    if isinstance(data, dict):  # by column: lists, or values by row label
+        return max(rows, sum(map(_length, data.values()))), max(columns, len(data))
+    return max(rows, _length(data), 1), max(columns, _width(data) if isinstance(data, list) else 1)
+
+
+def _width(rows: Iterable[Any]) -> int:
+    """The columns of a table of these rows: all keys of those with keys, the values of the longest of the others."""
+    keys: set[Any] = set()
+    longest = 1
+    for row in rows:
+        if isinstance(row, dict):
+            keys.update(row)
+        elif isinstance(row, list):
+            longest = max(longest, len(row))
+    return max(len(keys), longest)
+
+
+def _array_cost(value: Any) -> int:
+    """NumPy gives every text of an array the length of the longest, with four bytes for each character."""
+    count, longest, waiting = 0, 0, [value]
+    while waiting:
+        one = waiting.pop()
+        values = list(one.values()) if isinstance(one, dict) else one if isinstance(one, list) else [one]
+        kinds = set(map(type, values))
+        if kinds & {list, dict}:
+            waiting += values
+            continue
+        count += len(values)
+        if str in kinds:
+            longest = max(longest, *map(len, filter(_is_text, values)))
+    return count * max(_CELL, 4 * longest)
+
+
+def _count(value: Any) -> int:
+    if isinstance(value, str):
+        return 1 + len(value) // 16
+    if isinstance(value, dict):
+        value = list(value.values())
+    if not isinstance(value, list | tuple):
+        return int(getattr(value, "size", 1))
+    return sum(map(_count, value)) if any(isinstance(one, list | dict | str) for one in value) else len(value)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _length(value: Any) -> int:
+    return len(value) if isinstance(value, list | dict) else 0
