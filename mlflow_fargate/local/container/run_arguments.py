@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from mlflow_fargate.local.container.launch import ContainerSpec, TaskFailedToStart
@@ -84,11 +84,7 @@ def make_arguments(
     """
     container, limits = spec.container, spec.container.limits
     hidden = {**role, **spec.secrets}
-    if reserved := [name for name in hidden if CLIENT_VARIABLES.fullmatch(name) or _NO_NAME.fullmatch(name)]:
-        raise TaskFailedToStart(
-            f"CannotCreateContainerError: a local container cannot have a secret named {reserved[0]!r}, because the "
-            "container engine's command would read it"
-        )
+    _check_names(hidden)
     words = ["--pull=never", "--log-driver", "none", "--stop-timeout", str(container.stop_timeout_seconds)]
     for name, value in labels.items():
         words += ["--label", f"{name}={value}"]
@@ -110,6 +106,14 @@ def make_arguments(
     first, *rest = container.entry_point or ("",)
     words += ["--entrypoint", first] if container.entry_point else []
     return [*words, container.image, *rest, *(container.command or ())], hidden
+
+
+def _check_names(hidden: Iterable[str]) -> None:
+    if reserved := [name for name in hidden if CLIENT_VARIABLES.fullmatch(name) or _NO_NAME.fullmatch(name)]:
+        raise TaskFailedToStart(
+            f"CannotCreateContainerError: a local container cannot have a secret named {reserved[0]!r}, because the "
+            "container engine's command would read it"
+        )
 
 
 def make_limits(traits: EngineTraits, *, memory_mib: int, cpu_units: int) -> list[str]:
