@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Literal, get_args
 
 from mlflow_fargate.config import DeploymentConfig
@@ -76,6 +77,15 @@ class Revision:
     registered_at: str
     registered_by: str  # ARN of a user or role, recorded by AWS
     rolled_out_at: str | None = None  # start of its newest rollout
+
+
+@dataclass(frozen=True)
+class RequestedRollout:
+    """The rollout that ECS returned to the call that requested it."""
+
+    id: str
+    task_definition: str  # ARN
+    began: datetime  # by ECS's clock
 
 
 @dataclass(frozen=True)

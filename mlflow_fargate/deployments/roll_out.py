@@ -15,6 +15,7 @@ from typing import Any
 from mlflow_fargate import scoring
 from mlflow_fargate.aws.account import Account
 from mlflow_fargate.aws.endpoint import Endpoint
+from mlflow_fargate.deployment import RequestedRollout
 from mlflow_fargate.deployments.costs import Estimate, estimate_cost, read_prices
 from mlflow_fargate.deployments.rules import follow_note
 from mlflow_fargate.errors import DeploymentNotFound
@@ -64,10 +65,10 @@ class Rollouts:
                 "interrupted: the plan is partly applied. Run the same command to finish, or undo with:",
                 undo,
             ):
-                self.account.apply(plan, spec.endpoint.network, self.progress)
+                requested = self.account.apply(plan, spec.endpoint.network, self.progress)
             self._note_strategy(spec, follow)
             if spec.config.wait:
-                self._wait(spec, follow, earlier)
+                self._wait(spec, follow, earlier, requested)
         return plan
 
     def preview(self, spec: Spec) -> tuple[Plan, Estimate]:
@@ -129,13 +130,15 @@ class Rollouts:
                 f"back. Run it with: {follow}"
             )
 
-    def _wait(self, spec: Spec, follow: str, earlier_events: Collection[str]) -> None:
+    def _wait(
+        self, spec: Spec, follow: str, earlier_events: Collection[str], requested: RequestedRollout | None
+    ) -> None:
         """Waits until ECS reports that the rollout is done and, if there are tasks, the URL answers."""
         self.progress.step("Waiting for the rollout")
         began, seconds = self.clock(), spec.config.rollout_seconds
         with noting_interruption(self.progress, "interrupted: the rollout continues in ECS. Follow it with:", follow):
             self.endpoint.wait_until_rolled_out(
-                spec.name, seconds, self.progress, self.test_of(spec.name), earlier_events
+                spec.name, seconds, self.progress, self.test_of(spec.name), earlier_events, requested
             )
         if url := self._address(spec):
             left = max(seconds - (self.clock() - began), 30.0)

@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Any
 
 from mlflow_fargate.aws import service_deployments
-from mlflow_fargate.aws.resource_types.service import describe_service
+from mlflow_fargate.aws.ecs_service import describe_service
 from mlflow_fargate.aws.resource_types.task_definition import TaskDefinitionType, read_label
 from mlflow_fargate.aws.rollouts.stopped_tasks import read_stopped_tasks
 from mlflow_fargate.aws.session import AwsSession
@@ -25,7 +25,6 @@ _EXPLAINED_TASKS = 3
 _COMPLETED = ("SUCCESSFUL", "ROLLBACK_SUCCESSFUL")
 # "Service deployments that were created after October 25, 2024 are kept for 90 days" (ECS developer guide).
 _REMEMBERED = timedelta(days=90)
-_INACCURACY = timedelta(seconds=2)  # between the times of a service and of its first record
 _STATES = {"SUCCESSFUL": "COMPLETED", "PENDING": "IN_PROGRESS", "IN_PROGRESS": "IN_PROGRESS"}
 
 
@@ -98,7 +97,7 @@ def has_completed(service: Mapping[str, Any], records: Iterable[Mapping[str, Any
         return True
     # A deleted service had the same ARN, and its records are kept.
     return any(
-        record["status"] in _COMPLETED and record["createdAt"] > service["createdAt"] - _INACCURACY
+        record["status"] in _COMPLETED and record["createdAt"] > service["createdAt"] - service_deployments.INACCURACY
         for record in records
     )
 

@@ -7,15 +7,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from mlflow_fargate.aws import service_deployments, tags
+from mlflow_fargate.aws.ecs_service import describe_service, primary_deployment
 from mlflow_fargate.aws.existing_load_balancer import find_existing_load_balancer
 from mlflow_fargate.aws.resource_types.load_balancer import find_load_balancer, listener_certificate
-from mlflow_fargate.aws.resource_types.service import (
-    FOLLOW_TAG,
-    ServiceType,
-    describe_service,
-    primary_deployment,
-    rollout_state,
-)
+from mlflow_fargate.aws.resource_types.service import FOLLOW_TAG, ServiceType, rollout_state
 from mlflow_fargate.aws.resource_types.strategy import read_strategy, refusal_of
 from mlflow_fargate.aws.resource_types.task_definition import (
     TaskDefinitionType,

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from mlflow_fargate.aws import service_deployments, tags
+from mlflow_fargate.aws.ecs_service import describe_service, forget_change, primary_deployment, remember_change
 from mlflow_fargate.aws.resource_types.resource_type import Ids, ResourceType
 from mlflow_fargate.aws.resource_types.strategy import (
     REFUSAL_TAG,
@@ -85,10 +86,12 @@ class ServiceType(ResourceType[ServiceProperties]):
             **{"desiredCount": resource.properties.first_count, **_request(resource, ids)},
         )
         service: dict[str, Any] = answer["service"]
+        remember_change(self._session, ids["cluster"], service, service["desiredCount"])
         return service
 
     def change(self, resource: Resource[ServiceProperties], found: Found[ServiceProperties], ids: Ids) -> str:
         before, wanted = found.properties, resource.properties
+        forget_change(self._session, ids["cluster"], resource.name)
         if before.follow != wanted.follow:
             self._tag(found.identifier, {FOLLOW_TAG: wanted.follow or ""})
         self._change_tags(found.identifier, before.tags, wanted.tags)
@@ -109,17 +112,21 @@ class ServiceType(ResourceType[ServiceProperties]):
     ) -> None:
         try:
             request = _request(resource, ids, None if found.note else found.properties)
-            self._session.call("ecs", "update_service", service=resource.name, **request, **again)
+            self._request_update(resource.name, **request, **again)
         except AwsError as error:
             if not _may_roll_instead(resource, error):
                 raise
             request = _request(_rolling(resource), ids)
             self._tag(found.identifier, _refused(resource, error.message))
-            self._session.call("ecs", "update_service", service=resource.name, **request, **again)
+            self._request_update(resource.name, **request, **again)
             return
         if found.note:
             keys = [WANTED_TAG, REFUSAL_TAG]
             self._session.call("ecs", "untag_resource", resourceArn=found.identifier, tagKeys=keys)
+
+    def _request_update(self, name: str, **request: Any) -> None:
+        service = self._session.call("ecs", "update_service", service=name, **request)["service"]
+        remember_change(self._session, request["cluster"], service, request.get("desiredCount"))
 
     def _tag(self, arn: str, wanted: Mapping[str, str]) -> None:
         self._session.call("ecs", "tag_resource", resourceArn=arn, tags=tags.small(wanted))
@@ -134,6 +141,7 @@ class ServiceType(ResourceType[ServiceProperties]):
     def delete(self, found: Found[Properties]) -> None:
         """Deletes the service and waits until its tasks are gone, so that what it used can be deleted."""
         cluster, _, name = found.identifier.rpartition(":")[2].removeprefix("service/").partition("/")
+        forget_change(self._session, cluster, name)
         self._session.delete("ecs", "delete_service", cluster=cluster, service=name, force=True)
         self._wait_until_drained(cluster, name)
 
@@ -179,24 +187,6 @@ class ServiceType(ResourceType[ServiceProperties]):
             rollout="failed" if rollout_state(self._session, service) == "FAILED" else "not failed",
             current_count=service["desiredCount"],
         )
-
-
-def describe_service(session: AwsSession, cluster: str, name: str) -> dict[str, Any] | None:
-    """Returns the service as ECS describes it, even if draining; None if it or its cluster does not exist."""
-    try:
-        answer = session.call("ecs", "describe_services", cluster=cluster, services=[name], include=["TAGS"])
-    except AwsError as error:
-        if error.code == "ClusterNotFoundException":
-            return None
-        raise
-    services: list[dict[str, Any]] = answer["services"]
-    return services[0] if services else None
-
-
-def primary_deployment(service: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the newest rollout; empty if there is none."""
-    deployments: list[dict[str, Any]] = service.get("deployments", [])
-    return next((item for item in deployments if item["status"] == "PRIMARY"), {})
 
 
 def rollout_state(session: AwsSession, service: Mapping[str, Any]) -> str:
