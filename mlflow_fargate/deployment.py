@@ -32,7 +32,7 @@ class DeploymentStatus:
     state_reason: str
     desired_count: int
     running_count: int
-    image: str
+    image: str  # empty if the task definition was deleted, and with it the record of model and options
     provenance: Provenance
     settings: DeploymentConfig = field(hash=False)  # options that were set
     follow: str  # 'Production', '@champion' or 'pinned'
@@ -77,6 +77,8 @@ class Revision:
     registered_at: str
     registered_by: str  # ARN of a user or role, recorded by AWS
     rolled_out_at: str | None = None  # start of its newest rollout
+    completed_at: str | None = None  # start of its newest rollout that completed
+    was_left: bool = False  # ECS or `rollback` went back from its newest rollout
 
 
 @dataclass(frozen=True)

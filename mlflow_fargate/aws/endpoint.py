@@ -111,6 +111,10 @@ class Endpoint:
         """Returns the newest revisions of a deployment, newest first."""
         return history.read_revisions(self.session, self.cluster, name, limit)
 
+    def mark_left(self, revision: Revision) -> None:
+        """Records that a rollback goes back from this revision; see history.py."""
+        history.mark_left(self.session, revision)
+
     def was_rolled_out(self, name: str) -> bool:
         """Returns whether any rollout of a deployment ever completed, whatever the newest is doing; see history.py."""
         return history.was_rolled_out(self.session, self.cluster, name)

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta, timezone
 from itertools import islice
 from typing import Any
 
-from mlflow_fargate.aws import service_deployments
+from mlflow_fargate.aws import service_deployments, tags
 from mlflow_fargate.aws.ecs_service import describe_service
 from mlflow_fargate.aws.resource_types.task_definition import TaskDefinitionType, read_label
 from mlflow_fargate.aws.rollouts.stopped_tasks import read_stopped_tasks
@@ -18,6 +18,7 @@ from mlflow_fargate.deployment import Revision, ServiceEvent, TaskStatus
 from mlflow_fargate.errors import AwsError
 from mlflow_fargate.resources import CONTAINER
 
+LEFT_TAG = "mlflow-fargate:rolled-back"  # on a revision: the start of the rollout that was left
 _REVISIONS_A_CALL = 20
 _TASKS_A_CALL = 100
 _EXPLAINED_TASKS = 3
@@ -39,6 +40,12 @@ def read_revisions(session: AwsSession, cluster: str, service: str, limit: int) 
     family = current.rpartition("/")[2].rpartition(":")[0]
     revisions = (_revision(definitions.describe(arn), current, rollouts) for arn in definitions.revisions(family))
     return list(islice((revision for revision in revisions if revision is not None), limit))
+
+
+def mark_left(session: AwsSession, revision: Revision) -> None:
+    """Records on a revision that `rollback` goes back from its newest rollout; a later rollout of it is not meant."""
+    mark = {LEFT_TAG: revision.rolled_out_at or ""}
+    session.call("ecs", "tag_resource", resourceArn=revision.task_definition, tags=tags.small(mark))
 
 
 def read_events(session: AwsSession, cluster: str, service: str) -> list[ServiceEvent]:
@@ -142,6 +149,9 @@ def _revision(
         return None
     arn = described["taskDefinitionArn"]
     own = rollouts.get(arn, ())
+    rolled_out_at = iso(own[0]["createdAt"]) if own else None
+    completed = next((item for item in own if item["status"] == "SUCCESSFUL"), None)
+    left = tags.read(described["tags"]).get(LEFT_TAG)
     return Revision(
         number=int(described["revision"]),
         task_definition=arn,
@@ -152,7 +162,9 @@ def _revision(
         settings=read_config(label.settings),
         registered_at=iso(described.get("registeredAt", "")),
         registered_by=described.get("registeredBy", ""),
-        rolled_out_at=iso(own[0]["createdAt"]) if own else None,
+        rolled_out_at=rolled_out_at,
+        completed_at=iso(completed["createdAt"]) if completed else None,
+        was_left=left == (rolled_out_at or "") or (bool(own) and own[0]["status"].startswith("ROLLBACK")),
     )
 
 

@@ -20,7 +20,7 @@ from mlflow_fargate.aws.resource_types.strategy import (
     refusal_of,
     refusal_tags,
 )
-from mlflow_fargate.aws.resource_types.task_definition import DIGEST_TAG, TaskDefinitionType
+from mlflow_fargate.aws.resource_types.task_definition import TaskDefinitionType, properties_of
 from mlflow_fargate.aws.session import AwsSession
 from mlflow_fargate.errors import AwsError, RolloutTimeout
 from mlflow_fargate.plan import Found, Properties, Resource
@@ -50,9 +50,9 @@ class ServiceType(ResourceType[ServiceProperties]):
         if service is None or service["status"] != "ACTIVE":
             return None
         service_tags = tags.read(service.get("tags"))
-        properties = self._properties(service, service_tags, ids.get("task security group"))
+        properties = self._properties(service, service_tags, ids)
         wanted = resource.properties
-        if wanted.desired_count is None:  # autoscaling sets it
+        if wanted.desired_count is None:  # autoscaling or another command sets it
             properties = replace(properties, desired_count=None)
         refusal = refusal_of(service) or ""
         if refusal:  # it has everything the desired strategy requires, except for the strategy
@@ -158,26 +158,24 @@ class ServiceType(ResourceType[ServiceProperties]):
                 raise RolloutTimeout(f"Service '{name}' is still draining after {_DELETION_SECONDS // 60} minutes.")
             self._sleep(2)
 
-    def _properties(
-        self, service: Mapping[str, Any], service_tags: Mapping[str, str], own_group: str | None
-    ) -> ServiceProperties:
-        task_definition = TaskDefinitionType(self._session).describe(service["taskDefinition"])
-        digest = tags.read(task_definition["tags"]).get(DIGEST_TAG)
+    def _properties(self, service: Mapping[str, Any], service_tags: Mapping[str, str], ids: Ids) -> ServiceProperties:
+        task_definition = TaskDefinitionType(self._session).find(service["taskDefinition"])
         network = service["networkConfiguration"]["awsvpcConfiguration"]
         balancer = (service.get("loadBalancers") or [{}])[0]
         advanced = balancer.get("advancedConfiguration") or {}
         role = advanced.get("roleArn")
+        alternate = _group_name(advanced.get("alternateTargetGroupArn"), ids.get("alternate target group"))
         return ServiceProperties(
-            task_definition=digest if task_definition["status"] == "ACTIVE" else "deregistered",
+            task_definition=properties_of(task_definition, ids).digest if task_definition else "deleted",
             desired_count=service["desiredCount"],
             first_count=None,
-            target_group=balancer.get("targetGroupArn", "//").split("/")[1],
-            alternate_target_group=advanced.get("alternateTargetGroupArn", "//").split("/")[1] or None,
+            target_group=_group_name(balancer.get("targetGroupArn"), ids.get("target group")),
+            alternate_target_group=alternate or None,
             strategy=read_strategy(service),
-            infrastructure_role_arn=None if role is None or "/mlflow-fargate-" in role else role,
+            infrastructure_role_arn=None if role == ids.get("infrastructure role") else role,
             container_port=balancer.get("containerPort"),
             subnets=tuple(sorted(network["subnets"])),
-            security_groups=tuple(sorted(set(network.get("securityGroups", [])) - {own_group})),
+            security_groups=tuple(sorted(set(network.get("securityGroups", [])) - {ids.get("task security group")})),
             assign_public_ip=network.get("assignPublicIp") == "ENABLED",
             health_check_grace_seconds=service.get("healthCheckGracePeriodSeconds"),
             capacity=_read_capacity(service),
@@ -195,6 +193,12 @@ def rollout_state(session: AwsSession, service: Mapping[str, Any]) -> str:
         return str(primary_deployment(service).get("rolloutState", "IN_PROGRESS"))
     cluster, name = service["clusterArn"], service["serviceName"]
     return service_deployments.state_of(service_deployments.newest(session, cluster, name))
+
+
+def _group_name(arn: str | None, current: str | None) -> str:
+    """The name in a target group's ARN; the ARN itself if the group of that name is another one by now."""
+    name = (arn or "//").split("/")[1]
+    return arn if arn and current and arn != current and current.split("/")[1] == name else name
 
 
 def _capacity(wanted: Capacity) -> dict[str, Any]:
