@@ -46,13 +46,23 @@ class Rollouts:
     clock: Callable[[], float]
     sleep: Callable[[float], None]
 
-    def roll_out(self, spec: Spec, around: AbstractContextManager[None] = _NOTHING) -> Plan | None:
+    def roll_out(
+        self, spec: Spec, around: AbstractContextManager[None] = _NOTHING, *, must_exist: bool = False
+    ) -> Plan | None:
         """Applies `spec` and waits, unless wait=false. Returns the plan that was applied; None after a dry run.
 
-        `around` is entered before the first write and sees every error from then on.
+        `around` is entered before the first write and sees every error from then on. Raises DeploymentNotFound if the
+        service `must_exist`, but was deleted since this command began.
         """
         self.progress.step("Planning")
         plan, estimate = self.preview(spec)
+        if must_exist and any(
+            change.action == "create" and change.resource_type == "service" for change in plan.changes
+        ):
+            raise DeploymentNotFound(
+                f"Another command deleted '{spec.name}' after this one began.",
+                hint="nothing was changed; if it is still wanted, create it again: mlflow deployments create",
+            )
         self.progress.note(f"{plan}\n{estimate}")
         if spec.config.dry_run:
             self.progress.step("Dry run: nothing was changed")

@@ -113,13 +113,27 @@ class ResourceTypes:
     def _apply(self, change: Change, ids: dict[IdName, str]) -> None:
         resource_type = self.by_name[change.resource_type]
         if change.action == "delete" and change.found:
+            if "deleted service" in ids:
+                self._check_is_gone(ids["deleted service"])
             resource_type.delete(change.found)
+            if change.resource_type == "service":
+                ids["deleted service"] = change.found.identifier
         elif change.action == "create" and change.wanted:
             ids[change.resource_type] = _create_or_adopt(resource_type, change.wanted, ids)
         elif change.action == "change" and change.wanted and change.found:
             ids[change.resource_type] = resource_type.change(change.wanted, change.found, ids)
         elif change.found:
             ids[change.resource_type] = change.found.identifier
+
+    def _check_is_gone(self, service_arn: str) -> None:
+        """Raises DeploymentExists if another command created a service again whose parts are being deleted."""
+        cluster, _, name = service_arn.rpartition(":")[2].removeprefix("service/").partition("/")
+        described = describe_service(self._session, cluster, name)
+        if described and described["status"] == "ACTIVE":
+            raise DeploymentExists(
+                f"Another command created '{name}' again while it was being deleted.",
+                hint="it may lack what is deleted already: run that command again to repair it, or this one again",
+            )
 
     def find_deployment(
         self, endpoint: Sequence[Resource[Properties]], deployment: Sequence[Resource[Properties]], network: Network

@@ -82,7 +82,7 @@ class RolloutWatch:
     def _describe(self) -> dict[str, Any]:
         service = describe_service(self.session, self.cluster, self.service)
         if service is None or service["status"] == "INACTIVE":
-            raise RolloutFailed(f"Service '{self.service}' was deleted during its rollout.")
+            raise RolloutReplaced(f"Another command deleted '{self.service}' during its rollout.")
         return service
 
     def _healthy_targets(self, service: Mapping[str, Any]) -> int:
