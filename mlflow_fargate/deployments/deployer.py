@@ -98,7 +98,8 @@ class Deployer:
 
         Options that are not named are kept. If nothing differs, nothing is written.
         """
-        return self.roll_out(self._specs.changed(self.get(name), model_uri, flavor, options), must_exist=True)
+        before = self.get(name)
+        return self.roll_out(self._specs.changed(before, model_uri, flavor, options), before)
 
     def preview(
         self, name: str, model_uri: str | None, flavor: str | None, options: NamedOptions
@@ -196,14 +197,14 @@ class Deployer:
         self.account.apply(plan, spec.network, self.progress)
         endpoint.repository.delete()
 
-    def roll_out(self, spec: DeploymentSpec, *, must_exist: bool = False) -> DeploymentStatus | None:
+    def roll_out(self, spec: DeploymentSpec, based_on: DeploymentStatus | None = None) -> DeploymentStatus | None:
         """Applies `spec` and waits until it answers (unless wait=false); returns None after a dry run.
 
-        Raises DeploymentNotFound if it `must_exist`, but was deleted since this command began.
+        Raises DeploymentNotFound or RolloutReplaced if what it is `based_on` was deleted or changed since it was read.
         """
         before = self.endpoint.status(spec.name)
         tags = self._version_tags(spec.name)
-        plan = self.rollouts.roll_out(spec, tags.tagging_failure(spec.provenance), must_exist=must_exist)
+        plan = self.rollouts.roll_out(spec, tags.tagging_failure(spec.provenance), based_on)
         if plan is None:
             return None
         status = self.get(spec.name)

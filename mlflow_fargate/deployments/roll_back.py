@@ -32,9 +32,9 @@ def roll_back(deployer: Deployer, name: str, to: int | None = None, options: Nam
     spec = DeploymentSpec(
         name, deployer.endpoint.spec(config), config, revision.image, revision.provenance, "pinned", keeps_count=True
     )
-    for current in (item for item in revisions if item.is_current):
-        deployer.endpoint.mark_left(current)
-    status = deployer.roll_out(spec, must_exist=True)
+    status = deployer.roll_out(spec, before)
+    for left in (item for item in revisions if item.is_current):
+        deployer.endpoint.mark_left(left)
     if before.follow != "pinned":
         again = f"mlflow deployments update -t {deployer.target.uri} --name {name} -C follow={before.follow}"
         deployer.progress.note(f"now pinned, so the webhook service will not update it (was following {before.follow})")
