@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Literal, get_args
 
 from mlflow_fargate.config import DeploymentConfig
@@ -31,7 +32,7 @@ class DeploymentStatus:
     state_reason: str
     desired_count: int
     running_count: int
-    image: str
+    image: str  # empty if the task definition was deleted, and with it the record of model and options
     provenance: Provenance
     settings: DeploymentConfig = field(hash=False)  # options that were set
     follow: str  # 'Production', '@champion' or 'pinned'
@@ -76,6 +77,17 @@ class Revision:
     registered_at: str
     registered_by: str  # ARN of a user or role, recorded by AWS
     rolled_out_at: str | None = None  # start of its newest rollout
+    completed_at: str | None = None  # start of its newest rollout that completed
+    was_left: bool = False  # ECS or `rollback` went back from its newest rollout
+
+
+@dataclass(frozen=True)
+class RequestedRollout:
+    """The rollout that ECS returned to the call that requested it."""
+
+    id: str
+    task_definition: str  # ARN
+    began: datetime  # by ECS's clock
 
 
 @dataclass(frozen=True)

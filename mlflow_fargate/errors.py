@@ -16,6 +16,7 @@ FargateError                 every expected error; the message is for the user
 ├── AwsError                 AWS refused a call, or could not be reached; has the operation and the code
 ├── ForeignResource          the name is taken by a resource that mlflow-fargate did not create
 ├── RolloutFailed            ECS gave up on the new tasks (and rolled back)
+├── RolloutReplaced          another command changed the deployment while its rollout was watched
 ├── RolloutTimeout           the rollout did not finish in time; it continues in ECS
 ├── PredictionFailed         the deployed model answered with an error
 │   └── PredictionTimeout    … or did not answer in time
@@ -131,6 +132,10 @@ class ForeignResource(FargateError):
 
 class RolloutFailed(FargateError):
     pass
+
+
+class RolloutReplaced(FargateError):
+    mlflow_error_code = RESOURCE_CONFLICT
 
 
 class RolloutTimeout(FargateError):

@@ -35,10 +35,26 @@ from support.registry import PushImage
 Call = Callable[..., Result]
 
 
-def revision(number: int, state: str = "COMPLETED", *, is_current: bool = False, at: int | None = None) -> Revision:
+def revision(
+    number: int, state: str = "COMPLETED", *, is_current: bool = False, at: int | None = None, was_left: bool = False
+) -> Revision:
     provenance = Provenance(f"models:/churn/{number}", f"models:/churn/{number}", "f", "sklearn", "churn", str(number))
     moment = f"2026-11-24T21:{at if at is not None else number:02}:00+00:00"
-    return Revision(number, f"arn:{number}", state, is_current, "image", provenance, {}, moment, "arn:me", moment)
+    completed = moment if state == "COMPLETED" else None
+    return Revision(
+        number,
+        f"arn:{number}",
+        state,
+        is_current,
+        "image",
+        provenance,
+        {},
+        moment,
+        "arn:me",
+        moment,
+        completed,
+        was_left,
+    )
 
 
 def test_going_back_means_the_last_revision_before_the_current_that_completed() -> None:
@@ -48,9 +64,27 @@ def test_going_back_means_the_last_revision_before_the_current_that_completed() 
 
 
 def test_going_back_twice_goes_further_back() -> None:
-    revisions = [revision(3), revision(2, is_current=True, at=9), revision(1)]
+    revisions = [revision(3, was_left=True), revision(2, is_current=True, at=9), revision(1)]
 
     assert choose_revision(revisions).number == 1
+
+
+def test_going_back_goes_by_time_not_by_the_number_of_the_revision() -> None:
+    assert choose_revision([revision(2, at=2), revision(1, is_current=True, at=3)]).number == 2
+
+
+def test_going_back_never_leads_to_what_was_rolled_back_from() -> None:
+    revisions = [revision(3, is_current=True, at=4), revision(2, was_left=True), revision(1, at=3)]
+
+    assert choose_revision(revisions).number == 1
+
+
+def test_a_revision_that_ecs_went_back_from_is_not_chosen_although_it_completed_once() -> None:
+    again = revision(1, at=3, was_left=True)
+
+    with pytest.raises(InvalidOption, match="rollout of revision 1 failed, and ECS already rolled back to 2"):
+        choose_revision([revision(2, is_current=True), again])
+    assert choose_revision([revision(4, is_current=True), revision(2), again]).number == 2
 
 
 def test_going_back_while_a_bad_rollout_is_under_way_goes_to_what_served_before() -> None:
@@ -217,9 +251,31 @@ def test_a_rollback_writes_only_what_moves_the_service(deployer: Deployer) -> No
 
     writes = count_writes(deployer, lambda counted: roll_back(counted, "churn"))
 
-    assert writes == Counter(["UpdateService", "TagResource"])
+    assert writes == Counter(["UpdateService", "TagResource", "TagResource"])  # what it follows; what it went back from
     said = "\n".join(deployer.progress.lines)  # type: ignore[attr-defined]
     assert "mlflow deployments update -t fargate:/us-east-1 --name churn -C follow=Production" in said
+
+
+@pytest.mark.slow
+def test_rollbacks_go_by_completed_rollouts_and_never_to_a_version_that_was_left(deployer: Deployer) -> None:
+    create(deployer, uri="models:/churn/1", desired_count=0)
+
+    def deployed_after(act: Callable[[], object]) -> str | None:
+        act()
+        return deployer.get("churn").provenance.version
+
+    def updated_to(version: int) -> str | None:
+        return deployed_after(lambda: deployer.update("churn", f"models:/churn/{version}", None, NamedOptions()))
+
+    assert updated_to(2) == "2"
+    assert deployed_after(lambda: roll_back(deployer, "churn")) == "1"
+    assert updated_to(3) == "3"
+    assert deployed_after(lambda: roll_back(deployer, "churn")) == "1"
+    with pytest.raises(InvalidOption, match="No earlier revision"):
+        roll_back(deployer, "churn")
+    assert updated_to(2) == "2"  # deployed again: it is meant now
+    assert updated_to(4) == "4"
+    assert deployed_after(lambda: roll_back(deployer, "churn")) == "2"
 
 
 @pytest.mark.slow

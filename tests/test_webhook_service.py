@@ -17,8 +17,9 @@ import requests
 from click.testing import CliRunner, Result
 
 from mlflow_fargate.aws.account import Account
+from mlflow_fargate.aws.ecs_service import describe_service
 from mlflow_fargate.aws.endpoint import Endpoint
-from mlflow_fargate.aws.resource_types.service import ServiceType, describe_service
+from mlflow_fargate.aws.resource_types.service import ServiceType
 from mlflow_fargate.cli import main
 from mlflow_fargate.config import DeploymentConfig, NamedOptions, parse_config
 from mlflow_fargate.deployments import cleanup, webhook_service

@@ -14,7 +14,7 @@ from mlflow_fargate.aws.reading import orphans, status
 from mlflow_fargate.aws.resource_types.catalog import ResourceTypes
 from mlflow_fargate.aws.s3 import S3Artifacts
 from mlflow_fargate.aws.session import AwsSession
-from mlflow_fargate.deployment import Orphan
+from mlflow_fargate.deployment import Orphan, RequestedRollout
 from mlflow_fargate.plan import Found, Plan, Properties, Resource, TypeName
 from mlflow_fargate.progress import Progress
 from mlflow_fargate.resources import Network
@@ -69,9 +69,12 @@ class Account:
         """Returns those of `resources` (in order of dependency) that exist."""
         return self._resource_types.observe(resources, network)
 
-    def apply(self, plan: Plan, network: Network, progress: Progress) -> None:
-        """Applies the plan in order; raises ForeignResource before the first change if any is to a foreign resource."""
-        self._resource_types.apply(plan, network, progress)
+    def apply(self, plan: Plan, network: Network, progress: Progress) -> RequestedRollout | None:
+        """Applies the plan in order; raises ForeignResource before the first change if any is to a foreign resource.
+
+        Returns the rollout that ECS answered with; None if the plan did not change the service.
+        """
+        return self._resource_types.apply(plan, network, progress)
 
     def find_endpoint(
         self, resources: Sequence[Resource[Properties]], network: Network

@@ -11,13 +11,13 @@ from datetime import datetime, timezone
 
 from mlflow_fargate.aws import execute_command
 from mlflow_fargate.aws.ecr import Repository
+from mlflow_fargate.aws.ecs_service import describe_service, primary_deployment
 from mlflow_fargate.aws.execute_command import RunningTask
 from mlflow_fargate.aws.existing_load_balancer import find_existing_load_balancer
 from mlflow_fargate.aws.reading import history, metrics, retention, status
 from mlflow_fargate.aws.resource_types import logs
 from mlflow_fargate.aws.resource_types.load_balancer import find_load_balancer, listener_certificate
 from mlflow_fargate.aws.resource_types.network import find_endpoint_vpc, find_network
-from mlflow_fargate.aws.resource_types.service import describe_service, primary_deployment
 from mlflow_fargate.aws.resource_types.strategy import read_strategy, refusal_of
 from mlflow_fargate.aws.rollouts.watch import RolloutWatch
 from mlflow_fargate.aws.rollouts.watch_shift import ShiftWatch, TestGreen
@@ -26,6 +26,7 @@ from mlflow_fargate.config import DeploymentConfig, parse_config
 from mlflow_fargate.deployment import (
     DeploymentStatus,
     LogLine,
+    RequestedRollout,
     Revision,
     ServiceEvent,
     TaskStatus,
@@ -110,6 +111,10 @@ class Endpoint:
         """Returns the newest revisions of a deployment, newest first."""
         return history.read_revisions(self.session, self.cluster, name, limit)
 
+    def mark_left(self, revision: Revision) -> None:
+        """Records that a rollback goes back from this revision; see history.py."""
+        history.mark_left(self.session, revision)
+
     def was_rolled_out(self, name: str) -> bool:
         """Returns whether any rollout of a deployment ever completed, whatever the newest is doing; see history.py."""
         return history.was_rolled_out(self.session, self.cluster, name)
@@ -158,8 +163,9 @@ class Endpoint:
         progress: Progress,
         test_green: TestGreen | None = None,
         earlier_events: Collection[str] = (),
+        requested: RequestedRollout | None = None,
     ) -> None:
-        """Waits for the newest rollout of a deployment to finish; see RolloutWatch for the errors.
+        """Waits for the `requested` rollout, or else the newest, to finish; see RolloutWatch for the errors.
 
         If ECS pauses a traffic shift for a test, `test_green` tests the new tasks (see ShiftWatch). `earlier_events`:
         IDs of ECS events that are not shown.
@@ -167,7 +173,8 @@ class Endpoint:
         service = describe_service(self.session, self.cluster, name)
         if service is None:
             raise DeploymentNotFound(f"There is no deployment '{name}' on endpoint '{self.name}'.")
-        rollout = primary_deployment(service)["id"]
+        primary = primary_deployment(service)
+        rollout = requested or RequestedRollout(primary["id"], service["taskDefinition"], primary["createdAt"])
         watched = (self.session, self.cluster, name, rollout, progress, self.clock, self.sleep)
         if read_strategy(service)["strategy"] == "rolling" or refusal_of(service):
             watch = RolloutWatch(*watched)

@@ -82,6 +82,8 @@ _ROWS = (
          operation="application-autoscaling:PutScalingPolicy", hint=_GONE),
     _Row("transient", "ObjectNotFoundException", "No scalable target",
          operation="application-autoscaling:PutScheduledAction", hint=_GONE),
+    # Secrets Manager deletes asynchronously, for up to a minute or two.
+    _Row("transient", "InvalidRequestException", "scheduled for deletion", operation="secretsmanager:CreateSecret"),
     _Row("transient", "OperationAborted", operation="logs:CreateLogGroup"),
 
     _Row("conflict", "InvalidParameterException", "Creation of service was not idempotent"),
@@ -97,6 +99,7 @@ _ROWS = (
     _Row("conflict", "PriorityInUse"),
 
     _Row("absent", "ClientException", "The specified task definition does not exist", hint=_GONE),
+    _Row("absent", "ClientException", "Unable to describe task definition", hint=_GONE),
     _Row("absent", "ServiceNotFoundException", hint=_GONE),
     _Row("absent", "ServiceNotActiveException", hint=_GONE),
     _Row("absent", "ClusterNotFoundException", hint=_GONE),

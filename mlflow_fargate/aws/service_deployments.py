@@ -4,11 +4,13 @@ such services have no `rolloutState`."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from datetime import timedelta
 from typing import Any
 
 from mlflow_fargate.aws.session import AwsSession
 from mlflow_fargate.errors import AwsError
 
+INACCURACY = timedelta(seconds=2)  # between the times of a service or its rollout and of the record
 GIVEN_UP = frozenset(
     {"ROLLBACK_SUCCESSFUL", "ROLLBACK_FAILED", "ROLLBACK_IN_PROGRESS", "ROLLBACK_REQUESTED", "STOPPED"}
 )

@@ -75,6 +75,8 @@ class AwsSession:
         self.region: str = self._session.region_name
         self._endpoint_url = environment.aws_endpoint_url
         self._clients: dict[str, Any] = {}
+        # (cluster, service) → what ECS answered to the last change made through this session; see ecs_service.py.
+        self.own_changes: dict[tuple[str, str], dict[str, Any]] = {}
         self._lock = threading.Lock()
         self._s3_endpoint_url = environment.s3_endpoint_url
 

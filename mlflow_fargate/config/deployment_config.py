@@ -109,6 +109,10 @@ class NamedOptions:
         """The keys of the options; for an entry of a table, that of the table."""
         return frozenset(key.partition(".")[0] for key in self.given)
 
+    def names(self, key: str) -> bool:
+        """Returns whether the call or its file sets this option."""
+        return key in self.given or key in self.file
+
     def also(self, **options: object) -> NamedOptions:
         """Returns these options with `options` over them."""
         return replace(self, given={**self.given, **options})

@@ -77,7 +77,9 @@ def estimate_cost(plan: Plan, region: str, prices: Prices) -> Estimate:
     task_before, before = _one(TaskProperties, found), _one(ServiceProperties, found)
     assert task and service  # noqa: S101  # a deployment has both
     scaling = _one(ScalingProperties, wanted)
-    low, high = scaling.counts if scaling else 2 * (service.desired_count or 0,)
+    kept = before.current_count if before else service.first_count
+    count = kept if service.desired_count is None else service.desired_count
+    low, high = scaling.counts if scaling else 2 * (count or 0,)
     balancer = prices.load_balancer_hour * prices.hours_a_month
     a_task = _task_a_month(task, service, prices)
     runs_now = None

@@ -98,7 +98,8 @@ class Deployer:
 
         Options that are not named are kept. If nothing differs, nothing is written.
         """
-        return self.roll_out(self._specs.changed(self.get(name), model_uri, flavor, options))
+        before = self.get(name)
+        return self.roll_out(self._specs.changed(before, model_uri, flavor, options), before)
 
     def preview(
         self, name: str, model_uri: str | None, flavor: str | None, options: NamedOptions
@@ -196,11 +197,14 @@ class Deployer:
         self.account.apply(plan, spec.network, self.progress)
         endpoint.repository.delete()
 
-    def roll_out(self, spec: DeploymentSpec) -> DeploymentStatus | None:
-        """Applies `spec` and waits until it answers (unless wait=false); returns None after a dry run."""
+    def roll_out(self, spec: DeploymentSpec, based_on: DeploymentStatus | None = None) -> DeploymentStatus | None:
+        """Applies `spec` and waits until it answers (unless wait=false); returns None after a dry run.
+
+        Raises DeploymentNotFound or RolloutReplaced if what it is `based_on` was deleted or changed since it was read.
+        """
         before = self.endpoint.status(spec.name)
         tags = self._version_tags(spec.name)
-        plan = self.rollouts.roll_out(spec, tags.tagging_failure(spec.provenance))
+        plan = self.rollouts.roll_out(spec, tags.tagging_failure(spec.provenance), based_on)
         if plan is None:
             return None
         status = self.get(spec.name)

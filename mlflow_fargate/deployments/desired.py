@@ -42,9 +42,23 @@ class Specs:
     def changed(
         self, before: DeploymentStatus, model_uri: str | None, flavor: str | None, options: NamedOptions
     ) -> DeploymentSpec:
-        """Returns the spec of an existing deployment with changes; InvalidOption if a change is not possible."""
+        """Returns the spec of an existing deployment with changes; InvalidOption if a change is not possible.
+
+        The number of tasks is kept unless it is named: building an image takes minutes, and others may scale meanwhile.
+        """
+        spec = self._changed(before, model_uri, flavor, options)
+        return replace(spec, keeps_count=not options.names("desired_count"))
+
+    def _changed(
+        self, before: DeploymentStatus, model_uri: str | None, flavor: str | None, options: NamedOptions
+    ) -> DeploymentSpec:
         if flavor and not model_uri:
             raise InvalidOption("A flavor was given without a model URI.", hint="give both: -m models:/… -f …")
+        if not before.image and not model_uri:
+            raise InvalidOption(
+                f"The task definition of '{before.name}' was deleted, and with it the record of its model and options.",
+                hint="name the model and the options that differ from the defaults: -m models:/… -C …; or delete it",
+            )
         config = options.over(before.settings)
         check_change(before, config, options)
         if model_uri is not None:

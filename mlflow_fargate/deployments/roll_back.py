@@ -15,19 +15,26 @@ _NONE = NamedOptions()
 
 
 def roll_back(deployer: Deployer, name: str, to: int | None = None, options: NamedOptions = _NONE) -> DeploymentStatus:
-    """Rolls out revision `to`, or the most recent earlier revision with a completed rollout: its model and options.
+    """Rolls out revision `to`, or the one that last completed a rollout before the current: its model and options.
+
+    Revisions that ECS or an earlier rollback went back from are not chosen, unless they were rolled out again since.
 
     The number of tasks is not changed. The deployment is pinned from then on; otherwise the webhook service would
     deploy the newer version again. `options`: wait, timeout_seconds.
     """
     before = deployer.get(name)
-    revision = choose_revision(history(deployer, name, limit=100), to)
+    revisions = history(deployer, name, limit=100)
+    revision = choose_revision(revisions, to)
     deployer.progress.step(f"Rolling back to revision {revision.number}: {revision.provenance.resolved_uri}")
     # Options recorded on the service are kept; revisions do not have them.
     kept = {key: value for key, value in before.settings.named.items() if key in OF_THE_SERVICE}
     config = options.over(read_config({**revision.settings.named, **kept}))
-    endpoint = deployer.endpoint.spec(config)
-    status = deployer.roll_out(DeploymentSpec(name, endpoint, config, revision.image, revision.provenance, "pinned"))
+    spec = DeploymentSpec(
+        name, deployer.endpoint.spec(config), config, revision.image, revision.provenance, "pinned", keeps_count=True
+    )
+    status = deployer.roll_out(spec, before)
+    for left in (item for item in revisions if item.is_current):
+        deployer.endpoint.mark_left(left)
     if before.follow != "pinned":
         again = f"mlflow deployments update -t {deployer.target.uri} --name {name} -C follow={before.follow}"
         deployer.progress.note(f"now pinned, so the webhook service will not update it (was following {before.follow})")
@@ -41,18 +48,18 @@ def choose_revision(revisions: Sequence[Revision], to: int | None = None) -> Rev
     if to is not None:
         return _named_revision(revisions, to, current)
     newest = max(revisions, key=lambda revision: revision.rolled_out_at or "", default=None)
-    if current and newest and newest.state == "FAILED" and newest.number > current.number:
+    if current and newest and newest is not current and (newest.state == "FAILED" or newest.was_left):
         raise InvalidOption(
             f"The rollout of revision {newest.number} failed, and ECS already rolled back to {current.number}.",
             hint=f"to go further back, choose a revision: --to REVISION (one of {_numbers(revisions)})",
         )
-    earlier = [item for item in revisions if item.state == "COMPLETED" and current and item.number < current.number]
+    earlier = [item for item in revisions if item.completed_at and not (item.is_current or item.was_left)]
     if not earlier:
         raise InvalidOption(
             "No earlier revision with a completed rollout is on record in ECS.",
             hint=f"choose one: --to REVISION (one of {_numbers(revisions)})" if len(revisions) > 1 else None,
         )
-    return earlier[0]
+    return max(earlier, key=lambda revision: revision.completed_at or "")
 
 
 def _named_revision(revisions: Sequence[Revision], to: int, current: Revision | None) -> Revision:

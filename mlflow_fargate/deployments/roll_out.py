@@ -15,9 +15,10 @@ from typing import Any
 from mlflow_fargate import scoring
 from mlflow_fargate.aws.account import Account
 from mlflow_fargate.aws.endpoint import Endpoint
+from mlflow_fargate.deployment import DeploymentStatus, RequestedRollout
 from mlflow_fargate.deployments.costs import Estimate, estimate_cost, read_prices
 from mlflow_fargate.deployments.rules import follow_note
-from mlflow_fargate.errors import DeploymentNotFound
+from mlflow_fargate.errors import DeploymentNotFound, RolloutReplaced
 from mlflow_fargate.plan import Plan, Properties, Resource, make_deletion, make_plan
 from mlflow_fargate.progress import Progress, noting_interruption
 from mlflow_fargate.resources import (
@@ -45,13 +46,18 @@ class Rollouts:
     clock: Callable[[], float]
     sleep: Callable[[float], None]
 
-    def roll_out(self, spec: Spec, around: AbstractContextManager[None] = _NOTHING) -> Plan | None:
+    def roll_out(
+        self, spec: Spec, around: AbstractContextManager[None] = _NOTHING, before: DeploymentStatus | None = None
+    ) -> Plan | None:
         """Applies `spec` and waits, unless wait=false. Returns the plan that was applied; None after a dry run.
 
-        `around` is entered before the first write and sees every error from then on.
+        `around` is entered before the first write and sees every error from then on. `before`: what `spec` is based on.
+        Raises DeploymentNotFound or RolloutReplaced, before the first write, if that was deleted or changed since.
         """
         self.progress.step("Planning")
         plan, estimate = self.preview(spec)
+        if before:
+            _check_unchanged(plan, before)
         self.progress.note(f"{plan}\n{estimate}")
         if spec.config.dry_run:
             self.progress.step("Dry run: nothing was changed")
@@ -64,10 +70,10 @@ class Rollouts:
                 "interrupted: the plan is partly applied. Run the same command to finish, or undo with:",
                 undo,
             ):
-                self.account.apply(plan, spec.endpoint.network, self.progress)
+                requested = self.account.apply(plan, spec.endpoint.network, self.progress)
             self._note_strategy(spec, follow)
             if spec.config.wait:
-                self._wait(spec, follow, earlier)
+                self._wait(spec, follow, earlier, requested)
         return plan
 
     def preview(self, spec: Spec) -> tuple[Plan, Estimate]:
@@ -129,13 +135,15 @@ class Rollouts:
                 f"back. Run it with: {follow}"
             )
 
-    def _wait(self, spec: Spec, follow: str, earlier_events: Collection[str]) -> None:
+    def _wait(
+        self, spec: Spec, follow: str, earlier_events: Collection[str], requested: RequestedRollout | None
+    ) -> None:
         """Waits until ECS reports that the rollout is done and, if there are tasks, the URL answers."""
         self.progress.step("Waiting for the rollout")
         began, seconds = self.clock(), spec.config.rollout_seconds
         with noting_interruption(self.progress, "interrupted: the rollout continues in ECS. Follow it with:", follow):
             self.endpoint.wait_until_rolled_out(
-                spec.name, seconds, self.progress, self.test_of(spec.name), earlier_events
+                spec.name, seconds, self.progress, self.test_of(spec.name), earlier_events, requested
             )
         if url := self._address(spec):
             left = max(seconds - (self.clock() - began), 30.0)
@@ -149,6 +157,21 @@ class Rollouts:
             return webhook.url if webhook else None
         status = self.endpoint.status(spec.name)
         return status.load_balancer_url if status and status.desired_count else None
+
+
+def _check_unchanged(plan: Plan, before: DeploymentStatus) -> None:
+    """Raises DeploymentNotFound or RolloutReplaced if another command deleted or changed what the plan is based on."""
+    if any(change.action == "create" and change.resource_type == "service" for change in plan.changes):
+        raise DeploymentNotFound(
+            f"Another command deleted '{before.name}' after this one began.",
+            hint="nothing was changed; if it is still wanted, create it again: mlflow deployments create",
+        )
+    found = [change.found for change in plan.changes if change.resource_type == "task definition" and change.found]
+    if before.image and [item.identifier for item in found] != [before.task_definition]:
+        raise RolloutReplaced(
+            f"'{before.name}' changed after this command began (by another command, or a rollback by ECS).",
+            hint="nothing was changed; if this change is still wanted, run the command again",
+        )
 
 
 def _resources(spec: Spec) -> tuple[Resource[Properties], ...]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 
 from mlflow_fargate.deployment import DeploymentStatus
-from mlflow_fargate.errors import FargateError, RolloutTimeout
+from mlflow_fargate.errors import DeploymentExists, FargateError, RolloutReplaced, RolloutTimeout
 from mlflow_fargate.progress import Progress
 from mlflow_fargate.resolved_model import Provenance, without_credentials
 from mlflow_fargate.stop_reasons import find_cause
@@ -35,11 +35,16 @@ class VersionTags:
 
     @contextlib.contextmanager
     def tagging_failure(self, provenance: Provenance) -> Iterator[None]:
-        """Tags the version `failed` with the reason on an error; a slow rollout stays `deploying`."""
+        """Tags the version `failed` with the reason on an error; a slow rollout stays `deploying`.
+
+        Losing against another command says nothing about the version.
+        """
         try:
             yield
         except RolloutTimeout:
             self.tag(provenance, "deploying")
+            raise
+        except (DeploymentExists, RolloutReplaced):
             raise
         except FargateError as error:
             said = find_cause(error.message.splitlines()) or " ".join(error.message.split())

@@ -6,6 +6,7 @@ from mlflow_fargate.plan import Properties, Resource
 from mlflow_fargate.resolved_model import Provenance
 from mlflow_fargate.resources.names import TEST_HEADER, tag_value
 from mlflow_fargate.resources.properties import (
+    ApiKeyProperties,
     HostRuleProperties,
     ListenerRuleProperties,
     LogGroupProperties,
@@ -43,7 +44,7 @@ def parent_resources(spec: ServiceSpec) -> tuple[Resource[Properties], ...]:
     logs = LogGroupProperties(config.log_retention_days)
     resources: list[Resource[Properties]] = [Resource("log group", spec.log_group, logs, spec.tags)]
     if config.auth == "api_key":
-        resources.append(Resource("API key", spec.secret_name, Properties(), spec.tags))
+        resources.append(Resource("API key", spec.secret_name, ApiKeyProperties(), spec.tags))
     if config.secrets and not spec.endpoint.execution_role_arn:
         policy = SecretsPolicyProperties(tuple(sorted(_secret_arn(value) for value in config.secrets.values())))
         resources.append(Resource("secrets policy", f"deployment-{spec.name}", policy, spec.tags))

@@ -95,6 +95,11 @@ class LogGroupProperties(Properties):
 
 
 @dataclass(frozen=True)
+class ApiKeyProperties(Properties):
+    is_scheduled_for_deletion: bool = False
+
+
+@dataclass(frozen=True)
 class SecretsPolicyProperties(Properties):
     secrets: tuple[str, ...]
 
@@ -135,7 +140,10 @@ class HostRuleProperties(Properties):
 
 @dataclass(frozen=True)
 class TaskProperties(Properties):
-    """The task definition without what only AWS knows: the ARNs of the API key's secret and of generated roles."""
+    """The task definition, without the ARNs of the API key's secret and of generated roles, which only AWS knows.
+
+    A revision that names another secret or role than exists now is read as different.
+    """
 
     option_names: ClassVar[Mapping[str, str]] = {
         "memory_mib": "memory",
@@ -150,7 +158,7 @@ class TaskProperties(Properties):
     port: int
     environment: Mapping[str, str]
     secrets: Mapping[str, str]
-    has_api_key: bool
+    has_api_key: bool | None  # None: a secret that was deleted or replaced
     log_group: str | None
     region: str | None
     stop_timeout_seconds: int | None
@@ -193,7 +201,7 @@ class TaskProperties(Properties):
             elif variable == name or named is None or variable in named:
                 yield name, old, new
         if before.has_api_key != self.has_api_key:
-            yield "auth", *(("none", "api_key") if self.has_api_key else ("api_key", "none"))
+            yield "auth", _AUTH[before.has_api_key], _AUTH[self.has_api_key]
         if before.health_check != self.health_check:
             yield "container_health_check", _command(before.health_check), _command(self.health_check)
         if before.is_confined != self.is_confined:
@@ -224,8 +232,8 @@ class ServiceProperties(Properties):
     }
 
     task_definition: str | None  # digest
-    desired_count: int | None  # None: autoscaling decides
-    first_count: int | None = field(compare=False)  # with autoscaling: how many tasks a new service starts with
+    desired_count: int | None  # None: autoscaling decides, or it stays as it is
+    first_count: int | None = field(compare=False)  # without it: how many tasks a new service starts with
     target_group: str  # name, as in the next field
     alternate_target_group: str | None
     strategy: Strategy
@@ -268,6 +276,9 @@ class ScalingProperties(Properties):
     requests_of: str | None  # the target group whose requests are counted
     schedule: Mapping[str, ScheduledCounts]
     timezone: str | None
+
+
+_AUTH: Mapping[bool | None, str] = {True: "api_key", False: "none", None: "api_key of a deleted secret"}
 
 
 def _short_image(image: str) -> str:

@@ -56,12 +56,15 @@ def container_health_check(config: DeploymentConfig) -> ContainerHealthCheck | N
 
 
 def service_properties(spec: DeploymentSpec | WebhookSpec, task_digest: str) -> ServiceProperties:
-    """Returns the service; with autoscaling, its count is only set when the service is created."""
+    """Returns the service; with autoscaling or an unnamed count, the count is only set when the service is created."""
     config = spec.config
+    is_kept = config.is_scaled or spec.keeps_count
     first_count = min(max(config.desired_count, config.min_count), config.max_count) if config.max_count else None
+    if spec.keeps_count and first_count is None:
+        first_count = config.desired_count
     return ServiceProperties(
         task_definition=task_digest,
-        desired_count=None if config.is_scaled else config.desired_count,
+        desired_count=None if is_kept else config.desired_count,
         first_count=first_count,
         target_group=target_group_of(spec),
         alternate_target_group=alternate_group_name(spec) if config.shifts_traffic else None,

@@ -100,6 +100,7 @@ class DeploymentSpec(ServiceSpec):
 
     provenance: Provenance
     follow: str
+    keeps_count: bool = False  # the number of tasks was not named: it stays as it is when the change is made
 
     @property
     def environment(self) -> dict[str, str]:
@@ -135,6 +136,7 @@ class WebhookSpec(ServiceSpec):
     artifact_buckets: tuple[str, ...] = ()  # buckets from which its generated role can read models
 
     follow = "pinned"
+    keeps_count = False
 
     @property
     def environment(self) -> dict[str, str]:

@@ -94,6 +94,7 @@ _API_KEYS = (
     "secretsmanager:DeleteSecret",
     "secretsmanager:DescribeSecret",
     "secretsmanager:GetSecretValue",
+    "secretsmanager:RestoreSecret",
     "secretsmanager:TagResource",
 )
 # For strategies that shift traffic, once the new tasks have passed a test (with the API key).

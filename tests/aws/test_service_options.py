@@ -73,8 +73,8 @@ def changes_to(deployer: Deployer, container: dict[str, Any]) -> dict[str, tuple
     """What a plan would change in the deployment's task definition, if it had this container."""
     arn = deployer.get("churn").task_definition
     described = call(deployer, "ecs", "describe_task_definition", taskDefinition=arn)["taskDefinition"]
-    desired = properties_of(described)
-    found = properties_of({**described, "containerDefinitions": [container]})
+    desired = properties_of(described, {})
+    found = properties_of({**described, "containerDefinitions": [container]}, {})
     return {name: (old, new) for name, old, new in desired.changes_since(found)} if desired != found else {}
 
 

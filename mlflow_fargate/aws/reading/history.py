@@ -7,8 +7,8 @@ from datetime import datetime, timedelta, timezone
 from itertools import islice
 from typing import Any
 
-from mlflow_fargate.aws import service_deployments
-from mlflow_fargate.aws.resource_types.service import describe_service
+from mlflow_fargate.aws import service_deployments, tags
+from mlflow_fargate.aws.ecs_service import describe_service
 from mlflow_fargate.aws.resource_types.task_definition import TaskDefinitionType, read_label
 from mlflow_fargate.aws.rollouts.stopped_tasks import read_stopped_tasks
 from mlflow_fargate.aws.session import AwsSession
@@ -18,6 +18,7 @@ from mlflow_fargate.deployment import Revision, ServiceEvent, TaskStatus
 from mlflow_fargate.errors import AwsError
 from mlflow_fargate.resources import CONTAINER
 
+LEFT_TAG = "mlflow-fargate:rolled-back"  # on a revision: the start of the rollout that was left
 _REVISIONS_A_CALL = 20
 _TASKS_A_CALL = 100
 _EXPLAINED_TASKS = 3
@@ -25,7 +26,6 @@ _EXPLAINED_TASKS = 3
 _COMPLETED = ("SUCCESSFUL", "ROLLBACK_SUCCESSFUL")
 # "Service deployments that were created after October 25, 2024 are kept for 90 days" (ECS developer guide).
 _REMEMBERED = timedelta(days=90)
-_INACCURACY = timedelta(seconds=2)  # between the times of a service and of its first record
 _STATES = {"SUCCESSFUL": "COMPLETED", "PENDING": "IN_PROGRESS", "IN_PROGRESS": "IN_PROGRESS"}
 
 
@@ -40,6 +40,12 @@ def read_revisions(session: AwsSession, cluster: str, service: str, limit: int) 
     family = current.rpartition("/")[2].rpartition(":")[0]
     revisions = (_revision(definitions.describe(arn), current, rollouts) for arn in definitions.revisions(family))
     return list(islice((revision for revision in revisions if revision is not None), limit))
+
+
+def mark_left(session: AwsSession, revision: Revision) -> None:
+    """Records on a revision that `rollback` goes back from its newest rollout; a later rollout of it is not meant."""
+    mark = {LEFT_TAG: revision.rolled_out_at or ""}
+    session.call("ecs", "tag_resource", resourceArn=revision.task_definition, tags=tags.small(mark))
 
 
 def read_events(session: AwsSession, cluster: str, service: str) -> list[ServiceEvent]:
@@ -98,7 +104,7 @@ def has_completed(service: Mapping[str, Any], records: Iterable[Mapping[str, Any
         return True
     # A deleted service had the same ARN, and its records are kept.
     return any(
-        record["status"] in _COMPLETED and record["createdAt"] > service["createdAt"] - _INACCURACY
+        record["status"] in _COMPLETED and record["createdAt"] > service["createdAt"] - service_deployments.INACCURACY
         for record in records
     )
 
@@ -143,6 +149,9 @@ def _revision(
         return None
     arn = described["taskDefinitionArn"]
     own = rollouts.get(arn, ())
+    rolled_out_at = iso(own[0]["createdAt"]) if own else None
+    completed = next((item for item in own if item["status"] == "SUCCESSFUL"), None)
+    left = tags.read(described["tags"]).get(LEFT_TAG)
     return Revision(
         number=int(described["revision"]),
         task_definition=arn,
@@ -153,7 +162,9 @@ def _revision(
         settings=read_config(label.settings),
         registered_at=iso(described.get("registeredAt", "")),
         registered_by=described.get("registeredBy", ""),
-        rolled_out_at=iso(own[0]["createdAt"]) if own else None,
+        rolled_out_at=rolled_out_at,
+        completed_at=iso(completed["createdAt"]) if completed else None,
+        was_left=left == (rolled_out_at or "") or (bool(own) and own[0]["status"].startswith("ROLLBACK")),
     )
 
 

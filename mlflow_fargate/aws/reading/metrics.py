@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
+from mlflow_fargate.aws.ecs_service import describe_service
 from mlflow_fargate.aws.resource_types.load_balancer import find_load_balancer
-from mlflow_fargate.aws.resource_types.service import describe_service
 from mlflow_fargate.aws.session import AwsSession
 from mlflow_fargate.aws.timestamps import iso
 from mlflow_fargate.deployment import Traffic

@@ -12,8 +12,8 @@ from itertools import chain
 
 from mlflow_fargate.aws import tags
 from mlflow_fargate.aws.ecr import Repository
+from mlflow_fargate.aws.ecs_service import describe_service
 from mlflow_fargate.aws.reading.retention import has_retained_logs, with_retained_images
-from mlflow_fargate.aws.resource_types.service import describe_service
 from mlflow_fargate.aws.session import AwsSession
 from mlflow_fargate.deployment import Orphan
 from mlflow_fargate.resources import DEPLOYMENT_TAG, ENDPOINT_TAG, MANAGED_BY, cluster_name

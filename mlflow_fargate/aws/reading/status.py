@@ -7,17 +7,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from mlflow_fargate.aws import service_deployments, tags
+from mlflow_fargate.aws.ecs_service import describe_service, primary_deployment
 from mlflow_fargate.aws.existing_load_balancer import find_existing_load_balancer
 from mlflow_fargate.aws.resource_types.load_balancer import find_load_balancer, listener_certificate
-from mlflow_fargate.aws.resource_types.service import (
-    FOLLOW_TAG,
-    ServiceType,
-    describe_service,
-    primary_deployment,
-    rollout_state,
-)
+from mlflow_fargate.aws.resource_types.service import FOLLOW_TAG, ServiceType, rollout_state
 from mlflow_fargate.aws.resource_types.strategy import read_strategy, refusal_of
 from mlflow_fargate.aws.resource_types.task_definition import (
+    Label,
     TaskDefinitionType,
     api_key_secret,
     label_table,
@@ -29,8 +25,11 @@ from mlflow_fargate.aws.timestamps import iso
 from mlflow_fargate.config import DeploymentConfig, read_config
 from mlflow_fargate.deployment import DeploymentStatus, WebhookStatus
 from mlflow_fargate.errors import AwsError, InvalidOption
+from mlflow_fargate.resolved_model import Provenance
 from mlflow_fargate.resources import ENDPOINT_TAG, WEBHOOK, cluster_name, log_group_name
 
+# Of a service whose task definition was deleted, such as by a deletion and an update at the same time.
+_LOST = Label(Provenance("", "", "", ""), {})
 _NO_BALANCER = "http://(no load balancer yet)"
 
 
@@ -40,8 +39,8 @@ def read(session: AwsSession, endpoint: str, name: str) -> DeploymentStatus | No
     service = describe_service(session, cluster, name)
     if service is None or service["status"] != "ACTIVE" or not tags.are_ours(tags.read(service.get("tags"))):
         return None
-    definition = TaskDefinitionType(session).describe(service["taskDefinition"])
-    label = read_label(definition)
+    definition = TaskDefinitionType(session).find(service["taskDefinition"])
+    label = read_label(definition) if definition else _LOST
     if label is None:
         return None
     primary = primary_deployment(service)
@@ -54,18 +53,18 @@ def read(session: AwsSession, endpoint: str, name: str) -> DeploymentStatus | No
         endpoint=endpoint,
         url=_certified(address, settings.host),
         load_balancer_url=address,
-        state=rollout_state(session, service),
+        state=rollout_state(session, service) if definition else "FAILED",
         state_reason=primary.get("rolloutStateReason", "") or _shift_state(session, cluster, name),
         desired_count=service["desiredCount"],
         running_count=service["runningCount"],
-        image=definition["containerDefinitions"][0]["image"],
+        image=definition["containerDefinitions"][0]["image"] if definition else "",
         provenance=label.provenance,
         settings=settings,
         follow=tags.read(service.get("tags")).get(FOLLOW_TAG, "pinned"),
         task_definition=service["taskDefinition"],
         created_at=iso(service["createdAt"]),
         updated_at=iso(primary.get("updatedAt", service["createdAt"])),
-        api_key_secret=api_key_secret(definition),
+        api_key_secret=api_key_secret(definition) if definition else None,
         last_failed_version=_last_failed_version(session, cluster, name),
         strategy=strategy["strategy"],
         strategy_refused=refusal_of(service),
@@ -165,5 +164,6 @@ def _shift_state(session: AwsSession, cluster: str, service: str) -> str:
 def _last_failed_version(session: AwsSession, cluster: str, service: str) -> str | None:
     """The model version of the newest rollout, if ECS gave up on it and rolled back."""
     failed = last_failed_task_definition(session, cluster, service)
-    label = read_label(TaskDefinitionType(session).describe(failed)) if failed else None
+    definition = TaskDefinitionType(session).find(failed) if failed else None
+    label = read_label(definition) if definition else None
     return label.provenance.version if label else None

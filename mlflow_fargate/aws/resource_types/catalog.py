@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from mlflow_fargate.aws import tags
+from mlflow_fargate.aws.ecs_service import describe_service, requested_rollout
 from mlflow_fargate.aws.existing_load_balancer import describe_target_group
 from mlflow_fargate.aws.resource_types.cluster import ClusterType
 from mlflow_fargate.aws.resource_types.iam import RoleType, SecretsPolicyType, infrastructure_trust, task_trust
@@ -20,11 +21,12 @@ from mlflow_fargate.aws.resource_types.network import LoadBalancerSecurityGroupT
 from mlflow_fargate.aws.resource_types.resource_type import IdName, Ids, ResourceType
 from mlflow_fargate.aws.resource_types.scaling import AutoScalingType
 from mlflow_fargate.aws.resource_types.secrets import ApiKeyType
-from mlflow_fargate.aws.resource_types.service import ServiceType, describe_service
+from mlflow_fargate.aws.resource_types.service import ServiceType
 from mlflow_fargate.aws.resource_types.target_group import TargetGroupType
 from mlflow_fargate.aws.resource_types.task_definition import TaskDefinitionType
 from mlflow_fargate.aws.session import AwsSession
-from mlflow_fargate.errors import AwsError
+from mlflow_fargate.deployment import RequestedRollout
+from mlflow_fargate.errors import AwsError, DeploymentExists
 from mlflow_fargate.plan import Change, Found, Plan, Properties, Resource, TypeName, make_plan
 from mlflow_fargate.progress import Progress
 from mlflow_fargate.resources import Network
@@ -82,8 +84,11 @@ class ResourceTypes:
                 ids[resource.resource_type] = seen.identifier
         return found
 
-    def apply(self, plan: Plan, network: Network, progress: Progress) -> None:
-        """Applies the plan in order; raises ForeignResource before the first change if any is to a foreign resource."""
+    def apply(self, plan: Plan, network: Network, progress: Progress) -> RequestedRollout | None:
+        """Applies the plan in order; raises ForeignResource before the first change if any is to a foreign resource.
+
+        Returns the rollout that ECS answered with; None if the plan did not change the service.
+        """
         for change in plan.changes:
             if change.wanted and change.found and not change.found.is_ours:
                 raise tags.refuse_foreign(change.wanted, change.found.identifier)
@@ -102,17 +107,33 @@ class ResourceTypes:
                 except BaseException:
                     progress.note(f"stopped at change {number} of {total}: {change.title}")
                     raise
+        changed = (c for c in plan.changes if c.resource_type == "service" and c.action in ("create", "change"))
+        return next((requested_rollout(self._session, ids["cluster"], change.name) for change in changed), None)
 
     def _apply(self, change: Change, ids: dict[IdName, str]) -> None:
         resource_type = self.by_name[change.resource_type]
         if change.action == "delete" and change.found:
+            if "deleted service" in ids:
+                self._check_is_gone(ids["deleted service"])
             resource_type.delete(change.found)
+            if change.resource_type == "service":
+                ids["deleted service"] = change.found.identifier
         elif change.action == "create" and change.wanted:
             ids[change.resource_type] = _create_or_adopt(resource_type, change.wanted, ids)
         elif change.action == "change" and change.wanted and change.found:
             ids[change.resource_type] = resource_type.change(change.wanted, change.found, ids)
         elif change.found:
             ids[change.resource_type] = change.found.identifier
+
+    def _check_is_gone(self, service_arn: str) -> None:
+        """Raises DeploymentExists if another command created a service again whose parts are being deleted."""
+        cluster, _, name = service_arn.rpartition(":")[2].removeprefix("service/").partition("/")
+        described = describe_service(self._session, cluster, name)
+        if described and described["status"] == "ACTIVE":
+            raise DeploymentExists(
+                f"Another command created '{name}' again while it was being deleted.",
+                hint="it may lack what is deleted already: run that command again to repair it, or this one again",
+            )
 
     def find_deployment(
         self, endpoint: Sequence[Resource[Properties]], deployment: Sequence[Resource[Properties]], network: Network
@@ -166,7 +187,10 @@ def _first_ids(network: Network) -> dict[IdName, str]:
 
 
 def _create_or_adopt(resource_type: ResourceType[Any], resource: Resource[Properties], ids: Ids) -> str:
-    """Creates the resource; if another client was faster, adopts the result and changes what differs."""
+    """Creates the resource; if another client was faster, adopts the result and changes what differs.
+
+    Raises DeploymentExists for a service that differs: another command has just created the deployment.
+    """
     try:
         return resource_type.create(resource, ids)
     except AwsError as error:
@@ -176,4 +200,9 @@ def _create_or_adopt(resource_type: ResourceType[Any], resource: Resource[Proper
         if not found.is_ours:
             raise tags.refuse_foreign(resource, found.identifier) from error
         differs = make_plan([resource], {(resource.resource_type, resource.name): found}).changes[0].differences
+        if differs and resource.resource_type == "service":
+            raise DeploymentExists(
+                f"Another command created '{resource.name}' at the same time, with another model or other options.",
+                hint="see what is deployed with: mlflow-fargate status; change it with: mlflow deployments update",
+            ) from error
         return resource_type.change(resource, found, ids) if differs else found.identifier

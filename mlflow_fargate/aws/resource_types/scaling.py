@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
+from mlflow_fargate.aws.ecs_service import describe_service
 from mlflow_fargate.aws.resource_types.resource_type import Ids, ResourceType
-from mlflow_fargate.aws.resource_types.service import describe_service
 from mlflow_fargate.config.scaling_options import ScheduledCounts
 from mlflow_fargate.plan import Found, Properties, Resource
 from mlflow_fargate.resources.properties import Cooldown, ScalingProperties

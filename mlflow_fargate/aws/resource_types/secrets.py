@@ -12,21 +12,23 @@ from mlflow_fargate.aws import tags
 from mlflow_fargate.aws.resource_types.resource_type import Ids, ResourceType
 from mlflow_fargate.errors import AwsError
 from mlflow_fargate.plan import Found, Properties, Resource
+from mlflow_fargate.resources.properties import ApiKeyProperties
 
 
-class ApiKeyType(ResourceType[Properties]):
-    """A random key of 256 bits, kept across updates."""
+class ApiKeyType(ResourceType[ApiKeyProperties]):
+    """A random key of 256 bits, kept across updates; restored if it was scheduled for deletion."""
 
-    def observe(self, resource: Resource[Properties], ids: Ids) -> Found[Properties] | None:
+    def observe(self, resource: Resource[ApiKeyProperties], ids: Ids) -> Found[ApiKeyProperties] | None:
         try:
             secret = self._session.call("secretsmanager", "describe_secret", SecretId=resource.name)
         except AwsError as error:
             if error.code == "ResourceNotFoundException":
                 return None
             raise
-        return Found(secret["ARN"], Properties(), tags.are_ours(tags.read(secret.get("Tags"))))
+        properties = ApiKeyProperties(is_scheduled_for_deletion="DeletedDate" in secret)
+        return Found(secret["ARN"], properties, tags.are_ours(tags.read(secret.get("Tags"))))
 
-    def create(self, resource: Resource[Properties], ids: Ids) -> str:
+    def create(self, resource: Resource[ApiKeyProperties], ids: Ids) -> str:
         secret = self._session.call(
             "secretsmanager",
             "create_secret",
@@ -36,6 +38,10 @@ class ApiKeyType(ResourceType[Properties]):
             Tags=tags.capital(resource.tags),
         )
         return str(secret["ARN"])
+
+    def change(self, resource: Resource[ApiKeyProperties], found: Found[ApiKeyProperties], ids: Ids) -> str:
+        self._session.call("secretsmanager", "restore_secret", SecretId=found.identifier)
+        return found.identifier
 
     def delete(self, found: Found[Properties]) -> None:
         # Without a recovery window, which would keep the secret's name taken for a week.

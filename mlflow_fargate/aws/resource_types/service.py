@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from mlflow_fargate.aws import service_deployments, tags
+from mlflow_fargate.aws.ecs_service import describe_service, forget_change, primary_deployment, remember_change
 from mlflow_fargate.aws.resource_types.resource_type import Ids, ResourceType
 from mlflow_fargate.aws.resource_types.strategy import (
     REFUSAL_TAG,
@@ -19,7 +20,7 @@ from mlflow_fargate.aws.resource_types.strategy import (
     refusal_of,
     refusal_tags,
 )
-from mlflow_fargate.aws.resource_types.task_definition import DIGEST_TAG, TaskDefinitionType
+from mlflow_fargate.aws.resource_types.task_definition import TaskDefinitionType, properties_of
 from mlflow_fargate.aws.session import AwsSession
 from mlflow_fargate.errors import AwsError, RolloutTimeout
 from mlflow_fargate.plan import Found, Properties, Resource
@@ -49,9 +50,9 @@ class ServiceType(ResourceType[ServiceProperties]):
         if service is None or service["status"] != "ACTIVE":
             return None
         service_tags = tags.read(service.get("tags"))
-        properties = self._properties(service, service_tags, ids.get("task security group"))
+        properties = self._properties(service, service_tags, ids)
         wanted = resource.properties
-        if wanted.desired_count is None:  # autoscaling sets it
+        if wanted.desired_count is None:  # autoscaling or another command sets it
             properties = replace(properties, desired_count=None)
         refusal = refusal_of(service) or ""
         if refusal:  # it has everything the desired strategy requires, except for the strategy
@@ -85,10 +86,12 @@ class ServiceType(ResourceType[ServiceProperties]):
             **{"desiredCount": resource.properties.first_count, **_request(resource, ids)},
         )
         service: dict[str, Any] = answer["service"]
+        remember_change(self._session, ids["cluster"], service, service["desiredCount"])
         return service
 
     def change(self, resource: Resource[ServiceProperties], found: Found[ServiceProperties], ids: Ids) -> str:
         before, wanted = found.properties, resource.properties
+        forget_change(self._session, ids["cluster"], resource.name)
         if before.follow != wanted.follow:
             self._tag(found.identifier, {FOLLOW_TAG: wanted.follow or ""})
         self._change_tags(found.identifier, before.tags, wanted.tags)
@@ -109,17 +112,21 @@ class ServiceType(ResourceType[ServiceProperties]):
     ) -> None:
         try:
             request = _request(resource, ids, None if found.note else found.properties)
-            self._session.call("ecs", "update_service", service=resource.name, **request, **again)
+            self._request_update(resource.name, **request, **again)
         except AwsError as error:
             if not _may_roll_instead(resource, error):
                 raise
             request = _request(_rolling(resource), ids)
             self._tag(found.identifier, _refused(resource, error.message))
-            self._session.call("ecs", "update_service", service=resource.name, **request, **again)
+            self._request_update(resource.name, **request, **again)
             return
         if found.note:
             keys = [WANTED_TAG, REFUSAL_TAG]
             self._session.call("ecs", "untag_resource", resourceArn=found.identifier, tagKeys=keys)
+
+    def _request_update(self, name: str, **request: Any) -> None:
+        service = self._session.call("ecs", "update_service", service=name, **request)["service"]
+        remember_change(self._session, request["cluster"], service, request.get("desiredCount"))
 
     def _tag(self, arn: str, wanted: Mapping[str, str]) -> None:
         self._session.call("ecs", "tag_resource", resourceArn=arn, tags=tags.small(wanted))
@@ -134,6 +141,7 @@ class ServiceType(ResourceType[ServiceProperties]):
     def delete(self, found: Found[Properties]) -> None:
         """Deletes the service and waits until its tasks are gone, so that what it used can be deleted."""
         cluster, _, name = found.identifier.rpartition(":")[2].removeprefix("service/").partition("/")
+        forget_change(self._session, cluster, name)
         self._session.delete("ecs", "delete_service", cluster=cluster, service=name, force=True)
         self._wait_until_drained(cluster, name)
 
@@ -150,26 +158,24 @@ class ServiceType(ResourceType[ServiceProperties]):
                 raise RolloutTimeout(f"Service '{name}' is still draining after {_DELETION_SECONDS // 60} minutes.")
             self._sleep(2)
 
-    def _properties(
-        self, service: Mapping[str, Any], service_tags: Mapping[str, str], own_group: str | None
-    ) -> ServiceProperties:
-        task_definition = TaskDefinitionType(self._session).describe(service["taskDefinition"])
-        digest = tags.read(task_definition["tags"]).get(DIGEST_TAG)
+    def _properties(self, service: Mapping[str, Any], service_tags: Mapping[str, str], ids: Ids) -> ServiceProperties:
+        task_definition = TaskDefinitionType(self._session).find(service["taskDefinition"])
         network = service["networkConfiguration"]["awsvpcConfiguration"]
         balancer = (service.get("loadBalancers") or [{}])[0]
         advanced = balancer.get("advancedConfiguration") or {}
         role = advanced.get("roleArn")
+        alternate = _group_name(advanced.get("alternateTargetGroupArn"), ids.get("alternate target group"))
         return ServiceProperties(
-            task_definition=digest if task_definition["status"] == "ACTIVE" else "deregistered",
+            task_definition=properties_of(task_definition, ids).digest if task_definition else "deleted",
             desired_count=service["desiredCount"],
             first_count=None,
-            target_group=balancer.get("targetGroupArn", "//").split("/")[1],
-            alternate_target_group=advanced.get("alternateTargetGroupArn", "//").split("/")[1] or None,
+            target_group=_group_name(balancer.get("targetGroupArn"), ids.get("target group")),
+            alternate_target_group=alternate or None,
             strategy=read_strategy(service),
-            infrastructure_role_arn=None if role is None or "/mlflow-fargate-" in role else role,
+            infrastructure_role_arn=None if role == ids.get("infrastructure role") else role,
             container_port=balancer.get("containerPort"),
             subnets=tuple(sorted(network["subnets"])),
-            security_groups=tuple(sorted(set(network.get("securityGroups", [])) - {own_group})),
+            security_groups=tuple(sorted(set(network.get("securityGroups", [])) - {ids.get("task security group")})),
             assign_public_ip=network.get("assignPublicIp") == "ENABLED",
             health_check_grace_seconds=service.get("healthCheckGracePeriodSeconds"),
             capacity=_read_capacity(service),
@@ -181,30 +187,18 @@ class ServiceType(ResourceType[ServiceProperties]):
         )
 
 
-def describe_service(session: AwsSession, cluster: str, name: str) -> dict[str, Any] | None:
-    """Returns the service as ECS describes it, even if draining; None if it or its cluster does not exist."""
-    try:
-        answer = session.call("ecs", "describe_services", cluster=cluster, services=[name], include=["TAGS"])
-    except AwsError as error:
-        if error.code == "ClusterNotFoundException":
-            return None
-        raise
-    services: list[dict[str, Any]] = answer["services"]
-    return services[0] if services else None
-
-
-def primary_deployment(service: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the newest rollout; empty if there is none."""
-    deployments: list[dict[str, Any]] = service.get("deployments", [])
-    return next((item for item in deployments if item["status"] == "PRIMARY"), {})
-
-
 def rollout_state(session: AwsSession, service: Mapping[str, Any]) -> str:
     """Returns the state of a described service's newest rollout: COMPLETED, FAILED or IN_PROGRESS."""
     if read_strategy(service)["strategy"] == "rolling" or refusal_of(service):
         return str(primary_deployment(service).get("rolloutState", "IN_PROGRESS"))
     cluster, name = service["clusterArn"], service["serviceName"]
     return service_deployments.state_of(service_deployments.newest(session, cluster, name))
+
+
+def _group_name(arn: str | None, current: str | None) -> str:
+    """The name in a target group's ARN; the ARN itself if the group of that name is another one by now."""
+    name = (arn or "//").split("/")[1]
+    return arn if arn and current and arn != current and current.split("/")[1] == name else name
 
 
 def _capacity(wanted: Capacity) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any
 from mlflow_fargate.aws import tags
 from mlflow_fargate.aws.resource_types.resource_type import Ids, ResourceType
 from mlflow_fargate.config.task_options import FileSystem
+from mlflow_fargate.errors import AwsError
 from mlflow_fargate.plan import Found, Properties, Resource
 from mlflow_fargate.resolved_model import Provenance
 from mlflow_fargate.resources import CONTAINER
@@ -39,11 +40,15 @@ class TaskDefinitionType(ResourceType[TaskProperties]):
 
     def observe(self, resource: Resource[TaskProperties], ids: Ids) -> Found[TaskProperties] | None:
         """Returns the revision that the service runs, or without a service the family's newest."""
-        arn = ids.get("running task definition") or next(self.revisions(resource.name), None)
-        if arn is None:
+        running = ids.get("running task definition")
+        described = self.find(running) if running else None
+        if described is None:
+            newest = next(self.revisions(resource.name), None)
+            described = self.describe(newest) if newest else None
+        if described is None:
             return None
-        described = self.describe(arn)
-        return Found(arn, properties_of(described, ids.get("task role")), tags.are_ours(tags.read(described["tags"])))
+        is_ours = tags.are_ours(tags.read(described["tags"]))
+        return Found(described["taskDefinitionArn"], properties_of(described, ids), is_ours)
 
     def observe_inactive(self, family: str) -> Found[Properties] | None:
         """Returns one of the revisions that a killed client deregistered but did not delete."""
@@ -51,7 +56,7 @@ class TaskDefinitionType(ResourceType[TaskProperties]):
         return Found(arn, Properties(), self._is_ours(arn)) if arn else None
 
     def create(self, resource: Resource[TaskProperties], ids: Ids) -> str:
-        existing = self._revision_with(resource.name, resource.properties.digest)
+        existing = self._revision_with(resource, ids)
         return existing or self._register(resource, ids)
 
     def change(self, resource: Resource[TaskProperties], found: Found[TaskProperties], ids: Ids) -> str:
@@ -73,6 +78,15 @@ class TaskDefinitionType(ResourceType[TaskProperties]):
         answer = self._session.call("ecs", "describe_task_definition", taskDefinition=arn, include=["TAGS"])
         return {**answer["taskDefinition"], "tags": answer.get("tags", [])}
 
+    def find(self, arn: str) -> dict[str, Any] | None:
+        """Returns a revision as `describe` does; None if it was deleted."""
+        try:
+            return self.describe(arn)
+        except AwsError as error:
+            if error.meaning != "absent":
+                raise
+            return None
+
     def revisions(self, family: str, status: str = "ACTIVE") -> Iterator[str]:
         """Yields the ARNs of the family's revisions, newest first."""
         # familyPrefix matches longer names too (churn and churn-2), so compare the whole name.
@@ -85,10 +99,13 @@ class TaskDefinitionType(ResourceType[TaskProperties]):
     def _is_ours(self, arn: str) -> bool:
         return tags.are_ours(tags.read(self.describe(arn)["tags"]))
 
-    def _revision_with(self, family: str, digest: str) -> str | None:
+    def _revision_with(self, resource: Resource[TaskProperties], ids: Ids) -> str | None:
         """A revision that a killed client registered, or that a rollback returns to; checks only the newest few."""
-        for arn in islice(self.revisions(family), _LOOK_BACK):
-            if tags.read(self.describe(arn)["tags"]).get(DIGEST_TAG) == digest:
+        digest = resource.properties.digest
+        for arn in islice(self.revisions(resource.name), _LOOK_BACK):
+            described = self.describe(arn)
+            is_same = tags.read(described["tags"]).get(DIGEST_TAG) == digest
+            if is_same and properties_of(described, ids).digest == digest:  # with the secret and roles of today
                 return arn
         return None
 
@@ -139,13 +156,14 @@ def request_for(resource: Resource[TaskProperties], ids: Ids) -> dict[str, Any]:
     return request
 
 
-def properties_of(described: Mapping[str, Any], made_task_role: str | None = None) -> TaskProperties:
-    """Returns the properties of a revision, without generated roles, which desired properties do not name either."""
+def properties_of(described: Mapping[str, Any], ids: Ids) -> TaskProperties:
+    """Returns the properties of a revision. Desired properties do not name generated roles and secrets; neither do
+    these, if they are the ones in `ids`."""
     container = _container(described)
     secrets = {item["name"]: item["valueFrom"] for item in container.get("secrets", [])}
     options = container.get("logConfiguration", {}).get("options", {})
-    role = str(described.get("executionRoleArn", ""))
-    task_role = described.get("taskRoleArn")
+    key = secrets.pop(API_KEY_VARIABLE, None)
+    role, task_role = described.get("executionRoleArn", ""), described.get("taskRoleArn")
     return TaskProperties(
         image=container["image"],
         cpu=int(described.get("cpu", 0)),
@@ -153,16 +171,16 @@ def properties_of(described: Mapping[str, Any], made_task_role: str | None = Non
         architecture=described.get("runtimePlatform", {}).get("cpuArchitecture"),
         port=container["portMappings"][0]["containerPort"],
         environment={item["name"]: item["value"] for item in container.get("environment", [])},
-        secrets={name: value for name, value in secrets.items() if name != API_KEY_VARIABLE},
-        has_api_key=API_KEY_VARIABLE in secrets,
+        secrets=secrets,
+        has_api_key=None if key and key != ids.get("API key") else key is not None,
         log_group=options.get("awslogs-group"),
         region=options.get("awslogs-region"),
         stop_timeout_seconds=container.get("stopTimeout"),
         ephemeral_storage_gib=described.get("ephemeralStorage", {}).get("sizeInGiB"),
         efs=_file_systems(described, container),
         health_check=container.get("healthCheck"),
-        execution_role_arn=None if role.rpartition("/")[2].startswith("mlflow-fargate-") else role,
-        task_role_arn=None if task_role == made_task_role else task_role,
+        execution_role_arn=None if role == ids.get("execution role") else role,
+        task_role_arn=None if task_role == ids.get("task role") else task_role,
         execute_command=container.get("linuxParameters", {}).get("initProcessEnabled", False),
         label=container.get("dockerLabels", {}).get(LABEL),
         is_confined=_is_confined(container),

@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mlflow_fargate.aws import service_deployments
-from mlflow_fargate.aws.resource_types.service import describe_service, primary_deployment
+from mlflow_fargate.aws.ecs_service import describe_service, primary_deployment
 from mlflow_fargate.aws.resource_types.target_group import TargetGroupType
 from mlflow_fargate.aws.rollouts.stopped_tasks import read_stopped_tasks
 from mlflow_fargate.aws.session import AwsSession
-from mlflow_fargate.errors import AwsError, RolloutFailed, RolloutTimeout
+from mlflow_fargate.deployment import RequestedRollout
+from mlflow_fargate.errors import AwsError, FargateError, RolloutFailed, RolloutReplaced, RolloutTimeout
 from mlflow_fargate.progress import Progress, shorten_arns
 
 # ECS allows 20 reads per second and account; a rollout takes minutes on AWS and seconds on the local stack.
@@ -27,12 +28,12 @@ _SHOWN_LINES = 20  # of a container that names no cause
 
 @dataclass
 class RolloutWatch:
-    """Waits for the deployment `deployment_id` of a service; keeps what was already reported."""
+    """Waits for one rollout of a service; keeps what was already reported."""
 
     session: AwsSession
     cluster: str
     service: str
-    deployment_id: str
+    rollout: RequestedRollout
     progress: Progress
     clock: Callable[[], float]
     sleep: Callable[[float], None]
@@ -40,7 +41,8 @@ class RolloutWatch:
     _counts: str = ""
 
     def wait_until_rolled_out(self, timeout_seconds: float, earlier_events: Collection[str] = ()) -> None:
-        """Returns when the rollout is done; raises RolloutFailed with the reason, or RolloutTimeout if it continues.
+        """Returns when the rollout is done; raises RolloutFailed with the reason, RolloutReplaced if another command
+        requested a newer one, or RolloutTimeout if it continues.
 
         `earlier_events`: IDs of ECS events that are not reported; those of earlier rollouts never are.
         """
@@ -62,26 +64,25 @@ class RolloutWatch:
     def _is_done(self) -> bool:
         service = self._describe()
         self._report(service)
-        deployment = next((item for item in service["deployments"] if item["id"] == self.deployment_id), None)
+        deployment = next((item for item in service["deployments"] if item["id"] == self.rollout.id), None)
         state = deployment.get("rolloutState") if deployment else None
         if deployment and state == "FAILED":
             raise self._failure(service, deployment.get("rolloutStateReason", ""))
         if deployment is None or deployment["status"] != "PRIMARY":
-            raise self._failure(service, "another rollout replaced it (a rollback by ECS, or another client)")
+            raise self._ended_early(service)
         if state != "COMPLETED" or len(service["deployments"]) > 1:
             return False
         return self._healthy_targets(service) >= int(service["desiredCount"])
 
     def _skip_older_events(self, earlier_events: Collection[str]) -> None:
         service = self._describe()
-        began = primary_deployment(service)["createdAt"]
-        older = {event["id"] for event in service.get("events", []) if event["createdAt"] < began}
+        older = {event["id"] for event in service.get("events", []) if event["createdAt"] < self.rollout.began}
         self._reported_events |= older.union(earlier_events)
 
     def _describe(self) -> dict[str, Any]:
         service = describe_service(self.session, self.cluster, self.service)
         if service is None or service["status"] == "INACTIVE":
-            raise RolloutFailed(f"Service '{self.service}' was deleted during its rollout.")
+            raise RolloutReplaced(f"Another command deleted '{self.service}' during its rollout.")
         return service
 
     def _healthy_targets(self, service: Mapping[str, Any]) -> int:
@@ -100,14 +101,36 @@ class RolloutWatch:
             self._counts = counts
             self.progress.note(counts)
 
+    def _ended_early(self, service: Mapping[str, Any]) -> FargateError:
+        """ECS went back to an older rollout, or another command requested a newer one."""
+        own = next((event["message"] for event in service.get("events", ()) if self._is_failure(event)), None)
+        if own or primary_deployment(service)["createdAt"] <= self.rollout.began:
+            return self._failure(service, own or "ECS went back to the previous rollout")
+        return self._replaced(service)
+
+    def _is_failure(self, event: Mapping[str, Any]) -> bool:
+        return self.rollout.id in event["message"] and "failed" in event["message"]
+
+    def _replaced(self, service: Mapping[str, Any]) -> RolloutReplaced:
+        number = service["taskDefinition"].rpartition(":")[2]
+        return RolloutReplaced(
+            f"Another command changed '{self.service}' during this rollout: revision {number} replaces it.",
+            hint="if this change is still wanted, run the command again; mlflow-fargate history shows the other one",
+        )
+
     def _failure(self, service: Mapping[str, Any], reason: str) -> RolloutFailed:
         lines = [f"The rollout of '{self.service}' failed: {shorten_arns(reason)}"]
         # The last one is enough to explain it.
-        tasks = read_stopped_tasks(self.session, self.cluster, self.service, count=1, deployment_id=self.deployment_id)
+        tasks = read_stopped_tasks(self.session, self.cluster, self.service, count=1, deployment_id=self.rollout.id)
         for task in tasks:
             lines.append(f"  {task.summary}")
             lines += [f"    | {line}" for line in task.explaining_lines(_SHOWN_LINES)]
-        running = int(service.get("runningCount", 0))
+        # Not the tasks of the failed rollout, nor of one that another command requested since.
+        running = sum(
+            int(item.get("runningCount", 0))
+            for item in service.get("deployments", ())
+            if item["id"] != self.rollout.id and item["createdAt"] <= self.rollout.began
+        )
         lines.append(
             f"  {running} task(s) of the previous version are still serving."
             if running

@@ -35,23 +35,23 @@ class ShiftWatch(RolloutWatch):
         service = self._describe()
         self._report(service)
         brief = service_deployments.newest(self.session, self.cluster, self.service)
-        if brief is None:
-            return False
+        if brief is None or brief["createdAt"] < self.rollout.began - service_deployments.INACCURACY:
+            return False  # the newest record can still be that of the previous rollout
         deployment = service_deployments.describe(self.session, brief["serviceDeploymentArn"])
+        if not self._is_ours(deployment):
+            raise self._replaced(service)
         self._report_stage(deployment)
         self._answer_hooks(service, deployment)
         status = deployment["status"]
         if status in ("ROLLBACK_SUCCESSFUL", "ROLLBACK_FAILED", "STOPPED"):
             raise self._refused(service, deployment)
-        if status != "SUCCESSFUL" or not self._is_ours(service, deployment):
+        if status != "SUCCESSFUL":
             return False
         return self._healthy_targets(service) >= int(service["desiredCount"])
 
-    def _is_ours(self, service: Mapping[str, Any], deployment: Mapping[str, Any]) -> bool:
-        """Right after an update, the newest record can still be that of the previous rollout."""
+    def _is_ours(self, deployment: Mapping[str, Any]) -> bool:
         revision = deployment["targetServiceRevision"]["arn"]
-        deployed: str = service["taskDefinition"]
-        return service_deployments.task_definition_of(self.session, revision) == deployed
+        return service_deployments.task_definition_of(self.session, revision) == self.rollout.task_definition
 
     def _report_stage(self, deployment: Mapping[str, Any]) -> None:
         stage = service_deployments.stage_of(deployment)
