@@ -191,6 +191,7 @@ def as_dict(status: DeploymentStatus) -> dict[str, Any]:
         "resolved_model_uri": provenance.resolved_uri,
         "model_name": provenance.name,
         "model_version": provenance.version,
+        "model_registered_ms": provenance.registered_ms,
         "run_id": provenance.run_id,
         "fingerprint": provenance.fingerprint,
         "follow": status.follow,

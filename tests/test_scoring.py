@@ -226,7 +226,7 @@ def test_a_dataframe_with_several_levels_is_refused(several: Any) -> None:
 @pytest.mark.parametrize("names", [["input", "mask"], ["input"], ["prompt"], ["messages"], ["inputs", "mask"]])
 @pytest.mark.parametrize("values", [np.ones((1, 2)), [[1.0, 1.0]]], ids=["arrays", "lists"])
 def test_a_dict_of_arrays_is_named_tensors_whatever_their_names(names: list[str], values: Any) -> None:
-    assert document(dict.fromkeys(names, values)) == {"inputs": dict.fromkeys(names, [[1.0, 1.0]])}
+    assert document(dict.fromkeys(names, values)) == {"inputs": {name: [[1.0, 1.0]] for name in names}}
 
 
 @pytest.mark.parametrize(

@@ -122,6 +122,7 @@ def _read_model(uri: str, place: Place, files: tuple[ModelFile, ...], store: Art
         version=place.version,
         run_id=str(run_id) if run_id else None,
         created=_created(place.created_ms, metadata),
+        registered_ms=place.created_ms if place.version else None,
     )
 
 
@@ -176,13 +177,13 @@ def _find_labels(
     if named and (not is_local(named) or named.startswith(("/", "file:"))):
         root, _, name = named.rpartition("/")
         return _the_labels(root, stores.for_uri(root).files(root, recursive=False), name, stores)
-    if inside := _pick_labels(model.files, named, model.resolved_uri):
+    if inside := _pick_labels(model, model.files, named, model.resolved_uri):
         return model.artifact_uri, inside
     # The run that a plain path or s3:// URI refers to can be on any server.
     has_run = model.run_id and model.resolved_uri.startswith(("models:", "runs:"))
     if beside_run := _run_root(registry, model.run_id if has_run else None, is_needed=named is not None):
         files = stores.for_uri(beside_run).files(beside_run, recursive=False)
-        if beside := _pick_labels(files, named, beside_run):
+        if beside := _pick_labels(model, files, named, beside_run):
             return _the_labels(beside_run, files, beside.path, stores)
     if named:
         raise ModelNotFound(
@@ -201,13 +202,15 @@ def _run_root(registry: ModelRegistry, run_id: str | None, *, is_needed: bool) -
         return None  # most models have no labels and do not need their run
 
 
-def _pick_labels(files: tuple[ModelFile, ...], named: str | None, where: str) -> ModelFile | None:
+def _pick_labels(model: ResolvedModel, files: tuple[ModelFile, ...], named: str | None, where: str) -> ModelFile | None:
     by_path = {file.path: file for file in files}
     for usual in (named,) if named else ("extra_files/labels.json", "labels.json"):
         if usual in by_path:
             return by_path[usual]
     pattern = named or _LABELS
     alike = [file for file in files if fnmatchcase(file.path.rpartition("/")[2], pattern)]
+    if len(alike) > 1 and not named and not model.takes_images:
+        return None  # only an image classifier needs one of them
     if len(alike) > 1:
         raise ModelUnusable(
             f"{without_credentials(where)} has several labels files: {', '.join(file.path for file in alike)}.",
