@@ -83,7 +83,7 @@ def image_inputs(
     served = bento.ServedModel(model, template, config.template_options, custom, further_models or {})
     return ImageInputs(
         served,
-        requirements=(*bento.service_requirements(served), *config.requirements),
+        requirements=bento.service_requirements(served, config.requirements),
         base=Reference.parse(config.base_image or default_base_image(python_of(model))),
         platform=platform_of(config.architecture),
         compression=Compression(config.compression),
