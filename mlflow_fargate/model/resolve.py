@@ -102,7 +102,10 @@ def _read_model(uri: str, place: Place, files: tuple[ModelFile, ...], store: Art
         "MLmodel": _MLMODEL_LIMIT_BYTES,
         "requirements.txt": _TEXT_LIMIT_BYTES,
         "python_env.yaml": _TEXT_LIMIT_BYTES,
+        "conda.yaml": _TEXT_LIMIT_BYTES,
     }
+    if any(file.path == "requirements.txt" for file in files):
+        del limits["conda.yaml"]  # it says the same
     names = [file.path for file in files if file.path in limits]
     with ThreadPoolExecutor(len(names)) as pool:
         contents = dict(
@@ -110,14 +113,15 @@ def _read_model(uri: str, place: Place, files: tuple[ModelFile, ...], store: Art
         )
     metadata = _parse_mlmodel(contents["MLmodel"], place.artifact_uri)
     run_id = place.run_id or metadata.get("run_id")
+    conda_python, conda_lines = _conda_environment(contents.get("conda.yaml", b""), place.artifact_uri)
     return ResolvedModel(
         requested_uri=without_credentials(uri),
         resolved_uri=place.resolved_uri,
         artifact_uri=place.artifact_uri,
         files=tuple(_with_digest(file, contents) for file in files),
         metadata=metadata,
-        requirements=_requirement_lines(contents.get("requirements.txt", b"")),
-        python_version=_python_version(contents.get("python_env.yaml", b""), metadata),
+        requirements=_requirement_lines(contents.get("requirements.txt", b"")) or conda_lines,
+        python_version=_python_version(contents.get("python_env.yaml", b""), metadata) or conda_python,
         name=place.name,
         version=place.version,
         run_id=str(run_id) if run_id else None,
@@ -146,6 +150,20 @@ def _parse_mlmodel(content: bytes, root: str) -> dict[str, Any]:
 def _requirement_lines(content: bytes) -> tuple[str, ...]:
     lines = (line.strip() for line in content.decode("utf-8", errors="replace").splitlines())
     return tuple(line for line in lines if line and not line.startswith("#"))
+
+
+def _conda_environment(content: bytes, root: str) -> tuple[str | None, tuple[str, ...]]:
+    """Returns the Python version and the `pip` lines of a conda.yaml; MLflow before 1.17 wrote no requirements.txt."""
+    try:
+        environment = yaml.load(content, yaml.BaseLoader)  # noqa: S506  # only texts: 3.10 is not a number
+    except (yaml.YAMLError, ValueError) as error:
+        raise ModelUnusable(f"{without_credentials(root)}/conda.yaml is not valid YAML: {error}") from error
+    listed = environment.get("dependencies") if isinstance(environment, dict) else None
+    dependencies = listed if isinstance(listed, list) else []
+    pythons = [re.fullmatch(r"python\s*==?\s*(\d+(?:\.\d+)*)", one) for one in dependencies if isinstance(one, str)]
+    pip = [one["pip"] for one in dependencies if isinstance(one, dict) and isinstance(one.get("pip"), list)]
+    lines = "\n".join(line for part in pip for line in part if isinstance(line, str))
+    return next((found[1] for found in pythons if found), None), _requirement_lines(lines.encode())
 
 
 def _python_version(python_env: bytes, metadata: Mapping[str, Any]) -> str | None:

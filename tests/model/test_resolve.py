@@ -116,6 +116,7 @@ class TestRegisteredModels:
         assert [request.rpartition("/")[2].split("?")[0] for request in resolve.requests] == [
             "health",
             "alias",
+            "get",
             "get-download-uri",
             "get",  # the run, whose root may hold labels
         ]
@@ -143,8 +144,7 @@ class TestRegisteredModels:
         self, resolve: Resolver, logged_models: LoggedModels
     ) -> None:
         client = MlflowClient()
-        client.create_registered_model("dev")
-        client.create_model_version("dev", f"models:/{logged_models.direct_model_id}", logged_models.direct_run_id)
+        client.copy_model_version("models:/iris/1", "dev")
         client.copy_model_version("models:/dev/1", "prod")
         client.rename_registered_model("dev", "renamed")
         after_renaming = resolve("models:/prod/1")
@@ -159,10 +159,10 @@ class TestRegisteredModels:
         assert (after_deletion.name, after_deletion.run_id) == ("prod", logged_models.direct_run_id)
 
     def test_a_runs_model_is_found_after_another_of_its_models_was_deleted(self, resolve: Resolver) -> None:
-        client = MlflowClient()
-        with mlflow.start_run() as run:
-            first, second = (client.create_logged_model("0", name=name, source_run_id=run.info.run_id) for name in "ab")
-            client.log_outputs(run.info.run_id, [LoggedModelOutput(one.model_id, 0) for one in (first, second)])
+        client = MlflowClient(resolve.tracking_uri)
+        run = client.create_run("0")
+        first, second = (client.create_logged_model("0", name=name, source_run_id=run.info.run_id) for name in "ab")
+        client.log_outputs(run.info.run_id, [LoggedModelOutput(one.model_id, 0) for one in (first, second)])
         client.delete_logged_model(first.model_id)
         registry = ModelRegistry(resolve.tracking_uri, resolve.tracking_uri)
 
@@ -436,6 +436,30 @@ class TestLocalModels:
     def test_an_mlmodel_file_without_flavors_is_refused(self, local_model: Path, content: str) -> None:
         (local_model / "MLmodel").write_text(content)
         with pytest.raises(ModelUnusable, match="MLmodel"):
+            resolve_local(local_model)
+
+    def test_conda_yaml_counts_without_a_requirements_file(self, local_model: Path) -> None:
+        (local_model / "MLmodel").write_text("flavors:\n  python_function: {}\n")
+        conda = "dependencies:\n- python=3.10\n- pip<=23\n- numpy\n- pip:\n  - mlflow==1.14\n  - six\n"
+        (local_model / "conda.yaml").write_text(conda)
+        with_both = resolve_local(local_model)
+        (local_model / "requirements.txt").unlink()
+        alone = resolve_local(local_model)
+
+        assert (with_both.requirements, with_both.python_version) == (("numpy==1.26", "pandas"), None)
+        assert (alone.requirements, alone.python_version) == (("mlflow==1.14", "six"), "3.10")
+
+    @pytest.mark.parametrize("content", ["", "[]", "dependencies: 1", "dependencies: [{pip: 1}, [], pip]"])
+    def test_a_conda_yaml_without_packages_is_no_source_of_them(self, local_model: Path, content: str) -> None:
+        (local_model / "requirements.txt").unlink()
+        (local_model / "conda.yaml").write_text(content)
+
+        assert resolve_local(local_model).requirements == ()
+
+    def test_an_invalid_conda_yaml_is_refused(self, local_model: Path) -> None:
+        (local_model / "requirements.txt").unlink()
+        (local_model / "conda.yaml").write_text("{")
+        with pytest.raises(ModelUnusable, match=r"conda\.yaml is not valid YAML"):
             resolve_local(local_model)
 
     def test_a_huge_requirements_file_is_not_read(self, local_model: Path) -> None:
