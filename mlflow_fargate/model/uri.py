@@ -6,7 +6,7 @@
     runs:/RUN/model ── models:/m-… ── logged model ──────────────────────────────────────────┤
     s3://… · /a/path ────────────────────────────────────────────────────────────────────────┘
 
-What a version was made from can be renamed, deleted or replaced later; only a registry that recorded no place has a
+The source of a version can be renamed, deleted or replaced later; only a registry that recorded no place has a
 source to follow.
 
 The only module that uses MLflow's tracking and registry client; resolve.py reads the folder.

@@ -450,7 +450,7 @@ class TestLocalModels:
         assert (alone.requirements, alone.python_version) == (("mlflow==1.14", "six"), "3.10")
 
     @pytest.mark.parametrize("content", ["", "[]", "dependencies: 1", "dependencies: [{pip: 1}, [], pip]"])
-    def test_a_conda_yaml_without_packages_is_no_source_of_them(self, local_model: Path, content: str) -> None:
+    def test_a_conda_yaml_without_packages_names_none(self, local_model: Path, content: str) -> None:
         (local_model / "requirements.txt").unlink()
         (local_model / "conda.yaml").write_text(content)
 
