@@ -69,7 +69,9 @@ class MlflowModelRegistry:
             searches.append(self._search(f"tags.`{tag}` LIKE '%'"))
         states = {model.name: _state(model.latest_versions, model) for model in chain.from_iterable(searches)}
         for chunk in _chunks(sorted(set(names) - states.keys())):
-            states |= {model.name: _state(model.latest_versions, model) for model in self._named(chunk)}
+            # MLflow 1.30 ignores a list of names, and returns every model.
+            found = (model for model in self._named(chunk) if model.name in chunk)
+            states |= {model.name: _state(model.latest_versions, model) for model in found}
         # A server that does not understand a search finds nothing; only this answer says that a model is absent.
         for name in sorted(set(names) - states.keys()):
             states |= {model.name: _state(model.latest_versions, model) for model in self._get(name)}
