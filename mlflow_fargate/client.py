@@ -7,6 +7,7 @@ for plugins: boto3 and BentoML take seconds to load.
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Mapping
 from dataclasses import replace
@@ -101,6 +102,7 @@ class FargateDeploymentClient(BaseDeploymentClient):  # type: ignore[misc]  # ml
         """
         timeout_seconds = _prediction_timeout(timeout_seconds)
         deployer = self.deployer(endpoint)
+        inputs = _read_by_mlflow(inputs, sys._getframe(1).f_globals.get("__name__"))
         answer = deployer.predict(_the_deployment(deployer, deployment_name), inputs, timeout_seconds)
         return PredictionsResponse(answer if isinstance(answer, dict) else {"predictions": answer})
 
@@ -125,6 +127,7 @@ class FargateDeploymentClient(BaseDeploymentClient):  # type: ignore[misc]  # ml
                 f"Deployment '{name}' does not serve an explainer; its flavor is {flavor}.",
                 hint=f"log one with mlflow.shap.log_explainer() and deploy it with -f {EXPLAINER_FLAVOR}",
             )
+        df = _read_by_mlflow(df, sys._getframe(1).f_globals.get("__name__"))
         answer = deployer.predict(name, df, _prediction_timeout(None))
         return answer.get("predictions", answer) if isinstance(answer, dict) else answer
 
@@ -188,6 +191,7 @@ def as_dict(status: DeploymentStatus) -> dict[str, Any]:
         "resolved_model_uri": provenance.resolved_uri,
         "model_name": provenance.name,
         "model_version": provenance.version,
+        "model_registered_ms": provenance.registered_ms,
         "run_id": provenance.run_id,
         "fingerprint": provenance.fingerprint,
         "follow": status.follow,
@@ -215,6 +219,16 @@ def _prediction_timeout(named: float | None) -> float:
     if not seconds > 0:
         raise InvalidOption(f"timeout_seconds must be greater than 0, not {seconds:g}.", hint="timeout_seconds=120")
     return float(seconds)
+
+
+def _read_by_mlflow(inputs: Any, caller: str | None) -> Any:
+    """Returns `inputs`, or the request in the file that MLflow's command or MCP tool read as a table.
+
+    Naughty, but only the caller's module tells a file's {"inputs": […]} from a DataFrame with the column `inputs`.
+    """
+    from mlflow_fargate.scoring import document_in_frame, is_frame  # noqa: PLC0415
+
+    return document_in_frame(inputs) if caller == "mlflow.deployments.cli" and is_frame(inputs) else inputs
 
 
 def _the_deployment(deployer: Deployer, name: str | None) -> str:

@@ -6,6 +6,7 @@ A URI becomes a `ResolvedModel` (model/); a deployment records its `Provenance`.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,6 +15,8 @@ from typing import Any
 
 DEFAULT_FLAVOR = "python_function"
 EXPLAINER_FLAVOR = "shap"
+_NETWORK_FLAVORS = ("tensorflow", "keras")
+_IMAGE_CHANNELS = (1, 3, 4)
 _USER_IN_URL = re.compile(r"(?<=://)([^/\s'\"]*)@")
 _VARIABLE = re.compile(r"([^:]*:)?\$\{[A-Z][A-Z0-9_]*\}")
 
@@ -66,11 +69,28 @@ class ResolvedModel:
     created: datetime | None = None  # when the version was registered, or the model logged; in UTC
     labels_uri: str | None = None  # full URI of the labels file found next to the model or at the root of its run
     labels_etag: str | None = None
+    registered_ms: int | None = None  # when the version was registered, in milliseconds since 1970
 
     @property
     def flavors(self) -> Mapping[str, Any]:
         flavors: Mapping[str, Any] = self.metadata.get("flavors", {})
         return flavors
+
+    @property
+    def takes_images(self) -> bool:
+        """True for a Keras or TensorFlow network unless its signature has another input than a batch of images.
+
+        A batch of images has the shape (-1, height, width, channels).
+        """
+        conf = next((self.flavors[name] for name in _NETWORK_FLAVORS if name in self.flavors), None)
+        if conf is None or conf.get("keras_backend", "tensorflow") != "tensorflow":
+            return False
+        signature = self.metadata.get("signature") or {}
+        if not signature.get("inputs"):
+            return True
+        inputs = json.loads(signature["inputs"])
+        shape = inputs[0].get("tensor-spec", {}).get("shape", []) if len(inputs) == 1 else []
+        return len(shape) == 4 and shape[3] in _IMAGE_CHANNELS
 
     @property
     def title(self) -> str:
@@ -105,6 +125,8 @@ class Provenance:
     name: str | None = None
     version: str | None = None
     run_id: str | None = None
+    # When the version was registered, in milliseconds since 1970: its number alone can come back with another model.
+    registered_ms: int | None = None
     runtime: str | None = (
         None  # what runs the model, and why; None: the model's library, without another being requested
     )

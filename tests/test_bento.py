@@ -115,9 +115,56 @@ def test_a_pyfunc_needs_skinny_mlflow_of_the_version_that_logged_it() -> None:
     assert lines == ("numpy==2.4.6", "tensorflow-cpu==2.21.0", BENTOML, "pandas<4", "mlflow-skinny==3.16.0", *SERVER)
 
 
+@pytest.mark.parametrize(
+    ("logged_with", "pin", "bounds"),
+    [
+        ("1.30.0", "mlflow", ["numpy<2", "pandas<2"]),
+        (None, "mlflow==1.20.2", ["numpy<2", "pandas<2"]),
+        ("2.12.2", "mlflow==2.12.2", ["numpy<2", "pandas<3"]),
+        ("2.22.5", "mlflow==2.22.5", ["pandas<3"]),
+        ("2.1.1", "mlflow==2.1.1", ["numpy<2", "pandas<2"]),
+        ("3.15.0", "mlflow==3.15.0", ["pandas<3"]),
+        ("3.17.2", "mlflow==3.17.2", ["pandas<4"]),
+        (None, "mlflow", ["pandas<4"]),
+    ],
+)
+def test_pandas_and_numpy_are_bounded_as_by_the_mlflow_that_logged_the_model(
+    logged_with: str | None, pin: str, bounds: list[str]
+) -> None:
+    model = dataclasses.replace(with_metadata(mlflow_version=logged_with), requirements=(pin, "scikit-learn==1.2.2"))
+    lines = bento.service_requirements(ServedModel(model, "pyfunc"))
+
+    assert sorted(line for line in lines if line.startswith(("numpy", "pandas"))) == bounds
+
+
+@pytest.mark.parametrize(
+    ("own", "further", "bounds"),
+    [
+        (("pandas==2.1.0", "numpy>=1.2"), (), ["numpy>=1.2", "pandas==2.1.0"]),
+        (("pandas",), (), ["numpy<2", "pandas", "pandas<2"]),
+        ((), ("pandas==3.1.1",), ["numpy<2", "pandas==3.1.1"]),
+    ],
+)
+def test_versions_that_the_model_or_the_user_states_are_not_bounded(
+    own: tuple[str, ...], further: tuple[str, ...], bounds: list[str]
+) -> None:
+    model = dataclasses.replace(with_metadata(mlflow_version="1.30.0"), requirements=own)
+    lines = bento.service_requirements(ServedModel(model, "pyfunc"), further)
+
+    assert sorted(line for line in lines if line.startswith(("numpy", "pandas"))) == bounds
+
+
+def test_the_oldest_of_several_models_decides_the_bounds() -> None:
+    old = dataclasses.replace(with_metadata(mlflow_version="2.10.0"), requirements=("mlflow==2.10.0",))
+    served = ServedModel(dataclasses.replace(make_model(), requirements=()), "custom", further_models={"old": old})
+
+    assert {"numpy<2", "pandas<3"} <= set(bento.service_requirements(served))
+
+
 @pytest.mark.parametrize("logged_with", ["2.9.1", "1.30.0", "3.17.0.dev0", "", None])
 def test_an_unsupported_mlflow_version_is_replaced_by_the_installed_one(logged_with: str | None) -> None:
-    lines = bento.service_requirements(ServedModel(with_metadata(mlflow_version=logged_with), "pyfunc"))
+    model = dataclasses.replace(with_metadata(mlflow_version=logged_with), requirements=("mlflow",))
+    lines = bento.service_requirements(ServedModel(model, "pyfunc"))
 
     assert f"mlflow-skinny=={version('mlflow-skinny')}" in lines
 

@@ -185,12 +185,63 @@ def test_inputs_become_a_request(inputs: Any, sent: Any) -> None:
 def test_a_request_that_mlflows_command_read_as_a_table_is_a_request_again(request_: Any) -> None:
     table = pd.read_json(io.StringIO(json.dumps(request_)))
 
-    assert document(table) == request_
+    assert document(scoring.document_in_frame(table)) == request_
 
 
 @pytest.mark.parametrize("table", [{"a": [1]}, {"inputs": [1], "b": [2]}, {"dataframe_records": [1]}])
-def test_a_table_stays_a_table(table: Any) -> None:
-    assert "dataframe_split" in document(pd.DataFrame(table))
+def test_a_table_that_mlflows_command_read_stays_a_table(table: Any) -> None:
+    assert "dataframe_split" in document(scoring.document_in_frame(pd.DataFrame(table)))
+
+
+@pytest.mark.parametrize("name", ["inputs", "instances", "dataframe_records", "dataframe_split", "input", "prompt"])
+def test_a_dataframe_is_a_table_whatever_its_only_column_is_called(name: str) -> None:
+    sent = document(pd.DataFrame({name: ["good", "bad"]}))
+
+    assert sent == {"dataframe_split": {"columns": [name], "data": [["good"], ["bad"]]}}
+
+
+@pytest.mark.parametrize(
+    ("index", "sent"),
+    [
+        ([7, 3], [7, 3]),
+        (["b", "a"], ["b", "a"]),
+        ([0.5, None], [0.5, None]),
+        (pd.to_datetime(["2026-01-02", "2026-01-03"]), ["2026-01-02T00:00:00", "2026-01-03T00:00:00"]),
+        (pd.RangeIndex(1, 3), [1, 2]),
+    ],
+)
+def test_a_dataframe_and_a_series_keep_their_index(index: Any, sent: list[Any]) -> None:
+    table = pd.DataFrame({"a": [1, 2]}, index=index)
+
+    for inputs in (table, table["a"]):
+        assert document(inputs) == {"dataframe_split": {"index": sent, "columns": ["a"], "data": [[1], [2]]}}
+
+
+@pytest.mark.parametrize("several", [{"index": [[1, 1], ["a", "b"]]}, {"columns": [["x", "x"], ["a", "b"]]}])
+def test_a_dataframe_with_several_levels_is_refused(several: Any) -> None:
+    with pytest.raises(InvalidOption, match="several levels"):
+        document(pd.DataFrame(np.zeros((2, 2)), **several))
+
+
+@pytest.mark.parametrize("names", [["input", "mask"], ["input"], ["prompt"], ["messages"], ["inputs", "mask"]])
+@pytest.mark.parametrize("values", [np.ones((1, 2)), [[1.0, 1.0]]], ids=["arrays", "lists"])
+def test_a_dict_of_arrays_is_named_tensors_whatever_their_names(names: list[str], values: Any) -> None:
+    assert document(dict.fromkeys(names, values)) == {"inputs": {name: [[1.0, 1.0]] for name in names}}
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        {"messages": [{"role": "user", "content": "hi"}], "temperature": np.float64(0.5), "stop": ["."]},
+        {"prompt": "hi"},
+        {"prompt": ["hi", "there"], "n": 2},
+        {"input": [{"role": "user", "content": "hi"}], "context": {"user_id": "1"}},
+        {"instances": [[1]], "signature_name": "serving_default"},
+        {"dataframe_split": {"columns": ["a"], "data": [[1]]}, "client_request_id": "1"},
+    ],
+)
+def test_texts_and_messages_are_a_chat_request_and_mlflows_keys_are_kept(request_: Any) -> None:
+    assert document(request_) == request_
 
 
 JSON_VALUES = st.recursive(

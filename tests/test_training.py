@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import threading
@@ -109,6 +110,22 @@ def test_a_model_is_accepted_as_uri_run_id_or_model_info(server: LoggedModels) -
     assert model_uri_of(logged) == "models:/m-1"
     assert model_uri_of(registered) == "models:/iris/1"
     assert model_uri_of(server.direct_run_id) == f"models:/{server.direct_model_id}"
+
+
+def test_a_runs_only_model_is_its_registered_version(server: LoggedModels) -> None:
+    assert model_uri_of(server.proxied_run_id) == "models:/proxied/1"
+
+
+def test_the_model_of_a_run_of_an_mlflow_2_client_is_found(server: LoggedModels) -> None:
+    history = [{"run_id": "r", "artifact_path": "model", "flavors": {}}]
+    with mlflow.start_run() as run:
+        mlflow.set_tag("mlflow.log-model.history", json.dumps(history))
+    with mlflow.start_run() as with_two:
+        mlflow.set_tag("mlflow.log-model.history", json.dumps([*history, {"artifact_path": "other"}]))
+
+    assert model_uri_of(run.info.run_id) == f"runs:/{run.info.run_id}/model"
+    with pytest.raises(InvalidOption, match=f"(?s)has logged 2 models.*runs:/{with_two.info.run_id}/other"):
+        model_uri_of(with_two.info.run_id)
 
 
 def test_a_run_without_a_model_and_a_missing_run_are_reported(server: LoggedModels) -> None:

@@ -14,8 +14,6 @@ from mlflow_fargate.resolved_model import ResolvedModel
 Template = Literal["image_classifier", "pyfunc", "custom"]
 
 LABELS_FILE = "labels.json"
-_IMAGE_CHANNELS = (1, 3, 4)
-_NETWORK_FLAVORS = ("tensorflow", "keras")
 
 
 @dataclass(frozen=True)
@@ -32,14 +30,8 @@ class ServedModel:
 
 
 def choose_template(model: ResolvedModel) -> Template:
-    """Returns the template for `model`: image_classifier for a Keras or TensorFlow model with a labels file.
-
-    If it has a signature, the input must be a batch of images (-1, height, width, channels).
-    """
-    conf = _network_conf(model)
-    if conf is None or model.labels_uri is None or conf.get("keras_backend", "tensorflow") != "tensorflow":
-        return "pyfunc"
-    return "image_classifier" if _takes_images(model) else "pyfunc"
+    """Returns the template for `model`: image_classifier for a network that takes images and has a labels file."""
+    return "image_classifier" if model.labels_uri is not None and model.takes_images else "pyfunc"
 
 
 def make_service_description(served: ServedModel) -> dict[str, Any]:
@@ -81,19 +73,6 @@ def parse_labels(content: bytes) -> dict[str, Any]:
             hint='write it as {"0": "first label", "1": "second label"}',
         )
     return labels
-
-
-def _network_conf(model: ResolvedModel) -> Mapping[str, Any] | None:
-    return next((model.flavors[name] for name in _NETWORK_FLAVORS if name in model.flavors), None)
-
-
-def _takes_images(model: ResolvedModel) -> bool:
-    signature = model.metadata.get("signature") or {}
-    if not signature.get("inputs"):
-        return True  # nothing known contradicts it
-    inputs = json.loads(signature["inputs"])
-    shape = inputs[0].get("tensor-spec", {}).get("shape", []) if len(inputs) == 1 else []
-    return len(shape) == 4 and shape[3] in _IMAGE_CHANNELS
 
 
 def _has_class_numbers(labels: Mapping[object, object]) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from importlib.metadata import version as installed_version
 
 from packaging.requirements import InvalidRequirement, Requirement
@@ -22,10 +23,17 @@ _ONNX_PACKAGES = {"image": ("pillow",), "table": ("mlflow-skinny", "pandas")}
 _PILLOW_FLOOR = Version("11.3")
 # service_template does not support older versions; newer versions can load models that these logged.
 _MLFLOW_FLOOR = Version("3.1")
+# What MLflow's releases before the given one required. The later lines are the stricter ones.
+# Source: `Requires-Dist` of MLflow's releases on PyPI.
+_BOUNDS = (
+    (Version("3.16"), "pandas<3"),
+    (Version("2.16"), "numpy<2"),
+    (Version("2.2"), "pandas<2"),
+)
 
 
-def service_requirements(served: ServedModel) -> tuple[str, ...]:
-    """Returns the image's requirement lines: the model's, BentoML, and what the template needs.
+def service_requirements(served: ServedModel, further: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """Returns the image's requirement lines: the model's, BentoML, what the template needs, and the user's `further`.
 
     MLflow itself is half a gigabyte that serving does not use: an image classifier needs none of it, a pyfunc needs
     `mlflow-skinny`. A line that requests more than the plain package (`mlflow[extras]`, a URL) is kept as it is.
@@ -34,20 +42,21 @@ def service_requirements(served: ServedModel) -> tuple[str, ...]:
     given = dict.fromkeys(line for one in models for line in one.requirements)
     custom = served.custom_service.requirements if served.custom_service else ()
     lines = [line for line in (*given, *custom) if _package(line) != "mlflow-skinny"]
+    newest = _newest_versions(models)
     if served.template == "image_classifier":
-        ours = []
+        ours = [bound for bound in newest if bound.startswith("numpy")]
         lines = [line for line in lines if _package(line) != "mlflow" and not _is_old_pillow(line)]
         lines.append(f"pillow>={_PILLOW_FLOOR}")
     else:
-        ours = ["pandas<4"]
+        ours = list(newest)
         if not any(_package(line) == "mlflow" and not _is_plain(line) for line in lines):
             ours.append(f"mlflow-skinny=={_mlflow_version(served.model)}")
             lines = [line for line in lines if _package(line) != "mlflow"]
     # The service is tested with this version of BentoML, whichever version was installed for training.
     lines = [line for line in lines if _package(line) != "bentoml"]
-    packages = {_package(line) for line in lines}
+    packages = {_package(line) for line in (*lines, *further) if not _is_any_version(line)}
     ours = [line for line in (*ours, *_SERVER) if _package(line) not in packages]
-    return tuple(dict.fromkeys([*lines, f"bentoml=={installed_version('bentoml')}", *ours]))
+    return tuple(dict.fromkeys([*lines, f"bentoml=={installed_version('bentoml')}", *ours, *further]))
 
 
 def replaced_requirements(served: ServedModel) -> tuple[str, ...]:
@@ -74,12 +83,36 @@ def onnx_requirements(served: ServedModel, pins: Mapping[str, str], asked: tuple
 
 def _mlflow_version(model: ResolvedModel) -> str:
     """Returns the version that logged the model if the service supports it, else the one installed here."""
-    here = installed_version("mlflow-skinny")
-    try:
-        logged = Version(str(model.metadata.get("mlflow_version", "")))
-    except InvalidVersion:
-        return here
-    return here if logged < _MLFLOW_FLOOR or logged.is_prerelease else str(logged)
+    logged = _logged_with(model)
+    is_supported = logged is not None and logged >= _MLFLOW_FLOOR and not logged.is_prerelease
+    return str(logged) if is_supported else installed_version("mlflow-skinny")
+
+
+def _newest_versions(models: Iterable[ResolvedModel]) -> list[str]:
+    """Returns the bounds that MLflow itself required when it logged the oldest of the models.
+
+    MLflow does not write pandas, and often not NumPy, into a model's requirements, because it brings them itself.
+    """
+    oldest = min((version for model in models if (version := _logged_with(model))), default=None)
+    bounds = {"pandas": "pandas<4"}
+    for before, bound in _BOUNDS:
+        if oldest is not None and oldest < before:
+            bounds[bound.partition("<")[0]] = bound
+    return list(bounds.values())
+
+
+def _logged_with(model: ResolvedModel) -> Version | None:
+    """Returns the MLflow release that logged the model; releases before 1.26 only pin themselves."""
+    pins = (line.partition("==")[2] for line in model.requirements if _package(line) in ("mlflow", "mlflow-skinny"))
+    for stated in (model.metadata.get("mlflow_version"), *pins):
+        with suppress(InvalidVersion):
+            return Version(str(stated))
+    return None
+
+
+def _is_any_version(line: str) -> bool:
+    """Returns whether a line names a package without saying which version."""
+    return _package(line) is not None and not Requirement(line).specifier and Requirement(line).url is None
 
 
 def _is_old_pillow(line: str) -> bool:

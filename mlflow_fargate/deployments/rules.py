@@ -34,8 +34,16 @@ def check_name(name: str) -> str:
 
 def provenance_of(model: ResolvedModel, flavor: str) -> Provenance:
     """Returns where the model came from, as it is recorded on the task definition."""
-    where = {"name": model.name, "version": model.version, "run_id": model.run_id}
-    return Provenance(model.requested_uri, model.resolved_uri, model.fingerprint, flavor, **where)
+    return Provenance(
+        model.requested_uri,
+        model.resolved_uri,
+        model.fingerprint,
+        flavor,
+        name=model.name,
+        version=model.version,
+        run_id=model.run_id,
+        registered_ms=model.registered_ms,
+    )
 
 
 def check_change(before: DeploymentStatus, config: DeploymentConfig, options: NamedOptions) -> None:

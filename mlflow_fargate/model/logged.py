@@ -12,7 +12,9 @@ from typing import Any
 
 import mlflow
 from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.tracking import MlflowClient
+from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_MODELS
 
 from mlflow_fargate.errors import InvalidOption, ModelNotFound
 from mlflow_fargate.redirects import RefusingRedirects
@@ -66,17 +68,37 @@ def _registered_uri(info: Any) -> str | None:
 
 
 def _only_model_of_run(run_id: str) -> str:
+    """Returns the version registered from a run's only model, if any, else the model's own URI."""
+    client = MlflowClient()
     try:
-        run = MlflowClient().get_run(run_id)
+        run = client.get_run(run_id)
     except MlflowException as error:
         raise ModelNotFound(
             f"Run {run_id} not found on {without_credentials(mlflow.get_tracking_uri())}.",
             hint="the tracking server is set by MLFLOW_TRACKING_URI or mlflow.set_tracking_uri()",
         ) from error
-    logged = [output.model_id for output in run.outputs.model_outputs] if run.outputs else []
-    if len(logged) == 1:
-        return f"models:/{logged[0]}"
+    logged = _logged_models(client, run)
     if not logged:
         raise ModelNotFound(f"Run {run_id} has not logged a model.", hint="log one with mlflow.FLAVOR.log_model()")
-    listed = ", ".join(f"models:/{model_id}" for model_id in logged)
-    raise InvalidOption(f"Run {run_id} has logged {len(logged)} models.", hint=f"choose one: {listed}")
+    if len(logged) > 1:
+        raise InvalidOption(f"Run {run_id} has logged {len(logged)} models.", hint=f"choose one: {', '.join(logged)}")
+    versions = client.search_model_versions(f"run_id = '{run_id}'")
+    if len({version.name for version in versions}) != 1:
+        return logged[0]
+    newest = max(versions, key=lambda version: int(version.version))
+    return f"models:/{newest.name}/{newest.version}"
+
+
+def _logged_models(client: MlflowClient, run: Any) -> list[str]:
+    """Returns the URIs of a run's models that still exist; clients before MLflow 3 list theirs in a tag."""
+    outputs = run.outputs.model_outputs if run.outputs else []
+    logged = []
+    for model_id in dict.fromkeys(output.model_id for output in outputs):
+        try:
+            logged.append(client.get_logged_model(model_id).model_uri)
+        except MlflowException as error:
+            if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+                raise
+    history = [] if outputs else json.loads(run.data.tags.get(MLFLOW_LOGGED_MODELS, "[]"))
+    paths = dict.fromkeys(str(item["artifact_path"]) for item in history)
+    return logged or [f"runs:/{run.info.run_id}/{path}" for path in paths]

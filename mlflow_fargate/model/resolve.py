@@ -102,7 +102,10 @@ def _read_model(uri: str, place: Place, files: tuple[ModelFile, ...], store: Art
         "MLmodel": _MLMODEL_LIMIT_BYTES,
         "requirements.txt": _TEXT_LIMIT_BYTES,
         "python_env.yaml": _TEXT_LIMIT_BYTES,
+        "conda.yaml": _TEXT_LIMIT_BYTES,
     }
+    if any(file.path == "requirements.txt" for file in files):
+        del limits["conda.yaml"]  # it says the same
     names = [file.path for file in files if file.path in limits]
     with ThreadPoolExecutor(len(names)) as pool:
         contents = dict(
@@ -110,18 +113,20 @@ def _read_model(uri: str, place: Place, files: tuple[ModelFile, ...], store: Art
         )
     metadata = _parse_mlmodel(contents["MLmodel"], place.artifact_uri)
     run_id = place.run_id or metadata.get("run_id")
+    conda_python, conda_lines = _conda_environment(contents.get("conda.yaml", b""), place.artifact_uri)
     return ResolvedModel(
         requested_uri=without_credentials(uri),
         resolved_uri=place.resolved_uri,
         artifact_uri=place.artifact_uri,
         files=tuple(_with_digest(file, contents) for file in files),
         metadata=metadata,
-        requirements=_requirement_lines(contents.get("requirements.txt", b"")),
-        python_version=_python_version(contents.get("python_env.yaml", b""), metadata),
+        requirements=_requirement_lines(contents.get("requirements.txt", b"")) or conda_lines,
+        python_version=_python_version(contents.get("python_env.yaml", b""), metadata) or conda_python,
         name=place.name,
         version=place.version,
         run_id=str(run_id) if run_id else None,
         created=_created(place.created_ms, metadata),
+        registered_ms=place.created_ms if place.version else None,
     )
 
 
@@ -145,6 +150,20 @@ def _parse_mlmodel(content: bytes, root: str) -> dict[str, Any]:
 def _requirement_lines(content: bytes) -> tuple[str, ...]:
     lines = (line.strip() for line in content.decode("utf-8", errors="replace").splitlines())
     return tuple(line for line in lines if line and not line.startswith("#"))
+
+
+def _conda_environment(content: bytes, root: str) -> tuple[str | None, tuple[str, ...]]:
+    """Returns the Python version and the `pip` lines of a conda.yaml; MLflow before 1.17 wrote no requirements.txt."""
+    try:
+        environment = yaml.load(content, yaml.BaseLoader)  # noqa: S506  # only texts: 3.10 is not a number
+    except (yaml.YAMLError, ValueError) as error:
+        raise ModelUnusable(f"{without_credentials(root)}/conda.yaml is not valid YAML: {error}") from error
+    listed = environment.get("dependencies") if isinstance(environment, dict) else None
+    dependencies = listed if isinstance(listed, list) else []
+    pythons = [re.fullmatch(r"python\s*==?\s*(\d+(?:\.\d+)*)", one) for one in dependencies if isinstance(one, str)]
+    pip = [one["pip"] for one in dependencies if isinstance(one, dict) and isinstance(one.get("pip"), list)]
+    lines = "\n".join(line for part in pip for line in part if isinstance(line, str))
+    return next((found[1] for found in pythons if found), None), _requirement_lines(lines.encode())
 
 
 def _python_version(python_env: bytes, metadata: Mapping[str, Any]) -> str | None:
@@ -176,13 +195,13 @@ def _find_labels(
     if named and (not is_local(named) or named.startswith(("/", "file:"))):
         root, _, name = named.rpartition("/")
         return _the_labels(root, stores.for_uri(root).files(root, recursive=False), name, stores)
-    if inside := _pick_labels(model.files, named, model.resolved_uri):
+    if inside := _pick_labels(model, model.files, named, model.resolved_uri):
         return model.artifact_uri, inside
     # The run that a plain path or s3:// URI refers to can be on any server.
     has_run = model.run_id and model.resolved_uri.startswith(("models:", "runs:"))
     if beside_run := _run_root(registry, model.run_id if has_run else None, is_needed=named is not None):
         files = stores.for_uri(beside_run).files(beside_run, recursive=False)
-        if beside := _pick_labels(files, named, beside_run):
+        if beside := _pick_labels(model, files, named, beside_run):
             return _the_labels(beside_run, files, beside.path, stores)
     if named:
         raise ModelNotFound(
@@ -201,13 +220,15 @@ def _run_root(registry: ModelRegistry, run_id: str | None, *, is_needed: bool) -
         return None  # most models have no labels and do not need their run
 
 
-def _pick_labels(files: tuple[ModelFile, ...], named: str | None, where: str) -> ModelFile | None:
+def _pick_labels(model: ResolvedModel, files: tuple[ModelFile, ...], named: str | None, where: str) -> ModelFile | None:
     by_path = {file.path: file for file in files}
     for usual in (named,) if named else ("extra_files/labels.json", "labels.json"):
         if usual in by_path:
             return by_path[usual]
     pattern = named or _LABELS
     alike = [file for file in files if fnmatchcase(file.path.rpartition("/")[2], pattern)]
+    if len(alike) > 1 and not named and not model.takes_images:
+        return None  # only an image classifier needs one of them
     if len(alike) > 1:
         raise ModelUnusable(
             f"{without_credentials(where)} has several labels files: {', '.join(file.path for file in alike)}.",

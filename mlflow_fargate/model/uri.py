@@ -1,10 +1,13 @@
 """Follows a model URI to the folder that contains the model, with as few calls to MLflow as possible.
 
-    models:/churn/Production ─┐ version 3 ─ source ─┐
-    models:/churn@champion ───┤                     ├─ models:/m-… ─ logged model ─┐
-    models:/churn/latest ─────┘                     │                              ├─ artifact root
-    runs:/RUN/model ────────────────────────────────┘                              │
-    s3://… · /a/path ──────────────────────────────────────────────────────────────┘
+    models:/churn/Production ─┐
+    models:/churn@champion ───┼─ version 3 ─ the place that MLflow recorded at registration ─┐
+    models:/churn/latest ─────┘                                                              ├─ artifact root
+    runs:/RUN/model ── models:/m-… ── logged model ──────────────────────────────────────────┤
+    s3://… · /a/path ────────────────────────────────────────────────────────────────────────┘
+
+The source of a version can be renamed, deleted or replaced later; only a registry that recorded no place has a
+source to follow.
 
 The only module that uses MLflow's tracking and registry client; resolve.py reads the folder.
 """
@@ -115,7 +118,9 @@ class ModelRegistry:
         where = f"models:/{version.name}/{version.version}"
         if version.status and version.status != "READY":
             raise ModelUnusable(f"{where} is not ready ({version.status}): {version.status_message or ''}")
-        place = self._follow(version.source, hops - 1)
+        with self._errors(where):
+            recorded = self._client.get_model_version_download_uri(version.name, version.version)
+        place = self._follow(recorded, hops - 1)
         run_id = version.run_id or place.run_id
         return dataclasses.replace(
             place,
@@ -176,8 +181,7 @@ class ModelRegistry:
             run = self._client.get_run(run_id)
         # Since MLflow 3, models are stored next to their run, not inside it.
         outputs = run.outputs.model_outputs if run.outputs else []
-        with self._errors(uri):
-            logged = [self._client.get_logged_model(output.model_id) for output in outputs]
+        logged = [model for output in outputs if (model := self._existing(output.model_id)) is not None]
         named = [one for one in logged if one.name == path]
         if named:
             return self._logged_model_place(max(named, key=lambda one: int(one.creation_timestamp)))
@@ -187,6 +191,12 @@ class ModelRegistry:
             raise ModelNotFound(f"{uri} does not name a model of the run.", hint=f"models of this run: {listed}")
         root = f"{str(run.info.artifact_uri).rstrip('/')}/{path}"
         return Place(root, resolved_uri=uri, run_id=run_id, other_models=f"models of this run: {listed}")
+
+    def _existing(self, model_id: str) -> Any:
+        """Returns a logged model, or None if it was deleted: a run lists it nevertheless."""
+        with contextlib.suppress(_Absent), self._errors(f"models:/{model_id}"):
+            return self._client.get_logged_model(model_id)
+        return None
 
     def _logged_model(self, model_id: str) -> Place:
         with self._errors(f"models:/{model_id}"):

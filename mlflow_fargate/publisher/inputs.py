@@ -83,7 +83,7 @@ def image_inputs(
     served = bento.ServedModel(model, template, config.template_options, custom, further_models or {})
     return ImageInputs(
         served,
-        requirements=(*bento.service_requirements(served), *config.requirements),
+        requirements=bento.service_requirements(served, config.requirements),
         base=Reference.parse(config.base_image or default_base_image(python_of(model))),
         platform=platform_of(config.architecture),
         compression=Compression(config.compression),
@@ -98,7 +98,7 @@ def image_inputs(
 
 def _check_can_be_built(model: ResolvedModel, further: tuple[str, ...]) -> None:
     """Raises ModelUnusable for problems that would otherwise surface minutes later, in a task that fails to start."""
-    if not further and all(file.path != "requirements.txt" for file in model.files):
+    if not further and not model.requirements and all(file.path != "requirements.txt" for file in model.files):
         raise ModelUnusable(
             f"'{model.requested_uri}' has no requirements.txt, so the packages it needs are unknown.",
             hint="log it with mlflow.FLAVOR.log_model(), which writes one, or list them: -C requirements=NAME==VERSION",

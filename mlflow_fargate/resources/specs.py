@@ -123,8 +123,9 @@ class DeploymentSpec(ServiceSpec):
         included, because it can change without a new revision.
         """
         provenance = asdict(self.provenance)
-        if self.provenance.runtime is None:  # as earlier releases wrote it
-            del provenance["runtime"]
+        for later in ("runtime", "registered_ms"):  # without them, as earlier releases wrote it
+            if provenance[later] is None:
+                del provenance[later]
         return json.dumps({"provenance": provenance, "settings": self.settings}, sort_keys=True)
 
 

@@ -12,8 +12,16 @@ pandas and NumPy objects are recognized by their methods, so neither is imported
 from __future__ import annotations
 
 from mlflow_fargate.scoring.asking import score, wait_until_ready
-from mlflow_fargate.scoring.documents import make_document
+from mlflow_fargate.scoring.documents import document_in_frame, is_frame, make_document
 from mlflow_fargate.scoring.json_stream import JsonStream
 from mlflow_fargate.scoring.testing import test_service
 
-__all__ = ["JsonStream", "make_document", "score", "test_service", "wait_until_ready"]
+__all__ = [
+    "JsonStream",
+    "document_in_frame",
+    "is_frame",
+    "make_document",
+    "score",
+    "test_service",
+    "wait_until_ready",
+]

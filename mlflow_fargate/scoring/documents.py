@@ -8,22 +8,27 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from mlflow_fargate.errors import InvalidOption
 from mlflow_fargate.scoring.json_stream import Rows
 
 _TABLE_KEYS = ("dataframe_split", "dataframe_records")
 _TENSOR_KEYS = ("instances", "inputs")
-_PROTOCOL_KEYS = frozenset({*_TABLE_KEYS, *_TENSOR_KEYS, "messages", "prompt", "input"})
+_CHAT_KEYS = ("messages", "prompt", "input")
 _SPLIT_KEYS = frozenset({"columns", "data", "index"})
 
 
 def make_document(inputs: Any) -> Any:
-    """Returns `inputs` as an `/invocations` request: a dict with one of MLflow's keys."""
+    """Returns `inputs` as an `/invocations` request: a dict with one of MLflow's keys.
+
+    The Python type decides what is sent. A DataFrame is a table whatever its columns are called, a dict of arrays is
+    named tensors whatever their names. Raises InvalidOption for tables that JSON cannot describe.
+    """
     if is_frame(inputs):
-        return _unwrapped(inputs) or _split(inputs)
+        return _split(inputs)
     if hasattr(inputs, "to_frame"):
         return _split(inputs.to_frame())
     if isinstance(inputs, Mapping):
-        return inputs if _PROTOCOL_KEYS & inputs.keys() else {"inputs": inputs}
+        return inputs if _is_document(inputs) else {"inputs": inputs}
     if isinstance(inputs, list | tuple) and inputs and all(isinstance(row, Mapping) for row in inputs):
         return {"dataframe_records": inputs}
     return {"inputs": inputs}
@@ -34,22 +39,47 @@ def is_frame(inputs: Any) -> bool:
     return hasattr(inputs, "columns") and hasattr(inputs, "iloc")
 
 
-def _split(frame: Any) -> dict[str, Any]:
-    return {"dataframe_split": {"columns": list(frame.columns), "data": Rows(frame)}}
-
-
-def _unwrapped(frame: Any) -> dict[str, Any] | None:
-    """Returns the request that `mlflow deployments predict` read as a table, or None if `frame` is a table.
+def document_in_frame(frame: Any) -> Any:
+    """Returns the request that `mlflow deployments predict` read as a table, or `frame` if the file was a table.
 
     MLflow reads any input file with `pandas.read_json`: {"inputs": […]} becomes a column `inputs`,
     {"dataframe_split": {…}} a column with the rows `columns` and `data`.
     """
     if len(frame.columns) != 1 or frame.columns[0] not in (*_TABLE_KEYS, *_TENSOR_KEYS):
-        return None
+        return frame
     key, cells = frame.columns[0], frame.iloc[:, 0].tolist()
     names = frame.index.tolist()
     if key == "dataframe_split":
-        return {key: dict(zip(names, cells, strict=True))} if set(names) <= _SPLIT_KEYS else None
+        return {key: dict(zip(names, cells, strict=True))} if set(names) <= _SPLIT_KEYS else frame
     if key == "dataframe_records":
-        return {key: cells} if all(isinstance(cell, dict) for cell in cells) else None
+        return {key: cells} if all(isinstance(cell, dict) for cell in cells) else frame
     return {key: dict(zip(names, cells, strict=True)) if all(isinstance(name, str) for name in names) else cells}
+
+
+def _split(frame: Any) -> dict[str, Any]:
+    if max(getattr(axis, "nlevels", 1) for axis in (frame.index, frame.columns)) > 1:
+        raise InvalidOption(
+            "A table whose index or columns have several levels cannot be sent as JSON.",
+            hint="flatten them first, for example with reset_index()",
+        )
+    # Rows that are numbered from 0 need no labels: that is how a table without an index is read.
+    is_numbered = (getattr(frame.index, "start", None), getattr(frame.index, "step", None)) == (0, 1)
+    index = {} if is_numbered else {"index": frame.index}
+    return {"dataframe_split": {**index, "columns": list(frame.columns), "data": Rows(frame)}}
+
+
+def _is_document(inputs: Mapping[Any, Any]) -> bool:
+    """Returns whether a dict is a request of MLflow's protocol, rather than named tensors or columns."""
+    if any(getattr(value, "ndim", 0) for value in inputs.values()):
+        return False
+    if any(key in inputs for key in _TABLE_KEYS):
+        return True
+    if any(key in inputs for key in _TENSOR_KEYS):
+        # {"inputs": [[1]], "mask": [[1]]} are two tensors; next to MLflow's key, only settings are allowed.
+        return not any(isinstance(value, list | tuple) for key, value in inputs.items() if key not in _TENSOR_KEYS)
+    return any(_is_text_or_messages(inputs[key]) for key in _CHAT_KEYS if key in inputs)
+
+
+def _is_text_or_messages(value: Any) -> bool:
+    values = value if isinstance(value, list | tuple) else [value]
+    return all(isinstance(one, str | Mapping) for one in values)

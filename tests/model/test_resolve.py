@@ -17,12 +17,14 @@ import mlflow.utils.rest_utils
 import pytest
 import stamina
 from mlflow import MlflowClient
+from mlflow.entities import LoggedModelOutput
 
 from mlflow_fargate.aws.s3 import S3Artifacts, make_s3_client
 from mlflow_fargate.errors import FargateError, InvalidOption, ModelNotFound, ModelUnusable
 from mlflow_fargate.model.artifacts import ArtifactStores
 from mlflow_fargate.model.cache import download_model, labels_file
 from mlflow_fargate.model.resolve import resolve_model
+from mlflow_fargate.model.uri import ModelRegistry
 from mlflow_fargate.progress import RecordedProgress
 from mlflow_fargate.resolved_model import ResolvedModel
 from support.mlflow_server import LABELS, LoggedModels, MlflowServer
@@ -114,7 +116,8 @@ class TestRegisteredModels:
         assert [request.rpartition("/")[2].split("?")[0] for request in resolve.requests] == [
             "health",
             "alias",
-            next(file for file in (model.artifact_uri.split("/")) if file.startswith("m-")),
+            "get",
+            "get-download-uri",
             "get",  # the run, whose root may hold labels
         ]
 
@@ -136,6 +139,36 @@ class TestRegisteredModels:
         # A version of a plain location has no run; the model itself has. A plain location has no server to query.
         assert bare.labels_uri == one.labels_uri
         assert place.labels_uri is None and place.run_id == one.run_id
+
+    def test_a_copy_does_not_depend_on_the_version_it_was_copied_from(
+        self, resolve: Resolver, logged_models: LoggedModels
+    ) -> None:
+        client = MlflowClient()
+        client.copy_model_version("models:/iris/1", "dev")
+        client.copy_model_version("models:/dev/1", "prod")
+        client.rename_registered_model("dev", "renamed")
+        after_renaming = resolve("models:/prod/1")
+        client.delete_registered_model("renamed")
+        client.create_registered_model("dev")  # another model under the old name
+        client.create_model_version("dev", "s3://mlflow/other")
+        after_deletion = resolve("models:/prod/1")
+        client.delete_registered_model("prod")
+        client.delete_registered_model("dev")
+
+        assert after_renaming.artifact_uri == after_deletion.artifact_uri == logged_models.direct_location
+        assert (after_deletion.name, after_deletion.run_id) == ("prod", logged_models.direct_run_id)
+
+    def test_a_runs_model_is_found_after_another_of_its_models_was_deleted(self, resolve: Resolver) -> None:
+        client = MlflowClient(resolve.tracking_uri)
+        run = client.create_run("0")
+        first, second = (client.create_logged_model("0", name=name, source_run_id=run.info.run_id) for name in "ab")
+        client.log_outputs(run.info.run_id, [LoggedModelOutput(one.model_id, 0) for one in (first, second)])
+        client.delete_logged_model(first.model_id)
+        registry = ModelRegistry(resolve.tracking_uri, resolve.tracking_uri)
+
+        assert registry.follow(f"runs:/{run.info.run_id}/b").resolved_uri == f"models:/{second.model_id}"
+        with pytest.raises(ModelNotFound, match=r"models of this run: runs:/\w+/b$"):
+            registry.follow(f"runs:/{run.info.run_id}")
 
     def test_artifacts_are_also_read_through_the_tracking_server(self, resolve: Resolver, tmp_path: Path) -> None:
         model = resolve("models:/proxied/1")
@@ -405,6 +438,30 @@ class TestLocalModels:
         with pytest.raises(ModelUnusable, match="MLmodel"):
             resolve_local(local_model)
 
+    def test_conda_yaml_counts_without_a_requirements_file(self, local_model: Path) -> None:
+        (local_model / "MLmodel").write_text("flavors:\n  python_function: {}\n")
+        conda = "dependencies:\n- python=3.10\n- pip<=23\n- numpy\n- pip:\n  - mlflow==1.14\n  - six\n"
+        (local_model / "conda.yaml").write_text(conda)
+        with_both = resolve_local(local_model)
+        (local_model / "requirements.txt").unlink()
+        alone = resolve_local(local_model)
+
+        assert (with_both.requirements, with_both.python_version) == (("numpy==1.26", "pandas"), None)
+        assert (alone.requirements, alone.python_version) == (("mlflow==1.14", "six"), "3.10")
+
+    @pytest.mark.parametrize("content", ["", "[]", "dependencies: 1", "dependencies: [{pip: 1}, [], pip]"])
+    def test_a_conda_yaml_without_packages_names_none(self, local_model: Path, content: str) -> None:
+        (local_model / "requirements.txt").unlink()
+        (local_model / "conda.yaml").write_text(content)
+
+        assert resolve_local(local_model).requirements == ()
+
+    def test_an_invalid_conda_yaml_is_refused(self, local_model: Path) -> None:
+        (local_model / "requirements.txt").unlink()
+        (local_model / "conda.yaml").write_text("{")
+        with pytest.raises(ModelUnusable, match=r"conda\.yaml is not valid YAML"):
+            resolve_local(local_model)
+
     def test_a_huge_requirements_file_is_not_read(self, local_model: Path) -> None:
         (local_model / "requirements.txt").write_bytes(b"#" * (2 << 20))
         with pytest.raises(ModelUnusable, match=r"requirements\.txt"):
@@ -437,7 +494,21 @@ class TestLabels:
 
         assert resolve_local(local_model).labels_uri == f"{local_model}/data/rev_labels_iris.json"
 
+    @pytest.mark.parametrize(
+        "flavors",
+        ["sklearn: {}", 'keras: {}\nsignature: {inputs: \'[{"type": "tensor", "tensor-spec": {"shape": [-1, 9]}}]\'}'],
+        ids=["not a network", "a network of texts"],
+    )
+    def test_a_model_that_does_not_take_images_may_have_several(self, local_model: Path, flavors: str) -> None:
+        (local_model / "MLmodel").write_text(f"flavors:\n  {flavors}\n")
+        (local_model / "train_labels.json").write_text("{}")
+        (local_model / "test_labels.json").write_text("{}")
+
+        assert resolve_local(local_model).labels_uri is None
+        assert resolve_local(local_model, labels="test_labels.json").labels_uri == f"{local_model}/test_labels.json"
+
     def test_several_files_are_listed_to_choose_from(self, local_model: Path) -> None:
+        (local_model / "MLmodel").write_text("flavors:\n  tensorflow: {}\n")
         (local_model / "rev_labels_a.json").write_text("{}")
         (local_model / "labels_b.json").write_text("{}")
         with pytest.raises(ModelUnusable, match=r"labels_b\.json, rev_labels_a\.json.*\n.*labels="):

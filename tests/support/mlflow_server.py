@@ -95,12 +95,26 @@ def logged_models(mlflow_server: MlflowServer) -> Iterator[LoggedModels]:
 
 
 @contextmanager
-def serve_mlflow(folder: Path, *arguments: str, **environment: str) -> Iterator[str]:
-    """Yields the URI of an `mlflow server` with a new database in `folder`; stops it and its workers."""
+def serve_mlflow(folder: Path, *arguments: str, python: str = sys.executable, **environment: str) -> Iterator[str]:
+    """Yields the URI of an `mlflow server` with a new database in `folder`; stops it and its workers.
+
+    `python` is the interpreter that has the MLflow to serve with.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command = [
+        python,
+        "-c",
+        "from mlflow.cli import cli; cli()",
+        "server",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--workers",
+        "1",
+    ]
     command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", *arguments]
     lean = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     log = folder / "server.log"

@@ -31,7 +31,9 @@ def registry() -> FakeRegistry:
 @pytest.fixture
 def worker(deployments: FakeDeployments, registry: FakeRegistry) -> Iterator[Worker]:
     """Returns a worker that is not started, and that polls rarely."""
-    worker = Worker(connect=lambda: deployments, registry=registry, threads=4, timing=Timing(poll_seconds=3600))
+    worker = Worker(
+        connect=lambda: deployments, registry=registry, threads=4, timing=Timing(poll_seconds=3600, rest_seconds=0.02)
+    )
     yield worker
     if worker.is_alive:
         worker.stop(5)

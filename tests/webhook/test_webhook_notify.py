@@ -136,7 +136,10 @@ def test_the_worker_continues_while_the_receiver_hangs(
     notifier = Notifier({"slack": lambda subject, text: hanging.wait(30) and None})
     notifier.start()
     worker = Worker(
-        connect=lambda: deployments, registry=registry, listeners=[notifier.tell], timing=Timing(poll_seconds=3600)
+        connect=lambda: deployments,
+        registry=registry,
+        listeners=[notifier.tell],
+        timing=Timing(poll_seconds=3600, rest_seconds=0.02),
     )
     deployments.deploy("api", "churn", "0")
     registry.promote("churn", "0")
@@ -161,7 +164,10 @@ def test_success_and_rollback_are_reported(
 ) -> None:
     told: list[Outcome] = []
     worker = Worker(
-        connect=lambda: deployments, registry=registry, listeners=[told.append], timing=Timing(poll_seconds=3600)
+        connect=lambda: deployments,
+        registry=registry,
+        listeners=[told.append],
+        timing=Timing(poll_seconds=3600, rest_seconds=0.02),
     )
     deployments.deploy("api", "churn", "1")
     registry.promote("churn", "2")

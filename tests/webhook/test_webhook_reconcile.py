@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from mlflow_fargate.webhook.control_loop.model_registry import ModelState
+from mlflow_fargate.webhook.control_loop.model_registry import ModelState, Registration
 from mlflow_fargate.webhook.control_loop.reconcile import (
     ABSENT,
     DEMOTION_GRACE_SECONDS,
@@ -34,6 +35,38 @@ def test_the_version_that_holds_what_is_followed_is_deployed(follow: str, versio
     action = decide(STATE, replace(DEPLOYED, follow=follow), Memory(), NOW)
 
     assert action == Action("update", f"version {version} holds {follow}", version)
+
+
+@pytest.mark.parametrize(
+    ("deployed", "registered", "kind"),
+    [
+        ({"registered_ms": 500, "run_id": "r"}, Registration(500, "r"), "nothing"),
+        ({"registered_ms": 500, "run_id": "r"}, Registration(900, "s"), "update"),
+        ({"registered_ms": 500, "run_id": "r"}, Registration(900, "r"), "update"),
+        ({"registered_ms": 500, "run_id": "r"}, Registration(500, None), "nothing"),
+        ({"run_id": "r"}, Registration(500, "r"), "nothing"),
+        ({"run_id": "r"}, Registration(900, "s"), "update"),
+        ({"run_id": "r"}, Registration(900, None), "nothing"),
+        ({}, Registration(900, "s"), "nothing"),
+        ({"registered_ms": 500}, None, "nothing"),
+        ({"registered_ms": 300}, None, "update"),
+        ({}, None, "nothing"),
+    ],
+)
+def test_a_version_that_was_registered_again_under_the_same_number_is_deployed(
+    deployed: dict[str, Any], registered: Registration | None, kind: str
+) -> None:
+    registrations = {"3": registered} if registered else {}
+    state = ModelState({"Production": ("3",)}, {}, registrations=registrations, created_ms=400)
+    action = decide(state, replace(DEPLOYED, model_version="3", **deployed), Memory(), NOW)
+
+    assert (action.kind, action.version) == (kind, "3")
+
+
+def test_what_the_list_says_about_the_deployed_version_is_compared() -> None:
+    listed = {"name": "a", "model_version": "3", "run_id": "r", "model_registered_ms": 500}
+
+    assert (Deployed.parse(listed).run_id, Deployed.parse(listed).registered_ms) == ("r", 500)
 
 
 @pytest.mark.parametrize(

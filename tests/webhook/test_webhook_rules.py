@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from mlflow_fargate.errors import InvalidOption
 from mlflow_fargate.webhook.control_loop.model_registry import ModelState
+from mlflow_fargate.webhook.control_loop.observe import observe
 from mlflow_fargate.webhook.control_loop.reconcile import ABSENT, Deployed
 from mlflow_fargate.webhook.control_loop.rules import BY_TAG, DeploymentRule, RuleBook, RuleSet, parse_rules
 from mlflow_fargate.webhook.control_loop.watch import make_watches
@@ -112,12 +114,13 @@ def test_rules_create_missing_deployments_and_leave_pinned_and_foreign_ones() ->
     pinned = Deployed("b", "pinned", "b", "1", "COMPLETED")
     other = Deployed("c", "Production", "else", "1", "COMPLETED")
     by_hand = Deployed("d", "@champion", "d", "1", "COMPLETED")
-    watches, _ = make_watches([pinned, other, by_hand], {"a": HELD, "b": HELD, "c": HELD}, rules)
+    watches, problems = make_watches([pinned, other, by_hand], {"a": HELD, "b": HELD, "c": HELD}, rules)
     found = {watch.deployed.name: watch for watch in watches}
 
     assert found["a"].deployed == Deployed("a", "Production", "a", None, ABSENT)
     assert found["b"].deployed == pinned
-    assert found["c"].conflict and "'else'" in found["c"].conflict
+    assert found["c"].deployed == other and found["c"].rule is None
+    assert problems == ["model 'c' is not deployed: 'c' serves 'else'"]
     assert found["d"].deployed == by_hand and found["d"].rule is None
 
 
@@ -126,6 +129,43 @@ def test_two_models_that_map_to_one_deployment_are_a_conflict() -> None:
     (watch,), _ = make_watches([], {"a b": HELD, "a-b": HELD}, rules)
 
     assert watch.conflict == "models 'a b' and 'a-b' both map to deployment 'a-b'"
+
+
+@pytest.mark.parametrize("has_own_rule", [True, False])
+def test_the_model_that_a_deployment_serves_keeps_it_when_a_newcomer_wants_its_name(has_own_rule: bool) -> None:
+    own_tags = {"fargate.deploy": "prod"} if has_own_rule else {}
+    states = {
+        "churn": ModelState({"Production": ("2",)}, {}, own_tags),
+        "zzz": ModelState({"Production": ("1",)}, {}, {"fargate.deploy": "prod", "fargate.name": "churn"}),
+    }
+    there = Deployed("churn", "Production", "churn", "1", "COMPLETED")
+    (watch,), problems = make_watches([there], states, BY_TAG, {"prod"})
+
+    assert (watch.deployed, watch.conflict) == (there, None)
+    assert problems == ["model 'zzz' is not deployed: 'churn' serves 'churn'"]
+
+
+def test_endpoints_in_invalid_tags_are_not_read() -> None:
+    tags = {"good": {"fargate.deploy": "prod"}, "bad": {"fargate.deploy": "Prod "}, "none": {}}
+
+    assert BY_TAG.endpoints(tags) == {"prod"}
+
+
+def test_an_endpoint_that_cannot_be_read_stops_only_its_own_deployments() -> None:
+    class Deployments(FakeDeployments):
+        def list_deployments(self, endpoint: str | None = None) -> list[dict[str, Any]]:
+            if endpoint == "other":
+                raise InvalidOption("no permission")
+            return super().list_deployments(endpoint)
+
+    deployments, registry = Deployments(), FakeRegistry()
+    deployments.deploy("api", "churn", "1", endpoint="prod")
+    registry.promote("churn", "2")
+    registry.tag("stranger", deploy="other")
+    observed = observe(deployments, registry, BY_TAG)
+
+    assert [watch.deployed.name for watch in observed.watches] == ["api"]
+    assert observed.problems == ["endpoint 'other' cannot be read: no permission"]
 
 
 def test_a_rule_can_name_the_targets_own_endpoint() -> None:

@@ -51,7 +51,7 @@ def test_a_hint_triggers_a_poll_now(
     wait_until(lambda: deployments.version("api") == "2")
 
 
-def test_a_hint_about_an_unknown_model_is_ignored(
+def test_an_event_about_a_deployment_newer_than_the_last_poll_triggers_a_poll(
     worker: Worker, deployments: FakeDeployments, registry: FakeRegistry, wait_until: WaitUntil
 ) -> None:
     deployments.deploy("api", "churn", "1")
@@ -59,9 +59,27 @@ def test_a_hint_about_an_unknown_model_is_ignored(
     worker.start()
     wait_until(lambda: worker.is_ready)
 
+    deployments.deploy("new", "other", "1")
+    registry.promote("other", "2")
+
     assert not worker.hint("other")
-    time.sleep(0.1)
-    assert deployments.lists == 1
+    wait_until(lambda: deployments.version("new") == "2")
+
+
+def test_events_about_unknown_models_do_not_cause_a_poll_each(
+    deployments: FakeDeployments, registry: FakeRegistry, wait_until: WaitUntil
+) -> None:
+    timing = Timing(poll_seconds=3600, rest_seconds=0.2)
+    worker = Worker(connect=lambda: deployments, registry=registry, timing=timing)
+    worker.start()
+    wait_until(lambda: worker.is_ready)
+    for _ in range(100):
+        worker.hint("other")
+        time.sleep(0.005)
+    polls = deployments.lists
+    worker.stop(10)
+
+    assert 2 <= polls <= 10
 
 
 def test_many_hints_cause_few_polls_and_one_update(
@@ -228,7 +246,10 @@ def test_a_standby_replica_polls_and_waits(
 ) -> None:
     may_act = threading.Event()
     worker = Worker(
-        connect=lambda: deployments, registry=registry, may_act=may_act.is_set, timing=Timing(poll_seconds=3600)
+        connect=lambda: deployments,
+        registry=registry,
+        may_act=may_act.is_set,
+        timing=Timing(poll_seconds=3600, rest_seconds=0.02),
     )
     deployments.deploy("api", "churn", "1")
     registry.promote("churn", "2")

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import chain
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 from urllib.parse import quote
 
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, PERMISSION_DENIED, RESOURCE_DOES_NOT_EXIST, ErrorCode
 
 from mlflow_fargate.redirects import RefusingRedirects
 
+_NOT_VISIBLE = {ErrorCode.Name(RESOURCE_DOES_NOT_EXIST), ErrorCode.Name(PERMISSION_DENIED)}
+_PROMPT_TAG = "mlflow.prompt.is_prompt"
 # The filter is part of the URL: servers and proxies accept a few thousand characters.
 _NAMES_A_REQUEST = 100
 _CHARACTERS_A_REQUEST = 6000
+
+
+class Registration(NamedTuple):
+    """What tells a version from an earlier one with the same number."""
+
+    registered_ms: int | None
+    run_id: str | None
 
 
 @dataclass(frozen=True)
@@ -27,6 +35,8 @@ class ModelState:
     stages: Mapping[str, tuple[str, ...]]
     aliases: Mapping[str, str]
     tags: Mapping[str, str] = field(default_factory=dict)  # of the registered model
+    registrations: Mapping[str, Registration] = field(default_factory=dict)  # of the versions that were read
+    created_ms: int | None = None  # of the registered model, in milliseconds since 1970
 
 
 class ModelStateSource(Protocol):
@@ -59,12 +69,17 @@ class MlflowModelRegistry:
             searches.append(self._search(f"tags.`{tag}` LIKE '%'"))
         states = {model.name: _state(model.latest_versions, model) for model in chain.from_iterable(searches)}
         for chunk in _chunks(sorted(set(names) - states.keys())):
-            states |= {model.name: _state(model.latest_versions, model) for model in self._named(chunk)}
+            # MLflow 1.30 ignores a list of names, and returns every model.
+            found = (model for model in self._named(chunk) if model.name in chunk)
+            states |= {model.name: _state(model.latest_versions, model) for model in found}
+        # A server that does not understand a search finds nothing; only this answer says that a model is absent.
+        for name in sorted(set(names) - states.keys()):
+            states |= {model.name: _state(model.latest_versions, model) for model in self._get(name)}
         return states
 
     @RefusingRedirects()
     def look_closely(self, name: str) -> ModelState | None:
-        (model,) = self._named([name]) or [None]
+        (model,) = self._get(name) or [None]
         if model is None:
             return None
         if _is_unquotable(name):
@@ -75,22 +90,29 @@ class MlflowModelRegistry:
 
     def _named(self, names: list[str]) -> list[Any]:
         if _is_unquotable(names[0]):
-            return self._get(names[0])
+            return []
         if len(names) == 1:
             return self._search(f"name = {_quoted(names[0])}")
-        return self._search(f"name IN ({', '.join(map(_quoted, names))})")
+        try:
+            return self._search(f"name IN ({', '.join(map(_quoted, names))})")
+        except MlflowException as error:
+            if error.error_code == ErrorCode.Name(INVALID_PARAMETER_VALUE):
+                return []  # MLflow 2.10, for example, accepts no list of names; `look` then reads each
+            raise
 
     def _get(self, name: str) -> list[Any]:
         try:
             return [self._client.get_registered_model(name)]
         except MlflowException as error:
-            if error.error_code == ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+            if error.error_code in _NOT_VISIBLE:
                 return []
             raise
 
     def _search(self, wanted: str) -> list[Any]:
-        search = partial(self._client.search_registered_models, wanted, max_results=100)
-        return list(all_pages(lambda token: search(page_token=token)))
+        # Not through the client, which adds a condition (no prompts) that servers before MLflow 2.21 do not understand.
+        search = self._client._get_registry_client().store.search_registered_models
+        found = all_pages(lambda token: search(wanted, max_results=100, page_token=token))
+        return [model for model in found if _PROMPT_TAG not in model.tags]
 
 
 def all_pages(fetch: Callable[[str | None], Any]) -> Iterator[Any]:
@@ -122,11 +144,14 @@ def _chunks(names: Iterable[str]) -> Iterator[list[str]]:
 
 def _state(versions: Iterable[Any], model: Any) -> ModelState:
     stages: dict[str, list[int]] = {}
+    registrations: dict[str, Registration] = {}
     for version in versions:
         stages.setdefault(str(version.current_stage), []).append(int(version.version))
+        registrations[str(version.version)] = Registration(version.creation_timestamp, version.run_id or None)
     ordered = {stage: tuple(str(number) for number in sorted(numbers)) for stage, numbers in stages.items()}
     aliases = {alias: str(version) for alias, version in model.aliases.items()}
-    return ModelState(ordered, aliases, {str(key): str(value) for key, value in model.tags.items()})
+    tags = {str(key): str(value) for key, value in model.tags.items()}
+    return ModelState(ordered, aliases, tags, registrations, model.creation_timestamp)
 
 
 def _is_unquotable(name: str) -> bool:

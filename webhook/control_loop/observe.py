@@ -8,6 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from mlflow.exceptions import MlflowException
+
+from mlflow_fargate.resolved_model import without_credentials
 from mlflow_fargate.webhook.control_loop.actor import Deployments
 from mlflow_fargate.webhook.control_loop.model_registry import ModelState, ModelStateSource
 from mlflow_fargate.webhook.control_loop.reconcile import Deployed
@@ -33,7 +36,12 @@ def observe(client: Deployments, registry: ModelStateSource, rules: RuleSet) -> 
     tag = DEPLOY_TAG if rules.by_tag else None
     states = registry.look(names, patterns=rules.patterns, tag=tag) if names or rules.patterns or tag else {}
     others = rules.endpoints({name: state.tags for name, state in states.items()}) - own
+    unread: dict[str, str] = {}
     for endpoint in sorted(others):
-        listed += [Deployed.parse(item, endpoint) for item in client.list_deployments(endpoint=endpoint)]
+        try:
+            listed += [Deployed.parse(item, endpoint) for item in client.list_deployments(endpoint=endpoint)]
+        except MlflowException as error:  # an endpoint named in a rule or a tag must not stop the others
+            unread[endpoint] = f"endpoint '{endpoint}' cannot be read: {without_credentials(str(error))}"
     watches, problems = make_watches(listed, states, rules, own)
-    return Observed(watches, states, problems)
+    watches = [watch for watch in watches if watch.deployed.endpoint not in unread]
+    return Observed(watches, states, [*problems, *unread.values()])

@@ -42,6 +42,8 @@ class Deployed:
     desired_count: int | None = None
     url: str | None = None
     updated_at: str | None = None  # ISO 8601
+    run_id: str | None = None
+    registered_ms: int | None = None  # when its version was registered, in milliseconds since 1970
 
     @staticmethod
     def parse(listed: Mapping[str, Any], endpoint: str | None = None) -> Deployed:
@@ -59,6 +61,8 @@ class Deployed:
             desired_count=int(texts["desired_count"]) if "desired_count" in texts else None,
             url=texts.get("url"),
             updated_at=texts.get("updated_at"),
+            run_id=texts.get("run_id"),
+            registered_ms=int(texts["model_registered_ms"]) if "model_registered_ms" in texts else None,
         )
 
     @property
@@ -107,11 +111,24 @@ def decide(
     held = held_versions(state, deployed.follow)
     if not held:
         return _decide_demoted(deployed, memory, now, on_demotion)
+    if held[-1] == deployed.model_version and _is_begun_anew(state, deployed):
+        # Its number means nothing any more: compared as if no version were deployed.
+        deployed = replace(deployed, model_version=None)
     action = _compare(held[-1], deployed, memory, now, on_demotion)
     if len(held) > 1 and action.warning is None:
         shared = f"versions {', '.join(held)} are all in {deployed.follow}; the highest is used"
         return replace(action, warning=shared)
     return action
+
+
+def _is_begun_anew(state: ModelState, deployed: Deployed) -> bool:
+    """Returns whether the deployed version was deleted, and another one got its number."""
+    now = state.registrations.get(deployed.model_version or "")
+    if deployed.registered_ms is None:  # deployed by an earlier release
+        return bool(now and now.run_id and deployed.run_id and now.run_id != deployed.run_id)
+    if now is None or now.registered_ms is None:  # not read; a model is created before its versions
+        return state.created_ms is not None and state.created_ms > deployed.registered_ms
+    return now.registered_ms != deployed.registered_ms
 
 
 def _decide_demoted(deployed: Deployed, memory: Memory, now: float, on_demotion: OnDemotion) -> Action:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -87,7 +88,12 @@ class RuleSet:
 
     def endpoints(self, tags_by_model: Mapping[str, Mapping[str, str]]) -> set[str]:
         """Returns all endpoints named in rules, including rules in tags."""
-        tagged = {tags[DEPLOY_TAG] for tags in tags_by_model.values() if self.by_tag and tags.get(DEPLOY_TAG)}
+        tagged: set[str] = set()
+        for model_name, tags in tags_by_model.items():
+            # Anyone can tag a model: invalid tags are reported, and must not keep the others from being read.
+            with suppress(InvalidOption):
+                if self.by_tag and (rule := self.rule_for(model_name, tags)) and rule.endpoint:
+                    tagged.add(rule.endpoint)
         return tagged | {rule.endpoint for rule in self.rules if rule.endpoint}
 
 

@@ -14,6 +14,8 @@ from mlflow_fargate.webhook.control_loop.model_registry import ModelState
 from mlflow_fargate.webhook.control_loop.reconcile import ABSENT, Deployed
 from mlflow_fargate.webhook.control_loop.rules import DeploymentRule, RuleSet
 
+_Key = tuple[str | None, str]  # endpoint (None: the target's own) and name of a deployment
+
 
 @dataclass(frozen=True)
 class Watch:
@@ -29,7 +31,7 @@ def make_watches(
 ) -> tuple[list[Watch], list[str]]:
     """Returns what to watch, and errors in the rules in tags. `own_endpoint`: the target's endpoint, if known."""
     existing = {(one.endpoint, one.name): one for one in listed}
-    wanted: dict[tuple[str | None, str], Watch] = {}
+    wanted: dict[_Key, dict[str, DeploymentRule]] = {}
     problems: list[str] = []
     for model_name in sorted(states.keys() | rules.model_names):
         state = states.get(model_name)
@@ -41,22 +43,30 @@ def make_watches(
         if rule is None:
             continue
         key = (None if rule.endpoint in own_endpoint else rule.endpoint, rule.deployment_of(model_name))
-        if key in wanted:
-            other = wanted[key].deployed.model_name
-            conflict = f"models '{other}' and '{model_name}' both map to deployment '{key[1]}'"
-            wanted[key] = replace(wanted[key], conflict=conflict)
-        else:
-            wanted[key] = _watch(key, model_name, rule, existing.get(key))
+        wanted.setdefault(key, {})[model_name] = rule
+    watches = []
+    for key, rule_of in wanted.items():
+        deployed = existing.get(key)
+        serving = deployed.model_name if deployed and deployed.follow != "pinned" else None
+        # The model that a deployment serves keeps it: a newcomer must not be able to stop it from being updated.
+        kept = {serving: rule_of[serving]} if serving in rule_of else {} if serving else rule_of
+        problems += [f"model '{name}' is not deployed: '{key[1]}' serves '{serving}'" for name in rule_of.keys() - kept]
+        if kept:
+            watches.append(_watch(key, kept, deployed))
+    taken = {(watch.deployed.endpoint, watch.deployed.name) for watch in watches}
     # On other endpoints, only deployments named by rules are watched.
-    by_hand = [Watch(one) for key, one in existing.items() if key not in wanted and one.is_watched and not one.endpoint]
-    return [*by_hand, *wanted.values()], problems
+    by_hand = [Watch(one) for key, one in existing.items() if key not in taken and one.is_watched and not one.endpoint]
+    return [*by_hand, *watches], problems
 
 
-def _watch(key: tuple[str | None, str], model_name: str, rule: DeploymentRule, deployed: Deployed | None) -> Watch:
+def _watch(key: _Key, rule_of: Mapping[str, DeploymentRule], deployed: Deployed | None) -> Watch:
     endpoint, name = key
+    model_name, rule = next(iter(rule_of.items()))
+    conflict = None
+    if len(rule_of) > 1:
+        names = "' and '".join(rule_of)
+        conflict = f"models '{names}' both map to deployment '{name}'"
     if deployed is None:
-        return Watch(Deployed(name, rule.follow, model_name, None, ABSENT, endpoint=endpoint), rule)
-    if deployed.model_name not in {None, model_name} and deployed.follow != "pinned":
-        return Watch(deployed, rule, conflict=f"it serves '{deployed.model_name}', but the rule is for '{model_name}'")
+        return Watch(Deployed(name, rule.follow, model_name, None, ABSENT, endpoint=endpoint), rule, conflict)
     follow = deployed.follow if deployed.follow == "pinned" else rule.follow
-    return Watch(replace(deployed, follow=follow), rule)
+    return Watch(replace(deployed, follow=follow), rule, conflict)

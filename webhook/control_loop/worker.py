@@ -54,6 +54,7 @@ class Timing:
     """When a worker polls and retries, and its clock."""
 
     poll_seconds: float = 30
+    rest_seconds: float = 1  # between two polls, however many events arrive
     retry_seconds: float = FIRST_RETRY_SECONDS
     clock: Callable[[], float] = time.time  # seconds since 1970
     jitter: Callable[[float, float], float] = random.uniform  # of the polls, so that many workers do not poll at once
@@ -119,14 +120,15 @@ class Worker:
         self._wake.set()
 
     def hint(self, model_name: str) -> bool:
-        """Triggers a poll now and returns True, if the model is watched or matches a rule."""
+        """Triggers a poll now; returns True if the model was watched at the last poll, or matches a rule.
+
+        Others trigger one as well: what the event is about can be newer than the last poll.
+        """
         rules = self._rules.rules
         with self._lock:
             is_watched = any(seen.deployed.model_name == model_name for seen in self._seen.values())
-        if is_watched or any(rule.matches(model_name) for rule in rules.rules):
-            self._wake.set()
-            return True
-        return False
+        self._wake.set()
+        return is_watched or any(rule.matches(model_name) for rule in rules.rules)
 
     def retry(self, key: str) -> bool:
         """Retries a blocked or backed-off deployment now; returns False if it is not watched."""
@@ -244,6 +246,7 @@ class Worker:
                 logger.warning("cannot read the registry or AWS: %s", said)
                 with self._lock:
                     self._error = said
+            self._stopping.wait(min(self._timing.rest_seconds, self._timing.poll_seconds))
             self._wake.wait(self._timing.poll_seconds * self._timing.jitter(0.8, 1.2))
 
     def _keep_acting(self) -> None:
