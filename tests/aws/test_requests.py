@@ -133,6 +133,7 @@ class CheckingSession:
 
     def __init__(self) -> None:
         self.operations: set[str] = set()
+        self.own_changes: dict[tuple[str, str], dict[str, Any]] = {}
         self._models: dict[str, Any] = {}
 
     def call(self, service: str, operation: str, /, **parameters: Any) -> dict[str, Any]:
