@@ -115,11 +115,9 @@ class Registry:
             return self.listing(query["path"][0])
         if path.startswith(SERVICE):
             return self.files[unquote(path).removeprefix(f"{SERVICE}/")]
-        if path.endswith("/model-versions/get"):
+        if "/model-versions/get" in path:  # also get-download-uri
             version = {"name": "churn", "version": "1", "source": self.source, "status": "READY", "run_id": RUN}
-            return {"model_version": {**version, "current_stage": "None"}}
-        if path.endswith("/model-versions/get-download-uri"):
-            return {"artifact_uri": self.source}
+            return {"model_version": {**version, "current_stage": "None"}, "artifact_uri": self.source}
         if path.endswith("/runs/get"):
             info = {"run_id": RUN, "experiment_id": "1", "status": "FINISHED", "lifecycle_stage": "active"}
             return {"run": {"info": {**info, "artifact_uri": self.run_root}, "data": {}, "inputs": {}, "outputs": {}}}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -172,13 +173,12 @@ def test_scores_without_one_row_per_image_are_not_split() -> None:
     assert str(served.batching) == "off: the model's scores do not have one row per image"
 
 
-def test_a_batch_is_bounded_by_what_a_prediction_needs() -> None:
-    per_image = 4 * 10**6
+def test_a_batch_is_bounded_by_what_a_prediction_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    def measure(work: partial[np.ndarray]) -> int:
+        return len(work()) * 4 * 10**6
 
-    def hungry(batch: np.ndarray) -> np.ndarray:
-        return brightness(batch) + 0 * np.ones(len(batch) * per_image, dtype="uint8")[:1]
-
-    model = classifier(hungry)
+    monkeypatch.setattr("fargate_service.models.image_classifier.peak_bytes", measure)
+    model = classifier()
 
     kept = model.keep_room(100 * 10**6, threads=2)
 
