@@ -40,6 +40,7 @@ Deploy MLflow models to AWS Fargate.
 
 Targets: fargate (region of the AWS session) · fargate:/REGION · fargate:/REGION/ENDPOINT · fargate:/REGION?profile=NAME
          fargate:/local (the local stack on this machine; start it with: mlflow-fargate local up --detach)
+         An ENDPOINT is an ECS cluster and a load balancer that deployments share; by default it is named default.
 
 Options (-C KEY=VALUE):
 """

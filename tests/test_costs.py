@@ -91,7 +91,7 @@ def test_a_change_shows_the_cost_before_and_after() -> None:
 
     assert told == (
         "cost: about USD 36.04 → 72.08 per month, plus 16.43 for the shared endpoint "
-        f"(on-demand prices of us-east-2, read {PRICES.read_on})"
+        f"(on-demand prices in us-east-2 as of {PRICES.read_on})"
     )
 
 

@@ -51,7 +51,7 @@ def choose_task(session: AwsSession, cluster: str, service: str, task: str | Non
         raise InvalidOption(
             f"ECS Exec is off for '{service}', or its agent has not started yet.",
             hint="turn it on (this starts new tasks): mlflow deployments update … -C enable_execute_command=true "
-            "-C task_role_arn=ROLE (a role with docs/iam/task.json)",
+            "-C task_role_arn=ROLE (a role with the policy in docs/iam/task.json)",
         )
     newest = max(able, key=lambda item: item["startedAt"])
     return RunningTask(cluster, newest["taskArn"].rpartition("/")[2], _container(newest)["runtimeId"])

@@ -18,10 +18,12 @@ def image() -> None:
     """Export the image of a model, or list what is in it."""
 
 
-@image.command(short_help="Write the image of a deployment into a folder.")
+@image.command(short_help="Write the image of a model into a folder.")
 @target_option
 @click.option("--model-uri", "-m", required=True, help="Model URI, as in `mlflow deployments create`.")
-@click.option("--config", "-C", "config", multiple=True, metavar="KEY=VALUE", help="Option; can be repeated.")
+@click.option(
+    "--config", "-C", "config", multiple=True, metavar="KEY=VALUE", help="Deployment option; can be repeated."
+)
 @click.option("--tag", default="latest", show_default=True, help="Tag of the image in the layout.")
 @click.option("--dockerfile", is_flag=True, help="Write a Dockerfile and its build context instead of an image.")
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
@@ -34,8 +36,8 @@ def export(*, target: str, model_uri: str, config: tuple[str, ...], tag: str, do
       podman run -p 3000:3000 oci:FOLDER:latest
       skopeo copy oci:FOLDER:latest docker://ghcr.io/me/churn:1     into another registry
 
-    Docker before 23.0, and tools that write Docker's formats, read only layers compressed with gzip. With
-    -C compression=gzip these work as well:
+    Docker before 23.0 and tools that write Docker's formats accept only layers that are compressed with gzip.
+    With -C compression=gzip these work as well:
 
     \b
       tar -C FOLDER -c . | docker load                              the image is then called FOLDER

@@ -42,7 +42,7 @@ class CallOptions(OptionGroup):
     )
     build_sdists: bool = option(
         True,
-        "build packages that have no wheels, if this machine matches the image (runs their code); false: refuse them",
+        "build packages that have no wheels, if this machine matches the image; their code runs. false: refuse them",
         maps_to="(this command)",
     )
     dry_run: bool = option(False, "print the plan and change nothing", maps_to="(this command)")

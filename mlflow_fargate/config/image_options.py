@@ -45,7 +45,7 @@ class ImageOptions(OptionGroup):
     normalize: bool = option(
         True,
         "adapt the requirements for serving: tensorflow-cpu, headless OpenCV, …; "
-        "false: install them unchanged (except for MLflow)",
+        "false: install them unchanged, except that mlflow becomes mlflow-skinny",
         maps_to="MLflow requirements.txt",
     )
     base_image: str | None = option(

@@ -37,8 +37,8 @@ class RolloutOptions(OptionGroup):
 
     strategy: Literal["rolling", "blue_green", "canary", "linear"] = option(
         "rolling",
-        "how new tasks replace old ones: task by task (rolling); or, once all new tasks run next to the old ones, by "
-        "shifting all traffic at once (blue_green), a share of it first (canary), or in equal steps (linear)",
+        "how new tasks replace old ones: rolling replaces them gradually; the others start all new tasks first and "
+        "then shift the traffic: all at once (blue_green), a share first (canary), or in equal steps (linear)",
         maps_to=f"{_MAPS_TO}.strategy",
         examples=["blue_green"],
     )

@@ -26,7 +26,7 @@ class ServingOptions(OptionGroup):
     )
     models: Table = option(
         dict,
-        "additional models of a custom service, by the key that loads them",
+        "additional models of a custom service, each under the key that its code loads it by",
         maps_to="MLflow model URI",
         examples=["models.generator=models:/digits/Production"],
         allowed="keys of 1 to 32 letters, digits, - and _",

@@ -112,4 +112,4 @@ def _task_a_month(task: TaskProperties, service: ServiceProperties, prices: Pric
 def _note(region: str, prices: Prices, *, is_spot: bool) -> str:
     elsewhere = "" if region in {prices.region, *prices.same_in} else f"; prices in {region} differ"
     elsewhere += "; Spot tasks cost up to 70% less" if is_spot else ""
-    return f"on-demand prices of {prices.region}, read {prices.read_on}{elsewhere}"
+    return f"on-demand prices in {prices.region} as of {prices.read_on}{elsewhere}"

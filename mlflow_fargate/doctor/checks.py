@@ -123,7 +123,9 @@ def _check_routes(network: NetworkFacts) -> Finding:
 def check_certificate(certificate: Certificate | Unknown | None, region: str, arn: str | None) -> Finding:
     name = "certificate"
     if arn is None or certificate is None:
-        return Finding("endpoint", name, "SKIP", "none: the endpoint uses plain HTTP (certificate_arn=)")
+        return Finding(
+            "endpoint", name, "SKIP", "not set, so the endpoint uses plain HTTP (for HTTPS, set certificate_arn=)"
+        )
     there = arn.split(":")[3] if arn.count(":") >= 5 else "?"
     if there != region:
         advice = f"request or import one in {region}: a load balancer only accepts certificates of its own region"
@@ -144,7 +146,7 @@ def check_role(role: Role | Unknown | None) -> Finding:
 
 def check_infrastructure_role(role: Role | Unknown | None) -> Finding:
     """Checks the role that ECS uses to shift traffic; an endpoint has one only if a deployment requires it."""
-    absent = "none; it is created with the first deployment whose strategy= shifts traffic"
+    absent = "none; it is created with the first deployment whose strategy is not rolling"
     return _check_trust("infrastructure", "ECS", "ecs.amazonaws.com", role, absent)
 
 

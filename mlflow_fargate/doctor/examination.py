@@ -65,7 +65,7 @@ def policy_source(arn: str) -> str | Unknown:
         return f"arn:aws:iam::{account}:role/{role}"
     if ":iam:" in arn and ":user/" in arn:
         return arn
-    return Unknown(f"{arn} is neither a user nor a role")
+    return Unknown(f"{arn} is not the ARN of an IAM user or role")
 
 
 def _examine_account(endpoint: Endpoint, caller: Caller) -> list[Finding]:

@@ -164,7 +164,7 @@ class ModelRegistry:
 
     @staticmethod
     def _nothing_there(uri: str, registered: Any) -> ModelNotFound:
-        held = [f"{one.version} ({one.current_stage})" for one in registered.latest_versions]
+        held = [f"{one.version} ({_shown_stage(one.current_stage)})" for one in registered.latest_versions]
         aliases = [f"@{alias} → {version}" for alias, version in sorted(registered.aliases.items())]
         return ModelNotFound(
             f"{uri} does not match any version of '{registered.name}'.",
@@ -256,6 +256,10 @@ def _hint(error: MlflowException, server: str) -> str | None:
     if "failed with exception" in said or "timeout" in said:
         return "check that the tracking server is running and reachable from here; MLFLOW_TRACKING_URI sets its address"
     return None
+
+
+def _shown_stage(stage: str) -> str:
+    return "no stage" if stage == "None" else stage
 
 
 def _check_slashes(uri: str) -> None:

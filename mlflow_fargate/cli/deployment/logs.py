@@ -40,7 +40,7 @@ def log_options(command: Command) -> Command:
             show_default=True,
             help="Print lines from this point on: 10m, 2h or 1d (ago), or a UTC time such as 2026-11-24T21:00.",
         ),
-        click.option("--task", help="Print only the lines of this task; a full task ID, as `logs --json` prints it."),
+        click.option("--task", help="Print only this task's lines; takes the full task ID, as in `logs --json`."),
         click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line."),
     )
     for option in reversed(options):

@@ -33,7 +33,9 @@ class PlanCommand(click.Command):
 @deployment_options
 @click.option("--model-uri", "-m", help="Model URI.  [default: the deployed model]")
 @click.option("--flavor", "-f", help="Flavor, as in `mlflow deployments create`.")
-@click.option("--config", "-C", "config", multiple=True, metavar="KEY=VALUE", help="Option; can be repeated.")
+@click.option(
+    "--config", "-C", "config", multiple=True, metavar="KEY=VALUE", help="Deployment option; can be repeated."
+)
 @json_option
 def plan(
     *, target: str, name: str, model_uri: str | None, flavor: str | None, config: tuple[str, ...], as_json: bool

@@ -22,7 +22,7 @@ def rollback(target: str, name: str, to: int | None, wait: bool, timeout_seconds
     """Roll back to an earlier revision: its model, image and options. The number of tasks does not change.
 
     This starts a normal rollout and waits for it to finish. Afterwards the deployment is pinned, so the webhook service
-    does not redeploy the newer version; the last line of the output shows how to unpin it.
+    does not redeploy the newer version; a note in the output shows how to unpin it.
     """
     from mlflow_fargate.deployments.roll_back import roll_back  # noqa: PLC0415
 

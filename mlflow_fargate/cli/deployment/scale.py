@@ -16,7 +16,7 @@ from mlflow_fargate.config import NamedOptions
 def scale(target: str, name: str, count: int, wait: bool, timeout_seconds: int) -> None:
     """Set the number of tasks of a deployment; 0 stops them all: no responses, and no cost except the load balancer's.
 
-    This does not start a new rollout: running tasks keep running.
+    Tasks are only added or stopped, not replaced.
     """
     from mlflow_fargate.deployments import operations  # noqa: PLC0415
 

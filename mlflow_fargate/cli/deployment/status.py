@@ -45,7 +45,7 @@ def status(target: str, name: str, follow: bool, timeout_seconds: int, as_json: 
     """Show the deployed version, its rollout, its tasks, and its traffic if CloudWatch has data.
 
     Exit code: 0 rolled out, 3 rollout in progress, 4 the latest rollout failed, 1 any other error (no such
-    deployment; with -f also a rollout that fails or takes longer than --timeout-seconds).
+    deployment). With -f, 1 also means that the rollout failed or took longer than --timeout-seconds.
     """
     from mlflow_fargate.client import as_dict  # noqa: PLC0415
     from mlflow_fargate.deployments import operations  # noqa: PLC0415

@@ -48,7 +48,7 @@ def deploy(
 
     \b
       -C secrets.FARGATE_WEBHOOK_SECRET=arn:…      secret that MLflow signs events with
-      -C secrets.FARGATE_WEBHOOK_TOKEN=arn:…       token for the page and its API
+      -C secrets.FARGATE_WEBHOOK_TOKEN=arn:…       token for the service's page and API
       -C secrets.MLFLOW_TRACKING_PASSWORD=arn:…    password for MLflow (or MLFLOW_TRACKING_TOKEN)
 
     Prints the URL of the service; register it in MLflow with `webhook register -t TARGET`.

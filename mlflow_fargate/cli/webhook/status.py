@@ -11,7 +11,7 @@ from mlflow_fargate.cli.deployment.options import deployer_at, json_option, prin
 @target_option
 @json_option
 def status(target: str, as_json: bool) -> None:
-    """Show the webhook service on Fargate: URL, rollout, role, log group. (To see what it is doing, open its page.)"""
+    """Show the webhook service on Fargate: URL, rollout, role, log group. (Its URL shows what it is doing.)"""
     from mlflow_fargate.deployments import webhook_service  # noqa: PLC0415
 
     found = webhook_service.get(deployer_at(target))
