@@ -146,7 +146,7 @@ def check_role(role: Role | Unknown | None) -> Finding:
 
 def check_infrastructure_role(role: Role | Unknown | None) -> Finding:
     """Checks the role that ECS uses to shift traffic; an endpoint has one only if a deployment requires it."""
-    absent = "none; it is created with the first deployment whose strategy is not rolling"
+    absent = "none; it is created with the first deployment with a strategy= other than rolling"
     return _check_trust("infrastructure", "ECS", "ecs.amazonaws.com", role, absent)
 
 
