@@ -225,7 +225,7 @@ def _prediction_timeout(named: float | None) -> float:
 def _read_by_mlflow(inputs: Any, caller: str | None) -> Any:
     """Returns `inputs`, or the request in the file that MLflow's command or MCP tool read as a table.
 
-    Naughty, but only the caller's module tells a file's {"inputs": […]} from a DataFrame with the column `inputs`.
+    Only the caller's module tells a file's {"inputs": […]} from a DataFrame with the column `inputs`.
     """
     from mlflow_fargate.scoring import document_in_frame, is_frame  # noqa: PLC0415
 

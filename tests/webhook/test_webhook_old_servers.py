@@ -15,9 +15,10 @@ from support.mlflow_server import serve_mlflow
 
 pytestmark = [pytest.mark.slow, pytest.mark.exhaustive]
 
+_BEFORE_3_12 = pytest.mark.skipif(sys.version_info >= (3, 12), reason="MLflow 1.30 does not run on Python 3.12")
 
-@pytest.mark.skipif(sys.version_info >= (3, 12), reason="MLflow 1.30 does not run on Python 3.12")
-@pytest.mark.parametrize("version", ["1.30.1", "2.10.2"])
+
+@pytest.mark.parametrize("version", [pytest.param("1.30.1", marks=_BEFORE_3_12), "2.10.2"])
 def test_promotions_and_absent_models_are_seen_on_servers_of_earlier_releases(version: str, tmp_path: Path) -> None:
     bin_folder = tmp_path / "environment" / "bin"
     uv = str(Path(sys.executable).with_name("uv"))
