@@ -99,6 +99,9 @@ def _logged_models(client: MlflowClient, run: Any) -> list[str]:
         except MlflowException as error:
             if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
                 raise
-    history = [] if outputs else json.loads(run.data.tags.get(MLFLOW_LOGGED_MODELS, "[]"))
-    paths = dict.fromkeys(str(item["artifact_path"]) for item in history)
+    try:
+        history = [] if outputs else json.loads(run.data.tags.get(MLFLOW_LOGGED_MODELS, "[]"))
+        paths = dict.fromkeys(str(item["artifact_path"]) for item in history)
+    except (ValueError, TypeError, KeyError):  # anyone can set tags
+        paths = {}
     return logged or [f"runs:/{run.info.run_id}/{path}" for path in paths]

@@ -155,6 +155,11 @@ def _requirement_lines(content: bytes) -> tuple[str, ...]:
 def _conda_environment(content: bytes, root: str) -> tuple[str | None, tuple[str, ...]]:
     """Returns the Python version and the `pip` lines of a conda.yaml; MLflow before 1.17 wrote no requirements.txt."""
     try:
+        # An alias of two bytes can repeat half a megabyte.
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(content, yaml.BaseLoader)):
+            raise ModelUnusable(
+                f"{without_credentials(root)}/conda.yaml contains YAML aliases, which are not supported."
+            )
         environment = yaml.load(content, yaml.BaseLoader)  # noqa: S506  # only texts: 3.10 is not a number
     except (yaml.YAMLError, ValueError) as error:
         raise ModelUnusable(f"{without_credentials(root)}/conda.yaml is not valid YAML: {error}") from error

@@ -462,6 +462,12 @@ class TestLocalModels:
         with pytest.raises(ModelUnusable, match=r"conda\.yaml is not valid YAML"):
             resolve_local(local_model)
 
+    def test_a_conda_yaml_with_aliases_is_refused(self, local_model: Path) -> None:
+        (local_model / "requirements.txt").unlink()
+        (local_model / "conda.yaml").write_text("a: &a six\ndependencies:\n- pip: [*a, *a]\n")
+        with pytest.raises(ModelUnusable, match="YAML aliases"):
+            resolve_local(local_model)
+
     def test_a_huge_requirements_file_is_not_read(self, local_model: Path) -> None:
         (local_model / "requirements.txt").write_bytes(b"#" * (2 << 20))
         with pytest.raises(ModelUnusable, match=r"requirements\.txt"):
