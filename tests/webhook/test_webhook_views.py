@@ -134,7 +134,13 @@ def test_status_shows_the_decisions(
     (told,) = (client.get("/status").json or {})["deployments"]
 
     assert (told["name"], told["model_name"], told["is_updating"]) == ("api", "churn", False)
-    assert told["action"] == {"kind": "nothing", "reason": "version 1 is deployed", "version": "1", "warning": None}
+    assert told["action"] == {
+        "kind": "nothing",
+        "reason": "version 1 is deployed",
+        "version": "1",
+        "warning": None,
+        "registered_ms": None,
+    }
 
 
 def test_events_accept_only_post(client: FlaskClient) -> None:
