@@ -20,6 +20,7 @@ from mlflow.deployments import BaseDeploymentClient, get_deploy_client
 from mlflow_fargate.aws.account import Account
 from mlflow_fargate.deployments import deployer as story
 from mlflow_fargate.deployments.deployer import Deployer
+from mlflow_fargate.model.uri import ModelRegistry
 from mlflow_fargate.progress import Progress
 from mlflow_fargate.publisher import Publisher
 from mlflow_fargate.resolved_model import ResolvedModel
@@ -138,6 +139,15 @@ def status_tags() -> dict[str, str]:
     client = MlflowClient()
     tags = {version: client.get_model_version("churn", version).tags for version in ("1", "2", "3")}
     return {version: found.get("fargate.default.churn.status", "") for version, found in tags.items()}
+
+
+def test_a_model_inside_its_run_is_found(server: str) -> None:
+    client = MlflowClient(server)
+    run = client.create_run(client.create_experiment("runs", artifact_location="s3://models/runs"))
+
+    place = ModelRegistry(server, server).follow(f"runs:/{run.info.run_id}/model")
+
+    assert place.artifact_uri == f"{run.info.artifact_uri}/model"
 
 
 def register(folder: Path) -> Callable[[str], object]:
