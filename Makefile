@@ -34,7 +34,7 @@ $(READY): setup.py
 tools:
 	@for tool in docker-registry skopeo podman crun runc chromium gpgv sqv; do command -v $$tool >/dev/null || missing=1; done; [ -z "$$missing" ] || { \
 	  [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && echo "installing docker-registry, skopeo, podman, crun, runc, chromium, gpgv and sqv for the tests" && \
-	  { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends docker-registry skopeo podman crun runc iptables chromium gpgv sqv; } >/dev/null 2>&1; } || true
+	  { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends docker-registry skopeo podman crun runc iptables nftables chromium gpgv sqv; } >/dev/null 2>&1; } || true
 
 # Tools for the exhaustive tests of images: another base, a sandbox, a builder of Dockerfiles.
 tools-all: tools

@@ -41,6 +41,7 @@ class DeploymentStatus:
     updated_at: str
     api_key_secret: str | None = None  # ARN of the secret with the key; None: open to everyone
     last_failed_version: str | None = None  # model version of the newest rollout, if that failed
+    last_failed_registered_ms: int | None = None  # when that version was registered
     strategy: str = "rolling"  # the requested strategy
     strategy_refused: str | None = None  # why the service uses rolling updates instead
 

@@ -140,12 +140,14 @@ def test_pandas_and_numpy_are_bounded_as_by_the_mlflow_that_logged_the_model(
 @pytest.mark.parametrize(
     ("own", "further", "bounds"),
     [
-        (("pandas==2.1.0", "numpy>=1.2"), (), ["numpy>=1.2", "pandas==2.1.0"]),
+        (("pandas==2.1.0", "numpy>=2"), (), ["numpy>=2", "pandas==2.1.0"]),
+        (("pandas~=2.1", "numpy>=1.2"), (), ["numpy<2", "numpy>=1.2", "pandas~=2.1"]),
+        (("pandas!=1.4,<3", "numpy==1.26.*"), (), ["numpy==1.26.*", "pandas!=1.4,<3", "pandas<2"]),
         (("pandas",), (), ["numpy<2", "pandas", "pandas<2"]),
         ((), ("pandas==3.1.1",), ["numpy<2", "pandas==3.1.1"]),
     ],
 )
-def test_versions_that_the_model_or_the_user_states_are_not_bounded(
+def test_versions_that_the_model_or_the_user_states_are_bounded_where_they_allow_it(
     own: tuple[str, ...], further: tuple[str, ...], bounds: list[str]
 ) -> None:
     model = dataclasses.replace(with_metadata(mlflow_version="1.30.0"), requirements=own)

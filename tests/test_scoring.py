@@ -229,6 +229,13 @@ def test_a_dict_of_arrays_is_named_tensors_whatever_their_names(names: list[str]
     assert document(dict.fromkeys(names, values)) == {"inputs": {name: [[1.0, 1.0]] for name in names}}
 
 
+@pytest.mark.parametrize("name", ["prompt", "input", "messages"])
+def test_lists_of_texts_are_columns_whatever_their_names(name: str) -> None:
+    columns = {name: ["a", "b"], "lang": ["x", "y"]}
+    assert document(columns) == {"inputs": columns}
+    assert document({name: ["a", "b"]}) == {"inputs": {name: ["a", "b"]}}
+
+
 @pytest.mark.parametrize(
     "request_",
     [

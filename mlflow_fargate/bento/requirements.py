@@ -54,8 +54,8 @@ def service_requirements(served: ServedModel, further: tuple[str, ...] = ()) -> 
             lines = [line for line in lines if _package(line) != "mlflow"]
     # The service is tested with this version of BentoML, whichever version was installed for training.
     lines = [line for line in lines if _package(line) != "bentoml"]
-    packages = {_package(line) for line in (*lines, *further) if not _is_any_version(line)}
-    ours = [line for line in (*ours, *_SERVER) if _package(line) not in packages]
+    stated = [line for line in (*lines, *further) if not _is_any_version(line)]
+    ours = [line for line in (*ours, *_SERVER) if not any(_overrides(other, line) for other in stated)]
     return tuple(dict.fromkeys([*lines, f"bentoml=={installed_version('bentoml')}", *ours, *further]))
 
 
@@ -113,6 +113,19 @@ def _logged_with(model: ResolvedModel) -> Version | None:
 def _is_any_version(line: str) -> bool:
     """Returns whether a line names a package without saying which version."""
     return _package(line) is not None and not Requirement(line).specifier and Requirement(line).url is None
+
+
+def _overrides(stated: str, ours: str) -> bool:
+    """Returns whether a line is used instead of one of ours: it names the same package, and no bound of ours can be
+    added because it is pinned or allows only later versions."""
+    if _package(stated) != _package(ours):
+        return False
+    requirement, limit = Requirement(stated), ours.partition("<")[2]
+    if requirement.url or not limit or any(one.operator in ("==", "===") for one in requirement.specifier):
+        return True
+    last = Version(f"{Version(limit).major - 1}.9999")
+    named = [Version(one.version.removesuffix(".*")) for one in requirement.specifier]
+    return not any(requirement.specifier.contains(one, prereleases=True) for one in (*named, last) if one <= last)
 
 
 def _is_old_pillow(line: str) -> bool:

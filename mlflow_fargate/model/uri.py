@@ -39,7 +39,9 @@ MODEL_URI_FORMS = (
     "models:/NAME/VERSION, models:/NAME@ALIAS, models:/NAME/STAGE, models:/m-ID, runs:/RUN/PATH, s3://… or a folder"
 )
 _LONGEST_CHAIN = 8  # version → version → run → logged model is four; a registry can contain a cycle
-_ABSENT_CODES = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # the latter: an alias that does not exist
+_MOST_PAGES = 100  # of models with a run's model's name; a registry can go on without end
+# The second: an alias that does not exist. The third: the server is too old for the request.
+_ABSENT_CODES = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "ENDPOINT_NOT_FOUND")
 
 
 class _Absent(ModelNotFound):
@@ -180,17 +182,32 @@ class ModelRegistry:
         with self._errors(uri):
             run = self._client.get_run(run_id)
         # Since MLflow 3, models are stored next to their run, not inside it.
+        # No model's name contains a quotation mark.
+        if path and "'" not in path and (model := self._model_of_run(run, path)):
+            return self._logged_model_place(model)
         outputs = run.outputs.model_outputs if run.outputs else []
-        logged = [model for output in outputs if (model := self._existing(output.model_id)) is not None]
-        named = [one for one in logged if one.name == path]
-        if named:
-            return self._logged_model_place(max(named, key=lambda one: int(one.creation_timestamp)))
-        names = sorted({str(one.name) for one in logged})
+        names = sorted({str(one.name) for output in outputs if (one := self._existing(output.model_id)) is not None})
         listed = ", ".join(f"runs:/{run_id}/{name}" for name in names) or "none"
         if not path:
             raise ModelNotFound(f"{uri} does not name a model of the run.", hint=f"models of this run: {listed}")
         root = f"{str(run.info.artifact_uri).rstrip('/')}/{path}"
         return Place(root, resolved_uri=uri, run_id=run_id, other_models=f"models of this run: {listed}")
+
+    def _model_of_run(self, run: Any, name: str) -> Any:
+        """Returns the model that MLflow's RunsArtifactRepository uses, or None: the first found that the run logged.
+
+        Another run's model with this name can be among the run's outputs.
+        """
+        token: str | None = None
+        filter_string, experiments = f"name = '{name}'", [run.info.experiment_id]
+        # MLflow 2 has no such search, and no such models.
+        with contextlib.suppress(_Absent), self._errors(f"runs:/{run.info.run_id}/{name}"):
+            for _ in range(_MOST_PAGES):
+                page = self._client.search_logged_models(experiments, filter_string=filter_string, page_token=token)
+                found = next((one for one in page if one.source_run_id == run.info.run_id), None)
+                if found or not (token := page.token):
+                    return found
+        return None
 
     def _existing(self, model_id: str) -> Any:
         """Returns a logged model, or None if it was deleted: a run lists it nevertheless."""

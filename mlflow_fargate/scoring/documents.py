@@ -77,9 +77,17 @@ def _is_document(inputs: Mapping[Any, Any]) -> bool:
     if any(key in inputs for key in _TENSOR_KEYS):
         # {"inputs": [[1]], "mask": [[1]]} are two tensors; next to MLflow's key, only settings are allowed.
         return not any(isinstance(value, list | tuple) for key, value in inputs.items() if key not in _TENSOR_KEYS)
-    return any(_is_text_or_messages(inputs[key]) for key in _CHAT_KEYS if key in inputs)
+    return any(_is_chat(inputs[key], inputs) for key in _CHAT_KEYS if key in inputs)
 
 
-def _is_text_or_messages(value: Any) -> bool:
-    values = value if isinstance(value, list | tuple) else [value]
-    return all(isinstance(one, str | Mapping) for one in values)
+def _is_chat(value: Any, inputs: Mapping[Any, Any]) -> bool:
+    """Returns whether a value under one of the chat keys is a text or messages.
+
+    Texts in a list are a column, unless a setting such as {"n": 2}, which no column can be, is next to it.
+    """
+    if not isinstance(value, list | tuple):
+        return isinstance(value, str | Mapping)
+    if value and all(isinstance(one, Mapping) for one in value):
+        return True
+    has_setting = any(not isinstance(other, list | tuple) for other in inputs.values())
+    return has_setting and all(isinstance(one, str | Mapping) for one in value)

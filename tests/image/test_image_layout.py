@@ -69,7 +69,7 @@ def test_a_layout_in_a_tar_is_an_archive_for_docker_load(local_registry: str, tm
 
 
 @pytest.mark.slow
-def test_skopeo_writes_dockers_formats_from_gzip_only(local_registry: str, tmp_path: Path) -> None:
+def test_skopeo_writes_dockers_formats_from_gzip(local_registry: str, tmp_path: Path) -> None:
     if not shutil.which("skopeo"):
         pytest.skip("skopeo is not installed (apt-get install skopeo)")
     done = {}
@@ -83,8 +83,8 @@ def test_skopeo_writes_dockers_formats_from_gzip_only(local_registry: str, tmp_p
     with tarfile.open(tmp_path / "gzip.tar") as opened:
         (described,) = json.load(opened.extractfile("manifest.json"))  # type: ignore[arg-type]
     assert described["RepoTags"] == ["docker.io/library/churn:1"]
-    # Once skopeo supports it, the help of `image export` can recommend it without an option.
-    assert "zstd compression is not supported" in done["zstd"].stderr
+    # Debian 12's skopeo cannot write them from zstd, Debian 13's can.
+    assert done["zstd"].returncode == 0 or "zstd compression is not supported" in done["zstd"].stderr
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ import pytest
 import stamina
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModelOutput
+from mlflow.store.artifact.runs_artifact_repo import RunsArtifactRepository
 
 from mlflow_fargate.aws.s3 import S3Artifacts, make_s3_client
 from mlflow_fargate.errors import FargateError, InvalidOption, ModelNotFound, ModelUnusable
@@ -28,6 +29,7 @@ from mlflow_fargate.model.uri import ModelRegistry
 from mlflow_fargate.progress import RecordedProgress
 from mlflow_fargate.resolved_model import ResolvedModel
 from support.mlflow_server import LABELS, LoggedModels, MlflowServer
+from support.tracking_uri import use_tracking_uri
 
 
 class Resolver:
@@ -169,6 +171,19 @@ class TestRegisteredModels:
         assert registry.follow(f"runs:/{run.info.run_id}/b").resolved_uri == f"models:/{second.model_id}"
         with pytest.raises(ModelNotFound, match=r"models of this run: runs:/\w+/b$"):
             registry.follow(f"runs:/{run.info.run_id}")
+
+    def test_a_runs_model_is_the_one_that_mlflow_serves(self, resolve: Resolver) -> None:
+        client = MlflowClient(resolve.tracking_uri)
+        run, other = client.create_run("0"), client.create_run("0")
+        own = client.create_logged_model("0", name="m", source_run_id=run.info.run_id)  # not among the run's outputs
+        foreign = client.create_logged_model("0", name="m", source_run_id=other.info.run_id)
+        client.log_outputs(run.info.run_id, [LoggedModelOutput(foreign.model_id, 0)])
+        registry, uri = ModelRegistry(resolve.tracking_uri, resolve.tracking_uri), f"runs:/{run.info.run_id}/m"
+
+        assert registry.follow(uri).resolved_uri == f"models:/{own.model_id}"
+        with use_tracking_uri(resolve.tracking_uri):
+            mlflows = RunsArtifactRepository(uri)._get_logged_model_artifact_repo(run.info.run_id, "m")
+        assert own.model_id in mlflows.repo.artifact_uri
 
     def test_artifacts_are_also_read_through_the_tracking_server(self, resolve: Resolver, tmp_path: Path) -> None:
         model = resolve("models:/proxied/1")

@@ -129,6 +129,21 @@ def test_a_failed_rollout_is_retried_only_after_the_registry_changed() -> None:
     assert decide(STATE, deployed, memory, NOW).kind == "blocked"
 
 
+def test_the_failure_of_a_deleted_version_says_nothing_about_the_one_with_its_number() -> None:
+    again = replace(STATE, registrations={"3": Registration(6000, "new")}, created_ms=5000)
+    deployed = replace(DEPLOYED, registered_ms=1000, last_failed_version="3", last_failed_registered_ms=2000)
+    failed = remember_failure(Memory(), "3", "unhealthy", is_final=True, now=NOW, registered_ms=2000)
+
+    assert decide(again, deployed, failed, NOW).kind == "update"
+    assert decide(replace(again, registrations={}), deployed, failed, NOW).kind == "update"
+
+    registered_ms = decide(again, deployed, failed, NOW).registered_ms
+    failed = remember_failure(failed, "3", "unhealthy", is_final=True, now=NOW, registered_ms=registered_ms)
+    assert decide(again, deployed, failed, NOW).kind == "blocked"
+    deployed = replace(deployed, last_failed_registered_ms=6000)
+    assert decide(again, deployed, Memory(), NOW).kind == "blocked"
+
+
 def test_an_unreadable_registry_forgives_no_failure() -> None:
     memory = remember_failure(Memory(), "3", "unhealthy", is_final=True, now=NOW)
 

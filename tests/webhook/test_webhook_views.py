@@ -5,11 +5,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-import itertools
 import json
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 from flask.testing import FlaskClient
@@ -22,6 +20,7 @@ from mlflow_fargate.webhook.http.access import Access
 from mlflow_fargate.webhook.http.app import create_app
 from mlflow_fargate.webhook.http.metrics import Metrics
 from mlflow_fargate.webhook.http.seen_deliveries import SeenDeliveries
+from support.webhook_events import signed_event
 from support.webhook_fakes import FakeDeployments, FakeRegistry
 
 WaitUntil = Callable[[Callable[[], bool]], None]
@@ -33,22 +32,6 @@ def client(worker: Worker) -> FlaskClient:
         worker, ("new-secret", "old-secret"), Access("t0ken", is_public=True)
     ).test_client()
     return client
-
-
-_delivery_ids = itertools.count()
-
-
-def signed_event(name: str, *, secret: str = "new-secret", age_seconds: int = 0) -> Mapping[str, Any]:
-    delivery_id = f"delivery-{next(_delivery_ids)}"
-    body = json.dumps({"entity": "model_version_alias", "action": "created", "data": {"name": name}})
-    moment = str(int(time.time()) - age_seconds)
-    made = hmac.new(secret.encode(), f"{delivery_id}.{moment}.{body}".encode(), hashlib.sha256).digest()
-    headers = {
-        "X-MLflow-Signature": f"v1,{base64.b64encode(made).decode()}",
-        "X-MLflow-Delivery-Id": delivery_id,
-        "X-MLflow-Timestamp": moment,
-    }
-    return {"data": body, "headers": headers}
 
 
 def test_an_event_is_accepted_and_followed(
@@ -151,7 +134,13 @@ def test_status_shows_the_decisions(
     (told,) = (client.get("/status").json or {})["deployments"]
 
     assert (told["name"], told["model_name"], told["is_updating"]) == ("api", "churn", False)
-    assert told["action"] == {"kind": "nothing", "reason": "version 1 is deployed", "version": "1", "warning": None}
+    assert told["action"] == {
+        "kind": "nothing",
+        "reason": "version 1 is deployed",
+        "version": "1",
+        "warning": None,
+        "registered_ms": None,
+    }
 
 
 def test_events_accept_only_post(client: FlaskClient) -> None:

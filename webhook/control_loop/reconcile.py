@@ -38,6 +38,7 @@ class Deployed:
     state: str
     flavor: str | None = None
     last_failed_version: str | None = None
+    last_failed_registered_ms: int | None = None
     endpoint: str | None = None  # None: the target's own
     desired_count: int | None = None
     url: str | None = None
@@ -57,12 +58,13 @@ class Deployed:
             state=texts.get("state", ""),
             flavor=texts.get("flavor"),
             last_failed_version=texts.get("last_failed_version"),
+            last_failed_registered_ms=_milliseconds(texts.get("last_failed_registered_ms")),
             endpoint=endpoint,
             desired_count=int(texts["desired_count"]) if "desired_count" in texts else None,
             url=texts.get("url"),
             updated_at=texts.get("updated_at"),
             run_id=texts.get("run_id"),
-            registered_ms=int(texts["model_registered_ms"]) if "model_registered_ms" in texts else None,
+            registered_ms=_milliseconds(texts.get("model_registered_ms")),
         )
 
     @property
@@ -81,6 +83,7 @@ class Memory:
     """What this process remembers about a deployment, beyond what is stored in AWS."""
 
     failed_version: str | None = None  # the last update to it failed
+    failed_registered_ms: int | None = None
     failures: int = 0  # consecutive failures
     retry_at: float = 0.0  # seconds since 1970; infinite: not before the registry changes
     reason: str = ""
@@ -97,6 +100,11 @@ class Action:
     reason: str
     version: str | None = None  # the one that holds what is followed
     warning: str | None = None
+    registered_ms: int | None = None  # when that version was registered
+
+
+def _milliseconds(text: str | None) -> int | None:
+    return int(text) if text else None
 
 
 def decide(
@@ -111,24 +119,34 @@ def decide(
     held = held_versions(state, deployed.follow)
     if not held:
         return _decide_demoted(deployed, memory, now, on_demotion)
-    if held[-1] == deployed.model_version and _is_begun_anew(state, deployed):
-        # Its number means nothing any more: compared as if no version were deployed.
-        deployed = replace(deployed, model_version=None)
+    deployed, memory = _without_reused_numbers(state, deployed, memory)
+    wanted = state.registrations.get(held[-1])
     action = _compare(held[-1], deployed, memory, now, on_demotion)
+    action = replace(action, registered_ms=wanted.registered_ms if wanted else None)
     if len(held) > 1 and action.warning is None:
         shared = f"versions {', '.join(held)} are all in {deployed.follow}; the highest is used"
         return replace(action, warning=shared)
     return action
 
 
-def _is_begun_anew(state: ModelState, deployed: Deployed) -> bool:
-    """Returns whether the deployed version was deleted, and another one got its number."""
-    now = state.registrations.get(deployed.model_version or "")
-    if deployed.registered_ms is None:  # deployed by an earlier release
-        return bool(now and now.run_id and deployed.run_id and now.run_id != deployed.run_id)
+def _without_reused_numbers(state: ModelState, deployed: Deployed, memory: Memory) -> tuple[Deployed, Memory]:
+    """Returns both without versions that were deleted and whose numbers others got: they say nothing about those."""
+    if _is_reused(state, deployed.model_version, deployed.registered_ms, deployed.run_id):
+        deployed = replace(deployed, model_version=None)
+    if _is_reused(state, deployed.last_failed_version, deployed.last_failed_registered_ms):
+        deployed = replace(deployed, last_failed_version=None)
+    if _is_reused(state, memory.failed_version, memory.failed_registered_ms):
+        memory = replace(memory, failed_version=None)
+    return deployed, memory
+
+
+def _is_reused(state: ModelState, version: str | None, registered_ms: int | None, run_id: str | None = None) -> bool:
+    now = state.registrations.get(version or "")
+    if registered_ms is None:  # deployed by an earlier release
+        return bool(now and now.run_id and run_id and now.run_id != run_id)
     if now is None or now.registered_ms is None:  # not read; a model is created before its versions
-        return state.created_ms is not None and state.created_ms > deployed.registered_ms
-    return now.registered_ms != deployed.registered_ms
+        return state.created_ms is not None and state.created_ms > registered_ms
+    return now.registered_ms != registered_ms
 
 
 def _decide_demoted(deployed: Deployed, memory: Memory, now: float, on_demotion: OnDemotion) -> Action:
@@ -185,13 +203,21 @@ def remember_failure(
     *,
     is_final: bool,
     now: float,
+    registered_ms: int | None = None,
     first_retry_seconds: float = FIRST_RETRY_SECONDS,
 ) -> Memory:
     """Returns the memory after a failed change to `version` ('': none): retried with backoff, if final never."""
     failures = memory.failures + 1 if memory.failed_version == version else 1
     # The exponent is bounded, so the power does not overflow.
     wait = min(first_retry_seconds * 2 ** min(failures - 1, 20), _LAST_RETRY_SECONDS)
-    return Memory(version, failures, math.inf if is_final else now + wait, reason, empty_since=memory.empty_since)
+    return Memory(
+        failed_version=version,
+        failed_registered_ms=registered_ms,
+        failures=failures,
+        retry_at=math.inf if is_final else now + wait,
+        reason=reason,
+        empty_since=memory.empty_since,
+    )
 
 
 def remember_look(memory: Memory, deployed: Deployed, wanted: str | None) -> Memory:

@@ -276,6 +276,7 @@ class Worker:
                     outcome.version or "",
                     outcome.reason,
                     is_final=outcome.result == "rollback",
+                    registered_ms=action.registered_ms,
                     now=self._clock(),
                     first_retry_seconds=self._timing.retry_seconds,
                 )

@@ -46,6 +46,7 @@ def read(session: AwsSession, endpoint: str, name: str) -> DeploymentStatus | No
     primary = primary_deployment(service)
     strategy = read_strategy(service)
     shifting = dict(strategy) if strategy["strategy"] != "rolling" else {}
+    failed = _last_failed(session, cluster, name)
     settings = read_config({**label.settings, "desired_count": service["desiredCount"], **shifting})
     address = _url(session, endpoint, service, settings)
     return DeploymentStatus(
@@ -65,7 +66,8 @@ def read(session: AwsSession, endpoint: str, name: str) -> DeploymentStatus | No
         created_at=iso(service["createdAt"]),
         updated_at=iso(primary.get("updatedAt", service["createdAt"])),
         api_key_secret=api_key_secret(definition) if definition else None,
-        last_failed_version=_last_failed_version(session, cluster, name),
+        last_failed_version=failed.version if failed else None,
+        last_failed_registered_ms=failed.registered_ms if failed else None,
         strategy=strategy["strategy"],
         strategy_refused=refusal_of(service),
     )
@@ -161,9 +163,9 @@ def _shift_state(session: AwsSession, cluster: str, service: str) -> str:
     return service_deployments.stage_of(service_deployments.describe(session, brief["serviceDeploymentArn"]))
 
 
-def _last_failed_version(session: AwsSession, cluster: str, service: str) -> str | None:
-    """The model version of the newest rollout, if ECS gave up on it and rolled back."""
+def _last_failed(session: AwsSession, cluster: str, service: str) -> Provenance | None:
+    """The model of the newest rollout, if ECS gave up on it and rolled back."""
     failed = last_failed_task_definition(session, cluster, service)
     definition = TaskDefinitionType(session).find(failed) if failed else None
     label = read_label(definition) if definition else None
-    return label.provenance.version if label else None
+    return label.provenance if label else None

@@ -23,6 +23,7 @@ from mlflow_fargate.resolved_model import without_credentials
 _GPU_PACKAGES = re.compile(r"(tensorflow|jax)-metal|jax-(cuda|rocm)\d+-(plugin|pjrt)")
 _GPU_EXTRAS = re.compile(r"(and-)?cuda.*|cudnn|rocm.*")
 _INDEX_OPTION = re.compile(r"(-i|--index-url|--extra-index-url)(?:\s+|=)(\S+)")
+_REMOTE_URL = re.compile(r"https?://[^/]", re.IGNORECASE)
 _COMMENT = re.compile(r"(^|\s)#.*$")
 
 
@@ -98,12 +99,9 @@ def _parse(line: str) -> Requirement:
             f"Requirement {shown!r} is an option that is not supported.",
             hint="the only pip options supported are index URLs",
         )
-    if line.startswith((".", "/", "~", "file:")) or re.search(r"@\s*file:", line) or re.match(r"[^\[;@]*\.whl$", line):
-        raise ImageError(
-            f"Requirement {shown!r} is a path on the machine that wrote it.",
-            hint="publish the package to an index, or log its code with the model (code_paths)",
-        )
-    if re.search(r"(^|@\s*)(git|hg|svn|bzr)\+", line):
+    if line.startswith((".", "/", "~", "file:")) or re.match(r"[^\[;@]*\.whl$", line):
+        raise _path_refused(shown)
+    if re.search(r"(^|@\s*)(git|hg|svn|bzr)\+", line, re.IGNORECASE):
         raise ImageError(
             f"Requirement {shown!r} is a source distribution.",
             hint="build a wheel and publish it to an index, or use the wheel's https:// URL",
@@ -114,8 +112,17 @@ def _parse(line: str) -> Requirement:
         requirement = Requirement(line)
     except InvalidRequirement as error:
         raise ImageError(f"Requirement {shown!r} cannot be read: {without_credentials(str(error))}.") from error
+    if requirement.url and not _REMOTE_URL.match(requirement.url):
+        raise _path_refused(shown)
     requirement.name = canonicalize_name(requirement.name)
     return requirement
+
+
+def _path_refused(shown: str) -> ImageError:
+    return ImageError(
+        f"Requirement {shown!r} is a path on the machine that wrote it.",
+        hint="publish the package to an index, or log its code with the model (code_paths)",
+    )
 
 
 def _adapted(requirement: Requirement, notes: list[str]) -> list[Requirement]:
