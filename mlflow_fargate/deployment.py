@@ -79,6 +79,7 @@ class Revision:
     rolled_out_at: str | None = None  # start of its newest rollout
     completed_at: str | None = None  # start of its newest rollout that completed
     was_left: bool = False  # ECS or `rollback` went back from its newest rollout
+    unfinished_rollback_to: int | None = None  # the revision to which an interrupted `rollback` goes back from it
 
 
 @dataclass(frozen=True)
