@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from mlflow_fargate.aws import tags
-from mlflow_fargate.aws.ecs_service import describe_service, requested_rollout
+from mlflow_fargate.aws.ecs_service import describe_service, is_deployed, requested_rollout
 from mlflow_fargate.aws.existing_load_balancer import describe_target_group
 from mlflow_fargate.aws.resource_types.cluster import ClusterType
 from mlflow_fargate.aws.resource_types.iam import RoleType, SecretsPolicyType, infrastructure_trust, task_trust
@@ -31,6 +31,7 @@ from mlflow_fargate.plan import Change, Found, Plan, Properties, Resource, TypeN
 from mlflow_fargate.progress import Progress
 from mlflow_fargate.resources import Network
 
+ServiceName = tuple[str, str]  # the cluster's name and its own
 # Types that refer to a target group: they are deleted before the group.
 _NEED_TARGET_GROUPS = ("test rule", "listener rule", "host rule", "task definition", "service")
 _TARGET_GROUPS = ("target group", "alternate target group")
@@ -84,10 +85,14 @@ class ResourceTypes:
                 ids[resource.resource_type] = seen.identifier
         return found
 
-    def apply(self, plan: Plan, network: Network, progress: Progress) -> RequestedRollout | None:
+    def apply(
+        self, plan: Plan, network: Network, progress: Progress, deleted: ServiceName | None = None
+    ) -> RequestedRollout | None:
         """Applies the plan in order; raises ForeignResource before the first change if any is to a foreign resource.
 
-        Returns the rollout that ECS answered with; None if the plan did not change the service.
+        Returns the rollout that ECS answered with; None if the plan did not change the service. `deleted`: the service
+        of the deployment that the plan deletes: raises DeploymentExists, before the next deletion and at the end, if
+        another command created it.
         """
         for change in plan.changes:
             if change.wanted and change.found and not change.found.is_ours:
@@ -97,27 +102,28 @@ class ResourceTypes:
         if total:
             progress.step(f"Applying {total} change{'s' if total > 1 else ''}")
         number = 0
+        absent = None if any(change.resource_type == "service" for change in plan.changes) else deleted
         with progress.waiting("applying") as update:
             for change in plan.changes:
                 if change.action != "keep":
                     number += 1
                     update(f"{number} of {total}: {change.title}")
                 try:
+                    self._check_absent(absent)
                     self._apply(change, ids)
                 except BaseException:
                     progress.note(f"stopped at change {number} of {total}: {change.title}")
                     raise
+                if change.resource_type == "service":
+                    absent = deleted
+        self._check_absent(absent)  # the caller deletes its images next
         changed = (c for c in plan.changes if c.resource_type == "service" and c.action in ("create", "change"))
         return next((requested_rollout(self._session, ids["cluster"], change.name) for change in changed), None)
 
     def _apply(self, change: Change, ids: dict[IdName, str]) -> None:
         resource_type = self.by_name[change.resource_type]
         if change.action == "delete" and change.found:
-            if "deleted service" in ids:
-                self._check_is_gone(ids["deleted service"])
             resource_type.delete(change.found)
-            if change.resource_type == "service":
-                ids["deleted service"] = change.found.identifier
         elif change.action == "create" and change.wanted:
             ids[change.resource_type] = _create_or_adopt(resource_type, change.wanted, ids)
         elif change.action == "change" and change.wanted and change.found:
@@ -125,13 +131,11 @@ class ResourceTypes:
         elif change.found:
             ids[change.resource_type] = change.found.identifier
 
-    def _check_is_gone(self, service_arn: str) -> None:
-        """Raises DeploymentExists if another command created a service again whose parts are being deleted."""
-        cluster, _, name = service_arn.rpartition(":")[2].removeprefix("service/").partition("/")
-        described = describe_service(self._session, cluster, name)
-        if described and described["status"] == "ACTIVE":
+    def _check_absent(self, deleted: ServiceName | None) -> None:
+        """Raises DeploymentExists if another command created a service whose parts are being deleted."""
+        if deleted and is_deployed(self._session, *deleted):
             raise DeploymentExists(
-                f"Another command created '{name}' again while it was being deleted.",
+                f"Another command created '{deleted[1]}' again while it was being deleted.",
                 hint="it may lack what is deleted already: run that command again to repair it, or this one again",
             )
 
