@@ -229,3 +229,27 @@ def test_a_deletion_that_found_no_service_yet_leaves_one_that_is_created_meanwhi
         client.delete("churn")
 
     assert deployer.preview("churn", None, None, NamedOptions())[0].is_empty
+
+
+def test_a_creation_that_comes_second_changes_nothing_of_the_first(
+    deployer: Deployer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = new_client(deployer), new_client(deployer)
+    delay_apply(second, monkeypatch, lambda: first.create("churn", "models:/churn/1", None, OPTIONS))
+    others = {"log_retention_days": 1, "deregistration_delay_seconds": 77, "host": "churn.example.com"}
+
+    with pytest.raises(DeploymentExists, match="Another command created 'churn' at the same time"):
+        second.create("churn", "models:/churn/2", None, NamedOptions({**OPTIONS.given, **others}))
+
+    plan, _ = first.preview("churn", None, None, NamedOptions())
+    assert plan.is_empty, str(plan)
+    assert first.endpoint.status("churn").provenance.version == "1"  # type: ignore[union-attr]
+
+
+def test_of_two_equal_creations_at_once_both_succeed(deployer: Deployer, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = new_client(deployer), new_client(deployer)
+    delay_apply(second, monkeypatch, lambda: first.create("churn", "models:/churn/1", None, OPTIONS))
+
+    status = second.create("churn", "models:/churn/1", None, OPTIONS)
+
+    assert status and (status.state, len(operations.history(deployer, "churn"))) == ("COMPLETED", 1)

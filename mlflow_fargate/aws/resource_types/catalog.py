@@ -92,7 +92,8 @@ class ResourceTypes:
 
         Returns the rollout that ECS answered with; None if the plan did not change the service. `deleted`: the service
         of the deployment that the plan deletes: raises DeploymentExists, before the next deletion and at the end, if
-        another command created it.
+        another command created it; before any change that differs from what another command created, too, if the plan
+        is to create the service.
         """
         for change in plan.changes:
             if change.wanted and change.found and not change.found.is_ours:
@@ -103,6 +104,7 @@ class ResourceTypes:
             progress.step(f"Applying {total} change{'s' if total > 1 else ''}")
         number = 0
         absent = None if any(change.resource_type == "service" for change in plan.changes) else deleted
+        new = _new_service(plan)
         with progress.waiting("applying") as update:
             for change in plan.changes:
                 if change.action != "keep":
@@ -110,12 +112,15 @@ class ResourceTypes:
                     update(f"{number} of {total}: {change.title}")
                 try:
                     self._check_absent(absent)
-                    self._apply(change, ids)
+                    if new and change.action != "keep" and is_deployed(self._session, *new):
+                        ids[change.resource_type] = self._adopt_equal(change, ids, new[1])
+                    else:
+                        self._apply(change, ids)
                 except BaseException:
                     progress.note(f"stopped at change {number} of {total}: {change.title}")
                     raise
                 if change.resource_type == "service":
-                    absent = deleted
+                    absent, new = deleted, None
         self._check_absent(absent)  # the caller deletes its images next
         changed = (c for c in plan.changes if c.resource_type == "service" and c.action in ("create", "change"))
         return next((requested_rollout(self._session, ids["cluster"], change.name) for change in changed), None)
@@ -130,6 +135,14 @@ class ResourceTypes:
             ids[change.resource_type] = resource_type.change(change.wanted, change.found, ids)
         elif change.found:
             ids[change.resource_type] = change.found.identifier
+
+    def _adopt_equal(self, change: Change, ids: Ids, name: str) -> str:
+        """Returns the resource that another command created with deployment `name`; DeploymentExists if it differs."""
+        resource = change.wanted
+        found = self.by_name[resource.resource_type].observe(resource, ids) if resource else None
+        if resource and found and found.is_ours and not _differs(resource, found):
+            return found.identifier
+        raise _taken(name)
 
     def _check_absent(self, deleted: ServiceName | None) -> None:
         """Raises DeploymentExists if another command created a service whose parts are being deleted."""
@@ -190,6 +203,24 @@ def _first_ids(network: Network) -> dict[IdName, str]:
     return ids
 
 
+def _new_service(plan: Plan) -> ServiceName | None:
+    """The service that the plan creates."""
+    names = {change.resource_type: change.name for change in plan.changes if change.resource_type == "cluster"}
+    found = (change.name for change in plan.changes if change.resource_type == "service" and change.action == "create")
+    return next(((names["cluster"], name) for name in found), None)
+
+
+def _differs(resource: Resource[Properties], found: Found[Properties]) -> bool:
+    return not make_plan([resource], {(resource.resource_type, resource.name): found}).is_empty
+
+
+def _taken(name: str) -> DeploymentExists:
+    return DeploymentExists(
+        f"Another command created '{name}' at the same time, with another model or other options.",
+        hint="see what is deployed with: mlflow-fargate status; change it with: mlflow deployments update",
+    )
+
+
 def _create_or_adopt(resource_type: ResourceType[Any], resource: Resource[Properties], ids: Ids) -> str:
     """Creates the resource; if another client was faster, adopts the result and changes what differs.
 
@@ -203,10 +234,7 @@ def _create_or_adopt(resource_type: ResourceType[Any], resource: Resource[Proper
             raise
         if not found.is_ours:
             raise tags.refuse_foreign(resource, found.identifier) from error
-        differs = make_plan([resource], {(resource.resource_type, resource.name): found}).changes[0].differences
+        differs = _differs(resource, found)
         if differs and resource.resource_type == "service":
-            raise DeploymentExists(
-                f"Another command created '{resource.name}' at the same time, with another model or other options.",
-                hint="see what is deployed with: mlflow-fargate status; change it with: mlflow deployments update",
-            ) from error
+            raise _taken(resource.name) from error
         return resource_type.change(resource, found, ids) if differs else found.identifier
