@@ -10,7 +10,13 @@ from dataclasses import dataclass, replace
 from mlflow_fargate.aws.endpoint import Endpoint
 from mlflow_fargate.config import DeploymentConfig, NamedOptions
 from mlflow_fargate.deployment import DeploymentStatus
-from mlflow_fargate.deployments.rules import check_change, follow_of, needs_another_image, provenance_of
+from mlflow_fargate.deployments.rules import (
+    check_change,
+    check_same_model,
+    follow_of,
+    needs_another_image,
+    provenance_of,
+)
 from mlflow_fargate.deployments.version_tags import VersionTags, WriteTags
 from mlflow_fargate.errors import InvalidOption
 from mlflow_fargate.model import check_flavor
@@ -67,8 +73,10 @@ class Specs:
         if not needs_another_image(before.settings, config, options):
             return DeploymentSpec(before.name, self.endpoint.spec(config), config, before.image, provenance, follow)
         self.progress.note(f"these options change the image: rebuilding it from {provenance.resolved_uri}")
-        # The same version: its provenance keeps the URI that was requested.
         model = self.publisher.resolve(provenance.resolved_uri, config.labels_file)
+        check_same_model(provenance, model, has_other_labels=options.names("labels"))
+        # The same version: its provenance keeps the URI that was requested.
+        provenance = replace(provenance, fingerprint=model.fingerprint)
         return self._spec(before.name, config, model, provenance, follow)
 
     def finished(
