@@ -43,7 +43,7 @@ class Specs:
         model = self.publisher.resolve(model_uri, config.labels_file)
         check_flavor(model, flavor)
         follow = config.follow or follow_of(model_uri)
-        return self._spec(name, config, model, provenance_of(model, flavor or DEFAULT_FLAVOR), follow)
+        return self._spec(name, None, config, model, provenance_of(model, flavor or DEFAULT_FLAVOR), follow)
 
     def changed(
         self, before: DeploymentStatus, model_uri: str | None, flavor: str | None, options: NamedOptions
@@ -77,7 +77,7 @@ class Specs:
         check_same_model(provenance, model, has_other_labels=options.names("labels"))
         # The same version: its provenance keeps the URI that was requested.
         provenance = replace(provenance, fingerprint=model.fingerprint)
-        return self._spec(before.name, config, model, provenance, follow)
+        return self._spec(before.name, before, config, model, provenance, follow)
 
     def finished(
         self, begun: DeploymentStatus, model_uri: str, flavor: str | None, options: NamedOptions
@@ -99,21 +99,27 @@ class Specs:
         check_flavor(model, flavor)
         flavor = flavor or before.provenance.flavor
         provenance = provenance_of(model, flavor if flavor in model.flavors else DEFAULT_FLAVOR)
-        return self._spec(before.name, config, model, provenance, follow)
+        return self._spec(before.name, before, config, model, provenance, follow)
 
     def _spec(
-        self, name: str, config: DeploymentConfig, model: ResolvedModel, provenance: Provenance, follow: str
+        self,
+        name: str,
+        before: DeploymentStatus | None,
+        config: DeploymentConfig,
+        model: ResolvedModel,
+        provenance: Provenance,
+        follow: str,
     ) -> DeploymentSpec:
         """Returns the spec with the image of `model`, which is published unless this is a dry run."""
-        endpoint, image = self.endpoint.spec(config), self._image(name, model, config)
+        endpoint, image = self.endpoint.spec(config), self._image(name, before, model, config)
         provenance = replace(provenance, runtime=self._runtime(image, config))
         return DeploymentSpec(name, endpoint, config, image, provenance, follow)
 
-    def _image(self, name: str, model: ResolvedModel, config: DeploymentConfig) -> str:
+    def _image(self, name: str, before: DeploymentStatus | None, model: ResolvedModel, config: DeploymentConfig) -> str:
         if not config.dry_run:
             with (
                 VersionTags(self.endpoint.name, name, self.write_tags, self.progress).tagging_failure(
-                    provenance_of(model, DEFAULT_FLAVOR)
+                    provenance_of(model, DEFAULT_FLAVOR), before
                 ),
                 noting_interruption(
                     self.progress,

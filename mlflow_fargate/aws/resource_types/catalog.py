@@ -26,7 +26,7 @@ from mlflow_fargate.aws.resource_types.target_group import TargetGroupType
 from mlflow_fargate.aws.resource_types.task_definition import TaskDefinitionType
 from mlflow_fargate.aws.session import AwsSession
 from mlflow_fargate.deployment import RequestedRollout
-from mlflow_fargate.errors import AwsError, DeploymentExists
+from mlflow_fargate.errors import AwsError, DeploymentExists, DeploymentNotFound
 from mlflow_fargate.plan import Change, Found, Plan, Properties, Resource, TypeName, make_plan
 from mlflow_fargate.progress import Progress
 from mlflow_fargate.resources import Network
@@ -116,8 +116,10 @@ class ResourceTypes:
                         ids[change.resource_type] = self._adopt_equal(change, ids, new[1])
                     else:
                         self._apply(change, ids)
-                except BaseException:
+                except BaseException as error:
                     progress.note(f"stopped at change {number} of {total}: {change.title}")
+                    if isinstance(error, AwsError):
+                        self._check_not_deleted(plan, error)
                     raise
                 if change.resource_type == "service":
                     absent, new = deleted, None
@@ -143,6 +145,20 @@ class ResourceTypes:
         if resource and found and found.is_ours and not _differs(resource, found):
             return found.identifier
         raise _taken(name)
+
+    def _check_not_deleted(self, plan: Plan, error: AwsError) -> None:
+        """Raises DeploymentNotFound if the reason for an error is that another command deleted the deployment."""
+        service = next((change for change in plan.changes if change.resource_type == "service"), None)
+        if (
+            service
+            and service.wanted
+            and service.found
+            and not is_deployed(self._session, _cluster(plan), service.name)
+        ):
+            raise DeploymentNotFound(
+                f"Another command deleted '{service.name}' after this one began.",
+                hint="if it is still wanted, create it again: mlflow deployments create",
+            ) from error
 
     def _check_absent(self, deleted: ServiceName | None) -> None:
         """Raises DeploymentExists if another command created a service whose parts are being deleted."""
@@ -205,9 +221,12 @@ def _first_ids(network: Network) -> dict[IdName, str]:
 
 def _new_service(plan: Plan) -> ServiceName | None:
     """The service that the plan creates."""
-    names = {change.resource_type: change.name for change in plan.changes if change.resource_type == "cluster"}
     found = (change.name for change in plan.changes if change.resource_type == "service" and change.action == "create")
-    return next(((names["cluster"], name) for name in found), None)
+    return next(((_cluster(plan), name) for name in found), None)
+
+
+def _cluster(plan: Plan) -> str:
+    return next(change.name for change in plan.changes if change.resource_type == "cluster")
 
 
 def _differs(resource: Resource[Properties], found: Found[Properties]) -> bool:
