@@ -32,7 +32,7 @@ class DeploymentStatus:
     state_reason: str
     desired_count: int
     running_count: int
-    image: str  # empty if the task definition was deleted, and with it the record of model and options
+    image: str  # empty if the record of model and options is lost: its task definition was deleted or damaged by hand
     provenance: Provenance
     settings: DeploymentConfig = field(hash=False)  # options that were set
     follow: str  # 'Production', '@champion' or 'pinned'

@@ -62,7 +62,8 @@ class Specs:
             raise InvalidOption("A flavor was given without a model URI.", hint="give both: -m models:/… -f …")
         if not before.image and not model_uri:
             raise InvalidOption(
-                f"The task definition of '{before.name}' was deleted, and with it the record of its model and options.",
+                f"The task definition of '{before.name}' was deleted or damaged, and with it the record of its model "
+                "and options.",
                 hint="name the model and the options that differ from the defaults: -m models:/… -C …; or delete it",
             )
         config = options.over(before.settings)

@@ -9,7 +9,7 @@ from typing import Any
 
 from mlflow_fargate.aws import service_deployments, tags
 from mlflow_fargate.aws.ecs_service import describe_service
-from mlflow_fargate.aws.resource_types.task_definition import TaskDefinitionType, read_label
+from mlflow_fargate.aws.resource_types.task_definition import LOST, TaskDefinitionType, read_label
 from mlflow_fargate.aws.rollouts.stopped_tasks import read_stopped_tasks
 from mlflow_fargate.aws.session import AwsSession
 from mlflow_fargate.aws.timestamps import iso, iso_or_none
@@ -141,7 +141,7 @@ def _rollouts(session: AwsSession, cluster: str, service: str) -> list[dict[str,
 
 def _revision(described: Mapping[str, Any], current: str, rollouts: Sequence[Mapping[str, Any]]) -> Revision | None:
     label = read_label(described)
-    if label is None:
+    if label in (None, LOST):
         return None
     arn = described["taskDefinitionArn"]
     own = [item for item in rollouts if item["taskDefinition"] == arn]
