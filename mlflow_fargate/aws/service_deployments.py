@@ -64,9 +64,9 @@ def task_definition_of(session: AwsSession, revision_arn: str) -> str | None:
     return next((str(revision["taskDefinition"]) for revision in answer["serviceRevisions"]), None)
 
 
-def state_of(deployment: Mapping[str, Any] | None) -> str:
+def state_of(deployment: Mapping[str, Any]) -> str:
     """Returns COMPLETED, FAILED or IN_PROGRESS."""
-    return _STATES.get(deployment["status"], "IN_PROGRESS") if deployment else "IN_PROGRESS"
+    return _STATES.get(deployment["status"], "IN_PROGRESS")
 
 
 def stage_of(deployment: Mapping[str, Any]) -> str:

@@ -8,7 +8,13 @@ from dataclasses import replace
 from typing import Any
 
 from mlflow_fargate.aws import service_deployments, tags
-from mlflow_fargate.aws.ecs_service import describe_service, forget_change, primary_deployment, remember_change
+from mlflow_fargate.aws.ecs_service import (
+    describe_service,
+    forget_change,
+    is_settled,
+    primary_deployment,
+    remember_change,
+)
 from mlflow_fargate.aws.resource_types.resource_type import Ids, ResourceType
 from mlflow_fargate.aws.resource_types.strategy import (
     REFUSAL_TAG,
@@ -188,11 +194,16 @@ class ServiceType(ResourceType[ServiceProperties]):
 
 
 def rollout_state(session: AwsSession, service: Mapping[str, Any]) -> str:
-    """Returns the state of a described service's newest rollout: COMPLETED, FAILED or IN_PROGRESS."""
+    """Returns the state of a described service's newest rollout: COMPLETED, FAILED or IN_PROGRESS.
+
+    Without a record (older than 90 days, or the caller lacks the permission) its tasks decide.
+    """
     if read_strategy(service)["strategy"] == "rolling" or refusal_of(service):
         return str(primary_deployment(service).get("rolloutState", "IN_PROGRESS"))
-    cluster, name = service["clusterArn"], service["serviceName"]
-    return service_deployments.state_of(service_deployments.newest(session, cluster, name))
+    record = service_deployments.newest(session, service["clusterArn"], service["serviceName"])
+    if record is None:
+        return "COMPLETED" if is_settled(service) else "IN_PROGRESS"
+    return service_deployments.state_of(record)
 
 
 def _group_name(arn: str | None, current: str | None) -> str:
