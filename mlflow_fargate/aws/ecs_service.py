@@ -84,12 +84,6 @@ def primary_deployment(service: Mapping[str, Any]) -> dict[str, Any]:
     return next((item for item in deployments if item["status"] == "PRIMARY"), {})
 
 
-def is_settled(service: Mapping[str, Any]) -> bool:
-    """Returns whether a described service has all the tasks of its newest rollout, and no other rollout."""
-    deployments = service.get("deployments", ())
-    return len(deployments) == 1 and deployments[0]["runningCount"] == deployments[0]["desiredCount"]
-
-
 def _read(session: AwsSession, cluster: str, name: str) -> dict[str, Any] | None:
     try:
         answer = session.call("ecs", "describe_services", cluster=cluster, services=[name], include=["TAGS"])

@@ -91,9 +91,8 @@ class ResourceTypes:
         """Applies the plan in order; raises ForeignResource before the first change if any is to a foreign resource.
 
         Returns the rollout that ECS answered with; None if the plan did not change the service. `deleted`: the service
-        of the deployment that the plan deletes: raises DeploymentExists, before the next deletion and at the end, if
-        another command created it; before any change that differs from what another command created, too, if the plan
-        is to create the service.
+        of the deployment that the plan deletes. Raises DeploymentExists, before the next change, if another command
+        has created the service that the plan creates (unless the two are equal), or that the deletion no longer finds.
         """
         for change in plan.changes:
             if change.wanted and change.found and not change.found.is_ours:
@@ -103,17 +102,15 @@ class ResourceTypes:
         if total:
             progress.step(f"Applying {total} change{'s' if total > 1 else ''}")
         number = 0
-        absent = None if any(change.resource_type == "service" for change in plan.changes) else deleted
-        new = _new_service(plan)
+        absent = _absent_service(plan, deleted)
         with progress.waiting("applying") as update:
             for change in plan.changes:
                 if change.action != "keep":
                     number += 1
                     update(f"{number} of {total}: {change.title}")
                 try:
-                    self._check_absent(absent)
-                    if new and change.action != "keep" and is_deployed(self._session, *new):
-                        ids[change.resource_type] = self._adopt_equal(change, ids, new[1])
+                    if absent and change.action != "keep" and is_deployed(self._session, *absent):
+                        ids[change.resource_type] = self._adopt_equal(change, ids, absent[1])
                     else:
                         self._apply(change, ids)
                 except BaseException as error:
@@ -122,8 +119,9 @@ class ResourceTypes:
                         self._check_not_deleted(plan, error)
                     raise
                 if change.resource_type == "service":
-                    absent, new = deleted, None
-        self._check_absent(absent)  # the caller deletes its images next
+                    absent = deleted
+        if absent and is_deployed(self._session, *absent):  # the caller deletes its images next
+            raise _created_meanwhile(absent[1], is_deletion=True)
         changed = (c for c in plan.changes if c.resource_type == "service" and c.action in ("create", "change"))
         return next((requested_rollout(self._session, ids["cluster"], change.name) for change in changed), None)
 
@@ -144,29 +142,18 @@ class ResourceTypes:
         found = self.by_name[resource.resource_type].observe(resource, ids) if resource else None
         if resource and found and found.is_ours and not _differs(resource, found):
             return found.identifier
-        raise _taken(name)
+        raise _created_meanwhile(name, is_deletion=resource is None)
 
     def _check_not_deleted(self, plan: Plan, error: AwsError) -> None:
         """Raises DeploymentNotFound if the reason for an error is that another command deleted the deployment."""
-        service = next((change for change in plan.changes if change.resource_type == "service"), None)
-        if (
-            service
-            and service.wanted
-            and service.found
-            and not is_deployed(self._session, _cluster(plan), service.name)
-        ):
+        services = [
+            item.name for item in plan.changes if item.resource_type == "service" and item.wanted and item.found
+        ]
+        if services and not is_deployed(self._session, _cluster(plan), services[0]):
             raise DeploymentNotFound(
-                f"Another command deleted '{service.name}' after this one began.",
+                f"Another command deleted '{services[0]}' after this one began.",
                 hint="if it is still wanted, create it again: mlflow deployments create",
             ) from error
-
-    def _check_absent(self, deleted: ServiceName | None) -> None:
-        """Raises DeploymentExists if another command created a service whose parts are being deleted."""
-        if deleted and is_deployed(self._session, *deleted):
-            raise DeploymentExists(
-                f"Another command created '{deleted[1]}' again while it was being deleted.",
-                hint="it may lack what is deleted already: run that command again to repair it, or this one again",
-            )
 
     def find_deployment(
         self, endpoint: Sequence[Resource[Properties]], deployment: Sequence[Resource[Properties]], network: Network
@@ -219,10 +206,12 @@ def _first_ids(network: Network) -> dict[IdName, str]:
     return ids
 
 
-def _new_service(plan: Plan) -> ServiceName | None:
-    """The service that the plan creates."""
-    found = (change.name for change in plan.changes if change.resource_type == "service" and change.action == "create")
-    return next(((_cluster(plan), name) for name in found), None)
+def _absent_service(plan: Plan, deleted: ServiceName | None) -> ServiceName | None:
+    """The service that must not exist yet: what the plan creates, or what a deletion did not find."""
+    service = next((change for change in plan.changes if change.resource_type == "service"), None)
+    if service is None:
+        return deleted
+    return (_cluster(plan), service.name) if service.action == "create" else None
 
 
 def _cluster(plan: Plan) -> str:
@@ -233,7 +222,12 @@ def _differs(resource: Resource[Properties], found: Found[Properties]) -> bool:
     return not make_plan([resource], {(resource.resource_type, resource.name): found}).is_empty
 
 
-def _taken(name: str) -> DeploymentExists:
+def _created_meanwhile(name: str, *, is_deletion: bool) -> DeploymentExists:
+    if is_deletion:
+        return DeploymentExists(
+            f"Another command created '{name}' again while it was being deleted.",
+            hint="it may lack what is deleted already: run that command again to repair it, or this one again",
+        )
     return DeploymentExists(
         f"Another command created '{name}' at the same time, with another model or other options.",
         hint="see what is deployed with: mlflow-fargate status; change it with: mlflow deployments update",
@@ -255,5 +249,5 @@ def _create_or_adopt(resource_type: ResourceType[Any], resource: Resource[Proper
             raise tags.refuse_foreign(resource, found.identifier) from error
         differs = _differs(resource, found)
         if differs and resource.resource_type == "service":
-            raise _taken(resource.name) from error
+            raise _created_meanwhile(resource.name, is_deletion=False) from error
         return resource_type.change(resource, found, ids) if differs else found.identifier

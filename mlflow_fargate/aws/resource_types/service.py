@@ -8,13 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from mlflow_fargate.aws import service_deployments, tags
-from mlflow_fargate.aws.ecs_service import (
-    describe_service,
-    forget_change,
-    is_settled,
-    primary_deployment,
-    remember_change,
-)
+from mlflow_fargate.aws.ecs_service import describe_service, forget_change, primary_deployment, remember_change
 from mlflow_fargate.aws.resource_types.resource_type import Ids, ResourceType
 from mlflow_fargate.aws.resource_types.strategy import (
     REFUSAL_TAG,
@@ -204,6 +198,12 @@ def rollout_state(session: AwsSession, service: Mapping[str, Any]) -> str:
     if record is None:
         return "COMPLETED" if is_settled(service) else "IN_PROGRESS"
     return service_deployments.state_of(record)
+
+
+def is_settled(service: Mapping[str, Any]) -> bool:
+    """Returns whether a described service has all the tasks of its newest rollout, and no other rollout."""
+    deployments = service.get("deployments", ())
+    return len(deployments) == 1 and deployments[0]["runningCount"] == deployments[0]["desiredCount"]
 
 
 def _group_name(arn: str | None, current: str | None) -> str:

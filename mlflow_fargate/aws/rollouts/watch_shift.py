@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mlflow_fargate.aws import service_deployments
-from mlflow_fargate.aws.ecs_service import is_settled, primary_deployment
+from mlflow_fargate.aws.ecs_service import primary_deployment
 from mlflow_fargate.aws.resource_types.listener_rules import read_test_value
+from mlflow_fargate.aws.resource_types.service import is_settled
 from mlflow_fargate.aws.resource_types.target_group import TargetGroupType
 from mlflow_fargate.aws.rollouts.watch import RolloutWatch
 from mlflow_fargate.errors import AwsError, FargateError, RolloutFailed
