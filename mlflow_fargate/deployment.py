@@ -32,7 +32,7 @@ class DeploymentStatus:
     state_reason: str
     desired_count: int
     running_count: int
-    image: str  # empty if the task definition was deleted, and with it the record of model and options
+    image: str  # empty if the record of model and options is lost: its task definition was deleted or damaged by hand
     provenance: Provenance
     settings: DeploymentConfig = field(hash=False)  # options that were set
     follow: str  # 'Production', '@champion' or 'pinned'
@@ -80,6 +80,7 @@ class Revision:
     rolled_out_at: str | None = None  # start of its newest rollout
     completed_at: str | None = None  # start of its newest rollout that completed
     was_left: bool = False  # ECS or `rollback` went back from its newest rollout
+    unfinished_rollback_to: int | None = None  # the revision to which an interrupted `rollback` goes back from it
 
 
 @dataclass(frozen=True)

@@ -86,6 +86,29 @@ def test_an_option_that_shapes_the_image_builds_it_anew_of_the_version_that_runs
     assert status.settings.base_image == base
 
 
+@dataclass
+class ReplacingPublisher(RecordingPublisher):
+    """Resolves every version to the model that was registered with that number again."""
+
+    def resolve(self, model_uri: str, labels: str | None) -> ResolvedModel:
+        model = super().resolve(model_uri, labels)
+        return replace(model, artifact_uri=f"{model.artifact_uri}/again", run_id="4567", registered_ms=2)
+
+
+def test_an_option_that_shapes_the_image_does_not_deploy_another_model_of_that_number(deployer: Deployer) -> None:
+    create(deployer, uri="models:/churn/1", desired_count=0)
+    before = deployer.get("churn")
+    publisher = ReplacingPublisher(deployer.publisher.image)  # type: ignore[attr-defined]
+    deployer = replace(deployer, publisher=publisher)  # type: ignore[arg-type]
+
+    with pytest.raises(ModelNotFound, match="churn version 1 is another model now"):
+        deployer.update("churn", None, None, NamedOptions({"batching": "false"}))
+
+    assert (publisher.published, deployer.get("churn")) == ([], before)
+    deployer.update("churn", "models:/churn/1", None, NamedOptions({"batching": "false"}))
+    assert deployer.get("churn").provenance.run_id == "4567"
+
+
 def test_an_update_without_a_difference_writes_nothing(deployer: Deployer) -> None:
     create(deployer)
 

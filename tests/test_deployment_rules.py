@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from dataclasses import replace
+
 import pytest
 
 from mlflow_fargate.config import NamedOptions, parse_config
-from mlflow_fargate.deployments.rules import check_name, follow_of, needs_another_image
-from mlflow_fargate.errors import InvalidOption
-from mlflow_fargate.resolved_model import Provenance
+from mlflow_fargate.deployments.rules import check_name, check_same_model, follow_of, needs_another_image, provenance_of
+from mlflow_fargate.errors import InvalidOption, ModelNotFound
+from mlflow_fargate.resolved_model import ModelFile, Provenance, ResolvedModel
 from mlflow_fargate.resources import DeploymentSpec, EndpointSpec, Network, deployment_resources
 
 
@@ -47,6 +50,36 @@ def test_an_update_without_a_model_builds_another_image_only_for_what_shapes_it(
     kept, named = parse_config({"labels": "labels.txt", "desired_count": 2}), NamedOptions(options)
 
     assert needs_another_image(kept, named.over(kept), named) == needed
+
+
+MODEL = ResolvedModel(
+    "models:/churn/1", "models:/churn/1", "s3://b/1", (), {}, name="churn", version="1", run_id="r", registered_ms=1
+)
+
+
+@pytest.mark.parametrize(
+    ("now", "has_other_labels", "is_same"),
+    [
+        (MODEL, False, True),
+        (replace(MODEL, registered_ms=2), False, False),
+        (replace(MODEL, run_id="s"), False, False),
+        (replace(MODEL, files=(ModelFile("model.pkl", 1),)), False, False),
+        (replace(MODEL, labels_uri="s3://b/labels.txt"), False, False),
+        (replace(MODEL, labels_uri="s3://b/labels.txt"), True, True),
+        (replace(MODEL, labels_uri="s3://b/labels.txt", registered_ms=2), True, False),
+    ],
+)
+def test_a_version_is_the_deployed_model_if_its_files_run_and_registration_are(
+    now: ResolvedModel, has_other_labels: bool, is_same: bool
+) -> None:
+    deployed = provenance_of(MODEL, "sklearn")
+
+    with nullcontext() if is_same else pytest.raises(ModelNotFound, match="churn version 1 is another model now"):
+        check_same_model(deployed, now, has_other_labels=has_other_labels)
+
+
+def test_an_earlier_release_did_not_record_when_a_version_was_registered() -> None:
+    check_same_model(replace(provenance_of(MODEL, "sklearn"), registered_ms=None), MODEL, has_other_labels=False)
 
 
 @pytest.mark.parametrize("name", ["", "1st", "a/b", "a b", "../up", "a" * 64, "näme", "a\n"])

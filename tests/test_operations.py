@@ -93,6 +93,15 @@ def test_going_back_while_a_bad_rollout_is_under_way_goes_to_what_served_before(
     assert choose_revision(revisions).number == 2
 
 
+@pytest.mark.parametrize("state", ["IN_PROGRESS", "COMPLETED"])
+@pytest.mark.parametrize("to", [None, 2])
+def test_an_interrupted_rollback_is_finished_before_another_one_begins(state: str, to: int | None) -> None:
+    left = replace(revision(3, was_left=True), unfinished_rollback_to=2)
+
+    assert choose_revision([left, revision(2, state, is_current=True, at=4), revision(1)], to).number == 2
+    assert choose_revision([left, revision(2), revision(1, is_current=True, at=4)], 2).number == 2
+
+
 def test_after_a_rollback_by_ecs_a_further_one_needs_a_revision() -> None:
     revisions = [revision(3, "FAILED"), revision(2, is_current=True), revision(1)]
 
@@ -251,7 +260,8 @@ def test_a_rollback_writes_only_what_moves_the_service(deployer: Deployer) -> No
 
     writes = count_writes(deployer, lambda counted: roll_back(counted, "churn"))
 
-    assert writes == Counter(["UpdateService", "TagResource", "TagResource"])  # what it follows; what it went back from
+    # What it follows; what it goes back from, before the rollout and after it.
+    assert writes == Counter(["UpdateService", *["TagResource"] * 3])
     said = "\n".join(deployer.progress.lines)  # type: ignore[attr-defined]
     assert "mlflow deployments update -t fargate:/us-east-1 --name churn -C follow=Production" in said
 
@@ -276,6 +286,47 @@ def test_rollbacks_go_by_completed_rollouts_and_never_to_a_version_that_was_left
     assert updated_to(2) == "2"  # deployed again: it is meant now
     assert updated_to(4) == "4"
     assert deployed_after(lambda: roll_back(deployer, "churn")) == "2"
+
+
+def interrupt_rollback(deployer: Deployer) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Endpoint, "wait_until_rolled_out", interrupted)
+        roll_back(deployer, "churn")
+
+
+@pytest.mark.slow
+def test_a_rollback_that_was_interrupted_is_finished_by_the_same_command(deployer: Deployer) -> None:
+    create(deployer, uri="models:/churn/1", desired_count=0)
+    deployer.update("churn", "models:/churn/2", None, NamedOptions())
+    deployer.update("churn", "models:/churn/3", None, NamedOptions())
+    interrupt_rollback(deployer)
+
+    assert deployer.get("churn").provenance.version == "2"
+    assert roll_back(deployer, "churn").provenance.version == "2"
+    assert [item.unfinished_rollback_to for item in operations.history(deployer, "churn")] == [None, None, None]
+    assert roll_back(deployer, "churn").provenance.version == "1"
+
+
+@pytest.mark.slow
+def test_a_version_to_which_ecs_returned_from_a_rollback_counts_as_meant(deployer: Deployer) -> None:
+    create(deployer, uri="models:/churn/1", desired_count=1)
+    deployer.update("churn", "models:/churn/2", None, NamedOptions())
+    interrupt_rollback(deployer)
+    at = {"cluster": deployer.endpoint.cluster, "service": "churn"}
+    ecs = deployer.account.session.client("ecs")
+    records = ecs.list_service_deployments(**at, status=["IN_PROGRESS", "PENDING"])["serviceDeployments"]
+    ecs.stop_service_deployment(serviceDeploymentArn=records[0]["serviceDeploymentArn"], stopType="ROLLBACK")
+    deadline = time.monotonic() + 60
+    while (now := deployer.get("churn")).provenance.version != "2" or now.state != "COMPLETED":
+        assert time.monotonic() < deadline, now
+        time.sleep(0.2)
+
+    deployer.update("churn", "models:/churn/3", None, NamedOptions({"desired_count": 0}))
+
+    assert roll_back(deployer, "churn").provenance.version == "2"
 
 
 @pytest.mark.slow

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import mlflow
 import pytest
+from botocore.exceptions import ClientError
 
+from mlflow_fargate.aws.account import Account
 from mlflow_fargate.config import NamedOptions
+from mlflow_fargate.deployments import operations
 from mlflow_fargate.deployments.deployer import Deployer
 from mlflow_fargate.deployments.version_tags import VersionTags
-from mlflow_fargate.errors import ModelNotFound, RegistryError, RolloutFailed, RolloutTimeout
+from mlflow_fargate.errors import (
+    AwsError,
+    DeploymentNotFound,
+    ModelNotFound,
+    RegistryError,
+    RolloutFailed,
+    RolloutTimeout,
+)
 from mlflow_fargate.model import tag_model_version
 from mlflow_fargate.progress import RecordedProgress
 from mlflow_fargate.resolved_model import Provenance
@@ -44,7 +54,7 @@ def tags_for(registry: Registry) -> VersionTags:
 def test_a_failure_is_tagged_with_its_reason_and_raised() -> None:
     registry = Registry()
 
-    with pytest.raises(RegistryError), tags_for(registry).tagging_failure(VERSION_1):
+    with pytest.raises(RegistryError), tags_for(registry).tagging_failure(VERSION_1, None):
         raise RegistryError("http://me:s3cret@registry said\n no", hint="x" * 999)
 
     assert registry.status("1").startswith("failed: http://registry said no hint: xxx")
@@ -54,7 +64,7 @@ def test_a_failure_is_tagged_with_its_reason_and_raised() -> None:
 def test_a_failed_start_is_tagged_with_its_cause_alone() -> None:
     registry = Registry()
 
-    with pytest.raises(RolloutFailed), tags_for(registry).tagging_failure(VERSION_1):
+    with pytest.raises(RolloutFailed), tags_for(registry).tagging_failure(VERSION_1, None):
         raise RolloutFailed(
             f"The rollout failed: {'x' * 999}\n    | ModelLoadError: KeyError: 'a'\n  Nothing", hint="b"
         )
@@ -65,7 +75,7 @@ def test_a_failed_start_is_tagged_with_its_cause_alone() -> None:
 def test_a_timeout_is_not_tagged_as_a_failure() -> None:
     registry = Registry()
 
-    with pytest.raises(RolloutTimeout), tags_for(registry).tagging_failure(VERSION_1):
+    with pytest.raises(RolloutTimeout), tags_for(registry).tagging_failure(VERSION_1, None):
         raise RolloutTimeout("not yet")
 
     assert registry.status("1") == "deploying"
@@ -98,6 +108,44 @@ def test_versions_are_tagged_with_their_deployments_and_results(deployer: Deploy
     assert after_failure[:2] == ["replaced by 2", "serving"]
     assert after_failure[2].startswith("failed: ")
     assert registry.status("2") == "deleted"
+
+
+def at_update_service(deployer: Deployer, registry: Registry, happens: Callable[[], object]) -> Deployer:
+    """Another client, to which something happens just before it calls UpdateService."""
+    account = Account(deployer.target)
+    account.session._session.events.register("before-call.ecs.UpdateService", lambda **_: happens())
+    return replace(deployer, account=account, write_tags=registry.write)
+
+
+def refuse() -> None:
+    refused = {"Error": {"Code": "AccessDeniedException", "Message": "no"}}
+    raise ClientError(refused, "UpdateService")
+
+
+@pytest.mark.slow
+def test_a_version_that_still_serves_is_not_tagged_as_failed(deployer: Deployer) -> None:
+    registry = Registry()
+    create(deployer, uri="models:/churn/1", desired_count=0)
+    client = at_update_service(deployer, registry, refuse)
+
+    with pytest.raises(AwsError):
+        operations.scale(client, "churn", 1)
+    assert registry.tags == {}
+    with pytest.raises(AwsError):
+        client.update("churn", "models:/churn/2", None, NamedOptions())
+    assert registry.status("2").startswith("failed: ")
+
+
+@pytest.mark.slow
+def test_an_update_of_what_another_command_deletes_says_so_and_does_not_blame_the_version(deployer: Deployer) -> None:
+    registry = Registry()
+    create(deployer, uri="models:/churn/1", desired_count=0)
+    client = at_update_service(deployer, registry, lambda: deployer.delete("churn"))
+
+    with pytest.raises(DeploymentNotFound, match="Another command deleted 'churn' after this one began"):
+        client.update("churn", "models:/churn/2", None, NamedOptions())
+
+    assert registry.tags == {}
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from mlflow_fargate.aws import ecr
 from mlflow_fargate.aws.endpoint import Endpoint
 from mlflow_fargate.aws.reading import orphans, status
-from mlflow_fargate.aws.resource_types.catalog import ResourceTypes
+from mlflow_fargate.aws.resource_types.catalog import ResourceTypes, ServiceName
 from mlflow_fargate.aws.s3 import S3Artifacts
 from mlflow_fargate.aws.session import AwsSession
 from mlflow_fargate.deployment import Orphan, RequestedRollout
@@ -69,12 +69,11 @@ class Account:
         """Returns those of `resources` (in order of dependency) that exist."""
         return self._resource_types.observe(resources, network)
 
-    def apply(self, plan: Plan, network: Network, progress: Progress) -> RequestedRollout | None:
-        """Applies the plan in order; raises ForeignResource before the first change if any is to a foreign resource.
-
-        Returns the rollout that ECS answered with; None if the plan did not change the service.
-        """
-        return self._resource_types.apply(plan, network, progress)
+    def apply(
+        self, plan: Plan, network: Network, progress: Progress, deleted: ServiceName | None = None
+    ) -> RequestedRollout | None:
+        """Applies the plan in order and returns the rollout that ECS answered with; see ResourceTypes.apply."""
+        return self._resource_types.apply(plan, network, progress, deleted)
 
     def find_endpoint(
         self, resources: Sequence[Resource[Properties]], network: Network

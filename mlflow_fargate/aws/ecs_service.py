@@ -13,6 +13,7 @@ from typing import Any
 
 import stamina
 
+from mlflow_fargate.aws import tags
 from mlflow_fargate.aws.session import AwsSession
 from mlflow_fargate.deployment import RequestedRollout
 from mlflow_fargate.errors import AwsError, RolloutTimeout
@@ -48,6 +49,12 @@ def describe_service(session: AwsSession, cluster: str, name: str) -> dict[str, 
             ) from outdated
         forget_change(session, cluster, name)  # another client scaled or deleted it
         return outdated.service
+
+
+def is_deployed(session: AwsSession, cluster: str, name: str) -> bool:
+    """Returns whether there is an active service of this name that this package created."""
+    service = describe_service(session, cluster, name)
+    return service is not None and service["status"] == "ACTIVE" and tags.are_ours(tags.read(service.get("tags")))
 
 
 def remember_change(session: AwsSession, cluster: str, answer: Mapping[str, Any], count: int | None) -> None:

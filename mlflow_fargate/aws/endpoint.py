@@ -111,9 +111,9 @@ class Endpoint:
         """Returns the newest revisions of a deployment, newest first."""
         return history.read_revisions(self.session, self.cluster, name, limit)
 
-    def mark_left(self, revision: Revision) -> None:
-        """Records that a rollback goes back from this revision; see history.py."""
-        history.mark_left(self.session, revision)
+    def mark_left(self, revision: Revision, to: Revision, *, is_done: bool) -> None:
+        """Records that a rollback goes, or went, back from this revision; see history.py."""
+        history.mark_left(self.session, revision, to, is_done=is_done)
 
     def was_rolled_out(self, name: str) -> bool:
         """Returns whether any rollout of a deployment ever completed, whatever the newest is doing; see history.py."""

@@ -3,7 +3,7 @@ such services have no `rolloutState`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -26,26 +26,28 @@ _STATES = {
 def newest(session: AwsSession, cluster: str, service: str) -> dict[str, Any] | None:
     """Returns the newest record, in brief; None if there is none, or the caller lacks the permission."""
     try:
-        answer = session.call("ecs", "list_service_deployments", cluster=cluster, service=service, maxResults=1)
+        return next(iter(list_all(session, cluster, service)), None)
     except AwsError as error:
         # Policies of earlier releases do not allow this: a failure then shows only in the rollout's own error.
         if error.code.startswith("AccessDenied"):
             return None
         raise
-    found: list[dict[str, Any]] = answer["serviceDeployments"]
-    return found[0] if found else None
 
 
-def list_all(session: AwsSession, cluster: str, service: str, *statuses: str) -> Iterator[Mapping[str, Any]]:
-    """Yields every record in brief, or those with one of the statuses, newest first. botocore has no paginator."""
+def list_all(session: AwsSession, cluster: str, service: str, *statuses: str) -> list[dict[str, Any]]:
+    """Returns every record in brief, or those with one of the statuses, newest first.
+
+    ECS documents no order, and botocore has no paginator.
+    """
     more: dict[str, Any] = {"status": list(statuses)} if statuses else {}
+    found: list[dict[str, Any]] = []
     while True:
         answer = session.call(
             "ecs", "list_service_deployments", cluster=cluster, service=service, maxResults=100, **more
         )
-        yield from answer["serviceDeployments"]
+        found += answer["serviceDeployments"]
         if not answer.get("nextToken"):
-            return
+            return sorted(found, key=lambda item: item["createdAt"], reverse=True)
         more["nextToken"] = answer["nextToken"]
 
 
@@ -62,9 +64,9 @@ def task_definition_of(session: AwsSession, revision_arn: str) -> str | None:
     return next((str(revision["taskDefinition"]) for revision in answer["serviceRevisions"]), None)
 
 
-def state_of(deployment: Mapping[str, Any] | None) -> str:
+def state_of(deployment: Mapping[str, Any]) -> str:
     """Returns COMPLETED, FAILED or IN_PROGRESS."""
-    return _STATES.get(deployment["status"], "IN_PROGRESS") if deployment else "IN_PROGRESS"
+    return _STATES.get(deployment["status"], "IN_PROGRESS")
 
 
 def stage_of(deployment: Mapping[str, Any]) -> str:

@@ -204,7 +204,7 @@ class Deployer:
         """
         before = self.endpoint.status(spec.name)
         tags = self._version_tags(spec.name)
-        plan = self.rollouts.roll_out(spec, tags.tagging_failure(spec.provenance), based_on)
+        plan = self.rollouts.roll_out(spec, tags.tagging_failure(spec.provenance, before), based_on)
         if plan is None:
             return None
         status = self.get(spec.name)

@@ -10,7 +10,13 @@ from dataclasses import dataclass, replace
 from mlflow_fargate.aws.endpoint import Endpoint
 from mlflow_fargate.config import DeploymentConfig, NamedOptions
 from mlflow_fargate.deployment import DeploymentStatus
-from mlflow_fargate.deployments.rules import check_change, follow_of, needs_another_image, provenance_of
+from mlflow_fargate.deployments.rules import (
+    check_change,
+    check_same_model,
+    follow_of,
+    needs_another_image,
+    provenance_of,
+)
 from mlflow_fargate.deployments.version_tags import VersionTags, WriteTags
 from mlflow_fargate.errors import InvalidOption
 from mlflow_fargate.model import check_flavor
@@ -37,7 +43,7 @@ class Specs:
         model = self.publisher.resolve(model_uri, config.labels_file)
         check_flavor(model, flavor)
         follow = config.follow or follow_of(model_uri)
-        return self._spec(name, config, model, provenance_of(model, flavor or DEFAULT_FLAVOR), follow)
+        return self._spec(name, None, config, model, provenance_of(model, flavor or DEFAULT_FLAVOR), follow)
 
     def changed(
         self, before: DeploymentStatus, model_uri: str | None, flavor: str | None, options: NamedOptions
@@ -56,7 +62,8 @@ class Specs:
             raise InvalidOption("A flavor was given without a model URI.", hint="give both: -m models:/… -f …")
         if not before.image and not model_uri:
             raise InvalidOption(
-                f"The task definition of '{before.name}' was deleted, and with it the record of its model and options.",
+                f"The task definition of '{before.name}' was deleted or damaged, and with it the record of its model "
+                "and options.",
                 hint="name the model and the options that differ from the defaults: -m models:/… -C …; or delete it",
             )
         config = options.over(before.settings)
@@ -67,9 +74,11 @@ class Specs:
         if not needs_another_image(before.settings, config, options):
             return DeploymentSpec(before.name, self.endpoint.spec(config), config, before.image, provenance, follow)
         self.progress.note(f"these options change the image: rebuilding it from {provenance.resolved_uri}")
-        # The same version: its provenance keeps the URI that was requested.
         model = self.publisher.resolve(provenance.resolved_uri, config.labels_file)
-        return self._spec(before.name, config, model, provenance, follow)
+        check_same_model(provenance, model, has_other_labels=options.names("labels"))
+        # The same version: its provenance keeps the URI that was requested.
+        provenance = replace(provenance, fingerprint=model.fingerprint)
+        return self._spec(before.name, before, config, model, provenance, follow)
 
     def finished(
         self, begun: DeploymentStatus, model_uri: str, flavor: str | None, options: NamedOptions
@@ -91,21 +100,27 @@ class Specs:
         check_flavor(model, flavor)
         flavor = flavor or before.provenance.flavor
         provenance = provenance_of(model, flavor if flavor in model.flavors else DEFAULT_FLAVOR)
-        return self._spec(before.name, config, model, provenance, follow)
+        return self._spec(before.name, before, config, model, provenance, follow)
 
     def _spec(
-        self, name: str, config: DeploymentConfig, model: ResolvedModel, provenance: Provenance, follow: str
+        self,
+        name: str,
+        before: DeploymentStatus | None,
+        config: DeploymentConfig,
+        model: ResolvedModel,
+        provenance: Provenance,
+        follow: str,
     ) -> DeploymentSpec:
         """Returns the spec with the image of `model`, which is published unless this is a dry run."""
-        endpoint, image = self.endpoint.spec(config), self._image(name, model, config)
+        endpoint, image = self.endpoint.spec(config), self._image(name, before, model, config)
         provenance = replace(provenance, runtime=self._runtime(image, config))
         return DeploymentSpec(name, endpoint, config, image, provenance, follow)
 
-    def _image(self, name: str, model: ResolvedModel, config: DeploymentConfig) -> str:
+    def _image(self, name: str, before: DeploymentStatus | None, model: ResolvedModel, config: DeploymentConfig) -> str:
         if not config.dry_run:
             with (
                 VersionTags(self.endpoint.name, name, self.write_tags, self.progress).tagging_failure(
-                    provenance_of(model, DEFAULT_FLAVOR)
+                    provenance_of(model, DEFAULT_FLAVOR), before
                 ),
                 noting_interruption(
                     self.progress,

@@ -18,6 +18,7 @@ def roll_back(deployer: Deployer, name: str, to: int | None = None, options: Nam
     """Rolls out revision `to`, or the one that last completed a rollout before the current: its model and options.
 
     Revisions that ECS or an earlier rollback went back from are not chosen, unless they were rolled out again since.
+    A rollback that was interrupted, or did not wait long enough, is finished first.
 
     The number of tasks is not changed. The deployment is pinned from then on; otherwise the webhook service would
     deploy the newer version again. `options`: wait, timeout_seconds.
@@ -32,9 +33,13 @@ def roll_back(deployer: Deployer, name: str, to: int | None = None, options: Nam
     spec = DeploymentSpec(
         name, deployer.endpoint.spec(config), config, revision.image, revision.provenance, "pinned", keeps_count=True
     )
+    left = _unfinished(revisions, revision) or next((item for item in revisions if item.is_current), None)
+    # Before the rollout, because an interrupted command must not be lost; it counts only if this rollout is the next.
+    if left:
+        deployer.endpoint.mark_left(left, revision, is_done=False)
     status = deployer.roll_out(spec, before)
-    for left in (item for item in revisions if item.is_current):
-        deployer.endpoint.mark_left(left)
+    if left:
+        deployer.endpoint.mark_left(left, revision, is_done=True)
     if before.follow != "pinned":
         again = f"mlflow deployments update -t {deployer.target.uri} --name {name} -C follow={before.follow}"
         deployer.progress.note(f"now pinned, so the webhook service will not update it (was following {before.follow})")
@@ -45,6 +50,8 @@ def roll_back(deployer: Deployer, name: str, to: int | None = None, options: Nam
 def choose_revision(revisions: Sequence[Revision], to: int | None = None) -> Revision:
     """Returns the revision to roll back to, from those given (newest first); InvalidOption if there is none."""
     current = next((revision for revision in revisions if revision.is_current), None)
+    if current and _unfinished(revisions, current) and to in (None, current.number):
+        return current
     if to is not None:
         return _named_revision(revisions, to, current)
     newest = max(revisions, key=lambda revision: revision.rolled_out_at or "", default=None)
@@ -60,6 +67,12 @@ def choose_revision(revisions: Sequence[Revision], to: int | None = None) -> Rev
             hint=f"choose one: --to REVISION (one of {_numbers(revisions)})" if len(revisions) > 1 else None,
         )
     return max(earlier, key=lambda revision: revision.completed_at or "")
+
+
+def _unfinished(revisions: Sequence[Revision], to: Revision) -> Revision | None:
+    """The revision from which an interrupted rollback went back to this one."""
+    found = (item for item in revisions if item.unfinished_rollback_to == to.number)
+    return next(found, None) if to.is_current else None
 
 
 def _named_revision(revisions: Sequence[Revision], to: int, current: Revision | None) -> Revision:

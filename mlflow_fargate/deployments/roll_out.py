@@ -98,7 +98,7 @@ class Rollouts:
             self.endpoint.mark_retained(spec.name, retain)
             plan = make_deletion([item for item in found if item[0] != "log group" or "logs" not in retain])
             self.progress.note(str(plan))
-            self.account.apply(plan, network, self.progress)
+            self.account.apply(plan, network, self.progress, (self.endpoint.cluster, spec.name))
             if "images" not in retain:
                 repository = self.endpoint.repository
                 repository.delete_images(repository.image_tags(spec.name))

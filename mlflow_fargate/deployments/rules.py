@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mlflow_fargate.config import OF_THE_IMAGE, DeploymentConfig, NamedOptions
 from mlflow_fargate.deployment import DEPLOYMENT_NAME, NAME_HINT, STAGES, DeploymentStatus
-from mlflow_fargate.errors import InvalidOption
+from mlflow_fargate.errors import InvalidOption, ModelNotFound
 from mlflow_fargate.plan import Plan
 from mlflow_fargate.resolved_model import Provenance, ResolvedModel
 from mlflow_fargate.resources.properties import ServiceProperties
@@ -44,6 +44,22 @@ def provenance_of(model: ResolvedModel, flavor: str) -> Provenance:
         run_id=model.run_id,
         registered_ms=model.registered_ms,
     )
+
+
+def check_same_model(deployed: Provenance, model: ResolvedModel, *, has_other_labels: bool) -> None:
+    """Raises ModelNotFound if the URI of the deployed model is that of another model by now.
+
+    A version's number comes back if its model is deleted and registered again. The fingerprint covers the labels file.
+    """
+    is_same = model.fingerprint == deployed.fingerprint or has_other_labels
+    for was, is_now in ((deployed.registered_ms, model.registered_ms), (deployed.run_id, model.run_id)):
+        is_same = is_same and (was is None or was == is_now)
+    if not is_same:
+        raise ModelNotFound(
+            f"{model.title} is another model now than the one that is deployed: it was registered again, or its files "
+            "changed.",
+            hint=f"nothing was changed; to deploy the model as it is now, name it: -m {deployed.resolved_uri}",
+        )
 
 
 def check_change(before: DeploymentStatus, config: DeploymentConfig, options: NamedOptions) -> None:

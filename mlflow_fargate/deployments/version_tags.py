@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 
 from mlflow_fargate.deployment import DeploymentStatus
-from mlflow_fargate.errors import DeploymentExists, FargateError, RolloutReplaced, RolloutTimeout
+from mlflow_fargate.errors import DeploymentExists, DeploymentNotFound, FargateError, RolloutReplaced, RolloutTimeout
 from mlflow_fargate.progress import Progress
 from mlflow_fargate.resolved_model import Provenance, without_credentials
 from mlflow_fargate.stop_reasons import find_cause
@@ -34,19 +34,20 @@ class VersionTags:
     progress: Progress
 
     @contextlib.contextmanager
-    def tagging_failure(self, provenance: Provenance) -> Iterator[None]:
+    def tagging_failure(self, provenance: Provenance, before: DeploymentStatus | None) -> Iterator[None]:
         """Tags the version `failed` with the reason on an error; a slow rollout stays `deploying`.
 
-        Losing against another command says nothing about the version.
+        Losing against another command says nothing about the version. One that was serving `before` still is.
         """
         try:
             yield
-        except RolloutTimeout:
-            self.tag(provenance, "deploying")
-            raise
-        except (DeploymentExists, RolloutReplaced):
-            raise
         except FargateError as error:
+            was_serving = before and before.state == "COMPLETED" and _version(before.provenance) == _version(provenance)
+            if was_serving or isinstance(error, (DeploymentExists, DeploymentNotFound, RolloutReplaced)):
+                raise
+            if isinstance(error, RolloutTimeout):
+                self.tag(provenance, "deploying")
+                raise
             said = find_cause(error.message.splitlines()) or " ".join(error.message.split())
             reason = without_credentials(said)[:_REASON_CHARACTERS]
             self.tag(provenance, f"failed: {reason}")
@@ -71,3 +72,7 @@ class VersionTags:
             self.write(provenance.name, provenance.version, tags)
         except FargateError as error:
             self.progress.note(f"the model version was not tagged: {error.message}")
+
+
+def _version(provenance: Provenance) -> tuple[str | None, ...]:
+    return provenance.name, provenance.version, provenance.run_id

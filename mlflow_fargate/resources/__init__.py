@@ -19,6 +19,7 @@ from mlflow_fargate.resources.endpoint import (
     execution_policy,
     infrastructure_policy,
 )
+from mlflow_fargate.resources.label_changes import read_label_text
 from mlflow_fargate.resources.names import (
     CONTAINER,
     DEPLOYMENT_TAG,
@@ -50,6 +51,7 @@ __all__ = [
     "execution_policy",
     "infrastructure_policy",
     "log_group_name",
+    "read_label_text",
     "short_digest",
     "target_group_name",
     "webhook_policy",

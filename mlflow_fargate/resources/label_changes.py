@@ -19,7 +19,7 @@ def label_changes(
     before: str | None, after: str | None, *, all_settings: bool = False
 ) -> dict[str, tuple[object, object]]:
     """Returns name → (before, after); of the options those that change the image, as properties show the others."""
-    old, new = _read(before), _read(after)
+    old, new = read_label_text(before), read_label_text(after)
     changes = {name: (was, is_now) for name, was, is_now in _model_changes(old, new)}
     was_set, is_set = old.get("settings", {}), new.get("settings", {})
     for key in sorted({*was_set, *is_set}):
@@ -33,7 +33,7 @@ def label_changes(
 
 def user_environment(before: str | None, after: str | None) -> frozenset[str] | None:
     """Returns the environment variables that either label's options name; None without any label."""
-    labels = [_read(label) for label in (before, after) if label]
+    labels = [read_label_text(label) for label in (before, after) if label]
     if not labels:
         return None
     return frozenset(name for label in labels for name in label.get("settings", {}).get("environment", {}))
@@ -53,6 +53,11 @@ def _model_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Itera
             yield name, old.get(key), new.get(key)
 
 
-def _read(label: str | None) -> dict[str, Any]:
-    table: dict[str, Any] = json.loads(label) if label else {}
-    return table
+def read_label_text(label: str | None) -> dict[str, Any]:
+    """Returns the content of a label; empty if there is none, or it was damaged by hand."""
+    try:
+        table = json.loads(label or "{}")
+    except ValueError:
+        return {}
+    parts = [table, *(table.get(key, {}) for key in ("provenance", "settings"))] if isinstance(table, dict) else [table]
+    return table if all(isinstance(part, dict) for part in parts) else {}

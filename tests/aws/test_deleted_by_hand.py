@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 
+from mlflow_fargate.aws.resource_types.task_definition import LABEL
 from mlflow_fargate.config import DeploymentConfig, NamedOptions
 from mlflow_fargate.deployments import operations
 from mlflow_fargate.deployments.deployer import Deployer
 from mlflow_fargate.errors import DeploymentNotFound, InvalidOption
 from mlflow_fargate.resolved_model import ResolvedModel
+from mlflow_fargate.resources import MANAGED_BY
 from support.deployer import FakePublisher, count_writes, create
 
 pytestmark = pytest.mark.slow
@@ -106,7 +108,7 @@ def test_a_service_without_its_task_definition_blocks_no_other_command(deployer:
         ("other", False, "COMPLETED"),
     ]
     assert deployer.preview("other", None, None, NamedOptions())[0].is_empty
-    with pytest.raises(InvalidOption, match="the record of its model and options"):
+    with pytest.raises(InvalidOption, match="the record of its model"):
         update(deployer)
 
     update(deployer, "models:/churn/2", auth="none")
@@ -117,6 +119,36 @@ def test_a_service_without_its_task_definition_blocks_no_other_command(deployer:
     deployer.delete("churn")
     with pytest.raises(DeploymentNotFound):
         deployer.get("churn")
+
+
+def run_with_label(deployer: Deployer, label: str) -> None:
+    """Makes the service run a copy of its revision with another label, as an edit in the console does."""
+    definition = running_definition(deployer)
+    definition["containerDefinitions"][0]["dockerLabels"] = {LABEL: label}
+    ecs = deployer.account.session.client("ecs")
+    known = ecs.meta.service_model.operation_model("RegisterTaskDefinition").input_shape.members
+    request = {key: value for key, value in definition.items() if key in known}
+    owner = [{"key": key, "value": value} for key, value in MANAGED_BY.items()]
+    arn = ecs.register_task_definition(**request, tags=owner)["taskDefinition"]["taskDefinitionArn"]
+    ecs.update_service(cluster=deployer.endpoint.cluster, service="churn", taskDefinition=arn)
+
+
+def test_a_damaged_record_blocks_no_other_command_and_can_be_replaced_or_deleted(deployer: Deployer) -> None:
+    create(deployer, "other", uri="models:/churn/4", desired_count=0)
+    create(deployer, uri="models:/churn/1", desired_count=0)
+    run_with_label(deployer, '{"provenance": {')
+
+    states = [(status.name, status.image == "", status.state) for status in deployer.list()]
+    assert states == [("churn", True, "FAILED"), ("other", False, "COMPLETED")]
+    assert [item.provenance.version for item in operations.history(deployer, "churn")] == ["1"]
+    with pytest.raises(InvalidOption, match="the record of its model"):
+        update(deployer)
+    update(deployer, "models:/churn/2", auth="none")
+    assert deployer.get("churn").provenance.version == "2"
+    run_with_label(deployer, "[]")
+    deployer.delete("churn")
+
+    assert [status.name for status in deployer.list()] == ["other"]
 
 
 def delete_revision(deployer: Deployer, arn: str) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from threading import Barrier
+from typing import Any
 
 import pytest
 
@@ -178,7 +179,9 @@ def test_an_update_does_not_bring_back_what_was_deleted_while_its_image_was_buil
     assert [orphan for orphan in deployer.account.orphans() if orphan.name == "churn"] == []
 
 
-def test_a_deletion_stops_at_a_service_that_was_created_again(deployer: Deployer) -> None:
+# A deletion's first call after its service is gone, and the last call of its plan; then it deletes images.
+@pytest.mark.parametrize("call", ["ecs.DeregisterTaskDefinition", "logs.DeleteLogGroup"])
+def test_a_deletion_stops_at_a_service_that_was_created_again(deployer: Deployer, call: str) -> None:
     deployer.create("churn", "models:/churn/1", None, OPTIONS)
     client = new_client(deployer)
     done: list[bool] = []
@@ -188,9 +191,65 @@ def test_a_deletion_stops_at_a_service_that_was_created_again(deployer: Deployer
             done.append(True)
             deployer.create("churn", "models:/churn/2", None, OPTIONS)
 
-    # The first call of a deletion after its service is gone.
-    client.account.session._session.events.register("before-call.ecs.DeregisterTaskDefinition", create_once)
+    client.account.session._session.events.register(f"before-call.{call}", create_once)
     with pytest.raises(DeploymentExists, match="created 'churn' again while it was being deleted"):
         client.delete("churn")
 
     check_next_commands(deployer)
+
+
+class Killed(BaseException):
+    """What kill -9 is to a process."""
+
+
+def delay_apply(client: Deployer, monkeypatch: pytest.MonkeyPatch, meanwhile: Callable[[], object]) -> None:
+    """Lets another command run between this client's plan and its first change."""
+    apply = client.account.apply
+
+    def late(*arguments: Any) -> Any:
+        meanwhile()
+        return apply(*arguments)
+
+    monkeypatch.setattr(client.account, "apply", late)
+
+
+def test_a_deletion_that_found_no_service_yet_leaves_one_that_is_created_meanwhile(
+    deployer: Deployer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def kill(**_: object) -> None:
+        raise Killed
+
+    killed, client = new_client(deployer), new_client(deployer)
+    killed.account.session._session.events.register("before-call.ecs.CreateService", kill)
+    with pytest.raises(Killed):
+        killed.create("churn", "models:/churn/1", None, OPTIONS)
+    delay_apply(client, monkeypatch, lambda: deployer.create("churn", "models:/churn/1", None, OPTIONS))
+
+    with pytest.raises(DeploymentExists, match="created 'churn' again while it was being deleted"):
+        client.delete("churn")
+
+    assert deployer.preview("churn", None, None, NamedOptions())[0].is_empty
+
+
+def test_a_creation_that_comes_second_changes_nothing_of_the_first(
+    deployer: Deployer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = new_client(deployer), new_client(deployer)
+    delay_apply(second, monkeypatch, lambda: first.create("churn", "models:/churn/1", None, OPTIONS))
+    others = {"log_retention_days": 1, "deregistration_delay_seconds": 77, "host": "churn.example.com"}
+
+    with pytest.raises(DeploymentExists, match="Another command created 'churn' at the same time"):
+        second.create("churn", "models:/churn/2", None, NamedOptions({**OPTIONS.given, **others}))
+
+    plan, _ = first.preview("churn", None, None, NamedOptions())
+    assert plan.is_empty, str(plan)
+    assert first.endpoint.status("churn").provenance.version == "1"  # type: ignore[union-attr]
+
+
+def test_of_two_equal_creations_at_once_both_succeed(deployer: Deployer, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = new_client(deployer), new_client(deployer)
+    delay_apply(second, monkeypatch, lambda: first.create("churn", "models:/churn/1", None, OPTIONS))
+
+    status = second.create("churn", "models:/churn/1", None, OPTIONS)
+
+    assert status and (status.state, len(operations.history(deployer, "churn"))) == ("COMPLETED", 1)

@@ -9,7 +9,7 @@ from typing import Any
 
 from mlflow_fargate.aws import service_deployments, tags
 from mlflow_fargate.aws.ecs_service import describe_service
-from mlflow_fargate.aws.resource_types.task_definition import TaskDefinitionType, read_label
+from mlflow_fargate.aws.resource_types.task_definition import LOST, TaskDefinitionType, read_label
 from mlflow_fargate.aws.rollouts.stopped_tasks import read_stopped_tasks
 from mlflow_fargate.aws.session import AwsSession
 from mlflow_fargate.aws.timestamps import iso, iso_or_none
@@ -18,7 +18,8 @@ from mlflow_fargate.deployment import Revision, ServiceEvent, TaskStatus
 from mlflow_fargate.errors import AwsError
 from mlflow_fargate.resources import CONTAINER
 
-LEFT_TAG = "mlflow-fargate:rolled-back"  # on a revision: the start of the rollout that was left
+# On a revision: the start of the rollout that was left, the revision that `rollback` goes to, and "done" at the end.
+LEFT_TAG = "mlflow-fargate:rolled-back"
 _REVISIONS_A_CALL = 20
 _TASKS_A_CALL = 100
 _EXPLAINED_TASKS = 3
@@ -42,10 +43,10 @@ def read_revisions(session: AwsSession, cluster: str, service: str, limit: int) 
     return list(islice((revision for revision in revisions if revision is not None), limit))
 
 
-def mark_left(session: AwsSession, revision: Revision) -> None:
-    """Records on a revision that `rollback` goes back from its newest rollout; a later rollout of it is not meant."""
-    mark = {LEFT_TAG: revision.rolled_out_at or ""}
-    session.call("ecs", "tag_resource", resourceArn=revision.task_definition, tags=tags.small(mark))
+def mark_left(session: AwsSession, revision: Revision, to: Revision, *, is_done: bool) -> None:
+    """Records on a revision that `rollback` goes, or went, back from its newest rollout; a later one is not meant."""
+    mark = f"{revision.rolled_out_at or ''} {to.number}{' done' if is_done else ''}"
+    session.call("ecs", "tag_resource", resourceArn=revision.task_definition, tags=tags.small({LEFT_TAG: mark}))
 
 
 def read_events(session: AwsSession, cluster: str, service: str) -> list[ServiceEvent]:
@@ -117,10 +118,10 @@ def state_of(statuses: Sequence[str]) -> str:
     return states[0] if states[0] == "IN_PROGRESS" or "COMPLETED" not in states else "COMPLETED"
 
 
-def _rollouts(session: AwsSession, cluster: str, service: str) -> dict[str, list[Mapping[str, Any]]]:
-    """Task definition → its service deployments, newest first; empty without the permission to list them."""
+def _rollouts(session: AwsSession, cluster: str, service: str) -> list[dict[str, Any]]:
+    """Service deployments with their `taskDefinition`, newest first; empty without the permission to list them."""
     try:
-        listed = list(service_deployments.list_all(session, cluster, service))
+        listed = service_deployments.list_all(session, cluster, service)
         arns = sorted({item["targetServiceRevisionArn"] for item in listed})
         revisions = [
             revision
@@ -131,27 +132,23 @@ def _rollouts(session: AwsSession, cluster: str, service: str) -> dict[str, list
         ]
     except AwsError as error:
         if error.code.startswith("AccessDenied"):
-            return {}
+            return []
         raise
     definition_of = {revision["serviceRevisionArn"]: revision["taskDefinition"] for revision in revisions}
-    found: dict[str, list[Mapping[str, Any]]] = {}
-    for item in listed:
-        if definition := definition_of.get(item["targetServiceRevisionArn"]):
-            found.setdefault(definition, []).append(item)
-    return found
+    named = ({**item, "taskDefinition": definition_of.get(item["targetServiceRevisionArn"])} for item in listed)
+    return [item for item in named if item["taskDefinition"]]
 
 
-def _revision(
-    described: Mapping[str, Any], current: str, rollouts: Mapping[str, Sequence[Mapping[str, Any]]]
-) -> Revision | None:
+def _revision(described: Mapping[str, Any], current: str, rollouts: Sequence[Mapping[str, Any]]) -> Revision | None:
     label = read_label(described)
-    if label is None:
+    if label in (None, LOST):
         return None
     arn = described["taskDefinitionArn"]
-    own = rollouts.get(arn, ())
+    own = [item for item in rollouts if item["taskDefinition"] == arn]
     rolled_out_at = iso(own[0]["createdAt"]) if own else None
     completed = next((item for item in own if item["status"] == "SUCCESSFUL"), None)
-    left = tags.read(described["tags"]).get(LEFT_TAG)
+    began, to, *done = tags.read(described["tags"]).get(LEFT_TAG, " ").split(" ")
+    is_left = began == (rolled_out_at or "") and to == _went_to(own, rollouts, current)
     return Revision(
         number=int(described["revision"]),
         task_definition=arn,
@@ -164,8 +161,20 @@ def _revision(
         registered_by=described.get("registeredBy", ""),
         rolled_out_at=rolled_out_at,
         completed_at=iso(completed["createdAt"]) if completed else None,
-        was_left=left == (rolled_out_at or "") or (bool(own) and own[0]["status"].startswith("ROLLBACK")),
+        was_left=is_left or (bool(own) and own[0]["status"].startswith("ROLLBACK")),
+        unfinished_rollback_to=int(to) if is_left and not done else None,
     )
+
+
+def _went_to(own: Sequence[Mapping[str, Any]], rollouts: Sequence[Mapping[str, Any]], current: str) -> str | None:
+    """The number of the revision that replaced a revision's newest rollout; None if ECS went back from that one.
+
+    A record can lag behind its rollout: then it is the current revision.
+    """
+    later = [item for item in rollouts if own and item["createdAt"] > own[0]["createdAt"]]
+    if later and later[-1]["status"].startswith("ROLLBACK"):
+        return None
+    return str(later[-1]["taskDefinition"] if later else current).rpartition(":")[2]
 
 
 def _task(task: Mapping[str, Any]) -> TaskStatus:

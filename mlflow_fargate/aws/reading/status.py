@@ -13,7 +13,7 @@ from mlflow_fargate.aws.resource_types.load_balancer import find_load_balancer, 
 from mlflow_fargate.aws.resource_types.service import FOLLOW_TAG, ServiceType, rollout_state
 from mlflow_fargate.aws.resource_types.strategy import read_strategy, refusal_of
 from mlflow_fargate.aws.resource_types.task_definition import (
-    Label,
+    LOST,
     TaskDefinitionType,
     api_key_secret,
     label_table,
@@ -25,11 +25,8 @@ from mlflow_fargate.aws.timestamps import iso
 from mlflow_fargate.config import DeploymentConfig, read_config
 from mlflow_fargate.deployment import DeploymentStatus, WebhookStatus
 from mlflow_fargate.errors import AwsError, InvalidOption
-from mlflow_fargate.resolved_model import Provenance
 from mlflow_fargate.resources import ENDPOINT_TAG, WEBHOOK, cluster_name, log_group_name
 
-# Of a service whose task definition was deleted, such as by a deletion and an update at the same time.
-_LOST = Label(Provenance("", "", "", ""), {})
 _NO_BALANCER = "http://(no load balancer yet)"
 
 
@@ -40,9 +37,11 @@ def read(session: AwsSession, endpoint: str, name: str) -> DeploymentStatus | No
     if service is None or service["status"] != "ACTIVE" or not tags.are_ours(tags.read(service.get("tags"))):
         return None
     definition = TaskDefinitionType(session).find(service["taskDefinition"])
-    label = read_label(definition) if definition else _LOST
+    label = read_label(definition) if definition else LOST
     if label is None:
         return None
+    if label is LOST:
+        definition = None
     primary = primary_deployment(service)
     strategy = read_strategy(service)
     shifting = dict(strategy) if strategy["strategy"] != "rolling" else {}
@@ -95,19 +94,19 @@ def read_webhook(session: AwsSession, endpoint: str) -> WebhookStatus | None:
     service = describe_service(session, cluster_name(endpoint), WEBHOOK)
     if service is None or service["status"] != "ACTIVE" or not tags.are_ours(tags.read(service.get("tags"))):
         return None
-    definition = TaskDefinitionType(session).describe(service["taskDefinition"])
-    label, primary = label_table(definition), primary_deployment(service)
-    settings = read_config(label["settings"])
+    definition = TaskDefinitionType(session).find(service["taskDefinition"])
+    label, primary = label_table(definition) if definition else {}, primary_deployment(service)
+    settings = read_config(label.get("settings", {}))
     return WebhookStatus(
         endpoint=endpoint,
         url=_url(session, endpoint, service, settings),
-        state=primary.get("rolloutState", "IN_PROGRESS"),
+        state=primary.get("rolloutState", "IN_PROGRESS") if label else "FAILED",
         state_reason=primary.get("rolloutStateReason", ""),
         running_count=service["runningCount"],
-        image=definition["containerDefinitions"][0]["image"],
+        image=definition["containerDefinitions"][0]["image"] if definition else "",
         settings=settings,
-        artifact_buckets=tuple(label["artifact_buckets"]),
-        task_role=definition.get("taskRoleArn", ""),
+        artifact_buckets=tuple(label.get("artifact_buckets", ())),
+        task_role=definition.get("taskRoleArn", "") if definition else "",
         task_definition=service["taskDefinition"],
         log_group=log_group_name(endpoint, WEBHOOK),
         updated_at=iso(primary.get("updatedAt", service["createdAt"])),

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from mlflow_fargate.aws import tags
-from mlflow_fargate.aws.ecs_service import describe_service, requested_rollout
+from mlflow_fargate.aws.ecs_service import describe_service, is_deployed, requested_rollout
 from mlflow_fargate.aws.existing_load_balancer import describe_target_group
 from mlflow_fargate.aws.resource_types.cluster import ClusterType
 from mlflow_fargate.aws.resource_types.iam import RoleType, SecretsPolicyType, infrastructure_trust, task_trust
@@ -26,11 +26,12 @@ from mlflow_fargate.aws.resource_types.target_group import TargetGroupType
 from mlflow_fargate.aws.resource_types.task_definition import TaskDefinitionType
 from mlflow_fargate.aws.session import AwsSession
 from mlflow_fargate.deployment import RequestedRollout
-from mlflow_fargate.errors import AwsError, DeploymentExists
+from mlflow_fargate.errors import AwsError, DeploymentExists, DeploymentNotFound
 from mlflow_fargate.plan import Change, Found, Plan, Properties, Resource, TypeName, make_plan
 from mlflow_fargate.progress import Progress
 from mlflow_fargate.resources import Network
 
+ServiceName = tuple[str, str]  # the cluster's name and its own
 # Types that refer to a target group: they are deleted before the group.
 _NEED_TARGET_GROUPS = ("test rule", "listener rule", "host rule", "task definition", "service")
 _TARGET_GROUPS = ("target group", "alternate target group")
@@ -84,10 +85,14 @@ class ResourceTypes:
                 ids[resource.resource_type] = seen.identifier
         return found
 
-    def apply(self, plan: Plan, network: Network, progress: Progress) -> RequestedRollout | None:
+    def apply(
+        self, plan: Plan, network: Network, progress: Progress, deleted: ServiceName | None = None
+    ) -> RequestedRollout | None:
         """Applies the plan in order; raises ForeignResource before the first change if any is to a foreign resource.
 
-        Returns the rollout that ECS answered with; None if the plan did not change the service.
+        Returns the rollout that ECS answered with; None if the plan did not change the service. `deleted`: the service
+        of the deployment that the plan deletes. Raises DeploymentExists, before the next change, if another command
+        has created the service that the plan creates (unless the two are equal), or that the deletion no longer finds.
         """
         for change in plan.changes:
             if change.wanted and change.found and not change.found.is_ours:
@@ -97,27 +102,33 @@ class ResourceTypes:
         if total:
             progress.step(f"Applying {total} change{'s' if total > 1 else ''}")
         number = 0
+        absent = _absent_service(plan, deleted)
         with progress.waiting("applying") as update:
             for change in plan.changes:
                 if change.action != "keep":
                     number += 1
                     update(f"{number} of {total}: {change.title}")
                 try:
-                    self._apply(change, ids)
-                except BaseException:
+                    if absent and change.action != "keep" and is_deployed(self._session, *absent):
+                        ids[change.resource_type] = self._adopt_equal(change, ids, absent[1])
+                    else:
+                        self._apply(change, ids)
+                except BaseException as error:
                     progress.note(f"stopped at change {number} of {total}: {change.title}")
+                    if isinstance(error, AwsError):
+                        self._check_not_deleted(plan, error)
                     raise
+                if change.resource_type == "service":
+                    absent = deleted
+        if absent and is_deployed(self._session, *absent):  # the caller deletes its images next
+            raise _created_meanwhile(absent[1], is_deletion=True)
         changed = (c for c in plan.changes if c.resource_type == "service" and c.action in ("create", "change"))
         return next((requested_rollout(self._session, ids["cluster"], change.name) for change in changed), None)
 
     def _apply(self, change: Change, ids: dict[IdName, str]) -> None:
         resource_type = self.by_name[change.resource_type]
         if change.action == "delete" and change.found:
-            if "deleted service" in ids:
-                self._check_is_gone(ids["deleted service"])
             resource_type.delete(change.found)
-            if change.resource_type == "service":
-                ids["deleted service"] = change.found.identifier
         elif change.action == "create" and change.wanted:
             ids[change.resource_type] = _create_or_adopt(resource_type, change.wanted, ids)
         elif change.action == "change" and change.wanted and change.found:
@@ -125,15 +136,24 @@ class ResourceTypes:
         elif change.found:
             ids[change.resource_type] = change.found.identifier
 
-    def _check_is_gone(self, service_arn: str) -> None:
-        """Raises DeploymentExists if another command created a service again whose parts are being deleted."""
-        cluster, _, name = service_arn.rpartition(":")[2].removeprefix("service/").partition("/")
-        described = describe_service(self._session, cluster, name)
-        if described and described["status"] == "ACTIVE":
-            raise DeploymentExists(
-                f"Another command created '{name}' again while it was being deleted.",
-                hint="it may lack what is deleted already: run that command again to repair it, or this one again",
-            )
+    def _adopt_equal(self, change: Change, ids: Ids, name: str) -> str:
+        """Returns the resource that another command created with deployment `name`; DeploymentExists if it differs."""
+        resource = change.wanted
+        found = self.by_name[resource.resource_type].observe(resource, ids) if resource else None
+        if resource and found and found.is_ours and not _differs(resource, found):
+            return found.identifier
+        raise _created_meanwhile(name, is_deletion=resource is None)
+
+    def _check_not_deleted(self, plan: Plan, error: AwsError) -> None:
+        """Raises DeploymentNotFound if the reason for an error is that another command deleted the deployment."""
+        services = [
+            item.name for item in plan.changes if item.resource_type == "service" and item.wanted and item.found
+        ]
+        if services and not is_deployed(self._session, _cluster(plan), services[0]):
+            raise DeploymentNotFound(
+                f"Another command deleted '{services[0]}' after this one began.",
+                hint="if it is still wanted, create it again: mlflow deployments create",
+            ) from error
 
     def find_deployment(
         self, endpoint: Sequence[Resource[Properties]], deployment: Sequence[Resource[Properties]], network: Network
@@ -186,6 +206,34 @@ def _first_ids(network: Network) -> dict[IdName, str]:
     return ids
 
 
+def _absent_service(plan: Plan, deleted: ServiceName | None) -> ServiceName | None:
+    """The service that must not exist yet: what the plan creates, or what a deletion did not find."""
+    service = next((change for change in plan.changes if change.resource_type == "service"), None)
+    if service is None:
+        return deleted
+    return (_cluster(plan), service.name) if service.action == "create" else None
+
+
+def _cluster(plan: Plan) -> str:
+    return next(change.name for change in plan.changes if change.resource_type == "cluster")
+
+
+def _differs(resource: Resource[Properties], found: Found[Properties]) -> bool:
+    return not make_plan([resource], {(resource.resource_type, resource.name): found}).is_empty
+
+
+def _created_meanwhile(name: str, *, is_deletion: bool) -> DeploymentExists:
+    if is_deletion:
+        return DeploymentExists(
+            f"Another command created '{name}' again while it was being deleted.",
+            hint="it may lack what is deleted already: run that command again to repair it, or this one again",
+        )
+    return DeploymentExists(
+        f"Another command created '{name}' at the same time, with another model or other options.",
+        hint="see what is deployed with: mlflow-fargate status; change it with: mlflow deployments update",
+    )
+
+
 def _create_or_adopt(resource_type: ResourceType[Any], resource: Resource[Properties], ids: Ids) -> str:
     """Creates the resource; if another client was faster, adopts the result and changes what differs.
 
@@ -199,10 +247,7 @@ def _create_or_adopt(resource_type: ResourceType[Any], resource: Resource[Proper
             raise
         if not found.is_ours:
             raise tags.refuse_foreign(resource, found.identifier) from error
-        differs = make_plan([resource], {(resource.resource_type, resource.name): found}).changes[0].differences
+        differs = _differs(resource, found)
         if differs and resource.resource_type == "service":
-            raise DeploymentExists(
-                f"Another command created '{resource.name}' at the same time, with another model or other options.",
-                hint="see what is deployed with: mlflow-fargate status; change it with: mlflow deployments update",
-            ) from error
+            raise _created_meanwhile(resource.name, is_deletion=False) from error
         return resource_type.change(resource, found, ids) if differs else found.identifier

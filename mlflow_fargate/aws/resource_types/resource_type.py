@@ -10,7 +10,7 @@ from mlflow_fargate.aws.session import AwsSession
 from mlflow_fargate.plan import Found, Properties, Resource, TypeName
 
 P = TypeVar("P", bound=Properties)
-IdName = TypeName | Literal["vpc", "running task definition", "deleted service"]
+IdName = TypeName | Literal["vpc", "running task definition"]
 # The ARNs or IDs of the resources that were found or created so far.
 Ids = Mapping[IdName, str]
 

@@ -188,11 +188,22 @@ class ServiceType(ResourceType[ServiceProperties]):
 
 
 def rollout_state(session: AwsSession, service: Mapping[str, Any]) -> str:
-    """Returns the state of a described service's newest rollout: COMPLETED, FAILED or IN_PROGRESS."""
+    """Returns the state of a described service's newest rollout: COMPLETED, FAILED or IN_PROGRESS.
+
+    Without a record (older than 90 days, or the caller lacks the permission) its tasks decide.
+    """
     if read_strategy(service)["strategy"] == "rolling" or refusal_of(service):
         return str(primary_deployment(service).get("rolloutState", "IN_PROGRESS"))
-    cluster, name = service["clusterArn"], service["serviceName"]
-    return service_deployments.state_of(service_deployments.newest(session, cluster, name))
+    record = service_deployments.newest(session, service["clusterArn"], service["serviceName"])
+    if record is None:
+        return "COMPLETED" if is_settled(service) else "IN_PROGRESS"
+    return service_deployments.state_of(record)
+
+
+def is_settled(service: Mapping[str, Any]) -> bool:
+    """Returns whether a described service has all the tasks of its newest rollout, and no other rollout."""
+    deployments = service.get("deployments", ())
+    return len(deployments) == 1 and deployments[0]["runningCount"] == deployments[0]["desiredCount"]
 
 
 def _group_name(arn: str | None, current: str | None) -> str:

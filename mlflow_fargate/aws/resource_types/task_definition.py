@@ -5,9 +5,8 @@ What is deployed is recorded in one Docker label of the container (see resources
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import islice
 from typing import Any
 
@@ -17,7 +16,7 @@ from mlflow_fargate.config.task_options import FileSystem
 from mlflow_fargate.errors import AwsError
 from mlflow_fargate.plan import Found, Properties, Resource
 from mlflow_fargate.resolved_model import Provenance
-from mlflow_fargate.resources import CONTAINER
+from mlflow_fargate.resources import CONTAINER, read_label_text
 from mlflow_fargate.resources.properties import TaskProperties
 
 LABEL = "mlflow-fargate"
@@ -33,6 +32,9 @@ class Label:
 
     provenance: Provenance
     settings: Mapping[str, Any]
+
+
+LOST = Label(Provenance("", "", "", ""), {})
 
 
 class TaskDefinitionType(ResourceType[TaskProperties]):
@@ -119,16 +121,24 @@ class TaskDefinitionType(ResourceType[TaskProperties]):
 
 
 def read_label(described: Mapping[str, Any]) -> Label | None:
-    """Returns what the revision records; None if it is not a deployment of this package."""
+    """Returns what the revision records, without fields that only a later release knows.
+
+    None if it is not a deployment of this package; `LOST` if the label was damaged by hand.
+    """
     label = label_table(described)
-    return Label(Provenance(**label["provenance"]), label["settings"]) if "provenance" in label else None
+    if "provenance" not in label:
+        return None if label or LABEL not in _container(described).get("dockerLabels", {}) else LOST
+    known = {item.name for item in fields(Provenance)}
+    try:
+        provenance = Provenance(**{key: value for key, value in label["provenance"].items() if key in known})
+    except TypeError:  # incomplete
+        return LOST
+    return Label(provenance, label.get("settings", {}))
 
 
 def label_table(described: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the content of the label; empty if there is none."""
-    text = _container(described).get("dockerLabels", {}).get(LABEL)
-    label: dict[str, Any] = json.loads(text) if text else {}
-    return label
+    """Returns the content of the label; empty if there is none, or it cannot be read."""
+    return read_label_text(_container(described).get("dockerLabels", {}).get(LABEL))
 
 
 def request_for(resource: Resource[TaskProperties], ids: Ids) -> dict[str, Any]:

@@ -72,7 +72,7 @@ class RolloutWatch:
             raise self._ended_early(service)
         if state != "COMPLETED" or len(service["deployments"]) > 1:
             return False
-        return self._healthy_targets(service) >= int(service["desiredCount"])
+        return self._has_healthy_targets(service)
 
     def _skip_older_events(self, earlier_events: Collection[str]) -> None:
         service = self._describe()
@@ -84,6 +84,9 @@ class RolloutWatch:
         if service is None or service["status"] == "INACTIVE":
             raise RolloutReplaced(f"Another command deleted '{self.service}' during its rollout.")
         return service
+
+    def _has_healthy_targets(self, service: Mapping[str, Any]) -> bool:
+        return self._healthy_targets(service) >= int(service["desiredCount"])
 
     def _healthy_targets(self, service: Mapping[str, Any]) -> int:
         groups = [item["targetGroupArn"] for item in service.get("loadBalancers", [])]

@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mlflow_fargate.aws import service_deployments
+from mlflow_fargate.aws.ecs_service import primary_deployment
 from mlflow_fargate.aws.resource_types.listener_rules import read_test_value
+from mlflow_fargate.aws.resource_types.service import is_settled
 from mlflow_fargate.aws.resource_types.target_group import TargetGroupType
 from mlflow_fargate.aws.rollouts.watch import RolloutWatch
 from mlflow_fargate.errors import AwsError, FargateError, RolloutFailed
@@ -36,7 +38,10 @@ class ShiftWatch(RolloutWatch):
         self._report(service)
         brief = service_deployments.newest(self.session, self.cluster, self.service)
         if brief is None or brief["createdAt"] < self.rollout.began - service_deployments.INACCURACY:
-            return False  # the newest record can still be that of the previous rollout
+            # The newest record can still be that of the previous rollout, or there is none: see rollout_state. A change
+            # of the count alone starts no rollout, so what was requested can be one that is long done.
+            is_primary = primary_deployment(service).get("id") == self.rollout.id
+            return is_primary and is_settled(service) and self._has_healthy_targets(service)
         deployment = service_deployments.describe(self.session, brief["serviceDeploymentArn"])
         if not self._is_ours(deployment):
             raise self._replaced(service)
@@ -45,9 +50,7 @@ class ShiftWatch(RolloutWatch):
         status = deployment["status"]
         if status in ("ROLLBACK_SUCCESSFUL", "ROLLBACK_FAILED", "STOPPED"):
             raise self._refused(service, deployment)
-        if status != "SUCCESSFUL":
-            return False
-        return self._healthy_targets(service) >= int(service["desiredCount"])
+        return status == "SUCCESSFUL" and self._has_healthy_targets(service)
 
     def _is_ours(self, deployment: Mapping[str, Any]) -> bool:
         revision = deployment["targetServiceRevision"]["arn"]
