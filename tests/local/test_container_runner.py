@@ -290,7 +290,7 @@ def test_a_task_with_a_role_reaches_servers_on_this_machine(start: Start) -> Non
         code = end(task)
         server.shutdown()
 
-    assert lines == ["204", "{'pid': 1, 'secret_access_key': 'k3y'}"]
+    assert lines == ["204", "{'pid': 1, 'secret_access_key': 'k3y', 'process_start': None}"]
     assert code == 0
 
 

@@ -285,7 +285,7 @@ def _files_of_role(role: Mapping[str, str]) -> dict[str, bytes]:
         return {}
     state = json.loads(local_state_file(Path(role[_CACHE_VARIABLE])).read_text(encoding="utf-8"))
     # A container does not see the stack's process, but always its first own one.
-    content = json.dumps({**state, "pid": 1}).encode()
+    content = json.dumps({**state, "pid": 1, "process_start": None}).encode()
     return {str(local_state_file(Path(_CACHE_FOLDER))): content}
 
 
