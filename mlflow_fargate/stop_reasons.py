@@ -10,7 +10,8 @@ import re
 from collections.abc import Sequence
 
 _CAUSE = re.compile(r"(?:ModelLoadError|InputExampleError|ServiceStartError): .+|Fatal Python error: .+")
-_KILLED = 137  # 128 + SIGKILL: usually out of memory
+_KILLED = 137  # 128 + SIGKILL
+_ENDED_BY_ITSELF = ("", "Essential container in task exited")
 
 _SUBNETS = "the subnets need a route to ECR, S3, CloudWatch Logs and Secrets Manager; check with: mlflow-fargate doctor"
 _ARCHITECTURE = "the image is for another CPU architecture: architecture= must match base_image="
@@ -86,8 +87,10 @@ def hint_for_stop(reason: str, exit_code: int | None, lines: Sequence[str]) -> s
 
     `reason` is ECS's, empty for a process on this machine; `lines` are the last ones of its output.
     """
-    if exit_code == _KILLED and "health check" not in reason:
+    is_killed = exit_code == _KILLED
+    if is_killed and reason in _ENDED_BY_ITSELF:
         return "the task was killed, usually because it ran out of memory; raise it with memory="
-    said = "\n".join((reason, *explaining_lines(lines, len(lines))))
+    # What was killed could not write why; ECS also kills tasks that it stops for another reason.
+    said = "\n".join((reason, *(() if is_killed else explaining_lines(lines, len(lines)))))
     found = ((pattern.search(said), hint) for pattern, hint in _HINTS)
     return next((hint.format(*match.groups()) for match, hint in found if match), None)

@@ -103,6 +103,21 @@ def test_a_killed_task_ran_out_of_memory_unless_a_health_check_ended_it() -> Non
     assert "grace" in (hint_for_stop("Task failed container health checks", 137, []) or "")
 
 
+@pytest.mark.parametrize(
+    ("reason", "hint"),
+    [
+        ("Your Spot Task was interrupted. Fargate Spot", "on_demand_base="),
+        ("OutOfMemoryError: Container killed due to memory usage", "raise memory="),
+        ("Scaling activity initiated by (deployment ecs-svc/1)", None),
+        ("Task stopped by ana", None),
+    ],
+)
+def test_a_task_that_ecs_stopped_and_then_killed_has_the_hint_for_its_reason(reason: str, hint: str | None) -> None:
+    said = hint_for_stop(reason, 137, ["FileNotFoundError: No such file or directory: 'optional.txt'"])
+
+    assert (said is None) if hint is None else (said is not None and hint in said), said
+
+
 def test_the_cause_decides_and_not_the_lines_before_it() -> None:
     lines = ["MemoryError: a warning of a library", "ModelLoadError: ModuleNotFoundError: No module named 'shap'"]
 
