@@ -28,7 +28,13 @@ _HINTS = tuple(
             "the image is too large for the task's disk; remove packages from the model's requirements, or raise "
             "ephemeral_storage_gib=",
         ),
-        (r"exec format error|wrong ELF class|descriptor matching platform", _ARCHITECTURE),
+        (
+            r"\[Errno 8\] Exec format error: '|(?:Import|OS)Error: \S+: "
+            r"(?:wrong ELF class|invalid ELF header|cannot open shared object file.+but built for )",
+            "a file of the model is built for another CPU or system; log the model with one for the task's CPU and "
+            "Linux, or choose the CPU with architecture=",
+        ),
+        (r"exec format error|descriptor matching platform", _ARCHITECTURE),
         (r"OutOfMemory|MemoryError|Cannot allocate memory|Unable to allocate .+ for an array|bad_alloc", _MEMORY),
         (r"health check", "if the model takes long to load, raise health_check_grace_seconds="),
         (r"Fargate Spot", "Spot reclaimed the capacity; run some tasks on demand with on_demand_base="),

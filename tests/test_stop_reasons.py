@@ -49,7 +49,14 @@ ROLE = "arn:aws:sts::123456789012:assumed-role/execution/1"
         ("MemoryError", "memory="),
         ("MemoryError: Unable to allocate 7.45 GiB for an array with shape (1000000000,) and data type float64", "mem"),
         ("OSError: [Errno 12] Cannot allocate memory", "memory="),
-        ("OSError: /opt/app/site/x.so: wrong ELF class: ELFCLASS32", "architecture="),
+        ("OSError: /opt/app/site/x.so: wrong ELF class: ELFCLASS32", "built for another CPU"),
+        ("ImportError: /opt/app/model/x.so: invalid ELF header", "built for another CPU or system"),
+        (
+            "ImportError: /opt/app/model/x.so: cannot open shared object file: No such file or directory (it is there, "
+            "but built for aarch64, not x86_64)",
+            "built for another CPU",
+        ),
+        ("OSError: [Errno 8] Exec format error: '/opt/app/model/tool'", "built for another CPU"),
         (
             "FileNotFoundError: [Errno 2] No such file or directory: '/home/ana/vocabulary.txt'",
             "the model has no /home/ana/vocabulary.txt",
