@@ -16,7 +16,10 @@ _ENDED_BY_ITSELF = ("", "Essential container in task exited")
 _SUBNETS = "the subnets need a route to ECR, S3, CloudWatch Logs and Secrets Manager; check with: mlflow-fargate doctor"
 _ARCHITECTURE = "the image is for another CPU architecture: architecture= must match base_image="
 _MEMORY = "raise memory="
-_PICKLE = "the model was pickled with other versions of its packages; install those: -C requirements=NAME==VERSION"
+_PICKLE = (
+    "the model was pickled with other versions of its packages than are installed; log it with those "
+    "(pip_requirements=), or, if it does not pin them, add them: -C requirements=NAME==VERSION"
+)
 
 # In this order: a pattern in ECS's reason or in the task's output → what to do, with the pattern's groups.
 _HINTS = tuple(
@@ -67,6 +70,11 @@ _HINTS = tuple(
         (
             r"(\S+\.so[.\d]*): cannot open shared object file",
             "{0} is a system library; add the Debian package that contains it: -C system_packages=",
+        ),
+        # In the image, or in the folder of a smoke test.
+        (
+            r"No such file or directory: '[^']*/opt/app/model/([^']+)'",
+            "the model's files do not include {0}; log the model again, with this file as one of its artifacts",
         ),
         (
             r"No such file or directory: '([^']+)'",

@@ -61,6 +61,13 @@ ROLE = "arn:aws:sts::123456789012:assumed-role/execution/1"
             "FileNotFoundError: [Errno 2] No such file or directory: '/home/ana/vocabulary.txt'",
             "the model has no /home/ana/vocabulary.txt",
         ),
+        *(
+            (
+                f"FileNotFoundError: [Errno 2] No such file or directory: '{root}/opt/app/model/artifacts/words.txt'",
+                "the model's files do not include artifacts/words.txt; log the model again",
+            )
+            for root in ("", "/home/ana/.cache/mlflow-fargate/smoke-test/application-x")
+        ),
         ("ValueError: the weights are upside down", None),
     ],
 )
