@@ -10,12 +10,16 @@ import re
 from collections.abc import Sequence
 
 _CAUSE = re.compile(r"(?:ModelLoadError|InputExampleError|ServiceStartError): .+|Fatal Python error: .+")
-_KILLED = 137  # 128 + SIGKILL: usually out of memory
+_KILLED = 137  # 128 + SIGKILL
+_ENDED_BY_ITSELF = ("", "Essential container in task exited")
 
 _SUBNETS = "the subnets need a route to ECR, S3, CloudWatch Logs and Secrets Manager; check with: mlflow-fargate doctor"
 _ARCHITECTURE = "the image is for another CPU architecture: architecture= must match base_image="
 _MEMORY = "raise memory="
-_PICKLE = "the model was pickled with other versions of its packages; install those: -C requirements=NAME==VERSION"
+_PICKLE = (
+    "the model was pickled with other versions of its packages than are installed; log it with those "
+    "(pip_requirements=), or, if it does not pin them, add them: -C requirements=NAME==VERSION"
+)
 
 # In this order: a pattern in ECS's reason or in the task's output → what to do, with the pattern's groups.
 _HINTS = tuple(
@@ -27,7 +31,13 @@ _HINTS = tuple(
             "the image is too large for the task's disk; remove packages from the model's requirements, or raise "
             "ephemeral_storage_gib=",
         ),
-        (r"exec format error|wrong ELF class|descriptor matching platform", _ARCHITECTURE),
+        (
+            r"\[Errno 8\] Exec format error: '|(?:Import|OS)Error: \S+: "
+            r"(?:wrong ELF class|invalid ELF header|cannot open shared object file.+but built for )",
+            "a file of the model is built for another CPU or system; log the model with one for the task's CPU and "
+            "Linux, or choose the CPU with architecture=",
+        ),
+        (r"exec format error|descriptor matching platform", _ARCHITECTURE),
         (r"OutOfMemory|MemoryError|Cannot allocate memory|Unable to allocate .+ for an array|bad_alloc", _MEMORY),
         (r"health check", "if the model takes long to load, raise health_check_grace_seconds="),
         (r"Fargate Spot", "Spot reclaimed the capacity; run some tasks on demand with on_demand_base="),
@@ -61,6 +71,11 @@ _HINTS = tuple(
             r"(\S+\.so[.\d]*): cannot open shared object file",
             "{0} is a system library; add the Debian package that contains it: -C system_packages=",
         ),
+        # In the image, or in the folder of a smoke test.
+        (
+            r"No such file or directory: '[^']*/opt/app/model/([^']+)'",
+            "the model's files do not include {0}; log the model again, with this file as one of its artifacts",
+        ),
         (
             r"No such file or directory: '([^']+)'",
             "the model has no {0}; log the file with the model, as one of its artifacts",
@@ -86,8 +101,10 @@ def hint_for_stop(reason: str, exit_code: int | None, lines: Sequence[str]) -> s
 
     `reason` is ECS's, empty for a process on this machine; `lines` are the last ones of its output.
     """
-    if exit_code == _KILLED and "health check" not in reason:
+    is_killed = exit_code == _KILLED
+    if is_killed and reason in _ENDED_BY_ITSELF:
         return "the task was killed, usually because it ran out of memory; raise it with memory="
-    said = "\n".join((reason, *explaining_lines(lines, len(lines))))
+    # What was killed could not write why; ECS also kills tasks that it stops for another reason.
+    said = "\n".join((reason, *(() if is_killed else explaining_lines(lines, len(lines)))))
     found = ((pattern.search(said), hint) for pattern, hint in _HINTS)
     return next((hint.format(*match.groups()) for match, hint in found if match), None)

@@ -124,19 +124,26 @@ def read_local_state(cache: Path) -> dict[str, Any] | None:
         state: dict[str, Any] = json.loads(local_state_file(cache).read_text(encoding="utf-8"))
     except (FileNotFoundError, json.JSONDecodeError):
         return None
-    return state if _is_running(state.get("pid")) else None
+    return state if _is_running(state.get("pid"), state.get("process_start")) else None
 
 
-def _is_running(pid: object) -> bool:
-    if not isinstance(pid, int):
-        return False
+def process_start(pid: int) -> int | None:
+    """Returns when the process started, in clock ticks after the system; None if it does not exist.
+
+    With the PID, which is reused, it identifies a process. Source: proc_pid_stat(5), field 22.
+    """
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    # Field 2, the name, can contain anything, also parentheses.
+    return int(stat.rpartition(")")[2].split()[19])
+
+
+def _is_running(pid: object, started: object) -> bool:
+    found = process_start(pid) if isinstance(pid, int) else None
+    # A task's copy of the file has no start: it names the first process of its container.
+    return found is not None and started in (None, found)
 
 
 def _local_target(uri: str, endpoint: str, environ: Mapping[str, str]) -> Target:

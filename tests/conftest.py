@@ -16,7 +16,13 @@ from xdist.scheduler import LoadScopeScheduling
 settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("shared machine")
 
-pytest_plugins = ["support.mlflow_server", "support.registry", "support.deployer", "support.container_engine"]
+pytest_plugins = [
+    "support.mlflow_server",
+    "support.registry",
+    "support.deployer",
+    "support.container_engine",
+    "support.container_stack",
+]
 
 
 @pytest.fixture(autouse=True)

@@ -40,6 +40,8 @@ if os.environ.get("MODE") == "crash":
 if os.environ.get("MODE") == "lacks a package":
     print("Traceback …\\nModelLoadError: ModuleNotFoundError: No module named 'lightgbm'", flush=True)
     os._exit(1)
+if os.environ.get("MODE") == "is killed":
+    os.kill(os.getpid(), 9)
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         clean = "AWS_SECRET_ACCESS_KEY" not in os.environ
@@ -97,6 +99,11 @@ def test_the_error_for_a_service_that_names_its_cause_shows_that_and_where_the_l
         "  hint: the model needs a package that is not in its requirements: -C requirements=lightgbm",
     ]
     assert "Traceback" in log.read_text()
+
+
+def test_a_service_that_is_killed_may_have_found_this_machines_memory_full(tmp_path: Path) -> None:
+    with pytest.raises(SmokeTestFailed, match=r"(?s)exited with code -9.*hint: .*this machine ran out of memory"):
+        attempt(tmp_path, {"MODE": "is killed"})
 
 
 def test_a_service_that_is_never_ready_fails_after_the_timeout(tmp_path: Path) -> None:

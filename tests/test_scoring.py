@@ -38,6 +38,7 @@ class ToldServer(ThreadingHTTPServer):
         self.takes_seconds = 0.0
         self.go_on = threading.Event()
         self.keeps_bodies = True
+        self.redirects_to: str | None = None
         self.received_bytes = 0
         self.scheme = "http"
 
@@ -67,6 +68,8 @@ class Handler(BaseHTTPRequestHandler):
         self.server.asked.append((self.path, {name.lower(): value for name, value in self.headers.items()}, body))
         status, answer = self.server.answers.pop(0) if len(self.server.answers) > 1 else self.server.answers[0]
         self.send_response(status)
+        if self.server.redirects_to:
+            self.send_header("Location", self.server.redirects_to)
         self.send_header("Content-Length", str(len(answer)))
         self.end_headers()
         with contextlib.suppress(BrokenPipeError):  # the client has disconnected
@@ -89,15 +92,29 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture
-def server() -> Iterator[ToldServer]:
+@contextlib.contextmanager
+def serving() -> Iterator[ToldServer]:
     server = ToldServer()
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.fixture
+def server() -> Iterator[ToldServer]:
+    with serving() as server:
+        yield server
+
+
+@pytest.fixture
+def other_server() -> Iterator[ToldServer]:
+    with serving() as server:
+        yield server
 
 
 @pytest.fixture(autouse=True)
@@ -384,6 +401,30 @@ def test_a_refusal_is_not_retried_and_is_shortened(server: ToldServer, status: i
     assert len(server.asked) == 1
     assert failed.value.message.count("x") < 520
     assert (hint or "") in (failed.value.hint or "")
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("inputs", [[[1]], b"image", {"number": 1}], ids=["table", "image", "custom service"])
+def test_inputs_and_key_are_not_sent_to_where_a_response_redirects(
+    server: ToldServer, other_server: ToldServer, inputs: Any, status: int
+) -> None:
+    server.redirects_to = f"{other_server.url.replace('//', '//user:pass@')}/elsewhere?token=t0ken"
+    server.answers = [(status, b"")]
+
+    with pytest.raises(PredictionFailed, match=f"redirects to '{other_server.url}/elsewhere'") as failed:
+        scoring.score(server.url, inputs, api_key="secret", is_custom_service=isinstance(inputs, dict))
+
+    assert other_server.asked == []
+    assert len(server.asked) == 1
+    assert "the deployment's own URL" in (failed.value.hint or "")
+
+
+def test_a_page_to_log_in_does_not_make_the_model_ready(server: ToldServer) -> None:
+    clock = Clock()
+    server.redirects_to, server.answers = "/login", [(302, b"")]
+
+    with pytest.raises(RolloutTimeout, match=rf"302 \(redirects to {server.url.removesuffix('/churn')}/login\)"):
+        scoring.wait_until_ready(server.url, timeout_seconds=1, clock=clock, sleep=clock.sleep)
 
 
 def test_the_error_for_a_slow_response_says_what_to_set(server: ToldServer) -> None:

@@ -49,10 +49,24 @@ ROLE = "arn:aws:sts::123456789012:assumed-role/execution/1"
         ("MemoryError", "memory="),
         ("MemoryError: Unable to allocate 7.45 GiB for an array with shape (1000000000,) and data type float64", "mem"),
         ("OSError: [Errno 12] Cannot allocate memory", "memory="),
-        ("OSError: /opt/app/site/x.so: wrong ELF class: ELFCLASS32", "architecture="),
+        ("OSError: /opt/app/site/x.so: wrong ELF class: ELFCLASS32", "built for another CPU"),
+        ("ImportError: /opt/app/model/x.so: invalid ELF header", "built for another CPU or system"),
+        (
+            "ImportError: /opt/app/model/x.so: cannot open shared object file: No such file or directory (it is there, "
+            "but built for aarch64, not x86_64)",
+            "built for another CPU",
+        ),
+        ("OSError: [Errno 8] Exec format error: '/opt/app/model/tool'", "built for another CPU"),
         (
             "FileNotFoundError: [Errno 2] No such file or directory: '/home/ana/vocabulary.txt'",
             "the model has no /home/ana/vocabulary.txt",
+        ),
+        *(
+            (
+                f"FileNotFoundError: [Errno 2] No such file or directory: '{root}/opt/app/model/artifacts/words.txt'",
+                "the model's files do not include artifacts/words.txt; log the model again",
+            )
+            for root in ("", "/home/ana/.cache/mlflow-fargate/smoke-test/application-x")
         ),
         ("ValueError: the weights are upside down", None),
     ],
@@ -101,6 +115,21 @@ def test_a_reason_of_ecs_leads_to_its_hint(reason: str, hint: str | None) -> Non
 def test_a_killed_task_ran_out_of_memory_unless_a_health_check_ended_it() -> None:
     assert "memory=" in (hint_for_stop("Essential container in task exited", 137, []) or "")
     assert "grace" in (hint_for_stop("Task failed container health checks", 137, []) or "")
+
+
+@pytest.mark.parametrize(
+    ("reason", "hint"),
+    [
+        ("Your Spot Task was interrupted. Fargate Spot", "on_demand_base="),
+        ("OutOfMemoryError: Container killed due to memory usage", "raise memory="),
+        ("Scaling activity initiated by (deployment ecs-svc/1)", None),
+        ("Task stopped by ana", None),
+    ],
+)
+def test_a_task_that_ecs_stopped_and_then_killed_has_the_hint_for_its_reason(reason: str, hint: str | None) -> None:
+    said = hint_for_stop(reason, 137, ["FileNotFoundError: No such file or directory: 'optional.txt'"])
+
+    assert (said is None) if hint is None else (said is not None and hint in said), said
 
 
 def test_the_cause_decides_and_not_the_lines_before_it() -> None:

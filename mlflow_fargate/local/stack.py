@@ -43,7 +43,7 @@ from mlflow_fargate.local.signature import Keys
 from mlflow_fargate.local.tracking import BUCKET, TrackingServer
 from mlflow_fargate.local.wsgi_server import WsgiServer
 from mlflow_fargate.progress import Progress
-from mlflow_fargate.target import local_state_file, read_local_state
+from mlflow_fargate.target import local_state_file, process_start, read_local_state
 
 REGION = "us-east-1"
 _START_SECONDS = 300
@@ -128,6 +128,7 @@ class LocalStack:
     def _own_state(self) -> dict[str, Any]:
         return {
             "pid": os.getpid(),
+            "process_start": process_start(os.getpid()),
             "region": REGION,
             "access_key_id": self._keys.access_key_id,
             "secret_access_key": self._keys.secret_access_key,

@@ -6,6 +6,7 @@ ready has loaded its model and predicted once.
 
 from __future__ import annotations
 
+import signal
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +20,8 @@ from mlflow_fargate.stop_reasons import explaining_lines, hint_for_stop
 
 TIMEOUT_SECONDS = 300.0
 _SHOWN_LINES = 15  # of a service that names no cause
+_SAME_FAILURE = "a task on Fargate would fail the same way; smoke_test=false skips this test"
+_KILLED = "it was killed, usually because this machine ran out of memory; free some, or skip the test: smoke_test=false"
 
 
 def run_smoke_test(
@@ -60,8 +63,7 @@ def _failure(what: str, log: Path, exit_code: int | None) -> SmokeTestFailed:
     shown = "".join(f"\n    | {line}" for line in explaining_lines(lines, _SHOWN_LINES))
     return SmokeTestFailed(
         f"Smoke test failed, so nothing was deployed: the service {what}.{shown}\n  The whole log: {log}",
-        hint=hint_for_stop("", exit_code, lines)
-        or "a task on Fargate would fail the same way; smoke_test=false skips this test",
+        hint=hint_for_stop("", exit_code, lines) or (_KILLED if exit_code == -signal.SIGKILL else _SAME_FAILURE),
     )
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin, urlsplit
 
 import requests
 import stamina
@@ -34,6 +35,7 @@ _NO_CERTIFICATE = (
     "a load balancer's default name has no certificate: set your own domain with mlflow deployments update … -C host=, "
     "and create a DNS record from it to the load balancer"
 )
+_ELSEWHERE = "inputs and the API key are sent only to the deployment's own URL; check what answers there"
 _HINTS = {
     401: "the API key does not match the deployment's",
     404: "this deployment does not have that route; only image classifiers have /predict_image",
@@ -95,7 +97,8 @@ def score(
 
     The response must start within `timeout_seconds`, or PredictionTimeout is raised. Within that time, broken
     connections and 502, 503 and 504 are retried, because a prediction changes nothing. Calls to a custom service are
-    not retried, because they may have side effects.
+    not retried, because they may have side effects. Redirects are not followed: another server must not get the inputs
+    or the key.
     """
     asking = _Asking(url.rstrip("/"), _ApiKey(api_key), timeout_seconds)
     if is_custom_service and (routes := asking.custom_routes()) is not None:
@@ -136,7 +139,7 @@ class _Asking:
         url = f"{self.url}{path}"
         timeouts = (min(_CONNECT_SECONDS, self.timeout_seconds), self.timeout_seconds)
         try:
-            response = requests.request(method, url, auth=self.auth, timeout=timeouts, **request)
+            response = requests.request(method, url, auth=self.auth, timeout=timeouts, allow_redirects=False, **request)
         except requests.ReadTimeout as error:
             raise PredictionTimeout(
                 f"{url} did not respond within {self.timeout_seconds:g} s.",
@@ -148,6 +151,10 @@ class _Asking:
             # A service that rejects a large body closes the connection, and its 413 is lost.
             hint = _TOO_LARGE if isinstance(request.get("data"), JsonStream) else None
             raise _PassingFailure(f"{url} did not respond: {error}", hint=hint) from error
+        if response.is_redirect:
+            raise PredictionFailed(
+                f"{url} redirects to {_target_of(response)!r}, which was not called.", hint=_ELSEWHERE
+            )
         if response.ok:
             return response
         status, said = response.status_code, response.text[:_SHOWN_CHARACTERS]
@@ -187,14 +194,22 @@ def _parsed(response: requests.Response, *, accepts_all: bool = False) -> Any:
         raise PredictionFailed(f"{response.url} did not return JSON: {said}") from error
 
 
+def _target_of(response: requests.Response) -> str:
+    """Returns where the response redirects to, without credentials and a query, which can be secrets."""
+    parts = urlsplit(urljoin(response.url, response.headers["Location"]))
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"[:_SHOWN_CHARACTERS]
+
+
 def _ask_ready(url: str) -> str | None:
     """Returns None if ready, else the response."""
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Unverified HTTPS request")
-            response = requests.get(url, timeout=10, verify=False)  # noqa: S501  # see wait_until_ready
+            response = requests.get(url, timeout=10, verify=False, allow_redirects=False)  # noqa: S501  # see wait_until_ready
     except requests.RequestException as error:
         return str(error)
     if response.status_code == 200:
         return None
+    if response.is_redirect:
+        return f"{response.status_code} (redirects to {_target_of(response)})"
     return f"{response.status_code} {response.text[:_SHOWN_CHARACTERS]}".strip()

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import logging
 import os
+import platform
+import re
 import sys
 import traceback
 from pathlib import Path
@@ -23,6 +25,8 @@ _SOURCE = Path(__file__).parents[1]
 _FRAMEWORK = frozenset(
     {"fargate_service", "bentoml", "_bentoml_impl", "_bentoml_sdk", "circus", "simple_di", "starlette", "uvicorn"}
 )
+_NOT_OPENED = re.compile(r"(/.+?): cannot open shared object file")
+_MACHINES = {3: "i386", 21: "ppc64le", 22: "s390x", 40: "arm", 62: "x86_64", 183: "aarch64", 243: "riscv64"}
 # BentoML logs it with the traceback of all frames.
 _INITIALIZING_ERROR = "Initializing service error"
 _STARTUP_FAILED = "Application startup failed. Exiting."
@@ -73,7 +77,7 @@ def make_cause(error: BaseException) -> str:
     """Returns the cause of a failed start in one line."""
     kind = type(error).__name__ if isinstance(error, StartError) else ServiceStartError.__name__
     origin = _origin(error)
-    line = f"{kind}: {_describe(origin)}"
+    line = f"{kind}: {_describe(origin)}{_describe_foreign(str(origin))}"
     if deeper := _missing_below(origin):
         line += f" (caused by {_describe(deeper)})"
     if isinstance(error, StartError) and str(error):
@@ -108,6 +112,27 @@ def _origin(error: BaseException) -> BaseException:
 def _describe(error: BaseException) -> str:
     message = " ".join(str(error).split())[:_LINE_CHARACTERS]
     return f"{type(error).__name__}: {message}" if message else type(error).__name__
+
+
+def _describe_foreign(message: str) -> str:
+    """Returns for which CPU a library was built that the loader calls missing, though it is there; else an empty text.
+
+    The loader passes over files for other CPUs. Source: elf(5), e_machine.
+    """
+    named = _NOT_OPENED.match(message)
+    try:
+        header = Path(named[1]).read_bytes()[:20] if named else b""
+    except OSError:
+        return ""
+    if not header.startswith(b"\x7fELF") or len(header) < 20:
+        return ""
+    number = int.from_bytes(header[18:20], "big" if header[5] == 2 else "little")
+    built_for = _MACHINES.get(number, f"machine {number}")
+    return (
+        ""
+        if built_for == platform.machine()
+        else f" (it is there, but built for {built_for}, not {platform.machine()})"
+    )
 
 
 def _missing_below(error: BaseException) -> BaseException | None:

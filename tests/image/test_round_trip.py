@@ -34,7 +34,8 @@ from mlflow_fargate.image.oci.image import OCI_LAYER_GZIP
 from mlflow_fargate.progress import RecordedProgress
 from mlflow_fargate.resolved_model import ResolvedModel
 from support.image import make_image, split
-from support.serving_process import Running, stop, wait_until_ready
+from support.processes import stop_group
+from support.serving_process import Running, wait_until_ready
 from tests.image.conftest import make_tar, push_layers
 
 pytestmark = pytest.mark.exhaustive
@@ -237,7 +238,7 @@ def sandbox(root: Path, config: dict[str, Any], log: Path) -> Iterator[Running]:
         wait_until_ready(running)
         yield running
     finally:
-        stop(process)
+        stop_group(process, 30)
 
 
 def users_of_session(session: int) -> set[str]:

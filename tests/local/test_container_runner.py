@@ -201,7 +201,7 @@ def test_every_line_before_the_end_arrives(start: Start) -> None:
 
 
 @pytest.mark.parametrize("who", ["the first process", "a child"])
-def test_a_task_that_needs_too_much_memory_is_out_of_memory(start: Start, who: str) -> None:
+def test_a_task_that_needs_too_much_memory_is_out_of_memory(start: Start, runner: EngineRunner, who: str) -> None:
     eat = "x = [bytearray(1 << 20) for _ in range(500)]"
     supervise = (
         f"import subprocess, sys, time\nprint(subprocess.run([sys.executable, '-c', {eat!r}]).returncode)\n"
@@ -212,7 +212,22 @@ def test_a_task_that_needs_too_much_memory_is_out_of_memory(start: Start, who: s
     assert end(task) == (137 if who == "the first process" else 1)
     assert task.reason == "OutOfMemoryError: Container killed due to memory usage"
     assert not Path("oom").exists()  # podman's monitor leaves such a file where it was started
+    assert not list((runner._state / "containers").iterdir())
     assert lines == ([] if who == "the first process" else ["-9"])
+
+
+@pytest.mark.parametrize("how", ["a command outside", "its own exit code"])
+def test_a_task_that_was_killed_with_free_memory_is_not_out_of_memory(
+    start: Start, runner: EngineRunner, how: str
+) -> None:
+    program = "raise SystemExit(137)" if how == "its own exit code" else "import time\ntime.sleep(60)"
+    task, _ = start(program, memory_mib=64, task_id="killed")
+
+    if how == "a command outside":
+        runner._engine.call("kill", *names_of(runner, "killed"))
+
+    assert end(task) == 137
+    assert task.reason is None
 
 
 def test_a_task_that_ignores_sigterm_is_killed(start: Start) -> None:
@@ -290,7 +305,7 @@ def test_a_task_with_a_role_reaches_servers_on_this_machine(start: Start) -> Non
         code = end(task)
         server.shutdown()
 
-    assert lines == ["204", "{'pid': 1, 'secret_access_key': 'k3y'}"]
+    assert lines == ["204", "{'pid': 1, 'secret_access_key': 'k3y', 'process_start': None}"]
     assert code == 0
 
 

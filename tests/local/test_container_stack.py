@@ -1,4 +1,4 @@
-"""A whole stack whose tasks are containers, started by the command, with what a deployment goes through."""
+"""A whole stack whose tasks are containers, with what a deployment goes through."""
 
 from __future__ import annotations
 
@@ -6,108 +6,58 @@ import contextlib
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from importlib.metadata import version
 from pathlib import Path
 
-import mlflow
+import boto3
 import pytest
+import requests
 from mlflow.deployments import get_deploy_client
+from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
-from mlflow_fargate.errors import RolloutFailed
 from mlflow_fargate.local.container.container_engine import ContainerEngine
-from mlflow_fargate.local.container.engine_runner import LABEL, label_of
-from mlflow_fargate.local.registry.store import RegistryStore
-from support.base_image import seed_shared_base_image
+from support.container_stack import DOUBLER, QUICK, ROWS, TARGET, log_model, run, wait_until_left
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
-BIN = Path(sys.executable).parent
-TARGET = "fargate:/local"
-QUICK = {"deregistration_delay_seconds": "1", "smoke_test": "false"}
-ROWS = {"dataframe_split": {"columns": ["x"], "data": [[21.0]]}}
-HOG = """
+CLUSTER = "mlflow-fargate-default"
+SLOW = """
+import time
 import mlflow
 
-class Hog(mlflow.pyfunc.PythonModel):
-    def load_context(self, context):
-        self.ballast = bytearray(b"x") * (2 << 30)
+class Slow(mlflow.pyfunc.PythonModel):
+    def predict(self, context, model_input, params=None):
+        time.sleep(0.3)
+        return (model_input["x"] * 2).tolist()
 
-    def predict(self, context, model_input: list[str]) -> list[str]:
-        return model_input
-
-mlflow.models.set_model(Hog())
+mlflow.models.set_model(Slow())
 """
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(scope="module")
-def stack(container_engine: ContainerEngine, cache: Path) -> Iterator[dict[str, str]]:
-    """Starts a stack with containers and sets its variables in this process's environment; returns its status."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_FARGATE_CACHE", str(cache))
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        try:
-            seed_shared_base_image(RegistryStore(cache / "local" / "registry"))
-            run("mlflow-fargate", "local", "up", "--detach", "--engine", container_engine.name)
-            for line in run("mlflow-fargate", "local", "env").splitlines():
-                name, _, value = line.removeprefix("export ").partition("=")
-                patch.setenv(name, value)
-            mlflow.set_tracking_uri(os.environ["MLFLOW_TRACKING_URI"])
-            yield json.loads(run("mlflow-fargate", "local", "status", "--json"))
-        finally:
-            run("mlflow-fargate", "local", "down")
-            mlflow.set_tracking_uri(None)
-
-
-@pytest.fixture(scope="module")
-def containers(container_engine: ContainerEngine, cache: Path) -> Callable[[], list[str]]:
-    """Returns a function that lists the stack's containers, running or not."""
-    label = f"label={LABEL}={label_of(cache / 'local' / 'tasks')}"
-    return lambda: container_engine.call("ps", "--all", "--quiet", "--filter", label).split()
-
-
-@pytest.fixture(scope="module")
-def churn(stack: dict[str, str]) -> str:
+def churn(container_stack: dict[str, str]) -> str:
     """Returns the name of a registered model with two versions."""
     for _ in range(2):
-        log_model(Path(__file__).parents[1] / "support" / "doubler.py", "churn")
+        log_model(DOUBLER, "churn")
     return "churn"
 
 
-def run(*command: str) -> str:
-    done = subprocess.run([BIN / command[0], *command[1:]], stdout=subprocess.PIPE, text=True, check=True)
-    return done.stdout
-
-
-def log_model(code: Path, name: str) -> None:
-    requirements = [f"cloudpickle=={version('cloudpickle')}", "pandas"]
-    with mlflow.start_run():
-        mlflow.pyfunc.log_model(
-            name="model", python_model=str(code), pip_requirements=requirements, registered_model_name=name
-        )
-
-
-def test_the_stack_shows_what_runs_its_tasks(stack: dict[str, str], container_engine: ContainerEngine) -> None:
-    assert stack["engine"] == container_engine.name
+def test_the_stack_shows_what_runs_its_tasks(
+    container_stack: dict[str, str], container_engine: ContainerEngine
+) -> None:
+    assert container_stack["engine"] == container_engine.name
     assert f"tasks:           containers ({container_engine.version}" in run("mlflow-fargate", "local", "status")
 
 
-def test_a_deployment_lives_in_containers(churn: str, containers: Callable[[], list[str]]) -> None:
+def test_a_deployment_lives_in_containers(churn: str, list_containers: Callable[[], list[str]]) -> None:
     client = get_deploy_client(TARGET)
 
     client.create_deployment(churn, "models:/churn/1", config=QUICK)
     assert client.predict(churn, ROWS)["predictions"] == [{"x": 42.0}]
-    assert len(containers()) == 1
+    assert len(list_containers()) == 1
     with steady_requests(churn) as outcomes:
         client.update_deployment(churn, "models:/churn/2", config={"memory": "1024", "cpu": "512"})
     assert set(outcomes) == {""}, outcomes
@@ -115,25 +65,76 @@ def test_a_deployment_lives_in_containers(churn: str, containers: Callable[[], l
     assert "models:/churn/2 loaded" in run("mlflow-fargate", "logs", "-t", TARGET, "--name", churn)
     client.delete_deployment(churn)
 
-    until = time.monotonic() + 60
-    while containers():
-        assert time.monotonic() < until, "a container was left behind"
-        time.sleep(0.5)
+    wait_until_left(list_containers, 0)
 
 
 @pytest.mark.exhaustive
-def test_a_model_that_needs_more_memory_than_its_task_is_reported(stack: dict[str, str], tmp_path: Path) -> None:
-    code = tmp_path / "hog.py"
-    code.write_text(HOG)
-    log_model(code, "hog")
+def test_sigterm_under_16_clients_loses_no_request(
+    container_stack: dict[str, str],
+    container_engine: ContainerEngine,
+    list_containers: Callable[[], list[str]],
+    tmp_path: Path,
+) -> None:
+    """Each request is answered or its connection is not opened, without a load balancer and without retries."""
+    (tmp_path / "slow.py").write_text(SLOW)
+    log_model(tmp_path / "slow.py", "slow")
+    get_deploy_client(TARGET).create_deployment("slow", "models:/slow/1", config={**QUICK, "auth": "none"})
+    (task,) = boto3.client("ecs").list_tasks(cluster=CLUSTER, serviceName="slow")["taskArns"]
+    (container,) = list_containers()
+    url = f"http://{address_of(container_engine, container)}:3000/slow/invocations"
+    seen: Counter[str] = Counter()
+    clients = [
+        threading.Thread(target=send_until_refused, args=(url, seen), kwargs={"keeps_connection": number % 2 == 0})
+        for number in range(16)
+    ]
+    for client in clients:
+        client.start()
+    time.sleep(2)
 
-    with pytest.raises(RolloutFailed, match="OutOfMemoryError: Container killed due to memory usage") as raised:
-        get_deploy_client(TARGET).create_deployment(
-            "hog", "models:/hog/1", config={**QUICK, "memory": "512", "cpu": "256"}
-        )
+    container_engine.call("kill", "--signal", "TERM", container)
+    for client in clients:
+        client.join()
+    exit_code = exit_code_of(task)
+    get_deploy_client(TARGET).delete_deployment("slow")
 
-    assert raised.value.hint is not None
-    assert "memory=" in raised.value.hint
+    assert seen.pop("answered") > 32
+    assert seen == {"not connected": 16}
+    assert exit_code == 0
+
+
+def send_until_refused(url: str, seen: Counter[str], *, keeps_connection: bool) -> None:
+    """Sends requests until no connection can be opened; counts what became of each."""
+    session = requests.Session()
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        try:
+            answer = (session if keeps_connection else requests).post(url, json=ROWS, timeout=(10, 30))
+        except requests.ConnectionError as error:
+            reason = getattr(error.args[0], "reason", error)
+            if isinstance(reason, NewConnectionError | ConnectTimeoutError):
+                seen["not connected"] += 1
+                return
+            seen[f"lost: {error}"] += 1
+        else:
+            is_right = answer.status_code == 200 and answer.json() == {"predictions": [42.0]}
+            seen["answered" if is_right else f"{answer.status_code} {answer.text}"] += 1
+
+
+def address_of(engine: ContainerEngine, container: str) -> str:
+    """Returns the container's own address, which a load balancer on AWS connects to."""
+    (described,) = json.loads(engine.call("inspect", "--type", "container", container))
+    networks = described["NetworkSettings"]["Networks"].values()
+    return next(network["IPAddress"] for network in networks if network["IPAddress"])
+
+
+def exit_code_of(task: str) -> int:
+    ecs, until = boto3.client("ecs"), time.monotonic() + 60
+    while time.monotonic() < until:
+        (described,) = ecs.describe_tasks(cluster=CLUSTER, tasks=[task])["tasks"]
+        if described["lastStatus"] == "STOPPED":
+            return int(described["containers"][0]["exitCode"])
+        time.sleep(0.2)
+    raise AssertionError("the task did not stop")
 
 
 @pytest.mark.exhaustive
@@ -151,15 +152,15 @@ def test_no_request_of_16_clients_fails_while_containers_are_replaced(churn: str
 
 @pytest.mark.exhaustive
 def test_a_killed_stack_leaves_no_container_after_down(
-    churn: str, stack: dict[str, str], containers: Callable[[], list[str]]
+    churn: str, container_stack: dict[str, str], list_containers: Callable[[], list[str]]
 ) -> None:
     get_deploy_client(TARGET).create_deployment("left", "models:/churn/1", config=QUICK)
-    os.kill(int(stack["pid"]), signal.SIGKILL)
-    assert containers()
+    os.kill(int(container_stack["pid"]), signal.SIGKILL)
+    assert list_containers()
 
     run("mlflow-fargate", "local", "down")
 
-    assert containers() == []
+    assert list_containers() == []
 
 
 @contextlib.contextmanager

@@ -7,9 +7,10 @@ import os
 import shlex
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -173,12 +174,20 @@ class FakeGateway:
             Attributes=[{"Key": "deregistration_delay.timeout_seconds", "Value": str(seconds)}],
         )
 
-    def create(self, *others: dict[str, Any], stop_timeout: int = 1, check: str | None = None, **changes: Any) -> None:
+    def create(
+        self,
+        *others: dict[str, Any],
+        stop_timeout: int = 1,
+        check: str | None = None,
+        model: Mapping[str, Any] = MappingProxyType({}),
+        **changes: Any,
+    ) -> None:
         container: dict[str, Any] = {
             "name": "model",
             "image": "x",
             "portMappings": [{"containerPort": 3000}],
             "stopTimeout": stop_timeout,
+            **model,
         }
         if check is not None:
             container["healthCheck"] = {"command": ["CMD-SHELL", check], "interval": 1, "retries": 1}
@@ -427,6 +436,29 @@ def test_every_container_of_a_task_is_described(fake: FakeGateway) -> None:
     assert [one["exitCode"] for one in task["containers"]] == [4, 3]
     assert task["taskArn"].rsplit("/", 1)[-1] in fake.runner.released
     assert len({one["containerArn"] for one in task["containers"]}) == 2
+
+
+def test_a_task_runs_without_its_main_container_if_it_does_not_need_it(fake: FakeGateway) -> None:
+    init = {"name": "init", "image": "y", "essential": False}
+    model = {"essential": False, "dependsOn": [{"containerName": "init", "condition": "SUCCESS"}]}
+    fake.create(init, {"name": "sidecar", "image": "z"}, model=model)
+    wait_for(lambda: len(fake.runner.tasks) == 2)
+    fake.runner.tasks[0].end(1)
+    wait_for(lambda: [task["lastStatus"] for task in fake.describe_tasks()] == ["RUNNING"])
+
+    (task,) = fake.describe_tasks()
+    assert [(one["name"], one["lastStatus"]) for one in task["containers"]] == [
+        ("model", "STOPPED"),
+        ("init", "STOPPED"),
+        ("sidecar", "RUNNING"),
+    ]
+    assert "dependency did not exit successfully" in task["containers"][0]["reason"]
+    health = fake.aws.client("elbv2").describe_target_health(TargetGroupArn=fake.group_arn)
+    assert [one["TargetHealth"]["State"] for one in health["TargetHealthDescriptions"]] == ["initial"]
+
+    fake.runner.tasks[1].end(2)
+    wait_for(lambda: fake.describe_tasks(task["taskArn"])[0]["lastStatus"] == "STOPPED")
+    assert fake.describe_tasks(task["taskArn"])[0]["stoppedReason"] == "Essential container in task exited"
 
 
 # The last test, because it stops what the others use.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from filelock import FileLock
 from mlflow_fargate.errors import LocalStackError
 from mlflow_fargate.local import stack
 from mlflow_fargate.progress import RecordedProgress
-from mlflow_fargate.target import local_state_file, read_local_state
+from mlflow_fargate.target import local_state_file, process_start, read_local_state
 
 STATE = {
     "pid": os.getpid(),
@@ -49,6 +51,40 @@ def test_starting_in_the_background_returns_the_running_stack(tmp_path: Path) ->
     path.write_text(json.dumps(STATE))
 
     assert stack.start_detached(tmp_path, RecordedProgress()) == STATE
+
+
+@pytest.fixture
+def other_process(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A process whose name looks like the fields that follow it in /proc/PID/stat."""
+    program = tmp_path / "a) S 1 2 (b"
+    program.symlink_to("/bin/sleep")
+    with subprocess.Popen([program, "60"]) as process:
+        yield process
+        process.kill()
+
+
+def test_a_process_that_got_the_pid_of_a_killed_stack_is_not_stopped(
+    tmp_path: Path, other_process: subprocess.Popen[bytes]
+) -> None:
+    started = process_start(other_process.pid)
+    assert started is not None
+    path = local_state_file(tmp_path)
+    path.parent.mkdir()
+    path.write_text(json.dumps({**STATE, "pid": other_process.pid, "process_start": started - 1}))
+
+    assert read_local_state(tmp_path) is None
+    assert not stack.stop_running(tmp_path, RecordedProgress())
+    assert other_process.poll() is None
+
+
+def test_stopping_ends_the_process_that_wrote_the_file(tmp_path: Path, other_process: subprocess.Popen[bytes]) -> None:
+    path = local_state_file(tmp_path)
+    path.parent.mkdir()
+    started = process_start(other_process.pid)
+    path.write_text(json.dumps({**STATE, "pid": other_process.pid, "process_start": started}))
+
+    assert stack.stop_running(tmp_path, RecordedProgress())
+    assert process_start(other_process.pid) is None
 
 
 def test_stopping_without_a_running_stack_is_not_an_error(tmp_path: Path) -> None:

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
+import platform
+import sys
+from collections.abc import Callable
+from importlib.machinery import ExtensionFileLoader
 from importlib.metadata import version
 from pathlib import Path
+from typing import Literal
 
 import bentoml
 import pytest
@@ -66,6 +72,38 @@ def test_the_traceback_has_no_frames_of_frameworks(capsys: pytest.CaptureFixture
     assert "test_causes.py" in written
     assert "_bentoml_sdk" not in written
     assert "system_packages=" in (hint_for_stop("", 1, written.splitlines()) or "")
+
+
+@pytest.mark.parametrize("load", [ctypes.CDLL, lambda path: ExtensionFileLoader("made", path).load_module("made")])
+@pytest.mark.parametrize(("machine", "order", "name"), [(183, "little", "aarch64"), (22, "big", "s390x")])
+def test_a_library_for_another_cpu_is_not_called_missing(
+    machine: int, order: Literal["little", "big"], name: str, load: Callable[[str], object], tmp_path: Path
+) -> None:
+    if platform.machine() == name:
+        pytest.skip("it is this machine's")
+    library = tmp_path / "made.so"
+    header = bytearray(Path(sys.executable).read_bytes()[:64])
+    header[5] = 1 if order == "little" else 2
+    header[18:20] = machine.to_bytes(2, order)
+    library.write_bytes(bytes(header) + bytes(4000))
+    with pytest.raises((OSError, ImportError)) as raised_:
+        load(str(library))
+
+    cause = make_cause(raised(ModelLoadError(), raised_.value))
+
+    assert cause.endswith(
+        "made.so: cannot open shared object file: No such file or directory "
+        f"(it is there, but built for {name}, not {platform.machine()})"
+    )
+    assert "built for another CPU" in (hint_for_stop("", 1, [cause]) or "")
+
+
+def test_a_library_that_is_missing_is_called_missing(tmp_path: Path) -> None:
+    said = f"{tmp_path}/none.so: cannot open shared object file: No such file or directory"
+    (tmp_path / "text.so").write_text("not a library")
+
+    assert make_cause(OSError(said)) == f"ServiceStartError: OSError: {said}"
+    assert make_cause(OSError(said.replace("none", "text"))).endswith("No such file or directory")
 
 
 def test_a_pickle_of_another_version_names_both(tmp_path: Path) -> None:

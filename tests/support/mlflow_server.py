@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -24,6 +23,7 @@ import mlflow
 import pytest
 import requests
 
+from support.processes import stop_group
 from support.tracking_uri import use_tracking_uri
 
 AWS_ENVIRONMENT = {
@@ -70,7 +70,7 @@ def s3_endpoint_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         _wait_until_up(f"http://127.0.0.1:{port}", process, log, path="/moto-api/data.json")
         yield f"http://127.0.0.1:{port}"
     finally:
-        _stop(process)
+        stop_group(process, 20)
 
 
 @pytest.fixture(scope="session")
@@ -131,7 +131,7 @@ def serve_mlflow(folder: Path, *arguments: str, python: str = sys.executable, **
         _wait_until_up(f"http://127.0.0.1:{port}", process, log)
         yield f"http://127.0.0.1:{port}"
     finally:
-        _stop(process)
+        stop_group(process, 20)
 
 
 def _wait_until_up(uri: str, process: subprocess.Popen[bytes], log: Path, path: str = "/health") -> None:
@@ -143,15 +143,6 @@ def _wait_until_up(uri: str, process: subprocess.Popen[bytes], log: Path, path: 
         except requests.RequestException:
             time.sleep(0.5)
     raise RuntimeError(f"the server did not start:\n{log.read_text()[-3000:]}")
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    os.killpg(process.pid, signal.SIGTERM)
-    try:
-        process.wait(20)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
 
 
 class Doubler(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # mlflow ships no types

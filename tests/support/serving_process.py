@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ import yaml
 from mlflow_fargate import bento
 from mlflow_fargate.image.layers.paths import SETTINGS
 from mlflow_fargate.resolved_model import ResolvedModel
+from tests.support.processes import stop_group
 
 KEY = "s3cret"
 ENTRY_POINT = SETTINGS["Entrypoint"][1:]
@@ -104,7 +104,7 @@ def serve(
             wait_until_ready(running)
         yield running
     finally:
-        stop(process)
+        stop_group(process, 30)
 
 
 def wait_until_ready(running: Running) -> None:
@@ -116,13 +116,3 @@ def wait_until_ready(running: Running) -> None:
         except requests.RequestException:
             time.sleep(0.2)
     raise AssertionError(f"the service did not become ready:\n{running.log.read_text()[-3000:]}")
-
-
-def stop(process: subprocess.Popen[bytes]) -> None:
-    try:
-        process.send_signal(signal.SIGTERM)
-        process.wait(30)
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()

@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -55,6 +57,31 @@ def test_it_serves_until_sigterm(tmp_path: Path) -> None:
         said = process.stderr.read()
         assert process.wait(20) == 0
     assert "stopping" in said and "Traceback" not in said
+
+
+def test_the_token_is_not_sent_to_where_a_response_redirects() -> None:
+    asked: list[str] = []
+
+    class Redirecting(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            asked.append(self.path)
+            self.send_response(307)
+            self.send_header("Location", "/elsewhere")
+            self.end_headers()
+
+        do_GET = do_POST
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Redirecting) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            said = _said_by_retry(f"http://127.0.0.1:{server.server_port}", "t0ken")
+        finally:
+            server.shutdown()
+            thread.join()
+
+    assert "redirects (HTTP 307)" in said
+    assert asked == ["/retry/nobody"]
 
 
 def _said_by_retry(url: str, token: str) -> str:

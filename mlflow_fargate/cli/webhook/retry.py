@@ -18,9 +18,16 @@ def retry(name: str, url: str, token: str) -> None:
     """Retry deployment NAME (ENDPOINT/NAME if it is not on the service's endpoint) after a failed rollout."""
     headers = {"Authorization": f"Bearer {token}"}
     try:
-        response = requests.post(f"{url.rstrip('/')}/retry/{quote(name)}", headers=headers, timeout=30)
+        response = requests.post(
+            f"{url.rstrip('/')}/retry/{quote(name)}", headers=headers, timeout=30, allow_redirects=False
+        )
     except requests.RequestException as error:
         raise FargateError(f"The webhook service at {url} did not respond: {type(error).__name__}.") from error
+    if response.is_redirect:
+        raise FargateError(
+            f"{url} redirects (HTTP {response.status_code}); redirects are not followed, because the token is secret.",
+            hint="pass the service's final address with --url",
+        )
     if response.status_code == 401:
         raise FargateError(
             "The service refused the token.", hint="use the FARGATE_WEBHOOK_TOKEN that the service was started with"

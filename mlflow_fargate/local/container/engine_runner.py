@@ -17,6 +17,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -35,6 +36,7 @@ from mlflow_fargate.target import local_state_file
 
 logger = logging.getLogger(__name__)
 
+_FOLDERS = "containers"  # one for each that runs
 LABEL = "mlflow-fargate.stack"
 _CACHE_VARIABLE = "MLFLOW_FARGATE_CACHE"
 _CACHE_FOLDER = "mlflow-fargate"  # in /tmp of a task with a role
@@ -135,7 +137,7 @@ class EngineRunner:
                 name,
                 on_line,
                 host_port=read_state(self._engine, network).host_port if network else host_port,
-                folder=self._login_file.parent,
+                folder=self._state / _FOLDERS / name,
             )
         except (EngineFailed, OSError) as error:
             remove(self._engine, name)
@@ -248,6 +250,7 @@ def remove_leftovers(state: Path) -> None:
         return
     for image in record["images"]:
         quietly(engine, "rmi", image)
+    shutil.rmtree(state / _FOLDERS, ignore_errors=True)
     _record_file(state).unlink()
 
 
@@ -285,7 +288,7 @@ def _files_of_role(role: Mapping[str, str]) -> dict[str, bytes]:
         return {}
     state = json.loads(local_state_file(Path(role[_CACHE_VARIABLE])).read_text(encoding="utf-8"))
     # A container does not see the stack's process, but always its first own one.
-    content = json.dumps({**state, "pid": 1}).encode()
+    content = json.dumps({**state, "pid": 1, "process_start": None}).encode()
     return {str(local_state_file(Path(_CACHE_FOLDER))): content}
 
 

@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import threading
 import time
@@ -20,11 +21,12 @@ from mlflow_fargate.local.container.task_runner import OnLine
 
 _START_SECONDS = 60.0
 _POLL_SECONDS = 0.1
+_MONITORS_FILE = "oom"  # podman's monitor writes it where it was started, if the kernel killed a process
 _END_SECONDS = 10.0
 
 
 class EngineTask:
-    """Starts the created container `name` from `folder`; EngineFailed if it does not start.
+    """Starts the created container `name`; EngineFailed if it does not start. `folder` exists while it runs.
 
     `host_port`: the port that its environment names; None if the engine chooses a port to publish.
     """
@@ -41,11 +43,12 @@ class EngineTask:
         self.reason: str | None = None
         self._engine = engine
         self._name = name
-        self._was_killed = False
+        self._folder = folder
         self._exit_code: int | None = None
+        folder.mkdir(parents=True)
         self._process = subprocess.Popen(
             [*engine.command, "start", "--attach", name],
-            cwd=folder,  # podman's monitor writes a file `oom` where it was started
+            cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,  # apart: in one pipe, a line of one could get into the middle of another's
@@ -56,6 +59,7 @@ class EngineTask:
         except EngineFailed:
             self._process.kill()
             self._process.wait()
+            shutil.rmtree(folder)
             raise
         self.host_port = host_port or state.host_port or 0
         self._counter = _out_of_memory_counter(state.pid)
@@ -87,7 +91,6 @@ class EngineTask:
         quietly(self._engine, "kill", "--signal", "TERM", self._name)
 
     def kill(self) -> int:
-        self._was_killed = True
         quietly(self._engine, "kill", self._name)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(_END_SECONDS)
@@ -119,6 +122,8 @@ class EngineTask:
 
     def _look_at_memory(self) -> None:
         """Notes if the kernel killed a process: afterwards, some engines do not know why a container ended."""
+        if (self._folder / _MONITORS_FILE).exists():
+            self.reason = OUT_OF_MEMORY
         with contextlib.suppress(OSError):
             if self._counter and re.search(r"^oom_kill [1-9]", self._counter.read_text(), re.MULTILINE):
                 self.reason = OUT_OF_MEMORY
@@ -126,16 +131,18 @@ class EngineTask:
     def _finish(self, code: int) -> int:
         if self._exit_code is not None:
             return self._exit_code
+        self._look_at_memory()
         with contextlib.suppress(EngineFailed):
             state = read_state(self._engine, self._name)
             code = KILLED if state.is_running else state.exit_code
-            if state.out_of_memory or (code == KILLED and not self._was_killed):
+            if state.out_of_memory:
                 self.reason = OUT_OF_MEMORY
         remove(self._engine, self._name)
         self._process.kill()
         self._process.wait()
         for reader in self._readers:
             reader.join(_END_SECONDS)
+        shutil.rmtree(self._folder, ignore_errors=True)
         self._exit_code = code
         return code
 

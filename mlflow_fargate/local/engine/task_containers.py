@@ -62,9 +62,13 @@ class TaskContainers:
 
     def __getitem__(self, name: str) -> StartedTask:
         """Returns a container that was started."""
-        started = self._members[name].started
+        started = self.get(name)
         assert started is not None, f"{name} was not started"  # noqa: S101
         return started
+
+    def get(self, name: str) -> StartedTask | None:
+        """Returns a container; None if it was not started, or never will be."""
+        return self._members[name].started
 
     @property
     def have_started(self) -> bool:

@@ -21,6 +21,7 @@ from botocore.exceptions import ClientError
 
 from mlflow_fargate.local.container.image_store import PulledImage
 from mlflow_fargate.local.container.launch import ContainerSpec, TaskFailedToStart
+from mlflow_fargate.local.container.runner import free_port
 from mlflow_fargate.local.container.task_runner import StartedTask, TaskRunner
 from mlflow_fargate.local.engine.container_health import ContainerProbe
 from mlflow_fargate.local.engine.health import HealthProbe
@@ -157,7 +158,7 @@ class TaskLife:
         while not self._stopping.is_set() and not containers.essential_ended:
             containers.step()
             if containers.have_started and not self._has_started:
-                self._note_running(containers[self._definition.main.name])
+                self._note_running(containers.get(self._definition.main.name))
             containers.wait(_POLL_SECONDS)
         reason = {}
         if containers.essential_ended:
@@ -175,13 +176,15 @@ class TaskLife:
             containers.wait(_POLL_SECONDS)
         return reason
 
-    def _note_running(self, main: StartedTask) -> None:
+    def _note_running(self, main: StartedTask | None) -> None:
+        """`main` is None if the task does not need it and it never starts: its target never gets healthy, as on AWS."""
         self._has_started = True
-        self._changed(last_status="RUNNING", started_at=self._clock(), pid=main.pid, host_port=main.host_port)
+        pid, host_port = (main.pid, main.host_port) if main else (None, free_port())
+        self._changed(last_status="RUNNING", started_at=self._clock(), pid=pid, host_port=host_port)
         for arn in self._target_group_arns:
             group = self._target_group(arn)
             if group is not None:
-                self._probes.append(HealthProbe(main.host_port, group, self._target_listener(arn)))
+                self._probes.append(HealthProbe(host_port, group, self._target_listener(arn)))
 
     def _stop_probes(self) -> None:
         for probe in self._probes:
