@@ -26,8 +26,6 @@ _ERROR_RESPONSE = {
                 "required": ["error_code", "message"],
             }
         },
-        # MLflow's response to a content type that it cannot read.
-        "text/plain": {"schema": {"type": "string"}},
     },
 }
 _BINARY = {"schema": {"type": "string", "format": "binary"}}

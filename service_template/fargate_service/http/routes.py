@@ -33,7 +33,6 @@ from fargate_service.http.openapi_document import encode_document, make_openapi_
 from fargate_service.http.request_limits import Admission
 from fargate_service.http.swagger_page import make_swagger_page
 from fargate_service.memory.budget import current_reservation
-from fargate_service.memory.json_body import too_deep
 from fargate_service.models.loaded_model import EXAMPLE_FILE, ImageLabeler, LoadedModel, Streamer
 from fargate_service.settings import ServiceDescription, Settings
 
@@ -155,8 +154,6 @@ class Routes:
             return await asyncio.wrap_future(future)
         except RequestError:
             raise
-        except RecursionError as error:
-            raise too_deep() from error
         except Exception as error:
             logger.exception("The model failed on request %s", request_id.get())
             raise RequestError(500, "The model failed on this input; see the container's log.") from error
