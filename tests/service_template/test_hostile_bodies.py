@@ -222,7 +222,8 @@ def test_a_large_table_that_fits_is_answered_within_the_budget(table_service: tu
 @pytest.mark.slow
 def test_many_large_bodies_at_once_are_answered_or_told_to_come_later(table_service: tuple[App, MemoryBudget]) -> None:
     app, budget = table_service
-    body = json.dumps({"dataframe_split": {"columns": ["a", "b"], "data": [[0.5, 1.5]] * 60_000}}).encode()
+    data = [[0.1234567890123456, 0.6543210987654321]] * 40_000
+    body = json.dumps({"dataframe_split": {"columns": ["a", "b"], "data": data}}).encode()
     answers: list[Any] = []
 
     async def all_at_once() -> list[tuple[int, Any]]:

@@ -40,7 +40,7 @@ from fargate_service.settings import ServiceDescription, Settings
 logger = logging.getLogger("bentoml.model")
 _EXAMPLE_LIMIT_BYTES = 20_000  # a longer example does not help on the page
 THREADS_OF_A_BATCH = 32
-_LARGE_BYTES = 250_000
+_LARGE_BYTES = 50_000
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -81,6 +81,7 @@ class Routes:
             self._description,
             needs_key=self._settings.api_key is not None,
             metadata=_read_metadata(self._settings.model_dir),
+            max_body_bytes=self._settings.max_body_bytes,
             example=_read_example(self._settings.model_dir),
         )
         self._docs = encode_document(document)
@@ -98,9 +99,10 @@ class Routes:
         if not content_type:
             raise RequestError(415, "The request has no Content-Type; send application/json, for example.")
         body = await request.body()
+        current_reservation().keep_body(len(body))  # its pieces are joined
         if form := asked_form(request):
             return await self._stream(body, content_type, form)
-        # A large table gains nothing from sharing, and many busy threads would delay the event loop and health checks.
+        # Large tables gain little from sharing, and many busy threads would delay the event loop and health checks.
         threads = self._alone if len(body) > _LARGE_BYTES else self._threads
         answer = await self._run(threads, self._model.invoke, body, content_type)
         return Response(answer.body, answer.status, media_type=answer.media_type)

@@ -4,6 +4,9 @@
     bodies  reserved while they arrive, without waiting; at most half of the total, so that work always finds room
     work    parsing, decoding and predicting; waits while others work, because these finish without needing more
 
+Requests whose bodies have arrived can keep each other from working. Then the one that has waited longest goes on
+waiting, the others are refused, which frees the room of their bodies, and large new bodies are not begun.
+
 A reservation ends with the last one who holds it. A prediction that has timed out goes on in its thread, and holds it.
 """
 
@@ -11,13 +14,16 @@ from __future__ import annotations
 
 import math
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
+from dataclasses import dataclass
 
 from fargate_service.errors import RequestError
 
 _MB = 10**6
+_SMALL = _MB  # bodies that are soon gone
 
 
 class MemoryBudget:
@@ -28,6 +34,7 @@ class MemoryBudget:
         self.used = 0
         self.bodies = 0
         self._working = 0
+        self._waiting: deque[_Waiting] = deque()  # the first has waited longest
         self._wait_seconds = wait_seconds
         self._changed = threading.Condition()
 
@@ -40,7 +47,9 @@ class MemoryBudget:
         with self._changed:
             if held + size > self.total / 2:
                 raise _too_large(held + size, self.total / 2)
-            if self.bodies + size > self.total / 2 or self.used + size > self.total:
+            if self.bodies + size > self.total / 2 or not self._fits(size):
+                raise _busy()
+            if size > _SMALL and self._is_stuck():
                 raise _busy()
             self.bodies += size
             self.used += size
@@ -50,14 +59,17 @@ class MemoryBudget:
         with self._changed:
             if held + size > self.total:
                 raise _too_large(held + size, self.total)
-            has_room = self._changed.wait_for(
-                lambda: self.used + size <= self.total or not self._working, self._wait_seconds
-            )
-            # Only those who work will certainly give room back: the others may be waiting too.
-            if not has_room or self.used + size > self.total:
-                raise _busy()
-            self._working += 1
-            self.used += size
+            waiting = _Waiting(size)
+            self._waiting.append(waiting)
+            try:
+                self._changed.wait_for(lambda: self._fits(size) or self._is_in_the_way(waiting), self._wait_seconds)
+                if not self._fits(size):
+                    raise _busy()
+                self._working += 1
+                self.used += size
+            finally:
+                self._waiting.remove(waiting)
+                self._changed.notify_all()  # another one may have waited longest now
 
     def change_work(self, size: int, held: int) -> None:
         """Reserves `size` bytes more, or less, for work in progress. Does not wait, since others wait for it."""
@@ -82,6 +94,23 @@ class MemoryBudget:
             self.bodies -= size
             self.used -= size
             self._changed.notify_all()
+
+    def _fits(self, size: int) -> bool:
+        return self.used + size <= self.total
+
+    def _is_stuck(self) -> bool:
+        """Returns whether nobody works who would certainly give room back, and some wait for it."""
+        return bool(self._waiting) and not self._working and not self._fits(self._waiting[0].size)
+
+    def _is_in_the_way(self, waiting: _Waiting) -> bool:
+        return self._is_stuck() and self._waiting[0] is not waiting
+
+
+@dataclass(frozen=True, eq=False)
+class _Waiting:
+    """Work that waits for `size` bytes."""
+
+    size: int
 
 
 class Reservation:
@@ -130,6 +159,12 @@ class Reservation:
         """Reserves `size` bytes more for the request's body; RequestError 413 or 503 if there is no room."""
         self._budget.take_body(size, self._body)
         self._body += size
+
+    def keep_body(self, size: int) -> None:
+        """Gives back what is reserved for the body beyond `size` bytes."""
+        released = max(0, self._body - size)
+        self._body -= released
+        self._budget.end_body(released)
 
     @contextmanager
     def working(self, size: int) -> Iterator[None]:

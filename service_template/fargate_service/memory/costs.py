@@ -27,20 +27,30 @@ _CELL = 48  # in a table: as an object, as its column's type, and as what the mo
 _ROW = 64
 _ANSWER = 256
 _COLUMN = 2000  # each column is an object that is checked by itself
+_TEXT_WIDTHS = {True: 1, False: 4}  # a text with a single wide character takes four bytes for each
+_COUNTED_QUOTES = 10_000
 
 
 def json_cost(body: bytes) -> int:
     """Returns the bytes for the document in `body`, and for a table with as many cells as it has values."""
+    return _document_cost(body) + json_passing_cost(body)
+
+
+def json_passing_cost(body: bytes) -> int:
+    """Returns the part of `json_cost` that is only needed until the document is parsed, or is estimated better then."""
+    # The table is built when the text is gone.
+    return max(_TEXT_WIDTHS[_is_narrow(body)] * len(body), _CELL * (_values(body)))
+
+
+def _document_cost(body: bytes) -> int:
     lists, dicts = body.count(b"["), body.count(b"{")
-    values = body.count(b",") + lists + dicts + 1
     keys, texts = body.count(b":"), body.count(b'"') // 2 + 1
     containers = lists * _LIST + dicts * _DICT + keys * _KEY
-    return values * _VALUE + containers + texts * _TEXT + _text_cost(body) + json_table_cost(body)
+    return _values(body) * _VALUE + containers + texts * _TEXT + _TEXT_WIDTHS[_is_narrow(body)] * _quoted_bytes(body)
 
 
-def json_table_cost(body: bytes) -> int:
-    """Returns the part of `json_cost` for the table."""
-    return _CELL * (body.count(b",") + body.count(b"[") + body.count(b"{") + 1)
+def _values(body: bytes) -> int:
+    return body.count(b",") + body.count(b"[") + body.count(b"{") + 1
 
 
 def csv_cost(body: bytes) -> int:
@@ -53,7 +63,8 @@ def csv_cost(body: bytes) -> int:
         columns = body.count(b",") + 1
     texts = min(rows * columns, body.count(b",") + rows)
     # pandas reads a StringIO, which keeps four bytes for each character.
-    return table_cost(rows, columns) + texts * _TEXT + 4 * len(body) + _text_cost(body)
+    as_text = 4 + 2 * _TEXT_WIDTHS[_is_narrow(body)]  # the body as a whole, and its parts
+    return table_cost(rows, columns) + texts * _TEXT + as_text * len(body)
 
 
 def table_cost(rows: int, columns: int) -> int:
@@ -91,10 +102,20 @@ def image_cost(width: int, height: int, *, bytes_per_pixel: int, out: tuple[int,
     return width * height * bytes_per_pixel + resized + scaled
 
 
-def _text_cost(body: bytes) -> int:
-    """A text with a single wide character takes four bytes for each; it exists as a whole and in parts."""
-    width = 1 if body.isascii() and b"\\u" not in body else 4
-    return 2 * width * len(body)
+def _is_narrow(body: bytes) -> bool:
+    return body.isascii() and b"\\u" not in body
+
+
+def _quoted_bytes(body: bytes) -> int:
+    """Returns how much of a JSON body is in quotes, or more: numbers are most of a large table."""
+    # Other encodings have a quote's byte in other characters, and escaped quotes begin nothing.
+    if not body.isascii() or b"\0" in body or b"\\" in body or body.count(b'"') > _COUNTED_QUOTES:
+        return len(body)
+    quoted, begin = 0, body.find(b'"')
+    while begin >= 0 and (end := body.find(b'"', begin + 1)) >= 0:
+        quoted += end - begin
+        begin = body.find(b'"', end + 1)
+    return len(body) if begin >= 0 else quoted
 
 
 def _split_shape(split: dict[str, Any]) -> tuple[int, int]:

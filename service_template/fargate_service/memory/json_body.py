@@ -11,7 +11,7 @@ from typing import Any
 
 from fargate_service.errors import RequestError
 from fargate_service.memory.budget import Reservation
-from fargate_service.memory.costs import document_cost, json_table_cost
+from fargate_service.memory.costs import document_cost, json_passing_cost
 
 _LARGE_BYTES = 10**6
 _LEVELS = 4  # of objects and lists, down to the rows of an array of images
@@ -54,7 +54,7 @@ def parse_json(body: bytes, reservation: Reservation, *, max_levels: int) -> Any
     if _has_more_levels(document, max_levels):
         raise _too_deep(max_levels)
     # Before, room was reserved for a table with as many cells as there are values.
-    reservation.need(document_cost(document) - json_table_cost(body))
+    reservation.need(document_cost(document) - json_passing_cost(body))
     return document
 
 
