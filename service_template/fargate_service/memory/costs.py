@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 from collections.abc import Iterable
 from typing import Any
 
@@ -56,15 +57,28 @@ def _values(body: bytes) -> int:
 def csv_cost(body: bytes) -> int:
     """Returns the bytes for the table in a CSV body: every row is as wide as the header or the first row."""
     rows = body.count(b"\n") + body.count(b"\r") + 1
-    records = csv.reader(io.TextIOWrapper(io.BytesIO(body), "utf-8", "replace", newline=""))
     try:
-        columns = max((len(record) for _, record in zip(range(2), filter(None, records), strict=False)), default=1)
+        columns = max(map(len, _first_records(body, 2)), default=1)  # the header, and a row
     except csv.Error:  # a field longer than the module permits, for example
         columns = body.count(b",") + 1
     texts = min(rows * columns, body.count(b",") + rows)
     # pandas reads a StringIO, which keeps four bytes for each character.
     as_text = 4 + 2 * _TEXT_WIDTHS[_is_narrow(body)]  # the body as a whole, and its parts
     return table_cost(rows, columns) + texts * _TEXT + as_text * len(body)
+
+
+def repetition_cost(body: bytes) -> int:
+    """Returns how many names pandas compares to rename the columns of a CSV body that have the name of another one."""
+    try:
+        header = next(iter(_first_records(body, 1)), [])
+    except csv.Error:  # a name longer than the module permits: all could be the same
+        return body.count(b",") ** 2
+    return len(header) * (len(header) - len(set(header)))
+
+
+def _first_records(body: bytes, count: int) -> list[list[str]]:
+    records = csv.reader(io.TextIOWrapper(io.BytesIO(body), "utf-8", "replace", newline=""))
+    return list(itertools.islice(filter(None, records), count))
 
 
 def table_cost(rows: int, columns: int) -> int:

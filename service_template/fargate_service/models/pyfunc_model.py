@@ -25,7 +25,7 @@ from mlflow.version import VERSION
 from fargate_service.batching.row_independence import why_pyfunc_alone
 from fargate_service.errors import RequestError, request_id
 from fargate_service.memory.budget import current_reservation
-from fargate_service.memory.costs import answer_cost, csv_cost, json_cost
+from fargate_service.memory.costs import answer_cost, csv_cost, json_cost, repetition_cost
 from fargate_service.memory.json_body import parse_json
 from fargate_service.memory.measured import peak_bytes
 from fargate_service.models.caller_mistakes import validation_reason, wrong_columns
@@ -35,6 +35,7 @@ from fargate_service.settings import DEFAULT_DOCUMENT_LIMITS, DocumentLimits
 
 logger = logging.getLogger("bentoml.model")
 _MEASURED_ROWS = 1024
+_MOST_REPETITION = 10**7  # less than a second
 # Words after which MLflow's messages repeat values, or names that the caller chose. Up to the last quote or bracket,
 # because values can contain them too.
 _REPEATED = re.compile(
@@ -119,13 +120,23 @@ class PyfuncModel:
         if media_type not in self._media_types:
             raise _unsupported(media_type, self._media_types)
         exact = f"{media_type};{parameters.strip()}" if parameters.strip() else media_type
+        if media_type == scoring_server.CONTENT_TYPE_CSV and repetition_cost(body) > _MOST_REPETITION:
+            raise RequestError(400, "The header of the CSV repeats too many names.")
+        asked = _Asked(model)
         try:
             parsed = self._parse(body) if media_type == scoring_server.CONTENT_TYPE_JSON else body
-            result = scoring_server.invocations(parsed, exact, model, self._schema)
+            result = scoring_server.invocations(parsed, exact, asked, self._schema)
         except MlflowException as error:
             if isinstance(failed := error.__context__, ModelFailed | RequestError):
                 raise failed from failed.__cause__  # the traceback of the model's own code
             raise _refusal(error) from error
+        except RequestError:
+            raise
+        except Exception as error:
+            if asked.has_input:
+                raise  # its answer cannot be written
+            logger.info("Request %s could not be read", request_id.get(), exc_info=error)
+            raise RequestError(400, "The input cannot be read as a table or as tensors.") from error
         if result.status != 200:  # another character set
             raise RequestError(result.status, result.response)
         return result
@@ -137,6 +148,19 @@ class PyfuncModel:
         except ValueError:
             return body
         return document if isinstance(document, dict) else body
+
+
+class _Asked:
+    """A model as one request sees it."""
+
+    def __init__(self, model: Any) -> None:
+        self.metadata = model.metadata
+        self.has_input = False
+        self._model = model
+
+    def predict(self, data: Any, params: dict[str, Any] | None = None) -> Any:
+        self.has_input = True
+        return self._model.predict(data, params=params)
 
 
 class _Guarded:
@@ -275,6 +299,8 @@ def _without_data(message: str) -> str:
     """Removes the data and schema that MLflow's message repeats: responses end up in logs."""
     # Of other libraries' errors, only JSON's are kept; the others quote the data they could not read.
     message = re.sub(r" Error: '(?!JSONDecodeError\()\w+\(.*$", "", message, flags=re.DOTALL)
+    message = re.sub(r" Error: '(?!JSONDecodeError\()([^:'\"`\[({=\n]*).*$", r" Error: \1", message, flags=re.DOTALL)
+    message = re.sub(r"^(Invalid input\. [^:'\"`\[({=\n]*).*$", r"\1", message, flags=re.DOTALL)
     message = re.sub(r" for value `.*`", "", message, flags=re.DOTALL)
     # Type hints: the elements that do not fit, and pydantic's description of one.
     message = re.sub(r", (invalid elements|error): .*$", "", message, flags=re.DOTALL)
