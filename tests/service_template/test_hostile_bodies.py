@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import threading
+import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -147,6 +149,27 @@ def test_a_hostile_value_is_answered_or_refused(table_service: tuple[App, Memory
     assert SECRET not in str(answers)
     assert "Traceback" not in str(answers)
     assert budget.used == 0
+
+
+def test_a_refused_request_leaves_nothing_to_the_garbage_collector(
+    table_service: tuple[App, MemoryBudget],
+) -> None:
+    app, _ = table_service
+    body = csv_bodies()["wide characters"]
+    left = []
+    gc.collect()
+    gc.disable()
+    tracemalloc.start()
+    try:
+        for _ in range(3):
+            before, _ = tracemalloc.get_traced_memory()
+            assert asyncio.run(send(app, body, "text/csv"))[0] == 400
+            left.append(tracemalloc.get_traced_memory()[0] - before)
+    finally:
+        tracemalloc.stop()
+        gc.enable()
+
+    assert sum(left) < 1.5 * len(body)  # a thread keeps its last error for a while; the others are gone
 
 
 def test_a_good_request_is_answered(table_service: tuple[App, MemoryBudget]) -> None:

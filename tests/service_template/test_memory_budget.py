@@ -172,19 +172,79 @@ def test_waiting_ends_after_a_while() -> None:
     assert refused.value.status == 503
 
 
-def test_work_that_needs_more_does_not_wait() -> None:
+def test_work_that_needs_more_than_there_is_at_all_is_413() -> None:
+    with (
+        pytest.raises(RequestError) as never,
+        new_reservation(opened(100)) as reservation,
+        reservation.working(30),
+    ):
+        reservation.need(80)
+
+    assert never.value.status == 413
+
+
+def test_work_that_needs_more_waits_for_other_work() -> None:
     budget = opened(100)
     one, other = Reservation(budget), Reservation(budget)
-    with one.working(30), other.working(30):
-        one.need(40)
-        with pytest.raises(RequestError) as busy:
-            other.need(10)
-        one.need(-40)
-        other.need(10)
-        with pytest.raises(RequestError) as never:
-            other.need(80)
+    with ThreadPoolExecutor(1) as thread, one.working(30):
 
-    assert (busy.value.status, never.value.status, budget.used) == (503, 413, 0)
+        def work() -> str:
+            with other.working(30):
+                other.need(60)
+                return "done"
+
+        waiting = thread.submit(work)
+        until(lambda: bool(budget._waiting))
+        assert not waiting.done()
+        one.need(-20)
+        assert waiting.result(5) == "done"
+
+    assert budget.used == 0
+
+
+def test_of_works_that_both_need_more_one_is_refused() -> None:
+    budget = opened(100)
+    begun = threading.Barrier(2)
+    results: list[str | int] = []
+
+    def work() -> None:
+        try:
+            reservation = Reservation(budget)
+            with reservation.working(40):
+                begun.wait(5)
+                reservation.need(40)
+                results.append("done")
+        except RequestError as refused:
+            results.append(refused.status)
+
+    with ThreadPoolExecutor(2) as threads:
+        for one in [threads.submit(work) for _ in range(2)]:
+            one.result(5)
+
+    assert sorted(map(str, results)) == ["503", "done"]
+    assert budget.used == 0
+
+
+def test_bodies_that_wait_give_way_to_work_that_needs_more() -> None:
+    budget = opened(100)
+    at_work, arrived = Reservation(budget), Reservation(budget)
+    with ThreadPoolExecutor(1) as thread, at_work.working(40):
+
+        def send() -> int:
+            with arrived.held():
+                arrived.add_body(40)
+                try:
+                    with arrived.working(50):
+                        return 200
+                except RequestError as refused:
+                    return refused.status
+
+        waiting = thread.submit(send)
+        until(lambda: bool(budget._waiting))
+        at_work.need(50)
+        assert waiting.result(5) == 503
+
+    assert budget.used == 0
 
 
 def test_an_error_in_the_work_gives_its_memory_back() -> None:

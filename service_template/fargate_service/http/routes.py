@@ -14,6 +14,7 @@ import asyncio
 import itertools
 import json
 import logging
+import traceback
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -28,7 +29,7 @@ from starlette.routing import Route
 
 from fargate_service.errors import RequestError, make_error_body, request_id
 from fargate_service.http.answer_streaming import asked_form, encode_pieces
-from fargate_service.http.image_upload import parse_top, read_images
+from fargate_service.http.image_upload import parse_top, read_body, read_images
 from fargate_service.http.openapi_document import encode_document, make_openapi_document
 from fargate_service.http.request_limits import Admission
 from fargate_service.http.swagger_page import make_swagger_page
@@ -98,7 +99,7 @@ class Routes:
         content_type = request.headers.get("content-type")
         if not content_type:
             raise RequestError(415, "The request has no Content-Type; send application/json, for example.")
-        body = await request.body()
+        body = await read_body(request)
         current_reservation().keep_body(len(body))  # its pieces are joined
         if form := asked_form(request):
             return await self._stream(body, content_type, form)
@@ -177,7 +178,22 @@ def _read_example(model_dir: Path) -> object | None:
     return example
 
 
+def _empty_frames(error: BaseException) -> None:
+    """Clears the local variables of the functions that `error` and its causes have left.
+
+    Often one of them refers to the error, and the error to them: until the garbage collector finds that, they keep
+    the body and the table, while their memory is no longer reserved.
+    """
+    waiting, seen = [error], set[int]()
+    while waiting:
+        one = waiting.pop()
+        seen.add(id(one))
+        traceback.clear_frames(one.__traceback__)
+        waiting += [cause for cause in (one.__cause__, one.__context__) if cause is not None and id(cause) not in seen]
+
+
 async def _answer_error(_: Request, error: Exception) -> Response:
+    _empty_frames(error)
     if isinstance(error, RequestError):
         body = make_error_body(error.status, error.message, error.code)
         return Response(body, error.status, error.headers, media_type="application/json")

@@ -2,10 +2,11 @@
 
     total   what is left of the task's memory once the model is loaded and warm
     bodies  reserved while they arrive, without waiting; at most half of the total, so that work always finds room
-    work    parsing, decoding and predicting; waits while others work, because these finish without needing more
+    work    parsing, decoding and predicting; waits while others work, because these finish and give their room back
 
-Requests whose bodies have arrived can keep each other from working. Then the one that has waited longest goes on
-waiting, the others are refused, which frees the room of their bodies, and large new bodies are not begun.
+Requests that wait can keep each other from working: each holds its body, or what its work has needed so far. Then the
+first goes on waiting, which is one whose work needs more, or has waited longest. The others are refused, which frees
+their room, and large new bodies are not begun.
 
 A reservation ends with the last one who holds it. A prediction that has timed out goes on in its thread, and holds it.
 """
@@ -59,25 +60,22 @@ class MemoryBudget:
         with self._changed:
             if held + size > self.total:
                 raise _too_large(held + size, self.total)
-            waiting = _Waiting(size)
-            self._waiting.append(waiting)
-            try:
-                self._changed.wait_for(lambda: self._fits(size) or self._is_in_the_way(waiting), self._wait_seconds)
-                if not self._fits(size):
-                    raise _busy()
-                self._working += 1
-                self.used += size
-            finally:
-                self._waiting.remove(waiting)
-                self._changed.notify_all()  # another one may have waited longest now
+            if not self._fits(size):
+                self._wait(size, is_first=False)
+            self._working += 1
+            self.used += size
 
     def change_work(self, size: int, held: int) -> None:
-        """Reserves `size` bytes more, or less, for work in progress. Does not wait, since others wait for it."""
+        """Reserves `size` bytes more, or less, for work in progress; before all others, but waits as in begin_work."""
         with self._changed:
             if size > 0 and held + size > self.total:
                 raise _too_large(held + size, self.total)
-            if size > 0 and self.used + size > self.total:
-                raise _busy()
+            if size > 0 and not self._fits(size):
+                self._working -= 1
+                try:
+                    self._wait(size, is_first=True)
+                finally:
+                    self._working += 1
             self.used += size
             self._changed.notify_all()
 
@@ -94,6 +92,19 @@ class MemoryBudget:
             self.bodies -= size
             self.used -= size
             self._changed.notify_all()
+
+    def _wait(self, size: int, *, is_first: bool) -> None:
+        """Waits until `size` bytes fit; RequestError 503 after a while, or if others wait for what this one holds."""
+        waiting = _Waiting(size)
+        self._waiting.insert(0 if is_first else len(self._waiting), waiting)
+        self._changed.notify_all()  # those who waited for this one to finish
+        try:
+            self._changed.wait_for(lambda: self._fits(size) or self._is_in_the_way(waiting), self._wait_seconds)
+            if not self._fits(size):
+                raise _busy()
+        finally:
+            self._waiting.remove(waiting)
+            self._changed.notify_all()  # another one may be the first now
 
     def _fits(self, size: int) -> bool:
         return self.used + size <= self.total

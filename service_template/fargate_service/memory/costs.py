@@ -14,7 +14,7 @@ from __future__ import annotations
 import csv
 import io
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 BODY = 2  # received in pieces, and joined
@@ -28,6 +28,7 @@ _CELL = 48  # in a table: as an object, as its column's type, and as what the mo
 _ROW = 64
 _ANSWER = 256
 _COLUMN = 2000  # each column is an object that is checked by itself
+_NAMES = 24  # a message that lists all columns, in its copies, and its traceback
 _TEXT_WIDTHS = {True: 1, False: 4}  # a text with a single wide character takes four bytes for each
 _COUNTED_QUOTES = 10_000
 
@@ -61,10 +62,14 @@ def csv_cost(body: bytes) -> int:
         columns = max(map(len, _first_records(body, 2)), default=1)  # the header, and a row
     except csv.Error:  # a field longer than the module permits, for example
         columns = body.count(b",") + 1
+    try:
+        names = sum(map(len, *(_first_records(body, 1) or [[]])))
+    except csv.Error:
+        names = len(body)
     texts = min(rows * columns, body.count(b",") + rows)
     # pandas reads a StringIO, which keeps four bytes for each character.
     as_text = 4 + 2 * _TEXT_WIDTHS[_is_narrow(body)]  # the body as a whole, and its parts
-    return table_cost(rows, columns) + texts * _TEXT + as_text * len(body)
+    return table_cost(rows, columns) + texts * _TEXT + as_text * len(body) + _NAMES * names
 
 
 def repetition_cost(body: bytes) -> int:
@@ -92,12 +97,13 @@ def document_cost(document: Any) -> int:
         return 0
     cost = 0
     if isinstance(split := document.get("dataframe_split"), dict):
-        cost += table_cost(*_split_shape(split))
+        cost += _split_cost(split)
     if isinstance(records := document.get("dataframe_records"), list):
-        cost += table_cost(len(records), _width(records))
+        cost += _rows_cost(records)
     for key in ("instances", "inputs"):
         named = document.get(key)
         cost += sum(map(_array_cost, named.values() if isinstance(named, dict) else [named]))
+        cost += _names_cost(named if isinstance(named, dict) else _keys(named) if isinstance(named, list) else ())
     return cost
 
 
@@ -132,24 +138,29 @@ def _quoted_bytes(body: bytes) -> int:
     return len(body) if begin >= 0 else quoted
 
 
-def _split_shape(split: dict[str, Any]) -> tuple[int, int]:
-    data = split.get("data")
-    rows, columns = _length(split.get("index")), _length(split.get("columns"))
+def _split_cost(split: dict[str, Any]) -> int:
+    data, names = split.get("data"), split.get("columns")
+    rows, columns = _length(split.get("index")), _length(names)
+    cost = _names_cost(names if isinstance(names, list | dict) else ())
     if isinstance(data, dict):  # by column: lists, or values by row label
-        return max(rows, sum(map(_length, data.values()))), max(columns, len(data))
-    return max(rows, _length(data), 1), max(columns, _width(data) if isinstance(data, list) else 1)
+        rows, columns = max(rows, sum(map(_length, data.values()))), max(columns, len(data))
+        return cost + table_cost(rows, columns) + _names_cost(data)
+    return cost + _rows_cost(data if isinstance(data, list) else [], rows=max(rows, 1), columns=columns)
 
 
-def _width(rows: Iterable[Any]) -> int:
+def _rows_cost(data: Sequence[Any], *, rows: int = 0, columns: int = 1) -> int:
     """The columns of a table of these rows: all keys of those with keys, the values of the longest of the others."""
-    keys: set[Any] = set()
-    longest = 1
-    for row in rows:
-        if isinstance(row, dict):
-            keys.update(row)
-        elif isinstance(row, list):
-            longest = max(longest, len(row))
-    return max(len(keys), longest)
+    keys = _keys(data)
+    longest = max((len(row) for row in data if isinstance(row, list)), default=1)
+    return table_cost(max(rows, len(data)), max(columns, len(keys), longest)) + _names_cost(keys)
+
+
+def _keys(rows: Iterable[Any]) -> set[str]:
+    return {key for row in rows if isinstance(row, dict) for key in row}
+
+
+def _names_cost(names: Iterable[Any]) -> int:
+    return _NAMES * sum(len(name) for name in names if isinstance(name, str))
 
 
 def _array_cost(value: Any) -> int:
