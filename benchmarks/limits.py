@@ -1,6 +1,8 @@
 """Tries to end the service's container with requests that are permitted: 1 client, then 32, in tasks of several sizes.
 
-    python -m benchmarks.limits [--memory 512,2048] [--models TensorFlow] [--seconds 6]        (make bench-limits)
+    python -m benchmarks.limits [--memory 512,2048] [--models TensorFlow] [--requests PNG] [--seconds 6]
+
+or `make bench-limits` for all of it.
 
 Needs podman and root. Each container has this machine's file system (changes are discarded), no swap, and a hard limit
 of memory, as a task on Fargate. Writes a table to benchmarks/RESULTS.md, and exits with 1 if a container was killed, a
@@ -45,6 +47,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--memory", default="512,1024,2048", help="MiB of the tasks")
     parser.add_argument("--models", default=",".join(MODELS))
+    parser.add_argument("--requests", default="", help="only those whose name contains this")
     parser.add_argument("--seconds", type=float, default=6, help="duration of each load")
     arguments = parser.parse_args()
     rows: list[str] = []
@@ -54,7 +57,7 @@ def main() -> None:
             make, loads_of = MODELS[kind]
             served, loads = make(Path(folder)), loads_of()
             for mib in map(int, arguments.memory.split(",")):
-                for load in loads:
+                for load in (load for load in loads if arguments.requests in load.name):
                     outcome = measure(served, mib, load, arguments.seconds)
                     rows.append(row(kind, mib, load, outcome))
                     print(rows[-1], flush=True)

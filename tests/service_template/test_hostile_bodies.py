@@ -151,11 +151,13 @@ def test_a_hostile_value_is_answered_or_refused(table_service: tuple[App, Memory
     assert budget.used == 0
 
 
+@pytest.mark.parametrize("name", ["wide characters", "a long name"])  # refused while parsing, and by the model
 def test_a_refused_request_leaves_nothing_to_the_garbage_collector(
-    table_service: tuple[App, MemoryBudget],
+    table_service: tuple[App, MemoryBudget], name: str
 ) -> None:
-    app, _ = table_service
-    body = csv_bodies()["wide characters"]
+    app, budget = table_service
+    budget.open(1000 * MB)
+    body = csv_bodies()[name]
     left = []
     gc.collect()
     gc.disable()
@@ -168,6 +170,7 @@ def test_a_refused_request_leaves_nothing_to_the_garbage_collector(
     finally:
         tracemalloc.stop()
         gc.enable()
+        budget.open(BUDGET)
 
     assert sum(left) < 1.5 * len(body)  # a thread keeps its last error for a while; the others are gone
 

@@ -41,7 +41,7 @@ def test_bodies_leave_half_of_the_memory_to_work() -> None:
     budget = opened(100)
     with new_reservation(budget) as one, new_reservation(budget) as other:
         one.add_body(40)
-        with pytest.raises(RequestError, match="retry in a second") as busy:
+        with pytest.raises(RequestError, match="retry in 1 s") as busy:
             other.add_body(20)
         other.add_body(10)
         with pytest.raises(RequestError) as never:
@@ -108,6 +108,15 @@ def test_of_requests_that_keep_each_other_from_working_the_first_waits_and_the_o
 
     assert refused.value.status == 503
     assert budget.used == 0
+
+
+@pytest.mark.parametrize(("size", "seconds"), [(1, "1"), (30 * MB, "3"), (90 * MB, "5")])
+def test_large_requests_are_told_to_come_later_than_small_ones(size: int, seconds: str) -> None:
+    budget = opened(200 * MB)
+    with Reservation(budget).working(190 * MB), pytest.raises(RequestError) as refused:
+        Reservation(budget).add_body(size + 10 * MB)
+
+    assert refused.value.headers == {"Retry-After": seconds}
 
 
 def test_while_a_request_waits_for_room_and_nobody_works_large_bodies_are_refused_and_small_ones_are_not() -> None:

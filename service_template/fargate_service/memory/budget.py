@@ -25,6 +25,7 @@ from fargate_service.errors import RequestError
 
 _MB = 10**6
 _SMALL = _MB  # bodies that are soon gone
+_LATER = 20 * _MB  # for each of these a request that is refused should wait a second longer
 
 
 class MemoryBudget:
@@ -49,9 +50,9 @@ class MemoryBudget:
             if held + size > self.total / 2:
                 raise _too_large(held + size, self.total / 2)
             if self.bodies + size > self.total / 2 or not self._fits(size):
-                raise _busy()
+                raise _busy(size)
             if size > _SMALL and self._is_stuck():
-                raise _busy()
+                raise _busy(size)
             self.bodies += size
             self.used += size
 
@@ -101,7 +102,7 @@ class MemoryBudget:
         try:
             self._changed.wait_for(lambda: self._fits(size) or self._is_in_the_way(waiting), self._wait_seconds)
             if not self._fits(size):
-                raise _busy()
+                raise _busy(size)
         finally:
             self._waiting.remove(waiting)
             self._changed.notify_all()  # another one may be the first now
@@ -224,8 +225,10 @@ def _too_large(size: float, total: float) -> RequestError:
     )
 
 
-def _busy() -> RequestError:
+def _busy(size: float) -> RequestError:
+    # Sending a large body again and again would take more time than processing one does.
+    seconds = min(5, 1 + int(size / _LATER))
     message = (
-        "The task's memory is taken by other requests; retry in a second, or raise the deployment's option memory."
+        f"The task's memory is taken by other requests; retry in {seconds} s, or raise the deployment's option memory."
     )
-    return RequestError(503, message, headers={"Retry-After": "1"})
+    return RequestError(503, message, headers={"Retry-After": str(seconds)})

@@ -31,6 +31,7 @@ _COLUMN = 2000  # each column is an object that is checked by itself
 _NAMES = 24  # a message that lists all columns, in its copies, and its traceback
 _TEXT_WIDTHS = {True: 1, False: 4}  # a text with a single wide character takes four bytes for each
 _COUNTED_QUOTES = 10_000
+_HEAD_BYTES = 1_000_000  # of CSV: what is read before anything is reserved
 
 
 def json_cost(body: bytes) -> int:
@@ -82,8 +83,12 @@ def repetition_cost(body: bytes) -> int:
 
 
 def _first_records(body: bytes, count: int) -> list[list[str]]:
-    records = csv.reader(io.TextIOWrapper(io.BytesIO(body), "utf-8", "replace", newline=""))
-    return list(itertools.islice(filter(None, records), count))
+    """csv.Error also if they are longer than the beginning that is read for them."""
+    text = io.TextIOWrapper(io.BytesIO(body[:_HEAD_BYTES]), "utf-8", "replace", newline="")
+    records = list(itertools.islice(filter(None, csv.reader(text)), count))
+    if len(body) > _HEAD_BYTES and not text.readline():
+        raise csv.Error
+    return records
 
 
 def table_cost(rows: int, columns: int) -> int:
