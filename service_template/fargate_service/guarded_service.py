@@ -15,6 +15,7 @@ import bentoml
 import uvicorn.config
 
 from fargate_service.http import middleware
+from fargate_service.http.header_limit import make_bounded_protocol
 from fargate_service.http.last_responses import LastResponses
 from fargate_service.http.request_limits import Draining, DrainingGate
 from fargate_service.http.swagger_page import ASSETS
@@ -26,9 +27,6 @@ from fargate_service.settings import ServiceDescription, Settings
 BENTOML_PATHS = frozenset(
     ["/livez", "/readyz", "/healthz", "/metrics", *(f"/static_content/{name}" for name in ASSETS)]
 )
-
-
-BOUNDED_PROTOCOL = "fargate_service.http.header_limit:BoundedProtocol"
 
 
 class GuardedService(bentoml.Service):  # type: ignore[misc]  # bentoml's types are not followed
@@ -61,8 +59,8 @@ class GuardedService(bentoml.Service):  # type: ignore[misc]  # bentoml's types 
 
     def to_asgi(self, is_main: bool = True) -> middleware.App:
         description, settings, paths = self.__dict__["_outside"]
-        # Here, because BentoML's worker gives uvicorn no protocol.
-        uvicorn.config.HTTP_PROTOCOLS["auto"] = BOUNDED_PROTOCOL
+        # Here, because BentoML's worker gives uvicorn no protocol. It can be a class instead of a class's name.
+        uvicorn.config.HTTP_PROTOCOLS["auto"] = make_bounded_protocol(settings.max_header_bytes)  # type: ignore[assignment]
         app = super().to_asgi(is_main=is_main)
         app.router.redirect_slashes = False  # a redirect would drop the prefix
         known: middleware.App = app if paths is None else middleware.KnownPaths(app, paths | BENTOML_PATHS)

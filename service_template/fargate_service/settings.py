@@ -61,6 +61,19 @@ DEFAULT_LIMITS = ImageLimits()
 
 
 @dataclass(frozen=True)
+class DocumentLimits:
+    """Which bodies of `/invocations` are parsed."""
+
+    max_levels: int = 100  # of lists and objects in JSON
+    accept_parquet: bool = False  # a small Parquet file can decode to any size
+
+
+DEFAULT_DOCUMENT_LIMITS = DocumentLimits()
+# Python's parser, and MLflow's code for nested columns, need some calls for each level, and Python permits 1,000.
+_MOST_LEVELS = 200
+
+
+@dataclass(frozen=True)
 class Settings:
     """How to serve the model; the deployment sets these through environment variables."""
 
@@ -68,6 +81,8 @@ class Settings:
     path_prefix: str = ""  # '/churn': also serve below it, because the load balancer forwards paths unchanged
     api_key: str | None = field(default=None, repr=False)  # None: open to everyone
     max_body_bytes: int = 20 * 10**6
+    max_header_bytes: int = 64 * 1024  # of all headers together; the limit of AWS's load balancers
+    documents: DocumentLimits = DEFAULT_DOCUMENT_LIMITS
     images: ImageLimits = DEFAULT_LIMITS
     timeout_seconds: int = 60  # the load balancer's idle timeout
     max_concurrent_requests: int = 128
@@ -75,7 +90,6 @@ class Settings:
     stop_seconds: int = 30  # from SIGTERM to SIGKILL; the default of ECS
     cpus: int = 1
     memory_bytes: int | None = None  # of the task, or of the container if it is limited to less; None: unknown
-    accept_parquet: bool = False  # a small Parquet file can decode to any size
     warm_up: bool = True
     exports_traces: bool = False  # to OpenTelemetry, through MLflow
     cause_file: Path | None = None  # where a worker writes why it did not start; None: there is one process
@@ -107,6 +121,11 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         path_prefix=f"/{prefix}" if prefix else "",
         api_key=environ.get("API_KEY") or None,
         max_body_bytes=_number(environ, "MAX_BODY_MB", 20) * 10**6,
+        max_header_bytes=_number(environ, "MAX_HEADER_KB", 64) * 1024,
+        documents=DocumentLimits(
+            max_levels=_number(environ, "MAX_JSON_LEVELS", DEFAULT_DOCUMENT_LIMITS.max_levels, most=_MOST_LEVELS),
+            accept_parquet=environ.get("ACCEPT_PARQUET", "").lower() in ("true", "1", "yes"),
+        ),
         images=ImageLimits(
             max_pixels=_number(environ, "MAX_IMAGE_MEGAPIXELS", 50) * 10**6,
             max_side=_number(environ, "MAX_IMAGE_SIDE", 16_384),
@@ -121,7 +140,6 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         exports_traces=any(map(environ.get, _TRACE_ENDPOINTS)),
         cause_file=Path(environ[CAUSE_FILE]) if CAUSE_FILE in environ else None,
         memory_bytes=_memory(environ),
-        accept_parquet=environ.get("ACCEPT_PARQUET", "").lower() in ("true", "1", "yes"),
         is_build="BUILDING_BENTO" in environ,
         warm_up=environ.get("WARM_UP", "true").lower() not in ("false", "0", "no"),
     )
@@ -162,10 +180,12 @@ def set_library_threads(environ: MutableMapping[str, str], cpus: int) -> None:
         environ.setdefault(name, str(cpus))
 
 
-def _number(environ: Mapping[str, str], name: str, default: int) -> int:
+def _number(environ: Mapping[str, str], name: str, default: int, *, most: int | None = None) -> int:
     text = environ.get(name, "")
     if not text:
         return default
     if not text.isdecimal() or int(text) == 0:
         raise ValueError(f"{name}={text!r} is not a whole number above 0")
+    if most is not None and int(text) > most:
+        raise ValueError(f"{name}={text!r} is more than {most}")
     return int(text)

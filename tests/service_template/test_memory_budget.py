@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from fargate_service.errors import RequestError
 from fargate_service.memory.budget import MemoryBudget, Reservation, current_reservation, new_reservation
+
+MB = 10**6
 
 
 def opened(total: int, wait_seconds: float = 30) -> MemoryBudget:
@@ -38,7 +41,7 @@ def test_bodies_leave_half_of_the_memory_to_work() -> None:
     budget = opened(100)
     with new_reservation(budget) as one, new_reservation(budget) as other:
         one.add_body(40)
-        with pytest.raises(RequestError, match="retry in a second") as busy:
+        with pytest.raises(RequestError, match="retry in 1 s") as busy:
             other.add_body(20)
         other.add_body(10)
         with pytest.raises(RequestError) as never:
@@ -69,14 +72,105 @@ def test_work_waits_while_other_work_will_finish() -> None:
     assert budget.used == 0
 
 
-def test_work_is_refused_if_nobody_who_works_could_make_room() -> None:
+def test_a_body_that_has_arrived_keeps_only_what_it_needs() -> None:
     budget = opened(100)
-    with new_reservation(budget) as other:
-        other.add_body(50)
-        with pytest.raises(RequestError) as refused, Reservation(budget).working(60):
+    with new_reservation(budget) as reservation:
+        reservation.add_body(40)
+        reservation.keep_body(20)
+        assert (budget.used, budget.bodies) == (20, 20)
+        reservation.keep_body(30)
+        assert (budget.used, budget.bodies) == (20, 20)
+
+    assert (budget.used, budget.bodies) == (0, 0)
+
+
+def test_of_requests_that_keep_each_other_from_working_the_first_waits_and_the_others_are_refused() -> None:
+    budget = opened(100)
+    first, second = Reservation(budget), Reservation(budget)
+    first.hold()
+    second.hold()
+    first.add_body(25)
+    second.add_body(25)
+
+    def work() -> str:
+        with first.working(60):
+            return "done"
+
+    with ThreadPoolExecutor(1) as thread:
+        waiting = thread.submit(work)
+        until(lambda: bool(budget._waiting))
+        with pytest.raises(RequestError) as refused, second.working(60):
             pytest.fail("there is no room")
+        assert not waiting.done()
+        second.let_go()
+        assert waiting.result(5) == "done"
+    first.let_go()
 
     assert refused.value.status == 503
+    assert budget.used == 0
+
+
+@pytest.mark.parametrize(("size", "seconds"), [(1, "1"), (30 * MB, "3"), (90 * MB, "5")])
+def test_large_requests_are_told_to_come_later_than_small_ones(size: int, seconds: str) -> None:
+    budget = opened(200 * MB)
+    with Reservation(budget).working(190 * MB), pytest.raises(RequestError) as refused:
+        Reservation(budget).add_body(size + 10 * MB)
+
+    assert refused.value.headers == {"Retry-After": seconds}
+
+
+def test_while_a_request_waits_for_room_and_nobody_works_large_bodies_are_refused_and_small_ones_are_not() -> None:
+    budget = opened(100 * MB, wait_seconds=0.5)
+    with new_reservation(budget) as arriving, ThreadPoolExecutor(1) as thread:
+        arriving.add_body(30 * MB)
+
+        def work() -> None:
+            with Reservation(budget).working(80 * MB):
+                pytest.fail("there is no room")
+
+        waiting = thread.submit(work)
+        until(lambda: bool(budget._waiting))
+        with pytest.raises(RequestError) as refused:
+            Reservation(budget).add_body(2 * MB)
+        with new_reservation(budget) as small, small.working(1000):
+            small.add_body(1000)
+        with pytest.raises(RequestError) as in_the_end:
+            waiting.result(5)
+
+    assert (refused.value.status, in_the_end.value.status, budget.used) == (503, 503, 0)
+
+
+def test_many_large_bodies_at_once_are_all_answered_when_they_are_sent_again() -> None:
+    budget = opened(225 * MB)
+    refusals: list[RequestError] = []
+
+    def send() -> None:
+        while True:
+            with new_reservation(budget) as reservation:
+                try:
+                    reservation.add_body(39 * MB)
+                    reservation.keep_body(20 * MB)
+                    with reservation.working(160 * MB):
+                        assert budget.used <= 225 * MB
+                        return
+                except RequestError as refused:
+                    assert refused.status == 503
+                    refusals.append(refused)
+            threading.Event().wait(0.001)
+
+    with ThreadPoolExecutor(32) as threads:
+        for one in [threads.submit(send) for _ in range(320)]:
+            one.result(30)
+
+    assert budget.used == budget.bodies == 0
+
+
+def until(true: Callable[[], bool]) -> None:
+    for _ in range(500):
+        if true():
+            return
+        threading.Event().wait(0.01)
+    raise AssertionError("it did not become true")
 
 
 def test_waiting_ends_after_a_while() -> None:
@@ -87,19 +181,79 @@ def test_waiting_ends_after_a_while() -> None:
     assert refused.value.status == 503
 
 
-def test_work_that_needs_more_does_not_wait() -> None:
+def test_work_that_needs_more_than_there_is_at_all_is_413() -> None:
+    with (
+        pytest.raises(RequestError) as never,
+        new_reservation(opened(100)) as reservation,
+        reservation.working(30),
+    ):
+        reservation.need(80)
+
+    assert never.value.status == 413
+
+
+def test_work_that_needs_more_waits_for_other_work() -> None:
     budget = opened(100)
     one, other = Reservation(budget), Reservation(budget)
-    with one.working(30), other.working(30):
-        one.need(40)
-        with pytest.raises(RequestError) as busy:
-            other.need(10)
-        one.need(-40)
-        other.need(10)
-        with pytest.raises(RequestError) as never:
-            other.need(80)
+    with ThreadPoolExecutor(1) as thread, one.working(30):
 
-    assert (busy.value.status, never.value.status, budget.used) == (503, 413, 0)
+        def work() -> str:
+            with other.working(30):
+                other.need(60)
+                return "done"
+
+        waiting = thread.submit(work)
+        until(lambda: bool(budget._waiting))
+        assert not waiting.done()
+        one.need(-20)
+        assert waiting.result(5) == "done"
+
+    assert budget.used == 0
+
+
+def test_of_works_that_both_need_more_one_is_refused() -> None:
+    budget = opened(100)
+    begun = threading.Barrier(2)
+    results: list[str | int] = []
+
+    def work() -> None:
+        try:
+            reservation = Reservation(budget)
+            with reservation.working(40):
+                begun.wait(5)
+                reservation.need(40)
+                results.append("done")
+        except RequestError as refused:
+            results.append(refused.status)
+
+    with ThreadPoolExecutor(2) as threads:
+        for one in [threads.submit(work) for _ in range(2)]:
+            one.result(5)
+
+    assert sorted(map(str, results)) == ["503", "done"]
+    assert budget.used == 0
+
+
+def test_bodies_that_wait_give_way_to_work_that_needs_more() -> None:
+    budget = opened(100)
+    at_work, arrived = Reservation(budget), Reservation(budget)
+    with ThreadPoolExecutor(1) as thread, at_work.working(40):
+
+        def send() -> int:
+            with arrived.held():
+                arrived.add_body(40)
+                try:
+                    with arrived.working(50):
+                        return 200
+                except RequestError as refused:
+                    return refused.status
+
+        waiting = thread.submit(send)
+        until(lambda: bool(budget._waiting))
+        at_work.need(50)
+        assert waiting.result(5) == 503
+
+    assert budget.used == 0
 
 
 def test_an_error_in_the_work_gives_its_memory_back() -> None:

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mlflow.pyfunc import scoring_server
 
-from fargate_service.memory.costs import answer_cost, csv_cost, document_cost, json_cost, json_table_cost
+from fargate_service.memory.costs import answer_cost, csv_cost, document_cost, json_cost, json_passing_cost
 
 MB = 10**6
 # Objects of pandas that exist once for every table.
@@ -39,7 +39,9 @@ def peak(work: Callable[[], Any]) -> int:
 
 
 def estimate(body: bytes) -> int:
-    return json_cost(body) - json_table_cost(body) + document_cost(json.loads(body))
+    """Returns the higher of what is reserved until the body is parsed, and after that."""
+    at_first = json_cost(body)
+    return max(at_first, at_first - json_passing_cost(body) + document_cost(json.loads(body)))
 
 
 REPEATED = {

@@ -12,7 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fargate_service.memory.json_body import InPieces
+from fargate_service.errors import RequestError
+from fargate_service.memory.budget import current_reservation
+from fargate_service.memory.json_body import InPieces, parse_json
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -46,6 +48,18 @@ def test_what_is_wrong_with_a_document_is_said_as_by_python(document: Any, data:
 @pytest.mark.parametrize("text", ["", "[", "{", "[[", "[{", '{"a"', '{"a":', "[ ]", "[ [1], 2 ]", "NaN", "[] []"])
 def test_short_documents_are_decoded_as_by_python(text: str) -> None:
     assert repr(decoded(text, InPieces)) == repr(decoded(text, None))
+
+
+@pytest.mark.parametrize("form", ["[{}]", "[1, {}, 2]", '{{"a": {}}}', '[{{"a": {}}}]'])
+@pytest.mark.parametrize("levels", [2, 100, 200])
+def test_documents_of_more_levels_than_permitted_are_refused(form: str, levels: int) -> None:
+    text = "1"
+    for _ in range(levels // (form.count("[") + form.count("{{"))):
+        text = form.format(text)
+
+    assert parse_json(text.encode(), current_reservation(), max_levels=levels) == json.loads(text)
+    with pytest.raises(RequestError, match=rf"more than {levels - 1} levels \(MAX_JSON_LEVELS\)"):
+        parse_json(text.encode(), current_reservation(), max_levels=levels - 1)
 
 
 @pytest.mark.slow

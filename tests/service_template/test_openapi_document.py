@@ -8,8 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from fargate_service.http.openapi_document import encode_document
+from fargate_service.http.openapi_document import encode_document, make_openapi_document
 from fargate_service.http.routes import _read_example
+from fargate_service.settings import ServiceDescription
+
+
+def test_the_document_shows_the_limit_of_bodies_and_the_variable_that_sets_it() -> None:
+    description = ServiceDescription("pyfunc", "sklearn", None, "models:/m/1", "m", "1", None)
+    document = make_openapi_document(description, needs_key=False, metadata={}, max_body_bytes=5_000_000)
+
+    assert "up to 5 MB (MAX_BODY_MB)" in document["info"]["description"]
 
 
 def test_values_that_json_does_not_have_are_null_or_text() -> None:

@@ -14,6 +14,7 @@ from mlflow.models import infer_signature
 from fargate_service.errors import RequestError
 from fargate_service.models.loaded_model import Batching
 from fargate_service.models.pyfunc_model import ModelFailed, PyfuncModel, load_pyfunc
+from fargate_service.settings import DocumentLimits
 
 
 class Halves(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # mlflow ships no types
@@ -112,8 +113,30 @@ def test_the_data_sent_is_not_repeated(model: PyfuncModel, document: object) -> 
     assert "0815" not in refused.value.message
 
 
-def test_other_content_types_are_415(model: PyfuncModel) -> None:
-    assert model.invoke(b"<a/>", "text/xml").status == 415
+@pytest.mark.parametrize(
+    ("content_type", "said"),
+    [
+        ("text/xml", "This Content-Type is not supported; send one of application/json, text/csv."),
+        ("application/vnd.apache.parquet", r"ACCEPT_PARQUET\); send one of application/json, text/csv\."),
+    ],
+)
+def test_other_content_types_are_415_and_the_accepted_ones_are_named(
+    model: PyfuncModel, content_type: str, said: str
+) -> None:
+    with pytest.raises(RequestError, match=said) as refused:
+        model.invoke(b"<a/>", content_type)
+
+    assert refused.value.status == 415
+
+
+def test_as_many_levels_as_can_be_permitted_are_processed(model: PyfuncModel) -> None:
+    deepest = PyfuncModel(model._model._model, Path(), model._tables, limits=DocumentLimits(max_levels=200))
+
+    for value in ("[" * 197 + "]" * 197, '{"a": ' * 197 + "1" + "}" * 197):
+        with pytest.raises(RequestError) as refused:
+            invoke(deepest, f'{{"dataframe_records": [{{"a": {value}}}]}}'.encode())
+        assert refused.value.status == 400
+        assert "levels" not in refused.value.message
 
 
 def test_the_warm_up_predicts_the_input_example(model: PyfuncModel) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 import signal
 import socket
@@ -289,7 +290,7 @@ def test_the_docs_show_the_models_input_example(pyfunc: Running) -> None:
 @pytest.mark.parametrize(
     ("beginning", "answer"),
     [
-        (b"GET /ping HTTP/1.1\r\nHost: x\r\nX-Long: ", b"64 KiB"),
+        (b"GET /ping HTTP/1.1\r\nHost: x\r\nX-Long: ", b"more than 64 KiB (MAX_HEADER_KB)"),
         (b"POST /invocations HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX-Trailer: ", b""),
     ],
 )
@@ -348,7 +349,8 @@ def test_requests_that_cannot_finish_before_sigkill_get_503(slow_model: Path, tm
 @pytest.fixture(scope="module")
 def narrow(slow_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("narrow")
-    limits = {"MAX_CONCURRENT_REQUESTS": "1", "REQUEST_TIMEOUT_SECONDS": "2"}
+    limits = {"MAX_CONCURRENT_REQUESTS": "1", "REQUEST_TIMEOUT_SECONDS": "2", "MAX_HEADER_KB": "2"}
+    limits |= {"MAX_JSON_LEVELS": "10"}
     with serve(build(slow_model, folder), slow_model, folder, **limits) as running:
         yield running
 
@@ -363,7 +365,18 @@ def test_a_slow_request_is_504_and_one_too_many_is_503(narrow: Running) -> None:
     assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
     assert requests.get(f"{narrow.url}/readyz", timeout=10).status_code == 200
     assert long.result().status_code == 504
-    assert long.result().json()["message"] == "Request processing time exceeded limit"
+    said = "Request processing time exceeded limit of 2 s (REQUEST_TIMEOUT_SECONDS)."
+    assert long.result().json()["message"] == said
+
+
+def test_headers_and_levels_of_json_have_the_limits_that_were_set(narrow: Running) -> None:
+    headers = requests.post(f"{narrow.url}/invocations", headers={"X-Long": "x" * 3000}, timeout=10)
+    deep = {"inputs": json.loads("[" * 10 + "]" * 10)}
+    levels = requests.post(f"{narrow.url}/invocations", json=deep, timeout=10)
+
+    assert (headers.status_code, levels.status_code) == (400, 400)
+    assert headers.json()["message"] == "The request's headers have more than 2 KiB (MAX_HEADER_KB)."
+    assert "more than 10 levels (MAX_JSON_LEVELS)" in levels.json()["message"]
 
 
 def test_a_model_that_cannot_be_loaded_stops_the_container(slow_model: Path, tmp_path: Path) -> None:

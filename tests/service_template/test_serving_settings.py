@@ -39,6 +39,12 @@ def test_the_error_names_an_invalid_limit(text: str) -> None:
         read_settings({"MAX_BODY_MB": text})
 
 
+def test_more_levels_of_json_than_can_be_processed_are_refused() -> None:
+    assert read_settings({"MAX_JSON_LEVELS": "200"}).documents.max_levels == 200
+    with pytest.raises(ValueError, match=r"MAX_JSON_LEVELS='201' is more than 200"):
+        read_settings({"MAX_JSON_LEVELS": "201"})
+
+
 @pytest.mark.parametrize(("quota", "cpus"), [("25000 100000", 1), ("100000 100000", 1), ("no numbers here", None)])
 def test_the_quota_counts_rather_than_the_cores(tmp_path: Path, quota: str, cpus: int | None) -> None:
     (tmp_path / "cpu.max").write_text(quota)

@@ -78,13 +78,16 @@ class Batcher(Generic[Rows, Result]):
             self._waiting = left
         return batch
 
-    def _answer(self, batch: Sequence[_Waiting[Rows, Result]]) -> None:
+    def _answer(self, batch: list[_Waiting[Rows, Result]]) -> None:
         if len(batch) > 1:
             for one, result in zip(batch, self._predict_together(batch), strict=False):
                 one.done.set_result(result)
         for one in batch:
             if not one.done.done():
                 _answer_alone(one, self._predict)
+        # The traceback of an error leads to this frame, which must not keep the rows, nor the error in a cycle.
+        batch.clear()
+        del one
 
     def _predict_together(self, batch: Sequence[_Waiting[Rows, Result]]) -> Sequence[Result]:
         """Returns a result for each input, or an empty list if each must be predicted separately."""

@@ -9,32 +9,58 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from fargate_service.errors import make_error_body
 
-# The limit of an Application Load Balancer for all headers together.
-# https://docs.aws.amazon.com/elasticloadbalancing/latest/application/load-balancer-limits.html
-MAX_HEADER_BYTES = 64 * 1024
-_BODY = make_error_body(400, f"The headers exceed {MAX_HEADER_BYTES >> 10} KiB, the limit of AWS's load balancers.")
-_RESPONSE = (
-    b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%s"
-    % (len(_BODY), _BODY)
-)
+
+def make_bounded_protocol(max_header_bytes: int) -> type[HttpToolsProtocol]:
+    """Returns uvicorn's protocol with a limit for all headers of a request together, and for its trailers."""
+    limit = f"{max_header_bytes >> 10} KiB (MAX_HEADER_KB)"
+    body = make_error_body(400, f"The request's headers have more than {limit}.")
+    return type(
+        "BoundedProtocol",
+        (_BoundedProtocol,),
+        {"max_header_bytes": max_header_bytes, "refusal": b"%s%d\r\n\r\n%s" % (_HEAD, len(body), body)},
+    )
 
 
-class BoundedProtocol(HttpToolsProtocol):
+_HEAD = b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: "
+
+
+class _TooLong(Exception):
+    """The headers have arrived, and are too long."""
+
+
+class _BoundedProtocol(HttpToolsProtocol):
     """uvicorn's protocol, for clients that send something else than headers (or trailers) from time to time."""
 
-    _header_bytes = 0  # since the last other part of a request
+    max_header_bytes: int
+    refusal: bytes
+    _waiting_bytes = 0  # received since the last other part of a request: httptools reports complete headers only
+    _header_bytes = 0  # of complete headers
     _is_in_headers = True
 
     def data_received(self, data: bytes) -> None:
         self._is_in_headers = True
         super().data_received(data)
-        self._header_bytes = self._header_bytes + len(data) if self._is_in_headers else 0
-        if self._header_bytes > MAX_HEADER_BYTES and not self.transport.is_closing():
-            if self.cycle is None or self.cycle.response_complete:
-                self.transport.write(_RESPONSE)
-            self.transport.close()
+        self._waiting_bytes = self._waiting_bytes + len(data) if self._is_in_headers else 0
+        if self._waiting_bytes > self.max_header_bytes and not self.transport.is_closing():
+            self._refuse()
+
+    def send_400_response(self, msg: str) -> None:
+        if self._header_bytes > self.max_header_bytes:
+            self._refuse()
+        else:
+            super().send_400_response(msg)
+
+    def on_message_begin(self) -> None:
+        self._header_bytes = 0
+        super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._header_bytes += len(name) + len(value) + len(b": \r\n")
+        super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
+        if self._header_bytes > self.max_header_bytes:
+            raise _TooLong  # the parser stops, and uvicorn calls send_400_response
         self._is_in_headers = False
         super().on_headers_complete()
 
@@ -45,3 +71,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self._is_in_headers = False
         super().on_message_complete()
+
+    def _refuse(self) -> None:
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.write(self.refusal)
+        self.transport.close()

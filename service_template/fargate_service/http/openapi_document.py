@@ -26,15 +26,18 @@ _ERROR_RESPONSE = {
                 "required": ["error_code", "message"],
             }
         },
-        # MLflow's response to a content type that it cannot read.
-        "text/plain": {"schema": {"type": "string"}},
     },
 }
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 
 
 def make_openapi_document(
-    description: ServiceDescription, *, needs_key: bool, metadata: Mapping[str, Any], example: object | None = None
+    description: ServiceDescription,
+    *,
+    needs_key: bool,
+    metadata: Mapping[str, Any],
+    max_body_bytes: int,
+    example: object | None = None,
 ) -> dict[str, Any]:
     """Returns OpenAPI 3.0 for the routes; `metadata` is the MLmodel file, whose signature defines the request body.
 
@@ -61,7 +64,9 @@ def make_openapi_document(
             "title": description.title,
             "version": description.model_version or "unregistered",
             "description": f"MLflow model {description.model_uri}, flavor {description.flavor}"
-            + (f", run {description.run_id}" if description.run_id else ""),
+            + (f", run {description.run_id}" if description.run_id else "")
+            + f". Bodies have up to {max_body_bytes / 10**6:g} MB (MAX_BODY_MB); one that does not fit into the task's "
+            "memory is 413 too.",
         },
         "servers": [{"url": "."}],
         "paths": paths,

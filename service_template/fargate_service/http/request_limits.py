@@ -60,7 +60,9 @@ class Admission:
                 try:
                     return await asyncio.wait_for(handler(request), self._timeout_seconds)
                 except asyncio.TimeoutError as error:
-                    raise RequestError(504, "Request processing time exceeded limit") from error
+                    # MLflow's words, with the limit.
+                    limit = f"{self._timeout_seconds:g} s (REQUEST_TIMEOUT_SECONDS)"
+                    raise RequestError(504, f"Request processing time exceeded limit of {limit}.") from error
 
         return guarded
 

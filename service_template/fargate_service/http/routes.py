@@ -14,6 +14,7 @@ import asyncio
 import itertools
 import json
 import logging
+import traceback
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -28,12 +29,11 @@ from starlette.routing import Route
 
 from fargate_service.errors import RequestError, make_error_body, request_id
 from fargate_service.http.answer_streaming import asked_form, encode_pieces
-from fargate_service.http.image_upload import parse_top, read_images
+from fargate_service.http.image_upload import parse_top, read_body, read_images
 from fargate_service.http.openapi_document import encode_document, make_openapi_document
 from fargate_service.http.request_limits import Admission
 from fargate_service.http.swagger_page import make_swagger_page
 from fargate_service.memory.budget import current_reservation
-from fargate_service.memory.json_body import too_deep
 from fargate_service.models.loaded_model import EXAMPLE_FILE, ImageLabeler, LoadedModel, Streamer
 from fargate_service.settings import ServiceDescription, Settings
 
@@ -41,7 +41,7 @@ from fargate_service.settings import ServiceDescription, Settings
 logger = logging.getLogger("bentoml.model")
 _EXAMPLE_LIMIT_BYTES = 20_000  # a longer example does not help on the page
 THREADS_OF_A_BATCH = 32
-_LARGE_BYTES = 250_000
+_LARGE_BYTES = 50_000
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -82,6 +82,7 @@ class Routes:
             self._description,
             needs_key=self._settings.api_key is not None,
             metadata=_read_metadata(self._settings.model_dir),
+            max_body_bytes=self._settings.max_body_bytes,
             example=_read_example(self._settings.model_dir),
         )
         self._docs = encode_document(document)
@@ -98,10 +99,11 @@ class Routes:
         content_type = request.headers.get("content-type")
         if not content_type:
             raise RequestError(415, "The request has no Content-Type; send application/json, for example.")
-        body = await request.body()
+        body = await read_body(request)
+        current_reservation().keep_body(len(body))  # its pieces are joined
         if form := asked_form(request):
             return await self._stream(body, content_type, form)
-        # A large table gains nothing from sharing, and many busy threads would delay the event loop and health checks.
+        # Large tables gain little from sharing, and many busy threads would delay the event loop and health checks.
         threads = self._alone if len(body) > _LARGE_BYTES else self._threads
         answer = await self._run(threads, self._model.invoke, body, content_type)
         return Response(answer.body, answer.status, media_type=answer.media_type)
@@ -155,8 +157,6 @@ class Routes:
             return await asyncio.wrap_future(future)
         except RequestError:
             raise
-        except RecursionError as error:
-            raise too_deep() from error
         except Exception as error:
             logger.exception("The model failed on request %s", request_id.get())
             raise RequestError(500, "The model failed on this input; see the container's log.") from error
@@ -178,7 +178,22 @@ def _read_example(model_dir: Path) -> object | None:
     return example
 
 
+def _empty_frames(error: BaseException) -> None:
+    """Clears the local variables of the functions that `error` and its causes have left.
+
+    Often one of them refers to the error, and the error to them: until the garbage collector finds that, they keep
+    the body and the table, while their memory is no longer reserved.
+    """
+    waiting, seen = [error], set[int]()
+    while waiting:
+        one = waiting.pop()
+        seen.add(id(one))
+        traceback.clear_frames(one.__traceback__)
+        waiting += [cause for cause in (one.__cause__, one.__context__) if cause is not None and id(cause) not in seen]
+
+
 async def _answer_error(_: Request, error: Exception) -> Response:
+    _empty_frames(error)
     if isinstance(error, RequestError):
         body = make_error_body(error.status, error.message, error.code)
         return Response(body, error.status, error.headers, media_type="application/json")

@@ -2,7 +2,11 @@
 
     total   what is left of the task's memory once the model is loaded and warm
     bodies  reserved while they arrive, without waiting; at most half of the total, so that work always finds room
-    work    parsing, decoding and predicting; waits while others work, because these finish without needing more
+    work    parsing, decoding and predicting; waits while others work, because these finish and give their room back
+
+Requests that wait can keep each other from working: each holds its body, or what its work has needed so far. Then the
+first goes on waiting, which is one whose work needs more, or has waited longest. The others are refused, which frees
+their room, and large new bodies are not begun.
 
 A reservation ends with the last one who holds it. A prediction that has timed out goes on in its thread, and holds it.
 """
@@ -11,13 +15,17 @@ from __future__ import annotations
 
 import math
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
+from dataclasses import dataclass
 
 from fargate_service.errors import RequestError
 
 _MB = 10**6
+_SMALL = _MB  # bodies that are soon gone
+_LATER = 20 * _MB  # for each of these a request that is refused should wait a second longer
 
 
 class MemoryBudget:
@@ -28,6 +36,7 @@ class MemoryBudget:
         self.used = 0
         self.bodies = 0
         self._working = 0
+        self._waiting: deque[_Waiting] = deque()  # the first has waited longest
         self._wait_seconds = wait_seconds
         self._changed = threading.Condition()
 
@@ -40,8 +49,10 @@ class MemoryBudget:
         with self._changed:
             if held + size > self.total / 2:
                 raise _too_large(held + size, self.total / 2)
-            if self.bodies + size > self.total / 2 or self.used + size > self.total:
-                raise _busy()
+            if self.bodies + size > self.total / 2 or not self._fits(size):
+                raise _busy(size)
+            if size > _SMALL and self._is_stuck():
+                raise _busy(size)
             self.bodies += size
             self.used += size
 
@@ -50,22 +61,22 @@ class MemoryBudget:
         with self._changed:
             if held + size > self.total:
                 raise _too_large(held + size, self.total)
-            has_room = self._changed.wait_for(
-                lambda: self.used + size <= self.total or not self._working, self._wait_seconds
-            )
-            # Only those who work will certainly give room back: the others may be waiting too.
-            if not has_room or self.used + size > self.total:
-                raise _busy()
+            if not self._fits(size):
+                self._wait(size, is_first=False)
             self._working += 1
             self.used += size
 
     def change_work(self, size: int, held: int) -> None:
-        """Reserves `size` bytes more, or less, for work in progress. Does not wait, since others wait for it."""
+        """Reserves `size` bytes more, or less, for work in progress; before all others, but waits as in begin_work."""
         with self._changed:
             if size > 0 and held + size > self.total:
                 raise _too_large(held + size, self.total)
-            if size > 0 and self.used + size > self.total:
-                raise _busy()
+            if size > 0 and not self._fits(size):
+                self._working -= 1
+                try:
+                    self._wait(size, is_first=True)
+                finally:
+                    self._working += 1
             self.used += size
             self._changed.notify_all()
 
@@ -82,6 +93,36 @@ class MemoryBudget:
             self.bodies -= size
             self.used -= size
             self._changed.notify_all()
+
+    def _wait(self, size: int, *, is_first: bool) -> None:
+        """Waits until `size` bytes fit; RequestError 503 after a while, or if others wait for what this one holds."""
+        waiting = _Waiting(size)
+        self._waiting.insert(0 if is_first else len(self._waiting), waiting)
+        self._changed.notify_all()  # those who waited for this one to finish
+        try:
+            self._changed.wait_for(lambda: self._fits(size) or self._is_in_the_way(waiting), self._wait_seconds)
+            if not self._fits(size):
+                raise _busy(size)
+        finally:
+            self._waiting.remove(waiting)
+            self._changed.notify_all()  # another one may be the first now
+
+    def _fits(self, size: int) -> bool:
+        return self.used + size <= self.total
+
+    def _is_stuck(self) -> bool:
+        """Returns whether nobody works who would certainly give room back, and some wait for it."""
+        return bool(self._waiting) and not self._working and not self._fits(self._waiting[0].size)
+
+    def _is_in_the_way(self, waiting: _Waiting) -> bool:
+        return self._is_stuck() and self._waiting[0] is not waiting
+
+
+@dataclass(frozen=True, eq=False)
+class _Waiting:
+    """Work that waits for `size` bytes."""
+
+    size: int
 
 
 class Reservation:
@@ -131,6 +172,12 @@ class Reservation:
         self._budget.take_body(size, self._body)
         self._body += size
 
+    def keep_body(self, size: int) -> None:
+        """Gives back what is reserved for the body beyond `size` bytes."""
+        released = max(0, self._body - size)
+        self._body -= released
+        self._budget.end_body(released)
+
     @contextmanager
     def working(self, size: int) -> Iterator[None]:
         """Reserves `size` bytes for a block of work in one thread, not inside another; RequestError 413 or 503."""
@@ -178,8 +225,10 @@ def _too_large(size: float, total: float) -> RequestError:
     )
 
 
-def _busy() -> RequestError:
+def _busy(size: float) -> RequestError:
+    # Sending a large body again and again would take more time than processing one does.
+    seconds = min(5, 1 + int(size / _LATER))
     message = (
-        "The task's memory is taken by other requests; retry in a second, or raise the deployment's option memory."
+        f"The task's memory is taken by other requests; retry in {seconds} s, or raise the deployment's option memory."
     )
-    return RequestError(503, message, headers={"Retry-After": "1"})
+    return RequestError(503, message, headers={"Retry-After": str(seconds)})

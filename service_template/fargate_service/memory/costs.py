@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 BODY = 2  # received in pieces, and joined
@@ -27,33 +28,67 @@ _CELL = 48  # in a table: as an object, as its column's type, and as what the mo
 _ROW = 64
 _ANSWER = 256
 _COLUMN = 2000  # each column is an object that is checked by itself
+_NAMES = 24  # a message that lists all columns, in its copies, and its traceback
+_TEXT_WIDTHS = {True: 1, False: 4}  # a text with a single wide character takes four bytes for each
+_COUNTED_QUOTES = 10_000
+_HEAD_BYTES = 1_000_000  # of CSV: what is read before anything is reserved
 
 
 def json_cost(body: bytes) -> int:
     """Returns the bytes for the document in `body`, and for a table with as many cells as it has values."""
+    return _document_cost(body) + json_passing_cost(body)
+
+
+def json_passing_cost(body: bytes) -> int:
+    """Returns the part of `json_cost` that is only needed until the document is parsed, or is estimated better then."""
+    # The table is built when the text is gone.
+    return max(_TEXT_WIDTHS[_is_narrow(body)] * len(body), _CELL * (_values(body)))
+
+
+def _document_cost(body: bytes) -> int:
     lists, dicts = body.count(b"["), body.count(b"{")
-    values = body.count(b",") + lists + dicts + 1
     keys, texts = body.count(b":"), body.count(b'"') // 2 + 1
     containers = lists * _LIST + dicts * _DICT + keys * _KEY
-    return values * _VALUE + containers + texts * _TEXT + _text_cost(body) + json_table_cost(body)
+    return _values(body) * _VALUE + containers + texts * _TEXT + _TEXT_WIDTHS[_is_narrow(body)] * _quoted_bytes(body)
 
 
-def json_table_cost(body: bytes) -> int:
-    """Returns the part of `json_cost` for the table."""
-    return _CELL * (body.count(b",") + body.count(b"[") + body.count(b"{") + 1)
+def _values(body: bytes) -> int:
+    return body.count(b",") + body.count(b"[") + body.count(b"{") + 1
 
 
 def csv_cost(body: bytes) -> int:
     """Returns the bytes for the table in a CSV body: every row is as wide as the header or the first row."""
     rows = body.count(b"\n") + body.count(b"\r") + 1
-    records = csv.reader(io.TextIOWrapper(io.BytesIO(body), "utf-8", "replace", newline=""))
     try:
-        columns = max((len(record) for _, record in zip(range(2), filter(None, records), strict=False)), default=1)
+        columns = max(map(len, _first_records(body, 2)), default=1)  # the header, and a row
     except csv.Error:  # a field longer than the module permits, for example
         columns = body.count(b",") + 1
+    try:
+        names = sum(map(len, *(_first_records(body, 1) or [[]])))
+    except csv.Error:
+        names = len(body)
     texts = min(rows * columns, body.count(b",") + rows)
     # pandas reads a StringIO, which keeps four bytes for each character.
-    return table_cost(rows, columns) + texts * _TEXT + 4 * len(body) + _text_cost(body)
+    as_text = 4 + 2 * _TEXT_WIDTHS[_is_narrow(body)]  # the body as a whole, and its parts
+    return table_cost(rows, columns) + texts * _TEXT + as_text * len(body) + _NAMES * names
+
+
+def repetition_cost(body: bytes) -> int:
+    """Returns how many names pandas compares to rename the columns of a CSV body that have the name of another one."""
+    try:
+        header = next(iter(_first_records(body, 1)), [])
+    except csv.Error:  # a name longer than the module permits: all could be the same
+        return body.count(b",") ** 2
+    return len(header) * (len(header) - len(set(header)))
+
+
+def _first_records(body: bytes, count: int) -> list[list[str]]:
+    """csv.Error also if they are longer than the beginning that is read for them."""
+    text = io.TextIOWrapper(io.BytesIO(body[:_HEAD_BYTES]), "utf-8", "replace", newline="")
+    records = list(itertools.islice(filter(None, csv.reader(text)), count))
+    if len(body) > _HEAD_BYTES and not text.readline():
+        raise csv.Error
+    return records
 
 
 def table_cost(rows: int, columns: int) -> int:
@@ -67,12 +102,13 @@ def document_cost(document: Any) -> int:
         return 0
     cost = 0
     if isinstance(split := document.get("dataframe_split"), dict):
-        cost += table_cost(*_split_shape(split))
+        cost += _split_cost(split)
     if isinstance(records := document.get("dataframe_records"), list):
-        cost += table_cost(len(records), _width(records))
+        cost += _rows_cost(records)
     for key in ("instances", "inputs"):
         named = document.get(key)
         cost += sum(map(_array_cost, named.values() if isinstance(named, dict) else [named]))
+        cost += _names_cost(named if isinstance(named, dict) else _keys(named) if isinstance(named, list) else ())
     return cost
 
 
@@ -91,30 +127,45 @@ def image_cost(width: int, height: int, *, bytes_per_pixel: int, out: tuple[int,
     return width * height * bytes_per_pixel + resized + scaled
 
 
-def _text_cost(body: bytes) -> int:
-    """A text with a single wide character takes four bytes for each; it exists as a whole and in parts."""
-    width = 1 if body.isascii() and b"\\u" not in body else 4
-    return 2 * width * len(body)
+def _is_narrow(body: bytes) -> bool:
+    return body.isascii() and b"\\u" not in body
 
 
-def _split_shape(split: dict[str, Any]) -> tuple[int, int]:
-    data = split.get("data")
-    rows, columns = _length(split.get("index")), _length(split.get("columns"))
+def _quoted_bytes(body: bytes) -> int:
+    """Returns how much of a JSON body is in quotes, or more: numbers are most of a large table."""
+    # Other encodings have a quote's byte in other characters, and escaped quotes begin nothing.
+    if not body.isascii() or b"\0" in body or b"\\" in body or body.count(b'"') > _COUNTED_QUOTES:
+        return len(body)
+    quoted, begin = 0, body.find(b'"')
+    while begin >= 0 and (end := body.find(b'"', begin + 1)) >= 0:
+        quoted += end - begin
+        begin = body.find(b'"', end + 1)
+    return len(body) if begin >= 0 else quoted
+
+
+def _split_cost(split: dict[str, Any]) -> int:
+    data, names = split.get("data"), split.get("columns")
+    rows, columns = _length(split.get("index")), _length(names)
+    cost = _names_cost(names if isinstance(names, list | dict) else ())
     if isinstance(data, dict):  # by column: lists, or values by row label
-        return max(rows, sum(map(_length, data.values()))), max(columns, len(data))
-    return max(rows, _length(data), 1), max(columns, _width(data) if isinstance(data, list) else 1)
+        rows, columns = max(rows, sum(map(_length, data.values()))), max(columns, len(data))
+        return cost + table_cost(rows, columns) + _names_cost(data)
+    return cost + _rows_cost(data if isinstance(data, list) else [], rows=max(rows, 1), columns=columns)
 
 
-def _width(rows: Iterable[Any]) -> int:
+def _rows_cost(data: Sequence[Any], *, rows: int = 0, columns: int = 1) -> int:
     """The columns of a table of these rows: all keys of those with keys, the values of the longest of the others."""
-    keys: set[Any] = set()
-    longest = 1
-    for row in rows:
-        if isinstance(row, dict):
-            keys.update(row)
-        elif isinstance(row, list):
-            longest = max(longest, len(row))
-    return max(len(keys), longest)
+    keys = _keys(data)
+    longest = max((len(row) for row in data if isinstance(row, list)), default=1)
+    return table_cost(max(rows, len(data)), max(columns, len(keys), longest)) + _names_cost(keys)
+
+
+def _keys(rows: Iterable[Any]) -> set[str]:
+    return {key for row in rows if isinstance(row, dict) for key in row}
+
+
+def _names_cost(names: Iterable[Any]) -> int:
+    return _NAMES * sum(len(name) for name in names if isinstance(name, str))
 
 
 def _array_cost(value: Any) -> int:

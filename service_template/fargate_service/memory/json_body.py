@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from json.decoder import JSONArray, JSONObject  # type: ignore[attr-defined]  # they are not in its stub
 from typing import Any
 
 from fargate_service.errors import RequestError
 from fargate_service.memory.budget import Reservation
-from fargate_service.memory.costs import document_cost, json_table_cost
+from fargate_service.memory.costs import document_cost, json_passing_cost
 
 _LARGE_BYTES = 10**6
 _LEVELS = 4  # of objects and lists, down to the rows of an array of images
@@ -36,26 +36,41 @@ class InPieces(json.JSONDecoder):
         return self._decode_whole(text, at)
 
 
-def parse_json(body: bytes, reservation: Reservation) -> Any:
+def parse_json(body: bytes, reservation: Reservation, *, max_levels: int) -> Any:
     """Returns the document in `body`, having reserved what MLflow will make of it.
 
-    RequestError 400 if it is nested too deeply or has a number with thousands of digits; ValueError if it is not JSON.
+    RequestError 400 if it has more than `max_levels` levels of lists and objects, or a number with thousands of digits;
+    ValueError if it is not JSON.
     """
     try:
         document = json.loads(body, cls=InPieces if len(body) > _LARGE_BYTES else None)
-        cost = document_cost(document)
     except RecursionError as error:
-        raise too_deep() from error
+        raise _too_deep(max_levels) from error
     except ValueError as error:
         if isinstance(error, json.JSONDecodeError | UnicodeDecodeError):
             raise
         limit = f"{sys.get_int_max_str_digits():,} digits (environment.PYTHONINTMAXSTRDIGITS)"
         raise RequestError(400, f"A number has more than {limit}.") from error
+    if _has_more_levels(document, max_levels):
+        raise _too_deep(max_levels)
     # Before, room was reserved for a table with as many cells as there are values.
-    reservation.need(cost - json_table_cost(body))
+    reservation.need(document_cost(document) - json_passing_cost(body))
     return document
 
 
-def too_deep() -> RequestError:
-    """Returns the error for a document of too many levels; Python's limit cannot be set from outside."""
-    return RequestError(400, f"The document is nested too deeply: more than about {sys.getrecursionlimit():,} levels.")
+def _has_more_levels(document: Any, levels: int) -> bool:
+    outer = _containers([document])
+    for _ in range(levels):
+        if not outer:
+            return False
+        outer = [inner for one in outer for inner in _containers(one.values() if isinstance(one, dict) else one)]
+    return bool(outer)
+
+
+def _containers(values: Iterable[Any]) -> list[Any]:
+    return [one for one in values if type(one) is list or type(one) is dict]
+
+
+def _too_deep(levels: int) -> RequestError:
+    message = f"The document is nested too deeply: more than {levels} levels (MAX_JSON_LEVELS)."
+    return RequestError(400, message)

@@ -35,7 +35,7 @@ from fargate_service.models.image_decoding import (
     with_size,
 )
 from fargate_service.models.loaded_model import Batching, ScoringResponse
-from fargate_service.settings import DEFAULT_LIMITS, ImageLimits
+from fargate_service.settings import DEFAULT_DOCUMENT_LIMITS, DEFAULT_LIMITS, ImageLimits
 
 MAX_BATCH = 32
 _MEASURED_IMAGES = (2, 8)
@@ -56,6 +56,7 @@ class ImageClassifier:
         logged_with: str,
         batching: Batching,
         limits: ImageLimits = DEFAULT_LIMITS,
+        max_levels: int = DEFAULT_DOCUMENT_LIMITS.max_levels,
         options: DecodingOptions = AS_TRAINED_BY_DEFAULT,
     ) -> None:
         self.version = logged_with
@@ -67,6 +68,7 @@ class ImageClassifier:
         self._shape: ImageShape = with_size(parse_image_shape(input_shape), options.size)
         self._labels = labels
         self._limits = limits
+        self._max_levels = max_levels
         self._options = options
         self._bytes_per_pixel = self._free_pixels = 0  # until measured
 
@@ -153,7 +155,7 @@ class ImageClassifier:
 
     def _parse_tensor(self, body: bytes) -> np.ndarray:
         try:
-            document = parse_json(body, current_reservation())
+            document = parse_json(body, current_reservation(), max_levels=self._max_levels)
         except ValueError as error:  # also raised for invalid UTF-8
             raise RequestError(400, "The body is not valid JSON.") from error
         named = document if isinstance(document, dict) else {}

@@ -69,6 +69,7 @@ def _load_image_classifier(description: ServiceDescription, settings: Settings, 
         network.input_shape,
         read_labels(source / description.labels),
         limits=settings.images,
+        max_levels=settings.documents.max_levels,
         logged_with=str(metadata.get("mlflow_version", "")),
         batching=choose_batching(description.options.get("batching"), network.why_alone),
         options=parse_decoding_options(description.options),
@@ -94,10 +95,8 @@ def _load_pyfunc(description: ServiceDescription, settings: Settings, _: Path) -
 
     batching = description.options.get("batching")
     if not description.is_onnx:
-        return load_pyfunc(settings.model_dir, batching=batching, accept_parquet=settings.accept_parquet)
+        return load_pyfunc(settings.model_dir, batching=batching, limits=settings.documents)
     from fargate_service.models.onnx_loading import load_onnx  # noqa: PLC0415
 
     converted = load_onnx(settings.model_dir, cpus=settings.cpus)
-    return load_pyfunc(
-        settings.model_dir, batching=batching, implementation=converted, accept_parquet=settings.accept_parquet
-    )
+    return load_pyfunc(settings.model_dir, batching=batching, implementation=converted, limits=settings.documents)

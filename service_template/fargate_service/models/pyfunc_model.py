@@ -11,7 +11,7 @@ import json
 import logging
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +25,17 @@ from mlflow.version import VERSION
 from fargate_service.batching.row_independence import why_pyfunc_alone
 from fargate_service.errors import RequestError, request_id
 from fargate_service.memory.budget import current_reservation
-from fargate_service.memory.costs import answer_cost, csv_cost, json_cost
+from fargate_service.memory.costs import answer_cost, csv_cost, json_cost, repetition_cost
 from fargate_service.memory.json_body import parse_json
 from fargate_service.memory.measured import peak_bytes
 from fargate_service.models.caller_mistakes import validation_reason, wrong_columns
 from fargate_service.models.loaded_model import EXAMPLE_FILE, Batching, ScoringResponse
 from fargate_service.models.table_batching import TableBatcher
+from fargate_service.settings import DEFAULT_DOCUMENT_LIMITS, DocumentLimits
 
 logger = logging.getLogger("bentoml.model")
 _MEASURED_ROWS = 1024
+_MOST_REPETITION = 10**7  # less than a second
 # Words after which MLflow's messages repeat values, or names that the caller chose. Up to the last quote or bracket,
 # because values can contain them too.
 _REPEATED = re.compile(
@@ -50,11 +52,20 @@ class ModelFailed(Exception):
 class PyfuncModel:
     """An MLflow model in memory."""
 
-    def __init__(self, model: Any, model_dir: Path, tables: TableBatcher, *, accept_parquet: bool = False) -> None:
+    def __init__(
+        self,
+        model: Any,
+        model_dir: Path,
+        tables: TableBatcher,
+        *,
+        limits: DocumentLimits = DEFAULT_DOCUMENT_LIMITS,
+    ) -> None:
         self.version: str = VERSION
         self._tables = tables
         self._model = _Guarded(model, tables)
-        self._accept_parquet = accept_parquet
+        self._limits = limits
+        parquet = {scoring_server.CONTENT_TYPE_PARQUET} if limits.accept_parquet else set()
+        self._media_types = {scoring_server.CONTENT_TYPE_JSON, scoring_server.CONTENT_TYPE_CSV, *parquet}
         self._streaming = model if model.metadata.flavors["python_function"].get("streamable") else None
         self._schema = model.metadata.get_input_schema()
         self._example = model_dir / EXAMPLE_FILE
@@ -85,11 +96,9 @@ class PyfuncModel:
     def _chunks(self, model: Any, body: bytes, content_type: str) -> Iterator[Any]:
         with current_reservation().working(_cost(body, content_type)):
             try:
-                refused = self._score(_Parsed(model.metadata), body, content_type)
+                self._score(_Parsed(model.metadata), body, content_type)
             except _InputParsed as parsed:
                 yield from _pieces(model, parsed.data, parsed.params)
-                return
-            raise RequestError(refused.status, refused.response)
 
     def keep_room(self, available_bytes: int, _threads: int) -> int:
         """Measures what a row costs to predict, where rows are independent; requests reserve that with their tables."""
@@ -108,16 +117,50 @@ class PyfuncModel:
         # MLflow compares media types as written, but they are case-insensitive.
         media_type, _, parameters = content_type.lower().partition(";")
         media_type = media_type.strip()
-        if media_type == scoring_server.CONTENT_TYPE_PARQUET and not self._accept_parquet:
-            message = "Parquet is off, because a small file can have any size in memory (environment.ACCEPT_PARQUET)."
-            raise RequestError(415, message)
+        if media_type not in self._media_types:
+            raise _unsupported(media_type, self._media_types)
         exact = f"{media_type};{parameters.strip()}" if parameters.strip() else media_type
+        if media_type == scoring_server.CONTENT_TYPE_CSV and repetition_cost(body) > _MOST_REPETITION:
+            raise RequestError(400, "The header of the CSV repeats too many names.")
+        asked = _Asked(model)
         try:
-            return scoring_server.invocations(_parse(body, media_type), exact, model, self._schema)
+            parsed = self._parse(body) if media_type == scoring_server.CONTENT_TYPE_JSON else body
+            result = scoring_server.invocations(parsed, exact, asked, self._schema)
         except MlflowException as error:
             if isinstance(failed := error.__context__, ModelFailed | RequestError):
                 raise failed from failed.__cause__  # the traceback of the model's own code
             raise _refusal(error) from error
+        except RequestError:
+            raise
+        except Exception as error:
+            if asked.has_input:
+                raise  # its answer cannot be written
+            logger.info("Request %s could not be read", request_id.get(), exc_info=error)
+            raise RequestError(400, "The input cannot be read as a table or as tensors.") from error
+        if result.status != 200:  # another character set
+            raise RequestError(result.status, result.response)
+        return result
+
+    def _parse(self, body: bytes) -> Any:
+        """Returns a JSON object, parsed: MLflow would parse it twice. Otherwise the body, which MLflow refuses."""
+        try:
+            document = parse_json(body, current_reservation(), max_levels=self._limits.max_levels)
+        except ValueError:
+            return body
+        return document if isinstance(document, dict) else body
+
+
+class _Asked:
+    """A model as one request sees it."""
+
+    def __init__(self, model: Any) -> None:
+        self.metadata = model.metadata
+        self.has_input = False
+        self._model = model
+
+    def predict(self, data: Any, params: dict[str, Any] | None = None) -> Any:
+        self.has_input = True
+        return self._model.predict(data, params=params)
 
 
 class _Guarded:
@@ -190,7 +233,7 @@ def load_pyfunc(
     *,
     batching: bool | None = None,
     implementation: Any | None = None,
-    accept_parquet: bool = False,
+    limits: DocumentLimits = DEFAULT_DOCUMENT_LIMITS,
 ) -> PyfuncModel:
     """Returns the MLflow model in `model_dir`, by its `python_function` flavor; `implementation` replaces its code.
 
@@ -200,7 +243,7 @@ def load_pyfunc(
     model = as_pyfunc(model_dir, implementation) if implementation else mlflow.pyfunc.load_model(str(model_dir))
     why_alone = implementation.why_alone if implementation else why_pyfunc_alone(model)
     tables = TableBatcher(model.predict, asked=batching, why_alone=why_alone)
-    return PyfuncModel(model, model_dir, tables, accept_parquet=accept_parquet)
+    return PyfuncModel(model, model_dir, tables, limits=limits)
 
 
 def as_pyfunc(model_dir: Path, implementation: Any) -> Any:
@@ -216,15 +259,12 @@ def _cost(body: bytes, content_type: str) -> int:
     return json_cost(body) if media_type == scoring_server.CONTENT_TYPE_JSON else len(body)
 
 
-def _parse(body: bytes, media_type: str) -> Any:
-    """Returns a JSON object, parsed: MLflow would parse it twice. Otherwise the body, which MLflow refuses or reads."""
-    if media_type != scoring_server.CONTENT_TYPE_JSON:
-        return body
-    try:
-        document = parse_json(body, current_reservation())
-    except ValueError:
-        return body
-    return document if isinstance(document, dict) else body
+def _unsupported(media_type: str, accepted: Collection[str]) -> RequestError:
+    listed = ", ".join(sorted(accepted))
+    if media_type == scoring_server.CONTENT_TYPE_PARQUET:
+        off = "Parquet is off, because a small file can have any size in memory (environment.ACCEPT_PARQUET)"
+        return RequestError(415, f"{off}; send one of {listed}.")
+    return RequestError(415, f"This Content-Type is not supported; send one of {listed}.")
 
 
 def _pieces(model: Any, data: Any, params: Mapping[str, Any] | None) -> Iterator[Any]:
@@ -259,6 +299,8 @@ def _without_data(message: str) -> str:
     """Removes the data and schema that MLflow's message repeats: responses end up in logs."""
     # Of other libraries' errors, only JSON's are kept; the others quote the data they could not read.
     message = re.sub(r" Error: '(?!JSONDecodeError\()\w+\(.*$", "", message, flags=re.DOTALL)
+    message = re.sub(r" Error: '(?!JSONDecodeError\()([^:'\"`\[({=\n]*).*$", r" Error: \1", message, flags=re.DOTALL)
+    message = re.sub(r"^(Invalid input\. [^:'\"`\[({=\n]*).*$", r"\1", message, flags=re.DOTALL)
     message = re.sub(r" for value `.*`", "", message, flags=re.DOTALL)
     # Type hints: the elements that do not fit, and pydantic's description of one.
     message = re.sub(r", (invalid elements|error): .*$", "", message, flags=re.DOTALL)
