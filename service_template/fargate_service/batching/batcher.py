@@ -1,7 +1,8 @@
 """Predicts for several requests in one call of the model: adaptive batching without a delay.
 
 While one batch is computed, the next one collects, so batches grow with the load and a single request goes straight
-through. There is no worker thread: one of the threads that wait for a prediction computes it for all of them.
+through. There is no worker thread: one of the threads that wait for a prediction computes it for all of them, and then
+wakes the thread with the oldest input that is still waiting.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ class _Waiting(Generic[Rows, Result]):
     kind: Hashable
     count: int
     done: Future[Result] = field(default_factory=Future)
+    woken: threading.Event = field(default_factory=threading.Event)  # done, or this thread's turn to compute
 
 
 class Batcher(Generic[Rows, Result]):
@@ -47,7 +49,7 @@ class Batcher(Generic[Rows, Result]):
         self.max_rows = max_rows
         self.is_row_by_row = True  # until a result cannot be split
         self._lock = threading.Lock()
-        self._turn = threading.Lock()  # held by the thread that computes
+        self._is_computing = False
         self._waiting: list[_Waiting[Rows, Result]] = []
 
     def predict(self, rows: Rows, *, kind: Hashable, count: int) -> Result:
@@ -57,11 +59,21 @@ class Batcher(Generic[Rows, Result]):
         mine: _Waiting[Rows, Result] = _Waiting(rows, kind, count)
         with self._lock:
             self._waiting.append(mine)
-        with self._turn:
-            # The thread that computed last may have computed this thread's result too.
-            while not mine.done.done():
-                self._answer(self._take())
+            is_first = not self._is_computing
+            self._is_computing = True
+        if not is_first:
+            mine.woken.wait()
+        if not mine.done.done():
+            self._answer(self._take())
+            self._wake_next()
         return mine.done.result()
+
+    def _wake_next(self) -> None:
+        """Lets the thread with the oldest input compute the next batch."""
+        with self._lock:
+            self._is_computing = bool(self._waiting)
+            if self._waiting:
+                self._waiting[0].woken.set()
 
     def _take(self) -> list[_Waiting[Rows, Result]]:
         """Returns the oldest input and the later ones that fit into a batch with it."""
@@ -85,12 +97,13 @@ class Batcher(Generic[Rows, Result]):
         for one in batch:
             if not one.done.done():
                 _answer_alone(one, self._predict)
+            one.woken.set()
 
     def _predict_together(self, batch: Sequence[_Waiting[Rows, Result]]) -> Sequence[Result]:
         """Returns a result for each input, or an empty list if each must be predicted separately."""
         try:
             joined = self._predict(self._join([one.rows for one in batch]))
-        except Exception:  # predicting one by one shows which input failed
+        except BaseException:  # predicting one by one shows which input failed
             return []
         try:
             return self._split(joined, [one.count for one in batch])
@@ -102,5 +115,5 @@ class Batcher(Generic[Rows, Result]):
 def _answer_alone(one: _Waiting[Rows, Result], predict: Callable[[Rows], Result]) -> None:
     try:
         one.done.set_result(predict(one.rows))
-    except Exception as error:  # raised again in the calling thread
+    except BaseException as error:  # raised again in the calling thread; also SystemExit, so that others go on
         one.done.set_exception(error)
