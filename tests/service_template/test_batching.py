@@ -6,7 +6,11 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 
+import pytest
+
+from fargate_service.batching import batcher as batcher_module
 from fargate_service.batching.batcher import Batcher
 
 Numbers = list[int]
@@ -105,6 +109,55 @@ def test_the_others_get_answers_if_the_model_ends_the_thread() -> None:
 
     assert isinstance(answers[1], SystemExit)
     assert [answers[0], answers[2]] == [[2], [6]]
+
+
+@pytest.mark.parametrize(("seconds", "batches"), [(30, [[1, 2]]), (0.01, [[1], [2]])])
+def test_a_batch_waits_only_briefly_for_a_request_that_is_on_its_way(
+    seconds: float, batches: list[Numbers], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batcher_module, "_WAIT_SECONDS", seconds)
+    model = Doubler()
+    model.go_on.set()
+    batcher: Batcher[Numbers, Numbers] = Batcher(model, join=join, split=split, max_rows=9)
+    announced = batcher.arrivals.announce()
+
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(batcher.predict, [1], kind="n", count=1)
+        wait_until(lambda: batcher._waiting if seconds > 1 else first.done())
+        second = threads.submit(
+            copy_context().run, batcher.arrivals.run, announced, lambda: batcher.predict([2], kind="n", count=1)
+        )
+
+        assert (first.result(), second.result()) == ([2], [4])
+    assert model.calls == batches
+
+
+def test_a_single_request_does_not_wait_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batcher_module, "_WAIT_SECONDS", 30)
+    model = Doubler()
+    model.go_on.set()
+    batcher: Batcher[Numbers, Numbers] = Batcher(model, join=join, split=split, max_rows=9)
+    announced = batcher.arrivals.announce()
+
+    began = time.monotonic()
+    copy_context().run(batcher.arrivals.run, announced, lambda: batcher.predict([1], kind="n", count=1))
+
+    assert time.monotonic() - began < 10
+
+
+def test_nobody_waits_for_a_request_that_ended_before_it_predicted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batcher_module, "_WAIT_SECONDS", 30)
+    model = Doubler()
+    model.go_on.set()
+    batcher: Batcher[Numbers, Numbers] = Batcher(model, join=join, split=split, max_rows=9)
+    announced = batcher.arrivals.announce()
+
+    with ThreadPoolExecutor(1) as threads:
+        first = threads.submit(batcher.predict, [1], kind="n", count=1)
+        wait_until(lambda: batcher._waiting)
+        batcher.arrivals.end(announced)
+
+        assert first.result(10) == [2]
 
 
 def test_a_batch_has_a_maximum_size() -> None:

@@ -16,6 +16,7 @@ import json
 import logging
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -148,9 +149,13 @@ class Routes:
     async def _run(self, threads: ThreadPoolExecutor, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         reservation = current_reservation()
         reservation.hold()
-        future = threads.submit(reservation.context.run, lambda: function(*args, **kwargs))
+        arrivals = self._model.arrivals
+        announced = arrivals.announce() if threads is self._sharing else None
+        work = partial(function, *args, **kwargs)
+        future = threads.submit(reservation.context.run, arrivals.run, announced, work)
         # Not when this coroutine ends: after a time-out the thread goes on, and needs its memory.
         future.add_done_callback(lambda _: reservation.let_go())
+        future.add_done_callback(lambda _: arrivals.end(announced))
         try:
             return await asyncio.wrap_future(future)
         except RequestError:

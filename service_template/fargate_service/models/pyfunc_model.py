@@ -52,6 +52,7 @@ class PyfuncModel:
 
     def __init__(self, model: Any, model_dir: Path, tables: TableBatcher, *, accept_parquet: bool = False) -> None:
         self.version: str = VERSION
+        self.arrivals = tables.arrivals
         self._tables = tables
         self._model = _Guarded(model, tables)
         self._accept_parquet = accept_parquet
