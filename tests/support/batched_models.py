@@ -36,6 +36,7 @@ GRADES = pd.qcut(NUMBERS, 4, labels=False)
 
 def save_sklearn(name: str, path: Path) -> pd.DataFrame:
     from sklearn.compose import make_column_transformer
+    from sklearn.dummy import DummyRegressor
     from sklearn.ensemble import HistGradientBoostingRegressor, RandomForestClassifier
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
@@ -48,6 +49,7 @@ def save_sklearn(name: str, path: Path) -> pd.DataFrame:
         (TfidfVectorizer(), "text"), (OneHotEncoder(), ["city"]), remainder=StandardScaler()
     )
     models: dict[str, Any] = {
+        "DummyRegressor": DummyRegressor(),
         "LinearRegression": LinearRegression(),
         "Pipeline": make_pipeline(StandardScaler(), LogisticRegression()),
         "RandomForestClassifier": RandomForestClassifier(30, random_state=0),
