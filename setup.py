@@ -83,6 +83,7 @@ EXHAUSTIVE = [
     "spacy>=3.7",
     "xgboost-cpu>=3; platform_machine == 'x86_64'",  # the default distribution includes 300 MB for GPUs
     "lightgbm>=4.5",
+    "catboost>=1.2",
     "statsmodels>=0.14",
     "onnx>=1.17",
     "onnxruntime>=1.20",

@@ -19,6 +19,8 @@ import pytest
 from mlflow.models import infer_signature
 from sklearn.linear_model import LogisticRegression
 
+from fargate_service.batching.arrivals import Arrivals
+from fargate_service.errors import RequestError
 from fargate_service.http.middleware import App, BodyLimit
 from fargate_service.http.routes import Routes
 from fargate_service.memory.budget import MemoryBudget
@@ -240,6 +242,7 @@ class Slow:
     batching = Batching(False, "it is slow")
 
     def __init__(self) -> None:
+        self.arrivals = Arrivals()
         self.released = threading.Event()
 
     def invoke(self, body: bytes, content_type: str) -> ScoringResponse:
@@ -275,6 +278,33 @@ def test_a_prediction_that_timed_out_keeps_its_memory_and_place_until_it_ends(tm
     assert statuses == [504, 503, 200]
     assert used == 1000
     assert again[0] == 200
+
+
+class Waiting(Slow):
+    """A model that refuses all that it is given, once released; others would wait for what is on its way."""
+
+    batching = Batching(True, "it is a test")
+
+    def invoke(self, body: bytes, content_type: str) -> ScoringResponse:
+        self.released.wait(30)
+        raise RequestError(400, "The body is not valid JSON.")
+
+
+def test_a_request_is_on_its_way_until_it_is_refused(tmp_path: Path) -> None:
+    model = Waiting()
+
+    with served(model, tmp_path) as (app, _):
+
+        async def refused() -> tuple[int, int]:
+            sent = asyncio.create_task(send(app, b"{", JSON))
+            while not model.arrivals._coming:
+                await asyncio.sleep(0.01)
+            on_the_way = len(model.arrivals._coming)
+            model.released.set()
+            return on_the_way, (await sent)[0]
+
+        assert asyncio.run(asyncio.wait_for(refused(), 30)) == (1, 400)
+        until(lambda: not model.arrivals._coming)
 
 
 # --- Images

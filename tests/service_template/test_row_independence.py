@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import subprocess
 import sys
 from pathlib import Path
@@ -12,70 +11,28 @@ from typing import Any
 import numpy as np
 import pytest
 from sklearn.compose import ColumnTransformer, TransformedTargetRegressor
-from sklearn.datasets import make_classification
 from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier, VotingRegressor
 from sklearn.feature_extraction.text import HashingVectorizer, TfidfVectorizer
-from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
+from sklearn.linear_model import LinearRegression, Ridge
 from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import KNeighborsClassifier, LocalOutlierFactor
 from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline, make_union
 from sklearn.preprocessing import FunctionTransformer, LabelEncoder, StandardScaler
 from sklearn.svm import SVC
-from sklearn.utils import all_estimators
 
-from fargate_service.batching import row_independence
+from fargate_service.batching import keras_rows, row_independence
 from fargate_service.batching.row_independence import why_alone, why_pyfunc_alone
+from support.listed_estimators import CLASSES, PARTS, ROWS, TEXTS, fit_listed
 
-ROWS, CLASSES = make_classification(90, 5, n_informative=4, n_redundant=0, n_classes=3, random_state=0)
-ROWS = np.abs(ROWS)
-LISTED = {name: kind for name, kind in all_estimators() if name in row_independence._KNOWN["sklearn"]}
-TEXTS = ["one text", "another text", "a third"] * 30
-PARAMETERS: dict[str, dict[str, Any]] = {
-    "ColumnTransformer": {"transformers": [("a", StandardScaler(), [0, 1]), ("b", "passthrough", [2])]},
-    "FeatureUnion": {"transformer_list": [("a", StandardScaler())]},
-    "FrozenEstimator": {"estimator": LogisticRegression().fit(ROWS, CLASSES)},
-    "GaussianRandomProjection": {"n_components": 2},
-    "GridSearchCV": {"param_grid": {"C": [1, 2]}},
-    "Pipeline": {"steps": [("a", LogisticRegression())]},
-    "RandomizedSearchCV": {"param_distributions": {"C": [1, 2]}, "n_iter": 2},
-    "SelfTrainingClassifier": {"estimator": LogisticRegression()},
-    "SparseRandomProjection": {"n_components": 2},
-    "DummyClassifier": {"strategy": "prior"},
-    "HistGradientBoostingClassifier": {"max_iter": 2},
-    "HistGradientBoostingRegressor": {"max_iter": 2},
-}
-SMALL = {"n_estimators": 3, "cv": 2, "Cs": 2}
-OF_LABELS = {"LabelEncoder", "LabelBinarizer", "MultiLabelBinarizer"}  # parts of other estimators, never given a table
-
-
-def fitted(name: str, kind: Any) -> Any:
-    parameters = inspect.signature(kind).parameters
-    given = dict(PARAMETERS.get(name, {}))
-    base = Ridge() if "Regress" in name else LogisticRegression()
-    if "estimator" in parameters and parameters["estimator"].default is inspect.Parameter.empty:
-        given.setdefault("estimator", base)
-    if "estimators" in parameters:
-        given["estimators"] = [("a", base), ("b", base)]
-    for parameter, value in SMALL.items():
-        if parameter in parameters:
-            given.setdefault(parameter, value)
-    model = kind(**given)
-    if name in ("CountVectorizer", "TfidfVectorizer", "HashingVectorizer", "TfidfTransformer"):
-        return model.fit(TEXTS if "Vectorizer" in name else ROWS)
-    rows, target = ROWS, CLASSES + 1.0 if "Regress" in name else CLASSES
-    if name.startswith("MultiTask") or "MultiOutput" in name or "Chain" in name:
-        target = np.c_[CLASSES > 0, CLASSES > 1]
-    if "ThresholdClassifier" in name:
-        target = CLASSES > 0
-    return model.fit(rows[:, :1] if name == "IsotonicRegression" else rows, target)
+LISTED = row_independence._KNOWN["sklearn"]
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # scikit-learn's warnings about so little data
-@pytest.mark.parametrize("name", sorted(set(LISTED) - OF_LABELS))
+@pytest.mark.parametrize("name", sorted(LISTED - PARTS))
 def test_a_listed_estimator_gives_the_same_answers_together_as_one_by_one(name: str) -> None:
-    model = fitted(name, LISTED[name])
+    model = fit_listed(name)
     assert why_alone(model) is None
 
     rows: Any = TEXTS[:7] if name.endswith("Vectorizer") else ROWS[::13]
@@ -151,10 +108,23 @@ def test_a_model_with_a_part_that_is_not_listed_is_unknown(model: Any, unknown: 
     assert unknown in why
 
 
+def test_the_documentation_lists_the_same_estimators_and_layers() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "operating.md").read_text(encoding="utf-8")
+    table = page.partition("### Estimators and layers with independent rows")[2].partition("`FunctionTransformer`")[0]
+    rows = [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("|")][2:]
+    listed = {library.lower().replace("scikit-learn", "sklearn"): names.split(", ") for library, names in rows}
+    known = {**row_independence._KNOWN, "keras": keras_rows._LAYERS | keras_rows._NETWORKS}
+
+    assert listed == {
+        library: sorted((name for name in names if not name.startswith("_")), key=str.lower)
+        for library, names in known.items()
+    }
+
+
 def test_random_and_batch_dependent_estimators_are_not_listed() -> None:
     not_listed = {"NMF", "LocalOutlierFactor", "KNeighborsClassifier", "KNeighborsRegressor", "KNNImputer", "TSNE"}
 
-    assert not not_listed & set(LISTED)
+    assert not not_listed & LISTED
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,9 @@
-"""Predicts for several requests in one call of the model: adaptive batching without a delay.
+"""Predicts for several requests in one call of the model: adaptive batching.
 
-While one batch is computed, the next one collects, so batches grow with the load and a single request goes straight
-through. There is no worker thread: one of the threads that wait for a prediction computes it for all of them.
+While one batch is computed, the next one collects, so batches grow with the load. A batch also waits a moment for
+requests that are still being parsed; a single request goes straight through. There is no worker thread: one of the
+threads that wait for a prediction computes it for all of them, and then wakes the thread with the oldest input that is
+still waiting.
 """
 
 from __future__ import annotations
@@ -11,6 +13,12 @@ from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
+
+from fargate_service.batching.arrivals import Arrivals
+
+# Only while others are on their way, so a single request never waits. With 16 clients of a linear model, whose
+# predictions are the shortest, this doubles the rows of a prediction and saves a fifth of the CPU time.
+_WAIT_SECONDS = 0.01
 
 Rows = TypeVar("Rows")
 Result = TypeVar("Result")
@@ -22,6 +30,7 @@ class _Waiting(Generic[Rows, Result]):
     kind: Hashable
     count: int
     done: Future[Result] = field(default_factory=Future)
+    woken: threading.Event = field(default_factory=threading.Event)  # done, or this thread's turn to compute
 
 
 class Batcher(Generic[Rows, Result]):
@@ -45,9 +54,10 @@ class Batcher(Generic[Rows, Result]):
         self._join = join
         self._split = split
         self.max_rows = max_rows
+        self.arrivals = Arrivals()
         self.is_row_by_row = True  # until a result cannot be split
         self._lock = threading.Lock()
-        self._turn = threading.Lock()  # held by the thread that computes
+        self._is_computing = False
         self._waiting: list[_Waiting[Rows, Result]] = []
 
     def predict(self, rows: Rows, *, kind: Hashable, count: int) -> Result:
@@ -57,11 +67,25 @@ class Batcher(Generic[Rows, Result]):
         mine: _Waiting[Rows, Result] = _Waiting(rows, kind, count)
         with self._lock:
             self._waiting.append(mine)
-        with self._turn:
-            # The thread that computed last may have computed this thread's result too.
-            while not mine.done.done():
+            is_first = not self._is_computing
+            self._is_computing = True
+        self.arrivals.arrive()
+        if not is_first:
+            mine.woken.wait()
+        if not mine.done.done():
+            try:
+                self.arrivals.wait(_WAIT_SECONDS)
                 self._answer(self._take())
+            finally:
+                self._wake_next()
         return mine.done.result()
+
+    def _wake_next(self) -> None:
+        """Lets the thread with the oldest input compute the next batch."""
+        with self._lock:
+            self._is_computing = bool(self._waiting)
+            if self._waiting:
+                self._waiting[0].woken.set()
 
     def _take(self) -> list[_Waiting[Rows, Result]]:
         """Returns the oldest input and the later ones that fit into a batch with it."""
@@ -85,6 +109,7 @@ class Batcher(Generic[Rows, Result]):
         for one in batch:
             if not one.done.done():
                 _answer_alone(one, self._predict)
+            one.woken.set()
         # The traceback of an error leads to this frame, which must not keep the rows, nor the error in a cycle.
         batch.clear()
         del one
@@ -93,7 +118,7 @@ class Batcher(Generic[Rows, Result]):
         """Returns a result for each input, or an empty list if each must be predicted separately."""
         try:
             joined = self._predict(self._join([one.rows for one in batch]))
-        except Exception:  # predicting one by one shows which input failed
+        except BaseException:  # predicting one by one shows which input failed
             return []
         try:
             return self._split(joined, [one.count for one in batch])
@@ -105,5 +130,5 @@ class Batcher(Generic[Rows, Result]):
 def _answer_alone(one: _Waiting[Rows, Result], predict: Callable[[Rows], Result]) -> None:
     try:
         one.done.set_result(predict(one.rows))
-    except Exception as error:  # raised again in the calling thread
+    except BaseException as error:  # raised again in the calling thread; also SystemExit, so that others go on
         one.done.set_exception(error)

@@ -17,6 +17,7 @@ import logging
 import traceback
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -34,6 +35,7 @@ from fargate_service.http.openapi_document import encode_document, make_openapi_
 from fargate_service.http.request_limits import Admission
 from fargate_service.http.swagger_page import make_swagger_page
 from fargate_service.memory.budget import current_reservation
+from fargate_service.memory.json_body import has_more_levels
 from fargate_service.models.loaded_model import EXAMPLE_FILE, ImageLabeler, LoadedModel, Streamer
 from fargate_service.settings import ServiceDescription, Settings
 
@@ -83,7 +85,7 @@ class Routes:
             needs_key=self._settings.api_key is not None,
             metadata=_read_metadata(self._settings.model_dir),
             max_body_bytes=self._settings.max_body_bytes,
-            example=_read_example(self._settings.model_dir),
+            example=_read_example(self._settings.model_dir, self._settings.documents.max_levels),
         )
         self._docs = encode_document(document)
 
@@ -150,9 +152,13 @@ class Routes:
     async def _run(self, threads: ThreadPoolExecutor, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         reservation = current_reservation()
         reservation.hold()
-        future = threads.submit(reservation.context.run, lambda: function(*args, **kwargs))
+        arrivals = self._model.arrivals
+        announced = arrivals.announce() if threads is self._sharing else None
+        work = partial(function, *args, **kwargs)
+        future = threads.submit(reservation.context.run, arrivals.run, announced, work)
         # Not when this coroutine ends: after a time-out the thread goes on, and needs its memory.
         future.add_done_callback(lambda _: reservation.let_go())
+        future.add_done_callback(lambda _: arrivals.end(announced))
         try:
             return await asyncio.wrap_future(future)
         except RequestError:
@@ -166,12 +172,14 @@ def _read_metadata(model_dir: Path) -> dict[str, Any]:
     return dict(yaml.safe_load((model_dir / "MLmodel").read_text(encoding="utf-8")))
 
 
-def _read_example(model_dir: Path) -> object | None:
+def _read_example(model_dir: Path, max_levels: int) -> object | None:
     file = model_dir / EXAMPLE_FILE
     if not file.is_file() or file.stat().st_size > _EXAMPLE_LIMIT_BYTES:
         return None
     try:
         example: object = json.loads(file.read_bytes())
+        if has_more_levels(example, max_levels):
+            return None
         encode_document({"example": example})
     except (ValueError, RecursionError):  # a number with thousands of digits, or too many levels
         return None

@@ -51,14 +51,14 @@ def parse_json(body: bytes, reservation: Reservation, *, max_levels: int) -> Any
             raise
         limit = f"{sys.get_int_max_str_digits():,} digits (environment.PYTHONINTMAXSTRDIGITS)"
         raise RequestError(400, f"A number has more than {limit}.") from error
-    if _has_more_levels(document, max_levels):
+    if has_more_levels(document, max_levels):
         raise _too_deep(max_levels)
     # Before, room was reserved for a table with as many cells as there are values.
     reservation.need(document_cost(document) - json_passing_cost(body))
     return document
 
 
-def _has_more_levels(document: Any, levels: int) -> bool:
+def has_more_levels(document: Any, levels: int) -> bool:
     outer = _containers([document])
     for _ in range(levels):
         if not outer:

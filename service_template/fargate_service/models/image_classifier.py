@@ -65,6 +65,7 @@ class ImageClassifier:
         self._batcher: Batcher[np.ndarray, np.ndarray] = Batcher(
             predict, join=np.concatenate, split=_split, max_rows=MAX_BATCH
         )
+        self.arrivals = self._batcher.arrivals
         self._shape: ImageShape = with_size(parse_image_shape(input_shape), options.size)
         self._labels = labels
         self._limits = limits

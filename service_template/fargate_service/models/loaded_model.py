@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+from fargate_service.batching.arrivals import Arrivals
+
 # MLflow writes it next to a model logged with an input example: the body of a request.
 EXAMPLE_FILE = "serving_input_example.json"
 
@@ -39,6 +41,7 @@ def choose_batching(asked: bool | None, why_alone: str | None) -> Batching:
 class LoadedModel(Protocol):
     """A model in memory."""
 
+    arrivals: Arrivals  # where requests are announced before they predict
     version: str  # MLflow's: the installed one, or the one that logged the model if none is installed
 
     @property

@@ -61,6 +61,7 @@ class PyfuncModel:
         limits: DocumentLimits = DEFAULT_DOCUMENT_LIMITS,
     ) -> None:
         self.version: str = VERSION
+        self.arrivals = tables.arrivals
         self._tables = tables
         self._model = _Guarded(model, tables)
         self._limits = limits

@@ -32,6 +32,7 @@ class TableBatcher:
         self._batcher: Batcher[Any, Any] = Batcher(
             predict, join=join_tables, split=split_predictions, max_rows=MAX_BATCH_ROWS
         )
+        self.arrivals = self._batcher.arrivals
         self.is_known = why_alone is None  # every part of the model, so that predicting a table has no other effect
         self._chosen = choose_batching(asked, why_alone)
         self._is_to_be_checked = self._chosen.is_on and asked is None
