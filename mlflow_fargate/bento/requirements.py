@@ -116,8 +116,8 @@ def _is_any_version(line: str) -> bool:
 
 
 def _overrides(stated: str, ours: str) -> bool:
-    """Returns whether a line is used instead of one of ours: it names the same package, and no bound of ours can be
-    added because it is pinned or allows only later versions."""
+    """Returns whether a line replaces a bound: it names the same package, which it pins or allows only in later
+    versions, so the bound cannot be added."""
     if _package(stated) != _package(ours):
         return False
     requirement, limit = Requirement(stated), ours.partition("<")[2]

@@ -25,6 +25,7 @@ from mlflow_fargate.aws.timestamps import iso
 from mlflow_fargate.config import DeploymentConfig, read_config
 from mlflow_fargate.deployment import DeploymentStatus, WebhookStatus
 from mlflow_fargate.errors import AwsError, InvalidOption
+from mlflow_fargate.resolved_model import Provenance
 from mlflow_fargate.resources import ENDPOINT_TAG, WEBHOOK, cluster_name, log_group_name
 
 _NO_BALANCER = "http://(no load balancer yet)"
