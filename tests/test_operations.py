@@ -69,6 +69,12 @@ def test_going_back_twice_goes_further_back() -> None:
     assert choose_revision(revisions).number == 1
 
 
+def test_going_back_twice_within_a_second_goes_further_back() -> None:
+    revisions = [revision(3, was_left=True, at=9), revision(2, is_current=True, at=9), revision(1)]
+
+    assert choose_revision(revisions).number == 1
+
+
 def test_going_back_goes_by_time_not_by_the_number_of_the_revision() -> None:
     assert choose_revision([revision(2, at=2), revision(1, is_current=True, at=3)]).number == 2
 

@@ -54,7 +54,8 @@ def choose_revision(revisions: Sequence[Revision], to: int | None = None) -> Rev
         return current
     if to is not None:
         return _named_revision(revisions, to, current)
-    newest = max(revisions, key=lambda revision: revision.rolled_out_at or "", default=None)
+    # Times are in whole seconds: of two rollouts in one, the current one is the later.
+    newest = max(revisions, key=lambda revision: (revision.rolled_out_at or "", revision.is_current), default=None)
     if current and newest and newest is not current and (newest.state == "FAILED" or newest.was_left):
         raise InvalidOption(
             f"The rollout of revision {newest.number} failed, and ECS already rolled back to {current.number}.",
