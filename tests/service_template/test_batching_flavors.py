@@ -48,7 +48,7 @@ FLAVORS: dict[str, Sequence[str]] = {
 }
 LIBRARIES = {"sklearn": "sklearn", "keras": "tensorflow"}  # the others are called as the flavor
 REQUESTS = 2000  # of each flavor
-SINGLE = 30 * CALLERS
+SINGLE = 15 * CALLERS
 ROWS_PER_CALL = 4
 # Their answer is a constant, ready before another thread gets its turn; the service is measured with one of them.
 CONSTANT = {"DummyClassifier", "DummyRegressor"}
@@ -131,12 +131,14 @@ def test_a_listed_estimator_shares_predictions_and_answers_each_caller_alone(nam
     tables = make_tables(table, 20 * CALLERS, most_rows=5, seed=1)
     single = make_tables(table, 15 * CALLERS, most_rows=1, seed=2)
 
-    wrong = wrong_shares(batcher, served, tables)
-    calls.clear()
-    wrong += wrong_shares(batcher, served, single)
-
-    assert wrong == []
-    assert sum(calls) == len(single)
+    assert wrong_shares(batcher, served, tables) == []
+    # Again if other programs keep the threads from being there at the same time.
+    for _ in range(3):
+        calls.clear()
+        assert wrong_shares(batcher, served, single) == []
+        assert sum(calls) == len(single)
+        if len(single) / len(calls) >= ROWS_PER_CALL:
+            break
     print(
         f"\nsklearn {name}: {len(tables) + len(single)} tables, 0 wrong, {len(single) / len(calls):.1f} rows per call"
     )

@@ -98,7 +98,9 @@ def save_lightgbm(name: str, path: Path) -> pd.DataFrame:
     else:
         model = getattr(lightgbm, name)(n_estimators=20, **options)
         model.fit(TABLE, CLASSES if "Classifier" in name else NUMBERS)
-    mlflow.lightgbm.save_model(model, path, input_example=TABLE.head(2), pip_requirements=["lightgbm"])
+    mlflow.lightgbm.save_model(
+        model, path, input_example=TABLE.head(2), serialization_format="cloudpickle", pip_requirements=["lightgbm"]
+    )
     return TABLE
 
 
@@ -106,7 +108,8 @@ def save_catboost(name: str, path: Path) -> pd.DataFrame:
     import catboost
 
     options = {"iterations": 20, "verbose": False, "allow_writing_files": False}
-    model: Any = getattr(catboost, name)(**options)
+    kind = getattr(catboost, name)
+    model: Any = kind(options) if name == "CatBoost" else kind(**options)
     if name == "CatBoostRanker":
         model.fit(TABLE, GRADES, group_id=QUERIES)
     else:
