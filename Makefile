@@ -16,7 +16,7 @@ export PYTHONDONTWRITEBYTECODE ?= 1
 # Tests in two processes: one waits for the stack while the other works (tests/conftest.py assigns them).
 TWO := -n 2 --no-loadscope-reorder
 
-.PHONY: setup tools tools-all docs pictures recording demo test test-unit test-all test-containers fresh bench bench-serving bench-limits bench-webhook bench-runtimes check format local clean docs-cli
+.PHONY: setup tools tools-all docs pictures recording demo test test-unit test-all test-containers fresh bench bench-serving bench-limits bench-webhook bench-runtimes bench-starts check format local clean docs-cli
 
 setup: $(READY)
 
@@ -103,6 +103,10 @@ bench-webhook: $(READY)
 bench-runtimes: $(READY)
 	$(BIN)/python -m benchmarks.runtimes
 
+# Five minutes; needs podman and root: seconds of CPU until a container with one CPU is ready.
+bench-starts: $(READY)
+	$(BIN)/python -m benchmarks.starts
+
 check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -113,7 +117,7 @@ check: $(READY)
 	$(BIN)/mypy -p examples
 	$(BIN)/mypy -p benchmarks.images
 	MYPYPATH=$(TREE) $(BIN)/mypy benchmarks/webhook.py
-	$(BIN)/mypy benchmarks/runtimes.py
+	$(BIN)/mypy benchmarks/runtimes.py benchmarks/starts.py
 	$(BIN)/python tests/support/layers.py
 	$(BIN)/codespell
 	$(BIN)/python tests/support/wording.py

@@ -60,10 +60,10 @@ def main() -> None:
 
 
 @contextmanager
-def own_stack(cache: Path) -> Iterator[None]:
+def own_stack(cache: Path, engine: str = "process") -> Iterator[None]:
     """Runs a local stack in `cache` as the target of this process."""
     os.environ["MLFLOW_FARGATE_CACHE"] = str(cache)
-    subprocess.run([COMMAND, "local", "up", "--detach", "--engine", "process"], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([COMMAND, "local", "up", "--detach", "--engine", engine], check=True, stdout=subprocess.DEVNULL)
     try:
         lines = subprocess.check_output([COMMAND, "local", "env"], text=True).splitlines()
         for line in lines:

@@ -25,7 +25,11 @@ from mlflow_fargate.resolved_model import ModelFile, ResolvedModel
 from mlflow_fargate.sandbox import Conversion
 
 MINOR = f"{sys.version_info[0]}.{sys.version_info[1]}"
-PINS = {name: f"{name}==1" for name in ("bentoml", "mlflow-skinny", "numpy", "onnxruntime", "pandas", "scikit-learn")}
+SERVER = ("httptools", "uvloop")
+PINS = {
+    name: f"{name}==1"
+    for name in ("bentoml", "mlflow-skinny", "numpy", "onnxruntime", "pandas", "scikit-learn", *SERVER)
+}
 
 
 def make_model(flavor: str = "sklearn", python: str = MINOR) -> ResolvedModel:
@@ -148,6 +152,8 @@ def test_an_equal_model_is_served_by_onnx_runtime_with_the_versions_it_was_compa
         "onnxruntime==1",
         "mlflow-skinny==1",
         "pandas==1",
+        "httptools==1",
+        "uvloop==1",
         "pyarrow==20",
     )
     assert chosen.labels == {
@@ -202,4 +208,4 @@ def test_a_picture_needs_no_mlflow() -> None:
 
     lines = bento.onnx_requirements(served, {**PINS, "pillow": "pillow==1"}, ())
 
-    assert lines == ("bentoml==1", "numpy==1", "onnxruntime==1", "pillow==1")
+    assert lines == ("bentoml==1", "numpy==1", "onnxruntime==1", "pillow==1", "httptools==1", "uvloop==1")

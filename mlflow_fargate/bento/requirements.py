@@ -13,7 +13,8 @@ from packaging.version import InvalidVersion, Version
 from mlflow_fargate.bento.description import ServedModel
 from mlflow_fargate.resolved_model import ResolvedModel
 
-# Optional: they parse HTTP and run the event loop in C, which takes a third less CPU per request.
+# They parse HTTP and run the event loop in C, which takes a third less CPU per request. The service limits headers with
+# httptools' callbacks, so it does not start without it.
 _SERVER = ("httptools>=0.6", "uvloop>=0.19")
 # What a service needs besides ONNX Runtime, for images or for MLflow's protocol.
 _ONNX_PACKAGES = {"image": ("pillow",), "table": ("mlflow-skinny", "pandas")}
@@ -75,6 +76,7 @@ def onnx_requirements(served: ServedModel, pins: Mapping[str, str], asked: tuple
         "numpy",
         "onnxruntime",
         *_ONNX_PACKAGES["image" if served.template == "image_classifier" else "table"],
+        *(Requirement(line).name for line in _SERVER),
     )
     known = {*map(_package, service_requirements(served)), *needed}
     further = [line for line in asked if _package(line) not in known]

@@ -74,6 +74,7 @@ def test_sigterm_under_16_clients_loses_no_request(
     container_engine: ContainerEngine,
     list_containers: Callable[[], list[str]],
     tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Each request is answered or its connection is not opened, without a load balancer and without retries."""
     (tmp_path / "slow.py").write_text(SLOW)
@@ -97,6 +98,8 @@ def test_sigterm_under_16_clients_loses_no_request(
     exit_code = exit_code_of(task)
     get_deploy_client(TARGET).delete_deployment("slow")
 
+    with capsys.disabled():
+        print(f"\nSIGTERM under 16 clients: {dict(seen)}, exit code {exit_code}")
     assert seen.pop("answered") > 32
     assert seen == {"not connected": 16}
     assert exit_code == 0
