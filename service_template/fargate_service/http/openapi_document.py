@@ -60,14 +60,7 @@ def make_openapi_document(
     }
     document: dict[str, Any] = {
         "openapi": "3.0.2",
-        "info": {
-            "title": description.title,
-            "version": description.model_version or "unregistered",
-            "description": f"MLflow model {description.model_uri}, flavor {description.flavor}"
-            + (f", run {description.run_id}" if description.run_id else "")
-            + f". Bodies have up to {max_body_bytes / 10**6:g} MB (MAX_BODY_MB); one that does not fit into the task's "
-            "memory is 413 too.",
-        },
+        "info": _info(description, max_body_bytes),
         "servers": [{"url": "."}],
         "paths": paths,
         "components": {"responses": {"Error": _ERROR_RESPONSE}},
@@ -76,6 +69,16 @@ def make_openapi_document(
         document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
         document["security"] = [{"key": []}]
     return document
+
+
+def _info(description: ServiceDescription, max_body_bytes: int) -> dict[str, Any]:
+    run = f", run {description.run_id}" if description.run_id else ""
+    return {
+        "title": description.title,
+        "version": description.model_version or "unregistered",
+        "description": f"MLflow model {description.model_uri}, flavor {description.flavor}{run}. Bodies have up to "
+        f"{max_body_bytes / 10**6:g} MB (MAX_BODY_MB); a body that does not fit into the task's memory gets 413, too.",
+    }
 
 
 def encode_document(document: Mapping[str, Any]) -> bytes:
