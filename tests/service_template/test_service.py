@@ -355,6 +355,17 @@ def narrow(slow_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         yield running
 
 
+def test_headers_and_levels_of_json_have_the_limits_that_were_set(narrow: Running) -> None:
+    headers = requests.post(f"{narrow.url}/invocations", headers={"X-Long": "x" * 3000}, timeout=10)
+    deep = {"inputs": json.loads("[" * 10 + "]" * 10)}
+    levels = requests.post(f"{narrow.url}/invocations", json=deep, timeout=10)
+
+    assert (headers.status_code, levels.status_code) == (400, 400)
+    assert headers.json()["message"] == "The request's headers have more than 2 KiB (MAX_HEADER_KB)."
+    assert "more than 10 levels (MAX_JSON_LEVELS)" in levels.json()["message"]
+
+
+# Last of these: the prediction goes on after its 504, and takes the only place.
 def test_a_slow_request_is_504_and_one_too_many_is_503(narrow: Running) -> None:
     url = f"{narrow.url}/invocations"
     with ThreadPoolExecutor(1) as other:
@@ -367,16 +378,6 @@ def test_a_slow_request_is_504_and_one_too_many_is_503(narrow: Running) -> None:
     assert long.result().status_code == 504
     said = "Request processing time exceeded limit of 2 s (REQUEST_TIMEOUT_SECONDS)."
     assert long.result().json()["message"] == said
-
-
-def test_headers_and_levels_of_json_have_the_limits_that_were_set(narrow: Running) -> None:
-    headers = requests.post(f"{narrow.url}/invocations", headers={"X-Long": "x" * 3000}, timeout=10)
-    deep = {"inputs": json.loads("[" * 10 + "]" * 10)}
-    levels = requests.post(f"{narrow.url}/invocations", json=deep, timeout=10)
-
-    assert (headers.status_code, levels.status_code) == (400, 400)
-    assert headers.json()["message"] == "The request's headers have more than 2 KiB (MAX_HEADER_KB)."
-    assert "more than 10 levels (MAX_JSON_LEVELS)" in levels.json()["message"]
 
 
 def test_a_model_that_cannot_be_loaded_stops_the_container(slow_model: Path, tmp_path: Path) -> None:
