@@ -7,7 +7,7 @@ import subprocess
 import psutil
 import pytest
 
-from support.processes import stop_group
+from support.serving_process import stop_group
 
 
 def start(script: str) -> subprocess.Popen[bytes]:

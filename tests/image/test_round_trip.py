@@ -34,8 +34,7 @@ from mlflow_fargate.image.oci.image import OCI_LAYER_GZIP
 from mlflow_fargate.progress import RecordedProgress
 from mlflow_fargate.resolved_model import ResolvedModel
 from support.image import make_image, split
-from support.processes import stop_group
-from support.serving_process import Running, wait_until_ready
+from support.serving_process import Running, stop_group, wait_until_ready
 from tests.image.conftest import make_tar, push_layers
 
 pytestmark = pytest.mark.exhaustive

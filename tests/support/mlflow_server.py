@@ -23,7 +23,7 @@ import mlflow
 import pytest
 import requests
 
-from support.processes import stop_group
+from support.serving_process import stop_group
 from support.tracking_uri import use_tracking_uri
 
 AWS_ENVIRONMENT = {

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,6 @@ import yaml
 from mlflow_fargate import bento
 from mlflow_fargate.image.layers.paths import SETTINGS
 from mlflow_fargate.resolved_model import ResolvedModel
-from tests.support.processes import stop_group
 
 KEY = "s3cret"
 ENTRY_POINT = SETTINGS["Entrypoint"][1:]
@@ -105,6 +105,20 @@ def serve(
         yield running
     finally:
         stop_group(process, 30)
+
+
+def stop_group(process: subprocess.Popen[bytes], timeout_seconds: float) -> None:
+    """Terminates a process that was started with `start_new_session`, and kills what is left of its group.
+
+    It may have ended already. Raises TimeoutExpired, after killing it, if SIGTERM did not end it in time.
+    """
+    try:
+        process.terminate()
+        process.wait(timeout_seconds)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def wait_until_ready(running: Running) -> None:
