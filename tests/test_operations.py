@@ -18,7 +18,7 @@ from click import BadParameter
 from click.testing import CliRunner, Result
 
 from mlflow_fargate.aws.endpoint import Endpoint
-from mlflow_fargate.aws.reading.history import state_of
+from mlflow_fargate.aws.reading.history import LEFT_TAG, state_of
 from mlflow_fargate.cli import main
 from mlflow_fargate.cli.deployment.logs import parse_moment
 from mlflow_fargate.config import NamedOptions
@@ -313,6 +313,18 @@ def test_a_rollback_that_was_interrupted_is_finished_by_the_same_command(deploye
     assert deployer.get("churn").provenance.version == "2"
     assert roll_back(deployer, "churn").provenance.version == "2"
     assert [item.unfinished_rollback_to for item in operations.history(deployer, "churn")] == [None, None, None]
+    assert roll_back(deployer, "churn").provenance.version == "1"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mark", ["", "2026-11-24T00:00:00+00:00", "a b c d"])
+def test_a_mark_that_no_rollback_wrote_does_not_count(deployer: Deployer, mark: str) -> None:
+    create(deployer, uri="models:/churn/1", desired_count=0)
+    deployer.update("churn", "models:/churn/2", None, NamedOptions())
+    tags = [{"key": LEFT_TAG, "value": mark}]
+    for revision in operations.history(deployer, "churn"):
+        deployer.account.session.call("ecs", "tag_resource", resourceArn=revision.task_definition, tags=tags)
+
     assert roll_back(deployer, "churn").provenance.version == "1"
 
 

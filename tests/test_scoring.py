@@ -419,6 +419,16 @@ def test_inputs_and_key_are_not_sent_to_where_a_response_redirects(
     assert "the deployment's own URL" in (failed.value.hint or "")
 
 
+def test_a_redirect_to_no_url_is_a_failure(server: ToldServer) -> None:
+    clock = Clock()
+    server.redirects_to, server.answers = "http://[x/", [(302, b"")]
+
+    with pytest.raises(PredictionFailed, match="Invalid IPv6 URL"):
+        scoring.score(server.url, [[1]])
+    with pytest.raises(RolloutTimeout, match="Invalid IPv6 URL"):
+        scoring.wait_until_ready(server.url, timeout_seconds=1, clock=clock, sleep=clock.sleep)
+
+
 def test_a_page_to_log_in_does_not_make_the_model_ready(server: ToldServer) -> None:
     clock = Clock()
     server.redirects_to, server.answers = "/login", [(302, b"")]

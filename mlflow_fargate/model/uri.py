@@ -186,7 +186,10 @@ class ModelRegistry:
         if path and "'" not in path and (model := self._model_of_run(run, path)):
             return self._logged_model_place(model)
         outputs = run.outputs.model_outputs if run.outputs else []
-        names = sorted({str(one.name) for output in outputs if (one := self._existing(output.model_id)) is not None})
+        logged = [one for output in outputs if (one := self._existing(output.model_id)) is not None]
+        if own := next((one for one in logged if (one.name, one.source_run_id) == (path, run_id)), None):
+            return self._logged_model_place(own)
+        names = sorted({str(one.name) for one in logged})
         listed = ", ".join(f"runs:/{run_id}/{name}" for name in names) or "none"
         if not path:
             raise ModelNotFound(f"{uri} does not name a model of the run.", hint=f"models of this run: {listed}")
@@ -194,12 +197,8 @@ class ModelRegistry:
         return Place(root, resolved_uri=uri, run_id=run_id, other_models=f"models of this run: {listed}")
 
     def _model_of_run(self, run: Any, name: str) -> Any:
-        """Returns the model that MLflow's RunsArtifactRepository uses, or None: the first found that the run logged.
-
-        Another run's model with this name can be among the run's outputs.
-        """
-        token: str | None = None
-        filter_string, experiments = f"name = '{name}'", [run.info.experiment_id]
+        """Returns the model that MLflow's RunsArtifactRepository uses, or None: the first found that the run logged."""
+        token, filter_string, experiments = None, f"name = '{name}'", [run.info.experiment_id]
         # MLflow 2 has no such search, and no such models.
         with contextlib.suppress(_Absent), self._errors(f"runs:/{run.info.run_id}/{name}"):
             for _ in range(_MOST_PAGES):

@@ -147,7 +147,7 @@ class _Asking:
             ) from error
         except requests.exceptions.SSLError as error:
             raise PredictionFailed(f"{url} is not trusted: {error}", hint=_NO_CERTIFICATE) from error
-        except requests.RequestException as error:
+        except (requests.RequestException, ValueError) as error:  # the latter: a redirect to no URL
             # A service that rejects a large body closes the connection, and its 413 is lost.
             hint = _TOO_LARGE if isinstance(request.get("data"), JsonStream) else None
             raise _PassingFailure(f"{url} did not respond: {error}", hint=hint) from error
@@ -206,7 +206,7 @@ def _ask_ready(url: str) -> str | None:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Unverified HTTPS request")
             response = requests.get(url, timeout=10, verify=False, allow_redirects=False)  # noqa: S501  # see wait_until_ready
-    except requests.RequestException as error:
+    except (requests.RequestException, ValueError) as error:  # the latter: a redirect to no URL
         return str(error)
     if response.status_code == 200:
         return None

@@ -41,6 +41,7 @@ def test_fields_of_a_later_release_are_ignored() -> None:
         json.dumps(WRITTEN)[:-1],
         json.dumps({**WRITTEN, "provenance": None}),
         json.dumps({**WRITTEN, "provenance": {"name": "churn"}}),
+        json.dumps({**WRITTEN, "provenance": {**asdict(PROVENANCE), "registered_ms": "soon"}}),
         json.dumps({**WRITTEN, "settings": "cpu=512"}),
     ],
 )

@@ -144,6 +144,15 @@ def test_the_failure_of_a_deleted_version_says_nothing_about_the_one_with_its_nu
     assert decide(again, deployed, Memory(), NOW).kind == "blocked"
 
 
+def test_the_failures_of_a_deleted_version_do_not_delay_the_one_with_its_number() -> None:
+    memory = Memory()
+    for _ in range(6):
+        memory = remember_failure(memory, "3", "no such role", is_final=False, now=NOW, registered_ms=2000)
+    memory = remember_failure(memory, "3", "no such role", is_final=False, now=NOW, registered_ms=6000)
+
+    assert memory.retry_at - NOW == 60
+
+
 def test_an_unreadable_registry_forgives_no_failure() -> None:
     memory = remember_failure(Memory(), "3", "unhealthy", is_final=True, now=NOW)
 

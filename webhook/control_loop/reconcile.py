@@ -207,7 +207,8 @@ def remember_failure(
     first_retry_seconds: float = FIRST_RETRY_SECONDS,
 ) -> Memory:
     """Returns the memory after a failed change to `version` ('': none): retried with backoff, if final never."""
-    failures = memory.failures + 1 if memory.failed_version == version else 1
+    is_again = (memory.failed_version, memory.failed_registered_ms) == (version, registered_ms)
+    failures = memory.failures + 1 if is_again else 1
     # The exponent is bounded, so the power does not overflow.
     wait = min(first_retry_seconds * 2 ** min(failures - 1, 20), _LAST_RETRY_SECONDS)
     return Memory(

@@ -147,7 +147,8 @@ def _revision(described: Mapping[str, Any], current: str, rollouts: Sequence[Map
     own = [item for item in rollouts if item["taskDefinition"] == arn]
     rolled_out_at = iso(own[0]["createdAt"]) if own else None
     completed = next((item for item in own if item["status"] == "SUCCESSFUL"), None)
-    began, to, *done = tags.read(described["tags"]).get(LEFT_TAG, " ").split(" ")
+    began, _, went = tags.read(described["tags"]).get(LEFT_TAG, "").partition(" ")
+    to, _, done = went.partition(" ")
     is_left = began == (rolled_out_at or "") and to == _went_to(own, rollouts, current)
     return Revision(
         number=int(described["revision"]),

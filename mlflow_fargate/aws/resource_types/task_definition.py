@@ -131,7 +131,8 @@ def read_label(described: Mapping[str, Any]) -> Label | None:
     known = {item.name for item in fields(Provenance)}
     try:
         provenance = Provenance(**{key: value for key, value in label["provenance"].items() if key in known})
-    except TypeError:  # incomplete
+        int(provenance.registered_ms or 0)
+    except (TypeError, ValueError):  # incomplete, or not a number
         return LOST
     return Label(provenance, label.get("settings", {}))
 

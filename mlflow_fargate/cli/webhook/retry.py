@@ -21,7 +21,7 @@ def retry(name: str, url: str, token: str) -> None:
         response = requests.post(
             f"{url.rstrip('/')}/retry/{quote(name)}", headers=headers, timeout=30, allow_redirects=False
         )
-    except requests.RequestException as error:
+    except (requests.RequestException, ValueError) as error:  # the latter: a redirect to no URL
         raise FargateError(f"The webhook service at {url} did not respond: {type(error).__name__}.") from error
     if response.is_redirect:
         raise FargateError(
