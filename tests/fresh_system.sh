@@ -28,6 +28,9 @@ make_system() {
   printf 'deb %s main\n' "$mirror $suite" "$mirror $suite-updates" "$security $suite-security" >"$root/etc/apt/sources.list"
   apt-config dump | grep -E '^Acquire::(https?|ftp|Retries|Check-)' >"$root/etc/apt/apt.conf.d/99-as-outside" || true
   cp -L /etc/resolv.conf /etc/hosts "$root/etc/"
+  # The network is this machine's, where podman may have a bridge with its usual addresses already.
+  mkdir -p "$root/etc/containers/containers.conf.d"
+  printf '[network]\ndefault_subnet = "10.213.0.0/24"\n' >"$root/etc/containers/containers.conf.d/subnet.conf"
   find /usr/local/share/ca-certificates -name '*.crt' -exec cp -L {} "$root/usr/local/share/ca-certificates/" \; 2>/dev/null || true
   for path in /etc/pip.conf /etc/uv/uv.toml ~/.config/pip/pip.conf ~/.pip/pip.conf ~/.config/uv/uv.toml; do
     [ ! -e "$path" ] || take_over "$path" "$root/${path/#$HOME//root}"
