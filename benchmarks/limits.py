@@ -130,7 +130,9 @@ def container(served: Served, mib: int) -> Iterator[tuple[str, str]]:
         *(f"--env={name}={value}" for name, value in environment.items()),
         *("--rootfs", "/:O", sys.executable, *ENTRY_POINT),
     ]
-    identifier = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    # Its monitor leaves a file where it was started if the kernel kills a process.
+    where = tempfile.gettempdir()
+    identifier = subprocess.run(command, check=True, capture_output=True, text=True, cwd=where).stdout.strip()
     try:
         yield identifier, f"http://127.0.0.1:{port}"
     finally:
