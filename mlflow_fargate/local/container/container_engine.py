@@ -51,6 +51,11 @@ class ContainerEngine:
     traits: EngineTraits
     version: str = ""
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables of its processes. Podman 5 would begin each task's log with a warning about cgroups v1."""
+        return {**os.environ, "PODMAN_IGNORE_CGROUPSV1_WARNING": "1"}
+
     def call(
         self,
         *arguments: str,
@@ -68,7 +73,7 @@ class ContainerEngine:
                 [*self.command, *arguments],
                 input=stdin or b"",
                 capture_output=True,
-                env={**os.environ, **(environment or {})},
+                env={**self.environment, **(environment or {})},
                 timeout=timeout_seconds,
                 check=False,
             )

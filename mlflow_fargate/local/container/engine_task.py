@@ -49,6 +49,7 @@ class EngineTask:
         self._process = subprocess.Popen(
             [*engine.command, "start", "--attach", name],
             cwd=folder,
+            env=engine.environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,  # apart: in one pipe, a line of one could get into the middle of another's
