@@ -15,19 +15,9 @@ from elftools.elf.elffile import ELFFile
 
 from mlflow_fargate.image import LINUX_ARM64, Reference, Registry
 from mlflow_fargate.progress import RecordedProgress
-from support.image import make_image
+from support.image import GLIBC, make_image
 
 MINOR = f"{sys.version_info[0]}.{sys.version_info[1]}"
-GLIBC = (
-    "libc.so.6",
-    "libm.so.6",
-    "libpthread.so.0",
-    "libdl.so.2",
-    "librt.so.1",
-    "libgcc_s.so.1",
-    "libstdc++.so.6",
-    "libz.so.1",
-)
 
 
 @pytest.fixture

@@ -28,6 +28,7 @@ from mlflow_fargate.local.registry.grammar import digest_of
 from mlflow_fargate.local.registry.store import RegistryStore
 from mlflow_fargate.local.tracking import BUCKET
 from support.container_stack import DOUBLER, QUICK, REQUIREMENTS, ROWS, TARGET, log_model, wait_until_left
+from support.image import GLIBC
 
 pytestmark = [pytest.mark.exhaustive, pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -48,16 +49,6 @@ mlflow.models.set_model(Model())
 """
 OTHER_CPU = {"x86_64": "aarch64", "aarch64": "x86_64"}[platform.machine()]
 ELF_NUMBERS = {"x86_64": 62, "aarch64": 183}
-GLIBC = (
-    "libc.so.6",
-    "libm.so.6",
-    "libpthread.so.0",
-    "libdl.so.2",
-    "librt.so.1",
-    "libgcc_s.so.1",
-    "libstdc++.so.6",
-    "libz.so.1",
-)
 MINOR = f"{sys.version_info[0]}.{sys.version_info[1]}"
 OTHER_BASE = f"public.ecr.aws/{BASE_REPOSITORY}:other-cpu"
 

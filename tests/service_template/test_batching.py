@@ -111,14 +111,19 @@ def test_the_others_get_answers_if_the_model_ends_the_thread() -> None:
     assert [answers[0], answers[2]] == [[2], [6]]
 
 
+def free_batcher(model: Doubler) -> Batcher[Numbers, Numbers]:
+    """Returns a batcher of a model that answers at once."""
+    model.go_on.set()
+    return Batcher(model, join=join, split=split, max_rows=9)
+
+
 @pytest.mark.parametrize(("seconds", "batches"), [(30, [[1, 2]]), (0.01, [[1], [2]])])
 def test_a_batch_waits_only_briefly_for_a_request_that_is_on_its_way(
     seconds: float, batches: list[Numbers], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batcher_module, "_WAIT_SECONDS", seconds)
     model = Doubler()
-    model.go_on.set()
-    batcher: Batcher[Numbers, Numbers] = Batcher(model, join=join, split=split, max_rows=9)
+    batcher = free_batcher(model)
     announced = batcher.arrivals.announce()
 
     with ThreadPoolExecutor(2) as threads:
@@ -134,9 +139,7 @@ def test_a_batch_waits_only_briefly_for_a_request_that_is_on_its_way(
 
 def test_a_single_request_does_not_wait_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batcher_module, "_WAIT_SECONDS", 30)
-    model = Doubler()
-    model.go_on.set()
-    batcher: Batcher[Numbers, Numbers] = Batcher(model, join=join, split=split, max_rows=9)
+    batcher = free_batcher(Doubler())
     announced = batcher.arrivals.announce()
 
     began = time.monotonic()
@@ -147,9 +150,7 @@ def test_a_single_request_does_not_wait_for_itself(monkeypatch: pytest.MonkeyPat
 
 def test_nobody_waits_for_a_request_that_ended_before_it_predicted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batcher_module, "_WAIT_SECONDS", 30)
-    model = Doubler()
-    model.go_on.set()
-    batcher: Batcher[Numbers, Numbers] = Batcher(model, join=join, split=split, max_rows=9)
+    batcher = free_batcher(Doubler())
     announced = batcher.arrivals.announce()
 
     with ThreadPoolExecutor(1) as threads:

@@ -80,7 +80,7 @@ def test_a_library_for_another_cpu_is_not_called_missing(
     machine: int, order: Literal["little", "big"], name: str, load: Callable[[str], object], tmp_path: Path
 ) -> None:
     if platform.machine() == name:
-        pytest.skip("it is this machine's")
+        pytest.skip(f"this machine is {name}, so a library for it is not for another CPU")
     library = tmp_path / "made.so"
     header = bytearray(Path(sys.executable).read_bytes()[:64])
     header[5] = 1 if order == "little" else 2

@@ -9,6 +9,18 @@ from mlflow_fargate.image import Destination, ImageSpec, Model, PushedImage, bui
 
 _OF_THE_SPEC = {field.name for field in fields(ImageSpec)}
 
+# What every base with the C library has, besides its loader.
+GLIBC = (
+    "libc.so.6",
+    "libm.so.6",
+    "libpthread.so.0",
+    "libdl.so.2",
+    "librt.so.1",
+    "libgcc_s.so.1",
+    "libstdc++.so.6",
+    "libz.so.1",
+)
+
 
 def make_image(**arguments: Any) -> PushedImage:
     """Calls `build_image` with these; `destination` is a reference in `registry`, `model_key` the key of `model`."""
