@@ -87,7 +87,8 @@ def serve(
         "PATH_PREFIX": "/digits",
         "TASK_MEMORY_MIB": "2048",  # the default of a task
     }
-    inherited = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
+    # A task has none of MLflow's variables; MLflow sets some in the process of a test, as for an experiment.
+    inherited = {name: value for name, value in os.environ.items() if "MLFLOW_" not in name}
     log = folder / "server.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
