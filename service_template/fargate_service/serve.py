@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from fargate_service.cause import explain_and_exit
 from fargate_service.settings import CAUSE_FILE
+from fargate_service.start import few_collections
 
 if TYPE_CHECKING:
     import bentoml
@@ -40,12 +41,13 @@ def main() -> NoReturn:
 
 def _serve() -> None:
     # Imported here: what fails from now on is explained.
-    from bentoml._internal.context import server_context  # noqa: PLC0415
-    from bentoml._internal.log import configure_server_logging  # noqa: PLC0415
+    with few_collections():
+        from bentoml._internal.context import server_context  # noqa: PLC0415
+        from bentoml._internal.log import configure_server_logging  # noqa: PLC0415
 
-    configure_server_logging()
-    server_context.worker_index = 1  # makes `bentoml.importing()` raise for missing packages
-    from service import Service  # noqa: PLC0415
+        configure_server_logging()
+        server_context.worker_index = 1  # makes `bentoml.importing()` raise for missing packages
+        from service import Service  # noqa: PLC0415
 
     host, port = os.environ.get("BENTOML_HOST", "0.0.0.0"), int(os.environ.get("BENTOML_PORT", "3000"))  # noqa: S104
     if needs_supervisor(Service):

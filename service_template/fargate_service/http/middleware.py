@@ -18,6 +18,7 @@ from typing import Any
 from starlette.responses import RedirectResponse
 
 from fargate_service.errors import RequestError, make_error_body, request_id
+from fargate_service.memory.body_queue import BodyQueue
 from fargate_service.memory.budget import MemoryBudget, new_reservation
 from fargate_service.memory.costs import BODY
 
@@ -172,13 +173,15 @@ class ApiKeyGate:
 class BodyLimit:
     """Reserves the memory for each body before it is read, and rejects bodies above `max_body_bytes` with 413.
 
-    Both by Content-Length, and while the body is received. Without room in `budget`: 503.
+    Both by Content-Length, and while the body is received. Without room in `budget`, large bodies of a known length
+    wait for it, and others are 503.
     """
 
     def __init__(self, app: App, max_body_bytes: int, budget: MemoryBudget) -> None:
         self._app = app
         self._limit = max_body_bytes
         self._budget = budget
+        self._queue = BodyQueue(budget)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -203,7 +206,7 @@ class BodyLimit:
             try:
                 if reserved_bytes > self._limit:
                     raise error
-                reservation.add_body(BODY * reserved_bytes)
+                await self._queue.enter(reservation, BODY * reserved_bytes)
             except RequestError as refused:
                 await send_error(send, refused.status, refused.message, ((b"connection", b"close"),))
                 return

@@ -1,7 +1,8 @@
 """The memory that requests share: each reserves what it will need before it needs it, or is refused.
 
     total   what is left of the task's memory once the model is loaded and warm
-    bodies  reserved while they arrive, without waiting; at most half of the total, so that work always finds room
+    bodies  reserved before they are read; at most half of the total, so that work always finds room. Small ones do not
+            wait; large ones do until what work on them usually needs is free as well (see body_queue)
     work    parsing, decoding and predicting; waits while others work, because these finish and give their room back
 
 Requests that wait can keep each other from working: each holds its body, or what its work has needed so far. Then the
@@ -25,6 +26,8 @@ from fargate_service.errors import RequestError
 
 _MB = 10**6
 _SMALL = _MB  # bodies that are soon gone
+_EXPECTED = 5  # times what a large body takes: with the work on it, for a table in JSON
+_WHOLE = 0.9  # of the total: enough for a large body that needs everything, beside small requests
 _LATER = 20 * _MB  # for each of these a request that is refused should wait a second longer
 
 
@@ -37,22 +40,45 @@ class MemoryBudget:
         self.bodies = 0
         self._working = 0
         self._waiting: deque[_Waiting] = deque()  # the first has waited longest
-        self._wait_seconds = wait_seconds
+        self.wait_seconds = wait_seconds
         self._changed = threading.Condition()
+        self._released: Callable[[], None] = lambda: None
 
     def open(self, total_bytes: int) -> None:
         """Limits all requests together to `total_bytes`."""
         self.total = total_bytes
 
+    def on_release(self, callback: Callable[[], None]) -> None:
+        """Calls `callback` whenever room may have become free, in any thread; it must not wait."""
+        self._released = callback
+
+    def is_large(self, size: int) -> bool:
+        """Returns whether a body that takes `size` bytes should wait for its turn before it is read."""
+        return size > _SMALL
+
+    def check_body(self, size: int) -> None:
+        """RequestError 413 if a body that takes `size` bytes can never have room."""
+        if size > self.total / 2:
+            raise _too_large(size, self.total / 2)
+
+    def take_large_body(self, size: int) -> bool:
+        """Reserves `size` bytes for a body; False if they, and what work on it usually needs, are not free."""
+        with self._changed:
+            is_free = self.used + min(_EXPECTED * size, _WHOLE * self.total) <= self.total
+            if self._waiting or not is_free or self.bodies + size > self.total / 2:
+                return False
+            self.bodies += size
+            self.used += size
+            return True
+
     def take_body(self, size: int, held: int) -> None:
         """Reserves `size` bytes more for a body that has `held`; RequestError 413 or 503 if there is no room."""
         with self._changed:
-            if held + size > self.total / 2:
-                raise _too_large(held + size, self.total / 2)
+            self.check_body(held + size)
             if self.bodies + size > self.total / 2 or not self._fits(size):
-                raise _busy(size)
+                raise busy(size)
             if size > _SMALL and self._is_stuck():
-                raise _busy(size)
+                raise busy(size)
             self.bodies += size
             self.used += size
 
@@ -78,21 +104,25 @@ class MemoryBudget:
                 finally:
                     self._working += 1
             self.used += size
-            self._changed.notify_all()
+            self._announce()
 
     def end_work(self, size: int) -> None:
         """Gives back what work had reserved."""
         with self._changed:
             self._working -= 1
             self.used -= size
-            self._changed.notify_all()
+            self._announce()
 
     def end_body(self, size: int) -> None:
         """Gives back what a body had reserved."""
         with self._changed:
             self.bodies -= size
             self.used -= size
-            self._changed.notify_all()
+            self._announce()
+
+    def _announce(self) -> None:
+        self._changed.notify_all()
+        self._released()
 
     def _wait(self, size: int, *, is_first: bool) -> None:
         """Waits until `size` bytes fit; RequestError 503 after a while, or if others wait for what this one holds."""
@@ -100,12 +130,12 @@ class MemoryBudget:
         self._waiting.insert(0 if is_first else len(self._waiting), waiting)
         self._changed.notify_all()  # those who waited for this one to finish
         try:
-            self._changed.wait_for(lambda: self._fits(size) or self._is_in_the_way(waiting), self._wait_seconds)
+            self._changed.wait_for(lambda: self._fits(size) or self._is_in_the_way(waiting), self.wait_seconds)
             if not self._fits(size):
-                raise _busy(size)
+                raise busy(size)
         finally:
             self._waiting.remove(waiting)
-            self._changed.notify_all()  # another one may be the first now
+            self._announce()  # another one may be the first now
 
     def _fits(self, size: int) -> bool:
         return self.used + size <= self.total
@@ -172,6 +202,12 @@ class Reservation:
         self._budget.take_body(size, self._body)
         self._body += size
 
+    def add_large_body(self, size: int) -> bool:
+        """Reserves `size` bytes for the request's body, and returns whether there was room."""
+        is_added = self._budget.take_large_body(size)
+        self._body += size * is_added
+        return is_added
+
     def keep_body(self, size: int) -> None:
         """Gives back what is reserved for the body beyond `size` bytes."""
         released = max(0, self._body - size)
@@ -225,7 +261,8 @@ def _too_large(size: float, total: float) -> RequestError:
     )
 
 
-def _busy(size: float) -> RequestError:
+def busy(size: float) -> RequestError:
+    """Returns the 503 for a request that needs `size` bytes."""
     # Sending a large body again and again would take more time than processing one does.
     seconds = min(5, 1 + int(size / _LATER))
     message = (

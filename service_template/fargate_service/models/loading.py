@@ -21,6 +21,7 @@ from fargate_service.models.loaded_model import LoadedModel, choose_batching
 from fargate_service.models.package_versions import describe_other_version
 from fargate_service.models.tracing import turn_off_tracing
 from fargate_service.settings import ServiceDescription, Settings, set_library_threads
+from fargate_service.start import few_collections
 
 if TYPE_CHECKING:
     from fargate_service.models.loaded_network import LoadedNetwork  # needs NumPy
@@ -38,7 +39,8 @@ def load_model(description: ServiceDescription, settings: Settings, source: Path
     set_library_threads(os.environ, settings.cpus)
     load = _load_image_classifier if description.template == "image_classifier" else _load_pyfunc
     try:
-        model = load(description, settings, source)
+        with few_collections():
+            model = load(description, settings, source)
     except Exception as error:
         raise ModelLoadError(describe_other_version(error, settings.model_dir)) from error
     turn_off_tracing(are_exported=settings.exports_traces)
