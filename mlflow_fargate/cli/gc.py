@@ -37,7 +37,7 @@ def gc(target: str, delete: bool, as_json: bool) -> None:
         for orphan in found:
             collect(deployer, orphan)
     elif found:
-        click.echo("nothing deleted yet; run again with --delete", err=True)
+        click.echo("nothing was deleted; to delete these resources, run again with --delete", err=True)
 
 
 def _title(orphan: Orphan) -> str:

@@ -149,8 +149,8 @@ class ScalingOptions(OptionGroup):
             raise ValueError(f"schedule: '{name}' is not a valid entry name (letters, digits, '-' and '_')")
         if found is None:
             raise ValueError(
-                f"schedule.{name}={text!r} must be 'WHEN COUNT', such as cron(0 20 * * ? *) 0 ("
-                "WHEN is cron(…), rate(…) or at(…))"
+                f"schedule.{name}={text!r} must be 'WHEN COUNT', such as 'cron(0 20 * * ? *) 0'; "
+                "WHEN is cron(…), rate(…) or at(…)"
             )
         if found["normal"]:
             return ScheduledCounts(found["when"], self.min_count, self.max_count or 0)

@@ -79,7 +79,8 @@ class ServingOptions(OptionGroup):
         for key in models:
             if not _KEY.fullmatch(key) or key == "model":
                 raise ValueError(
-                    f"'{key}' is not a valid key: use letters, digits, '-' and '_', and not 'model', the key of -m"
+                    f"'{key}' is not a valid key: use letters, digits, '-' and '_'; 'model' is reserved for the "
+                    f"model of -m"
                 )
         return models
 

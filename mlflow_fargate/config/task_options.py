@@ -177,7 +177,8 @@ class TaskOptions(OptionGroup):
         for name in self.environment:
             if name.lower().endswith(_SECRET_ENDINGS):
                 raise ValueError(
-                    f"environment.{name} looks like a secret, and task definitions are readable; use secrets.{name}=ARN"
+                    f"environment.{name} looks like a secret, and many people can read task definitions; use "
+                    f"secrets.{name}=ARN"
                 )
         return self
 

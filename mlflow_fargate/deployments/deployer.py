@@ -217,7 +217,7 @@ class Deployer:
         if not spec.config.wait:
             self.progress.step(f"{spec.name}: rollout started (not waiting for it)")
         elif not status.desired_count:
-            self.progress.step(f"{spec.name} is scaled to 0 tasks, so {status.url} does not answer")
+            self.progress.step(f"{spec.name} is scaled to 0 tasks, so {status.url} does not respond")
         else:
             self.progress.step(f"{spec.name} is at {status.url}")
         self._note_address(status, spec)

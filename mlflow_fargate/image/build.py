@@ -116,7 +116,7 @@ def _standard_library(
         return []
     files = look_into_base()
     if not files.standard_libraries:
-        note("the base image's standard library is not in /usr/local/lib: its bytecode is not added")
+        note("the base image's standard library is not in /usr/local/lib, so its bytecode is not added")
     return [recipe] if is_uncompiled(files, version) and find_interpreter(version) else []
 
 

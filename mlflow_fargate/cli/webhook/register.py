@@ -45,7 +45,8 @@ def register(url: str | None, target: str | None, name: str) -> None:
         registration.send_test_event(client, registered.webhook_id)
     click.echo("The service received MLflow's test event.")
     click.echo(
-        "Set MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY on the MLflow server; without it, the secret is lost at a restart. "
+        "Set MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY on the MLflow server; without it, the secret is lost when the "
+        "server restarts. "
         "The first event can take up to a minute.",
         err=True,
     )
