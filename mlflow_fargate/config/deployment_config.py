@@ -58,7 +58,9 @@ class DeploymentConfig(
     @model_validator(mode="after")
     def _check_shifting(self) -> Self:
         if self.host and self.target_group_arn:
-            raise ValueError("host cannot be used with target_group_arn, because you define its rules")
+            raise ValueError(
+                "host cannot be used with target_group_arn, because you define the rules of that target group yourself"
+            )
         if self.shifts_traffic and self.target_group_arn:
             raise ValueError(
                 f"target_group_arn cannot be used with strategy={self.strategy}, which creates two target groups"

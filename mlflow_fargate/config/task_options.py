@@ -177,7 +177,7 @@ class TaskOptions(OptionGroup):
         for name in self.environment:
             if name.lower().endswith(_SECRET_ENDINGS):
                 raise ValueError(
-                    f"environment.{name} looks like a secret, and many people can read task definitions; use "
+                    f"environment.{name} looks like a secret, but task definitions do not protect secrets; use "
                     f"secrets.{name}=ARN"
                 )
         return self
@@ -185,7 +185,7 @@ class TaskOptions(OptionGroup):
 
 def _read_file_system(path: str, text: str) -> FileSystem:
     if not _MOUNT_PATH.fullmatch(path) or ".." in path or path.startswith(_OF_THE_CONTAINER):
-        raise ValueError(f"efs: '{path}' is not a valid mount path; use a new one, such as /mnt/data")
+        raise ValueError(f"efs: '{path}' is not a valid mount path; use a new absolute path, such as /mnt/data")
     found = _FILE_SYSTEM.fullmatch(text)
     if found is None:
         raise ValueError(

@@ -227,7 +227,9 @@ class Deployer:
         if spec.config.host:
             self.progress.note(f"create a DNS record: {spec.config.host} → {balancer.hostname}")
         elif balancer.scheme == "https":
-            self.progress.note("the certificate does not cover this host name; set your own domain with host=")
+            self.progress.note(
+                "the certificate does not cover the host name in this URL; set your own domain with host="
+            )
         elif not spec.endpoint.certificate_arn:
             self.progress.note("plain HTTP: for HTTPS, create the endpoint with certificate_arn=")
 

@@ -92,7 +92,7 @@ def _lock(spec: ImageSpec, records: LockRecords, cache: Path, progress: Progress
             lines, python_version=spec.python_version, cache=cache, indexes=spec.indexes, build_sdists=build_sdists
         )
     if locked.sdists:
-        progress.note(f"built from source on this machine, because there are no wheels: {', '.join(locked.sdists)}")
+        progress.note(f"built from source on this machine, because they have no wheels: {', '.join(locked.sdists)}")
     return locked
 
 

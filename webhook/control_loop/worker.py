@@ -265,7 +265,7 @@ class Worker:
 
     def _act(self, watch: Watch, action: Action) -> None:
         key = watch.deployed.key
-        logger.info("%s: %s of '%s' version %s", key, action.kind, watch.deployed.model_name, action.version)
+        logger.info("%s: starting %s ('%s' version %s)", key, action.kind, watch.deployed.model_name, action.version)
         outcome = act(self._connect(), watch, action, self._clock)
         with self._lock:
             self._outcomes[key] = outcome

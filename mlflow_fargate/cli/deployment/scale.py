@@ -24,5 +24,5 @@ def scale(target: str, name: str, count: int, wait: bool, timeout_seconds: int) 
     options = NamedOptions({"wait": wait, "timeout_seconds": timeout_seconds})
     status = operations.scale(deployer_at(target), name, count, options)
     surplus = max(0, status.running_count - status.desired_count)
-    stopping = f", {surplus} more finishing their requests" if surplus else ""
+    stopping = f", {surplus} more finishing requests" if surplus else ""
     click.echo(f"{name}: {status.running_count - surplus} of {status.desired_count} tasks running{stopping}")
