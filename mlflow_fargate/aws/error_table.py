@@ -126,7 +126,7 @@ _ROWS = (
     _Row("user", "ClientException", "Invalid 'cpu' setting", hint=_SIZES),
     _Row("user", "ClientException", "Invalid 'memory' setting", hint=_SIZES),
     _Row("user", "ClientException", "execution role ARN",
-         hint="check execution_role_arn=, or reset it (execution_role_arn=) to have a role created"),
+         hint="check execution_role_arn=; to have a role created, leave it empty"),
     _Row("user", "ClientException", "Max allowed length",
          hint="a task definition is limited to 64 KiB: shorten environment=, or move values to secrets="),
     _Row("user", "ClientException", "Role is not valid", hint="check task_role_arn= and execution_role_arn="),

@@ -41,7 +41,8 @@ class ServingOptions(OptionGroup):
         "native",
         "what runs the model: the library it was trained with (native) or ONNX Runtime (onnx), which is smaller and "
         "starts faster. For onnx and auto, the model is converted on this machine, in a process without credentials, "
-        "and used only if its predictions match; if not, auto uses native and onnx is an error",
+        "and the result is used only if its predictions match the original's; if not, auto uses native and onnx is "
+        "an error",
         maps_to="(the service)",
         examples=["onnx"],
     )

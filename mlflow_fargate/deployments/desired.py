@@ -64,7 +64,7 @@ class Specs:
             raise InvalidOption(
                 f"The task definition of '{before.name}' was deleted or damaged, and with it the record of its model "
                 "and options.",
-                hint="pass its model and every option that is not the default (-m models:/… -C …), or delete it",
+                hint="pass the model and all options that are not the default (-m … -C …), or delete the deployment",
             )
         config = options.over(before.settings)
         check_change(before, config, options)
