@@ -215,7 +215,8 @@ class Worker:
                 self._tasks.put((watch, action))
         if before is None or before.action != action:
             level = logging.WARNING if action.warning else logging.INFO
-            logger.log(level, "%s: %s (%s)", deployed.key, action.kind, action.warning or action.reason)
+            kind = "nothing to do" if action.kind == "nothing" else action.kind
+            logger.log(level, "%s: %s (%s)", deployed.key, kind, action.warning or action.reason)
 
     def _decide(self, watch: Watch, state: ModelState | None, memory: Memory, *, is_busy: bool) -> Action:
         if watch.conflict:

@@ -40,6 +40,6 @@ def retry(name: str, url: str, token: str) -> None:
     if response.status_code != 202:
         raise FargateError(
             f"The service does not watch a deployment named '{name}' (HTTP {response.status_code}).",
-            hint="GET /status lists the watched deployments",
+            hint=f"list the watched deployments with: GET {url.rstrip('/')}/status",
         )
     click.echo(f"Retrying '{name}'.")
