@@ -72,7 +72,7 @@ def main(epochs: tuple[int, int] = (6, 8)) -> Outcome:
         write_pictures(pictures)
         headline("Training version 1 and moving it to Production")
         promote(train(pictures / "train", NAME, epochs=epochs[0]).version)
-        headline("Deploying it")
+        headline("Deploying the model")
         sent_first = deploy()
         url = get_deploy_client(TARGET).get_deployment(NAME)["url"]
         headline("Classifying test images over HTTP and in this process")
@@ -84,8 +84,8 @@ def main(epochs: tuple[int, int] = (6, 8)) -> Outcome:
         seconds = client.first_answers[version] - promoted_at
         print(f"{client.requests} requests, {client.failures} failed")
         print(f"version {version} first responded {seconds:.1f} s after its promotion")
-        print(f"versions that answered: {' → '.join(client.versions)} (both during the rollout)")
-        headline("Deleting it and deploying the same again: the repository already has every layer")
+        print(f"versions that responded: {' → '.join(client.versions)} (both during the rollout)")
+        headline("Deleting the deployment and creating it again: the repository already has every layer")
         run("mlflow", "deployments", "delete", "-t", TARGET, "--name", NAME)
         sent_again = deploy()
         show(url, addresses)
@@ -104,7 +104,7 @@ def running_stack() -> Iterator[dict[str, str]]:
     status = subprocess.run([_command("mlflow-fargate"), "local", "status"], capture_output=True, check=False)
     was_running = status.returncode == 0
     headline(
-        "The local stack" + (" is already running" if was_running else ": an AWS emulation, an image registry, MLflow")
+        "The local stack" + (" is already running" if was_running else ": an AWS emulator, an image registry, MLflow")
     )
     try:
         run("mlflow-fargate", "local", "up", "--detach")
@@ -172,7 +172,7 @@ def show(url: str, addresses: dict[str, str]) -> None:
     run("mlflow", "deployments", "list", "-t", TARGET)
     print(f"\nMLflow:                 {addresses['MLFLOW_TRACKING_URI']}\nthe model's Swagger page: {url}/")
     if sys.stdin.isatty() and not os.environ.get("DEMO_EXIT"):
-        input("Open them in a browser. Press Enter to continue and clean up. ")
+        input("Open these pages in a browser. Press Enter to continue and clean up. ")
 
 
 def run(*command: str) -> list[str]:

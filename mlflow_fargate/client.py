@@ -38,9 +38,9 @@ Deploy MLflow models to AWS Fargate.
   mlflow deployments predict -t fargate --name churn --input-path rows.json
   mlflow deployments get|list|delete -t fargate …
 
-Targets: fargate (region of the AWS session) · fargate:/REGION · fargate:/REGION/ENDPOINT · fargate:/REGION?profile=NAME
+Targets: fargate (your default AWS region) · fargate:/REGION · fargate:/REGION/ENDPOINT · fargate:/REGION?profile=NAME
          fargate:/local (the local stack on this machine; start it with: mlflow-fargate local up --detach)
-         An ENDPOINT is an ECS cluster and a load balancer that deployments share; by default it is named default.
+         An ENDPOINT is an ECS cluster and a load balancer that deployments share; the default one is named default.
 
 Options (-C KEY=VALUE):
 """

@@ -17,8 +17,8 @@ _SUBNETS = "the subnets need a route to ECR, S3, CloudWatch Logs and Secrets Man
 _ARCHITECTURE = "the image is for another CPU architecture: architecture= must match base_image="
 _MEMORY = "raise memory="
 _PICKLE = (
-    "the model was pickled with other versions of its packages than are installed; log it with those "
-    "(pip_requirements=), or, if it does not pin them, add them: -C requirements=NAME==VERSION"
+    "the model was pickled with different package versions than are installed; log it again with its versions pinned "
+    "(pip_requirements=), or set them: -C requirements=NAME==VERSION"
 )
 
 # In this order: a pattern in ECS's reason or in the task's output → what to do, with the pattern's groups.
@@ -34,8 +34,8 @@ _HINTS = tuple(
         (
             r"\[Errno 8\] Exec format error: '|(?:Import|OS)Error: \S+: "
             r"(?:wrong ELF class|invalid ELF header|cannot open shared object file.+but built for )",
-            "a file of the model is built for another CPU or system; log the model with one for the task's CPU and "
-            "Linux, or choose the CPU with architecture=",
+            "one of the model's files was built for another CPU or operating system; log the model with a Linux "
+            "build for the task's CPU, or change the CPU with architecture=",
         ),
         (r"exec format error|descriptor matching platform", _ARCHITECTURE),
         (r"OutOfMemory|MemoryError|Cannot allocate memory|Unable to allocate .+ for an array|bad_alloc", _MEMORY),
@@ -47,7 +47,10 @@ _HINTS = tuple(
             "the secret has no key {0}; the ARN in secrets.NAME= ends with the key: …:KEY::",
         ),
         (r"KMS is not allowed", "allow the execution role to use the secret's KMS key: kms:Decrypt"),
-        (r"not authorized to perform: (\w+:\w+)", "allow the execution role to call {0}, for what the reason names"),
+        (
+            r"not authorized to perform: (\w+:\w+)",
+            "allow the execution role to call {0} on the resource in the stop reason",
+        ),
         (
             r"ResourceNotFoundException.+secret|Secrets Manager can't find",
             "check the ARN in secrets.NAME=: there is no such secret",

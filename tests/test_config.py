@@ -99,11 +99,11 @@ def test_options_come_from_a_file_and_the_command_line_wins(tmp_path: Path, text
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("- cpu", "must contain a table of options"),
+        ("- cpu", "must map option names to values"),
         ("cpu: [", "config_file="),
         ("config_file: other.yaml", "itself sets config_file"),
         ("cpus: 2", "Did you mean 'cpu'"),
-        ("# " + "x" * 2_000_000, "must contain a table of options"),
+        ("# " + "x" * 2_000_000, "must map option names to values"),
     ],
 )
 def test_a_file_that_holds_no_options_is_refused(tmp_path: Path, text: str, said: str) -> None:

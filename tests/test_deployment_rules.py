@@ -74,7 +74,11 @@ def test_a_version_is_the_deployed_model_if_its_files_run_and_registration_are(
 ) -> None:
     deployed = provenance_of(MODEL, "sklearn")
 
-    with nullcontext() if is_same else pytest.raises(ModelNotFound, match="churn version 1 is another model now"):
+    with (
+        nullcontext()
+        if is_same
+        else pytest.raises(ModelNotFound, match="churn version 1 is no longer the model that is deployed")
+    ):
         check_same_model(deployed, now, has_other_labels=has_other_labels)
 
 

@@ -472,7 +472,7 @@ def test_what_a_killed_client_left_is_listed_and_deleted_only_with_an_option(
     listed = run()
 
     assert "churn on endpoint default" in listed.stdout
-    assert "nothing deleted yet" in listed.stderr
+    assert "nothing was deleted" in listed.stderr
     (orphan,) = json.loads(run("--json").stdout)
     assert (orphan["endpoint"], orphan["name"]) == ("default", "churn")  # the endpoint's lock is not left, but kept
     assert {arn.split(":")[2] for arn in orphan["resources"]} >= {"secretsmanager", "elasticloadbalancing"}

@@ -95,7 +95,7 @@ def test_the_error_for_a_service_that_names_its_cause_shows_that_and_where_the_l
     assert str(told.value).splitlines() == [
         "Smoke test failed, so nothing was deployed: the service exited with code 1.",
         "    | ModelLoadError: ModuleNotFoundError: No module named 'lightgbm'",
-        f"  The whole log: {log}",
+        f"  Full log: {log}",
         "  hint: the model needs a package that is not in its requirements: -C requirements=lightgbm",
     ]
     assert "Traceback" in log.read_text()

@@ -24,20 +24,20 @@ ROLE = "arn:aws:sts::123456789012:assumed-role/execution/1"
             "2.1.0)",
             "-C requirements=numpy==2.1.0",
         ),
-        ("ModuleNotFoundError: No module named 'sklearn.ensemble._gb_losses'", "other versions"),
+        ("ModuleNotFoundError: No module named 'sklearn.ensemble._gb_losses'", "different package versions"),
         (
             "AttributeError: Can't get attribute '_RemainderColsList' on <module 'sklearn.compose._column_transformer' "
             "from '/opt/app/site/sklearn/compose/_column_transformer.py'>",
-            "other versions",
+            "different package versions",
         ),
         (
             "ValueError: <class 'numpy.random._mt19937.MT19937'> is not a known BitGenerator module.",
-            "other versions",
+            "different package versions",
         ),
-        ("ValueError: node array from the pickle has an incompatible dtype:", "other versions"),
-        ("TypeError: code() argument 13 must be str, not int", "other versions"),
-        ("TypeError: code expected at most 16 arguments, got 18", "other versions"),
-        ("ValueError: unsupported pickle protocol: 5", "other versions"),
+        ("ValueError: node array from the pickle has an incompatible dtype:", "different package versions"),
+        ("TypeError: code() argument 13 must be str, not int", "different package versions"),
+        ("TypeError: code expected at most 16 arguments, got 18", "different package versions"),
+        ("ValueError: unsupported pickle protocol: 5", "different package versions"),
         (
             "OSError: libgomp.so.1: cannot open shared object file: No such file or directory",
             "libgomp.so.1 is a system library; add the Debian package that contains it: -C system_packages=",
@@ -50,7 +50,7 @@ ROLE = "arn:aws:sts::123456789012:assumed-role/execution/1"
         ("MemoryError: Unable to allocate 7.45 GiB for an array with shape (1000000000,) and data type float64", "mem"),
         ("OSError: [Errno 12] Cannot allocate memory", "memory="),
         ("OSError: /opt/app/site/x.so: wrong ELF class: ELFCLASS32", "built for another CPU"),
-        ("ImportError: /opt/app/model/x.so: invalid ELF header", "built for another CPU or system"),
+        ("ImportError: /opt/app/model/x.so: invalid ELF header", "built for another CPU or operating system"),
         (
             "ImportError: /opt/app/model/x.so: cannot open shared object file: No such file or directory (it is there, "
             "but built for aarch64, not x86_64)",

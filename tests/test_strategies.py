@@ -280,7 +280,7 @@ def test_where_ecs_knows_no_such_strategy_the_service_rolls_and_everything_says_
     poor = refusing(picky, "Deployment strategy CANARY is not supported.")
     create(poor, strategy="canary", canary_percent=20, **{"environment.VERSION": "1"})
 
-    said = "ECS refused strategy=canary, so the service uses rolling updates"
+    said = "ECS rejected strategy=canary, so the service uses rolling updates"
     status = poor.get("churn")
     assert said in notes(poor)
     assert (status.state, status.strategy, version_of(status.url)) == ("COMPLETED", "canary", "1")

@@ -64,14 +64,15 @@ class Notifier:
 def describe(outcome: Outcome) -> tuple[str, str]:
     """Returns subject and text of an outcome, for people."""
     what = f"version {outcome.version} of '{outcome.model_name}'" if outcome.version else f"'{outcome.model_name}'"
-    done = {"create": "created with", "update": "updated to", "scale_to_zero": "scaled to zero:", "delete": "deleted:"}
-    took = f"after {format_seconds(outcome.duration_seconds)}"
+    done = {"create": f"created with {what}", "update": f"updated to {what}"}
+    done |= {"scale_to_zero": f"scaled to zero ({what})", "delete": f"deleted ({what})"}
+    took = format_seconds(outcome.duration_seconds)
     if outcome.result == "success":
-        return f"{outcome.key}: {outcome.kind} succeeded", f"{outcome.key} was {done[outcome.kind]} {what} {took}."
+        return f"{outcome.key}: {outcome.kind} succeeded", f"{outcome.key} was {done[outcome.kind]} in {took}."
     what_then = (
         "ECS rolled back to the previous version" if outcome.result == "rollback" else "it will be retried later"
     )
-    text = f"{outcome.key}: {outcome.kind} ({what}) failed {took}; {what_then}.\n{outcome.reason}"
+    text = f"{outcome.key}: {outcome.kind} ({what}) failed after {took}; {what_then}.\n{outcome.reason}"
     return f"{outcome.key}: {outcome.result}", text[:_TEXT_CHARACTERS]
 
 

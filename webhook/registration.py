@@ -58,7 +58,7 @@ def send_test_event(client: MlflowClient, webhook_id: str) -> None:
     hints = {
         401: "start the service with the FARGATE_WEBHOOK_SECRET that was registered",
         400: "check that the clocks of both machines agree",
-        404: "the URL has to end with /events",
+        404: "the URL must end with /events",
     }
     raise FargateError(
         f"MLflow's test event was not accepted: {said}.",

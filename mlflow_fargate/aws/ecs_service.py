@@ -45,7 +45,7 @@ def describe_service(session: AwsSession, cluster: str, name: str) -> dict[str, 
         if outdated.misses_rollout:
             raise RolloutTimeout(
                 f"ECS still shows service '{name}' as it was before this command changed it, {_LAG_SECONDS} s ago.",
-                hint="the change continues in ECS; look again with: mlflow-fargate status",
+                hint="the change continues in ECS; check again with: mlflow-fargate status",
             ) from outdated
         forget_change(session, cluster, name)  # another client scaled or deleted it
         return outdated.service

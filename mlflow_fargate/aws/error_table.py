@@ -46,7 +46,7 @@ class _Row:
 
 _SERVICE_ROLE = "create it once: aws iam create-service-linked-role --aws-service-name ecs.amazonaws.com"
 _NEW_ROLE = "the role's trust policy must name ecs-tasks.amazonaws.com (see docs/iam/execution-trust.json)"
-_SIZES = "see cpu= and memory=; https://docs.aws.amazon.com/AmazonECS/latest/developerguide/fargate-tasks-services.html"
+_SIZES = "check the options cpu= and memory=; valid sizes: https://docs.aws.amazon.com/AmazonECS/latest/developerguide/fargate-tasks-services.html"
 _MORE_RULES = (
     "use another endpoint (fargate:/REGION/ENDPOINT), or raise the quota 'Rules per Application Load Balancer'"
 )
@@ -54,8 +54,8 @@ _MORE_GROUPS = "use another endpoint, or raise the quota 'Target Groups per Regi
 _MORE_BALANCERS = "delete an endpoint, or raise the quota 'Application Load Balancers per Region'"
 _MORE_SECURITY_GROUPS = "raise the quota 'VPC security groups per Region'"
 _IN_TWO_ZONES = "a load balancer needs subnets in two availability zones; check the option subnets="
-_GONE = "it was deleted in the meantime; run the command again to recreate what is missing"
-_OTHERS_USE_IT = "a resource that mlflow-fargate did not create still uses it; delete that first"
+_GONE = "the resource was deleted in the meantime; run the command again to recreate it"
+_OTHERS_USE_IT = "a resource that mlflow-fargate did not create still uses this one; delete the other resource first"
 # fmt: off
 _ROWS = (
     # botocore has retried ten times within seconds; a busy account needs longer.
@@ -67,7 +67,8 @@ _ROWS = (
     _Row("transient", "InvalidParameterException", "verify that the role being passed has the proper trust", hint=_NEW_ROLE),  # noqa: E501
     _Row("transient", "InvalidParameterException", "Unable to assume role and validate the specified targetGroupArn"),
     _Row("transient", "InvalidParameterException", "Unable to Start a service that is still Draining",
-         hint="run it again in deregistration_delay_seconds= plus stop_timeout_seconds=, when its tasks have stopped"),
+         hint="run the command again once the old tasks have stopped (after deregistration_delay_seconds + "
+        "stop_timeout_seconds at most)"),
     _Row("transient", "InvalidParameterException", "cannot be stopped while deployments are active"),
     _Row("transient", "ResourceInUse", "currently in use by a listener or a rule", hint=_OTHERS_USE_IT),
     _Row("transient", "DependencyViolation", hint=_OTHERS_USE_IT),
@@ -125,12 +126,12 @@ _ROWS = (
     _Row("user", "ClientException", "Invalid 'cpu' setting", hint=_SIZES),
     _Row("user", "ClientException", "Invalid 'memory' setting", hint=_SIZES),
     _Row("user", "ClientException", "execution role ARN",
-         hint="check execution_role_arn=, or leave it out to have a role created"),
+         hint="check execution_role_arn=; to have a role created, leave it empty"),
     _Row("user", "ClientException", "Max allowed length",
          hint="a task definition is limited to 64 KiB: shorten environment=, or move values to secrets="),
     _Row("user", "ClientException", "Role is not valid", hint="check task_role_arn= and execution_role_arn="),
     _Row("user", "", "TaskDefinition is inactive",
-         hint="it was deregistered in the meantime; run the command again to register another revision"),
+         hint="the task definition was deregistered in the meantime; run the command again to register a new revision"),
     _Row("user", "InvalidSubnet", hint=_IN_TWO_ZONES),
     _Row("user", "CertificateNotFound",
          hint="the certificate must be in the region of the endpoint; check certificate_arn="),
@@ -161,7 +162,7 @@ def _missing_permission(operation: str, message: str) -> str:
     said = _DENIED.search(message)
     action = said["action"].rstrip(".,") if said else operation.replace("elbv2:", "elasticloadbalancing:")
     if "explicit deny" in message:
-        return f"a policy explicitly denies {action} (in a permissions boundary or an SCP?); change that policy"
+        return f"a policy explicitly denies {action}, possibly a permissions boundary or an SCP; change that policy"
     resource = (said["resource"] or "*").rstrip(".,") if said else "*"
     statement = {"Effect": "Allow", "Action": action, "Resource": resource}
     return f"add this to the policy of the user or role that you deploy with: {json.dumps(statement)} (see docs/iam)"

@@ -34,7 +34,7 @@ def find_existing_load_balancer(session: AwsSession, config: DeploymentConfig) -
         if not balancers:
             raise InvalidOption(
                 f"Target group {config.target_group_arn} is not attached to a load balancer.",
-                hint="add it to a rule or to a listener's default action first: ECS requires one",
+                hint="ECS requires one: add the target group to a listener's rule or default action first",
             )
         listener = _choose_listener(session, balancers[0])
         identifiers["target group"] = config.target_group_arn
@@ -77,7 +77,9 @@ def _choose_listener(session: AwsSession, load_balancer: str) -> dict[str, Any]:
     """The listener on 443, else the one on 80, else the first."""
     listeners = list(session.pages("elbv2", "describe_listeners", "Listeners", LoadBalancerArn=load_balancer))
     if not listeners:
-        raise InvalidOption(f"Load balancer '{load_balancer}' has no listener.", hint="create one first, on port 443")
+        raise InvalidOption(
+            f"Load balancer '{load_balancer}' has no listener.", hint="create a listener first, on port 443"
+        )
     return min(listeners, key=lambda listener: (listener["Port"] != 443, listener["Port"] != 80))
 
 

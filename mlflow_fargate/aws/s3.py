@@ -185,7 +185,7 @@ def _split(uri: str) -> tuple[str, str]:
 
 def _changed(path: str) -> ModelUnusable:
     return ModelUnusable(
-        f"'{path}' changed while the model was read.", hint="try again once the model is fully written"
+        f"'{path}' changed while the model was being read.", hint="try again once the model is fully written"
     )
 
 

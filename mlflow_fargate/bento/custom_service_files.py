@@ -54,7 +54,7 @@ def read_custom_service(file: Path) -> CustomService:
         if size_bytes > _LIMIT_BYTES:
             raise InvalidOption(
                 f"Option service={file}: its folder contains more than {_LIMIT_BYTES / 10**6:g} MB.",
-                hint="move the service to a separate folder, and name models with models.KEY=URI",
+                hint="move the service to a separate folder, and add models with -C models.KEY=URI",
             )
         files[path.relative_to(file.parent).as_posix()] = path.read_bytes()
     lines = files.get(REQUIREMENTS_FILE, b"").decode("utf-8", "replace").splitlines()
@@ -78,5 +78,6 @@ def _check_code(file: Path) -> None:
         raise InvalidOption(f"Option service={file}: {error}.") from error
     if not any("bentoml" in ast.dump(node) for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)):
         raise InvalidOption(
-            f"Option service={file}: the file does not import bentoml.", hint="write a class with @bentoml.service"
+            f"Option service={file}: the file does not import bentoml.",
+            hint="define a class with the decorator @bentoml.service",
         )

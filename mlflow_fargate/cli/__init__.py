@@ -45,7 +45,10 @@ from mlflow_fargate.cli.webhook import webhook
 def main(context: click.Context) -> None:
     """Deploy MLflow models to AWS Fargate.
 
-    Deploy with MLflow's command: mlflow deployments create -t fargate --name NAME -m models:/MODEL/Production
+    To deploy a model, use MLflow's own command:
+
+    \b
+      mlflow deployments create -t fargate --name NAME -m models:/MODEL/Production
     """
     # click drops colors without a terminal, but unlike rich does not support https://no-color.org.
     if os.environ.get("NO_COLOR"):

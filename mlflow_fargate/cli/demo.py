@@ -10,9 +10,9 @@ import click
 from mlflow_fargate.cli.extras import needed
 
 
-@click.command(short_help="Train, deploy, promote and redeploy on this machine.")
+@click.command(short_help="Train, deploy, promote and redeploy a model on this machine.")
 def demo() -> None:
-    """Train, deploy, promote, redeploy and clean up on this machine. No AWS account is needed.
+    """Train, deploy, promote and redeploy a model on this machine, then clean up. No AWS account is needed.
 
     Takes five to ten minutes. Uses the running local stack, or starts one and stops it at the end, even after Ctrl-C.
 

@@ -20,14 +20,16 @@ _COLORS = {"OK": "green", "FAIL": "red", "SKIP": "yellow"}
     "config",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Option you plan to deploy with; can be repeated.",
+    help="Deployment option to check; can be repeated.",
 )
-@click.option("--webhook-url", help="URL at which the MLflow server would reach the webhook service.")
+@click.option("--webhook-url", help="URL at which the MLflow server will reach the webhook service.")
 @json_option
 def doctor(target: str, config: tuple[str, ...], webhook_url: str | None, as_json: bool) -> None:
     """Check credentials, permissions, quotas, network, endpoint and the MLflow server, without changing anything.
 
-    Each line is OK, FAIL with a fix, or SKIP if the check could not run. Exit code: 0 if no line is FAIL, otherwise 1.
+    Each check reports OK, FAIL (with a fix on the next line) or SKIP (it does not apply or could not run).
+
+    Exit code: 1 if any check reports FAIL, otherwise 0.
     """
     from mlflow_fargate.cli.deployment.plan import parse_options  # noqa: PLC0415
     from mlflow_fargate.config import parse_config  # noqa: PLC0415

@@ -11,14 +11,14 @@ from mlflow_fargate.resources import WEBHOOK
 
 @click.command(short_help="Find resources left over from deleted deployments.")
 @target_option
-@click.option("--delete", is_flag=True, help="Delete the resources; without this, they are only listed.")
+@click.option("--delete", is_flag=True, help="Delete the resources; by default, they are only listed.")
 @json_option
 def gc(target: str, delete: bool, as_json: bool) -> None:
-    """Find leftovers in the whole region: deployments whose ECS service is gone, endpoints whose cluster is gone.
+    """Find leftover resources of deployments whose ECS service is gone, and of endpoints whose cluster is gone.
 
-    A deployment that is still being created looks like a leftover until its service exists, so do not use --delete
-    while someone else is deploying. An endpoint that merely has no deployments is not listed; delete it with `mlflow
-    deployments delete-endpoint`.
+    Searches the whole region. A deployment that is still being created looks like a leftover until its service exists,
+    so do not use --delete while someone else is deploying. An endpoint without deployments is not listed; delete it
+    with `mlflow deployments delete-endpoint`.
     """
     from mlflow_fargate.deployments.cleanup import collect  # noqa: PLC0415
 
@@ -37,7 +37,7 @@ def gc(target: str, delete: bool, as_json: bool) -> None:
         for orphan in found:
             collect(deployer, orphan)
     elif found:
-        click.echo("nothing deleted yet; run again with --delete", err=True)
+        click.echo("nothing was deleted; to delete these resources, run again with --delete", err=True)
 
 
 def _title(orphan: Orphan) -> str:

@@ -15,37 +15,37 @@ from mlflow_fargate.target import cache_directory, parse_target
 
 @click.group()
 def image() -> None:
-    """Export the image of a model, or list what is in it."""
+    """Export a model's image, or list its contents."""
 
 
-@image.command(short_help="Write the image of a model into a folder.")
+@image.command(short_help="Write a model's image to a folder.")
 @target_option
 @click.option("--model-uri", "-m", required=True, help="Model URI, as in `mlflow deployments create`.")
 @click.option(
     "--config", "-C", "config", multiple=True, metavar="KEY=VALUE", help="Deployment option; can be repeated."
 )
-@click.option("--tag", default="latest", show_default=True, help="Tag of the image in the layout.")
+@click.option("--tag", default="latest", show_default=True, help="Tag for the image in the layout.")
 @click.option("--dockerfile", is_flag=True, help="Write a Dockerfile and its build context instead of an image.")
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 def export(*, target: str, model_uri: str, config: tuple[str, ...], tag: str, dockerfile: bool, folder: Path) -> None:
-    """Write the image that a deployment would run into FOLDER, as an OCI image layout.
+    """Build the image that a deployment would run, and write it to FOLDER as an OCI image layout.
 
-    Nothing is written to AWS, and Docker is not needed. Ways to use the layout:
+    Prints the image's digest. Changes nothing in AWS, and does not need Docker. To use the layout:
 
     \b
       podman run -p 3000:3000 oci:FOLDER:latest
-      skopeo copy oci:FOLDER:latest docker://ghcr.io/me/churn:1     into another registry
+      skopeo copy oci:FOLDER:latest docker://ghcr.io/me/churn:1     # copy to another registry
 
-    Docker before 23.0 and tools that write Docker's formats accept only layers that are compressed with gzip.
-    With -C compression=gzip these work as well:
+    Docker before 23.0, and tools that write Docker's own formats, accept only gzip-compressed layers. With
+    -C compression=gzip, these commands work too:
 
     \b
-      tar -C FOLDER -c . | docker load                              the image is then called FOLDER
+      tar -C FOLDER -c . | docker load                              # names the image FOLDER
       skopeo copy oci:FOLDER:latest docker-daemon:churn:1
       skopeo copy oci:FOLDER:latest docker-archive:churn.tar:churn:1
 
-    Prints the image's digest. With --dockerfile, FOLDER receives a Dockerfile, the pinned requirements, the service's
-    code and the model, for your own image build:
+    With --dockerfile, FOLDER instead gets a Dockerfile, the pinned requirements, the service's code and the model, so
+    you can build the image yourself:
 
     \b
       docker build -t churn FOLDER
@@ -66,15 +66,16 @@ def export(*, target: str, model_uri: str, config: tuple[str, ...], tag: str, do
         click.echo(publisher.export(model, parsed, folder, tag))
 
 
-@image.command(short_help="Print the software bill of materials of an image.")
+@image.command(short_help="Print the software bill of materials (SBOM) of an image.")
 @target_option
 @click.option("--tag", default="latest", show_default=True, help="Tag of the image, if IMAGE is a folder.")
 @click.argument("image")
 def sbom(*, target: str, tag: str, image: str) -> None:
-    """Print the software bill of materials (SBOM) of IMAGE: CycloneDX 1.6, as JSON.
+    """Print the software bill of materials (SBOM) of IMAGE, as CycloneDX 1.6 JSON.
 
-    IMAGE is a folder that `image export` wrote, or an image in a registry. The SBOM lists Python packages with licenses
-    and the hashes of their wheels, Debian packages, the model and the base image. The same image gives the same output.
+    IMAGE is a folder written by `image export`, or an image in a registry. The SBOM lists the Python packages (with
+    licenses and wheel hashes), the Debian packages, the model and the base image. The output for an image is always
+    the same.
 
     \b
       mlflow-fargate image export -m models:/churn/Production churn-image

@@ -14,23 +14,23 @@ from mlflow_fargate.progress import progress_for_stderr
 from mlflow_fargate.target import cache_directory, read_local_state
 
 
-@click.group(short_help="Manage the local stack: try everything without an account.")
+@click.group(short_help="Manage the local stack, which needs no AWS account.")
 def local() -> None:
-    """Manage the local stack: try everything without an AWS account (target fargate:/local)."""
+    """Manage the local stack: deploy to this machine (-t fargate:/local) without an AWS account."""
 
 
 @local.command(short_help="Start the local stack.")
-@click.option("--detach", "-d", is_flag=True, help="Run in the background; return once it is ready.")
+@click.option("--detach", "-d", is_flag=True, help="Run in the background, and return once it is ready.")
 @click.option("--serve-artifacts", is_flag=True, help="Serve artifacts through the tracking server instead of S3.")
 @click.option(
     "--engine",
     type=click.Choice(["auto", "podman", "docker", "process"]),
     default="auto",
     show_default=True,
-    help="How tasks run: in containers of this engine, or as processes. auto picks the first that works.",
+    help="What tasks run in: containers of this engine, or plain processes. auto picks the first one that works.",
 )
 def up(detach: bool, serve_artifacts: bool, engine: str) -> None:
-    """Start the local stack: AWS emulation, image registry, load balancer and MLflow. Ctrl-C stops it."""
+    """Start the local stack: AWS emulator, image registry, load balancer and MLflow. Ctrl-C stops it."""
     stack = _import_stack()
     how = {"serve_artifacts": serve_artifacts, "engine": engine}
     if detach:
@@ -41,17 +41,20 @@ def up(detach: bool, serve_artifacts: bool, engine: str) -> None:
 
 @local.command(short_help="Stop the local stack.")
 def down() -> None:
-    """Stop the local stack. Models, images and runs stay on disk; deployments do not."""
+    """Stop the local stack. Models, images and runs are kept; deployments are deleted."""
     if _import_stack().stop_running(cache_directory(), progress_for_stderr()):
         click.echo("Stopped")
     else:
         click.echo("The local stack was not running")
 
 
-@local.command(short_help="Show what is running, and its addresses.")
+@local.command(short_help="Show whether the local stack is running, and its addresses.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def status(as_json: bool) -> None:
-    """Show what is running, and its addresses. Exit code 1 if nothing is running."""
+    """Show whether the local stack is running, and its addresses.
+
+    Exit code: 0 if it is running, otherwise 1.
+    """
     state = read_local_state(cache_directory())
     if state is None:
         click.echo(
@@ -64,7 +67,11 @@ def status(as_json: bool) -> None:
 
 @local.command(short_help="Print shell exports for MLflow and AWS tools.")
 def env() -> None:
-    """Print shell exports that point MLflow and AWS tools at the stack: eval "$(mlflow-fargate local env)"."""
+    """Print shell exports that point MLflow and AWS tools at the local stack.
+
+    \b
+      eval "$(mlflow-fargate local env)"
+    """
     state = read_local_state(cache_directory())
     if state is None:
         raise LocalStackError("The local stack is not running.", hint="start it with: mlflow-fargate local up --detach")

@@ -12,9 +12,9 @@ from mlflow_fargate.config.describe import options_page, options_schema
 @click.command()
 @click.option("--markdown", is_flag=True, help="Print the options as a Markdown page instead.")
 def schema(markdown: bool) -> None:
-    """Print the JSON schema of a config_file.
+    """Print the JSON schema for option files (-C config_file=FILE).
 
-    Save it as fargate.schema.json, and editors will validate any YAML file next to it that starts with:
+    If you save it as fargate.schema.json, editors will validate any YAML file next to it that starts with:
 
     \b
       # yaml-language-server: $schema=fargate.schema.json

@@ -30,19 +30,20 @@ class CallOptions(OptionGroup):
     )
     smoke_test: bool = option(
         True,
-        "start a newly built service on this machine the way a task would, and deploy it only if it answers the "
+        "start a newly built service on this machine the way a task would, and deploy it only if it responds to the "
         "model's input example",
         maps_to="(this command)",
     )
     convert: bool = option(
         True,
-        "convert the model on this machine if runtime= requires it, in a process without credentials; false: only "
-        "reuse an earlier conversion; if there is none, runtime=auto stays native and runtime=onnx is an error",
+        "convert the model on this machine if runtime= requires it; false: only reuse an earlier conversion, without "
+        "which runtime=auto uses native and runtime=onnx is an error",
         maps_to="(this command)",
     )
     build_sdists: bool = option(
         True,
-        "build packages that have no wheels, if this machine matches the image; their code runs. false: refuse them",
+        "build packages that have no wheels on this machine, if it has the image's platform and Python; this runs "
+        "their code; false: refuse such packages",
         maps_to="(this command)",
     )
     dry_run: bool = option(False, "print the plan and change nothing", maps_to="(this command)")

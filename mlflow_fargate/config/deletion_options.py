@@ -15,13 +15,13 @@ def parse_retain(options: Mapping[str, Any] | None) -> frozenset[str]:
     for key in options or {}:
         if key != "retain":
             raise InvalidOption(
-                f"Unknown option '{key}' for delete.", hint="retain=images, retain=logs or retain=images,logs"
+                f"Unknown option '{key}' for delete.", hint="use retain=images, retain=logs or retain=images,logs"
             )
     given = (options or {}).get("retain") or ()
     words = [word.strip() for word in given.split(",")] if isinstance(given, str) else list(given)
     if wrong := [word for word in words if word not in RETAINABLE]:
         raise InvalidOption(
-            f"Option retain={given!r}: '{wrong[0]}' cannot be retained.",
-            hint="retain=images, retain=logs or retain=images,logs",
+            f"Option retain={given!r}: '{wrong[0]}' is not supported.",
+            hint="use retain=images, retain=logs or retain=images,logs",
         )
     return frozenset(words)

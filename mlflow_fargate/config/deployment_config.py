@@ -58,7 +58,9 @@ class DeploymentConfig(
     @model_validator(mode="after")
     def _check_shifting(self) -> Self:
         if self.host and self.target_group_arn:
-            raise ValueError("host cannot be used with target_group_arn, because you define its rules")
+            raise ValueError(
+                "host cannot be used with target_group_arn, because you define the rules of that target group yourself"
+            )
         if self.shifts_traffic and self.target_group_arn:
             raise ValueError(
                 f"target_group_arn cannot be used with strategy={self.strategy}, which creates two target groups"
@@ -160,7 +162,7 @@ def _merge(below: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, An
         elif not dot:
             merged[_key(key)] = value
         elif not isinstance(inner := merged.get(table, {}), Mapping):
-            raise InvalidOption(f"Option {key}={value!r}: '{table}' is also given as a whole; use one or the other.")
+            raise InvalidOption(f"Option {key}={value!r}: '{table}' is also set as a whole; use one or the other.")
         else:
             merged[table] = {**inner, name: value}
     return merged
@@ -184,7 +186,7 @@ def _read_file(name: object) -> Mapping[str, Any]:
         raise InvalidOption(f"Option config_file={name}: not valid YAML or JSON{_place_of(error)}.") from error
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise InvalidOption(
-            f"Option config_file={name}: the file must contain a table of options.", hint="for example: {cpu: 2048}"
+            f"Option config_file={name}: the file must map option names to values.", hint="for example: {cpu: 2048}"
         )
     if "config_file" in content:
         raise InvalidOption(f"Option config_file={name}: the file itself sets config_file, which is not supported.")

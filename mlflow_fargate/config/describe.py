@@ -25,8 +25,8 @@ _TYPES = {
     float: "number",
     bool: "true or false",
     str: "text",
-    tuple: "list, separated by commas",
-    dict: "table",
+    tuple: "comma-separated list",
+    dict: "map",
 }
 _NO_VALUE, _EMPTY = "not set", "empty"
 
@@ -98,7 +98,7 @@ def describe_options() -> str:
     lines = []
     for one in described_options():
         lines.append(f"  {one.key}: {one.description} [{_values(one)}; default: {one.default}]")
-        lines.append(f"      e.g. {one.example if '=' in one.example else f'{one.key}={one.example}'}")
+        lines.append(f"      e.g. {_assignment(one)}")
     return "\n".join(lines)
 
 
@@ -121,9 +121,14 @@ def _row(one: Described) -> str:
     """One option's line in its table."""
     default = one.default if one.default in (_NO_VALUE, _EMPTY) else f"`{one.default}`"
     maps_to = "" if one.maps_to.startswith("(") else f"<br>*{one.maps_to}*"
-    what = f"{one.description}. E.g. `{one.example}`.{maps_to}"
+    example = _assignment(one).replace(" or ", "` or `").replace(" and ", "` and `")
+    what = f"{one.description}. Example: `{example}`.{maps_to}"
     cells = [f'<a id="{one.key}"></a>`{one.key}`', default, _values(one), what]
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _assignment(one: Described) -> str:
+    return one.example if "=" in one.example else f"{one.key}={one.example}"
 
 
 def _values(one: Described) -> str:

@@ -16,21 +16,21 @@ class EndpointOptions(OptionGroup):
 
     vpc: str | None = option(
         None,
-        "VPC of a new endpoint; by default the account's default VPC",
+        "VPC for a new endpoint; by default, the account's default VPC",
         maps_to="EC2: VPC ID",
         examples=["vpc-0a1b2c3d"],
         allowed="ID of a VPC",
     )
     subnets: Names = option(
         (),
-        "subnets of a new endpoint's load balancer and of the tasks",
+        "subnets for the load balancer of a new endpoint, and for the tasks",
         maps_to="EC2: subnet IDs",
         examples=["subnet-a,subnet-b"],
-        allowed="IDs of subnets of that VPC",
+        allowed="IDs of subnets in that VPC",
     )
     security_groups: Names = option(
         (),
-        "security groups of the tasks, in addition to the endpoint's; with an existing load balancer, the tasks have "
+        "security groups for the tasks, in addition to the endpoint's; with an existing load balancer, tasks have "
         "only these",
         maps_to="ECS service: awsvpcConfiguration.securityGroups",
         examples=["sg-0a1b2c3d,sg-4e5f6a7b"],
@@ -39,7 +39,8 @@ class EndpointOptions(OptionGroup):
     )
     load_balancer_arn: str | None = option(
         None,
-        "existing load balancer to use: a rule for the deployment is added to its listener; nothing else is changed",
+        "existing load balancer to use; a rule for the deployment is added to its listener, and nothing else is "
+        "changed",
         maps_to="ELB load balancer",
         examples=["arn:aws:elasticloadbalancing:us-east-2:123456789012:loadbalancer/app/shared/0a1b2c3d4e5f6a7b"],
         allowed="ARN of an Application Load Balancer",
@@ -65,14 +66,14 @@ class EndpointOptions(OptionGroup):
     )
     permissions_boundary: str | None = option(
         None,
-        "permissions boundary of the roles created for a new endpoint",
+        "permissions boundary for the roles created with a new endpoint",
         allowed="ARN of a policy",
         maps_to="IAM role: PermissionsBoundary",
         examples=["arn:aws:iam::123456789012:policy/boundary"],
     )
     role_path: str = option(
         "/",
-        "path of the roles created for a new endpoint",
+        "IAM path for the roles created with a new endpoint",
         pattern=r"^/([\x21-\x7e]+/)?$",
         allowed="/ or /NAME/",
         maps_to="IAM role: Path",
@@ -80,14 +81,14 @@ class EndpointOptions(OptionGroup):
     )
     infrastructure_role_arn: str | None = option(
         None,
-        "role that ECS uses to shift traffic (all strategies except rolling); by default one is created",
+        "role that ECS uses to shift traffic (all strategies except rolling); by default, one is created",
         allowed="ARN of a role that ecs.amazonaws.com can assume",
         maps_to="ECS service: loadBalancers.advancedConfiguration.roleArn",
         examples=["arn:aws:iam::123456789012:role/ecs-infrastructure"],
     )
     certificate_arn: str | None = option(
         None,
-        "certificate of a new endpoint, which then uses HTTPS",
+        "certificate for a new endpoint; turns on HTTPS",
         maps_to="ACM certificate; ELB listener: HTTPS",
         allowed="ARN of a certificate in the region",
         examples=["arn:aws:acm:us-east-2:123456789012:certificate/1a2b"],

@@ -12,23 +12,23 @@ class ImageOptions(OptionGroup):
 
     labels: str | None = option(
         None,
-        "labels file of an image classifier; by default the JSON file with 'labels' in its name next to the model or "
-        "at the root of its run, if there is one; none: use no labels",
+        "labels file for an image classifier; by default, a JSON file with 'labels' in its name, next to the model "
+        "or at the root of its run; none: use no labels",
         maps_to="MLflow artifact path",
         allowed="a path in the model or run, a URI, or none",
         examples=["labels.json"],
     )
     requirements: RequirementLines = option(
         (),
-        "additional Python packages, or other versions of the model's packages",
+        "Python packages to add, or different versions of the model's packages",
         maps_to="MLflow requirements.txt",
         examples=["requirements=xgboost-cpu==3.0"],
         allowed="lines of a requirements file",
     )
     index_url: IndexUrl = option(
         None,
-        "package index to use instead of PyPI; ${NAME} in it is read from the environment; "
-        "a password written in it is used once and not stored",
+        "package index to use instead of PyPI; ${NAME} is read from the environment; a password in the URL is used "
+        "once and not stored",
         maps_to="pip's --index-url",
         examples=["index_url=https://me:${INDEX_TOKEN}@pypi.example.com/simple"],
         repr=False,
@@ -44,13 +44,13 @@ class ImageOptions(OptionGroup):
     )
     normalize: bool = option(
         True,
-        "adapt the requirements for serving: tensorflow-cpu, headless OpenCV, …; "
-        "false: install them unchanged, except that mlflow becomes mlflow-skinny",
+        "adapt the requirements for serving: tensorflow-cpu, headless OpenCV, …; false: change only mlflow, to "
+        "mlflow-skinny",
         maps_to="MLflow requirements.txt",
     )
     base_image: str | None = option(
         None,
-        "base image; by default python:3.X-slim with the model's Python version",
+        "base image; by default, python:3.X-slim with the model's Python version",
         maps_to="OCI image reference",
         examples=["python:3.11-slim"],
         allowed="name of an image, with a tag or digest",
@@ -65,12 +65,13 @@ class ImageOptions(OptionGroup):
     )
     missing_libraries: Literal["error", "note"] = option(
         "error",
-        "if packages need a shared library that is not in the image: stop before deploying, or only report it",
+        "if packages need a shared library that is not in the image: stop before deploying (error), or only report "
+        "it (note)",
         maps_to="ELF: DT_NEEDED",
     )
     builder: Literal["layers", "docker", "podman", "buildah"] = option(
         "layers",
-        "what builds the image: this plugin, layer by layer, or a container engine, from a Dockerfile",
+        "what builds the image: this plugin, layer by layer (layers), or a container engine, from a Dockerfile",
         maps_to="Dockerfile",
         examples=["buildah"],
     )

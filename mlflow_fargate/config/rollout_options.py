@@ -89,12 +89,12 @@ class RolloutOptions(OptionGroup):
     )
     test_green: bool = option(
         True,
-        "before traffic shifts, send the model's input example to the new tasks; roll back if they do not answer it",
+        "before shifting traffic, send the model's input example to the new tasks; roll back if the prediction fails",
         maps_to=f"{_MAPS_TO}.lifecycleHooks, PAUSE",
     )
     test_timeout_minutes: int = option(
         30,
-        "how long ECS waits for test_green before it rolls back to the old tasks",
+        "how long ECS waits for the result of test_green before it rolls back to the old tasks",
         unit="minutes",
         ge=1,
         le=20160,

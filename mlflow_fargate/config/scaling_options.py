@@ -38,7 +38,7 @@ class ScalingOptions(OptionGroup):
     )
     max_count: int | None = option(
         None,
-        "maximum number of tasks with autoscaling; by default autoscaling is off",
+        "maximum number of tasks; setting it turns on autoscaling",
         unit="tasks",
         ge=1,
         le=5000,
@@ -47,7 +47,7 @@ class ScalingOptions(OptionGroup):
     )
     target_cpu_percent: float | None = option(
         None,
-        f"target CPU utilization of the tasks; {_DEFAULT_CPU_PERCENT} if no target is set",
+        f"target CPU utilization of the tasks; {_DEFAULT_CPU_PERCENT} if autoscaling is on and no target is set",
         unit="percent",
         ge=1,
         le=100,
@@ -89,8 +89,8 @@ class ScalingOptions(OptionGroup):
     )
     schedule: Table = option(
         dict,
-        "scheduled changes of the number of tasks, by name: `WHEN COUNT`, `WHEN MIN-MAX` or `WHEN normal` "
-        "(min_count to max_count)",
+        "scheduled changes to the number of tasks, by name: `WHEN COUNT`, `WHEN MIN-MAX` or `WHEN normal` (min_count "
+        "to max_count); WHEN is cron(…), rate(…) or at(…)",
         maps_to=f"{_MAPS_TO}: scheduled actions",
         examples=['schedule.night="cron(0 20 * * ? *) 0" and schedule.morning="cron(0 7 ? * MON-FRI *) normal"'],
         allowed="names of 1 to 64 letters, digits, - and _",
@@ -149,8 +149,8 @@ class ScalingOptions(OptionGroup):
             raise ValueError(f"schedule: '{name}' is not a valid entry name (letters, digits, '-' and '_')")
         if found is None:
             raise ValueError(
-                f"schedule.{name}={text!r} must be 'WHEN COUNT', such as cron(0 20 * * ? *) 0 ("
-                "WHEN is cron(…), rate(…) or at(…))"
+                f"schedule.{name}={text!r} must be 'WHEN COUNT', such as 'cron(0 20 * * ? *) 0'; "
+                "WHEN is cron(…), rate(…) or at(…)"
             )
         if found["normal"]:
             return ScheduledCounts(found["when"], self.min_count, self.max_count or 0)

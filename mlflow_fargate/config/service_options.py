@@ -36,7 +36,7 @@ class ServiceOptions(OptionGroup):
     )
     on_demand_base: int = option(
         0,
-        "with spot: number of tasks that run on demand before any run on Spot",
+        "with spot=true: number of tasks to run on demand before any run on Spot",
         unit="tasks",
         ge=0,
         le=5000,
@@ -45,14 +45,14 @@ class ServiceOptions(OptionGroup):
     )
     tags: Table = option(
         dict,
-        "tags for the AWS resources; an update only changes those of the service and its tasks",
-        allowed="up to 40, without reserved keys",
+        "tags for the AWS resources; an update changes only the tags of the service and its tasks",
+        allowed="up to 40 tags; some keys are reserved",
         maps_to="tags of each resource",
         examples=["tags.team=pricing"],
     )
     host: str | None = option(
         None,
-        "host name for this deployment, in addition to the path; you create its DNS record",
+        "additional host name for this deployment (its path still works); you create the DNS record",
         pattern=r"^[A-Za-z0-9.*?-]{1,128}$",
         allowed="a host name; * and ? are wildcards",
         maps_to="ELB listener rule: host-header",
@@ -66,14 +66,15 @@ class ServiceOptions(OptionGroup):
     )
     follow: str | None = option(
         None,
-        "what the webhook service follows: a stage, an @alias, or nothing (pinned); by default as in the model URI",
+        "what the webhook service follows: a stage, an @alias, or nothing (pinned); by default, the stage or alias "
+        "in the model URI",
         maps_to="MLflow model registry: stage or alias",
         examples=["Production", "@champion", "pinned"],
         allowed="a stage, @ALIAS or pinned",
     )
     log_retention_days: int = option(
         30,
-        "how long CloudWatch keeps the tasks' output",
+        "how long CloudWatch keeps the tasks' logs",
         unit="days",
         maps_to="CloudWatch Logs log group: retentionInDays",
         allowed=", ".join(map(str, LOG_RETENTION_DAYS)),
@@ -90,7 +91,7 @@ class ServiceOptions(OptionGroup):
     )
     deregistration_delay_seconds: int = option(
         30,
-        "how long an old task has to finish its requests; must be longer than the slowest prediction takes",
+        "how long an old task has to finish its requests; must be longer than the slowest prediction",
         unit="seconds",
         ge=0,
         le=3600,

@@ -18,37 +18,38 @@ class ServingOptions(OptionGroup):
 
     service: str | None = option(
         None,
-        "image_classifier, pyfunc (any MLflow model), or the path of a custom BentoML service; by default the template "
-        "that fits the model",
+        "image_classifier, pyfunc (any MLflow model), or the path of a custom BentoML service; by default, the "
+        "template that fits the model",
         maps_to="BentoML service",
         examples=["path/to/service.py"],
         allowed="a template, or the path of a file",
     )
     models: Table = option(
         dict,
-        "additional models of a custom service, each under the key that its code loads it by",
+        "additional models for a custom service, by the key that its code loads each one with",
         maps_to="MLflow model URI",
         examples=["models.generator=models:/digits/Production"],
         allowed="keys of 1 to 32 letters, digits, - and _",
     )
     batching: bool | None = option(
         None,
-        "true: combine waiting requests into one prediction; false: one prediction per request; by default true only "
-        "for models known to compute each row independently (listed in docs/operating.md)",
+        "true: combine waiting requests into one prediction; false: one prediction per request; by default, true "
+        "only for models known to compute each row independently (listed in docs/operating.md)",
         maps_to="(the service)",
     )
     runtime: Literal["native", "auto", "onnx"] = option(
         "native",
-        "what runs the model: its training library, or ONNX Runtime, which is smaller and starts faster. The model is "
-        "converted on this machine, in a process without credentials, and the conversion is used only if its answers "
-        "match; otherwise auto stays native and onnx is an error",
+        "what runs the model: the library it was trained with (native) or ONNX Runtime (onnx), which is smaller and "
+        "starts faster. For onnx and auto, the model is converted on this machine, in a process without credentials, "
+        "and the result is used only if its predictions match the original's; if not, auto uses native and onnx is "
+        "an error",
         maps_to="(the service)",
         examples=["onnx"],
     )
     runtime_tolerance: float = option(
         1e-5,
-        "largest allowed difference between predictions of the converted and the original model; relative for values "
-        "above 1",
+        "largest allowed difference between predictions of the converted model and of the original; relative for "
+        "values above 1",
         unit="fraction",
         ge=0,
         le=0.1,
@@ -57,7 +58,7 @@ class ServingOptions(OptionGroup):
     )
     image_size: str | None = option(
         None,
-        "size that images are resized to, HEIGHTxWIDTH; needed only by models without a fixed input size",
+        "size that images are resized to, HEIGHTxWIDTH; needed only for models without a fixed input size",
         unit="pixels",
         maps_to="(the service)",
         examples=["224x224"],
@@ -79,7 +80,8 @@ class ServingOptions(OptionGroup):
         for key in models:
             if not _KEY.fullmatch(key) or key == "model":
                 raise ValueError(
-                    f"'{key}' is not a valid key: use letters, digits, '-' and '_', and not 'model', the key of -m"
+                    f"'{key}' is not a valid key: use letters, digits, '-' and '_'; 'model' is reserved for the "
+                    f"model of -m"
                 )
         return models
 

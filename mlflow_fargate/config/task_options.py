@@ -90,7 +90,7 @@ class TaskOptions(OptionGroup):
     )
     ephemeral_storage_gib: int | None = option(
         None,
-        "disk space of a task, if the image and the model need more than the included 20 GiB",
+        "disk space of a task, if the image and model need more than the included 20 GiB",
         unit="GiB",
         ge=21,
         le=200,
@@ -99,29 +99,29 @@ class TaskOptions(OptionGroup):
     )
     efs: Table = option(
         dict,
-        "EFS file systems by mount path: FILE_SYSTEM, FILE_SYSTEM:ACCESS_POINT or FILE_SYSTEM:/FOLDER, plus :ro for "
-        "read-only",
+        "EFS file systems to mount, by mount path: FILE_SYSTEM, FILE_SYSTEM:ACCESS_POINT or FILE_SYSTEM:/FOLDER; add "
+        ":ro for read-only",
         allowed="paths and file systems",
         maps_to="ECS task definition: efsVolumeConfiguration",
         examples=["efs./mnt/data=fs-0a1b2c3d:fsap-0123456789abcdef0:ro"],
     )
     container_health_check: str | None = option(
         None,
-        "shell command that checks the container's health; by default only the load balancer checks it",
+        "shell command that checks the container's health; by default, only the load balancer checks it",
         allowed="a command for the image's shell",
         maps_to="ECS task definition: healthCheck",
         examples=["python -c 'import os; os.stat(\"/tmp/alive\")'"],
     )
     execution_role_arn: str | None = option(
         None,
-        "role that ECS uses to pull the image, write logs and read secrets; by default one is created",
+        "role that ECS uses to pull the image, write logs and read secrets; by default, one is created",
         maps_to="ECS task definition: executionRoleArn",
         allowed="ARN of a role",
         examples=["arn:aws:iam::123456789012:role/execution"],
     )
     task_role_arn: str | None = option(
         None,
-        "role that the model's code runs with; by default none, so the code has no access to AWS",
+        "role that the model's code runs with; by default, none: the code has no access to AWS",
         maps_to="ECS task definition: taskRoleArn",
         allowed="ARN of a role",
         examples=["arn:aws:iam::123456789012:role/churn"],
@@ -129,7 +129,7 @@ class TaskOptions(OptionGroup):
     enable_execute_command: bool = option(
         False,
         "allow `mlflow-fargate exec` to run commands in the tasks, as root and with a writable root file system; "
-        "requires task_role_arn, see docs/iam/task.json",
+        "requires task_role_arn (see docs/iam/task.json)",
         maps_to="ECS service: enableExecuteCommand; ECS task definition: initProcessEnabled",
         examples=["true"],
     )
@@ -177,14 +177,15 @@ class TaskOptions(OptionGroup):
         for name in self.environment:
             if name.lower().endswith(_SECRET_ENDINGS):
                 raise ValueError(
-                    f"environment.{name} looks like a secret, and task definitions are readable; use secrets.{name}=ARN"
+                    f"environment.{name} looks like a secret, but task definitions do not protect secrets; use "
+                    f"secrets.{name}=ARN"
                 )
         return self
 
 
 def _read_file_system(path: str, text: str) -> FileSystem:
     if not _MOUNT_PATH.fullmatch(path) or ".." in path or path.startswith(_OF_THE_CONTAINER):
-        raise ValueError(f"efs: '{path}' is not a valid mount path; use a new one, such as /mnt/data")
+        raise ValueError(f"efs: '{path}' is not a valid mount path; use a new absolute path, such as /mnt/data")
     found = _FILE_SYSTEM.fullmatch(text)
     if found is None:
         raise ValueError(

@@ -18,11 +18,11 @@ def collect(deployer: Deployer, orphan: Orphan) -> None:
     there = replace(deployer, target=replace(deployer.target, endpoint=orphan.endpoint))
     where = f"endpoint '{orphan.endpoint}'"
     if orphan.name is None:
-        deployer.progress.step(f"Deleting what is left of {where}")
+        deployer.progress.step(f"Deleting leftover resources of {where}")
         deployer.delete_endpoint(orphan.endpoint)
     elif orphan.name == WEBHOOK:
-        deployer.progress.step(f"Deleting what is left of the webhook service on {where}")
+        deployer.progress.step(f"Deleting leftover resources of the webhook service on {where}")
         webhook_service.delete(there)
     else:
-        deployer.progress.step(f"Deleting what is left of '{orphan.name}' on {where}")
+        deployer.progress.step(f"Deleting leftover resources of '{orphan.name}' on {where}")
         there.delete(orphan.name, there.endpoint.retained(orphan.name))

@@ -217,7 +217,7 @@ class Deployer:
         if not spec.config.wait:
             self.progress.step(f"{spec.name}: rollout started (not waiting for it)")
         elif not status.desired_count:
-            self.progress.step(f"{spec.name} is scaled to 0 tasks, so {status.url} does not answer")
+            self.progress.step(f"{spec.name} is scaled to 0 tasks, so {status.url} does not respond")
         else:
             self.progress.step(f"{spec.name} is at {status.url}")
         self._note_address(status, spec)
@@ -227,7 +227,9 @@ class Deployer:
         if spec.config.host:
             self.progress.note(f"create a DNS record: {spec.config.host} → {balancer.hostname}")
         elif balancer.scheme == "https":
-            self.progress.note("the certificate does not cover this host name; set your own domain with host=")
+            self.progress.note(
+                "the certificate does not cover the host name in this URL; set your own domain with host="
+            )
         elif not spec.endpoint.certificate_arn:
             self.progress.note("plain HTTP: for HTTPS, create the endpoint with certificate_arn=")
 

@@ -59,12 +59,12 @@ class Specs:
         self, before: DeploymentStatus, model_uri: str | None, flavor: str | None, options: NamedOptions
     ) -> DeploymentSpec:
         if flavor and not model_uri:
-            raise InvalidOption("A flavor was given without a model URI.", hint="give both: -m models:/… -f …")
+            raise InvalidOption("A flavor was passed without a model URI.", hint="pass both: -m models:/… -f …")
         if not before.image and not model_uri:
             raise InvalidOption(
                 f"The task definition of '{before.name}' was deleted or damaged, and with it the record of its model "
                 "and options.",
-                hint="name the model and the options that differ from the defaults: -m models:/… -C …; or delete it",
+                hint="pass the model and all options that are not the default (-m … -C …), or delete the deployment",
             )
         config = options.over(before.settings)
         check_change(before, config, options)

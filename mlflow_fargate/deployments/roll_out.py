@@ -132,7 +132,7 @@ class Rollouts:
         elif status and spec.config.test_green and not spec.config.wait and status.state == "IN_PROGRESS":
             self.progress.note(
                 f"ECS waits up to {spec.config.test_timeout_minutes} minutes for a test of the new tasks, then rolls "
-                f"back. Run it with: {follow}"
+                f"back. Run the test with: {follow}"
             )
 
     def _wait(
@@ -164,13 +164,13 @@ def _check_unchanged(plan: Plan, before: DeploymentStatus) -> None:
     if any(change.action == "create" and change.resource_type == "service" for change in plan.changes):
         raise DeploymentNotFound(
             f"Another command deleted '{before.name}' after this one began.",
-            hint="nothing was changed; if it is still wanted, create it again: mlflow deployments create",
+            hint="nothing was changed; to create it again: mlflow deployments create",
         )
     found = [change.found for change in plan.changes if change.resource_type == "task definition" and change.found]
     if before.image and [item.identifier for item in found] != [before.task_definition]:
         raise RolloutReplaced(
             f"'{before.name}' changed after this command began (by another command, or a rollback by ECS).",
-            hint="nothing was changed; if this change is still wanted, run the command again",
+            hint="nothing was changed; to make this change anyway, run the command again",
         )
 
 

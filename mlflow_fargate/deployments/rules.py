@@ -56,9 +56,8 @@ def check_same_model(deployed: Provenance, model: ResolvedModel, *, has_other_la
         is_same = is_same and (was is None or was == is_now)
     if not is_same:
         raise ModelNotFound(
-            f"{model.title} is another model now than the one that is deployed: it was registered again, or its files "
-            "changed.",
-            hint=f"nothing was changed; to deploy the model as it is now, name it: -m {deployed.resolved_uri}",
+            f"{model.title} is no longer the model that is deployed: it was registered again, or its files changed.",
+            hint=f"nothing was changed; to deploy the model as it is now, pass its URI: -m {deployed.resolved_uri}",
         )
 
 
@@ -108,10 +107,11 @@ def _check_shift(name: str, kept: DeploymentConfig, config: DeploymentConfig) ->
         raise InvalidOption(
             f"An update cannot change '{name}' from strategy={kept.strategy} back to rolling: its tasks may be in the "
             "second target group, which rolling deployments do not use.",
-            hint="delete the deployment and create it again; or strategy=blue_green with bake_time_minutes=0",
+            hint="delete the deployment and create it again, or use strategy=blue_green with bake_time_minutes=0",
         )
     if config.port != kept.port:
         raise InvalidOption(
-            f"An update cannot change the port of '{name}': strategy={config.strategy} keeps its two target groups.",
+            f"An update cannot change the port of '{name}': with strategy={config.strategy}, its two target groups "
+            f"are kept.",
             hint="delete the deployment and create it again, or create a second one",
         )

@@ -102,13 +102,13 @@ def _check(config: DeploymentConfig, *, is_on_aws: bool) -> None:
     if wrong := sorted(of_models):
         raise InvalidOption(
             f"Option {wrong[0]} applies to model deployments, not to the webhook service.",
-            hint="its own settings are environment.NAME=… and secrets.NAME=ARN; see docs/webhook.md",
+            hint="set its own settings with environment.NAME=… and secrets.NAME=ARN; see docs/webhook.md",
         )
     _check_tracking_uri(config.environment.get("MLFLOW_TRACKING_URI"), is_on_aws=is_on_aws)
     if len(config.environment.get("FARGATE_WEBHOOK_MODELS", "").encode()) > _RULES_LIMIT_BYTES:
         raise InvalidOption(
-            f"The rules are longer than {_RULES_LIMIT_BYTES // 1024} KiB; they would not fit into a task definition.",
-            hint="use patterns, or tag the models instead (fargate.deploy=ENDPOINT)",
+            f"The rules are larger than {_RULES_LIMIT_BYTES // 1024} KiB, and would not fit in a task definition.",
+            hint="use patterns, or set tags on the models instead (fargate.deploy=ENDPOINT)",
         )
 
 
@@ -151,5 +151,5 @@ def _note_what_is_missing(deployer: Deployer, status: WebhookStatus) -> None:
         deployer.progress.note("no secrets.FARGATE_WEBHOOK_TOKEN: the page and the metrics return 403")
     if status.url.startswith("http://"):
         deployer.progress.note(
-            "plain HTTP: MLflow sends events only to https; the endpoint needs a certificate (certificate_arn=)"
+            "plain HTTP: MLflow sends events only to https URLs; the endpoint needs a certificate (certificate_arn=)"
         )

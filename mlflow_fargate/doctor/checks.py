@@ -66,7 +66,9 @@ def check_quota(quota: VcpuQuota | Unknown, wanted_vcpu: float = 1.0) -> Finding
             "contact AWS Support",
         )  # fmt: skip
     if max(2 * quota.used, quota.used + wanted_vcpu) > quota.limit:
-        advice = "raise the quota 'Fargate On-Demand vCPU resource count' (L-3032A538): an update runs both versions"
+        advice = (
+            "raise the quota 'Fargate On-Demand vCPU resource count' (L-3032A538): during an update, both versions run"
+        )
         return Finding("account", "Fargate vCPU quota", "FAIL", said, advice)
     return Finding("account", "Fargate vCPU quota", "OK", said)
 
@@ -146,7 +148,7 @@ def check_role(role: Role | Unknown | None) -> Finding:
 
 def check_infrastructure_role(role: Role | Unknown | None) -> Finding:
     """Checks the role that ECS uses to shift traffic; an endpoint has one only if a deployment requires it."""
-    absent = "none; it is created with the first deployment with a strategy= other than rolling"
+    absent = "none yet; it is created by the first deployment with a strategy= other than rolling"
     return _check_trust("infrastructure", "ECS", "ecs.amazonaws.com", role, absent)
 
 
@@ -203,7 +205,7 @@ def check_tracking_server(answer: ServerAnswer | None) -> Finding:
     if answer.status != 200:
         said = f"{answer.url} returned {answer.status}: {answer.text[:100]}"
         return Finding(topic, name, "FAIL", said, "check that it is an MLflow server with a model registry")
-    return Finding(topic, name, "OK", f"{answer.url} responds, and has a model registry")
+    return Finding(topic, name, "OK", f"{answer.url} responds and has a model registry")
 
 
 def check_webhooks(answer: ServerAnswer | None) -> Finding:
@@ -212,22 +214,26 @@ def check_webhooks(answer: ServerAnswer | None) -> Finding:
     if answer is None or answer.status is None:
         return Finding(topic, name, "SKIP", "the tracking server could not be reached")
     if answer.status == 200:
-        return Finding(topic, name, "OK", "supported by the server (alias events; stages are polled)")
+        return Finding(
+            topic, name, "OK", "supported by the server for alias changes; stage changes are found by polling"
+        )
     if answer.status >= 500:
         advice = (
             "set MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY on the server: without it, stored secrets are lost on a restart"
         )
         return Finding(topic, name, "FAIL", f"the server returned {answer.status}", advice)
-    return Finding(topic, name, "SKIP", f"not supported by the server ({answer.status}); the webhook service polls")
+    return Finding(
+        topic, name, "SKIP", f"not supported by the server ({answer.status}); the webhook service polls instead"
+    )
 
 
 def check_webhook_url(url: str | None, addresses: Sequence[str]) -> Finding:
     """Checks the URL: MLflow sends events only to public https addresses, unless its server allows private ones."""
     topic, name = "MLflow", "webhook address"
     if url is None:
-        return Finding(topic, name, "SKIP", "not given (--webhook-url)")
+        return Finding(topic, name, "SKIP", "not set; to check one, pass --webhook-url")
     if urlsplit(url).scheme != "https":
-        return Finding(topic, name, "FAIL", f"{url} is not https", "use https: MLflow sends events only to https")
+        return Finding(topic, name, "FAIL", f"{url} is not https", "use https: MLflow sends events only to https URLs")
     if not addresses:
         return Finding(topic, name, "FAIL", f"{url}: the host name does not resolve", "check the host name")
     private = [address for address in addresses if not ipaddress.ip_address(address).is_global]

@@ -92,7 +92,7 @@ def _lock(spec: ImageSpec, records: LockRecords, cache: Path, progress: Progress
             lines, python_version=spec.python_version, cache=cache, indexes=spec.indexes, build_sdists=build_sdists
         )
     if locked.sdists:
-        progress.note(f"built from source on this machine, because there are no wheels: {', '.join(locked.sdists)}")
+        progress.note(f"built from source on this machine, because they have no wheels: {', '.join(locked.sdists)}")
     return locked
 
 
@@ -116,7 +116,7 @@ def _standard_library(
         return []
     files = look_into_base()
     if not files.standard_libraries:
-        note("the base image's standard library is not in /usr/local/lib: its bytecode is not added")
+        note("the base image's standard library is not in /usr/local/lib, so its bytecode is not added")
     return [recipe] if is_uncompiled(files, version) and find_interpreter(version) else []
 
 

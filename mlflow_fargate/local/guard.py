@@ -38,10 +38,10 @@ def refusal(method: str, header: Header, *, is_known_host: bool = False) -> str 
         return f"The local stack does not accept the host name {host!r}; use 127.0.0.1 or localhost."
     origin = header("Origin")
     if origin is not None and origin.lower() != f"http://{host}".lower():
-        return f"Web pages of {origin!r} cannot call the local stack; send the request from a program."
+        return f"Web pages from {origin!r} cannot call the local stack; send the request from a program."
     site = header("Sec-Fetch-Site")
     if site is not None and site.lower() not in _OUR_SITES and not _is_link(method, header):
-        return f"Web pages of another origin ({site!r}) cannot call the local stack; send the request from a program."
+        return f"Web pages from another origin ({site!r}) cannot call the local stack; send the request from a program."
     return None
 
 

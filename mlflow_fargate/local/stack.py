@@ -87,7 +87,7 @@ class LocalStack:
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(0o700)  # models, runs and keys: hidden from other users of this machine
         self._parts.enter_context(_only_one(folder))
-        self._progress.step("Starting local AWS, image registry and load balancer")
+        self._progress.step("Starting AWS emulator, image registry and load balancer")
         choice = choose_engine(self._wanted_engine)
         registry = self._parts.enter_context(LocalRegistry(folder / "registry", password=keys.registry_password))
         has_base = seed_base_image(registry.store, self._progress) is not None

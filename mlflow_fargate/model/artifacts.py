@@ -281,7 +281,7 @@ def _mlflow_errors(place: str) -> Iterator[None]:
         said = without_credentials(str(error))[:500]
         raise ModelNotFound(
             f"{without_credentials(place)} could not be read through MLflow: {said}",
-            hint="check that the tracking server serves artifacts (--serve-artifacts) and that you are allowed to read",
+            hint="check that the tracking server serves artifacts (--serve-artifacts) and that you can read them",
         ) from (error if said == str(error)[:500] else None)  # tracebacks must not show a password either
 
 

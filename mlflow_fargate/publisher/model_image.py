@@ -115,7 +115,7 @@ class Publisher:
         further = {key: models.resolve(uri, "none") for key, uri in sorted(config.models.items())}
         inputs = image_inputs(model, config, further)
         for line in bento.replaced_requirements(inputs.served):
-            self.progress.note(f"{line} has known security flaws; a newer version decodes the images")
+            self.progress.note(f"{line} has known security flaws, so a newer version is installed")
         return inputs
 
     def _possible(self, inputs: ImageInputs, config: DeploymentConfig) -> Iterator[ImageInputs]:

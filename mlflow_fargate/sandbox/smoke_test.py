@@ -62,7 +62,7 @@ def _failure(what: str, log: Path, exit_code: int | None) -> SmokeTestFailed:
     lines = last_lines(log)
     shown = "".join(f"\n    | {line}" for line in explaining_lines(lines, _SHOWN_LINES))
     return SmokeTestFailed(
-        f"Smoke test failed, so nothing was deployed: the service {what}.{shown}\n  The whole log: {log}",
+        f"Smoke test failed, so nothing was deployed: the service {what}.{shown}\n  Full log: {log}",
         hint=hint_for_stop("", exit_code, lines) or (_KILLED if exit_code == -signal.SIGKILL else _SAME_FAILURE),
     )
 

@@ -35,7 +35,7 @@ _NO_CERTIFICATE = (
     "a load balancer's default name has no certificate: set your own domain with mlflow deployments update … -C host=, "
     "and create a DNS record from it to the load balancer"
 )
-_ELSEWHERE = "inputs and the API key are sent only to the deployment's own URL; check what answers there"
+_ELSEWHERE = "inputs and the API key are sent only to the deployment's own URL; check what is running there"
 _HINTS = {
     401: "the API key does not match the deployment's",
     404: "this deployment does not have that route; only image classifiers have /predict_image",
@@ -143,17 +143,17 @@ class _Asking:
         except requests.ReadTimeout as error:
             raise PredictionTimeout(
                 f"{url} did not respond within {self.timeout_seconds:g} s.",
-                hint="predict(…, timeout_seconds=…), or set MLFLOW_DEPLOYMENT_PREDICT_TIMEOUT",
+                hint="wait longer with predict(…, timeout_seconds=…) or MLFLOW_DEPLOYMENT_PREDICT_TIMEOUT",
             ) from error
         except requests.exceptions.SSLError as error:
-            raise PredictionFailed(f"{url} is not trusted: {error}", hint=_NO_CERTIFICATE) from error
+            raise PredictionFailed(f"{url} has no trusted certificate: {error}", hint=_NO_CERTIFICATE) from error
         except (requests.RequestException, ValueError) as error:  # the latter: a redirect to no URL
             # A service that rejects a large body closes the connection, and its 413 is lost.
             hint = _TOO_LARGE if isinstance(request.get("data"), JsonStream) else None
             raise _PassingFailure(f"{url} did not respond: {error}", hint=hint) from error
         if response.is_redirect:
             raise PredictionFailed(
-                f"{url} redirects to {_target_of(response)!r}, which was not called.", hint=_ELSEWHERE
+                f"{url} redirects to {_target_of(response)!r}, which was not followed.", hint=_ELSEWHERE
             )
         if response.ok:
             return response

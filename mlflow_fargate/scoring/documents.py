@@ -59,7 +59,7 @@ def document_in_frame(frame: Any) -> Any:
 def _split(frame: Any) -> dict[str, Any]:
     if max(getattr(axis, "nlevels", 1) for axis in (frame.index, frame.columns)) > 1:
         raise InvalidOption(
-            "A table whose index or columns have several levels cannot be sent as JSON.",
+            "A DataFrame with a multi-level index or multi-level columns cannot be sent as JSON.",
             hint="flatten them first, for example with reset_index()",
         )
     # Rows that are numbered from 0 need no labels: that is how a table without an index is read.

@@ -107,7 +107,7 @@ def test_a_package_for_a_newer_glibc_is_reported(tmp_path: Path) -> None:
     progress = RecordedProgress()
 
     with pytest.raises(
-        ImageError, match=r"\(Amazon Linux 2\) has glibc 2\.26, and packages need 2\.28 \(numpy, scipy\)\."
+        ImageError, match=r"\(Amazon Linux 2\) has glibc 2\.26, but packages need 2\.28 \(numpy, scipy\)\."
     ):
         check_libraries([recipe], amazon, on_missing="error", progress=progress)
     check_libraries([recipe], amazon, on_missing="note", progress=progress)

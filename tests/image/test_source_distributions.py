@@ -171,7 +171,7 @@ def test_the_layer_of_a_built_package_has_the_same_key_on_every_machine_and_no_r
         keys.append([layer.key for layer in manifest.own_layers().values()])
 
     assert keys[0] == keys[1]
-    assert "built from source on this machine, because there are no wheels: mini" in progress.lines
+    assert "built from source on this machine, because they have no wheels: mini" in progress.lines
     assert "kept" not in " ".join(progress.lines)
 
 

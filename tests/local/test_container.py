@@ -271,7 +271,7 @@ def test_an_unknown_command_exits_with_127(
 def test_an_image_for_another_python_is_refused(
     push_image: PushImage, start: Callable[..., tuple[TaskProcess, list[str]]]
 ) -> None:
-    with pytest.raises(TaskFailedToStart, match=r"is for Python 2\.7\.18, this machine runs Python"):
+    with pytest.raises(TaskFailedToStart, match=r"is for Python 2\.7\.18, but this machine runs Python"):
         start(push_image(Env=["PYTHON_VERSION=2.7.18"]))
 
 

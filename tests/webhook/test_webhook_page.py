@@ -52,7 +52,7 @@ def row(one: Seen) -> Row:
     [
         (seen(), "up to date", "good"),
         (seen(warning="two versions are in Production"), "up to date", "warn"),
-        (seen(state="FAILED", warning="its last rollout failed"), "failed", "bad"),
+        (seen(state="FAILED", warning="the last rollout failed"), "failed", "bad"),
         (seen("update"), "update pending", "busy"),
         (seen("update", is_updating=True), "rolling out", "busy"),
         (seen("hold", state="IN_PROGRESS"), "rolling out", "busy"),

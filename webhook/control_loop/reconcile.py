@@ -124,7 +124,7 @@ def decide(
     action = _compare(held[-1], deployed, memory, now, on_demotion)
     action = replace(action, registered_ms=wanted.registered_ms if wanted else None)
     if len(held) > 1 and action.warning is None:
-        shared = f"versions {', '.join(held)} are all in {deployed.follow}; the highest is used"
+        shared = f"versions {', '.join(held)} are all in {deployed.follow}; the highest version is used"
         return replace(action, warning=shared)
     return action
 
@@ -156,7 +156,7 @@ def _decide_demoted(deployed: Deployed, memory: Memory, now: float, on_demotion:
     if on_demotion == "scale_to_zero" and deployed.desired_count == 0:
         return Action("nothing", f"{empty}: scaled to zero")
     if memory.empty_since is None or now - memory.empty_since < DEMOTION_GRACE_SECONDS:
-        return Action("hold", f"{empty}: {on_demotion} follows", warning=empty)
+        return Action("hold", f"{empty}: {on_demotion} follows soon", warning=empty)
     if memory.failed_version == "" and now < memory.retry_at:
         return Action("hold", f"{on_demotion} failed", warning=memory.reason)
     return Action(on_demotion, empty, warning=empty)
@@ -168,7 +168,7 @@ def _compare(wanted: str, deployed: Deployed, memory: Memory, now: float, on_dem
         if on_demotion == "scale_to_zero" and deployed.desired_count == 0:
             back = Action("update", f"version {wanted} is back in {deployed.follow}", wanted)
             return _unless_failed(back, memory, now)
-        warning = "its last rollout failed" if deployed.state == "FAILED" else None
+        warning = "the last rollout failed" if deployed.state == "FAILED" else None
         return Action("nothing", f"version {wanted} is deployed", wanted, warning)
     if deployed.state == "IN_PROGRESS":
         return Action("hold", "a rollout is in progress", wanted)

@@ -220,5 +220,5 @@ class RuleBook:
                 self._text = text
             self.error = None
         except (InvalidOption, OSError, UnicodeDecodeError) as error:
-            self.error = f"{error} (the last valid rules stay in force)"
+            self.error = f"{error} (the last valid rules remain in effect)"
         return self._rules

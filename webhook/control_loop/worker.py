@@ -215,7 +215,8 @@ class Worker:
                 self._tasks.put((watch, action))
         if before is None or before.action != action:
             level = logging.WARNING if action.warning else logging.INFO
-            logger.log(level, "%s: %s (%s)", deployed.key, action.kind, action.warning or action.reason)
+            kind = "nothing to do" if action.kind == "nothing" else action.kind
+            logger.log(level, "%s: %s (%s)", deployed.key, kind, action.warning or action.reason)
 
     def _decide(self, watch: Watch, state: ModelState | None, memory: Memory, *, is_busy: bool) -> Action:
         if watch.conflict:
@@ -265,7 +266,7 @@ class Worker:
 
     def _act(self, watch: Watch, action: Action) -> None:
         key = watch.deployed.key
-        logger.info("%s: %s of '%s' version %s", key, action.kind, watch.deployed.model_name, action.version)
+        logger.info("%s: starting %s ('%s' version %s)", key, action.kind, watch.deployed.model_name, action.version)
         outcome = act(self._connect(), watch, action, self._clock)
         with self._lock:
             self._outcomes[key] = outcome

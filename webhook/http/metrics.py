@@ -33,7 +33,7 @@ class Metrics:
         PlatformCollector(registry=self._registry)
         self._events = Counter(
             f"{_PREFIX}_events",
-            "Events received, by result: taken, duplicate, unwatched, refused.",
+            "Events received, by result: accepted, duplicate, unwatched, refused.",
             ["result"],
             registry=self._registry,
         )

@@ -152,7 +152,7 @@ class ResourceTypes:
         if services and not is_deployed(self._session, _cluster(plan), services[0]):
             raise DeploymentNotFound(
                 f"Another command deleted '{services[0]}' after this one began.",
-                hint="if it is still wanted, create it again: mlflow deployments create",
+                hint="to create it again: mlflow deployments create",
             ) from error
 
     def find_deployment(
@@ -226,7 +226,7 @@ def _created_meanwhile(name: str, *, is_deletion: bool) -> DeploymentExists:
     if is_deletion:
         return DeploymentExists(
             f"Another command created '{name}' again while it was being deleted.",
-            hint="it may lack what is deleted already: run that command again to repair it, or this one again",
+            hint="some of its resources may be gone; to repair it, run that command again; to delete it, run this one",
         )
     return DeploymentExists(
         f"Another command created '{name}' at the same time, with another model or other options.",

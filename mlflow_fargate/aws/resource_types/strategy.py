@@ -98,7 +98,7 @@ def refusal_of(service: Mapping[str, Any]) -> str | None:
         return None
     wanted = _from_tag(their_tags[WANTED_TAG])["strategy"]
     return (
-        f"ECS refused strategy={wanted}, so the service uses rolling updates "
+        f"ECS rejected strategy={wanted}, so the service uses rolling updates "
         f"({their_tags.get(REFUSAL_TAG, 'no reason given')})"
     )
 

@@ -108,7 +108,7 @@ class RolloutWatch:
         """ECS went back to an older rollout, or another command requested a newer one."""
         own = next((event["message"] for event in service.get("events", ()) if self._is_failure(event)), None)
         if own or primary_deployment(service)["createdAt"] <= self.rollout.began:
-            return self._failure(service, own or "ECS went back to the previous rollout")
+            return self._failure(service, own or "ECS rolled back to the previous revision")
         return self._replaced(service)
 
     def _is_failure(self, event: Mapping[str, Any]) -> bool:
@@ -117,8 +117,8 @@ class RolloutWatch:
     def _replaced(self, service: Mapping[str, Any]) -> RolloutReplaced:
         number = service["taskDefinition"].rpartition(":")[2]
         return RolloutReplaced(
-            f"Another command changed '{self.service}' during this rollout: revision {number} replaces it.",
-            hint="if this change is still wanted, run the command again; mlflow-fargate history shows the other one",
+            f"Another command changed '{self.service}' during this rollout; revision {number} replaces this one.",
+            hint="to make this change anyway, run the command again; to see the other revision: mlflow-fargate history",
         )
 
     def _failure(self, service: Mapping[str, Any], reason: str) -> RolloutFailed:

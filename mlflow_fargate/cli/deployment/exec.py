@@ -18,13 +18,16 @@ from mlflow_fargate.cli.deployment.options import deployer_at, deployment_option
     short_help="Run a command or a shell in a task of a deployment.",
 )
 @deployment_options
-@click.option("--task", help="Start of the task ID, as shown by `status`.  [default: the newest task]")
+@click.option("--task", help="Task ID or its first characters, as shown by `status`.  [default: the newest task]")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def exec_(target: str, name: str, task: str | None, command: tuple[str, ...]) -> None:
-    """Run COMMAND (default: a shell) in a task of a deployment: mlflow-fargate exec --name churn -- ls /opt
+    """Run COMMAND (default: a shell) in a task of a deployment.
+
+    \b
+      mlflow-fargate exec --name churn -- ls /opt
 
     Requires a deployment with -C enable_execute_command=true, and AWS's session-manager-plugin on this machine. The
-    plugin does not pass on COMMAND's exit code, so this command exits with 0 once the session has ended.
+    plugin does not report COMMAND's exit code, so this command exits with 0 when the session ends.
     """
     from mlflow_fargate.deployments import operations  # noqa: PLC0415
 

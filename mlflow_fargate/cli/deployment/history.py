@@ -10,14 +10,14 @@ from mlflow_fargate.cli.deployment.options import deployer_at, deployment_option
 @click.command(short_help="List the revisions of a deployment.")
 @deployment_options
 @click.option(
-    "--limit", type=click.IntRange(1, 100), default=20, show_default=True, help="Number of revisions, newest first."
+    "--limit", type=click.IntRange(1, 100), default=20, show_default=True, help="Maximum number of revisions to list."
 )
 @json_option
 def history(target: str, name: str, limit: int, as_json: bool) -> None:
-    """List the revisions of a deployment: model version, image, date, author, and result of the rollout.
+    """List the revisions of a deployment, newest first: rollout state, model version, date, author and image.
 
-    STATE is COMPLETED if any rollout of the revision has completed, and UNKNOWN if ECS has no record of one. The
-    deployed revision is marked with *. Roll back with: mlflow-fargate rollback --to REVISION
+    STATE is COMPLETED if any rollout of the revision has completed, and UNKNOWN if ECS has no record of a rollout. The
+    deployed revision is marked with *. To roll back: mlflow-fargate rollback --to REVISION
     """
     from mlflow_fargate.deployments import operations  # noqa: PLC0415
 

@@ -38,7 +38,7 @@ def log_options(command: Command) -> Command:
             callback=parse_moment,
             default="1h",
             show_default=True,
-            help="Print lines from this point on: 10m, 2h or 1d (ago), or a UTC time such as 2026-11-24T21:00.",
+            help="Print lines since this time: 10m, 2h or 1d (ago), or a UTC time such as 2026-11-24T21:00.",
         ),
         click.option("--task", help="Print only this task's lines; takes the full task ID, as in `logs --json`."),
         click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line."),
@@ -64,7 +64,7 @@ def print_lines(lines: Iterable[LogLine], *, as_json: bool) -> None:
 @deployment_options
 @log_options
 def logs(*, target: str, name: str, follow: bool, since: int, task: str | None, as_json: bool) -> None:
-    """Print the logs of a deployment's tasks, each line with its time (UTC) and the start of its task ID."""
+    """Print the logs of a deployment's tasks, each line with its time (UTC) and a shortened task ID."""
     from mlflow_fargate.deployments.logs import read_logs  # noqa: PLC0415
 
     lines = read_logs(deployer_at(target), name, since, task=task, follow=follow)

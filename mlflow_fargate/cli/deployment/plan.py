@@ -29,7 +29,7 @@ class PlanCommand(click.Command):
             raise WrongUsage(error.format_message(), ctx=error.ctx) from error
 
 
-@click.command(cls=PlanCommand, short_help="Show what create or update would change, and its cost.")
+@click.command(cls=PlanCommand, short_help="Show what create or update would change, and the cost.")
 @deployment_options
 @click.option("--model-uri", "-m", help="Model URI.  [default: the deployed model]")
 @click.option("--flavor", "-f", help="Flavor, as in `mlflow deployments create`.")
@@ -40,9 +40,10 @@ class PlanCommand(click.Command):
 def plan(
     *, target: str, name: str, model_uri: str | None, flavor: str | None, config: tuple[str, ...], as_json: bool
 ) -> None:
-    """Show what `mlflow deployments create` (or `update`, if NAME is deployed) would change with these options.
+    """Show what `mlflow deployments create` (or `update`, if NAME is deployed) would change.
 
-    Lists what would be created (+) and changed (~, old → new), and the monthly cost. Nothing is built or changed.
+    Lists the resources that would be created (+) or changed (~, old → new), and the monthly cost. Nothing is built or
+    changed.
 
     Exit code: 0 no changes, 2 changes, 1 error.
     """

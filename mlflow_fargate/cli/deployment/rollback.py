@@ -14,14 +14,14 @@ from mlflow_fargate.config import NamedOptions
     "--to",
     type=int,
     metavar="REVISION",
-    help="Revision number, as shown by `history`.  [default: the most recent completed one before the current one]",
+    help="Revision number, as shown by `history`.  [default: the latest earlier revision whose rollout completed]",
 )
 @wait_option
 @timeout_option
 def rollback(target: str, name: str, to: int | None, wait: bool, timeout_seconds: int) -> None:
     """Roll back to an earlier revision: its model, image and options. The number of tasks does not change.
 
-    This starts a normal rollout and waits for it to finish. Afterwards the deployment is pinned, so the webhook service
+    This starts a normal rollout and waits for it to finish. Afterward, the deployment is pinned, so the webhook service
     does not redeploy the newer version; a note in the output shows how to unpin it.
     """
     from mlflow_fargate.deployments.roll_back import roll_back  # noqa: PLC0415

@@ -14,14 +14,15 @@ from mlflow_fargate.config import NamedOptions
 @wait_option
 @timeout_option
 def scale(target: str, name: str, count: int, wait: bool, timeout_seconds: int) -> None:
-    """Set the number of tasks of a deployment; 0 stops them all: no responses, and no cost except the load balancer's.
+    """Set the number of tasks of a deployment.
 
-    Tasks are only added or stopped, not replaced.
+    Running tasks are not replaced. With 0, all tasks stop: the deployment does not respond, and only the endpoint's
+    load balancer still costs money.
     """
     from mlflow_fargate.deployments import operations  # noqa: PLC0415
 
     options = NamedOptions({"wait": wait, "timeout_seconds": timeout_seconds})
     status = operations.scale(deployer_at(target), name, count, options)
     surplus = max(0, status.running_count - status.desired_count)
-    stopping = f", {surplus} more finishing their requests" if surplus else ""
+    stopping = f", {surplus} more finishing requests" if surplus else ""
     click.echo(f"{name}: {status.running_count - surplus} of {status.desired_count} tasks running{stopping}")

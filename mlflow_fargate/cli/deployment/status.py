@@ -36,16 +36,16 @@ _SHOWN = (
 )
 
 
-@click.command(short_help="Show the deployed version, its rollout and its tasks.")
+@click.command(short_help="Show the deployed version, the rollout and the tasks.")
 @deployment_options
 @click.option("--follow", "-f", is_flag=True, help="Wait for the current rollout to finish.")
 @timeout_option
 @json_option
 def status(target: str, name: str, follow: bool, timeout_seconds: int, as_json: bool) -> None:
-    """Show the deployed version, its rollout, its tasks, and its traffic if CloudWatch has data.
+    """Show the deployed version, the rollout, the tasks and, if CloudWatch has data, the traffic.
 
-    Exit code: 0 rolled out, 3 rollout in progress, 4 the latest rollout failed, 1 any other error (no such
-    deployment). With -f, 1 also means that the rollout failed or took longer than --timeout-seconds.
+    Exit code: 0 rolled out, 3 rollout in progress, 4 the latest rollout failed, 1 any other error, such as no
+    deployment with this name. With -f, 1 also means that the rollout failed or took longer than --timeout-seconds.
     """
     from mlflow_fargate.client import as_dict  # noqa: PLC0415
     from mlflow_fargate.deployments import operations  # noqa: PLC0415

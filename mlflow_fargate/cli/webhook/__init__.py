@@ -15,7 +15,7 @@ from mlflow_fargate.cli.webhook.undeploy import undeploy
 
 @click.group()
 def webhook() -> None:
-    """Run or deploy the service that redeploys models on promotion."""
+    """Manage the webhook service, which redeploys models on promotion."""
 
 
 for _command in (serve, register, retry, deploy, undeploy, status, logs):

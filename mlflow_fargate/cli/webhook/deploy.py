@@ -17,20 +17,24 @@ from mlflow_fargate.webhook.control_loop.rules import parse_rules
 
 @click.command(short_help="Deploy the webhook service to Fargate, or update it.")
 @target_option
-@click.option("--tracking-uri", help="Tracking server to follow.  [default: unchanged; initially: MLFLOW_TRACKING_URI]")
+@click.option(
+    "--tracking-uri",
+    help="Tracking server to follow.  [default on first deploy: MLFLOW_TRACKING_URI; later: unchanged]",
+)
 @click.option(
     "--rules",
     type=click.File(encoding="utf-8"),
-    help="YAML file: which models to deploy, and how.  [default: unchanged; initially: tags of registered models]",
+    help="YAML file with the models to deploy, and how.  "
+    "[default on first deploy: tags of registered models; later: unchanged]",
 )
 @click.option(
     "--artifacts",
     "buckets",
     multiple=True,
     metavar="BUCKET",
-    help="S3 bucket with MLflow artifacts that the service reads models from; can be repeated.",
+    help="S3 bucket that the service reads models from; can be repeated.",
 )
-@click.option("--config", "-C", "config", multiple=True, metavar="KEY=VALUE", help="Option; can be repeated.")
+@click.option("--config", "-C", "config", multiple=True, metavar="KEY=VALUE", help="Service option; can be repeated.")
 @click.option("--dry-run", is_flag=True, help="Print the plan without changing anything.")
 def deploy(
     *,
@@ -41,10 +45,10 @@ def deploy(
     config: tuple[str, ...],
     dry_run: bool,
 ) -> None:
-    """Deploy the webhook service to Fargate, behind the endpoint's load balancer. Running it again updates it.
+    """Deploy the webhook service to Fargate, behind the endpoint's load balancer, or update it.
 
-    The service is at /_webhook on the endpoint, runs as one task with its own role, and keeps every option you do not
-    repeat. Secrets are given as ARNs from Secrets Manager or SSM:
+    The service is at /_webhook on the endpoint and runs as one task with its own role. An update keeps every option
+    you do not repeat. Pass secrets as ARNs from Secrets Manager or SSM:
 
     \b
       -C secrets.FARGATE_WEBHOOK_SECRET=arn:…      secret that MLflow signs events with

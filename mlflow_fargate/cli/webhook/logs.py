@@ -13,7 +13,7 @@ from mlflow_fargate.resources import WEBHOOK
 @target_option
 @log_options
 def logs(*, target: str, follow: bool, since: int, task: str | None, as_json: bool) -> None:
-    """Print the log of the webhook service on Fargate, each line with its time (UTC) and the start of its task ID."""
+    """Print the log of the webhook service on Fargate, each line with its time (UTC) and a shortened task ID."""
     from mlflow_fargate.deployments.logs import read_logs  # noqa: PLC0415
 
     lines = read_logs(deployer_at(target), WEBHOOK, since, task=task, follow=follow)

@@ -14,15 +14,15 @@ from mlflow_fargate.redirects import RefusingRedirects
 from mlflow_fargate.webhook import registration
 
 
-@click.command(short_help="Register the service as a webhook on the MLflow server.")
+@click.command(short_help="Register the webhook service on the MLflow server.")
 @click.option("--url", help="URL at which the MLflow server reaches the service: https://…/events")
-@click.option("--target", "-t", help="Instead of --url: the target that `webhook deploy` was run with.")
+@click.option("--target", "-t", help="Instead of --url: the target passed to `webhook deploy`.")
 @click.option("--name", default="mlflow-fargate", show_default=True, help="Name of the webhook in MLflow.")
 def register(url: str | None, target: str | None, name: str) -> None:
-    """Register the service as a webhook on the MLflow server and send a test event. Running it again updates it.
+    """Register the webhook service on the MLflow server, or update the registration, and send a test event.
 
-    The server is taken from MLFLOW_TRACKING_URI. Events are signed with FARGATE_WEBHOOK_SECRET; the service needs the
-    same secret.
+    The MLflow server is the one at MLFLOW_TRACKING_URI. It signs events with FARGATE_WEBHOOK_SECRET; the service needs
+    the same secret.
     """
     if (url is None) == (target is None):
         raise click.UsageError("Pass either --url URL, or -t TARGET if the service was deployed with `webhook deploy`.")
@@ -45,7 +45,8 @@ def register(url: str | None, target: str | None, name: str) -> None:
         registration.send_test_event(client, registered.webhook_id)
     click.echo("The service received MLflow's test event.")
     click.echo(
-        "Set MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY on the MLflow server; without it, the secret is lost at a restart. "
+        "Set MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY on the MLflow server; without it, the secret is lost when the "
+        "server restarts. "
         "The first event can take up to a minute.",
         err=True,
     )

@@ -12,10 +12,15 @@ from mlflow_fargate.errors import FargateError
 
 @click.command(short_help="Retry a deployment after a failed rollout.")
 @click.argument("name")
-@click.option("--url", default="http://127.0.0.1:8080", show_default=True, help="URL of the service.")
-@click.option("--token", envvar="FARGATE_WEBHOOK_TOKEN", required=True, show_envvar=True, help="The service's token.")
+@click.option("--url", default="http://127.0.0.1:8080", show_default=True, help="URL of the webhook service.")
+@click.option(
+    "--token", envvar="FARGATE_WEBHOOK_TOKEN", required=True, show_envvar=True, help="Token of the webhook service."
+)
 def retry(name: str, url: str, token: str) -> None:
-    """Retry deployment NAME (ENDPOINT/NAME if it is not on the service's endpoint) after a failed rollout."""
+    """Retry deployment NAME after a failed rollout.
+
+    If the deployment is not on the webhook service's endpoint, pass ENDPOINT/NAME.
+    """
     headers = {"Authorization": f"Bearer {token}"}
     try:
         response = requests.post(
@@ -35,6 +40,6 @@ def retry(name: str, url: str, token: str) -> None:
     if response.status_code != 202:
         raise FargateError(
             f"The service does not watch a deployment named '{name}' (HTTP {response.status_code}).",
-            hint="GET /status lists the watched deployments",
+            hint=f"list the watched deployments with: GET {url.rstrip('/')}/status",
         )
     click.echo(f"Retrying '{name}'.")

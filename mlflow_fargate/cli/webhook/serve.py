@@ -11,17 +11,18 @@ from mlflow_fargate.cli.extras import needed
 
 
 @click.command(short_help="Run the webhook service in the foreground.")
-@click.option("--target", "-t", help="Deployment target, for example fargate:/us-east-2.  [env FARGATE_TARGET]")
+@click.option("--target", "-t", help="Deployment target, for example fargate:/us-east-2.  [env var: FARGATE_TARGET]")
 @click.option(
     "--rules",
     type=click.Path(exists=True, dir_okay=False),
-    help="YAML file: which models to deploy, and how.  [env FARGATE_WEBHOOK_RULES; default: tags of registered models]",
+    help="YAML file with the models to deploy, and how.  "
+    "[env var: FARGATE_WEBHOOK_RULES; default: tags of registered models]",
 )
 @click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
 @click.option("--port", type=int, help="Port to listen on; 0 picks a free one.  [default: 8080]")
 @click.option("--poll-seconds", type=float, help="Seconds between polls of the model registry.  [default: 30]")
 def serve(target: str | None, **options: Any) -> None:
-    """Run the service that keeps deployments in sync with the model registry. SIGTERM stops it."""
+    """Run the webhook service, which keeps deployments in sync with the model registry. SIGTERM stops it."""
     with needed("webhook"):
         from mlflow_fargate.webhook.serve import serve as serve_webhook  # noqa: PLC0415
         from mlflow_fargate.webhook.settings import parse_settings  # noqa: PLC0415

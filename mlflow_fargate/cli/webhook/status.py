@@ -11,7 +11,10 @@ from mlflow_fargate.cli.deployment.options import deployer_at, json_option, prin
 @target_option
 @json_option
 def status(target: str, as_json: bool) -> None:
-    """Show the webhook service on Fargate: URL, rollout, role, log group. (Its URL shows what it is doing.)"""
+    """Show the webhook service on Fargate: URL, rollout, role and log group.
+
+    To see what the service is doing, open its URL.
+    """
     from mlflow_fargate.deployments import webhook_service  # noqa: PLC0415
 
     found = webhook_service.get(deployer_at(target))

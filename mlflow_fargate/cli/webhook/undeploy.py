@@ -10,7 +10,7 @@ from mlflow_fargate.cli.deployment.options import deployer_at, target_option
 @click.command(short_help="Delete the webhook service from Fargate.")
 @target_option
 def undeploy(target: str) -> None:
-    """Delete the webhook service from Fargate, with everything created for it. Deployments are not affected."""
+    """Delete the webhook service from Fargate, and everything created for it. Deployments are not affected."""
     from mlflow_fargate.deployments import webhook_service  # noqa: PLC0415
 
     webhook_service.delete(deployer_at(target))

@@ -77,5 +77,5 @@ def describe_missing(missing: dict[str, list[str]], base: BaseFiles) -> tuple[st
 def describe_too_new(versions: dict[str, list[str]], base: BaseFiles) -> tuple[str, str]:
     """Returns which packages need a newer glibc than the base's, in words, and a hint. Pure."""
     listed = "; ".join(f"{version} ({', '.join(packages)})" for version, packages in versions.items())
-    message = f"The base image ({base.system}) has glibc {base.glibc}, and packages need {listed}."
+    message = f"The base image ({base.system}) has glibc {base.glibc}, but packages need {listed}."
     return message, "use a base image with a newer system (base_image=…), or require older versions of these packages"

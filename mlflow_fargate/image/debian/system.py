@@ -52,7 +52,8 @@ def make_system_recipe(
     """
     if base.is_this_machine and base.release.get("ID") != "debian":
         note(
-            f"{', '.join(names)} not added: on the local stack the base image has this machine's system, {base.system}"
+            f"{', '.join(names)} not added: on the local stack, the base image uses this machine's system, "
+            f"{base.system}"
         )
         return None
     archive = Archive(_codename(base), platform.architecture, cache=cache)

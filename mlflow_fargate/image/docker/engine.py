@@ -69,5 +69,5 @@ def _run(command: Sequence[str], engine: str, progress: Progress) -> None:
         raise ImageError(
             f"{engine} could not {command[1]} the image (exit code {process.returncode}):\n"
             + "\n".join(f"    {line}" for line in last),
-            hint="`mlflow-fargate image export --dockerfile FOLDER` writes the Dockerfile, to build it yourself",
+            hint="to build it yourself, write its Dockerfile with: mlflow-fargate image export --dockerfile FOLDER",
         )

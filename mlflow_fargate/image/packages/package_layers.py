@@ -59,7 +59,7 @@ def make_package_recipes(
     """
     interpreter = find_interpreter(lock.python_version)
     if not interpreter:
-        note(f"Python {lock.python_version} is not installed here, so packages are not compiled; this slows the start")
+        note(f"Python {lock.python_version} is not installed here, so packages are not compiled; tasks start slower")
     groups = [_Group(name, lock.only(packages), programs) for name, packages in make_groups(lock.packages)]
     lists = {group.name: cache / "file-lists" / f"{group.key(compression, compiled=False)}.json" for group in groups}
     check_code(lists.values())

@@ -120,7 +120,7 @@ def _parse(line: str) -> Requirement:
 
 def _path_refused(shown: str) -> ImageError:
     return ImageError(
-        f"Requirement {shown!r} is a path on the machine that wrote it.",
+        f"Requirement {shown!r} is a path on the machine that logged the model.",
         hint="publish the package to an index, or log its code with the model (code_paths)",
     )
 

@@ -16,7 +16,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
 _NO_GPU = "the same library without GPU code"
-_NO_GUI = "a server does not have the libraries for a GUI"
+_NO_GUI = "the image does not have the libraries for a GUI"
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,6 @@ def find_replacements(
         best = next((name for name in members if name in named), library.best)
         there = [name for name in (*members, *library.parts) if name in versions and name != best]
         if members and (best in members or all(library.has(versions[name]) for name in there)):
-            reason = library.reason if best == library.best else "a requirement names it"
+            reason = library.reason if best == library.best else "already in the requirements"
             found |= dict.fromkeys(there, (best, reason))
     return found

@@ -35,8 +35,8 @@ def lock_error(
     if _UNAUTHORIZED.search(error):
         return ImageError(
             f"A package index rejected the credentials, or requires some. Output of uv:\n{output}",
-            hint="put user and password in its URL: index_url=https://${USER}:${PASSWORD}@… reads them from the "
-            "environment, and they are not stored",
+            hint="put the user name and password in the index URL: index_url=https://${USER}:${PASSWORD}@… reads them "
+            "from the environment, and they are not stored",
         )
     if is_failed_build(error):
         return ImageError(

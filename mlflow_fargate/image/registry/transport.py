@@ -114,9 +114,9 @@ class Transport:
         try:
             yield
         except requests.exceptions.SSLError as error:
-            raise RegistryError(f"No safe connection to {where}: {_reason(error)}.") from error
+            raise RegistryError(f"No secure connection to {where}: {_reason(error)}.") from error
         except _BROKEN_CONNECTION as error:
-            raise Transient(f"The connection to {where} broke: {_reason(error)}.") from error
+            raise Transient(f"The connection to {where} was lost: {_reason(error)}.") from error
         except requests.RequestException as error:
             raise RegistryError(f"The request to {where} failed: {_reason(error)}.") from error
 

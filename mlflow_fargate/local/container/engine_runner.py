@@ -46,7 +46,8 @@ _NO_PLATFORM = "image Manifest does not contain descriptor matching platform 'li
 _NO_PROGRAM = "the task definition's entry point or command is not a program in the image"
 _ADVICE = MappingProxyType(
     {
-        "no space left on device": "the disk of this machine is full; `podman system prune` frees what engines keep",
+        "no space left on device": "the disk of this machine is full; `podman system prune` frees space that the "
+        "engine uses",
         'exec: "': _NO_PROGRAM,
         "a command that was not found": _NO_PROGRAM,
         "no image found in": _NO_PLATFORM,

@@ -219,8 +219,8 @@ def _layers_to_run(
             "--engine podman or --engine docker"
         )
     note = (
-        f"{len(ours)} of this image's {len(layers)} layers are used here, those built by mlflow-fargate; "
-        "this machine's files and libraries replace the base image's."
+        f"Only {len(ours)} of this image's {len(layers)} layers are used here: those built by mlflow-fargate. This "
+        f"machine's files and libraries replace the base image's."
     )
     return ours, (note,)
 

@@ -256,6 +256,6 @@ def _refuse_other_python(image: PulledImage) -> None:
     if version and version.split(".")[:2] != [str(part) for part in sys.version_info[:2]]:
         ours = f"{sys.version_info[0]}.{sys.version_info[1]}"
         raise TaskFailedToStart(
-            f"CannotStartContainerError: the image is for Python {version}, this machine runs Python {ours}; "
+            f"CannotStartContainerError: the image is for Python {version}, but this machine runs Python {ours}; "
             "the local stack uses this machine's Python: build the image on a base image with that version"
         )

@@ -34,7 +34,9 @@ def seed_base_image(store: RegistryStore, progress: Progress) -> str | None:
     come from a registry.
     """
     if platform.libc_ver()[0] != "glibc":
-        progress.note("images need a base image from a registry: this machine's Python is not for Linux with glibc")
+        progress.note(
+            "images need a base image from a registry, because this machine's Python is not for Linux with glibc"
+        )
         return None
     python = HostPython.of_this_process()
     store.create_repository(BASE_REPOSITORY)

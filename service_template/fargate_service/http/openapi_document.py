@@ -77,7 +77,7 @@ def _info(description: ServiceDescription, max_body_bytes: int) -> dict[str, Any
         "title": description.title,
         "version": description.model_version or "unregistered",
         "description": f"MLflow model {description.model_uri}, flavor {description.flavor}{run}. Bodies have up to "
-        f"{max_body_bytes / 10**6:g} MB (MAX_BODY_MB); a body that does not fit into the task's memory gets 413, too.",
+        f"{max_body_bytes / 10**6:g} MB (MAX_BODY_MB); a body that does not fit in the task's memory also gets 413.",
     }
 
 

@@ -33,5 +33,5 @@ def open_budget(budget: MemoryBudget, keep_room: Callable[[int, int], int], sett
     text = "The task has %d MiB; model and server take %d, predictions %d, and %d are left for requests"
     logger.info(text, *(size // _MIB for size in (settings.memory_bytes, resident, predictions, max(0, total))))
     if total < _LEAST_BYTES:
-        logger.warning("This task is too small for its model: raise the option memory, or requests may end it")
+        logger.warning("This task is too small for its model: raise the option memory, or requests may crash it")
     budget.open(max(total, _LEAST_BYTES))
