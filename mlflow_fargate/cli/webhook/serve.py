@@ -15,7 +15,14 @@ from mlflow_fargate.cli.extras import needed
 @click.option(
     "--rules",
     type=click.Path(exists=True, dir_okay=False),
-    help="YAML file: which models to deploy, and how.  [env FARGATE_WEBHOOK_RULES; default: tags of registered models]",
+    help="YAML file: which models to deploy, and how.  [env FARGATE_WEBHOOK_RULES; default: only follow deployments]",
+)
+@click.option(
+    "--rules-in-tags",
+    is_flag=True,
+    default=None,
+    help="Deploy what tags of registered models request, instead of rules in a file.  "
+    "[env FARGATE_WEBHOOK_RULES_IN_TAGS]",
 )
 @click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
 @click.option("--port", type=int, help="Port to listen on; 0 picks a free one.  [default: 8080]")
