@@ -221,7 +221,14 @@ def test_labels_are_read_in_three_formats(content: str) -> None:
     assert bento.parse_labels(content.encode()) == {"0": "sea", "1": "ice"}
 
 
-@pytest.mark.parametrize("content", ["", "{", "{}", "[]", '"sea"', '{"0": "sea", "2": "ice"}', '{"a": "b"}', "\xff"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("", "{", "{}", "[]", '"sea"', '{"0": "sea", "2": "ice"}', '{"a": "b"}', "\xff"),
+        *("[" * 100_000, '[["sea"]]', '{"0": {}}', "[null]", f'{{"{"9" * 5000}": "sea"}}', f"[{'9' * 5000}]"),
+    ],
+    ids=repr,
+)
 def test_labels_without_class_numbers_are_refused(content: str) -> None:
     with pytest.raises(ModelUnusable, match="labels file"):
         bento.parse_labels(content.encode("latin-1"))

@@ -247,6 +247,7 @@ def test_the_webhook_has_the_permissions_of_a_redeploy_and_no_more(deployer: Dep
 
     def redeploy(counted: Deployer) -> None:
         list(counted.list())
+        list(counted.account.endpoints())
         counted.account.endpoint("default").repository.ensure()
         counted.account.endpoint("default").repository.newest_image()
         counted.account.registry_login()

@@ -128,4 +128,4 @@ def _rules(settings: Settings) -> RuleBook:
         return RuleBook(functools.partial(settings.rules_file.read_text, encoding="utf-8"), str(settings.rules_file))
     if settings.models:
         return RuleBook(lambda: f"models: {settings.models}", "FARGATE_WEBHOOK_MODELS")
-    return RuleBook(None, "the models' tags")
+    return RuleBook(by_tag=settings.rules_in_tags)

@@ -4,8 +4,9 @@ MLFLOW_TRACKING_URI               the tracking server whose model registry is fo
 FARGATE_TARGET                    where the deployments are: fargate:/us-east-2/prod (or MLFLOW_DEPLOYMENTS_TARGET)
 FARGATE_WEBHOOK_SECRET            secret that signs events; without it, events are refused and only polling is left
 FARGATE_WEBHOOK_SECRET_PREVIOUS   still valid while a new secret is being rolled out
-FARGATE_WEBHOOK_RULES             file with rules (rules.py), read at each poll; without rules, the models' tags apply
+FARGATE_WEBHOOK_RULES             file with rules (rules.py), read at each poll; without rules, nothing is created
 FARGATE_WEBHOOK_MODELS            the same inline: {churn: {stage: Production}}
+FARGATE_WEBHOOK_RULES_IN_TAGS     true: instead, the tags of registered models are the rules; default false
 FARGATE_WEBHOOK_POLL_SECONDS      seconds between polls; 30
 FARGATE_WEBHOOK_RETRY_SECONDS     delay before retrying a failed change (unless ECS rolled back), doubled each time; 60
 FARGATE_WEBHOOK_TOKEN             token for the page, /status, /metrics and retry
@@ -32,6 +33,8 @@ from pathlib import Path
 from mlflow_fargate.errors import InvalidOption
 from mlflow_fargate.resolved_model import web_url
 
+_BOOLEANS = {"true": True, "false": False}
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -43,6 +46,7 @@ class Settings:
     secrets: tuple[str, ...] = field(default=(), repr=False)
     rules_file: Path | None = None
     models: str | None = None  # rules as text, if there is no file
+    rules_in_tags: bool = False
     poll_seconds: float = 30
     retry_seconds: float = 60
     token: str | None = field(default=None, repr=False)
@@ -69,6 +73,11 @@ def parse_settings(environ: Mapping[str, str]) -> Settings:
         raise InvalidOption(
             "FARGATE_WEBHOOK_RULES and FARGATE_WEBHOOK_MODELS are both set.", hint="put all rules in the file"
         )
+    rules_in_tags = _choice(environ, "FARGATE_WEBHOOK_RULES_IN_TAGS", _BOOLEANS) or False
+    if rules_in_tags and (rules_file or environ.get("FARGATE_WEBHOOK_MODELS")):
+        raise InvalidOption(
+            "Rules are given, and FARGATE_WEBHOOK_RULES_IN_TAGS is true.", hint="use either rules or the models' tags"
+        )
     secrets = (environ.get("FARGATE_WEBHOOK_SECRET"), environ.get("FARGATE_WEBHOOK_SECRET_PREVIOUS"))
     return Settings(
         tracking_uri=tracking_uri,
@@ -77,10 +86,11 @@ def parse_settings(environ: Mapping[str, str]) -> Settings:
         secrets=tuple(secret for secret in secrets if secret),
         rules_file=Path(rules_file) if rules_file else None,
         models=environ.get("FARGATE_WEBHOOK_MODELS") or None,
+        rules_in_tags=rules_in_tags,
         poll_seconds=_number(environ, "FARGATE_WEBHOOK_POLL_SECONDS", default=30, least=1, most=86_400),
         retry_seconds=_number(environ, "FARGATE_WEBHOOK_RETRY_SECONDS", default=60, least=1, most=3600),
         token=environ.get("FARGATE_WEBHOOK_TOKEN") or None,
-        is_public=_choice(environ, "FARGATE_WEBHOOK_PUBLIC", {"true": True, "false": False}) or False,
+        is_public=_choice(environ, "FARGATE_WEBHOOK_PUBLIC", _BOOLEANS) or False,
         mlflow_url=web_url(environ.get("FARGATE_WEBHOOK_MLFLOW_URL") or tracking_uri),
         logs_as_json=_choice(environ, "FARGATE_WEBHOOK_LOG", {"json": True, "text": False}),
         notify_url=_matching(environ, "FARGATE_WEBHOOK_NOTIFY_URL", r"https?://\S+", "https://…"),

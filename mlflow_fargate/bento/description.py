@@ -60,14 +60,15 @@ def parse_labels(content: bytes) -> dict[str, Any]:
     """
     try:
         document = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelUnusable(f"The labels file is not valid JSON: {error}") from error
     if isinstance(document, list):
         document = dict(enumerate(document))
     if isinstance(document, dict) and document and not _has_class_numbers(document):
         document = {number: name for name, number in document.items() if type(number) is int}
     labels = {str(number): label for number, label in document.items()} if isinstance(document, dict) else {}
-    if sorted(labels) != sorted(str(number) for number in range(len(labels))) or not labels:
+    is_named = all(isinstance(label, str | int | float) for label in labels.values())
+    if not labels or not is_named or sorted(labels) != sorted(str(number) for number in range(len(labels))):
         raise ModelUnusable(
             "The labels file does not have one label for each of the classes 0, 1, 2, …",
             hint='write it as {"0": "first label", "1": "second label"}',

@@ -25,6 +25,7 @@ from mlflow_fargate.target import uri_for_tasks
 
 TRACKING_URI = "environment.MLFLOW_TRACKING_URI"
 RULES = "environment.FARGATE_WEBHOOK_MODELS"
+RULES_IN_TAGS = "environment.FARGATE_WEBHOOK_RULES_IN_TAGS"
 # The other options apply to models: serving, access, what is followed, the number of tasks.
 _OPTIONS = frozenset(
     {
@@ -108,7 +109,7 @@ def _check(config: DeploymentConfig, *, is_on_aws: bool) -> None:
     if len(config.environment.get("FARGATE_WEBHOOK_MODELS", "").encode()) > _RULES_LIMIT_BYTES:
         raise InvalidOption(
             f"The rules are larger than {_RULES_LIMIT_BYTES // 1024} KiB, and would not fit in a task definition.",
-            hint="use patterns, or set tags on the models instead (fargate.deploy=ENDPOINT)",
+            hint="use patterns, or set tags on the models instead (fargate.deploy=ENDPOINT, --rules-in-tags)",
         )
 
 

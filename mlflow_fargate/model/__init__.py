@@ -4,6 +4,7 @@ resolve      entry point: URI → ResolvedModel (version, files, labels)
 uri          follows the model registry and runs to the model's folder
 sources      where a URI from MLflow is allowed to point; compares origins
 server       requests to the tracking server, without following redirects
+documents    MLmodel, conda.yaml and requirements → typed, bounded values
 artifacts    artifact stores: S3, the tracking server's artifact service, this machine
 cache        files, downloaded once
 flavors      whether a model has the requested flavor

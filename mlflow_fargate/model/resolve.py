@@ -17,10 +17,10 @@ from hashlib import sha256
 from typing import Any
 
 import mlflow
-import yaml
 
 from mlflow_fargate.errors import ModelNotFound, ModelUnusable, UntrustedSource
 from mlflow_fargate.model.artifacts import ArtifactStore, ArtifactStores, check_paths
+from mlflow_fargate.model.documents import parse_conda, parse_mlmodel, parse_requirements, python_version
 from mlflow_fargate.model.sources import is_local
 from mlflow_fargate.model.uri import MODEL_URI_FORMS, ModelRegistry, Place
 from mlflow_fargate.progress import Progress, format_bytes
@@ -111,20 +111,21 @@ def _read_model(uri: str, place: Place, files: tuple[ModelFile, ...], store: Art
         contents = dict(
             zip(names, pool.map(lambda name: store.read(place.artifact_uri, name, limits[name]), names), strict=True)
         )
-    metadata = _parse_mlmodel(contents["MLmodel"], place.artifact_uri)
-    run_id = place.run_id or metadata.get("run_id")
-    conda_python, conda_lines = _conda_environment(contents.get("conda.yaml", b""), place.artifact_uri)
+    root = without_credentials(place.artifact_uri)
+    metadata = parse_mlmodel(contents["MLmodel"], f"{root}/MLmodel")
+    conda_python, conda_lines = parse_conda(contents.get("conda.yaml", b""), f"{root}/conda.yaml")
+    lines = parse_requirements(contents.get("requirements.txt", b""), f"{root}/requirements.txt")
     return ResolvedModel(
         requested_uri=without_credentials(uri),
         resolved_uri=place.resolved_uri,
         artifact_uri=place.artifact_uri,
         files=tuple(_with_digest(file, contents) for file in files),
         metadata=metadata,
-        requirements=_requirement_lines(contents.get("requirements.txt", b"")) or conda_lines,
-        python_version=_python_version(contents.get("python_env.yaml", b""), metadata) or conda_python,
+        requirements=lines or conda_lines,
+        python_version=python_version(contents.get("python_env.yaml", b""), metadata) or conda_python,
         name=place.name,
         version=place.version,
-        run_id=str(run_id) if run_id else None,
+        run_id=place.run_id or metadata.get("run_id"),
         created=_created(place.created_ms, metadata),
         registered_ms=place.created_ms if place.version else None,
     )
@@ -137,56 +138,12 @@ def _with_digest(file: ModelFile, contents: Mapping[str, bytes]) -> ModelFile:
     return dataclasses.replace(file, etag=sha256(contents[file.path]).hexdigest())
 
 
-def _parse_mlmodel(content: bytes, root: str) -> dict[str, Any]:
-    try:
-        metadata = yaml.safe_load(content)
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
-        raise ModelUnusable(f"{without_credentials(root)}/MLmodel is not valid YAML: {error}") from error
-    if not isinstance(metadata, dict) or not isinstance(metadata.get("flavors"), dict):
-        raise ModelUnusable(f"{without_credentials(root)}/MLmodel lists no flavors, so the model cannot be loaded.")
-    return metadata
-
-
-def _requirement_lines(content: bytes) -> tuple[str, ...]:
-    lines = (line.strip() for line in content.decode("utf-8", errors="replace").splitlines())
-    return tuple(line for line in lines if line and not line.startswith("#"))
-
-
-def _conda_environment(content: bytes, root: str) -> tuple[str | None, tuple[str, ...]]:
-    """Returns the Python version and the `pip` lines of a conda.yaml; MLflow before 1.17 wrote no requirements.txt."""
-    try:
-        # An alias of two bytes can repeat half a megabyte.
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(content, yaml.BaseLoader)):
-            raise ModelUnusable(
-                f"{without_credentials(root)}/conda.yaml contains YAML aliases, which are not supported."
-            )
-        environment = yaml.load(content, yaml.BaseLoader)  # noqa: S506  # only texts: 3.10 is not a number
-    except (yaml.YAMLError, ValueError) as error:
-        raise ModelUnusable(f"{without_credentials(root)}/conda.yaml is not valid YAML: {error}") from error
-    listed = environment.get("dependencies") if isinstance(environment, dict) else None
-    dependencies = listed if isinstance(listed, list) else []
-    pythons = [re.fullmatch(r"python\s*==?\s*(\d+(?:\.\d+)*)", one) for one in dependencies if isinstance(one, str)]
-    pip = [one["pip"] for one in dependencies if isinstance(one, dict) and isinstance(one.get("pip"), list)]
-    lines = "\n".join(line for part in pip for line in part if isinstance(line, str))
-    return next((found[1] for found in pythons if found), None), _requirement_lines(lines.encode())
-
-
-def _python_version(python_env: bytes, metadata: Mapping[str, Any]) -> str | None:
-    # Not parsed as YAML, which would read 3.10 as the number 3.1.
-    told = re.search(rb"^python:\s*['\"]?(\d+(?:\.\d+)*)", python_env, re.MULTILINE)
-    if told:
-        return told[1].decode()
-    flavor = metadata["flavors"].get("python_function") or {}
-    version = flavor.get("python_version") if isinstance(flavor, dict) else None
-    return str(version) if version else None
-
-
 def _created(registered_ms: object, metadata: Mapping[str, Any]) -> datetime | None:
     """Returns when the version was registered, else when the model was logged; None: neither is a valid time."""
     with suppress(ValueError, OverflowError, OSError):
         if registered_ms is not None:
             return datetime.fromtimestamp(max(0, int(str(registered_ms))) // 1000, timezone.utc)
-        logged = datetime.fromisoformat(str(metadata.get("utc_time_created")))
+        logged = datetime.fromisoformat(metadata.get("utc_time_created", ""))
         return logged.replace(tzinfo=timezone.utc, microsecond=0) if logged.year >= 1970 else None
     return None
 

@@ -6,14 +6,14 @@ import importlib.metadata
 import platform
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from mlflow_fargate import bento
 from mlflow_fargate.config import DeploymentConfig
 from mlflow_fargate.errors import InvalidOption, ModelUnusable
-from mlflow_fargate.image import PYPI, Compression, Indexes, Platform, Reference
+from mlflow_fargate.image import PYPI, Compression, Indexes, Platform, Reference, lines_of_a_model
 from mlflow_fargate.publisher.base_image import default_base_image, platform_of
 from mlflow_fargate.resolved_model import ResolvedModel, printable, without_credentials
 from mlflow_fargate.resources import short_digest
@@ -79,8 +79,11 @@ def image_inputs(
         )
     if custom is None:
         _check_can_be_built(model, config.requirements)
+    indexes = Indexes(config.index_url, config.extra_index_urls)
+    model = _with_known_indexes(model, indexes)
+    further_models = {key: _with_known_indexes(one, indexes) for key, one in (further_models or {}).items()}
     template = "custom" if custom else config.service or bento.choose_template(model)
-    served = bento.ServedModel(model, template, config.template_options, custom, further_models or {})
+    served = bento.ServedModel(model, template, config.template_options, custom, further_models)
     return ImageInputs(
         served,
         requirements=bento.service_requirements(served, config.requirements),
@@ -89,11 +92,15 @@ def image_inputs(
         compression=Compression(config.compression),
         normalize=config.normalize,
         system_packages=config.system_packages,
-        indexes=Indexes(config.index_url, config.extra_index_urls),
+        indexes=indexes,
         builder=config.builder,
         runtime=config.runtime,
         runtime_tolerance=config.runtime_tolerance,
     )
+
+
+def _with_known_indexes(model: ResolvedModel, indexes: Indexes) -> ResolvedModel:
+    return replace(model, requirements=lines_of_a_model(model.requirements, (indexes.url, *indexes.extra_urls)))
 
 
 def _check_can_be_built(model: ResolvedModel, further: tuple[str, ...]) -> None:

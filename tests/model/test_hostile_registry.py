@@ -198,6 +198,23 @@ SOURCES = [
     "/etc",
     "file:///etc",
     "http://[",
+    "https://{stranger}/m",
+    "mlflow-artifacts://{stranger}#@127.0.0.1:{port}/m",
+    "mlflow-artifacts://127.0.0.1:{port}#@{stranger}/m",
+    "MLFLOW-ARTIFACTS://{stranger}/m",
+    "http://{stranger}/%2e%2e" + SERVICE + "/m",
+    "http:\\\\{stranger}\\m",
+    "//{stranger}/m",
+    "\\\\{stranger}\\m",
+    "file://{stranger}/m",
+    "http://{stranger}\t/m",
+    "sftp://{stranger}/m",
+    "wasbs://c@{stranger}/m",
+    "abfss://c@{stranger}/m",
+    "dbfs://profile@{stranger}/m",
+    "git+http://{stranger}/m",
+    "jar:http://{stranger}/m",
+    "data:,x",
 ]
 
 

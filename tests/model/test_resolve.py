@@ -477,9 +477,12 @@ class TestLocalModels:
         with pytest.raises(ModelUnusable, match=r"conda\.yaml is not valid YAML"):
             resolve_local(local_model)
 
-    def test_a_conda_yaml_with_aliases_is_refused(self, local_model: Path) -> None:
+    def test_a_conda_yaml_with_an_alias_bomb_is_refused(self, local_model: Path) -> None:
         (local_model / "requirements.txt").unlink()
-        (local_model / "conda.yaml").write_text("a: &a six\ndependencies:\n- pip: [*a, *a]\n")
+        bomb = "a: &a [x]\n" + "".join(
+            f"{n}: &{n} [{', '.join([f'*{b}'] * 9)}]\n" for b, n in zip("abcdefg", "bcdefgh", strict=True)
+        )
+        (local_model / "conda.yaml").write_text(f"{bomb}dependencies: [{{pip: *h}}]\n")
         with pytest.raises(ModelUnusable, match="YAML aliases"):
             resolve_local(local_model)
 

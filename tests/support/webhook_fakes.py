@@ -22,6 +22,7 @@ class FakeDeployments:
         self.running: list[str] = []
         self.most_at_once: dict[str, int] = {}
         self.lists = 0
+        self.endpoints = ["default", "prod"]
         self.on_update: Callable[[str], None] = lambda name: None
         self._lock = threading.Lock()
 
@@ -37,6 +38,9 @@ class FakeDeployments:
     def list_deployments(self, endpoint: str | None = None) -> list[dict[str, Any]]:
         self.lists += 1
         return [dict(item) for item in self.listed.values() if item.get("at") == endpoint]
+
+    def list_endpoints(self) -> list[dict[str, str]]:
+        return [{"name": name} for name in self.endpoints]
 
     def create_deployment(
         self, name: str, model_uri: str, flavor: str | None = None, config: Any = None, endpoint: str | None = None

@@ -12,6 +12,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 
+from mlflow_fargate.webhook.control_loop.rules import RuleBook
 from mlflow_fargate.webhook.control_loop.worker import Timing, Worker
 from support.webhook_fakes import FakeDeployments, FakeRegistry
 
@@ -32,7 +33,11 @@ def registry() -> FakeRegistry:
 def worker(deployments: FakeDeployments, registry: FakeRegistry) -> Iterator[Worker]:
     """Returns a worker that is not started, and that polls rarely."""
     worker = Worker(
-        connect=lambda: deployments, registry=registry, threads=4, timing=Timing(poll_seconds=3600, rest_seconds=0.02)
+        connect=lambda: deployments,
+        registry=registry,
+        rules=RuleBook(by_tag=True),
+        threads=4,
+        timing=Timing(poll_seconds=3600, rest_seconds=0.02),
     )
     yield worker
     if worker.is_alive:

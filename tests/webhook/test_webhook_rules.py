@@ -126,9 +126,9 @@ def test_rules_create_missing_deployments_and_leave_pinned_and_foreign_ones() ->
 
 def test_two_models_that_map_to_one_deployment_are_a_conflict() -> None:
     rules = parse_rules("models: {'a*': {stage: Production}}", "rules")
-    (watch,), _ = make_watches([], {"a b": HELD, "a-b": HELD}, rules)
+    (watch,), _ = make_watches([], {"a b": HELD, "a.b": HELD}, rules)
 
-    assert watch.conflict == "models 'a b' and 'a-b' both map to deployment 'a-b'"
+    assert watch.conflict == "models 'a b' and 'a.b' both map to deployment 'a-b'"
 
 
 @pytest.mark.parametrize("has_own_rule", [True, False])
@@ -159,6 +159,7 @@ def test_an_endpoint_that_cannot_be_read_stops_only_its_own_deployments() -> Non
             return super().list_deployments(endpoint)
 
     deployments, registry = Deployments(), FakeRegistry()
+    deployments.endpoints.append("other")
     deployments.deploy("api", "churn", "1", endpoint="prod")
     registry.promote("churn", "2")
     registry.tag("stranger", deploy="other")

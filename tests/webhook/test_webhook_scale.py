@@ -56,7 +56,7 @@ def test_reading_fifty_of_ten_thousand_models_is_one_request_and_one_more_for_ta
     deployments = FakeDeployments()
     for number in range(WATCHED):
         deployments.deploy(f"d{number}", f"crowd-{number * 199}", "2")
-    book = RuleBook(None if rules is None else lambda: rules, "the test")
+    book = RuleBook(by_tag=True) if rules is None else RuleBook(lambda: rules, "the test")
     worker = Worker(connect=lambda: deployments, registry=MlflowModelRegistry(crowded), rules=book)
     began = time.monotonic()
     worker.look()

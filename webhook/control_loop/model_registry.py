@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
@@ -14,11 +15,16 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, PERMISSION_DEN
 
 from mlflow_fargate.redirects import RefusingRedirects
 
+logger = logging.getLogger(__name__)
+
+TAG_PREFIX = "fargate."  # other tags are not kept, however many and long they are
 _NOT_VISIBLE = {ErrorCode.Name(RESOURCE_DOES_NOT_EXIST), ErrorCode.Name(PERMISSION_DENIED)}
 _PROMPT_TAG = "mlflow.prompt.is_prompt"
 # The filter is part of the URL: servers and proxies accept a few thousand characters.
 _NAMES_A_REQUEST = 100
 _CHARACTERS_A_REQUEST = 6000
+# Anyone who can register models decides how many a search finds: 10,000 models, and a million versions of one.
+_MOST_PAGES = 100
 
 
 class Registration(NamedTuple):
@@ -34,7 +40,7 @@ class ModelState:
 
     stages: Mapping[str, tuple[str, ...]]
     aliases: Mapping[str, str]
-    tags: Mapping[str, str] = field(default_factory=dict)  # of the registered model
+    tags: Mapping[str, str] = field(default_factory=dict)  # of the registered model, those for this package
     registrations: Mapping[str, Registration] = field(default_factory=dict)  # of the versions that were read
     created_ms: int | None = None  # of the registered model, in milliseconds since 1970
 
@@ -116,12 +122,14 @@ class MlflowModelRegistry:
 
 
 def all_pages(fetch: Callable[[str | None], Any]) -> Iterator[Any]:
-    """Yields the items of all of MLflow's pages; `fetch` receives a page token, None for the first page."""
-    page = fetch(None)
-    yield from page
-    while page.token:
-        page = fetch(page.token)
+    """Yields the items of MLflow's pages, up to a limit; `fetch` receives a page token, None for the first page."""
+    token: str | None = None
+    for _ in range(_MOST_PAGES):
+        page = fetch(token)
         yield from page
+        if not (token := page.token):
+            return
+    logger.warning("the model registry's answer has more than %d pages; the rest is ignored", _MOST_PAGES)
 
 
 def _chunks(names: Iterable[str]) -> Iterator[list[str]]:
@@ -150,7 +158,7 @@ def _state(versions: Iterable[Any], model: Any) -> ModelState:
         registrations[str(version.version)] = Registration(version.creation_timestamp, version.run_id or None)
     ordered = {stage: tuple(str(number) for number in sorted(numbers)) for stage, numbers in stages.items()}
     aliases = {alias: str(version) for alias, version in model.aliases.items()}
-    tags = {str(key): str(value) for key, value in model.tags.items()}
+    tags = {str(key): str(value) for key, value in model.tags.items() if str(key).startswith(TAG_PREFIX)}
     return ModelState(ordered, aliases, tags, registrations, model.creation_timestamp)
 
 

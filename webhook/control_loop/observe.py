@@ -15,7 +15,7 @@ from mlflow_fargate.webhook.control_loop.actor import Deployments
 from mlflow_fargate.webhook.control_loop.model_registry import ModelState, ModelStateSource
 from mlflow_fargate.webhook.control_loop.reconcile import Deployed
 from mlflow_fargate.webhook.control_loop.rules import DEPLOY_TAG, RuleSet
-from mlflow_fargate.webhook.control_loop.watch import Watch, make_watches
+from mlflow_fargate.webhook.control_loop.watch import Watch, limit_tags, make_watches
 
 
 class Observed(NamedTuple):
@@ -36,12 +36,26 @@ def observe(client: Deployments, registry: ModelStateSource, rules: RuleSet) -> 
     tag = DEPLOY_TAG if rules.by_tag else None
     states = registry.look(names, patterns=rules.patterns, tag=tag) if names or rules.patterns or tag else {}
     others = rules.endpoints({name: state.tags for name, state in states.items()}) - own
-    unread: dict[str, str] = {}
-    for endpoint in sorted(others):
+    unread = _missing(client, others) if rules.by_tag and others else {}
+    for endpoint in sorted(others - unread.keys()):
         try:
             listed += [Deployed.parse(item, endpoint) for item in client.list_deployments(endpoint=endpoint)]
         except MlflowException as error:  # an endpoint named in a rule or a tag must not stop the others
             unread[endpoint] = f"endpoint '{endpoint}' cannot be read: {without_credentials(str(error))}"
     watches, problems = make_watches(listed, states, rules, own)
     watches = [watch for watch in watches if watch.deployed.endpoint not in unread]
-    return Observed(watches, states, [*problems, *unread.values()])
+    watches, too_many = limit_tags(watches) if rules.by_tag else (watches, [])
+    return Observed(watches, states, [*problems, *unread.values(), *too_many])
+
+
+def _missing(client: Deployments, named: set[str]) -> dict[str, str]:
+    """Returns why tags cannot name these endpoints: a tag must not create a load balancer.
+
+    One call, however many endpoints are named.
+    """
+    try:
+        existing = {str(endpoint["name"]) for endpoint in client.list_endpoints()}
+    except MlflowException as error:
+        said = without_credentials(str(error))
+        return {name: f"endpoint '{name}' is named in tags, and endpoints cannot be listed: {said}" for name in named}
+    return {name: f"endpoint '{name}' is named in tags, and does not exist" for name in named - existing}

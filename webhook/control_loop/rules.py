@@ -4,9 +4,10 @@
       churn: {stage: Production, endpoint: prod, config: {cpu: 1024, memory: 2048}}
       "fraud-*": {alias: champion, on_demotion: scale_to_zero}
 
-Without rules, every registered model tagged `fargate.deploy=<endpoint>` is deployed. Its other tags set the details:
-`fargate.follow` (stage or @alias), `fargate.name`, `fargate.on_demotion`, `fargate.config.<option>` for sizes and
-times. Roles, secrets and networks cannot be set in tags: permission to tag does not imply permission to grant those.
+With rules in tags, every registered model tagged `fargate.deploy=<endpoint>` is deployed. Its other tags set the
+details: `fargate.follow` (stage or @alias), `fargate.name`, `fargate.on_demotion`, `fargate.config.<option>` for sizes
+and times, within limits. Roles, secrets and networks cannot be set in tags, and endpoints are not created: permission
+to tag does not imply permission to grant access or to spend.
 """
 
 from __future__ import annotations
@@ -30,6 +31,9 @@ OnDemotion = Literal["keep", "scale_to_zero", "delete"]
 DEPLOY_TAG = "fargate.deploy"
 _CONFIG_TAG = "fargate.config."
 _TAG_OPTIONS = {"cpu", "memory", "desired_count", "health_check_grace_seconds", "deregistration_delay_seconds"}
+# What anyone who can tag a model can spend; more than that takes a rule.
+TAG_LIMITS = {"cpu": 4096, "memory": 16384, "desired_count": 4}  # CPU units, MiB, tasks
+MAX_DEPLOYMENTS_BY_TAG = 20
 # A rule defines what is followed, each call waits for the rollout, and no model runs on the service's machine.
 _NOT_FOR_RULES = {"follow", "wait", "dry_run", "smoke_test", "convert", "build_sdists"}
 
@@ -64,7 +68,7 @@ class DeploymentRule:
 
 @dataclass(frozen=True)
 class RuleSet:
-    """The rules in force; `by_tag`: without written rules, the models' tags apply."""
+    """The rules in force; `by_tag`: the models' tags apply instead."""
 
     rules: tuple[DeploymentRule, ...] = ()
     by_tag: bool = False
@@ -186,19 +190,30 @@ def _rule_in_tags(model_name: str, tags: Mapping[str, str]) -> DeploymentRule | 
         raise InvalidOption(f"{where}: fargate.on_demotion must be keep or scale_to_zero; deleting requires a rule.")
     on_demotion: OnDemotion = "scale_to_zero" if demotion == "scale_to_zero" else "keep"
     # The model's name is literal here, even with a '*' in it.
-    return _checked(
-        DeploymentRule(model_name, tags.get("fargate.follow", "Production"), endpoint, name, config, on_demotion), where
-    )
+    rule = DeploymentRule(model_name, tags.get("fargate.follow", "Production"), endpoint, name, config, on_demotion)
+    _check_limits(_checked(rule, where), where)
+    return rule
+
+
+def _check_limits(rule: DeploymentRule, where: str) -> None:
+    options = parse_config(rule.config)
+    set_in_tags = {"cpu": options.cpu, "memory": options.memory_mib, "desired_count": options.desired_count}
+    for option, limit in TAG_LIMITS.items():
+        if set_in_tags[option] > limit:
+            raise InvalidOption(f"{where}: {option} can be at most {limit} in tags; more requires a rule.")
 
 
 class RuleBook:
-    """The rules in force: `read` returns their text at each poll; an invalid one only sets `error`."""
+    """The rules in force: `read` returns their text at each poll; an invalid one only sets `error`.
 
-    def __init__(self, read: Callable[[], str] | None, where: str) -> None:
+    Without `read`, there are none, or those in the models' tags (`by_tag`).
+    """
+
+    def __init__(self, read: Callable[[], str] | None = None, where: str = "", *, by_tag: bool = False) -> None:
         self._read = read
         self._where = where
         self._text: str | None = None
-        self._rules = BY_TAG
+        self._rules = RuleSet(by_tag=by_tag)
         self.error: str | None = None  # what is wrong with the current text
         if read is not None:
             self._text = read()

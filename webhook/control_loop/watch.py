@@ -12,7 +12,9 @@ from dataclasses import dataclass, replace
 from mlflow_fargate.errors import InvalidOption
 from mlflow_fargate.webhook.control_loop.model_registry import ModelState
 from mlflow_fargate.webhook.control_loop.reconcile import ABSENT, Deployed
-from mlflow_fargate.webhook.control_loop.rules import DeploymentRule, RuleSet
+from mlflow_fargate.webhook.control_loop.rules import MAX_DEPLOYMENTS_BY_TAG, DeploymentRule, RuleSet
+
+_TOO_MANY = f"tags can deploy {MAX_DEPLOYMENTS_BY_TAG} models; more require rules"
 
 _Key = tuple[str | None, str]  # endpoint (None: the target's own) and name of a deployment
 
@@ -49,14 +51,29 @@ def make_watches(
         deployed = existing.get(key)
         serving = deployed.model_name if deployed and deployed.follow != "pinned" else None
         # The model that a deployment serves keeps it: a newcomer must not be able to stop it from being updated.
-        kept = {serving: rule_of[serving]} if serving in rule_of else {} if serving else rule_of
-        problems += [f"model '{name}' is not deployed: '{key[1]}' serves '{serving}'" for name in rule_of.keys() - kept]
+        # Before it exists, its name belongs to the model of the same name.
+        owner = serving or (key[1] if deployed is None and key[1] in rule_of else None)
+        kept = {owner: rule_of[owner]} if owner in rule_of else {} if owner else rule_of
+        does = "serves" if serving else "is for"
+        problems += [f"model '{name}' is not deployed: '{key[1]}' {does} '{owner}'" for name in rule_of.keys() - kept]
         if kept:
             watches.append(_watch(key, kept, deployed))
     taken = {(watch.deployed.endpoint, watch.deployed.name) for watch in watches}
     # On other endpoints, only deployments named by rules are watched.
     by_hand = [Watch(one) for key, one in existing.items() if key not in taken and one.is_watched and not one.endpoint]
     return [*by_hand, *watches], problems
+
+
+def limit_tags(watches: Iterable[Watch]) -> tuple[list[Watch], list[str]]:
+    """Returns the watches without deployments that tags would create beyond the limit, and errors for those.
+
+    Deployments that exist are kept, and count first.
+    """
+    watches = list(watches)
+    existing = [watch for watch in watches if watch.deployed.state != ABSENT]
+    absent = [watch for watch in watches if watch.deployed.state == ABSENT]
+    room = max(0, MAX_DEPLOYMENTS_BY_TAG - sum(watch.rule is not None for watch in existing))
+    return [*existing, *absent[:room]], [f"'{one.deployed.key}' is not deployed: {_TOO_MANY}" for one in absent[room:]]
 
 
 def _watch(key: _Key, rule_of: Mapping[str, DeploymentRule], deployed: Deployed | None) -> Watch:

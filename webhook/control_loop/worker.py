@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from mlflow_fargate.resolved_model import without_credentials
+from mlflow_fargate.resolved_model import printable, without_credentials
 from mlflow_fargate.webhook.control_loop.actor import Deployments, Outcome, act
 from mlflow_fargate.webhook.control_loop.model_registry import ModelState, ModelStateSource
 from mlflow_fargate.webhook.control_loop.observe import observe
@@ -37,6 +37,7 @@ from mlflow_fargate.webhook.control_loop.watch import Watch
 logger = logging.getLogger(__name__)
 
 _ACTS = {"create", "update", "scale_to_zero", "delete"}
+_SHOWN_PROBLEMS, _LONGEST_PROBLEM = 10, 300
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class Worker:
     ) -> None:
         self._connect = connect
         self._registry = registry
-        self._rules = rules or RuleBook(None, "the models' tags")
+        self._rules = rules or RuleBook()
         self._timing = timing
         self._clock = timing.clock
         self._listeners = listeners
@@ -193,9 +194,13 @@ class Worker:
             busy = busy_before | self._busy
         for watch in watches:
             state = states.get(watch.deployed.model_name or "")
-            self._consider(watch, state, is_busy=watch.deployed.key in busy)
+            try:
+                self._consider(watch, state, is_busy=watch.deployed.key in busy)
+            except Exception as error:  # whatever one model says, the others are looked at
+                logger.exception("%s: unexpected error", watch.deployed.key)
+                problems.append(f"{watch.deployed.key}: {type(error).__name__}")
         with self._lock:
-            self._looked_at, self._error = self._clock(), "; ".join(problems) or None
+            self._looked_at, self._error = self._clock(), _in_short(problems)
 
     def _consider(self, watch: Watch, state: ModelState | None, *, is_busy: bool) -> None:
         deployed = watch.deployed
@@ -289,3 +294,10 @@ class Worker:
             logger.warning("%s: %s of version %s failed: %s", *failed, extra=facts)
         for listener in self._listeners:
             listener(outcome)
+
+
+def _in_short(problems: Sequence[str]) -> str | None:
+    """Returns the first problems as one text: anyone who can tag models can cause thousands."""
+    shown = [printable(problem, _LONGEST_PROBLEM) for problem in problems[:_SHOWN_PROBLEMS]]
+    further = [f"{len(problems) - len(shown)} more"] if len(problems) > len(shown) else []
+    return "; ".join([*shown, *further]) or None

@@ -24,8 +24,12 @@ from mlflow_fargate.webhook.control_loop.rules import parse_rules
 @click.option(
     "--rules",
     type=click.File(encoding="utf-8"),
-    help="YAML file with the models to deploy, and how.  "
-    "[default on first deploy: tags of registered models; later: unchanged]",
+    help="YAML file that says which models to deploy, and how.  [default on first deploy: none; later: unchanged]",
+)
+@click.option(
+    "--rules-in-tags",
+    is_flag=True,
+    help="Deploy what the tags of registered models request, instead of rules in a file.",
 )
 @click.option(
     "--artifacts",
@@ -41,6 +45,7 @@ def deploy(
     target: str,
     tracking_uri: str | None,
     rules: TextIO | None,
+    rules_in_tags: bool,
     buckets: tuple[str, ...],
     config: tuple[str, ...],
     dry_run: bool,
@@ -59,10 +64,14 @@ def deploy(
     """
     from mlflow_fargate.deployments import webhook_service  # noqa: PLC0415
 
+    if rules_in_tags and rules is not None:
+        raise click.UsageError("Use either --rules or --rules-in-tags.")
     deployer = deployer_at(target)
     options: dict[str, Any] = {**parse_options(config), **({"dry_run": True} if dry_run else {})}
     if rules is not None:
-        options[webhook_service.RULES] = _models_of(rules)
+        options |= {webhook_service.RULES: _models_of(rules), webhook_service.RULES_IN_TAGS: ""}
+    if rules_in_tags:
+        options |= {webhook_service.RULES: "", webhook_service.RULES_IN_TAGS: "true"}
     if not tracking_uri and deployer.endpoint.webhook_status() is None:
         tracking_uri = os.environ.get("MLFLOW_TRACKING_URI")
     if tracking_uri:

@@ -15,8 +15,15 @@ from mlflow_fargate.cli.extras import needed
 @click.option(
     "--rules",
     type=click.Path(exists=True, dir_okay=False),
-    help="YAML file with the models to deploy, and how.  "
-    "[env var: FARGATE_WEBHOOK_RULES; default: tags of registered models]",
+    help="YAML file that says which models to deploy, and how.  "
+    "[env var: FARGATE_WEBHOOK_RULES; default: only follow deployments]",
+)
+@click.option(
+    "--rules-in-tags",
+    is_flag=True,
+    default=None,
+    help="Deploy what the tags of registered models request, instead of rules in a file.  "
+    "[env var: FARGATE_WEBHOOK_RULES_IN_TAGS]",
 )
 @click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
 @click.option("--port", type=int, help="Port to listen on; 0 picks a free one.  [default: 8080]")

@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from mlflow_fargate import atomic_files
+from mlflow_fargate.errors import ImageError
 from mlflow_fargate.image.base.base_image import Base
 from mlflow_fargate.image.layers.members import Member, open_members, remove_whiteouts
 from mlflow_fargate.image.oci.image import Descriptor
@@ -31,6 +32,9 @@ _PYTHON = re.compile(r"(?:.*/)?bin/python(3\.\d+)")
 _GLIBC = re.compile(r"(?:.*/)?(libc\.so\.6|libc-2\.\d+\.so)")  # the second until 2.33, where libc.so.6 is a link
 _STANDARD_LIBRARY = re.compile(r"usr/local/lib/python3\.\d+/(os\.py|__pycache__/os\.[\w-]+\.pyc)")
 _LIMIT_BYTES = 16 << 20
+# Of what is kept of all files. A whiteout is compared with all names, so both count for more than their length.
+_TOTAL_LIMIT_BYTES = 64 << 20
+_NAME_BYTES, _WHITEOUT_BYTES = 600, 6000
 
 
 @dataclass(frozen=True)
@@ -86,12 +90,19 @@ def _read_layer(base: Base, layer: Descriptor, found: dict[str, str]) -> None:
 
     For a C library, the text is its version.
     """
+    kept_bytes = sum(_NAME_BYTES + len(name) + len(text) for name, text in found.items())
     with open_layer(base, layer) as members:
         for name, member, content in members:
-            if remove_whiteouts(name, found) or member.isdir():
-                continue
-            if (text := _text_of(name, member, content)) is not None:
+            if remove_whiteouts(name, found):
+                kept_bytes += _WHITEOUT_BYTES
+            elif not member.isdir() and (text := _text_of(name, member, content)) is not None:
                 found[name] = text
+                kept_bytes += _NAME_BYTES + len(name) + len(text)
+            if kept_bytes > _TOTAL_LIMIT_BYTES:
+                raise ImageError(
+                    f"The base image {base.reference} describes its system in more than {_TOTAL_LIMIT_BYTES} bytes.",
+                    hint="use another base image, such as python:3.11-slim",
+                )
 
 
 def open_layer(base: Base, layer: Descriptor) -> AbstractContextManager[Iterator[Member]]:

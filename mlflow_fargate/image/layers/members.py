@@ -9,12 +9,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import PurePosixPath
-from typing import IO, Any, cast
+from typing import IO, Any, NoReturn, cast
 
 import zstandard
 
 from mlflow_fargate.errors import ImageError
 from mlflow_fargate.image.layers.byte_stream import ChunkReader
+
+_HEADERS = (
+    *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
+    *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
+)
+# Of one layer, unpacked; the largest images have layers of a tenth of these.
+_MAX_ENTRIES = 2_000_000
+_MAX_HEADER_BYTES = 64 << 20
+_MAX_CONTENT_BYTES = 64 << 30
 
 Member = tuple[str, tarfile.TarInfo, Callable[[], IO[bytes]]]
 """A layer's file: its path in the image, its entry, and what opens it while it is the current one."""
@@ -28,11 +37,12 @@ def open_members(blob: Iterator[bytes], media_type: str, shown: str) -> Iterator
     """
     chunks = cast("IO[bytes]", ChunkReader(blob).buffered())
     try:
-        with tarfile.open(fileobj=_decompressed(chunks, media_type), mode="r|") as archive:
+        plain = _decompressed(chunks, media_type)
+        with tarfile.open(fileobj=plain, mode="r|", tarinfo=_bounded_entries()) as archive:
             yield _members(archive)
         while chunks.read(1 << 20):
             pass
-    except (tarfile.TarError, EOFError, OSError, zstandard.ZstdError) as error:
+    except (tarfile.TarError, EOFError, OSError, RecursionError, zstandard.ZstdError) as error:
         if isinstance(error, OSError) and error.errno:  # the disk is full, for example: not the layer's fault
             raise
         raise ImageError(f"{shown} cannot be read: {error}.") from error
@@ -52,8 +62,36 @@ def remove_whiteouts(name: str, found: dict[str, Any]) -> bool:
     return True
 
 
+def _bounded_entries() -> type[tarfile.TarInfo]:
+    """Returns the class of one layer's entries; tarfile.ReadError for layers that no image needs.
+
+    A few kilobytes can unpack to gigabytes, and tarfile reads headers (long names, pax) into memory as a whole.
+    """
+    entries = header_bytes = content_bytes = 0
+
+    class Bounded(tarfile.TarInfo):
+        @classmethod
+        def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Bounded:
+            nonlocal entries, header_bytes, content_bytes
+            entry = super().frombuf(buf, encoding, errors)
+            entries += 1
+            content_bytes += entry.size
+            header_bytes += entry.size if entry.type in _HEADERS else 0
+            if entry.size < 0 or entry.type == tarfile.GNUTYPE_SPARSE:
+                raise tarfile.ReadError("it contains a sparse file, or one of a negative size")
+            if entries > _MAX_ENTRIES or header_bytes > _MAX_HEADER_BYTES or content_bytes > _MAX_CONTENT_BYTES:
+                raise tarfile.ReadError("it is too large when unpacked, or its entries are")
+            return entry
+
+        def _proc_gnusparse_10(self, *_: object) -> NoReturn:  # sparse files in pax headers; called by tarfile
+            raise tarfile.ReadError("it contains a sparse file")
+
+    return Bounded
+
+
 def _members(archive: tarfile.TarFile) -> Iterator[Member]:
-    for member in archive:
+    while (member := archive.next()) is not None:
+        cast(Any, archive).members.clear()  # tarfile keeps all entries
         yield str(PurePosixPath(member.name.lstrip("./"))), member, partial(_content_of, archive, member)
 
 

@@ -40,6 +40,8 @@ _OCI_LAYER_TYPES = {
     "application/vnd.docker.image.rootfs.diff.tar.zstd": OCI_LAYER_ZSTD,
 }
 
+MISTYPED = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
+"""What reading a document raises if its parts are not of the specified types."""
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
 _UNKNOWN_TIME = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _ANNOTATION = "io.mlflow-fargate.layer"
@@ -58,6 +60,8 @@ class Descriptor:
     def of_json(cls, data: Mapping[str, Any]) -> Descriptor:
         """Parses a manifest's descriptor; raises KeyError, TypeError or ValueError if it is not one."""
         annotations = dict(data.get("annotations") or {})
+        if not all(isinstance(text, str) for text in annotations.values()) or int(data["size"]) < 0:
+            raise ValueError("its annotations are not texts, or its size is negative")
         return cls(str(data["mediaType"]), check_digest(str(data["digest"])), int(data["size"]), annotations)
 
     def as_json(self) -> dict[str, Any]:
@@ -141,7 +145,11 @@ class BaseImage:
     @classmethod
     def of_parts(cls, manifest: Manifest, digest: str, config: Mapping[str, Any]) -> BaseImage:
         layers = tuple(_as_oci_layer(layer) for layer in manifest.layers)
-        if len(config.get("rootfs", {}).get("diff_ids", ())) != len(layers):
+        try:
+            diff_ids = _checked_diff_ids(config)
+        except MISTYPED as error:
+            raise ImageError(f"The configuration of the base image {digest} is not valid: {error}.") from error
+        if len(diff_ids) != len(layers):
             raise ImageError(f"The base image {digest} is inconsistent: the numbers of layers and of diff IDs differ.")
         return cls(digest, layers, config)
 
@@ -211,6 +219,18 @@ def check_digest(text: str) -> str:
 
 def sha256_digest(data: bytes) -> str:
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+def _checked_diff_ids(config: Mapping[str, Any]) -> list[str]:
+    """Returns the diff IDs; raises one of MISTYPED unless everything that is used of the configuration has its type."""
+    settings = config.get("config") or {}
+    labels, environment, history = settings.get("Labels") or {}, settings.get("Env") or [], config.get("history") or []
+    texts = [*labels.keys(), *labels.values(), *environment, *(config.get(name, "") for name in ("os", "architecture"))]
+    if not isinstance(environment, list) or not all(isinstance(text, str) for text in texts):
+        raise TypeError("its environment or labels are not texts")
+    if not isinstance(history, list) or not all(isinstance(entry, dict) for entry in history):
+        raise TypeError("its history is not a list of entries")
+    return [check_digest(diff_id) for diff_id in config["rootfs"]["diff_ids"]]
 
 
 def _as_oci_layer(layer: Descriptor) -> Descriptor:

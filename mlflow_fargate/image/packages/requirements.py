@@ -7,7 +7,7 @@ all of MLflow. Fixing that saves more bytes than every other optimization of an 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
 from operator import and_
 from typing import NamedTuple
@@ -23,6 +23,7 @@ from mlflow_fargate.resolved_model import without_credentials
 _GPU_PACKAGES = re.compile(r"(tensorflow|jax)-metal|jax-(cuda|rocm)\d+-(plugin|pjrt)")
 _GPU_EXTRAS = re.compile(r"(and-)?cuda.*|cudnn|rocm.*")
 _INDEX_OPTION = re.compile(r"(-i|--index-url|--extra-index-url)(?:\s+|=)(\S+)")
+_PYPI = "https://pypi.org/simple"
 _REMOTE_URL = re.compile(r"https?://[^/]", re.IGNORECASE)
 _COMMENT = re.compile(r"(^|\s)#.*$")
 
@@ -60,6 +61,34 @@ def normalize(requirements: Sequence[str], *, machine: str, adapt: bool = True) 
         notes.append("pandas added: mlflow.pyfunc needs it, and mlflow-skinny does not include it")
     lines = (*dict.fromkeys(options), *sorted(str(requirement) for requirement in wanted.values()))
     return Normalized(lines, tuple(dict.fromkeys(notes)))
+
+
+def lines_of_a_model(requirements: Sequence[str], indexes: Iterable[str | None]) -> tuple[str, ...]:
+    """Returns a model's lines without the index options; raises ImageError for an index that is not in `indexes`.
+
+    Anyone who can log a model writes them, so they do not decide where packages come from: those lines name packages
+    of the indexes that the deployer uses, or wheels at https URLs.
+    """
+    known = {without_credentials(url).rstrip("/") for url in (*indexes, _PYPI) if url}
+    kept = []
+    for line in (_COMMENT.sub("", line).strip() for line in requirements):
+        option = _INDEX_OPTION.fullmatch(line)
+        if option and without_credentials(option[2]).rstrip("/") in known:
+            continue
+        if option and "${" not in line:
+            url = without_credentials(option[2])
+            raise ImageError(
+                f"The model's requirements name a package index that is not among the options: {url}",
+                hint=f"if you trust it: extra_index_urls={url}",
+            )
+        place = _parse(line).url if line else None
+        if place and not place.lower().startswith("https:"):
+            raise ImageError(
+                f"Requirement {without_credentials(line)!r} of the model is not at an https:// URL.",
+                hint="publish the package to an index, or set the line with the option requirements",
+            )
+        kept.append(line)
+    return tuple(filter(None, kept))
 
 
 def replace_locked_twins(

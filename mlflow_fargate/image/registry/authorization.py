@@ -2,6 +2,7 @@
 
 A request is answered 401 with a challenge, the challenge determines a header, and the header is used for all later
 requests with the same scopes until the registry rejects it.
+As in Docker, the registry's own user and password go to the token service that it names, also on another host.
 Source: distribution-spec and distribution's docs/content/spec/auth/token.md; RFC 7235 for the challenge.
 """
 

@@ -17,6 +17,7 @@ from mlflow_fargate.errors import InvalidOption, RegistryError
 from mlflow_fargate.image.oci.image import (
     INDEX_TYPES,
     MANIFEST_TYPES,
+    MISTYPED,
     OCI_MANIFEST,
     Descriptor,
     Manifest,
@@ -80,13 +81,13 @@ class Registry:
 
     def read_manifest(self, repository: str, identifier: str, platform: Platform) -> FoundManifest:
         """Returns the manifest with that tag or digest; from an index, the one for `platform`."""
-        data, digest = self._read_manifest_document(repository, identifier)
-        if data.get("mediaType") in INDEX_TYPES or "manifests" in data:
-            chosen = _choose(data, platform, f"{self.host}/{repository}:{identifier}")
-            data, digest = self._read_manifest_document(repository, chosen)
         try:
+            data, digest = self._read_manifest_document(repository, identifier)
+            if data.get("mediaType") in INDEX_TYPES or "manifests" in data:
+                chosen = _choose(data, platform, f"{self.host}/{repository}:{identifier}")
+                data, digest = self._read_manifest_document(repository, chosen)
             return FoundManifest(Manifest.of_json(data), digest)
-        except (KeyError, TypeError, ValueError) as error:
+        except MISTYPED as error:
             raise RegistryError(
                 f"Registry {self.host} has no supported image at {repository}:{identifier}.",
                 hint="Docker schema 1 is not supported; push the image again with a current Docker, skopeo or crane",
@@ -256,7 +257,7 @@ def _digest(text: str, where: str) -> str:
 def _parse(data: bytes, where: str) -> dict[str, Any]:
     try:
         return dict(json.loads(data))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise RegistryError(f"{where} is not a valid JSON object.") from error
 
 
@@ -264,7 +265,10 @@ def _location(headers: Mapping[str, str], url: str) -> str:
     location = headers.get("Location")
     if not location:
         raise RegistryError(f"{url.partition('?')[0]} opened an upload without a Location header.")
-    return urljoin(url, location)
+    try:
+        return urljoin(url, location)
+    except ValueError as error:
+        raise RegistryError(f"{url.partition('?')[0]} opened an upload at an invalid URL.") from error
 
 
 def _pull(repository: str) -> tuple[str, ...]:

@@ -81,7 +81,7 @@ class Transport:
         headers: dict[str, str] | None = None,
         body: Body = None,
     ) -> requests.Response:
-        """Returns a response with an expected status, for GET with unread body; `url` can be a path on the registry.
+        """Returns a response with an expected status, only for GET with a body; `url` can be a path on the registry.
 
         On a 401, the request is repeated once with a new header. A streamed body cannot be sent twice in one upload
         session, so the new header is used for the next attempt.
@@ -101,6 +101,8 @@ class Transport:
         if response.status_code not in expected:
             with response:
                 raise self._refusal(method, response)
+        if method != "GET":
+            self.read_document(response)  # nothing in it matters, but a connection is reused only after its end
         return response
 
     def retry(self, work: Callable[[], T]) -> T:
@@ -117,7 +119,7 @@ class Transport:
             raise RegistryError(f"No secure connection to {where}: {_reason(error)}.") from error
         except _BROKEN_CONNECTION as error:
             raise Transient(f"The connection to {where} was lost: {_reason(error)}.") from error
-        except requests.RequestException as error:
+        except (requests.RequestException, ValueError) as error:  # ValueError: a Location that is not a URL
             raise RegistryError(f"The request to {where} failed: {_reason(error)}.") from error
 
     def read_document(self, response: requests.Response) -> bytes:
@@ -146,8 +148,7 @@ class Transport:
                 # Only reads are redirected (to the registry's storage).
                 allow_redirects=method in {"GET", "HEAD"},
                 timeout=(_CONNECT_TIMEOUT_SECONDS, _READ_TIMEOUT_SECONDS),
-                # Read immediately, so that the connection can be reused; only GET responses can be large.
-                stream=method == "GET",
+                stream=True,  # a response can be endless
             )
 
     def _session(self) -> requests.Session:
@@ -214,6 +215,8 @@ class _Session(requests.Session):
             raise RegistryError(
                 f"{_without_query(response.url)} redirects to {_without_query(target)}, which is not HTTPS."
             )
+        if target:
+            response.close()  # requests would read the whole body of a redirect, which can be endless
         return target
 
 

@@ -1,0 +1,150 @@
+"""Parses the text files of a model: MLmodel, conda.yaml, python_env.yaml and requirements.txt. Pure.
+
+Anyone who can log a model writes them, so size, nesting, YAML aliases and numbers of lines are bounded before anything
+is built from them, every value has a checked type, and everything else in a file is dropped. The only error is
+ModelUnusable.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import yaml
+
+from mlflow_fargate.errors import ModelUnusable
+
+# Only texts: 3.10 is not a number, and no number, date or tag is computed. With libyaml if PyYAML has it.
+_LOADER: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
+_MAX_NODES = 200_000  # a model has hundreds
+_CHARACTERS_A_NODE = 80  # long texts count as several
+_MAX_DEPTH = 50
+_MAX_REQUIREMENTS = 1000
+_MAX_LINE = 2000
+_MAX_PARENTHESES = 20  # of a marker, where packaging's parser is recursive
+_VERSION = r"(\d{1,2}(?:\.\d{1,3}){0,2})"
+_RUN_ID = re.compile(r"[A-Za-z0-9][\w-]{0,255}", re.ASCII)
+_TEXTS = {
+    "run_id": _RUN_ID,
+    "mlflow_version": re.compile(r"[\w.+!-]{1,100}"),
+    "utc_time_created": re.compile(r".{1,64}"),
+}
+
+
+def parse_mlmodel(content: bytes, shown: str) -> dict[str, Any]:
+    """Returns what is used of an MLmodel: `flavors`, each with a mapping, and what else the file has in valid form.
+
+    These are the texts `run_id`, `mlflow_version` and `utc_time_created`, `signature` with its `inputs` as JSON, and
+    `metadata` with its `license`.
+    """
+    document = _load_yaml(content, shown)
+    flavors = document.get("flavors") if isinstance(document, dict) else None
+    if not isinstance(document, dict) or not isinstance(flavors, dict):
+        raise ModelUnusable(f"{shown} lists no flavors, so the model cannot be loaded.")
+    parsed: dict[str, Any] = {
+        "flavors": {name: conf if isinstance(conf, dict) else {} for name, conf in flavors.items()}
+    }
+    for name, form in _TEXTS.items():
+        value = document.get(name)
+        if isinstance(value, str) and value != "null" and form.fullmatch(value):
+            parsed[name] = value
+    inputs = _text_in(document.get("signature"), "inputs")
+    if inputs and inputs != "null":
+        parsed["signature"] = {"inputs": _checked_inputs(inputs, shown)}
+    if stated := _text_in(document.get("metadata"), "license"):
+        parsed["metadata"] = {"license": stated}
+    return parsed
+
+
+def parse_requirements(content: bytes, shown: str) -> tuple[str, ...]:
+    """Returns the lines of a requirements file without comments and empty lines."""
+    return _bounded_lines(content.decode("utf-8", errors="replace").splitlines(), shown)
+
+
+def parse_conda(content: bytes, shown: str) -> tuple[str | None, tuple[str, ...]]:
+    """Returns the Python version and the `pip` lines of a conda.yaml; MLflow before 1.17 wrote no requirements.txt."""
+    environment = _load_yaml(content, shown)
+    listed = environment.get("dependencies") if isinstance(environment, dict) else None
+    dependencies = listed if isinstance(listed, list) else []
+    pythons = [re.fullmatch(rf"python\s*==?\s*{_VERSION}", one) for one in dependencies if isinstance(one, str)]
+    pip = [one["pip"] for one in dependencies if isinstance(one, dict) and isinstance(one.get("pip"), list)]
+    lines = [text for part in pip for line in part if isinstance(line, str) for text in line.splitlines()]
+    return next((found[1] for found in pythons if found), None), _bounded_lines(lines, shown)
+
+
+def python_version(python_env: bytes, metadata: Mapping[str, Any]) -> str | None:
+    """Returns the version in a python_env.yaml, else the one in a parsed MLmodel; None: neither states one."""
+    stated = re.search(rf"^python:\s*['\"]?{_VERSION}(?!\d)", python_env.decode("utf-8", "replace"), re.MULTILINE)
+    flavor = metadata["flavors"].get("python_function", {}).get("python_version")
+    found = stated or (re.match(rf"{_VERSION}(?!\d)", flavor) if isinstance(flavor, str) else None)
+    return found[1] if found else None
+
+
+def _load_yaml(content: bytes, shown: str) -> Any:
+    try:
+        if not _is_bounded(yaml.parse(content, _LOADER)):
+            raise ModelUnusable(
+                f"{shown} is nested too deeply, or too large with its YAML aliases expanded.",
+                hint=f"at most {_MAX_DEPTH} levels and {_MAX_NODES} values are supported",
+            )
+        return yaml.load(content, _LOADER)  # noqa: S506  # only texts
+    except (yaml.YAMLError, ValueError) as error:
+        raise ModelUnusable(f"{shown} is not valid YAML: {str(error)[:500]}") from error
+
+
+def _is_bounded(events: Iterable[yaml.Event]) -> bool:
+    """Returns whether a document is small, also with its aliases expanded: a few hundred bytes can be gigabytes."""
+    sizes: dict[str, int] = {}  # by anchor
+    opened: list[tuple[str | None, int]] = []  # of each open collection: its anchor, and the size before it
+    size = 0
+    for event in events:
+        if isinstance(event, yaml.AliasEvent):
+            size += sizes.get(event.anchor or "", _MAX_NODES)  # one within itself has no end
+        elif isinstance(event, yaml.ScalarEvent):
+            opened.append((event.anchor, size))
+            size += 1 + len(event.value) // _CHARACTERS_A_NODE
+        elif isinstance(event, yaml.CollectionStartEvent):
+            opened.append((event.anchor, size))
+            size += 1
+        if isinstance(event, (yaml.ScalarEvent, yaml.CollectionEndEvent)):
+            anchor, before = opened.pop()
+            if anchor:
+                sizes[anchor] = size - before
+        if size > _MAX_NODES or len(opened) > _MAX_DEPTH:
+            return False
+    return True
+
+
+def _text_in(value: object, key: str) -> str | None:
+    found = value.get(key) if isinstance(value, dict) else None
+    return found if isinstance(found, str) else None
+
+
+def _checked_inputs(text: str, shown: str) -> str:
+    """Returns the signature's inputs, a JSON list of objects; the shapes of tensors are lists of whole numbers."""
+    try:
+        inputs = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ModelUnusable(f"{shown}: the signature's inputs are not valid JSON: {str(error)[:200]}") from error
+    if not isinstance(inputs, list) or not all(isinstance(one, dict) and _has_a_shape(one) for one in inputs):
+        raise ModelUnusable(f"{shown}: the signature's inputs are not a list of columns or tensors.")
+    return text
+
+
+def _has_a_shape(one: Mapping[str, Any]) -> bool:
+    tensor = one.get("tensor-spec", {})
+    shape = tensor.get("shape", []) if isinstance(tensor, dict) else None
+    return isinstance(shape, list) and all(type(length) is int for length in shape)
+
+
+def _bounded_lines(lines: Iterable[str], shown: str) -> tuple[str, ...]:
+    stripped = (line.strip() for line in lines)
+    kept = tuple(line for line in stripped if line and not line.startswith("#"))
+    if len(kept) > _MAX_REQUIREMENTS:
+        raise ModelUnusable(f"{shown} has more than {_MAX_REQUIREMENTS} lines.")
+    for line in kept:
+        if len(line) > _MAX_LINE or line.count("(") > _MAX_PARENTHESES:
+            raise ModelUnusable(f"{shown} contains a line that is too long or nested too deeply: {line[:100]!r}…")
+    return kept
