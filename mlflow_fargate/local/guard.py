@@ -74,7 +74,7 @@ def guarded(app: WsgiApp) -> WsgiApp:
 
 
 def guarded_asgi(app: AsgiApp) -> AsgiApp:
-    """Returns `app` behind `refusal`, as `guarded` does; a refused WebSocket is closed before it opens, also with 403."""
+    """Returns `app` behind `refusal`, as `guarded` does; a refused WebSocket is closed before it opens (403)."""
 
     async def answer(scope: dict[str, Any], receive: Receive, send: Send) -> None:
         def header(name: str) -> str | None:

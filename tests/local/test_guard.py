@@ -250,7 +250,7 @@ def registry(tmp_path: Path) -> Iterator[LocalRegistry]:
 
 
 @pytest.mark.parametrize("headers", FOREIGN.values(), ids=FOREIGN)
-@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "DELETE"])
+@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "DELETE", "OPTIONS"])
 def test_the_registry_refuses_foreign_requests_even_with_its_password(
     registry: LocalRegistry, method: str, headers: dict[str, str]
 ) -> None:
