@@ -32,7 +32,7 @@ LOCAL = [
     "aiohttp>=3.9",  # the load balancer
     "waitress>=3",  # the WSGI server in front of moto, and the webhook's
     "jinja2>=3",  # the stack's page; already required by moto's server
-    "mlflow>=3.5,<4",  # the tracking server; older ones accept every host name
+    "mlflow>=3.5,<4",  # the tracking server; older ones have no FastAPI application
     "backports.tarfile>=1.2; python_full_version < '3.11.4'",  # unpacking layers that are not trusted
     "psutil>=5.9",  # finds and ends processes that outlived their parent
 ]
@@ -132,6 +132,8 @@ setup(
     },
     entry_points={
         "mlflow.deployments": ["fargate=mlflow_fargate"],
+        # The local stack's tracking server.
+        "mlflow.app": ["fargate-local=mlflow_fargate.local.tracking_app:make_app"],
         # mlflow server --registry-store-uri fargate-postgresql://…; the driver counts as part of the scheme.
         "mlflow.model_registry_store": [
             f"fargate-{scheme}=mlflow_fargate.registry_store:open_store"

@@ -10,10 +10,8 @@ import sys
 import threading
 import uuid
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import mlflow
-import waitress
 from flask import Flask
 from mlflow.deployments import get_deploy_client
 
@@ -29,7 +27,8 @@ from mlflow_fargate.webhook.control_loop.worker import Timing, Worker
 from mlflow_fargate.webhook.http.access import Access
 from mlflow_fargate.webhook.http.app import create_app
 from mlflow_fargate.webhook.http.metrics import Metrics
-from mlflow_fargate.webhook.http.views import MAX_BODY_BYTES, PageLinks
+from mlflow_fargate.webhook.http.server import Server
+from mlflow_fargate.webhook.http.views import PageLinks
 from mlflow_fargate.webhook.lease import LeaseKeeper
 from mlflow_fargate.webhook.logs import set_up_logs
 from mlflow_fargate.webhook.notify import Notifier, Send, slack_channel
@@ -52,7 +51,7 @@ def serve(settings: Settings) -> None:
     lease = _lease(settings)
     worker = _worker(settings, lease, [metrics.count_outcome, notifier.tell])
     keeper = LeaseKeeper(lease, settings.lease_seconds, worker.wake) if lease else None
-    access = Access(settings.token, settings.is_public)
+    access = Access(settings.token, settings.is_public, settings.allowed_cidrs)
     app = create_app(worker, settings.secrets, access, PageLinks(settings.target, settings.mlflow_url), metrics)
     server = _listen(app, settings)
     if threading.current_thread() is threading.main_thread():
@@ -64,6 +63,9 @@ def serve(settings: Settings) -> None:
     logger.info("webhook service on %s for %s", place, settings.target)
     if not settings.secrets:
         logger.warning("no secret is set: events are refused, changes are found by polling")
+    if not settings.token:
+        closed = "retry is" if settings.is_public else "the page, /status, /metrics and retry are"
+        logger.warning("no token is set (FARGATE_WEBHOOK_TOKEN): %s closed to everyone", closed)
     try:
         server.run()  # returns after SystemExit and KeyboardInterrupt
     finally:
@@ -104,16 +106,15 @@ def _lease(settings: Settings) -> S3Lease | None:
     return S3Lease(AwsSession(parse_target(settings.target)), settings.lease, holder, settings.lease_seconds)
 
 
-def _listen(app: Flask, settings: Settings) -> Any:
-    """Returns a waitress server for the application; InvalidOption if the address is in use or invalid."""
+def _listen(app: Flask, settings: Settings) -> Server:
+    """Returns a server for the application; InvalidOption if the address is in use or invalid."""
     try:
-        return waitress.create_server(
+        return Server(
             app,
             host=settings.host,
             port=settings.port,
-            url_prefix=settings.prefix,
-            max_request_body_size=MAX_BODY_BYTES,
-            ident=None,
+            prefix=settings.prefix,
+            is_behind_proxy=settings.is_behind_proxy,
         )
     except (OSError, ValueError) as error:  # waitress raises ValueError for an invalid host
         raise InvalidOption(

@@ -11,6 +11,8 @@ FARGATE_WEBHOOK_POLL_SECONDS      seconds between polls; 30
 FARGATE_WEBHOOK_RETRY_SECONDS     delay before retrying a failed change (unless ECS rolled back), doubled each time; 60
 FARGATE_WEBHOOK_TOKEN             token for the page, /status, /metrics and retry
 FARGATE_WEBHOOK_PUBLIC            true: these are readable without the token; retry still requires it
+FARGATE_WEBHOOK_ALLOWED_CIDRS     who can use anything but the health checks: 10.0.0.0/8,192.0.2.7; default: everyone
+FARGATE_WEBHOOK_BEHIND_PROXY      true: a client's address is the last in X-Forwarded-For; only behind a load balancer
 FARGATE_WEBHOOK_MLFLOW_URL        MLflow's address for links on the page; by default the tracking server's address
 FARGATE_WEBHOOK_LOG               json or text; by default text on a terminal and json elsewhere
 FARGATE_WEBHOOK_NOTIFY_URL        a Slack-compatible URL that receives a message per rollout; a secret
@@ -24,6 +26,7 @@ FARGATE_WEBHOOK_STOP_SECONDS      how long a shutdown waits for running rollouts
 
 from __future__ import annotations
 
+import ipaddress
 import math
 import re
 from collections.abc import Mapping
@@ -32,6 +35,7 @@ from pathlib import Path
 
 from mlflow_fargate.errors import InvalidOption
 from mlflow_fargate.resolved_model import web_url
+from mlflow_fargate.webhook.http.access import Networks
 
 _BOOLEANS = {"true": True, "false": False}
 
@@ -51,6 +55,8 @@ class Settings:
     retry_seconds: float = 60
     token: str | None = field(default=None, repr=False)
     is_public: bool = False
+    allowed_cidrs: Networks = ()  # empty: everyone
+    is_behind_proxy: bool = False
     mlflow_url: str | None = None  # for people, without credentials; None: MLflow has no web address
     logs_as_json: bool | None = None  # None: unless stderr is a terminal
     notify_url: str | None = field(default=None, repr=False)
@@ -91,6 +97,8 @@ def parse_settings(environ: Mapping[str, str]) -> Settings:
         retry_seconds=_number(environ, "FARGATE_WEBHOOK_RETRY_SECONDS", default=60, least=1, most=3600),
         token=environ.get("FARGATE_WEBHOOK_TOKEN") or None,
         is_public=_choice(environ, "FARGATE_WEBHOOK_PUBLIC", _BOOLEANS) or False,
+        allowed_cidrs=_networks(environ, "FARGATE_WEBHOOK_ALLOWED_CIDRS"),
+        is_behind_proxy=_choice(environ, "FARGATE_WEBHOOK_BEHIND_PROXY", _BOOLEANS) or False,
         mlflow_url=web_url(environ.get("FARGATE_WEBHOOK_MLFLOW_URL") or tracking_uri),
         logs_as_json=_choice(environ, "FARGATE_WEBHOOK_LOG", {"json": True, "text": False}),
         notify_url=_matching(environ, "FARGATE_WEBHOOK_NOTIFY_URL", r"https?://\S+", "https://…"),
@@ -117,6 +125,14 @@ def _number(environ: Mapping[str, str], name: str, *, default: float, least: flo
     if not least <= number <= most:
         raise InvalidOption(f"{name}={text} is not a number from {least:g} to {most:g}.")
     return number
+
+
+def _networks(environ: Mapping[str, str], name: str) -> Networks:
+    parts = [part.strip() for part in environ.get(name, "").split(",") if part.strip()]
+    try:
+        return tuple(map(ipaddress.ip_network, parts))
+    except ValueError as error:
+        raise InvalidOption(f"{name}: {error}.", hint="list networks: 10.0.0.0/8,192.0.2.7") from error
 
 
 def _matching(environ: Mapping[str, str], name: str, pattern: str, shape: str) -> str | None:

@@ -7,18 +7,21 @@ pages cannot forge, show where a request comes from:
     Origin           the page that sends the request
     Sec-Fetch-Site   how that page is related to the address: same-origin, same-site, cross-site, none (typed in)
 
-`refusal` decides and is pure; `guarded` applies it to a WSGI application. Other users of this machine can set any
-header: signature.py keeps them out.
+`refusal` decides and is pure; `guarded` applies it to a WSGI application, `guarded_asgi` to an ASGI application. Other
+users of this machine can set any header: signature.py keeps them out.
 Source: https://www.w3.org/TR/fetch-metadata/ and "Protect your resources from web attacks with Fetch Metadata".
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 WsgiApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+AsgiApp = Callable[[dict[str, Any], Receive, Send], Awaitable[None]]
 Header = Callable[[str], str | None]
 """Returns a header by name, its values `joined` if it is repeated; None if the request does not have it."""
 
@@ -66,6 +69,30 @@ def guarded(app: WsgiApp) -> WsgiApp:
         body = f"{said}\n".encode()
         start_response("403 Forbidden", [*REFUSAL_HEADERS, ("Content-Length", str(len(body)))])
         return [body]
+
+    return answer
+
+
+def guarded_asgi(app: AsgiApp) -> AsgiApp:
+    """Returns `app` behind `refusal`, as `guarded` does; a refused WebSocket is closed before it opens (403)."""
+
+    async def answer(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        def header(name: str) -> str | None:
+            return joined([value.decode("latin-1") for key, value in scope["headers"] if key.decode() == name.lower()])
+
+        async def send_without_cors(message: dict[str, Any]) -> None:
+            kept = [pair for pair in message.get("headers", ()) if not is_cors(pair[0].decode("latin-1"))]
+            await send({**message, "headers": kept} if "headers" in message else message)
+
+        said = None if scope["type"] == "lifespan" else refusal(scope.get("method", "GET"), header)
+        if said is None:
+            await app(scope, receive, send_without_cors)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close"})
+        else:
+            headers = [(name.lower().encode(), value.encode()) for name, value in REFUSAL_HEADERS]
+            await send({"type": "http.response.start", "status": 403, "headers": headers})
+            await send({"type": "http.response.body", "body": f"{said}\n".encode()})
 
     return answer
 

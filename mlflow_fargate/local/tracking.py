@@ -1,7 +1,7 @@
 """The local stack's MLflow tracking server: `mlflow server` with few processes, and artifacts in the stack's S3.
 
 One worker, no job runners (600 MB of processes that are not needed here), no telemetry; webhooks can call this machine.
-It refuses foreign host names and requests from pages of other machines; it does not require a password.
+It is behind the guard (guard.py), like every server of the stack; it does not require a password.
 A first start creates the database, which takes half a minute on a slow machine.
 """
 
@@ -94,11 +94,8 @@ class TrackingServer:
         )
         serve = "--serve-artifacts" if self._serve_artifacts else "--no-serve-artifacts"
         listen = ["--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"]
-        # Any port, so that forwarded ports work (guard.py). MLflow always accepts pages of other local ports.
-        origins = ",".join(f"http://{name}:{self.port}" for name in ("127.0.0.1", "localhost"))
-        guard = ["--allowed-hosts", "127.0.0.1:*,localhost:*", "--cors-allowed-origins", origins]
         server = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", database]
-        return [*server, serve, *artifacts, *listen, *guard]
+        return [*server, serve, *artifacts, *listen, "--app-name", "fargate-local"]
 
     def _webhook_key(self) -> str:
         """Returns the key with which MLflow encrypts its webhooks' secrets; kept on disk, so that they stay readable.

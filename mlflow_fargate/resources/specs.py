@@ -144,6 +144,7 @@ class WebhookSpec(ServiceSpec):
         """The environment variables of the service; its time to stop is what ECS allows, less a margin."""
         return {
             "FARGATE_TARGET": self.target,
+            "FARGATE_WEBHOOK_BEHIND_PROXY": "true",
             "FARGATE_WEBHOOK_HOST": "0.0.0.0",  # noqa: S104  # only the load balancer reaches a task
             "FARGATE_WEBHOOK_PORT": str(self.config.port),
             "FARGATE_WEBHOOK_PREFIX": f"/{self.name}",

@@ -32,8 +32,6 @@ STRANGERS = {
     "page of another port": {"Origin": "http://127.0.0.1:1"},
     "site": {"Sec-Fetch-Site": "cross-site"},
 }
-# MLflow's server accepts pages of this machine and does not check Sec-Fetch-Site (see docs/local.md).
-MLFLOW_LETS_IN = {"page of another port", "site"}
 SEARCH = "/api/2.0/mlflow/experiments/search"
 
 
@@ -67,21 +65,27 @@ def port_of(address: str) -> int:
 
 
 def test_every_server_of_the_stack_refuses_foreign_requests(state: dict[str, Any]) -> None:
-    mlflow = port_of(state["mlflow_tracking_uri"])
     ports = listening_ports(state)
     assert len(ports) >= 5
 
     for port in sorted(ports):
         for kind, headers in STRANGERS.items():
-            path, let_in = (SEARCH, MLFLOW_LETS_IN) if port == mlflow else ("/", set())
-            answer = requests.post(
-                f"http://127.0.0.1:{port}{path}", json={"max_results": 1}, headers=headers, timeout=30
-            )
-            assert answer.status_code == 403 or kind in let_in, f"port {port} accepts a foreign {kind}"
-            # The other CORS headers of MLflow's server have no effect without this one.
-            named = "Access-Control-Allow-Origin" if port == mlflow else "Access-Control-"
-            shown = [name for name in answer.headers if name.lower().startswith(named.lower())]
-            assert not shown or kind in let_in, f"port {port} lets pages read: {kind}"
+            for path in ("/", SEARCH, "/health"):
+                answer = requests.post(
+                    f"http://127.0.0.1:{port}{path}", json={"max_results": 1}, headers=headers, timeout=30
+                )
+                assert answer.status_code == 403, f"port {port} accepts a foreign {kind}"
+                assert not [name for name in answer.headers if name.lower().startswith("access-control-")]
+
+
+def test_mlflow_responds_to_programs_and_to_its_own_pages_but_sends_no_cors_headers(state: dict[str, Any]) -> None:
+    url = state["mlflow_tracking_uri"]
+    own = {"Origin": url, "Sec-Fetch-Site": "same-origin"}
+
+    for headers in ({}, own):
+        answer = requests.post(f"{url}{SEARCH}", json={"max_results": 1}, headers=headers, timeout=30)
+        assert answer.json()["experiments"]
+        assert not [name for name in answer.headers if name.lower().startswith("access-control-")]
 
 
 def test_the_stack_starts_no_server_that_is_not_checked_here(state: dict[str, Any]) -> None:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import re
 import socket
-from collections.abc import Callable, Iterable, Iterator
+import threading
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
+import uvicorn
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlflow_fargate.local.guard import is_cors, refusal
+from mlflow_fargate.local.guard import Receive, Send, guarded_asgi, is_cors, refusal
 from mlflow_fargate.local.load_balancer.rules import FixedResponse, RoutingRule
 from mlflow_fargate.local.load_balancer.server import LoadBalancer
 from mlflow_fargate.local.registry.server import USER, LocalRegistry
@@ -178,13 +181,76 @@ def test_a_server_removes_the_cors_headers_of_its_application(wsgi: WsgiServer) 
 
 
 @pytest.fixture
+def asgi() -> Iterator[int]:
+    """The port of an ASGI server whose application allows all origins, as MLflow allows those of this machine."""
+
+    async def app(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            headers = [(b"access-control-allow-origin", b"*"), (b"x-kept", b"yes")]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await send({"type": "http.response.body", "body": b"done"})
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        config = uvicorn.Config(guarded_asgi(app), log_level="error", lifespan="off")
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        yield listener.getsockname()[1]
+        server.should_exit = True
+        thread.join(10)
+
+
+@pytest.mark.parametrize("headers", FOREIGN.values(), ids=FOREIGN)
+@pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS"])
+def test_an_asgi_server_refuses_foreign_requests_with_an_explanation(
+    asgi: int, method: str, headers: dict[str, str]
+) -> None:
+    status, answered, body = answer(asgi, method, "/", headers)
+
+    assert status == 403
+    assert re.fullmatch(rb"[^\n]+; (use|send) [^\n]+\.\n", body)
+    assert not any(is_cors(name) for name in answered)
+
+
+def test_an_asgi_server_answers_its_own_pages_without_cors_headers(asgi: int) -> None:
+    status, answered, body = answer(asgi, "POST", "/", {"Origin": f"http://127.0.0.1:{asgi}"})
+
+    assert (status, body, answered["x-kept"]) == (200, b"done", "yes")
+    assert not any(is_cors(name) for name in answered)
+
+
+@pytest.mark.parametrize("headers", FOREIGN.values(), ids=FOREIGN)
+def test_a_foreign_websocket_is_closed_before_the_application_sees_it(headers: dict[str, str]) -> None:
+    async def app(*_: object) -> None:
+        raise AssertionError("the application was called")
+
+    sent: list[dict[str, Any]] = []
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "websocket.connect"}
+
+    named = {"Host": OURS, **headers}
+    raw = [(name.lower().encode(), value.encode()) for name, value in named.items()]
+    asyncio.run(_run(guarded_asgi(app)({"type": "websocket", "headers": raw}, receive, send)))
+
+    assert sent == [{"type": "websocket.close"}]
+
+
+async def _run(awaitable: Awaitable[None]) -> None:
+    await awaitable
+
+
+@pytest.fixture
 def registry(tmp_path: Path) -> Iterator[LocalRegistry]:
     with LocalRegistry(tmp_path, password="hush") as running:
         yield running
 
 
 @pytest.mark.parametrize("headers", FOREIGN.values(), ids=FOREIGN)
-@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "DELETE"])
+@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "DELETE", "OPTIONS"])
 def test_the_registry_refuses_foreign_requests_even_with_its_password(
     registry: LocalRegistry, method: str, headers: dict[str, str]
 ) -> None:
@@ -247,12 +313,12 @@ def test_the_load_balancer_refuses_foreign_requests_to_a_deployment(
     ],
 )
 def test_a_stranger_does_not_hide_behind_a_valid_first_header(
-    wsgi: WsgiServer, registry: LocalRegistry, balancer: LoadBalancer, name: str, values: tuple[str, str]
+    wsgi: WsgiServer, asgi: int, registry: LocalRegistry, balancer: LoadBalancer, name: str, values: tuple[str, str]
 ) -> None:
     login = requests.auth._basic_auth_str(USER, "hush")
     sent = {"Host": ("127.0.0.1",), "Authorization": (login,), name: values}
     lines = "".join(f"{header}: {value}\r\n" for header, several in sent.items() for value in several)
-    for port, path in {wsgi.port: "/", registry.port: "/v2/", balancer.port: "/churn/invocations"}.items():
+    for port, path in {wsgi.port: "/", asgi: "/", registry.port: "/v2/", balancer.port: "/churn/invocations"}.items():
         with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
             connection.sendall(f"GET {path} HTTP/1.1\r\n{lines}\r\n".encode())
             response = http.client.HTTPResponse(connection)

@@ -46,6 +46,15 @@ def test_everything_can_be_set() -> None:
     assert (settings.poll_seconds, settings.host, settings.port, settings.stop_seconds) == (2.5, "0.0.0.0", 0, 100)
 
 
+def test_networks_are_parsed_and_a_mistake_in_one_is_refused() -> None:
+    allowed = parse_settings({**TRACKING, "FARGATE_WEBHOOK_ALLOWED_CIDRS": "10.0.0.0/8, 2001:db8::/32,192.0.2.7"})
+
+    assert [str(network) for network in allowed.allowed_cidrs] == ["10.0.0.0/8", "2001:db8::/32", "192.0.2.7/32"]
+    for wrong in ("10.0.0.1/8", "everyone", "10.0.0.0/8;192.0.2.7"):
+        with pytest.raises(InvalidOption, match="FARGATE_WEBHOOK_ALLOWED_CIDRS"):
+            parse_settings({**TRACKING, "FARGATE_WEBHOOK_ALLOWED_CIDRS": wrong})
+
+
 @pytest.mark.parametrize("text", ["soon", "0", "nan", "inf", "-3"])
 def test_an_invalid_poll_interval_is_refused(text: str) -> None:
     with pytest.raises(InvalidOption, match=f"FARGATE_WEBHOOK_POLL_SECONDS={text}"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import ipaddress
 import json
 import time
 from collections.abc import Callable
@@ -107,6 +108,43 @@ def test_a_stale_event_is_refused(client: FlaskClient) -> None:
 
 def test_a_large_body_is_refused(client: FlaskClient) -> None:
     assert client.post("/events", data=b"x" * (64 * 1024 + 1)).status_code == 413
+
+
+def test_health_and_readiness_show_nothing_but_a_yes_or_no(worker: Worker) -> None:
+    worker._error = "no access to arn:aws:iam::123456789012:role/x"
+    worker._rules.error = "the rules file has: password=hunter2"  # type: ignore[misc]
+    client = create_app(worker, (), Access("t0ken")).test_client()
+
+    assert client.get("/healthz").json == {"ok": False}
+    assert client.get("/readyz").json == {"ok": False}
+    assert "hunter2" in client.get("/status", headers={"Authorization": "Bearer t0ken"}).text
+
+
+@pytest.mark.parametrize(
+    ("address", "is_allowed"),
+    [
+        ("10.1.2.3", True),
+        ("::ffff:10.1.2.3", True),
+        ("192.0.2.7", True),
+        ("192.0.2.8", False),
+        ("2001:db8::1", False),
+        ("", False),
+        ("localhost", False),
+    ],
+)
+def test_only_allowed_addresses_can_use_anything_but_the_health_checks(
+    worker: Worker, address: str, is_allowed: bool
+) -> None:
+    networks = (ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("192.0.2.7"))
+    client = create_app(worker, ("s",), Access("t0ken", is_public=True, allowed_cidrs=networks)).test_client()
+    client.environ_base["REMOTE_ADDR"] = address
+
+    for path in ("/", "/status", "/metrics", "/nowhere"):
+        assert (client.get(path).status_code == 403) is not is_allowed
+    assert (client.post("/events", **signed_event("churn", secret="s")).status_code == 202) is is_allowed
+    assert client.post("/retry/x").status_code == (401 if is_allowed else 403)
+    assert client.get("/healthz").json == {"ok": False}
+    assert client.get("/readyz").json == {"ok": False}
 
 
 def test_health_and_readiness_differ(

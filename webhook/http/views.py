@@ -83,7 +83,7 @@ def make_views(
 
     @views.get("/healthz")
     def show_health() -> ResponseReturnValue:
-        return jsonify(ok=worker.is_alive, rules_error=worker.rules_error), 200 if worker.is_alive else 503
+        return jsonify(ok=worker.is_alive), 200 if worker.is_alive else 503
 
     @views.get("/readyz")
     def show_readiness() -> ResponseReturnValue:
@@ -141,6 +141,13 @@ def _page(worker: Worker, links: PageLinks, now: float) -> ResponseReturnValue:
         looked_at=make_moment(worker.looked_at, now) if worker.looked_at else None,
     )
     return page, {"Content-Security-Policy": f"{_POLICY} style-src 'nonce-{nonce}'", **_PAGE_HEADERS}
+
+
+def refusal_of_address(access: Access) -> ResponseReturnValue | None:
+    """Returns the refusal of a client whose address is not allowed; health checks are open to all."""
+    if request.path in {"/healthz", "/readyz"} or access.may_connect(request.remote_addr):
+        return None
+    return jsonify(error="this address is not in FARGATE_WEBHOOK_ALLOWED_CIDRS"), 403
 
 
 def _refusal(access: Access) -> ResponseReturnValue | None:

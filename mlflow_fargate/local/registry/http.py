@@ -97,7 +97,7 @@ class RegistryHandler(BaseHTTPRequestHandler):
         finally:
             self._drain_body()
 
-    do_GET = do_HEAD = do_POST = do_PATCH = do_PUT = do_DELETE = _answer_request
+    do_GET = do_HEAD = do_POST = do_PATCH = do_PUT = do_DELETE = do_OPTIONS = _answer_request
 
     def _check_caller(self) -> None:
         if said := refusal(self.command, lambda name: joined(self.headers.get_all(name))):
