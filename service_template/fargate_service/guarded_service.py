@@ -1,7 +1,7 @@
 """A BentoML service behind a path prefix, an API key and limits: what templates and custom services have in common.
 
-http/middleware   ID, version, prefix, known paths, API key, body limit
-http/request_limits, http/last_responses   shutdown of a task
+http/response_headers, http/middleware   ID and version; prefix, known paths, API key, body limit
+http/request_limits                      shutdown of a task
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from bentoml._internal.server.http.instruments import RunnerTrafficMetricsMiddle
 from fargate_service.http import middleware
 from fargate_service.http.direct_routes import DirectRoutes, Handler
 from fargate_service.http.header_limit import make_bounded_protocol
-from fargate_service.http.last_responses import LastResponses
 from fargate_service.http.request_limits import Draining, DrainingGate
+from fargate_service.http.response_headers import ResponseHeaders
 from fargate_service.http.swagger_page import ASSETS
 from fargate_service.memory.budget import MemoryBudget
 from fargate_service.models.tracing import turn_off_tracing
@@ -92,10 +92,9 @@ class GuardedService(bentoml.Service):  # type: ignore[misc]  # bentoml's types 
         app.router.redirect_slashes = False  # a redirect would drop the prefix
         known: middleware.App = app if paths is None else middleware.KnownPaths(app, paths | BENTOML_PATHS)
         draining = Draining(settings.drain_seconds, settings.stop_seconds)
-        gate = LastResponses(DrainingGate(known, draining), draining)
+        gate = middleware.PathPrefix(DrainingGate(known, draining), settings.path_prefix)
         version = description.model_version or description.run_id or description.model_uri
-        outside = middleware.RetryAfter(middleware.PathPrefix(gate, settings.path_prefix))
-        return middleware.RequestId(middleware.ModelVersion(outside, version))
+        return ResponseHeaders(gate, version, draining)
 
 
 def _exit_now(*_: object) -> None:
