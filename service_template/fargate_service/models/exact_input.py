@@ -7,6 +7,7 @@ that MLflow gives the model for the same body: equal values, types, names and me
 
 from __future__ import annotations
 
+import io
 import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -21,6 +22,7 @@ _BELOW = {8: 2.0**63, 4: 2.0**53}
 _NUMBERS = (DataType.double, DataType.float, DataType.long, DataType.integer)
 _OTHERS = (DataType.boolean, DataType.string)
 _WITH_GAPS = frozenset({int, float, bool, type(None)})
+_QUOTED = ',"\r\n\ufeff'  # in CSV
 LEVELS = 5  # of lists and objects, at most, in a body that is read here
 
 
@@ -29,6 +31,7 @@ class ExactInput:
 
     def __init__(self, schema: Schema) -> None:
         self.width = 0  # columns; of arrays, nothing is needed for each column
+        self._header = b""  # of CSV; empty: MLflow reads it
         self._read: dict[str, Callable[[Any], list[Any] | None]] = {}
         self._join: Callable[[list[Any]], Any]
         if schema.is_tensor_spec():
@@ -56,6 +59,19 @@ class ExactInput:
         """Returns the model's input with all of these rows; None if MLflow has to read them."""
         return self._join(rows)
 
+    def table_in(self, body: bytes) -> pd.DataFrame | None:
+        """Returns the table in a CSV body that has the signature's columns, all of them numbers; else None."""
+        line = body[: len(self._header) + 2]
+        if not self._header or not line.startswith((self._header + b"\n", self._header + b"\r\n")):
+            return None
+        types = [kind.to_numpy() for kind in self._kinds]
+        try:
+            table = pd.read_csv(io.StringIO(body.decode()), dtype=dict(zip(self._names, types, strict=True)))
+        except Exception:  # MLflow reports it
+            return None
+        is_plain = type(table.index) is pd.RangeIndex and list(table.columns) == self._names and len(table)
+        return table if is_plain and list(table.dtypes) == types else None
+
     def _expect_array(self, schema: Schema) -> None:
         if schema.has_input_names() or len(schema.inputs) != 1:
             return
@@ -77,6 +93,8 @@ class ExactInput:
         self._read = {"dataframe_split": self._split, "dataframe_records": self._records}
         if all(kind in _NUMBERS for kind in kinds):
             self._read |= {"instances": self._records, "inputs": self._by_column}
+            is_quoted = any(not name or set(name) & set(_QUOTED) for name in self._names)
+            self._header = b"" if is_quoted else ",".join(self._names).encode()
         is_uniform = len(set(kinds)) == 1 and kinds[0] in _NUMBERS
         self._join = self._one_block if is_uniform else self._by_kind
 

@@ -31,7 +31,6 @@ from fargate_service.memory.costs import (
     answer_cost,
     csv_cost,
     json_cost,
-    json_passing_cost,
     repetition_cost,
     table_cost,
 )
@@ -108,10 +107,15 @@ class PyfuncModel:
 
     def _read_exactly(self, body: bytes, content_type: str) -> Any | None:
         """Returns the model's input if the body fits the signature exactly; None if MLflow has to read it."""
-        rows = self._exact.rows(body) if self._exact and self.gathers(content_type) else None
-        if not self._exact or not rows:
+        if self._exact is None:
             return None
-        current_reservation().need(table_cost(len(rows), self._exact.width) - json_passing_cost(body))
+        if content_type == scoring_server.CONTENT_TYPE_CSV:
+            return self._exact.table_in(body)
+        rows = self._exact.rows(body) if self.gathers(content_type) else None
+        if not rows:
+            return None
+        # The cells are reserved already.
+        current_reservation().need(table_cost(len(rows), 0) + table_cost(0, self._exact.width))
         return self._exact.join(rows)
 
     def gathers(self, content_type: str) -> bool:

@@ -53,7 +53,10 @@ class TableBatcher:
 
     def predict(self, data: Any, *, is_checked: bool = False) -> Any:
         """Returns the model's answer for `data`; raises the model's exception if it fails."""
-        kind = kind_of_table(data) if self._is_to_be_checked or self.batching.is_on else None
+        kind: Hashable | None = None
+        if self._is_to_be_checked or self.batching.is_on:
+            # Tables that match the signature are of one kind.
+            kind = "checked" if is_checked and isinstance(data, pd.DataFrame) else kind_of_table(data)
         if kind is None:
             return self._call((is_checked, data))
         if self.batching.is_on:
