@@ -62,6 +62,7 @@ TEST = [
     "hypothesis>=6.100",
     "httptools>=0.6",  # installed in images next to BentoML, so tests use it too
     "uvloop>=0.19; sys_platform != 'win32'",
+    "orjson>=3.9",
     "jsonschema>=4.18",  # validates the printed JSON schema
     "import-linter>=2.17",  # finds circles between packages
     "mypy>=1.11",

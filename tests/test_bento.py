@@ -18,6 +18,7 @@ from mlflow_fargate.resolved_model import ResolvedModel
 
 BENTOML = f"bentoml=={version('bentoml')}"
 SERVER = ("httptools>=0.6", "uvloop>=0.19")
+TABLES = "orjson>=3.9"
 
 
 def make_model(**changes: Any) -> ResolvedModel:
@@ -112,7 +113,15 @@ def test_an_image_classifier_needs_no_mlflow() -> None:
 def test_a_pyfunc_needs_skinny_mlflow_of_the_version_that_logged_it() -> None:
     lines = bento.service_requirements(ServedModel(make_model(), "pyfunc"))
 
-    assert lines == ("numpy==2.4.6", "tensorflow-cpu==2.21.0", BENTOML, "pandas<4", "mlflow-skinny==3.16.0", *SERVER)
+    assert lines == (
+        "numpy==2.4.6",
+        "tensorflow-cpu==2.21.0",
+        BENTOML,
+        "pandas<4",
+        "mlflow-skinny==3.16.0",
+        TABLES,
+        *SERVER,
+    )
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ MINOR = f"{sys.version_info[0]}.{sys.version_info[1]}"
 SERVER = ("httptools", "uvloop")
 PINS = {
     name: f"{name}==1"
-    for name in ("bentoml", "mlflow-skinny", "numpy", "onnxruntime", "pandas", "scikit-learn", *SERVER)
+    for name in ("bentoml", "mlflow-skinny", "numpy", "onnxruntime", "orjson", "pandas", "scikit-learn", *SERVER)
 }
 
 
@@ -152,6 +152,7 @@ def test_an_equal_model_is_served_by_onnx_runtime_with_the_versions_it_was_compa
         "onnxruntime==1",
         "mlflow-skinny==1",
         "pandas==1",
+        "orjson==1",
         "httptools==1",
         "uvloop==1",
         "pyarrow==20",

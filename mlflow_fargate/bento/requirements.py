@@ -16,8 +16,10 @@ from mlflow_fargate.resolved_model import ResolvedModel
 # They parse HTTP and run the event loop in C, which takes a third less CPU per request. The service limits headers with
 # httptools' callbacks, so it does not start without it.
 _SERVER = ("httptools>=0.6", "uvloop>=0.19")
+# It reads a table in JSON in a tenth of the time.
+_TABLES = ("orjson>=3.9",)
 # What a service needs besides ONNX Runtime, for images or for MLflow's protocol.
-_ONNX_PACKAGES = {"image": ("pillow",), "table": ("mlflow-skinny", "pandas")}
+_ONNX_PACKAGES = {"image": ("pillow",), "table": ("mlflow-skinny", "pandas", "orjson")}
 # Earlier versions have known flaws, as in the decoder of WebP (10.0.0), and an image classifier decodes what strangers
 # send, so a model's older pin does not count.
 # https://pillow.readthedocs.io/en/stable/releasenotes/
@@ -56,6 +58,7 @@ def service_requirements(served: ServedModel, further: tuple[str, ...] = ()) -> 
     # The service is tested with this version of BentoML, whichever version was installed for training.
     lines = [line for line in lines if _package(line) != "bentoml"]
     stated = [line for line in (*lines, *further) if not _is_any_version(line)]
+    ours += _TABLES if served.template == "pyfunc" else ()
     ours = [line for line in (*ours, *_SERVER) if not any(_overrides(other, line) for other in stated)]
     return tuple(dict.fromkeys([*lines, f"bentoml=={installed_version('bentoml')}", *ours, *further]))
 

@@ -1,7 +1,7 @@
 """A BentoML service behind a path prefix, an API key and limits: what templates and custom services have in common.
 
-http/middleware   ID, version, prefix, known paths, API key, body limit
-http/request_limits, http/last_responses   shutdown of a task
+http/response_headers, http/middleware   ID and version; prefix, known paths, API key, body limit
+http/request_limits                      shutdown of a task
 """
 
 from __future__ import annotations
@@ -9,15 +9,19 @@ from __future__ import annotations
 import logging
 import os
 import signal
+from collections.abc import Mapping
 from typing import Any
 
 import bentoml
 import uvicorn.config
+from bentoml._internal.server.http.access import AccessLogMiddleware
+from bentoml._internal.server.http.instruments import RunnerTrafficMetricsMiddleware
 
 from fargate_service.http import middleware
+from fargate_service.http.direct_routes import DirectRoutes, Handler
 from fargate_service.http.header_limit import make_bounded_protocol
-from fargate_service.http.last_responses import LastResponses
 from fargate_service.http.request_limits import Draining, DrainingGate
+from fargate_service.http.response_headers import ResponseHeaders
 from fargate_service.http.swagger_page import ASSETS
 from fargate_service.memory.budget import MemoryBudget
 from fargate_service.models.tracing import turn_off_tracing
@@ -29,6 +33,16 @@ BENTOML_PATHS = frozenset(
 )
 
 
+# Where there are none, the order of these and the others does not matter.
+_AROUND_DIRECT_ROUTES = (
+    RunnerTrafficMetricsMiddleware,
+    AccessLogMiddleware,
+    middleware.BodyLimit,
+    middleware.ApiKeyGate,
+    DirectRoutes,
+)
+
+
 class GuardedService(bentoml.Service):  # type: ignore[misc]  # bentoml's types are not followed
     """BentoML's service with additional middleware outside of BentoML's own.
 
@@ -37,14 +51,24 @@ class GuardedService(bentoml.Service):  # type: ignore[misc]  # bentoml's types 
     """
 
     def guard(
-        self, description: ServiceDescription, settings: Settings, paths: frozenset[str] | None, budget: MemoryBudget
+        self,
+        description: ServiceDescription,
+        settings: Settings,
+        paths: frozenset[str] | None,
+        budget: MemoryBudget,
+        direct: Mapping[str, Handler] | None = None,
     ) -> None:
-        """Installs the guards; `paths` are those that the service handles, None if they are unknown."""
+        """Installs the guards; `paths` are those that the service handles, None if they are unknown.
+
+        `direct` answers POST requests to its paths, before BentoML's router but inside the guards.
+        """
         # Stored in __dict__ because bentoml.Service is an attrs class with fixed fields.
         self.__dict__["_outside"] = (description, settings, paths)
         self.add_asgi_middleware(middleware.BodyLimit, max_body_bytes=settings.max_body_bytes, budget=budget)
         if settings.api_key is not None:
             self.add_asgi_middleware(middleware.ApiKeyGate, api_key=settings.api_key)
+        if direct:
+            self.add_asgi_middleware(DirectRoutes, handlers=direct)
 
     def __call__(self) -> Any:
         """Returns an instance of the user's or the template's class; SIGTERM does not wait for a model that loads."""
@@ -62,13 +86,15 @@ class GuardedService(bentoml.Service):  # type: ignore[misc]  # bentoml's types 
         # Here, because BentoML's worker gives uvicorn no protocol. It can be a class instead of a class's name.
         uvicorn.config.HTTP_PROTOCOLS["auto"] = make_bounded_protocol(settings.max_header_bytes)  # type: ignore[assignment]
         app = super().to_asgi(is_main=is_main)
+        if not settings.exports_traces:
+            # The other middleware costs as much as a prediction, and does nothing for direct routes without traces.
+            app.user_middleware.sort(key=lambda one: one.cls not in _AROUND_DIRECT_ROUTES)
         app.router.redirect_slashes = False  # a redirect would drop the prefix
         known: middleware.App = app if paths is None else middleware.KnownPaths(app, paths | BENTOML_PATHS)
         draining = Draining(settings.drain_seconds, settings.stop_seconds)
-        gate = LastResponses(DrainingGate(known, draining), draining)
+        gate = middleware.PathPrefix(DrainingGate(known, draining), settings.path_prefix)
         version = description.model_version or description.run_id or description.model_uri
-        outside = middleware.RetryAfter(middleware.PathPrefix(gate, settings.path_prefix))
-        return middleware.RequestId(middleware.ModelVersion(outside, version))
+        return ResponseHeaders(gate, version, draining)
 
 
 def _exit_now(*_: object) -> None:

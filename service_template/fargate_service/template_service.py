@@ -54,5 +54,5 @@ def make_template_service(description: ServiceDescription, settings: Settings, s
 
     # The decorator turns the class into a bentoml.Service, which the type checker cannot know.
     service = cast("GuardedService", Service)
-    service.guard(description, settings, routes.paths, budget)
+    service.guard(description, settings, routes.paths, budget, routes.direct)
     return service

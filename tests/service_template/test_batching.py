@@ -206,3 +206,21 @@ def test_inputs_of_different_kinds_do_not_share_a_batch() -> None:
     assert batcher.predict([1], kind="a", count=1) == [2]
     assert batcher.predict([2], kind="b", count=1) == [4]
     assert model.calls == [[1], [2]]
+
+
+def test_a_full_batch_does_not_wait_for_requests_that_are_on_their_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batcher_module, "_WAIT_SECONDS", 30)
+    batcher = free_batcher(Doubler())
+    batcher.arrivals.announce()
+
+    with ThreadPoolExecutor(2) as threads:
+        answers = [threads.submit(batcher.predict, rows, kind="n", count=len(rows)) for rows in ([1] * 4, [2] * 5)]
+
+        assert [one.result(10) for one in answers] == [[2] * 4, [4] * 5]
+
+
+def test_a_request_is_on_its_way_only_while_its_function_runs() -> None:
+    arrivals = free_batcher(Doubler()).arrivals
+
+    assert arrivals.announced(lambda: len(arrivals._coming)) == 1
+    assert not arrivals._coming

@@ -14,10 +14,10 @@ from fargate_service.http.middleware import (
     App,
     BodyLimit,
     KnownPaths,
-    ModelVersion,
     PathPrefix,
-    RetryAfter,
 )
+from fargate_service.http.request_limits import Draining
+from fargate_service.http.response_headers import ResponseHeaders
 from fargate_service.memory.budget import MemoryBudget
 
 Sent = list[dict[str, Any]]
@@ -169,7 +169,7 @@ def test_a_body_of_exactly_the_limit_is_accepted() -> None:
 
 
 def test_every_response_has_the_model_version() -> None:
-    sent = ask(ModelVersion(echo, "3"), "/anything")
+    sent = ask(ResponseHeaders(echo, "3", Draining(2, 30)), "/anything")
 
     assert (b"x-model-version", b"3") in sent[0]["headers"]
 
@@ -191,7 +191,7 @@ def test_429_and_503_responses_have_a_retry_after_header(
         await send({"type": "http.response.start", "status": answered, "headers": said})
         await send({"type": "http.response.body", "body": b""})
 
-    sent = ask(RetryAfter(busy), "/greet")
+    sent = ask(ResponseHeaders(busy, "3", Draining(2, 30)), "/greet")
 
     assert [value for name, value in sent[0]["headers"] if name.lower() == b"retry-after"] == expected
 

@@ -69,7 +69,8 @@ class Batcher(Generic[Rows, Result]):
             self._waiting.append(mine)
             is_first = not self._is_computing
             self._is_computing = True
-        self.arrivals.arrive()
+            is_full = sum(one.count for one in self._waiting) >= self.max_rows
+        self.arrivals.arrive(is_enough=is_full)
         if not is_first:
             mine.woken.wait()
         if not mine.done.done():

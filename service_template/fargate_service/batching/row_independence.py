@@ -66,10 +66,15 @@ _DATA = frozenset({"builtins", "numpy", "scipy", "pandas", "collections", "ctype
 _LEAVES = frozenset({str, bytes, int, float, complex, bool, type(None)})
 
 
+def is_known_loader(conf: Mapping[str, Any]) -> bool:
+    """Returns whether a `python_function` flavor is one of these libraries' own."""
+    return conf.get("loader_module") in _LOADERS
+
+
 def why_pyfunc_alone(model: Any) -> str | None:
     """Returns why requests to an mlflow.pyfunc.PyFuncModel cannot share predictions; None if they can."""
     conf = model.metadata.flavors["python_function"]
-    if conf.get("loader_module") not in _LOADERS:
+    if not is_known_loader(conf):
         return "it is not a scikit-learn, XGBoost, LightGBM or CatBoost model"
     if (method := conf.get("predict_fn", "predict")) not in _METHODS:
         return f"{method} is not known to process each row independently"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from starlette.datastructures import QueryParams, UploadFile
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from fargate_service.errors import RequestError
 
@@ -37,7 +37,14 @@ async def read_images(request: Request, max_files: int) -> Images:
 
 async def read_body(request: Request) -> bytes:
     """Returns the body, and leaves none in `request`, which is in a reference cycle of Starlette's."""
-    return b"".join([piece async for piece in request.stream()])
+    pieces: list[bytes] = []
+    while True:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        pieces.append(message.get("body", b""))
+        if not message.get("more_body"):
+            return b"".join(pieces)
 
 
 def parse_top(query: QueryParams) -> int | None:

@@ -1,8 +1,8 @@
-"""Plain ASGI middleware between the socket and the routes: ID, version, prefix, known paths, API key, body limit.
+"""Plain ASGI middleware between the socket and the routes: prefix, known paths, API key, body limit.
 
-From the outside in: `RequestId` and `ModelVersion` add the request's ID and the model's version to every response,
-`RetryAfter` adds when to retry, `PathPrefix` removes the prefix of the load balancer's rule, `KnownPaths` rejects every
-other path, BentoML measures and logs, `ApiKeyGate` and `BodyLimit` guard the routes.
+From the outside in: `ResponseHeaders` (response_headers) adds the headers that every response has, `PathPrefix` removes
+the prefix of the load balancer's rule, `KnownPaths` rejects every other path, BentoML measures and logs, `ApiKeyGate`
+and `BodyLimit` guard the routes.
 """
 
 from __future__ import annotations
@@ -10,14 +10,12 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
-import re
-import uuid
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from starlette.responses import RedirectResponse
 
-from fargate_service.errors import RequestError, make_error_body, request_id
+from fargate_service.errors import RequestError, make_error_body
 from fargate_service.memory.body_queue import BodyQueue
 from fargate_service.memory.budget import MemoryBudget, new_reservation
 from fargate_service.memory.costs import BODY
@@ -30,37 +28,6 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 # Health checks need no key: the load balancer and ECS cannot send one.
 OPEN_PATHS = frozenset({"/livez", "/healthz", "/readyz", "/ping", "/health"})
-
-# IDs that are safe in a response header and in the log.
-_PLAIN_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
-
-
-class RequestId:
-    """Gives every request an ID: the caller's X-Request-Id, the load balancer's trace ID, or a new one.
-
-    Source of the trace ID: https://docs.aws.amazon.com/elasticloadbalancing/latest/application/load-balancer-request-tracing.html
-    """
-
-    def __init__(self, app: App) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        identifier = _find_id(scope)
-        header = (b"x-request-id", identifier)
-
-        async def send_with_id(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), header]
-            await send(message)
-
-        token = request_id.set(identifier.decode())
-        try:
-            await self._app(scope, receive, send_with_id)
-        finally:
-            request_id.reset(token)
 
 
 class PathPrefix:
@@ -106,39 +73,6 @@ class KnownPaths:
             await send_error(send, 404, "Not found. See / for the list of routes.")
         else:
             await send({"type": "websocket.close", "code": 1000})
-
-
-class RetryAfter:
-    """Adds Retry-After to every 429 and 503; BentoML's own responses to too many requests lack it."""
-
-    def __init__(self, app: App) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_with_moment(message: Message) -> None:
-            if message["type"] == "http.response.start" and message["status"] in (429, 503):
-                headers = [*message.get("headers", ())]
-                if all(name.lower() != b"retry-after" for name, _ in headers):
-                    message["headers"] = [*headers, (b"retry-after", b"1")]
-            await send(message)
-
-        await self._app(scope, receive, send_with_moment)
-
-
-class ModelVersion:
-    """Adds the model's version to every response, so that clients can follow a rollout."""
-
-    def __init__(self, app: App, version: str) -> None:
-        self._app = app
-        self._header = (b"x-model-version", version.encode("latin-1", "replace"))
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_with_version(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), self._header]
-            await send(message)
-
-        await self._app(scope, receive, send_with_version)
 
 
 class ApiKeyGate:
@@ -212,17 +146,6 @@ class BodyLimit:
                 return
             # The routes turn an error into the response, as they do with their own errors.
             await self._app(scope, counted_receive, send)
-
-
-def _find_id(scope: Scope) -> bytes:
-    headers = dict(scope["headers"])
-    if (given := headers.get(b"x-request-id")) and _PLAIN_ID.fullmatch(given):
-        return bytes(given)
-    for part in headers.get(b"x-amzn-trace-id", b"").split(b";"):
-        name, _, root = part.strip().partition(b"=")
-        if name == b"Root" and _PLAIN_ID.fullmatch(root):
-            return bytes(root)
-    return uuid.uuid4().hex.encode()
 
 
 def _credentials(header: bytes) -> bytes | None:

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import os
 import signal
+import sys
 import threading
 from collections.abc import Awaitable, Callable
 from types import FrameType
@@ -19,6 +20,11 @@ from starlette.responses import Response
 from fargate_service.errors import RequestError
 from fargate_service.http.middleware import App, Message, Receive, Scope, Send, send_error
 from fargate_service.memory.budget import current_reservation
+
+if sys.version_info >= (3, 11):
+    from asyncio import timeout
+else:
+    from async_timeout import timeout  # type: ignore[import-not-found]  # aiohttp, which BentoML requires, brings it
 
 # BentoML shows INFO of loggers below its own name only.
 logger = logging.getLogger("bentoml.model")
@@ -58,7 +64,8 @@ class Admission:
                 self._move(1)
                 reservation.at_end(lambda: self._move(-1))
                 try:
-                    return await asyncio.wait_for(handler(request), self._timeout_seconds)
+                    async with timeout(self._timeout_seconds):
+                        return await handler(request)
                 except asyncio.TimeoutError as error:
                     # MLflow's words, with the limit.
                     limit = f"{self._timeout_seconds:g} s (REQUEST_TIMEOUT_SECONDS)"

@@ -30,13 +30,22 @@ from starlette.routing import Route
 
 from fargate_service.errors import RequestError, make_error_body, request_id
 from fargate_service.http.answer_streaming import asked_form, encode_pieces
+from fargate_service.http.direct_routes import Handler
+from fargate_service.http.gathering import Gathering
 from fargate_service.http.image_upload import parse_top, read_body, read_images
 from fargate_service.http.openapi_document import encode_document, make_openapi_document
 from fargate_service.http.request_limits import Admission
 from fargate_service.http.swagger_page import make_swagger_page
 from fargate_service.memory.budget import current_reservation
 from fargate_service.memory.json_body import has_more_levels
-from fargate_service.models.loaded_model import EXAMPLE_FILE, ImageLabeler, LoadedModel, Streamer
+from fargate_service.models.loaded_model import (
+    EXAMPLE_FILE,
+    Gatherer,
+    ImageLabeler,
+    LoadedModel,
+    ScoringResponse,
+    Streamer,
+)
 from fargate_service.settings import ServiceDescription, Settings
 
 # BentoML shows INFO of loggers below its own name only.
@@ -60,16 +69,16 @@ class Routes:
         routes = [
             Route("/", self.page),
             Route("/docs.json", self.docs),
-            Route("/invocations", guard(self.invocations), methods=["POST"]),
             Route("/ping", self.ping),
             Route("/health", self.ping),
             Route("/version", self.version),
         ]
+        self.direct = {"/invocations": _with_errors(guard(self.invocations))}
         if description.template == "image_classifier":
-            routes.append(Route("/predict_image", guard(self.predict_image), methods=["POST"]))
-        self.app = Starlette(
-            routes=routes, exception_handlers={RequestError: _answer_error, HTTPException: _answer_error}
-        )
+            self.direct["/predict_image"] = _with_errors(guard(self.predict_image))
+        # These are for other methods, which get 405.
+        routes += [Route(path, handler, methods=["POST"]) for path, handler in self.direct.items()]
+        self.app = Starlette(routes=routes, exception_handlers={HTTPException: _answer_error})
         self.paths = frozenset(route.path for route in routes)
 
     def serve(self, model: LoadedModel) -> None:
@@ -80,6 +89,8 @@ class Routes:
         # A prediction can switch from one mode to the other. An unused pool has no threads.
         self._sharing = ThreadPoolExecutor(THREADS_OF_A_BATCH, thread_name_prefix="predict")
         self._alone = ThreadPoolExecutor(self._settings.cpus + 1, thread_name_prefix="predict")
+        self._gatherer = model if isinstance(model, Gatherer) else None
+        self._gathering = Gathering(self._gatherer.invoke_together) if self._gatherer else None
         document = make_openapi_document(
             self._description,
             needs_key=self._settings.api_key is not None,
@@ -105,10 +116,18 @@ class Routes:
         current_reservation().keep_body(len(body))  # its pieces are joined
         if form := asked_form(request):
             return await self._stream(body, content_type, form)
+        if len(body) <= _LARGE_BYTES and (gathered := await self._gather(body, content_type)):
+            return Response(gathered.body, gathered.status, media_type=gathered.media_type)
         # Large tables gain little from sharing, and many busy threads would delay the event loop and health checks.
         threads = self._alone if len(body) > _LARGE_BYTES else self._threads
         answer = await self._run(threads, self._model.invoke, body, content_type)
         return Response(answer.body, answer.status, media_type=answer.media_type)
+
+    async def _gather(self, body: bytes, content_type: str) -> ScoringResponse | None:
+        model = self._gatherer
+        if self._gathering and model and model.batching.is_on and model.gathers(content_type):
+            return await self._gathering.ask(body)
+        return None
 
     async def ping(self, _: Request) -> Response:
         return Response("\n", media_type="application/json")
@@ -128,6 +147,8 @@ class Routes:
         """Stops the threads after they finish their work."""
         self._sharing.shutdown()
         self._alone.shutdown()
+        if self._gathering:
+            self._gathering.close()
 
     async def _stream(self, body: bytes, content_type: str, form: str) -> Response:
         if not isinstance(self._model, Streamer):
@@ -152,13 +173,12 @@ class Routes:
     async def _run(self, threads: ThreadPoolExecutor, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         reservation = current_reservation()
         reservation.hold()
-        arrivals = self._model.arrivals
-        announced = arrivals.announce() if threads is self._sharing else None
-        work = partial(function, *args, **kwargs)
-        future = threads.submit(reservation.context.run, arrivals.run, announced, work)
+        work: Callable[[], R] = partial(function, *args, **kwargs)
+        if threads is self._sharing:
+            work = partial(self._model.arrivals.announced, work)
+        future = threads.submit(reservation.context.run, work)
         # Not when this coroutine ends: after a time-out the thread goes on, and needs its memory.
         future.add_done_callback(lambda _: reservation.let_go())
-        future.add_done_callback(lambda _: arrivals.end(announced))
         try:
             return await asyncio.wrap_future(future)
         except RequestError:
@@ -198,6 +218,16 @@ def _empty_frames(error: BaseException) -> None:
         seen.add(id(one))
         traceback.clear_frames(one.__traceback__)
         waiting += [cause for cause in (one.__cause__, one.__context__) if cause is not None and id(cause) not in seen]
+
+
+def _with_errors(handler: Handler) -> Handler:
+    async def answered(request: Request) -> Response:
+        try:
+            return await handler(request)
+        except Exception as error:
+            return await _answer_error(request, error)
+
+    return answered
 
 
 async def _answer_error(_: Request, error: Exception) -> Response:

@@ -92,6 +92,15 @@ class MemoryBudget:
             self._working += 1
             self.used += size
 
+    def take_at_once(self, size: int, *, working: int) -> bool:
+        """Reserves `size` bytes, for `working` more threads, if nobody has to wait for it; returns whether it did."""
+        with self._changed:
+            if self._waiting or not self._fits(size):
+                return False
+            self._working += working
+            self.used += size
+            return True
+
     def change_work(self, size: int, held: int) -> None:
         """Reserves `size` bytes more, or less, for work in progress; before all others, but waits as in begin_work."""
         with self._changed:
@@ -222,8 +231,24 @@ class Reservation:
         try:
             yield
         finally:
-            self._budget.end_work(self._work)
-            self._work = 0
+            self.end()
+
+    def begin_at_once(self, size: int) -> bool:
+        """Like `working`, if nobody has to wait for it; returns whether it has begun, and then `end` must follow."""
+        if has_begun := self._budget.take_at_once(size, working=1):
+            self._work = size
+        return has_begun
+
+    def need_at_once(self, size: int) -> bool:
+        """Reserves `size` bytes more for work that has begun, if nobody has to wait for it; returns whether it did."""
+        if is_there := self._budget.take_at_once(size, working=0):
+            self._work += size
+        return is_there
+
+    def end(self) -> None:
+        """Gives back what work has reserved."""
+        self._budget.end_work(self._work)
+        self._work = 0
 
     def need(self, size: int) -> None:
         """Reserves `size` bytes more, or less if negative, until the block of work ends."""

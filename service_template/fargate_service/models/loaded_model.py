@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from fargate_service.batching.arrivals import Arrivals
+from fargate_service.memory.budget import Reservation
 
 # MLflow writes it next to a model logged with an input example: the body of a request.
 EXAMPLE_FILE = "serving_input_example.json"
@@ -67,6 +68,19 @@ class ImageLabeler(Protocol):
 
     def label_images(self, images: Sequence[bytes], top: int | None) -> list[dict[str, Any]]:
         """Returns {"label": …} for each image file, with the `top` best scores if requested; may raise RequestError."""
+
+
+@runtime_checkable
+class Gatherer(Protocol):
+    """A model that answers several requests at once, while `batching` is on."""
+
+    batching: Batching
+
+    def gathers(self, content_type: str) -> bool:
+        """Whether bodies of this type can be answered together."""
+
+    def invoke_together(self, waiting: Sequence[tuple[bytes, Reservation]]) -> list[ScoringResponse | None]:
+        """Returns a response for each body, with its request's reservation; None for those that `invoke` answers."""
 
 
 @runtime_checkable

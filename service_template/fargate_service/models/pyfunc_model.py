@@ -7,13 +7,15 @@ which is not valid JSON), and Parquet must be switched on.
 
 from __future__ import annotations
 
+import inspect
+import itertools
 import json
 import logging
 import math
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import mlflow.pyfunc
 import pandas as pd
@@ -22,15 +24,22 @@ from mlflow.models import Model
 from mlflow.pyfunc import scoring_server
 from mlflow.version import VERSION
 
-from fargate_service.batching.row_independence import why_pyfunc_alone
+from fargate_service.batching.row_independence import is_known_loader, why_pyfunc_alone
 from fargate_service.errors import RequestError, request_id
-from fargate_service.memory.budget import current_reservation
-from fargate_service.memory.costs import answer_cost, csv_cost, json_cost, repetition_cost
+from fargate_service.memory.budget import Reservation, current_reservation
+from fargate_service.memory.costs import (
+    answer_cost,
+    csv_cost,
+    json_cost,
+    repetition_cost,
+    table_cost,
+)
 from fargate_service.memory.json_body import parse_json
 from fargate_service.memory.measured import peak_bytes
 from fargate_service.models.caller_mistakes import validation_reason, wrong_columns
+from fargate_service.models.exact_input import LEVELS, ExactInput
 from fargate_service.models.loaded_model import EXAMPLE_FILE, Batching, ScoringResponse
-from fargate_service.models.table_batching import TableBatcher
+from fargate_service.models.table_batching import TableBatcher, split_predictions
 from fargate_service.settings import DEFAULT_DOCUMENT_LIMITS, DocumentLimits
 
 logger = logging.getLogger("bentoml.model")
@@ -43,6 +52,8 @@ _REPEATED = re.compile(
     re.DOTALL,
 )
 _MARGIN = 1.5  # over what was measured: other rows can need more than the example's
+_PIECE_ITEMS = 10_000
+_EXACT_TYPES = frozenset({"application/json", "application/json;charset=utf-8"})
 
 
 class ModelFailed(Exception):
@@ -69,6 +80,7 @@ class PyfuncModel:
         self._media_types = {scoring_server.CONTENT_TYPE_JSON, scoring_server.CONTENT_TYPE_CSV, *parquet}
         self._streaming = model if model.metadata.flavors["python_function"].get("streamable") else None
         self._schema = model.metadata.get_input_schema()
+        self._exact = _exact_input(model.metadata, limits)
         self._example = model_dir / EXAMPLE_FILE
 
     @property
@@ -85,8 +97,67 @@ class PyfuncModel:
     def invoke(self, body: bytes, content_type: str) -> ScoringResponse:
         """Scores a request in MLflow's protocol: JSON in its five formats, CSV, and Parquet if it is accepted."""
         with current_reservation().working(_cost(body, content_type)):
-            result = self._score(self._model, body, content_type)
-            return ScoringResponse(result.status, _without_nan(result.response), result.mimetype)
+            data = self._read_exactly(body, content_type)
+            if data is None:
+                return self._score(self._model, body, content_type)
+            try:
+                return _response(self._model.predict(data, is_checked=True))
+            except MlflowException as error:
+                raise _refusal(error) from error
+
+    def _read_exactly(self, body: bytes, content_type: str) -> Any | None:
+        """Returns the model's input if the body fits the signature exactly; None if MLflow has to read it."""
+        if self._exact is None:
+            return None
+        if content_type == scoring_server.CONTENT_TYPE_CSV:
+            return self._exact.table_in(body)
+        rows = self._exact.rows(body) if self.gathers(content_type) else None
+        if not rows:
+            return None
+        # The cells are reserved already.
+        current_reservation().need(table_cost(len(rows), 0) + table_cost(0, self._exact.width))
+        return self._exact.join(rows)
+
+    def gathers(self, content_type: str) -> bool:
+        """Whether `invoke_together` may answer bodies of this type."""
+        return self._exact is not None and content_type.lower().replace(" ", "") in _EXACT_TYPES
+
+    def invoke_together(self, waiting: Sequence[tuple[bytes, Reservation]]) -> list[ScoringResponse | None]:
+        """Returns the responses to several bodies, from one prediction; None for those that `invoke` has to answer.
+
+        These do not fit the signature exactly, the model fails on them, or their memory is not free at the moment.
+        """
+        answers: list[ScoringResponse | None] = [None] * len(waiting)
+        begun: list[Reservation] = []
+        ready: list[_Ready] = []
+        try:
+            for number, (body, reservation) in enumerate(waiting):
+                if not reservation.begin_at_once(json_cost(body)):
+                    continue
+                begun.append(reservation)
+                rows = self._exact.rows(body) if self._exact else None
+                if rows and reservation.need_at_once(self._model.row_bytes * len(rows)):
+                    ready.append(_Ready(number, rows, reservation))
+            self._answer_together(ready, answers)
+        finally:
+            for reservation in begun:
+                reservation.end()
+        return answers
+
+    def _answer_together(self, ready: Sequence[_Ready], answers: list[ScoringResponse | None]) -> None:
+        if self._exact is None or not ready:
+            return
+        try:
+            data = self._exact.join(list(itertools.chain.from_iterable(one.rows for one in ready)))
+            joined = self._tables.predict(data, is_checked=True) if data is not None else None
+            parts = split_predictions(joined, [len(one.rows) for one in ready])
+        except Exception:
+            for one in ready if len(ready) > 1 else ():
+                self._answer_together([one], answers)
+            return
+        for one, part in zip(ready, parts, strict=True):
+            if one.reservation.need_at_once(answer_cost(part)):
+                answers[one.number] = _response(part)
 
     def stream(self, body: bytes, content_type: str) -> Iterator[Any]:
         """Returns the chunks of the model's `predict_stream`; raises RequestError 406 if it has none."""
@@ -114,7 +185,7 @@ class PyfuncModel:
             return parsed.data
         return None
 
-    def _score(self, model: Any, body: bytes, content_type: str) -> Any:
+    def _score(self, model: Any, body: bytes, content_type: str) -> ScoringResponse:
         # MLflow compares media types as written, but they are case-insensitive.
         media_type, _, parameters = content_type.lower().partition(";")
         media_type = media_type.strip()
@@ -127,6 +198,8 @@ class PyfuncModel:
         try:
             parsed = self._parse(body) if media_type == scoring_server.CONTENT_TYPE_JSON else body
             result = scoring_server.invocations(parsed, exact, asked, self._schema)
+            if result.status == 200:
+                return _response(asked.answer, result.response)
         except MlflowException as error:
             if isinstance(failed := error.__context__, ModelFailed | RequestError):
                 raise failed from failed.__cause__  # the traceback of the model's own code
@@ -138,9 +211,7 @@ class PyfuncModel:
                 raise  # its answer cannot be written
             logger.info("Request %s could not be read", request_id.get(), exc_info=error)
             raise RequestError(400, "The input cannot be read as a table or as tensors.") from error
-        if result.status != 200:  # another character set
-            raise RequestError(result.status, result.response)
-        return result
+        raise RequestError(result.status, result.response)  # another character set
 
     def _parse(self, body: bytes) -> Any:
         """Returns a JSON object, parsed: MLflow would parse it twice. Otherwise the body, which MLflow refuses."""
@@ -151,17 +222,26 @@ class PyfuncModel:
         return document if isinstance(document, dict) else body
 
 
+class _Ready(NamedTuple):
+    """One of several requests, whose rows have been read."""
+
+    number: int
+    rows: list[Any]
+    reservation: Reservation
+
+
 class _Asked:
-    """A model as one request sees it."""
+    """A model as one request sees it; keeps the answer, and MLflow writes `null` where it belongs."""
 
     def __init__(self, model: Any) -> None:
         self.metadata = model.metadata
         self.has_input = False
+        self.answer: Any = None
         self._model = model
 
-    def predict(self, data: Any, params: dict[str, Any] | None = None) -> Any:
+    def predict(self, data: Any, params: dict[str, Any] | None = None) -> None:
         self.has_input = True
-        return self._model.predict(data, params=params)
+        self.answer = self._model.predict(data, params=params)
 
 
 class _Guarded:
@@ -171,7 +251,7 @@ class _Guarded:
         self.metadata = model.metadata
         self._model = model
         self._tables = tables
-        self._row_bytes = 0
+        self.row_bytes = 0
         self._has_signature = model.metadata.get_input_schema() is not None
 
     def measure(self, data: Any) -> None:
@@ -179,19 +259,21 @@ class _Guarded:
         if isinstance(data, pd.DataFrame) and 0 < len(data) <= _MEASURED_ROWS:
             table = pd.concat([data] * (_MEASURED_ROWS // len(data)), ignore_index=True)
             risen = peak_bytes(lambda: self._model.predict(table))
-            self._row_bytes = math.ceil(_MARGIN * (risen or 0) / len(table))
+            self.row_bytes = math.ceil(_MARGIN * (risen or 0) / len(table))
 
-    def predict(self, data: Any, params: dict[str, Any] | None = None) -> Any:
+    def predict(self, data: Any, params: dict[str, Any] | None = None, *, is_checked: bool = False) -> Any:
         reservation = current_reservation()
         if isinstance(data, pd.DataFrame):
-            reservation.need(len(data) * self._row_bytes)
-        answer = self._predict(data, params)
+            reservation.need(len(data) * self.row_bytes)
+        answer = self._predict(data, params, is_checked=is_checked)
         reservation.need(answer_cost(answer))
         return answer
 
-    def _predict(self, data: Any, params: dict[str, Any] | None) -> Any:
+    def _predict(self, data: Any, params: dict[str, Any] | None, *, is_checked: bool) -> Any:
         try:
-            return self._model.predict(data, params=params) if params else self._tables.predict(data)
+            if params:
+                return self._model.predict(data, params=params)
+            return self._tables.predict(data, is_checked=is_checked)
         except (MlflowException, RequestError):
             raise  # the input does not match the model's signature, or the converted model
         except Exception as error:
@@ -243,8 +325,31 @@ def load_pyfunc(
     """
     model = as_pyfunc(model_dir, implementation) if implementation else mlflow.pyfunc.load_model(str(model_dir))
     why_alone = implementation.why_alone if implementation else why_pyfunc_alone(model)
-    tables = TableBatcher(model.predict, asked=batching, why_alone=why_alone)
+    checked = implementation.predict if implementation else _without_checks(model)
+    tables = TableBatcher(model.predict, asked=batching, why_alone=why_alone, predict_checked=checked)
     return PyfuncModel(model, model_dir, tables, limits=limits)
+
+
+def _without_checks(model: Any) -> Callable[[Any], Any]:
+    """Returns what predicts data that matches the signature: the flavor's own wrapper, where that is all there is."""
+    conf = model.metadata.flavors["python_function"]
+    if not is_known_loader(conf):
+        return model.predict  # type: ignore[no-any-return]
+    predict = getattr(model._model_impl, conf.get("predict_fn", "predict"))
+    params = inspect.signature(predict).parameters.get("params")
+    if params is None or params.kind is params.VAR_KEYWORD:  # scikit-learn's pipelines have `**params`
+        return predict  # type: ignore[no-any-return]
+    return lambda data: predict(data, params=None)
+
+
+def _exact_input(metadata: Any, limits: DocumentLimits) -> ExactInput | None:
+    """Returns what reads bodies that fit the signature; None if there is none that says all about the input."""
+    schema = metadata.get_input_schema()
+    depends = metadata.get_params_schema() or metadata._is_signature_from_type_hint()
+    if schema is None or depends or metadata._is_type_hint_from_example() or limits.max_levels < LEVELS:
+        return None
+    exact = ExactInput(schema)
+    return exact if exact.is_known else None
 
 
 def as_pyfunc(model_dir: Path, implementation: Any) -> Any:
@@ -310,6 +415,20 @@ def _without_data(message: str) -> str:
     message = re.sub(r" with schema '.*'\. Error: ", ". Error: ", message, flags=re.DOTALL)
     message = re.sub(r"\s*Input: \n.*$", "", message, flags=re.DOTALL)
     return _REPEATED.sub(r"\1 …", message)
+
+
+def _response(answer: Any, around: str = '{"predictions": null}') -> ScoringResponse:
+    """Returns the model's answer, as MLflow writes it, in place of the `null` in `around`."""
+    text = _json(scoring_server._get_jsonable_obj(answer))
+    return ScoringResponse(200, around.replace("null", _without_nan(text)), scoring_server.CONTENT_TYPE_JSON)
+
+
+def _json(answer: Any) -> str:
+    """Encodes in pieces, because Python's encoder holds all other threads until a whole document is encoded."""
+    if type(answer) is not list or len(answer) <= _PIECE_ITEMS:
+        return json.dumps(answer, cls=scoring_server.NumpyEncoder)
+    pieces = (answer[begin : begin + _PIECE_ITEMS] for begin in range(0, len(answer), _PIECE_ITEMS))
+    return f"[{', '.join(_json(piece)[1:-1] for piece in pieces)}]"
 
 
 def _without_nan(body: str) -> str:

@@ -1,4 +1,4 @@
-"""Lets the tables of several requests share one prediction, for models whose rows are independent of each other.
+"""Lets the tables or arrays of several requests share one prediction, for models whose rows are independent.
 
 The model's parts show that its rows are independent (row_independence). Its answers must also be arrays with one item
 per row, which is checked with the first table that it predicts, its input example if there is one.
@@ -24,13 +24,20 @@ class TableBatcher:
     """Calls `predict` for the tables of several threads at once, if each gets the same result as alone.
 
     `asked` is the user's choice (the option `batching`); None: only if `why_alone`, the reason against it, is also
-    None.
+    None. `predict_checked` is for data that is known to match the signature.
     """
 
-    def __init__(self, predict: Callable[[Any], Any], *, asked: bool | None, why_alone: str | None) -> None:
-        self._predict = predict
-        self._batcher: Batcher[Any, Any] = Batcher(
-            predict, join=join_tables, split=split_predictions, max_rows=MAX_BATCH_ROWS
+    def __init__(
+        self,
+        predict: Callable[[Any], Any],
+        *,
+        asked: bool | None,
+        why_alone: str | None,
+        predict_checked: Callable[[Any], Any] | None = None,
+    ) -> None:
+        self._predict = {False: predict, True: predict_checked or predict}
+        self._batcher: Batcher[tuple[bool, Any], Any] = Batcher(
+            self._call, join=_join, split=split_predictions, max_rows=MAX_BATCH_ROWS
         )
         self.arrivals = self._batcher.arrivals
         self.is_known = why_alone is None  # every part of the model, so that predicting a table has no other effect
@@ -44,22 +51,29 @@ class TableBatcher:
             return Batching(False, _UNDECIDED)
         return self._chosen if self._batcher.is_row_by_row else Batching(False, _NOT_ROW_BY_ROW)
 
-    def predict(self, data: Any) -> Any:
+    def predict(self, data: Any, *, is_checked: bool = False) -> Any:
         """Returns the model's answer for `data`; raises the model's exception if it fails."""
-        kind = kind_of_table(data) if self._is_to_be_checked or self.batching.is_on else None
+        kind: Hashable | None = None
+        if self._is_to_be_checked or self.batching.is_on:
+            # Tables that match the signature are of one kind.
+            kind = "checked" if is_checked and isinstance(data, pd.DataFrame) else kind_of_table(data)
         if kind is None:
-            return self._predict(data)
+            return self._call((is_checked, data))
         if self.batching.is_on:
-            return self._batcher.predict(data, kind=kind, count=len(data))
-        answer = self._predict(data)
+            return self._batcher.predict((is_checked, data), kind=(is_checked, kind), count=len(data))
+        answer = self._call((is_checked, data))
         if len(data) < MAX_BATCH_ROWS:
             self._check(data, answer)
         return answer
 
-    def _check(self, data: pd.DataFrame, answer: Any) -> None:
+    def _call(self, rows: tuple[bool, Any]) -> Any:
+        is_checked, data = rows
+        return self._predict[is_checked](data)
+
+    def _check(self, data: Any, answer: Any) -> None:
         """Decides with one more prediction: with an added row, the answer must only gain one item."""
         try:
-            more = self._predict(join_tables([data, data.head(1)]))
+            more = self._predict[False](join_tables([data, data[:1]]))
             parts = split_predictions(more, [len(data), 1])
             expected = split_predictions(answer, [len(data)])[0]
             is_same = all(_are_close(a, b) for a, b in zip(parts, (expected, expected[:1]), strict=True))
@@ -71,10 +85,12 @@ class TableBatcher:
 
 
 def kind_of_table(data: Any) -> Hashable | None:
-    """Returns what two tables must have in common to be joined; None for data that must be predicted alone.
+    """Returns what two tables or arrays must have in common to be joined; None for data that must be predicted alone.
 
-    That is data that is not a table with rows, has row labels, or has categorical columns, whose codes differ.
+    That is data that has no rows, has row labels, or has categorical columns, whose codes differ.
     """
+    if isinstance(data, np.ndarray):
+        return (data.shape[1:], data.dtype) if data.ndim > 1 and data.size else None
     if not isinstance(data, pd.DataFrame) or data.empty or not _is_numbered(data):
         return None
     if any(isinstance(dtype, pd.CategoricalDtype) for dtype in data.dtypes):
@@ -82,9 +98,13 @@ def kind_of_table(data: Any) -> Hashable | None:
     return tuple((type(name), name) for name in data.columns), tuple(data.dtypes)
 
 
-def join_tables(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Returns one table with the rows of all."""
-    return pd.concat(tables, ignore_index=True)
+def join_tables(tables: Sequence[Any]) -> Any:
+    """Returns one table, or one array, with the rows of all."""
+    return np.concatenate(tables) if isinstance(tables[0], np.ndarray) else pd.concat(tables, ignore_index=True)
+
+
+def _join(rows: Sequence[tuple[bool, Any]]) -> tuple[bool, Any]:
+    return rows[0][0], join_tables([data for _, data in rows])
 
 
 def split_predictions(predictions: Any, counts: Sequence[int]) -> list[Any]:
