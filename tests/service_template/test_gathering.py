@@ -7,7 +7,8 @@ import threading
 from collections.abc import Sequence
 
 from fargate_service.http.gathering import Gathering, Question
-from fargate_service.memory.budget import MemoryBudget, new_reservation
+from fargate_service.memory.budget import MemoryBudget
+from fargate_service.memory.reservation import new_reservation
 
 
 class Upper:

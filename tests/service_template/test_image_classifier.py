@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from fargate_service.errors import RequestError
-from fargate_service.memory.budget import MemoryBudget, new_reservation
+from fargate_service.memory.budget import MemoryBudget
+from fargate_service.memory.reservation import new_reservation
 from fargate_service.models.image_classifier import ImageClassifier
 from fargate_service.models.image_decoding import DecodingOptions, make_black_image
 from fargate_service.models.loaded_model import Batching

@@ -10,7 +10,8 @@ import pytest
 
 from fargate_service.errors import RequestError
 from fargate_service.memory.body_queue import BodyQueue
-from fargate_service.memory.budget import MemoryBudget, Reservation, new_reservation
+from fargate_service.memory.budget import MemoryBudget
+from fargate_service.memory.reservation import Reservation, new_reservation
 
 MB = 10**6
 
@@ -58,6 +59,28 @@ def test_large_bodies_are_read_together_where_the_work_on_them_has_room() -> Non
             return int(budget.bodies)
 
     assert asyncio.run(send()) == 20 * MB
+
+
+def test_once_one_body_has_needed_much_the_next_ones_wait_for_as_much() -> None:
+    budget = opened(200 * MB)
+    queue = BodyQueue(budget)
+
+    async def send() -> tuple[int, bool]:
+        with new_reservation(budget) as image:
+            await queue.enter(image, 4 * MB)
+            with image.working(120 * MB):
+                pass
+        with new_reservation(budget) as first, new_reservation(budget) as second:
+            await queue.enter(first, 4 * MB)
+            with first.working(80 * MB):
+                waiting = asyncio.create_task(queue.enter(second, 4 * MB))
+                await asyncio.sleep(0.05)
+                bodies, is_done = budget.bodies, waiting.done()
+            await asyncio.wait_for(waiting, 5)
+        return bodies, is_done
+
+    assert asyncio.run(send()) == (4 * MB, False)
+    assert budget.used == 0
 
 
 def test_small_bodies_pass_large_ones_that_wait() -> None:

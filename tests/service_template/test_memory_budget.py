@@ -9,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from fargate_service.errors import RequestError
-from fargate_service.memory.budget import MemoryBudget, Reservation, current_reservation, new_reservation
+from fargate_service.memory.budget import MemoryBudget
+from fargate_service.memory.reservation import Reservation, current_reservation, new_reservation
 
 MB = 10**6
 

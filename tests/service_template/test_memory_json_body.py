@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fargate_service.errors import RequestError
-from fargate_service.memory.budget import current_reservation
 from fargate_service.memory.json_body import InPieces, parse_json
+from fargate_service.memory.reservation import current_reservation
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),

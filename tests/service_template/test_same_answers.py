@@ -31,7 +31,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from fargate_service.errors import RequestError
-from fargate_service.memory.budget import MemoryBudget, Reservation
+from fargate_service.memory.budget import MemoryBudget
+from fargate_service.memory.reservation import Reservation
 from fargate_service.models.pyfunc_model import PyfuncModel, load_pyfunc
 from support.generated_bodies import Body, draw_body
 

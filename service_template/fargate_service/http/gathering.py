@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, NamedTuple, TypeVar
 
-from fargate_service.memory.budget import Reservation, current_reservation
+from fargate_service.memory.reservation import Reservation, current_reservation
 
 Answer = TypeVar("Answer")
 Question = tuple[bytes, Reservation]

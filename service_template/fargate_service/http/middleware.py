@@ -17,8 +17,9 @@ from starlette.responses import RedirectResponse
 
 from fargate_service.errors import RequestError, make_error_body
 from fargate_service.memory.body_queue import BodyQueue
-from fargate_service.memory.budget import MemoryBudget, new_reservation
+from fargate_service.memory.budget import MemoryBudget
 from fargate_service.memory.costs import BODY
+from fargate_service.memory.reservation import new_reservation
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]

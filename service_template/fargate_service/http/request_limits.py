@@ -19,7 +19,7 @@ from starlette.responses import Response
 
 from fargate_service.errors import RequestError
 from fargate_service.http.middleware import App, Message, Receive, Scope, Send, send_error
-from fargate_service.memory.budget import current_reservation
+from fargate_service.memory.reservation import current_reservation
 
 if sys.version_info >= (3, 11):
     from asyncio import timeout

@@ -36,8 +36,8 @@ from fargate_service.http.image_upload import parse_top, read_body, read_images
 from fargate_service.http.openapi_document import encode_document, make_openapi_document
 from fargate_service.http.request_limits import Admission
 from fargate_service.http.swagger_page import make_swagger_page
-from fargate_service.memory.budget import current_reservation
 from fargate_service.memory.json_body import has_more_levels
+from fargate_service.memory.reservation import current_reservation
 from fargate_service.models.loaded_model import (
     EXAMPLE_FILE,
     Gatherer,

@@ -9,7 +9,8 @@ import asyncio
 from collections import deque
 from dataclasses import dataclass
 
-from fargate_service.memory.budget import MemoryBudget, Reservation, busy
+from fargate_service.memory.budget import MemoryBudget, busy
+from fargate_service.memory.reservation import Reservation
 
 _MOST_WAITING = 100  # the budget leaves the server enough for their connections and buffers
 

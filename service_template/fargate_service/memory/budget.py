@@ -17,16 +17,14 @@ from __future__ import annotations
 import math
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar, copy_context
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from fargate_service.errors import RequestError
 
 _MB = 10**6
 _SMALL = _MB  # bodies that are soon gone
-_EXPECTED = 5  # times what a large body takes: with the work on it, for a table in JSON
+_NEEDS = 5.0  # times what a large body takes, with the work on it: for a table in JSON
 _WHOLE = 0.9  # of the total: enough for a large body that needs everything, beside small requests
 _LATER = 20 * _MB  # for each of these a request that is refused should wait a second longer
 
@@ -43,6 +41,7 @@ class MemoryBudget:
         self.wait_seconds = wait_seconds
         self._changed = threading.Condition()
         self._released: Callable[[], None] = lambda: None
+        self._needs = _NEEDS
 
     def open(self, total_bytes: int) -> None:
         """Limits all requests together to `total_bytes`."""
@@ -64,12 +63,17 @@ class MemoryBudget:
     def take_large_body(self, size: int) -> bool:
         """Reserves `size` bytes for a body; False if they, and what work on it usually needs, are not free."""
         with self._changed:
-            is_free = self.used + min(_EXPECTED * size, _WHOLE * self.total) <= self.total
+            is_free = self.used + min(self._needs * size, _WHOLE * self.total) <= self.total
             if self._waiting or not is_free or self.bodies + size > self.total / 2:
                 return False
             self.bodies += size
             self.used += size
             return True
+
+    def learn(self, needs: float) -> None:
+        """Expects that large bodies need so many times what they take, as the last one did: compressed images, 30."""
+        with self._changed:
+            self._needs = max(needs, (7 * self._needs + needs) / 8)  # too high only costs time
 
     def take_body(self, size: int, held: int) -> None:
         """Reserves `size` bytes more for a body that has `held`; RequestError 413 or 503 if there is no room."""
@@ -162,120 +166,6 @@ class _Waiting:
     """Work that waits for `size` bytes."""
 
     size: int
-
-
-class Reservation:
-    """What one request has reserved in `budget`, until the last of its holders has let it go."""
-
-    def __init__(self, budget: MemoryBudget) -> None:
-        # All threads of a request run in the same context, one after another: MLflow sets a context variable when a
-        # stream begins, and resets it when the stream ends.
-        self.context = copy_context()
-        self._budget = budget
-        self._body = 0
-        self._work = 0
-        self._holders = 0
-        self._at_end: list[Callable[[], None]] = []
-        self._lock = threading.Lock()
-
-    @contextmanager
-    def held(self) -> Iterator[Reservation]:
-        """Holds the reservation."""
-        self.hold()
-        try:
-            yield self
-        finally:
-            self.let_go()
-
-    def hold(self) -> None:
-        with self._lock:
-            self._holders += 1
-
-    def let_go(self) -> None:
-        with self._lock:
-            self._holders -= 1
-            if self._holders:
-                return
-            body, self._body = self._body, 0
-            callbacks, self._at_end = self._at_end, []
-        self._budget.end_body(body)
-        for callback in callbacks:
-            callback()
-
-    def at_end(self, callback: Callable[[], None]) -> None:
-        """Calls `callback` once nobody holds the reservation, in any thread."""
-        self._at_end.append(callback)
-
-    def add_body(self, size: int) -> None:
-        """Reserves `size` bytes more for the request's body; RequestError 413 or 503 if there is no room."""
-        self._budget.take_body(size, self._body)
-        self._body += size
-
-    def add_large_body(self, size: int) -> bool:
-        """Reserves `size` bytes for the request's body, and returns whether there was room."""
-        is_added = self._budget.take_large_body(size)
-        self._body += size * is_added
-        return is_added
-
-    def keep_body(self, size: int) -> None:
-        """Gives back what is reserved for the body beyond `size` bytes."""
-        released = max(0, self._body - size)
-        self._body -= released
-        self._budget.end_body(released)
-
-    @contextmanager
-    def working(self, size: int) -> Iterator[None]:
-        """Reserves `size` bytes for a block of work in one thread, not inside another; RequestError 413 or 503."""
-        self._budget.begin_work(size, self._body)
-        self._work = size
-        try:
-            yield
-        finally:
-            self.end()
-
-    def begin_at_once(self, size: int) -> bool:
-        """Like `working`, if nobody has to wait for it; returns whether it has begun, and then `end` must follow."""
-        if has_begun := self._budget.take_at_once(size, working=1):
-            self._work = size
-        return has_begun
-
-    def need_at_once(self, size: int) -> bool:
-        """Reserves `size` bytes more for work that has begun, if nobody has to wait for it; returns whether it did."""
-        if is_there := self._budget.take_at_once(size, working=0):
-            self._work += size
-        return is_there
-
-    def end(self) -> None:
-        """Gives back what work has reserved."""
-        self._budget.end_work(self._work)
-        self._work = 0
-
-    def need(self, size: int) -> None:
-        """Reserves `size` bytes more, or less if negative, until the block of work ends."""
-        self._budget.change_work(size, self._body + self._work)
-        self._work += size
-
-
-# A context variable, because what a request costs is known only deep in the code that parses and decodes it.
-_current: ContextVar[Reservation | None] = ContextVar("reservation", default=None)
-
-
-def current_reservation() -> Reservation:
-    """Returns the current request's reservation; outside of a request, one without a limit."""
-    return _current.get() or Reservation(MemoryBudget())
-
-
-@contextmanager
-def new_reservation(budget: MemoryBudget) -> Iterator[Reservation]:
-    """Makes and holds the current request's reservation."""
-    reservation = Reservation(budget)
-    token = _current.set(reservation)
-    reservation.context = copy_context()
-    try:
-        with reservation.held():
-            yield reservation
-    finally:
-        _current.reset(token)
 
 
 def _too_large(size: float, total: float) -> RequestError:

@@ -10,8 +10,8 @@ from json.decoder import JSONArray, JSONObject  # type: ignore[attr-defined]  # 
 from typing import Any
 
 from fargate_service.errors import RequestError
-from fargate_service.memory.budget import Reservation
 from fargate_service.memory.costs import document_cost, json_passing_cost
+from fargate_service.memory.reservation import Reservation
 
 _LARGE_BYTES = 10**6
 _LEVELS = 4  # of objects and lists, down to the rows of an array of images

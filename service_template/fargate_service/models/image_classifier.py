@@ -16,10 +16,10 @@ import numpy as np
 
 from fargate_service.batching.batcher import Batcher
 from fargate_service.errors import RequestError
-from fargate_service.memory.budget import current_reservation
 from fargate_service.memory.costs import answer_cost, json_cost
 from fargate_service.memory.json_body import parse_json
 from fargate_service.memory.measured import peak_bytes
+from fargate_service.memory.reservation import current_reservation
 from fargate_service.models.image_decoding import (
     AS_TRAINED_BY_DEFAULT,
     HEADER_BYTES,

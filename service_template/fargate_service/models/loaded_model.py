@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from fargate_service.batching.arrivals import Arrivals
-from fargate_service.memory.budget import Reservation
+from fargate_service.memory.reservation import Reservation
 
 # MLflow writes it next to a model logged with an input example: the body of a request.
 EXAMPLE_FILE = "serving_input_example.json"

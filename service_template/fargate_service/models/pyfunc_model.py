@@ -26,7 +26,6 @@ from mlflow.version import VERSION
 
 from fargate_service.batching.row_independence import is_known_loader, why_pyfunc_alone
 from fargate_service.errors import RequestError, request_id
-from fargate_service.memory.budget import Reservation, current_reservation
 from fargate_service.memory.costs import (
     answer_cost,
     csv_cost,
@@ -36,6 +35,7 @@ from fargate_service.memory.costs import (
 )
 from fargate_service.memory.json_body import parse_json
 from fargate_service.memory.measured import peak_bytes
+from fargate_service.memory.reservation import Reservation, current_reservation
 from fargate_service.models.caller_mistakes import validation_reason, wrong_columns
 from fargate_service.models.exact_input import LEVELS, ExactInput
 from fargate_service.models.loaded_model import EXAMPLE_FILE, Batching, ScoringResponse
