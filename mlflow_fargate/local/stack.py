@@ -47,7 +47,7 @@ from mlflow_fargate.target import local_state_file, process_start, read_local_st
 
 REGION = "us-east-1"
 _START_SECONDS = 300
-_STOP_SECONDS = 60
+_STOP_SECONDS = 180  # a busy machine takes a minute to remove ten containers
 _AWS_THREADS = 16
 _PAGE_THREADS = 2
 _CLOCK = re.compile(r"^\[ *\d+\.\d+s\] ")  # of each line in the log of a stack in the background
