@@ -56,7 +56,8 @@ def check_same_model(deployed: Provenance, model: ResolvedModel, *, has_other_la
         is_same = is_same and (was is None or was == is_now)
     if not is_same:
         raise ModelNotFound(
-            f"{model.title} is no longer the model that is deployed: it was registered again, or its files changed.",
+            f"{model.title} is not the model that was deployed: the version was registered again, or its files "
+            "changed.",
             hint=f"nothing was changed; to deploy the model as it is now, pass its URI: -m {deployed.resolved_uri}",
         )
 

@@ -50,7 +50,10 @@ def make_watches(
         serving = deployed.model_name if deployed and deployed.follow != "pinned" else None
         # The model that a deployment serves keeps it: a newcomer must not be able to stop it from being updated.
         kept = {serving: rule_of[serving]} if serving in rule_of else {} if serving else rule_of
-        problems += [f"model '{name}' is not deployed: '{key[1]}' serves '{serving}'" for name in rule_of.keys() - kept]
+        problems += [
+            f"model '{name}' is not deployed: deployment '{key[1]}' already serves model '{serving}'"
+            for name in rule_of.keys() - kept
+        ]
         if kept:
             watches.append(_watch(key, kept, deployed))
     taken = {(watch.deployed.endpoint, watch.deployed.name) for watch in watches}

@@ -24,8 +24,8 @@ from mlflow_fargate.webhook.control_loop.rules import parse_rules
 @click.option(
     "--rules",
     type=click.File(encoding="utf-8"),
-    help="YAML file with the models to deploy, and how.  "
-    "[default on first deploy: tags of registered models; later: unchanged]",
+    help="YAML file that says which models to deploy, and how.  "
+    "[default on first deploy: the tags of the registered models; later: unchanged]",
 )
 @click.option(
     "--artifacts",

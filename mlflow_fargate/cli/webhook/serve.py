@@ -7,16 +7,21 @@ from typing import Any
 
 import click
 
+from mlflow_fargate.cli.deployment.options import TARGET_HELP
 from mlflow_fargate.cli.extras import needed
 
 
 @click.command(short_help="Run the webhook service in the foreground.")
-@click.option("--target", "-t", help="Deployment target, for example fargate:/us-east-2.  [env var: FARGATE_TARGET]")
+@click.option(
+    "--target",
+    "-t",
+    help=f"{TARGET_HELP}  [env var: FARGATE_TARGET or MLFLOW_DEPLOYMENTS_TARGET; default: fargate]",
+)
 @click.option(
     "--rules",
     type=click.Path(exists=True, dir_okay=False),
-    help="YAML file with the models to deploy, and how.  "
-    "[env var: FARGATE_WEBHOOK_RULES; default: tags of registered models]",
+    help="YAML file that says which models to deploy, and how.  "
+    "[env var: FARGATE_WEBHOOK_RULES; default: the tags of the registered models]",
 )
 @click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
 @click.option("--port", type=int, help="Port to listen on; 0 picks a free one.  [default: 8080]")
