@@ -106,7 +106,7 @@ def hint_for_stop(reason: str, exit_code: int | None, lines: Sequence[str]) -> s
     """
     is_killed = exit_code == _KILLED
     if is_killed and reason in _ENDED_BY_ITSELF:
-        return "the task was killed, usually because it ran out of memory; raise it with memory="
+        return "the task was killed, usually because it ran out of memory; raise the limit with memory="
     # What was killed could not write why; ECS also kills tasks that it stops for another reason.
     said = "\n".join((reason, *(() if is_killed else explaining_lines(lines, len(lines)))))
     found = ((pattern.search(said), hint) for pattern, hint in _HINTS)

@@ -106,8 +106,8 @@ def _check_shift(name: str, kept: DeploymentConfig, config: DeploymentConfig) ->
     """Raises InvalidOption for changes that traffic shifting does not allow."""
     if not config.shifts_traffic:
         raise InvalidOption(
-            f"An update cannot change '{name}' from strategy={kept.strategy} back to rolling: its tasks may be in the "
-            "second target group, which rolling deployments do not use.",
+            f"An update cannot change '{name}' from strategy={kept.strategy} back to rolling: the deployment's tasks "
+            "may be in the second target group, which rolling deployments do not use.",
             hint="delete the deployment and create it again, or use strategy=blue_green with bake_time_minutes=0",
         )
     if config.port != kept.port:

@@ -214,7 +214,7 @@ def _find_labels(
     if named:
         raise ModelNotFound(
             f"Labels file '{named}' was not found in '{model.resolved_uri}' or at the root of its run.",
-            hint="log it to the model's run with mlflow.log_artifact(), or give its URI: labels=s3://…",
+            hint="log the file to the model's run with mlflow.log_artifact(), or give the file's URI: labels=s3://…",
         )
     return None
 
