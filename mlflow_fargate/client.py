@@ -112,7 +112,9 @@ class FargateDeploymentClient(BaseDeploymentClient):  # type: ignore[misc]  # ml
     ) -> NoReturn:
         """Raises NotSupported with a reason, instead of the base class's bare NotImplementedError."""
         raise NotSupported(
-            "predict_stream is not supported: a deployment sends one whole response.", hint="use predict() instead"
+            "The client does not support predict_stream.",
+            hint="use predict(); if the model can stream, an HTTP client gets a streamed response from URL/invocations "
+            "with the header 'Accept: text/event-stream'",
         )
 
     def explain(self, deployment_name: str | None = None, df: Any = None, endpoint: str | None = None) -> Any:
@@ -241,7 +243,12 @@ def _the_deployment(deployer: Deployer, name: str | None) -> str:
     names = [status.name for status in deployer.list()]
     if len(names) == 1:
         return names[0]
+    if not names:
+        raise InvalidOption(
+            f"Endpoint '{deployer.target.endpoint}' has no deployments.",
+            hint="create one with: mlflow deployments create",
+        )
     raise InvalidOption(
-        f"Endpoint '{deployer.target.endpoint}' has {len(names)} deployments ({', '.join(names) or 'none'}).",
+        f"Endpoint '{deployer.target.endpoint}' has {len(names)} deployments ({', '.join(names)}).",
         hint="choose one: --name NAME -t fargate:/REGION/ENDPOINT",
     )

@@ -17,8 +17,8 @@ _SUBNETS = "the subnets need a route to ECR, S3, CloudWatch Logs and Secrets Man
 _ARCHITECTURE = "the image is for another CPU architecture: architecture= must match base_image="
 _MEMORY = "raise memory="
 _PICKLE = (
-    "the model was pickled with different package versions than are installed; log it again with its versions pinned "
-    "(pip_requirements=), or set them: -C requirements=NAME==VERSION"
+    "the model was pickled with different package versions than the ones installed; log the model again with its "
+    "versions pinned (pip_requirements=), or set them: -C requirements=NAME==VERSION"
 )
 
 # In this order: a pattern in ECS's reason or in the task's output → what to do, with the pattern's groups.
@@ -39,12 +39,12 @@ _HINTS = tuple(
         ),
         (r"exec format error|descriptor matching platform", _ARCHITECTURE),
         (r"OutOfMemory|MemoryError|Cannot allocate memory|Unable to allocate .+ for an array|bad_alloc", _MEMORY),
-        (r"health check", "if the model takes long to load, raise health_check_grace_seconds="),
+        (r"health check", "if the model takes a long time to load, raise health_check_grace_seconds="),
         (r"Fargate Spot", "Spot reclaimed the capacity; run some tasks on demand with on_demand_base="),
         # Before a task has started.
         (
             r"did not contain json key (\S+)",
-            "the secret has no key {0}; the ARN in secrets.NAME= ends with the key: …:KEY::",
+            "the secret has no key {0}; end the ARN in secrets.NAME= with a key that exists: …:KEY::",
         ),
         (r"KMS is not allowed", "allow the execution role to use the secret's KMS key: kms:Decrypt"),
         (
@@ -106,7 +106,7 @@ def hint_for_stop(reason: str, exit_code: int | None, lines: Sequence[str]) -> s
     """
     is_killed = exit_code == _KILLED
     if is_killed and reason in _ENDED_BY_ITSELF:
-        return "the task was killed, usually because it ran out of memory; raise it with memory="
+        return "the task was killed, usually because it ran out of memory; raise the limit with memory="
     # What was killed could not write why; ECS also kills tasks that it stops for another reason.
     said = "\n".join((reason, *(() if is_killed else explaining_lines(lines, len(lines)))))
     found = ((pattern.search(said), hint) for pattern, hint in _HINTS)

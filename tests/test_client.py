@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
+from types import SimpleNamespace
 
 import click
 import pytest
@@ -56,6 +57,26 @@ def test_an_invalid_timeout_is_refused_before_aws_is_called(monkeypatch: pytest.
 
     with pytest.raises(InvalidOption, match=seconds):
         FargateDeploymentClient("fargate:/eu-west-1").predict("churn", [1])
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        ([], "Endpoint 'default' has no deployments.\n  hint: create one with: mlflow deployments create"),
+        (["a", "b"], "Endpoint 'default' has 2 deployments (a, b).\n  hint: choose one: "),
+    ],
+)
+def test_a_prediction_without_a_name_needs_an_endpoint_with_one_deployment(
+    monkeypatch: pytest.MonkeyPatch, names: list[str], said: str
+) -> None:
+    listed = [SimpleNamespace(name=name) for name in names]
+    deployer = SimpleNamespace(target=SimpleNamespace(endpoint="default"), list=lambda: listed, predict=None)
+    monkeypatch.setattr(FargateDeploymentClient, "deployer", lambda *_: deployer)
+
+    with pytest.raises(InvalidOption) as caught:
+        FargateDeploymentClient("fargate:/eu-west-1").predict(inputs=[1])
+
+    assert caught.value.format_message().startswith(said)
 
 
 def test_an_error_is_clean_on_the_command_line_and_has_mlflows_code() -> None:

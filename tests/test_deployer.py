@@ -101,7 +101,7 @@ def test_an_option_that_shapes_the_image_does_not_deploy_another_model_of_that_n
     publisher = ReplacingPublisher(deployer.publisher.image)  # type: ignore[attr-defined]
     deployer = replace(deployer, publisher=publisher)  # type: ignore[arg-type]
 
-    with pytest.raises(ModelNotFound, match="churn version 1 is no longer the model that is deployed"):
+    with pytest.raises(ModelNotFound, match="churn version 1 is not the model that was deployed"):
         deployer.update("churn", None, None, NamedOptions({"batching": "false"}))
 
     assert (publisher.published, deployer.get("churn")) == ([], before)

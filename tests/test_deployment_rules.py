@@ -77,7 +77,7 @@ def test_a_version_is_the_deployed_model_if_its_files_run_and_registration_are(
     with (
         nullcontext()
         if is_same
-        else pytest.raises(ModelNotFound, match="churn version 1 is no longer the model that is deployed")
+        else pytest.raises(ModelNotFound, match="churn version 1 is not the model that was deployed")
     ):
         check_same_model(deployed, now, has_other_labels=has_other_labels)
 

@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -364,6 +365,26 @@ def test_after_a_failed_update_everything_about_it_can_be_looked_up(deployer: De
     stopped = [task for task in status["tasks"] if task["state"] == "STOPPED"]
     assert any(task["exit_code"] == 1 for task in stopped)
     assert "Essential container in task exited" in call("status").stdout
+
+
+@pytest.mark.parametrize(
+    ("running", "said"),
+    [
+        (2, "2 of 2 tasks running"),
+        (3, "2 of 2 tasks running; 1 old task is still draining"),
+        (4, "2 of 2 tasks running; 2 old tasks are still draining"),
+    ],
+)
+def test_scaling_down_reports_the_tasks_that_still_drain(
+    deployer_without_aws: Deployer, monkeypatch: pytest.MonkeyPatch, running: int, said: str
+) -> None:
+    use_account(monkeypatch, deployer_without_aws)
+    status = SimpleNamespace(running_count=running, desired_count=2)
+    monkeypatch.setattr(operations, "scale", lambda *_: status)
+
+    done = CliRunner().invoke(main, ["scale", "-t", "fargate:/us-east-1", "--name", "churn", "2"])
+
+    assert done.stdout == f"churn: {said}\n"
 
 
 @pytest.mark.slow

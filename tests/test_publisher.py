@@ -158,5 +158,5 @@ def test_an_engine_cannot_build_on_the_local_stacks_base(registry: LocalRegistry
     environment = replace(here.target.environment, registry_mirrors={"public.ecr.aws": registry.address})
     publisher = replace(here, target=replace(here.target, environment=environment))
 
-    with pytest.raises(InvalidOption, match=r"(?s)is this machine's Python, which buildah cannot.*base_image="):
+    with pytest.raises(InvalidOption, match=r"(?s)this machine's Python; buildah can neither pull it.*base_image="):
         publisher.export(MODEL, parse_config({"builder": "buildah"}), tmp_path / "layout", "latest")

@@ -56,7 +56,7 @@ def test_the_key_of_an_image_depends_on_the_requested_runtime() -> None:
     assert make_inputs(runtime="native", runtime_tolerance=1e-3).key == make_inputs().key
 
 
-linux = pytest.mark.skipif(sys.platform != "linux", reason="models are converted on Linux")
+linux = pytest.mark.skipif(sys.platform != "linux", reason="conversion needs Linux")
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,7 @@ def test_converters_that_conflict_with_the_model_are_a_reason(converting: dict[s
     chosen, progress = choose(tmp_path, runtime="auto")
 
     assert not chosen.is_onnx
-    assert "conflict with its requirements (The requirements cannot be met" in progress.lines[-1]
+    assert "conflict with the model's requirements (The requirements cannot be met" in progress.lines[-1]
 
 
 def test_without_a_choice_there_are_no_labels() -> None:

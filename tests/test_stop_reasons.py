@@ -93,7 +93,7 @@ def test_a_cause_leads_to_its_hint(message: str, hint: str | None) -> None:
         (f"{PULL}AccessDeniedException: Access to KMS is not allowed", "kms:Decrypt"),
         (
             f"{PULL}retrieved secret from Secrets Manager did not contain json key password",
-            "the secret has no key password",
+            "the secret has no key password; end the ARN",
         ),
         (
             "CannotPullContainerError: pull image manifest has been retried 1 time(s): image Manifest does not contain "

@@ -24,10 +24,10 @@ from mlflow_fargate.cli import main
 from mlflow_fargate.config import DeploymentConfig, NamedOptions, parse_config
 from mlflow_fargate.deployments import cleanup, webhook_service
 from mlflow_fargate.deployments.deployer import Deployer
-from mlflow_fargate.errors import DeploymentNotFound, EndpointInUse, InvalidOption
+from mlflow_fargate.errors import DeploymentExists, DeploymentNotFound, EndpointInUse, InvalidOption
 from mlflow_fargate.image import Platform, Reference, Registry
 from mlflow_fargate.local.registry.server import LocalRegistry
-from mlflow_fargate.plan import Found, Properties
+from mlflow_fargate.plan import Found, Plan, Properties
 from mlflow_fargate.progress import RecordedProgress
 from mlflow_fargate.publisher import webhook_image
 from mlflow_fargate.publisher.this_package import copy_package, package_requirements
@@ -290,6 +290,26 @@ def test_what_a_killed_deletion_left_is_found_and_deleted(here: Deployer) -> Non
         cleanup.collect(here, orphan)
 
     assert list(here.account.orphans()) == []
+
+
+@pytest.mark.slow
+def test_of_two_first_deployments_at_once_the_second_is_refused_with_the_services_own_commands(
+    here: Deployer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, apply, done = replace(here, account=Account(here.target)), here.account.apply, []
+
+    def apply_late(plan: Plan, *more: Any) -> Any:
+        if not done and any(change.resource_type == "service" for change in plan.changes):
+            done.append(webhook_service.deploy(first, NamedOptions({**NO_WAIT, "cpu": 512})))
+        return apply(plan, *more)
+
+    monkeypatch.setattr(here.account, "apply", apply_late)
+    with pytest.raises(DeploymentExists) as caught:
+        webhook_service.deploy(here, NamedOptions({**NO_WAIT, "memory": 4096}))
+
+    assert caught.value.hint == (
+        "see what is deployed with: mlflow-fargate webhook status; change it with: mlflow-fargate webhook deploy"
+    )
 
 
 def write_line(deployer: Deployer, group: str, message: str) -> None:

@@ -63,12 +63,13 @@ class Notifier:
 
 def describe(outcome: Outcome) -> tuple[str, str]:
     """Returns subject and text of an outcome, for people."""
-    what = f"version {outcome.version} of '{outcome.model_name}'" if outcome.version else f"'{outcome.model_name}'"
-    done = {"create": f"created with {what}", "update": f"updated to {what}"}
-    done |= {"scale_to_zero": f"scaled to zero ({what})", "delete": f"deleted ({what})"}
+    model = f"model '{outcome.model_name}'"
+    what = f"version {outcome.version} of {model}" if outcome.version else model
+    done = {"create": f"was created with {what}", "update": f"was updated to {what}"}
+    done |= {"scale_to_zero": f"({what}) was scaled to zero", "delete": f"({what}) was deleted"}
     took = format_seconds(outcome.duration_seconds)
     if outcome.result == "success":
-        return f"{outcome.key}: {outcome.kind} succeeded", f"{outcome.key} was {done[outcome.kind]} in {took}."
+        return f"{outcome.key}: {outcome.kind} succeeded", f"{outcome.key} {done[outcome.kind]} in {took}."
     what_then = (
         "ECS rolled back to the previous version" if outcome.result == "rollback" else "it will be retried later"
     )

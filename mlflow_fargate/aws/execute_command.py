@@ -50,7 +50,8 @@ def choose_task(session: AwsSession, cluster: str, service: str, task: str | Non
     if not able:
         raise InvalidOption(
             f"ECS Exec is off for '{service}', or its agent has not started yet.",
-            hint="turn it on (this starts new tasks): mlflow deployments update … -C enable_execute_command=true "
+            hint="if the task just started, wait a minute and try again; otherwise turn on ECS Exec (this starts new "
+            "tasks): mlflow deployments update … -C enable_execute_command=true "
             "-C task_role_arn=ROLE (a role with the policy in docs/iam/task.json)",
         )
     newest = max(able, key=lambda item: item["startedAt"])

@@ -20,7 +20,7 @@ _COLORS = {"OK": "green", "FAIL": "red", "SKIP": "yellow"}
     "config",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Deployment option to check; can be repeated.",
+    help="Option you plan to deploy with; the checks take it into account. Can be repeated.",
 )
 @click.option("--webhook-url", help="URL at which the MLflow server will reach the webhook service.")
 @json_option

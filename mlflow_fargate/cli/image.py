@@ -36,11 +36,11 @@ def export(*, target: str, model_uri: str, config: tuple[str, ...], tag: str, do
       podman run -p 3000:3000 oci:FOLDER:latest
       skopeo copy oci:FOLDER:latest docker://ghcr.io/me/churn:1     # copy to another registry
 
-    Docker before 23.0, and tools that write Docker's own formats, accept only gzip-compressed layers. With
-    -C compression=gzip, these commands work too:
+    Docker before 23.0, and older skopeo releases writing docker-daemon: or docker-archive:, cannot read zstd layers.
+    For those, export with -C compression=gzip:
 
     \b
-      tar -C FOLDER -c . | docker load                              # names the image FOLDER
+      tar -C FOLDER -c . | docker load                              # image name: that of the folder
       skopeo copy oci:FOLDER:latest docker-daemon:churn:1
       skopeo copy oci:FOLDER:latest docker-archive:churn.tar:churn:1
 
@@ -74,8 +74,8 @@ def sbom(*, target: str, tag: str, image: str) -> None:
     """Print the software bill of materials (SBOM) of IMAGE, as CycloneDX 1.6 JSON.
 
     IMAGE is a folder written by `image export`, or an image in a registry. The SBOM lists the Python packages (with
-    licenses and wheel hashes), the Debian packages, the model and the base image. The output for an image is always
-    the same.
+    licenses and wheel hashes), the Debian packages, the model and the base image. The same image always
+    produces the same SBOM.
 
     \b
       mlflow-fargate image export -m models:/churn/Production churn-image

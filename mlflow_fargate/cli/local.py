@@ -16,7 +16,7 @@ from mlflow_fargate.target import cache_directory, read_local_state
 
 @click.group(short_help="Manage the local stack, which needs no AWS account.")
 def local() -> None:
-    """Manage the local stack: deploy to this machine (-t fargate:/local) without an AWS account."""
+    """Manage the local stack, to which you can deploy (-t fargate:/local) without an AWS account."""
 
 
 @local.command(short_help="Start the local stack.")

@@ -36,14 +36,14 @@ class CallOptions(OptionGroup):
     )
     convert: bool = option(
         True,
-        "convert the model on this machine if runtime= requires it; false: only reuse an earlier conversion, without "
-        "which runtime=auto uses native and runtime=onnx is an error",
+        "convert the model on this machine if runtime= requires it; false: never convert, only reuse an earlier "
+        "conversion; if there is none, runtime=auto falls back to native, and runtime=onnx fails",
         maps_to="(this command)",
     )
     build_sdists: bool = option(
         True,
-        "build packages that have no wheels on this machine, if it has the image's platform and Python; this runs "
-        "their code; false: refuse such packages",
+        "if a package has no wheel, build it from source on this machine, which must match the image's platform and "
+        "Python; building runs the package's code; false: refuse such packages",
         maps_to="(this command)",
     )
     dry_run: bool = option(False, "print the plan and change nothing", maps_to="(this command)")

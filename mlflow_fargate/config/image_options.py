@@ -36,7 +36,8 @@ class ImageOptions(OptionGroup):
     )
     extra_index_urls: IndexUrls = option(
         (),
-        "additional package indexes; a package is installed from the first index that has it, index_url last",
+        "additional package indexes; indexes are searched in order, index_url last, and a package comes from the first "
+        "one that has it",
         maps_to="pip's --extra-index-url",
         repr=False,
         allowed="http or https URLs",

@@ -52,7 +52,8 @@ class ServiceOptions(OptionGroup):
     )
     host: str | None = option(
         None,
-        "additional host name for this deployment (its path still works); you create the DNS record",
+        "additional host name for this deployment; you create the DNS record. The URL with the load balancer's name "
+        "keeps working, except with HTTPS, because no certificate covers that name",
         pattern=r"^[A-Za-z0-9.*?-]{1,128}$",
         allowed="a host name; * and ? are wildcards",
         maps_to="ELB listener rule: host-header",

@@ -26,7 +26,7 @@ class ServingOptions(OptionGroup):
     )
     models: Table = option(
         dict,
-        "additional models for a custom service, by the key that its code loads each one with",
+        'additional models for a custom service; its code loads each by its key: load_model("KEY")',
         maps_to="MLflow model URI",
         examples=["models.generator=models:/digits/Production"],
         allowed="keys of 1 to 32 letters, digits, - and _",
@@ -41,8 +41,8 @@ class ServingOptions(OptionGroup):
         "native",
         "what runs the model: the library it was trained with (native) or ONNX Runtime (onnx), which is smaller and "
         "starts faster. For onnx and auto, the model is converted on this machine, in a process without credentials, "
-        "and the result is used only if its predictions match the original's; if not, auto uses native and onnx is "
-        "an error",
+        "and the result is used only if its predictions match the original's; if they do not match, auto falls back "
+        "to native, and onnx fails with an error",
         maps_to="(the service)",
         examples=["onnx"],
     )

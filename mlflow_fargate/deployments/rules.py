@@ -56,7 +56,8 @@ def check_same_model(deployed: Provenance, model: ResolvedModel, *, has_other_la
         is_same = is_same and (was is None or was == is_now)
     if not is_same:
         raise ModelNotFound(
-            f"{model.title} is no longer the model that is deployed: it was registered again, or its files changed.",
+            f"{model.title} is not the model that was deployed: the version was registered again, or its files "
+            "changed.",
             hint=f"nothing was changed; to deploy the model as it is now, pass its URI: -m {deployed.resolved_uri}",
         )
 
@@ -105,8 +106,8 @@ def _check_shift(name: str, kept: DeploymentConfig, config: DeploymentConfig) ->
     """Raises InvalidOption for changes that traffic shifting does not allow."""
     if not config.shifts_traffic:
         raise InvalidOption(
-            f"An update cannot change '{name}' from strategy={kept.strategy} back to rolling: its tasks may be in the "
-            "second target group, which rolling deployments do not use.",
+            f"An update cannot change '{name}' from strategy={kept.strategy} back to rolling: the deployment's tasks "
+            "may be in the second target group, which rolling deployments do not use.",
             hint="delete the deployment and create it again, or use strategy=blue_green with bake_time_minutes=0",
         )
     if config.port != kept.port:

@@ -103,7 +103,7 @@ def _check(config: DeploymentConfig, *, is_on_aws: bool) -> None:
     if wrong := sorted(of_models):
         raise InvalidOption(
             f"Option {wrong[0]} applies to model deployments, not to the webhook service.",
-            hint="set its own settings with environment.NAME=… and secrets.NAME=ARN; see docs/webhook.md",
+            hint="set the service's own settings with environment.NAME=… and secrets.NAME=ARN; see docs/webhook.md",
         )
     _check_tracking_uri(config.environment.get("MLFLOW_TRACKING_URI"), is_on_aws=is_on_aws)
     if len(config.environment.get("FARGATE_WEBHOOK_MODELS", "").encode()) > _RULES_LIMIT_BYTES:

@@ -157,7 +157,7 @@ def _check_trust(kind: str, whom: str, service: str, role: Role | Unknown | None
     if not isinstance(role, Role):
         return Finding("endpoint", name, "SKIP", role.reason if role else absent)
     if not _is_trusted(role, service):
-        advice = f"allow {service} to assume it, as in docs/iam/{kind}-trust.json"
+        advice = f"allow {service} to assume the role, as in docs/iam/{kind}-trust.json"
         return Finding("endpoint", name, "FAIL", f"{role.arn} does not trust {whom}", advice)
     return Finding("endpoint", name, "OK", f"{role.arn} trusts {whom}")
 

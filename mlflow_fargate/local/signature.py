@@ -139,7 +139,7 @@ class _Verifier:
             signature, timestamp = query["X-Amz-Signature"], query.get("X-Amz-Date", "")
             expires = _int(query.get("X-Amz-Expires", ""))
             if expires is None or not 0 < expires <= _MOST_EXPIRES_SECONDS:
-                raise self._refused("malformed", "The signature has no X-Amz-Expires between 1 s and 7 days")
+                raise self._refused("malformed", "X-Amz-Expires must be between 1 second and 7 days")
         else:
             raise self._refused("missing", "The request is not signed")
         scope = _SCOPE.fullmatch(credential)

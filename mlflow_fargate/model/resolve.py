@@ -80,8 +80,11 @@ def _check_is_model(files: tuple[ModelFile, ...], uri: str, place: Place) -> Non
     if any(file.path == "MLmodel" for file in files):
         return
     below = [file.path for file in files if file.path.endswith("/MLmodel")]
+    parent = root if shown.startswith("models:") else shown  # below a registered model's URI, there are no paths
     hint = (
-        f"the model is in '{below[0].removesuffix('/MLmodel')}'" if below else "log it with mlflow.FLAVOR.log_model()"
+        f"pass the folder that contains it: -m {parent.rstrip('/')}/{below[0].removesuffix('/MLmodel')}"
+        if below
+        else "log it with mlflow.FLAVOR.log_model()"
     )
     where = "it" if shown == root else f"'{root}'"
     raise ModelUnusable(f"'{shown}' is not an MLflow model: {where} does not contain a file named MLmodel.", hint=hint)
@@ -168,7 +171,7 @@ def _find_labels(
     if named:
         raise ModelNotFound(
             f"Labels file '{named}' was not found in '{model.resolved_uri}' or at the root of its run.",
-            hint="log it to the model's run with mlflow.log_artifact(), or give its URI: labels=s3://…",
+            hint="log the file to the model's run with mlflow.log_artifact(), or give the file's URI: labels=s3://…",
         )
     return None
 

@@ -126,7 +126,8 @@ def check_source(uri: str, tracking_uri: str, registry_uri: str) -> None:
         path_on_server(uri, tracking_uri)
     elif _is_shared_folder(uri) or not (_is_here(tracking_uri) and _is_here(registry_uri)):
         raise UntrustedSource(
-            f"{uri!r} is a local folder on the machine of {without_credentials(registry_uri)}, not on this one.",
+            f"{uri!r} is a folder on the MLflow server's machine ({without_credentials(registry_uri)}), not on this "
+            "one.",
             hint="log the model to S3, or start the server with --serve-artifacts; to use a folder on this machine "
             "that you trust, pass its path instead of the registered model",
         )

@@ -108,14 +108,16 @@ def _check_can_be_built(model: ResolvedModel, further: tuple[str, ...]) -> None:
     if not further and not model.requirements and all(file.path != "requirements.txt" for file in model.files):
         raise ModelUnusable(
             f"'{model.requested_uri}' has no requirements.txt, so the packages it needs are unknown.",
-            hint="log it with mlflow.FLAVOR.log_model(), which writes one, or list them: -C requirements=NAME==VERSION",
+            hint="log the model with mlflow.FLAVOR.log_model(), which writes this file, or list the packages: "
+            "-C requirements=NAME==VERSION",
         )
     minor = python_of(model)
     if tuple(int(part) for part in minor.split(".") if part.isdigit()) < _OLDEST_PYTHON:
         raise ModelUnusable(
             f"'{model.requested_uri}' was logged with Python {minor}; "
             f"{'.'.join(map(str, _OLDEST_PYTHON))} or newer is required.",
-            hint="log the model again with a newer Python; it is served with the version it was logged with",
+            hint="log the model again with a newer Python; a model is served with the Python version it was "
+            "logged with",
         )
 
 

@@ -135,9 +135,10 @@ class Publisher:
         """Returns the image at its destination, by digest."""
         if inputs.builder != "layers" and inputs.base.registry in self.target.environment.registry_mirrors:
             raise InvalidOption(
-                f"Option builder={inputs.builder}: on the local stack {inputs.base} is this machine's Python, "
-                f"which {inputs.builder} cannot build on.",
-                hint="choose a base image that it can pull, such as base_image=docker.io/library/python:3.11-slim",
+                f"Option builder={inputs.builder}: on the local stack, the base image {inputs.base} is built from this "
+                f"machine's Python; {inputs.builder} can neither pull it nor build on it.",
+                hint=f"choose a base image that {inputs.builder} can pull, such as "
+                "base_image=docker.io/library/python:3.11-slim",
             )
         build = (
             partial(

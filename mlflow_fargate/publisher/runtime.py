@@ -74,7 +74,8 @@ def why_not_converted_here(inputs: ImageInputs, *, may_convert: bool) -> str | N
     if not may_convert:
         return "conversion on this machine is turned off (convert=false)"
     if sys.platform != "linux" or platform.machine() not in _ARCHITECTURES:
-        return f"models are converted on Linux, and this machine is {platform.system()} on {platform.machine()}"
+        needed = f"Linux on {' or '.join(_ARCHITECTURES)}"
+        return f"conversion needs {needed}; this machine is {platform.system()} on {platform.machine()}"
     if find_interpreter(python_of(inputs.model)) is None:
         return f"Python {python_of(inputs.model)}, which the model needs, is not installed here"
     return None
@@ -116,8 +117,9 @@ def choose_runtime(inputs: ImageInputs, model_dir: Path, into: Path, cache: Path
             requirements = bento.onnx_requirements(inputs.served, installed.pins, inputs.requirements)
     except ImageError as error:
         first_line = str(error).splitlines()[0]
-        refuse_or_stay_native(inputs, f"the converters conflict with its requirements ({first_line})", progress)
-        return Runtime("native", "the converters conflict with its requirements")
+        reason = "the ONNX converter packages conflict with the model's requirements"
+        refuse_or_stay_native(inputs, f"{reason} ({first_line})", progress)
+        return Runtime("native", reason)
     if not found.is_equal:
         refuse_or_stay_native(inputs, found.reason, progress)
         return Runtime("native", found.reason)

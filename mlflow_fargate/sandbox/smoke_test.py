@@ -21,7 +21,10 @@ from mlflow_fargate.stop_reasons import explaining_lines, hint_for_stop
 TIMEOUT_SECONDS = 300.0
 _SHOWN_LINES = 15  # of a service that names no cause
 _SAME_FAILURE = "a task on Fargate would fail the same way; smoke_test=false skips this test"
-_KILLED = "it was killed, usually because this machine ran out of memory; free some, or skip the test: smoke_test=false"
+_KILLED = (
+    "the service was killed, usually because this machine ran out of memory; free some memory, or skip the test: "
+    "smoke_test=false"
+)
 
 
 def run_smoke_test(

@@ -37,7 +37,7 @@ _NO_CERTIFICATE = (
 )
 _ELSEWHERE = "inputs and the API key are sent only to the deployment's own URL; check what is running there"
 _HINTS = {
-    401: "the API key does not match the deployment's",
+    401: "this is not the deployment's API key",
     404: "this deployment does not have that route; only image classifiers have /predict_image",
     413: _TOO_LARGE,
 }

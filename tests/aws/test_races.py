@@ -192,7 +192,7 @@ def test_a_deletion_stops_at_a_service_that_was_created_again(deployer: Deployer
             deployer.create("churn", "models:/churn/2", None, OPTIONS)
 
     client.account.session._session.events.register(f"before-call.{call}", create_once)
-    with pytest.raises(DeploymentExists, match="created 'churn' again while it was being deleted"):
+    with pytest.raises(DeploymentExists, match="recreated 'churn' while this one was deleting it"):
         client.delete("churn")
 
     check_next_commands(deployer)
@@ -225,7 +225,7 @@ def test_a_deletion_that_found_no_service_yet_leaves_one_that_is_created_meanwhi
         killed.create("churn", "models:/churn/1", None, OPTIONS)
     delay_apply(client, monkeypatch, lambda: deployer.create("churn", "models:/churn/1", None, OPTIONS))
 
-    with pytest.raises(DeploymentExists, match="created 'churn' again while it was being deleted"):
+    with pytest.raises(DeploymentExists, match="recreated 'churn' while this one was deleting it"):
         client.delete("churn")
 
     assert deployer.preview("churn", None, None, NamedOptions())[0].is_empty

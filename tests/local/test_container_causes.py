@@ -90,7 +90,7 @@ BROKEN = {
     "pickle of another version": Broken(
         "pickle.loads(Path(context.artifacts['weights']).read_bytes())",
         r"ModelLoadError: ModuleNotFoundError: No module named 'numpy\._core\S*'",
-        "the model was pickled with different package versions than are installed",
+        "the model was pickled with different package versions than the ones installed",
         requirements=(*REQUIREMENTS, "numpy==1.25.2"),
     ),
     "exception in load_context": Broken(

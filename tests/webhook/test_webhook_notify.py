@@ -32,19 +32,24 @@ def outcome(kind: str = "update", result: str = "success", **more: Any) -> Outco
 @pytest.mark.parametrize(
     ("told", "subject", "text"),
     [
-        (outcome(), "api: update succeeded", "api was updated to version 3 of 'churn' in 42 s."),
-        (outcome("create"), "api: create succeeded", "api was created with version 3 of 'churn' in 42 s."),
-        (outcome("delete", version=None), "api: delete succeeded", "api was deleted ('churn') in 42 s."),
+        (outcome(), "api: update succeeded", "api was updated to version 3 of model 'churn' in 42 s."),
+        (outcome("create"), "api: create succeeded", "api was created with version 3 of model 'churn' in 42 s."),
+        (
+            outcome("scale_to_zero", version=None),
+            "api: scale_to_zero succeeded",
+            "api (model 'churn') was scaled to zero in 42 s.",
+        ),
+        (outcome("delete", version=None), "api: delete succeeded", "api (model 'churn') was deleted in 42 s."),
         (
             outcome(result="rollback"),
             "api: rollback",
-            "api: update (version 3 of 'churn') failed after 42 s; ECS rolled back to the previous version.\n"
+            "api: update (version 3 of model 'churn') failed after 42 s; ECS rolled back to the previous version.\n"
             "RolloutFailed: exit code 1",
         ),
         (
             outcome(result="failure"),
             "api: failure",
-            "api: update (version 3 of 'churn') failed after 42 s; it will be retried later.\n"
+            "api: update (version 3 of model 'churn') failed after 42 s; it will be retried later.\n"
             "RolloutFailed: exit code 1",
         ),
     ],
@@ -102,7 +107,7 @@ def send_all(notifier: Notifier, *outcomes: Outcome) -> None:
 def test_a_rollout_is_sent_to_slack_and_mentions_no_one(receiver: Receiver) -> None:
     send_all(Notifier({"slack": slack_channel(receiver.url)}), outcome(model_name="<!channel> & co"))
 
-    assert receiver.bodies == [{"text": "api was updated to version 3 of '&lt;!channel&gt; &amp; co' in 42 s."}]
+    assert receiver.bodies == [{"text": "api was updated to version 3 of model '&lt;!channel&gt; &amp; co' in 42 s."}]
 
 
 def test_a_server_error_is_retried_and_a_rejection_is_not(receiver: Receiver) -> None:

@@ -56,7 +56,7 @@ def row(one: Seen) -> Row:
         (seen("update"), "update pending", "busy"),
         (seen("update", is_updating=True), "rolling out", "busy"),
         (seen("hold", state="IN_PROGRESS"), "rolling out", "busy"),
-        (seen("hold", warning="no version holds Production"), "on hold", "warn"),
+        (seen("hold", warning="no version is in Production"), "on hold", "warn"),
         (seen("hold"), "update pending", "busy"),
         (seen("blocked", warning="version 2 failed"), "blocked", "bad"),
         (seen(version=None), "scaled to zero", "quiet"),

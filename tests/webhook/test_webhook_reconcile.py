@@ -28,13 +28,19 @@ NOW = 1000.0
 
 
 @pytest.mark.parametrize(
-    ("follow", "version"),
-    [("Production", "3"), ("production", "3"), ("Staging", "4"), ("@champion", "2"), ("latest", "5")],
+    ("follow", "version", "reason"),
+    [
+        ("Production", "3", "version 3 is in Production"),
+        ("production", "3", "version 3 is in production"),
+        ("Staging", "4", "version 4 is in Staging"),
+        ("@champion", "2", "version 2 has the alias @champion"),
+        ("latest", "5", "version 5 is the latest"),
+    ],
 )
-def test_the_version_that_holds_what_is_followed_is_deployed(follow: str, version: str) -> None:
+def test_the_version_that_holds_what_is_followed_is_deployed(follow: str, version: str, reason: str) -> None:
     action = decide(STATE, replace(DEPLOYED, follow=follow), Memory(), NOW)
 
-    assert action == Action("update", f"version {version} holds {follow}", version)
+    assert action == Action("update", reason, version)
 
 
 @pytest.mark.parametrize(
@@ -74,21 +80,34 @@ def test_what_the_list_says_about_the_deployed_version_is_compared() -> None:
     [
         (replace(DEPLOYED, model_version="3"), "nothing", "version 3 is deployed"),
         (replace(DEPLOYED, model_version="3", state="IN_PROGRESS"), "nothing", "version 3 is deployed"),
-        (replace(DEPLOYED, model_version="7"), "update", "version 3 holds Production"),  # a manual rollback
+        (replace(DEPLOYED, model_version="7"), "update", "version 3 is in Production"),  # a manual rollback
         (replace(DEPLOYED, follow="pinned"), "nothing", "pinned"),
         (replace(DEPLOYED, model_name=None), "nothing", "pinned"),
         (replace(DEPLOYED, state="IN_PROGRESS"), "hold", "a rollout is in progress"),
-        (replace(DEPLOYED, state="FAILED"), "update", "version 3 holds Production"),
+        (replace(DEPLOYED, state="FAILED"), "update", "version 3 is in Production"),
         (replace(DEPLOYED, last_failed_version="3"), "blocked", "version 3 failed to roll out"),
-        (replace(DEPLOYED, last_failed_version="2"), "update", "version 3 holds Production"),
-        (replace(DEPLOYED, follow="Archived"), "hold", "no version holds Archived"),
-        (replace(DEPLOYED, follow="@gone"), "hold", "no version holds @gone"),
+        (replace(DEPLOYED, last_failed_version="2"), "update", "version 3 is in Production"),
+        (replace(DEPLOYED, follow="Archived"), "hold", "no version is in Archived"),
+        (replace(DEPLOYED, follow="@gone"), "hold", "no version has the alias @gone"),
     ],
 )
 def test_the_deployed_state_decides(deployed: Deployed, kind: str, reason: str) -> None:
     action = decide(STATE, deployed, Memory(), NOW)
 
     assert (action.kind, action.reason.startswith(reason)) == (kind, True)
+
+
+@pytest.mark.parametrize(
+    ("action", "title"),
+    [
+        (Action("create", "", "4"), "create with version 4"),
+        (Action("update", "", "4"), "update to version 4"),
+        (Action("scale_to_zero", ""), "scale_to_zero"),
+        (Action("delete", ""), "delete"),
+    ],
+)
+def test_a_change_is_titled_with_its_version_if_it_has_one(action: Action, title: str) -> None:
+    assert action.title == title
 
 
 def test_an_invisible_model_is_held_with_a_warning() -> None:
@@ -189,7 +208,7 @@ def test_a_missing_deployment_is_created_with_backoff_after_a_failure() -> None:
     absent = replace(DEPLOYED, model_version=None, state=ABSENT)
     memory = remember_failure(Memory(), "3", "no such role", is_final=False, now=NOW)
 
-    assert decide(STATE, absent, Memory(), NOW) == Action("create", "version 3 holds Production", "3")
+    assert decide(STATE, absent, Memory(), NOW) == Action("create", "version 3 is in Production", "3")
     assert decide(STATE, absent, memory, NOW).kind == "hold"
     assert decide(ModelState({}, {}), absent, Memory(), NOW, "delete").kind == "hold"
 

@@ -120,7 +120,7 @@ def test_rules_create_missing_deployments_and_leave_pinned_and_foreign_ones() ->
     assert found["a"].deployed == Deployed("a", "Production", "a", None, ABSENT)
     assert found["b"].deployed == pinned
     assert found["c"].deployed == other and found["c"].rule is None
-    assert problems == ["model 'c' is not deployed: 'c' serves 'else'"]
+    assert problems == ["model 'c' is not deployed: deployment 'c' already serves model 'else'"]
     assert found["d"].deployed == by_hand and found["d"].rule is None
 
 
@@ -142,7 +142,7 @@ def test_the_model_that_a_deployment_serves_keeps_it_when_a_newcomer_wants_its_n
     (watch,), problems = make_watches([there], states, BY_TAG, {"prod"})
 
     assert (watch.deployed, watch.conflict) == (there, None)
-    assert problems == ["model 'zzz' is not deployed: 'churn' serves 'churn'"]
+    assert problems == ["model 'zzz' is not deployed: deployment 'churn' already serves model 'churn'"]
 
 
 def test_endpoints_in_invalid_tags_are_not_read() -> None:

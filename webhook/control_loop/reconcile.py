@@ -102,6 +102,13 @@ class Action:
     warning: str | None = None
     registered_ms: int | None = None  # when that version was registered
 
+    @property
+    def title(self) -> str:
+        """What a change does, such as 'update to version 4'."""
+        if self.version is None:
+            return self.kind
+        return f"{self.kind} {'to' if self.kind == 'update' else 'with'} version {self.version}"
+
 
 def _milliseconds(text: str | None) -> int | None:
     return int(text) if text else None
@@ -150,23 +157,30 @@ def _is_reused(state: ModelState, version: str | None, registered_ms: int | None
 
 
 def _decide_demoted(deployed: Deployed, memory: Memory, now: float, on_demotion: OnDemotion) -> Action:
-    empty = f"no version holds {deployed.follow}"
+    empty = f"no version {_position(deployed.follow)}"
     if on_demotion == "keep" or deployed.state == ABSENT:
         return Action("hold", empty, warning=empty)
     if on_demotion == "scale_to_zero" and deployed.desired_count == 0:
-        return Action("nothing", f"{empty}: scaled to zero")
+        return Action("nothing", f"{empty}; the deployment is scaled to zero")
     if memory.empty_since is None or now - memory.empty_since < DEMOTION_GRACE_SECONDS:
-        return Action("hold", f"{empty}: {on_demotion} follows soon", warning=empty)
+        then = "scaled to zero" if on_demotion == "scale_to_zero" else "deleted"
+        return Action("hold", f"{empty}; this deployment will be {then} shortly", warning=empty)
     if memory.failed_version == "" and now < memory.retry_at:
         return Action("hold", f"{on_demotion} failed", warning=memory.reason)
     return Action(on_demotion, empty, warning=empty)
+
+
+def _position(follow: str) -> str:
+    if follow.startswith("@"):
+        return f"has the alias {follow}"
+    return "is the latest" if follow.lower() == "latest" else f"is in {follow}"
 
 
 def _compare(wanted: str, deployed: Deployed, memory: Memory, now: float, on_demotion: OnDemotion) -> Action:
     is_forgiven = wanted == memory.forgiven_version
     if wanted == deployed.model_version and not (deployed.state == "FAILED" and is_forgiven):
         if on_demotion == "scale_to_zero" and deployed.desired_count == 0:
-            back = Action("update", f"version {wanted} is back in {deployed.follow}", wanted)
+            back = Action("update", f"version {wanted} {_position(deployed.follow)} again", wanted)
             return _unless_failed(back, memory, now)
         warning = "the last rollout failed" if deployed.state == "FAILED" else None
         return Action("nothing", f"version {wanted} is deployed", wanted, warning)
@@ -176,7 +190,7 @@ def _compare(wanted: str, deployed: Deployed, memory: Memory, now: float, on_dem
         reason = f"version {wanted} failed to roll out; not retried until the registry changes"
         return Action("blocked", reason, wanted, warning=reason)
     kind: Literal["create", "update"] = "create" if deployed.state == ABSENT else "update"
-    return _unless_failed(Action(kind, f"version {wanted} holds {deployed.follow}", wanted), memory, now)
+    return _unless_failed(Action(kind, f"version {wanted} {_position(deployed.follow)}", wanted), memory, now)
 
 
 def _unless_failed(action: Action, memory: Memory, now: float) -> Action:

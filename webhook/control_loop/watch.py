@@ -54,8 +54,11 @@ def make_watches(
         # Before it exists, its name belongs to the model of the same name.
         owner = serving or (key[1] if deployed is None and key[1] in rule_of else None)
         kept = {owner: rule_of[owner]} if owner in rule_of else {} if owner else rule_of
-        does = "serves" if serving else "is for"
-        problems += [f"model '{name}' is not deployed: '{key[1]}' {does} '{owner}'" for name in rule_of.keys() - kept]
+        does = "already serves" if serving else "is for"
+        problems += [
+            f"model '{name}' is not deployed: deployment '{key[1]}' {does} model '{owner}'"
+            for name in rule_of.keys() - kept
+        ]
         if kept:
             watches.append(_watch(key, kept, deployed))
     taken = {(watch.deployed.endpoint, watch.deployed.name) for watch in watches}

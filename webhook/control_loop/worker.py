@@ -271,7 +271,7 @@ class Worker:
 
     def _act(self, watch: Watch, action: Action) -> None:
         key = watch.deployed.key
-        logger.info("%s: starting %s ('%s' version %s)", key, action.kind, watch.deployed.model_name, action.version)
+        logger.info("%s: starting %s (model '%s')", key, action.title, watch.deployed.model_name)
         outcome = act(self._connect(), watch, action, self._clock)
         with self._lock:
             self._outcomes[key] = outcome
@@ -288,10 +288,9 @@ class Worker:
                 )
         facts = {"deployment": key, "model": outcome.model_name, "duration_seconds": outcome.duration_seconds}
         if outcome.result == "success":
-            logger.info("%s: %s of version %s succeeded", key, action.kind, action.version, extra=facts)
+            logger.info("%s: %s succeeded", key, action.title, extra=facts)
         else:
-            failed = (key, action.kind, action.version, outcome.reason)
-            logger.warning("%s: %s of version %s failed: %s", *failed, extra=facts)
+            logger.warning("%s: %s failed: %s", key, action.title, outcome.reason, extra=facts)
         for listener in self._listeners:
             listener(outcome)
 

@@ -7,7 +7,7 @@ IDs of what was created earlier, and refuses to change foreign resources.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from mlflow_fargate.aws import tags
 from mlflow_fargate.aws.ecs_service import describe_service, is_deployed, requested_rollout
@@ -29,7 +29,7 @@ from mlflow_fargate.deployment import RequestedRollout
 from mlflow_fargate.errors import AwsError, DeploymentExists, DeploymentNotFound
 from mlflow_fargate.plan import Change, Found, Plan, Properties, Resource, TypeName, make_plan
 from mlflow_fargate.progress import Progress
-from mlflow_fargate.resources import Network
+from mlflow_fargate.resources import WEBHOOK, Network
 
 ServiceName = tuple[str, str]  # the cluster's name and its own
 # Types that refer to a target group: they are deleted before the group.
@@ -152,7 +152,7 @@ class ResourceTypes:
         if services and not is_deployed(self._session, _cluster(plan), services[0]):
             raise DeploymentNotFound(
                 f"Another command deleted '{services[0]}' after this one began.",
-                hint="to create it again: mlflow deployments create",
+                hint=f"to create it again: {_command(services[0], 'create')}",
             ) from error
 
     def find_deployment(
@@ -225,13 +225,22 @@ def _differs(resource: Resource[Properties], found: Found[Properties]) -> bool:
 def _created_meanwhile(name: str, *, is_deletion: bool) -> DeploymentExists:
     if is_deletion:
         return DeploymentExists(
-            f"Another command created '{name}' again while it was being deleted.",
-            hint="some of its resources may be gone; to repair it, run that command again; to delete it, run this one",
+            f"Another command recreated '{name}' while this one was deleting it.",
+            hint=f"some resources may be missing; to repair the deployment, run {_command(name, 'create')} again; "
+            f"to finish deleting it, run {_command(name, 'delete')} again",
         )
     return DeploymentExists(
         f"Another command created '{name}' at the same time, with another model or other options.",
-        hint="see what is deployed with: mlflow-fargate status; change it with: mlflow deployments update",
+        hint=f"see what is deployed with: {_command(name, 'status')}; change it with: {_command(name, 'update')}",
     )
+
+
+def _command(service: str, verb: Literal["create", "update", "delete", "status"]) -> str:
+    """The command that does this to a deployment or, by its name, to the webhook service."""
+    if service == WEBHOOK:
+        own = {"create": "deploy", "update": "deploy", "delete": "undeploy", "status": "status"}
+        return f"mlflow-fargate webhook {own[verb]}"
+    return "mlflow-fargate status" if verb == "status" else f"mlflow deployments {verb}"
 
 
 def _create_or_adopt(resource_type: ResourceType[Any], resource: Resource[Properties], ids: Ids) -> str:

@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+TARGET_HELP = (
+    "Deployment target: fargate (the region of your AWS settings), fargate:/REGION, fargate:/REGION/ENDPOINT or "
+    "fargate:/local."
+)
+
 target_option = click.option(
     "--target",
     "-t",
@@ -27,7 +32,7 @@ target_option = click.option(
     envvar="FARGATE_TARGET",
     show_default=True,
     show_envvar=True,
-    help="Deployment target: fargate:/REGION, fargate:/REGION/ENDPOINT or fargate:/local.",
+    help=TARGET_HELP,
 )
 name_option = click.option("--name", required=True, help="Name of the deployment.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")

@@ -24,5 +24,6 @@ def scale(target: str, name: str, count: int, wait: bool, timeout_seconds: int) 
     options = NamedOptions({"wait": wait, "timeout_seconds": timeout_seconds})
     status = operations.scale(deployer_at(target), name, count, options)
     surplus = max(0, status.running_count - status.desired_count)
-    stopping = f", {surplus} more finishing requests" if surplus else ""
+    are = "old task is" if surplus == 1 else "old tasks are"
+    stopping = f"; {surplus} {are} still draining" if surplus else ""
     click.echo(f"{name}: {status.running_count - surplus} of {status.desired_count} tasks running{stopping}")

@@ -7,11 +7,16 @@ from typing import Any
 
 import click
 
+from mlflow_fargate.cli.deployment.options import TARGET_HELP
 from mlflow_fargate.cli.extras import needed
 
 
 @click.command(short_help="Run the webhook service in the foreground.")
-@click.option("--target", "-t", help="Deployment target, for example fargate:/us-east-2.  [env var: FARGATE_TARGET]")
+@click.option(
+    "--target",
+    "-t",
+    help=f"{TARGET_HELP}  [env var: FARGATE_TARGET or MLFLOW_DEPLOYMENTS_TARGET; default: fargate]",
+)
 @click.option(
     "--rules",
     type=click.Path(exists=True, dir_okay=False),

@@ -41,7 +41,7 @@ class Verifier:
         parts = _CLEAR_SIGNED.fullmatch(signed)
         if parts is None:
             raise ImageError(
-                f"{name} is not a single text signed by Debian.",
+                f"{name} is not a valid clear-signed file.",
                 hint="check for a proxy or mirror that returns the wrong file",
             )
         text = _canonical(parts["text"])

@@ -106,7 +106,7 @@ def merged_files(
         elif not any(file.startswith(f"{target}/") for file in files):
             lost.append(f"/{name}")
     if lost:
-        note(f"skipped links of system packages that point into the base image: {', '.join(sorted(lost))}")
+        note(f"skipped symlinks in system packages whose targets are in the base image: {', '.join(sorted(lost))}")
     for package, deb in zip(packages, unpacked, strict=True):
         path = work / f"{package.name}.control"
         path.write_text(f"{deb.control.strip()}\nStatus: install ok installed\n")

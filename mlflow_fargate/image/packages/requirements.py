@@ -165,7 +165,7 @@ def _adapted(requirement: Requirement, notes: list[str]) -> list[Requirement]:
         requirement.extras -= set(gpu_extras)
     if name != "mlflow" or requirement.url or requirement.extras:
         return [requirement]
-    notes.append("mlflow → mlflow-skinny: loads models the same way, without the tracking server (about 450 MB)")
+    notes.append("mlflow → mlflow-skinny: loads models the same way, without the tracking server; saves about 450 MB")
     return [_renamed(requirement, "mlflow-skinny")]
 
 

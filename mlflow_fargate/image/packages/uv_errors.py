@@ -34,7 +34,7 @@ def lock_error(
     output = textwrap.indent(error.strip(), "    ")
     if _UNAUTHORIZED.search(error):
         return ImageError(
-            f"A package index rejected the credentials, or requires some. Output of uv:\n{output}",
+            f"A package index rejected the credentials, or needs credentials. Output of uv:\n{output}",
             hint="put the user name and password in the index URL: index_url=https://${USER}:${PASSWORD}@… reads them "
             "from the environment, and they are not stored",
         )

@@ -52,7 +52,7 @@ _ADVICE = MappingProxyType(
         "a command that was not found": _NO_PROGRAM,
         "no image found in": _NO_PLATFORM,
         "no matching manifest for": _NO_PLATFORM,
-        "unsupported compression": "this engine cannot read layers compressed with zstd (Docker needs 23.0 or newer)",
+        "unsupported compression": "this engine cannot read layers compressed with zstd (needs Docker 23.0 or newer)",
     }
 )
 

@@ -257,5 +257,5 @@ def _refuse_other_python(image: PulledImage) -> None:
         ours = f"{sys.version_info[0]}.{sys.version_info[1]}"
         raise TaskFailedToStart(
             f"CannotStartContainerError: the image is for Python {version}, but this machine runs Python {ours}; "
-            "the local stack uses this machine's Python: build the image on a base image with that version"
+            f"the local stack uses this machine's Python: rebuild the image on a Python {ours} base image"
         )

@@ -128,7 +128,7 @@ def _task_row(task: TaskSnapshot, now: float) -> TaskRow:
     health = "" if task.health == "-" or task.status != "RUNNING" else f" · {task.health}"
     parts = [f"pid {task.pid}" if task.pid else "", f"port {task.port}" if task.port else ""]
     if task.started_at and task.status != "STOPPED":
-        parts.append(f"for {_age(now - task.started_at)}")
+        parts.append(f"up {_age(now - task.started_at)}")
     return TaskRow(
         id=task.id[:8],
         revision=task.task_definition,

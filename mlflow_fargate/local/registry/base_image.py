@@ -35,7 +35,8 @@ def seed_base_image(store: RegistryStore, progress: Progress) -> str | None:
     """
     if platform.libc_ver()[0] != "glibc":
         progress.note(
-            "images need a base image from a registry, because this machine's Python is not for Linux with glibc"
+            "no base image was built: this machine's Python does not use glibc on Linux; set base_image= to an image "
+            "in a registry"
         )
         return None
     python = HostPython.of_this_process()

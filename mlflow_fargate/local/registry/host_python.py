@@ -127,7 +127,7 @@ def list_libraries(binaries: Iterable[Path]) -> dict[str, Path]:
     if not shutil.which("ldd"):
         raise LocalStackError(
             "The base image cannot be built: this machine has no ldd, which lists a program's libraries.",
-            hint="install the C library's programs (on Debian, the package libc-bin)",
+            hint="install the C library's utilities (ldd; on Debian, package libc-bin)",
         )
     found = _LOADED.findall(_output_of("ldd", *map(str, binaries)))
     return {name or path: Path(path) for name, path in found}
