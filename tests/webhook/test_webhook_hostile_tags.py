@@ -145,7 +145,7 @@ def test_a_name_belongs_to_the_model_of_that_name_before_it_is_deployed() -> Non
     (fraud,) = (watch for watch in observed.watches if watch.deployed.name == "fraud")
 
     assert (fraud.deployed.model_name, fraud.conflict) == ("fraud", None)
-    assert observed.problems == ["model 'aaa' is not deployed: 'fraud' is for 'fraud'"]
+    assert observed.problems == ["model 'aaa' is not deployed: deployment 'fraud' is for model 'fraud'"]
 
 
 def test_without_the_switch_tags_mean_nothing() -> None:
