@@ -14,6 +14,7 @@ import logging
 import math
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,6 +40,7 @@ from fargate_service.memory.measured import peak_bytes
 from fargate_service.models.caller_mistakes import validation_reason, wrong_columns
 from fargate_service.models.exact_input import LEVELS, ExactInput
 from fargate_service.models.loaded_model import EXAMPLE_FILE, Batching, ScoringResponse
+from fargate_service.models.named_columns import without_names
 from fargate_service.models.table_batching import TableBatcher, split_predictions
 from fargate_service.settings import DEFAULT_DOCUMENT_LIMITS, DocumentLimits
 
@@ -337,9 +339,12 @@ def _without_checks(model: Any) -> Callable[[Any], Any]:
         return model.predict  # type: ignore[no-any-return]
     predict = getattr(model._model_impl, conf.get("predict_fn", "predict"))
     params = inspect.signature(predict).parameters.get("params")
-    if params is None or params.kind is params.VAR_KEYWORD:  # scikit-learn's pipelines have `**params`
-        return predict  # type: ignore[no-any-return]
-    return lambda data: predict(data, params=None)
+    has_params = params is not None and params.kind is not params.VAR_KEYWORD  # as scikit-learn's pipelines
+    checked = partial(predict, params=None) if has_params else predict
+    schema = model.metadata.get_input_schema()
+    if schema is None or schema.is_tensor_spec() or len(set(schema.input_types())) != 1:
+        return checked
+    return without_names(checked, model.get_raw_model(), schema.input_names())
 
 
 def _exact_input(metadata: Any, limits: DocumentLimits) -> ExactInput | None:
