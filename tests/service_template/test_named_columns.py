@@ -67,7 +67,7 @@ def test_a_model_that_uses_columns_by_position_gets_an_array_and_gives_the_same_
         make_pipeline(Own(), LogisticRegression()),
         make_pipeline(StandardScaler().set_output(transform="pandas"), Own(), LogisticRegression()),
     ],
-    ids=["columns by name", "a function", "an own class", "tables between the steps"],
+    ids=["columns by name", "a function", "a custom class", "tables between the steps"],
 )
 def test_a_model_that_can_use_names_gets_the_table(model: Any) -> None:
     model.fit(TABLE, CLASSES)
