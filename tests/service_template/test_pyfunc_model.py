@@ -190,3 +190,11 @@ def test_a_limit_of_levels_below_those_of_a_table_holds_for_every_body(model: Py
     assert not limited.gathers("application/json")
     with pytest.raises(RequestError, match="nested too deeply"):
         invoke(limited, {"dataframe_split": {"columns": ["a"], "data": [[2.0]]}})
+
+
+@pytest.mark.parametrize("parameter", ["charset=latin-1", "version=1"])
+def test_a_type_that_mlflow_refuses_is_refused_before_the_body_is_parsed(model: PyfuncModel, parameter: str) -> None:
+    with pytest.raises(RequestError) as refused:
+        model.invoke(b"[" + b"1" * 5000 + b"]", f"application/json; {parameter}")
+
+    assert refused.value.status == 415

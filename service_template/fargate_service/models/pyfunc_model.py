@@ -197,6 +197,8 @@ class PyfuncModel:
         if media_type == scoring_server.CONTENT_TYPE_CSV and repetition_cost(body) > _MOST_REPETITION:
             raise RequestError(400, "The header of the CSV repeats too many names.")
         asked = _Asked(model)
+        if media_type == scoring_server.CONTENT_TYPE_JSON and exact.replace(" ", "") not in _EXACT_TYPES:
+            _check_parameters(exact, asked)
         try:
             parsed = self._parse(body) if media_type == scoring_server.CONTENT_TYPE_JSON else body
             result = scoring_server.invocations(parsed, exact, asked, self._schema)
@@ -368,6 +370,15 @@ def _cost(body: bytes, content_type: str) -> int:
     if media_type == scoring_server.CONTENT_TYPE_CSV:
         return csv_cost(body)
     return json_cost(body) if media_type == scoring_server.CONTENT_TYPE_JSON else len(body)
+
+
+def _check_parameters(content_type: str, asked: _Asked) -> None:
+    """Raises RequestError 415 if MLflow refuses the parameters of a JSON type, which it does before it reads a body."""
+    try:
+        result = scoring_server.invocations(b"{}", content_type, asked, None)
+    except MlflowException:  # it would have read this
+        return
+    raise RequestError(result.status, result.response)
 
 
 def _unsupported(media_type: str, accepted: Collection[str]) -> RequestError:
