@@ -32,9 +32,9 @@ $(READY): setup.py
 # A registry and a client to test images with, a container engine, a browser for the webhook service's page, and programs
 # that verify Debian's signatures. Tests that need a missing tool are skipped with a reason.
 tools:
-	@for tool in docker-registry skopeo podman crun runc chromium gpgv sqv; do command -v $$tool >/dev/null || missing=1; done; [ -z "$$missing" ] || { \
-	  [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && echo "installing docker-registry, skopeo, podman, crun, runc, chromium, gpgv and sqv for the tests" && \
-	  { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends docker-registry skopeo podman crun runc iptables nftables chromium gpgv sqv; } >/dev/null 2>&1; } || true
+	@for tool in docker-registry skopeo podman crun runc chromium gpgv sqv wrk; do command -v $$tool >/dev/null || missing=1; done; [ -z "$$missing" ] || { \
+	  [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && echo "installing docker-registry, skopeo, podman, crun, runc, chromium, gpgv, sqv and wrk for tests and benchmarks" && \
+	  { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends docker-registry skopeo podman crun runc iptables nftables chromium gpgv sqv wrk; } >/dev/null 2>&1; } || true
 
 # Tools for the exhaustive tests of images: another base, a sandbox, a builder of Dockerfiles.
 tools-all: tools
@@ -87,9 +87,10 @@ test-containers: $(READY) tools-all
 fresh:
 	tests/fresh_system.sh "$(SUITE)" "$(TESTS)"
 
-# A few minutes, with nothing else running: the service, MLflow's server, plain BentoML and the bare model.
-bench-serving: $(READY)
-	$(BIN)/python -m benchmarks.serving
+# 40 minutes, with nothing else running: the service, other servers of the same models, and the bare models.
+# make bench-serving ARGS="--models linear --peers FastAPI" measures a part.
+bench-serving: $(READY) tools
+	$(BIN)/python -m benchmarks.serving $(ARGS)
 
 # Fifteen minutes; needs podman and root: permitted requests that try to end containers of 512, 1024 and 2048 MiB.
 bench-limits: $(READY)
@@ -118,6 +119,7 @@ check: $(READY)
 	$(BIN)/mypy -p benchmarks.images
 	MYPYPATH=$(TREE) $(BIN)/mypy benchmarks/webhook.py
 	$(BIN)/mypy benchmarks/runtimes.py benchmarks/starts.py
+	$(BIN)/mypy benchmarks/serving/*.py
 	$(BIN)/python tests/support/layers.py
 	$(BIN)/codespell
 	$(BIN)/python tests/support/wording.py

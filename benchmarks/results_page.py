@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import platform
 import re
 from pathlib import Path
 
@@ -20,3 +22,12 @@ def read_sections() -> dict[str, str]:
     page = PAGE.read_text(encoding="utf-8") if PAGE.is_file() else ""
     _, *pieces = re.split(r"^# (.+)$", page, flags=re.MULTILINE)
     return {title: content.strip() for title, content in zip(pieces[::2], pieces[1::2], strict=True)}
+
+
+def find_processor() -> str:
+    """Returns the processor's name on Linux, elsewhere its architecture."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.machine()

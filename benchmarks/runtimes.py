@@ -30,8 +30,7 @@ import requests
 from mlflow.deployments import get_deploy_client
 from PIL import Image
 
-from benchmarks.results_page import write_section
-from benchmarks.serving import find_processor
+from benchmarks.results_page import find_processor, write_section
 from examples.image_classifier.pictures import write_pictures
 from tests.support.deployed_services import deployed
 

@@ -31,9 +31,8 @@ import requests
 from mlflow.deployments import get_deploy_client
 from sklearn.linear_model import LogisticRegression
 
-from benchmarks.results_page import write_section
+from benchmarks.results_page import find_processor, write_section
 from benchmarks.runtimes import own_stack
-from benchmarks.serving import find_processor
 from examples.image_classifier.pictures import write_pictures
 from mlflow_fargate.local.container.container_engine import ContainerEngine, find_engine
 from mlflow_fargate.local.container.run_arguments import ContainerState, make_limits, make_read_only, make_ulimits

@@ -84,7 +84,9 @@ class Dockerfile:
         shutil.copytree(model, context / "model")
         return (
             f"buildah bud --layers --pull {self._cache} --build-arg BASE={self._bed.base} -v {_uv_cache()} "
-            f"-f {_DOCKERFILE} -t {tag} {context}\nbuildah push {tag}"
+            # Like the other side: less time, and smaller, than with gzip.
+            f"-f {_DOCKERFILE} -t {tag} {context}\n"
+            f"buildah push --compression-format zstd --compression-level 3 {tag}"
         )
 
     def environment(self) -> Mapping[str, str]:

@@ -86,7 +86,8 @@ class GuardedService(bentoml.Service):  # type: ignore[misc]  # bentoml's types 
         # Here, because BentoML's worker gives uvicorn no protocol. It can be a class instead of a class's name.
         uvicorn.config.HTTP_PROTOCOLS["auto"] = make_bounded_protocol(settings.max_header_bytes)  # type: ignore[assignment]
         app = super().to_asgi(is_main=is_main)
-        if not settings.exports_traces:
+        has_direct = any(one.cls is DirectRoutes for one in app.user_middleware)
+        if has_direct and not settings.exports_traces:
             # The other middleware costs as much as a prediction, and does nothing for direct routes without traces.
             app.user_middleware.sort(key=lambda one: one.cls not in _AROUND_DIRECT_ROUTES)
         app.router.redirect_slashes = False  # a redirect would drop the prefix

@@ -12,6 +12,8 @@ import pytest
 from mlflow.models import infer_signature
 
 from fargate_service.errors import RequestError
+from fargate_service.memory.budget import MemoryBudget, Reservation
+from fargate_service.memory.costs import json_cost
 from fargate_service.models.loaded_model import Batching
 from fargate_service.models.pyfunc_model import ModelFailed, PyfuncModel, load_pyfunc
 from fargate_service.settings import DocumentLimits
@@ -149,3 +151,50 @@ def test_without_an_example_there_is_no_warm_up(model: PyfuncModel, tmp_path: Pa
 
 def test_requests_to_a_custom_python_model_do_not_share_predictions(model: PyfuncModel) -> None:
     assert model.batching == Batching(False, "it is not a scikit-learn, XGBoost, LightGBM or CatBoost model")
+
+
+def test_bodies_are_answered_together_only_while_there_is_memory_for_each(model: PyfuncModel) -> None:
+    body = b'{"dataframe_split": {"columns": ["a"], "data": [[2.0]]}}'
+    budget = MemoryBudget()
+    budget.open(json_cost(body) + 1000)
+    other = Reservation(budget)
+
+    answers = model.invoke_together([(body, Reservation(budget)), (body, Reservation(budget))])
+    with other.working(int(budget.total)):
+        refused = model.invoke_together([(body, Reservation(budget))])
+
+    assert [one is None for one in answers] == [False, True]
+    assert refused == [None]
+    assert budget.used == 0
+
+
+def test_bodies_that_do_not_fit_together_are_answered_one_by_one_or_left_to_mlflow(model: PyfuncModel) -> None:
+    def row(value: object) -> tuple[bytes, Reservation]:
+        document = {"dataframe_records": [{"a": value}]}
+        return json.dumps(document).encode(), Reservation(MemoryBudget())
+
+    answers = model.invoke_together([row(2.0), row("no number"), row(4)])
+
+    # This model answers with a table, which has one row for each.
+    assert [one and json.loads(one.body) for one in answers] == [
+        {"predictions": [{"a": 1.0}]},
+        None,
+        {"predictions": [{"a": 2.0}]},
+    ]
+
+
+def test_a_limit_of_levels_below_those_of_a_table_holds_for_every_body(model: PyfuncModel) -> None:
+    assert model.gathers("application/json")
+    limited = load_pyfunc(model._example.parent, limits=DocumentLimits(max_levels=3))
+
+    assert not limited.gathers("application/json")
+    with pytest.raises(RequestError, match="nested too deeply"):
+        invoke(limited, {"dataframe_split": {"columns": ["a"], "data": [[2.0]]}})
+
+
+@pytest.mark.parametrize("parameter", ["charset=latin-1", "version=1"])
+def test_a_type_that_mlflow_refuses_is_refused_before_the_body_is_parsed(model: PyfuncModel, parameter: str) -> None:
+    with pytest.raises(RequestError) as refused:
+        model.invoke(b"[" + b"1" * 5000 + b"]", f"application/json; {parameter}")
+
+    assert refused.value.status == 415

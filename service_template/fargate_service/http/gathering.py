@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Generic, NamedTuple, TypeVar
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from fargate_service.memory.reservation import Reservation, current_reservation
 
@@ -17,7 +18,8 @@ Answer = TypeVar("Answer")
 Question = tuple[bytes, Reservation]
 
 
-class _Waiting(NamedTuple, Generic[Answer]):
+@dataclass(frozen=True)
+class _Waiting(Generic[Answer]):
     body: bytes
     reservation: Reservation
     answer: asyncio.Future[Answer | None]

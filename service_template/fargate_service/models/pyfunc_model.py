@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import inspect
 import itertools
-import json
 import logging
 import math
-import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,20 +38,15 @@ from fargate_service.memory.reservation import Reservation, current_reservation
 from fargate_service.models.caller_mistakes import validation_reason, wrong_columns
 from fargate_service.models.exact_input import LEVELS, ExactInput
 from fargate_service.models.loaded_model import EXAMPLE_FILE, Batching, ScoringResponse
+from fargate_service.models.named_columns import without_names
+from fargate_service.models.scoring_text import without_data, write_answer
 from fargate_service.models.table_batching import TableBatcher, split_predictions
 from fargate_service.settings import DEFAULT_DOCUMENT_LIMITS, DocumentLimits
 
 logger = logging.getLogger("bentoml.model")
 _MEASURED_ROWS = 1024
 _MOST_REPETITION = 10**7  # less than a second
-# Words after which MLflow's messages repeat values, or names that the caller chose. Up to the last quote or bracket,
-# because values can contain them too.
-_REPEATED = re.compile(
-    r"\b(data|value|got|Got|of|input|inputs:|fields:|payload:|Received:)\s+(`.*`|'.*'|\[.*\]|\{.*\}|dict_keys\(.*\))",
-    re.DOTALL,
-)
 _MARGIN = 1.5  # over what was measured: other rows can need more than the example's
-_PIECE_ITEMS = 10_000
 _EXACT_TYPES = frozenset({"application/json", "application/json;charset=utf-8"})
 
 
@@ -101,7 +95,7 @@ class PyfuncModel:
             if data is None:
                 return self._score(self._model, body, content_type)
             try:
-                return _response(self._model.predict(data, is_checked=True))
+                return write_answer(self._model.predict(data, is_checked=True))
             except MlflowException as error:
                 raise _refusal(error) from error
 
@@ -157,7 +151,7 @@ class PyfuncModel:
             return
         for one, part in zip(ready, parts, strict=True):
             if one.reservation.need_at_once(answer_cost(part)):
-                answers[one.number] = _response(part)
+                answers[one.number] = write_answer(part)
 
     def stream(self, body: bytes, content_type: str) -> Iterator[Any]:
         """Returns the chunks of the model's `predict_stream`; raises RequestError 406 if it has none."""
@@ -195,11 +189,13 @@ class PyfuncModel:
         if media_type == scoring_server.CONTENT_TYPE_CSV and repetition_cost(body) > _MOST_REPETITION:
             raise RequestError(400, "The header of the CSV repeats too many names.")
         asked = _Asked(model)
+        if media_type == scoring_server.CONTENT_TYPE_JSON and exact.replace(" ", "") not in _EXACT_TYPES:
+            _check_parameters(exact, asked)
         try:
             parsed = self._parse(body) if media_type == scoring_server.CONTENT_TYPE_JSON else body
             result = scoring_server.invocations(parsed, exact, asked, self._schema)
             if result.status == 200:
-                return _response(asked.answer, result.response)
+                return write_answer(asked.answer, result.response)
         except MlflowException as error:
             if isinstance(failed := error.__context__, ModelFailed | RequestError):
                 raise failed from failed.__cause__  # the traceback of the model's own code
@@ -337,9 +333,12 @@ def _without_checks(model: Any) -> Callable[[Any], Any]:
         return model.predict  # type: ignore[no-any-return]
     predict = getattr(model._model_impl, conf.get("predict_fn", "predict"))
     params = inspect.signature(predict).parameters.get("params")
-    if params is None or params.kind is params.VAR_KEYWORD:  # scikit-learn's pipelines have `**params`
-        return predict  # type: ignore[no-any-return]
-    return lambda data: predict(data, params=None)
+    has_params = params is not None and params.kind is not params.VAR_KEYWORD  # as scikit-learn's pipelines
+    checked = partial(predict, params=None) if has_params else predict
+    schema = model.metadata.get_input_schema()
+    if schema is None or schema.is_tensor_spec() or len(set(schema.input_types())) != 1:
+        return checked
+    return without_names(checked, model.get_raw_model(), schema.input_names())
 
 
 def _exact_input(metadata: Any, limits: DocumentLimits) -> ExactInput | None:
@@ -363,6 +362,15 @@ def _cost(body: bytes, content_type: str) -> int:
     if media_type == scoring_server.CONTENT_TYPE_CSV:
         return csv_cost(body)
     return json_cost(body) if media_type == scoring_server.CONTENT_TYPE_JSON else len(body)
+
+
+def _check_parameters(content_type: str, asked: _Asked) -> None:
+    """Raises RequestError 415 if MLflow refuses the parameters of a JSON type, which it does before it reads a body."""
+    try:
+        result = scoring_server.invocations(b"{}", content_type, asked, None)
+    except MlflowException:  # it would have read this
+        return
+    raise RequestError(result.status, result.response)
 
 
 def _unsupported(media_type: str, accepted: Collection[str]) -> RequestError:
@@ -398,40 +406,4 @@ def _refusal(error: MlflowException) -> Exception:
     status = error.get_http_status_code()
     if status >= 500:  # nothing the caller could fix
         return ModelFailed(f"{type(error).__name__}: {error}")
-    return RequestError(status, _without_data(error.message), code=error.error_code)
-
-
-def _without_data(message: str) -> str:
-    """Removes the data and schema that MLflow's message repeats: responses end up in logs."""
-    # Of other libraries' errors, only JSON's are kept; the others quote the data they could not read.
-    message = re.sub(r" Error: '(?!JSONDecodeError\()\w+\(.*$", "", message, flags=re.DOTALL)
-    message = re.sub(r" Error: '(?!JSONDecodeError\()([^:'\"`\[({=\n]*).*$", r" Error: \1", message, flags=re.DOTALL)
-    message = re.sub(r"^(Invalid input\. [^:'\"`\[({=\n]*).*$", r"\1", message, flags=re.DOTALL)
-    message = re.sub(r" for value `.*`", "", message, flags=re.DOTALL)
-    # Type hints: the elements that do not fit, and pydantic's description of one.
-    message = re.sub(r", (invalid elements|error): .*$", "", message, flags=re.DOTALL)
-    message = re.sub(r"^Failed to predict data '.*'\. \nError: ", "", message, flags=re.DOTALL)
-    message = re.sub(r" of data '.*' with schema", " with schema", message, flags=re.DOTALL)
-    message = re.sub(r" with schema '.*'\. Error: ", ". Error: ", message, flags=re.DOTALL)
-    message = re.sub(r"\s*Input: \n.*$", "", message, flags=re.DOTALL)
-    return _REPEATED.sub(r"\1 …", message)
-
-
-def _response(answer: Any, around: str = '{"predictions": null}') -> ScoringResponse:
-    """Returns the model's answer, as MLflow writes it, in place of the `null` in `around`."""
-    text = _json(scoring_server._get_jsonable_obj(answer))
-    return ScoringResponse(200, around.replace("null", _without_nan(text)), scoring_server.CONTENT_TYPE_JSON)
-
-
-def _json(answer: Any) -> str:
-    """Encodes in pieces, because Python's encoder holds all other threads until a whole document is encoded."""
-    if type(answer) is not list or len(answer) <= _PIECE_ITEMS:
-        return json.dumps(answer, cls=scoring_server.NumpyEncoder)
-    pieces = (answer[begin : begin + _PIECE_ITEMS] for begin in range(0, len(answer), _PIECE_ITEMS))
-    return f"[{', '.join(_json(piece)[1:-1] for piece in pieces)}]"
-
-
-def _without_nan(body: str) -> str:
-    if "NaN" not in body and "Infinity" not in body:
-        return body
-    return json.dumps(json.loads(body, parse_constant=lambda _: None))
+    return RequestError(status, without_data(error.message), code=error.error_code)

@@ -1,0 +1,1 @@
+"""Serving: the service next to other servers of the same models."""
