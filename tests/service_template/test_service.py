@@ -313,7 +313,10 @@ def test_a_connection_that_sends_many_requests_ahead_is_closed(pyfunc: Running, 
     address = urlsplit(pyfunc.url)
     request = b"GET /ping HTTP/1.1\r\nHost: x\r\n"
     received = b""
-    with socket.create_connection((address.hostname, address.port), timeout=20) as connection, suppress(ConnectionError):
+    with (
+        socket.create_connection((address.hostname, address.port), timeout=20) as connection,
+        suppress(ConnectionError),
+    ):
         connection.sendall((request + b"\r\n") * (sent - 1) + request + b"Connection: close\r\n\r\n")
         while piece := connection.recv(100_000):
             received += piece

@@ -122,11 +122,11 @@ class MemoryBudget:
             self.used -= size
             self._announce()
 
-    def end_body(self, size: int) -> None:
-        """Gives back what a body had reserved."""
+    def end_body(self, size: int, answer: int = 0) -> None:
+        """Gives back what a body had reserved, and what was kept for an answer."""
         with self._changed:
             self.bodies -= size
-            self.used -= size
+            self.used -= size + answer
             self._announce()
 
     def _announce(self) -> None:
@@ -174,6 +174,7 @@ class Reservation:
         self._budget = budget
         self._body = 0
         self._work = 0
+        self._answer = 0
         self._holders = 0
         self._at_end: list[Callable[[], None]] = []
         self._lock = threading.Lock()
@@ -197,8 +198,9 @@ class Reservation:
             if self._holders:
                 return
             body, self._body = self._body, 0
+            answer, self._answer = self._answer, 0
             callbacks, self._at_end = self._at_end, []
-        self._budget.end_body(body)
+        self._budget.end_body(body, answer)
         for callback in callbacks:
             callback()
 
@@ -245,6 +247,12 @@ class Reservation:
             self._work += size
         return is_there
 
+    def keep_answer(self, size: int) -> None:
+        """Keeps `size` bytes of what work has reserved until the reservation ends: a client can be slow to take it."""
+        size = min(size, self._work)
+        self._work -= size
+        self._answer += size
+
     def end(self) -> None:
         """Gives back what work has reserved."""
         self._budget.end_work(self._work)
@@ -252,7 +260,7 @@ class Reservation:
 
     def need(self, size: int) -> None:
         """Reserves `size` bytes more, or less if negative, until the block of work ends."""
-        self._budget.change_work(size, self._body + self._work)
+        self._budget.change_work(size, self._body + self._work + self._answer)
         self._work += size
 
 
