@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from fargate_service.http.middleware import (
+    OPEN_PATHS,
     ApiKeyGate,
     App,
     BodyLimit,
@@ -22,7 +23,7 @@ from fargate_service.http.middleware import (
 )
 from fargate_service.http.request_limits import Draining
 from fargate_service.http.response_headers import ResponseHeaders
-from fargate_service.memory.budget import MemoryBudget, current_reservation
+from fargate_service.memory.budget import MemoryBudget, current_reservation, new_reservation
 
 Sent = list[dict[str, Any]]
 
@@ -214,6 +215,22 @@ def test_a_content_length_of_thousands_of_digits_is_too_large() -> None:
     headers = {"Content-Length": "9" * 5000}
 
     assert status(ask(BodyLimit(echo, 10, MemoryBudget()), "/invocations", headers=headers, chunks=())) == 413
+
+
+@pytest.mark.parametrize("path", sorted(OPEN_PATHS))
+def test_a_health_check_neither_reserves_memory_nor_waits_for_it(path: str) -> None:
+    budget = MemoryBudget()
+    budget.open(20_000_000)
+
+    async def healthy(scope: Scope, receive: Receive, send: Send) -> None:
+        assert budget.bodies == 8_000_000
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    limit = BodyLimit(healthy, 10_000_000, budget, send_seconds=0.1)
+    with new_reservation(budget) as other:
+        other.add_body(8_000_000)
+        assert status(ask(limit, path, headers={"Content-Length": "4000000"})) == 200
 
 
 def test_a_large_response_is_sent_in_pieces_as_the_client_takes_them() -> None:
