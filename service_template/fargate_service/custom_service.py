@@ -44,12 +44,18 @@ def make_custom_service(description: ServiceDescription, settings: Settings, sou
     ours.mount_asgi_app(_make_face(description), path="/", name="face")
     for middleware, arguments in theirs.middlewares:
         ours.add_asgi_middleware(middleware, **arguments)
-    budget = MemoryBudget()
+    budget = MemoryBudget(wait_seconds=settings.timeout_seconds / 2)
     if settings.memory_bytes is not None:
-        # What the user's code needs is unknown, so bodies can have a quarter of the task's memory, half of the budget.
-        budget.open(settings.memory_bytes // 2)
+        # What the user's code needs is unknown, so bodies can have a quarter of the task's memory, half of the budgets
+        # of all processes.
+        budget.open(settings.memory_bytes // 2 // _processes(config["workers"], settings))
     ours.guard(description, settings, _paths(ours), budget)
     return ours
+
+
+def _processes(workers: int | str | None, settings: Settings) -> int:
+    """Returns how many processes read bodies, by BentoML's setting, which can be "cpu_count"."""
+    return workers if isinstance(workers, int) else settings.cpus if workers else 1
 
 
 def _import_service(file: Path) -> bentoml.Service:

@@ -64,7 +64,12 @@ class GuardedService(bentoml.Service):  # type: ignore[misc]  # bentoml's types 
         """
         # Stored in __dict__ because bentoml.Service is an attrs class with fixed fields.
         self.__dict__["_outside"] = (description, settings, paths)
-        self.add_asgi_middleware(middleware.BodyLimit, max_body_bytes=settings.max_body_bytes, budget=budget)
+        self.add_asgi_middleware(
+            middleware.BodyLimit,
+            max_body_bytes=settings.max_body_bytes,
+            budget=budget,
+            send_seconds=settings.timeout_seconds,
+        )
         if settings.api_key is not None:
             self.add_asgi_middleware(middleware.ApiKeyGate, api_key=settings.api_key)
         if direct:

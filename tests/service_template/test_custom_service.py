@@ -14,6 +14,9 @@ import pytest
 import requests
 import yaml
 
+from fargate_service.custom_service import make_custom_service
+from fargate_service.http.middleware import BodyLimit
+from fargate_service.settings import ServiceDescription, Settings
 from mlflow_fargate import bento
 from mlflow_fargate.errors import InvalidOption
 from mlflow_fargate.resolved_model import ResolvedModel
@@ -156,6 +159,21 @@ def test_it_has_the_same_limits_as_the_templates(tmp_path: Path) -> None:
     assert refused.headers["retry-after"] == "1"
     assert (too_large.status_code, too_large.json()["error_code"]) == (413, "REQUEST_TOO_LARGE")
     assert too_long.status_code == 504
+
+
+@pytest.mark.parametrize(("workers", "share"), [("", 1), ("workers=4", 4), ('workers="cpu_count"', 2)])
+def test_all_its_processes_together_have_half_of_the_memory_for_bodies(
+    tmp_path: Path, workers: str, share: int
+) -> None:
+    code = f"import bentoml\n\n@bentoml.service({workers})\nclass Echo:\n    pass\n"
+    (tmp_path / "custom").mkdir()
+    (tmp_path / "custom" / "echo.py").write_text(code)
+    description = ServiceDescription("custom", "custom", None, "models:/m/1", "m", "1", None, {"file": "echo.py"})
+
+    service = make_custom_service(description, Settings(tmp_path, cpus=2, memory_bytes=1 << 30), tmp_path)
+
+    (budget,) = [arguments["budget"] for kind, arguments in service.middlewares if kind is BodyLimit]
+    assert budget.total == (1 << 29) // share
 
 
 def test_the_folder_is_copied_without_the_files_that_tools_leave(tmp_path: Path) -> None:

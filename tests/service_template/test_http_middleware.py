@@ -10,15 +10,21 @@ from typing import Any
 import pytest
 
 from fargate_service.http.middleware import (
+    OPEN_PATHS,
     ApiKeyGate,
     App,
     BodyLimit,
     KnownPaths,
+    Message,
     PathPrefix,
+    Receive,
+    Scope,
+    Send,
 )
 from fargate_service.http.request_limits import Draining
 from fargate_service.http.response_headers import ResponseHeaders
 from fargate_service.memory.budget import MemoryBudget
+from fargate_service.memory.reservation import current_reservation, new_reservation
 
 Sent = list[dict[str, Any]]
 
@@ -210,3 +216,73 @@ def test_a_content_length_of_thousands_of_digits_is_too_large() -> None:
     headers = {"Content-Length": "9" * 5000}
 
     assert status(ask(BodyLimit(echo, 10, MemoryBudget()), "/invocations", headers=headers, chunks=())) == 413
+
+
+@pytest.mark.parametrize("path", sorted(OPEN_PATHS))
+def test_a_health_check_neither_reserves_memory_nor_waits_for_it(path: str) -> None:
+    budget = MemoryBudget()
+    budget.open(20_000_000)
+
+    async def healthy(scope: Scope, receive: Receive, send: Send) -> None:
+        assert budget.bodies == 8_000_000
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    limit = BodyLimit(healthy, 10_000_000, budget, send_seconds=0.1)
+    with new_reservation(budget) as other:
+        other.add_body(8_000_000)
+        assert status(ask(limit, path, headers={"Content-Length": "4000000"})) == 200
+
+
+def test_a_large_response_is_sent_in_pieces_as_the_client_takes_them() -> None:
+    body = bytes(range(256)) * 1000
+    budget = MemoryBudget()
+    reserved: list[int] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        current_reservation().add_body(100)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": body})
+
+    sent: list[Message] = []
+
+    async def take(message: Message) -> None:
+        await asyncio.sleep(0)
+        sent.append(message)
+        reserved.append(budget.used)
+
+    scope: Scope = {"type": "http", "path": "/invocations", "headers": []}
+    asyncio.run(BodyLimit(app, 10, budget)(scope, receive_nothing, take))
+
+    pieces = [message["body"] for message in sent[1:]]
+    assert b"".join(pieces) == body
+    assert max(map(len, pieces)) == 1 << 16
+    assert [message.get("more_body", False) for message in sent[1:]] == [True] * (len(pieces) - 1) + [False]
+    assert reserved == [100] * len(sent)
+    assert budget.used == 0
+
+
+def test_a_client_that_takes_nothing_of_its_response_holds_no_memory_for_long() -> None:
+    budget = MemoryBudget()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        current_reservation().add_body(100)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": bytes(1_000_000)})
+
+    async def take_two(message: Message) -> None:
+        taken.append(message)
+        if len(taken) > 2:
+            await asyncio.sleep(60)
+
+    taken: list[Message] = []
+    scope: Scope = {"type": "http", "path": "/invocations", "headers": []}
+    asyncio.run(BodyLimit(app, 10, budget, send_seconds=0.1)(scope, receive_nothing, take_two))
+
+    assert len(taken) == 3
+    assert taken[-1]["more_body"]
+    assert budget.used == 0
+
+
+async def receive_nothing() -> Message:
+    return {"type": "http.request", "body": b""}

@@ -300,3 +300,17 @@ def test_many_threads_never_exceed_the_total_and_all_get_their_turn() -> None:
     assert len(highest) == 100
     assert max(highest) <= 100
     assert budget.used == 0
+
+
+def test_what_work_keeps_for_an_answer_is_reserved_until_the_last_holder_lets_go() -> None:
+    budget = MemoryBudget()
+    budget.open(100)
+    with new_reservation(budget) as reservation:
+        with reservation.working(50):
+            reservation.keep_answer(20)
+            assert budget.used == 50
+        assert budget.used == 20
+        with pytest.raises(RequestError, match="This request needs"), reservation.working(10):
+            reservation.need(80)
+
+    assert budget.used == 0

@@ -12,8 +12,9 @@ import pytest
 from mlflow.models import infer_signature
 
 from fargate_service.errors import RequestError
-from fargate_service.memory.budget import MemoryBudget, Reservation
+from fargate_service.memory.budget import MemoryBudget
 from fargate_service.memory.costs import json_cost
+from fargate_service.memory.reservation import Reservation
 from fargate_service.models.loaded_model import Batching
 from fargate_service.models.pyfunc_model import ModelFailed, PyfuncModel, load_pyfunc
 from fargate_service.settings import DocumentLimits

@@ -308,6 +308,23 @@ def test_endless_headers_end_the_connection(pyfunc: Running, beginning: bytes, a
     assert requests.get(f"{pyfunc.url}/ping", timeout=10).status_code == 200
 
 
+@pytest.mark.parametrize(("sent", "answered"), [(10, range(10, 11)), (10_000, range(1_000))])
+def test_a_connection_that_sends_many_requests_ahead_is_closed(pyfunc: Running, sent: int, answered: range) -> None:
+    address = urlsplit(pyfunc.url)
+    request = b"GET /ping HTTP/1.1\r\nHost: x\r\n"
+    received = b""
+    with (
+        socket.create_connection((address.hostname, address.port), timeout=20) as connection,
+        suppress(ConnectionError),
+    ):
+        connection.sendall((request + b"\r\n") * (sent - 1) + request + b"Connection: close\r\n\r\n")
+        while piece := connection.recv(100_000):
+            received += piece
+
+    assert received.count(b"HTTP/1.1 200 OK") in answered
+    assert requests.get(f"{pyfunc.url}/ping", timeout=10).status_code == 200
+
+
 def test_requests_in_flight_are_finished_on_sigterm(slow_model: Path, tmp_path: Path) -> None:
     answers: list[requests.Response] = []
     with serve(build(slow_model, tmp_path), slow_model, tmp_path) as running:

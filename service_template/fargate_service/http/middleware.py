@@ -11,11 +11,13 @@ import base64
 import binascii
 import hmac
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
 from typing import Any
 
 from starlette.responses import RedirectResponse
 
 from fargate_service.errors import RequestError, make_error_body
+from fargate_service.http.sending import ClientStalled, at_the_clients_pace
 from fargate_service.memory.body_queue import BodyQueue
 from fargate_service.memory.budget import MemoryBudget
 from fargate_service.memory.costs import BODY
@@ -109,13 +111,15 @@ class BodyLimit:
     """Reserves the memory for each body before it is read, and rejects bodies above `max_body_bytes` with 413.
 
     Both by Content-Length, and while the body is received. Without room in `budget`, large bodies of a known length
-    wait for it, and others are 503.
+    wait for it, and others are 503. The memory stays reserved until the client has taken the response; a client that
+    takes nothing of it for `send_seconds` is disconnected.
     """
 
-    def __init__(self, app: App, max_body_bytes: int, budget: MemoryBudget) -> None:
+    def __init__(self, app: App, max_body_bytes: int, budget: MemoryBudget, send_seconds: float = 60) -> None:
         self._app = app
         self._limit = max_body_bytes
         self._budget = budget
+        self._send_seconds = send_seconds
         self._queue = BodyQueue(budget)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -123,7 +127,8 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         error = RequestError(413, f"The request is larger than {self._limit / 10**6:g} MB (MAX_BODY_MB).")
-        reserved_bytes = _announced_length(scope)
+        # Health checks have no body that is read; those with one must not wait, without a key, before other requests.
+        reserved_bytes = 0 if scope["path"] in OPEN_PATHS else _announced_length(scope)
         received_bytes = 0
 
         async def counted_receive() -> Message:
@@ -145,8 +150,10 @@ class BodyLimit:
             except RequestError as refused:
                 await send_error(send, refused.status, refused.message, ((b"connection", b"close"),))
                 return
-            # The routes turn an error into the response, as they do with their own errors.
-            await self._app(scope, counted_receive, send)
+            # The routes turn an error into the response, as they do with their own errors. The server closes a
+            # connection whose response is not complete.
+            with suppress(ClientStalled):
+                await self._app(scope, counted_receive, at_the_clients_pace(send, self._send_seconds))
 
 
 def _credentials(header: bytes) -> bytes | None:

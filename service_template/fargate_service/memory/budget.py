@@ -126,11 +126,11 @@ class MemoryBudget:
             self.used -= size
             self._announce()
 
-    def end_body(self, size: int) -> None:
-        """Gives back what a body had reserved."""
+    def end_body(self, size: int, answer: int = 0) -> None:
+        """Gives back what a body had reserved, and what was kept for an answer."""
         with self._changed:
             self.bodies -= size
-            self.used -= size
+            self.used -= size + answer
             self._announce()
 
     def _announce(self) -> None:

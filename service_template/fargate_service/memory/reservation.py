@@ -20,6 +20,7 @@ class Reservation:
         self._budget = budget
         self._body = 0
         self._work = 0
+        self._answer = 0
         self._large_body = 0
         self._peak = 0  # of what it needed, also if it was refused
         self._holders = 0
@@ -45,10 +46,11 @@ class Reservation:
             if self._holders:
                 return
             body, self._body = self._body, 0
+            answer, self._answer = self._answer, 0
             callbacks, self._at_end = self._at_end, []
         if self._large_body:
             self._budget.learn(self._peak / self._large_body)
-        self._budget.end_body(body)
+        self._budget.end_body(body, answer)
         for callback in callbacks:
             callback()
 
@@ -97,6 +99,12 @@ class Reservation:
             self._work += size
         return is_there
 
+    def keep_answer(self, size: int) -> None:
+        """Keeps `size` bytes of what work has reserved until the reservation ends: a client can be slow to take it."""
+        size = min(size, self._work)
+        self._work -= size
+        self._answer += size
+
     def end(self) -> None:
         """Gives back what work has reserved."""
         self._budget.end_work(self._work)
@@ -104,8 +112,9 @@ class Reservation:
 
     def need(self, size: int) -> None:
         """Reserves `size` bytes more, or less if negative, until the block of work ends."""
-        self._peak = max(self._peak, self._body + self._work + size)
-        self._budget.change_work(size, self._body + self._work)
+        held = self._body + self._work + self._answer
+        self._peak = max(self._peak, held + size)
+        self._budget.change_work(size, held)
         self._work += size
 
 

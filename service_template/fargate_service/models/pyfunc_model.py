@@ -91,13 +91,18 @@ class PyfuncModel:
     def invoke(self, body: bytes, content_type: str) -> ScoringResponse:
         """Scores a request in MLflow's protocol: JSON in its five formats, CSV, and Parquet if it is accepted."""
         with current_reservation().working(_cost(body, content_type)):
-            data = self._read_exactly(body, content_type)
-            if data is None:
-                return self._score(self._model, body, content_type)
-            try:
-                return write_answer(self._model.predict(data, is_checked=True))
-            except MlflowException as error:
-                raise _refusal(error) from error
+            response = self._invoke(body, content_type)
+            current_reservation().keep_answer(len(response.body))
+            return response
+
+    def _invoke(self, body: bytes, content_type: str) -> ScoringResponse:
+        data = self._read_exactly(body, content_type)
+        if data is None:
+            return self._score(self._model, body, content_type)
+        try:
+            return write_answer(self._model.predict(data, is_checked=True))
+        except MlflowException as error:
+            raise _refusal(error) from error
 
     def _read_exactly(self, body: bytes, content_type: str) -> Any | None:
         """Returns the model's input if the body fits the signature exactly; None if MLflow has to read it."""
@@ -151,7 +156,8 @@ class PyfuncModel:
             return
         for one, part in zip(ready, parts, strict=True):
             if one.reservation.need_at_once(answer_cost(part)):
-                answers[one.number] = write_answer(part)
+                answers[one.number] = answer = write_answer(part)
+                one.reservation.keep_answer(len(answer.body))
 
     def stream(self, body: bytes, content_type: str) -> Iterator[Any]:
         """Returns the chunks of the model's `predict_stream`; raises RequestError 406 if it has none."""
