@@ -1,8 +1,8 @@
 """Bounds a request's headers and how many requests a connection sends ahead, before the API key is checked.
 
 uvicorn's parser, httptools, collects headers of any length in memory. (Its other parser, h11, has a limit of 64 KiB.)
-Requests that arrive before the response to the previous one them are parsed and kept, and each response lets more of them
-in: they took 9 kB each, 100 times what is sent. Load balancers send none ahead.
+Requests that arrive before the previous response are parsed and kept, and each response lets more of them in: they took
+9 kB each, 100 times what is sent. Load balancers send none ahead.
 """
 
 from __future__ import annotations
