@@ -114,6 +114,7 @@ setup(
         "mlflow_fargate.service_template",
         *(f"mlflow_fargate.service_template.{name}" for name in find_packages("service_template")),
         "mlflow_fargate.onnx_converter",
+        "mlflow_fargate.iam",
         # Run by `mlflow-fargate demo`.
         "mlflow_fargate.examples",
         "mlflow_fargate.examples.image_classifier",
@@ -123,10 +124,12 @@ setup(
         "mlflow_fargate.service_template": "service_template",
         "mlflow_fargate.onnx_converter": "onnx_converter",
         "mlflow_fargate.examples": "examples",
+        "mlflow_fargate.iam": "docs/iam",
     },
     package_data={
         "mlflow_fargate": ["py.typed"],
         "mlflow_fargate.deployments": ["prices.json"],
+        "mlflow_fargate.iam": ["*.json"],
         "mlflow_fargate.webhook.http": ["templates/*.html"],
         "mlflow_fargate.local.page": ["templates/*.html"],
     },

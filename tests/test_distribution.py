@@ -39,6 +39,7 @@ HOSTILE_WHEELS: tuple[dict[str, str], ...] = (
     {"hostile-1.data/scripts/../../../outside/evil": ""},
     {"hostile-1.data/data/../../../outside/evil": ""},
 )
+IAM_COMMAND = "from mlflow_fargate.cli import main; main(['iam', 'deployer', '--account', '123456789012'])"
 MAPPED = ("mlflow_fargate.webhook", "mlflow_fargate.service_template")
 
 
@@ -94,6 +95,9 @@ def test_every_built_package_can_be_imported(installed: Path) -> None:
 
     assert all(Path(place).is_relative_to(installed) for place in places), places
     assert (installed / "mlflow_fargate" / "service_template" / "service.py").is_file()
+    shipped = {path.name for path in (installed / "mlflow_fargate" / "iam").iterdir()}
+    assert shipped == {path.name for path in (ROOT / "docs" / "iam").glob("*.json")}
+    assert '"iam:PermissionsBoundary"' in run_python(installed, IAM_COMMAND)
     for top, parts in (("service_template", "fargate_service"), ("webhook", "http")):
         wanted = {path.relative_to(ROOT) for path in (ROOT / top / parts).rglob("*") if path.suffix in {".py", ".html"}}
         assert wanted

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from importlib.metadata import version as installed_version
@@ -139,6 +140,7 @@ def _is_old_pillow(line: str) -> bool:
     return not any(requirement.specifier.contains(one, prereleases=True) for one in candidates)
 
 
+@functools.lru_cache(4096)
 def _package(line: str) -> str | None:
     """Returns the package that a requirement line names; None for options, paths and other lines that pip reads."""
     try:
