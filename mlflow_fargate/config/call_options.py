@@ -41,7 +41,7 @@ class CallOptions(OptionGroup):
         maps_to="(this command)",
     )
     build_sdists: bool = option(
-        True,
+        False,
         "build packages that have no wheels, if this machine matches the image; their code runs. false: refuse them",
         maps_to="(this command)",
     )

@@ -21,8 +21,7 @@ from mlflow_fargate.cli.extras import needed
     "--rules-in-tags",
     is_flag=True,
     default=None,
-    help="Deploy what tags of registered models request, instead of rules in a file.  "
-    "[env FARGATE_WEBHOOK_RULES_IN_TAGS]",
+    help="Without rules, deploy what tags of registered models request.  [env FARGATE_WEBHOOK_RULES_IN_TAGS]",
 )
 @click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
 @click.option("--port", type=int, help="Port to listen on; 0 picks a free one.  [default: 8080]")
