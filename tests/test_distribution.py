@@ -27,7 +27,7 @@ PACKAGES = (
     "mlflow_fargate.model",
 )
 FOR_UNIT_TESTS = (
-    "scikit-learn>=1.4",
+    "scikit-learn>=1.5",
     "pandas>=2.2",
     "sqlalchemy>=2.0.40,<2.1",
 )  # the last one: MLflow 3.1 does not support 2.1
@@ -264,4 +264,4 @@ def write_wheel(path: Path, files: Mapping[str, str]) -> Path:
 def test_the_bento_floor_keeps_resolvers_from_walking_back(installed: Path) -> None:
     metadata = next(installed.glob("*.dist-info/METADATA")).read_text()
 
-    assert "Requires-Dist: bentoml<2,>=1.4.30" in metadata
+    assert "Requires-Dist: bentoml<2,>=1.4.39" in metadata
