@@ -6,19 +6,21 @@ from setuptools import find_packages, setup
 
 VERSION = "0.1.0"
 
+# No floor has a known serious flaw: tests/support/advisories.py lists the advisories, and a test compares.
 CORE = [
     "mlflow-skinny>=3.1,<4",  # the plugin contract, the model registry
     "boto3>=1.44,<2",  # every AWS call; older ones lack the circuit breaker's threshold
     # Without a minimum, resolvers fall back to bentoml 0.9 (opentelemetry pins), which lacks `bentoml.build`.
-    "bentoml>=1.4.30,<2",
+    "bentoml>=1.4.39,<2",
     "pydantic>=2.6,<3",  # options: parsed, checked and described once
     "click>=8.4",  # the command line; older ones do not suggest the right command
     "rich>=14.1",  # progress on a terminal
     "stamina>=25.1",  # retries
-    "requests>=2.31",  # the OCI registry, the deployed model
+    "requests>=2.32.4",  # the OCI registry, the deployed model
+    "urllib3>=2.7",  # streams of blobs; already required by requests
     "idna>=3.7",  # compares host names; already required by requests
     "platformdirs>=4",  # the system's cache folder
-    "filelock>=3.14",  # one builder of one cache entry at a time
+    "filelock>=3.20.3",  # one builder of one cache entry at a time
     "uv>=0.12",  # installs the image's packages; older ones let a wheel write outside its folder
     "zstandard>=0.22",  # layers
     # Which system libraries a wheel needs; used by every deployment, so not an extra. Pure Python, no dependencies.
@@ -29,32 +31,36 @@ CORE = [
 ]
 LOCAL = [
     "moto[server]>=5.1.12,<6",  # the AWS control plane; older ones do not support CloudWatch's JSON protocol
-    "aiohttp>=3.9",  # the load balancer
-    "waitress>=3",  # the WSGI server in front of moto, and the webhook's
-    "jinja2>=3",  # the stack's page; already required by moto's server
-    "mlflow>=3.5,<4",  # the tracking server; older ones have no FastAPI application
+    "aiohttp>=3.14.5",  # the load balancer
+    "waitress>=3.0.1",  # the WSGI server in front of moto, and the webhook's
+    "jinja2>=3.1.6",  # the stack's page; already required by moto's server
+    "werkzeug>=3.1.6",  # under moto's server; the floor only
+    "mlflow>=3.5,<4",  # the tracking server; older ones accept every host name
     "backports.tarfile>=1.2; python_full_version < '3.11.4'",  # unpacking layers that are not trusted
     "psutil>=5.9",  # finds and ends processes that outlived their parent
 ]
 WEBHOOK = [
-    "flask>=3",  # HTTP, and the page with Jinja
-    "waitress>=3",  # the server
+    "flask>=3.1.1",  # HTTP, and the page with Jinja
+    "jinja2>=3.1.6",
+    "werkzeug>=3.1.6",  # under Flask; the floor only
+    "waitress>=3.0.1",  # the server
     "prometheus-client>=0.20",  # /metrics
     "python-json-logger>=4",  # a formatter for the standard library's logging
 ]
 SBOM = [
-    "cyclonedx-python-lib>=11,<12"
+    "cyclonedx-python-lib>=11.6,<12"
 ]  # `image sbom`: the format's own library, so an extra; deploying needs none of it
 DEMO = [
     "tensorflow-cpu>=2.16; platform_machine == 'x86_64' or platform_machine == 'AMD64'",
     "tensorflow>=2.16; platform_machine != 'x86_64' and platform_machine != 'AMD64'",
     "tensorboard",  # mlflow.tensorflow.autolog() fails without it, and TensorFlow 2.21 no longer requires it
-    "scikit-learn>=1.4",
-    "pillow>=10",
+    "scikit-learn>=1.5",
+    "pillow>=13; python_version >= '3.11'",
+    "pillow>=12.3; python_version < '3.11'",  # the last for this Python
 ]
 DOCS = ["mkdocs-material>=9.5", "mkdocs>=1.6,<2"]
 TEST = [
-    "cyclonedx-python-lib[json-validation]>=11,<12",  # the validator of the format
+    "cyclonedx-python-lib[json-validation]>=11.6,<12",  # the validator of the format
     "Flask-WTF>=1.2,<2",  # MLflow's basic-auth server, without the rest of mlflow[auth]
     "pytest>=8",
     "pytest-timeout>=2.3",
@@ -62,7 +68,7 @@ TEST = [
     "hypothesis>=6.100",
     "httptools>=0.6",  # installed in images next to BentoML, so tests use it too
     "uvloop>=0.19; sys_platform != 'win32'",
-    "orjson>=3.9",
+    "orjson>=3.11.6",
     "jsonschema>=4.18",  # validates the printed JSON schema
     "import-linter>=2.17",  # finds circles between packages
     "mypy>=1.11",
@@ -115,6 +121,7 @@ setup(
         "mlflow_fargate.service_template",
         *(f"mlflow_fargate.service_template.{name}" for name in find_packages("service_template")),
         "mlflow_fargate.onnx_converter",
+        "mlflow_fargate.iam",
         # Run by `mlflow-fargate demo`.
         "mlflow_fargate.examples",
         "mlflow_fargate.examples.image_classifier",
@@ -124,10 +131,12 @@ setup(
         "mlflow_fargate.service_template": "service_template",
         "mlflow_fargate.onnx_converter": "onnx_converter",
         "mlflow_fargate.examples": "examples",
+        "mlflow_fargate.iam": "docs/iam",
     },
     package_data={
         "mlflow_fargate": ["py.typed"],
         "mlflow_fargate.deployments": ["prices.json"],
+        "mlflow_fargate.iam": ["*.json"],
         "mlflow_fargate.webhook.http": ["templates/*.html"],
         "mlflow_fargate.local.page": ["templates/*.html"],
     },

@@ -107,7 +107,7 @@ def test_the_service_description_names_its_model() -> None:
 def test_an_image_classifier_needs_no_mlflow() -> None:
     lines = bento.service_requirements(ServedModel(make_model(), "image_classifier"))
 
-    assert lines == ("numpy==2.4.6", "tensorflow-cpu==2.21.0", "pillow>=11.3", BENTOML, *SERVER)
+    assert lines == ("numpy==2.4.6", "tensorflow-cpu==2.21.0", "pillow>=13.0", BENTOML, *SERVER)
 
 
 def test_a_pyfunc_needs_skinny_mlflow_of_the_version_that_logged_it() -> None:
@@ -190,26 +190,33 @@ def test_a_model_that_requires_more_of_mlflow_gets_it(line: str) -> None:
 
 def test_the_models_own_versions_win_except_bentoml() -> None:
     lines = bento.service_requirements(
-        ServedModel(make_model(requirements=("Pillow==12.0", "bentoml==1.3.0")), "image_classifier")
+        ServedModel(make_model(requirements=("Pillow==13.0", "bentoml==1.3.0")), "image_classifier")
     )
 
-    assert lines == ("Pillow==12.0", "pillow>=11.3", BENTOML, *SERVER)
+    assert lines == ("Pillow==13.0", "pillow>=13.0", BENTOML, *SERVER)
 
 
-@pytest.mark.parametrize("line", ["pillow==9.5.0", "Pillow==11.2.*", "pillow<11", "pillow~=10.0", "pillow>=8,<10.1"])
+@pytest.mark.parametrize("line", ["pillow==9.5.0", "Pillow==12.3.*", "pillow<13", "pillow~=12.0", "pillow>=8,<10.1"])
 def test_an_image_classifier_does_not_decode_with_a_pillow_of_known_flaws(line: str) -> None:
     served = ServedModel(make_model(requirements=(line,)), "image_classifier")
 
-    assert bento.service_requirements(served) == ("pillow>=11.3", BENTOML, *SERVER)
+    assert bento.service_requirements(served) == ("pillow>=13.0", BENTOML, *SERVER)
     assert bento.replaced_requirements(served) == (line,)
 
 
-@pytest.mark.parametrize("line", ["pillow", "pillow>=8", "pillow<13", "pillow==12.0.*", "pillow~=11.0", "pillow>11.2"])
+@pytest.mark.parametrize("line", ["pillow", "pillow>=8", "pillow<14", "pillow==13.0.*", "pillow~=13.0", "pillow>11.2"])
 def test_a_pillow_that_can_be_a_safe_one_is_kept(line: str) -> None:
     served = ServedModel(make_model(requirements=(line,)), "image_classifier")
 
-    assert bento.service_requirements(served)[:2] == (line, "pillow>=11.3")
+    assert bento.service_requirements(served)[:2] == (line, "pillow>=13.0")
     assert bento.replaced_requirements(served) == ()
+
+
+def test_images_with_python_3_10_get_the_last_pillow_for_it() -> None:
+    model = make_model(requirements=("pillow==12.3.0",), python_version="3.10.14")
+    served = ServedModel(model, "image_classifier")
+
+    assert bento.service_requirements(served)[:2] == ("pillow==12.3.0", "pillow>=12.3")
 
 
 def test_other_templates_keep_the_models_pillow() -> None:

@@ -27,7 +27,7 @@ PACKAGES = (
     "mlflow_fargate.model",
 )
 FOR_UNIT_TESTS = (
-    "scikit-learn>=1.4",
+    "scikit-learn>=1.5",
     "pandas>=2.2",
     "sqlalchemy>=2.0.40,<2.1",
 )  # the last one: MLflow 3.1 does not support 2.1
@@ -39,6 +39,7 @@ HOSTILE_WHEELS: tuple[dict[str, str], ...] = (
     {"hostile-1.data/scripts/../../../outside/evil": ""},
     {"hostile-1.data/data/../../../outside/evil": ""},
 )
+IAM_COMMAND = "from mlflow_fargate.cli import main; main(['iam', 'deployer', '--account', '123456789012'])"
 MAPPED = ("mlflow_fargate.webhook", "mlflow_fargate.service_template")
 
 
@@ -94,6 +95,9 @@ def test_every_built_package_can_be_imported(installed: Path) -> None:
 
     assert all(Path(place).is_relative_to(installed) for place in places), places
     assert (installed / "mlflow_fargate" / "service_template" / "service.py").is_file()
+    shipped = {path.name for path in (installed / "mlflow_fargate" / "iam").iterdir()}
+    assert shipped == {path.name for path in (ROOT / "docs" / "iam").glob("*.json")}
+    assert '"iam:PermissionsBoundary"' in run_python(installed, IAM_COMMAND)
     for top, parts in (("service_template", "fargate_service"), ("webhook", "http")):
         wanted = {path.relative_to(ROOT) for path in (ROOT / top / parts).rglob("*") if path.suffix in {".py", ".html"}}
         assert wanted
@@ -260,4 +264,4 @@ def write_wheel(path: Path, files: Mapping[str, str]) -> Path:
 def test_the_bento_floor_keeps_resolvers_from_walking_back(installed: Path) -> None:
     metadata = next(installed.glob("*.dist-info/METADATA")).read_text()
 
-    assert "Requires-Dist: bentoml<2,>=1.4.30" in metadata
+    assert "Requires-Dist: bentoml<2,>=1.4.39" in metadata

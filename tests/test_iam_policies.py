@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from mlflow_fargate.aws.account import Account
 from mlflow_fargate.aws.resource_types.iam import infrastructure_trust, task_trust
+from mlflow_fargate.cli import main
 from mlflow_fargate.config import NamedOptions, parse_config
 from mlflow_fargate.deployments import operations
 from mlflow_fargate.deployments.deployer import Deployer
@@ -161,7 +164,7 @@ def test_the_policy_of_the_webhooks_options_allows_their_calls() -> None:
 def test_no_policy_allows_to_write_everywhere() -> None:
     # These know no resource: https://docs.aws.amazon.com/service-authorization/latest/reference/
     without_resource = {"ecs:DeregisterTaskDefinition"}
-    for name in ("deployer", "deployer-options", "webhook", "webhook-task"):
+    for name in ("deployer", "deployer-options", "boundary", "webhook", "webhook-task"):
         for statement in policy(name):
             writes = {action for action in statement["Action"] if not action.partition(":")[2].startswith(READS)}
             assert statement["Resource"] != "*" or "Condition" in statement or writes <= without_resource, statement
@@ -174,7 +177,8 @@ def test_the_webhook_has_fewer_permissions_than_the_deployer() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["deployer", "deployer-options", "webhook", "webhook-task", "execution", "infrastructure", "task"]
+    "name",
+    ["deployer", "deployer-options", "boundary", "webhook", "webhook-task", "execution", "infrastructure", "task"],
 )
 def test_a_policy_is_not_longer_than_iam_takes(name: str) -> None:
     text = (ROOT / f"docs/iam/{name}.json").read_text()
@@ -202,6 +206,41 @@ def test_the_policy_of_a_deployed_webhook_service_is_the_one_of_its_role() -> No
 
     assert policy("webhook-task") == webhook_policy(endpoint, artifact_buckets=("ARTIFACT-BUCKET",))["Statement"]
     assert allowed("webhook") < allowed("webhook-task") < of_the_deployer()
+
+
+def test_a_deployer_writes_roles_only_within_the_boundary() -> None:
+    writes = {"iam:CreateRole", "iam:PutRolePolicy", "iam:DeleteRolePolicy"}
+    (statement,) = (one for one in policy("deployer") if writes & set(one["Action"]))
+    name = "arn:aws:iam::ACCOUNT:policy/mlflow-fargate-boundary"
+
+    assert writes == set(statement["Action"])
+    assert statement["Condition"] == {"StringEquals": {"iam:PermissionsBoundary": name}}
+    assert {action for action in allowed("boundary") if action.startswith("iam:") and "Get" not in action} == {
+        "iam:PassRole"
+    }
+
+
+def test_the_boundary_allows_every_action_of_the_roles_within_it() -> None:
+    roles = allowed("webhook-task") | allowed("execution") | allowed("infrastructure")
+
+    assert allowed("boundary") == roles | {"ssm:GetParameters"}  # of secrets.NAME=
+
+
+@pytest.mark.parametrize("name", ["deployer", "boundary", "webhook", "webhook-task"])
+def test_a_policy_is_printed_for_one_account(name: str) -> None:
+    arguments = ["iam", name, "--account", "123456789012", "--region", "us-east-2", "--endpoint", "prod"]
+    done = CliRunner().invoke(main, [*arguments, "--artifacts", "models"])
+
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["Version"] == "2012-10-17"
+    assert not re.search(r"ACCOUNT|REGION|ENDPOINT|BUCKET|:\*:123456789012:", done.stdout)
+    assert ":s3:::" not in CliRunner().invoke(main, arguments).stdout
+
+
+def test_a_policy_for_one_region_needs_the_region() -> None:
+    done = CliRunner().invoke(main, ["iam", "webhook", "--account", "123456789012"])
+
+    assert done.exit_code == 2 and "set --region" in done.output
 
 
 @pytest.mark.slow
@@ -257,7 +296,14 @@ def test_the_webhook_has_the_permissions_of_a_redeploy_and_no_more(deployer: Dep
 
     assert sorted(made - allowed("webhook")) == []
     # When a new version does not start, its tasks and their last lines are looked at.
-    after_a_failure = {"ecs:ListTasks", "ecs:DescribeTasks", "logs:GetLogEvents", "ecs:DescribeServiceRevisions"}
+    # A key that a deletion left is restored.
+    after_a_failure = {
+        "secretsmanager:RestoreSecret",
+        "ecs:ListTasks",
+        "ecs:DescribeTasks",
+        "logs:GetLogEvents",
+        "ecs:DescribeServiceRevisions",
+    }
     assert sorted(allowed("webhook") - made - OF_THE_REGISTRY - OF_S3 - after_a_failure) == []
 
 

@@ -23,6 +23,7 @@ from mlflow_fargate.progress import RecordedProgress
 from mlflow_fargate.publisher import image_inputs
 from mlflow_fargate.publisher.smoke_test import make_smoke_test
 from mlflow_fargate.resolved_model import ResolvedModel
+from mlflow_fargate.sandbox import process as sandbox_process
 from mlflow_fargate.sandbox import run_smoke_test
 from support.base_image import seed_shared_base_image
 from support.image import make_image
@@ -124,6 +125,59 @@ def test_only_the_images_packages_can_be_imported(tmp_path: Path) -> None:
         )
 
 
+READS_HOME = """
+import os, sys
+found = sorted(os.listdir(sys.argv[1]))
+secrets = [name for name in os.environ if name.startswith(("AWS_", "MLFLOW_TRACKING"))]
+print("SEEN", found, secrets, open(sys.argv[2]).read())
+sys.exit(7)
+"""
+
+
+def test_a_models_code_sees_neither_credentials_nor_the_home_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not sandbox_process.hides_home():
+        pytest.skip("bubblewrap is not installed, or not allowed here: the home folder cannot be hidden")
+    home = tmp_path / "home"
+    for path, content in {".aws/credentials": "secret", "cache/model/weights": "weights", "run/x": ""}.items():
+        (home / path).parent.mkdir(parents=True)
+        (home / path).write_text(content)
+    monkeypatch.setattr(sandbox_process, "_HOME", home)
+    monkeypatch.setattr(sandbox_process, "_BWRAP", (*sandbox_process._BWRAP[:-1], str(home)))
+    for name in ("AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_PASSWORD"):
+        monkeypatch.setenv(name, "secret")
+    model = home / "cache" / "model"
+    with pytest.raises(SmokeTestFailed, match="exited with code 7"):
+        run_smoke_test(
+            ("python3", "-c", READS_HOME, str(home), str(model / "weights")),
+            working_directory=home / "run",
+            environment={"MODEL_DIR": str(model)},
+            interpreter=sys.executable,
+            log=tmp_path / "smoke-test.log",
+        )
+
+    assert "SEEN ['cache', 'run'] [] weights" in (tmp_path / "smoke-test.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("hides", "said"), [(True, "without your credentials and home folder"), (False, "but with your home folder")]
+)
+def test_the_note_says_what_the_code_sees(
+    hides: bool, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mlflow_fargate.publisher.smoke_test.hides_home", lambda: hides)
+    monkeypatch.setattr("mlflow_fargate.publisher.smoke_test.run_smoke_test", lambda *_, **__: 1.0)
+    progress = RecordedProgress()
+    model = ResolvedModel("m", "m", str(tmp_path), (), {"flavors": {"python_function": {}}}, ("six",))
+    config = parse_config({"requirements": "six", "architecture": ARCHITECTURE})
+    smoke_test = make_smoke_test(image_inputs(model, config), config, progress)
+    assert smoke_test is not None
+    smoke_test(Unpacked(tmp_path, tmp_path, tmp_path / "log"), {})
+
+    assert said in progress.lines[0]
+
+
 @pytest.fixture
 def inputs(tmp_path: Path) -> Any:
     service = tmp_path / "service"
@@ -209,6 +263,7 @@ def test_a_real_service_predicts_its_input_example(inputs: dict[str, Any], tmp_p
         f"mlflow-skinny=={version('mlflow-skinny')}",
         "pandas<3",
         "cloudpickle",
+        "httptools",
     ]
     files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
     asked = {**inputs, "requirements": packages, "service": build(folder, tmp_path), "model": files}

@@ -6,7 +6,7 @@ FARGATE_WEBHOOK_SECRET            secret that signs events; without it, events a
 FARGATE_WEBHOOK_SECRET_PREVIOUS   still valid while a new secret is being rolled out
 FARGATE_WEBHOOK_RULES             file with rules (rules.py), read at each poll; without rules, nothing is created
 FARGATE_WEBHOOK_MODELS            the same inline: {churn: {stage: Production}}
-FARGATE_WEBHOOK_RULES_IN_TAGS     true: instead, the tags of registered models are the rules; default false
+FARGATE_WEBHOOK_RULES_IN_TAGS     true: without rules, the tags of registered models are the rules; default false
 FARGATE_WEBHOOK_POLL_SECONDS      seconds between polls; 30
 FARGATE_WEBHOOK_RETRY_SECONDS     delay before retrying a failed change (unless ECS rolled back), doubled each time; 60
 FARGATE_WEBHOOK_TOKEN             token for the page, /status, /metrics and retry
@@ -79,11 +79,6 @@ def parse_settings(environ: Mapping[str, str]) -> Settings:
         raise InvalidOption(
             "FARGATE_WEBHOOK_RULES and FARGATE_WEBHOOK_MODELS are both set.", hint="put all rules in the file"
         )
-    rules_in_tags = _choice(environ, "FARGATE_WEBHOOK_RULES_IN_TAGS", _BOOLEANS) or False
-    if rules_in_tags and (rules_file or environ.get("FARGATE_WEBHOOK_MODELS")):
-        raise InvalidOption(
-            "Rules are given, and FARGATE_WEBHOOK_RULES_IN_TAGS is true.", hint="use either rules or the models' tags"
-        )
     secrets = (environ.get("FARGATE_WEBHOOK_SECRET"), environ.get("FARGATE_WEBHOOK_SECRET_PREVIOUS"))
     return Settings(
         tracking_uri=tracking_uri,
@@ -92,7 +87,7 @@ def parse_settings(environ: Mapping[str, str]) -> Settings:
         secrets=tuple(secret for secret in secrets if secret),
         rules_file=Path(rules_file) if rules_file else None,
         models=environ.get("FARGATE_WEBHOOK_MODELS") or None,
-        rules_in_tags=rules_in_tags,
+        rules_in_tags=_choice(environ, "FARGATE_WEBHOOK_RULES_IN_TAGS", _BOOLEANS) or False,
         poll_seconds=_number(environ, "FARGATE_WEBHOOK_POLL_SECONDS", default=30, least=1, most=86_400),
         retry_seconds=_number(environ, "FARGATE_WEBHOOK_RETRY_SECONDS", default=60, least=1, most=3600),
         token=environ.get("FARGATE_WEBHOOK_TOKEN") or None,

@@ -45,6 +45,10 @@ class _Row:
 
 
 _SERVICE_ROLE = "create it once: aws iam create-service-linked-role --aws-service-name ecs.amazonaws.com"
+_BOUNDARY = (
+    "roles can be created only within the boundary (see docs/iam): "
+    "permissions_boundary=arn:aws:iam::ACCOUNT:policy/mlflow-fargate-boundary; or name one: execution_role_arn="
+)
 _NEW_ROLE = "the role's trust policy must name ecs-tasks.amazonaws.com (see docs/iam/execution-trust.json)"
 _SIZES = "check the options cpu= and memory=; valid sizes: https://docs.aws.amazon.com/AmazonECS/latest/developerguide/fargate-tasks-services.html"
 _MORE_RULES = (
@@ -164,5 +168,7 @@ def _missing_permission(operation: str, message: str) -> str:
     if "explicit deny" in message:
         return f"a policy explicitly denies {action}, possibly a permissions boundary or an SCP; change that policy"
     resource = (said["resource"] or "*").rstrip(".,") if said else "*"
+    if action in {"iam:CreateRole", "iam:PutRolePolicy"}:
+        return _BOUNDARY
     statement = {"Effect": "Allow", "Action": action, "Resource": resource}
     return f"add this to the policy of the user or role that you deploy with: {json.dumps(statement)} (see docs/iam)"

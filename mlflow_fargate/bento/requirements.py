@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from importlib.metadata import version as installed_version
@@ -17,13 +18,13 @@ from mlflow_fargate.resolved_model import ResolvedModel
 # httptools' callbacks, so it does not start without it.
 _SERVER = ("httptools>=0.6", "uvloop>=0.19")
 # It reads a table in JSON in a tenth of the time.
-_TABLES = ("orjson>=3.9",)
+_TABLES = ("orjson>=3.11.6",)
 # What a service needs besides ONNX Runtime, for images or for MLflow's protocol.
 _ONNX_PACKAGES = {"image": ("pillow",), "table": ("mlflow-skinny", "pandas", "orjson")}
-# Earlier versions have known flaws, as in the decoder of WebP (10.0.0), and an image classifier decodes what strangers
-# send, so a model's older pin does not count.
+# Earlier versions have known flaws, as in the decoder of JPEG (before 13.0), and an image classifier decodes what
+# strangers send, so a model's older pin does not count. 12.3 is the last for Python 3.10.
 # https://pillow.readthedocs.io/en/stable/releasenotes/
-_PILLOW_FLOOR = Version("11.3")
+_PILLOW_FLOOR, _PILLOW_FLOOR_OF_310 = Version("13.0"), Version("12.3")
 # service_template does not support older versions; newer versions can load models that these logged.
 _MLFLOW_FLOOR = Version("3.1")
 # What MLflow's releases before the given one required. The later lines are the stricter ones.
@@ -48,8 +49,9 @@ def service_requirements(served: ServedModel, further: tuple[str, ...] = ()) -> 
     newest = _newest_versions(models)
     if served.template == "image_classifier":
         ours = [bound for bound in newest if bound.startswith("numpy")]
-        lines = [line for line in lines if _package(line) != "mlflow" and not _is_old_pillow(line)]
-        lines.append(f"pillow>={_PILLOW_FLOOR}")
+        floor = _pillow_floor(served.model)
+        lines = [line for line in lines if _package(line) != "mlflow" and not _is_old_pillow(line, floor)]
+        lines.append(f"pillow>={floor}")
     else:
         ours = list(newest)
         if not any(_package(line) == "mlflow" and not _is_plain(line) for line in lines):
@@ -65,7 +67,9 @@ def service_requirements(served: ServedModel, further: tuple[str, ...] = ()) -> 
 
 def replaced_requirements(served: ServedModel) -> tuple[str, ...]:
     """Returns the model's lines that are not used, because they require a version with known flaws."""
-    return tuple(filter(_is_old_pillow, served.model.requirements)) if served.template == "image_classifier" else ()
+    floor = _pillow_floor(served.model)
+    old = (line for line in served.model.requirements if _is_old_pillow(line, floor))
+    return tuple(old) if served.template == "image_classifier" else ()
 
 
 def onnx_requirements(served: ServedModel, pins: Mapping[str, str], asked: tuple[str, ...]) -> tuple[str, ...]:
@@ -133,15 +137,20 @@ def _overrides(stated: str, ours: str) -> bool:
     return not any(requirement.specifier.contains(one, prereleases=True) for one in (*named, last) if one <= last)
 
 
-def _is_old_pillow(line: str) -> bool:
+def _pillow_floor(model: ResolvedModel) -> Version:
+    return _PILLOW_FLOOR_OF_310 if (model.python_version or "").startswith("3.10") else _PILLOW_FLOOR
+
+
+def _is_old_pillow(line: str, floor: Version) -> bool:
     """Returns whether the line permits only versions below the floor."""
     if _package(line) != "pillow" or (requirement := Requirement(line)).url:
         return False
     named = [Version(one.version.removesuffix(".*")) for one in requirement.specifier if one.operator != "==="]
-    candidates = [one for one in (*named, _PILLOW_FLOOR, Version("9999")) if one >= _PILLOW_FLOOR]
+    candidates = [one for one in (*named, floor, Version("9999")) if one >= floor]
     return not any(requirement.specifier.contains(one, prereleases=True) for one in candidates)
 
 
+@functools.lru_cache(4096)
 def _package(line: str) -> str | None:
     """Returns the package that a requirement line names; None for options, paths and other lines that pip reads."""
     try:

@@ -7,6 +7,7 @@
     exec                              run a command in one of its tasks
     gc                                resources left over from deleted deployments
     image export, image sbom          the image of a model, to run elsewhere; what is in it
+    iam                               IAM policies for an account
     schema                            the options of a deployment as JSON schema or Markdown
     local                             the local stack on this machine
     webhook                           the service that redeploys
@@ -33,6 +34,7 @@ from mlflow_fargate.cli.deployment.scale import scale
 from mlflow_fargate.cli.deployment.status import status
 from mlflow_fargate.cli.doctor import doctor
 from mlflow_fargate.cli.gc import gc
+from mlflow_fargate.cli.iam import iam
 from mlflow_fargate.cli.image import image
 from mlflow_fargate.cli.local import local
 from mlflow_fargate.cli.schema import schema
@@ -56,5 +58,5 @@ def main(context: click.Context) -> None:
 
 
 _ON_DEPLOYMENTS = (plan, status, events, logs, history, rollback, scale, exec_)
-for _command in (*_ON_DEPLOYMENTS, doctor, gc, image, schema, local, webhook, demo):
+for _command in (*_ON_DEPLOYMENTS, doctor, gc, image, iam, schema, local, webhook, demo):
     main.add_command(_command)

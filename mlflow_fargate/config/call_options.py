@@ -41,7 +41,7 @@ class CallOptions(OptionGroup):
         maps_to="(this command)",
     )
     build_sdists: bool = option(
-        True,
+        False,
         "if a package has no wheel, build it from source on this machine, which must match the image's platform and "
         "Python; building runs the package's code; false: refuse such packages",
         maps_to="(this command)",

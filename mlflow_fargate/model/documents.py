@@ -125,18 +125,12 @@ def _text_in(value: object, key: str) -> str | None:
 def _checked_inputs(text: str, shown: str) -> str:
     """Returns the signature's inputs, a JSON list of objects; the shapes of tensors are lists of whole numbers."""
     try:
-        inputs = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ModelUnusable(f"{shown}: the signature's inputs are not valid JSON: {str(error)[:200]}") from error
-    if not isinstance(inputs, list) or not all(isinstance(one, dict) and _has_a_shape(one) for one in inputs):
-        raise ModelUnusable(f"{shown}: the signature's inputs are not a list of columns or tensors.")
-    return text
-
-
-def _has_a_shape(one: Mapping[str, Any]) -> bool:
-    tensor = one.get("tensor-spec", {})
-    shape = tensor.get("shape", []) if isinstance(tensor, dict) else None
-    return isinstance(shape, list) and all(type(length) is int for length in shape)
+        shapes = [one.get("tensor-spec", {}).get("shape", []) for one in list(json.loads(text))]
+        if all(isinstance(shape, list) and {type(length) for length in shape} <= {int} for shape in shapes):
+            return text
+    except (ValueError, RecursionError, AttributeError, TypeError):
+        pass
+    raise ModelUnusable(f"{shown}: the signature's inputs are not a JSON list of columns or tensors.")
 
 
 def _bounded_lines(lines: Iterable[str], shown: str) -> tuple[str, ...]:

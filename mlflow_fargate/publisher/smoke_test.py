@@ -10,7 +10,7 @@ from mlflow_fargate.config import DeploymentConfig
 from mlflow_fargate.image import SmokeTest, Unpacked, find_interpreter
 from mlflow_fargate.progress import Progress
 from mlflow_fargate.publisher.inputs import ImageInputs, python_of
-from mlflow_fargate.sandbox import run_smoke_test
+from mlflow_fargate.sandbox import hides_home, run_smoke_test
 
 
 def make_smoke_test(inputs: ImageInputs, config: DeploymentConfig, progress: Progress) -> SmokeTest | None:
@@ -30,7 +30,8 @@ def make_smoke_test(inputs: ImageInputs, config: DeploymentConfig, progress: Pro
         return None
 
     def smoke_test(unpacked: Unpacked, environment: Mapping[str, str]) -> None:
-        progress.note("smoke-testing the service on this machine (skip with smoke_test=false)")
+        seen = "your credentials and home folder" if hides_home() else "your credentials, but with your home folder"
+        progress.note(f"smoke-testing the service on this machine without {seen} (skip with smoke_test=false)")
         with progress.waiting("waiting for the service to be ready"):
             seconds = run_smoke_test(
                 unpacked.entry_point,

@@ -10,6 +10,7 @@ from __future__ import annotations
 from mlflow_fargate.plan import Properties, Resource
 from mlflow_fargate.resources.deployment import parent_resources
 from mlflow_fargate.resources.endpoint import role_properties
+from mlflow_fargate.resources.names import ENDPOINT_TAG
 from mlflow_fargate.resources.policies import Policy, PolicyStatement, allow, policy_of
 from mlflow_fargate.resources.properties import RoleProperties
 from mlflow_fargate.resources.service import service_properties, task_properties
@@ -72,13 +73,9 @@ _SERVICES = (
     "ecs:UntagResource",
     "ecs:UpdateService",
 )
-_ROUTES = (
-    "elasticloadbalancing:AddTags",
-    "elasticloadbalancing:CreateRule",
-    "elasticloadbalancing:CreateTargetGroup",
-    "elasticloadbalancing:DeleteRule",
+_RULES = tuple(f"elasticloadbalancing:{one}" for one in ("AddTags", "CreateRule", "DeleteRule", "ModifyRule"))
+_TARGET_GROUP_CHANGES = (
     "elasticloadbalancing:DeleteTargetGroup",
-    "elasticloadbalancing:ModifyRule",
     "elasticloadbalancing:ModifyTargetGroup",
     "elasticloadbalancing:ModifyTargetGroupAttributes",
 )
@@ -139,6 +136,7 @@ def webhook_policy(
     shifting_role = endpoint.infrastructure_role_arn or f"{roles}{endpoint.infrastructure_role_name}"
     logs = f"arn:aws:logs:{place}:log-group:/mlflow-fargate/{name}/*"
     balancing = f"arn:aws:elasticloadbalancing:{place}"
+    groups = f"{balancing}:targetgroup/mlf-*"
     statements = [
         allow(_READ, "*"),
         allow(_IMAGES, f"arn:aws:ecr:{place}:repository/mlflow-fargate/{name}"),
@@ -148,12 +146,21 @@ def webhook_policy(
             f"arn:aws:ecs:{place}:task-definition/{endpoint.full_name}_*",
         ),
         allow(
-            _ROUTES,
+            _RULES,
             f"{balancing}:listener/app/{endpoint.full_name}/*",
             f"{balancing}:listener-rule/app/{endpoint.full_name}/*",
-            f"{balancing}:targetgroup/mlf-*",
         ),
-        allow(_SHIFTS, f"arn:aws:ecs:{place}:service-deployment/{endpoint.full_name}/*"),
+        # Names of target groups are too short to contain the endpoint's; it is in their tags.
+        allow(["elasticloadbalancing:CreateTargetGroup"], groups, if_equal={f"aws:RequestTag/{ENDPOINT_TAG}": name}),
+        allow(
+            ["elasticloadbalancing:AddTags"],
+            groups,
+            if_equal={"elasticloadbalancing:CreateAction": "CreateTargetGroup"},
+        ),
+        allow(_TARGET_GROUP_CHANGES, groups, if_equal={f"aws:ResourceTag/{ENDPOINT_TAG}": name}),
+        allow(
+            _SHIFTS, *(f"arn:aws:ecs:{place}:{one}/{endpoint.full_name}/*" for one in ("service-deployment", "service"))
+        ),
         allow(("iam:GetRole", "iam:GetRolePolicy"), role, shifting_role),
         _pass_role(role, to="ecs-tasks.amazonaws.com"),
         _pass_role(shifting_role, to="ecs.amazonaws.com"),

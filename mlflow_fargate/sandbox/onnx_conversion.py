@@ -69,7 +69,10 @@ def convert_model(
             "TF_CPP_MIN_LOG_LEVEL": "2",
         }
         arguments = [str(converter_folder() / "convert.py"), str(file)]
-        with sandbox.running(arguments, working_directory=sandbox.folder, environment=environment) as process:
+        folders = (model_dir, into, converter_folder())
+        with sandbox.running(
+            arguments, working_directory=sandbox.folder, environment=environment, folders=folders
+        ) as process:
             try:
                 process.wait(timeout_seconds)
             except subprocess.TimeoutExpired:

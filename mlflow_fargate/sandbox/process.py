@@ -1,13 +1,15 @@
 """Runs a model's code on this machine: in a process with a clean environment, a bare Python and its own folder.
 
-It sees neither the user's credentials nor any packages except those passed to it. It is not isolated otherwise; a model
-is code, see docs/packages.md.
+It sees neither the user's credentials nor any packages except those passed to it and, with bubblewrap, nothing else of
+the user's home folder. It is not isolated otherwise; a model is code, see docs/security.md.
 """
 
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +21,8 @@ from pathlib import Path
 
 from mlflow_fargate.errors import SmokeTestFailed
 
+_HOME = Path.home()
+_BWRAP = ("bwrap", "--die-with-parent", "--dev-bind", "/", "/", "--tmpfs", str(_HOME))
 _LAST_LINES = 50
 _END_SECONDS = 10.0
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
@@ -35,9 +39,17 @@ class Sandbox:
 
     @contextmanager
     def running(
-        self, arguments: Sequence[str], *, working_directory: Path, environment: Mapping[str, str]
+        self,
+        arguments: Sequence[str],
+        *,
+        working_directory: Path,
+        environment: Mapping[str, str],
+        folders: Sequence[Path] = (),
     ) -> Iterator[subprocess.Popen[bytes]]:
-        """Starts the sandbox's Python with these arguments; ends it and its children when the context exits."""
+        """Starts the sandbox's Python with these arguments; ends it and its children when the context exits.
+
+        Of the home folder, it sees `folders`, and the files and folders in the environment.
+        """
         variables = {
             "PATH": f"{self.python.parent}{os.pathsep}{os.defpath}",
             "LANG": "C.UTF-8",
@@ -45,9 +57,11 @@ class Sandbox:
             "HOME": str(self.folder),
             "TMPDIR": str(self.folder),
         }
+        named = (Path(part) for value in environment.values() for part in value.split(os.pathsep))
+        kept = [self.folder, self.python.resolve().parents[1], working_directory, *folders, *named]
         with self.log.open("wb") as output:
             process = subprocess.Popen(
-                [str(self.python), *arguments],
+                [*_without_home(kept), str(self.python), *arguments],
                 cwd=working_directory,
                 env=variables,
                 stdin=subprocess.DEVNULL,
@@ -83,6 +97,21 @@ def opened_sandbox(interpreter: str, log: Path | None = None) -> Iterator[Sandbo
 def last_lines(log: Path) -> list[str]:
     """Returns the last lines of a process's output."""
     return log.read_text(errors="replace").strip().splitlines()[-_LAST_LINES:]
+
+
+@functools.cache
+def hides_home() -> bool:
+    """Returns whether bubblewrap is installed and allowed to replace the home folder by an empty one."""
+    return (
+        bool(shutil.which("bwrap"))
+        and not subprocess.run([*_BWRAP, "true"], capture_output=True, check=False).returncode
+    )
+
+
+def _without_home(kept: Sequence[Path]) -> list[str]:
+    """Returns a command that runs another with only these paths of the home folder; [] without bubblewrap."""
+    inside = [str(path) for path in kept if _HOME in path.parents and path.exists()]
+    return [*_BWRAP, *(part for path in inside for part in ("--bind", path, path))] if hides_home() else []
 
 
 def _end_with_parent() -> None:

@@ -54,7 +54,9 @@ def run_smoke_test(
             began = clock()
             while not _is_ready(port):
                 if process.poll() is not None:
-                    raise _failure(f"exited with code {process.returncode}", log, process.returncode)
+                    # bubblewrap, like a shell, returns 128 and the signal that ended the service.
+                    code = 128 - process.returncode if process.returncode > 128 else process.returncode
+                    raise _failure(f"exited with code {code}", log, code)
                 if clock() - began > timeout_seconds:
                     raise _failure(f"was not ready within {timeout_seconds:.0f} s", log, None)
                 sleep(0.2)

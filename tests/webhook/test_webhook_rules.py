@@ -146,9 +146,19 @@ def test_the_model_that_a_deployment_serves_keeps_it_when_a_newcomer_wants_its_n
 
 
 def test_endpoints_in_invalid_tags_are_not_read() -> None:
-    tags = {"good": {"fargate.deploy": "prod"}, "bad": {"fargate.deploy": "Prod "}, "none": {}}
+    class Deployments(FakeDeployments):
+        def list_deployments(self, endpoint: str | None = None) -> list[dict[str, Any]]:
+            read.append(endpoint)
+            return super().list_deployments(endpoint)
 
-    assert BY_TAG.endpoints(tags) == {"prod"}
+    read: list[str | None] = []
+    registry = FakeRegistry()
+    registry.tag("good", deploy="prod")
+    registry.tag("bad", deploy="Prod ")
+    registry.promote("none", "1")
+    observe(Deployments(), registry, BY_TAG)
+
+    assert read == [None, "prod"]
 
 
 def test_an_endpoint_that_cannot_be_read_stops_only_its_own_deployments() -> None:

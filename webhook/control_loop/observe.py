@@ -35,7 +35,9 @@ def observe(client: Deployments, registry: ModelStateSource, rules: RuleSet) -> 
     names = {one.model_name for one in listed if one.is_watched and one.model_name} | rules.model_names
     tag = DEPLOY_TAG if rules.by_tag else None
     states = registry.look(names, patterns=rules.patterns, tag=tag) if names or rules.patterns or tag else {}
-    others = rules.endpoints({name: state.tags for name, state in states.items()}) - own
+    # Only the endpoints of valid rules: anyone can tag a model.
+    wanted, _ = make_watches([], states, rules, own)
+    others = {watch.deployed.endpoint for watch in wanted if watch.deployed.endpoint}
     unread = _missing(client, others) if rules.by_tag and others else {}
     for endpoint in sorted(others - unread.keys()):
         try:

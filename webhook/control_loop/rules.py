@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -89,16 +88,6 @@ class RuleSet:
             return _rule_in_tags(model_name, tags)
         matching = [rule for rule in self.rules if rule.matches(model_name)]
         return min(matching, key=lambda rule: rule.is_pattern, default=None)
-
-    def endpoints(self, tags_by_model: Mapping[str, Mapping[str, str]]) -> set[str]:
-        """Returns all endpoints named in rules, including rules in tags."""
-        tagged: set[str] = set()
-        for model_name, tags in tags_by_model.items():
-            # Anyone can tag a model: invalid tags are reported, and must not keep the others from being read.
-            with suppress(InvalidOption):
-                if self.by_tag and (rule := self.rule_for(model_name, tags)) and rule.endpoint:
-                    tagged.add(rule.endpoint)
-        return tagged | {rule.endpoint for rule in self.rules if rule.endpoint}
 
 
 BY_TAG = RuleSet(by_tag=True)

@@ -38,12 +38,14 @@ def read_caller(session: AwsSession) -> Caller:
 
 
 def read_denied(session: AwsSession, caller: str, wanted: Mapping[str, Sequence[str]]) -> list[str]:
-    """Returns those of the actions (by resource) that the caller's policies deny."""
+    """Returns those of the actions (by resource) that the caller's policies deny, with roles within the boundary."""
     denied = []
+    boundary = f"arn:aws:iam::{caller.split(':')[4]}:policy/mlflow-fargate-boundary"
+    key = {"ContextKeyName": "iam:PermissionsBoundary", "ContextKeyType": "string", "ContextKeyValues": [boundary]}
     for resource, actions in wanted.items():
         answer = session.call(
             "iam", "simulate_principal_policy",
-            PolicySourceArn=caller, ActionNames=list(actions), ResourceArns=[resource],
+            PolicySourceArn=caller, ActionNames=list(actions), ResourceArns=[resource], ContextEntries=[key],
         )  # fmt: skip
         results = answer["EvaluationResults"]
         denied += [f"{item['EvalActionName']} on {resource}" for item in results if item["EvalDecision"] != "allowed"]

@@ -107,25 +107,21 @@ def task_trust(account: str) -> dict[str, Any]:
 
     Source: https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task_execution_IAM_role.html
     """
-    statement = {
-        "Effect": "Allow",
-        "Principal": {"Service": "ecs-tasks.amazonaws.com"},
-        "Action": "sts:AssumeRole",
-        "Condition": {"StringEquals": {"aws:SourceAccount": account}},
-    }
-    return {"Version": "2012-10-17", "Statement": [statement]}
+    return _trust("ecs-tasks.amazonaws.com", {"StringEquals": {"aws:SourceAccount": account}})
 
 
 def infrastructure_trust(account: str) -> dict[str, Any]:
-    """Returns a trust policy for ECS, without a condition on the account: AWS documents that one only for tasks.
+    """Returns a trust policy for ECS, on behalf of this account only; AWS does not document that ECS always says so.
 
     Source: https://docs.aws.amazon.com/AmazonECS/latest/developerguide/AmazonECSInfrastructureRolePolicyForLoadBalancers.html
     """
-    principal = {"Service": "ecs.amazonaws.com"}
-    return {
-        "Version": "2012-10-17",
-        "Statement": [{"Effect": "Allow", "Principal": principal, "Action": "sts:AssumeRole"}],
-    }
+    return _trust("ecs.amazonaws.com", {"StringEqualsIfExists": {"aws:SourceAccount": account}})
+
+
+def _trust(service: str, condition: dict[str, Any]) -> dict[str, Any]:
+    principal = {"Service": service}
+    statement = {"Effect": "Allow", "Principal": principal, "Action": "sts:AssumeRole", "Condition": condition}
+    return {"Version": "2012-10-17", "Statement": [statement]}
 
 
 def _role_name(ids: Ids) -> str | None:

@@ -64,13 +64,11 @@ def deploy(
     """
     from mlflow_fargate.deployments import webhook_service  # noqa: PLC0415
 
-    if rules_in_tags and rules is not None:
-        raise click.UsageError("Use either --rules or --rules-in-tags.")
     deployer = deployer_at(target)
     options: dict[str, Any] = {**parse_options(config), **({"dry_run": True} if dry_run else {})}
     if rules is not None:
-        options |= {webhook_service.RULES: _models_of(rules), webhook_service.RULES_IN_TAGS: ""}
-    if rules_in_tags:
+        options[webhook_service.RULES] = _models_of(rules)
+    elif rules_in_tags:
         options |= {webhook_service.RULES: "", webhook_service.RULES_IN_TAGS: "true"}
     if not tracking_uri and deployer.endpoint.webhook_status() is None:
         tracking_uri = os.environ.get("MLFLOW_TRACKING_URI")

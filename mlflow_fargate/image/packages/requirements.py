@@ -114,7 +114,7 @@ def is_index_option(line: str) -> bool:
 
 
 def _parse(line: str) -> Requirement:
-    shown = without_credentials(line)
+    shown = without_credentials(line)[:300]
     if "${" in line:
         # uv would insert the value: a model could send the user's secrets to any host.
         raise ImageError(
@@ -140,10 +140,13 @@ def _parse(line: str) -> Requirement:
     try:
         requirement = Requirement(line)
     except InvalidRequirement as error:
-        raise ImageError(f"Requirement {shown!r} cannot be read: {without_credentials(str(error))}.") from error
+        reason = without_credentials(str(error)).partition("\n")[0]  # then the whole line again
+        raise ImageError(f"Requirement {shown!r} cannot be read: {reason[:300]}.") from error
     if requirement.url and not _REMOTE_URL.match(requirement.url):
         raise _path_refused(shown)
     requirement.name = canonicalize_name(requirement.name)
+    if requirement.name.endswith("-"):  # packaging accepts "x_", but not the same name in normal form
+        raise ImageError(f"Requirement {shown!r} cannot be read: it is not a valid name.")
     return requirement
 
 
