@@ -69,7 +69,8 @@ def write_explanation(error: BaseException) -> str:
     explained = traceback.TracebackException.from_exception(origin)
     _remove_framework(explained)
     cause = make_cause(error)
-    sys.stdout.write("".join((*explained.format(), cause, "\n")))
+    text = "".join((*explained.format(), cause, "\n"))
+    sys.stdout.write(text.encode(errors="backslashreplace").decode())
     return cause
 
 
@@ -77,7 +78,7 @@ def make_cause(error: BaseException) -> str:
     """Returns the cause of a failed start in one line."""
     kind = type(error).__name__ if isinstance(error, StartError) else ServiceStartError.__name__
     origin = _origin(error)
-    line = f"{kind}: {_describe(origin)}{_describe_foreign(str(origin))}"
+    line = f"{kind}: {_describe(origin)}{_describe_foreign(_message(origin))}"
     if deeper := _missing_below(origin):
         line += f" (caused by {_describe(deeper)})"
     if isinstance(error, StartError) and str(error):
@@ -110,8 +111,17 @@ def _origin(error: BaseException) -> BaseException:
 
 
 def _describe(error: BaseException) -> str:
-    message = " ".join(str(error).split())[:_LINE_CHARACTERS]
+    message = " ".join(_message(error).split())[:_LINE_CHARACTERS]
     return f"{type(error).__name__}: {message}" if message else type(error).__name__
+
+
+def _message(error: BaseException) -> str:
+    """Returns the text of an exception, which its own code makes; empty if that fails."""
+    try:
+        text = str(error)
+    except Exception:
+        return ""
+    return text.encode(errors="backslashreplace").decode()  # the log has no surrogates
 
 
 def _describe_foreign(message: str) -> str:
@@ -137,10 +147,14 @@ def _describe_foreign(message: str) -> str:
 
 def _missing_below(error: BaseException) -> BaseException | None:
     """Returns the exception that `error` was raised for, if that is what the machine lacks."""
-    below = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-    if below is None or isinstance(below, ImportError | OSError | MemoryError):
-        return below
-    return _missing_below(below)
+    seen: set[int] = set()
+    below: BaseException | None = error
+    while below is not None and id(below) not in seen:  # code that sets causes itself can make a cycle
+        seen.add(id(below))
+        below = below.__cause__ or (None if below.__suppress_context__ else below.__context__)
+        if isinstance(below, ImportError | OSError | MemoryError):
+            return below
+    return None
 
 
 def _remove_framework(explained: traceback.TracebackException) -> None:

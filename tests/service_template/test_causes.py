@@ -52,6 +52,33 @@ def test_a_cause_is_one_line_that_the_deployer_finds(error: BaseException, cause
     assert find_cause(["x", cause]) == cause
 
 
+class Unprintable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
+def in_a_cycle() -> BaseException:
+    error = ValueError("a")
+    error.__cause__ = KeyError("b")
+    error.__cause__.__cause__ = error
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (Unprintable(), "ModelLoadError: Unprintable"),
+        (in_a_cycle(), "ModelLoadError: ValueError: a"),
+        (ValueError("caf\ud800"), "ModelLoadError: ValueError: caf\\ud800"),
+    ],
+)
+def test_an_exception_that_cannot_be_written_still_has_a_cause(
+    capfd: pytest.CaptureFixture[str], error: BaseException, cause: str
+) -> None:
+    assert write_explanation(raised(ModelLoadError(), error)) == cause
+    assert capfd.readouterr().out.endswith(f"{cause}\n")
+
+
 def test_a_long_message_is_cut() -> None:
     assert len(make_cause(ValueError("x" * 10_000))) < 1100
 
