@@ -18,7 +18,7 @@ from mlflow_fargate.resolved_model import ResolvedModel
 
 BENTOML = f"bentoml=={version('bentoml')}"
 SERVER = ("httptools>=0.6", "uvloop>=0.19")
-TABLES = "orjson>=3.9"
+TABLES = "orjson>=3.11.6"
 
 
 def make_model(**changes: Any) -> ResolvedModel:
