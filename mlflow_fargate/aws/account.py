@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
 
 from mlflow_fargate.aws import ecr
 from mlflow_fargate.aws.endpoint import Endpoint
@@ -61,7 +62,24 @@ class Account:
 
     def read_api_key(self, secret: str) -> str:
         """Returns the API key that callers of a deployment send."""
-        return self._resource_types.api_key.read(secret)
+        return self._resource_types.api_key.read(secret)[0][0]
+
+    def add_api_key(self, secret: str) -> None:
+        """Makes a new key valid as well for tasks that start from now on; does nothing if there already are two."""
+        keys, _ = self._resource_types.api_key.read(secret)
+        if len(keys) == 1:
+            self._resource_types.api_key.write(secret, [*keys, self._resource_types.api_key.make()])
+
+    def keep_newest_api_key(self, secret: str) -> None:
+        """Makes the newest key the only valid one for tasks that start from now on."""
+        keys, _ = self._resource_types.api_key.read(secret)
+        if len(keys) > 1:
+            self._resource_types.api_key.write(secret, keys[-1:])
+
+    def count_api_keys(self, secret: str) -> tuple[int, datetime]:
+        """Returns how many keys are valid, and since when."""
+        keys, since = self._resource_types.api_key.read(secret)
+        return len(keys), since
 
     def observe(
         self, resources: Sequence[Resource[Properties]], network: Network
