@@ -64,22 +64,13 @@ class Account:
         """Returns the API key that callers of a deployment send."""
         return self._resource_types.api_key.read(secret)[0][0]
 
-    def add_api_key(self, secret: str) -> None:
-        """Makes a new key valid as well for tasks that start from now on; does nothing if there already are two."""
-        keys, _ = self._resource_types.api_key.read(secret)
-        if len(keys) == 1:
-            self._resource_types.api_key.write(secret, [*keys, self._resource_types.api_key.make()])
+    def read_api_keys(self, secret: str) -> tuple[list[str], datetime]:
+        """Returns the valid keys, the one to send first, and when they were written."""
+        return self._resource_types.api_key.read(secret)
 
-    def keep_newest_api_key(self, secret: str) -> None:
-        """Makes the newest key the only valid one for tasks that start from now on."""
-        keys, _ = self._resource_types.api_key.read(secret)
-        if len(keys) > 1:
-            self._resource_types.api_key.write(secret, keys[-1:])
-
-    def count_api_keys(self, secret: str) -> tuple[int, datetime]:
-        """Returns how many keys are valid, and since when."""
-        keys, since = self._resource_types.api_key.read(secret)
-        return len(keys), since
+    def write_api_keys(self, secret: str, keys: Sequence[str]) -> None:
+        """Sets the valid keys; tasks that start from then on accept them."""
+        self._resource_types.api_key.write(secret, keys)
 
     def observe(
         self, resources: Sequence[Resource[Properties]], network: Network

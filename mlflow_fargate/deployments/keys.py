@@ -8,6 +8,8 @@ Tasks read their keys when they start, so each step is a rollout. Repeating a st
 
 from __future__ import annotations
 
+import secrets
+
 from mlflow_fargate.config import NamedOptions
 from mlflow_fargate.deployment import DeploymentStatus
 from mlflow_fargate.deployments.deployer import Deployer
@@ -19,7 +21,9 @@ _NONE = NamedOptions()
 def rotate(deployer: Deployer, name: str, options: NamedOptions = _NONE) -> None:
     """Adds a second key and waits until all tasks accept both. `options`: wait, timeout_seconds."""
     status, secret = _with_key(deployer, name)
-    deployer.account.add_api_key(secret)
+    keys, _ = deployer.account.read_api_keys(secret)
+    if len(keys) == 1:
+        deployer.account.write_api_keys(secret, [*keys, secrets.token_urlsafe(32)])
     _replace_tasks(deployer, status, options)
 
 
@@ -29,20 +33,21 @@ def finish(deployer: Deployer, name: str, options: NamedOptions = _NONE) -> None
     InvalidOption if not all running tasks accept the newer key yet: callers would be refused.
     """
     status, secret = _with_key(deployer, name)
-    number, since = deployer.account.count_api_keys(secret)
-    if number > 1 and (status.state != "COMPLETED" or deployer.endpoint.rollout_began(name) < since):
+    keys, since = deployer.account.read_api_keys(secret)
+    if len(keys) > 1 and (status.state != "COMPLETED" or deployer.endpoint.rollout_began(name) < since):
         raise InvalidOption(
             f"Not all tasks of '{name}' accept the new API key yet.",
             hint="wait until the rollout has completed (mlflow-fargate status -f), or run key --rotate again",
         )
-    deployer.account.keep_newest_api_key(secret)
+    if len(keys) > 1:
+        deployer.account.write_api_keys(secret, keys[-1:])
     _replace_tasks(deployer, status, options)
 
 
 def usage(deployer: Deployer, name: str) -> str:
     """Returns how to call the deployment; commands read the key from Secrets Manager, and it is not in the text."""
     status = deployer.get(name)
-    keys = deployer.account.count_api_keys(status.api_key_secret)[0] if status.api_key_secret else 0
+    keys = len(deployer.account.read_api_keys(status.api_key_secret)[0]) if status.api_key_secret else 0
     read = f"aws secretsmanager get-secret-value --region {deployer.account.region} --secret-id {status.api_key_secret}"
     if deployer.target.profile:
         read += f" --profile {deployer.target.profile}"

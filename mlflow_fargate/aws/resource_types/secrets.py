@@ -36,7 +36,7 @@ class ApiKeyType(ResourceType[ApiKeyProperties]):
             "create_secret",
             Name=resource.name,
             Description="mlflow-fargate: API key of a deployment",
-            SecretString=self.make(),
+            SecretString=secrets.token_urlsafe(32),
             Tags=tags.capital(resource.tags),
         )
         return str(secret["ARN"])
@@ -59,8 +59,3 @@ class ApiKeyType(ResourceType[ApiKeyProperties]):
     def write(self, arn: str, keys: Sequence[str]) -> None:
         """Sets the valid keys; tasks that start from then on accept them."""
         self._session.call("secretsmanager", "put_secret_value", SecretId=arn, SecretString=" ".join(keys))
-
-    @staticmethod
-    def make() -> str:
-        """Returns a new key of 256 random bits."""
-        return secrets.token_urlsafe(32)
