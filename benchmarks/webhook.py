@@ -28,11 +28,11 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 import psutil
-import waitress
 
 from mlflow_fargate.webhook.control_loop.model_registry import ModelState
 from mlflow_fargate.webhook.control_loop.worker import Worker
 from mlflow_fargate.webhook.http.app import create_app
+from mlflow_fargate.webhook.http.server import Server
 from mlflow_fargate.webhook.logs import set_up_logs
 
 SECRET = "benchmark"
@@ -92,7 +92,7 @@ def serve(told: Connection, core: int) -> None:
     set_up_logs(as_json=True)
     deployments: Any = Deployments()
     worker = Worker(connect=lambda: deployments, registry=Registry())
-    server = waitress.create_server(create_app(worker, (SECRET,)), host="127.0.0.1", port=0, ident=None)
+    server = Server(create_app(worker, (SECRET,)), host="127.0.0.1", port=0)
     worker.start()
     while not worker.is_ready:
         time.sleep(0.01)

@@ -9,12 +9,17 @@ import re
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, get_args
+from urllib.parse import urlsplit
 
 from mlflow_fargate.config import DeploymentConfig
 from mlflow_fargate.resolved_model import Provenance
 
 Stage = Literal["Staging", "Production", "Archived"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
+PLAIN_HTTP = (
+    "WARNING: callers send the API key and their inputs over plain HTTP, where others can read them. For HTTPS, "
+    "request a certificate for your domain in ACM, then: mlflow deployments update-endpoint … -C certificate_arn=ARN"
+)
 # Used as a path, as the name of a service, and in image tags.
 DEPLOYMENT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,62}")
 NAME_HINT = "use 1 to 63 letters, digits, '-' and '_', starting with a letter"
@@ -44,6 +49,12 @@ class DeploymentStatus:
     last_failed_registered_ms: int | None = None  # when that version was registered
     strategy: str = "rolling"  # the requested strategy
     strategy_refused: str | None = None  # why the service uses rolling updates instead
+
+    @property
+    def exposes_key(self) -> bool:
+        """Whether callers send the API key unencrypted over a network."""
+        parts = urlsplit(self.url)
+        return bool(self.api_key_secret) and parts.scheme == "http" and parts.hostname not in {"127.0.0.1", "localhost"}
 
 
 @dataclass(frozen=True)

@@ -104,12 +104,21 @@ def test_every_link_in_the_readme_points_to_a_file() -> None:
     assert [link for link in links if not (ROOT / link).exists()] == []
 
 
-@pytest.mark.parametrize("page", ["ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+@pytest.mark.parametrize("page", ["ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"])
 def test_every_link_of_the_other_pages_points_to_a_file(page: str) -> None:
     links = [link for link in re.findall(r"\]\(([^)#]+)", (ROOT / page).read_text("utf-8")) if "://" not in link]
 
     assert links
     assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_every_promise_of_the_security_page_names_tests_that_exist() -> None:
+    table = (DOCS / "security.md").read_text("utf-8").partition("## What is tested")[2].partition("\n## ")[0]
+    rows = [line for line in table.splitlines() if line.startswith("| ")][1:]
+
+    named = [re.findall(r"`(tests/[\w/.]+)`", row) for row in rows]
+    assert len(rows) > 5 and all(named)
+    assert [path for paths in named for path in paths if not (ROOT / path).is_file()] == []
 
 
 DESIGN_PAGES = [ROOT / "ARCHITECTURE.md", *sorted((DOCS / "design").glob("*.md"))]

@@ -63,6 +63,7 @@ def trust(service: str) -> Role:
         (checks.check_quota(VcpuQuota(0, 0)), "FAIL", "AWS Support"),
         (checks.check_quota(NO_RIGHT), "SKIP", "AccessDenied"),
         (checks.check_certificate(None, "eu-west-1", None), "SKIP", "plain HTTP"),
+        (checks.check_certificate(None, "eu-west-1", None, exposes_key=True), "FAIL", "certificate_arn="),
         (checks.check_certificate(Certificate(ARN, "ISSUED"), "eu-west-1", ARN), "OK", "ISSUED"),
         (checks.check_certificate(Certificate(ARN, "EXPIRED"), "eu-west-1", ARN), "FAIL", "EXPIRED"),
         (checks.check_certificate(Certificate(ARN, "ISSUED"), "us-east-1", ARN), "FAIL", "its own region"),
@@ -227,7 +228,8 @@ def test_the_doctor_tells_every_topic_and_ends_with_what_it_found(
     use_account(monkeypatch, deployer)
     monkeypatch.setattr("mlflow_fargate.model.server.mlflow.get_tracking_uri", lambda: "sqlite://")
 
-    healthy = CliRunner().invoke(main, ["doctor", "-t", "fargate:/us-east-1"])
+    healthy = CliRunner().invoke(main, ["doctor", "-t", "fargate:/us-east-1", "-C", "auth=none"])
+    exposed = CliRunner().invoke(main, ["doctor", "-t", "fargate:/us-east-1"])
     arn = "arn:aws:acm:eu-west-1:123456789012:certificate/c"
     sick = CliRunner().invoke(main, ["doctor", "-t", "fargate:/us-east-1", "-C", f"certificate_arn={arn}", "--json"])
 
@@ -235,6 +237,8 @@ def test_the_doctor_tells_every_topic_and_ends_with_what_it_found(
     assert "  OK   credentials: " in healthy.output
     assert "  OK   outbound access: through an internet gateway" in healthy.output
     assert "  OK   execution role: " in healthy.output
+    assert exposed.exit_code == 1
+    assert "FAIL certificate: without HTTPS, callers send the API key and their inputs unencrypted" in exposed.output
     findings = {item["name"]: item for item in json.loads(sick.stdout)}
     assert sick.exit_code == 1
     assert findings["certificate"]["verdict"] == "FAIL"

@@ -22,7 +22,7 @@ from mlflow_fargate.aws.account import Account
 from mlflow_fargate.aws.resource_types.iam import infrastructure_trust, task_trust
 from mlflow_fargate.cli import main
 from mlflow_fargate.config import NamedOptions, parse_config
-from mlflow_fargate.deployments import operations
+from mlflow_fargate.deployments import keys, operations
 from mlflow_fargate.deployments.deployer import Deployer
 from mlflow_fargate.deployments.logs import read_logs
 from mlflow_fargate.errors import RolloutFailed
@@ -261,6 +261,8 @@ def test_the_calls_really_made_are_allowed(deployer: Deployer) -> None:
         )
         counted.update("churn", None, None, NamedOptions({"subnets": subnets_of(counted), "wait": False}))
         counted.account.read_api_key(counted.get("churn").api_key_secret or "")
+        keys.rotate(counted, "churn")
+        keys.finish(counted, "churn")
         operations.tasks(counted, "churn")
         operations.events(counted, "churn")
         list(read_logs(counted, "churn", 0))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
 
 from mlflow_fargate.aws import ecr
 from mlflow_fargate.aws.endpoint import Endpoint
@@ -61,7 +62,15 @@ class Account:
 
     def read_api_key(self, secret: str) -> str:
         """Returns the API key that callers of a deployment send."""
+        return self._resource_types.api_key.read(secret)[0][0]
+
+    def read_api_keys(self, secret: str) -> tuple[list[str], datetime]:
+        """Returns the valid keys, the one to send first, and when they were written."""
         return self._resource_types.api_key.read(secret)
+
+    def write_api_keys(self, secret: str, keys: Sequence[str]) -> None:
+        """Sets the valid keys; tasks that start from then on accept them."""
+        self._resource_types.api_key.write(secret, keys)
 
     def observe(
         self, resources: Sequence[Resource[Properties]], network: Network

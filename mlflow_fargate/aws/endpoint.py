@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 
 from mlflow_fargate.aws import execute_command
 from mlflow_fargate.aws.ecr import Repository
-from mlflow_fargate.aws.ecs_service import describe_service, primary_deployment
+from mlflow_fargate.aws.ecs_service import describe_service, primary_deployment, remember_change, requested_rollout
 from mlflow_fargate.aws.execute_command import RunningTask
 from mlflow_fargate.aws.existing_load_balancer import find_existing_load_balancer
 from mlflow_fargate.aws.reading import history, metrics, retention, status
@@ -33,7 +33,7 @@ from mlflow_fargate.deployment import (
     Traffic,
     WebhookStatus,
 )
-from mlflow_fargate.errors import DeploymentNotFound
+from mlflow_fargate.errors import DeploymentNotFound, InvalidOption
 from mlflow_fargate.progress import Progress
 from mlflow_fargate.resources import ENDPOINT_TAG, MANAGED_BY, EndpointSpec, Network, cluster_name, log_group_name
 
@@ -70,12 +70,22 @@ class Endpoint:
             subnets = sorted(zone["SubnetId"] for zone in balancer["AvailabilityZones"])
             network = Network(vpc=balancer["VpcId"], subnets=tuple(subnets))
             certificate = certificate or listener_certificate(self.session, balancer["LoadBalancerArn"])
+        is_https = existing.url.startswith("https:") if existing else certificate is not None
+        if config.require_https and not is_https:
+            where = existing.url if existing else f"Endpoint '{self.name}'"
+            raise InvalidOption(
+                f"{where} does not use HTTPS, which require_https=true demands.",
+                hint="name an HTTPS listener"
+                if existing
+                else "set a certificate: mlflow deployments update-endpoint … -C certificate_arn=ARN",
+            )
         return EndpointSpec(
             self.name,
             network,
             self.session.region,
             self.session.account,
             certificate_arn=certificate,
+            is_https=is_https,
             execution_role_arn=config.execution_role_arn,
             permissions_boundary=config.permissions_boundary,
             role_path=config.role_path,
@@ -118,6 +128,17 @@ class Endpoint:
     def was_rolled_out(self, name: str) -> bool:
         """Returns whether any rollout of a deployment ever completed, whatever the newest is doing; see history.py."""
         return history.was_rolled_out(self.session, self.cluster, name)
+
+    def rollout_began(self, name: str) -> datetime:
+        """Returns when the newest rollout of a deployment began."""
+        began: datetime = primary_deployment(describe_service(self.session, self.cluster, name) or {})["createdAt"]
+        return began
+
+    def replace_tasks(self, name: str) -> RequestedRollout | None:
+        """Starts a rollout of the same revision, whose tasks read their secrets again."""
+        answer = self.session.call("ecs", "update_service", cluster=self.cluster, service=name, forceNewDeployment=True)
+        remember_change(self.session, self.cluster, answer["service"], None)
+        return requested_rollout(self.session, self.cluster, name)
 
     def events(self, name: str) -> list[ServiceEvent]:
         """Returns ECS's last events on a deployment, oldest first."""

@@ -50,6 +50,7 @@ class AwsSession:
     """The account and region of a target; `call` and `pages` call its services."""
 
     def __init__(self, target: Target) -> None:
+        self.target = target
         environment = target.environment
         try:
             self._session = boto3.Session(

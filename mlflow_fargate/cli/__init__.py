@@ -4,6 +4,7 @@
     plan                              what create or update would change
     status, events, logs, history     look at a deployment
     rollback, scale                   change it
+    key                               how to call it; replaces its API key
     exec                              run a command in one of its tasks
     gc                                resources left over from deleted deployments
     image export, image sbom          the image of a model, to run elsewhere; what is in it
@@ -27,6 +28,7 @@ from mlflow_fargate.cli.demo import demo
 from mlflow_fargate.cli.deployment.events import events
 from mlflow_fargate.cli.deployment.exec import exec_
 from mlflow_fargate.cli.deployment.history import history
+from mlflow_fargate.cli.deployment.key import key
 from mlflow_fargate.cli.deployment.logs import logs
 from mlflow_fargate.cli.deployment.plan import plan
 from mlflow_fargate.cli.deployment.rollback import rollback
@@ -57,6 +59,6 @@ def main(context: click.Context) -> None:
         context.color = False
 
 
-_ON_DEPLOYMENTS = (plan, status, events, logs, history, rollback, scale, exec_)
+_ON_DEPLOYMENTS = (plan, status, events, logs, history, rollback, scale, key, exec_)
 for _command in (*_ON_DEPLOYMENTS, doctor, gc, image, iam, schema, local, webhook, demo):
     main.add_command(_command)

@@ -94,6 +94,12 @@ class EndpointOptions(OptionGroup):
         examples=["arn:aws:acm:us-east-2:123456789012:certificate/1a2b"],
     )
 
+    require_https: bool = option(
+        False,
+        "refuse to deploy to an endpoint or listener without HTTPS, where API keys and inputs could be read in transit",
+        maps_to="checked before anything is created",
+    )
+
     @property
     def is_adopted(self) -> bool:
         """True if the deployment uses an existing load balancer."""

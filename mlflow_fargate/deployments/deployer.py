@@ -18,7 +18,7 @@ from mlflow_fargate import scoring
 from mlflow_fargate.aws.account import Account
 from mlflow_fargate.aws.endpoint import Endpoint
 from mlflow_fargate.config import DeploymentConfig, NamedOptions, parse_config
-from mlflow_fargate.deployment import DeploymentStatus
+from mlflow_fargate.deployment import PLAIN_HTTP, DeploymentStatus
 from mlflow_fargate.deployments.costs import Estimate
 from mlflow_fargate.deployments.desired import Specs
 from mlflow_fargate.deployments.roll_out import EVERY_KIND, Rollouts
@@ -224,13 +224,15 @@ class Deployer:
 
     def _note_address(self, status: DeploymentStatus, spec: DeploymentSpec) -> None:
         balancer = urlsplit(status.load_balancer_url)
+        if status.exposes_key:
+            self.progress.note(PLAIN_HTTP)
         if spec.config.host:
             self.progress.note(f"create a DNS record: {spec.config.host} → {balancer.hostname}")
         elif balancer.scheme == "https":
             self.progress.note(
                 "the certificate does not cover the host name in this URL; set your own domain with host="
             )
-        elif not spec.endpoint.certificate_arn:
+        elif not spec.endpoint.is_https and not status.exposes_key:
             self.progress.note("plain HTTP: for HTTPS, create the endpoint with certificate_arn=")
 
     @property

@@ -122,8 +122,17 @@ def _check_routes(network: NetworkFacts) -> Finding:
     return Finding("network", "outbound access", "OK", said)
 
 
-def check_certificate(certificate: Certificate | Unknown | None, region: str, arn: str | None) -> Finding:
+def check_certificate(
+    certificate: Certificate | Unknown | None, region: str, arn: str | None, *, exposes_key: bool = False
+) -> Finding:
+    """`exposes_key`: without HTTPS, callers would send an API key unencrypted."""
     name = "certificate"
+    if exposes_key:
+        said = "without HTTPS, callers send the API key and their inputs unencrypted"
+        advice = (
+            "request a certificate for your domain in ACM; set certificate_arn= for the endpoint, host= for deployments"
+        )
+        return Finding("endpoint", name, "FAIL", said, advice)
     if arn is None or certificate is None:
         return Finding(
             "endpoint", name, "SKIP", "not set, so the endpoint uses plain HTTP (for HTTPS, set certificate_arn=)"

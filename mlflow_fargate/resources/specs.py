@@ -35,6 +35,7 @@ class EndpointSpec:
     account: str
     _: KW_ONLY
     certificate_arn: str | None = None
+    is_https: bool = False  # how callers reach it
     execution_role_arn: str | None = None
     permissions_boundary: str | None = None
     role_path: str = "/"

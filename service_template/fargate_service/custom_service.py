@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import bentoml
+from _bentoml_impl import serde  # type: ignore[import-untyped]
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
@@ -31,6 +32,8 @@ def is_custom(description: ServiceDescription) -> bool:
 
 def make_custom_service(description: ServiceDescription, settings: Settings, source: Path) -> GuardedService:
     """Returns the service in `source`/custom, guarded; raises ValueError if the file defines none, or several."""
+    if not settings.accept_file_urls:
+        _refuse_file_urls()
     set_library_threads(os.environ, settings.cpus)
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     theirs = _import_service(source / CUSTOM_FOLDER / str(description.options["file"]))
@@ -56,6 +59,21 @@ def make_custom_service(description: ServiceDescription, settings: Settings, sou
 def _processes(workers: int | str | None, settings: Settings) -> int:
     """Returns how many processes read bodies, by BentoML's setting, which can be "cpu_count"."""
     return workers if isinstance(workers, int) else settings.cpus if workers else 1
+
+
+def _refuse_file_urls() -> None:
+    """Makes BentoML refuse URLs that are sent in place of files, instead of fetching them.
+
+    It would fetch any size, and its check that an address is public is one attribute of the event loop that concurrent
+    requests set and restore: under load, requests reach inner addresses. Both places that fetch enter this check first.
+    """
+    if not hasattr(serde, "make_safe_connect"):
+        raise RuntimeError("this BentoML cannot refuse URLs in place of files; use an earlier one, or ACCEPT_FILE_URLS")
+
+    def refuse() -> None:
+        raise bentoml.exceptions.InvalidArgument("A URL is not accepted in place of a file; send the file itself.")
+
+    serde.make_safe_connect = refuse
 
 
 def _import_service(file: Path) -> bentoml.Service:

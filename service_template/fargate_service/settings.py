@@ -91,6 +91,7 @@ class Settings:
     cpus: int = 1
     memory_bytes: int | None = None  # of the task, or of the container if it is limited to less; None: unknown
     warm_up: bool = True
+    accept_file_urls: bool = False  # BentoML fetches what they name; see custom_service.py
     exports_traces: bool = False  # to OpenTelemetry, through MLflow
     cause_file: Path | None = None  # where a worker writes why it did not start; None: there is one process
     is_build: bool = False  # BentoML imports the service to build its Bento; nothing is served
@@ -137,6 +138,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         drain_seconds=_number(environ, "DRAIN_SECONDS", 2),
         stop_seconds=_number(environ, "STOP_TIMEOUT_SECONDS", 30),
         cpus=cpus,
+        accept_file_urls=environ.get("ACCEPT_FILE_URLS", "").lower() in ("true", "1", "yes"),
         exports_traces=any(map(environ.get, _TRACE_ENDPOINTS)),
         cause_file=Path(environ[CAUSE_FILE]) if CAUSE_FILE in environ else None,
         memory_bytes=_memory(environ),

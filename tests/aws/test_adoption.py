@@ -56,6 +56,15 @@ def shared(deployer: Deployer) -> Iterator[Shared]:
 
 
 @pytest.mark.slow
+def test_a_listener_without_https_is_refused_if_https_is_required(shared: Shared) -> None:
+    with pytest.raises(InvalidOption, match="does not use HTTPS") as caught:
+        create(shared.deployer, listener_arn=shared.listener, security_groups=shared.security_group, require_https=True)
+
+    assert caught.value.hint == "name an HTTPS listener"
+    assert shared.rules() == []
+
+
+@pytest.mark.slow
 def test_a_listener_gets_a_rule_and_keeps_everything_else(shared: Shared) -> None:
     create(shared.deployer, listener_arn=shared.listener, security_groups=shared.security_group, auth="none")
 

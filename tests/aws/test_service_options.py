@@ -9,13 +9,17 @@ from typing import Any
 
 import pytest
 import requests
+from click.testing import CliRunner
 
 from mlflow_fargate.aws.resource_types.task_definition import properties_of
+from mlflow_fargate.cli import main
 from mlflow_fargate.config import NamedOptions, parse_config
+from mlflow_fargate.deployment import PLAIN_HTTP, DeploymentStatus
 from mlflow_fargate.deployments.deployer import Deployer
 from mlflow_fargate.errors import ForeignResource, InvalidOption
 from mlflow_fargate.image.layers.paths import SETTINGS
-from support.deployer import count_writes, create
+from mlflow_fargate.resolved_model import Provenance
+from support.deployer import count_writes, create, use_account
 
 MANY = {
     "ephemeral_storage_gib": 50,
@@ -106,10 +110,69 @@ def test_on_https_a_deployment_is_known_by_the_host_that_its_certificate_covers(
         team.delete_endpoint("team")
 
     assert re.fullmatch(r"https://[^/]+/churn", found.load_balancer_url)
+    assert not found.exposes_key
     if host == "churn.example.com":
         assert re.fullmatch(r"https://churn\.example\.com(:\d+)?/churn", found.url)
     else:
         assert found.url == found.load_balancer_url
+
+
+@pytest.mark.slow
+def test_a_deployment_that_requires_https_is_refused_without_it_before_anything_is_created(deployer: Deployer) -> None:
+    def refused(counted: Deployer) -> None:
+        with pytest.raises(InvalidOption) as caught:
+            create(counted, require_https=True)
+        assert "Endpoint 'default' does not use HTTPS, which require_https=true demands." in caught.value.message
+        assert "certificate_arn=ARN" in (caught.value.hint or "")
+
+    assert count_writes(deployer, refused) == {}
+
+
+@pytest.mark.slow
+def test_an_endpoint_with_a_certificate_meets_the_requirement_of_https(deployer: Deployer) -> None:
+    certificate = deployer.account.session.call("acm", "request_certificate", DomainName="*.example.com")
+    team = replace(deployer, target=replace(deployer.target, endpoint="team"))
+    try:
+        create(team, certificate_arn=certificate["CertificateArn"], require_https=True, wait=False)
+        assert team.get("churn").settings.require_https
+    finally:
+        team.delete("churn")
+        team.delete_endpoint("team")
+
+
+@pytest.mark.parametrize(
+    ("url", "secret", "is_exposed"),
+    [
+        ("http://lb.us-east-2.elb.amazonaws.com/churn", "arn:s", True),
+        ("http://lb.us-east-2.elb.amazonaws.com/churn", None, False),
+        ("https://churn.example.com/churn", "arn:s", False),
+        ("http://127.0.0.1:8000/churn", "arn:s", False),
+    ],
+)
+def test_a_key_is_exposed_by_plain_http_to_another_machine(url: str, secret: str | None, is_exposed: bool) -> None:
+    status = DeploymentStatus(
+        *("churn", "default", url, url, "COMPLETED", "", 1, 1, "image", Provenance("", "", "", "")),
+        *(parse_config(None), "pinned", "arn:t", "", ""),
+        api_key_secret=secret,
+    )
+
+    assert status.exposes_key is is_exposed
+
+
+@pytest.mark.slow
+def test_create_and_status_warn_of_a_key_over_plain_http(deployer: Deployer, monkeypatch: pytest.MonkeyPatch) -> None:
+    use_account(monkeypatch, deployer)
+    create(deployer, auth="api_key")
+    command = ["status", "-t", "fargate:/us-east-1", "--name", "churn"]
+    at_home = CliRunner().invoke(main, command)
+    # As on AWS, where the load balancer is on another machine.
+    monkeypatch.setattr(DeploymentStatus, "exposes_key", property(lambda status: status.api_key_secret is not None))
+    deployer.update("churn", None, None, NamedOptions({"environment.A": "1"}))
+    shown = CliRunner().invoke(main, command)
+
+    assert "WARNING" not in at_home.output
+    assert PLAIN_HTTP in deployer.progress.lines[-1]  # type: ignore[attr-defined]
+    assert PLAIN_HTTP in shown.stderr and PLAIN_HTTP not in shown.stdout
 
 
 @pytest.mark.exhaustive

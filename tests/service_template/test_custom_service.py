@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import pytest
@@ -44,6 +47,14 @@ class Greeter:
     @bentoml.api
     def measure(self, picture: Path, unit: str = "bytes") -> str:
         return f"{picture.stat().st_size} {unit}"
+
+    @bentoml.api
+    def weigh(self, files: list[Path]) -> int:
+        return sum(file.stat().st_size for file in files)
+
+    @bentoml.api
+    def inspect(self, picture: Path, /) -> int:
+        return picture.stat().st_size
 
     @bentoml.api
     def think(self, seconds: float) -> float:
@@ -123,7 +134,7 @@ def test_predict_finds_the_api_by_the_names_of_its_inputs(greeter: Running, tmp_
     assert ask({"number": 0}) == {"said": "hello Ada", "models": [[2], [3]]}
     assert ask({"picture": tmp_path / "sea.png"}) == "5 bytes"
     assert ask({"picture": b"123", "unit": "letters"}) == "3 letters"
-    with pytest.raises(InvalidOption, match=r"/greet \(number\), /measure \(picture, unit\)"):
+    with pytest.raises(InvalidOption, match=r"/greet \(number\), .*/measure \(picture, unit\)"):
         ask({"pictures": b"123"})
 
 
@@ -139,6 +150,75 @@ def test_it_has_the_same_guards_as_the_templates(greeter: Running) -> None:
     assert "swagger-ui" in page
     assert "googletagmanager" not in page
     assert "/greet" in greeter.session.get(f"{greeter.url}/docs.json").json()["paths"]
+
+
+@pytest.fixture
+def inner_server() -> Iterator[tuple[str, list[str]]]:
+    """A server that only the task can reach: its address, and the paths that were requested."""
+    asked: list[str] = []
+
+    class Inner(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(200)
+            self.send_header("Content-Length", "6")
+            self.end_headers()
+            self.wfile.write(b"secret")
+
+        def log_message(self, format: str, *arguments: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Inner) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}", asked
+        server.shutdown()
+        thread.join()
+
+
+def send_urls(running: Running, inner: str, times: int) -> list[requests.Response]:
+    """Sends a URL in place of a file in every form that BentoML fetches, many at once."""
+    url, headers = f"{inner}/latest/meta-data/", {"Authorization": f"Bearer {KEY}"}
+
+    def send(number: int) -> requests.Response:
+        form, path, json_type = {**headers}, f"{running.url}/measure", {"Content-Type": "application/json"}
+        match number % 4:
+            case 0:
+                return requests.post(path, files={"picture": (None, url)}, headers=form, timeout=60)
+            case 1:
+                return requests.post(path, data={"picture": f'"{url}"'}, headers=form, timeout=60)
+            case 2:
+                files = [("files", (None, url)), ("files", (None, url))]
+                return requests.post(f"{running.url}/weigh", files=files, headers=form, timeout=60)
+        return requests.post(f"{running.url}/inspect", data=url, headers={**headers, **json_type}, timeout=60)
+
+    with ThreadPoolExecutor(40) as pool:
+        return list(pool.map(send, range(times)))
+
+
+@pytest.mark.slow
+def test_a_url_in_place_of_a_file_is_refused_and_not_fetched(
+    greeter: Running, inner_server: tuple[str, list[str]]
+) -> None:
+    inner, asked = inner_server
+
+    answers = send_urls(greeter, inner, 100)
+
+    assert asked == []
+    assert {answer.status_code for answer in answers} == {400}, answers[0].text
+    assert all("send the file itself" in answer.text for answer in answers), answers[3].text
+    assert not any(inner in answer.text for answer in answers)
+
+
+@pytest.mark.slow
+@pytest.mark.exhaustive
+def test_urls_in_place_of_files_reach_bentoml_only_if_the_deployment_accepts_them(
+    tmp_path: Path, inner_server: tuple[str, list[str]]
+) -> None:
+    with serve_greeter(tmp_path, ACCEPT_FILE_URLS="true") as running:
+        answers = send_urls(running, inner_server[0], 40)
+
+    assert not any("send the file itself" in answer.text for answer in answers)
 
 
 @pytest.mark.slow

@@ -122,6 +122,16 @@ def test_a_request_with_the_key_is_passed_on(headers: dict[str, str]) -> None:
     assert status(ask(ApiKeyGate(echo, "s3cret"), "/invocations", headers=headers)) == 200
 
 
+@pytest.mark.parametrize("headers", [{"X-Api-Key": "old"}, {"X-Api-Key": "new"}, {"Authorization": "Bearer new"}])
+def test_while_a_key_is_replaced_the_old_and_the_new_one_are_valid(headers: dict[str, str]) -> None:
+    assert status(ask(ApiKeyGate(echo, "old new"), "/invocations", headers=headers)) == 200
+
+
+@pytest.mark.parametrize("given", ["old new", "ol", "", "oldnew", " "])
+def test_several_keys_do_not_add_up_to_another(given: str) -> None:
+    assert status(ask(ApiKeyGate(echo, "old new"), "/invocations", headers={"X-Api-Key": given})) == 401
+
+
 @pytest.mark.parametrize(
     "headers",
     [

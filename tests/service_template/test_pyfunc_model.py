@@ -158,9 +158,10 @@ def test_bodies_are_answered_together_only_while_there_is_memory_for_each(model:
     body = b'{"dataframe_split": {"columns": ["a"], "data": [[2.0]]}}'
     budget = MemoryBudget()
     budget.open(json_cost(body) + 1000)
-    other = Reservation(budget)
+    first, second, other = Reservation(budget), Reservation(budget), Reservation(budget)
 
-    answers = model.invoke_together([(body, Reservation(budget)), (body, Reservation(budget))])
+    with first.held(), second.held():
+        answers = model.invoke_together([(body, first), (body, second)])
     with other.working(int(budget.total)):
         refused = model.invoke_together([(body, Reservation(budget))])
 

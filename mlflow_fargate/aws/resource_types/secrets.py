@@ -1,4 +1,4 @@
-"""Secrets Manager: the API key that callers of a deployment send.
+"""Secrets Manager: the API key that callers of a deployment send; while it is replaced, the old key and the new one.
 
 The key is generated once, and read by ECS (`valueFrom`) and by `predict`. It is never printed, written to a tag or
 included in an image.
@@ -7,6 +7,8 @@ included in an image.
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
+from datetime import datetime
 
 from mlflow_fargate.aws import tags
 from mlflow_fargate.aws.resource_types.resource_type import Ids, ResourceType
@@ -49,6 +51,11 @@ class ApiKeyType(ResourceType[ApiKeyProperties]):
             "secretsmanager", "delete_secret", SecretId=found.identifier, ForceDeleteWithoutRecovery=True
         )
 
-    def read(self, arn: str) -> str:
-        """Returns the key."""
-        return str(self._session.call("secretsmanager", "get_secret_value", SecretId=arn)["SecretString"])
+    def read(self, arn: str) -> tuple[list[str], datetime]:
+        """Returns the valid keys, the one to send first, and when they were written."""
+        found = self._session.call("secretsmanager", "get_secret_value", SecretId=arn)
+        return str(found["SecretString"]).split(), found["CreatedDate"]
+
+    def write(self, arn: str, keys: Sequence[str]) -> None:
+        """Sets the valid keys; tasks that start from then on accept them."""
+        self._session.call("secretsmanager", "put_secret_value", SecretId=arn, SecretString=" ".join(keys))

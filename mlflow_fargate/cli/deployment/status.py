@@ -49,6 +49,7 @@ def status(target: str, name: str, follow: bool, timeout_seconds: int, as_json: 
     name. With -f, a rollout that fails or exceeds --timeout-seconds exits with 1.
     """
     from mlflow_fargate.client import as_dict  # noqa: PLC0415
+    from mlflow_fargate.deployment import PLAIN_HTTP  # noqa: PLC0415
     from mlflow_fargate.deployments import operations  # noqa: PLC0415
 
     deployer = deployer_at(target)
@@ -60,6 +61,8 @@ def status(target: str, name: str, follow: bool, timeout_seconds: int, as_json: 
         print_json({**shown, "tasks": [vars(task) for task in tasks], "traffic": [vars(step) for step in traffic]})
     else:
         print_fields({key: shown[key] for key in _SHOWN})
+        if found.exposes_key:
+            click.secho(f"\n{PLAIN_HTTP}", fg="yellow", err=True)
         click.echo(f"\n{found.running_count} of {found.desired_count} tasks running")
         rows = [
             (task.id, task.state, task.revision, task.started_at, task.stopped_reason, task.exit_code) for task in tasks

@@ -79,7 +79,9 @@ class KnownPaths:
 
 
 class ApiKeyGate:
-    """Passes on requests with the key, and health checks; everything else is 401.
+    """Passes on requests with a key, and health checks; everything else is 401.
+
+    `api_key` is one key, or several separated by spaces: while a key is replaced, the old and the new one are valid.
 
     The key is sent as `Authorization: Bearer KEY`, as `X-Api-Key: KEY`, or as the password of HTTP Basic, which a
     browser can prompt for: without it the Swagger page could not be opened.
@@ -87,7 +89,7 @@ class ApiKeyGate:
 
     def __init__(self, app: App, api_key: str) -> None:
         self._app = app
-        self._api_key = api_key.encode()
+        self._api_keys = api_key.encode().split()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         is_open = scope["type"] == "lifespan" or scope["path"] in OPEN_PATHS
@@ -102,7 +104,7 @@ class ApiKeyGate:
     def _is_authorized(self, scope: Scope) -> bool:
         for name, value in scope["headers"]:
             given = value if name == b"x-api-key" else _credentials(value) if name == b"authorization" else None
-            if given is not None and hmac.compare_digest(given, self._api_key):
+            if given is not None and any(hmac.compare_digest(given, key) for key in self._api_keys):
                 return True
         return False
 
