@@ -69,7 +69,7 @@ def in_a_cycle() -> BaseException:
     [
         (Unprintable(), "ModelLoadError: Unprintable"),
         (in_a_cycle(), "ModelLoadError: ValueError: a"),
-        (ValueError("caf\ud800"), "ModelLoadError: ValueError: caf\\ud800"),
+        (ValueError("name\ud800"), "ModelLoadError: ValueError: name\\ud800"),
     ],
 )
 def test_an_exception_that_cannot_be_written_still_has_a_cause(
