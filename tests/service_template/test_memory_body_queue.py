@@ -83,6 +83,25 @@ def test_once_one_body_has_needed_much_the_next_ones_wait_for_as_much() -> None:
     assert budget.used == 0
 
 
+def test_no_more_large_bodies_are_read_at_once_than_can_be_answered_in_time() -> None:
+    budget = MemoryBudget()
+    budget.open(1000 * MB, most_large=2)
+    queue = BodyQueue(budget)
+
+    async def send() -> None:
+        with new_reservation(budget) as first, new_reservation(budget) as third:
+            with new_reservation(budget) as second:
+                await queue.enter(first, 2 * MB)
+                await queue.enter(second, 2 * MB)
+                waiting = asyncio.create_task(queue.enter(third, 2 * MB))
+                await asyncio.sleep(0.05)
+                assert not waiting.done()
+            await asyncio.wait_for(waiting, 5)
+
+    asyncio.run(send())
+    assert (budget.used, budget.large) == (0, 0)
+
+
 def test_small_bodies_pass_large_ones_that_wait() -> None:
     budget = opened(100 * MB)
     queue = BodyQueue(budget)

@@ -36,6 +36,8 @@ class MemoryBudget:
         self.total: float = math.inf
         self.used = 0
         self.bodies = 0
+        self.large = 0
+        self._most_large: float = math.inf
         self._working = 0
         self._waiting: deque[_Waiting] = deque()  # the first has waited longest
         self.wait_seconds = wait_seconds
@@ -43,9 +45,13 @@ class MemoryBudget:
         self._released: Callable[[], None] = lambda: None
         self._needs = _NEEDS
 
-    def open(self, total_bytes: int) -> None:
-        """Limits all requests together to `total_bytes`."""
+    def open(self, total_bytes: int, *, most_large: float = math.inf) -> None:
+        """Limits all requests together to `total_bytes`, and those with large bodies to a number.
+
+        More of these would only wait for a thread, while their time runs.
+        """
         self.total = total_bytes
+        self._most_large = most_large
 
     def on_release(self, callback: Callable[[], None]) -> None:
         """Calls `callback` whenever room may have become free, in any thread; it must not wait."""
@@ -64,15 +70,18 @@ class MemoryBudget:
         """Reserves `size` bytes for a body; False if they, and what work on it usually needs, are not free."""
         with self._changed:
             is_free = self.used + min(self._needs * size, _WHOLE * self.total) <= self.total
-            if self._waiting or not is_free or self.bodies + size > self.total / 2:
+            has_turn = not self._waiting and self.large < self._most_large
+            if not has_turn or not is_free or self.bodies + size > self.total / 2:
                 return False
+            self.large += 1
             self.bodies += size
             self.used += size
             return True
 
-    def learn(self, needs: float) -> None:
-        """Expects that large bodies need so many times what they take, as the last one did: compressed images, 30."""
+    def end_large_body(self, needs: float) -> None:
+        """Lets the next large body in, and expects it to need as many times what it takes: compressed images, 30."""
         with self._changed:
+            self.large -= 1
             self._needs = max(needs, (7 * self._needs + needs) / 8)  # too high only costs time
 
     def take_body(self, size: int, held: int) -> None:

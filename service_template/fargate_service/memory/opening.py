@@ -14,6 +14,8 @@ logger = logging.getLogger("bentoml.model")
 _MIB = 1 << 20
 # For the interpreter, the connections, and what the allocator cannot reuse: a share, and at least so much.
 _RESERVE_SHARE, _RESERVE_BYTES = 0.1, 48 * _MIB
+# Enough to keep the threads busy while others arrive slowly, and few enough to finish within the time for a request.
+_LARGE_FOR_A_THREAD = 4
 # A task whose model fills it still answers small requests, one at a time.
 _LEAST_BYTES = 16 * _MIB
 
@@ -34,4 +36,4 @@ def open_budget(budget: MemoryBudget, keep_room: Callable[[int, int], int], sett
     logger.info(text, *(size // _MIB for size in (settings.memory_bytes, resident, predictions, max(0, total))))
     if total < _LEAST_BYTES:
         logger.warning("This task is too small for its model: raise the option memory, or requests may crash it")
-    budget.open(max(total, _LEAST_BYTES))
+    budget.open(max(total, _LEAST_BYTES), most_large=_LARGE_FOR_A_THREAD * (settings.cpus + 1))

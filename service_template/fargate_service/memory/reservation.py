@@ -49,7 +49,7 @@ class Reservation:
             answer, self._answer = self._answer, 0
             callbacks, self._at_end = self._at_end, []
         if self._large_body:
-            self._budget.learn(self._peak / self._large_body)
+            self._budget.end_large_body(self._peak / self._large_body)
         self._budget.end_body(body, answer)
         for callback in callbacks:
             callback()
