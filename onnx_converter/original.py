@@ -70,7 +70,7 @@ def _load_pyfunc(model_dir: Path, flavors: dict[str, Any]) -> Original:
     import mlflow.pyfunc  # noqa: PLC0415  # image classifiers are served without it
 
     from fargate_service.batching.row_independence import why_pyfunc_alone  # noqa: PLC0415
-    from fargate_service.models.pyfunc_model import as_pyfunc  # noqa: PLC0415
+    from fargate_service.pyfunc.pyfunc_loading import as_pyfunc  # noqa: PLC0415
 
     model = mlflow.pyfunc.load_model(str(model_dir))
     schema = model.metadata.get_input_schema()

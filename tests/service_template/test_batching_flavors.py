@@ -25,7 +25,7 @@ import pytest
 from fargate_service import template_service
 from fargate_service.batching import row_independence
 from fargate_service.batching.row_independence import why_pyfunc_alone
-from fargate_service.models.table_batching import TableBatcher
+from fargate_service.pyfunc.table_batching import TableBatcher
 from support.batched_models import LABELS
 from support.concurrent_callers import CALLERS, load_questions, make_tables, serve_counted, wrong_answers
 from support.listed_estimators import PARTS, fit_to_serve

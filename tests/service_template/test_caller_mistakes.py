@@ -21,8 +21,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
 from fargate_service.errors import RequestError
-from fargate_service.models.caller_mistakes import validation_reason, wrong_columns
-from fargate_service.models.pyfunc_model import ModelFailed, PyfuncModel, load_pyfunc
+from fargate_service.pyfunc.caller_mistakes import validation_reason, wrong_columns
+from fargate_service.pyfunc.guarded_model import ModelFailed
+from fargate_service.pyfunc.pyfunc_loading import load_pyfunc
+from fargate_service.pyfunc.pyfunc_model import PyfuncModel
 
 TABLE = pd.DataFrame({"a": [1.0, 2.0], "b": [2.0, 1.0], "color": ["red", "blue"]})
 SECRET = "DE00 0000 0000"

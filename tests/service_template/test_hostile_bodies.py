@@ -27,7 +27,7 @@ from fargate_service.memory.budget import MemoryBudget
 from fargate_service.memory.measured import peak_bytes, return_freed_memory
 from fargate_service.models.image_classifier import ImageClassifier
 from fargate_service.models.loaded_model import Batching, ScoringResponse
-from fargate_service.models.pyfunc_model import load_pyfunc
+from fargate_service.pyfunc.pyfunc_loading import load_pyfunc
 from fargate_service.settings import ServiceDescription, Settings
 from support.hostile_bodies import SECRET, csv_bodies, json_bombs, json_values
 from support.hostile_images import FORMATS, black_png, hostile_images

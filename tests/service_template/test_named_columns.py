@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
-from fargate_service.models.named_columns import without_names
+from fargate_service.pyfunc.named_columns import without_names
 
 TABLE = pd.DataFrame(np.random.default_rng(1).normal(size=(40, 3)), columns=["a", "b", "c"])
 CLASSES = np.arange(40) % 2

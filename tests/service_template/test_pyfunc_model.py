@@ -16,7 +16,9 @@ from fargate_service.memory.budget import MemoryBudget
 from fargate_service.memory.costs import json_cost
 from fargate_service.memory.reservation import Reservation
 from fargate_service.models.loaded_model import Batching
-from fargate_service.models.pyfunc_model import ModelFailed, PyfuncModel, load_pyfunc
+from fargate_service.pyfunc.guarded_model import ModelFailed
+from fargate_service.pyfunc.pyfunc_loading import load_pyfunc
+from fargate_service.pyfunc.pyfunc_model import PyfuncModel
 from fargate_service.settings import DocumentLimits
 
 

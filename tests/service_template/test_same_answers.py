@@ -33,7 +33,8 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from fargate_service.errors import RequestError
 from fargate_service.memory.budget import MemoryBudget
 from fargate_service.memory.reservation import Reservation
-from fargate_service.models.pyfunc_model import PyfuncModel, load_pyfunc
+from fargate_service.pyfunc.pyfunc_loading import load_pyfunc
+from fargate_service.pyfunc.pyfunc_model import PyfuncModel
 from support.generated_bodies import Body, draw_body
 
 SHORT, LONG = 60, 10_000

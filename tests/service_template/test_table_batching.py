@@ -25,7 +25,7 @@ from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardSc
 
 from fargate_service.batching.row_independence import why_alone
 from fargate_service.models.loaded_model import Batching
-from fargate_service.models.table_batching import (
+from fargate_service.pyfunc.table_batching import (
     MAX_BATCH_ROWS,
     TableBatcher,
     join_tables,

@@ -5,17 +5,19 @@ One registry request, however many models are watched, and one list call to AWS 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from mlflow.exceptions import MlflowException
 
-from mlflow_fargate.resolved_model import without_credentials
+from mlflow_fargate.resolved_model import printable, without_credentials
 from mlflow_fargate.webhook.control_loop.actor import Deployments
 from mlflow_fargate.webhook.control_loop.model_registry import ModelState, ModelStateSource
 from mlflow_fargate.webhook.control_loop.reconcile import Deployed
 from mlflow_fargate.webhook.control_loop.rules import DEPLOY_TAG, RuleSet
 from mlflow_fargate.webhook.control_loop.watch import Watch, limit_tags, make_watches
+
+_SHOWN_PROBLEMS, _LONGEST_PROBLEM = 10, 300
 
 
 class Observed(NamedTuple):
@@ -61,3 +63,10 @@ def _missing(client: Deployments, named: set[str]) -> dict[str, str]:
         said = without_credentials(str(error))
         return {name: f"endpoint '{name}' is named in tags, and endpoints cannot be listed: {said}" for name in named}
     return {name: f"endpoint '{name}' is named in tags, and does not exist" for name in named - existing}
+
+
+def in_short(problems: Sequence[str]) -> str | None:
+    """Returns the first problems as one text: anyone who can tag models can cause thousands."""
+    shown = [printable(problem, _LONGEST_PROBLEM) for problem in problems[:_SHOWN_PROBLEMS]]
+    further = [f"{len(problems) - len(shown)} more"] if len(problems) > len(shown) else []
+    return "; ".join([*shown, *further]) or None

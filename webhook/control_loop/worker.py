@@ -15,10 +15,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from mlflow_fargate.resolved_model import printable, without_credentials
+from mlflow_fargate.resolved_model import without_credentials
 from mlflow_fargate.webhook.control_loop.actor import Deployments, Outcome, act
 from mlflow_fargate.webhook.control_loop.model_registry import ModelState, ModelStateSource
-from mlflow_fargate.webhook.control_loop.observe import observe
+from mlflow_fargate.webhook.control_loop.observe import in_short, observe
 from mlflow_fargate.webhook.control_loop.reconcile import (
     FIRST_RETRY_SECONDS,
     Action,
@@ -37,7 +37,6 @@ from mlflow_fargate.webhook.control_loop.watch import Watch
 logger = logging.getLogger(__name__)
 
 _ACTS = {"create", "update", "scale_to_zero", "delete"}
-_SHOWN_PROBLEMS, _LONGEST_PROBLEM = 10, 300
 
 
 @dataclass(frozen=True)
@@ -200,7 +199,7 @@ class Worker:
                 logger.exception("%s: unexpected error", watch.deployed.key)
                 problems.append(f"{watch.deployed.key}: {type(error).__name__}")
         with self._lock:
-            self._looked_at, self._error = self._clock(), _in_short(problems)
+            self._looked_at, self._error = self._clock(), in_short(problems)
 
     def _consider(self, watch: Watch, state: ModelState | None, *, is_busy: bool) -> None:
         deployed = watch.deployed
@@ -293,10 +292,3 @@ class Worker:
             logger.warning("%s: %s failed: %s", key, action.title, outcome.reason, extra=facts)
         for listener in self._listeners:
             listener(outcome)
-
-
-def _in_short(problems: Sequence[str]) -> str | None:
-    """Returns the first problems as one text: anyone who can tag models can cause thousands."""
-    shown = [printable(problem, _LONGEST_PROBLEM) for problem in problems[:_SHOWN_PROBLEMS]]
-    further = [f"{len(problems) - len(shown)} more"] if len(problems) > len(shown) else []
-    return "; ".join([*shown, *further]) or None

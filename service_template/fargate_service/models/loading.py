@@ -93,7 +93,7 @@ def _load_pyfunc(description: ServiceDescription, settings: Settings, _: Path) -
     os.environ["_MLFLOW_IS_IN_SERVING_ENVIRONMENT"] = "true"
     # A serving container should not send telemetry.
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    from fargate_service.models.pyfunc_model import load_pyfunc  # noqa: PLC0415
+    from fargate_service.pyfunc.pyfunc_loading import load_pyfunc  # noqa: PLC0415
 
     batching = description.options.get("batching")
     if not description.is_onnx:

@@ -7,23 +7,16 @@ which is not valid JSON), and Parquet must be switched on.
 
 from __future__ import annotations
 
-import inspect
 import itertools
 import logging
-import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import mlflow.pyfunc
-import pandas as pd
 from mlflow.exceptions import MlflowException
-from mlflow.models import Model
 from mlflow.pyfunc import scoring_server
 from mlflow.version import VERSION
 
-from fargate_service.batching.row_independence import is_known_loader, why_pyfunc_alone
 from fargate_service.errors import RequestError, request_id
 from fargate_service.memory.costs import (
     answer_cost,
@@ -33,25 +26,17 @@ from fargate_service.memory.costs import (
     table_cost,
 )
 from fargate_service.memory.json_body import parse_json
-from fargate_service.memory.measured import peak_bytes
 from fargate_service.memory.reservation import Reservation, current_reservation
-from fargate_service.models.caller_mistakes import validation_reason, wrong_columns
-from fargate_service.models.exact_input import LEVELS, ExactInput
 from fargate_service.models.loaded_model import EXAMPLE_FILE, Batching, ScoringResponse
-from fargate_service.models.named_columns import without_names
-from fargate_service.models.scoring_text import without_data, write_answer
-from fargate_service.models.table_batching import TableBatcher, split_predictions
+from fargate_service.pyfunc.exact_input import read_exactly
+from fargate_service.pyfunc.guarded_model import GuardedModel, ModelFailed
+from fargate_service.pyfunc.scoring_text import without_data, write_answer
+from fargate_service.pyfunc.table_batching import TableBatcher, split_predictions
 from fargate_service.settings import DEFAULT_DOCUMENT_LIMITS, DocumentLimits
 
 logger = logging.getLogger("bentoml.model")
-_MEASURED_ROWS = 1024
 _MOST_REPETITION = 10**7  # less than a second
-_MARGIN = 1.5  # over what was measured: other rows can need more than the example's
 _EXACT_TYPES = frozenset({"application/json", "application/json;charset=utf-8"})
-
-
-class ModelFailed(Exception):
-    """The model's own code raised; the caller must not see the details."""
 
 
 class PyfuncModel:
@@ -68,13 +53,13 @@ class PyfuncModel:
         self.version: str = VERSION
         self.arrivals = tables.arrivals
         self._tables = tables
-        self._model = _Guarded(model, tables)
+        self._model = GuardedModel(model, tables)
         self._limits = limits
         parquet = {scoring_server.CONTENT_TYPE_PARQUET} if limits.accept_parquet else set()
         self._media_types = {scoring_server.CONTENT_TYPE_JSON, scoring_server.CONTENT_TYPE_CSV, *parquet}
         self._streaming = model if model.metadata.flavors["python_function"].get("streamable") else None
         self._schema = model.metadata.get_input_schema()
-        self._exact = _exact_input(model.metadata, limits)
+        self._exact = read_exactly(model.metadata, limits)
         self._example = model_dir / EXAMPLE_FILE
 
     @property
@@ -246,54 +231,6 @@ class _Asked:
         self.answer = self._model.predict(data, params=params)
 
 
-class _Guarded:
-    """The model as the scoring code sees it; separates the model's own failures from MLflow's input errors."""
-
-    def __init__(self, model: Any, tables: TableBatcher) -> None:
-        self.metadata = model.metadata
-        self._model = model
-        self._tables = tables
-        self.row_bytes = 0
-        self._has_signature = model.metadata.get_input_schema() is not None
-
-    def measure(self, data: Any) -> None:
-        """Measures how much memory a prediction needs for each row of a table like `data`."""
-        if isinstance(data, pd.DataFrame) and 0 < len(data) <= _MEASURED_ROWS:
-            table = pd.concat([data] * (_MEASURED_ROWS // len(data)), ignore_index=True)
-            risen = peak_bytes(lambda: self._model.predict(table))
-            self.row_bytes = math.ceil(_MARGIN * (risen or 0) / len(table))
-
-    def predict(self, data: Any, params: dict[str, Any] | None = None, *, is_checked: bool = False) -> Any:
-        reservation = current_reservation()
-        if isinstance(data, pd.DataFrame):
-            reservation.need(len(data) * self.row_bytes)
-        answer = self._predict(data, params, is_checked=is_checked)
-        reservation.need(answer_cost(answer))
-        return answer
-
-    def _predict(self, data: Any, params: dict[str, Any] | None, *, is_checked: bool) -> Any:
-        try:
-            if params:
-                return self._model.predict(data, params=params)
-            return self._tables.predict(data, is_checked=is_checked)
-        except (MlflowException, RequestError):
-            raise  # the input does not match the model's signature, or the converted model
-        except Exception as error:
-            # Some models return nothing for empty input; for others, empty input is the caller's error.
-            if _is_empty(data):
-                raise RequestError(400, "The input has no rows or no columns.") from error
-            if reason := self._mistake(error, data):
-                logger.info("Request %s was rejected by the model", request_id.get(), exc_info=error)
-                raise RequestError(400, reason, code="INVALID_PARAMETER_VALUE") from error
-            raise ModelFailed(f"{type(error).__name__}: {error}") from error
-
-    def _mistake(self, error: Exception, data: Any) -> str | None:
-        """Returns what is wrong with the input; None if the model is broken."""
-        # With a signature, MLflow has checked the columns already, so a model that lacks one is broken.
-        wrong = None if self._has_signature else wrong_columns(_fitted(self._model), data)
-        return wrong or validation_reason(error)
-
-
 class _InputParsed(BaseException):
     """Not an error: carries the parsed input past the scoring code's `except Exception`."""
 
@@ -311,55 +248,6 @@ class _Parsed:
 
     def predict(self, data: Any, params: dict[str, Any] | None = None) -> Any:
         raise _InputParsed(data, params)
-
-
-def load_pyfunc(
-    model_dir: Path,
-    *,
-    batching: bool | None = None,
-    implementation: Any | None = None,
-    limits: DocumentLimits = DEFAULT_DOCUMENT_LIMITS,
-) -> PyfuncModel:
-    """Returns the MLflow model in `model_dir`, by its `python_function` flavor; `implementation` replaces its code.
-
-    `batching` sets whether requests can share predictions; None: if the model's rows are known to be independent,
-    which an `implementation` declares in its `why_alone`.
-    """
-    model = as_pyfunc(model_dir, implementation) if implementation else mlflow.pyfunc.load_model(str(model_dir))
-    why_alone = implementation.why_alone if implementation else why_pyfunc_alone(model)
-    checked = implementation.predict if implementation else _without_checks(model)
-    tables = TableBatcher(model.predict, asked=batching, why_alone=why_alone, predict_checked=checked)
-    return PyfuncModel(model, model_dir, tables, limits=limits)
-
-
-def _without_checks(model: Any) -> Callable[[Any], Any]:
-    """Returns what predicts data that matches the signature: the flavor's own wrapper, where that is all there is."""
-    conf = model.metadata.flavors["python_function"]
-    if not is_known_loader(conf):
-        return model.predict  # type: ignore[no-any-return]
-    predict = getattr(model._model_impl, conf.get("predict_fn", "predict"))
-    params = inspect.signature(predict).parameters.get("params")
-    has_params = params is not None and params.kind is not params.VAR_KEYWORD  # as scikit-learn's pipelines
-    checked = partial(predict, params=None) if has_params else predict
-    schema = model.metadata.get_input_schema()
-    if schema is None or schema.is_tensor_spec() or len(set(schema.input_types())) != 1:
-        return checked
-    return without_names(checked, model.get_raw_model(), schema.input_names())
-
-
-def _exact_input(metadata: Any, limits: DocumentLimits) -> ExactInput | None:
-    """Returns what reads bodies that fit the signature; None if there is none that says all about the input."""
-    schema = metadata.get_input_schema()
-    depends = metadata.get_params_schema() or metadata._is_signature_from_type_hint()
-    if schema is None or depends or metadata._is_type_hint_from_example() or limits.max_levels < LEVELS:
-        return None
-    exact = ExactInput(schema)
-    return exact if exact.is_known else None
-
-
-def as_pyfunc(model_dir: Path, implementation: Any) -> Any:
-    """Returns `implementation` as an mlflow.pyfunc.PyFuncModel that checks input by the signature in `model_dir`."""
-    return mlflow.pyfunc.PyFuncModel(Model.load(str(model_dir)), implementation)
 
 
 def _cost(body: bytes, content_type: str) -> int:
@@ -392,20 +280,6 @@ def _pieces(model: Any, data: Any, params: Mapping[str, Any] | None) -> Iterator
         yield from model.predict_stream(data, params=params)
     except MlflowException as error:
         raise _refusal(error) from error
-
-
-def _fitted(model: Any) -> Any:
-    """Returns the library's own model; None if MLflow's wrapper does not give it."""
-    try:
-        return model.get_raw_model()
-    except Exception:  # flavors differ in what they raise
-        return None
-
-
-def _is_empty(data: Any) -> bool:
-    if isinstance(data, Mapping):
-        return any(map(_is_empty, data.values()))
-    return data.empty if isinstance(data, pd.DataFrame) else hasattr(data, "__len__") and len(data) == 0
 
 
 def _refusal(error: MlflowException) -> Exception:

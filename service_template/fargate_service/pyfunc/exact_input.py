@@ -17,6 +17,8 @@ import orjson
 import pandas as pd
 from mlflow.types import DataType, Schema
 
+from fargate_service.settings import DocumentLimits
+
 # Python, and MLflow with it, converts whole numbers to `float` directly: the same only where `double` is exact.
 _BELOW = {8: 2.0**63, 4: 2.0**53}
 _NUMBERS = (DataType.double, DataType.float, DataType.long, DataType.integer)
@@ -189,3 +191,13 @@ def _have_gaps(values: Sequence[Any], levels: int) -> bool:
     for _ in range(levels - 1):
         values = list(itertools.chain.from_iterable(values))
     return _WITH_GAPS.issuperset(map(type, values))
+
+
+def read_exactly(metadata: Any, limits: DocumentLimits) -> ExactInput | None:
+    """Returns what reads bodies that fit the signature; None if there is none that says all about the input."""
+    schema = metadata.get_input_schema()
+    depends = metadata.get_params_schema() or metadata._is_signature_from_type_hint()
+    if schema is None or depends or metadata._is_type_hint_from_example() or limits.max_levels < LEVELS:
+        return None
+    exact = ExactInput(schema)
+    return exact if exact.is_known else None
