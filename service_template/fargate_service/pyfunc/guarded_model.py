@@ -1,4 +1,4 @@
-"""A model as MLflow's scoring code sees it: tells its failures from input errors, and reserves memory for its answers."""
+"""A model as the scoring code sees it: separates its failures from input errors, and reserves memory for answers."""
 
 from __future__ import annotations
 
