@@ -45,6 +45,14 @@ def no_aws_client_of_an_earlier_test() -> None:
         s3._cached_get_s3_client.cache_clear()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def no_experiment_of_an_earlier_module() -> None:
+    """MLflow remembers the experiment that a process has chosen; the next module's server does not have it."""
+    os.environ.pop("MLFLOW_EXPERIMENT_ID", None)
+    if fluent := sys.modules.get("mlflow.tracking.fluent"):
+        fluent._active_experiment_id = None  # type: ignore[attr-defined]
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Runs end-to-end tests last, because others fail faster; first if `Together` gives them a separate process."""
     first = "PYTEST_XDIST_WORKER" in os.environ

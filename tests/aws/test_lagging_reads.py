@@ -120,7 +120,7 @@ def test_an_update_that_another_one_replaces_says_so_and_does_not_blame_the_vers
     client = lagging(deployer, lag)
     after_the_update(client.deployer, lambda: update(deployer, "models:/churn/3", wait=False))
 
-    with pytest.raises(RolloutReplaced, match=r"revision 3 replaces it"):
+    with pytest.raises(RolloutReplaced, match=r"revision 3 replaces this one"):
         update(client.deployer, "models:/churn/2")
 
     assert client.statuses == {}

@@ -136,7 +136,7 @@ def test_a_base_with_bytecode_or_another_layout_gets_no_layer(
 
     assert "standard-library" not in layers(image)
     assert [line for line in progress.lines if "standard library" in line] == (
-        [f"{note}: its bytecode is not added"] if note else []
+        [f"{note}, so its bytecode is not added"] if note else []
     )
 
 
