@@ -119,7 +119,7 @@ def _listen(app: Flask, settings: Settings) -> Server:
     except (OSError, ValueError) as error:  # waitress raises ValueError for an invalid host
         raise InvalidOption(
             f"The webhook service cannot listen on {settings.host}:{settings.port}: {error}.",
-            hint="choose another --port (0 for a free one), or stop the process that uses it: ss -ltnp",
+            hint="choose another --port (0 for a free one), or stop the process that uses it (to find it: ss -ltnp)",
         ) from error
 
 

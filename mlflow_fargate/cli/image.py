@@ -36,11 +36,11 @@ def export(*, target: str, model_uri: str, config: tuple[str, ...], tag: str, do
       podman run -p 3000:3000 oci:FOLDER:latest
       skopeo copy oci:FOLDER:latest docker://ghcr.io/me/churn:1     # copy to another registry
 
-    Docker before 23.0, and older skopeo releases writing docker-daemon: or docker-archive:, cannot read zstd layers.
-    For those, export with -C compression=gzip:
+    Docker before 23.0 cannot read zstd layers, nor can older skopeo releases (such as 1.9) when they copy to
+    Docker's own formats. For those, add -C compression=gzip to the export; then:
 
     \b
-      tar -C FOLDER -c . | docker load                              # image name: that of the folder
+      tar -C FOLDER -c . | docker load                              # the image is named after the folder
       skopeo copy oci:FOLDER:latest docker-daemon:churn:1
       skopeo copy oci:FOLDER:latest docker-archive:churn.tar:churn:1
 

@@ -26,12 +26,12 @@ class EndpointOptions(OptionGroup):
         "subnets for the load balancer of a new endpoint, and for the tasks",
         maps_to="EC2: subnet IDs",
         examples=["subnet-a,subnet-b"],
-        allowed="IDs of subnets in that VPC",
+        allowed="IDs of subnets in one VPC",
     )
     security_groups: Names = option(
         (),
-        "security groups for the tasks, in addition to the endpoint's; with an existing load balancer, tasks have "
-        "only these",
+        "security groups for the tasks, in addition to the endpoint's; with load_balancer_arn, listener_arn or "
+        "target_group_arn, tasks have only these",
         maps_to="ECS service: awsvpcConfiguration.securityGroups",
         examples=["sg-0a1b2c3d,sg-4e5f6a7b"],
         allowed="IDs of up to four security groups",

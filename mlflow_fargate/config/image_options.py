@@ -45,8 +45,8 @@ class ImageOptions(OptionGroup):
     )
     normalize: bool = option(
         True,
-        "adapt the requirements for serving: tensorflow-cpu, headless OpenCV, …; false: change only mlflow, to "
-        "mlflow-skinny",
+        "replace packages with smaller ones for serving (tensorflow-cpu, headless OpenCV, …); false: replace only "
+        "mlflow, with mlflow-skinny",
         maps_to="MLflow requirements.txt",
     )
     base_image: str | None = option(

@@ -89,8 +89,8 @@ class ScalingOptions(OptionGroup):
     )
     schedule: Table = option(
         dict,
-        "scheduled changes to the number of tasks, by name: `WHEN COUNT`, `WHEN MIN-MAX` or `WHEN normal` (min_count "
-        "to max_count); WHEN is cron(…), rate(…) or at(…)",
+        "scheduled changes to the number of tasks: each key is a name of your choice; its value is `WHEN COUNT`, `WHEN "
+        "MIN-MAX` or `WHEN normal` (min_count to max_count), where WHEN is cron(…), rate(…) or at(…)",
         maps_to=f"{_MAPS_TO}: scheduled actions",
         examples=['schedule.night="cron(0 20 * * ? *) 0" and schedule.morning="cron(0 7 ? * MON-FRI *) normal"'],
         allowed="names of 1 to 64 letters, digits, - and _",

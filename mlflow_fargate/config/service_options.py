@@ -36,7 +36,7 @@ class ServiceOptions(OptionGroup):
     )
     on_demand_base: int = option(
         0,
-        "with spot=true: number of tasks to run on demand before any run on Spot",
+        "with spot=true: run this many tasks on demand, and the rest on Spot",
         unit="tasks",
         ge=0,
         le=5000,
@@ -52,8 +52,8 @@ class ServiceOptions(OptionGroup):
     )
     host: str | None = option(
         None,
-        "additional host name for this deployment; you create the DNS record. The URL with the load balancer's name "
-        "keeps working, except with HTTPS, because no certificate covers that name",
+        "additional host name for this deployment; you create the DNS record. The load balancer's own URL keeps "
+        "working over HTTP, but not over HTTPS, because no certificate covers the load balancer's name",
         pattern=r"^[A-Za-z0-9.*?-]{1,128}$",
         allowed="a host name; * and ? are wildcards",
         maps_to="ELB listener rule: host-header",
@@ -83,7 +83,7 @@ class ServiceOptions(OptionGroup):
     )
     health_check_grace_seconds: int = option(
         300,
-        "how long a new task has to load the model before failed health checks count",
+        "time for a new task to load the model; until then, failed health checks are ignored",
         unit="seconds",
         ge=0,
         le=2**31 - 1,

@@ -18,8 +18,8 @@ class ServingOptions(OptionGroup):
 
     service: str | None = option(
         None,
-        "image_classifier, pyfunc (any MLflow model), or the path of a custom BentoML service; by default, the "
-        "template that fits the model",
+        "what serves the model: a template (image_classifier, or pyfunc for any MLflow model) or the path of a custom "
+        "BentoML service; by default, the template that fits the model",
         maps_to="BentoML service",
         examples=["path/to/service.py"],
         allowed="a template, or the path of a file",

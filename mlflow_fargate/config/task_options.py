@@ -99,8 +99,8 @@ class TaskOptions(OptionGroup):
     )
     efs: Table = option(
         dict,
-        "EFS file systems to mount, by mount path: FILE_SYSTEM, FILE_SYSTEM:ACCESS_POINT or FILE_SYSTEM:/FOLDER; add "
-        ":ro for read-only",
+        "EFS file systems to mount: each key is a mount path; its value is FILE_SYSTEM, FILE_SYSTEM:ACCESS_POINT or "
+        "FILE_SYSTEM:/FOLDER, plus :ro for read-only",
         allowed="paths and file systems",
         maps_to="ECS task definition: efsVolumeConfiguration",
         examples=["efs./mnt/data=fs-0a1b2c3d:fsap-0123456789abcdef0:ro"],

@@ -17,8 +17,8 @@ from mlflow_fargate.config import NamedOptions
 def key(target: str, name: str, step: str | None, wait: bool, timeout_seconds: int) -> None:
     """Show how to call a deployment with curl, Python and a browser. The key itself is not printed.
 
-    To replace a key without downtime, run it with --rotate, give callers the new key, and run it with --finish. Both
-    start a rollout: tasks read their keys when they start.
+    To replace a key without downtime, run this command with --rotate, give callers the new key, and run it again with
+    --finish. Both start a rollout: tasks read their keys when they start.
     """
     from mlflow_fargate.deployments import keys  # noqa: PLC0415
 

@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 TARGET_HELP = (
-    "Deployment target: fargate (the region of your AWS settings), fargate:/REGION, fargate:/REGION/ENDPOINT or "
-    "fargate:/local."
+    "Deployment target: fargate (your default AWS region), fargate:/REGION, fargate:/REGION/ENDPOINT or fargate:/local."
 )
 
 target_option = click.option(

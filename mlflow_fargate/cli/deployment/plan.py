@@ -45,7 +45,7 @@ def plan(
     Lists the resources that would be created (+) or changed (~, old → new), and the monthly cost. Nothing is built or
     changed.
 
-    Exit code: 0 no changes, 2 changes, 1 error.
+    Exit code: 0 if there are no changes, 2 if there are changes, 1 on error.
     """
     found, estimate = deployer_at(target).preview(name, model_uri, flavor, NamedOptions.parse(parse_options(config)))
     if as_json:

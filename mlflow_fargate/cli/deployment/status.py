@@ -44,9 +44,9 @@ _SHOWN = (
 def status(target: str, name: str, follow: bool, timeout_seconds: int, as_json: bool) -> None:
     """Show the deployed version, the rollout, the tasks and, if CloudWatch has data, the traffic.
 
-    Exit code: 0 the deployment is rolled out (possibly to the old version, if ECS rolled back); 3 rollout in progress;
-    4 the rollout failed and there was nothing to roll back to; 1 any other error, such as no deployment with this
-    name. With -f, a rollout that fails or exceeds --timeout-seconds exits with 1.
+    Exit codes: 0 = a version is deployed and no rollout is in progress (also after ECS rolled back); 3 = a rollout is
+    in progress; 4 = the rollout failed and there was nothing to roll back to; 1 = any other error, such as no
+    deployment with this name. With -f, a rollout that fails or exceeds --timeout-seconds always exits with 1.
     """
     from mlflow_fargate.client import as_dict  # noqa: PLC0415
     from mlflow_fargate.deployment import PLAIN_HTTP  # noqa: PLC0415

@@ -29,7 +29,7 @@ from mlflow_fargate.webhook.control_loop.rules import parse_rules
 @click.option(
     "--rules-in-tags",
     is_flag=True,
-    help="Deploy what the tags of registered models request, instead of rules in a file.",
+    help="Read the rules from the tags of registered models instead of a file.",
 )
 @click.option(
     "--artifacts",

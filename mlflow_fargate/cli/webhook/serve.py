@@ -21,13 +21,13 @@ from mlflow_fargate.cli.extras import needed
     "--rules",
     type=click.Path(exists=True, dir_okay=False),
     help="YAML file that says which models to deploy, and how.  "
-    "[env var: FARGATE_WEBHOOK_RULES; default: only follow deployments]",
+    "[env var: FARGATE_WEBHOOK_RULES; default: none, only update existing deployments]",
 )
 @click.option(
     "--rules-in-tags",
     is_flag=True,
     default=None,
-    help="Deploy what the tags of registered models request, instead of rules in a file.  "
+    help="Read the rules from the tags of registered models instead of a file.  "
     "[env var: FARGATE_WEBHOOK_RULES_IN_TAGS]",
 )
 @click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
