@@ -217,7 +217,7 @@ def test_many_large_bodies_at_once_are_answered_or_told_to_come_later(table_serv
 
     risen = peak_bytes(lambda: answers.extend(asyncio.run(all_at_once())))
 
-    assert {status for status, _ in answers} == {200, 503}
+    assert {200} <= {status for status, _ in answers} <= {200, 503}
     assert risen is not None
     assert risen < BUDGET
     assert budget.used == 0

@@ -11,6 +11,7 @@ import random
 import warnings
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -215,7 +216,9 @@ def compare(name: str, folder: Path, count: int) -> Counter[str]:
     budget, seen = MemoryBudget(), Counter[str]()
     for _ in range(-(-count // TOGETHER)):
         bodies = [draw_body(rng, names, kinds) for _ in range(TOGETHER)]
-        together = service.invoke_together([(body, Reservation(budget)) for body, _ in bodies])
+        with ExitStack() as requests:
+            waiting = [(body, requests.enter_context(Reservation(budget).held())) for body, _ in bodies]
+            together = service.invoke_together(waiting)
         for body, shared in zip(bodies, together, strict=True):
             expected = theirs(model, body)
             got = ours(service, body)

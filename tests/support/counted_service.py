@@ -31,12 +31,14 @@ def load_counted_network(*args: Any) -> Any:
 
 
 def load_counted_pyfunc(*args: Any) -> Any:
-    import mlflow.pyfunc  # not needed for images
+    from fargate_service.pyfunc.table_batching import TableBatcher  # not needed for images
 
-    predict = mlflow.pyfunc.PyFuncModel.predict
-    mlflow.pyfunc.PyFuncModel.predict = lambda self, data, params=None: counted(  # type: ignore[method-assign]
-        lambda one: predict(self, one, params)
-    )(data)
+    call = TableBatcher._call
+
+    def call_and_count(self: TableBatcher, rows: tuple[bool, Any]) -> Any:
+        return counted(lambda _: call(self, rows))(rows[1])
+
+    TableBatcher._call = call_and_count  # type: ignore[method-assign]
     return load_pyfunc(*args)
 
 
