@@ -6,6 +6,7 @@ import asyncio
 import gc
 import json
 import threading
+import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -169,14 +170,17 @@ def test_a_refused_request_leaves_nothing_to_the_garbage_collector(
         for _ in range(3):
             before, _ = tracemalloc.get_traced_memory()
             assert asyncio.run(send(app, body, "text/csv"))[0] == 400
+            # The thread can still be in a frame when its error is answered.
+            deadline = time.monotonic() + 5
+            while tracemalloc.get_traced_memory()[0] - before > MB and time.monotonic() < deadline:
+                time.sleep(0.01)
             left.append(tracemalloc.get_traced_memory()[0] - before)
     finally:
         tracemalloc.stop()
         gc.enable()
         budget.open(BUDGET)
 
-    # The median: now and then, the thread is still in a frame when its error is answered.
-    assert sorted(left)[1] < MB
+    assert max(left) < MB
 
 
 def test_a_good_request_is_answered(table_service: tuple[App, MemoryBudget]) -> None:
