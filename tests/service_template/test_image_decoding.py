@@ -175,6 +175,7 @@ def photo(image_format: str, mode: str, size: tuple[int, int] = (3000, 2000), **
     [
         ("JPEG", "RGB", {}),
         ("JPEG", "RGB", {"progressive": True, "subsampling": 0}),
+        ("JPEG", "CMYK", {}),
         ("JPEG", "CMYK", {"progressive": True, "subsampling": 0}),
         ("JPEG", "L", {"progressive": True}),
         ("PNG", "RGB", {"compress_level": 1}),
@@ -187,7 +188,7 @@ def photo(image_format: str, mode: str, size: tuple[int, int] = (3000, 2000), **
         ("BMP", "RGB", {}),
     ],
 )
-@pytest.mark.parametrize("shape", [SHAPE, ImageShape(None, None, 3), ImageShape(2000, 64, 3)])
+@pytest.mark.parametrize("shape", [SHAPE, ImageShape(None, None, 3), ImageShape(2000, 64, 3), ImageShape(64, 64, 4)])
 def test_decoding_costs_at_most_what_is_estimated(
     image_format: str, mode: str, options: dict[str, Any], shape: ImageShape
 ) -> None:
@@ -200,6 +201,17 @@ def test_decoding_costs_at_most_what_is_estimated(
 
     assert risen is not None
     assert risen < cost + 4 * 10**6
+
+
+def test_a_jpeg_whose_components_come_in_separate_scans_costs_as_much_as_a_progressive_one() -> None:
+    image = photo("JPEG", "RGB", size=(300, 200))
+    scan = image.rindex(b"\xff\xda")
+    separate = image[:scan] + b"\xff\xda\x00\x08\x01\x01\x00\x00\x3f\x00" + image[scan + 14 :]
+    progressive = photo("JPEG", "RGB", size=(300, 200), progressive=True)
+
+    one, each, refined = (decoding_cost(open_image(file), SHAPE) for file in (image, separate, progressive))
+
+    assert one < each == refined
 
 
 def chunk(kind: bytes, content: bytes) -> bytes:

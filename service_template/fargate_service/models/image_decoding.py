@@ -23,9 +23,9 @@ from fargate_service.settings import DEFAULT_LIMITS, ImageLimits
 
 # What cameras, browsers and screenshots produce, and only formats whose header bounds their memory: TIFF and JPEG 2000
 # have tiles of any size, ICO contains other images, EPS would run Ghostscript. The numbers are bytes for each pixel
-# while it is decoded, turned upright and converted: 4 for each copy in Pillow, the coefficients of a progressive JPEG,
-# and WebP's canvases. A test measures them.
-FORMATS = {"BMP": 10, "GIF": 10, "JPEG": 14, "PNG": 10, "WEBP": 18}
+# while it is decoded, turned upright and converted: 4 for each copy in Pillow, and WebP's canvases. `decoding_cost` adds
+# to them; a test measures all.
+FORMATS = {"BMP": 10, "GIF": 10, "JPEG": 10, "PNG": 10, "WEBP": 18}
 # PNG can contain compressed texts, which Pillow reads together with the header.
 PIL.PngImagePlugin.MAX_TEXT_MEMORY = PIL.PngImagePlugin.MAX_TEXT_CHUNK
 HEADER_BYTES = 2 * PIL.PngImagePlugin.MAX_TEXT_CHUNK
@@ -139,7 +139,21 @@ def decoding_cost(opened: PIL.Image.Image, shape: ImageShape) -> int:
         out = (opened.height, opened.width)
     # JPEGs of stereo cameras are opened as MPO.
     per_pixel = FORMATS.get(opened.format or "", max(FORMATS.values()))
+    if opened.format == "JPEG" and _has_several_scans(opened):
+        per_pixel += 4  # libjpeg keeps the coefficients of all pixels until the last scan
+    if shape.channels == 4:
+        per_pixel += 4  # a copy that is multiplied by the transparency
     return image_cost(*opened.size, bytes_per_pixel=per_pixel, out=out, channels=shape.channels)
+
+
+def _has_several_scans(opened: PIL.Image.Image) -> bool:
+    """Returns whether a JPEG is progressive, or its first scan has not all components (ITU T.81, B.2.3); or maybe."""
+    # Pillow has read the header of the first scan, which is the last one before the pixels.
+    file, components = getattr(opened, "fp", None), getattr(opened, "layers", 0)
+    if "progressive" in opened.info or not isinstance(file, io.BytesIO):
+        return True
+    start = file.tell() - (6 + 2 * components) - 2
+    return start < 0 or bytes(file.getbuffer()[start : start + 2]) != b"\xff\xda"
 
 
 def decode_opened(opened: PIL.Image.Image, shape: ImageShape, options: DecodingOptions) -> np.ndarray:
