@@ -13,6 +13,7 @@ import signal
 import sys
 import tempfile
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from fargate_service.cause import explain_and_exit
@@ -28,15 +29,25 @@ if TYPE_CHECKING:
 KEEP_ALIVE_SECONDS = 75
 
 
+class _Stopped(SystemExit):
+    """SIGTERM arrived before the server handles it."""
+
+
 def main() -> NoReturn:
     """Serves until SIGTERM and exits with 0, or with 1 after the cause of the failure."""
     # The kernel does not end a container's first process by a signal that it does not handle.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    signal.signal(signal.SIGTERM, _stop)
     try:
         _serve()
-    except Exception as error:
+    except _Stopped:
+        raise
+    except (Exception, SystemExit) as error:  # the latter is the user's code calling sys.exit()
         explain_and_exit(error)
     sys.exit(0)
+
+
+def _stop(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise _Stopped(0)
 
 
 def _serve() -> None:

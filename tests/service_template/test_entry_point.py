@@ -108,6 +108,31 @@ def test_the_last_line_of_a_failed_start_is_its_cause(code: dict[str, str], caus
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("when", ["import", "start"])
+def test_a_custom_service_that_calls_exit_is_named_as_the_cause(when: str, tmp_path: Path) -> None:
+    leave = "sys.exit('the license has expired')"
+    code = f"""
+import sys
+import bentoml
+{leave if when == "import" else ""}
+
+@bentoml.service
+class Mine:
+    def __init__(self) -> None:
+        {leave if when == "start" else "pass"}
+
+    @bentoml.api
+    def double(self, number: int) -> int:
+        return 2 * number
+"""
+    with serve_custom(tmp_path, code, ready=False) as running:
+        exit_code, lines = end_of(running)
+
+    assert exit_code == 1
+    assert lines[-1] == "ServiceStartError: SystemExit: the license has expired"
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["import", "start"])
 @pytest.mark.parametrize("api", ["api", "task"])
 def test_the_last_line_is_the_cause_for_custom_services_too(kind: str, api: str, tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import os
+import signal
 from typing import Any
 
 import pytest
@@ -21,7 +23,7 @@ from fargate_service.http.middleware import (
     Scope,
     Send,
 )
-from fargate_service.http.request_limits import Draining
+from fargate_service.http.request_limits import Draining, DrainingGate
 from fargate_service.http.response_headers import ResponseHeaders
 from fargate_service.memory.budget import MemoryBudget
 from fargate_service.memory.reservation import current_reservation, new_reservation
@@ -182,6 +184,44 @@ def test_a_body_of_exactly_the_limit_is_accepted() -> None:
     assert (
         body(ask(BodyLimit(echo, 10, MemoryBudget()), "/invocations", chunks=(b"12345", b"67890"))) == "/invocations 10"
     )
+
+
+def test_a_client_that_reads_nothing_does_not_keep_others_from_a_response_before_the_process_is_killed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    statuses: list[int] = []
+
+    async def never(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    async def keep(message: Message) -> None:
+        statuses.append(message.get("status", 0))
+
+    async def stop_with_requests() -> None:
+        is_over = asyncio.Event()
+        monkeypatch.setattr(os, "_exit", lambda _: is_over.set())
+
+        async def app(scope: Scope, _: Receive, __: Send) -> None:
+            if scope["type"] == "http":
+                await never()
+
+        gate = DrainingGate(app, Draining(0.01, 0))
+        await gate({"type": "lifespan"}, never, keep)
+        scope = {"type": "http", "path": "/invocations"}
+        requests = [asyncio.ensure_future(gate(scope, never, send)) for send in (never, keep, never, keep)]
+        await asyncio.sleep(0)
+        signal.raise_signal(signal.SIGTERM)
+        await asyncio.wait_for(is_over.wait(), 10)
+        for request in requests:
+            request.cancel()
+
+    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    try:
+        asyncio.run(stop_with_requests())
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+    assert statuses.count(503) == 2
 
 
 def test_every_response_has_the_model_version() -> None:

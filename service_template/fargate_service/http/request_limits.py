@@ -121,13 +121,16 @@ class Draining:
         signal.signal(signal.SIGTERM, begin)
 
     def _give_up(self) -> None:
-        # Kept in a field because the loop holds tasks only weakly.
+        # Tasks are kept in fields because the loop holds them only weakly.
         self._giving_up = asyncio.get_running_loop().create_task(self._refuse_all_and_exit())
 
     async def _refuse_all_and_exit(self) -> None:
-        for one in [one for one in self.in_flight if not one.has_begun]:
-            # Without waiting for the handler: it may be in the middle of a prediction.
-            await send_error(one.send, 503, "The server is shutting down; please retry.")
+        # Without waiting for the handlers, which may be predicting, nor for clients that read nothing.
+        self._refusals = [
+            asyncio.ensure_future(send_error(one.send, 503, "The server is shutting down; please retry."))
+            for one in self.in_flight
+            if not one.has_begun
+        ]
         await asyncio.sleep(_FLUSH_SECONDS)
         logger.warning("Exiting with %d unfinished requests: stopTimeout has elapsed", len(self.in_flight))
         logging.shutdown()

@@ -23,8 +23,8 @@ from fargate_service.settings import DEFAULT_LIMITS, ImageLimits
 
 # What cameras, browsers and screenshots produce, and only formats whose header bounds their memory: TIFF and JPEG 2000
 # have tiles of any size, ICO contains other images, EPS would run Ghostscript. The numbers are bytes for each pixel
-# while it is decoded, turned upright and converted: 4 for each copy in Pillow, and WebP's canvases. `decoding_cost` adds
-# to them; a test measures all.
+# while it is decoded, turned upright and converted: 4 for each copy in Pillow, and WebP's canvases. A test measures
+# them, with what `decoding_cost` adds.
 FORMATS = {"BMP": 10, "GIF": 10, "JPEG": 10, "PNG": 10, "WEBP": 18}
 # PNG can contain compressed texts, which Pillow reads together with the header.
 PIL.PngImagePlugin.MAX_TEXT_MEMORY = PIL.PngImagePlugin.MAX_TEXT_CHUNK
@@ -148,7 +148,7 @@ def decoding_cost(opened: PIL.Image.Image, shape: ImageShape) -> int:
 
 def _has_several_scans(opened: PIL.Image.Image) -> bool:
     """Returns whether a JPEG is progressive, or its first scan has not all components (ITU T.81, B.2.3); or maybe."""
-    # Pillow has read the header of the first scan, which is the last one before the pixels.
+    # Pillow has read the header of the first scan, which the pixels follow.
     file, components = getattr(opened, "fp", None), getattr(opened, "layers", 0)
     if "progressive" in opened.info or not isinstance(file, io.BytesIO):
         return True
