@@ -6,7 +6,7 @@ that what else the machine does meets all of them. The client is wrk. "CPU ms" i
 request, "PSS" their proportional set size, "start" the time from the command to the first answer.
 
     --models linear,xgboost      only these models         --peers "FastAPI;MLServer"  only these, by the start of names
-    --seconds 2 --rounds 3     each burst                --no-write                  only prints
+    --seconds 1 --rounds 3     each burst                --no-write                  only prints
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", default="")
     parser.add_argument("--peers", default="")
-    parser.add_argument("--seconds", type=int, default=2)
+    parser.add_argument("--seconds", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--no-write", action="store_true")
     options = parser.parse_args()
@@ -75,7 +75,7 @@ def main() -> None:
 
 
 def _is_light(peer: Peer) -> bool:
-    return peer.name in (OURS, "mlflow", "BentoML", "FastAPI, array", "MLServer, batches")
+    return peer.name in (OURS, "mlflow", "BentoML", "FastAPI, array", "FastAPI, DataFrame", "MLServer, batches")
 
 
 def describe(seconds: int, rounds: int) -> str:
