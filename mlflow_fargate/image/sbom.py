@@ -11,13 +11,14 @@ Source: https://cyclonedx.org/docs/1.6/json/, https://github.com/package-url/pur
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+import tarfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.parser import HeaderParser
 from importlib.metadata import version
-from typing import Any
+from typing import IO, Any
 from uuid import NAMESPACE_URL, uuid5
 
 from cyclonedx.contrib.license.factories import LicenseFactory
@@ -31,7 +32,7 @@ from packaging.utils import canonicalize_name
 
 from mlflow_fargate.errors import ImageError
 from mlflow_fargate.image.debian.control import parse_status
-from mlflow_fargate.image.layers.members import open_members, remove_whiteouts
+from mlflow_fargate.image.layers.members import apply_layer, open_members
 from mlflow_fargate.image.layers.paths import LOCKS
 from mlflow_fargate.image.oci.image import OCI_ANNOTATION, Descriptor, Layer, Manifest
 from mlflow_fargate.image.oci.platforms import LINUX_AMD64
@@ -181,15 +182,18 @@ def _models(manifest: Manifest) -> list[Layer]:
 
 def _read_texts(store: ImageStore, repository: str, layer: Descriptor, texts: dict[str, str]) -> None:
     read_bytes = sum(map(len, texts.values()))
+
+    def keep(name: str, member: tarfile.TarInfo, content: Callable[[], IO[bytes]]) -> str | None:
+        nonlocal read_bytes
+        if not (member.isfile() and member.size <= _LIMIT_BYTES and _TEXTS.fullmatch(name)):
+            return None
+        read_bytes += member.size
+        if read_bytes > _TOTAL_LIMIT_BYTES:
+            raise ImageError(f"The image's lists of packages are larger than {_TOTAL_LIMIT_BYTES >> 20} MiB.")
+        return content().read().decode(errors="replace")
+
     with open_members(store.stream_blob(repository, layer), layer.media_type, f"Layer {layer.digest}") as members:
-        for name, member, content in members:
-            if remove_whiteouts(name, texts) or not (member.isfile() and member.size <= _LIMIT_BYTES):
-                continue
-            if _TEXTS.fullmatch(name):
-                texts[name] = content().read().decode(errors="replace")
-                read_bytes += member.size
-                if read_bytes > _TOTAL_LIMIT_BYTES:
-                    raise ImageError(f"The image's lists of packages are larger than {_TOTAL_LIMIT_BYTES >> 20} MiB.")
+        apply_layer(texts, members, keep)
 
 
 def _hashes(digest: str) -> list[HashType]:

@@ -20,7 +20,7 @@ from typing import IO
 from mlflow_fargate import atomic_files
 from mlflow_fargate.errors import ImageError
 from mlflow_fargate.image.base.base_image import Base
-from mlflow_fargate.image.layers.members import Member, open_members, remove_whiteouts
+from mlflow_fargate.image.layers.members import Member, apply_layer, open_members
 from mlflow_fargate.image.oci.image import Descriptor
 from mlflow_fargate.image.packages.shared_libraries import LIBRARY_NAME, defined_glibc
 from mlflow_fargate.progress import Progress
@@ -32,9 +32,9 @@ _PYTHON = re.compile(r"(?:.*/)?bin/python(3\.\d+)")
 _GLIBC = re.compile(r"(?:.*/)?(libc\.so\.6|libc-2\.\d+\.so)")  # the second until 2.33, where libc.so.6 is a link
 _STANDARD_LIBRARY = re.compile(r"usr/local/lib/python3\.\d+/(os\.py|__pycache__/os\.[\w-]+\.pyc)")
 _LIMIT_BYTES = 16 << 20
-# Of what is kept of all files. A whiteout is compared with all names, so both count for more than their length.
+# Of what is kept of all files; names take more memory than their length.
 _TOTAL_LIMIT_BYTES = 64 << 20
-_NAME_BYTES, _WHITEOUT_BYTES = 600, 6000
+_NAME_BYTES = 600
 
 
 @dataclass(frozen=True)
@@ -86,23 +86,22 @@ def read_base_files(base: Base, *, cache: Path, progress: Progress) -> BaseFiles
 
 
 def _read_layer(base: Base, layer: Descriptor, found: dict[str, str]) -> None:
-    """Applies the layer to `found` (path → text, "" if only the name matters), as a container runtime would.
-
-    For a C library, the text is its version.
-    """
+    """Applies the layer to `found` (path → text, "" if only the name matters; of a C library, its version)."""
     kept_bytes = sum(_NAME_BYTES + len(name) + len(text) for name, text in found.items())
+
+    def keep(name: str, member: tarfile.TarInfo, content: Callable[[], IO[bytes]]) -> str | None:
+        nonlocal kept_bytes
+        text = None if member.isdir() else _text_of(name, member, content)
+        kept_bytes += 0 if text is None else _NAME_BYTES + len(name) + len(text)
+        if kept_bytes > _TOTAL_LIMIT_BYTES:
+            raise ImageError(
+                f"The base image {base.reference} describes its system in more than {_TOTAL_LIMIT_BYTES} bytes.",
+                hint="use another base image, such as python:3.11-slim",
+            )
+        return text
+
     with open_layer(base, layer) as members:
-        for name, member, content in members:
-            if remove_whiteouts(name, found):
-                kept_bytes += _WHITEOUT_BYTES
-            elif not member.isdir() and (text := _text_of(name, member, content)) is not None:
-                found[name] = text
-                kept_bytes += _NAME_BYTES + len(name) + len(text)
-            if kept_bytes > _TOTAL_LIMIT_BYTES:
-                raise ImageError(
-                    f"The base image {base.reference} describes its system in more than {_TOTAL_LIMIT_BYTES} bytes.",
-                    hint="use another base image, such as python:3.11-slim",
-                )
+        apply_layer(found, members, keep)
 
 
 def open_layer(base: Base, layer: Descriptor) -> AbstractContextManager[Iterator[Member]]:

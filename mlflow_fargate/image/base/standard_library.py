@@ -7,16 +7,18 @@ imports again, for about a second of CPU time.
 from __future__ import annotations
 
 import re
-import shutil
+import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
+from mlflow_fargate.errors import ImageError
 from mlflow_fargate.image.base.base_image import Base
 from mlflow_fargate.image.base.files import BaseFiles, open_layer
 from mlflow_fargate.image.layers.layer import Compression, Files, Recipe, make_layer_key
-from mlflow_fargate.image.layers.members import remove_whiteouts
+from mlflow_fargate.image.layers.members import apply_layer
 from mlflow_fargate.image.packages.bytecode import compiled_files
 from mlflow_fargate.image.packages.uv import find_interpreter, make_python_minor
 
@@ -24,6 +26,9 @@ NAME = "standard-library"
 _ROOT = "usr/local/lib/python{minor}"
 # What a service never imports, and packages that a base adds.
 _LEFT_OUT = "test|tests|idlelib|tkinter|turtledemo|lib2to3|ensurepip|(site|dist)-packages"
+# Python's own has 20 MB, and no file of 1 MB.
+_MAX_FILE_BYTES, _MAX_BYTES = 2 << 20, 64 << 20
+_BLOCK_BYTES = 4096  # what an empty file counts for
 
 
 def make_standard_library_recipe(base: Base, python_version: str, compression: Compression, cache: Path) -> Recipe:
@@ -53,15 +58,26 @@ def _read_sources(base: Base, minor: str, into: Path) -> dict[str, Path]:
     """Returns the library's Python files, written to `into`, by path in the image."""
     pattern = re.compile(rf"{re.escape(_root(minor))}/(?!({_LEFT_OUT})/)([\w-]+/)*[\w-]+\.py")
     found: dict[str, Path] = {}
+    written_bytes = 0
+
+    def keep(name: str, member: tarfile.TarInfo, content: Callable[[], IO[bytes]]) -> Path | None:
+        nonlocal written_bytes
+        if not (member.isfile() and member.size <= _MAX_FILE_BYTES and pattern.fullmatch(name)):
+            return None
+        written_bytes += max(member.size, _BLOCK_BYTES)
+        if written_bytes > _MAX_BYTES:
+            raise ImageError(
+                f"The base image {base.reference} has a standard library of more than {_MAX_BYTES >> 20} MiB.",
+                hint="use another base image, such as python:3.11-slim",
+            )
+        path = into / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content().read())
+        return path
+
     for layer in base.image.layers:
         with open_layer(base, layer) as members:
-            for name, member, content in members:
-                if remove_whiteouts(name, found) or not (member.isfile() and pattern.fullmatch(name)):
-                    continue
-                found[name] = into / name
-                found[name].parent.mkdir(parents=True, exist_ok=True)
-                with found[name].open("wb") as file:
-                    shutil.copyfileobj(content(), file)
+            apply_layer(found, members, keep)
     return found
 
 

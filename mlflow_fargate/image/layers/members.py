@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import io
+import re
 import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import PurePosixPath
-from typing import IO, Any, NoReturn, cast
+from typing import IO, Any, NoReturn, TypeVar, cast
 
 import zstandard
 
@@ -24,7 +26,11 @@ _HEADERS = (
 _MAX_ENTRIES = 2_000_000
 _MAX_HEADER_BYTES = 64 << 20
 _MAX_CONTENT_BYTES = 64 << 30
+_MAX_KEPT = 100_000
+# Linux opens no longer path; the depth is a multiple of what any image has.
+_MAX_PATH, _MAX_DEPTH = 4096, 200
 
+Kept = TypeVar("Kept")
 Member = tuple[str, tarfile.TarInfo, Callable[[], IO[bytes]]]
 """A layer's file: its path in the image, its entry, and what opens it while it is the current one."""
 
@@ -43,23 +49,38 @@ def open_members(blob: Iterator[bytes], media_type: str, shown: str) -> Iterator
         while chunks.read(1 << 20):
             pass
     except (tarfile.TarError, EOFError, OSError, RecursionError, zstandard.ZstdError) as error:
-        if isinstance(error, OSError) and error.errno:  # the disk is full, for example: not the layer's fault
+        # Others are not the layer's fault: the disk is full, for example.
+        if isinstance(error, OSError) and error.errno not in (None, errno.ENAMETOOLONG):
             raise
         raise ImageError(f"{shown} cannot be read: {error}.") from error
 
 
-def remove_whiteouts(name: str, found: dict[str, Any]) -> bool:
-    """Returns whether `name` is a whiteout; then what it hides is removed from `found`, which is keyed by path.
+def apply_layer(found: dict[str, Kept], layer: Iterator[Member], keep: Callable[..., Kept | None]) -> None:
+    """Updates `found` (path → what `keep` returned for the files of the layers below) with those of one layer.
 
-    Source: OCI image-spec, layer.md, "Whiteouts".
+    `keep` is called with each member, and returns None for what is not kept. A whiteout hides what is below its layer,
+    wherever it is in the layer. Source: OCI image-spec, layer.md, "Whiteouts".
     """
-    folder, _, file_name = name.rpartition("/")
-    if not file_name.startswith(".wh."):
-        return False
-    path = folder if file_name == ".wh..wh..opq" else f"{folder}/{file_name[4:]}"
-    for hidden in [one for one in found if one == path or one.startswith(f"{path}/")]:
-        del found[hidden]
-    return True
+    added: dict[str, Kept] = {}
+    hidden: set[str] = set()
+    for name, member, content in layer:
+        folder, _, file_name = name.rpartition("/")
+        if file_name.startswith(".wh."):
+            hidden.add(folder if file_name == ".wh..wh..opq" else f"{folder}/{file_name[4:]}".lstrip("/"))
+        elif (kept := keep(name, member, content)) is not None:
+            added[name] = kept
+        if len(added) + len(hidden) > _MAX_KEPT:
+            raise tarfile.ReadError("it contains too many whiteouts, or files that describe its system")
+    for name in [one for one in found if hidden and not hidden.isdisjoint(_with_parents(one))]:
+        del found[name]
+    found.update(added)
+
+
+def _with_parents(name: str) -> Iterator[str]:
+    """Yields the path, and each folder that it is in."""
+    yield ""
+    yield from (name[: slash.start()] for slash in re.finditer("/", name))
+    yield name
 
 
 def _bounded_entries() -> type[tarfile.TarInfo]:
@@ -92,7 +113,9 @@ def _bounded_entries() -> type[tarfile.TarInfo]:
 def _members(archive: tarfile.TarFile) -> Iterator[Member]:
     while (member := archive.next()) is not None:
         cast(Any, archive).members.clear()  # tarfile keeps all entries
-        yield str(PurePosixPath(member.name.lstrip("./"))), member, partial(_content_of, archive, member)
+        if len(member.name) > _MAX_PATH or member.name.count("/") > _MAX_DEPTH:
+            raise tarfile.ReadError("it contains a path that is too long or too deep")
+        yield str(PurePosixPath(member.name.lstrip("/"))), member, partial(_content_of, archive, member)
 
 
 def _content_of(archive: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
