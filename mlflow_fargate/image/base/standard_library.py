@@ -14,11 +14,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from mlflow_fargate.errors import ImageError
 from mlflow_fargate.image.base.base_image import Base
 from mlflow_fargate.image.base.files import BaseFiles, open_layer
 from mlflow_fargate.image.layers.layer import Compression, Files, Recipe, make_layer_key
-from mlflow_fargate.image.layers.members import apply_layer
+from mlflow_fargate.image.layers.members import Stack
 from mlflow_fargate.image.packages.bytecode import compiled_files
 from mlflow_fargate.image.packages.uv import find_interpreter, make_python_minor
 
@@ -57,19 +56,11 @@ def is_uncompiled(files: BaseFiles, python_version: str) -> bool:
 def _read_sources(base: Base, minor: str, into: Path) -> dict[str, Path]:
     """Returns the library's Python files, written to `into`, by path in the image."""
     pattern = re.compile(rf"{re.escape(_root(minor))}/(?!({_LEFT_OUT})/)([\w-]+/)*[\w-]+\.py")
-    found: dict[str, Path] = {}
-    written_bytes = 0
+    stack: Stack[Path] = Stack(_MAX_BYTES, lambda path: max(path.stat().st_size, _BLOCK_BYTES))
 
     def keep(name: str, member: tarfile.TarInfo, content: Callable[[], IO[bytes]]) -> Path | None:
-        nonlocal written_bytes
         if not (member.isfile() and member.size <= _MAX_FILE_BYTES and pattern.fullmatch(name)):
             return None
-        written_bytes += max(member.size, _BLOCK_BYTES)
-        if written_bytes > _MAX_BYTES:
-            raise ImageError(
-                f"The base image {base.reference} has a standard library of more than {_MAX_BYTES >> 20} MiB.",
-                hint="use another base image, such as python:3.11-slim",
-            )
         path = into / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content().read())
@@ -77,8 +68,8 @@ def _read_sources(base: Base, minor: str, into: Path) -> dict[str, Path]:
 
     for layer in base.image.layers:
         with open_layer(base, layer) as members:
-            apply_layer(found, members, keep)
-    return found
+            stack.apply(members, keep)
+    return stack.files
 
 
 def _root(python_version: str) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import PurePosixPath
-from typing import IO, Any, NoReturn, TypeVar, cast
+from typing import IO, Any, Generic, NoReturn, TypeVar, cast
 
 import zstandard
 
@@ -26,7 +26,7 @@ _HEADERS = (
 _MAX_ENTRIES = 2_000_000
 _MAX_HEADER_BYTES = 64 << 20
 _MAX_CONTENT_BYTES = 64 << 30
-_MAX_KEPT = 100_000
+_NAME_BYTES = 600  # what a name takes in memory beyond its length
 # Linux opens no longer path; the depth is a multiple of what any image has.
 _MAX_PATH, _MAX_DEPTH = 4096, 200
 
@@ -55,25 +55,38 @@ def open_members(blob: Iterator[bytes], media_type: str, shown: str) -> Iterator
         raise ImageError(f"{shown} cannot be read: {error}.") from error
 
 
-def apply_layer(found: dict[str, Kept], layer: Iterator[Member], keep: Callable[..., Kept | None]) -> None:
-    """Updates `found` (path → what `keep` returned for the files of the layers below) with those of one layer.
+class Stack(Generic[Kept]):
+    """What is kept of the files in a stack of layers, by path; at most `limit_bytes`, with the names."""
 
-    `keep` is called with each member, and returns None for what is not kept. A whiteout hides what is below its layer,
-    wherever it is in the layer. Source: OCI image-spec, layer.md, "Whiteouts".
-    """
-    added: dict[str, Kept] = {}
-    hidden: set[str] = set()
-    for name, member, content in layer:
-        folder, _, file_name = name.rpartition("/")
-        if file_name.startswith(".wh."):
-            hidden.add(folder if file_name == ".wh..wh..opq" else f"{folder}/{file_name[4:]}".lstrip("/"))
-        elif (kept := keep(name, member, content)) is not None:
-            added[name] = kept
-        if len(added) + len(hidden) > _MAX_KEPT:
-            raise tarfile.ReadError("it contains too many whiteouts, or files that describe its system")
-    for name in [one for one in found if hidden and not hidden.isdisjoint(_with_parents(one))]:
-        del found[name]
-    found.update(added)
+    def __init__(self, limit_bytes: int, size_of: Callable[[Kept], int]) -> None:
+        self.files: dict[str, Kept] = {}
+        self._left_bytes = self._limit_bytes = limit_bytes
+        self._size_of = size_of
+
+    def apply(self, layer: Iterator[Member], keep: Callable[..., Kept | None]) -> None:
+        """Adds a layer: what `keep` returns for each member, unless it is None; tarfile.ReadError beyond the limit.
+
+        A whiteout hides what is below its layer, wherever it is in the layer.
+        Source: OCI image-spec, layer.md, "Whiteouts".
+        """
+        added: dict[str, Kept] = {}
+        hidden: set[str] = set()
+        for name, member, content in layer:
+            folder, _, file_name = name.rpartition("/")
+            if file_name.startswith(".wh."):
+                hidden.add(folder if file_name == ".wh..wh..opq" else f"{folder}/{file_name[4:]}".lstrip("/"))
+                self._count(name, 0)
+            elif (kept := keep(name, member, content)) is not None:
+                added[name] = kept
+                self._count(name, self._size_of(kept))
+        for name in [one for one in self.files if hidden and not hidden.isdisjoint(_with_parents(one))]:
+            del self.files[name]
+        self.files.update(added)
+
+    def _count(self, name: str, size_bytes: int) -> None:
+        self._left_bytes -= _NAME_BYTES + len(name) + size_bytes
+        if self._left_bytes < 0:
+            raise tarfile.ReadError(f"what is read of the image has more than {self._limit_bytes >> 20} MiB")
 
 
 def _with_parents(name: str) -> Iterator[str]:
