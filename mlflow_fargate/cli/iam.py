@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -14,32 +13,31 @@ from mlflow_fargate.target import check_endpoint_name
 _POLICIES = ("deployer", "deployer-options", "boundary", "webhook", "webhook-options", "webhook-task")
 
 
-def _matching(pattern: str, what: str) -> Callable[..., str | None]:
-    """Returns a check of an option: its value is written into the policy's JSON."""
-
-    def check(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
-        if value is not None and not re.fullmatch(pattern, value):
-            raise click.BadParameter(f"{value!r} is not {what}.")
-        return value
-
-    return check
+# Of the values that are written into a policy's JSON.
+_FORMS = {
+    "account": ("[0-9]{12}", "an account ID: 12 digits, without dashes"),
+    "region": ("[a-z]{2}(-[a-z]+)+-[0-9]", "a region, such as us-east-1"),
+    "bucket": ("[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", "a bucket's name, such as mlflow-artifacts"),
+}
 
 
-_ACCOUNT = _matching("[0-9]{12}", "an account ID: 12 digits, without dashes")
-_REGION = _matching("[a-z]{2}(-[a-z]+)+-[0-9]", "a region, such as us-east-1")
-_BUCKET = _matching("[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", "a bucket's name, such as mlflow-artifacts")
+def _check(_: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    pattern, form = _FORMS[parameter.name or ""]
+    if value is not None and not re.fullmatch(pattern, value):
+        raise click.BadParameter(f"{value!r} is not {form}.")
+    return value
 
 
 @click.command(short_help="Print an IAM policy for your account.")
 @click.argument("policy", type=click.Choice(_POLICIES))
-@click.option("--account", required=True, callback=_ACCOUNT, help="AWS account ID.")
-@click.option("--region", callback=_REGION, help="Allow only this region; required for the webhook service's policies.")
+@click.option("--account", required=True, callback=_check, help="AWS account ID.")
+@click.option("--region", callback=_check, help="Allow only this region; required for the webhook service's policies.")
 @click.option("--endpoint", default="default", show_default=True, help="Endpoint of the webhook service.")
 @click.option(
     "--artifacts",
     "bucket",
     metavar="BUCKET",
-    callback=_BUCKET,
+    callback=_check,
     help="S3 bucket with MLflow artifacts.  [default: none]",
 )
 def iam(policy: str, account: str, region: str | None, endpoint: str, bucket: str | None) -> None:
