@@ -31,6 +31,7 @@ omits the traceback only for `click.ClickException`. Bugs raise other exceptions
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 import click
@@ -49,13 +50,22 @@ from mlflow.protos.databricks_pb2 import (
 )
 
 
+def visible(text: str) -> str:
+    """Returns `text` without colors, and with control characters escaped, except line breaks.
+
+    Terminals show names, requirements and logs of others, which could otherwise move the cursor or hide what follows.
+    """
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", text)
+    return "".join(one if one.isprintable() or one in "\n\t" else repr(one)[1:-1] for one in plain)
+
+
 class FargateError(MlflowException, click.ClickException):  # type: ignore[misc]  # mlflow ships no types
     """An error shown to the user: one sentence with the user's own names in it, and `hint`, what to try next."""
 
     mlflow_error_code: int = INTERNAL_ERROR
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
-        text = f"{message}\n  hint: {hint}" if hint else message
+        text = visible(f"{message}\n  hint: {hint}" if hint else message)
         MlflowException.__init__(self, text, error_code=self.mlflow_error_code)
         click.ClickException.__init__(self, text)
         self.hint = hint

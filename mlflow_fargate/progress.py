@@ -23,6 +23,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from mlflow_fargate.errors import visible
+
 logger = logging.getLogger(__name__)
 
 Advance = Callable[[int], None]
@@ -125,7 +127,7 @@ class PlainProgress:
 
     def _write(self, line: str) -> None:
         self._written_at = time.monotonic()
-        self._print(line)
+        self._print(visible(line))
 
     def _print(self, line: str) -> None:
         # sys.stderr is looked up at each line: notebooks and pytest replace it.
@@ -143,20 +145,20 @@ class TerminalProgress(PlainProgress):
         self._console = console or Console(stderr=True, highlight=False)
 
     def step(self, text: str) -> None:
-        self._print(text, style="bold")
+        self._print(visible(text), style="bold")
 
     @contextmanager
     def waiting(self, text: str) -> Iterator[Update]:
         columns = (TextColumn(" " * 8), SpinnerColumn(), TextColumn("{task.description} ({task.elapsed:.0f} s)"))
         with Bar(*columns, console=self._console, transient=True) as spinner:
-            task = spinner.add_task(escape(text), total=None)
-            yield lambda new: spinner.update(task, description=escape(new))
+            task = spinner.add_task(escape(visible(text)), total=None)
+            yield lambda new: spinner.update(task, description=escape(visible(new)))
 
     @contextmanager
     def transfer(self, text: str, total_bytes: int | None) -> Iterator[Advance]:
         columns = (TextColumn("         {task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
         with Bar(*columns, console=self._console, transient=True) as bar, super().transfer(text, total_bytes) as count:
-            task = bar.add_task(escape(text), total=total_bytes)
+            task = bar.add_task(escape(visible(text)), total=total_bytes)
 
             def advance(size_bytes: int) -> None:
                 count(size_bytes)

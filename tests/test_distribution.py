@@ -40,6 +40,14 @@ HOSTILE_WHEELS: tuple[dict[str, str], ...] = (
     {"hostile-1.data/data/../../../outside/evil": ""},
 )
 IAM_COMMAND = "from mlflow_fargate.cli import main; main(['iam', 'deployer', '--account', '123456789012'])"
+# All but the extras, and what runs elsewhere.
+IMPORT_CORE = """
+import importlib, pkgutil, re, mlflow_fargate
+others = "(local|webhook|image.sbom|service_template|onnx_converter|examples|registry_store|cli.__main__)"
+names = [one.name for one in pkgutil.walk_packages(mlflow_fargate.__path__, "mlflow_fargate.")]
+core = [name for name in names if not re.match(rf"mlflow_fargate[.]{others}([.]|$)", name)]
+print(len([importlib.import_module(name) for name in core]))
+"""
 MAPPED = ("mlflow_fargate.webhook", "mlflow_fargate.service_template")
 
 
@@ -201,20 +209,39 @@ def test_the_readme_runs_from_top_to_bottom_in_a_virtual_environment(checkout: P
         assert said in done.stdout
 
 
-@pytest.mark.exhaustive
-@pytest.mark.timeout(1800)
-def test_the_unit_tests_pass_with_the_oldest_allowed_versions(checkout: Path, tmp_path: Path) -> None:
-    """The oldest direct requirements; this environment has the newest."""
+def install_oldest(checkout: Path, tmp_path: Path, *requirements: str) -> Path:
+    """Returns the Python of an environment with the oldest direct requirements; this environment has the newest."""
     python = tmp_path / "venv" / "bin" / "python"
     uv = [sys.executable, "-m", "uv"]
     subprocess.run([*uv, "venv", "-q", "--python", sys.executable, str(python.parents[1])], check=True)
     install = [*uv, "pip", "install", "-q", "--python", str(python), "--resolution", "lowest-direct"]
-    subprocess.run([*install, "-e", ".[local,webhook,test]", *FOR_UNIT_TESTS], cwd=checkout, check=True)
+    subprocess.run([*install, *requirements], cwd=checkout, check=True)
+    return python
+
+
+@pytest.mark.exhaustive
+@pytest.mark.timeout(3600)
+def test_the_unit_tests_pass_with_the_oldest_allowed_versions(checkout: Path, tmp_path: Path) -> None:
+    python = install_oldest(checkout, tmp_path, "-e", ".[local,webhook,test]", *FOR_UNIT_TESTS)
 
     command = [str(python), "-m", "pytest", "-q", "-m", "not slow and not end_to_end and not exhaustive"]
     done = subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=False)
 
     assert done.returncode == 0, done.stdout[-5000:]
+
+
+@pytest.mark.exhaustive
+@pytest.mark.timeout(900)
+def test_the_oldest_core_works_without_the_extras(checkout: Path, tmp_path: Path) -> None:
+    """The local stack requires a newer MLflow than the plugin itself."""
+    python = install_oldest(checkout, tmp_path, ".")
+
+    imported = subprocess.run([str(python), "-c", IMPORT_CORE], capture_output=True, text=True, check=False)
+    options = [str(python.with_name("mlflow")), "deployments", "help", "-t", "fargate"]
+
+    assert imported.returncode == 0, imported.stderr
+    assert int(imported.stdout) > 100
+    assert "deregistration_delay_seconds" in subprocess.check_output(options, text=True, cwd=tmp_path)
 
 
 @pytest.mark.parametrize("version", ["the oldest that is allowed", "this environment's"])

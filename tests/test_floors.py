@@ -48,7 +48,7 @@ def test_no_floor_has_the_flaw(advisory: Advisory) -> None:
     }
 
     assert floors, "an advisory on something that is not required"
-    assert advisory.source.startswith("https://") and advisory.gist
+    assert advisory.source.startswith("https://") and advisory.gist and advisory.checked
     assert not [line for line, floor in floors.items() if floor is None or floor < Version(advisory.fixed)]
 
 

@@ -243,6 +243,24 @@ def test_a_policy_for_one_region_needs_the_region() -> None:
     assert done.exit_code == 2 and "set --region" in done.output
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--account", "1234-5678-9012", "12 digits, without dashes"),
+        ("--account", '1"}', "12 digits"),
+        ("--region", 'us-east-1"', "such as us-east-1"),
+        ("--endpoint", '*"', "not a valid endpoint name"),
+        ("--artifacts", 'a","*', "a bucket's name"),
+        ("--artifacts", "*", "a bucket's name"),
+    ],
+)
+def test_no_value_changes_more_of_a_policy_than_its_place(option: str, value: str, said: str) -> None:
+    arguments = {"--account": "123456789012", "--region": "us-east-2", option: value}
+    done = CliRunner().invoke(main, ["iam", "webhook", *(part for pair in arguments.items() for part in pair)])
+
+    assert done.exit_code and said in done.output and "Statement" not in done.output
+
+
 @pytest.mark.slow
 def test_the_calls_really_made_are_allowed(deployer: Deployer) -> None:
     def whole_life(counted: Deployer) -> None:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from mlflow_fargate.errors import FargateError
 from mlflow_fargate.progress import PlainProgress, RecordedProgress, TerminalProgress, noting_interruption, wrap
 from mlflow_fargate.progress import shorten_arns as shorten
 
@@ -43,6 +44,21 @@ def test_wrapping_breaks_no_word_and_keeps_lines_within_the_width(text: str, wid
     assert " ".join(lines).split() == text.split()
     assert all(len(line) <= width or len(line.split()) == 1 for line in lines)
     assert all(line.startswith(f"{indent}  ") for line in lines[1:])
+
+
+@pytest.mark.parametrize("hostile", ["\x1b]0;title\x07", "\x1b[2J", "\x9b2J", "\rdone", "\u202eexe.txt", "\x08\x08"])
+def test_no_control_character_of_others_reaches_a_terminal(hostile: str) -> None:
+    stream = io.StringIO()
+    terminal = TerminalProgress(Console(file=stream, width=200, force_terminal=True, color_system=None))
+    for progress in (PlainProgress(stream), terminal):
+        progress.step(f"a {hostile}")
+        progress.note(f"b {hostile}")
+        with progress.waiting(f"c {hostile}") as update, progress.transfer(f"d {hostile}", 1):
+            update(f"e {hostile}")
+    shown = stream.getvalue() + FargateError(f"f {hostile}", hint=f"g {hostile}").format_message()
+
+    assert hostile not in shown
+    assert FargateError("\x1b[31mred\x1b[0m\tand\nblack").message == "red\tand\nblack"
 
 
 def test_a_terminal_gets_long_lines_wrapped_below_their_text() -> None:

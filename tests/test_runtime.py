@@ -23,6 +23,8 @@ from mlflow_fargate.publisher.runtime import (
 )
 from mlflow_fargate.resolved_model import ModelFile, ResolvedModel
 from mlflow_fargate.sandbox import Conversion
+from mlflow_fargate.sandbox.onnx_conversion import read_verdict
+from mlflow_fargate.sandbox.process import Sandbox
 
 MINOR = f"{sys.version_info[0]}.{sys.version_info[1]}"
 SERVER = ("httptools", "uvloop")
@@ -210,3 +212,11 @@ def test_a_picture_needs_no_mlflow() -> None:
     lines = bento.onnx_requirements(served, {**PINS, "pillow": "pillow==1"}, ())
 
     assert lines == ("bentoml==1", "numpy==1", "onnxruntime==1", "pillow==1", "httptools==1", "uvloop==1")
+
+
+@pytest.mark.parametrize("content", [b"[" * 100_000, b"{}", b"7", b"\xff", b'{"is_equal": true}', b""])
+def test_a_model_that_writes_the_converters_result_itself_stays_native(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "verdict.json").write_bytes(content)
+    sandbox = Sandbox(tmp_path, Path(sys.executable), tmp_path / "log")
+
+    assert not read_verdict(tmp_path, sandbox, 0).is_equal

@@ -133,6 +133,9 @@ def test_a_run_without_a_model_and_a_missing_run_are_reported(server: LoggedMode
         mlflow.set_tag("mlflow.log-model.history", '[{"not": "what MLflow writes"}]')
         with pytest.raises(ModelNotFound, match="has not logged a model"):
             model_uri_of(run.info.run_id)
+        mlflow.set_tag("mlflow.log-model.history", "[" * 5000)
+        with pytest.raises(ModelNotFound, match="has not logged a model"):
+            model_uri_of(run.info.run_id)
     with pytest.raises(ModelNotFound, match=r"Run 0{32} not found on http"):
         model_uri_of("0" * 32)
     with pytest.raises(InvalidOption, match="Expected a model, got dict"):

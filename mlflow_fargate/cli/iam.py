@@ -3,19 +3,43 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import click
 
+from mlflow_fargate.target import check_endpoint_name
+
 _POLICIES = ("deployer", "deployer-options", "boundary", "webhook", "webhook-options", "webhook-task")
+
+
+# Of the values that are written into a policy's JSON.
+_FORMS = {
+    "account": ("[0-9]{12}", "an account ID: 12 digits, without dashes"),
+    "region": ("[a-z]{2}(-[a-z]+)+-[0-9]", "a region, such as us-east-1"),
+    "bucket": ("[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", "a bucket's name, such as mlflow-artifacts"),
+}
+
+
+def _check(_: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    pattern, form = _FORMS[parameter.name or ""]
+    if value is not None and not re.fullmatch(pattern, value):
+        raise click.BadParameter(f"{value!r} is not {form}.")
+    return value
 
 
 @click.command(short_help="Print an IAM policy for your account.")
 @click.argument("policy", type=click.Choice(_POLICIES))
-@click.option("--account", required=True, help="AWS account ID.")
-@click.option("--region", help="Allow only this region; required for the webhook service's policies.")
+@click.option("--account", required=True, callback=_check, help="AWS account ID.")
+@click.option("--region", callback=_check, help="Allow only this region; required for the webhook service's policies.")
 @click.option("--endpoint", default="default", show_default=True, help="Endpoint of the webhook service.")
-@click.option("--artifacts", "bucket", metavar="BUCKET", help="S3 bucket with MLflow artifacts.  [default: none]")
+@click.option(
+    "--artifacts",
+    "bucket",
+    metavar="BUCKET",
+    callback=_check,
+    help="S3 bucket with MLflow artifacts.  [default: none]",
+)
 def iam(policy: str, account: str, region: str | None, endpoint: str, bucket: str | None) -> None:
     """Print an IAM policy for your account. docs/iam/README.md explains what each is for."""
     folder = Path(__file__).parents[1] / "iam"
@@ -24,7 +48,7 @@ def iam(policy: str, account: str, region: str | None, endpoint: str, bucket: st
     if ":REGION:" in text and region is None:
         raise click.UsageError(f"The policy {policy} is for one region: set --region.")
     text = text.replace(":*:ACCOUNT:", f":{region or '*'}:ACCOUNT:").replace("ACCOUNT", account)
-    document = json.loads(text.replace("REGION", region or "").replace("ENDPOINT", endpoint))
+    document = json.loads(text.replace("REGION", region or "").replace("ENDPOINT", check_endpoint_name(endpoint)))
     if bucket is None:
         document["Statement"] = [one for one in document["Statement"] if "ARTIFACT-BUCKET" not in str(one["Resource"])]
     click.echo(json.dumps(document, indent=2).replace("ARTIFACT-BUCKET", bucket or ""))

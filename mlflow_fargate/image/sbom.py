@@ -11,13 +11,14 @@ Source: https://cyclonedx.org/docs/1.6/json/, https://github.com/package-url/pur
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+import tarfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.parser import HeaderParser
 from importlib.metadata import version
-from typing import Any
+from typing import IO, Any
 from uuid import NAMESPACE_URL, uuid5
 
 from cyclonedx.contrib.license.factories import LicenseFactory
@@ -31,9 +32,9 @@ from packaging.utils import canonicalize_name
 
 from mlflow_fargate.errors import ImageError
 from mlflow_fargate.image.debian.control import parse_status
-from mlflow_fargate.image.layers.members import open_members, remove_whiteouts
+from mlflow_fargate.image.layers.members import Stack, open_members
 from mlflow_fargate.image.layers.paths import LOCKS
-from mlflow_fargate.image.oci.image import OCI_ANNOTATION, Descriptor, Layer, Manifest
+from mlflow_fargate.image.oci.image import OCI_ANNOTATION, Layer, Manifest
 from mlflow_fargate.image.oci.platforms import LINUX_AMD64
 from mlflow_fargate.image.oci.reference import Reference
 from mlflow_fargate.image.registry.image_store import ImageStore
@@ -79,13 +80,15 @@ def read_content(store: ImageStore, reference: Reference) -> ImageContent:
     found = store.find_manifest(repository, reference.identifier, LINUX_AMD64)
     if found is None:
         raise ImageError(f"There is no image {reference}.")
-    texts: dict[str, str] = {}
+    texts: Stack[str] = Stack(_TOTAL_LIMIT_BYTES, len)
     models = {layer.digest for layer in _models(found.manifest)}
     for layer in found.manifest.layers:
         if layer.digest not in models:
-            _read_texts(store, repository, layer, texts)
+            blob = store.stream_blob(repository, layer)
+            with open_members(blob, layer.media_type, f"Layer {layer.digest}") as members:
+                texts.apply(members, _text_of)
     config = store.read_json(repository, found.manifest.config)
-    return ImageContent(repository.rpartition("/")[2], found.digest, found.manifest, config, texts)
+    return ImageContent(repository.rpartition("/")[2], found.digest, found.manifest, config, texts.files)
 
 
 def make_sbom(content: ImageContent) -> str:
@@ -179,17 +182,10 @@ def _models(manifest: Manifest) -> list[Layer]:
     return [layer for layer in layers[last:] if layer]
 
 
-def _read_texts(store: ImageStore, repository: str, layer: Descriptor, texts: dict[str, str]) -> None:
-    read_bytes = sum(map(len, texts.values()))
-    with open_members(store.stream_blob(repository, layer), layer.media_type, f"Layer {layer.digest}") as members:
-        for name, member, content in members:
-            if remove_whiteouts(name, texts) or not (member.isfile() and member.size <= _LIMIT_BYTES):
-                continue
-            if _TEXTS.fullmatch(name):
-                texts[name] = content().read().decode(errors="replace")
-                read_bytes += member.size
-                if read_bytes > _TOTAL_LIMIT_BYTES:
-                    raise ImageError(f"The image's lists of packages are larger than {_TOTAL_LIMIT_BYTES >> 20} MiB.")
+def _text_of(name: str, member: tarfile.TarInfo, content: Callable[[], IO[bytes]]) -> str | None:
+    if member.isfile() and member.size <= _LIMIT_BYTES and _TEXTS.fullmatch(name):
+        return content().read().decode(errors="replace")
+    return None
 
 
 def _hashes(digest: str) -> list[HashType]:

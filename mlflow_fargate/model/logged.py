@@ -21,6 +21,7 @@ from mlflow_fargate.redirects import RefusingRedirects
 from mlflow_fargate.resolved_model import without_credentials
 
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
+_MISTYPED = (ValueError, TypeError, KeyError, RecursionError)  # anyone can set tags
 
 
 @RefusingRedirects()
@@ -62,8 +63,12 @@ def _registered_uri(info: Any) -> str | None:
     version = getattr(info, "registered_model_version", None)
     if version is None or not info.model_id:
         return None
-    registered = json.loads(MlflowClient().get_logged_model(info.model_id).tags.get("mlflow.modelVersions", "[]"))
-    names = [item["name"] for item in registered if str(item["version"]) == str(version)]
+    tags = MlflowClient().get_logged_model(info.model_id).tags
+    try:
+        registered = json.loads(tags.get("mlflow.modelVersions", "[]"))
+        names = [item["name"] for item in registered if str(item["version"]) == str(version)]
+    except _MISTYPED:
+        names = []
     return f"models:/{names[-1]}/{version}" if names else None
 
 
@@ -102,6 +107,6 @@ def _logged_models(client: MlflowClient, run: Any) -> list[str]:
     try:
         history = [] if outputs else json.loads(run.data.tags.get(MLFLOW_LOGGED_MODELS, "[]"))
         paths = dict.fromkeys(str(item["artifact_path"]) for item in history)
-    except (ValueError, TypeError, KeyError):  # anyone can set tags
+    except _MISTYPED:
         paths = {}
     return logged or [f"runs:/{run.info.run_id}/{path}" for path in paths]

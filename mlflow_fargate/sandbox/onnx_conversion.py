@@ -77,7 +77,7 @@ def convert_model(
                 process.wait(timeout_seconds)
             except subprocess.TimeoutExpired:
                 return Conversion(False, f"the conversion did not finish within {timeout_seconds:.0f} s")
-        return _read_verdict(into, sandbox, process.returncode)
+        return read_verdict(into, sandbox, process.returncode)
 
 
 def converter_folder() -> Path:
@@ -87,12 +87,16 @@ def converter_folder() -> Path:
     return inside if inside.is_dir() else package.parent / "onnx_converter"
 
 
-def _read_verdict(into: Path, sandbox: Sandbox, exit_code: int) -> Conversion:
+def read_verdict(into: Path, sandbox: Sandbox, exit_code: int) -> Conversion:
+    """Returns what the converter wrote, which is hostile."""
     verdict = into / "verdict.json"
     if exit_code or not verdict.is_file():
         said = "".join(last_lines(sandbox.log)[-1:]).strip()[:_REASON_CHARACTERS]
         return Conversion(False, f"the conversion failed with exit code {exit_code}: {said}")
-    document = json.loads(verdict.read_text(encoding="utf-8"))
-    verdict.unlink()
     # Written by a process that ran the model's code, and shown in labels and on terminals.
-    return Conversion(document["is_equal"] is True, printable(str(document["reason"]), _REASON_CHARACTERS))
+    try:
+        document = json.loads(verdict.read_text(encoding="utf-8"))
+        verdict.unlink()
+        return Conversion(document["is_equal"] is True, printable(str(document["reason"]), _REASON_CHARACTERS))
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return Conversion(False, "the conversion did not write a valid result")

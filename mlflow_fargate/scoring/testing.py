@@ -105,7 +105,7 @@ def _example(response: requests.Response) -> Any:
     """Returns the example request body from the service's OpenAPI document, or None if it has none."""
     try:
         content = response.json()["paths"][_ROUTE]["post"]["requestBody"]["content"]["application/json"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
     return content.get("example") if isinstance(content, dict) else None
 

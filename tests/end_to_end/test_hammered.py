@@ -1,16 +1,19 @@
-"""What 32 clients that send requests without pause notice of a rolling update and of a killed task."""
+"""What 32 clients that send requests without pause notice of a rolling update, a new API key, and a killed task."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import boto3
 import psutil
@@ -34,6 +37,7 @@ class Noticed:
 
     answers: Counter[str] = field(default_factory=Counter)  # by the version that responded
     failures: list[tuple[float, str]] = field(default_factory=list)  # start of the request, and the error
+    key: str = ""  # what the clients send from now on
 
     def __str__(self) -> str:
         total = sum(self.answers.values()) + len(self.failures)
@@ -41,16 +45,16 @@ class Noticed:
 
 
 @contextmanager
-def hammered(url: str) -> Iterator[Noticed]:
+def hammered(url: str, key: str = "") -> Iterator[Noticed]:
     """Runs 32 clients, each with a connection, that send requests while the context is open."""
-    noticed, stop = Noticed(), threading.Event()
+    noticed, stop = Noticed(key=key), threading.Event()
 
     def ask() -> None:
         with requests.Session() as session:
             while not stop.is_set():
                 began = time.monotonic()
                 try:
-                    answer = session.post(f"{url}/invocations", json=QUESTION, timeout=60)
+                    answer = ask_once(session, url, noticed.key)
                 except requests.RequestException as error:
                     noticed.failures.append((began, type(error).__name__))
                     continue
@@ -68,6 +72,11 @@ def hammered(url: str) -> Iterator[Noticed]:
         stop.set()
         for client in clients:
             client.join()
+
+
+def ask_once(session: requests.Session, url: str, key: str) -> requests.Response:
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    return session.post(f"{url}/invocations", json=QUESTION, headers=headers, timeout=60)
 
 
 def wait_until(happened: Callable[[], bool], every_seconds: float = 0.5) -> None:
@@ -115,6 +124,37 @@ def test_a_rolling_update_fails_no_request(churn: str, capsys: pytest.CaptureFix
         print(f"\nrolling update: {noticed}, by version {dict(noticed.answers)}")
     assert noticed.failures == []
     assert set(noticed.answers) == {"1", "2"}
+
+
+def test_replacing_the_api_key_refuses_no_request(churn: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with deployed(NAME, f"models:/{churn}/1", {"desired_count": 2, "auth": "api_key"}) as url:
+        [old] = read_api_keys()
+        with hammered(url, old) as noticed:
+            wait_until(lambda: noticed.answers["1"] > 100)
+            run_key("--rotate")
+            [_, new] = read_api_keys()
+            noticed.key = new
+            before = noticed.answers["1"]
+            wait_until(lambda: noticed.answers["1"] > before + 100)
+            run_key("--finish")
+            after = noticed.answers["1"]
+            wait_until(lambda: noticed.answers["1"] > after + 100)
+        statuses = [ask_once(requests.Session(), url, key).status_code for key in (old, new, "")]
+
+    with capsys.disabled():
+        print(f"\nnew API key: {noticed}")
+    assert noticed.failures == []
+    assert statuses == [401, 200, 401]
+
+
+def read_api_keys() -> list[str]:
+    secret = get_deploy_client("fargate:/local").get_deployment(NAME)["api_key_secret"]
+    return str(boto3.client("secretsmanager").get_secret_value(SecretId=secret)["SecretString"]).split()
+
+
+def run_key(step: str) -> None:
+    command = [Path(sys.executable).with_name("mlflow-fargate"), "key", "-t", "fargate:/local", "--name", NAME, step]
+    subprocess.run(command, check=True, capture_output=True)
 
 
 def test_a_killed_task_fails_no_request_after_the_load_balancer_removes_it(

@@ -47,6 +47,28 @@ def test_challenges_are_parsed_with_quoted_commas(header: str, expected: dict[st
     assert parse_challenges(header) == expected
 
 
+@pytest.mark.parametrize(
+    "realm", ["http://[x", "https://[x/token", "https://a:b:c/", "https://h:99999/", "https://", ""]
+)
+def test_a_token_service_with_an_invalid_url_is_refused(scripted: Any, realm: str) -> None:
+    scripted.answers("HEAD", PATH, (401, {"WWW-Authenticate": f'Bearer realm="{realm}"'}, b""))
+
+    with Registry(scripted.host) as registry, pytest.raises(RegistryError):
+        registry.has_blob("models", DIGEST)
+
+
+def test_deeply_nested_responses_are_refused(scripted: Any) -> None:
+    scripted.answers("HEAD", PATH, (401, bearer(scripted), b""))
+    scripted.answers("GET", "/token", (200, {}, b"[" * 100_000))
+    scripted.answers("POST", UPLOADS, (400, {}, b"[" * 4096))
+
+    with Registry(scripted.host) as registry:
+        with pytest.raises(RegistryError, match="did not return JSON"):
+            registry.has_blob("models", DIGEST)
+        with pytest.raises(RegistryError, match="returned 400"):
+            registry.upload_blob("models", DIGEST, lambda: [BLOB])
+
+
 def test_basic_credentials_are_sent_after_the_challenge_and_then_immediately(scripted: Any) -> None:
     scripted.answers("HEAD", PATH, (401, BASIC, b""), (200, {}, b""))
 

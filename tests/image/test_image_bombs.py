@@ -22,6 +22,8 @@ import zstandard
 from mlflow_fargate.errors import FargateError, ImageError, RegistryError
 from mlflow_fargate.image.base.base_image import Base, read_base
 from mlflow_fargate.image.base.files import read_base_files
+from mlflow_fargate.image.base.standard_library import make_standard_library_recipe
+from mlflow_fargate.image.layers.layer import Compression
 from mlflow_fargate.image.layers.members import open_members
 from mlflow_fargate.image.oci.image import OCI_CONFIG, OCI_LAYER_ZSTD, BaseImage, Descriptor, Manifest, sha256_digest
 from mlflow_fargate.image.oci.platforms import LINUX_AMD64
@@ -132,6 +134,10 @@ def zeros(parts: list[tuple[bytes, int]]) -> bytes:
     return packed.getvalue()
 
 
+def long_path(name: str) -> bytes:
+    return tarfile.TarInfo(name).tobuf(tarfile.GNU_FORMAT)
+
+
 STATUS = "var/lib/dpkg/status.d/{}"
 GIB = 1 << 30
 BOMBS: dict[str, Callable[[], bytes]] = {
@@ -144,24 +150,28 @@ BOMBS: dict[str, Callable[[], bytes]] = {
     "old sparse files": lambda: zeros([(old_sparse(STATUS.format(number), 16 * MIB), 0) for number in range(300)]),
     "pax sparse files": lambda: zeros([(pax_sparse(STATUS.format(1), 16 * MIB), 0)]),
     "many libraries": lambda: zeros([(header(f"usr/lib/lib{number}.so", 0), 0) for number in range(300_000)]),
-    "many whiteouts": lambda: zeros([(header(f"usr/lib/.wh.lib{number}.so", 0), 0) for number in range(100_000)]),
+    "many whiteouts": lambda: zeros([(header(f"usr/lib/.wh.lib{number}.so", 0), 0) for number in range(200_000)]),
+    "a long path": lambda: zeros([(long_path(f"usr/lib/{'l' * 5000}.so"), 0)]),
+    "a deep path": lambda: zeros([(long_path(f"{'a/' * 300}lib.so"), 0)]),
 }
 LIMIT_MIB = 700
 
 
-def scan(layer: bytes, cache: Path) -> None:
-    """Reads what is in a base image of this one layer."""
-    descriptor = Descriptor(ZSTD_TAR, sha256_digest(layer), len(layer))
-
+def base_of(*layers: bytes) -> Base:
     class Store:
         host = "registry.example"
 
         def stream_blob(self, repository: str, descriptor: Descriptor) -> Iterator[bytes]:
-            yield layer
+            yield next(layer for layer in layers if sha256_digest(layer) == descriptor.digest)
 
-    image = BaseImage(sha256_digest(layer), (descriptor,), {})
-    base = Base(Store(), Reference.parse("registry.example/base:1"), image)  # type: ignore[arg-type]
-    read_base_files(base, cache=cache, progress=RecordedProgress())
+    described = tuple(Descriptor(ZSTD_TAR, sha256_digest(layer), len(layer)) for layer in layers)
+    image = BaseImage(sha256_digest(b"".join(layers)), described, {})
+    return Base(Store(), Reference.parse("registry.example/base:1"), image)  # type: ignore[arg-type]
+
+
+def scan(layer: bytes, cache: Path) -> None:
+    """Reads what is in a base image of this one layer."""
+    read_base_files(base_of(layer), cache=cache, progress=RecordedProgress())
 
 
 @pytest.mark.slow
@@ -198,6 +208,51 @@ def read_all(folder: Path) -> None:
         # Not ru_maxrss, which begins with that of the process that started this one.
         peak_mib = int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) // 1024
         print(json.dumps([layer.name, said, peak_mib, round(time.monotonic() - began, 1)]))
+
+
+LIBRARY = "usr/local/lib/python3.11"
+LIBRARIES: dict[str, Callable[[], bytes]] = {
+    "a long name": lambda: zeros([(long_path(f"{LIBRARY}/{'a' * 300}.py"), 0)]),
+    "many files": lambda: zeros([(header(f"{LIBRARY}/a{number}.py", 0), 0) for number in range(20_000)]),
+    "large files": lambda: zeros([(header(f"{LIBRARY}/a{number}.py", 2 * MIB), 2 * MIB) for number in range(40)]),
+    "many whiteouts": lambda: zeros([(header(f"usr/lib/.wh.lib{number}.so", 0), 0) for number in range(200_000)]),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bomb", LIBRARIES)
+def test_a_hostile_standard_library_is_refused(bomb: str, tmp_path: Path) -> None:
+    recipe = make_standard_library_recipe(base_of(LIBRARIES[bomb]()), "3.11", Compression.ZSTD, tmp_path)
+
+    with pytest.raises(ImageError, match="cannot be read"), recipe.files():
+        pass
+
+
+@pytest.mark.slow
+def test_many_whiteouts_above_many_files_take_seconds(tmp_path: Path) -> None:
+    files = zeros([(header(f"usr/lib/lib{number}.so", 0), 0) for number in range(40_000)])
+    whiteouts = zeros([(header(f"usr/share/.wh.{number}", 0), 0) for number in range(50_000)])
+    began = time.process_time()
+
+    found = read_base_files(base_of(files, whiteouts), cache=tmp_path, progress=RecordedProgress())
+
+    assert len(found.libraries) == 40_000
+    assert time.process_time() - began < 30
+
+
+def test_whiteouts_hide_what_is_below_their_layer_and_nothing_else(tmp_path: Path) -> None:
+    def layer(*names: str) -> bytes:
+        return zeros([(header(name, 0), 0) for name in names] + [(b"", 1024)])
+
+    below = layer("lib/liba.so", "lib/libb.so", "usr/lib/libc1.so", "opt/x/libd.so", "opt/libe.so", "libf.so")
+    above = layer(
+        *("opt/libg.so", "lib/libb.so", "lib/.wh.libb.so", "lib/.wh.lib", "opt/.wh..wh..opq"),
+        *(".wh.usr", ".wh.libf.so", "usr/lib/libh.so"),
+    )
+
+    found = read_base_files(base_of(below, above), cache=tmp_path, progress=RecordedProgress())
+
+    assert found.libraries == ("liba.so", "libb.so", "libg.so", "libh.so")
 
 
 def test_a_layer_with_ordinary_headers_is_read() -> None:

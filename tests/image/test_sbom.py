@@ -183,5 +183,5 @@ def test_an_image_whose_lists_do_not_fit_into_memory_is_refused(
     with Registry(local_registry) as registry:
         reference = push_base(registry, "bomb", "1", files=[files])
 
-        with pytest.raises(ImageError, match="larger than 1 MiB"):
+        with pytest.raises(ImageError, match="more than 1 MiB"):
             read_content(registry, reference)

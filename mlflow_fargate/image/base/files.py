@@ -18,9 +18,8 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from mlflow_fargate import atomic_files
-from mlflow_fargate.errors import ImageError
 from mlflow_fargate.image.base.base_image import Base
-from mlflow_fargate.image.layers.members import Member, open_members, remove_whiteouts
+from mlflow_fargate.image.layers.members import Member, Stack, open_members
 from mlflow_fargate.image.oci.image import Descriptor
 from mlflow_fargate.image.packages.shared_libraries import LIBRARY_NAME, defined_glibc
 from mlflow_fargate.progress import Progress
@@ -32,9 +31,7 @@ _PYTHON = re.compile(r"(?:.*/)?bin/python(3\.\d+)")
 _GLIBC = re.compile(r"(?:.*/)?(libc\.so\.6|libc-2\.\d+\.so)")  # the second until 2.33, where libc.so.6 is a link
 _STANDARD_LIBRARY = re.compile(r"usr/local/lib/python3\.\d+/(os\.py|__pycache__/os\.[\w-]+\.pyc)")
 _LIMIT_BYTES = 16 << 20
-# Of what is kept of all files. A whiteout is compared with all names, so both count for more than their length.
-_TOTAL_LIMIT_BYTES = 64 << 20
-_NAME_BYTES, _WHITEOUT_BYTES = 600, 6000
+_TOTAL_LIMIT_BYTES = 64 << 20  # of what is kept of all files
 
 
 @dataclass(frozen=True)
@@ -70,9 +67,11 @@ def read_base_files(base: Base, *, cache: Path, progress: Progress) -> BaseFiles
         lists = ("libraries", "pythons", "standard_libraries")
         return BaseFiles(**{**known, **{name: tuple(known[name]) for name in lists}})
     progress.note(f"scanning base image {base.reference}")
-    found: dict[str, str] = {}
+    stack: Stack[str] = Stack(_TOTAL_LIMIT_BYTES, len)
     for layer in base.image.layers:
-        _read_layer(base, layer, found)
+        with open_layer(base, layer) as members:
+            stack.apply(members, _text_of)
+    found = stack.files
     files = BaseFiles(
         libraries=tuple(sorted({PurePosixPath(name).name for name in found if LIBRARY_NAME.fullmatch(name)})),
         release=_parse_release(found.get("etc/os-release") or found.get("usr/lib/os-release") or ""),
@@ -85,26 +84,6 @@ def read_base_files(base: Base, *, cache: Path, progress: Progress) -> BaseFiles
     return files
 
 
-def _read_layer(base: Base, layer: Descriptor, found: dict[str, str]) -> None:
-    """Applies the layer to `found` (path → text, "" if only the name matters), as a container runtime would.
-
-    For a C library, the text is its version.
-    """
-    kept_bytes = sum(_NAME_BYTES + len(name) + len(text) for name, text in found.items())
-    with open_layer(base, layer) as members:
-        for name, member, content in members:
-            if remove_whiteouts(name, found):
-                kept_bytes += _WHITEOUT_BYTES
-            elif not member.isdir() and (text := _text_of(name, member, content)) is not None:
-                found[name] = text
-                kept_bytes += _NAME_BYTES + len(name) + len(text)
-            if kept_bytes > _TOTAL_LIMIT_BYTES:
-                raise ImageError(
-                    f"The base image {base.reference} describes its system in more than {_TOTAL_LIMIT_BYTES} bytes.",
-                    hint="use another base image, such as python:3.11-slim",
-                )
-
-
 def open_layer(base: Base, layer: Descriptor) -> AbstractContextManager[Iterator[Member]]:
     """Returns the files of a base's layer (members.py)."""
     blob = base.registry.stream_blob(base.reference.repository, layer)
@@ -112,7 +91,9 @@ def open_layer(base: Base, layer: Descriptor) -> AbstractContextManager[Iterator
 
 
 def _text_of(name: str, member: tarfile.TarInfo, content: Callable[[], IO[bytes]]) -> str | None:
-    """Returns what `_read_layer` keeps of a file; None: nothing."""
+    """Returns a text, the version of a C library, or "" if only the name matters; None: the file does not."""
+    if member.isdir():
+        return None
     if member.isfile() and member.size <= _LIMIT_BYTES:
         if _TEXTS.fullmatch(name):
             return content().read().decode(errors="replace")

@@ -7,16 +7,17 @@ imports again, for about a second of CPU time.
 from __future__ import annotations
 
 import re
-import shutil
+import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from mlflow_fargate.image.base.base_image import Base
 from mlflow_fargate.image.base.files import BaseFiles, open_layer
 from mlflow_fargate.image.layers.layer import Compression, Files, Recipe, make_layer_key
-from mlflow_fargate.image.layers.members import remove_whiteouts
+from mlflow_fargate.image.layers.members import Stack
 from mlflow_fargate.image.packages.bytecode import compiled_files
 from mlflow_fargate.image.packages.uv import find_interpreter, make_python_minor
 
@@ -24,6 +25,9 @@ NAME = "standard-library"
 _ROOT = "usr/local/lib/python{minor}"
 # What a service never imports, and packages that a base adds.
 _LEFT_OUT = "test|tests|idlelib|tkinter|turtledemo|lib2to3|ensurepip|(site|dist)-packages"
+# Python's own has 20 MB, and no file of 1 MB.
+_MAX_FILE_BYTES, _MAX_BYTES = 2 << 20, 64 << 20
+_BLOCK_BYTES = 4096  # what an empty file counts for
 
 
 def make_standard_library_recipe(base: Base, python_version: str, compression: Compression, cache: Path) -> Recipe:
@@ -52,17 +56,20 @@ def is_uncompiled(files: BaseFiles, python_version: str) -> bool:
 def _read_sources(base: Base, minor: str, into: Path) -> dict[str, Path]:
     """Returns the library's Python files, written to `into`, by path in the image."""
     pattern = re.compile(rf"{re.escape(_root(minor))}/(?!({_LEFT_OUT})/)([\w-]+/)*[\w-]+\.py")
-    found: dict[str, Path] = {}
+    stack: Stack[Path] = Stack(_MAX_BYTES, lambda path: max(path.stat().st_size, _BLOCK_BYTES))
+
+    def keep(name: str, member: tarfile.TarInfo, content: Callable[[], IO[bytes]]) -> Path | None:
+        if not (member.isfile() and member.size <= _MAX_FILE_BYTES and pattern.fullmatch(name)):
+            return None
+        path = into / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content().read())
+        return path
+
     for layer in base.image.layers:
         with open_layer(base, layer) as members:
-            for name, member, content in members:
-                if remove_whiteouts(name, found) or not (member.isfile() and pattern.fullmatch(name)):
-                    continue
-                found[name] = into / name
-                found[name].parent.mkdir(parents=True, exist_ok=True)
-                with found[name].open("wb") as file:
-                    shutil.copyfileobj(content(), file)
-    return found
+            stack.apply(members, keep)
+    return stack.files
 
 
 def _root(python_version: str) -> str:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import io
+import re
 import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import PurePosixPath
-from typing import IO, Any, NoReturn, cast
+from typing import IO, Any, Generic, NoReturn, TypeVar, cast
 
 import zstandard
 
@@ -24,7 +26,11 @@ _HEADERS = (
 _MAX_ENTRIES = 2_000_000
 _MAX_HEADER_BYTES = 64 << 20
 _MAX_CONTENT_BYTES = 64 << 30
+_NAME_BYTES = 600  # what a name takes in memory beyond its length
+# Linux opens no longer path; the depth is a multiple of what any image has.
+_MAX_PATH, _MAX_DEPTH = 4096, 200
 
+Kept = TypeVar("Kept")
 Member = tuple[str, tarfile.TarInfo, Callable[[], IO[bytes]]]
 """A layer's file: its path in the image, its entry, and what opens it while it is the current one."""
 
@@ -43,23 +49,51 @@ def open_members(blob: Iterator[bytes], media_type: str, shown: str) -> Iterator
         while chunks.read(1 << 20):
             pass
     except (tarfile.TarError, EOFError, OSError, RecursionError, zstandard.ZstdError) as error:
-        if isinstance(error, OSError) and error.errno:  # the disk is full, for example: not the layer's fault
+        # Others are not the layer's fault: the disk is full, for example.
+        if isinstance(error, OSError) and error.errno not in (None, errno.ENAMETOOLONG):
             raise
         raise ImageError(f"{shown} cannot be read: {error}.") from error
 
 
-def remove_whiteouts(name: str, found: dict[str, Any]) -> bool:
-    """Returns whether `name` is a whiteout; then what it hides is removed from `found`, which is keyed by path.
+class Stack(Generic[Kept]):
+    """What is kept of the files in a stack of layers, by path; at most `limit_bytes`, with the names."""
 
-    Source: OCI image-spec, layer.md, "Whiteouts".
-    """
-    folder, _, file_name = name.rpartition("/")
-    if not file_name.startswith(".wh."):
-        return False
-    path = folder if file_name == ".wh..wh..opq" else f"{folder}/{file_name[4:]}"
-    for hidden in [one for one in found if one == path or one.startswith(f"{path}/")]:
-        del found[hidden]
-    return True
+    def __init__(self, limit_bytes: int, size_of: Callable[[Kept], int]) -> None:
+        self.files: dict[str, Kept] = {}
+        self._left_bytes = self._limit_bytes = limit_bytes
+        self._size_of = size_of
+
+    def apply(self, layer: Iterator[Member], keep: Callable[..., Kept | None]) -> None:
+        """Adds a layer: what `keep` returns for each member, unless it is None; tarfile.ReadError beyond the limit.
+
+        A whiteout hides what is below its layer, wherever it is in the layer.
+        Source: OCI image-spec, layer.md, "Whiteouts".
+        """
+        added: dict[str, Kept] = {}
+        hidden: set[str] = set()
+        for name, member, content in layer:
+            folder, _, file_name = name.rpartition("/")
+            if file_name.startswith(".wh."):
+                hidden.add(folder if file_name == ".wh..wh..opq" else f"{folder}/{file_name[4:]}".lstrip("/"))
+                self._count(name, 0)
+            elif (kept := keep(name, member, content)) is not None:
+                added[name] = kept
+                self._count(name, self._size_of(kept))
+        for name in [one for one in self.files if hidden and not hidden.isdisjoint(_with_parents(one))]:
+            del self.files[name]
+        self.files.update(added)
+
+    def _count(self, name: str, size_bytes: int) -> None:
+        self._left_bytes -= _NAME_BYTES + len(name) + size_bytes
+        if self._left_bytes < 0:
+            raise tarfile.ReadError(f"what is read of the image has more than {self._limit_bytes >> 20} MiB")
+
+
+def _with_parents(name: str) -> Iterator[str]:
+    """Yields the path, and each folder that it is in."""
+    yield ""
+    yield from (name[: slash.start()] for slash in re.finditer("/", name))
+    yield name
 
 
 def _bounded_entries() -> type[tarfile.TarInfo]:
@@ -92,7 +126,9 @@ def _bounded_entries() -> type[tarfile.TarInfo]:
 def _members(archive: tarfile.TarFile) -> Iterator[Member]:
     while (member := archive.next()) is not None:
         cast(Any, archive).members.clear()  # tarfile keeps all entries
-        yield str(PurePosixPath(member.name.lstrip("./"))), member, partial(_content_of, archive, member)
+        if len(member.name) > _MAX_PATH or member.name.count("/") > _MAX_DEPTH:
+            raise tarfile.ReadError("it contains a path that is too long or too deep")
+        yield str(PurePosixPath(member.name.lstrip("/"))), member, partial(_content_of, archive, member)
 
 
 def _content_of(archive: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:

@@ -64,8 +64,12 @@ class Authorization:
 
     def _bearer(self, challenge: dict[str, str], scopes: tuple[str, ...]) -> str:
         realm = challenge.get("realm", "")
-        here = is_loopback(self._host) and is_loopback(urlsplit(realm).netloc)
-        if urlsplit(realm).scheme != "https" and not here:
+        try:
+            scheme, host, *_ = urlsplit(realm)
+            here = is_loopback(self._host) and is_loopback(host)
+        except ValueError as error:
+            raise RegistryError(f"Registry {self._host} names an invalid token service: {realm!r}.") from error
+        if scheme != "https" and not here:
             raise RegistryError(
                 f"Registry {self._host} requests credentials at {realm!r}, which is not HTTPS; nothing was sent."
             )

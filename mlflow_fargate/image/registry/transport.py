@@ -171,7 +171,7 @@ class Transport:
                 raise self._refusal("GET", response)
         try:
             return dict(json.loads(self.read_document(response)))
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise RegistryError(f"The token service {realm} of registry {self._host} did not return JSON.") from error
 
     def _refuse_downgrade(self, url: str) -> None:
@@ -241,7 +241,7 @@ def _words(response: requests.Response) -> str:
     try:
         errors = json.loads(text)["errors"]
         return "; ".join(f"{error.get('code', '')} {error.get('message', '')}".strip() for error in errors)
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return " ".join(text.split())[:300] or response.reason or "no reason given"
 
 
