@@ -16,9 +16,10 @@ import bentoml
 import uvicorn.config
 from bentoml._internal.server.http.access import AccessLogMiddleware
 from bentoml._internal.server.http.instruments import RunnerTrafficMetricsMiddleware
+from starlette.middleware import Middleware
 
 from fargate_service.http import middleware
-from fargate_service.http.direct_routes import DirectRoutes, Handler
+from fargate_service.http.direct_routes import DirectRecord, DirectRoutes, Handler
 from fargate_service.http.header_limit import make_bounded_protocol
 from fargate_service.http.request_limits import Draining, DrainingGate
 from fargate_service.http.response_headers import ResponseHeaders
@@ -72,6 +73,7 @@ class GuardedService(bentoml.Service):  # type: ignore[misc]  # bentoml's types 
         )
         if settings.api_key is not None:
             self.add_asgi_middleware(middleware.ApiKeyGate, api_key=settings.api_key)
+        self.__dict__["_direct"] = frozenset(direct or ())
         if direct:
             self.add_asgi_middleware(DirectRoutes, handlers=direct)
 
@@ -95,6 +97,8 @@ class GuardedService(bentoml.Service):  # type: ignore[misc]  # bentoml's types 
         if has_direct and not settings.exports_traces:
             # The other middleware costs as much as a prediction, and does nothing for direct routes without traces.
             app.user_middleware.sort(key=lambda one: one.cls not in _AROUND_DIRECT_ROUTES)
+            if [one.cls for one in app.user_middleware[:2]] == list(_AROUND_DIRECT_ROUTES[:2]):
+                app.user_middleware.insert(0, Middleware(DirectRecord, paths=self.__dict__["_direct"]))
         app.router.redirect_slashes = False  # a redirect would drop the prefix
         known: middleware.App = app if paths is None else middleware.KnownPaths(app, paths | BENTOML_PATHS)
         draining = Draining(settings.drain_seconds, settings.stop_seconds)

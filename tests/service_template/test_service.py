@@ -255,6 +255,40 @@ def test_mlflows_protocol_is_answered(pyfunc: Running) -> None:
     assert pyfunc.session.post(f"{pyfunc.url}/predict_image", data=b"x").status_code == 404
 
 
+def test_predictions_are_measured_and_logged_like_other_requests(pyfunc: Running) -> None:
+    for method in ("POST", "GET"):  # the second one takes BentoML's own layers, and is a 405
+        pyfunc.session.request(method, f"{pyfunc.url}/invocations", data=b"{}", headers={"Content-Type": "text/x"})
+    metrics = pyfunc.session.get(f"{pyfunc.url}/metrics").text
+    series = {}
+    for status in ("415", "405"):
+        lines = [line.rpartition(" ")[0] for line in metrics.splitlines() if f'http_response_code="{status}"' in line]
+        series[status] = [line.replace(status, "") for line in lines if 'endpoint="/invocations"' in line]
+    content = r"type=[\w/]+,length=\d+"
+    line = rf"^\S+ \[INFO\] \[\S+\] 127\S+ \(scheme=http,method=(\w+),path=/invocations,{content}\) "
+    logged = re.findall(rf"{line}\(status=(\d+),{content}\) [\d.]+ms$", pyfunc.log.read_text(), re.MULTILINE)
+
+    assert len(series["415"]) > 5
+    assert series["415"] == series["405"]
+    assert re.search(r'in_progress{endpoint="/invocations".*} 0.0', metrics)
+    assert {("POST", "415"), ("GET", "405")} <= set(logged)
+
+
+def test_a_response_arrives_in_one_piece(pyfunc: Running) -> None:
+    address = urlsplit(pyfunc.url)
+    body = b'{"dataframe_records": [{"seconds": 0.0}]}'
+    head = f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\nAuthorization: Bearer {KEY}\r\n"
+    with socket.create_connection((address.hostname, address.port), timeout=20) as connection:
+        for expect in ("", "Expect: 100-continue\r\n"):
+            connection.sendall(f"POST /digits/invocations HTTP/1.1\r\nHost: x\r\n{head}{expect}\r\n".encode())
+            if expect:
+                assert connection.recv(100_000) == b"HTTP/1.1 100 Continue\r\n\r\n"
+            connection.sendall(body)
+            response = connection.recv(100_000)
+
+            assert response.startswith(b"HTTP/1.1 200 OK\r\n")
+            assert response.endswith(b'\r\n\r\n{"predictions": [0.0]}')
+
+
 def test_a_request_without_a_content_type_is_415(pyfunc: Running) -> None:
     assert pyfunc.session.post(f"{pyfunc.url}/invocations", data=b"{}").status_code == 415
 

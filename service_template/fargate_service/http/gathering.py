@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from fargate_service.memory.reservation import Reservation, current_reservation
 
@@ -18,11 +17,10 @@ Answer = TypeVar("Answer")
 Question = tuple[bytes, Reservation]
 
 
-@dataclass(frozen=True)
-class _Waiting(Generic[Answer]):
+class _Waiting(NamedTuple):
     body: bytes
     reservation: Reservation
-    answer: asyncio.Future[Answer | None]
+    answer: asyncio.Future[Any]
 
 
 class Gathering(Generic[Answer]):
@@ -30,21 +28,22 @@ class Gathering(Generic[Answer]):
 
     def __init__(self, answer_all: Callable[[Sequence[Question]], Sequence[Answer | None]]) -> None:
         self._answer_all = answer_all
-        self._waiting: list[_Waiting[Answer]] = []
+        self._waiting: list[_Waiting] = []
         self._is_working = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="gathered")
 
     async def ask(self, body: bytes) -> Answer | None:
         """Returns the answer to `body`; the current request's reservation is held until the thread is done with it."""
         loop = asyncio.get_running_loop()
-        one = _Waiting[Answer](body, current_reservation(), loop.create_future())
+        one = _Waiting(body, current_reservation(), loop.create_future())
         one.reservation.hold()
         self._waiting.append(one)
         if not self._is_working:
             self._is_working = True
             # Not at once: other requests have arrived with this one, and are on their way here.
             loop.call_soon(self._begin)
-        return await one.answer
+        answer: Answer | None = await one.answer
+        return answer
 
     def close(self) -> None:
         """Stops the thread after it has finished its work."""
@@ -54,14 +53,14 @@ class Gathering(Generic[Answer]):
         batch, self._waiting = self._waiting, []
         self._thread.submit(self._work, batch, asyncio.get_running_loop())
 
-    def _work(self, batch: list[_Waiting[Answer]], loop: asyncio.AbstractEventLoop) -> None:
+    def _work(self, batch: list[_Waiting], loop: asyncio.AbstractEventLoop) -> None:
         answers: Sequence[Answer | None] = [None] * len(batch)
         try:
             answers = self._answer_all([(one.body, one.reservation) for one in batch])
         finally:
             loop.call_soon_threadsafe(self._end, batch, answers)
 
-    def _end(self, batch: list[_Waiting[Answer]], answers: Sequence[Answer | None]) -> None:
+    def _end(self, batch: list[_Waiting], answers: Sequence[Answer | None]) -> None:
         self._is_working = bool(self._waiting)
         if self._waiting:
             self._begin()

@@ -10,6 +10,7 @@ from __future__ import annotations
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from fargate_service.errors import make_error_body
+from fargate_service.http.sending import FLOW, HeadWithBody
 
 
 def make_bounded_protocol(max_header_bytes: int) -> type[HttpToolsProtocol]:
@@ -68,6 +69,9 @@ class _BoundedProtocol(HttpToolsProtocol):
             raise _TooMuch  # the parser stops, and uvicorn calls send_400_response
         self._is_in_headers = False
         super().on_headers_complete()
+        self.scope[FLOW] = self.flow  # type: ignore[literal-required]
+        if self.cycle is not None:  # else the connection becomes a WebSocket
+            self.cycle.transport = HeadWithBody(self.transport)  # type: ignore[assignment]
         if len(self.pipeline) > _MOST_AHEAD:
             raise _TooMuch
 

@@ -17,7 +17,7 @@ from typing import Any
 from starlette.responses import RedirectResponse
 
 from fargate_service.errors import RequestError, make_error_body
-from fargate_service.http.sending import ClientStalled, at_the_clients_pace
+from fargate_service.http.sending import FLOW, ClientStalled, at_the_clients_pace
 from fargate_service.memory.body_queue import BodyQueue
 from fargate_service.memory.budget import MemoryBudget
 from fargate_service.memory.costs import BODY
@@ -155,7 +155,8 @@ class BodyLimit:
             # The routes turn an error into the response, as they do with their own errors. The server closes a
             # connection whose response is not complete.
             with suppress(ClientStalled):
-                await self._app(scope, counted_receive, at_the_clients_pace(send, self._send_seconds))
+                send = at_the_clients_pace(send, self._send_seconds, scope.get(FLOW))
+                await self._app(scope, counted_receive, send)
 
 
 def _credentials(header: bytes) -> bytes | None:
