@@ -24,6 +24,20 @@ class Caller:
 
 
 @dataclass(frozen=True)
+class Permissions:
+    """What IAM's policy simulator said about a caller's actions.
+
+    `missing`: statements that the caller's policies lack. `blocked`: actions that an explicit deny, a permissions
+    boundary or a service control policy denies, each with the one that does.
+    """
+
+    whose: str
+    count: int
+    missing: tuple[Mapping[str, Any], ...] = field(default=(), hash=False)
+    blocked: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+
+@dataclass(frozen=True)
 class Subnet:
     """A subnet for tasks."""
 

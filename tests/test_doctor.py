@@ -6,21 +6,26 @@ import json
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from botocore.awsrequest import AWSResponse
 from click.testing import CliRunner
 
-from mlflow_fargate.aws.reading.doctor_facts import read_network, way_out
+from mlflow_fargate.aws.reading.doctor_facts import read_network, read_permissions, way_out
+from mlflow_fargate.aws.session import AwsSession
 from mlflow_fargate.cli import main
+from mlflow_fargate.config import DeploymentConfig, parse_config
 from mlflow_fargate.deployments.deployer import Deployer
 from mlflow_fargate.doctor import checks
-from mlflow_fargate.doctor.examination import examine_mlflow, policy_source, wanted_actions
+from mlflow_fargate.doctor.examination import examine_mlflow, wanted_statements
 from mlflow_fargate.doctor_facts import (
     Caller,
     Certificate,
     NetworkFacts,
+    Permissions,
     Role,
     ScanFindings,
     ServerAnswer,
@@ -29,12 +34,16 @@ from mlflow_fargate.doctor_facts import (
     VcpuQuota,
 )
 from mlflow_fargate.resources import Network
+from mlflow_fargate.resources.policies import PolicyStatement, documented_policy
+from mlflow_fargate.target import Target, TargetEnvironment
 from support.deployer import create, use_account
 from support.iam_policies import allowed
+from support.policy_simulator import Body, PolicySimulator
 from support.tracking_uri import use_tracking_uri
 
 NO_RIGHT = Unknown("AWS refused it (AccessDenied): no")
 CALLER = Caller("123456789012", "arn:aws:iam::123456789012:user/ann", "eu-west-1")
+STATEMENT = {"Effect": "Allow", "Action": ["ecs:CreateService"], "Resource": "arn:x"}
 ARN = "arn:aws:acm:eu-west-1:123456789012:certificate/c"
 PUBLIC = Subnet("subnet-a", "eu-west-1a", 200, "internet gateway")
 OPEN = NetworkFacts("vpc-1", (PUBLIC, replace(PUBLIC, id="subnet-b", zone="eu-west-1b")), frozenset())
@@ -55,9 +64,9 @@ def trust(service: str) -> Role:
     [
         (checks.check_caller(CALLER), "OK", "user/ann in eu-west-1"),
         (checks.check_caller(Unknown("No AWS credentials were found.")), "FAIL", "aws sso login"),
-        (checks.check_permissions([]), "OK", "allowed"),
-        (checks.check_permissions(["ecs:CreateService on x"]), "FAIL", "docs/iam/deployer.json"),
-        (checks.check_permissions(NO_RIGHT), "SKIP", "AccessDenied"),
+        (checks.check_permissions(Permissions("arn:u", 90)), "OK", "all 90 actions are allowed"),
+        (checks.check_permissions(Permissions("arn:u", 90, (STATEMENT,))), "FAIL", "1 of 90 actions are denied"),
+        (checks.check_permissions(NO_RIGHT, 90), "SKIP", "could not check the 90 actions of docs/iam/deployer.json"),
         (checks.check_quota(VcpuQuota(6, 0)), "OK", "0 of 6 vCPU"),
         (checks.check_quota(VcpuQuota(6, 4)), "FAIL", "both versions run"),
         (checks.check_quota(VcpuQuota(0, 0)), "FAIL", "AWS Support"),
@@ -156,18 +165,109 @@ def test_the_way_out_is_that_of_the_subnets_own_table_or_of_the_main_one() -> No
     assert found == {"any": "internet gateway", "private": "NAT", "broken": "none", "alone": "none"}
 
 
-def test_the_simulator_gets_the_role_of_a_session() -> None:
-    session = "arn:aws:sts::123456789012:assumed-role/deployer/ann"
+@cache
+def iam_session() -> AwsSession:
+    """A session whose calls of GetRole are answered; it is slow to make, so there is one."""
+    environment = TargetEnvironment(access_key_id="AKIAIOSFODNN7EXAMPLE", secret_access_key="x")
+    session = AwsSession(Target("fargate:/eu-west-1", "eu-west-1", environment=environment))
+    session._session.events.register_first("before-send.iam.GetRole", get_role)
+    return session
 
-    assert policy_source(session) == "arn:aws:iam::123456789012:role/deployer"
-    assert policy_source(CALLER.arn) == CALLER.arn
-    assert isinstance(policy_source("arn:aws:iam::123456789012:root"), Unknown)
+
+def read(
+    simulator: PolicySimulator, caller: Caller = CALLER, config: DeploymentConfig | None = None, endpoint: str = "prod"
+) -> checks.Finding:
+    """The doctor's finding for a caller about whom IAM's simulator knows this."""
+    wanted = wanted_statements(caller, endpoint, config or parse_config(None))
+    with simulator.answering(iam_session()):
+        return checks.check_permissions(read_permissions(iam_session(), caller.arn, wanted))
 
 
-def test_the_actions_that_are_simulated_are_those_of_the_deployers_policy() -> None:
-    asked = {action for actions in wanted_actions(CALLER, "default").values() for action in actions}
+def get_role(request: Any, **_: Any) -> AWSResponse:
+    """Answers that the role has a path, or that it must not be read."""
+    if "RoleName=secret" in str(request.body):
+        return AWSResponse(request.url, 403, {}, Body(b"<E><Error><Code>AccessDenied</Code></Error></E>"))
+    arn = "arn:aws:iam::123456789012:role/aws-reserved/sso.amazonaws.com/admin"
+    found = f"<R><GetRoleResult><Role><Arn>{arn}</Arn></Role></GetRoleResult></R>"
+    return AWSResponse(request.url, 200, {}, Body(found.encode()))
 
-    assert asked <= allowed("deployer")
+
+def documented(name: str) -> list[PolicyStatement]:
+    return documented_policy(name, account=CALLER.account, region=None, endpoint="prod", bucket="b")["Statement"]
+
+
+def test_every_action_of_the_deployers_policy_is_checked() -> None:
+    simulator = PolicySimulator(documented("deployer"))
+
+    assert read(simulator).verdict == "OK"
+    assert set(simulator.asked) == allowed("deployer") - {"s3:GetObject", "s3:ListBucket"}
+
+
+@pytest.mark.parametrize("option", ["max_count=3", "strategy=canary", "enable_execute_command=true"])
+def test_the_actions_that_options_need_are_checked_too(option: str) -> None:
+    name, _, value = option.partition("=")
+    config = parse_config({name: value, "task_role_arn": "arn:aws:iam::123456789012:role/task"})
+
+    finding = read(PolicySimulator(documented("deployer")), config=config)
+    both = [*documented("deployer"), *documented("deployer-options")]
+
+    assert "ecs:ContinueServiceDeployment" in finding.said
+    assert read(PolicySimulator(both), config=config).verdict == "OK"
+
+
+@pytest.mark.parametrize("number", range(len(documented("deployer"))))
+def test_a_missing_statement_is_printed_as_a_whole(number: int) -> None:
+    statements = documented("deployer")
+    missing = statements.pop(number)
+    if "s3:" in str(missing):
+        return
+
+    finding = read(PolicySimulator(statements))
+
+    (printed,) = json.loads(str(finding.advice).partition(": ")[2])
+    assert (printed["Sid"], printed["Action"]) == (missing["Sid"], missing["Action"])
+    assert read(PolicySimulator([*statements, printed])).verdict == "OK"
+
+
+def test_a_policy_for_one_endpoint_is_enough_for_it() -> None:
+    text = json.dumps(documented("deployer")).replace("mlflow-fargate-*", "mlflow-fargate-prod*")
+    statements = json.loads(text.replace("mlflow-fargate/*", "mlflow-fargate/prod*"))
+
+    assert read(PolicySimulator(statements)).verdict == "OK"
+    assert read(PolicySimulator(statements), endpoint="default").verdict == "FAIL"
+
+
+@pytest.mark.parametrize(
+    ("why", "said"),
+    [
+        ("explicitDeny", "denies it explicitly"),
+        ("<OrganizationsDecisionDetail><AllowedByOrganizations>false</AllowedByOrganizations>"
+         "</OrganizationsDecisionDetail>", "service control policy"),
+        ("<PermissionsBoundaryDecisionDetail><AllowedByPermissionsBoundary>false</AllowedByPermissionsBoundary>"
+         "</PermissionsBoundaryDecisionDetail>", "permissions boundary"),
+    ],
+)  # fmt: skip
+def test_what_a_statement_would_not_help_against_is_named(why: str, said: str) -> None:
+    finding = read(PolicySimulator(documented("deployer"), {"ecs:CreateCluster": why}))
+
+    assert (finding.verdict, "add these statements" in str(finding.advice)) == ("FAIL", False)
+    assert said in str(finding.advice) and "ecs:CreateCluster" in str(finding.advice)
+
+
+@pytest.mark.parametrize(
+    ("arn", "whose"),
+    [
+        (CALLER.arn, CALLER.arn),
+        ("arn:aws:sts::123456789012:assumed-role/admin/ann", "role/aws-reserved/sso.amazonaws.com/admin"),
+        ("arn:aws:sts::123456789012:assumed-role/secret/ann", "arn:aws:iam::123456789012:role/secret"),
+    ],
+)
+def test_the_simulator_gets_the_role_of_a_session(arn: str, whose: str) -> None:
+    simulator = PolicySimulator(documented("deployer"))
+    read(simulator, replace(CALLER, arn=arn))
+
+    (source,) = simulator.sources
+    assert source.endswith(whose)
 
 
 @pytest.fixture

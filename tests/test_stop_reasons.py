@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from mlflow_fargate.stop_reasons import explaining_lines, find_cause, hint_for_stop
@@ -100,7 +102,7 @@ def test_a_cause_leads_to_its_hint(message: str, hint: str | None) -> None:
             "descriptor matching platform 'linux/arm64'",
             "architecture=",
         ),
-        ("ResourceInitializationError: failed to validate logger args: signal: killed", None),
+        ("ResourceInitializationError: failed to validate logger args: signal: killed", "the subnets need a route"),
         ("OutOfMemoryError: Container killed due to memory usage", "memory="),
         ("Task failed ELB health checks in (target-group x)", "health_check_grace_seconds="),
         ("Your Spot Task was interrupted. Fargate Spot", "on_demand_base="),
@@ -110,6 +112,24 @@ def test_a_reason_of_ecs_leads_to_its_hint(reason: str, hint: str | None) -> Non
     said = hint_for_stop(reason, None, [])
 
     assert (said is None) if hint is None else (said is not None and hint in said), said
+
+
+_, *_LINES = (Path(__file__).parent / "support" / "stop_reasons.txt").read_text(encoding="utf-8").splitlines()
+TEXTS = [(text, None if hint == "-" else hint) for hint, _, text in (line.partition(" → ") for line in _LINES)]
+
+
+@pytest.mark.parametrize(("text", "hint"), TEXTS, ids=lambda value: str(value)[-50:])
+def test_each_cause_that_ecs_reports_has_its_own_hint(text: str, hint: str | None) -> None:
+    said = hint_for_stop(text, None, [])
+
+    assert (said is None) if hint is None else (said is not None and hint in said), said
+
+
+def test_the_causes_are_told_apart() -> None:
+    hints = {hint_for_stop(text, None, []) for text, _ in TEXTS}
+
+    assert len(TEXTS) >= 60
+    assert len(hints) >= 32
 
 
 def test_a_killed_task_ran_out_of_memory_unless_a_health_check_ended_it() -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 
 import click
 
+from mlflow_fargate.resources.policies import documented_policy
 from mlflow_fargate.target import check_endpoint_name
 
 _POLICIES = ("deployer", "deployer-options", "boundary", "webhook", "webhook-options", "webhook-task")
@@ -42,13 +42,9 @@ def _check(_: click.Context, parameter: click.Parameter, value: str | None) -> s
 )
 def iam(policy: str, account: str, region: str | None, endpoint: str, bucket: str | None) -> None:
     """Print an IAM policy for your account. docs/iam/README.md explains what each is for."""
-    folder = Path(__file__).parents[1] / "iam"
-    folder = folder if folder.is_dir() else Path(__file__).parents[2] / "docs" / "iam"
-    text = (folder / f"{policy}.json").read_text(encoding="utf-8")
-    if ":REGION:" in text and region is None:
-        raise click.UsageError(f"The policy {policy} is for one region: set --region.")
-    text = text.replace(":*:ACCOUNT:", f":{region or '*'}:ACCOUNT:").replace("ACCOUNT", account)
-    document = json.loads(text.replace("REGION", region or "").replace("ENDPOINT", check_endpoint_name(endpoint)))
-    if bucket is None:
-        document["Statement"] = [one for one in document["Statement"] if "ARTIFACT-BUCKET" not in str(one["Resource"])]
-    click.echo(json.dumps(document, indent=2).replace("ARTIFACT-BUCKET", bucket or ""))
+    endpoint = check_endpoint_name(endpoint)
+    try:
+        document = documented_policy(policy, account=account, region=region, endpoint=endpoint, bucket=bucket)
+    except ValueError as error:
+        raise click.UsageError(f"{error}: set --region.") from error
+    click.echo(json.dumps(document, indent=2))

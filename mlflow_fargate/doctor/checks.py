@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -12,6 +13,7 @@ from mlflow_fargate.doctor_facts import (
     Caller,
     Certificate,
     NetworkFacts,
+    Permissions,
     Role,
     ScanFindings,
     ServerAnswer,
@@ -46,13 +48,22 @@ def check_caller(caller: Caller | Unknown) -> Finding:
     return Finding("account", "credentials", "OK", f"{caller.arn} in {caller.region}")
 
 
-def check_permissions(denied: Sequence[str] | Unknown) -> Finding:
-    if isinstance(denied, Unknown):
-        return Finding("account", "permissions", "SKIP", f"could not simulate the policy: {denied.reason}")
-    if denied:
-        advice = "compare your policy with docs/iam/deployer.json"
-        return Finding("account", "permissions", "FAIL", f"denied: {', '.join(denied)}", advice)
-    return Finding("account", "permissions", "OK", "the main actions of a deployment are allowed")
+def check_permissions(found: Permissions | Unknown, wanted: int = 0) -> Finding:
+    """Checks the caller's actions; `wanted` is how many there would have been to check."""
+    topic, name = "account", "permissions"
+    if isinstance(found, Unknown):
+        said = f"could not check the {wanted} actions of docs/iam/deployer.json: {found.reason}"
+        return Finding(topic, name, "SKIP", said)
+    advice = [f"change {by}: it blocks {action}" for action, by in found.blocked.items()]
+    if found.missing:
+        statements = json.dumps(list(found.missing))
+        advice.append(f"add these statements to the policies of {found.whose}: {statements}")
+    if advice:
+        denied = [*found.blocked, *(action for statement in found.missing for action in statement["Action"])]
+        said = f"{len(denied)} of {found.count} actions are denied: {', '.join(denied)}"
+        return Finding(topic, name, "FAIL", said, "; ".join(advice))
+    said = f"all {found.count} actions are allowed (not checked: reading the model from S3, and policies of resources)"
+    return Finding(topic, name, "OK", said)
 
 
 def check_quota(quota: VcpuQuota | Unknown, wanted_vcpu: float = 1.0) -> Finding:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator
+from functools import reduce
 from urllib.parse import urlsplit
 
 from mlflow_fargate.aws.endpoint import Endpoint
@@ -16,6 +17,7 @@ from mlflow_fargate.doctor_facts import Caller, Unknown, VcpuQuota
 from mlflow_fargate.errors import InvalidOption
 from mlflow_fargate.model.server import REGISTRY, WEBHOOKS, ask_server
 from mlflow_fargate.resources import EndpointSpec, cluster_name
+from mlflow_fargate.resources.policies import PolicyStatement, documented_policy
 
 
 def examine(endpoint: Endpoint, config: DeploymentConfig, webhook_url: str | None) -> list[Finding]:
@@ -27,7 +29,7 @@ def examine(endpoint: Endpoint, config: DeploymentConfig, webhook_url: str | Non
         return [first, *of_mlflow]
     return [
         first,
-        *_examine_account(endpoint, caller),
+        *_examine_account(endpoint, caller, config),
         *_examine_endpoint(endpoint, config),
         *of_mlflow,
     ]
@@ -42,40 +44,44 @@ def examine_mlflow(webhook_url: str | None) -> list[Finding]:
     ]
 
 
-def wanted_actions(caller: Caller, endpoint: str) -> Mapping[str, tuple[str, ...]]:
-    """Returns the main actions of a deployment, by resource: enough to find a missing policy."""
-    place, name = f"{caller.region}:{caller.account}", cluster_name(endpoint)
-    return {
-        f"arn:aws:ecs:{place}:service/{name}/any": ("ecs:CreateService", "ecs:UpdateService", "ecs:DeleteService"),
-        f"arn:aws:ecs:{place}:task-definition/{name}-any:1": ("ecs:RegisterTaskDefinition",),
-        f"arn:aws:ecr:{place}:repository/mlflow-fargate/{endpoint}": ("ecr:PutImage", "ecr:InitiateLayerUpload"),
-        f"arn:aws:logs:{place}:log-group:/mlflow-fargate/{endpoint}/any": ("logs:CreateLogGroup",),
-        f"arn:aws:secretsmanager:{place}:secret:mlflow-fargate/{endpoint}/any": ("secretsmanager:CreateSecret",),
-        f"arn:aws:elasticloadbalancing:{place}:targetgroup/mlf-any/0123456789abcdef": (
-            "elasticloadbalancing:CreateTargetGroup",
-        ),
-        f"arn:aws:iam::{caller.account}:role/{name}-{caller.region}": ("iam:CreateRole", "iam:PutRolePolicy"),
+def wanted_statements(
+    caller: Caller, endpoint: str, config: DeploymentConfig
+) -> list[tuple[PolicyStatement, tuple[str, ...]]]:
+    """Returns the statements of docs/iam that a deployment with these options needs, with example ARNs for each.
+
+    Without those on models in S3, whose bucket is not known yet.
+    """
+    needs_more = config.max_count or config.enable_execute_command or config.shifts_traffic
+    documents = [
+        documented_policy(name, account=caller.account, region=caller.region, endpoint=endpoint, bucket=None)
+        for name in ("deployer", *(["deployer-options"] if needs_more else []))
+    ]
+    statements = [statement for document in documents for statement in document["Statement"]]
+    return [(statement, tuple(_example_arns(statement, caller, endpoint))) for statement in statements]
+
+
+def _example_arns(statement: PolicyStatement, caller: Caller, endpoint: str) -> Iterator[str]:
+    """ARNs of what a deployment on `endpoint` would have: a policy may allow one endpoint only."""
+    name = cluster_name(endpoint)
+    examples = {
+        "cluster/mlflow-fargate-*": f"cluster/{name}",
+        "role/mlflow-fargate-*": f"role/{name}-{caller.region}",
+        "repository/mlflow-fargate/*": f"repository/mlflow-fargate/{endpoint}",
+        "task-definition/mlflow-fargate-*": f"task-definition/{name}_any:1",
+        "mlflow-fargate-*": f"{name}/any",
+        "mlflow-fargate/*": f"mlflow-fargate/{endpoint}/any",
     }
+    resources = statement["Resource"]
+    for resource in [resources] if isinstance(resources, str) else resources:
+        arn = reduce(lambda known, pair: known.replace(*pair), examples.items(), resource)
+        yield arn if arn == "*" else arn.replace("*", "any")
 
 
-def policy_source(arn: str) -> str | Unknown:
-    """Returns the user or role whose policies apply to a caller: the simulator does not accept sessions."""
-    if ":assumed-role/" in arn:
-        account, role = arn.split(":")[4], arn.split("/")[1]
-        return f"arn:aws:iam::{account}:role/{role}"
-    if ":iam:" in arn and ":user/" in arn:
-        return arn
-    return Unknown(f"{arn} is not the ARN of an IAM user or role")
-
-
-def _examine_account(endpoint: Endpoint, caller: Caller) -> list[Finding]:
-    source = policy_source(caller.arn)
-    denied = (
-        source
-        if isinstance(source, Unknown)
-        else known(lambda: doctor_facts.read_denied(endpoint.session, source, wanted_actions(caller, endpoint.name)))
-    )
-    return [checks.check_permissions(denied), checks.check_quota(known(lambda: _quota(endpoint)))]
+def _examine_account(endpoint: Endpoint, caller: Caller, config: DeploymentConfig) -> list[Finding]:
+    wanted = wanted_statements(caller, endpoint.name, config)
+    permissions = known(lambda: doctor_facts.read_permissions(endpoint.session, caller.arn, wanted))
+    actions = sum(len(statement["Action"]) for statement, _ in wanted)
+    return [checks.check_permissions(permissions, actions), checks.check_quota(known(lambda: _quota(endpoint)))]
 
 
 def _examine_endpoint(endpoint: Endpoint, config: DeploymentConfig) -> list[Finding]:

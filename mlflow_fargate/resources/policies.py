@@ -1,26 +1,49 @@
-"""IAM policies, as far as the generated roles need them.
+"""IAM policies: of the generated roles, and those in docs/iam.
 
 Source: https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_grammar.html
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TypedDict
 
 from typing_extensions import NotRequired
 
+_PACKAGE = Path(__file__).parents[1]
+_DOCUMENTED = (_PACKAGE / "iam", _PACKAGE.parent / "docs" / "iam")  # as installed, and in a checkout
+
 
 class PolicyStatement(TypedDict):
+    Sid: NotRequired[str]
     Effect: str
     Action: list[str]
     Resource: str | list[str]
-    Condition: NotRequired[Mapping[str, Mapping[str, str]]]
+    Condition: NotRequired[Mapping[str, Mapping[str, str | list[str]]]]
 
 
 class Policy(TypedDict):
     Version: str
     Statement: list[PolicyStatement]
+
+
+def documented_policy(name: str, *, account: str, region: str | None, endpoint: str, bucket: str | None) -> Policy:
+    """Returns the policy `name` of docs/iam for one account: in all regions (None) or one, and for one endpoint.
+
+    Without a bucket, its statements on models in S3 are left out. Raises ValueError if the policy needs a region.
+    """
+    folder = next(path for path in _DOCUMENTED if path.is_dir())
+    text = (folder / f"{name}.json").read_text(encoding="utf-8")
+    if ":REGION:" in text and region is None:
+        raise ValueError(f"The policy {name} is for one region")
+    text = text.replace(":*:ACCOUNT:", f":{region or '*'}:ACCOUNT:").replace("ACCOUNT", account)
+    policy: Policy = json.loads(text.replace("REGION", region or "").replace("ENDPOINT", endpoint))
+    if bucket is None:
+        policy["Statement"] = [one for one in policy["Statement"] if "ARTIFACT-BUCKET" not in str(one["Resource"])]
+    filled: Policy = json.loads(json.dumps(policy).replace("ARTIFACT-BUCKET", bucket or ""))
+    return filled
 
 
 def policy_of(statements: Sequence[PolicyStatement]) -> Policy:

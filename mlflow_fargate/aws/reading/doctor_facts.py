@@ -11,6 +11,7 @@ from mlflow_fargate.doctor_facts import (
     Caller,
     Certificate,
     NetworkFacts,
+    Permissions,
     Role,
     ScanFindings,
     Subnet,
@@ -18,6 +19,7 @@ from mlflow_fargate.doctor_facts import (
 )
 from mlflow_fargate.errors import AwsError
 from mlflow_fargate.resources import MANAGED_BY, Network
+from mlflow_fargate.resources.policies import PolicyStatement
 
 Fact = TypeVar("Fact")
 # "Fargate On-Demand vCPU resource count"
@@ -37,19 +39,68 @@ def read_caller(session: AwsSession) -> Caller:
     return Caller(identity["Account"], identity["Arn"], session.region)
 
 
-def read_denied(session: AwsSession, caller: str, wanted: Mapping[str, Sequence[str]]) -> list[str]:
-    """Returns those of the actions (by resource) that the caller's policies deny, with roles within the boundary."""
-    denied = []
-    boundary = f"arn:aws:iam::{caller.split(':')[4]}:policy/mlflow-fargate-boundary"
-    key = {"ContextKeyName": "iam:PermissionsBoundary", "ContextKeyType": "string", "ContextKeyValues": [boundary]}
-    for resource, actions in wanted.items():
-        answer = session.call(
-            "iam", "simulate_principal_policy",
-            PolicySourceArn=caller, ActionNames=list(actions), ResourceArns=[resource], ContextEntries=[key],
-        )  # fmt: skip
-        results = answer["EvaluationResults"]
-        denied += [f"{item['EvalActionName']} on {resource}" for item in results if item["EvalDecision"] != "allowed"]
-    return denied
+def read_permissions(
+    session: AwsSession, caller: str, wanted: Sequence[tuple[PolicyStatement, Sequence[str]]]
+) -> Permissions:
+    """Asks IAM's policy simulator about statements that a caller's policies should allow, each for example ARNs.
+
+    An action is allowed if it is for any of them: a statement lists the resources of all its actions.
+    Source: https://docs.aws.amazon.com/IAM/latest/APIReference/API_SimulatePrincipalPolicy.html
+    """
+    whose = _policy_source(session, caller)
+    missing: list[Mapping[str, Any]] = []
+    blocked: dict[str, str] = {}
+    for statement, arns in wanted:
+        denied = {}
+        for item in session.pages(
+            "iam", "simulate_principal_policy", "EvaluationResults",
+            PolicySourceArn=whose, ActionNames=statement["Action"], ResourceArns=list(arns),
+            ContextEntries=_context(statement),
+        ):  # fmt: skip
+            results = item.get("ResourceSpecificResults") or [{"EvalResourceDecision": item["EvalDecision"]}]
+            if all(result["EvalResourceDecision"] != "allowed" for result in results):
+                denied[item["EvalActionName"]] = _blocked_by(item)
+        blocked |= {action: by for action, by in denied.items() if by}
+        if actions := [action for action, by in denied.items() if by is None]:
+            missing.append({**statement, "Action": actions})
+    return Permissions(whose, sum(len(statement["Action"]) for statement, _ in wanted), tuple(missing), blocked)
+
+
+def _blocked_by(result: Mapping[str, Any]) -> str | None:
+    """What has to change besides the caller's own policy; None if a statement in that is all that is missing."""
+    if result["EvalDecision"] == "explicitDeny":
+        return "a policy that denies it explicitly"
+    if not result.get("OrganizationsDecisionDetail", {}).get("AllowedByOrganizations", True):
+        return "a service control policy of your organization"
+    if not result.get("PermissionsBoundaryDecisionDetail", {}).get("AllowedByPermissionsBoundary", True):
+        return "your permissions boundary"
+    return None
+
+
+def _context(statement: PolicyStatement) -> list[dict[str, Any]]:
+    """The condition keys of a statement, with values that fulfill it."""
+    values = {key: value for keys in statement.get("Condition", {}).values() for key, value in keys.items()}
+    return [
+        {
+            "ContextKeyName": key,
+            "ContextKeyType": "string",
+            "ContextKeyValues": [value] if isinstance(value, str) else value[:1],
+        }
+        for key, value in values.items()
+    ]
+
+
+def _policy_source(session: AwsSession, caller: str) -> str:
+    """The user or role whose policies apply to a caller: the simulator takes no sessions, whose ARNs lack the path."""
+    account, _, name = caller.partition(":assumed-role/")
+    role = name.partition("/")[0]
+    if not role:
+        return caller
+    try:
+        found: str = session.call("iam", "get_role", RoleName=role)["Role"]["Arn"]
+    except AwsError:
+        return f"{account.replace(':sts:', ':iam:')}:role/{role}"
+    return found
 
 
 def read_network(session: AwsSession, network: Network) -> NetworkFacts:

@@ -19,6 +19,7 @@ from mlflow_fargate.aws.session import AwsSession
 from mlflow_fargate.deployment import RequestedRollout
 from mlflow_fargate.errors import AwsError, FargateError, RolloutFailed, RolloutReplaced, RolloutTimeout
 from mlflow_fargate.progress import Progress, shorten_arns
+from mlflow_fargate.stop_reasons import hint_for_event
 
 # ECS allows 20 reads per second and account; a rollout takes minutes on AWS and seconds on the local stack.
 _FIRST_POLL_SECONDS = 0.5
@@ -53,10 +54,11 @@ class RolloutWatch:
             while not self._is_done():
                 update(f"waiting for ECS: {self._counts}")
                 if self.clock() > deadline:
+                    why = self._hint_of_events(self._describe())
                     raise RolloutTimeout(
                         f"Rollout of '{self.service}' did not finish within {timeout_seconds:g} s; "
                         "it continues in ECS.",
-                        hint=f"{self._counts}; wait longer with timeout_seconds=",
+                        hint=f"{self._counts}; {f'{why}; ' if why else ''}wait longer with timeout_seconds=",
                     )
                 self.sleep(pause)
                 pause = min(pause * 1.3, _LAST_POLL_SECONDS)
@@ -139,7 +141,12 @@ class RolloutWatch:
             if running
             else "  Nothing is serving now."
         )
-        return RolloutFailed("\n".join(lines), hint=tasks[0].hint if tasks else None)
+        return RolloutFailed("\n".join(lines), hint=(tasks[0].hint if tasks else None) or self._hint_of_events(service))
+
+    def _hint_of_events(self, service: Mapping[str, Any]) -> str | None:
+        """What to do about the newest event of this rollout that tells; tasks that find no place never stop."""
+        events = [event for event in service.get("events", ()) if event["createdAt"] >= self.rollout.began]
+        return next((hint for event in events if (hint := hint_for_event(event["message"]))), None)
 
 
 def last_failed_task_definition(session: AwsSession, cluster: str, service: str) -> str | None:
