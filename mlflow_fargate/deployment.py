@@ -49,6 +49,8 @@ class DeploymentStatus:
     last_failed_registered_ms: int | None = None  # when that version was registered
     strategy: str = "rolling"  # the requested strategy
     strategy_refused: str | None = None  # why the service uses rolling updates instead
+    subnets: tuple[str, ...] = ()  # of the tasks
+    assigns_public_ip: bool = False
 
     @property
     def exposes_key(self) -> bool:
@@ -73,6 +75,8 @@ class WebhookStatus:
     task_definition: str  # ARN of the revision that is deployed, or being rolled out
     log_group: str
     updated_at: str
+    subnets: tuple[str, ...] = ()  # of the tasks
+    assigns_public_ip: bool = False
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -35,25 +35,6 @@ class Permissions:
     count: int
     missing: tuple[Mapping[str, Any], ...] = field(default=(), hash=False)
     blocked: Mapping[str, str] = field(default_factory=dict, hash=False)
-
-
-@dataclass(frozen=True)
-class Subnet:
-    """A subnet for tasks."""
-
-    id: str
-    zone: str
-    free_addresses: int
-    way_out: Literal["internet gateway", "NAT", "none"]
-
-
-@dataclass(frozen=True)
-class NetworkFacts:
-    """The VPC, its subnets for tasks, and the AWS services with a VPC endpoint in it ('ecr.api', 's3', …)."""
-
-    vpc: str
-    subnets: tuple[Subnet, ...]
-    endpoint_services: frozenset[str]
 
 
 @dataclass(frozen=True)

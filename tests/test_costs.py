@@ -28,7 +28,8 @@ PROVENANCE = Provenance("models:/churn/1", "models:/churn/1", "f" * 32, "python_
 
 def resources(**options: Any) -> list[Resource[Properties]]:
     config = parse_config({"cpu": 1024, "memory": 2048, "assign_public_ip": False, **options})
-    spec = DeploymentSpec("churn", ENDPOINT, config, "image", PROVENANCE, "pinned")
+    network = replace(ENDPOINT.network, assigns_public_ip=bool(config.assign_public_ip))
+    spec = DeploymentSpec("churn", replace(ENDPOINT, network=network), config, "image", PROVENANCE, "pinned")
     return [*endpoint_resources(ENDPOINT), *deployment_resources(spec)]
 
 

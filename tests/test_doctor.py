@@ -14,7 +14,7 @@ import pytest
 from botocore.awsrequest import AWSResponse
 from click.testing import CliRunner
 
-from mlflow_fargate.aws.reading.doctor_facts import read_network, read_permissions, way_out
+from mlflow_fargate.aws.reading.doctor_facts import read_permissions
 from mlflow_fargate.aws.session import AwsSession
 from mlflow_fargate.cli import main
 from mlflow_fargate.config import DeploymentConfig, parse_config
@@ -24,16 +24,14 @@ from mlflow_fargate.doctor.examination import examine_mlflow, wanted_statements
 from mlflow_fargate.doctor_facts import (
     Caller,
     Certificate,
-    NetworkFacts,
     Permissions,
     Role,
     ScanFindings,
     ServerAnswer,
-    Subnet,
     Unknown,
     VcpuQuota,
 )
-from mlflow_fargate.resources import Network
+from mlflow_fargate.resources.network import NetworkFacts, Subnet
 from mlflow_fargate.resources.policies import PolicyStatement, documented_policy
 from mlflow_fargate.target import Target, TargetEnvironment
 from support.deployer import create, use_account
@@ -127,6 +125,7 @@ def test_a_check_decides_from_facts_and_says_what_to_do(finding: checks.Finding,
         (replace(OPEN, subnets=OPEN.subnets[:1]), ["VPC and subnets"]),
         (with_subnets(OPEN, free_addresses=7), ["free addresses"]),
         (with_subnets(OPEN, way_out="NAT"), []),
+        (with_subnets(OPEN, way_out="other"), []),
         (with_subnets(OPEN, way_out="none"), ["outbound access"]),
         (replace(with_subnets(OPEN, way_out="none"), endpoint_services=ALL_SERVICES), []),
         (
@@ -145,24 +144,6 @@ def test_without_a_network_the_check_says_how_to_name_one() -> None:
     (finding,) = checks.check_network(Unknown("The account has no default VPC in eu-west-1."))
 
     assert (finding.verdict, "subnets=subnet-a,subnet-b" in str(finding.advice)) == ("FAIL", True)
-
-
-def test_the_way_out_is_that_of_the_subnets_own_table_or_of_the_main_one() -> None:
-    def table(association: dict[str, Any], **route: Any) -> dict[str, Any]:
-        return {"Associations": [association], "Routes": [{"DestinationCidrBlock": "0.0.0.0/0", **route}]}
-
-    tables = [
-        table({"Main": True}, GatewayId="igw-1"),
-        table({"SubnetId": "private"}, NatGatewayId="nat-1"),
-        table({"SubnetId": "broken"}, NatGatewayId="nat-2", State="blackhole"),
-        {
-            "Associations": [{"SubnetId": "alone"}],
-            "Routes": [{"DestinationCidrBlock": "10.0.0.0/16", "GatewayId": "local"}],
-        },
-    ]
-
-    found = {subnet: way_out(subnet, tables) for subnet in ("any", "private", "broken", "alone")}
-    assert found == {"any": "internet gateway", "private": "NAT", "broken": "none", "alone": "none"}
 
 
 @cache
@@ -305,19 +286,6 @@ def test_for_a_server_that_refuses_its_own_name_the_doctor_says_how_to_allow_it(
 
 
 # On the local stack's AWS
-
-
-@pytest.mark.slow
-def test_a_subnet_without_a_route_is_seen_as_closed(deployer: Deployer) -> None:
-    session = deployer.account.session
-    vpc = session.call("ec2", "create_vpc", CidrBlock="10.9.0.0/16")["Vpc"]["VpcId"]
-    subnet = session.call("ec2", "create_subnet", VpcId=vpc, CidrBlock="10.9.1.0/24")["Subnet"]["SubnetId"]
-    session.call("ec2", "create_vpc_endpoint", VpcId=vpc, ServiceName="com.amazonaws.us-east-1.s3")
-
-    facts = read_network(session, Network(vpc, (subnet,)))
-
-    assert (facts.subnets[0].way_out, facts.endpoint_services) == ("none", {"s3"})
-    assert facts.subnets[0].free_addresses > 200
 
 
 @pytest.mark.slow

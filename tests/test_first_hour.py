@@ -29,6 +29,7 @@ from moto import mock_aws
 
 from mlflow_fargate.cli import main
 from mlflow_fargate.errors import DiskFull, RolloutFailed
+from mlflow_fargate.local.api.gateway import open_default_vpc
 from mlflow_fargate.local.container.image_store import PulledImage
 from mlflow_fargate.local.container.launch import ContainerSpec, ExecSpec, TaskFailedToStart
 from mlflow_fargate.local.container.task_runner import OnLine, StartedTask
@@ -324,6 +325,7 @@ def bench(tmp_path: Path, model_registry: str, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("mlflow_fargate.progress.PlainProgress._write", lambda *_: None)
     monkeypatch.chdir(tmp_path)
     with use_tracking_uri(), mock_aws(config={"core": {"mock_credentials": False}}):
+        open_default_vpc(boto3.client("ec2"))
         yield Bench(tmp_path, model_registry, monkeypatch)
 
 

@@ -5,24 +5,27 @@ The other modules read and wait; this one calls them for its endpoint.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from typing import Any
 
 from mlflow_fargate.aws import execute_command
 from mlflow_fargate.aws.ecr import Repository
 from mlflow_fargate.aws.ecs_service import describe_service, primary_deployment, remember_change, requested_rollout
 from mlflow_fargate.aws.execute_command import RunningTask
-from mlflow_fargate.aws.existing_load_balancer import find_existing_load_balancer
+from mlflow_fargate.aws.existing_load_balancer import ExistingLoadBalancer, find_existing_load_balancer
 from mlflow_fargate.aws.reading import history, metrics, retention, status
+from mlflow_fargate.aws.reading.subnets import read_network
 from mlflow_fargate.aws.resource_types import logs
-from mlflow_fargate.aws.resource_types.load_balancer import find_load_balancer, listener_certificate
-from mlflow_fargate.aws.resource_types.network import find_endpoint_vpc, find_network
+from mlflow_fargate.aws.resource_types.load_balancer import find_load_balancer, listener_certificate, subnets_of
+from mlflow_fargate.aws.resource_types.network import find_endpoint_vpc
 from mlflow_fargate.aws.resource_types.strategy import read_strategy, refusal_of
 from mlflow_fargate.aws.rollouts.watch import RolloutWatch
 from mlflow_fargate.aws.rollouts.watch_shift import ShiftWatch, TestGreen
 from mlflow_fargate.aws.session import AwsSession
-from mlflow_fargate.config import DeploymentConfig, parse_config
+from mlflow_fargate.config import DeploymentConfig
+from mlflow_fargate.config.endpoint_options import OF_THE_LOAD_BALANCER
 from mlflow_fargate.deployment import (
     DeploymentStatus,
     LogLine,
@@ -34,8 +37,19 @@ from mlflow_fargate.deployment import (
     WebhookStatus,
 )
 from mlflow_fargate.errors import DeploymentNotFound, InvalidOption
+from mlflow_fargate.plan import TypeName
 from mlflow_fargate.progress import Progress
-from mlflow_fargate.resources import ENDPOINT_TAG, MANAGED_BY, EndpointSpec, Network, cluster_name, log_group_name
+from mlflow_fargate.resources import (
+    ENDPOINT_TAG,
+    MANAGED_BY,
+    EndpointSpec,
+    Network,
+    choose_network,
+    cluster_name,
+    log_group_name,
+)
+
+_OF_THE_NETWORK = ("vpc", "subnets", "load_balancer_subnets", "assign_public_ip")
 
 
 @dataclass(frozen=True)
@@ -57,33 +71,39 @@ class Endpoint:
         """The endpoint's image repository."""
         return Repository(self.session, self.name, {**MANAGED_BY, ENDPOINT_TAG: self.name})
 
-    def spec(self, config: DeploymentConfig) -> EndpointSpec:
-        """Returns the endpoint as it is, or a new one with `config`: by default in the account's default VPC."""
+    def spec(
+        self,
+        config: DeploymentConfig,
+        running: DeploymentStatus | WebhookStatus | None = None,
+        names: Callable[[str], bool] = lambda _: True,
+    ) -> EndpointSpec:
+        """Returns the endpoint as it is, or a new one with `config`: by default in the account's default VPC.
+
+        `running`: what is deployed with these options; it stays in its subnets, and the endpoint stays as it is, except
+        for options that this command `names`. Raises InvalidOption if tasks could not start or be reached.
+        """
         existing = find_existing_load_balancer(self.session, config)
-        balancer = find_load_balancer(self.session, self.cluster)
-        certificate = None if existing else config.certificate_arn
-        if existing:
-            network = Network(existing.vpc, config.subnets or existing.subnets, existing.identifiers)
-        elif balancer is None or config.subnets:
-            network = find_network(self.session, config.vpc, config.subnets)
-        else:
-            subnets = sorted(zone["SubnetId"] for zone in balancer["AvailabilityZones"])
-            network = Network(vpc=balancer["VpcId"], subnets=tuple(subnets))
-            certificate = certificate or listener_certificate(self.session, balancer["LoadBalancerArn"])
+        balancer = None if existing else find_load_balancer(self.session, self.cluster)
+        own = config if balancer is None or running is None else config.without(OF_THE_LOAD_BALANCER, unless=names)
+        certificate = None if existing else own.certificate_arn
+        if balancer and not certificate:
+            certificate = listener_certificate(self.session, balancer["LoadBalancerArn"])
         is_https = existing.url.startswith("https:") if existing else certificate is not None
         if config.require_https and not is_https:
-            where = existing.url if existing else f"Endpoint '{self.name}'"
+            raise _refuse_http(existing.url if existing else f"Endpoint '{self.name}'", is_existing=bool(existing))
+        standing = balancer["Scheme"] if balancer else None
+        if standing and own.scheme not in (None, standing):
             raise InvalidOption(
-                f"{where} does not use HTTPS, which require_https=true demands.",
-                hint="name an HTTPS listener"
-                if existing
-                else "set a certificate: mlflow deployments update-endpoint … -C certificate_arn=ARN",
+                f"The load balancer of endpoint '{self.name}' is {standing}; AWS cannot change that.",
+                hint="use another endpoint: -t fargate:/REGION/ENDPOINT",
             )
         return EndpointSpec(
             self.name,
-            network,
+            self._network(own, existing, balancer, running, names),
             self.session.region,
             self.session.account,
+            scheme=standing or own.scheme or "internet-facing",
+            allowed_cidrs=tuple(sorted(own.allowed_cidrs)) or None,
             certificate_arn=certificate,
             is_https=is_https,
             execution_role_arn=config.execution_role_arn,
@@ -93,13 +113,39 @@ class Endpoint:
             shifts_traffic=config.shifts_traffic,
         )
 
+    def _network(
+        self,
+        config: DeploymentConfig,
+        existing: ExistingLoadBalancer | None,
+        balancer: Mapping[str, Any] | None,
+        running: DeploymentStatus | WebhookStatus | None,
+        names: Callable[[str], bool],
+    ) -> Network:
+        vpc, standing = config.vpc, tuple[str, ...]()
+        adopted: Mapping[TypeName, str] = {}
+        if existing:
+            vpc, standing, adopted = existing.vpc, existing.subnets, existing.identifiers
+        elif balancer:
+            vpc, standing = balancer["VpcId"], subnets_of(balancer)
+        if running and running.subnets and standing and vpc and not any(map(names, _OF_THE_NETWORK)):
+            assigns = running.assigns_public_ip if config.assign_public_ip is None else config.assign_public_ip
+            tasks = tuple(sorted(config.subnets or running.subnets))
+            return Network(vpc, tasks, adopted, standing, assigns)
+        named = (*config.subnets, *config.load_balancer_subnets)
+        chosen = choose_network(read_network(self.session, vpc, named), config, standing)
+        return replace(chosen, adopted=adopted)
+
     def standing_spec(self) -> EndpointSpec:
         """Returns the endpoint for a deletion: where its resources are, even if the default VPC has changed."""
-        if find_load_balancer(self.session, self.cluster):
-            return replace(self.spec(parse_config(None)), shifts_traffic=True)
-        vpc = find_endpoint_vpc(self.session, {**MANAGED_BY, ENDPOINT_TAG: self.name})
-        network = Network(vpc or "none", ())
-        return EndpointSpec(self.name, network, self.session.region, self.session.account, shifts_traffic=True)
+        certificate = None
+        if balancer := find_load_balancer(self.session, self.cluster):
+            network = Network(balancer["VpcId"], (), {}, subnets_of(balancer))
+            certificate = listener_certificate(self.session, balancer["LoadBalancerArn"])
+        else:
+            vpc = find_endpoint_vpc(self.session, {**MANAGED_BY, ENDPOINT_TAG: self.name})
+            network = Network(vpc or "none", ())
+        region, account = self.session.region, self.session.account
+        return EndpointSpec(self.name, network, region, account, certificate_arn=certificate, shifts_traffic=True)
 
     def status(self, name: str) -> DeploymentStatus | None:
         """Returns the deployment as AWS shows it; None if this package has not created one of this name."""
@@ -202,3 +248,11 @@ class Endpoint:
         else:
             watch = ShiftWatch(*watched, test_green=test_green)
         watch.wait_until_rolled_out(timeout_seconds, earlier_events)
+
+
+def _refuse_http(where: str, *, is_existing: bool) -> InvalidOption:
+    own = "set a certificate: mlflow deployments update-endpoint … -C certificate_arn=ARN"
+    return InvalidOption(
+        f"{where} does not use HTTPS, which require_https=true demands.",
+        hint="name an HTTPS listener" if is_existing else own,
+    )

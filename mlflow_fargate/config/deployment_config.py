@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,6 +81,11 @@ class DeploymentConfig(
         """How long to wait for a rollout: `timeout_seconds`, plus the time for shifting traffic unless it was set."""
         is_named = "timeout_seconds" in self.model_fields_set
         return self.timeout_seconds + (0 if is_named else self.shift_minutes * 60)
+
+    def without(self, options: Iterable[str], *, unless: Callable[[str], bool]) -> Self:
+        """Returns these options with those of `options` at their defaults for which `unless` is false."""
+        fields = type(self).model_fields
+        return self.model_copy(update={name: fields[name].default for name in options if not unless(name)})
 
     @property
     def named(self) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import NoneType, UnionType
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
@@ -167,7 +167,7 @@ def _memory_rule(cpu: int, sizes: tuple[int, ...]) -> dict[str, Any]:
 
 def _type_of(field: FieldInfo) -> str:
     annotation: Any = field.annotation
-    if get_origin(annotation) is UnionType:
+    if get_origin(annotation) in (UnionType, Union):
         annotation = next(part for part in get_args(annotation) if part is not NoneType)
     if get_origin(annotation) is Literal:
         return " or ".join(map(str, get_args(annotation)))

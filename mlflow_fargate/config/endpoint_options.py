@@ -5,10 +5,16 @@ Network and certificate apply when the endpoint is created, with the first deplo
 
 from __future__ import annotations
 
-from pydantic import model_validator
+import ipaddress
+from typing import Literal
+
+from pydantic import field_validator, model_validator
 from typing_extensions import Self
 
 from mlflow_fargate.config.option import Names, OptionGroup, option
+
+# Options of the load balancer that deployments share: a deployment's update does not repeat them.
+OF_THE_LOAD_BALANCER = ("load_balancer_subnets", "scheme", "allowed_cidrs", "certificate_arn")
 
 
 class EndpointOptions(OptionGroup):
@@ -23,10 +29,32 @@ class EndpointOptions(OptionGroup):
     )
     subnets: Names = option(
         (),
-        "subnets for the load balancer of a new endpoint, and for the tasks",
-        maps_to="EC2: subnet IDs",
+        "subnets for the tasks; by default, those of the load balancer",
+        maps_to="ECS service: awsvpcConfiguration.subnets",
         examples=["subnet-a,subnet-b"],
         allowed="IDs of subnets in one VPC",
+    )
+    load_balancer_subnets: Names = option(
+        (),
+        "subnets for the endpoint's load balancer; by default, a public subnet in each zone of the VPC",
+        maps_to="ELB load balancer: Subnets",
+        examples=["subnet-c,subnet-d"],
+        allowed="IDs of subnets in at least two availability zones",
+    )
+    scheme: Literal["internet-facing", "internal"] | None = option(
+        None,
+        "who can reach a new endpoint's load balancer: the internet (default) or only the VPC and networks connected "
+        "to it",
+        maps_to="ELB load balancer: Scheme",
+        examples=["internal"],
+    )
+    allowed_cidrs: Names = option(
+        (),
+        "addresses that can reach the endpoint's load balancer; by default, all that its scheme allows",
+        maps_to="EC2 security group: IpRanges, Ipv6Ranges",
+        examples=["10.0.0.0/8,203.0.113.7/32"],
+        allowed="CIDR blocks",
+        max_length=25,
     )
     security_groups: Names = option(
         (),
@@ -59,9 +87,9 @@ class EndpointOptions(OptionGroup):
         examples=["arn:aws:elasticloadbalancing:us-east-2:123456789012:targetgroup/churn/0a1b2c3d4e5f6a7b"],
         allowed="ARN of a target group",
     )
-    assign_public_ip: bool = option(
-        True,
-        "give tasks a public IP address; required in subnets without NAT or VPC endpoints",
+    assign_public_ip: bool | None = option(
+        None,
+        "give tasks a public IP address; by default, if their subnets are public (a route to an internet gateway)",
         maps_to="ECS service: assignPublicIp",
     )
     permissions_boundary: str | None = option(
@@ -100,6 +128,16 @@ class EndpointOptions(OptionGroup):
         maps_to="checked before anything is created",
     )
 
+    @field_validator("allowed_cidrs")
+    @classmethod
+    def _check_cidrs(cls, cidrs: tuple[str, ...]) -> tuple[str, ...]:
+        for cidr in cidrs:
+            try:
+                ipaddress.ip_network(cidr)
+            except ValueError as error:
+                raise ValueError(f"'{cidr}' is not a CIDR block such as 10.0.0.0/8: {error}") from error
+        return cidrs
+
     @property
     def is_adopted(self) -> bool:
         """True if the deployment uses an existing load balancer."""
@@ -115,8 +153,7 @@ class EndpointOptions(OptionGroup):
             raise ValueError(
                 "security_groups is required: list security groups that allow the load balancer to reach the tasks"
             )
-        if self.certificate_arn:
-            raise ValueError(
-                "certificate_arn only applies to a new endpoint; an existing listener has its own certificate"
-            )
+        for name in OF_THE_LOAD_BALANCER:
+            if getattr(self, name):
+                raise ValueError(f"{name} only applies to a load balancer of mlflow-fargate, not to an existing one")
         return self

@@ -158,7 +158,7 @@ class Deployer:
         wanted = endpoint_resources(spec)
         plan = make_plan(wanted, self.account.observe(wanted, spec.network))
         endpoint.repository.ensure()
-        self.progress.note(str(plan))
+        self.progress.note("\n".join([*spec.network.notes, str(plan)]))
         self.account.apply(plan, spec.network, self.progress)
         return self.get_endpoint(name)
 

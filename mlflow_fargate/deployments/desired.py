@@ -43,7 +43,7 @@ class Specs:
         model = self.publisher.resolve(model_uri, config.labels_file)
         check_flavor(model, flavor)
         follow = config.follow or follow_of(model_uri)
-        return self._spec(name, None, config, model, provenance_of(model, flavor or DEFAULT_FLAVOR), follow)
+        return self._spec(name, None, config, model, provenance_of(model, flavor or DEFAULT_FLAVOR), follow, options)
 
     def changed(
         self, before: DeploymentStatus, model_uri: str | None, flavor: str | None, options: NamedOptions
@@ -69,16 +69,17 @@ class Specs:
         config = options.over(before.settings)
         check_change(before, config, options)
         if model_uri is not None:
-            return self._with_model(before, config, model_uri, flavor, config.follow or follow_of(model_uri))
+            return self._with_model(before, config, model_uri, flavor, config.follow or follow_of(model_uri), options)
         follow, provenance = config.follow or before.follow, before.provenance
         if not needs_another_image(before.settings, config, options):
-            return DeploymentSpec(before.name, self.endpoint.spec(config), config, before.image, provenance, follow)
+            endpoint = self.endpoint.spec(config, before, options.names)
+            return DeploymentSpec(before.name, endpoint, config, before.image, provenance, follow)
         self.progress.note(f"these options change the image: rebuilding it from {provenance.resolved_uri}")
         model = self.publisher.resolve(provenance.resolved_uri, config.labels_file)
         check_same_model(provenance, model, has_other_labels=options.names("labels"))
         # The same version: its provenance keeps the URI that was requested.
         provenance = replace(provenance, fingerprint=model.fingerprint)
-        return self._spec(before.name, before, config, model, provenance, follow)
+        return self._spec(before.name, before, config, model, provenance, follow, options)
 
     def finished(
         self, begun: DeploymentStatus, model_uri: str, flavor: str | None, options: NamedOptions
@@ -91,16 +92,22 @@ class Specs:
         # With autoscaling, `create` accepts a count to start with; `update` does not.
         given = {key: value for key, value in options.given.items() if key != "desired_count"}
         check_change(begun, config, NamedOptions(given))
-        return self._with_model(begun, config, model_uri, flavor, config.follow or begun.follow)
+        return self._with_model(begun, config, model_uri, flavor, config.follow or begun.follow, options)
 
     def _with_model(
-        self, before: DeploymentStatus, config: DeploymentConfig, model_uri: str, flavor: str | None, follow: str
+        self,
+        before: DeploymentStatus,
+        config: DeploymentConfig,
+        model_uri: str,
+        flavor: str | None,
+        follow: str,
+        options: NamedOptions,
     ) -> DeploymentSpec:
         model = self.publisher.resolve(model_uri, config.labels_file)
         check_flavor(model, flavor)
         flavor = flavor or before.provenance.flavor
         provenance = provenance_of(model, flavor if flavor in model.flavors else DEFAULT_FLAVOR)
-        return self._spec(before.name, before, config, model, provenance, follow)
+        return self._spec(before.name, before, config, model, provenance, follow, options)
 
     def _spec(
         self,
@@ -110,9 +117,11 @@ class Specs:
         model: ResolvedModel,
         provenance: Provenance,
         follow: str,
+        options: NamedOptions,
     ) -> DeploymentSpec:
         """Returns the spec with the image of `model`, which is published unless this is a dry run."""
-        endpoint, image = self.endpoint.spec(config), self._image(name, before, model, config)
+        endpoint = self.endpoint.spec(config, before, options.names)
+        image = self._image(name, before, model, config)
         provenance = replace(provenance, runtime=self._runtime(image, config))
         return DeploymentSpec(name, endpoint, config, image, provenance, follow)
 

@@ -30,9 +30,8 @@ def roll_back(deployer: Deployer, name: str, to: int | None = None, options: Nam
     # Options recorded on the service are kept; revisions do not have them.
     kept = {key: value for key, value in before.settings.named.items() if key in OF_THE_SERVICE}
     config = options.over(read_config({**revision.settings.named, **kept}))
-    spec = DeploymentSpec(
-        name, deployer.endpoint.spec(config), config, revision.image, revision.provenance, "pinned", keeps_count=True
-    )
+    endpoint = deployer.endpoint.spec(config, before, options.names)
+    spec = DeploymentSpec(name, endpoint, config, revision.image, revision.provenance, "pinned", keeps_count=True)
     left = _unfinished(revisions, revision) or next((item for item in revisions if item.is_current), None)
     # Before the rollout, because an interrupted command must not be lost; it counts only if this rollout is the next.
     if left:

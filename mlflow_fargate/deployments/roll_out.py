@@ -85,7 +85,7 @@ class Rollouts:
         """Returns the plan for `spec`; reads only."""
         wanted = (*endpoint_resources(spec.endpoint), *_resources(spec))
         plan = make_plan(wanted, self.account.observe(wanted, spec.endpoint.network))
-        notes = [follow_note(plan)]
+        notes = [*spec.endpoint.network.notes, follow_note(plan)]
         if isinstance(spec, DeploymentSpec) and spec.provenance.runtime:
             notes.append(f"runtime {spec.provenance.runtime}")
         return replace(plan, notes=(*filter(None, notes), *plan.notes))

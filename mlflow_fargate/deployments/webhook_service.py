@@ -90,7 +90,7 @@ def _spec(deployer: Deployer, options: NamedOptions, artifact_buckets: Sequence[
     buckets = before.artifact_buckets if before and artifact_buckets is None else tuple(artifact_buckets or ())
     config = options.over(before.settings if before and before.settings.named else _FIRST_OPTIONS)
     _check(config, is_on_aws=deployer.target.environment.aws_endpoint_url is None)
-    endpoint = deployer.endpoint.spec(config)
+    endpoint = deployer.endpoint.spec(config, before, options.names)
     publisher = WebhookPublisher(deployer.target, deployer.account, deployer.publisher.cache, deployer.progress)
     image = publisher.find(config) or "(to be built)" if config.dry_run else publisher.publish(config)
     target = uri_for_tasks(deployer.target, deployer.account.region)

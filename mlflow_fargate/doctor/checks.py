@@ -12,7 +12,6 @@ from urllib.parse import urlsplit
 from mlflow_fargate.doctor_facts import (
     Caller,
     Certificate,
-    NetworkFacts,
     Permissions,
     Role,
     ScanFindings,
@@ -20,14 +19,15 @@ from mlflow_fargate.doctor_facts import (
     Unknown,
     VcpuQuota,
 )
+from mlflow_fargate.resources.network import (
+    BALANCER_ADDRESSES,
+    TASK_SERVICES,
+    NetworkFacts,
+    missing_services,
+    way_out_hint,
+)
 
 Verdict = Literal["OK", "FAIL", "SKIP"]
-# A load balancer requires eight free addresses in each of its subnets.
-# https://docs.aws.amazon.com/elasticloadbalancing/latest/application/application-load-balancers.html
-_BALANCER_ADDRESSES = 8
-# The services that a task uses before the model's code runs.
-# https://docs.aws.amazon.com/AmazonECR/latest/userguide/vpc-endpoints.html
-_TASK_SERVICES = ("ecr.api", "ecr.dkr", "s3", "logs", "secretsmanager")
 
 
 @dataclass(frozen=True)
@@ -84,11 +84,16 @@ def check_quota(quota: VcpuQuota | Unknown, wanted_vcpu: float = 1.0) -> Finding
     return Finding("account", "Fargate vCPU quota", "OK", said)
 
 
-def check_network(network: NetworkFacts | Unknown) -> list[Finding]:
+def check_network(
+    network: NetworkFacts | Unknown, balancer: NetworkFacts | None = None, advice: str | None = None
+) -> list[Finding]:
+    """Checks the subnets of the tasks, and of the load balancer if it has others; `advice` if they are unknown."""
     if isinstance(network, Unknown):
-        advice = "choose subnets with subnets=subnet-a,subnet-b, or create a default VPC: aws ec2 create-default-vpc"
+        advice = advice or (
+            "choose subnets with subnets=subnet-a,subnet-b, or create a default VPC: aws ec2 create-default-vpc"
+        )
         return [Finding("network", "VPC and subnets", "FAIL", network.reason, advice)]
-    return [_check_zones(network), _check_addresses(network), _check_routes(network)]
+    return [_check_zones(balancer or network), _check_addresses(balancer or network), _check_routes(network)]
 
 
 def _check_zones(network: NetworkFacts) -> Finding:
@@ -106,31 +111,28 @@ def _check_zones(network: NetworkFacts) -> Finding:
 
 
 def _check_addresses(network: NetworkFacts) -> Finding:
-    short = [subnet for subnet in network.subnets if subnet.free_addresses < _BALANCER_ADDRESSES]
+    short = [subnet for subnet in network.subnets if subnet.free_addresses < BALANCER_ADDRESSES]
     if short:
         said = ", ".join(f"{subnet.id} has only {subnet.free_addresses}" for subnet in short)
-        advice = f"each subnet needs {_BALANCER_ADDRESSES} for the load balancer and one per task; change subnets="
+        advice = f"each subnet needs {BALANCER_ADDRESSES} for the load balancer and one per task; change subnets="
         return Finding("network", "free addresses", "FAIL", said, advice)
     least = min((subnet.free_addresses for subnet in network.subnets), default=0)
     return Finding("network", "free addresses", "OK", f"at least {least} in every subnet")
 
 
 def _check_routes(network: NetworkFacts) -> Finding:
-    closed = [subnet.id for subnet in network.subnets if subnet.way_out == "none"]
-    missing = [service for service in _TASK_SERVICES if service not in network.endpoint_services]
-    if closed and missing:
-        advice = f"add a NAT gateway, or VPC endpoints for {', '.join(missing)}"
-        said = f"{', '.join(closed)}: no route to ECR, S3, CloudWatch Logs or Secrets Manager"
+    closed = [subnet for subnet in network.subnets if subnet.way_out == "none"]
+    if missing := missing_services(network, closed, TASK_SERVICES):
+        said = f"{', '.join(subnet.id for subnet in closed)}: no route to ECR, S3, CloudWatch Logs or Secrets Manager"
+        advice = way_out_hint(missing, zones=len({subnet.zone for subnet in network.subnets}))
         return Finding("network", "outbound access", "FAIL", said, advice)
+    unknown = [subnet.id for subnet in network.subnets if subnet.way_out == "other"]
+    if unknown:
+        said = f"{', '.join(unknown)}: through another network, which cannot be checked from here"
+        return Finding("network", "outbound access", "SKIP", said)
     private = [subnet.id for subnet in network.subnets if subnet.way_out == "NAT"]
-    if closed:
-        return Finding("network", "outbound access", "OK", "through VPC endpoints")
-    said = (
-        f"through NAT from {', '.join(private)}"
-        if private
-        else "through an internet gateway; tasks need assign_public_ip=true"
-    )
-    return Finding("network", "outbound access", "OK", said)
+    said = f"through NAT from {', '.join(private)}" if private else "through an internet gateway, with public addresses"
+    return Finding("network", "outbound access", "OK", "through VPC endpoints" if closed else said)
 
 
 def check_certificate(

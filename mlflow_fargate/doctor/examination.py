@@ -89,7 +89,7 @@ def _examine_endpoint(endpoint: Endpoint, config: DeploymentConfig) -> list[Find
     try:
         spec: EndpointSpec | Unknown = known(lambda: endpoint.spec(config))
     except InvalidOption as error:
-        spec = Unknown(error.message.splitlines()[0])
+        return checks.check_network(Unknown(error.message.splitlines()[0]), advice=error.hint)
     if isinstance(spec, Unknown):
         return checks.check_network(spec)
     network, arn = spec.network, spec.certificate_arn
@@ -98,8 +98,9 @@ def _examine_endpoint(endpoint: Endpoint, config: DeploymentConfig) -> list[Find
     is_on_aws = session.target.environment.aws_endpoint_url is None
     exposes_key = is_on_aws and config.auth == "api_key" and not spec.is_https
     certificate = known(lambda: doctor_facts.read_certificate(session, arn)) if arn else None
+    facts = known(lambda: doctor_facts.read_network(session, network))
     return [
-        *checks.check_network(known(lambda: doctor_facts.read_network(session, network))),
+        *(checks.check_network(facts) if isinstance(facts, Unknown) else checks.check_network(*facts)),
         checks.check_certificate(certificate, spec.region, arn, exposes_key=exposes_key),
         checks.check_role(known(lambda: doctor_facts.read_role(session, role))),
         checks.check_infrastructure_role(known(lambda: doctor_facts.read_role(session, infrastructure))),

@@ -9,7 +9,7 @@ plan is applied from first to last and undone from last to first.
     webhook      log group · task role · secrets policy · target group · listener rule · host rule
                  · task definition · service
 
-    names, policies, label_changes → properties → specs → endpoint
+    names, policies, label_changes → properties → specs → network · endpoint
                                                         → service → deployment → webhook
 """
 
@@ -31,6 +31,7 @@ from mlflow_fargate.resources.names import (
     log_group_name,
     short_digest,
 )
+from mlflow_fargate.resources.network import choose_network
 from mlflow_fargate.resources.specs import DeploymentSpec, EndpointSpec, Network, WebhookSpec, target_group_name
 from mlflow_fargate.resources.webhook import webhook_policy, webhook_resources
 
@@ -45,6 +46,7 @@ __all__ = [
     "EndpointSpec",
     "Network",
     "WebhookSpec",
+    "choose_network",
     "cluster_name",
     "deployment_resources",
     "endpoint_resources",

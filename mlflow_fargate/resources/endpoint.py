@@ -23,8 +23,8 @@ def endpoint_resources(spec: EndpointSpec) -> tuple[Resource[Properties], ...]:
     """Returns all resources of an endpoint."""
     listener_port = 443 if spec.certificate_arn else 80
     name = spec.full_name
-    opened = LoadBalancerPorts((80, 443) if spec.certificate_arn else (80,))
-    balancer = LoadBalancerProperties(tuple(sorted(spec.network.subnets)), _LOAD_BALANCER_ATTRIBUTES)
+    opened = LoadBalancerPorts((80, 443) if spec.certificate_arn else (80,), spec.allowed_cidrs)
+    balancer = LoadBalancerProperties(spec.network.balancer_subnets, _LOAD_BALANCER_ATTRIBUTES, spec.scheme)
     always = (Resource("cluster", name, ClusterProperties(("FARGATE", "FARGATE_SPOT")), spec.tags), *_roles(spec))
     if spec.network.adopted:
         return always

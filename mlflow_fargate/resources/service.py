@@ -73,7 +73,7 @@ def service_properties(spec: DeploymentSpec | WebhookSpec, task_digest: str) -> 
         container_port=config.port,
         subnets=tuple(sorted(spec.endpoint.network.subnets)),
         security_groups=tuple(sorted(config.security_groups)),
-        assign_public_ip=config.assign_public_ip,
+        assign_public_ip=spec.endpoint.network.assigns_public_ip,
         health_check_grace_seconds=config.health_check_grace_seconds,
         capacity=Capacity(config.spot, config.on_demand_base),
         execute_command=config.enable_execute_command,

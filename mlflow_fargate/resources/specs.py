@@ -18,11 +18,14 @@ _SHUTDOWN_SECONDS = 10  # of the webhook service, after the rollouts that it wai
 
 @dataclass(frozen=True)
 class Network:
-    """Where the load balancer and the tasks run."""
+    """Where the load balancer and the tasks run; network.py decides it."""
 
     vpc: str
-    subnets: tuple[str, ...]
+    subnets: tuple[str, ...]  # of the tasks
     adopted: Mapping[TypeName, str] = field(default_factory=dict, hash=False)  # ARNs of existing resources
+    balancer_subnets: tuple[str, ...] = ()
+    assigns_public_ip: bool = True
+    notes: tuple[str, ...] = ()  # what was decided, and warnings, as a user reads them
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,8 @@ class EndpointSpec:
     region: str
     account: str
     _: KW_ONLY
+    scheme: str = "internet-facing"
+    allowed_cidrs: tuple[str, ...] | None = None  # None: as they are; of a new endpoint, all addresses
     certificate_arn: str | None = None
     is_https: bool = False  # how callers reach it
     execution_role_arn: str | None = None

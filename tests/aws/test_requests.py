@@ -111,9 +111,11 @@ def specs(draw: st.DrawFn) -> DeploymentSpec:
     config = parse_config(options)
     endpoint = EndpointSpec(
         draw(st.sampled_from(["default", "team-a"])),
-        Network("vpc-1", ("subnet-1", "subnet-2")),
+        Network("vpc-1", ("subnet-1",), {}, ("subnet-1", "subnet-2"), assigns_public_ip=draw(st.booleans())),
         "eu-west-1",
         "123456789012",
+        scheme=draw(st.sampled_from(["internet-facing", "internal"])),
+        allowed_cidrs=draw(st.sampled_from([None, ("10.0.0.0/8", "fd00::/8")])),
         certificate_arn=config.certificate_arn,
         execution_role_arn=config.execution_role_arn,
         permissions_boundary=config.permissions_boundary,

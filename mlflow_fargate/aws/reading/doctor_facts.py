@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from mlflow_fargate.aws import ecr
+from mlflow_fargate.aws.reading.subnets import read_vpc
 from mlflow_fargate.aws.session import AwsSession
 from mlflow_fargate.doctor_facts import (
     Caller,
     Certificate,
-    NetworkFacts,
     Permissions,
     Role,
     ScanFindings,
-    Subnet,
     Unknown,
 )
 from mlflow_fargate.errors import AwsError
 from mlflow_fargate.resources import MANAGED_BY, Network
+from mlflow_fargate.resources.network import NetworkFacts
 from mlflow_fargate.resources.policies import PolicyStatement
 
 Fact = TypeVar("Fact")
@@ -103,44 +104,14 @@ def _policy_source(session: AwsSession, caller: str) -> str:
     return found
 
 
-def read_network(session: AwsSession, network: Network) -> NetworkFacts:
-    """Returns the subnets and their routes to the internet, from their route tables."""
-    of_vpc = [{"Name": "vpc-id", "Values": [network.vpc]}]
-    described = session.call("ec2", "describe_subnets", SubnetIds=list(network.subnets))["Subnets"]
-    tables = list(session.pages("ec2", "describe_route_tables", "RouteTables", Filters=of_vpc))
-    endpoints = session.pages("ec2", "describe_vpc_endpoints", "VpcEndpoints", Filters=of_vpc)
-    prefix = f"com.amazonaws.{session.region}."
-    services = frozenset(endpoint["ServiceName"].removeprefix(prefix) for endpoint in endpoints)
-    subnets = [
-        Subnet(
-            item["SubnetId"],
-            item["AvailabilityZone"],
-            item["AvailableIpAddressCount"],
-            way_out(item["SubnetId"], tables),
-        )
-        for item in described
-    ]
-    return NetworkFacts(network.vpc, tuple(subnets), services)
-
-
-def way_out(subnet: str, tables: Sequence[Mapping[str, Any]]) -> Any:
-    """Returns the default route of a subnet: from its own route table, or else from the VPC's main one."""
-    table = _table_of(tables, "SubnetId", subnet) or _table_of(tables, "Main", True) or {}
-    default: Mapping[str, Any] = next(
-        (route for route in table.get("Routes", []) if route.get("DestinationCidrBlock") == "0.0.0.0/0"), {}
+def read_network(session: AwsSession, network: Network) -> tuple[NetworkFacts, NetworkFacts]:
+    """Returns the facts about the subnets of the tasks, and about those of the load balancer."""
+    facts = read_vpc(session, network.vpc)
+    of_tasks, of_balancer = (
+        replace(facts, subnets=tuple(subnet for subnet in facts.subnets if subnet.id in chosen))
+        for chosen in (network.subnets, network.balancer_subnets)
     )
-    if default.get("State") == "blackhole":
-        return "none"
-    if str(default.get("GatewayId", "")).startswith("igw-"):
-        return "internet gateway"
-    # A NAT gateway, a NAT instance, or a transit gateway to another VPC's.
-    return "NAT" if any(key.endswith("Id") and value for key, value in default.items()) else "none"
-
-
-def _table_of(tables: Sequence[Mapping[str, Any]], key: str, value: object) -> Mapping[str, Any] | None:
-    return next(
-        (table for table in tables if any(item.get(key) == value for item in table.get("Associations", []))), None
-    )
+    return of_tasks, of_balancer
 
 
 def read_certificate(session: AwsSession, arn: str) -> Certificate:

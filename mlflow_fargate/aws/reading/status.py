@@ -70,6 +70,7 @@ def read(session: AwsSession, endpoint: str, name: str) -> DeploymentStatus | No
         last_failed_registered_ms=failed.registered_ms if failed else None,
         strategy=strategy["strategy"],
         strategy_refused=refusal_of(service),
+        **_network(service),
     )
 
 
@@ -111,6 +112,7 @@ def read_webhook(session: AwsSession, endpoint: str) -> WebhookStatus | None:
         task_definition=service["taskDefinition"],
         log_group=log_group_name(endpoint, WEBHOOK),
         updated_at=iso(primary.get("updatedAt", service["createdAt"])),
+        **_network(service),
     )
 
 
@@ -124,6 +126,11 @@ def read_endpoints(session: AwsSession) -> Iterator[dict[str, str]]:
             if cluster["status"] == "ACTIVE" and tags.are_ours(their_tags) and ENDPOINT_TAG in their_tags:
                 name = their_tags[ENDPOINT_TAG]
                 yield {"name": name, "url": _base_url(session, name), "cluster": cluster["clusterArn"]}
+
+
+def _network(service: Mapping[str, Any]) -> dict[str, Any]:
+    network = service["networkConfiguration"]["awsvpcConfiguration"]
+    return {"subnets": tuple(network["subnets"]), "assigns_public_ip": network.get("assignPublicIp") == "ENABLED"}
 
 
 def _url(session: AwsSession, endpoint: str, service: Mapping[str, Any], settings: DeploymentConfig) -> str:

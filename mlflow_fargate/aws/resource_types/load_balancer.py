@@ -28,19 +28,18 @@ _TLS_POLICY = "ELBSecurityPolicy-TLS13-1-2-2021-06"
 
 
 class LoadBalancerType(ResourceType[LoadBalancerProperties]):
-    """An internet-facing Application Load Balancer."""
+    """An Application Load Balancer."""
 
     def observe(self, resource: Resource[LoadBalancerProperties], ids: Ids) -> Found[LoadBalancerProperties] | None:
         found = find_load_balancer(self._session, resource.name)
         if found is None:
             return None
-        subnets = tuple(sorted(zone["SubnetId"] for zone in found["AvailabilityZones"]))
         arn = found["LoadBalancerArn"]
         answer = self._session.call("elbv2", "describe_load_balancer_attributes", LoadBalancerArn=arn)
         attributes = {item["Key"]: item.get("Value", "") for item in answer["Attributes"]}
         ours = {key: attributes.get(key) for key in resource.properties.attributes}
         are_ours = tags.are_ours(tags_of(self._session, [arn])[arn])
-        return Found(arn, LoadBalancerProperties(subnets, ours), are_ours)
+        return Found(arn, LoadBalancerProperties(subnets_of(found), ours, found["Scheme"]), are_ours)
 
     def create(self, resource: Resource[LoadBalancerProperties], ids: Ids) -> str:
         answer = self._session.call(
@@ -48,7 +47,7 @@ class LoadBalancerType(ResourceType[LoadBalancerProperties]):
             "create_load_balancer",
             Name=resource.name,
             Type="application",
-            Scheme="internet-facing",
+            Scheme=resource.properties.scheme,
             Subnets=resource.properties.subnets,
             SecurityGroups=[ids["load balancer security group"]],
             Tags=tags.capital(resource.tags),
@@ -117,6 +116,11 @@ def find_load_balancer(session: AwsSession, name: str) -> dict[str, Any] | None:
             return None
         raise
     return found
+
+
+def subnets_of(balancer: Mapping[str, Any]) -> tuple[str, ...]:
+    """Returns the IDs of a described load balancer's subnets, sorted."""
+    return tuple(sorted(zone["SubnetId"] for zone in balancer["AvailabilityZones"]))
 
 
 def listener_certificate(session: AwsSession, load_balancer: str) -> str | None:

@@ -1,44 +1,22 @@
-"""EC2: which VPC and subnets to use, and the two security groups of an endpoint.
+"""EC2: the two security groups of an endpoint.
 
-The load balancer is open to the internet; the tasks are open only to the load balancer.
+The load balancer is open to the internet, or to some addresses; the tasks are open only to the load balancer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mlflow_fargate.aws import tags
 from mlflow_fargate.aws.resource_types.resource_type import Ids, ResourceType
 from mlflow_fargate.aws.session import AwsSession
-from mlflow_fargate.errors import AwsError, InvalidOption
+from mlflow_fargate.errors import AwsError
 from mlflow_fargate.plan import Found, Properties, Resource
-from mlflow_fargate.resources import Network
 from mlflow_fargate.resources.properties import LoadBalancerPorts, TaskPorts
 
+_EVERYONE = ("0.0.0.0/0", "::/0")
 _TASK_PORTS = {"FromPort": 1024, "ToPort": 65535}
-
-
-def find_network(session: AwsSession, vpc: str | None, subnets: tuple[str, ...]) -> Network:
-    """Returns the given VPC and subnets, or the default VPC and one default subnet in each of its zones."""
-    if subnets:
-        found = session.call("ec2", "describe_subnets", SubnetIds=list(subnets))["Subnets"]
-    else:
-        vpc = vpc or _default_vpc(session)
-        found = list(session.pages("ec2", "describe_subnets", "Subnets", Filters=[{"Name": "vpc-id", "Values": [vpc]}]))
-    vpcs = sorted({subnet["VpcId"] for subnet in found})
-    if len(vpcs) > 1 or (vpc and vpcs and vpcs != [vpc]):
-        raise InvalidOption(
-            f"The subnets {', '.join(subnets)} must all be in {vpc or 'the same VPC'}; they are in {', '.join(vpcs)}.",
-            hint="check the options vpc= and subnets=",
-        )
-    chosen = found if subnets else _one_a_zone(found)
-    if len({subnet["AvailabilityZone"] for subnet in chosen}) < 2:
-        raise InvalidOption(
-            f"A load balancer requires subnets in two availability zones; VPC {vpc or vpcs} has fewer.",
-            hint="choose others with subnets=subnet-a,subnet-b",
-        )
-    return Network(vpc=vpcs[0], subnets=tuple(sorted(subnet["SubnetId"] for subnet in chosen)))
 
 
 def find_endpoint_vpc(session: AwsSession, endpoint_tags: Mapping[str, str]) -> str | None:
@@ -49,30 +27,44 @@ def find_endpoint_vpc(session: AwsSession, endpoint_tags: Mapping[str, str]) -> 
 
 
 class LoadBalancerSecurityGroupType(ResourceType[LoadBalancerPorts]):
-    """Open to the internet on the listeners' ports."""
+    """Open on the listeners' ports: to the internet, or to the addresses that were named."""
 
     def observe(self, resource: Resource[LoadBalancerPorts], ids: Ids) -> Found[LoadBalancerPorts] | None:
         group = _find_group(self._session, resource.name, ids)
         if group is None:
             return None
-        ports = sorted(rule["FromPort"] for rule in group["IpPermissions"] if "FromPort" in rule)
-        return Found(group["GroupId"], LoadBalancerPorts(tuple(ports)), tags.are_ours(tags.read(group.get("Tags"))))
+        of_ports = {port: _cidrs(group, port) for port in resource.properties.open_ports}
+        opened = {port: of_port for port, of_port in of_ports.items() if of_port}
+        cidrs = tuple(sorted({cidr for of_port in opened.values() for cidr in of_port}))
+        is_even = all(set(cidrs) == of_port for of_port in opened.values())
+        as_they_are = None if resource.properties.cidrs is None else cidrs
+        shown = as_they_are if is_even else ("not the same on every port",)
+        properties = LoadBalancerPorts(tuple(opened), shown, cidrs)
+        return Found(group["GroupId"], properties, tags.are_ours(tags.read(group.get("Tags"))))
 
     def create(self, resource: Resource[LoadBalancerPorts], ids: Ids) -> str:
         group = _create_group(self._session, resource, ids, "mlflow-fargate: internet to load balancer")
-        return self._open(group, resource.properties.open_ports)
+        return self._open(group, resource.properties.open_ports, resource.properties.cidrs or _EVERYONE)
 
     def change(self, resource: Resource[LoadBalancerPorts], found: Found[LoadBalancerPorts], ids: Ids) -> str:
-        missing = set(resource.properties.open_ports) - set(found.properties.open_ports)
-        return self._open(found.identifier, sorted(missing))
+        """Opens what is missing before it closes what is not wanted; other ports stay as they are."""
+        wanted, before = resource.properties, found.properties.found_cidrs
+        cidrs = wanted.cidrs or before or _EVERYONE
+        self._open(found.identifier, wanted.open_ports, cidrs)
+        if closed := sorted(set(before) - set(cidrs)):
+            for port in wanted.open_ports:
+                for cidr in closed:
+                    _revoke(self._session, found.identifier, _permission(port, [cidr]))
+        return found.identifier
 
     def delete(self, found: Found[Properties]) -> None:
         self._session.delete("ec2", "delete_security_group", GroupId=found.identifier)
 
-    def _open(self, group: str, ports: Iterable[int]) -> str:
+    def _open(self, group: str, ports: Iterable[int], cidrs: Sequence[str]) -> str:
         for port in ports:
-            everyone = {"IpRanges": [{"CidrIp": "0.0.0.0/0"}], "Ipv6Ranges": [{"CidrIpv6": "::/0"}]}
-            _authorize(self._session, group, {"IpProtocol": "tcp", "FromPort": port, "ToPort": port, **everyone})
+            if not _authorize(self._session, group, _permission(port, cidrs)):
+                for cidr in cidrs:  # one that exists refuses all
+                    _authorize(self._session, group, _permission(port, [cidr]))
         return group
 
 
@@ -103,24 +95,6 @@ class TaskSecurityGroupType(ResourceType[TaskPorts]):
         return group
 
 
-def _default_vpc(session: AwsSession) -> str:
-    vpcs = session.call("ec2", "describe_vpcs", Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"]
-    if not vpcs:
-        raise InvalidOption(
-            f"The account has no default VPC in {session.region}.",
-            hint="choose a VPC with subnets=subnet-a,subnet-b, or create one: aws ec2 create-default-vpc",
-        )
-    return str(vpcs[0]["VpcId"])
-
-
-def _one_a_zone(subnets: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Prefers default subnets; a load balancer takes one subnet per zone."""
-    by_zone: dict[str, dict[str, Any]] = {}
-    for subnet in sorted(subnets, key=lambda subnet: (not subnet.get("DefaultForAz"), subnet["SubnetId"])):
-        by_zone.setdefault(subnet["AvailabilityZone"], subnet)
-    return list(by_zone.values())
-
-
 def _find_group(session: AwsSession, name: str, ids: Ids) -> dict[str, Any] | None:
     filters = [{"Name": "group-name", "Values": [name]}, {"Name": "vpc-id", "Values": [ids["vpc"]]}]
     groups = session.call("ec2", "describe_security_groups", Filters=filters)["SecurityGroups"]
@@ -140,9 +114,35 @@ def _create_group(session: AwsSession, resource: Resource[Properties], ids: Ids,
     return str(answer["GroupId"])
 
 
-def _authorize(session: AwsSession, group: str, permission: dict[str, Any]) -> None:
+def _cidrs(group: Mapping[str, Any], port: int) -> set[str]:
+    """The addresses to which a security group opens the port."""
+    rules = [rule for rule in group["IpPermissions"] if rule.get("FromPort") == port]
+    of_4 = {item["CidrIp"] for rule in rules for item in rule.get("IpRanges", ())}
+    return of_4 | {item["CidrIpv6"] for rule in rules for item in rule.get("Ipv6Ranges", ())}
+
+
+def _permission(port: int, cidrs: Iterable[str]) -> dict[str, Any]:
+    ranges: dict[str, list[dict[str, str]]] = {}
+    for cidr in cidrs:
+        kind, key = ("Ipv6Ranges", "CidrIpv6") if ":" in cidr else ("IpRanges", "CidrIp")
+        ranges.setdefault(kind, []).append({key: cidr})
+    return {"IpProtocol": "tcp", "FromPort": port, "ToPort": port, **ranges}
+
+
+def _authorize(session: AwsSession, group: str, permission: dict[str, Any]) -> bool:
+    """Adds the rule; returns whether it (or a part of it) did not exist."""
     try:
         session.call("ec2", "authorize_security_group_ingress", GroupId=group, IpPermissions=[permission])
     except AwsError as error:
         if error.code != "InvalidPermission.Duplicate":
+            raise
+        return False
+    return True
+
+
+def _revoke(session: AwsSession, group: str, permission: dict[str, Any]) -> None:
+    try:
+        session.call("ec2", "revoke_security_group_ingress", GroupId=group, IpPermissions=[permission])
+    except AwsError as error:
+        if error.code != "InvalidPermission.NotFound":
             raise

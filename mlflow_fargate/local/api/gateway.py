@@ -89,7 +89,7 @@ class Gateway:
 
     def start(self) -> None:
         """Starts running tasks."""
-        _open_default_vpc(self._aws.client("ec2"))
+        open_default_vpc(self._aws.client("ec2"))
         self._engine.start()
 
     def stop(self) -> None:
@@ -173,7 +173,7 @@ def _is_of_moto(environ: _Environ) -> bool:
     return str(environ.get("PATH_INFO", "")).lower().lstrip("/").startswith("moto-api")
 
 
-def _open_default_vpc(ec2: Any) -> None:
+def open_default_vpc(ec2: Any) -> None:
     """Gives the default VPC an internet route, as on AWS; without it all subnets would look private."""
     vpc = ec2.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"][0]["VpcId"]
     of_vpc = {"Name": "vpc-id", "Values": [vpc]}
