@@ -13,6 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from mlflow_fargate.errors import InvalidOption
+from mlflow_fargate.requirement_files import included_lines, split_lines
 
 REQUIREMENTS_FILE = "requirements.txt"
 _LIMIT_BYTES = 100 * 10**6  # models do not belong here; they have separate layers
@@ -57,9 +58,12 @@ def read_custom_service(file: Path) -> CustomService:
                 hint="move the service to a separate folder, and add models with -C models.KEY=URI",
             )
         files[path.relative_to(file.parent).as_posix()] = path.read_bytes()
-    lines = files.get(REQUIREMENTS_FILE, b"").decode("utf-8", "replace").splitlines()
-    requirements = tuple(line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#"))
-    return CustomService(file.name, files, requirements)
+
+    def lines_of(name: str) -> list[str] | None:
+        return list(split_lines(files[name].decode("utf-8", "replace"))) if name in files else None
+
+    requirements = included_lines(lines_of(REQUIREMENTS_FILE) or [], lines_of)
+    return CustomService(file.name, files, tuple(requirements))
 
 
 def _walk(folder: Path) -> list[Path]:
