@@ -97,9 +97,10 @@ class Specs:
         self, before: DeploymentStatus, config: DeploymentConfig, model_uri: str, flavor: str | None, follow: str
     ) -> DeploymentSpec:
         model = self.publisher.resolve(model_uri, config.labels_file)
+        kept = before.provenance.flavor
+        flavor = flavor or (kept if kept in model.flavors else None)
         check_flavor(model, flavor)
-        flavor = flavor or before.provenance.flavor
-        provenance = provenance_of(model, flavor if flavor in model.flavors else DEFAULT_FLAVOR)
+        provenance = provenance_of(model, flavor or DEFAULT_FLAVOR)
         return self._spec(before.name, before, config, model, provenance, follow)
 
     def _spec(

@@ -15,7 +15,7 @@ from mlflow_fargate.config import DeploymentConfig
 from mlflow_fargate.errors import InvalidOption, ModelUnusable
 from mlflow_fargate.image import PYPI, Compression, Indexes, Platform, Reference, lines_of_a_model
 from mlflow_fargate.publisher.base_image import default_base_image, platform_of
-from mlflow_fargate.resolved_model import ResolvedModel, printable, without_credentials
+from mlflow_fargate.resolved_model import DEFAULT_FLAVOR, ResolvedModel, printable, without_credentials
 from mlflow_fargate.resources import short_digest
 
 Builder = Literal["layers", "docker", "podman", "buildah"]
@@ -83,6 +83,12 @@ def image_inputs(
     model = _with_known_indexes(model, indexes)
     further_models = {key: _with_known_indexes(one, indexes) for key, one in (further_models or {}).items()}
     template = "custom" if custom else config.service or bento.choose_template(model)
+    if template == "pyfunc" and DEFAULT_FLAVOR not in model.flavors:
+        raise ModelUnusable(
+            f"'{model.requested_uri}' has no flavor {DEFAULT_FLAVOR}, through which MLflow serves models; "
+            f"its flavors are: {', '.join(sorted(model.flavors))}.",
+            hint="log it with a flavor that has one, or serve it with your own code: service=PATH.py",
+        )
     served = bento.ServedModel(model, template, config.template_options, custom, further_models)
     return ImageInputs(
         served,

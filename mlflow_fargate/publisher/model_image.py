@@ -116,6 +116,11 @@ class Publisher:
         inputs = image_inputs(model, config, further)
         for line in bento.replaced_requirements(inputs.served):
             self.progress.note(f"{line} has known security flaws, so a newer version is installed")
+        if inputs.served.template == "pyfunc" and "signature" not in model.metadata:
+            self.progress.note(
+                "the model was logged without a signature, so the service neither checks nor converts what it is sent, "
+                "and its API page does not describe it"
+            )
         return inputs
 
     def _possible(self, inputs: ImageInputs, config: DeploymentConfig) -> Iterator[ImageInputs]:

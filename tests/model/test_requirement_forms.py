@@ -13,6 +13,7 @@ from mlflow_fargate.image.oci.platforms import LINUX_AMD64
 from mlflow_fargate.image.packages.lock_file import LockedPackage, check_hashes
 from mlflow_fargate.image.packages.uv import lock
 from mlflow_fargate.model.artifacts import ArtifactStores
+from mlflow_fargate.model.flavors import check_flavor
 from mlflow_fargate.model.resolve import resolve_model
 from mlflow_fargate.progress import RecordedProgress
 from mlflow_fargate.publisher.inputs import image_inputs
@@ -186,3 +187,24 @@ def test_an_empty_file_is_named(model: Path, name: str) -> None:
 
     with pytest.raises(ModelUnusable, match=rf"/{name} is empty"):
         resolve(model)
+
+
+def test_a_model_that_mlflow_cannot_serve_is_refused_unless_code_loads_it(model: Path) -> None:
+    (model / "MLmodel").write_text("flavors: {sklearn: {}, mleap: {}}\n")
+    (model / "requirements.txt").write_text("numpy\n")
+
+    with pytest.raises(ModelUnusable, match=r"no flavor python_function.*its flavors are: mleap, sklearn") as refused:
+        image_inputs(resolve(model), parse_config({}))
+    assert "service=PATH.py" in str(refused.value)
+    (model / "service.py").write_text("import bentoml\n")
+    image_inputs(resolve(model), parse_config({"service": str(model / "service.py")}))
+
+
+@pytest.mark.parametrize("flavor", [None, "python_function"])
+def test_an_explainer_is_deployed_only_on_request(model: Path, flavor: str | None) -> None:
+    (model / "MLmodel").write_text("flavors: {python_function: {}, shap: {}}\n")
+    explainer = resolve(model)
+
+    with pytest.raises(ModelUnusable, match=r"(?s)is an explainer, not a model.*-f shap"):
+        check_flavor(explainer, flavor)
+    check_flavor(explainer, "shap")
