@@ -22,14 +22,9 @@ from mlflow_fargate.errors import UntrustedSource
 from mlflow_fargate.resolved_model import without_credentials
 
 ARTIFACT_SERVICE = "/api/2.0/mlflow-artifacts/artifacts"
-# What a tracking server needs to serve artifacts from there: https://mlflow.org/docs/latest/self-hosting/architecture/artifact-store
-_SERVERS_PACKAGE = {
-    "gs": ", with google-cloud-storage installed",
-    "wasbs": ", with azure-storage-blob and azure-identity installed",
-    "abfss": ", with azure-storage-file-datalake and azure-identity installed",
-    "hdfs": ", with pyarrow installed",
-    "sftp": ", with pysftp installed",
-}
+# What a tracking server needs to serve artifacts from there.
+_AZURE = ", with azure-identity, azure-storage-blob and azure-storage-file-datalake"
+_SERVERS_PACKAGE = {"gs": ", with google-cloud-storage", "wasbs": _AZURE, "abfss": _AZURE, "hdfs": ", with pyarrow"}
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 # Parsers disagree on these, and no artifact store needs them in a model's address.
 _AMBIGUOUS = re.compile(r"[\x00-\x1f\x7f\\?#]")

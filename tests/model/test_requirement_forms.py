@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from mlflow_fargate.bento import read_custom_service
 from mlflow_fargate.config import parse_config
 from mlflow_fargate.errors import FargateError, ImageError, ModelUnusable
 from mlflow_fargate.image import normalize
@@ -208,3 +209,30 @@ def test_an_explainer_is_deployed_only_on_request(model: Path, flavor: str | Non
     with pytest.raises(ModelUnusable, match=r"(?s)is an explainer, not a model.*-f shap"):
         check_flavor(explainer, flavor)
     check_flavor(explainer, "shap")
+
+
+SERVICE = """
+import bentoml
+
+image = bentoml.images.Image(python_version="3.11").python_packages("scipy==1.14.1", "-c limits.txt")
+image.system_packages("git")
+
+@bentoml.service(image=image, labels={"team": "x"}, resources={"cpu": "2"}, workers=2, traffic={"timeout": 9})
+class Main:
+    pass
+"""
+
+
+def test_a_services_packages_are_installed_and_settings_without_effect_are_named(model: Path) -> None:
+    (model / "service.py").write_text(SERVICE)
+    (model / "requirements.txt").write_text("numpy\n-r base.txt\n")
+    (model / "limits.txt").write_text("six<2\n")
+
+    service = read_custom_service(model / "service.py")
+
+    assert service.requirements == ("numpy", "numpy==1.26.4", *LIMITS, "scipy==1.14.1", "-c six<2")
+    assert [note.partition(" of @bentoml.service has no effect: ")[::2] for note in service.unused] == [
+        ("system_packages", "set the option system_packages"),
+        ("resources", "the options cpu and memory size a task"),
+        ("labels", "set the option tags"),
+    ]
