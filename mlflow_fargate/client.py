@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from mlflow.deployments import BaseDeploymentClient, PredictionsResponse
 from mlflow.environment_variables import MLFLOW_DEPLOYMENT_PREDICT_TIMEOUT
@@ -108,14 +108,19 @@ class FargateDeploymentClient(BaseDeploymentClient):  # type: ignore[misc]  # ml
         return PredictionsResponse(answer if isinstance(answer, dict) else {"predictions": answer})
 
     def predict_stream(
-        self, deployment_name: str | None = None, inputs: Any = None, endpoint: str | None = None
-    ) -> NoReturn:
-        """Raises NotSupported with a reason, instead of the base class's bare NotImplementedError."""
-        raise NotSupported(
-            "The client does not support predict_stream.",
-            hint="use predict(); if the model can stream, an HTTP client gets a streamed response from URL/invocations "
-            "with the header 'Accept: text/event-stream'",
-        )
+        self,
+        deployment_name: str | None = None,
+        inputs: Any = None,
+        endpoint: str | None = None,
+        timeout_seconds: float | None = None,
+    ) -> Iterator[Any]:
+        """Yields the chunks of the model's `predict_stream` as they arrive; `inputs` are those of `predict`.
+
+        `timeout_seconds` limits the wait for each chunk. Closing the iterator ends the model's work.
+        """
+        timeout_seconds = _prediction_timeout(timeout_seconds)
+        deployer = self.deployer(endpoint)
+        yield from deployer.predict_stream(_the_deployment(deployer, deployment_name), inputs, timeout_seconds)
 
     def explain(self, deployment_name: str | None = None, df: Any = None, endpoint: str | None = None) -> Any:
         """Returns the explainer's output for `df`; raises NotSupported unless the deployed model is an explainer.

@@ -61,7 +61,8 @@ class ResolvedModel:
     artifact_uri: str  # the model's root: s3://…, mlflow-artifacts:/… or a local path
     files: tuple[ModelFile, ...]  # sorted by path
     metadata: Mapping[str, Any] = field(hash=False)  # the parsed MLmodel file
-    requirements: tuple[str, ...] = ()  # lines of the model's requirements.txt
+    requirements: tuple[str, ...] = ()  # lines of the model's requirements.txt, and of the files that it includes
+    conda_packages: tuple[str, ...] = ()  # what only conda would install: NAME==VERSION or NAME
     python_version: str | None = None  # '3.11.7', from python_env.yaml; None: not specified
     name: str | None = None  # registered model
     version: str | None = None

@@ -38,6 +38,37 @@ _REGIONS = re.findall(
 
 
 @dataclass(frozen=True)
+class ArtifactSettings:
+    """MLflow's settings for the S3 store of its artifacts.
+
+    Source: mlflow/store/artifact/s3_artifact_repo.py
+    """
+
+    endpoint_url: str | None = None  # another store than AWS
+    verifies_tls: bool = True
+    addressing_style: str | None = None  # path, virtual or auto
+    signature_version: str | None = None
+    bucket_owner: str | None = None  # the account; requests to a bucket of another one fail
+
+    @classmethod
+    def parse(cls, environ: Mapping[str, str]) -> ArtifactSettings:
+        """Returns the settings in `environ`; raises InvalidOption for a value that is neither true nor false."""
+        ignores_tls = environ.get("MLFLOW_S3_IGNORE_TLS", "false").lower()
+        if ignores_tls not in {"true", "false", "1", "0"}:
+            raise InvalidOption(f"MLFLOW_S3_IGNORE_TLS={ignores_tls!r} must be true or false.")
+        return cls(
+            environ.get("MLFLOW_S3_ENDPOINT_URL"),
+            ignores_tls in {"false", "0"},
+            environ.get("MLFLOW_BOTO_CLIENT_ADDRESSING_STYLE"),
+            environ.get("MLFLOW_EXPERIMENTAL_S3_SIGNATURE_VERSION"),
+            environ.get("MLFLOW_S3_EXPECTED_BUCKET_OWNER"),
+        )
+
+
+MLFLOWS_DEFAULTS = ArtifactSettings()
+
+
+@dataclass(frozen=True)
 class TargetEnvironment:
     """Other addresses of AWS and the public registries, for the local stack, and programs to use."""
 
@@ -46,7 +77,7 @@ class TargetEnvironment:
     secret_access_key: str | None = field(default=None, repr=False)
     registry_mirrors: Mapping[str, str] = field(default_factory=dict, hash=False)
     session_manager_plugin: tuple[str, ...] = ("session-manager-plugin",)  # for ECS Exec's sessions
-    s3_endpoint_url: str | None = None  # MLFLOW_S3_ENDPOINT_URL: another store for MLflow's artifacts
+    artifacts: ArtifactSettings = MLFLOWS_DEFAULTS
 
 
 @dataclass(frozen=True)
@@ -104,7 +135,7 @@ def parse_target(uri: str, environ: Mapping[str, str] = os.environ) -> Target:
             f"'{region}' in target '{uri}' is not an AWS region.",
             hint=did_you_mean(region, _REGIONS) or "for example fargate:/us-east-2, or fargate:/local",
         )
-    environment = TargetEnvironment(s3_endpoint_url=environ.get("MLFLOW_S3_ENDPOINT_URL"))
+    environment = TargetEnvironment(artifacts=ArtifactSettings.parse(environ))
     return Target(uri=uri, region=region, endpoint=endpoint, profile=profile, environment=environment)
 
 
@@ -156,6 +187,6 @@ def _local_target(uri: str, endpoint: str, environ: Mapping[str, str]) -> Target
         secret_access_key=str(state["secret_access_key"]),
         registry_mirrors=state["registry_mirrors"],
         session_manager_plugin=tuple(state["session_manager_plugin"]),
-        s3_endpoint_url=environ.get("MLFLOW_S3_ENDPOINT_URL"),
+        artifacts=ArtifactSettings.parse(environ),
     )
     return Target(uri=uri, region=str(state["region"]), endpoint=endpoint, environment=environment)

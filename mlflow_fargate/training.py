@@ -10,6 +10,7 @@ MLFLOW_DEPLOYMENTS_TARGET. Progress goes to stderr: a bar in a terminal, plain l
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -23,7 +24,7 @@ from mlflow.exceptions import MlflowException
 
 from mlflow_fargate.client import FargateDeploymentClient
 from mlflow_fargate.config import NamedOptions
-from mlflow_fargate.errors import DeploymentNotFound, FargateError, RolloutTimeout
+from mlflow_fargate.errors import DeploymentNotFound, FargateError, InvalidOption, RolloutTimeout
 from mlflow_fargate.progress import progress_for_stderr
 
 if TYPE_CHECKING:
@@ -51,9 +52,9 @@ class Deployment:
         return str(self.status["url"])
 
     @property
-    def version(self) -> str:
-        """Returns the registered model's version; empty if the model is not registered."""
-        return str(self.status["model_version"])
+    def version(self) -> str | None:
+        """Returns the registered model's version; None if the model is not registered."""
+        return str(self.status["model_version"]) or None
 
     def predict(self, inputs: Any, timeout_seconds: float | None = None) -> PredictionsResponse:
         """Returns the model's predictions for a DataFrame, dict, list, array, or an image's path or bytes."""
@@ -102,7 +103,8 @@ def deploy(
 ) -> Deployment:
     """Creates or updates the deployment `name` to serve `model`; returns once it responds.
 
-    `model`: a model URI, the ID of a run that logged one model, or what `log_model` returned. `options`: see
+    `model`: a model URI, the ID of a run that logged one model, or what `log_model` returned. A run's or a logged model
+    that is registered under one name is deployed as its newest version. `options`: see
     docs/options.md. `wait=False` returns immediately and continues in a thread, which the interpreter waits for at
     exit; errors are then raised by `wait()` and printed to stderr.
     """
@@ -112,6 +114,8 @@ def deploy(
 
     client = FargateDeploymentClient(target or _target())
     model_uri = model_uri_of(model)
+    if not re.match(r"models:/[^/@]+[/@]", model_uri):
+        progress_for_stderr().step(f"{model_uri} is not a registered version, so it cannot be promoted")
 
     def work() -> None:
         _create_or_update(client.deployer(), name, model_uri, flavor, named)
@@ -122,13 +126,19 @@ def deploy(
     return Deployment(name, client, _start(f"deploy {name}", work))
 
 
-def promote(name: str, version: str | int, stage: str = "Production") -> None:
+def promote(name: str, version: str | int | None, stage: str = "Production") -> None:
     """Moves a stage or an alias ('@champion') to a version of the registered model `name`.
 
-    The webhook service updates deployments that follow it. Versions that were in the stage are archived.
+    The webhook service updates deployments that follow it. Versions that were in the stage are archived. Raises
+    InvalidOption for None, which is the version of a deployment whose model is not registered.
     """
     from mlflow_fargate.model.logged import move_version  # noqa: PLC0415
 
+    if version is None:
+        raise InvalidOption(
+            "The model is not registered, so it has no version to promote.",
+            hint=f"log it with registered_model_name={name!r}, then deploy and promote that version",
+        )
     move_version(name, str(version), stage)
     progress_for_stderr().step(f"{name} version {version} is now in {stage}")
 

@@ -297,10 +297,10 @@ def test_an_index_is_recorded_without_its_password(given: str, kept: str) -> Non
 
 
 @pytest.mark.parametrize(
-    "given", ["ftp://me:hunter2@host", "https://me:hunter2 @host/simple", "https://me:hunter2/@h i"]
+    "given", ["ftp://me:hunter2@host", "https://me:hunter2 @host/simple", "https://me:hunter2/@h i", "me:hunter2@host"]
 )
 def test_an_index_that_is_none_is_refused_without_showing_its_password(given: str) -> None:
-    for options in ({"index_url": given}, {"extra_index_urls": given}):
+    for options in ({"index_url": given}, {"extra_index_urls": given}, {"find_links": given}):
         with pytest.raises(InvalidOption, match="must be a URL like https://HOST/PATH") as caught:
             parse_config(options)
         assert "hunter2" not in f"{caught.value}{caught.value.__cause__}"

@@ -317,7 +317,6 @@ class TestBehaviour:
     def test_c18_unsupported_calls_raise_mlflows_exception_and_endpoint_names_are_checked(self) -> None:
         client = get_deploy_client(TARGET)
 
-        assert code_of(lambda: client.predict_stream("churn", [1])) == "NOT_IMPLEMENTED"
         for verb in (client.create_deployment, client.update_deployment):
             refused = code_of(lambda verb=verb: verb("churn", "models:/churn/1", endpoint="../up"))
             assert refused == "INVALID_PARAMETER_VALUE"

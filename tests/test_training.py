@@ -112,6 +112,33 @@ def test_a_model_is_accepted_as_uri_run_id_or_model_info(server: LoggedModels) -
     assert model_uri_of(server.direct_run_id) == f"models:/{server.direct_model_id}"
 
 
+def test_a_model_that_was_registered_later_is_its_newest_version(server: LoggedModels) -> None:
+    run_id, client = server.proxied_run_id, mlflow.MlflowClient()
+    (logged,) = [output.model_id for output in client.get_run(run_id).outputs.model_outputs]
+    info = SimpleNamespace(model_uri=f"models:/{logged}", registered_model_version=None, model_id=logged)
+    name = client.get_logged_model(logged).name
+
+    assert model_uri_of(info) == "models:/proxied/1"
+    assert model_uri_of(f"runs:/{run_id}/{name}") == "models:/proxied/1"
+    assert model_uri_of(f"runs:/{run_id}/other") == f"runs:/{run_id}/other"
+    client.copy_model_version("models:/proxied/1", "a-copy")
+    try:
+        assert model_uri_of(run_id) == model_uri_of(f"runs:/{run_id}/{name}") == "models:/proxied/1"
+    finally:
+        client.delete_registered_model("a-copy")
+
+
+def test_a_model_that_is_not_registered_has_no_version_to_promote(
+    plugged_in: Deployer, capfd: pytest.CaptureFixture[str]
+) -> None:
+    deployment = deploy("runs:/0/model", "unregistered")
+
+    assert deployment.version is None
+    assert "runs:/0/model is not a registered version, so it cannot be promoted" in capfd.readouterr().err
+    with pytest.raises(InvalidOption, match="registered_model_name='churn'"):
+        mlflow_fargate.promote("churn", deployment.version)
+
+
 def test_a_runs_only_model_is_its_registered_version(server: LoggedModels) -> None:
     assert model_uri_of(server.proxied_run_id) == "models:/proxied/1"
 

@@ -28,6 +28,7 @@ from mlflow_fargate.aws import error_table
 from mlflow_fargate.errors import AwsError, ModelNotFound, ModelUnusable
 from mlflow_fargate.progress import Advance
 from mlflow_fargate.resolved_model import ModelFile
+from mlflow_fargate.target import MLFLOWS_DEFAULTS, ArtifactSettings
 
 _MAX_FILES = 20_000  # a model has dozens; a bucket's root has millions
 _CHUNK_BYTES = 1 << 20
@@ -36,17 +37,26 @@ _STREAMED_CHUNK_BYTES = 1 << 17
 _RETRY = stamina.RetryingCaller(attempts=4).on((ResponseStreamingError, IncompleteReadError, HTTPClientError))
 
 
-def make_s3_client(session: Any, endpoint_url: str | None = None) -> Any:
-    """Returns an S3 client of a boto3 session; `endpoint_url` is MLFLOW_S3_ENDPOINT_URL, None for AWS."""
+def make_s3_client(session: Any, endpoint_url: str | None = None, settings: ArtifactSettings = MLFLOWS_DEFAULTS) -> Any:
+    """Returns an S3 client of a boto3 session for the store at `endpoint_url`; None: AWS."""
     config = Config(
         retries={"mode": "standard", "total_max_attempts": 10},
         connect_timeout=10,
         read_timeout=60,
         max_pool_connections=32,  # files in parallel, times parts in parallel
         # Other S3-compatible stores rarely have a DNS name for each bucket.
-        s3={"addressing_style": "path" if endpoint_url else "auto"},
+        s3={"addressing_style": settings.addressing_style or ("path" if endpoint_url else "auto")},
+        signature_version=settings.signature_version,
     )
-    return session.client("s3", config=config, endpoint_url=endpoint_url)
+    verify = None if settings.verifies_tls else False
+    client = session.client("s3", config=config, endpoint_url=endpoint_url, verify=verify)
+
+    def name_the_owner(params: dict[str, Any], **_: Any) -> None:
+        params["ExpectedBucketOwner"] = settings.bucket_owner
+
+    for operation in ("ListObjectsV2", "GetObject") if settings.bucket_owner else ():
+        client.meta.events.register(f"provide-client-params.s3.{operation}", name_the_owner)
+    return client
 
 
 class S3Artifacts:

@@ -79,7 +79,7 @@ class AwsSession:
         # (cluster, service) → what ECS answered to the last change made through this session; see ecs_service.py.
         self.own_changes: dict[tuple[str, str], dict[str, Any]] = {}
         self._lock = threading.Lock()
-        self._s3_endpoint_url = environment.s3_endpoint_url
+        self._artifacts = environment.artifacts
 
     @functools.cached_property
     def account(self) -> str:
@@ -96,9 +96,10 @@ class AwsSession:
     def artifacts_client(self) -> Any:
         """Returns a client for MLflow's artifacts: at MLFLOW_S3_ENDPOINT_URL with the credentials in the environment,
         as in MLflow; otherwise in this account."""
-        if self._s3_endpoint_url and self._s3_endpoint_url != self._endpoint_url:
-            return make_s3_client(boto3.Session(region_name=self.region), self._s3_endpoint_url)
-        return make_s3_client(self._session, self._endpoint_url)
+        settings = self._artifacts
+        if settings.endpoint_url and settings.endpoint_url != self._endpoint_url:
+            return make_s3_client(boto3.Session(region_name=self.region), settings.endpoint_url, settings)
+        return make_s3_client(self._session, self._endpoint_url, settings)
 
     def call(self, service: str, operation: str, /, **parameters: Any) -> dict[str, Any]:
         """Returns the response of one operation; raises AwsError if AWS refuses, after retrying transient errors."""

@@ -13,9 +13,17 @@ from hashlib import sha256
 from pathlib import Path
 
 from mlflow_fargate.errors import InvalidOption
+from mlflow_fargate.requirement_files import included_lines, split_lines
 
 REQUIREMENTS_FILE = "requirements.txt"
 _LIMIT_BYTES = 100 * 10**6  # models do not belong here; they have separate layers
+_INSTEAD = {
+    "system_packages": "set the option system_packages",
+    "resources": "the options cpu and memory size a task",
+    "labels": "set the option tags",
+    "path_prefix": "routes begin with the deployment's path",
+    "cmd": "the image starts the service",
+}
 _LEFT_OUT = {"__pycache__", "node_modules", "venv", "mlruns", "mlartifacts"}
 
 
@@ -26,6 +34,7 @@ class CustomService:
     file: str  # name of the file that defines the BentoML service
     files: Mapping[str, bytes] = field(hash=False, repr=False)  # path relative to its folder → content
     requirements: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()  # settings of @bentoml.service that have no effect, each with what replaces it
 
     @property
     def digest(self) -> str:
@@ -46,7 +55,7 @@ def read_custom_service(file: Path) -> CustomService:
             f"Option service={file}: the file does not exist on this machine.",
             hint="use a file such as path/to/service.py, or a template: image_classifier or pyfunc",
         )
-    _check_code(file)
+    packages, unused = _read_decorator(_parse_code(file))
     files: dict[str, bytes] = {}
     size_bytes = 0
     for path in _walk(file.parent):
@@ -57,9 +66,12 @@ def read_custom_service(file: Path) -> CustomService:
                 hint="move the service to a separate folder, and add models with -C models.KEY=URI",
             )
         files[path.relative_to(file.parent).as_posix()] = path.read_bytes()
-    lines = files.get(REQUIREMENTS_FILE, b"").decode("utf-8", "replace").splitlines()
-    requirements = tuple(line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#"))
-    return CustomService(file.name, files, requirements)
+
+    def lines_of(name: str) -> list[str] | None:
+        return list(split_lines(files[name].decode("utf-8", "replace"))) if name in files else None
+
+    requirements = included_lines([*(lines_of(REQUIREMENTS_FILE) or []), *packages], lines_of)
+    return CustomService(file.name, files, tuple(requirements), unused)
 
 
 def _walk(folder: Path) -> list[Path]:
@@ -71,7 +83,30 @@ def _walk(folder: Path) -> list[Path]:
     return found
 
 
-def _check_code(file: Path) -> None:
+def _read_decorator(tree: ast.Module) -> tuple[list[str], tuple[str, ...]]:
+    """Returns the Python packages of the service's `image`, and the settings that have no effect."""
+    calls = [
+        (getattr(node.func, "attr", None) or getattr(node.func, "id", None), node)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+    ]
+    named = {keyword.arg for name, call in calls if name == "service" for keyword in call.keywords}
+    named |= {name for name, _ in calls if name == "system_packages"}
+    texts = [
+        ast.literal_eval(one)
+        for name, call in calls
+        if name == "python_packages"
+        for one in call.args
+        if isinstance(one, ast.Constant)
+    ]
+    return [text for text in texts if isinstance(text, str)], tuple(
+        f"{setting} of @bentoml.service has no effect: {instead}"
+        for setting, instead in _INSTEAD.items()
+        if setting in named
+    )
+
+
+def _parse_code(file: Path) -> ast.Module:
     try:
         tree = ast.parse(file.read_bytes(), filename=file.name)
     except (SyntaxError, ValueError) as error:
@@ -81,3 +116,4 @@ def _check_code(file: Path) -> None:
             f"Option service={file}: the file does not import bentoml.",
             hint="define a class with the decorator @bentoml.service",
         )
+    return tree

@@ -12,6 +12,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from mlflow_fargate.bento.description import ServedModel
+from mlflow_fargate.requirement_files import CONSTRAINT, is_constraint, without_hashes
 from mlflow_fargate.resolved_model import ResolvedModel
 
 # They parse HTTP and run the event loop in C, which takes a third less CPU per request. The service limits headers with
@@ -45,7 +46,8 @@ def service_requirements(served: ServedModel, further: tuple[str, ...] = ()) -> 
     models = (served.model, *(further for _, further in sorted(served.further_models.items())))
     given = dict.fromkeys(line for one in models for line in one.requirements)
     custom = served.custom_service.requirements if served.custom_service else ()
-    lines = [line for line in (*given, *custom) if _package(line) != "mlflow-skinny"]
+    limits = [line for line in (*given, *custom) if is_constraint(line)]
+    lines = [line for line in (*given, *custom) if _package(line) != "mlflow-skinny" and line not in limits]
     newest = _newest_versions(models)
     if served.template == "image_classifier":
         ours = [bound for bound in newest if bound.startswith("numpy")]
@@ -62,7 +64,10 @@ def service_requirements(served: ServedModel, further: tuple[str, ...] = ()) -> 
     stated = [line for line in (*lines, *further) if not _is_any_version(line)]
     ours += _TABLES if served.template == "pyfunc" else ()
     ours = [line for line in (*ours, *_SERVER) if not any(_overrides(other, line) for other in stated)]
-    return tuple(dict.fromkeys([*lines, f"bentoml=={installed_version('bentoml')}", *ours, *further]))
+    # Nor do the limits of the model's constraints files count for what is chosen here.
+    chosen = {"bentoml", "mlflow", "mlflow-skinny", *(["pillow"] if served.template == "image_classifier" else ())}
+    limits = [line for line in limits if _package(without_hashes(line.removeprefix(CONSTRAINT))[0]) not in chosen]
+    return tuple(dict.fromkeys([*lines, f"bentoml=={installed_version('bentoml')}", *ours, *further, *limits]))
 
 
 def replaced_requirements(served: ServedModel) -> tuple[str, ...]:

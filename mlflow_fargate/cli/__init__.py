@@ -4,6 +4,7 @@
     plan                              what create or update would change
     status, events, logs, history     look at a deployment
     rollback, scale                   change it
+    predict                           send it a request, also for a streamed response
     key                               how to call it; replaces its API key
     exec                              run a command in one of its tasks
     gc                                resources left over from deleted deployments
@@ -31,6 +32,7 @@ from mlflow_fargate.cli.deployment.history import history
 from mlflow_fargate.cli.deployment.key import key
 from mlflow_fargate.cli.deployment.logs import logs
 from mlflow_fargate.cli.deployment.plan import plan
+from mlflow_fargate.cli.deployment.predict import predict
 from mlflow_fargate.cli.deployment.rollback import rollback
 from mlflow_fargate.cli.deployment.scale import scale
 from mlflow_fargate.cli.deployment.status import status
@@ -59,6 +61,6 @@ def main(context: click.Context) -> None:
         context.color = False
 
 
-_ON_DEPLOYMENTS = (plan, status, events, logs, history, rollback, scale, key, exec_)
+_ON_DEPLOYMENTS = (plan, status, predict, events, logs, history, rollback, scale, key, exec_)
 for _command in (*_ON_DEPLOYMENTS, doctor, gc, image, iam, schema, local, webhook, demo):
     main.add_command(_command)

@@ -113,8 +113,8 @@ class NamedOptions:
 
     @property
     def keys(self) -> frozenset[str]:
-        """The keys of the options; for an entry of a table, that of the table."""
-        return frozenset(key.partition(".")[0] for key in self.given)
+        """The keys of the options, also those of the file; for an entry of a table, that of the table."""
+        return frozenset(key.partition(".")[0] for key in (*self.given, *self.file))
 
     def names(self, key: str) -> bool:
         """Returns whether the call or its file sets this option."""
@@ -215,7 +215,9 @@ def _explain(error: ValidationError) -> str:
         return f"Unknown option '{key}'.{hint}"
     message = first["msg"].removeprefix("Value error, ") if first["type"] == "value_error" else _requirement(first)
     # Greedy, because a password may be in text that is not a valid URL.
-    shown = re.sub(r"://.*@", "://", repr(first["input"])) if "index_url" in key else repr(first["input"])
+    shown = repr(first["input"])
+    if "index_url" in key or "find_links" in key:
+        shown = re.sub(r"(://|^['\"]).*@", r"\1", shown)
     return f"Option {key}={shown}: {message}." if key else f"{message}."
 
 

@@ -43,6 +43,14 @@ class ImageOptions(OptionGroup):
         allowed="http or https URLs",
         examples=["https://pypi.example.com/simple"],
     )
+    find_links: IndexUrls = option(
+        (),
+        "pages with links to files of packages, in addition to the indexes",
+        maps_to="pip's --find-links",
+        repr=False,
+        allowed="http or https URLs",
+        examples=["https://data.pyg.org/whl/torch-2.8.0+cpu.html"],
+    )
     normalize: bool = option(
         True,
         "replace packages with smaller ones for serving (tensorflow-cpu, headless OpenCV, …); false: replace only "

@@ -30,6 +30,7 @@ from mlflow_fargate.errors import (
     EndpointInUse,
     EndpointNotFound,
     InvalidOption,
+    NotSupported,
     did_you_mean,
 )
 from mlflow_fargate.model import tag_model_version
@@ -150,6 +151,17 @@ class Deployer:
         return scoring.score(
             status.url, inputs, api_key=key, timeout_seconds=timeout_seconds, is_custom_service=is_custom_service
         )
+
+    def predict_stream(self, name: str, inputs: Any, timeout_seconds: float) -> Iterator[Any]:
+        """Yields the chunks of the model's answer; raises NotSupported for a custom service, whose routes differ."""
+        status = self.get(name)
+        if status.settings.custom_service is not None:
+            raise NotSupported(
+                f"'{name}' is a custom service, which has its own routes.",
+                hint=f"send a request to one of them: {status.url}/docs.json lists them",
+            )
+        key = self.account.read_api_key(status.api_key_secret) if status.api_key_secret else None
+        yield from scoring.score_stream(status.url, inputs, api_key=key, timeout_seconds=timeout_seconds)
 
     def create_endpoint(self, name: str, config: DeploymentConfig) -> dict[str, str]:
         """Creates the endpoint `name` if it does not exist."""

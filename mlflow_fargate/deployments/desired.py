@@ -104,9 +104,10 @@ class Specs:
         options: NamedOptions,
     ) -> DeploymentSpec:
         model = self.publisher.resolve(model_uri, config.labels_file)
+        kept = before.provenance.flavor
+        flavor = flavor or (kept if kept in model.flavors else None)
         check_flavor(model, flavor)
-        flavor = flavor or before.provenance.flavor
-        provenance = provenance_of(model, flavor if flavor in model.flavors else DEFAULT_FLAVOR)
+        provenance = provenance_of(model, flavor or DEFAULT_FLAVOR)
         return self._spec(before.name, before, config, model, provenance, follow, options)
 
     def _spec(

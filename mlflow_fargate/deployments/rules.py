@@ -75,7 +75,7 @@ def check_change(before: DeploymentStatus, config: DeploymentConfig, options: Na
         )
     if before.settings.shifts_traffic and not before.strategy_refused:
         _check_shift(before.name, before.settings, config)
-    if config.is_scaled and "desired_count" in options.keys:
+    if config.is_scaled and "desired_count" in options.given:
         raise InvalidOption(
             f"Autoscaling controls the number of tasks of '{before.name}' ({config.min_count} to {config.max_count}).",
             hint="change min_count and max_count, or turn autoscaling off with max_count=",

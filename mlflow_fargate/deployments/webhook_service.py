@@ -36,7 +36,8 @@ _OPTIONS = frozenset(
         ),
         *OF_THE_CALL,
         *("spot", "tags", "host", "log_retention_days", "health_check_grace_seconds", "deregistration_delay_seconds"),
-        *("requirements", "index_url", "extra_index_urls", "base_image", "system_packages", "missing_libraries"),
+        *("requirements", "index_url", "extra_index_urls", "find_links", "base_image", "system_packages"),
+        "missing_libraries",
         "compression",
     }
 )

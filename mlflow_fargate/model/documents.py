@@ -10,11 +10,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
 from mlflow_fargate.errors import ModelUnusable
+from mlflow_fargate.requirement_files import split_lines, without_hashes
 
 # Only texts: 3.10 is not a number, and no number, date or tag is computed. With libyaml if PyYAML has it.
 _LOADER: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
@@ -23,8 +24,11 @@ _CHARACTERS_A_NODE = 80  # long texts count as several
 _MAX_DEPTH = 50
 _MAX_REQUIREMENTS = 1000
 _MAX_LINE = 2000
+_MAX_HASHES = 20_000  # characters, in a line: a package has up to a hundred files
 _MAX_PARENTHESES = 20  # of a marker, where packaging's parser is recursive
 _VERSION = r"(\d{1,2}(?:\.\d{1,3}){0,2})"
+# Packages of a conda.yaml that the image has anyway, or for GPUs.
+_IN_EVERY_IMAGE = re.compile(r"(python|pip|setuptools|wheel|mlflow(-skinny)?|cuda.*|cudnn)(?![\w-])")
 _RUN_ID = re.compile(r"[A-Za-z0-9][\w-]{0,255}", re.ASCII)
 _TEXTS = {
     "run_id": _RUN_ID,
@@ -39,6 +43,8 @@ def parse_mlmodel(content: bytes, shown: str) -> dict[str, Any]:
     These are the texts `run_id`, `mlflow_version` and `utc_time_created`, `signature` with its `inputs` as JSON, and
     `metadata` with its `license`.
     """
+    if not content.strip():
+        raise ModelUnusable(f"{shown} is empty.", hint="the model was not copied completely: copy or log it again")
     document = _load_yaml(content, shown)
     flavors = document.get("flavors") if isinstance(document, dict) else None
     if not isinstance(document, dict) or not isinstance(flavors, dict):
@@ -60,18 +66,38 @@ def parse_mlmodel(content: bytes, shown: str) -> dict[str, Any]:
 
 def parse_requirements(content: bytes, shown: str) -> tuple[str, ...]:
     """Returns the lines of a requirements file without comments and empty lines."""
-    return _bounded_lines(content.decode("utf-8", errors="replace").splitlines(), shown)
+    return _bounded_lines(split_lines(content.decode("utf-8", errors="replace")), shown)
 
 
-def parse_conda(content: bytes, shown: str) -> tuple[str | None, tuple[str, ...]]:
-    """Returns the Python version and the `pip` lines of a conda.yaml; MLflow before 1.17 wrote no requirements.txt."""
+class Conda(NamedTuple):
+    """What is used of a conda.yaml."""
+
+    python: str | None
+    pip_lines: tuple[str, ...]
+    packages: tuple[str, ...]  # NAME==VERSION or NAME, of what only conda would install
+
+
+def parse_conda(content: bytes, shown: str) -> Conda:
+    """Parses a conda.yaml; MLflow before 1.17 wrote no requirements.txt next to it."""
     environment = _load_yaml(content, shown)
     listed = environment.get("dependencies") if isinstance(environment, dict) else None
     dependencies = listed if isinstance(listed, list) else []
     pythons = [re.fullmatch(rf"python\s*==?\s*{_VERSION}", one) for one in dependencies if isinstance(one, str)]
     pip = [one["pip"] for one in dependencies if isinstance(one, dict) and isinstance(one.get("pip"), list)]
-    lines = [text for part in pip for line in part if isinstance(line, str) for text in line.splitlines()]
-    return next((found[1] for found in pythons if found), None), _bounded_lines(lines, shown)
+    lines = [text for part in pip for line in part if isinstance(line, str) for text in split_lines(line)]
+    packages = [_conda_package(one) for one in dependencies if isinstance(one, str)]
+    return Conda(
+        next((found[1] for found in pythons if found), None),
+        _bounded_lines(lines, shown),
+        _bounded_lines((one for one in packages if not _IN_EVERY_IMAGE.match(one)), shown),
+    )
+
+
+def _conda_package(spec: str) -> str:
+    """Returns CHANNEL::NAME=VERSION=BUILD in pip's form; conda's `=1.2` is any version that begins with 1.2."""
+    name, _, version = spec.rpartition("::")[2].strip().partition("=")
+    version = version.strip("= ").partition("=")[0]
+    return f"{name.strip()}=={version}" if version else name.strip()
 
 
 def python_version(python_env: bytes, metadata: Mapping[str, Any]) -> str | None:
@@ -134,11 +160,10 @@ def _checked_inputs(text: str, shown: str) -> str:
 
 
 def _bounded_lines(lines: Iterable[str], shown: str) -> tuple[str, ...]:
-    stripped = (line.strip() for line in lines)
-    kept = tuple(line for line in stripped if line and not line.startswith("#"))
+    kept = tuple(lines)
     if len(kept) > _MAX_REQUIREMENTS:
         raise ModelUnusable(f"{shown} has more than {_MAX_REQUIREMENTS} lines.")
     for line in kept:
-        if len(line) > _MAX_LINE or line.count("(") > _MAX_PARENTHESES:
+        if len(line) > _MAX_HASHES or len(without_hashes(line)[0]) > _MAX_LINE or line.count("(") > _MAX_PARENTHESES:
             raise ModelUnusable(f"{shown} contains a line that is too long or nested too deeply: {line[:100]!r}…")
     return kept

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from mlflow_fargate.errors import InvalidOption, ModelNotFound
-from mlflow_fargate.resolved_model import ResolvedModel
+from mlflow_fargate.errors import InvalidOption, ModelNotFound, ModelUnusable
+from mlflow_fargate.resolved_model import DEFAULT_FLAVOR, EXPLAINER_FLAVOR, ResolvedModel
 
 # MLflow's built-in flavors; a model can have custom ones too.
 # https://mlflow.org/docs/latest/ml/model/#built-in-model-flavors
@@ -20,8 +20,14 @@ _FLAVORS = frozenset({
 def check_flavor(model: ResolvedModel, flavor: str | None) -> None:
     """Raises ModelNotFound if the model lacks the flavor, InvalidOption if no such flavor exists, as MLflow requires.
 
+    An explainer is deployed only if its flavor is requested, because it answers with explanations, not predictions.
     The flavor has no other effect: the service template decides how to load a model.
     """
+    if flavor in (None, DEFAULT_FLAVOR) and EXPLAINER_FLAVOR in model.flavors:
+        raise ModelUnusable(
+            f"'{model.requested_uri}' is an explainer, not a model: it returns SHAP values instead of predictions.",
+            hint=f"to deploy it for explain(): -f {EXPLAINER_FLAVOR}; the model that it explains is another one",
+        )
     if flavor is None or flavor in model.flavors:
         return
     known = ", ".join(sorted(model.flavors))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import mlflow
@@ -22,15 +23,21 @@ from mlflow_fargate.resolved_model import without_credentials
 
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
 _MISTYPED = (ValueError, TypeError, KeyError, RecursionError)  # anyone can set tags
+_RUN_URI = re.compile(r"runs:/([0-9a-f]{32})/(.+)")
+_COPY_URI = re.compile(r"models:/[^/]+/\d+")  # the source of a version that copy_model_version made
+_LOGGED_URI = re.compile(r"models:/(m-\w+)/?")
 
 
 @RefusingRedirects()
 def model_uri_of(model: Any) -> str:
-    """Returns the URI of a `ModelInfo` (its registered version, if any), of a run's only model, or `model` itself."""
+    """Returns the URI of a `ModelInfo`, of a run's only model, or `model` itself: of the registered version, if any."""
     if hasattr(model, "model_uri"):
-        return _registered_uri(model) or str(model.model_uri)
+        version = getattr(model, "registered_model_version", None)
+        return _registered_uri(model.model_id, version) or str(model.model_uri)
     if isinstance(model, str) and _RUN_ID.fullmatch(model):
         return _only_model_of_run(model)
+    if isinstance(model, str) and (run := _RUN_URI.fullmatch(model)):
+        return _registered_from_run(run[1], run[2].rstrip("/")) or model
     if isinstance(model, str) and model:
         return model
     raise InvalidOption(
@@ -58,18 +65,52 @@ def move_version(name: str, version: str, to: str) -> None:
         raise ModelNotFound(f"Version {version} of '{name}' could not be moved to {to}: {said}") from None
 
 
-def _registered_uri(info: Any) -> str | None:
-    """models:/NAME/VERSION; MLflow returns the version, and the name only in the logged model's tags."""
-    version = getattr(info, "registered_model_version", None)
-    if version is None or not info.model_id:
+def _registered_uri(model_id: str | None, version: object = None) -> str | None:
+    """Returns models:/NAME/VERSION of a logged model, whose tags list these; the newest if no version is given.
+
+    None: it is not registered, or under several names.
+    """
+    if not model_id:
         return None
-    tags = MlflowClient().get_logged_model(info.model_id).tags
+    try:
+        tags = MlflowClient().get_logged_model(model_id).tags
+    except MlflowException:  # the model's URI is resolved later, with errors that explain
+        return None
     try:
         registered = json.loads(tags.get("mlflow.modelVersions", "[]"))
-        names = [item["name"] for item in registered if str(item["version"]) == str(version)]
+        versions = [(str(item["name"]), int(item["version"])) for item in registered]
     except _MISTYPED:
-        names = []
-    return f"models:/{names[-1]}/{version}" if names else None
+        return None
+    if version is not None:
+        versions = [one for one in versions if str(one[1]) == str(version)][-1:]
+    return _newest(versions)
+
+
+def _newest(versions: Sequence[tuple[str, int]]) -> str | None:
+    if len({name for name, _ in versions}) != 1:
+        return None
+    name, number = max(versions, key=lambda one: one[1])
+    return f"models:/{name}/{number}"
+
+
+def _registered_from_run(run_id: str, path: str | None = None) -> str | None:
+    """Returns the newest version registered from a run, or from the model with that path in it."""
+    client = MlflowClient()
+    try:
+        found = client.search_model_versions(f"run_id = '{run_id}'")
+        registered = [one for one in found if not _COPY_URI.fullmatch(str(one.source))]
+        kept = [one for one in registered if path is None or _path_in_run(client, one) == path]
+    except MlflowException:
+        return None
+    return _newest([(one.name, int(one.version)) for one in kept])
+
+
+def _path_in_run(client: MlflowClient, version: Any) -> str:
+    """Returns the name of the logged model that a version has; its folder in the run, if MLflow 2 logged it."""
+    model_id = version.model_id or (_LOGGED_URI.fullmatch(str(version.source)) or ["", ""])[1]
+    if model_id:
+        return str(client.get_logged_model(model_id).name)
+    return str(version.source).rstrip("/").rpartition("/artifacts/")[2]
 
 
 def _only_model_of_run(run_id: str) -> str:
@@ -87,11 +128,7 @@ def _only_model_of_run(run_id: str) -> str:
         raise ModelNotFound(f"Run {run_id} has not logged a model.", hint="log one with mlflow.FLAVOR.log_model()")
     if len(logged) > 1:
         raise InvalidOption(f"Run {run_id} has logged {len(logged)} models.", hint=f"choose one: {', '.join(logged)}")
-    versions = client.search_model_versions(f"run_id = '{run_id}'")
-    if len({version.name for version in versions}) != 1:
-        return logged[0]
-    newest = max(versions, key=lambda version: int(version.version))
-    return f"models:/{newest.name}/{newest.version}"
+    return _registered_from_run(run_id) or logged[0]
 
 
 def _logged_models(client: MlflowClient, run: Any) -> list[str]:

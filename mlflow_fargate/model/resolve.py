@@ -24,11 +24,13 @@ from mlflow_fargate.model.documents import parse_conda, parse_mlmodel, parse_req
 from mlflow_fargate.model.sources import is_local
 from mlflow_fargate.model.uri import MODEL_URI_FORMS, ModelRegistry, Place
 from mlflow_fargate.progress import Progress, format_bytes
+from mlflow_fargate.requirement_files import included_lines
 from mlflow_fargate.resolved_model import ModelFile, ResolvedModel, without_credentials
 
 _MLMODEL_LIMIT_BYTES = 8 << 20  # signatures of wide tables are long
 _TEXT_LIMIT_BYTES = 1 << 20
 _LABELS = "*labels*.json"
+_POINTER, _POINTER_BYTES, _MOST_POINTERS = b"version https://git-lfs.github.com/spec/", range(120, 140), 20
 
 
 def resolve_model(
@@ -115,23 +117,57 @@ def _read_model(uri: str, place: Place, files: tuple[ModelFile, ...], store: Art
             zip(names, pool.map(lambda name: store.read(place.artifact_uri, name, limits[name]), names), strict=True)
         )
     root = without_credentials(place.artifact_uri)
+    _check_no_pointers(files, place.artifact_uri, contents, store)
     metadata = parse_mlmodel(contents["MLmodel"], f"{root}/MLmodel")
-    conda_python, conda_lines = parse_conda(contents.get("conda.yaml", b""), f"{root}/conda.yaml")
-    lines = parse_requirements(contents.get("requirements.txt", b""), f"{root}/requirements.txt")
+    _check_not_empty(files, root, metadata)
+    conda = parse_conda(contents.get("conda.yaml", b""), f"{root}/conda.yaml")
+
+    def lines_of(name: str) -> tuple[str, ...] | None:
+        if all(file.path != name for file in files):
+            return None
+        content = contents.get(name) or store.read(place.artifact_uri, name, _TEXT_LIMIT_BYTES)
+        return parse_requirements(content, f"{root}/{name}")
+
+    lines = lines_of("requirements.txt") or conda.pip_lines
     return ResolvedModel(
         requested_uri=without_credentials(uri),
         resolved_uri=place.resolved_uri,
         artifact_uri=place.artifact_uri,
         files=tuple(_with_digest(file, contents) for file in files),
         metadata=metadata,
-        requirements=lines or conda_lines,
-        python_version=python_version(contents.get("python_env.yaml", b""), metadata) or conda_python,
+        requirements=tuple(included_lines(lines, lines_of)),
+        conda_packages=conda.packages,
+        python_version=python_version(contents.get("python_env.yaml", b""), metadata) or conda.python,
         name=place.name,
         version=place.version,
         run_id=place.run_id or metadata.get("run_id"),
         created=_created(place.created_ms, metadata),
         registered_ms=place.created_ms if place.version else None,
     )
+
+
+def _check_no_pointers(
+    files: tuple[ModelFile, ...], root: str, contents: Mapping[str, bytes], store: ArtifactStore
+) -> None:
+    """Raises ModelUnusable for a clone without Git LFS: small files have taken the place of large ones.
+
+    Source: https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md
+    """
+    for file in [file for file in files if file.size_bytes in _POINTER_BYTES][:_MOST_POINTERS]:
+        content = contents.get(file.path) or store.read(root, file.path, _TEXT_LIMIT_BYTES)
+        if content.startswith(_POINTER):
+            raise ModelUnusable(
+                f"{without_credentials(root)}/{file.path} is a Git LFS pointer, not the file itself.",
+                hint="run `git lfs pull` where the model was copied from, then copy or log it again",
+            )
+
+
+def _check_not_empty(files: tuple[ModelFile, ...], root: str, metadata: Mapping[str, Any]) -> None:
+    named = {text for conf in metadata["flavors"].values() for text in conf.values() if isinstance(text, str)}
+    if empty := next((file.path for file in files if file.path in named and not file.size_bytes), None):
+        raise ModelUnusable(
+            f"{root}/{empty} is empty.", hint="the model was not copied completely: copy or log it again"
+        )
 
 
 def _with_digest(file: ModelFile, contents: Mapping[str, bytes]) -> ModelFile:

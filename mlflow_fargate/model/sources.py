@@ -22,6 +22,9 @@ from mlflow_fargate.errors import UntrustedSource
 from mlflow_fargate.resolved_model import without_credentials
 
 ARTIFACT_SERVICE = "/api/2.0/mlflow-artifacts/artifacts"
+# What a tracking server needs to serve artifacts from there.
+_AZURE = ", with azure-identity, azure-storage-blob and azure-storage-file-datalake"
+_SERVERS_PACKAGE = {"gs": ", with google-cloud-storage", "wasbs": _AZURE, "abfss": _AZURE, "hdfs": ", with pyarrow"}
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 # Parsers disagree on these, and no artifact store needs them in a model's address.
 _AMBIGUOUS = re.compile(r"[\x00-\x1f\x7f\\?#]")
@@ -82,7 +85,7 @@ def path_on_server(uri: str, tracking_uri: str) -> str:
         raise UntrustedSource(
             f"{without_credentials(uri)!r} cannot be read: {scheme_of(uri)}:// is not supported.",
             hint="models are read from S3, from a folder on this machine, or from the tracking server if it serves the "
-            "artifacts (mlflow server --serve-artifacts)",
+            f"artifacts (mlflow server --serve-artifacts{_SERVERS_PACKAGE.get(scheme_of(uri), '')})",
         )
     if path is None:
         server = without_credentials(tracking_uri)

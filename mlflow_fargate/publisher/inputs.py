@@ -15,7 +15,7 @@ from mlflow_fargate.config import DeploymentConfig
 from mlflow_fargate.errors import InvalidOption, ModelUnusable
 from mlflow_fargate.image import PYPI, Compression, Indexes, Platform, Reference, lines_of_a_model
 from mlflow_fargate.publisher.base_image import default_base_image, platform_of
-from mlflow_fargate.resolved_model import ResolvedModel, printable, without_credentials
+from mlflow_fargate.resolved_model import DEFAULT_FLAVOR, ResolvedModel, printable, without_credentials
 from mlflow_fargate.resources import short_digest
 
 Builder = Literal["layers", "docker", "podman", "buildah"]
@@ -55,7 +55,7 @@ class ImageInputs:
                 "template": bento.template_digest(),
                 # A different password does not change the packages.
                 "requirements": sorted(without_credentials(line) for line in self.requirements),
-                "indexes": [without_credentials(url) for url in (self.indexes.url or "", *self.indexes.extra_urls)],
+                "indexes": [without_credentials(url) for url in (self.indexes.url or "", *self.indexes.others)],
                 "base": str(self.base),
                 "system packages": sorted(self.system_packages),
                 "platform": str(self.platform),
@@ -79,10 +79,16 @@ def image_inputs(
         )
     if custom is None:
         _check_can_be_built(model, config.requirements)
-    indexes = Indexes(config.index_url, config.extra_index_urls)
+    indexes = Indexes(config.index_url, config.extra_index_urls, config.find_links)
     model = _with_known_indexes(model, indexes)
     further_models = {key: _with_known_indexes(one, indexes) for key, one in (further_models or {}).items()}
     template = "custom" if custom else config.service or bento.choose_template(model)
+    if template == "pyfunc" and DEFAULT_FLAVOR not in model.flavors:
+        raise ModelUnusable(
+            f"'{model.requested_uri}' has no flavor {DEFAULT_FLAVOR}, through which MLflow serves models; "
+            f"its flavors are: {', '.join(sorted(model.flavors))}.",
+            hint="log it with a flavor that has one, or serve it with your own code: service=PATH.py",
+        )
     served = bento.ServedModel(model, template, config.template_options, custom, further_models)
     return ImageInputs(
         served,
@@ -100,7 +106,7 @@ def image_inputs(
 
 
 def _with_known_indexes(model: ResolvedModel, indexes: Indexes) -> ResolvedModel:
-    return replace(model, requirements=lines_of_a_model(model.requirements, (indexes.url, *indexes.extra_urls)))
+    return replace(model, requirements=lines_of_a_model(model.requirements, (indexes.url, *indexes.others)))
 
 
 def _check_can_be_built(model: ResolvedModel, further: tuple[str, ...]) -> None:
@@ -110,6 +116,12 @@ def _check_can_be_built(model: ResolvedModel, further: tuple[str, ...]) -> None:
             f"'{model.requested_uri}' has no requirements.txt, so the packages it needs are unknown.",
             hint="log the model with mlflow.FLAVOR.log_model(), which writes this file, or list the packages: "
             "-C requirements=NAME==VERSION",
+        )
+    named = {re.split(r"[^\w.-]", line, maxsplit=1)[0].lower() for line in further}
+    if lost := [one for one in model.conda_packages if one.partition("==")[0].lower() not in named]:
+        raise ModelUnusable(
+            f"The conda.yaml of '{model.requested_uri}' lists packages that pip does not install: {', '.join(lost)}.",
+            hint=f"choose them from the package index: requirements={','.join((*further, *lost))}",
         )
     minor = python_of(model)
     if tuple(int(part) for part in minor.split(".") if part.isdigit()) < _OLDEST_PYTHON:

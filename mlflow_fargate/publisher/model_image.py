@@ -114,8 +114,15 @@ class Publisher:
         models = self._models()
         further = {key: models.resolve(uri, "none") for key, uri in sorted(config.models.items())}
         inputs = image_inputs(model, config, further)
+        for note in inputs.served.custom_service.unused if inputs.served.custom_service else ():
+            self.progress.note(note)
         for line in bento.replaced_requirements(inputs.served):
             self.progress.note(f"{line} has known security flaws, so a newer version is installed")
+        if inputs.served.template == "pyfunc" and "signature" not in model.metadata:
+            self.progress.note(
+                "the model was logged without a signature, so the service neither checks nor converts what it is sent, "
+                "and its API page does not describe it"
+            )
         return inputs
 
     def _possible(self, inputs: ImageInputs, config: DeploymentConfig) -> Iterator[ImageInputs]:

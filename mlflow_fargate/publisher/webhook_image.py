@@ -81,7 +81,7 @@ def _spec(config: DeploymentConfig, service: Path) -> ImageSpec:
         platform=platform,
         compression=Compression(config.compression),
         normalize=False,
-        indexes=Indexes(config.index_url, config.extra_index_urls),
+        indexes=Indexes(config.index_url, config.extra_index_urls, config.find_links),
         system_packages=config.system_packages,
         labels={"org.opencontainers.image.title": "mlflow-fargate webhook service"},
         entry_point=_ENTRY_POINT,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from requests.auth import AuthBase
 from mlflow_fargate.errors import InvalidOption, PredictionFailed, PredictionTimeout, RolloutTimeout
 from mlflow_fargate.scoring.custom_routes import MLFLOW_ROUTE, CustomRoute, choose_route, custom_routes
 from mlflow_fargate.scoring.documents import make_document
+from mlflow_fargate.scoring.events import parse_events
 from mlflow_fargate.scoring.json_stream import JsonStream
 
 # What a load balancer returns while targets are registered and deregistered.
@@ -39,6 +40,7 @@ _ELSEWHERE = "inputs and the API key are sent only to the deployment's own URL; 
 _HINTS = {
     401: "this is not the deployment's API key",
     404: "this deployment does not have that route; only image classifiers have /predict_image",
+    406: "the model does not stream: log it with a method predict_stream, or use predict()",
     413: _TOO_LARGE,
 }
 _IMAGE = bytes | bytearray | str | Path
@@ -109,6 +111,27 @@ def score(
         return _parsed(asking.send_until_available("POST", "/predict_image", files=files))
     body = JsonStream(make_document(inputs)).body()
     return _parsed(asking.send_until_available("POST", MLFLOW_ROUTE, data=body, headers=_JSON))
+
+
+def score_stream(url: str, inputs: Any, *, api_key: str | None = None, timeout_seconds: float = 120) -> Iterator[Any]:
+    """Yields the chunks that the model at `url` streams for `inputs`, as they arrive; see `score`.
+
+    Each chunk must arrive within `timeout_seconds`. Nothing is retried once the response has begun. A stream that ends
+    early raises PredictionFailed after the chunks that arrived. Closing the iterator ends the model's work.
+    """
+    asking = _Asking(url.rstrip("/"), _ApiKey(api_key), timeout_seconds)
+    document = make_document(inputs)
+    body = JsonStream({**document, "stream": True}).body()
+    headers = {**_JSON, "Accept": "text/event-stream"}
+    with asking.send_until_available("POST", MLFLOW_ROUTE, data=body, headers=headers, stream=True) as response:
+        if "text/event-stream" not in response.headers.get("Content-Type", ""):
+            raise PredictionFailed(f"{response.url} did not return a stream of events.", hint=_HINTS[406])
+        try:
+            # Without chunks, reading more than a byte at a time waits for the next event.
+            size = 512 if response.headers.get("Transfer-Encoding", "").lower() == "chunked" else 1
+            yield from parse_events(response.iter_lines(size), response.url)
+        except requests.RequestException as error:
+            raise PredictionFailed(f"{response.url}: the stream was interrupted: {error}") from error
 
 
 @dataclass(frozen=True)

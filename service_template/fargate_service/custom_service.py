@@ -41,7 +41,7 @@ def make_custom_service(description: ServiceDescription, settings: Settings, sou
     # The user chooses BentoML's settings; these apply where the service sets none.
     traffic = {"timeout": settings.timeout_seconds, "max_concurrency": settings.max_concurrent_requests}
     config = {"workers": 1, **theirs.config, "traffic": {**traffic, **theirs.config.get("traffic", {})}}
-    ours = GuardedService(name=theirs.name, config=config, inner=theirs.inner)
+    ours = GuardedService(name=theirs.name, config=config, inner=theirs.inner, description=theirs.description)
     for app, path, name in theirs.mount_apps:
         ours.mount_asgi_app(app, path=path, name=name)
     ours.mount_asgi_app(_make_face(description), path="/", name="face")

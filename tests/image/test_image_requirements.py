@@ -223,7 +223,6 @@ def test_index_urls_come_first_and_are_kept() -> None:
         ("six @ GIT+https://example.org/six", "is a source distribution"),
         ("git+https://github.com/benjaminp/six", "is a source distribution"),
         ("six @ git+https://github.com/benjaminp/six", "is a source distribution"),
-        ("six==1.17.0 --hash=sha256:00", "hashes"),
         ("six six", "cannot be read"),
     ],
 )

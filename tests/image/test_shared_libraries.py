@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import platform
 import sys
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from mlflow_fargate.image.base.checks import check_libraries, describe_missing
 from mlflow_fargate.image.base.files import BaseFiles, read_base_files
 from mlflow_fargate.image.layers.layer import Recipe
 from mlflow_fargate.image.oci.platforms import LINUX_AMD64
+from mlflow_fargate.image.packages.optional_imports import is_optional
 from mlflow_fargate.image.packages.shared_libraries import (
     LIBRARY_NAME,
     SharedLibraries,
@@ -130,6 +132,46 @@ def test_the_version_of_glibc_is_read_from_it_and_from_what_needs_it() -> None:
     assert nothing is None
     assert find_too_new([SharedLibraries((), {}, {needed: ["zstandard"]})], str(defined)) == {}
     assert find_too_new([SharedLibraries((), {}, {needed: ["zstandard"]})], "2.0") == {needed: ["zstandard"]}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ELF is Linux's")
+def test_what_numba_imports_under_try_is_not_needed() -> None:
+    numba = importlib.util.find_spec("numba")
+    assert numba is not None and numba.origin is not None
+    site = Path(numba.origin).parents[1]
+    ufunc = site / "numba" / "np" / "ufunc"
+    extensions = [*ufunc.glob("tbbpool.*.so"), *ufunc.glob("omppool.*.so"), *ufunc.glob("workqueue.*.so")]
+
+    found = find_libraries({f"opt/{path.name}": path for path in extensions}, site)
+
+    assert len(extensions) == 3
+    assert not [library for library in found.needed if library.startswith(("libtbb", "libgomp"))]
+    assert found.needed["libc.so.6"] == ["numba"]
+
+
+@pytest.mark.parametrize(
+    ("source", "is_one"),
+    [
+        ("try:\n    from pkg import _fast\nexcept ImportError:\n    _fast = None\n", True),
+        ("try:\n    import pkg._fast as f\nexcept (ImportError, AttributeError):\n    f = None\n", True),
+        ("def f():\n    try:\n        from pkg._fast import g\n    except:\n        g = 1\n", True),
+        ("try:\n    if True:\n        from . import _fast\nexcept OSError:\n    pass\n", True),
+        ("from pkg import _fast\n", False),
+        ("try:\n    from pkg import _fast\nexcept ImportError as e:\n    raise ImportError('no') from e\n", False),
+        ("try:\n    from pkg import _fast\nexcept KeyError:\n    pass\n", False),
+        ("try:\n    pass\nexcept ImportError:\n    from pkg import _fast\n", False),
+        ("try:\n    from pkg import _fast\nfinally:\n    pass\n", False),
+        ("load('_fast')\n", False),
+        ("_fast = (\n", False),
+    ],
+)
+def test_an_extension_is_optional_if_every_import_may_fail(tmp_path: Path, source: str, is_one: bool) -> None:
+    (tmp_path / "a.py").write_text(source)
+    (tmp_path / "b.py").write_text("try:\n    from pkg import _fast\nexcept ImportError:\n    pass\n")
+    sources = [tmp_path / "a.py", *([tmp_path / "b.py"] if "import" in source else [])]
+
+    assert is_optional(Path("_fast.cpython-311-x86_64-linux-gnu.so"), sources) is is_one
+    assert not is_optional(Path("lib_fast.so.1"), sources)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ELF is Linux's")

@@ -377,6 +377,7 @@ def test_an_artifact_server_that_stays_busy_is_an_error_with_its_status(busy_ser
         ("ftp://example.invalid/model", "ftp:// is not supported"),
         ("hdfs://example.invalid/model", "hdfs:// is not supported"),
         ("gs://bucket/model", "gs:// is not supported"),
+        ("gs://bucket/model", "--serve-artifacts, with google-cloud-storage"),
         ("wasbs://container@account/model", "wasbs:// is not supported"),
     ],
 )

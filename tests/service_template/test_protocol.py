@@ -269,7 +269,7 @@ def test_a_prompt_is_answered_unwrapped(talker: Running) -> None:
     ("form", "text"),
     [
         ("application/x-ndjson", '{"word": "hello"}\n{"word": "there"}\n'),
-        ("text/event-stream", 'data: {"word": "hello"}\n\ndata: {"word": "there"}\n\n'),
+        ("text/event-stream", 'data: {"word": "hello"}\n\ndata: {"word": "there"}\n\ndata: [DONE]\n\n'),
     ],
 )
 def test_a_model_that_can_stream_answers_in_chunks(talker: Running, form: str, text: str) -> None:

@@ -40,7 +40,10 @@ ECHO = SERVER.replace(
 
 @dataclass
 class FakePublisher:
-    """Resolves every version of every model, and has one image for all of them."""
+    """Resolves every version of every model, and has one image for all of them.
+
+    What is not at models:/ is not registered.
+    """
 
     image: str
     cache = Path("/nowhere")
@@ -54,8 +57,8 @@ class FakePublisher:
             artifact_uri=f"s3://models/{number}",
             files=(),
             metadata={"flavors": {"python_function": {}, "sklearn": {}}},
-            name="churn",
-            version=number,
+            name="churn" if model_uri.startswith("models:") else None,
+            version=number if model_uri.startswith("models:") else None,
             run_id="0123",
         )
 

@@ -12,10 +12,13 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import tomli
+from packaging.requirements import Requirement
 from packaging.tags import Tag, compatible_tags, cpython_tags
 from packaging.utils import parse_wheel_filename
 
+from mlflow_fargate.errors import ImageError
 from mlflow_fargate.image.oci.platforms import Platform
+from mlflow_fargate.requirement_files import CONSTRAINT, is_constraint, without_hashes
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,22 @@ def parse_pylock(text: str, python_version: str, platform: Platform) -> tuple[Lo
     packages = tomli.loads(text).get("packages", ())
     ranks = _tag_ranks(python_version, platform)
     return tuple(sorted((_locked_package(data, ranks) for data in packages), key=lambda package: package.name))
+
+
+def check_hashes(packages: Sequence[LockedPackage], lines: Sequence[str]) -> None:
+    """Raises ImageError if a constraint of the version that is locked allows only files with other hashes."""
+    locked = {package.name: package for package in packages}
+    for line in filter(is_constraint, lines):
+        bare, hashes = without_hashes(line.removeprefix(CONSTRAINT))
+        package = locked.get((limit := Requirement(bare)).name)
+        if not hashes or package is None or not limit.specifier.contains(package.version or "0", prereleases=True):
+            continue
+        if not set(hashes) & set(package.hashes):
+            raise ImageError(
+                f"The file of {package.name} {package.version} has another hash than the requirements allow: "
+                f"{', '.join(package.hashes)}.",
+                hint="compare it with the hashes that the package's author published; if it is right, add it",
+            )
 
 
 def _locked_package(data: Mapping[str, Any], ranks: Mapping[Tag, int]) -> LockedPackage:

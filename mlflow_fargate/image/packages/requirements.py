@@ -7,7 +7,7 @@ all of MLflow. Fixing that saves more bytes than every other optimization of an 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import reduce
 from operator import and_
 from typing import NamedTuple
@@ -18,18 +18,35 @@ from packaging.utils import canonicalize_name
 
 from mlflow_fargate.errors import ImageError
 from mlflow_fargate.image.packages.twins import find_replacements
+from mlflow_fargate.requirement_files import CONSTRAINT, included_lines, is_constraint, split_lines, without_hashes
 from mlflow_fargate.resolved_model import without_credentials
 
 _GPU_PACKAGES = re.compile(r"(tensorflow|jax)-metal|jax-(cuda|rocm)\d+-(plugin|pjrt)")
 _GPU_EXTRAS = re.compile(r"(and-)?cuda.*|cudnn|rocm.*")
-_INDEX_OPTION = re.compile(r"(-i|--index-url|--extra-index-url)(?:\s+|=)(\S+)")
+_INDEX_OPTION = re.compile(
+    r"(-i|--index-url|--extra-index-url)(?:\s+|=)(\S+)|(?:-f|--find-links)(?:\s+|=)(https?://\S+)"
+)
 _PYPI = "https://pypi.org/simple"
 _REMOTE_URL = re.compile(r"https?://[^/]", re.IGNORECASE)
-_COMMENT = re.compile(r"(^|\s)#.*$")
+# pip's options that say what happens anyway, and what to use instead of the others. None is taken from a model.
+_IMPLIED = re.compile(r"--(require-hashes|prefer-binary|only-binary\b.*)")
+_INSTEAD = {
+    "-f": "if you trust it, set the option find_links=",
+    "--find-links": "if you trust it, set the option find_links=",
+    "--trusted-host": "to accept a package index without TLS, set UV_INSECURE_HOST=HOST for this command",
+    "--no-binary": "packages without wheels are built with the option build_sdists=true",
+    "--no-index": "choose the package indexes with the options index_url and extra_index_urls",
+    "--pre": "name the versions with the option requirements=NAME==VERSION",
+    "-e": "log the package's code with the model (code_paths), or publish a wheel to an index",
+    "--editable": "log the package's code with the model (code_paths), or publish a wheel to an index",
+}
+_GIT = re.compile(
+    r"(?:([\w.-]+)\s*@\s*)?git\+https://github\.com/([\w.-]+)/([\w.-]+?)(?:\.git)?(?:@([\w./-]+))?(?:#.*)?"
+)
 
 
 class Normalized(NamedTuple):
-    """Lines for uv (index options first, then sorted requirements), and what was changed and why."""
+    """Lines for uv (index options, then sorted requirements, then constraints), and what was changed and why."""
 
     lines: tuple[str, ...]
     notes: tuple[str, ...]
@@ -44,10 +61,15 @@ def normalize(requirements: Sequence[str], *, machine: str, adapt: bool = True) 
     options: list[str] = []
     notes: list[str] = []
     asked: list[Requirement] = []
-    for line in (_COMMENT.sub("", line).strip() for line in requirements):
-        if (option := _INDEX_OPTION.fullmatch(line)) and "${" not in line:
-            options.append(f"{'--index-url' if option[1] == '-i' else option[1]} {option[2]}")
-        elif line:
+    limits: list[str] = []
+    for line in _lines(requirements):
+        if is_constraint(line):
+            limits.append(line)
+        elif _IMPLIED.fullmatch(line):
+            continue
+        elif (option := _index_option(line)) and "${" not in line:
+            options.append(" ".join(option))
+        else:
             parsed = _parse(line)
             asked += _adapted(parsed, notes) if adapt else [parsed]
     by_url = {one.name for one in asked if one.url}
@@ -59,7 +81,11 @@ def normalize(requirements: Sequence[str], *, machine: str, adapt: bool = True) 
         # pandas itself works with 2, as all releases of MLflow do.
         wanted["pandas", ""] = Requirement("pandas<3")
         notes.append("pandas added: mlflow.pyfunc needs it, and mlflow-skinny does not include it")
-    lines = (*dict.fromkeys(options), *sorted(str(requirement) for requirement in wanted.values()))
+    lines = (
+        *dict.fromkeys(options),
+        *sorted(str(requirement) for requirement in wanted.values()),
+        *sorted({_limit(line, replaced) for line in limits}),
+    )
     return Normalized(lines, tuple(dict.fromkeys(notes)))
 
 
@@ -71,24 +97,24 @@ def lines_of_a_model(requirements: Sequence[str], indexes: Iterable[str | None])
     """
     known = {without_credentials(url).rstrip("/") for url in (*indexes, _PYPI) if url}
     kept = []
-    for line in (_COMMENT.sub("", line).strip() for line in requirements):
-        option = _INDEX_OPTION.fullmatch(line)
-        if option and without_credentials(option[2]).rstrip("/") in known:
+    for line in _lines(requirements):
+        kind, url = _index_option(line) or ("", "")
+        if _IMPLIED.fullmatch(line) or (url and without_credentials(url).rstrip("/") in known):
             continue
-        if option and "${" not in line:
-            url = without_credentials(option[2])
+        if url and "${" not in line:
+            url = without_credentials(url)
             raise ImageError(
                 f"The model's requirements name a package index that is not among the options: {url}",
-                hint=f"if you trust it: extra_index_urls={url}",
+                hint=f"if you trust it: {'find_links' if kind == '--find-links' else 'extra_index_urls'}={url}",
             )
-        place = _parse(line).url if line else None
+        place = _parse(without_hashes(line.removeprefix(CONSTRAINT))[0] if is_constraint(line) else line).url
         if place and not place.lower().startswith("https:"):
             raise ImageError(
                 f"Requirement {without_credentials(line)!r} of the model is not at an https:// URL.",
                 hint="publish the package to an index, or set the line with the option requirements",
             )
         kept.append(line)
-    return tuple(filter(None, kept))
+    return tuple(kept)
 
 
 def replace_locked_twins(
@@ -98,7 +124,7 @@ def replace_locked_twins(
 
     `lines` are normalized; `locked` maps the packages that they lock, except those by URL, to their versions.
     """
-    asked = [Requirement(line) for line in lines]
+    asked = [Requirement(line) for line in lines if not is_constraint(line)]
     named = {requirement.name for requirement in asked}
     versions = {name: SpecifierSet(f"=={version}") for name, version in locked.items()}
     replaced = find_replacements(versions, machine, named=named)
@@ -113,6 +139,28 @@ def is_index_option(line: str) -> bool:
     return line.startswith("--")
 
 
+def _lines(requirements: Iterable[str]) -> Iterator[str]:
+    return included_lines(split_lines("\n".join(requirements)), lambda _: None)
+
+
+def _index_option(line: str) -> tuple[str, str] | None:
+    """Returns the long form of an option that says where packages come from, and its URL."""
+    option = _INDEX_OPTION.fullmatch(line)
+    if option is None:
+        return None
+    return ("--find-links", option[3]) if option[3] else ("--index-url" if option[1] == "-i" else option[1], option[2])
+
+
+def _limit(line: str, replaced: Mapping[str, tuple[str, str]]) -> str:
+    """Returns a constraint in normal form, for what is installed instead of the package that it names."""
+    bare, hashes = without_hashes(line.removeprefix(CONSTRAINT))
+    limit = _parse(bare)
+    limit.extras = set()
+    if limit.name in replaced:
+        limit, hashes = _renamed(limit, replaced[limit.name][0]), ()  # of other files
+    return " ".join((f"{CONSTRAINT}{limit}", *(f"--hash={one}" for one in hashes)))
+
+
 def _parse(line: str) -> Requirement:
     shown = without_credentials(line)[:300]
     if "${" in line:
@@ -121,22 +169,15 @@ def _parse(line: str) -> Requirement:
             f"Requirement {shown!r} refers to an environment variable, which is not allowed in a model.",
             hint="set the index with the option index_url or extra_index_urls, where ${NAME} is allowed",
         )
-    if line.startswith(("-r", "--requirement", "-c", "--constraint")):
-        raise ImageError(f"Requirement {shown!r} refers to another file.", hint="copy its lines into the requirements")
-    if line.startswith("-"):
+    if option := re.match(r"--[\w-]+|-\w", line):
         raise ImageError(
             f"Requirement {shown!r} is an option that is not supported.",
-            hint="the only pip options supported are index URLs",
+            hint=_INSTEAD.get(option[0], "the only pip options supported are index URLs"),
         )
     if line.startswith((".", "/", "~", "file:")) or re.match(r"[^\[;@]*\.whl$", line):
         raise _path_refused(shown)
     if re.search(r"(^|@\s*)(git|hg|svn|bzr)\+", line, re.IGNORECASE):
-        raise ImageError(
-            f"Requirement {shown!r} is a source distribution.",
-            hint="build a wheel and publish it to an index, or use the wheel's https:// URL",
-        )
-    if " --hash" in line or line.endswith("\\"):
-        raise ImageError(f"Requirement {shown!r} contains hashes.", hint="remove them: the lock has its own")
+        raise ImageError(f"Requirement {shown!r} is a source distribution.", hint=_instead_of_source(line))
     try:
         requirement = Requirement(line)
     except InvalidRequirement as error:
@@ -148,6 +189,14 @@ def _parse(line: str) -> Requirement:
     if requirement.name.endswith("-"):  # packaging accepts "x_", but not the same name in normal form
         raise ImageError(f"Requirement {shown!r} cannot be read: it is not a valid name.")
     return requirement
+
+
+def _instead_of_source(line: str) -> str:
+    """Returns what to do about a package in a version control system; GitHub serves each revision as an archive."""
+    found = _GIT.fullmatch(line)
+    archive = f"https://github.com/{found[2]}/{found[3]}/archive/{found[4] or 'HEAD'}.zip" if found else ""
+    build = f"; or build it here: build_sdists=true 'requirements={found[1] or found[3]} @ {archive}'" if found else ""
+    return f"build a wheel and publish it to an index, or use the wheel's https:// URL{build}"
 
 
 def _path_refused(shown: str) -> ImageError:

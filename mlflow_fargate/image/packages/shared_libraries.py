@@ -21,9 +21,12 @@ from elftools.elf.elffile import ELFFile
 
 from mlflow_fargate import atomic_files
 from mlflow_fargate.image.packages.file_lists import read_file_lists
+from mlflow_fargate.image.packages.optional_imports import is_optional
 
 # Versions can contain letters: OpenSSL's libcrypto.so.1.1.1k, which many wheels contain.
 LIBRARY_NAME = re.compile(r".*\.so(\.\d[\w.-]*)?", re.ASCII)
+# So many extension modules need them that no package expects their imports to fail.
+_IN_EVERY_BASE = re.compile(r"(lib(c|m|dl|pthread|rt|gcc_s|stdc\+\+)|ld-linux-.*)\.so\.\d")
 # The common ones: the Debian package (in current releases) for a library that wheels expect in the system.
 _DEBIAN_PACKAGES = {
     "libgomp.so.1": "libgomp1",
@@ -75,7 +78,7 @@ def find_libraries(files: Mapping[str, Path], site: Path) -> SharedLibraries:
     """Returns the libraries in `files`, which come from an installation in `site`."""
     owners = {file: owner for owner, files in read_file_lists(site).items() for file in files}
     offered: set[str] = set()
-    needed: dict[str, set[str]] = {}
+    needed: dict[str, dict[Path, str]] = {}
     glibc: dict[str, tuple[int, int]] = {}
     for name, path in files.items():
         if LIBRARY_NAME.fullmatch(name):
@@ -83,17 +86,25 @@ def find_libraries(files: Mapping[str, Path], site: Path) -> SharedLibraries:
             offered |= {name.rpartition("/")[2], *own_names}
             owner = owners.get(path.relative_to(site).as_posix(), "") if path.is_relative_to(site) else ""
             for library in wanted:
-                needed.setdefault(library, set()).add(owner or path.name)
+                needed.setdefault(library, {})[path] = owner or path.name
             if newest:
                 glibc[owner or path.name] = max(newest, glibc.get(owner or path.name, newest))
+    for library in (one for one in needed.keys() - offered if not _IN_EVERY_BASE.fullmatch(one)):
+        users = needed[library].items()
+        needed[library] = {path: owner for path, owner in users if not is_optional(path, _sources(owner, owners, site))}
     return SharedLibraries(
         tuple(sorted(offered)),
-        {library: sorted(by) for library, by in sorted(needed.items()) if library not in offered},
+        {library: sorted({*by.values()}) for library, by in sorted(needed.items()) if by and library not in offered},
         {
             f"{version[0]}.{version[1]}": sorted(one for one in glibc if glibc[one] == version)
             for version in sorted(set(glibc.values()))
         },
     )
+
+
+def _sources(owner: str, owners: Mapping[str, str], site: Path) -> list[Path]:
+    files = (site / file for file, name in owners.items() if name == owner and file.endswith(".py"))
+    return [path for path in files if path.is_file()]
 
 
 def find_missing(layers: Iterable[SharedLibraries], offered: frozenset[str]) -> dict[str, list[str]]:

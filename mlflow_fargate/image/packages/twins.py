@@ -32,7 +32,7 @@ class Library:
 
     def has(self, versions: SpecifierSet) -> bool:
         """Returns whether `best` can have such a version; False if they are all earlier than its first."""
-        first, limits = Version(self.first), [one for one in versions if one.operator in ("==", "<", "<=", "~=")]
+        first, limits = Version(self.first), [one for one in versions if one.operator in ("==", "===", "<", "<=", "~=")]
         newest = [(Version(one.version.removesuffix(".*")), one.operator) for one in limits]
         return versions.contains(first) or all(at > first or (at == first and sign != "<") for at, sign in newest)
 

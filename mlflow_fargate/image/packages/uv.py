@@ -15,7 +15,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from textwrap import indent
@@ -26,7 +27,7 @@ from mlflow_fargate import atomic_files
 from mlflow_fargate.errors import ImageError
 from mlflow_fargate.image.oci.image import encode_json, sha256_digest
 from mlflow_fargate.image.oci.platforms import Platform
-from mlflow_fargate.image.packages.lock_file import Lock, LockedPackage, parse_pylock
+from mlflow_fargate.image.packages.lock_file import Lock, LockedPackage, check_hashes, parse_pylock
 from mlflow_fargate.image.packages.requirements import is_index_option, replace_locked_twins
 from mlflow_fargate.image.packages.uv_errors import (
     is_failed_build,
@@ -34,6 +35,7 @@ from mlflow_fargate.image.packages.uv_errors import (
     no_wheel_error,
     packages_without_wheels,
 )
+from mlflow_fargate.requirement_files import CONSTRAINT, is_constraint, without_hashes
 from mlflow_fargate.resolved_model import without_credentials
 
 # How long a lock is reused: unpinned requirements should get updates, but not on every deployment of a day.
@@ -59,6 +61,12 @@ class Indexes:
 
     url: str | None = field(default=None, repr=False)
     extra_urls: tuple[str, ...] = field(default=(), repr=False)
+    find_links: tuple[str, ...] = field(default=(), repr=False)  # pages that link to files of packages
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        """Returns all of them but `url`."""
+        return (*self.extra_urls, *self.find_links)
 
 
 PYPI = Indexes()
@@ -88,9 +96,10 @@ def lock(
     """
     minor = make_python_minor(python_version)
     options = _merge_indexes(indexes, [line for line in lines if is_index_option(line)])
-    if packages is not None:
-        return Lock(packages, minor, platform, options)
     wanted = [line for line in lines if not is_index_option(line)]
+    if packages is not None:
+        check_hashes(packages, wanted)
+        return Lock(packages, minor, platform, options)
     key = lock_key(lines, python_version=python_version, platform=platform, indexes=indexes)
     path = cache / "locks" / f"{key}.toml"
     if not (path.exists() and clock() - path.stat().st_mtime < LOCK_MAX_AGE_SECONDS):
@@ -98,6 +107,7 @@ def lock(
         text = _compile_without_twins(options, wanted, minor, platform, path.parent, build_sdists=build_sdists)
         atomic_files.write(path, without_credentials(text))
     found = parse_pylock(path.read_text(), minor, platform)
+    check_hashes(found, wanted)
     sdists = [package.name for package in found if package.is_sdist]
     if sdists and (reason := why_nothing_is_built(minor, platform, is_allowed=build_sdists)):
         raise no_wheel_error(sdists, reason, minor, platform)
@@ -163,7 +173,8 @@ def _merge_indexes(indexes: Indexes, options: Sequence[str]) -> tuple[str, ...]:
     """Returns the index options; `indexes.url` replaces the one in `options`, because there can be only one."""
     if indexes.url:
         options = [f"--index-url {indexes.url}", *(line for line in options if not line.startswith("--index-url"))]
-    return tuple(dict.fromkeys([*(f"--extra-index-url {url}" for url in indexes.extra_urls), *options]))
+    named = [f"--extra-index-url {url}" for url in indexes.extra_urls]
+    return tuple(dict.fromkeys([*named, *(f"--find-links {url}" for url in indexes.find_links), *options]))
 
 
 def _compile_without_twins(
@@ -176,17 +187,27 @@ def _compile_without_twins(
     build_sdists: bool,
 ) -> str:
     """Returns a pylock.toml with one distribution of each library, also where packages depend on another one."""
-    text = _compile("\n".join((*options, *lines)), minor, platform, directory, build_sdists=build_sdists)
-    pins = (package.requirement.partition("==") for package in parse_pylock(text, minor, platform))
-    better = replace_locked_twins(lines, {name: version for name, _, version in pins if version}, platform.machine)
-    if not better:
-        return text
-    with tempfile.NamedTemporaryFile("w", prefix=".excluded-", suffix=".txt", dir=directory) as file:
+    limits = [without_hashes(line.removeprefix(CONSTRAINT))[0] for line in lines if is_constraint(line)]
+    lines = [line for line in lines if not is_constraint(line)]
+    with _file_for("--constraints", limits, directory) as limited:
+        text = _compile("\n".join((*options, *lines)), minor, platform, directory, limited, build_sdists=build_sdists)
+        pins = (package.requirement.partition("==") for package in parse_pylock(text, minor, platform))
+        better = replace_locked_twins(lines, {name: version for name, _, version in pins if version}, platform.machine)
+        if not better:
+            return text
         lines, excluded = better
-        file.write("\n".join(excluded))
+        with _file_for("--excludes", excluded, directory) as without:
+            text = "\n".join((*options, *lines))
+            return _compile(text, minor, platform, directory, [*limited, *without], build_sdists=build_sdists)
+
+
+@contextmanager
+def _file_for(argument: str, lines: Sequence[str], directory: Path) -> Iterator[list[str]]:
+    """Yields the argument with a temporary file of these lines; nothing if there are none."""
+    with tempfile.NamedTemporaryFile("w", prefix=".lines-", suffix=".txt", dir=directory) as file:
+        file.write("\n".join(lines))
         file.flush()
-        further = ["--excludes", file.name]
-        return _compile("\n".join((*options, *lines)), minor, platform, directory, further, build_sdists=build_sdists)
+        yield [argument, file.name] if lines else []
 
 
 def _compile(

@@ -141,7 +141,7 @@ def _invocations(metadata: Mapping[str, Any], example: object | None) -> dict[st
     csv_body = {"schema": {"type": "string", "description": "with a header row"}}
     responses = _responses(make_answer_schema(signature))
     if is_streamable:
-        pieces = {"schema": {"type": "string", "description": "one JSON document per chunk"}}
+        pieces = {"schema": {"type": "string", "description": "one JSON document per chunk; events end with [DONE]"}}
         responses["200"]["content"] |= {"text/event-stream": pieces, "application/x-ndjson": pieces}
     return {
         "summary": "Predictions (MLflow's protocol)",

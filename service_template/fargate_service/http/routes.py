@@ -15,7 +15,7 @@ import itertools
 import json
 import logging
 import traceback
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -25,11 +25,11 @@ import yaml
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from fargate_service.errors import RequestError, make_error_body, request_id
-from fargate_service.http.answer_streaming import asked_form, encode_pieces
+from fargate_service.http.answer_streaming import EVENTS, PieceResponse, asked_form, encode_pieces
 from fargate_service.http.direct_routes import Handler
 from fargate_service.http.gathering import Gathering
 from fargate_service.http.image_upload import parse_top, read_body, read_images
@@ -114,7 +114,7 @@ class Routes:
             raise RequestError(415, "The request has no Content-Type; send application/json, for example.")
         body = await read_body(request)
         current_reservation().keep_body(len(body))  # its pieces are joined
-        if form := asked_form(request):
+        if form := asked_form(request) or await self._asked_in(body, content_type):
             return await self._stream(body, content_type, form)
         if len(body) <= _LARGE_BYTES and (gathered := await self._gather(body, content_type)):
             return Response(gathered.body, gathered.status, media_type=gathered.media_type)
@@ -150,18 +150,35 @@ class Routes:
         if self._gathering:
             self._gathering.close()
 
+    async def _asked_in(self, body: bytes, content_type: str) -> str | None:
+        model = self._model
+        if isinstance(model, Streamer) and model.may_ask(body):
+            return EVENTS if await self._in_thread(model.asks, body, content_type) else None
+        return None
+
     async def _stream(self, body: bytes, content_type: str, form: str) -> Response:
         if not isinstance(self._model, Streamer):
             raise RequestError(406, "This model does not stream; send 'Accept: application/json'.")
-        pieces = await self._in_thread(self._model.stream, body, content_type)
-        # Waits for the first chunk, so that an error in the input still gets its own status.
-        first = await self._in_thread(lambda: list(itertools.islice(pieces, 1)))
+        # A thread of its own: other streams do not wait for it, and it is closed after the chunk that it is computing.
+        threads = ThreadPoolExecutor(1, thread_name_prefix="stream")
+        opened: list[Generator[Any]] = []
 
-        async def encoded() -> AsyncIterator[bytes]:
-            async for piece in encode_pieces(itertools.chain(first, pieces), form, self._in_thread):
-                yield piece
+        async def in_thread(work: Callable[[], R]) -> R:
+            return await self._run(threads, work)
 
-        return StreamingResponse(encoded(), media_type=form, headers={"Cache-Control": "no-store"})
+        def end() -> None:
+            for pieces in opened:
+                threads.submit(pieces.close)
+            threads.shutdown(wait=False)
+
+        try:
+            opened.append(pieces := await in_thread(partial(self._model.stream, body, content_type)))
+            # Waits for the first chunk, so that an error in the input still gets its own status.
+            first = await in_thread(lambda: list(itertools.islice(pieces, 1)))
+        except BaseException:
+            end()
+            raise
+        return PieceResponse(encode_pieces(itertools.chain(first, pieces), form, in_thread), form, end)
 
     @property
     def _threads(self) -> ThreadPoolExecutor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from fargate_service.batching.arrivals import Arrivals
@@ -87,5 +87,11 @@ class Gatherer(Protocol):
 class Streamer(Protocol):
     """A model that can stream its response."""
 
-    def stream(self, body: bytes, content_type: str) -> Iterator[Any]:
+    def may_ask(self, body: bytes) -> bool:
+        """Whether `asks` has to read the body; fast."""
+
+    def asks(self, body: bytes, content_type: str) -> bool:
+        """Whether a request asks for a stream with {"stream": true, …}, as clients of OpenAI and MLflow do."""
+
+    def stream(self, body: bytes, content_type: str) -> Generator[Any]:
         """Yields JSON-serializable chunks; raises RequestError before the first one if there will be none."""

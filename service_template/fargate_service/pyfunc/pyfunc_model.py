@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import re
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,6 +36,7 @@ from fargate_service.pyfunc.table_batching import TableBatcher, split_prediction
 from fargate_service.settings import DEFAULT_DOCUMENT_LIMITS, DocumentLimits
 
 logger = logging.getLogger("bentoml.model")
+_ASKS = re.compile(rb'"stream"\s*:\s*true')
 _MOST_REPETITION = 10**7  # less than a second
 _EXACT_TYPES = frozenset({"application/json", "application/json;charset=utf-8"})
 
@@ -144,13 +146,21 @@ class PyfuncModel:
                 answers[one.number] = answer = write_answer(part)
                 one.reservation.keep_answer(len(answer.body))
 
-    def stream(self, body: bytes, content_type: str) -> Iterator[Any]:
+    def may_ask(self, body: bytes) -> bool:
+        return self._streaming is not None and _ASKS.search(body) is not None
+
+    def asks(self, body: bytes, content_type: str) -> bool:
+        with current_reservation().working(_cost(body, content_type)):
+            document = self._parse(body)
+            return isinstance(document, dict) and document.get("stream") is True
+
+    def stream(self, body: bytes, content_type: str) -> Generator[Any]:
         """Returns the chunks of the model's `predict_stream`; raises RequestError 406 if it has none."""
         if self._streaming is None:
             raise RequestError(406, "This model does not stream; send 'Accept: application/json'.")
         return self._chunks(self._streaming, body, content_type)
 
-    def _chunks(self, model: Any, body: bytes, content_type: str) -> Iterator[Any]:
+    def _chunks(self, model: Any, body: bytes, content_type: str) -> Generator[Any]:
         with current_reservation().working(_cost(body, content_type)):
             try:
                 self._score(_Parsed(model.metadata), body, content_type)

@@ -1,0 +1,69 @@
+"""Requirements files as models and services have them: joined lines, hashes, and the files that they include. Pure.
+
+Source: https://pip.pypa.io/en/stable/reference/requirements-file-format/
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from mlflow_fargate.errors import ImageError
+
+# Before a requirement: it limits the version and the hashes of a package, but does not install it.
+CONSTRAINT = "-c "
+
+_INCLUDED = re.compile(r"(?:(-r|--requirement)|-c|--constraint)(?:\s+|=|(?<=^-[rc]))(\S.*)")
+_COMMENT = re.compile(r"(^|\s)#.*$")
+_HASH = re.compile(r"\s+--hash[=\s](\w+:[0-9a-fA-F]+)")
+_LONGEST_CHAIN = 10
+
+LinesOf = Callable[[str], Sequence[str] | None]
+
+
+def split_lines(text: str) -> Iterator[str]:
+    """Yields the lines that have content, without comments; a line that ends with a backslash is joined to the next."""
+    for line in re.sub(r"\\\r?\n", " ", text).splitlines():
+        if bare := _COMMENT.sub("", line).strip():
+            yield bare
+
+
+def without_hashes(line: str) -> tuple[str, tuple[str, ...]]:
+    """Returns the line, and the hashes ('sha256:…') that it allows; (): any."""
+    return _HASH.sub("", line), tuple(found.lower() for found in _HASH.findall(line))
+
+
+def included_lines(lines: Iterable[str], lines_of: LinesOf, *, folder: str = "", depth: int = 0) -> Iterator[str]:
+    """Yields requirements, with those of the files that `-r` names, and a `CONSTRAINT` for each line that `-c` adds.
+
+    `lines_of` returns the lines of a file of the same model or service; None: it has no such file. Hashes become
+    constraints, too. Raises ImageError for other files.
+    """
+    for line in lines:
+        found = None if is_constraint(line) else _INCLUDED.fullmatch(line)
+        if found is None:
+            bare, hashes = without_hashes(line)
+            yield from [bare, CONSTRAINT + line] if hashes and not is_constraint(line) else [line]
+            continue
+        path = posixpath.normpath(posixpath.join(folder, found[2]))
+        inner = None if path.startswith(("/", "..")) or depth == _LONGEST_CHAIN else lines_of(path)
+        if inner is None:
+            raise ImageError(
+                f"Requirement {line[:300]!r} refers to another file, which is not part of the model or service.",
+                hint="log the model with that file's lines, or set them with the option requirements",
+            )
+        below = included_lines(inner, lines_of, folder=posixpath.dirname(path), depth=depth + 1)
+        yield from below if found[1] else filter(None, map(_as_constraint, below))
+
+
+def is_constraint(line: str) -> bool:
+    """Returns whether a line is a `CONSTRAINT` with a version, rather than the name of a file."""
+    return line.startswith(CONSTRAINT) and re.search(r"[=<>~!@]", line) is not None
+
+
+def _as_constraint(line: str) -> str | None:
+    """Returns the line of a constraints file; None for a package in any version, which limits nothing."""
+    if line.startswith("-"):
+        return line
+    return constraint if is_constraint(constraint := CONSTRAINT + line) else None

@@ -1,0 +1,238 @@
+"""Requirement lines as people's models have them: which packages the image gets, or what the error says to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mlflow_fargate.bento import read_custom_service
+from mlflow_fargate.config import parse_config
+from mlflow_fargate.errors import FargateError, ImageError, ModelUnusable
+from mlflow_fargate.image import normalize
+from mlflow_fargate.image.oci.platforms import LINUX_AMD64
+from mlflow_fargate.image.packages.lock_file import LockedPackage, check_hashes
+from mlflow_fargate.image.packages.uv import lock
+from mlflow_fargate.model.artifacts import ArtifactStores
+from mlflow_fargate.model.flavors import check_flavor
+from mlflow_fargate.model.resolve import resolve_model
+from mlflow_fargate.progress import RecordedProgress
+from mlflow_fargate.publisher.inputs import image_inputs
+from mlflow_fargate.resolved_model import ResolvedModel
+
+MLMODEL = "flavors: {python_function: {loader_module: m, data: model.pkl}}\n"
+SHA = "sha256:" + "0" * 64
+FILES = {
+    "constraints.txt": "numpy<2.2\nsix  # in any version\n-c more/limits.txt\n",
+    "more/limits.txt": "pyyaml>=6\n-r deeper.txt",
+    "more/deeper.txt": "tomli>=2",
+    "base.txt": "numpy==1.26.4\n-c constraints.txt\n",
+    "loop.txt": "-r loop.txt",
+    "wheels/six-1.17.0-py2.py3-none-any.whl": "",
+}
+
+
+def resolve(folder: Path) -> ResolvedModel:
+    def no_s3() -> ArtifactStores:
+        raise AssertionError("a local model needs no S3")
+
+    return resolve_model(
+        str(folder), stores=ArtifactStores(s3=no_s3), progress=RecordedProgress(), tracking_uri="sqlite://"
+    )
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    folder = tmp_path / "model"
+    for name, content in {"MLmodel": MLMODEL, "model.pkl": "pickled", **FILES}.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(content)
+    return folder
+
+
+def lines_for(folder: Path, requirements: str, **options: object) -> tuple[str, ...]:
+    """Returns the lines for uv that the model's requirements lead to, without those that every image has."""
+    (folder / "requirements.txt").write_text(requirements)
+    inputs = image_inputs(resolve(folder), parse_config(options))
+    lines = normalize(inputs.requirements, machine="x86_64").lines
+    every_image = ("bentoml", "mlflow-skinny", "httptools", "uvloop", "orjson", "pandas")
+    return tuple(line for line in lines if not line.startswith(every_image))
+
+
+LIMITS = ("-c numpy<2.2", "-c pyyaml>=6", "-c tomli>=2")
+
+
+@pytest.mark.parametrize(
+    ("requirements", "lines"),
+    [
+        ("numpy==1.26.4", ("numpy==1.26.4",)),
+        ("numpy  # any\n\n# numpy<1\n", ("numpy",)),
+        ("Numpy>=1.26 ; python_version > '3.8'", ('numpy>=1.26; python_version > "3.8"',)),
+        ("numpy\n-c constraints.txt", ("numpy", *LIMITS)),
+        ("numpy\n--constraint=constraints.txt", ("numpy", *LIMITS)),
+        ("numpy\n-cconstraints.txt", ("numpy", *LIMITS)),
+        ("-r base.txt", ("numpy==1.26.4", *LIMITS)),
+        ("--requirement ./base.txt", ("numpy==1.26.4", *LIMITS)),
+        (f"numpy==1.26.4 --hash={SHA}", ("numpy==1.26.4", f"-c numpy==1.26.4 --hash={SHA}")),
+        (f"numpy==1.26.4 \\\n    --hash={SHA}", ("numpy==1.26.4", f"-c numpy==1.26.4 --hash={SHA}")),
+        ("-i https://pypi.org/simple\nnumpy", ("numpy",)),
+        ("--require-hashes\n--prefer-binary\n--only-binary :all:\nnumpy", ("numpy",)),
+        ("tensorflow==2.21.0\n-c constraints.txt", ("tensorflow-cpu==2.21.0", *LIMITS)),
+        ("xgboost===2.0.0", ("xgboost===2.0.0",)),
+        ("six @ https://h.example/six-1-py3-none-any.whl", ("six@ https://h.example/six-1-py3-none-any.whl",)),
+    ],
+)
+def test_a_line_that_the_model_decides_is_followed(model: Path, requirements: str, lines: tuple[str, ...]) -> None:
+    assert [line.replace("six @", "six@") for line in lines_for(model, requirements)] == list(lines)
+
+
+@pytest.mark.parametrize(
+    ("line", "way_out"),
+    [
+        ("-c /home/me/limits.txt", "refers to another file"),
+        ("-r ../base.txt", "refers to another file"),
+        ("-r https://h.example/base.txt", "refers to another file"),
+        ("-c absent.txt", "refers to another file"),
+        ("-r loop.txt", "refers to another file"),
+        ("-i https://h.example/simple", "extra_index_urls=https://h.example/simple"),
+        ("--extra-index-url https://me:pw@h.example/whl", "extra_index_urls=https://h.example/whl"),
+        ("-f https://h.example/torch.html", "find_links=https://h.example/torch.html"),
+        ("--find-links=https://h.example/torch.html", "find_links=https://h.example/torch.html"),
+        ("--find-links wheels", "option find_links="),
+        ("--trusted-host h.example", "UV_INSECURE_HOST"),
+        ("--no-binary six", "build_sdists=true"),
+        ("--no-index", "index_url and extra_index_urls"),
+        ("--pre", "requirements=NAME==VERSION"),
+        ("-e .", "code_paths"),
+        ("--editable ./code", "code_paths"),
+        ("./wheels/six-1.17.0-py2.py3-none-any.whl", "publish the package to an index"),
+        ("six @ file:///srv/six.whl", "publish the package to an index"),
+        ("six @ http://h.example/six-1-py3-none-any.whl", "https://"),
+        ("git+https://github.com/o/six.git@v1", "'requirements=six @ https://github.com/o/six/archive/v1.zip'"),
+        ("a @ git+ssh://git@h.example/a", "build a wheel"),
+        ("six==${VERSION}", "environment variable"),
+        ("six six", "cannot be read"),
+    ],
+)
+def test_a_line_that_only_the_deployer_decides_is_refused_with_what_to_do(model: Path, line: str, way_out: str) -> None:
+    with pytest.raises(FargateError) as refused:
+        lines_for(model, f"numpy\n{line}\n")
+
+    assert way_out in str(refused.value)
+    assert "me:pw" not in str(refused.value)
+
+
+def test_places_that_the_options_name_are_used(model: Path) -> None:
+    line = "--extra-index-url https://a.example/whl/\n-f https://b.example/torch.html\nnumpy"
+
+    lines = lines_for(model, line, extra_index_urls="https://a.example/whl", find_links="https://b.example/torch.html")
+
+    assert lines == ("numpy",)
+
+
+@pytest.mark.slow
+def test_a_constraint_limits_what_is_locked_but_installs_nothing(tmp_path: Path) -> None:
+    limits = ["-c numpy<2.2", "-c six==1.16.0", "-c tomli<2"]
+
+    locked = lock(["numpy", "six", *limits], python_version="3.11", platform=LINUX_AMD64, cache=tmp_path)
+
+    versions = {package.name: package.version for package in locked.packages}
+    assert versions.keys() == {"numpy", "six"}
+    assert versions["six"] == "1.16.0"
+    assert versions["numpy"].startswith("2.1.")
+
+
+def test_a_file_with_another_hash_is_refused() -> None:
+    packages = [LockedPackage("six", "six==1.17.0", (SHA,)), LockedPackage("urls", "urls @ https://h/u.whl", (SHA,))]
+    other = SHA.replace("0", "1")
+
+    check_hashes(packages, ["six", f"-c six==1.17.0 --hash={other} --hash={SHA}", f"-c six==1.16 --hash={other}"])
+    with pytest.raises(ImageError, match=r"six 1\.17\.0 has another hash"):
+        check_hashes(packages, [f"-c six==1.17.0 --hash={other}"])
+
+
+CONDA = """
+channels: [conda-forge]
+dependencies:
+- python=3.11.7
+- pip<=23
+- scikit-learn=1.5.0=py311
+- conda-forge::libgcc
+- pip: [mlflow, numpy==1.26.4, -r base.txt]
+"""
+
+
+def test_packages_that_only_conda_installs_are_refused_with_the_option_for_them(model: Path) -> None:
+    (model / "conda.yaml").write_text(CONDA)
+    resolved = resolve(model)
+
+    assert resolved.requirements[:2] == ("mlflow", "numpy==1.26.4")
+    assert resolved.python_version == "3.11.7"
+    with pytest.raises(ModelUnusable, match=r"scikit-learn==1\.5\.0, libgcc") as refused:
+        image_inputs(resolved, parse_config({"requirements": "scipy==1.14.1"}))
+    assert "requirements=scipy==1.14.1,scikit-learn==1.5.0,libgcc" in str(refused.value)
+    image_inputs(resolved, parse_config({"requirements": "scikit-learn==1.5.0,libgcc"}))
+
+
+@pytest.mark.parametrize("name", ["MLmodel", "model.pkl"])
+def test_a_git_lfs_pointer_is_named(model: Path, name: str) -> None:
+    (model / name).write_text(f"version https://git-lfs.github.com/spec/v1\noid {SHA}\nsize 1234567\n")
+
+    with pytest.raises(ModelUnusable, match=rf"/{name} is a Git LFS pointer"):
+        resolve(model)
+
+
+@pytest.mark.parametrize("name", ["MLmodel", "model.pkl"])
+def test_an_empty_file_is_named(model: Path, name: str) -> None:
+    (model / name).write_text("")
+
+    with pytest.raises(ModelUnusable, match=rf"/{name} is empty"):
+        resolve(model)
+
+
+def test_a_model_that_mlflow_cannot_serve_is_refused_unless_code_loads_it(model: Path) -> None:
+    (model / "MLmodel").write_text("flavors: {sklearn: {}, mleap: {}}\n")
+    (model / "requirements.txt").write_text("numpy\n")
+
+    with pytest.raises(ModelUnusable, match=r"no flavor python_function.*its flavors are: mleap, sklearn") as refused:
+        image_inputs(resolve(model), parse_config({}))
+    assert "service=PATH.py" in str(refused.value)
+    (model / "service.py").write_text("import bentoml\n")
+    image_inputs(resolve(model), parse_config({"service": str(model / "service.py")}))
+
+
+@pytest.mark.parametrize("flavor", [None, "python_function"])
+def test_an_explainer_is_deployed_only_on_request(model: Path, flavor: str | None) -> None:
+    (model / "MLmodel").write_text("flavors: {python_function: {}, shap: {}}\n")
+    explainer = resolve(model)
+
+    with pytest.raises(ModelUnusable, match=r"(?s)is an explainer, not a model.*-f shap"):
+        check_flavor(explainer, flavor)
+    check_flavor(explainer, "shap")
+
+
+SERVICE = """
+import bentoml
+
+image = bentoml.images.Image(python_version="3.11").python_packages("scipy==1.14.1", "-c limits.txt")
+image.system_packages("git")
+
+@bentoml.service(image=image, labels={"team": "x"}, resources={"cpu": "2"}, workers=2, traffic={"timeout": 9})
+class Main:
+    pass
+"""
+
+
+def test_a_services_packages_are_installed_and_settings_without_effect_are_named(model: Path) -> None:
+    (model / "service.py").write_text(SERVICE)
+    (model / "requirements.txt").write_text("numpy\n-r base.txt\n")
+    (model / "limits.txt").write_text("six<2\n")
+
+    service = read_custom_service(model / "service.py")
+
+    assert service.requirements == ("numpy", "numpy==1.26.4", *LIMITS, "scipy==1.14.1", "-c six<2")
+    assert [note.partition(" of @bentoml.service has no effect: ")[::2] for note in service.unused] == [
+        ("system_packages", "set the option system_packages"),
+        ("resources", "the options cpu and memory size a task"),
+        ("labels", "set the option tags"),
+    ]
