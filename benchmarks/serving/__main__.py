@@ -65,7 +65,7 @@ def main() -> None:
         subprocess.run(make_models(models), check=True, capture_output=True)
         for case in cases:
             chosen = [one for one in peers if one.serves(case) and not (case.one_core and not _is_light(one))]
-            lines[case] = measure(case, chosen, models, options.seconds, options.rounds)
+            lines[case] = measure(case, chosen, models, case.slowness * options.seconds, options.rounds)
             pieces.append(f"## {case.title}\n\n{table_of(lines[case])}")
             print(pieces[-1], flush=True)
     summary = summarize(lines)
@@ -82,7 +82,7 @@ def describe(seconds: int, rounds: int) -> str:
     memory_gib = psutil.virtual_memory().total / 2**30
     return (
         f"Written by `make bench-serving` on {date.today().isoformat()}: medians of {rounds} rounds, in which every "
-        f"server gets bursts of {seconds} s in turn.\nCompare figures inside one table only.\n\n"
+        f"server gets bursts of {seconds} s in turn (6 s for JPEGs).\nCompare figures inside one table only.\n\n"
         f"{find_processor()}, {os.cpu_count()} CPUs, {memory_gib:.0f} GiB; Python {platform.python_version()}; "
         f"{main_versions()}.\nLoad when it ended: {os.getloadavg()[0]:.1f}."
     )
