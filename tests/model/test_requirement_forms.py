@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+import threading
+import zipfile
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -12,7 +17,7 @@ from mlflow_fargate.errors import FargateError, ImageError, ModelUnusable
 from mlflow_fargate.image import normalize
 from mlflow_fargate.image.oci.platforms import LINUX_AMD64
 from mlflow_fargate.image.packages.lock_file import LockedPackage, check_hashes
-from mlflow_fargate.image.packages.uv import lock
+from mlflow_fargate.image.packages.uv import install, lock, why_nothing_is_built
 from mlflow_fargate.model.artifacts import ArtifactStores
 from mlflow_fargate.model.flavors import check_flavor
 from mlflow_fargate.model.resolve import resolve_model
@@ -236,3 +241,39 @@ def test_a_services_packages_are_installed_and_settings_without_effect_are_named
         ("resources", "the options cpu and memory size a task"),
         ("labels", "set the option tags"),
     ]
+
+
+BACKEND = """
+import zipfile
+
+def build_wheel(directory, *_):
+    with zipfile.ZipFile(f"{directory}/tiny-1-py3-none-any.whl", "w") as wheel:
+        files = {"tiny.py": "", "tiny-1.dist-info/METADATA": "Metadata-Version: 2.1\\nName: tiny\\nVersion: 1\\n"}
+        files["tiny-1.dist-info/WHEEL"] = "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n"
+        for name, content in {**files, "tiny-1.dist-info/RECORD": "".join(f"{name},,\\n" for name in files)}.items():
+            wheel.writestr(name, content)
+    return "tiny-1-py3-none-any.whl"
+"""
+
+
+@pytest.mark.slow
+def test_an_archive_of_a_repository_is_built_only_where_that_is_allowed(tmp_path: Path) -> None:
+    system = '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+    with zipfile.ZipFile(tmp_path / "v1.zip", "w") as archive:
+        archive.writestr("tiny-1/pyproject.toml", f'[project]\nname = "tiny"\nversion = "1"\n{system}')
+        archive.writestr("tiny-1/backend.py", BACKEND)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=str(tmp_path)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    lines = [f"tiny @ http://127.0.0.1:{server.server_port}/v1.zip"]
+    here = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    try:
+        with pytest.raises(ImageError, match=r"No wheel for tiny.*build_sdists=false"):
+            lock(lines, python_version=here, platform=LINUX_AMD64, cache=tmp_path / "cache")
+        if why_nothing_is_built(here, LINUX_AMD64, is_allowed=True) is None:
+            locked = lock(lines, python_version=here, platform=LINUX_AMD64, cache=tmp_path / "cache", build_sdists=True)
+            (tmp_path / "site").mkdir()
+            install(locked, tmp_path / "site")
+            assert (tmp_path / "site" / "tiny.py").is_file()
+    finally:
+        server.shutdown()
+        server.server_close()
