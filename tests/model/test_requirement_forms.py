@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 import zipfile
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -23,6 +24,7 @@ from mlflow_fargate.model.flavors import check_flavor
 from mlflow_fargate.model.resolve import resolve_model
 from mlflow_fargate.progress import RecordedProgress
 from mlflow_fargate.publisher.inputs import image_inputs
+from mlflow_fargate.requirement_files import without_hashes
 from mlflow_fargate.resolved_model import ResolvedModel
 
 MLMODEL = "flavors: {python_function: {loader_module: m, data: model.pkl}}\n"
@@ -78,6 +80,8 @@ LIMITS = ("-c numpy<2.2", "-c pyyaml>=6", "-c tomli>=2")
         ("numpy\n-cconstraints.txt", ("numpy", *LIMITS)),
         ("-r base.txt", ("numpy==1.26.4", *LIMITS)),
         ("--requirement ./base.txt", ("numpy==1.26.4", *LIMITS)),
+        ("-r loop.txt\n-c loop.txt\nnumpy", ("numpy",)),
+        ("-c base.txt\n-r base.txt", ("numpy==1.26.4", "-c numpy<2.2", "-c numpy==1.26.4", *LIMITS[1:])),
         (f"numpy==1.26.4 --hash={SHA}", ("numpy==1.26.4", f"-c numpy==1.26.4 --hash={SHA}")),
         (f"numpy==1.26.4 \\\n    --hash={SHA}", ("numpy==1.26.4", f"-c numpy==1.26.4 --hash={SHA}")),
         ("-i https://pypi.org/simple\nnumpy", ("numpy",)),
@@ -98,7 +102,6 @@ def test_a_line_that_the_model_decides_is_followed(model: Path, requirements: st
         ("-r ../base.txt", "refers to another file"),
         ("-r https://h.example/base.txt", "refers to another file"),
         ("-c absent.txt", "refers to another file"),
-        ("-r loop.txt", "refers to another file"),
         ("-i https://h.example/simple", "extra_index_urls=https://h.example/simple"),
         ("--extra-index-url https://me:pw@h.example/whl", "extra_index_urls=https://h.example/whl"),
         ("-f https://h.example/torch.html", "find_links=https://h.example/torch.html"),
@@ -154,6 +157,26 @@ def test_a_file_with_another_hash_is_refused() -> None:
     check_hashes(packages, ["six", f"-c six==1.17.0 --hash={other} --hash={SHA}", f"-c six==1.16 --hash={other}"])
     with pytest.raises(ImageError, match=r"six 1\.17\.0 has another hash"):
         check_hashes(packages, [f"-c six==1.17.0 --hash={other}"])
+
+
+def test_files_that_include_each_other_a_million_times_are_read_once(model: Path) -> None:
+    for name, inner in {"a": "b", "b": "c", "c": "d"}.items():
+        (model / f"{name}.txt").write_text(f"-r {inner}.txt\n-c {inner}.txt\n" * 500)
+    (model / "d.txt").write_text("six" + " " * 1_900 + "==1.17.0\n")
+
+    assert lines_for(model, "-r a.txt\n" * 1000) == ("six==1.17.0", "-c six==1.17.0")
+    for number in range(30):
+        (model / f"{number}.txt").write_text("six\n")
+    with pytest.raises(ImageError, match="refers to another file"):
+        lines_for(model, "".join(f"-r {number}.txt\n" for number in range(30)))
+
+
+def test_a_line_of_spaces_is_read_in_linear_time() -> None:
+    began = time.process_time()
+
+    without_hashes("six" + " " * 1_000_000 + "x")
+
+    assert time.process_time() - began < 1
 
 
 CONDA = """
