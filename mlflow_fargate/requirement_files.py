@@ -16,8 +16,8 @@ CONSTRAINT = "-c "
 
 _INCLUDED = re.compile(r"(?:(-r|--requirement)|-c|--constraint)(?:\s+|=|(?<=^-[rc]))(\S.*)")
 _COMMENT = re.compile(r"(^|\s)#.*$")
-_HASH = re.compile(r"\s+--hash[=\s](\w+:[0-9a-fA-F]+)")
-_LONGEST_CHAIN = 10
+_HASH = re.compile(r"\s--hash[=\s](\w+:[0-9a-fA-F]+)")
+_MOST_FILES = 20
 
 LinesOf = Callable[[str], Sequence[str] | None]
 
@@ -31,15 +31,21 @@ def split_lines(text: str) -> Iterator[str]:
 
 def without_hashes(line: str) -> tuple[str, tuple[str, ...]]:
     """Returns the line, and the hashes ('sha256:…') that it allows; (): any."""
-    return _HASH.sub("", line), tuple(found.lower() for found in _HASH.findall(line))
+    return _HASH.sub("", line).strip(), tuple(found.lower() for found in _HASH.findall(line))
 
 
-def included_lines(lines: Iterable[str], lines_of: LinesOf, *, folder: str = "", depth: int = 0) -> Iterator[str]:
+def included_lines(lines: Iterable[str], lines_of: LinesOf) -> Iterator[str]:
     """Yields requirements, with those of the files that `-r` names, and a `CONSTRAINT` for each line that `-c` adds.
 
     `lines_of` returns the lines of a file of the same model or service; None: it has no such file. Hashes become
-    constraints, too. Raises ImageError for other files.
+    constraints, too. Each file is included once. Raises ImageError for other files, and for too many.
     """
+    yield from _included(lines, lines_of, "", set(), is_limit=False)
+
+
+def _included(
+    lines: Iterable[str], lines_of: LinesOf, folder: str, seen: set[tuple[str, bool]], *, is_limit: bool
+) -> Iterator[str]:
     for line in lines:
         found = None if is_constraint(line) else _INCLUDED.fullmatch(line)
         if found is None:
@@ -47,14 +53,18 @@ def included_lines(lines: Iterable[str], lines_of: LinesOf, *, folder: str = "",
             yield from [bare, CONSTRAINT + line] if hashes and not is_constraint(line) else [line]
             continue
         path = posixpath.normpath(posixpath.join(folder, found[2]))
-        inner = None if path.startswith(("/", "..")) or depth == _LONGEST_CHAIN else lines_of(path)
+        below = (path, is_limit or not found[1])
+        if below in seen:
+            continue
+        seen.add(below)
+        inner = None if path.startswith(("/", "..")) or len(seen) > _MOST_FILES else lines_of(path)
         if inner is None:
             raise ImageError(
                 f"Requirement {line[:300]!r} refers to another file, which is not part of the model or service.",
                 hint="log the model with that file's lines, or set them with the option requirements",
             )
-        below = included_lines(inner, lines_of, folder=posixpath.dirname(path), depth=depth + 1)
-        yield from below if found[1] else filter(None, map(_as_constraint, below))
+        found_below = _included(inner, lines_of, posixpath.dirname(path), seen, is_limit=below[1])
+        yield from filter(None, map(_as_constraint, found_below)) if below[1] else found_below
 
 
 def is_constraint(line: str) -> bool:

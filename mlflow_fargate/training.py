@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from datetime import datetime, timezone
@@ -59,6 +59,10 @@ class Deployment:
     def predict(self, inputs: Any, timeout_seconds: float | None = None) -> PredictionsResponse:
         """Returns the model's predictions for a DataFrame, dict, list, array, or an image's path or bytes."""
         return self._client.predict(self.name, inputs, timeout_seconds=timeout_seconds)
+
+    def predict_stream(self, inputs: Any, timeout_seconds: float | None = None) -> Iterator[Any]:
+        """Yields the chunks of the model's streamed response; each must arrive within `timeout_seconds`."""
+        return self._client.predict_stream(self.name, inputs, timeout_seconds=timeout_seconds)
 
     def wait(self, timeout_seconds: float = 1800) -> Deployment:
         """Returns self once it responds; raises the error that stopped it, or RolloutTimeout."""

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+import threading
+import time
+import zipfile
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -12,12 +18,13 @@ from mlflow_fargate.errors import FargateError, ImageError, ModelUnusable
 from mlflow_fargate.image import normalize
 from mlflow_fargate.image.oci.platforms import LINUX_AMD64
 from mlflow_fargate.image.packages.lock_file import LockedPackage, check_hashes
-from mlflow_fargate.image.packages.uv import lock
+from mlflow_fargate.image.packages.uv import install, lock, why_nothing_is_built
 from mlflow_fargate.model.artifacts import ArtifactStores
 from mlflow_fargate.model.flavors import check_flavor
 from mlflow_fargate.model.resolve import resolve_model
 from mlflow_fargate.progress import RecordedProgress
 from mlflow_fargate.publisher.inputs import image_inputs
+from mlflow_fargate.requirement_files import without_hashes
 from mlflow_fargate.resolved_model import ResolvedModel
 
 MLMODEL = "flavors: {python_function: {loader_module: m, data: model.pkl}}\n"
@@ -73,6 +80,8 @@ LIMITS = ("-c numpy<2.2", "-c pyyaml>=6", "-c tomli>=2")
         ("numpy\n-cconstraints.txt", ("numpy", *LIMITS)),
         ("-r base.txt", ("numpy==1.26.4", *LIMITS)),
         ("--requirement ./base.txt", ("numpy==1.26.4", *LIMITS)),
+        ("-r loop.txt\n-c loop.txt\nnumpy", ("numpy",)),
+        ("-c base.txt\n-r base.txt", ("numpy==1.26.4", "-c numpy<2.2", "-c numpy==1.26.4", *LIMITS[1:])),
         (f"numpy==1.26.4 --hash={SHA}", ("numpy==1.26.4", f"-c numpy==1.26.4 --hash={SHA}")),
         (f"numpy==1.26.4 \\\n    --hash={SHA}", ("numpy==1.26.4", f"-c numpy==1.26.4 --hash={SHA}")),
         ("-i https://pypi.org/simple\nnumpy", ("numpy",)),
@@ -93,7 +102,6 @@ def test_a_line_that_the_model_decides_is_followed(model: Path, requirements: st
         ("-r ../base.txt", "refers to another file"),
         ("-r https://h.example/base.txt", "refers to another file"),
         ("-c absent.txt", "refers to another file"),
-        ("-r loop.txt", "refers to another file"),
         ("-i https://h.example/simple", "extra_index_urls=https://h.example/simple"),
         ("--extra-index-url https://me:pw@h.example/whl", "extra_index_urls=https://h.example/whl"),
         ("-f https://h.example/torch.html", "find_links=https://h.example/torch.html"),
@@ -149,6 +157,26 @@ def test_a_file_with_another_hash_is_refused() -> None:
     check_hashes(packages, ["six", f"-c six==1.17.0 --hash={other} --hash={SHA}", f"-c six==1.16 --hash={other}"])
     with pytest.raises(ImageError, match=r"six 1\.17\.0 has another hash"):
         check_hashes(packages, [f"-c six==1.17.0 --hash={other}"])
+
+
+def test_files_that_include_each_other_a_million_times_are_read_once(model: Path) -> None:
+    for name, inner in {"a": "b", "b": "c", "c": "d"}.items():
+        (model / f"{name}.txt").write_text(f"-r {inner}.txt\n-c {inner}.txt\n" * 500)
+    (model / "d.txt").write_text("six" + " " * 1_900 + "==1.17.0\n")
+
+    assert lines_for(model, "-r a.txt\n" * 1000) == ("six==1.17.0", "-c six==1.17.0")
+    for number in range(30):
+        (model / f"{number}.txt").write_text("six\n")
+    with pytest.raises(ImageError, match="refers to another file"):
+        lines_for(model, "".join(f"-r {number}.txt\n" for number in range(30)))
+
+
+def test_a_line_of_spaces_is_read_in_linear_time() -> None:
+    began = time.process_time()
+
+    without_hashes("six" + " " * 1_000_000 + "x")
+
+    assert time.process_time() - began < 1
 
 
 CONDA = """
@@ -236,3 +264,39 @@ def test_a_services_packages_are_installed_and_settings_without_effect_are_named
         ("resources", "the options cpu and memory size a task"),
         ("labels", "set the option tags"),
     ]
+
+
+BACKEND = """
+import zipfile
+
+def build_wheel(directory, *_):
+    with zipfile.ZipFile(f"{directory}/tiny-1-py3-none-any.whl", "w") as wheel:
+        files = {"tiny.py": "", "tiny-1.dist-info/METADATA": "Metadata-Version: 2.1\\nName: tiny\\nVersion: 1\\n"}
+        files["tiny-1.dist-info/WHEEL"] = "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n"
+        for name, content in {**files, "tiny-1.dist-info/RECORD": "".join(f"{name},,\\n" for name in files)}.items():
+            wheel.writestr(name, content)
+    return "tiny-1-py3-none-any.whl"
+"""
+
+
+@pytest.mark.slow
+def test_an_archive_of_a_repository_is_built_only_where_that_is_allowed(tmp_path: Path) -> None:
+    system = '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+    with zipfile.ZipFile(tmp_path / "v1.zip", "w") as archive:
+        archive.writestr("tiny-1/pyproject.toml", f'[project]\nname = "tiny"\nversion = "1"\n{system}')
+        archive.writestr("tiny-1/backend.py", BACKEND)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=str(tmp_path)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    lines = [f"tiny @ http://127.0.0.1:{server.server_port}/v1.zip"]
+    here = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    try:
+        with pytest.raises(ImageError, match=r"No wheel for tiny.*build_sdists=false"):
+            lock(lines, python_version=here, platform=LINUX_AMD64, cache=tmp_path / "cache")
+        if why_nothing_is_built(here, LINUX_AMD64, is_allowed=True) is None:
+            locked = lock(lines, python_version=here, platform=LINUX_AMD64, cache=tmp_path / "cache", build_sdists=True)
+            (tmp_path / "site").mkdir()
+            install(locked, tmp_path / "site")
+            assert (tmp_path / "site" / "tiny.py").is_file()
+    finally:
+        server.shutdown()
+        server.server_close()

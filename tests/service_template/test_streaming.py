@@ -14,6 +14,8 @@ import mlflow
 import pytest
 
 from mlflow_fargate.errors import PredictionFailed
+from mlflow_fargate.local.load_balancer.rules import RoutingRule, WeightedTargets
+from mlflow_fargate.local.load_balancer.server import LoadBalancer
 from mlflow_fargate.scoring import score_stream
 from support.serving_process import KEY, Running, build, serve
 
@@ -103,6 +105,33 @@ def test_a_caller_that_leaves_ends_the_models_work_within_a_second(ticker: Runni
     chunks.close()
 
     assert seconds_until_closed(tmp_path / "note") < 1
+
+
+def test_a_load_balancer_passes_on_each_chunk_and_that_the_caller_left(ticker: Running, tmp_path: Path) -> None:
+    target = ("127.0.0.1", int(ticker.url.split(":")[2].partition("/")[0]))
+    with LoadBalancer(idle_timeout_seconds=2) as balancer:
+        balancer.set_routes([RoutingRule(1, path_patterns=("/*",), targets=(WeightedTargets((target,)),))])
+        url = f"{balancer.url}/digits"
+        left = score_stream(url, {"input": f"1000 0.05 {tmp_path / 'left'}"}, timeout_seconds=30)
+        silent = score_stream(url, {"input": f"2 4 {tmp_path / 'silent'}"}, timeout_seconds=30)
+
+        first = [next(left), next(silent)]
+        left.close()
+
+        assert first == [{"number": 0}, {"number": 0}]
+        assert seconds_until_closed(tmp_path / "left") < 1
+        with pytest.raises(PredictionFailed, match=r"the stream was interrupted|without \[DONE\]"):
+            next(silent)  # its chunk takes longer than the idle timeout
+
+
+def test_a_task_that_is_stopped_finishes_its_streams(tmp_path: Path) -> None:
+    with serve_code(TICKER, tmp_path) as running:
+        chunks = stream(running, f"8 0.5 {tmp_path / 'note'}")
+        first = next(chunks)
+        running.process.terminate()  # it accepts requests for two more seconds
+
+        assert [first, *chunks] == [{"number": number} for number in range(8)]
+        assert running.process.wait(20) == 0
 
 
 def test_a_hundred_streams_run_side_by_side(ticker: Running, tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ def check_hashes(packages: Sequence[LockedPackage], lines: Sequence[str]) -> Non
 
 def _locked_package(data: Mapping[str, Any], ranks: Mapping[Tag, int]) -> LockedPackage:
     name, archive, wheels = str(data["name"]), data.get("archive"), data.get("wheels", ())
-    is_sdist = not (archive or wheels) and "sdist" in data
+    is_sdist = not urlsplit(archive["url"]).path.endswith(".whl") if archive else not wheels and "sdist" in data
     wheel: Mapping[str, Any] = max(wheels, key=lambda one: _fit(one, ranks), default={})
     file = archive or (data["sdist"] if is_sdist else wheel)
     hashes = sorted(f"{kind}:{value}" for kind, value in file.get("hashes", {}).items())

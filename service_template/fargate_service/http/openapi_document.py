@@ -135,7 +135,7 @@ def _predict_image() -> dict[str, Any]:
 def _invocations(metadata: Mapping[str, Any], example: object | None) -> dict[str, Any]:
     signature = metadata.get("signature")
     is_streamable = metadata.get("flavors", {}).get("python_function", {}).get("streamable", False)
-    json_body: dict[str, Any] = {"schema": make_request_schema(signature)}
+    json_body: dict[str, Any] = {"schema": make_request_schema(metadata)}
     if example is not None:
         json_body["example"] = example
     csv_body = {"schema": {"type": "string", "description": "with a header row"}}
@@ -145,7 +145,7 @@ def _invocations(metadata: Mapping[str, Any], example: object | None) -> dict[st
         responses["200"]["content"] |= {"text/event-stream": pieces, "application/x-ndjson": pieces}
     return {
         "summary": "Predictions (MLflow's protocol)",
-        "description": "One of dataframe_split, dataframe_records, instances and inputs; params if the model has any.",
+        "description": "The model's inputs in one of the forms below; params if the model has any.",
         "requestBody": {"required": True, "content": {"application/json": json_body, "text/csv": csv_body}},
         "responses": responses,
     }

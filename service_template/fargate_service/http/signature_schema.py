@@ -20,15 +20,22 @@ _SCALARS: Mapping[str, JsonSchema] = {
     "double": {"type": "number", "format": "double"},
     "string": {"type": "string"},
     "binary": {"type": "string", "format": "byte"},
-    "datetime": {"type": "string", "format": "date-time"},
+    "datetime": {"type": "string", "example": "2026-01-31T12:00:00"},  # without a zone, so not JSON Schema's date-time
 }
 
 
-def make_request_schema(signature: Mapping[str, Any] | None) -> JsonSchema:
-    """Returns the schema of a request body: one of MLflow's input formats, and params if the signature has any."""
-    inputs = _read(signature, "inputs")
-    params = _read(signature, "params")
+def make_request_schema(metadata: Mapping[str, Any]) -> JsonSchema:
+    """Returns the schema of a request body from an MLmodel file: MLflow's input formats, and params if it has any.
+
+    Agents and chat models have their inputs at the top; models with type hints only have `inputs`.
+    """
+    inputs = _read(metadata.get("signature"), "inputs")
+    params = _read(metadata.get("signature"), "params")
+    if str((metadata.get("metadata") or {}).get("task")).startswith("agent/"):
+        return _row([*inputs, *params])
     spellings = _tensor_spellings(inputs) if _are_tensors(inputs) else _table_spellings(inputs)
+    if metadata.get("is_signature_from_type_hint") and inputs:
+        spellings = {"inputs": {"type": "array", "items": _type(inputs[0])}}
     more = {"params": _params(params)} if params else {}
     return {
         "oneOf": [
@@ -62,9 +69,8 @@ def _table_spellings(columns: Sequence[Mapping[str, Any]]) -> dict[str, JsonSche
         anything = {"type": "array", "items": _ANYTHING}
         split = {"type": "object", "properties": {"columns": anything, "data": anything}, "required": ["data"]}
         return {"dataframe_split": split, "dataframe_records": anything, "instances": anything, "inputs": _ANYTHING}
-    named = {str(column.get("name", number)): _nullable(column) for number, column in enumerate(columns)}
-    required = [str(column.get("name", number)) for number, column in enumerate(columns) if _is_required(column)]
-    row = {"type": "object", "properties": named, **({"required": required} if required else {})}
+    row = _row(columns)
+    named = row["properties"]
     table = {
         "type": "object",
         "properties": {
@@ -79,6 +85,12 @@ def _table_spellings(columns: Sequence[Mapping[str, Any]]) -> dict[str, JsonSche
     }
     rows = {"type": "array", "items": row}
     return {"dataframe_split": table, "dataframe_records": rows, "instances": rows, "inputs": columnwise}
+
+
+def _row(columns: Sequence[Mapping[str, Any]]) -> JsonSchema:
+    named = {str(column.get("name", number)): _nullable(column) for number, column in enumerate(columns)}
+    required = [str(column.get("name", number)) for number, column in enumerate(columns) if _is_required(column)]
+    return {"type": "object", "properties": named, **({"required": required} if required else {})}
 
 
 def _tensor_spellings(inputs: Sequence[Mapping[str, Any]]) -> dict[str, JsonSchema]:

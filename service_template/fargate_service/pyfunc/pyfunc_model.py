@@ -37,6 +37,7 @@ from fargate_service.settings import DEFAULT_DOCUMENT_LIMITS, DocumentLimits
 
 logger = logging.getLogger("bentoml.model")
 _ASKS = re.compile(rb'"stream"\s*:\s*true')
+_NO_STREAM = "This model does not stream; send 'Accept: application/json', without \"stream\": true."
 _MOST_REPETITION = 10**7  # less than a second
 _EXACT_TYPES = frozenset({"application/json", "application/json;charset=utf-8"})
 
@@ -155,12 +156,9 @@ class PyfuncModel:
             return isinstance(document, dict) and document.get("stream") is True
 
     def stream(self, body: bytes, content_type: str) -> Generator[Any]:
-        """Returns the chunks of the model's `predict_stream`; raises RequestError 406 if it has none."""
-        if self._streaming is None:
-            raise RequestError(406, "This model does not stream; send 'Accept: application/json'.")
-        return self._chunks(self._streaming, body, content_type)
-
-    def _chunks(self, model: Any, body: bytes, content_type: str) -> Generator[Any]:
+        """Yields the chunks of the model's `predict_stream`; raises RequestError 406 if it has none."""
+        if (model := self._streaming) is None:
+            raise RequestError(406, _NO_STREAM)
         with current_reservation().working(_cost(body, content_type)):
             try:
                 self._score(_Parsed(model.metadata), body, content_type)
@@ -288,6 +286,8 @@ def _unsupported(media_type: str, accepted: Collection[str]) -> RequestError:
 def _pieces(model: Any, data: Any, params: Mapping[str, Any] | None) -> Iterator[Any]:
     try:
         yield from model.predict_stream(data, params=params)
+    except NotImplementedError as error:  # MLflow calls every agent streamable
+        raise RequestError(406, _NO_STREAM) from error
     except MlflowException as error:
         raise _refusal(error) from error
 
