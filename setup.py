@@ -25,7 +25,7 @@ CORE = [
     "zstandard>=0.22",  # layers
     # Which system libraries a wheel needs; used by every deployment, so not an extra. Pure Python, no dependencies.
     "pyelftools>=0.30",
-    "packaging>=23",  # requirement lines
+    "packaging>=23.2",  # requirement lines; older ones call a path an invalid URL
     "tomli>=2",  # uv's lock files, also on Python 3.10
     "PyYAML>=6",  # MLmodel
 ]

@@ -148,7 +148,7 @@ def test_replacing_the_api_key_refuses_no_request(churn: str, capsys: pytest.Cap
 
 
 def read_api_keys() -> list[str]:
-    secret = get_deploy_client("fargate:/local").get_deployment(NAME)["api_key_secret"]
+    secret = f"mlflow-fargate/default/{NAME}"
     return str(boto3.client("secretsmanager").get_secret_value(SecretId=secret)["SecretString"]).split()
 
 

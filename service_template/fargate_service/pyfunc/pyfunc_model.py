@@ -39,6 +39,7 @@ logger = logging.getLogger("bentoml.model")
 _ASKS = re.compile(rb'"stream"\s*:\s*true')
 _NO_STREAM = "This model does not stream; send 'Accept: application/json', without \"stream\": true."
 _MOST_REPETITION = 10**7  # less than a second
+_PARQUET = "application/vnd.apache.parquet"  # older releases of MLflow have no name for it
 _EXACT_TYPES = frozenset({"application/json", "application/json;charset=utf-8"})
 
 
@@ -58,7 +59,7 @@ class PyfuncModel:
         self._tables = tables
         self._model = GuardedModel(model, tables)
         self._limits = limits
-        parquet = {scoring_server.CONTENT_TYPE_PARQUET} if limits.accept_parquet else set()
+        parquet = {_PARQUET} if limits.accept_parquet else set()
         self._media_types = {scoring_server.CONTENT_TYPE_JSON, scoring_server.CONTENT_TYPE_CSV, *parquet}
         self._streaming = model if model.metadata.flavors["python_function"].get("streamable") else None
         self._schema = model.metadata.get_input_schema()
@@ -277,7 +278,7 @@ def _check_parameters(content_type: str, asked: _Asked) -> None:
 
 def _unsupported(media_type: str, accepted: Collection[str]) -> RequestError:
     listed = ", ".join(sorted(accepted))
-    if media_type == scoring_server.CONTENT_TYPE_PARQUET:
+    if media_type == _PARQUET:
         off = "Parquet is off, because a small file can have any size in memory (environment.ACCEPT_PARQUET)"
         return RequestError(415, f"{off}; send one of {listed}.")
     return RequestError(415, f"This Content-Type is not supported; send one of {listed}.")
