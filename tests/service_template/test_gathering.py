@@ -56,6 +56,28 @@ def test_requests_that_arrive_together_or_while_the_thread_works_share_a_call() 
     assert budget.used == 0
 
 
+def test_callers_who_send_more_at_once_share_the_next_call_with_those_who_wait() -> None:
+    upper, budget = Upper(), MemoryBudget()
+    gathering = Gathering(upper)
+
+    async def caller(body: bytes) -> None:
+        for _ in range(5):
+            await ask(gathering, body, budget)
+
+    async def run() -> None:
+        first = asyncio.create_task(caller(b"a"))
+        await until_in(upper)
+        second = asyncio.create_task(caller(b"b"))
+        await asyncio.sleep(0)
+        upper.released.set()
+        await asyncio.gather(first, second)
+
+    asyncio.run(run())
+    gathering.close()
+
+    assert [len(call) for call in upper.calls] == [1, 2, 2, 2, 2, 1]
+
+
 def test_a_request_that_timed_out_keeps_its_memory_until_the_thread_is_done_with_it() -> None:
     upper, budget = Upper(), MemoryBudget()
     gathering = Gathering(upper)

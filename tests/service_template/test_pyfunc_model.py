@@ -13,7 +13,7 @@ from mlflow.models import infer_signature
 
 from fargate_service.errors import RequestError
 from fargate_service.memory.budget import MemoryBudget
-from fargate_service.memory.costs import json_cost
+from fargate_service.memory.costs import json_cost, table_cost
 from fargate_service.memory.reservation import Reservation
 from fargate_service.models.loaded_model import Batching
 from fargate_service.pyfunc.guarded_model import ModelFailed
@@ -159,7 +159,7 @@ def test_requests_to_a_custom_python_model_do_not_share_predictions(model: Pyfun
 def test_bodies_are_answered_together_only_while_there_is_memory_for_each(model: PyfuncModel) -> None:
     body = b'{"dataframe_split": {"columns": ["a"], "data": [[2.0]]}}'
     budget = MemoryBudget()
-    budget.open(json_cost(body) + 1000)
+    budget.open(json_cost(body) + table_cost(1, 0) + table_cost(0, 1) + 1000)
     first, second, other = Reservation(budget), Reservation(budget), Reservation(budget)
 
     with first.held(), second.held():

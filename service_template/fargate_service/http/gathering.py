@@ -13,6 +13,9 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from fargate_service.memory.reservation import Reservation, current_reservation
 
+# Of the event loop: in these, answers are sent, their clients' next requests are received, and these get here. They
+# share a call with those that arrived meanwhile. Two groups of clients taking turns would need twice the calls.
+_ROUNDS = 3
 Answer = TypeVar("Answer")
 Question = tuple[bytes, Reservation]
 
@@ -61,10 +64,17 @@ class Gathering(Generic[Answer]):
             loop.call_soon_threadsafe(self._end, batch, answers)
 
     def _end(self, batch: list[_Waiting], answers: Sequence[Answer | None]) -> None:
-        self._is_working = bool(self._waiting)
-        if self._waiting:
-            self._begin()
         for one, answer in zip(batch, answers, strict=True):
             one.reservation.let_go()
             if not one.answer.done():  # it can have timed out
                 one.answer.set_result(answer)
+        self._go_on(_ROUNDS)
+
+    def _go_on(self, rounds: int) -> None:
+        """Begins with what is waiting, after as many rounds of the event loop."""
+        if rounds:
+            asyncio.get_running_loop().call_soon(self._go_on, rounds - 1)
+        elif self._waiting:
+            self._begin()
+        else:
+            self._is_working = False

@@ -10,8 +10,8 @@ Source of the trace ID: https://docs.aws.amazon.com/elasticloadbalancing/latest/
 
 from __future__ import annotations
 
+import os
 import re
-import uuid
 from collections.abc import Iterator
 
 from fargate_service.errors import request_id
@@ -64,4 +64,4 @@ def _find_id(scope: Scope) -> bytes:
         name, _, root = part.strip().partition(b"=")
         if name == b"Root" and _PLAIN_ID.fullmatch(root):
             return bytes(root)
-    return uuid.uuid4().hex.encode()
+    return os.urandom(16).hex().encode()

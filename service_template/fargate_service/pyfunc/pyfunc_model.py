@@ -124,13 +124,18 @@ class PyfuncModel:
                     continue
                 begun.append(reservation)
                 rows = self._exact.rows(body) if self._exact else None
-                if rows and reservation.need_at_once(self._model.row_bytes * len(rows)):
+                if rows and reservation.need_at_once(self._table_cost(len(rows), is_first=not ready)):
                     ready.append(_Ready(number, rows, reservation))
             self._answer_together(ready, answers)
         finally:
             for reservation in begun:
                 reservation.end()
         return answers
+
+    def _table_cost(self, rows: int, *, is_first: bool) -> int:
+        """What rows cost beyond their cells, which are reserved already; the first ones with the table's columns."""
+        width = self._exact.width if self._exact and is_first else 0
+        return table_cost(rows, 0) + table_cost(0, width) + self._model.row_bytes * rows
 
     def _answer_together(self, ready: Sequence[_Ready], answers: list[ScoringResponse | None]) -> None:
         if self._exact is None or not ready:
