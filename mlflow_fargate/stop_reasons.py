@@ -25,6 +25,8 @@ _PICKLE = (
 _HINTS = tuple(
     (re.compile(pattern, re.IGNORECASE | re.DOTALL), hint)
     for pattern, hint in (
+        # Of the local stack only.
+        (r"the disk of this machine is full", "free some space on this machine's disk, then deploy again"),
         # 20 GiB by default: https://docs.aws.amazon.com/AmazonECS/latest/developerguide/fargate-task-storage.html
         (
             r"no space left on device",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from mlflow_fargate.local.container.launch import FULL_DISK
 from mlflow_fargate.stop_reasons import explaining_lines, find_cause, hint_for_stop
 
 PULL = "ResourceInitializationError: unable to pull secrets or registry auth: execution resource retrieval failed: "
@@ -110,6 +111,13 @@ def test_a_reason_of_ecs_leads_to_its_hint(reason: str, hint: str | None) -> Non
     said = hint_for_stop(reason, None, [])
 
     assert (said is None) if hint is None else (said is not None and hint in said), said
+
+
+def test_the_full_disk_of_this_machine_is_not_the_disk_of_a_task() -> None:
+    full = "CannotPullContainerError: write /big: no space left on device"
+
+    assert "ephemeral_storage_gib=" in (hint_for_stop(full, None, []) or "")
+    assert "on this machine's disk" in (hint_for_stop(f"{full} ({FULL_DISK})", None, []) or "")
 
 
 def test_a_killed_task_ran_out_of_memory_unless_a_health_check_ended_it() -> None:
