@@ -37,6 +37,8 @@ _PICKLE = (
 # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task_cannot_pull_image.html
 # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/service-event-messages-list.html
 _OF_ECS = (
+    # Of the local stack only.
+    (r"the disk of this machine is full", "free some space on this machine's disk, then deploy again"),
     # Permissions.
     (r"KMS is not allowed|kms:Decrypt", "allow the execution role to use the secret's KMS key: kms:Decrypt"),
     (

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from mlflow_fargate.local.container.launch import FULL_DISK
 from mlflow_fargate.stop_reasons import explaining_lines, find_cause, hint_for_stop
 
 PULL = "ResourceInitializationError: unable to pull secrets or registry auth: execution resource retrieval failed: "
@@ -130,6 +131,13 @@ def test_the_causes_are_told_apart() -> None:
 
     assert len(TEXTS) >= 60
     assert len(hints) >= 32
+
+
+def test_the_full_disk_of_this_machine_is_not_the_disk_of_a_task() -> None:
+    full = "CannotPullContainerError: write /big: no space left on device"
+
+    assert "ephemeral_storage_gib=" in (hint_for_stop(full, None, []) or "")
+    assert "on this machine's disk" in (hint_for_stop(f"{full} ({FULL_DISK})", None, []) or "")
 
 
 def test_a_killed_task_ran_out_of_memory_unless_a_health_check_ended_it() -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 import tarfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -25,7 +25,7 @@ from cyclonedx.contrib.license.factories import LicenseFactory
 from cyclonedx.model import HashAlgorithm, HashType
 from cyclonedx.model.bom import Bom
 from cyclonedx.model.component import Component, ComponentType
-from cyclonedx.model.license import License
+from cyclonedx.model.license import DisjunctiveLicense, License
 from cyclonedx.output.json import JsonV1Dot6
 from packageurl import PackageURL
 from packaging.utils import canonicalize_name
@@ -146,7 +146,7 @@ def _python_packages(texts: Mapping[str, str]) -> Iterator[Component]:
                 purl=purl,
                 bom_ref=purl.to_string(),
                 hashes=_hashes(pins[0]) if len(pins) == 1 else (),
-                licenses=_licenses(headers.get("License-Expression"), *named, headers.get("License")),
+                licenses=_licenses(headers.get("License-Expression"), named, headers.get("License")),
             )
 
 
@@ -159,19 +159,33 @@ def _debian_packages(texts: Mapping[str, str], architecture: str) -> Iterator[Co
         for one in packages:
             if _NAME.fullmatch(one.name) and _VERSION.fullmatch(one.version) and _NAME.fullmatch(system):
                 qualifiers = {
-                    "arch": architecture,
+                    "arch": one.architecture or architecture,
                     "distro": f"{system}-{fields.get('VERSION_ID', '')[:99]}".rstrip("-"),
                 }
                 purl = PackageURL("deb", system, one.name, one.version, qualifiers)
                 yield Component(name=one.name, version=one.version, purl=purl, bom_ref=purl.to_string())
 
 
-def _licenses(*stated: Any) -> Iterable[License]:
-    """Returns the first license that is not a whole text: an SPDX identifier or expression, or else its name."""
-    for text in (str(one).strip() for one in stated if one):
-        if text.isprintable() and 0 < len(text) <= _LICENSE_LENGTH and text not in ("UNKNOWN", "OSI Approved"):
-            return [LicenseFactory().make_from_string(text)]
-    return []
+def _licenses(expression: Any, classifiers: Sequence[str] = (), field: Any = None) -> list[License]:
+    """Returns what a package states: an SPDX expression, else all classifiers, or a field that is more exact.
+
+    SPDX identifiers if they are, else names. Whole texts of licenses are left out.
+    """
+    make = LicenseFactory()
+    named = [make.make_with_name(text) for text in map(_license_name, classifiers) if text]
+    stated, other = (make.make_from_string(text) if text else None for text in map(_license_name, (expression, field)))
+    if stated:
+        return [stated]
+    if other and (not named or (len(named) == 1 and not (isinstance(other, DisjunctiveLicense) and other.name))):
+        return [other]
+    return [*named]
+
+
+def _license_name(stated: Any) -> str:
+    """Returns the text, or "" if it is nothing that names a license."""
+    text = str(stated or "").strip()
+    is_name = text.isprintable() and len(text) <= _LICENSE_LENGTH
+    return text if is_name and text not in ("UNKNOWN", "OSI Approved", "DFSG approved") else ""
 
 
 def _models(manifest: Manifest) -> list[Layer]:

@@ -33,7 +33,8 @@ from mlflow_fargate.errors import LocalStackError
 from mlflow_fargate.local.api.exec_sessions import PLUGIN
 from mlflow_fargate.local.api.gateway import Gateway
 from mlflow_fargate.local.container.container_engine import ContainerEngine, choose_engine
-from mlflow_fargate.local.container.engine_runner import remove_leftovers, runner_for
+from mlflow_fargate.local.container.engine_leftovers import remove_leftovers
+from mlflow_fargate.local.container.engine_runner import runner_for
 from mlflow_fargate.local.load_balancer.server import LoadBalancer
 from mlflow_fargate.local.page import PageApp
 from mlflow_fargate.local.registry.base_image import seed_base_image

@@ -34,6 +34,8 @@ BOOKWORM = {"ID": "debian", "VERSION_CODENAME": "bookworm", "PRETTY_NAME": "Debi
 BASE = (
     "Package: libc6\nStatus: install ok installed\nVersion: 2.36-9+deb12u10\n\n"
     "Package: gone\nStatus: deinstall ok config-files\nVersion: 1\n\n"
+    "Package: broken\nStatus: install reinstreq half-installed\nVersion: 1\n\n"
+    "Package: purged\nStatus: purge ok not-installed\nVersion: 1\n\n"
     "Package: gcc-12-base\nStatus: install ok installed\nVersion: 12.2.0-14+deb12u1\n"
 )
 

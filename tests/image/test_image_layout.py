@@ -121,3 +121,27 @@ def test_bytes_with_a_different_digest_are_not_stored(tmp_path: Path) -> None:
         layout.upload_blob("any", sha256_digest(b"other"), lambda: [b"blob"])
 
     assert list((tmp_path / "blobs" / "sha256").iterdir()) == []
+
+
+def test_reading_a_layout_changes_nothing_in_it(local_registry: str, tmp_path: Path) -> None:
+    build(local_registry, OciLayout(tmp_path / "layout"), tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "layout").rglob("*")}
+
+    assert OciLayout(tmp_path / "layout").manifest_digest("any", "v1")
+
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "layout").rglob("*")} == before
+
+
+def test_an_image_without_a_tag_stays_in_the_layout(local_registry: str, tmp_path: Path) -> None:
+    """As `skopeo copy … oci:FOLDER` writes it."""
+    image = build(local_registry, OciLayout(tmp_path / "layout"), tmp_path)
+    path = tmp_path / "layout" / "index.json"
+    index = json.loads(path.read_text())
+    del index["manifests"][0]["annotations"]
+    path.write_text(json.dumps(index))
+
+    build(local_registry, OciLayout(tmp_path / "layout"), tmp_path)
+
+    entries = json.loads(path.read_text())["manifests"]
+    assert [entry["digest"] for entry in entries] == [image.reference.digest] * 2
+    assert ["annotations" in entry for entry in entries] == [False, True]

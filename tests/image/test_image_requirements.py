@@ -153,6 +153,8 @@ def test_a_distribution_by_url_replaces_the_others() -> None:
         (["a", "xgboost"], {"xgboost": "3.2.0", "xgboost-cpu": "3.1.0"}, ["a", "xgboost<=3.1.0"]),
         (["a", "xgboost"], {"xgboost": "3.2.0"}, None),
         (["a"], {"xgboost": "1.7.6"}, None),
+        # A build of another index; only == accepts its label.
+        (["a"], {"xgboost": "3.2.0+cu12"}, ["a", "xgboost-cpu<=3.2.0"]),
     ],
 )
 def test_locked_twins_are_replaced_by_what_a_requirement_names_else_by_the_best(

@@ -131,6 +131,42 @@ def test_a_packages_url_is_not_its_version() -> None:
     assert (by_url.version, LockedPackage("six", "six==1.17.0", ()).version) == ("", "1.17.0")
 
 
+@pytest.mark.parametrize(
+    ("metadata", "licenses"),
+    [
+        (["License: MIT"], ["MIT"]),
+        # docutils 0.21
+        (
+            ["Classifier: License :: Public Domain", "Classifier: License :: OSI Approved :: BSD License"],
+            ["BSD License", "Public Domain"],
+        ),
+        (["License: Dual License", "Classifier: License :: OSI Approved :: BSD License"], ["BSD License"]),
+        (["License: BSD-3-Clause", "Classifier: License :: OSI Approved :: BSD License"], ["BSD-3-Clause"]),
+        (["License: MIT", "License-Expression: MIT OR Apache-2.0"], ["MIT OR Apache-2.0"]),
+        (["License: Copyright\n  and so on", "Classifier: License :: OSI Approved"], []),
+    ],
+)
+def test_licenses_are_all_that_the_package_states(metadata: list[str], licenses: list[str]) -> None:
+    text = "\n".join(["Name: six", "Version: 1", *metadata])
+    manifest = Manifest(Descriptor(OCI_CONFIG, f"sha256:{'c' * 64}", 2), (), {})
+
+    document = make_sbom(ImageContent("a", f"sha256:{'d' * 64}", manifest, {}, {"six-1.dist-info/METADATA": text}))
+
+    assert problem_with(document) is None
+    (six,) = json.loads(document)["components"]
+    stated = [one.get("expression") or one["license"] for one in six.get("licenses", ())]
+    assert sorted(one if isinstance(one, str) else one.get("id") or one["name"] for one in stated) == licenses
+
+
+def test_a_package_of_debian_has_its_own_architecture() -> None:
+    status = "Package: tzdata\nStatus: install ok installed\nArchitecture: all\nVersion: 1\n"
+    manifest = Manifest(Descriptor(OCI_CONFIG, f"sha256:{'c' * 64}", 2), (), {})
+
+    document = make_sbom(ImageContent("a", f"sha256:{'d' * 64}", manifest, {}, {"var/lib/dpkg/status": status}))
+
+    assert json.loads(document)["components"][0]["purl"] == "pkg:deb/debian/tzdata@1?arch=all&distro=debian"
+
+
 HOSTILE = st.text(max_size=60)
 
 

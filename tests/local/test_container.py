@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
@@ -49,7 +50,7 @@ def start(runner: ProcessRunner) -> Iterator[Callable[..., tuple[TaskProcess, li
     ) -> tuple[TaskProcess, list[str]]:
         lines: list[str] = []
         definition = Container.of_json({"name": "model", "image": image, **container})
-        spec = ContainerSpec(f"task{len(started)}", definition, runner.pull(image), secrets or {}, has_role=has_role)
+        spec = ContainerSpec(os.urandom(8).hex(), definition, runner.pull(image), secrets or {}, has_role=has_role)
         process = runner.start(spec, lines.append)
         started.append(process)
         return process, lines
@@ -233,7 +234,7 @@ def test_a_task_only_sees_its_image_and_its_settings(
     assert (answer["version"], answer["key"]) == ("7", "hush")
     assert environment["PYTHONPATH"] == f"/opt/app/site:{root}/opt/app/src"  # the image has no /opt/app/site
     assert environment["PATH_PREFIX"] == "/opt"
-    assert environment["HOME"].endswith("/task0/tmp")
+    assert environment["HOME"].endswith("/tmp")
     assert environment["TMPDIR"] == environment["HOME"]
     assert environment["LANG"] == "C.UTF-8"
     assert "AWS_SECRET_ACCESS_KEY" not in environment
@@ -371,3 +372,40 @@ def test_only_a_task_with_a_role_gets_the_address_of_aws(
     process, _ = start(push_image(), has_role=has_role)
 
     assert ("AWS_ENDPOINT_URL" in ask(process)["environment"]) is has_role
+
+
+@pytest.mark.parametrize(
+    ("place", "step"),
+    [
+        ("backports.tarfile.TarFile.extractall", "CannotPullContainerError"),
+        ("os.link", "CannotPullContainerError"),
+        ("venv.EnvBuilder.create", "CannotStartContainerError"),
+    ],
+)
+def test_a_full_disk_is_reported_and_a_later_start_works(
+    place: str,
+    step: str,
+    push_image: PushImage,
+    start: Callable[..., tuple[TaskProcess, list[str]]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    image = push_image({"opt/hello": "hi"})
+    place = place if sys.version_info < (3, 11, 4) else place.removeprefix("backports.")
+    with monkeypatch.context() as patch:
+        patch.setattr(place, fail)
+        with pytest.raises(TaskFailedToStart, match=rf"{step}: .*\(the disk of this machine is full\)"):
+            start(image, entryPoint=["/bin/true"])
+
+    task, _ = start(image, entryPoint=["/bin/true"])
+    assert task.wait(30) == 0
+
+
+@pytest.mark.parametrize("value", ["a\0b", "\ud800"])
+def test_a_variable_that_no_process_can_have_is_reported(
+    value: str, push_image: PushImage, start: Callable[..., tuple[TaskProcess, list[str]]]
+) -> None:
+    with pytest.raises(TaskFailedToStart, match="CannotStartContainerError: "):
+        start(push_image({"a": "b"}), entryPoint=["/bin/true"], environment=[{"name": "A", "value": value}])

@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import shutil
 import subprocess
 import tarfile
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
+from mlflow_fargate import atomic_files
 from mlflow_fargate.cli.local import local
 from mlflow_fargate.errors import LocalStackError
-from mlflow_fargate.local.container.container_engine import choose_engine, make_programs
+from mlflow_fargate.local.container import engine_leftovers
+from mlflow_fargate.local.container.container_engine import (
+    ContainerEngine,
+    EngineChoice,
+    choose_engine,
+    make_programs,
+)
+from mlflow_fargate.local.container.engine_leftovers import remove_leftovers
 from mlflow_fargate.local.container.engine_runner import EngineRunner
-from mlflow_fargate.local.container.launch import TaskFailedToStart
+from mlflow_fargate.local.container.image_store import PulledImage
+from mlflow_fargate.local.container.launch import ContainerSpec, TaskFailedToStart
+from mlflow_fargate.local.task_definition import Container
 from support.container_engine import Programs
 
 NO_DAEMON = "echo 'Cannot connect to the Docker daemon at unix:///var/run/docker.sock.' >&2; exit 1"
@@ -170,7 +184,81 @@ def test_a_disk_that_fills_up_during_a_pull_is_reported_and_a_later_pull_works(
     with closing(EngineRunner(engine, tmp_path / "tasks", registry="127.0.0.1:5000", password=None)) as runner:
         with pytest.raises(TaskFailedToStart, match=r"CannotPullContainerError: .*no space left on device") as raised:
             runner.pull(IMAGE)
-        assert "the disk of this machine is full; `podman system prune`" in str(raised.value)
+        assert "the disk of this machine is full; the engine's `system prune`" in str(raised.value)
         program.write_text(works)
 
         assert runner.pull(IMAGE).digest == IMAGE.partition("@")[2]
+
+
+@pytest.fixture
+def podman(programs: Programs) -> ContainerEngine:
+    """Returns an engine whose every command succeeds."""
+    programs("podman", "podman version 4.3.1", WORKS)
+    return found(choose_engine("podman"))
+
+
+def found(choice: EngineChoice) -> ContainerEngine:
+    assert choice.engine is not None
+    return choice.engine
+
+
+def test_a_full_disk_of_the_stack_itself_is_reported_too(
+    podman: ContainerEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with closing(EngineRunner(podman, tmp_path / "tasks", registry="127.0.0.1:5000", password=None)) as runner:
+        monkeypatch.setattr(atomic_files, "write", fail)
+
+        with pytest.raises(TaskFailedToStart, match=r"CannotPullContainerError: .*the disk of this machine is full"):
+            runner.pull(IMAGE)
+
+
+@pytest.mark.parametrize("value", ["a\0b", "\ud800"])
+def test_a_variable_that_no_process_can_have_is_reported(value: str, podman: ContainerEngine, tmp_path: Path) -> None:
+    container = Container.of_json({"name": "model", "image": IMAGE, "environment": [{"name": "A", "value": value}]})
+
+    with (
+        closing(EngineRunner(podman, tmp_path / "tasks", registry="127.0.0.1:5000", password=None)) as runner,
+        pytest.raises(TaskFailedToStart, match="CannotCreateContainerError: podman cannot be called with these texts"),
+    ):
+        runner.start(ContainerSpec("task", container, PulledImage("")), print)
+
+
+def test_what_a_killed_stack_left_is_not_forgotten_when_the_next_one_uses_another_engine(
+    programs: Programs, podman: ContainerEngine, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tasks, removed = tmp_path / "tasks", tmp_path / "removed"
+    killed = EngineRunner(podman, tasks, registry="127.0.0.1:5000", password=None)
+    killed.pull(IMAGE)
+    programs("podman", "podman version 4.3.1", WORKS, other=f'echo "$*" >> {removed}')
+    works = Path(podman.command[0]).rename(tmp_path / "uninstalled")
+    programs("docker", "Docker version 28.2.2", WORKS)
+
+    remove_leftovers(tasks)
+    assert "cannot be removed: podman: No such file or directory" in caplog.text
+    EngineRunner(found(choose_engine("docker")), tasks, registry="127.0.0.1:5000", password=None).close()
+    works.rename(podman.command[0])
+    remove_leftovers(tasks)
+
+    assert removed.read_text() == f"rmi {IMAGE}\n"
+    assert not list(tasks.glob("engine-*.json"))
+
+
+def test_a_stack_stops_without_an_error_while_local_down_removes_the_same(
+    podman: ContainerEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner = EngineRunner(podman, tmp_path / "tasks", registry="127.0.0.1:5000", password=None)
+    both_have_read = threading.Barrier(2, timeout=30)
+    remove_containers = engine_leftovers._remove_containers
+
+    def wait_first(*arguments: Any) -> None:
+        both_have_read.wait()
+        remove_containers(*arguments)
+
+    monkeypatch.setattr(engine_leftovers, "_remove_containers", wait_first)
+    with ThreadPoolExecutor(2) as pool:
+        endings = [pool.submit(runner.close), pool.submit(remove_leftovers, tmp_path / "tasks")]
+
+        assert [ending.result() for ending in endings] == [None, None]

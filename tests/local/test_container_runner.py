@@ -19,7 +19,8 @@ from typing import Any
 import pytest
 
 from mlflow_fargate.local.container.container_engine import ContainerEngine, EngineFailed, find_engine, make_programs
-from mlflow_fargate.local.container.engine_runner import LABEL, EngineRunner, label_of, remove_leftovers
+from mlflow_fargate.local.container.engine_leftovers import LABEL, label_of, remove_leftovers
+from mlflow_fargate.local.container.engine_runner import EngineRunner
 from mlflow_fargate.local.container.engine_task import EngineTask
 from mlflow_fargate.local.container.launch import ContainerSpec, TaskFailedToStart
 from mlflow_fargate.local.engine.container_health import ContainerProbe
@@ -392,7 +393,7 @@ def test_what_a_killed_stack_left_is_removed_later(
 
     assert containers_of(container_engine, cache / "local" / "tasks") == []
     assert end(task) == 137
-    assert not (cache / "local" / "tasks" / "engine.json").exists()
+    assert not list((cache / "local" / "tasks").glob("engine-*.json"))
 
 
 def test_a_container_that_is_created_while_the_stack_stops_is_removed(
@@ -420,7 +421,7 @@ def test_a_container_that_is_created_while_the_stack_stops_is_removed(
     assert containers_of(container_engine, tmp_path / "tasks") == []
     _start_into(runner, spec, failures)
     assert "the local stack is stopping" in str(failures[-1])
-    assert not (tmp_path / "tasks" / "engine.json").exists()
+    assert not list((tmp_path / "tasks").glob("engine-*.json"))
 
 
 def _start_into(runner: EngineRunner, spec: ContainerSpec, failures: list[TaskFailedToStart]) -> None:
@@ -439,4 +440,4 @@ def test_containers_that_cannot_be_removed_are_left_for_the_next_start(
     remove_leftovers(tmp_path)
 
     assert "1 of 1 are still there" in caplog.text
-    assert (tmp_path / "engine.json").exists()
+    assert list(tmp_path.glob("engine-*.json"))

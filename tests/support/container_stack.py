@@ -16,7 +16,7 @@ import mlflow
 import pytest
 
 from mlflow_fargate.local.container.container_engine import ContainerEngine
-from mlflow_fargate.local.container.engine_runner import LABEL, label_of
+from mlflow_fargate.local.container.engine_leftovers import LABEL, label_of
 from mlflow_fargate.local.registry.store import RegistryStore
 from support.base_image import seed_shared_base_image
 

@@ -104,6 +104,7 @@ class DebianPackage:
     sha256: str = ""
     size_bytes: int = 0
     archive: str = field(default="", compare=False)  # URL of the archive
+    architecture: str = field(default="", compare=False)  # or 'all'
 
     @classmethod
     def of_paragraph(cls, fields: Paragraph, *, archive: str = "") -> DebianPackage:
@@ -119,6 +120,7 @@ class DebianPackage:
             sha256=fields.get("SHA256", ""),
             size_bytes=int(fields.get("Size", 0)),
             archive=archive,
+            architecture=fields.get("Architecture", ""),
         )
 
     @property
@@ -132,5 +134,6 @@ def parse_status(status: str) -> tuple[DebianPackage, ...]:
     return tuple(
         DebianPackage.of_paragraph(fields)
         for fields in parse_paragraphs(status)
-        if {"Package", "Version"} <= fields.keys() and fields.get("Status", "installed").endswith("installed")
+        if {"Package", "Version"} <= fields.keys()
+        and fields.get("Status", "installed").rpartition(" ")[2] == "installed"
     )

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 from mlflow_fargate.errors import ImageError
 from mlflow_fargate.image.packages.twins import find_replacements
@@ -129,7 +130,7 @@ def replace_locked_twins(
     versions = {name: SpecifierSet(f"=={version}") for name, version in locked.items()}
     replaced = find_replacements(versions, machine, named=named)
     # What depends on these packages may limit their versions.
-    asked += [Requirement(f"{name}<={locked[name]}") for name in replaced if name not in named]
+    asked += [Requirement(f"{name}<={Version(locked[name]).public}") for name in replaced if name not in named]
     merged = _merge(asked, replaced, [])
     return ([str(requirement) for requirement in merged.values()], sorted(replaced)) if replaced else None
 

@@ -43,7 +43,8 @@ class OciLayout:
                 f"{directory} is not empty and not an OCI image layout.", hint="choose an empty or a new folder"
             )
         self._blobs.mkdir(parents=True, exist_ok=True)
-        (directory / "oci-layout").write_bytes(encode_json({"imageLayoutVersion": "1.0.0"}))
+        if not (directory / "oci-layout").exists():
+            (directory / "oci-layout").write_bytes(encode_json({"imageLayoutVersion": "1.0.0"}))
         if not self._index.exists():
             self._write_index([])
 
@@ -120,7 +121,8 @@ class OciLayout:
 
     def _write_index(self, entries: list[dict[str, Any]]) -> None:
         atomic_files.write(self._index, encode_json({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries}))
-        for_docker = encode_json([self._describe_for_docker(entry) for entry in entries])
+        named = [entry for entry in entries if _TAG in (entry.get("annotations") or {})]
+        for_docker = encode_json([self._describe_for_docker(entry) for entry in named])
         atomic_files.write(self._directory / "manifest.json", for_docker)
 
     def _describe_for_docker(self, entry: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,4 +8,5 @@ container_engine  is there a podman or a docker that works?
 run_arguments     turns a task definition into its arguments
 engine_runner     pulls images and starts tasks as containers, leaves no container behind
 engine_task       one container, until its end
+engine_leftovers  what a stack leaves in an engine, and its removal
 """

@@ -81,6 +81,8 @@ class ContainerEngine:
             raise EngineFailed(f"{self.name} {arguments[0]} did not finish within {timeout_seconds:g} s") from error
         except OSError as error:
             raise EngineFailed(f"{self.name}: {error.strerror}") from error
+        except ValueError as error:  # NUL, or half of a surrogate pair
+            raise EngineFailed(f"{self.name} cannot be called with these texts: {error}") from error
         if done.returncode or (is_strict and re.search(rb"(?i)ignored|discarded", done.stderr)):
             raise EngineFailed(last_words(done.stderr) or f"exit code {done.returncode}")
         return done.stdout.decode(errors="replace")

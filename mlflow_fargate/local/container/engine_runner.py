@@ -6,18 +6,14 @@
 The container's port is published on a free port of 127.0.0.1. A task with a role must reach the local AWS and MLflow,
 which listen on 127.0.0.1 only: it gets this machine's network, and a free port in its environment.
 
-`engine.json` in the tasks' folder names the engine, and the images it pulled, while a stack uses it. What a killed
-stack left behind is removed, by its label, at the next start and by `local down`.
+What a killed stack left behind is removed at the next start and by `local down` (engine_leftovers).
 """
 
 from __future__ import annotations
 
 import base64
 import contextlib
-import hashlib
 import json
-import logging
-import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -25,29 +21,32 @@ from types import MappingProxyType
 
 from mlflow_fargate import atomic_files
 from mlflow_fargate.local.container.container_engine import ContainerEngine, EngineFailed, make_programs, pack
-from mlflow_fargate.local.container.engine_task import EngineTask, quietly, read_state, remove
+from mlflow_fargate.local.container.engine_leftovers import (
+    FOLDERS,
+    LABEL,
+    label_of,
+    remove_leftovers,
+    remove_volumes,
+    volumes_of,
+    write_record,
+)
+from mlflow_fargate.local.container.engine_task import EngineTask, read_state, remove
 from mlflow_fargate.local.container.image_store import ImageStore, PulledImage
-from mlflow_fargate.local.container.launch import ContainerSpec, ExecSpec, TaskFailedToStart
-from mlflow_fargate.local.container.run_arguments import EngineTraits, make_arguments, make_ulimits
+from mlflow_fargate.local.container.launch import FULL_DISK, ContainerSpec, ExecSpec, TaskFailedToStart
+from mlflow_fargate.local.container.run_arguments import make_arguments, make_ulimits
 from mlflow_fargate.local.container.runner import ProcessRunner, free_port
 from mlflow_fargate.local.container.task_runner import OnLine, TaskRunner
 from mlflow_fargate.local.registry.server import LocalRegistry
 from mlflow_fargate.target import local_state_file
 
-logger = logging.getLogger(__name__)
-
-_FOLDERS = "containers"  # one for each that runs
-LABEL = "mlflow-fargate.stack"
 _CACHE_VARIABLE = "MLFLOW_FARGATE_CACHE"
 _CACHE_FOLDER = "mlflow-fargate"  # in /tmp of a task with a role
 _PULL_SECONDS = 1800.0
-_NO_TRAITS = EngineTraits(is_podman=False, cpus=1)
 _NO_PLATFORM = "image Manifest does not contain descriptor matching platform 'linux/amd64'"  # in ECS's words
 _NO_PROGRAM = "the task definition's entry point or command is not a program in the image"
 _ADVICE = MappingProxyType(
     {
-        "no space left on device": "the disk of this machine is full; `podman system prune` frees space that the "
-        "engine uses",
+        "no space left on device": f"{FULL_DISK}; the engine's `system prune` frees space that it uses",
         'exec: "': _NO_PROGRAM,
         "a command that was not found": _NO_PROGRAM,
         "no image found in": _NO_PLATFORM,
@@ -78,7 +77,7 @@ class EngineRunner:
         self._state = state
         self._registry = registry
         self._labels = {LABEL: label_of(state)}
-        self._prefix = _volumes_of(state)
+        self._prefix = volumes_of(state)
         self._networks: set[str] = set()
         self._of_roles = of_roles
         self._pulling = threading.Lock()
@@ -88,7 +87,7 @@ class EngineRunner:
         self._running: dict[tuple[str, str], EngineTask] = {}  # by task and container
         self._login_file = state / "engine-login" / "config.json"
         self._login_file.parent.mkdir(parents=True, exist_ok=True)
-        self._write_record()
+        write_record(self._engine, self._state, self._images)
         login = {} if password is None else {registry: {"auth": base64.b64encode(f"AWS:{password}".encode()).decode()}}
         atomic_files.write(self._login_file, json.dumps({"auths": login}), mode=0o600)
 
@@ -109,7 +108,7 @@ class EngineRunner:
             with self._pulling:  # of two tasks of one image, the second waits and reuses it
                 self._pull(image)
             return PulledImage(image.partition("@")[2] or self._digest(image))
-        except EngineFailed as error:
+        except (EngineFailed, OSError) as error:
             raise TaskFailedToStart(f"CannotPullContainerError: {_advised(error)}") from error
 
     def start(self, spec: ContainerSpec, on_line: OnLine) -> EngineTask:
@@ -138,7 +137,7 @@ class EngineRunner:
                 name,
                 on_line,
                 host_port=read_state(self._engine, network).host_port if network else host_port,
-                folder=self._state / _FOLDERS / name,
+                folder=self._state / FOLDERS / name,
             )
         except (EngineFailed, OSError) as error:
             remove(self._engine, name)
@@ -153,7 +152,7 @@ class EngineRunner:
             self._networks.discard(_network_of(task_id))
             remove(self._engine, _network_of(task_id))
         with contextlib.suppress(EngineFailed):  # the next start, or `local down`, tries again
-            _remove_volumes(self._engine, f"{self._prefix}-{task_id}")
+            remove_volumes(self._engine, f"{self._prefix}-{task_id}")
 
     def exec_spec(self, task_id: str, container: str, command: str, *, as_root: bool = True) -> ExecSpec | None:
         task = self._running.get((task_id, container))
@@ -206,11 +205,7 @@ class EngineRunner:
     def _note_image(self, image: str) -> None:
         if image not in self._images:
             self._images.append(image)
-            self._write_record()
-
-    def _write_record(self) -> None:
-        record = {"command": self._engine.command, "images": self._images}
-        atomic_files.write(_record_file(self._state), json.dumps(record), mode=0o600)
+            write_record(self._engine, self._state, self._images)
 
 
 @contextlib.contextmanager
@@ -232,55 +227,8 @@ def runner_for(
         runner.close()
 
 
-def remove_leftovers(state: Path) -> None:
-    """Removes the containers and images that a stack with this folder for its tasks left in an engine."""
-    try:
-        record = json.loads(_record_file(state).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return
-    engine = ContainerEngine(tuple(record["command"]), _NO_TRAITS)
-    try:
-        if found := _containers_of(engine, state):
-            logger.info("removing %s containers that an earlier stack left behind", len(found))
-            remove(engine, *found)
-            if left := _containers_of(engine, state):
-                raise EngineFailed(f"{len(left)} of {len(found)} are still there")
-        _remove_volumes(engine, _volumes_of(state))
-    except EngineFailed as error:  # the record stays: the engine may work again at the next start
-        logger.warning("containers of an earlier stack cannot be removed: %s", error)
-        return
-    for image in record["images"]:
-        quietly(engine, "rmi", image)
-    shutil.rmtree(state / _FOLDERS, ignore_errors=True)
-    _record_file(state).unlink()
-
-
-def _containers_of(engine: ContainerEngine, state: Path) -> list[str]:
-    return engine.call("ps", "--all", "--quiet", "--filter", f"label={LABEL}={label_of(state)}").split()
-
-
 def _network_of(task_id: str) -> str:
     return f"mlflow-fargate-network-{task_id}"
-
-
-def _volumes_of(state: Path) -> str:
-    """Returns what the names of all volumes of the stack with this folder begin with."""
-    return f"mlflow-fargate-{label_of(state)}"
-
-
-def _remove_volumes(engine: ContainerEngine, prefix: str) -> None:
-    found = engine.call("volume", "ls", "--quiet", "--filter", f"name={prefix}").split()
-    if found:
-        quietly(engine, "volume", "rm", "--force", *found)
-
-
-def _record_file(state: Path) -> Path:
-    return state / "engine.json"
-
-
-def label_of(state: Path) -> str:
-    """Returns the label's value: what identifies the stack with this folder, also after a restart."""
-    return hashlib.sha256(str(state.resolve()).encode()).hexdigest()[:16]
 
 
 def _files_of_role(role: Mapping[str, str]) -> dict[str, bytes]:
@@ -295,5 +243,5 @@ def _files_of_role(role: Mapping[str, str]) -> dict[str, bytes]:
 
 def _advised(error: Exception) -> str:
     said = str(error)
-    advice = next((text for words, text in _ADVICE.items() if words in said), None)
+    advice = next((text for words, text in _ADVICE.items() if words in said.lower()), None)
     return f"{said} ({advice})" if advice else said

@@ -10,6 +10,7 @@ Source: OCI image-spec, layer.md (whiteouts), config.md.
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
 import io
@@ -86,7 +87,7 @@ class ImageStore:
                 shutil.rmtree(leftover, ignore_errors=True)
 
     def pull(self, image: str) -> PulledImage:
-        """Returns the image, unpacked; CannotPull with ECS's message if that fails."""
+        """Returns the image, unpacked; CannotPull with ECS's message if that fails, OSError if the disk is full."""
         repository, identifier = self._parse(image)
         digest, manifest = self._read_manifest(repository, identifier, image)
         config = self._read_config(repository, manifest, image)
@@ -146,6 +147,8 @@ class ImageStore:
             unpack_blob(self._registry.blob(repository, digest), part, digest=digest)
         except (FargateError, tarfile.TarError, OSError, EOFError, zstandard.ZstdError) as error:
             shutil.rmtree(part, ignore_errors=True)
+            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+                raise
             raise CannotPull(f"failed to register layer {digest}: {error}") from error
         part.rename(folder)
         return folder

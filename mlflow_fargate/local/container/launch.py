@@ -6,6 +6,7 @@ whether paths exist in the image's root.
 
 from __future__ import annotations
 
+import errno
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,11 +16,18 @@ from mlflow_fargate.errors import LocalStackError
 from mlflow_fargate.local.container.image_store import PulledImage
 from mlflow_fargate.local.task_definition import Container
 
+FULL_DISK = "the disk of this machine is full"
 _DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
 
 
 class TaskFailedToStart(LocalStackError):
     """The task could not start; the message is its stoppedReason."""
+
+    @classmethod
+    def at(cls, step: str, error: OSError | ValueError) -> TaskFailedToStart:
+        """Returns the failure of a step, named as ECS does, because of this machine or of texts no process can have."""
+        is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        return cls(f"{step}: {error}{f' ({FULL_DISK})' if is_full else ''}")
 
 
 @dataclass(frozen=True)

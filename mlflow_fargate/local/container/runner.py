@@ -84,9 +84,17 @@ class ProcessRunner:
             return self._images.pull(image)
         except CannotPull as error:
             raise TaskFailedToStart(f"CannotPullContainerError: {error}") from error
+        except OSError as error:
+            raise TaskFailedToStart.at("CannotPullContainerError", error) from error
 
     def start(self, spec: ContainerSpec, on_line: OnLine) -> TaskProcess:
         _refuse_other_python(spec.image)
+        try:
+            return self._start(spec, on_line)
+        except (OSError, ValueError) as error:
+            raise TaskFailedToStart.at("CannotStartContainerError", error) from error
+
+    def _start(self, spec: ContainerSpec, on_line: OnLine) -> TaskProcess:
         folder = self._tasks / spec.task_id
         (folder / "tmp").mkdir(parents=True)
         port = free_port()
@@ -99,17 +107,14 @@ class ProcessRunner:
         command = make_command(spec.container, spec.image, self._python_folder())
         for note in spec.image.notes:
             on_line(note)
-        try:
-            process = TaskProcess(
-                command,
-                environment=environment,
-                working_directory=make_working_directory(spec.container, spec.image),
-                folder=folder,
-                port=port,
-                on_line=on_line,
-            )
-        except OSError as error:
-            raise TaskFailedToStart(f"CannotStartContainerError: {error}") from error
+        process = TaskProcess(
+            command,
+            environment=environment,
+            working_directory=make_working_directory(spec.container, spec.image),
+            folder=folder,
+            port=port,
+            on_line=on_line,
+        )
         self._running[spec.task_id] = (spec, process)
         return process
 
