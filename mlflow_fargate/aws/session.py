@@ -114,10 +114,13 @@ class AwsSession:
 
     def pages(self, service: str, operation: str, key: str, /, **parameters: Any) -> Iterator[Any]:
         """Yields every item under `key` of all pages of a response."""
+        paginator = self.client(service).get_paginator(operation)
+        # Each page is a call of its own, retried like any other; paginators have no public way to do so.
+        paginator._method = functools.partial(self.call, service, operation)
         try:
-            for page in self.client(service).get_paginator(operation).paginate(**parameters):
+            for page in paginator.paginate(**parameters):
                 yield from page[key]
-        except (ClientError, BotoCoreError) as error:
+        except BotoCoreError as error:
             raise _translate(service, operation, error) from error
 
     def _call_once(self, service: str, operation: str, parameters: dict[str, Any]) -> dict[str, Any]:
@@ -146,6 +149,8 @@ def _translate(service: str, operation: str, error: ClientError | BotoCoreError)
     said = error.response.get("Error", {}).get("Message", "")
     message = f"AWS refused {action} ({code}): {said}"
     fault = error_table.classify(action, code, said)
+    if fault.meaning == "unknown" and (request := error.response.get("ResponseMetadata", {}).get("RequestId")):
+        message += f" (request ID {request})"
     return AwsError(message, operation=action, code=code, hint=fault.hint, meaning=fault.meaning)
 
 
