@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from dataclasses import asdict
 from datetime import datetime, timezone
 from typing import Any
+from urllib.parse import parse_qs, quote
 
 import botocore
 import pytest
@@ -14,9 +17,14 @@ from botocore.awsrequest import AWSResponse
 
 from mlflow_fargate.aws.ecs_service import describe_service, remember_deletion
 from mlflow_fargate.aws.error_table import classify
+from mlflow_fargate.aws.resource_types.iam import SecretsPolicyType
 from mlflow_fargate.aws.resource_types.interfaces import wait_until_unused
+from mlflow_fargate.aws.resource_types.strategy import ROLLING, WANTED_TAG, read_strategy, refusal_of
+from mlflow_fargate.aws.resource_types.task_definition import properties_of
 from mlflow_fargate.aws.session import AwsSession
 from mlflow_fargate.errors import AwsError, ForeignResource, RolloutTimeout
+from mlflow_fargate.plan import Found, Resource
+from mlflow_fargate.resources.properties import SecretsPolicyProperties
 from mlflow_fargate.target import Target, TargetEnvironment
 from support.error_page import PAGE, documented_errors, page
 from support.policy_simulator import Body
@@ -104,6 +112,80 @@ def test_a_page_that_is_refused_for_now_is_requested_again_and_no_other(session:
     with stamina.set_testing(True, attempts=4):
         assert list(session.pages("ecs", "list_clusters", "clusterArns")) == ["a", "b", "c"]
     assert ["more" in body for body in asked] == [False, False, True, True, True]
+
+
+@pytest.mark.parametrize(
+    ("read", "missing"),
+    [
+        (lambda found: found["tasks"][0]["taskArn"], "AWS's answer to ecs:describe_tasks, tasks has no taskArn"),
+        (lambda found: found["tasks"][1], "tasks has no item 1"),
+        (lambda found: found["failures"], "AWS's answer to ecs:describe_tasks has no failures"),
+    ],
+)
+def test_what_an_answer_lacks_is_named(session: AwsSession, read: Callable[[Any], Any], missing: str) -> None:
+    answer(session, "ecs.DescribeTasks", (200, json.dumps({"tasks": [{"lastStatus": "RUNNING"}]})))
+    found = session.call("ecs", "describe_tasks", cluster="c", tasks=["t"])
+
+    assert found["tasks"][0].get("taskArn") is None
+    with pytest.raises(AwsError, match=missing) as caught:
+        read(found)
+    assert "changed by hand" in str(caught.value.hint)
+
+
+def test_an_answer_can_be_copied_and_written_like_any_document(session: AwsSession) -> None:
+    document = {"tasks": [{"lastStatus": "RUNNING", "containers": [{"name": "model"}]}]}
+    answer(session, "ecs.DescribeTasks", (200, json.dumps(document)))
+    found = session.call("ecs", "describe_tasks", cluster="c", tasks=["t"])
+    found.pop("ResponseMetadata")
+
+    assert found == document == deepcopy(found)
+    assert asdict(Found("arn", found))["properties"] == document  # type: ignore[arg-type]
+    assert json.loads(json.dumps(found)) == document
+
+
+@pytest.mark.parametrize("text", ["blue_green", "strategy=blue_green bake_time_minutes=soon", ""])
+def test_a_strategy_tag_that_was_edited_by_hand_reads_as_rolling(text: str) -> None:
+    service = {"tags": [{"key": WANTED_TAG, "value": text}]}
+
+    assert (read_strategy(service), refusal_of(service)) == (ROLLING, None)
+
+
+def test_a_task_definition_without_ports_can_be_read() -> None:
+    described = {"containerDefinitions": [{"name": "model", "image": "i"}], "cpu": "256", "memory": "512"}
+
+    assert properties_of(described, {}).port == 0
+
+
+@pytest.mark.parametrize(
+    "resource",
+    ["arn:aws:x:secret:a", ["arn:aws:x:secret:a"]],
+    ids=["as one text, as the console writes it", "as a list"],
+)
+def test_a_policy_of_secrets_is_read_whatever_its_order(session: AwsSession, resource: object) -> None:
+    statements = [
+        {"Effect": "Allow", "Action": ["kms:Decrypt"], "Resource": "*"},
+        {"Effect": "Allow", "Action": ["secretsmanager:GetSecretValue"], "Resource": resource},
+    ]
+    document = quote(json.dumps({"Version": "2012-10-17", "Statement": statements}))
+    found = f"<PolicyDocument>{document}</PolicyDocument>"
+    answer(session, "iam.GetRolePolicy", (200, f"<R><GetRolePolicyResult>{found}</GetRolePolicyResult></R>"))
+    wanted = Resource("secrets policy", "p", SecretsPolicyProperties(()))
+
+    seen = SecretsPolicyType(session).observe(wanted, {"execution role": "arn:aws:iam::1:role/r"})
+
+    assert seen and seen.properties.secrets == ("arn:aws:x:secret:a",)
+
+
+def test_a_policy_of_secrets_decrypts_through_their_services_only(session: AwsSession) -> None:
+    asked = answer(session, "iam.PutRolePolicy", (200, "<R><ResponseMetadata/></R>"))
+    wanted = Resource("secrets policy", "p", SecretsPolicyProperties(("arn:aws:x:secret:a",)))
+
+    SecretsPolicyType(session).create(wanted, {"execution role": "arn:aws:iam::1:role/r"})
+
+    (statement,) = (
+        one for one in json.loads(parse_qs(asked[0])["PolicyDocument"][0])["Statement"] if "kms" in str(one)
+    )
+    assert statement["Condition"] == {"StringLike": {"kms:ViaService": ["secretsmanager.*", "ssm.*"]}}
 
 
 @pytest.fixture
