@@ -19,7 +19,7 @@ _PAGE = 7  # so that answers have several pages
 
 @dataclass
 class PolicySimulator:
-    """What a caller with these statements is allowed; `blocked`: action → the element of the answer that says why."""
+    """What a caller with these statements is allowed; `blocked`: action → an element of the answer that says why."""
 
     statements: Sequence[Mapping[str, Any]]
     blocked: Mapping[str, str] = field(default_factory=dict)
