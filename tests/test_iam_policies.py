@@ -29,7 +29,7 @@ from mlflow_fargate.errors import RolloutFailed
 from mlflow_fargate.resources import EndpointSpec, Network, execution_policy, infrastructure_policy, webhook_policy
 from support.deployer import CRASHING, create
 from support.iam_policies import allowed, policy
-from support.implied_actions import IMPLIED, with_implied
+from support.implied_actions import IMPLIED, Implied, with_implied
 
 ROOT = Path(__file__).parents[1]
 IAM_NAMES = {
@@ -79,6 +79,32 @@ TAGGING = {
 }
 OF_PARAMETERS = {*TAGGING.values(), "iam:PassRole"}
 READS = ("Describe", "List", "Get", "BatchGet", "BatchCheck", "Filter", "Simulate")
+
+
+README = (ROOT / "docs/iam/README.md").read_text(encoding="utf-8")
+# Policies that one party has together.
+PARTIES = (("deployer", "deployer-options"), ("webhook", "webhook-options"), ("webhook-task",))
+
+
+def allowed_by(policies: tuple[str, ...]) -> set[str]:
+    return {action for name in policies for action in allowed(name)}
+
+
+def lacking(actions: set[str], rows: tuple[Implied, ...]) -> set[tuple[str, str]]:
+    """(call, action) of each action that an allowed call implies and that is not allowed."""
+    return {(row.call, action) for row in rows if row.call in actions for action in set(row.actions) - actions}
+
+
+def documented_rows(rows: tuple[Implied, ...]) -> list[str]:
+    """The table of docs/iam/README.md."""
+    return [
+        f"| `{row.call}` | {', '.join(f'`{action}`' for action in row.actions)} | [{row.gist}]({row.source}) |"
+        for row in rows
+    ]
+
+
+def table_of(page: str) -> list[str]:
+    return page.partition("| call | actions | why |\n|---|---|---|\n")[2].partition("\n\n")[0].strip().splitlines()
 
 
 def of_the_deployer() -> set[str]:
@@ -149,6 +175,25 @@ def test_the_deployers_policy_allows_every_call_in_the_sources_and_nothing_else(
 
     assert sorted(needed - of_the_deployer()) == []
     assert sorted(of_the_deployer() - needed) == []
+
+
+@pytest.mark.parametrize("row", IMPLIED, ids=lambda row: f"{row.call}-{row.actions[0]}")
+def test_each_row_decides_what_a_policy_needs_and_is_documented(row: Implied) -> None:
+    """Without any one row, this test fails; with it, a policy that lacks its actions is found."""
+    calling = [policies for policies in PARTIES if row.call in allowed_by(policies)]
+
+    assert calling
+    for policies in calling:
+        assert set(row.actions) <= allowed_by(policies)
+        without = allowed_by(policies).difference(row.actions)
+        assert {(row.call, action) for action in row.actions} <= lacking(without | {row.call}, IMPLIED)
+    assert f"| `{row.call}` | {', '.join(f'`{action}`' for action in row.actions)} |" in README
+    rest = tuple(other for other in IMPLIED if other is not row)
+    assert table_of(README) == documented_rows(IMPLIED) != documented_rows(rest)
+
+
+def test_no_policy_lacks_an_implied_action() -> None:
+    assert [lacking(allowed_by(policies), IMPLIED) for policies in PARTIES] == [set()] * len(PARTIES)
 
 
 def test_an_implied_action_is_one_of_a_call_that_is_made() -> None:
@@ -223,7 +268,7 @@ def test_a_deployer_writes_roles_only_within_the_boundary() -> None:
 def test_the_boundary_allows_every_action_of_the_roles_within_it() -> None:
     roles = allowed("webhook-task") | allowed("execution") | allowed("infrastructure")
 
-    assert allowed("boundary") == roles | {"ssm:GetParameters"}  # of secrets.NAME=
+    assert allowed("boundary") == roles | {"kms:Decrypt", "ssm:GetParameters"}  # of secrets.NAME=
 
 
 @pytest.mark.parametrize("name", ["deployer", "boundary", "webhook", "webhook-task"])

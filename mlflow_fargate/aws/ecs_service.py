@@ -64,6 +64,13 @@ def remember_change(session: AwsSession, cluster: str, answer: Mapping[str, Any]
         session.own_changes[_key(cluster, answer["serviceName"])] = {**answer, "desiredCount": count}
 
 
+def remember_deletion(session: AwsSession, cluster: str, answer: Mapping[str, Any]) -> None:
+    """Remembers which service DeleteService deleted: for seconds, reads may show it as active."""
+    if "createdAt" in answer:
+        deleted = {"createdAt": answer["createdAt"], "is_deleted": True}
+        session.own_changes[_key(cluster, answer["serviceName"])] = deleted
+
+
 def forget_change(session: AwsSession, cluster: str, name: str) -> None:
     """Forgets this process's last change of a service, before the next one."""
     session.own_changes.pop(_key(cluster, name), None)
@@ -72,7 +79,7 @@ def forget_change(session: AwsSession, cluster: str, name: str) -> None:
 def requested_rollout(session: AwsSession, cluster: str, name: str) -> RequestedRollout | None:
     """Returns the rollout that this process's last change returned; None if it made none."""
     change = session.own_changes.get(_key(cluster, name))
-    if change is None:
+    if change is None or "is_deleted" in change:
         return None
     primary = primary_deployment(change)
     return RequestedRollout(primary["id"], primary["taskDefinition"], primary["createdAt"])
@@ -100,6 +107,10 @@ def _read(session: AwsSession, cluster: str, name: str) -> dict[str, Any] | None
 
 def _check(service: dict[str, Any] | None, change: Mapping[str, Any]) -> None:
     """Raises _Outdated if a described service is older than `change`."""
+    if "is_deleted" in change:
+        if service and service["status"] == "ACTIVE" and service["createdAt"] <= change["createdAt"]:
+            raise _Outdated(service, misses_rollout=False)
+        return
     if service is None:
         raise _Outdated(None, misses_rollout=False)
     own, since = primary_deployment(change), change.get("createdAt", service["createdAt"])

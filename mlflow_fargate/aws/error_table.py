@@ -6,10 +6,12 @@
     user        a setting, a permission or a policy has to change     shown with a hint
     quota       the account has reached a limit                       shown with the quota's name
 
-botocore's standard mode already retries throttling and 5xx. The transient rows below are errors that it does not retry
-although waiting helps: mostly new roles and load balancers that other services do not see yet. The texts are AWS's.
-Sources: https://docs.aws.amazon.com/AmazonECS/latest/developerguide/service-event-messages-list.html and public issues
-of tools that met them.
+botocore's standard mode already retries throttling and 5xx, for seconds. The transient rows below are errors that need
+longer, or that it does not retry although waiting helps: mostly resources that other services do not see yet. Many of
+them are retries of the Terraform AWS provider (internal/service/SERVICE at
+https://github.com/hashicorp/terraform-provider-aws), with its duration of two minutes. The texts are AWS's. Sources:
+https://docs.aws.amazon.com/AmazonECS/latest/developerguide/service-event-messages-list.html, the services' API
+references with their common errors, and public issues of tools that met them. docs/errors.md is generated from it.
 """
 
 from __future__ import annotations
@@ -59,12 +61,48 @@ _MORE_BALANCERS = "delete an endpoint, or raise the quota 'Application Load Bala
 _MORE_SECURITY_GROUPS = "raise the quota 'VPC security groups per Region'"
 _IN_TWO_ZONES = "a load balancer needs subnets in two availability zones; check the option subnets="
 _GONE = "the resource was deleted in the meantime; run the command again to recreate it"
+_AGAIN = "a temporary fault of AWS (https://health.aws.amazon.com); run the command again"
+_SIGN_IN = "sign in again, for example with: aws sso login"
+_KEYS = "these AWS credentials are not valid; see: aws sts get-caller-identity"
+_CLOCK = "signatures are valid for minutes: check this machine's clock"
+_TAGS = "check tags=: at most 50 tags, in characters that AWS accepts"
+_KMS = "check the KMS key: it must be enabled, and its policy must allow the caller to use it"
+_IN_REGION = "the region does not offer this yet; remove the option that the message names, or deploy in another region"
+_UNKNOWN = "look the code up in AWS's API reference of this call, or contact AWS Support with the request ID"
+_VALUE = "AWS rejects a value: change the option that the message names; if it names none, please report the message"
+_CERTIFICATE = "the certificate must be in the region of the endpoint; check certificate_arn="
+_QUOTA = "raise the quota that the message names in Service Quotas"
 _OTHERS_USE_IT = "a resource that mlflow-fargate did not create still uses this one; delete the other resource first"
+# What these calls need was created seconds earlier, by this command: it is not visible everywhere yet.
+_AFTER_CREATION = (
+    ("ec2:AuthorizeSecurityGroupIngress", "InvalidGroup.NotFound"),
+    ("ecr:GetLifecyclePolicy", "RepositoryNotFoundException"),
+    ("ecr:ListTagsForResource", "RepositoryNotFoundException"),
+    ("ecr:PutLifecyclePolicy", "RepositoryNotFoundException"),
+    ("elbv2:CreateListener", "LoadBalancerNotFound"),
+    ("elbv2:CreateLoadBalancer", "InvalidSecurityGroup"),
+    ("elbv2:CreateRule", "ListenerNotFound"),
+    ("elbv2:CreateRule", "TargetGroupNotFound"),
+    ("elbv2:ModifyLoadBalancerAttributes", "LoadBalancerNotFound"),
+    ("elbv2:ModifyTargetGroupAttributes", "TargetGroupNotFound"),
+    ("iam:PutRolePolicy", "NoSuchEntity"),
+    ("logs:PutRetentionPolicy", "ResourceNotFoundException"),
+)
 # fmt: off
 _ROWS = (
     # botocore has retried ten times within seconds; a busy account needs longer.
-    _Row("transient", "Throttling"),
+    _Row("transient", "Throttl"),
     _Row("transient", "RequestLimitExceeded"),
+    _Row("transient", "RequestThrottled"),
+    _Row("transient", "SlowDown"),
+    _Row("transient", "TooManyRequestsException"),
+    _Row("transient", "KMSThrottling"),
+    *(_Row("transient", code, hint=_AGAIN) for code in (
+        "InternalError", "InternalFailure", "InternalService", "RequestAborted", "RequestTimeout", "ServerException",
+        "ServiceException", "ServiceFailure", "ServiceUnavailable", "Unavailable")),
+    *(_Row("transient", code, operation=operation, hint=_GONE) for operation, code in _AFTER_CREATION),
+    _Row("transient", "ClusterNotFoundException", "Cluster not found", "ecs:CreateService", _GONE),
+    _Row("transient", "ClientException", "Cluster was not ACTIVE", hint=_GONE),
     _Row("transient", "InvalidParameterException", "(ErrorCode: Throttling)"),
     _Row("transient", "InvalidParameterException", "does not have an associated load balancer"),
     _Row("transient", "InvalidParameterException", "Unable to assume the service linked role", hint=_SERVICE_ROLE),
@@ -74,22 +112,28 @@ _ROWS = (
          hint="run the command again once the old tasks have stopped (after deregistration_delay_seconds + "
         "stop_timeout_seconds at most)"),
     _Row("transient", "InvalidParameterException", "cannot be stopped while deployments are active"),
-    _Row("transient", "ResourceInUse", "currently in use by a listener or a rule", hint=_OTHERS_USE_IT),
+    _Row("transient", "ResourceInUse", hint=_OTHERS_USE_IT),
     _Row("transient", "DependencyViolation", hint=_OTHERS_USE_IT),
+    _Row("transient", "InvalidGroup.InUse", hint=_OTHERS_USE_IT),
+    _Row("transient", "DeleteConflict",
+         hint="the role has policies that mlflow-fargate did not attach; detach them, and run the command again"),
+    _Row("transient", "MalformedPolicyDocument", "Invalid principal", hint=_VALUE),
+    _Row("transient", "CapacityReservationPending"),
+    _Row("transient", "HealthUnavailable"),
     _Row("transient", "ClusterContainsServicesException", hint=_OTHERS_USE_IT),
     _Row("transient", "ClusterContainsTasksException", hint=_OTHERS_USE_IT),
     _Row("transient", "UpdateInProgressException"),
-    _Row("transient", "ConcurrentUpdateException"),
-    # IAM is eventually consistent: the next call may not see a role that was just created.
-    _Row("transient", "NoSuchEntity", operation="iam:PutRolePolicy"),
+    _Row("transient", "Concurrent"),
     # Application Auto Scaling is eventually consistent as well.
     _Row("transient", "ObjectNotFoundException", "No scalable target",
          operation="application-autoscaling:PutScalingPolicy", hint=_GONE),
     _Row("transient", "ObjectNotFoundException", "No scalable target",
          operation="application-autoscaling:PutScheduledAction", hint=_GONE),
+    _Row("transient", "ValidationException", "ECS service doesn't exist",
+         "application-autoscaling:RegisterScalableTarget", _GONE),
     # Secrets Manager deletes asynchronously, for up to a minute or two.
     _Row("transient", "InvalidRequestException", "scheduled for deletion", operation="secretsmanager:CreateSecret"),
-    _Row("transient", "OperationAborted", operation="logs:CreateLogGroup"),
+    _Row("transient", "OperationAborted"),
 
     _Row("conflict", "InvalidParameterException", "Creation of service was not idempotent"),
     _Row("conflict", "InvalidGroup.Duplicate"),
@@ -117,15 +161,44 @@ _ROWS = (
     _Row("absent", "InvalidGroup.NotFound", hint=_GONE),
     _Row("absent", "RepositoryNotFoundException", hint=_GONE),
     _Row("absent", "ObjectNotFoundException", hint=_GONE),
+    _Row("absent", "ImageNotFoundException", hint=_GONE),
+    _Row("absent", "LifecyclePolicyNotFoundException", hint=_GONE),
+    _Row("absent", "ScanNotFoundException", hint=_GONE),
+    _Row("absent", "ServiceDeploymentNotFoundException", hint=_GONE),
+    _Row("absent", "InvalidPermission.NotFound", hint=_GONE),
 
     _Row("user", "", "Invalid Host header", hint="start the tracking server with --allowed-hosts"),
-    _Row("user", "ExpiredToken", hint="sign in again, for example with: aws sso login"),
-    _Row("user", "InvalidClientTokenId", hint="these AWS credentials are not valid; see: aws sts get-caller-identity"),
-    _Row("user", "UnrecognizedClientException",
-         hint="these AWS credentials are not valid; see: aws sts get-caller-identity"),
+    *(_Row("user", "", part, hint=_CLOCK) for part in ("Signature expired", "Signature not yet current")),
+    *(_Row("user", code, hint=_CLOCK) for code in ("RequestTimeTooSkewed", "RequestExpired")),
+    _Row("user", "ExpiredToken", hint=_SIGN_IN),
+    *(_Row("user", code, hint=_KEYS) for code in (
+        "AuthFailure", "IncompleteSignature", "InvalidAccessKeyId", "InvalidClientTokenId", "InvalidSignature",
+        "MissingAuthenticationToken", "SignatureDoesNotMatch", "UnrecognizedClientException")),
+    *(_Row("user", code, hint="the account is not ready for this service: complete its sign-up, or contact AWS Support")
+      for code in ("OptInRequired", "PendingVerification", "SubscriptionRequiredException")),
+    _Row("user", "OperationNotPermitted", "does not support creating load balancers",
+         hint="AWS does not let some new accounts create load balancers; contact AWS Support"),
+    _Row("user", "OperationNotPermitted", "deletion protection",
+         hint="turn off the load balancer's deletion protection, and run the command again"),
+    _Row("user", "TargetNotConnectedException",
+         hint="ECS Exec's agent is not connected: it needs the role in docs/iam/task.json, and a route to ssmmessages"),
+    _Row("user", "FailedResourceAccessException",
+         hint="the service-linked role of Application Auto Scaling must exist; see docs/iam/deployer-options.json"),
+    *(_Row("user", code, hint=_TAGS) for code in ("TooManyTags", "InvalidTagParameter", "DuplicateTagKeys")),
+    *(_Row("user", code, hint=_KMS) for code in ("KMS", "KmsException", "DecryptionFailure", "EncryptionFailure")),
+    *(_Row("user", code, hint=_IN_REGION) for code in (
+        "PlatformTaskDefinitionIncompatibilityException", "PlatformUnknownException", "UnsupportedFeatureException",
+        "UnknownOperationException", "InvalidAction", "NoSuchResourceException")),
+    *(_Row("user", code, hint="a list changed while it was read; run the command again") for code in (
+        "InvalidNextToken", "PaginationTokenExpiredException")),
+    *(_Row("user", code, hint=_OTHERS_USE_IT) for code in (
+        "ClusterContainsCapacityProviderException", "ClusterContainsContainerInstancesException",
+        "RepositoryNotEmptyException", "UnmodifiableEntity")),
+    *(_Row("user", code, hint="check subnets=") for code in (
+        "SubnetNotFound", "InvalidSubnetID", "AvailabilityZoneNotSupported")),
+    *(_Row("user", code, hint=_CERTIFICATE) for code in ("CertificateNotFound", "InvalidArnException")),
     _Row("user", "InvalidParameterException", "The subnet ID", hint="check the option subnets="),
     _Row("user", "InvalidParameterException", "subnets can not be empty", hint="check the option subnets="),
-    _Row("user", "InvalidSubnetID.NotFound", hint="check the option subnets="),
     _Row("user", "ClientException", "No Fargate configuration exists", hint=_SIZES),
     _Row("user", "ClientException", "Invalid 'cpu' setting", hint=_SIZES),
     _Row("user", "ClientException", "Invalid 'memory' setting", hint=_SIZES),
@@ -137,8 +210,6 @@ _ROWS = (
     _Row("user", "", "TaskDefinition is inactive",
          hint="the task definition was deregistered in the meantime; run the command again to register a new revision"),
     _Row("user", "InvalidSubnet", hint=_IN_TWO_ZONES),
-    _Row("user", "CertificateNotFound",
-         hint="the certificate must be in the region of the endpoint; check certificate_arn="),
 
     _Row("quota", "BlockedException", hint="AWS blocks Fargate in some new accounts; contact AWS Support"),
     _Row("quota", "TooManyRules", hint=_MORE_RULES),
@@ -146,19 +217,29 @@ _ROWS = (
     _Row("quota", "TooManyTargetGroups", hint=_MORE_GROUPS),
     _Row("quota", "TooManyLoadBalancers", hint=_MORE_BALANCERS),
     _Row("quota", "SecurityGroupLimitExceeded", hint=_MORE_SECURITY_GROUPS),
-    _Row("quota", "LimitExceeded", hint="the account has reached its limit; raise the quota in Service Quotas"),
-    _Row("quota", "ServiceQuotaExceededException", hint="raise the quota in Service Quotas"),
+    *(_Row("quota", code, hint=_QUOTA) for code in (
+        "LimitExceeded", "ServiceQuotaExceededException", "RulesPerSecurityGroupLimitExceeded", "VpcLimitExceeded",
+        "TargetGroupAssociationLimit", "TooMany")),
+
+    # Last, because they are prefixes of codes above.
+    *(_Row("user", code, hint=_VALUE) for code in (
+        "Invalid", "Validation", "Malformed", "Missing", "ParameterValue", "IllegalArgument", "ClientException",
+        "Unsupported", "Incompatible", "OperationNotPermitted", "PolicyEvaluation", "NamespaceNotFound",
+        "PreconditionNotMet", "ResourceExists", "RequestEntityTooLarge", "ALPNPolicyNotFound", "AllocationIdNotFound",
+        "SSLPolicyNotFound", "TrustStore", "EncryptionTypeMismatch", "NoSuchKey", "NoSuchBucket", "NotFound",
+        "EndpointDisabled", "PlatformApplicationDisabled")),
 )
 # fmt: on
+_DENIALS = ("AccessDenied", "UnauthorizedOperation", "AuthorizationError", "NotAuthorized")
 _DENIED = re.compile(r"is not authorized to perform: (?P<action>\S+)(?: on resource: (?P<resource>\S+))?")
 
 
 def classify(operation: str, code: str, message: str) -> Fault:
     """Returns what an error of `operation` ('ecs:CreateService') means."""
-    if code.startswith(("AccessDenied", "UnauthorizedOperation")) or _DENIED.search(message):
+    if code.startswith(_DENIALS) or _DENIED.search(message):
         return Fault("user", _missing_permission(operation, message))
     row = next((row for row in _ROWS if row.matches(operation, code, message)), None)
-    return Fault(row.meaning, row.hint) if row else Fault("unknown")
+    return Fault(row.meaning, row.hint) if row else Fault("unknown", _UNKNOWN)
 
 
 def _missing_permission(operation: str, message: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import boto3
@@ -115,10 +115,13 @@ class AwsSession:
 
     def pages(self, service: str, operation: str, key: str, /, **parameters: Any) -> Iterator[Any]:
         """Yields every item under `key` of all pages of a response."""
+        paginator = self.client(service).get_paginator(operation)
+        # Each page is a call of its own, retried like any other; paginators have no public way to do so.
+        paginator._method = functools.partial(self.call, service, operation)
         try:
-            for page in self.client(service).get_paginator(operation).paginate(**parameters):
+            for page in paginator.paginate(**parameters):
                 yield from page[key]
-        except (ClientError, BotoCoreError) as error:
+        except BotoCoreError as error:
             raise _translate(service, operation, error) from error
 
     def _call_once(self, service: str, operation: str, parameters: dict[str, Any]) -> dict[str, Any]:
@@ -126,7 +129,42 @@ class AwsSession:
             answer: dict[str, Any] = getattr(self.client(service), operation)(**parameters)
         except (ClientError, BotoCoreError) as error:
             raise _translate(service, operation, error) from error
-        return answer
+        return Answer(answer, f"AWS's answer to {service}:{operation}")
+
+
+class Answer(dict[str, Any]):
+    """What AWS answered: a missing key, or item of a list in it, is an AwsError that names the place."""
+
+    # `where` has a default because dataclasses.asdict calls the class with the pairs alone.
+    def __init__(self, content: Mapping[str, Any] | Iterable[tuple[str, Any]], where: str = "AWS's answer") -> None:
+        super().__init__({key: _read(value, f"{where}, {key}") for key, value in dict(content).items()})
+        self._where = where
+
+    def __missing__(self, key: str) -> Any:
+        raise _incomplete(self._where, key)
+
+
+class _Items(list[Any]):
+    def __init__(self, items: Iterable[Any], where: str = "AWS's answer") -> None:
+        super().__init__(_read(item, where) for item in items)
+        self._where = where
+
+    def __getitem__(self, index: Any) -> Any:
+        try:
+            return super().__getitem__(index)
+        except IndexError as error:
+            raise _incomplete(self._where, f"item {index}") from error
+
+
+def _read(value: Any, where: str) -> Any:
+    if isinstance(value, dict):
+        return Answer(value, where)
+    return _Items(value, where) if isinstance(value, list) else value
+
+
+def _incomplete(where: str, what: str) -> AwsError:
+    hint = "it may have been changed by hand; run the command again, and report this if it fails again"
+    return AwsError(f"{where} has no {what}.", operation=where, code="IncompleteAnswer", hint=hint)
 
 
 def _is_transient(error: Exception) -> bool:
@@ -147,6 +185,8 @@ def _translate(service: str, operation: str, error: ClientError | BotoCoreError)
     said = error.response.get("Error", {}).get("Message", "")
     message = f"AWS refused {action} ({code}): {said}"
     fault = error_table.classify(action, code, said)
+    if fault.meaning == "unknown" and (request := error.response.get("ResponseMetadata", {}).get("RequestId")):
+        message += f" (request ID {request})"
     return AwsError(message, operation=action, code=code, hint=fault.hint, meaning=fault.meaning)
 
 

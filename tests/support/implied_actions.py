@@ -78,6 +78,63 @@ IMPLIED = (
         "deleting a policy deletes the alarms that were created for it",
         "https://docs.aws.amazon.com/autoscaling/application/userguide/delete-target-tracking-policy.html",
     ),
+    Implied(
+        "application-autoscaling:DeregisterScalableTarget",
+        ("cloudwatch:DeleteAlarms",),
+        "deregistering a target deletes its policies and their alarms",
+        "https://docs.aws.amazon.com/autoscaling/application/APIReference/API_DeregisterScalableTarget.html",
+    ),
+    Implied(
+        "ecs:RegisterTaskDefinition",
+        ("ecs:TagResource", "iam:PassRole"),
+        "tags need ecs:TagResource, and a caller that names a role for a service needs permission to pass it",
+        "https://docs.aws.amazon.com/AmazonECS/latest/developerguide/supported-iam-actions-tagging.html",
+    ),
+    Implied(
+        "ecs:CreateService",
+        ("ecs:TagResource", "iam:PassRole"),
+        "tags need ecs:TagResource, and the role with which ECS shifts traffic is passed to it",
+        "https://docs.aws.amazon.com/AmazonECS/latest/developerguide/AmazonECSInfrastructureRolePolicyForLoadBalancers.html",
+    ),
+    Implied(
+        "ec2:CreateSecurityGroup",
+        ("ec2:CreateTags",),
+        "callers who create a resource with tags need permission for ec2:CreateTags",
+        "https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/supported-iam-actions-tagging.html",
+    ),
+    *(
+        Implied(
+            f"elasticloadbalancing:Create{what}",
+            ("elasticloadbalancing:AddTags",),
+            "callers who create a resource with tags need permission for elasticloadbalancing:AddTags",
+            "https://docs.aws.amazon.com/elasticloadbalancing/latest/userguide/tagging-resources-during-creation.html",
+        )
+        for what in ("LoadBalancer", "Listener", "Rule", "TargetGroup")
+    ),
+    Implied(
+        "iam:CreateRole",
+        ("iam:TagRole",),
+        "callers who create a role with tags need permission for iam:TagRole",
+        "https://docs.aws.amazon.com/IAM/latest/UserGuide/id_tags_roles.html",
+    ),
+    Implied(
+        "logs:CreateLogGroup",
+        ("logs:TagResource",),
+        "to attach tags when a log group is created, callers need permission for logs:TagResource",
+        "https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_CreateLogGroup.html",
+    ),
+    Implied(
+        "secretsmanager:CreateSecret",
+        ("secretsmanager:TagResource",),
+        "to include tags in a secret, callers need permission for secretsmanager:TagResource",
+        "https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_CreateSecret.html",
+    ),
+    Implied(
+        "ecr:CreateRepository",
+        ("ecr:TagResource",),
+        "callers who create a repository with tags need permission for ecr:TagResource",
+        "https://docs.aws.amazon.com/AmazonECR/latest/APIReference/API_CreateRepository.html",
+    ),
 )
 
 

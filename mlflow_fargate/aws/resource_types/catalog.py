@@ -14,6 +14,7 @@ from mlflow_fargate.aws.ecs_service import describe_service, is_deployed, reques
 from mlflow_fargate.aws.existing_load_balancer import describe_target_group
 from mlflow_fargate.aws.resource_types.cluster import ClusterType
 from mlflow_fargate.aws.resource_types.iam import RoleType, SecretsPolicyType, infrastructure_trust, task_trust
+from mlflow_fargate.aws.resource_types.interfaces import wait_until_unused
 from mlflow_fargate.aws.resource_types.listener_rules import HostRuleType, ListenerRuleType, TestRuleType
 from mlflow_fargate.aws.resource_types.load_balancer import ListenerType, LoadBalancerType, RedirectListenerType
 from mlflow_fargate.aws.resource_types.logs import LogGroupType
@@ -42,6 +43,8 @@ class ResourceTypes:
 
     def __init__(self, session: AwsSession, clock: Callable[[], float], sleep: Callable[[float], None]) -> None:
         self._session = session
+        self._clock = clock
+        self._sleep = sleep
         self.api_key = ApiKeyType(session)
         self._target_group = TargetGroupType(session)
         self._task_definition = TaskDefinitionType(session)
@@ -112,7 +115,7 @@ class ResourceTypes:
                     if absent and change.action != "keep" and is_deployed(self._session, *absent):
                         ids[change.resource_type] = self._adopt_equal(change, ids, absent[1])
                     else:
-                        self._apply(change, ids)
+                        self._apply(change, ids, update)
                 except BaseException as error:
                     progress.note(f"stopped at change {number} of {total}: {change.title}")
                     if isinstance(error, AwsError):
@@ -125,9 +128,11 @@ class ResourceTypes:
         changed = (c for c in plan.changes if c.resource_type == "service" and c.action in ("create", "change"))
         return next((requested_rollout(self._session, ids["cluster"], change.name) for change in changed), None)
 
-    def _apply(self, change: Change, ids: dict[IdName, str]) -> None:
+    def _apply(self, change: Change, ids: dict[IdName, str], update: Callable[[str], None]) -> None:
         resource_type = self.by_name[change.resource_type]
         if change.action == "delete" and change.found:
+            if change.resource_type.endswith("security group"):
+                wait_until_unused(self._session, change.found.identifier, update, self._clock, self._sleep)
             resource_type.delete(change.found)
         elif change.action == "create" and change.wanted:
             ids[change.resource_type] = _create_or_adopt(resource_type, change.wanted, ids)

@@ -18,6 +18,8 @@ from mlflow_fargate.plan import Found, Properties, Resource
 from mlflow_fargate.resources.policies import Policy
 from mlflow_fargate.resources.properties import RoleProperties, SecretsPolicyProperties
 
+_FOR_SECRETS = {"StringLike": {"kms:ViaService": ["secretsmanager.*", "ssm.*"]}}
+
 
 class RoleType(ResourceType[RoleProperties]):
     """A role with one inline policy; `purpose` is part of the policy's name, `trust` returns the trust policy."""
@@ -81,14 +83,16 @@ class SecretsPolicyType(ResourceType[SecretsPolicyProperties]):
         policy = _read_policy(self._session, role, resource.name) if role else None
         if role is None or policy is None:
             return None
-        secrets = tuple(sorted(policy["Statement"][0]["Resource"]))
-        return Found(f"{role}/{resource.name}", SecretsPolicyProperties(secrets))
+        return Found(f"{role}/{resource.name}", SecretsPolicyProperties(_secrets_of(policy)))
 
     def create(self, resource: Resource[SecretsPolicyProperties], ids: Ids) -> str:
         role = _role_name(ids)
         actions = ["secretsmanager:GetSecretValue", "ssm:GetParameters"]
+        # Of secrets under a customer managed key; the key's policy decides too.
+        # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task_execution_IAM_role.html
+        decrypt = {"Effect": "Allow", "Action": ["kms:Decrypt"], "Resource": "*", "Condition": _FOR_SECRETS}
         statement = {"Effect": "Allow", "Action": actions, "Resource": resource.properties.secrets}
-        document = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+        document = json.dumps({"Version": "2012-10-17", "Statement": [statement, decrypt]})
         self._session.call("iam", "put_role_policy", RoleName=role, PolicyName=resource.name, PolicyDocument=document)
         return f"{role}/{resource.name}"
 
@@ -122,6 +126,13 @@ def _trust(service: str, condition: dict[str, Any]) -> dict[str, Any]:
     principal = {"Service": service}
     statement = {"Effect": "Allow", "Principal": principal, "Action": "sts:AssumeRole", "Condition": condition}
     return {"Version": "2012-10-17", "Statement": [statement]}
+
+
+def _secrets_of(policy: Policy) -> tuple[str, ...]:
+    """The secrets that a policy allows reading, however it was edited."""
+    resources = [one["Resource"] for one in policy["Statement"] if "secretsmanager:GetSecretValue" in one["Action"]]
+    listed = [[one] if isinstance(one, str) else one for one in resources]
+    return tuple(sorted(arn for arns in listed for arn in arns))
 
 
 def _role_name(ids: Ids) -> str | None:

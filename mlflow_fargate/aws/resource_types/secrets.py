@@ -42,7 +42,12 @@ class ApiKeyType(ResourceType[ApiKeyProperties]):
         return str(secret["ARN"])
 
     def change(self, resource: Resource[ApiKeyProperties], found: Found[ApiKeyProperties], ids: Ids) -> str:
-        self._session.call("secretsmanager", "restore_secret", SecretId=found.identifier)
+        try:
+            self._session.call("secretsmanager", "restore_secret", SecretId=found.identifier)
+        except AwsError as error:
+            if error.meaning != "absent":
+                raise
+            return self.create(resource, ids)  # a deletion without a recovery window has just finished
         return found.identifier
 
     def delete(self, found: Found[Properties]) -> None:

@@ -8,7 +8,13 @@ from dataclasses import replace
 from typing import Any
 
 from mlflow_fargate.aws import service_deployments, tags
-from mlflow_fargate.aws.ecs_service import describe_service, forget_change, primary_deployment, remember_change
+from mlflow_fargate.aws.ecs_service import (
+    describe_service,
+    forget_change,
+    primary_deployment,
+    remember_change,
+    remember_deletion,
+)
 from mlflow_fargate.aws.resource_types.resource_type import Ids, ResourceType
 from mlflow_fargate.aws.resource_types.strategy import (
     REFUSAL_TAG,
@@ -142,7 +148,13 @@ class ServiceType(ResourceType[ServiceProperties]):
         """Deletes the service and waits until its tasks are gone, so that what it used can be deleted."""
         cluster, _, name = found.identifier.rpartition(":")[2].removeprefix("service/").partition("/")
         forget_change(self._session, cluster, name)
-        self._session.delete("ecs", "delete_service", cluster=cluster, service=name, force=True)
+        try:
+            answer = self._session.call("ecs", "delete_service", cluster=cluster, service=name, force=True)
+        except AwsError as error:
+            if error.meaning != "absent":
+                raise
+        else:
+            remember_deletion(self._session, cluster, answer["service"])
         self._wait_until_drained(cluster, name)
 
     def names(self, cluster: str) -> Iterator[str]:

@@ -97,6 +97,8 @@ def refusal_of(service: Mapping[str, Any]) -> str | None:
     if shifts or WANTED_TAG not in their_tags:
         return None
     wanted = _from_tag(their_tags[WANTED_TAG])["strategy"]
+    if wanted == "rolling":
+        return None
     return (
         f"ECS rejected strategy={wanted}, so the service uses rolling updates "
         f"({their_tags.get(REFUSAL_TAG, 'no reason given')})"
@@ -120,6 +122,10 @@ def is_unknown(error: AwsError) -> bool:
 
 
 def _from_tag(text: str) -> Strategy:
+    """The options in the tag; rolling if it was edited by hand so that it cannot be read."""
     pairs = [pair.partition("=") for pair in text.split()]
-    read = {key: value if key == "strategy" else json.loads(value) for key, _, value in pairs}
-    return cast(Strategy, read)
+    try:
+        read = {key: value if key == "strategy" else json.loads(value) for key, _, value in pairs}
+    except ValueError:
+        return ROLLING
+    return cast(Strategy, read) if "strategy" in read else ROLLING

@@ -18,12 +18,12 @@ class TargetGroupType(ResourceType[TargetGroupProperties]):
 
     def observe(self, resource: Resource[TargetGroupProperties], ids: Ids) -> Found[TargetGroupProperties] | None:
         try:
-            group = self._session.call("elbv2", "describe_target_groups", Names=[resource.name])["TargetGroups"][0]
+            groups = self._session.call("elbv2", "describe_target_groups", Names=[resource.name])["TargetGroups"]
         except AwsError as error:
             if error.code in ("TargetGroupNotFound", "TargetGroupNotFoundException"):
                 return None
             raise
-        return self._found(group)
+        return self._found(groups[0]) if groups else None
 
     def observe_all(self, wanted_tags: Mapping[str, str]) -> list[tuple[str, Found[TargetGroupProperties]]]:
         """Returns every target group with the tags. Its name depends on the port, which may have changed."""

@@ -180,7 +180,7 @@ def properties_of(described: Mapping[str, Any], ids: Ids) -> TaskProperties:
         cpu=int(described.get("cpu", 0)),
         memory_mib=int(described.get("memory", 0)),
         architecture=described.get("runtimePlatform", {}).get("cpuArchitecture"),
-        port=container["portMappings"][0]["containerPort"],
+        port=(container.get("portMappings") or [{}])[0].get("containerPort", 0),
         environment={item["name"]: item["value"] for item in container.get("environment", [])},
         secrets=secrets,
         has_api_key=None if key and key != ids.get("API key") else key is not None,

@@ -94,18 +94,27 @@ class Registry:
             ) from error
 
     def write_manifest(self, repository: str, identifier: str, manifest: Manifest) -> str:
-        """Uploads the manifest with a tag or its digest; returns its digest. All its blobs must exist."""
+        """Uploads the manifest with a tag or its digest; returns its digest. All its blobs must exist.
+
+        It is not an error if it is there already: ECR refuses an immutable tag also for the same manifest, as after a
+        lost answer, or if another machine built the same image (aws/containers-roadmap#2179).
+        """
         body = manifest.as_bytes()
+        digest = sha256_digest(body)
         url = f"/v2/{repository}/manifests/{identifier}"
 
         def put() -> None:
             headers = {"Content-Type": OCI_MANIFEST}
-            self._transport.send(
-                "PUT", url, scopes=_push(repository), expected=(200, 201, 202), headers=headers, body=body
-            ).close()
+            try:
+                self._transport.send(
+                    "PUT", url, scopes=_push(repository), expected=(200, 201, 202), headers=headers, body=body
+                ).close()
+            except Refused:
+                if self.manifest_digest(repository, identifier) != digest:
+                    raise
 
         self._transport.retry(put)
-        return sha256_digest(body)
+        return digest
 
     def has_blob(self, repository: str, digest: str) -> bool:
         url = f"/v2/{repository}/blobs/{digest}"

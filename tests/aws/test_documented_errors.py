@@ -1,0 +1,274 @@
+"""What AWS documents: every error of every call has a meaning and a hint; lists are retried page by page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from dataclasses import asdict
+from datetime import datetime, timezone
+from typing import Any
+from urllib.parse import parse_qs, quote
+
+import botocore
+import pytest
+import stamina
+from botocore.awsrequest import AWSResponse
+
+from mlflow_fargate.aws.ecs_service import describe_service, remember_deletion
+from mlflow_fargate.aws.error_table import classify
+from mlflow_fargate.aws.resource_types.iam import SecretsPolicyType
+from mlflow_fargate.aws.resource_types.interfaces import wait_until_unused
+from mlflow_fargate.aws.resource_types.strategy import ROLLING, WANTED_TAG, read_strategy, refusal_of
+from mlflow_fargate.aws.resource_types.task_definition import properties_of
+from mlflow_fargate.aws.session import AwsSession
+from mlflow_fargate.errors import AwsError, ForeignResource, RolloutTimeout
+from mlflow_fargate.plan import Found, Resource
+from mlflow_fargate.resources.properties import SecretsPolicyProperties
+from mlflow_fargate.target import Target, TargetEnvironment
+from support.error_page import PAGE, documented_errors, page
+from support.policy_simulator import Body
+
+DENIED = (
+    403,
+    "<Response><Errors><Error><Code>UnauthorizedOperation</Code><Message>no</Message></Error></Errors></Response>",
+)
+
+
+@pytest.fixture
+def session() -> AwsSession:
+    environment = TargetEnvironment(access_key_id="AKIAIOSFODNN7EXAMPLE", secret_access_key="x")
+    return AwsSession(Target("fargate:/eu-west-1", "eu-west-1", environment=environment))
+
+
+def answer(session: AwsSession, call: str, *answers: tuple[int, str]) -> list[str]:
+    """Answers a call with these, the last one again and again; returns the bodies of the requests."""
+    asked: list[str] = []
+
+    def send(request: Any, **_: Any) -> AWSResponse:
+        status, text = answers[min(len(asked), len(answers) - 1)]
+        asked.append(str(request.body))
+        return AWSResponse(request.url, status, {"x-amzn-RequestId": "r-1"}, Body(text.encode()))
+
+    session._session.events.register_first(f"before-send.{call}", send)
+    return asked
+
+
+def test_every_documented_error_of_every_call_has_a_meaning_and_a_hint() -> None:
+    faults = [(operation, code, classify(operation, code, "")) for operation, code in documented_errors()]
+
+    assert len(faults) > 3000
+    assert [(operation, code) for operation, code, fault in faults if fault.meaning == "unknown"] == []
+    silent = {code for _, code, fault in faults if fault.meaning in ("user", "quota", "absent") and not fault.hint}
+    assert silent == set()
+
+
+def test_the_page_of_errors_is_current() -> None:
+    """To write it: python tests/support/error_page.py."""
+    written = PAGE.read_text(encoding="utf-8")
+
+    if f"botocore {botocore.__version__})" in written:
+        assert written == page()
+    else:  # whose models have more or fewer errors
+        assert "\n| all | ExpiredTokenException |" in written
+
+
+@pytest.mark.parametrize(
+    ("code", "said", "hint"),
+    [
+        ("SignatureDoesNotMatch", "Signature expired: 20260101T000000Z is now earlier than 20260101T001000Z", "clock"),
+        ("InvalidSignatureException", "Signature not yet current: 1 is still later than 2", "clock"),
+        ("RequestTimeTooSkewed", "The difference between the request time and the current time is too large", "clock"),
+        ("AuthFailure", "AWS was not able to validate the provided access credentials", "get-caller-identity"),
+        (
+            "OperationNotPermitted",
+            "This AWS account currently does not support creating load balancers.",
+            "AWS Support",
+        ),
+        (
+            "OperationNotPermitted",
+            "Load balancer 'x' cannot be deleted because deletion protection is enabled",
+            "turn off",
+        ),
+    ],
+)
+def test_what_services_spell_differently_has_the_same_hint(code: str, said: str, hint: str) -> None:
+    assert hint in str(classify("elbv2:CreateLoadBalancer", code, said).hint)
+
+
+def test_an_error_that_nobody_documented_is_shown_with_its_request_id(session: AwsSession) -> None:
+    answer(session, "ecs.DescribeClusters", (400, json.dumps({"__type": "Strange", "message": "never seen"})))
+
+    with pytest.raises(AwsError, match=r"never seen \(request ID r-1\)") as caught:
+        session.call("ecs", "describe_clusters")
+    assert "AWS Support with the request ID" in str(caught.value.hint)
+
+
+def test_a_page_that_is_refused_for_now_is_requested_again_and_no_other(session: AwsSession) -> None:
+    busy = (400, json.dumps({"__type": "UpdateInProgressException", "message": "busy"}))
+    first = (200, json.dumps({"clusterArns": ["a", "b"], "nextToken": "more"}))
+    asked = answer(session, "ecs.ListClusters", busy, first, busy, busy, (200, json.dumps({"clusterArns": ["c"]})))
+
+    with stamina.set_testing(True, attempts=4):
+        assert list(session.pages("ecs", "list_clusters", "clusterArns")) == ["a", "b", "c"]
+    assert ["more" in body for body in asked] == [False, False, True, True, True]
+
+
+@pytest.mark.parametrize(
+    ("read", "missing"),
+    [
+        (lambda found: found["tasks"][0]["taskArn"], "AWS's answer to ecs:describe_tasks, tasks has no taskArn"),
+        (lambda found: found["tasks"][1], "tasks has no item 1"),
+        (lambda found: found["failures"], "AWS's answer to ecs:describe_tasks has no failures"),
+    ],
+)
+def test_what_an_answer_lacks_is_named(session: AwsSession, read: Callable[[Any], Any], missing: str) -> None:
+    answer(session, "ecs.DescribeTasks", (200, json.dumps({"tasks": [{"lastStatus": "RUNNING"}]})))
+    found = session.call("ecs", "describe_tasks", cluster="c", tasks=["t"])
+
+    assert found["tasks"][0].get("taskArn") is None
+    with pytest.raises(AwsError, match=missing) as caught:
+        read(found)
+    assert "changed by hand" in str(caught.value.hint)
+
+
+def test_an_answer_can_be_copied_and_written_like_any_document(session: AwsSession) -> None:
+    document = {"tasks": [{"lastStatus": "RUNNING", "containers": [{"name": "model"}]}]}
+    answer(session, "ecs.DescribeTasks", (200, json.dumps(document)))
+    found = session.call("ecs", "describe_tasks", cluster="c", tasks=["t"])
+    found.pop("ResponseMetadata")
+
+    assert found == document == deepcopy(found)
+    assert asdict(Found("arn", found))["properties"] == document  # type: ignore[arg-type]
+    assert json.loads(json.dumps(found)) == document
+
+
+@pytest.mark.parametrize("text", ["blue_green", "strategy=blue_green bake_time_minutes=soon", ""])
+def test_a_strategy_tag_that_was_edited_by_hand_reads_as_rolling(text: str) -> None:
+    service = {"tags": [{"key": WANTED_TAG, "value": text}]}
+
+    assert (read_strategy(service), refusal_of(service)) == (ROLLING, None)
+
+
+def test_a_task_definition_without_ports_can_be_read() -> None:
+    described = {"containerDefinitions": [{"name": "model", "image": "i"}], "cpu": "256", "memory": "512"}
+
+    assert properties_of(described, {}).port == 0
+
+
+@pytest.mark.parametrize(
+    "resource",
+    ["arn:aws:x:secret:a", ["arn:aws:x:secret:a"]],
+    ids=["as one text, as the console writes it", "as a list"],
+)
+def test_a_policy_of_secrets_is_read_whatever_its_order(session: AwsSession, resource: object) -> None:
+    statements = [
+        {"Effect": "Allow", "Action": ["kms:Decrypt"], "Resource": "*"},
+        {"Effect": "Allow", "Action": ["secretsmanager:GetSecretValue"], "Resource": resource},
+    ]
+    document = quote(json.dumps({"Version": "2012-10-17", "Statement": statements}))
+    found = f"<PolicyDocument>{document}</PolicyDocument>"
+    answer(session, "iam.GetRolePolicy", (200, f"<R><GetRolePolicyResult>{found}</GetRolePolicyResult></R>"))
+    wanted = Resource("secrets policy", "p", SecretsPolicyProperties(()))
+
+    seen = SecretsPolicyType(session).observe(wanted, {"execution role": "arn:aws:iam::1:role/r"})
+
+    assert seen and seen.properties.secrets == ("arn:aws:x:secret:a",)
+
+
+def test_a_policy_of_secrets_decrypts_through_their_services_only(session: AwsSession) -> None:
+    asked = answer(session, "iam.PutRolePolicy", (200, "<R><ResponseMetadata/></R>"))
+    wanted = Resource("secrets policy", "p", SecretsPolicyProperties(("arn:aws:x:secret:a",)))
+
+    SecretsPolicyType(session).create(wanted, {"execution role": "arn:aws:iam::1:role/r"})
+
+    (statement,) = (
+        one for one in json.loads(parse_qs(asked[0])["PolicyDocument"][0])["Statement"] if "kms" in str(one)
+    )
+    assert statement["Condition"] == {"StringLike": {"kms:ViaService": ["secretsmanager.*", "ssm.*"]}}
+
+
+@pytest.fixture
+def quick() -> Iterator[None]:
+    with stamina.set_testing(True, attempts=5):
+        yield
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_service_that_is_shown_as_active_after_our_deletion_is_read_again(session: AwsSession) -> None:
+    deleted = {"serviceName": "churn", "createdAt": datetime.fromtimestamp(1000, timezone.utc)}
+    active = (200, json.dumps({"services": [{"serviceName": "churn", "status": "ACTIVE", "createdAt": 1000}]}))
+    draining = (200, json.dumps({"services": [{"serviceName": "churn", "status": "DRAINING", "createdAt": 1000}]}))
+    again = (200, json.dumps({"services": [{"serviceName": "churn", "status": "ACTIVE", "createdAt": 2000}]}))
+    asked = answer(session, "ecs.DescribeServices", active, active, draining, again)
+    remember_deletion(session, "mlflow-fargate-default", deleted)
+
+    first = describe_service(session, "mlflow-fargate-default", "churn")
+    second = describe_service(session, "mlflow-fargate-default", "churn")
+
+    assert first and second
+    assert (first["status"], second["status"], len(asked)) == ("DRAINING", "ACTIVE", 4)
+
+
+def interfaces(*described: str, managed: bool = True) -> tuple[int, str]:
+    items = "".join(
+        f"<item><networkInterfaceId>eni-{number}</networkInterfaceId><description>{text}</description>"
+        f"<requesterManaged>{str(managed).lower()}</requesterManaged></item>"
+        for number, text in enumerate(described)
+    )
+    return 200, f"<R><networkInterfaceSet>{items}</networkInterfaceSet></R>"
+
+
+BALANCER = "ELB app/mlflow-fargate-default/0123"
+TASK = "arn:aws:ecs:eu-west-1:123456789012:attachment/0123"
+
+
+class Minutes:
+    """A clock that only moves by sleeping."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.shown: list[str] = []
+
+    def wait(self, session: AwsSession) -> None:
+        wait_until_unused(session, "sg-1", self.shown.append, lambda: self.seconds, self.sleep)
+
+    def sleep(self, seconds: float) -> None:
+        self.seconds += seconds
+
+
+def test_a_security_group_waits_for_the_interfaces_that_aws_removes_late(session: AwsSession) -> None:
+    asked = answer(
+        session, "ec2.DescribeNetworkInterfaces", interfaces(BALANCER, TASK), interfaces(BALANCER), interfaces()
+    )
+    minutes = Minutes()
+
+    minutes.wait(session)
+
+    assert (len(asked), len(minutes.shown)) == (3, 2)
+    assert "2 network interface(s)" in minutes.shown[0] and "Ctrl-C is safe" in minutes.shown[0]
+
+
+def test_what_another_owner_put_in_the_security_group_is_named_at_once(session: AwsSession) -> None:
+    answer(session, "ec2.DescribeNetworkInterfaces", interfaces("AWS Lambda VPC ENI-scoring"))
+    minutes = Minutes()
+
+    with pytest.raises(ForeignResource, match=r"eni-0 \(AWS Lambda VPC ENI-scoring\) still uses it"):
+        minutes.wait(session)
+    assert minutes.seconds == 0
+
+
+def test_after_twenty_minutes_the_same_command_finishes_the_deletion(session: AwsSession) -> None:
+    answer(session, "ec2.DescribeNetworkInterfaces", interfaces(BALANCER))
+    minutes = Minutes()
+
+    with pytest.raises(RolloutTimeout, match="after 20 minutes") as caught:
+        minutes.wait(session)
+    assert "run the same command again" in str(caught.value.hint)
+    assert 1200 <= minutes.seconds <= 1210
+
+
+def test_without_permission_to_look_the_deletion_goes_ahead(session: AwsSession) -> None:
+    answer(session, "ec2.DescribeNetworkInterfaces", DENIED)
+
+    Minutes().wait(session)
