@@ -7,13 +7,18 @@ from pathlib import Path
 
 import click
 
+from mlflow_fargate.partitions import partition_of
+
 _POLICIES = ("deployer", "deployer-options", "boundary", "webhook", "webhook-options", "webhook-task")
 
 
 @click.command(short_help="Print an IAM policy for your account.")
 @click.argument("policy", type=click.Choice(_POLICIES))
 @click.option("--account", required=True, help="AWS account ID.")
-@click.option("--region", help="Allow only this region; required for the webhook service's policies.")
+@click.option(
+    "--region",
+    help="Allow only this region; required for the webhook service's policies, GovCloud and China.",
+)
 @click.option("--endpoint", default="default", show_default=True, help="Endpoint of the webhook service.")
 @click.option("--artifacts", "bucket", metavar="BUCKET", help="S3 bucket with MLflow artifacts.  [default: none]")
 def iam(policy: str, account: str, region: str | None, endpoint: str, bucket: str | None) -> None:
@@ -24,6 +29,7 @@ def iam(policy: str, account: str, region: str | None, endpoint: str, bucket: st
     if ":REGION:" in text and region is None:
         raise click.UsageError(f"The policy {policy} is for one region: set --region.")
     text = text.replace(":*:ACCOUNT:", f":{region or '*'}:ACCOUNT:").replace("ACCOUNT", account)
+    text = text.replace("arn:aws:", f"arn:{partition_of(region or '')}:")
     document = json.loads(text.replace("REGION", region or "").replace("ENDPOINT", endpoint))
     if bucket is None:
         document["Statement"] = [one for one in document["Statement"] if "ARTIFACT-BUCKET" not in str(one["Resource"])]

@@ -8,7 +8,7 @@ No state is kept between calls: what is deployed is read from AWS.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,11 +33,12 @@ from mlflow_fargate.errors import (
     did_you_mean,
 )
 from mlflow_fargate.model import tag_model_version
-from mlflow_fargate.plan import Plan, make_deletion, make_plan
+from mlflow_fargate.plan import Found, Plan, Properties, TypeName, make_deletion, make_plan
 from mlflow_fargate.progress import Progress
 from mlflow_fargate.publisher import Publisher
 from mlflow_fargate.resolved_model import Provenance, without_credentials
 from mlflow_fargate.resources import DeploymentSpec, endpoint_resources
+from mlflow_fargate.resources.balancer_properties import LoadBalancerProperties
 from mlflow_fargate.target import Target, check_endpoint_name
 
 
@@ -190,8 +191,9 @@ class Deployer:
                 f"The repository of endpoint '{name}' contains retained images of {', '.join(kept)}.",
                 hint=f"delete these first: mlflow deployments delete -t {self.target.uri} --name {kept[0]}",
             )
-        spec = endpoint.standing_spec()
+        spec = endpoint.standing_spec(with_domains=True)
         found = self.account.find_endpoint(endpoint_resources(spec), spec.network)
+        _check_unprotected(found)
         plan = make_deletion(found)
         self.progress.note(str(plan))
         self.account.apply(plan, spec.network, self.progress)
@@ -226,6 +228,8 @@ class Deployer:
         balancer = urlsplit(status.load_balancer_url)
         if status.exposes_key:
             self.progress.note(PLAIN_HTTP)
+        if spec.config.domain:
+            return  # its records were created, or shown
         if spec.config.host:
             self.progress.note(f"create a DNS record: {spec.config.host} → {balancer.hostname}")
         elif balancer.scheme == "https":
@@ -241,6 +245,16 @@ class Deployer:
 
     def _version_tags(self, name: str) -> VersionTags:
         return VersionTags(self.target.endpoint, name, self.write_tags, self.progress)
+
+
+def _check_unprotected(found: Sequence[tuple[TypeName, str, Found[Properties]]]) -> None:
+    for _, name, what in found:
+        if isinstance(what.properties, LoadBalancerProperties) and what.properties.is_protected:
+            raise EndpointInUse(
+                f"Load balancer '{name}' has deletion protection; nothing was deleted.",
+                hint=f"turn it off: aws elbv2 modify-load-balancer-attributes --load-balancer-arn {what.identifier} "
+                "--attributes Key=deletion_protection.enabled,Value=false",
+            )
 
 
 def make_deployer(target: Target, account: Account, cache: Path, progress: Progress) -> Deployer:

@@ -15,6 +15,7 @@ from mlflow_fargate.doctor.checks import Finding
 from mlflow_fargate.doctor_facts import Caller, Unknown, VcpuQuota
 from mlflow_fargate.errors import InvalidOption
 from mlflow_fargate.model.server import REGISTRY, WEBHOOKS, ask_server
+from mlflow_fargate.partitions import arn
 from mlflow_fargate.resources import EndpointSpec, cluster_name
 
 
@@ -44,28 +45,30 @@ def examine_mlflow(webhook_url: str | None) -> list[Finding]:
 
 def wanted_actions(caller: Caller, endpoint: str) -> Mapping[str, tuple[str, ...]]:
     """Returns the main actions of a deployment, by resource: enough to find a missing policy."""
-    place, name = f"{caller.region}:{caller.account}", cluster_name(endpoint)
+    name = cluster_name(endpoint)
+    wanted = {
+        ("ecs", f"service/{name}/any"): ("ecs:CreateService", "ecs:UpdateService", "ecs:DeleteService"),
+        ("ecs", f"task-definition/{name}-any:1"): ("ecs:RegisterTaskDefinition",),
+        ("ecr", f"repository/mlflow-fargate/{endpoint}"): ("ecr:PutImage", "ecr:InitiateLayerUpload"),
+        ("logs", f"log-group:/mlflow-fargate/{endpoint}/any"): ("logs:CreateLogGroup",),
+        ("secretsmanager", f"secret:mlflow-fargate/{endpoint}/any"): ("secretsmanager:CreateSecret",),
+        ("elasticloadbalancing", "targetgroup/mlf-any/0123456789abcdef"): ("elasticloadbalancing:CreateTargetGroup",),
+        ("iam", f"role/{name}-{caller.region}"): ("iam:CreateRole", "iam:PutRolePolicy"),
+    }
     return {
-        f"arn:aws:ecs:{place}:service/{name}/any": ("ecs:CreateService", "ecs:UpdateService", "ecs:DeleteService"),
-        f"arn:aws:ecs:{place}:task-definition/{name}-any:1": ("ecs:RegisterTaskDefinition",),
-        f"arn:aws:ecr:{place}:repository/mlflow-fargate/{endpoint}": ("ecr:PutImage", "ecr:InitiateLayerUpload"),
-        f"arn:aws:logs:{place}:log-group:/mlflow-fargate/{endpoint}/any": ("logs:CreateLogGroup",),
-        f"arn:aws:secretsmanager:{place}:secret:mlflow-fargate/{endpoint}/any": ("secretsmanager:CreateSecret",),
-        f"arn:aws:elasticloadbalancing:{place}:targetgroup/mlf-any/0123456789abcdef": (
-            "elasticloadbalancing:CreateTargetGroup",
-        ),
-        f"arn:aws:iam::{caller.account}:role/{name}-{caller.region}": ("iam:CreateRole", "iam:PutRolePolicy"),
+        arn(caller.region, service, caller.account, resource, is_global=service == "iam"): actions
+        for (service, resource), actions in wanted.items()
     }
 
 
-def policy_source(arn: str) -> str | Unknown:
+def policy_source(caller: str) -> str | Unknown:
     """Returns the user or role whose policies apply to a caller: the simulator does not accept sessions."""
-    if ":assumed-role/" in arn:
-        account, role = arn.split(":")[4], arn.split("/")[1]
-        return f"arn:aws:iam::{account}:role/{role}"
-    if ":iam:" in arn and ":user/" in arn:
-        return arn
-    return Unknown(f"{arn} is not the ARN of an IAM user or role")
+    partition, account = caller.split(":")[1], caller.split(":")[4]
+    if ":assumed-role/" in caller:
+        return f"arn:{partition}:iam::{account}:role/{caller.split('/')[1]}"
+    if ":iam:" in caller and ":user/" in caller:
+        return caller
+    return Unknown(f"{caller} is not the ARN of an IAM user or role")
 
 
 def _examine_account(endpoint: Endpoint, caller: Caller) -> list[Finding]:
@@ -86,16 +89,16 @@ def _examine_endpoint(endpoint: Endpoint, config: DeploymentConfig) -> list[Find
         return checks.check_network(Unknown(error.message.splitlines()[0]), advice=error.hint)
     if isinstance(spec, Unknown):
         return checks.check_network(spec)
-    network, arn = spec.network, spec.certificate_arn
+    network, certificate_arn = spec.network, spec.certificate_arn
     role = (spec.execution_role_arn or f"{spec.full_name}-{spec.region}").rpartition("/")[2]
     infrastructure = (spec.infrastructure_role_arn or spec.infrastructure_role_name).rpartition("/")[2]
     is_on_aws = session.target.environment.aws_endpoint_url is None
     exposes_key = is_on_aws and config.auth == "api_key" and not spec.is_https
-    certificate = known(lambda: doctor_facts.read_certificate(session, arn)) if arn else None
+    certificate = known(lambda: doctor_facts.read_certificate(session, certificate_arn)) if certificate_arn else None
     facts = known(lambda: doctor_facts.read_network(session, network))
     return [
         *(checks.check_network(facts) if isinstance(facts, Unknown) else checks.check_network(*facts)),
-        checks.check_certificate(certificate, spec.region, arn, exposes_key=exposes_key),
+        checks.check_certificate(certificate, spec.region, certificate_arn, exposes_key=exposes_key),
         checks.check_role(known(lambda: doctor_facts.read_role(session, role))),
         checks.check_infrastructure_role(known(lambda: doctor_facts.read_role(session, infrastructure))),
         checks.check_scan(known(lambda: doctor_facts.read_scan(session, endpoint.name))),

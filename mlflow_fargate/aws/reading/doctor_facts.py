@@ -17,6 +17,7 @@ from mlflow_fargate.doctor_facts import (
     Unknown,
 )
 from mlflow_fargate.errors import AwsError
+from mlflow_fargate.partitions import arn
 from mlflow_fargate.resources import MANAGED_BY, Network
 from mlflow_fargate.resources.network import NetworkFacts
 
@@ -41,7 +42,7 @@ def read_caller(session: AwsSession) -> Caller:
 def read_denied(session: AwsSession, caller: str, wanted: Mapping[str, Sequence[str]]) -> list[str]:
     """Returns those of the actions (by resource) that the caller's policies deny, with roles within the boundary."""
     denied = []
-    boundary = f"arn:aws:iam::{caller.split(':')[4]}:policy/mlflow-fargate-boundary"
+    boundary = arn(session.region, "iam", session.account, "policy/mlflow-fargate-boundary", is_global=True)
     key = {"ContextKeyName": "iam:PermissionsBoundary", "ContextKeyType": "string", "ContextKeyValues": [boundary]}
     for resource, actions in wanted.items():
         answer = session.call(
