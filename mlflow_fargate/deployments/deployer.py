@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from mlflow_fargate import scoring
 from mlflow_fargate.aws.account import Account
 from mlflow_fargate.aws.endpoint import Endpoint
 from mlflow_fargate.config import DeploymentConfig, NamedOptions, parse_config
 from mlflow_fargate.deployment import PLAIN_HTTP, DeploymentStatus
+from mlflow_fargate.deployments.callees import Callee, Callees
 from mlflow_fargate.deployments.costs import Estimate
 from mlflow_fargate.deployments.desired import Specs
 from mlflow_fargate.deployments.roll_out import EVERY_KIND, Rollouts
@@ -53,6 +53,7 @@ class Deployer:
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
     write_tags: WriteTags = lambda name, version, tags: None  # on a version in the model registry
+    callees: Callees = field(default_factory=Callees)
 
     @property
     def endpoint(self) -> Endpoint:
@@ -144,13 +145,13 @@ class Deployer:
             self._version_tags(name).tag(before.provenance, "deleted")
 
     def predict(self, name: str, inputs: Any, timeout_seconds: float) -> Any:
-        """Returns the model's answer as parsed JSON; fetches the API key if the deployment has one."""
+        """Returns the model's answer as parsed JSON; URL and API key are read once a minute (see callees.py)."""
+        return self.callees.predict((self.target.endpoint, name), lambda: self._callee(name), inputs, timeout_seconds)
+
+    def _callee(self, name: str) -> Callee:
         status = self.get(name)
         key = self.account.read_api_key(status.api_key_secret) if status.api_key_secret else None
-        is_custom_service = status.settings.custom_service is not None
-        return scoring.score(
-            status.url, inputs, api_key=key, timeout_seconds=timeout_seconds, is_custom_service=is_custom_service
-        )
+        return Callee(status.url, key, is_custom_service=status.settings.custom_service is not None)
 
     def create_endpoint(self, name: str, config: DeploymentConfig) -> dict[str, str]:
         """Creates the endpoint `name` if it does not exist."""
