@@ -26,6 +26,7 @@ from mlflow_fargate.target import Target, cache_directory, check_endpoint_name, 
 if TYPE_CHECKING:
     from mlflow_fargate.aws.account import Account
     from mlflow_fargate.deployment import DeploymentStatus
+    from mlflow_fargate.deployments.callees import Callees
     from mlflow_fargate.deployments.deployer import Deployer
 
 Options = Mapping[str, Any]
@@ -52,7 +53,7 @@ class FargateDeploymentClient(BaseDeploymentClient):  # type: ignore[misc]  # ml
     def __init__(self, target_uri: str) -> None:
         super().__init__(target_uri)
         self._lock = threading.Lock()
-        self._kept: tuple[Target, Account] | None = None
+        self._kept: tuple[Target, Account, Callees] | None = None
 
     def create_deployment(
         self,
@@ -162,6 +163,7 @@ class FargateDeploymentClient(BaseDeploymentClient):  # type: ignore[misc]  # ml
     def deployer(self, endpoint: str | None = None) -> Deployer:
         """Returns the Deployer for this target, or for another endpoint of it."""
         from mlflow_fargate.aws.account import Account  # noqa: PLC0415  # see the module's docstring
+        from mlflow_fargate.deployments.callees import Callees  # noqa: PLC0415
         from mlflow_fargate.deployments.deployer import make_deployer  # noqa: PLC0415
 
         target = parse_target(self.target_uri)
@@ -170,9 +172,9 @@ class FargateDeploymentClient(BaseDeploymentClient):  # type: ignore[misc]  # ml
         # AWS clients and their connections are reused between calls while the target stays the same.
         with self._lock:
             if self._kept is None or self._kept[0] != target:
-                self._kept = target, Account(target)
-            account = self._kept[1]
-        return make_deployer(target, account, cache_directory(), progress_for_stderr())
+                self._kept = target, Account(target), Callees()
+            _, account, callees = self._kept
+        return replace(make_deployer(target, account, cache_directory(), progress_for_stderr()), callees=callees)
 
 
 def target_help() -> str:

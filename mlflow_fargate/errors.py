@@ -153,7 +153,16 @@ class RolloutTimeout(FargateError):
 
 
 class PredictionFailed(FargateError):
+    """`status`: of the HTTP response, if there was one; `is_late`: a prediction may have been computed for a while."""
+
     mlflow_error_code = INTERNAL_ERROR
+
+    def __init__(
+        self, message: str, *, hint: str | None = None, status: int | None = None, is_late: bool = False
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
+        self.is_late = is_late
 
 
 class PredictionTimeout(PredictionFailed):

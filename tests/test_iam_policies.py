@@ -68,6 +68,7 @@ OF_SHIFTING = {
 }
 # What AWS asks for when a call carries tags.
 TAGGING = {
+    "acm": "acm:AddTagsToCertificate",
     "application-autoscaling": "application-autoscaling:TagResource",
     "ecs": "ecs:TagResource",
     "ecr": "ecr:TagResource",

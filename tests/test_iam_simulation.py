@@ -111,6 +111,7 @@ def arns(endpoint: str, prefix: str = "mlflow-fargate", bucket: str = "models") 
         "alarm": f"arn:aws:cloudwatch:{place}:alarm:TargetTracking-service/{full}/churn-AlarmHigh",
         "parameter": f"arn:aws:ssm:{place}:parameter/{prefix}/token",
         "certificate": f"arn:aws:acm:{place}:certificate/0123",
+        "hostedzone": f"arn:aws:route53:::hostedzone/{'Z0123' if prefix == 'mlflow-fargate' else 'Z4567'}",
         "topic": f"arn:aws:sns:{place}:TOPIC",
     }
 
@@ -161,8 +162,9 @@ PARTIES: dict[str, Callable[[], list[Policy]]] = {
     "webhook": lambda: [printed("webhook")],
     "webhook-task": lambda: [printed("webhook-task")],
 }
-# AWS defines no resource for it, so no policy can limit it.
-UNLIMITED = {"ecs:DeregisterTaskDefinition"}
+# AWS defines no resource for the first, so no policy can limit it. Hosted zones are the account's, and have no names:
+# docs/iam/README.md says to limit the statement to one's own.
+UNLIMITED = {"ecs:DeregisterTaskDefinition", "route53:ChangeResourceRecordSets"}
 
 
 @pytest.mark.parametrize("party", PARTIES)

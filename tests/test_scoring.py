@@ -11,6 +11,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime, timezone
 from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -25,7 +26,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlflow_fargate import scoring
+from mlflow_fargate.config import parse_config
+from mlflow_fargate.deployments.callees import Callee, Callees
 from mlflow_fargate.errors import InvalidOption, PredictionFailed, PredictionTimeout, RolloutTimeout
+from mlflow_fargate.scoring import asking
 
 
 class ToldServer(ThreadingHTTPServer):
@@ -372,6 +376,84 @@ def test_a_temporary_load_balancer_error_is_retried(server: ToldServer, status: 
     server.answers = [(status, b""), (status, b""), (200, b"[1]")]
 
     assert scoring.score(server.url, [[1]]) == [1]
+
+
+@pytest.mark.parametrize("status", [502, 503, 504])
+def test_what_may_have_been_computed_for_a_while_is_not_computed_again(
+    server: ToldServer, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asking, "_LATE_SECONDS", 0.0)
+    server.answers = [(status, b"late")]
+
+    with pytest.raises(PredictionFailed, match=f"{status}: late") as failed:
+        scoring.score(server.url, [[1]])
+    assert (failed.value.status, failed.value.is_late, len(server.asked)) == (status, True, 1)
+
+
+@pytest.mark.parametrize(
+    ("limit", "seconds"), [(None, 60), ("60", 70), ("59", 60), ("300", 310), ("1e9", 4000), ("never", 60), ("nan", 60)]
+)
+def test_the_idle_timeout_of_the_load_balancer_follows_the_services_limit(limit: str | None, seconds: int) -> None:
+    environment = {"environment.REQUEST_TIMEOUT_SECONDS": limit} if limit else {}
+
+    assert parse_config(environment).idle_timeout_seconds == seconds
+
+
+class Known:
+    """A deployment that AWS shows, and how often it was read."""
+
+    def __init__(self, url: str) -> None:
+        self.callee = Callee(url, "old")
+        self.reads = 0
+        self.seconds = 0.0
+        self.callees = Callees(clock=lambda: self.seconds)
+
+    def read(self) -> Callee:
+        self.reads += 1
+        return self.callee
+
+    def predict(self) -> Any:
+        return self.callees.predict(("default", "churn"), self.read, [[1]], 10.0)
+
+
+def test_what_callers_need_is_read_once_a_minute(server: ToldServer) -> None:
+    known = Known(server.url)
+    server.answers = [(200, b"[1]")]
+
+    for seconds, reads in ((0.0, 1), (59.0, 1), (61.0, 2), (100.0, 2)):
+        known.seconds = seconds
+        assert known.predict() == [1]
+        assert known.reads == reads
+
+
+@pytest.mark.parametrize(
+    ("status", "is_read_again"), [(401, True), (404, True), (500, True), (400, False), (413, False)]
+)
+def test_a_failure_that_newer_facts_may_explain_reads_them_again(
+    server: ToldServer, status: int, is_read_again: bool
+) -> None:
+    known = Known(server.url)
+    server.answers = [(200, b"[1]"), (status, b""), (200, b"[2]")]
+    known.predict()
+    known.callee = replace(known.callee, api_key="new")
+
+    if is_read_again:
+        assert known.predict() == [2]
+        assert [headers["authorization"] for _, headers, _ in server.asked][1:] == ["Bearer old", "Bearer new"]
+    else:
+        with pytest.raises(PredictionFailed, match=str(status)):
+            known.predict()
+    assert known.reads == 1 + is_read_again
+
+
+def test_a_failure_that_is_read_again_without_news_is_reported_once(server: ToldServer) -> None:
+    known = Known(server.url)
+    server.answers = [(200, b"[1]"), (401, b"no")]
+    known.predict()
+
+    with pytest.raises(PredictionFailed, match="401: no"):
+        known.predict()
+    assert (known.reads, len(server.asked)) == (2, 2)
 
 
 @pytest.mark.parametrize("status", [502, 503, 504])

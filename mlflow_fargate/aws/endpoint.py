@@ -18,6 +18,8 @@ from mlflow_fargate.aws.existing_load_balancer import ExistingLoadBalancer, find
 from mlflow_fargate.aws.reading import history, metrics, retention, status
 from mlflow_fargate.aws.reading.subnets import read_network
 from mlflow_fargate.aws.resource_types import logs
+from mlflow_fargate.aws.resource_types.domain.certificate import find_certificates
+from mlflow_fargate.aws.resource_types.domain.hosted_zone import find_zone
 from mlflow_fargate.aws.resource_types.load_balancer import find_load_balancer, listener_certificate, subnets_of
 from mlflow_fargate.aws.resource_types.network import find_endpoint_vpc
 from mlflow_fargate.aws.resource_types.strategy import read_strategy, refusal_of
@@ -37,11 +39,14 @@ from mlflow_fargate.deployment import (
     WebhookStatus,
 )
 from mlflow_fargate.errors import DeploymentNotFound, InvalidOption
+from mlflow_fargate.partitions import check_partition
 from mlflow_fargate.plan import TypeName
 from mlflow_fargate.progress import Progress
 from mlflow_fargate.resources import (
     ENDPOINT_TAG,
     MANAGED_BY,
+    OWN_CERTIFICATE,
+    Domain,
     EndpointSpec,
     Network,
     choose_network,
@@ -82,29 +87,28 @@ class Endpoint:
         `running`: what is deployed with these options; it stays in its subnets, and the endpoint stays as it is, except
         for options that this command `names`. Raises InvalidOption if tasks could not start or be reached.
         """
+        check_partition(config.named, self.session.region)
         existing = find_existing_load_balancer(self.session, config)
         balancer = None if existing else find_load_balancer(self.session, self.cluster)
         own = config if balancer is None or running is None else config.without(OF_THE_LOAD_BALANCER, unless=names)
         certificate = None if existing else own.certificate_arn
         if balancer and not certificate:
             certificate = listener_certificate(self.session, balancer["LoadBalancerArn"])
+        domain = self._domain(own.domain, certificate) if own.domain else None
+        certificate = OWN_CERTIFICATE if domain and domain.is_first else certificate
         is_https = existing.url.startswith("https:") if existing else certificate is not None
         if config.require_https and not is_https:
             raise _refuse_http(existing.url if existing else f"Endpoint '{self.name}'", is_existing=bool(existing))
-        standing = balancer["Scheme"] if balancer else None
-        if standing and own.scheme not in (None, standing):
-            raise InvalidOption(
-                f"The load balancer of endpoint '{self.name}' is {standing}; AWS cannot change that.",
-                hint="use another endpoint: -t fargate:/REGION/ENDPOINT",
-            )
         return EndpointSpec(
             self.name,
             self._network(own, existing, balancer, running, names),
             self.session.region,
             self.session.account,
-            scheme=standing or own.scheme or "internet-facing",
+            scheme=self._scheme(own, balancer),
             allowed_cidrs=tuple(sorted(own.allowed_cidrs)) or None,
             certificate_arn=certificate,
+            domains=(domain,) if domain else (),
+            idle_timeout_seconds=config.idle_timeout_seconds,
             is_https=is_https,
             execution_role_arn=config.execution_role_arn,
             permissions_boundary=config.permissions_boundary,
@@ -112,6 +116,20 @@ class Endpoint:
             infrastructure_role_arn=config.infrastructure_role_arn,
             shifts_traffic=config.shifts_traffic,
         )
+
+    def _scheme(self, config: DeploymentConfig, balancer: Mapping[str, Any] | None) -> str:
+        standing: str | None = balancer["Scheme"] if balancer else None
+        if standing and config.scheme not in (None, standing):
+            raise InvalidOption(
+                f"The load balancer of endpoint '{self.name}' is {standing}; AWS cannot change that.",
+                hint="use another endpoint: -t fargate:/REGION/ENDPOINT",
+            )
+        return standing or config.scheme or "internet-facing"
+
+    def _domain(self, name: str, certificate: str | None) -> Domain:
+        """Returns the domain; its certificate is the first if the listener has none, or that one."""
+        known = dict(find_certificates(self.session, {**MANAGED_BY, ENDPOINT_TAG: self.name}))
+        return Domain(name, find_zone(self.session, name) is not None, certificate in (None, known.get(name)))
 
     def _network(
         self,
@@ -135,17 +153,27 @@ class Endpoint:
         chosen = choose_network(read_network(self.session, vpc, named), config, standing)
         return replace(chosen, adopted=adopted)
 
-    def standing_spec(self) -> EndpointSpec:
+    def standing_spec(self, *, with_domains: bool = False) -> EndpointSpec:
         """Returns the endpoint for a deletion: where its resources are, even if the default VPC has changed."""
+        own = {**MANAGED_BY, ENDPOINT_TAG: self.name}
+        known = find_certificates(self.session, own) if with_domains else ()
+        domains = tuple(Domain(name, has_zone=True, is_first=True) for name, _ in known)
         certificate = None
         if balancer := find_load_balancer(self.session, self.cluster):
             network = Network(balancer["VpcId"], (), {}, subnets_of(balancer))
             certificate = listener_certificate(self.session, balancer["LoadBalancerArn"])
         else:
-            vpc = find_endpoint_vpc(self.session, {**MANAGED_BY, ENDPOINT_TAG: self.name})
+            vpc = find_endpoint_vpc(self.session, own)
             network = Network(vpc or "none", ())
-        region, account = self.session.region, self.session.account
-        return EndpointSpec(self.name, network, region, account, certificate_arn=certificate, shifts_traffic=True)
+        return EndpointSpec(
+            self.name,
+            network,
+            self.session.region,
+            self.session.account,
+            certificate_arn=certificate,
+            domains=domains,
+            shifts_traffic=True,
+        )
 
     def status(self, name: str) -> DeploymentStatus | None:
         """Returns the deployment as AWS shows it; None if this package has not created one of this name."""

@@ -47,7 +47,7 @@ def find_existing_load_balancer(session: AwsSession, config: DeploymentConfig) -
         identifiers["listener"] = listener["ListenerArn"]
     else:
         return None
-    balancer = _describe_balancer(session, listener["LoadBalancerArn"])
+    balancer = describe_balancer(session, listener["LoadBalancerArn"])
     identifiers["load balancer"] = balancer["LoadBalancerArn"]
     subnets = tuple(sorted(zone["SubnetId"] for zone in balancer["AvailabilityZones"]))
     return ExistingLoadBalancer(balancer["VpcId"], subnets, identifiers, _url(balancer, listener))
@@ -61,7 +61,8 @@ def describe_target_group(session: AwsSession, arn: str) -> dict[str, Any]:
     return groups[0]
 
 
-def _describe_balancer(session: AwsSession, arn: str) -> dict[str, Any]:
+def describe_balancer(session: AwsSession, arn: str) -> dict[str, Any]:
+    """Returns the load balancer as ELBv2 describes it."""
     balancers: list[dict[str, Any]] = session.call("elbv2", "describe_load_balancers", LoadBalancerArns=[arn])[
         "LoadBalancers"
     ]

@@ -31,7 +31,11 @@ def _check(_: click.Context, parameter: click.Parameter, value: str | None) -> s
 @click.command(short_help="Print an IAM policy for your account.")
 @click.argument("policy", type=click.Choice(_POLICIES))
 @click.option("--account", required=True, callback=_check, help="AWS account ID.")
-@click.option("--region", callback=_check, help="Allow only this region; required for the webhook service's policies.")
+@click.option(
+    "--region",
+    callback=_check,
+    help="Allow only this region; required for the webhook service's policies, GovCloud and China.",
+)
 @click.option("--endpoint", default="default", show_default=True, help="Endpoint of the webhook service.")
 @click.option(
     "--artifacts",

@@ -57,6 +57,8 @@ class DeploymentConfig(
 
     @model_validator(mode="after")
     def _check_shifting(self) -> Self:
+        if self.host and self.domain:
+            raise ValueError("domain implies host; use only one of them")
         if self.host and self.target_group_arn:
             raise ValueError(
                 "host cannot be used with target_group_arn, because you define the rules of that target group yourself"
@@ -65,9 +67,10 @@ class DeploymentConfig(
             raise ValueError(
                 f"target_group_arn cannot be used with strategy={self.strategy}, which creates two target groups"
             )
-        if self.shifts_traffic and self.host:
+        if self.shifts_traffic and self.own_host:
             raise ValueError(
-                f"host cannot be used with strategy={self.strategy}: ECS shifts the traffic of only one rule"
+                f"{'host' if self.host else 'domain'} cannot be used with strategy={self.strategy}: ECS shifts the "
+                "traffic of only one rule"
             )
         if self.shifts_traffic and self.target_requests_per_minute:
             raise ValueError(
@@ -75,6 +78,20 @@ class DeploymentConfig(
                 "target group, and versions alternate between two"
             )
         return self
+
+    @property
+    def own_host(self) -> str | None:
+        """The host name that is routed to this deployment only."""
+        return self.host or self.domain
+
+    @property
+    def idle_timeout_seconds(self) -> int:
+        """How long a load balancer must wait for an answer: longer than the service's own limit; 60 by default."""
+        try:
+            limit = float(self.environment.get("REQUEST_TIMEOUT_SECONDS", ""))
+        except ValueError:
+            return 60
+        return 60 if not limit >= 60 else int(min(limit, 3990)) + 10  # ELB allows 4,000
 
     @property
     def rollout_seconds(self) -> float:

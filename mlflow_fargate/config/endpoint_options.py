@@ -14,7 +14,7 @@ from typing_extensions import Self
 from mlflow_fargate.config.option import Names, OptionGroup, option
 
 # Options of the load balancer that deployments share: a deployment's update does not repeat them.
-OF_THE_LOAD_BALANCER = ("load_balancer_subnets", "scheme", "allowed_cidrs", "certificate_arn")
+OF_THE_LOAD_BALANCER = ("load_balancer_subnets", "scheme", "allowed_cidrs", "certificate_arn", "domain")
 
 
 class EndpointOptions(OptionGroup):
@@ -122,6 +122,16 @@ class EndpointOptions(OptionGroup):
         examples=["arn:aws:acm:us-east-2:123456789012:certificate/1a2b"],
     )
 
+    domain: str | None = option(
+        None,
+        "domain of this deployment, with HTTPS: requests a certificate, and creates the DNS records if the domain's "
+        "hosted zone is in the account; otherwise prints them and waits. Implies host",
+        maps_to="ACM certificate; Route 53 records; ELB listener: HTTPS",
+        allowed="a domain of at most 64 characters",
+        max_length=64,
+        pattern=r"^([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z]{2,}$",
+        examples=["churn.example.com"],
+    )
     require_https: bool = option(
         False,
         "refuse to deploy to an endpoint or listener without HTTPS, where API keys and inputs could be read in transit",
@@ -145,6 +155,8 @@ class EndpointOptions(OptionGroup):
 
     @model_validator(mode="after")
     def _check_adoption(self) -> Self:
+        if self.domain and self.certificate_arn:
+            raise ValueError("domain requests its own certificate; with certificate_arn, use host instead")
         if not self.is_adopted:
             return self
         if sum(map(bool, (self.load_balancer_arn, self.listener_arn, self.target_group_arn))) > 1:

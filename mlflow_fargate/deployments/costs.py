@@ -13,12 +13,8 @@ from importlib.resources import files
 from typing import TypeVar
 
 from mlflow_fargate.plan import Plan, Properties
-from mlflow_fargate.resources.properties import (
-    LoadBalancerProperties,
-    ScalingProperties,
-    ServiceProperties,
-    TaskProperties,
-)
+from mlflow_fargate.resources.balancer_properties import LoadBalancerProperties
+from mlflow_fargate.resources.properties import ScalingProperties, ServiceProperties, TaskProperties
 
 _CPU_UNITS = 1024  # of one vCPU
 _MIB = 1024  # in a GiB

@@ -8,8 +8,8 @@ No state is kept between calls: what is deployed is read from AWS.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,6 +19,7 @@ from mlflow_fargate.aws.account import Account
 from mlflow_fargate.aws.endpoint import Endpoint
 from mlflow_fargate.config import DeploymentConfig, NamedOptions, parse_config
 from mlflow_fargate.deployment import PLAIN_HTTP, DeploymentStatus
+from mlflow_fargate.deployments.callees import Callee, Callees
 from mlflow_fargate.deployments.costs import Estimate
 from mlflow_fargate.deployments.desired import Specs
 from mlflow_fargate.deployments.roll_out import EVERY_KIND, Rollouts
@@ -34,11 +35,12 @@ from mlflow_fargate.errors import (
     did_you_mean,
 )
 from mlflow_fargate.model import tag_model_version
-from mlflow_fargate.plan import Plan, make_deletion, make_plan
+from mlflow_fargate.plan import Found, Plan, Properties, TypeName, make_deletion, make_plan
 from mlflow_fargate.progress import Progress
 from mlflow_fargate.publisher import Publisher
 from mlflow_fargate.resolved_model import Provenance, without_credentials
 from mlflow_fargate.resources import DeploymentSpec, endpoint_resources
+from mlflow_fargate.resources.balancer_properties import LoadBalancerProperties
 from mlflow_fargate.target import Target, check_endpoint_name
 
 
@@ -53,6 +55,7 @@ class Deployer:
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
     write_tags: WriteTags = lambda name, version, tags: None  # on a version in the model registry
+    callees: Callees = field(default_factory=Callees)
 
     @property
     def endpoint(self) -> Endpoint:
@@ -144,13 +147,13 @@ class Deployer:
             self._version_tags(name).tag(before.provenance, "deleted")
 
     def predict(self, name: str, inputs: Any, timeout_seconds: float) -> Any:
-        """Returns the model's answer as parsed JSON; fetches the API key if the deployment has one."""
+        """Returns the model's answer as parsed JSON; URL and API key are read once a minute (see callees.py)."""
+        return self.callees.predict((self.target.endpoint, name), lambda: self._callee(name), inputs, timeout_seconds)
+
+    def _callee(self, name: str) -> Callee:
         status = self.get(name)
         key = self.account.read_api_key(status.api_key_secret) if status.api_key_secret else None
-        is_custom_service = status.settings.custom_service is not None
-        return scoring.score(
-            status.url, inputs, api_key=key, timeout_seconds=timeout_seconds, is_custom_service=is_custom_service
-        )
+        return Callee(status.url, key, is_custom_service=status.settings.custom_service is not None)
 
     def predict_stream(self, name: str, inputs: Any, timeout_seconds: float) -> Iterator[Any]:
         """Yields the chunks of the model's answer; raises NotSupported for a custom service, whose routes differ."""
@@ -202,8 +205,9 @@ class Deployer:
                 f"The repository of endpoint '{name}' contains retained images of {', '.join(kept)}.",
                 hint=f"delete these first: mlflow deployments delete -t {self.target.uri} --name {kept[0]}",
             )
-        spec = endpoint.standing_spec()
+        spec = endpoint.standing_spec(with_domains=True)
         found = self.account.find_endpoint(endpoint_resources(spec), spec.network)
+        _check_unprotected(found)
         plan = make_deletion(found)
         self.progress.note(str(plan))
         self.account.apply(plan, spec.network, self.progress)
@@ -238,6 +242,8 @@ class Deployer:
         balancer = urlsplit(status.load_balancer_url)
         if status.exposes_key:
             self.progress.note(PLAIN_HTTP)
+        if spec.config.domain:
+            return  # its records were created, or shown
         if spec.config.host:
             self.progress.note(f"create a DNS record: {spec.config.host} → {balancer.hostname}")
         elif balancer.scheme == "https":
@@ -253,6 +259,16 @@ class Deployer:
 
     def _version_tags(self, name: str) -> VersionTags:
         return VersionTags(self.target.endpoint, name, self.write_tags, self.progress)
+
+
+def _check_unprotected(found: Sequence[tuple[TypeName, str, Found[Properties]]]) -> None:
+    for _, name, what in found:
+        if isinstance(what.properties, LoadBalancerProperties) and what.properties.is_protected:
+            raise EndpointInUse(
+                f"Load balancer '{name}' has deletion protection; nothing was deleted.",
+                hint=f"turn it off: aws elbv2 modify-load-balancer-attributes --load-balancer-arn {what.identifier} "
+                "--attributes Key=deletion_protection.enabled,Value=false",
+            )
 
 
 def make_deployer(target: Target, account: Account, cache: Path, progress: Progress) -> Deployer:

@@ -92,6 +92,7 @@ class Specs:
         # With autoscaling, `create` accepts a count to start with; `update` does not.
         given = {key: value for key, value in options.given.items() if key != "desired_count"}
         check_change(begun, config, NamedOptions(given))
+        options = replace(options, given={**begun.settings.named, **options.given})  # the first command's, to finish
         return self._with_model(begun, config, model_uri, flavor, config.follow or begun.follow, options)
 
     def _with_model(

@@ -92,16 +92,16 @@ def _examine_endpoint(endpoint: Endpoint, config: DeploymentConfig) -> list[Find
         return checks.check_network(Unknown(error.message.splitlines()[0]), advice=error.hint)
     if isinstance(spec, Unknown):
         return checks.check_network(spec)
-    network, arn = spec.network, spec.certificate_arn
+    network, certificate_arn = spec.network, spec.certificate_arn
     role = (spec.execution_role_arn or f"{spec.full_name}-{spec.region}").rpartition("/")[2]
     infrastructure = (spec.infrastructure_role_arn or spec.infrastructure_role_name).rpartition("/")[2]
     is_on_aws = session.target.environment.aws_endpoint_url is None
     exposes_key = is_on_aws and config.auth == "api_key" and not spec.is_https
-    certificate = known(lambda: doctor_facts.read_certificate(session, arn)) if arn else None
+    certificate = known(lambda: doctor_facts.read_certificate(session, certificate_arn)) if certificate_arn else None
     facts = known(lambda: doctor_facts.read_network(session, network))
     return [
         *(checks.check_network(facts) if isinstance(facts, Unknown) else checks.check_network(*facts)),
-        checks.check_certificate(certificate, spec.region, arn, exposes_key=exposes_key),
+        checks.check_certificate(certificate, spec.region, certificate_arn, exposes_key=exposes_key),
         checks.check_role(known(lambda: doctor_facts.read_role(session, role))),
         checks.check_infrastructure_role(known(lambda: doctor_facts.read_role(session, infrastructure))),
         checks.check_scan(known(lambda: doctor_facts.read_scan(session, endpoint.name))),

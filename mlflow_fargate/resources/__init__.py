@@ -3,13 +3,14 @@
 Pure functions: they decide names and properties; aws/ makes the calls. Resources are in order of dependency, so that a
 plan is applied from first to last and undone from last to first.
 
-    endpoint     cluster · execution role (· infrastructure role) · two security groups · load balancer · listener
+    endpoint     cluster · execution role (· infrastructure role) · two security groups · load balancer
+                 (· DNS record · certificate) · listener
     deployment   log group · API key · secrets policy · target group (· alternate target group · test rule)
                  · listener rule · host rule · task definition · service · autoscaling
     webhook      log group · task role · secrets policy · target group · listener rule · host rule
                  · task definition · service
 
-    names, policies, label_changes → properties → specs → network · endpoint
+    names, policies, label_changes → properties · balancer_properties → specs → network · endpoint
                                                         → service → deployment → webhook
 """
 
@@ -32,7 +33,15 @@ from mlflow_fargate.resources.names import (
     short_digest,
 )
 from mlflow_fargate.resources.network import choose_network
-from mlflow_fargate.resources.specs import DeploymentSpec, EndpointSpec, Network, WebhookSpec, target_group_name
+from mlflow_fargate.resources.specs import (
+    OWN_CERTIFICATE,
+    DeploymentSpec,
+    Domain,
+    EndpointSpec,
+    Network,
+    WebhookSpec,
+    target_group_name,
+)
 from mlflow_fargate.resources.webhook import webhook_policy, webhook_resources
 
 __all__ = [
@@ -40,9 +49,11 @@ __all__ = [
     "DEPLOYMENT_TAG",
     "ENDPOINT_TAG",
     "MANAGED_BY",
+    "OWN_CERTIFICATE",
     "TEST_HEADER",
     "WEBHOOK",
     "DeploymentSpec",
+    "Domain",
     "EndpointSpec",
     "Network",
     "WebhookSpec",

@@ -51,13 +51,13 @@ def parent_resources(spec: ServiceSpec) -> tuple[Resource[Properties], ...]:
     if "target group" not in spec.endpoint.network.adopted:
         rule = ListenerRuleProperties(_paths(spec), _groups_of(spec))
         # All paths of one host; the service also answers without its prefix.
-        host_rule = HostRuleProperties((config.host,) if config.host else (), (target_group_of(spec),))
+        host_rule = HostRuleProperties((config.own_host,) if config.own_host else (), (target_group_of(spec),))
         resources += [
             Resource("target group", target_group_name(spec), target_group_properties(spec), spec.tags),
             *_test_resources(spec, is_wanted=True),
             # ECS refuses a service whose target group is not in a rule yet, so the rule comes first.
             Resource("listener rule", f"/{spec.name}/*", rule, spec.tags),
-            Resource("host rule", spec.name, host_rule, spec.tags, is_wanted=config.host is not None),
+            Resource("host rule", spec.name, host_rule, spec.tags, is_wanted=config.own_host is not None),
         ]
     return tuple(resources)
 

@@ -12,6 +12,8 @@ from typing import TypedDict
 
 from typing_extensions import NotRequired
 
+from mlflow_fargate.partitions import partition_of
+
 _PACKAGE = Path(__file__).parents[1]
 _DOCUMENTED = (_PACKAGE / "iam", _PACKAGE.parent / "docs" / "iam")  # as installed, and in a checkout
 
@@ -39,6 +41,7 @@ def documented_policy(name: str, *, account: str, region: str | None, endpoint: 
     if ":REGION:" in text and region is None:
         raise ValueError(f"The policy {name} is for one region")
     text = text.replace(":*:ACCOUNT:", f":{region or '*'}:ACCOUNT:").replace("ACCOUNT", account)
+    text = text.replace("arn:aws:", f"arn:{partition_of(region or '')}:")
     policy: Policy = json.loads(text.replace("REGION", region or "").replace("ENDPOINT", endpoint))
     if bucket is None:
         policy["Statement"] = [one for one in policy["Statement"] if "ARTIFACT-BUCKET" not in str(one["Resource"])]

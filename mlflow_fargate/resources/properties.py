@@ -65,26 +65,8 @@ class RoleProperties(Properties):
 
 
 @dataclass(frozen=True)
-class LoadBalancerPorts(Properties):
-    option_names: ClassVar[Mapping[str, str]] = {"cidrs": "allowed_cidrs"}
-
-    open_ports: tuple[int, ...]
-    cidrs: tuple[str, ...] | None = None  # sorted; None: as they are; of a new group, all addresses
-    found_cidrs: tuple[str, ...] = field(default=(), compare=False)  # never decided
-
-
-@dataclass(frozen=True)
 class TaskPorts(Properties):
     open_ports: tuple[str, ...] = ("from the load balancer",)
-
-
-@dataclass(frozen=True)
-class LoadBalancerProperties(Properties):
-    option_names: ClassVar[Mapping[str, str]] = {"subnets": "load_balancer_subnets", "attributes.": ""}
-
-    subnets: tuple[str, ...]
-    attributes: Mapping[str, str | None]
-    scheme: str
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from dataclasses import KW_ONLY, asdict, dataclass, field
 from typing import Any
 
 from mlflow_fargate.config import OF_THE_CALL, OF_THE_SERVICE, DeploymentConfig
+from mlflow_fargate.partitions import arn
 from mlflow_fargate.plan import TypeName
 from mlflow_fargate.resolved_model import Provenance
 from mlflow_fargate.resources.names import DEPLOYMENT_TAG, ENDPOINT_TAG, MANAGED_BY, cluster_name, log_group_name
@@ -28,6 +29,18 @@ class Network:
     notes: tuple[str, ...] = ()  # what was decided, and warnings, as a user reads them
 
 
+OWN_CERTIFICATE = "the domain's"  # the listener's certificate is the one that is requested for the domain
+
+
+@dataclass(frozen=True)
+class Domain:
+    """A domain with a certificate of its own."""
+
+    name: str
+    has_zone: bool  # its public hosted zone is in the account
+    is_first: bool  # its certificate is the listener's default; others are chosen by the name that callers use
+
+
 @dataclass(frozen=True)
 class EndpointSpec:
     """A desired endpoint: the cluster and load balancer that deployments share."""
@@ -39,13 +52,19 @@ class EndpointSpec:
     _: KW_ONLY
     scheme: str = "internet-facing"
     allowed_cidrs: tuple[str, ...] | None = None  # None: as they are; of a new endpoint, all addresses
-    certificate_arn: str | None = None
+    certificate_arn: str | None = None  # or OWN_CERTIFICATE
+    domains: tuple[Domain, ...] = ()
+    idle_timeout_seconds: int = 60  # at least
     is_https: bool = False  # how callers reach it
     execution_role_arn: str | None = None
     permissions_boundary: str | None = None
     role_path: str = "/"
     infrastructure_role_arn: str | None = None
     shifts_traffic: bool = False  # if a deployment does, ECS needs a role for that
+
+    def arn(self, service: str, resource: str, *, is_global: bool = False) -> str:
+        """Returns the ARN of a resource of the account in the region; `is_global`: of IAM."""
+        return arn(self.region, service, self.account, resource, is_global=is_global)
 
     @property
     def full_name(self) -> str:

@@ -7,6 +7,7 @@ service can reach only its deployments.
 
 from __future__ import annotations
 
+from mlflow_fargate.partitions import partition_of
 from mlflow_fargate.plan import Properties, Resource
 from mlflow_fargate.resources.deployment import parent_resources
 from mlflow_fargate.resources.endpoint import role_properties
@@ -132,26 +133,20 @@ def webhook_policy(
     topic: str | None = None,
 ) -> Policy:
     """Returns the policy of the service for deployments on `endpoint` only; with its `lease` and `topic`, if any."""
-    place, name = f"{endpoint.region}:{endpoint.account}", endpoint.name
-    roles = f"arn:aws:iam::{endpoint.account}:role{endpoint.role_path}"
+    name = endpoint.name
+    roles = endpoint.arn("iam", f"role{endpoint.role_path}", is_global=True)
     role = endpoint.execution_role_arn or f"{roles}{endpoint.execution_role_name}"
     shifting_role = endpoint.infrastructure_role_arn or f"{roles}{endpoint.infrastructure_role_name}"
-    logs = f"arn:aws:logs:{place}:log-group:/mlflow-fargate/{name}/*"
-    balancing = f"arn:aws:elasticloadbalancing:{place}"
-    groups = f"{balancing}:targetgroup/mlf-*"
+    logs = endpoint.arn("logs", f"log-group:/mlflow-fargate/{name}/*")
+    groups = endpoint.arn("elasticloadbalancing", "targetgroup/mlf-*")
+    listeners = (f"{kind}/app/{endpoint.full_name}/*" for kind in ("listener", "listener-rule"))
+    services = (f"service/{endpoint.full_name}/*", f"task-definition/{endpoint.full_name}_*")
+    rollouts = (f"service-deployment/{endpoint.full_name}/*", f"service/{endpoint.full_name}/*")
     statements = [
         allow(_READ, "*"),
-        allow(_IMAGES, f"arn:aws:ecr:{place}:repository/mlflow-fargate/{name}"),
-        allow(
-            _SERVICES,
-            f"arn:aws:ecs:{place}:service/{endpoint.full_name}/*",
-            f"arn:aws:ecs:{place}:task-definition/{endpoint.full_name}_*",
-        ),
-        allow(
-            _RULES,
-            f"{balancing}:listener/app/{endpoint.full_name}/*",
-            f"{balancing}:listener-rule/app/{endpoint.full_name}/*",
-        ),
+        allow(_IMAGES, endpoint.arn("ecr", f"repository/mlflow-fargate/{name}")),
+        allow(_SERVICES, *(endpoint.arn("ecs", one) for one in services)),
+        allow(_RULES, *(endpoint.arn("elasticloadbalancing", one) for one in listeners)),
         # Names of target groups are too short to contain the endpoint's; it is in their tags.
         allow(["elasticloadbalancing:CreateTargetGroup"], groups, if_equal={f"aws:RequestTag/{ENDPOINT_TAG}": name}),
         allow(
@@ -160,25 +155,27 @@ def webhook_policy(
             if_equal={"elasticloadbalancing:CreateAction": "CreateTargetGroup"},
         ),
         allow(_TARGET_GROUP_CHANGES, groups, if_equal={f"aws:ResourceTag/{ENDPOINT_TAG}": name}),
-        allow(
-            _SHIFTS, *(f"arn:aws:ecs:{place}:{one}/{endpoint.full_name}/*" for one in ("service-deployment", "service"))
-        ),
+        allow(_SHIFTS, *(endpoint.arn("ecs", one) for one in rollouts)),
         allow(("iam:GetRole", "iam:GetRolePolicy"), role, shifting_role),
         _pass_role(role, to="ecs-tasks.amazonaws.com"),
         _pass_role(shifting_role, to="ecs.amazonaws.com"),
         allow(_LOGS, logs, f"{logs}:*"),
-        allow(_API_KEYS, f"arn:aws:secretsmanager:{place}:secret:mlflow-fargate/{name}/*"),
+        allow(_API_KEYS, endpoint.arn("secretsmanager", f"secret:mlflow-fargate/{name}/*")),
     ]
-    return policy_of([*statements, *_optional(artifact_buckets, lease, topic)])
+    return policy_of(
+        [*statements, *_optional(f"arn:{partition_of(endpoint.region)}:s3:::", artifact_buckets, lease, topic)]
+    )
 
 
-def _optional(artifact_buckets: tuple[str, ...], lease: str | None, topic: str | None) -> list[PolicyStatement]:
+def _optional(
+    s3: str, artifact_buckets: tuple[str, ...], lease: str | None, topic: str | None
+) -> list[PolicyStatement]:
     statements = []
     if artifact_buckets:
-        statements.append(allow(["s3:ListBucket"], *(f"arn:aws:s3:::{bucket}" for bucket in artifact_buckets)))
-        statements.append(allow(["s3:GetObject"], *(f"arn:aws:s3:::{bucket}/*" for bucket in artifact_buckets)))
+        statements.append(allow(["s3:ListBucket"], *(f"{s3}{bucket}" for bucket in artifact_buckets)))
+        statements.append(allow(["s3:GetObject"], *(f"{s3}{bucket}/*" for bucket in artifact_buckets)))
     if lease:
-        statements.append(allow(["s3:GetObject", "s3:PutObject"], f"arn:aws:s3:::{lease.removeprefix('s3://')}"))
+        statements.append(allow(["s3:GetObject", "s3:PutObject"], f"{s3}{lease.removeprefix('s3://')}"))
     if topic:
         statements.append(allow(["sns:Publish"], topic))
     return statements

@@ -7,9 +7,11 @@ inputs go to the API that accepts them.
 from __future__ import annotations
 
 import base64
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin, urlsplit
@@ -29,6 +31,9 @@ _TRANSIENT = frozenset({502, 503, 504})
 _ATTEMPTS = 4
 _POLL_SECONDS = 2.0
 _CONNECT_SECONDS = 10.0
+# A load balancer gives up connecting to a task after ten seconds. What fails later may have been computed for a while,
+# and would be computed again.
+_LATE_SECONDS = 12.0
 _SHOWN_CHARACTERS = 500
 _JSON = {"Content-Type": "application/json"}
 _TOO_LARGE = "send fewer rows or a smaller image, or raise memory or environment.MAX_BODY_MB"
@@ -42,6 +47,7 @@ _HINTS = {
     404: "this deployment does not have that route; only image classifiers have /predict_image",
     406: "the model does not stream: log it with a method predict_stream, or use predict()",
     413: _TOO_LARGE,
+    504: "if predictions take that long: raise environment.REQUEST_TIMEOUT_SECONDS, or send fewer rows",
 }
 _IMAGE = bytes | bytearray | str | Path
 
@@ -60,6 +66,13 @@ class _ApiKey(AuthBase):
 
 class _PassingFailure(PredictionFailed):
     """A failure that may go away on a retry."""
+
+
+def make_http() -> requests.Session:
+    """Returns a session whose connections threads can share; it keeps no cookies."""
+    http = requests.Session()
+    http.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+    return http
 
 
 def wait_until_ready(
@@ -90,6 +103,7 @@ def score(
     api_key: str | None = None,
     timeout_seconds: float = 120,
     is_custom_service: bool = False,
+    http: requests.Session | None = None,
 ) -> Any:
     """Returns the parsed JSON response of the model at `url` to `inputs`; raises PredictionFailed on failure.
 
@@ -98,11 +112,12 @@ def score(
     response, if not JSON, is returned as text, or as base64.
 
     The response must start within `timeout_seconds`, or PredictionTimeout is raised. Within that time, broken
-    connections and 502, 503 and 504 are retried, because a prediction changes nothing. Calls to a custom service are
+    connections and 502, 503 and 504 are retried, because a prediction changes nothing; but not if they come after more
+    than a few seconds, because the prediction may have been computed already. Calls to a custom service are
     not retried, because they may have side effects. Redirects are not followed: another server must not get the inputs
     or the key.
     """
-    asking = _Asking(url.rstrip("/"), _ApiKey(api_key), timeout_seconds)
+    asking = _Asking(url.rstrip("/"), _ApiKey(api_key), timeout_seconds, http or make_http())
     if is_custom_service and (routes := asking.custom_routes()) is not None:
         route, request = choose_route(routes, inputs)
         return _parsed(asking.send("POST", route.path, **_own_request(route, request)), accepts_all=True)
@@ -119,7 +134,7 @@ def score_stream(url: str, inputs: Any, *, api_key: str | None = None, timeout_s
     Each chunk must arrive within `timeout_seconds`. Nothing is retried once the response has begun. A stream that ends
     early raises PredictionFailed after the chunks that arrived. Closing the iterator ends the model's work.
     """
-    asking = _Asking(url.rstrip("/"), _ApiKey(api_key), timeout_seconds)
+    asking = _Asking(url.rstrip("/"), _ApiKey(api_key), timeout_seconds, make_http())
     document = make_document(inputs)
     body = JsonStream({**document, "stream": True}).body()
     headers = {**_JSON, "Accept": "text/event-stream"}
@@ -141,6 +156,7 @@ class _Asking:
     url: str
     auth: AuthBase
     timeout_seconds: float
+    http: requests.Session
 
     def custom_routes(self) -> tuple[CustomRoute, ...] | None:
         """Returns the service's APIs, or None if MLflow's protocol is one of them."""
@@ -150,7 +166,10 @@ class _Asking:
     def send_until_available(self, method: str, path: str, **request: Any) -> requests.Response:
         """Like `send`, with retries, for requests that are safe to repeat."""
         retries = stamina.retry_context(
-            on=_PassingFailure, attempts=_ATTEMPTS, timeout=self.timeout_seconds, wait_initial=0.5
+            on=lambda error: isinstance(error, _PassingFailure) and not error.is_late,
+            attempts=_ATTEMPTS,
+            timeout=self.timeout_seconds,
+            wait_initial=0.5,
         )
         for attempt in retries:
             with attempt:
@@ -160,20 +179,24 @@ class _Asking:
     def send(self, method: str, path: str, **request: Any) -> requests.Response:
         """Returns a successful response; raises PredictionFailed with the service's response otherwise."""
         url = f"{self.url}{path}"
+        began = time.monotonic()
         timeouts = (min(_CONNECT_SECONDS, self.timeout_seconds), self.timeout_seconds)
         try:
-            response = requests.request(method, url, auth=self.auth, timeout=timeouts, allow_redirects=False, **request)
+            response = self.http.request(
+                method, url, auth=self.auth, timeout=timeouts, allow_redirects=False, **request
+            )
         except requests.ReadTimeout as error:
             raise PredictionTimeout(
                 f"{url} did not respond within {self.timeout_seconds:g} s.",
                 hint="wait longer with predict(…, timeout_seconds=…) or MLFLOW_DEPLOYMENT_PREDICT_TIMEOUT",
+                is_late=True,
             ) from error
         except requests.exceptions.SSLError as error:
             raise PredictionFailed(f"{url} has no trusted certificate: {error}", hint=_NO_CERTIFICATE) from error
         except (requests.RequestException, ValueError) as error:  # the latter: a redirect to no URL
             # A service that rejects a large body closes the connection, and its 413 is lost.
             hint = _TOO_LARGE if isinstance(request.get("data"), JsonStream) else None
-            raise _PassingFailure(f"{url} did not respond: {error}", hint=hint) from error
+            raise _PassingFailure(f"{url} did not respond: {error}", hint=hint, is_late=_is_late(began)) from error
         if response.is_redirect:
             raise PredictionFailed(
                 f"{url} redirects to {_target_of(response)!r}, which was not followed.", hint=_ELSEWHERE
@@ -182,7 +205,12 @@ class _Asking:
             return response
         status, said = response.status_code, response.text[:_SHOWN_CHARACTERS]
         kind = _PassingFailure if status in _TRANSIENT else PredictionFailed
-        raise kind(f"{url} returned {status}: {said}", hint=_HINTS.get(status))
+        text, is_late = f"{url} returned {status}: {said}", _is_late(began)
+        raise kind(text, hint=_HINTS.get(status), status=status, is_late=is_late)
+
+
+def _is_late(began: float) -> bool:
+    return time.monotonic() - began > _LATE_SECONDS
 
 
 def _own_request(route: CustomRoute, request: dict[str, Any]) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def read(session: AwsSession, endpoint: str, name: str) -> DeploymentStatus | No
     return DeploymentStatus(
         name=name,
         endpoint=endpoint,
-        url=_certified(address, settings.host),
+        url=_certified(address, settings.own_host),
         load_balancer_url=address,
         state=rollout_state(session, service) if definition else "FAILED",
         state_reason=primary.get("rolloutStateReason", "") or _shift_state(session, cluster, name),

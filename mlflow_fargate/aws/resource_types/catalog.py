@@ -13,10 +13,17 @@ from mlflow_fargate.aws import tags
 from mlflow_fargate.aws.ecs_service import describe_service, is_deployed, requested_rollout
 from mlflow_fargate.aws.existing_load_balancer import describe_target_group
 from mlflow_fargate.aws.resource_types.cluster import ClusterType
+from mlflow_fargate.aws.resource_types.domain.certificate import CertificateType
+from mlflow_fargate.aws.resource_types.domain.dns_record import DnsRecordType
 from mlflow_fargate.aws.resource_types.iam import RoleType, SecretsPolicyType, infrastructure_trust, task_trust
 from mlflow_fargate.aws.resource_types.interfaces import wait_until_unused
 from mlflow_fargate.aws.resource_types.listener_rules import HostRuleType, ListenerRuleType, TestRuleType
-from mlflow_fargate.aws.resource_types.load_balancer import ListenerType, LoadBalancerType, RedirectListenerType
+from mlflow_fargate.aws.resource_types.load_balancer import (
+    ListenerCertificateType,
+    ListenerType,
+    LoadBalancerType,
+    RedirectListenerType,
+)
 from mlflow_fargate.aws.resource_types.logs import LogGroupType
 from mlflow_fargate.aws.resource_types.network import LoadBalancerSecurityGroupType, TaskSecurityGroupType
 from mlflow_fargate.aws.resource_types.resource_type import IdName, Ids, ResourceType
@@ -49,6 +56,7 @@ class ResourceTypes:
         self._target_group = TargetGroupType(session)
         self._task_definition = TaskDefinitionType(session)
         self._listener_rule = ListenerRuleType(session)
+        self._certificate = CertificateType(session, clock, sleep)
         self.by_name: Mapping[TypeName, ResourceType[Any]] = {
             "cluster": ClusterType(session),
             "execution role": RoleType(session, "execution", "pulls images, writes logs, reads API keys", task_trust),
@@ -58,7 +66,10 @@ class ResourceTypes:
             "load balancer security group": LoadBalancerSecurityGroupType(session),
             "task security group": TaskSecurityGroupType(session),
             "load balancer": LoadBalancerType(session),
+            "DNS record": DnsRecordType(session),
+            "certificate": self._certificate,
             "listener": ListenerType(session),
+            "listener certificate": ListenerCertificateType(session),
             "redirect listener": RedirectListenerType(session),
             "log group": LogGroupType(session),
             "API key": self.api_key,
@@ -100,7 +111,7 @@ class ResourceTypes:
         for change in plan.changes:
             if change.wanted and change.found and not change.found.is_ours:
                 raise tags.refuse_foreign(change.wanted, change.found.identifier)
-        ids = _first_ids(network)
+        ids, self._certificate.tell = _first_ids(network), progress.note
         total = sum(change.action != "keep" for change in plan.changes)
         if total:
             progress.step(f"Applying {total} change{'s' if total > 1 else ''}")

@@ -10,7 +10,9 @@ from mlflow_fargate.aws.resource_types.resource_type import Ids, ResourceType
 from mlflow_fargate.aws.session import AwsSession
 from mlflow_fargate.errors import AwsError
 from mlflow_fargate.plan import Found, Properties, Resource
-from mlflow_fargate.resources.properties import ListenerProperties, LoadBalancerProperties
+from mlflow_fargate.resources import OWN_CERTIFICATE
+from mlflow_fargate.resources.balancer_properties import IDLE_TIMEOUT, LoadBalancerProperties
+from mlflow_fargate.resources.properties import ListenerProperties
 
 _NOT_FOUND = {
     "Type": "fixed-response",
@@ -38,8 +40,13 @@ class LoadBalancerType(ResourceType[LoadBalancerProperties]):
         answer = self._session.call("elbv2", "describe_load_balancer_attributes", LoadBalancerArn=arn)
         attributes = {item["Key"]: item.get("Value", "") for item in answer["Attributes"]}
         ours = {key: attributes.get(key) for key in resource.properties.attributes}
+        wanted = resource.properties.attributes.get(IDLE_TIMEOUT)
+        if wanted and int(ours[IDLE_TIMEOUT] or 0) >= int(wanted):  # another deployment needs more
+            ours[IDLE_TIMEOUT] = wanted
         are_ours = tags.are_ours(tags_of(self._session, [arn])[arn])
-        return Found(arn, LoadBalancerProperties(subnets_of(found), ours, found["Scheme"]), are_ours)
+        is_protected = attributes.get("deletion_protection.enabled") == "true"
+        properties = LoadBalancerProperties(subnets_of(found), ours, found["Scheme"], is_protected)
+        return Found(arn, properties, are_ours)
 
     def create(self, resource: Resource[LoadBalancerProperties], ids: Ids) -> str:
         answer = self._session.call(
@@ -79,18 +86,42 @@ class ListenerType(ResourceType[ListenerProperties]):
         listener = _find_listener(self._session, ids.get("load balancer"), _port_of(resource))
         if listener is None:
             return None
-        return Found(listener["ListenerArn"], ListenerProperties(_certificate(listener)))
+        certificate = _certificate(listener)
+        is_own = certificate is not None and certificate == ids.get("certificate")
+        return Found(listener["ListenerArn"], ListenerProperties(OWN_CERTIFICATE if is_own else certificate))
 
     def create(self, resource: Resource[ListenerProperties], ids: Ids) -> str:
-        return _create_listener(self._session, resource, ids, _NOT_FOUND, resource.properties.certificate)
+        return _create_listener(self._session, resource, ids, _NOT_FOUND, _certificate_arn(resource, ids))
 
     def change(self, resource: Resource[ListenerProperties], found: Found[ListenerProperties], ids: Ids) -> str:
-        certificates = [{"CertificateArn": resource.properties.certificate}]
+        certificates = [{"CertificateArn": _certificate_arn(resource, ids)}]
         self._session.call("elbv2", "modify_listener", ListenerArn=found.identifier, Certificates=certificates)
         return found.identifier
 
     def delete(self, found: Found[Properties]) -> None:
         self._session.delete("elbv2", "delete_listener", ListenerArn=found.identifier)
+
+
+class ListenerCertificateType(ResourceType[Properties]):
+    """A further certificate of the listener on 443, for callers who use its domain."""
+
+    def observe(self, resource: Resource[Properties], ids: Ids) -> Found[Properties] | None:
+        if "listener" not in ids or "certificate" not in ids:
+            return None
+        place = {"ListenerArn": ids["listener"]}
+        there = self._session.pages("elbv2", "describe_listener_certificates", "Certificates", **place)
+        is_there = any(item["CertificateArn"] == ids["certificate"] for item in there)
+        return Found(f"{ids['listener']} {ids['certificate']}", Properties()) if is_there else None
+
+    def create(self, resource: Resource[Properties], ids: Ids) -> str:
+        added = {"ListenerArn": ids["listener"], "Certificates": [{"CertificateArn": ids["certificate"]}]}
+        self._session.call("elbv2", "add_listener_certificates", **added)
+        return f"{ids['listener']} {ids['certificate']}"
+
+    def delete(self, found: Found[Properties]) -> None:
+        listener, _, arn = found.identifier.partition(" ")
+        removed = {"ListenerArn": listener, "Certificates": [{"CertificateArn": arn}]}
+        self._session.delete("elbv2", "remove_listener_certificates", **removed)
 
 
 class RedirectListenerType(ResourceType[Properties]):
@@ -148,6 +179,11 @@ def _find_listener(session: AwsSession, load_balancer: str | None, port: int) ->
 def _certificate(listener: Mapping[str, Any]) -> str | None:
     certificate: str | None = (listener.get("Certificates") or [{}])[0].get("CertificateArn")
     return certificate
+
+
+def _certificate_arn(resource: Resource[ListenerProperties], ids: Ids) -> str | None:
+    named = resource.properties.certificate
+    return ids["certificate"] if named == OWN_CERTIFICATE else named
 
 
 def _create_listener(

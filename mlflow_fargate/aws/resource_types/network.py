@@ -13,7 +13,8 @@ from mlflow_fargate.aws.resource_types.resource_type import Ids, ResourceType
 from mlflow_fargate.aws.session import AwsSession
 from mlflow_fargate.errors import AwsError
 from mlflow_fargate.plan import Found, Properties, Resource
-from mlflow_fargate.resources.properties import LoadBalancerPorts, TaskPorts
+from mlflow_fargate.resources.balancer_properties import LoadBalancerPorts
+from mlflow_fargate.resources.properties import TaskPorts
 
 _EVERYONE = ("0.0.0.0/0", "::/0")
 _TASK_PORTS = {"FromPort": 1024, "ToPort": 65535}

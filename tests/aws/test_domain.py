@@ -1,0 +1,215 @@
+"""HTTPS for a domain, on moto's ACM and Route 53: with the hosted zone in the account, and with it elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+from urllib.parse import urlsplit
+
+import moto.settings
+import pytest
+
+from mlflow_fargate.aws.account import Account
+from mlflow_fargate.aws.resource_types.domain.hosted_zone import find_zone
+from mlflow_fargate.config import NamedOptions, parse_config
+from mlflow_fargate.deployments.deployer import Deployer
+from mlflow_fargate.errors import ForeignResource, InvalidOption
+from support.deployer import count_writes, create
+
+DOMAIN = "churn.example.com"
+OURS = {"managed-by": "mlflow-fargate", "mlflow-fargate:endpoint": "team"}
+
+
+@dataclass
+class Dns:
+    """An account with the endpoint `team`, whose certificates are issued after a second."""
+
+    deployer: Deployer
+
+    def call(self, service: str, operation: str, **parameters: Any) -> dict[str, Any]:
+        return self.deployer.account.session.call(service, operation, **parameters)
+
+    def create_zone(self, name: str, **more: Any) -> str:
+        made = self.call("route53", "create_hosted_zone", Name=name, CallerReference=str(time.monotonic()), **more)
+        return str(made["HostedZone"]["Id"])
+
+    def records(self, zone: str) -> dict[tuple[str, str], str]:
+        """(name, type) → value, without those that every zone has."""
+        sets = self.call("route53", "list_resource_record_sets", HostedZoneId=zone)["ResourceRecordSets"]
+        return {
+            (it["Name"], it["Type"]): it["AliasTarget"]["DNSName"]
+            if "AliasTarget" in it
+            else it["ResourceRecords"][0]["Value"]
+            for it in sets
+            if it["Type"] not in ("NS", "SOA")
+        }
+
+    def certificates(self) -> dict[str, dict[str, Any]]:
+        listed = self.call("acm", "list_certificates")["CertificateSummaryList"]
+        arns = [item["CertificateArn"] for item in listed]
+        found = (self.call("acm", "describe_certificate", CertificateArn=arn)["Certificate"] for arn in arns)
+        return {certificate["DomainName"]: certificate for certificate in found}
+
+    def balancer(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.call("elbv2", "describe_load_balancers", Names=["mlflow-fargate-team"])
+        return dict(found["LoadBalancers"][0])
+
+    def address(self, name: str) -> str:
+        """The deployment's URL, without the port of the local load balancer."""
+        parts = urlsplit(self.deployer.get(name).url)
+        return f"{parts.scheme}://{parts.hostname}{parts.path}"
+
+    def listeners(self) -> dict[int, dict[str, Any]]:
+        arn = self.balancer()["LoadBalancerArn"]
+        return {it["Port"]: it for it in self.call("elbv2", "describe_listeners", LoadBalancerArn=arn)["Listeners"]}
+
+
+@pytest.fixture
+def dns(deployer: Deployer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Dns]:
+    monkeypatch.setattr(moto.settings, "ACM_VALIDATION_WAIT", 1)
+    account = Account(deployer.target, sleep=lambda seconds: time.sleep(min(seconds, 0.3)))
+    deployer = replace(deployer, target=replace(deployer.target, endpoint="team"), account=account)
+    made = Dns(deployer)
+    try:
+        yield made
+    finally:
+        for status in list(deployer.list()):
+            deployer.delete(status.name)
+        deployer.delete_endpoint("team")
+        for zone in made.call("route53", "list_hosted_zones")["HostedZones"]:
+            for (name, kind), value in made.records(zone["Id"]).items():
+                record = {"Name": name, "Type": kind, "TTL": 300, "ResourceRecords": [{"Value": value}]}
+                batch = {"Changes": [{"Action": "DELETE", "ResourceRecordSet": record}]}
+                made.call("route53", "change_resource_record_sets", HostedZoneId=zone["Id"], ChangeBatch=batch)
+            made.call("route53", "delete_hosted_zone", Id=zone["Id"])
+
+
+def said(deployer: Deployer) -> str:
+    return "\n".join(deployer.progress.lines)  # type: ignore[attr-defined]
+
+
+@pytest.mark.slow
+def test_a_domain_in_the_account_has_https_for_a_whole_life(dns: Dns) -> None:
+    zone = dns.create_zone("example.com")
+
+    create(dns.deployer, domain=DOMAIN, wait=False)
+
+    certificate = dns.certificates()[DOMAIN]
+    assert certificate["Status"] == "ISSUED"
+    tagged = dns.call("acm", "list_tags_for_certificate", CertificateArn=certificate["CertificateArn"])["Tags"]
+    assert OURS.items() <= {tag["Key"]: tag["Value"] for tag in tagged}.items()
+    validation = certificate["DomainValidationOptions"][0]["ResourceRecord"]
+    records = dns.records(zone)
+    assert records[validation["Name"], "CNAME"] == validation["Value"]
+    assert records[f"{DOMAIN}.", "A"].rstrip(".") == dns.balancer()["DNSName"]
+    listeners = dns.listeners()
+    assert listeners[443]["Certificates"] == [{"CertificateArn": certificate["CertificateArn"]}]
+    assert listeners[80]["DefaultActions"][0]["RedirectConfig"]["Protocol"] == "HTTPS"
+    rules = dns.call("elbv2", "describe_rules", ListenerArn=listeners[443]["ListenerArn"])["Rules"]
+    hosts = [
+        it["HostHeaderConfig"]["Values"] for rule in rules for it in rule["Conditions"] if "HostHeaderConfig" in it
+    ]
+    assert hosts == [[DOMAIN]]
+    assert dns.address("churn") == f"https://{DOMAIN}/churn"
+    assert "Create these two records" not in said(dns.deployer)
+    # Repeated, nothing is written; a later deployment has its own name on the same listener.
+    assert not count_writes(dns.deployer, lambda it: it.update("churn", None, None, NamedOptions({"domain": DOMAIN})))
+    create(dns.deployer, "fraud", domain="fraud.example.com", wait=False)
+    assert set(dns.certificates()) == {DOMAIN, "fraud.example.com"}
+    place = {"ListenerArn": dns.listeners()[443]["ListenerArn"]}
+    attached = dns.call("elbv2", "describe_listener_certificates", **place)["Certificates"]
+    assert dns.certificates()["fraud.example.com"]["CertificateArn"] in [it["CertificateArn"] for it in attached]
+    assert dns.address("churn") == f"https://{DOMAIN}/churn"
+
+    for name in ("churn", "fraud"):
+        dns.deployer.delete(name)
+    assert set(dns.certificates()) == {DOMAIN, "fraud.example.com"}  # they are the endpoint's
+    dns.deployer.delete_endpoint("team")
+    assert dns.certificates() == {}
+    assert dns.records(zone) == {}
+
+
+@pytest.mark.slow
+def test_for_a_domain_elsewhere_the_two_records_are_shown(dns: Dns) -> None:
+    dns.create_zone("example.org")
+
+    create(dns.deployer, domain=DOMAIN, wait=False)
+
+    certificate = dns.certificates()[DOMAIN]
+    validation = certificate["DomainValidationOptions"][0]["ResourceRecord"]
+    assert certificate["Status"] == "ISSUED"
+    assert f"CNAME {validation['Name']} → {validation['Value']}" in said(dns.deployer)
+    assert f"CNAME {DOMAIN} → {dns.balancer()['DNSName']}" in said(dns.deployer)
+    assert dns.address("churn") == f"https://{DOMAIN}/churn"
+
+
+@pytest.mark.slow
+def test_an_interrupted_command_is_finished_with_the_same_certificate(
+    dns: Dns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(moto.settings, "ACM_VALIDATION_WAIT", 3600)
+    impatient = replace(dns.deployer, account=Account(dns.deployer.target, sleep=interrupt))
+    with pytest.raises(KeyboardInterrupt):
+        impatient.create_endpoint("team", parse_config({"domain": DOMAIN}))
+    (begun,) = dns.certificates().values()
+    assert begun["Status"] == "PENDING_VALIDATION"
+    assert set(dns.listeners()) == set()
+
+    monkeypatch.setattr(moto.settings, "ACM_VALIDATION_WAIT", 0)
+    assert dns.deployer.create_endpoint("team", parse_config({"domain": DOMAIN}))["url"].startswith("https://")
+
+    (finished,) = dns.certificates().values()
+    assert finished["CertificateArn"] == begun["CertificateArn"]
+    assert set(dns.listeners()) == {80, 443}
+
+
+@pytest.mark.slow
+def test_a_record_that_leads_elsewhere_is_refused_before_the_first_write(dns: Dns) -> None:
+    zone = dns.create_zone("example.com")
+    theirs = {"Name": DOMAIN, "Type": "A", "TTL": 300, "ResourceRecords": [{"Value": "192.0.2.1"}]}
+    batch = {"Changes": [{"Action": "CREATE", "ResourceRecordSet": theirs}]}
+    dns.call("route53", "change_resource_record_sets", HostedZoneId=zone, ChangeBatch=batch)
+
+    def refused(counted: Deployer) -> None:
+        with pytest.raises(ForeignResource, match=f"DNS record '{DOMAIN}'"):
+            create(counted, domain=DOMAIN, wait=False)
+
+    assert not count_writes(dns.deployer, refused)
+    assert dns.records(zone) == {(f"{DOMAIN}.", "A"): "192.0.2.1"}
+
+
+@pytest.mark.slow
+def test_the_most_specific_public_zone_of_a_domain_is_used(dns: Dns) -> None:
+    zones = {name: dns.create_zone(name) for name in ("com", "example.com", "ample.com", "b.example.com")}
+    vpc = dns.call("ec2", "describe_vpcs")["Vpcs"][0]["VpcId"]
+    dns.create_zone(
+        "churn.example.com", HostedZoneConfig={"PrivateZone": True}, VPC={"VPCRegion": "us-east-1", "VPCId": vpc}
+    )
+    session = dns.deployer.account.session
+
+    found: Callable[[str], str | None] = lambda name: find_zone(session, name)  # noqa: E731
+    assert found(DOMAIN) == zones["example.com"]
+    assert found("a.b.example.com") == zones["b.example.com"]
+    assert found("example.net") is None
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"domain": DOMAIN, "host": DOMAIN}, "domain implies host"),
+        ({"domain": DOMAIN, "certificate_arn": "arn:aws:acm:us-east-1:1:certificate/1"}, "use host instead"),
+        ({"domain": DOMAIN, "strategy": "canary"}, "domain cannot be used with strategy=canary"),
+        ({"domain": DOMAIN, "listener_arn": "arn:l", "security_groups": "sg-1"}, "not to an existing one"),
+        ({"domain": "*.example.com"}, "must be a domain of at most 64 characters"),
+        ({"domain": "https://example.com"}, "must be a domain"),
+        ({"domain": "a" * 60 + ".example.com"}, "at most 64 characters"),
+    ],
+)
+def test_options_that_contradict_a_domain_are_refused(options: dict[str, str], message: str) -> None:
+    with pytest.raises(InvalidOption, match=message.replace("*", r"\*")):
+        parse_config(options)
