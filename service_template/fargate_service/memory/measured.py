@@ -9,7 +9,7 @@ from pathlib import Path
 
 _SELF = Path("/proc/self")
 # malloc.h
-_M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 
 
 def resident_bytes() -> int:
@@ -40,6 +40,8 @@ def return_freed_memory() -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(_M_ARENA_MAX, 2)
         libc.mallopt(_M_MMAP_THRESHOLD, 1 << 20)
+        # A body of half a megabyte and its copies: returned and taken again, their pages take a tenth of its time.
+        libc.mallopt(_M_TRIM_THRESHOLD, 4 << 20)
 
 
 def _status_bytes(name: str) -> int:
