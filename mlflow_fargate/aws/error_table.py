@@ -124,6 +124,11 @@ _ROWS = (
     _Row("transient", "ClusterContainsTasksException", hint=_OTHERS_USE_IT),
     _Row("transient", "UpdateInProgressException"),
     _Row("transient", "Concurrent"),
+    _Row("transient", "PriorRequestNotComplete"),
+    _Row("transient", "ConflictException", operation="acm:DeleteCertificate", hint=_OTHERS_USE_IT),
+    # A certificate that was issued a moment ago.
+    *(_Row("transient", "CertificateNotFound", operation=operation, hint=_CERTIFICATE) for operation in (
+        "elbv2:CreateListener", "elbv2:AddListenerCertificates")),
     # Application Auto Scaling is eventually consistent as well.
     _Row("transient", "ObjectNotFoundException", "No scalable target",
          operation="application-autoscaling:PutScalingPolicy", hint=_GONE),
@@ -166,6 +171,7 @@ _ROWS = (
     _Row("absent", "ScanNotFoundException", hint=_GONE),
     _Row("absent", "ServiceDeploymentNotFoundException", hint=_GONE),
     _Row("absent", "InvalidPermission.NotFound", hint=_GONE),
+    _Row("absent", "NoSuchHostedZone", hint=_GONE),
 
     _Row("user", "", "Invalid Host header", hint="start the tracking server with --allowed-hosts"),
     *(_Row("user", "", part, hint=_CLOCK) for part in ("Signature expired", "Signature not yet current")),
@@ -184,7 +190,8 @@ _ROWS = (
          hint="ECS Exec's agent is not connected: it needs the role in docs/iam/task.json, and a route to ssmmessages"),
     _Row("user", "FailedResourceAccessException",
          hint="the service-linked role of Application Auto Scaling must exist; see docs/iam/deployer-options.json"),
-    *(_Row("user", code, hint=_TAGS) for code in ("TooManyTags", "InvalidTagParameter", "DuplicateTagKeys")),
+    *(_Row("user", code, hint=_TAGS) for code in (
+        "TooManyTags", "InvalidTagParameter", "DuplicateTagKeys", "TagPolicyException")),
     *(_Row("user", code, hint=_KMS) for code in ("KMS", "KmsException", "DecryptionFailure", "EncryptionFailure")),
     *(_Row("user", code, hint=_IN_REGION) for code in (
         "PlatformTaskDefinitionIncompatibilityException", "PlatformUnknownException", "UnsupportedFeatureException",
@@ -226,8 +233,8 @@ _ROWS = (
         "Invalid", "Validation", "Malformed", "Missing", "ParameterValue", "IllegalArgument", "ClientException",
         "Unsupported", "Incompatible", "OperationNotPermitted", "PolicyEvaluation", "NamespaceNotFound",
         "PreconditionNotMet", "ResourceExists", "RequestEntityTooLarge", "ALPNPolicyNotFound", "AllocationIdNotFound",
-        "SSLPolicyNotFound", "TrustStore", "EncryptionTypeMismatch", "NoSuchKey", "NoSuchBucket", "NotFound",
-        "EndpointDisabled", "PlatformApplicationDisabled")),
+        "SSLPolicyNotFound", "TrustStore", "EncryptionTypeMismatch", "NoSuch", "NotFound",
+        "EndpointDisabled", "PlatformApplicationDisabled", "DelegationSetNotReusable")),
 )
 # fmt: on
 _DENIALS = ("AccessDenied", "UnauthorizedOperation", "AuthorizationError", "NotAuthorized")
