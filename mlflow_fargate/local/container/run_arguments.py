@@ -24,6 +24,8 @@ CLIENT_VARIABLES = re.compile(
     r"PATH|HOME|TMPDIR|(LD|XDG|CONTAINERS|BUILDAH)_\w+|DOCKER_(HOST|CONFIG|CONTEXT|TLS|TLS_VERIFY|CERT_PATH|API_VERSION)"
     r"|CONTAINER_(HOST|SSHKEY|CONNECTION)|STORAGE_(DRIVER|OPTS)"
 )
+# Others that change what these commands do, or end them with a message that has the value; Go's: pkg.go.dev/runtime.
+_HARMFUL = re.compile(r"GO(MEMLIMIT|GC|MAXPROCS|DEBUG|TRACEBACK)|_CONTAINERS_\w+|NOTIFY_SOCKET|LISTEN_\w+|DOCKER_\w+")
 _NO_NAME = re.compile(r".*[*=].*|", re.DOTALL)  # with * at its end, podman passes all variables that begin like it
 
 
@@ -109,7 +111,8 @@ def make_arguments(
 
 
 def _check_names(hidden: Iterable[str]) -> None:
-    if reserved := [name for name in hidden if CLIENT_VARIABLES.fullmatch(name) or _NO_NAME.fullmatch(name)]:
+    forms = (CLIENT_VARIABLES, _HARMFUL, _NO_NAME)
+    if reserved := [name for name in hidden if any(form.fullmatch(name) for form in forms)]:
         raise TaskFailedToStart(
             f"CannotCreateContainerError: a local container cannot have a secret named {reserved[0]!r}, because the "
             "container engine's command would read it"
