@@ -82,7 +82,9 @@ def test_a_comma_in_a_path_does_not_begin_another_option_of_the_mount() -> None:
     assert next(csv.reader([mount])) == ["type=volume", "source=v-tmp", f"destination={path}"]
 
 
-@pytest.mark.parametrize("name", ["PATH", "LD_PRELOAD", "DOCKER_HOST", "CONTAINERS_CONF", "GOMEMLIMIT", "NOTIFY_SOCKET", "AWS_*", "A=B", ""])
+@pytest.mark.parametrize(
+    "name", ["PATH", "LD_PRELOAD", "DOCKER_HOST", "CONTAINERS_CONF", "GOMEMLIMIT", "NOTIFY_SOCKET", "AWS_*", "A=B", ""]
+)
 def test_a_secret_that_would_change_the_engines_command_is_refused(name: str) -> None:
     with pytest.raises(TaskFailedToStart, match="cannot have a secret named"):
         arguments(secrets={name: "s3cret"})

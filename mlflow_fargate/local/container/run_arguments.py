@@ -25,7 +25,9 @@ CLIENT_VARIABLES = re.compile(
     r"|CONTAINER_(HOST|SSHKEY|CONNECTION)|STORAGE_(DRIVER|OPTS)"
 )
 # Others that change what these commands do, or end them with a message that has the value; Go's: pkg.go.dev/runtime.
-_HARMFUL = re.compile(r"GO(MEMLIMIT|GC|MAXPROCS|DEBUG|TRACEBACK)|_CONTAINERS_\w+|NOTIFY_SOCKET|LISTEN_\w+|DOCKER_\w+")
+_HARMFUL = re.compile(
+    r"GO(MEMLIMIT|GC|MAXPROCS|DEBUG|TRACEBACK)|_CONTAINERS_\w+|NOTIFY_SOCKET|LISTEN_\w+|DOCKER_(DEFAULT_PLATFORM|CONTENT_TRUST\w*)"
+)
 _NO_NAME = re.compile(r".*[*=].*|", re.DOTALL)  # with * at its end, podman passes all variables that begin like it
 
 
