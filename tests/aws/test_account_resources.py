@@ -74,6 +74,11 @@ def test_what_is_left_of_an_endpoint_in_another_vpc_is_found_without_its_load_ba
         call("ec2", "create_subnet", VpcId=vpc, CidrBlock=f"10.9.{zone}.0/24", AvailabilityZone=f"us-east-1{letter}")
         for zone, letter in enumerate("ab")
     ]
+    internet = call("ec2", "create_internet_gateway")["InternetGateway"]["InternetGatewayId"]
+    call("ec2", "attach_internet_gateway", InternetGatewayId=internet, VpcId=vpc)
+    main = call("ec2", "describe_route_tables", Filters=[{"Name": "vpc-id", "Values": [vpc]}])["RouteTables"][0]
+    to_all = {"DestinationCidrBlock": "0.0.0.0/0", "GatewayId": internet}
+    call("ec2", "create_route", RouteTableId=main["RouteTableId"], **to_all)
     config = parse_config({"subnets": [subnet["Subnet"]["SubnetId"] for subnet in subnets]})
     endpoint = account.endpoint("team").spec(config)
     before_the_balancer = Plan(plan_for(account, endpoint).changes[:4])
