@@ -115,7 +115,9 @@ def test_a_domain_in_the_account_has_https_for_a_whole_life(dns: Dns) -> None:
     assert dns.address("churn") == f"https://{DOMAIN}/churn"
     assert "Create these two records" not in said(dns.deployer)
     # Repeated, nothing is written; a later deployment has its own name on the same listener.
-    assert not count_writes(dns.deployer, lambda it: it.update("churn", None, None, NamedOptions({"domain": DOMAIN})))
+    assert not count_writes(
+        dns.deployer, lambda it: it.update("churn", None, None, NamedOptions({"domain": DOMAIN, "wait": False}))
+    )
     create(dns.deployer, "fraud", domain="fraud.example.com", wait=False)
     assert set(dns.certificates()) == {DOMAIN, "fraud.example.com"}
     place = {"ListenerArn": dns.listeners()[443]["ListenerArn"]}

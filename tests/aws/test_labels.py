@@ -66,7 +66,8 @@ class WebhookSession:
             tags = [{"key": key, "value": value} for key, value in MANAGED_BY.items()]
             times = {"createdAt": datetime(2026, 11, 24, tzinfo=timezone.utc)}
             found = {"serviceName": WEBHOOK, "status": "ACTIVE", "taskDefinition": "arn:1", "runningCount": 1}
-            return {"services": [{**found, **times, "tags": tags}]}
+            network = {"networkConfiguration": {"awsvpcConfiguration": {"subnets": ["subnet-a"]}}}
+            return {"services": [{**found, **times, **network, "tags": tags}]}
         if operation == "describe_task_definition" and self.label is not None:
             definition = described({LABEL: self.label})
             definition["containerDefinitions"][0]["image"] = "image"

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import functools
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
 from mlflow_fargate.aws import service_deployments, tags
-from mlflow_fargate.aws.ecs_service import describe_service, primary_deployment
+from mlflow_fargate.aws.ecs_service import describe_service, describe_services, primary_deployment
 from mlflow_fargate.aws.existing_load_balancer import find_existing_load_balancer
 from mlflow_fargate.aws.resource_types.load_balancer import find_load_balancer, listener_certificate
-from mlflow_fargate.aws.resource_types.service import FOLLOW_TAG, ServiceType, rollout_state
+from mlflow_fargate.aws.resource_types.service import FOLLOW_TAG, ServiceType, state_of
 from mlflow_fargate.aws.resource_types.strategy import read_strategy, refusal_of
 from mlflow_fargate.aws.resource_types.task_definition import (
     LOST,
@@ -33,29 +34,34 @@ _NO_BALANCER = "http://(no load balancer yet)"
 
 def read(session: AwsSession, endpoint: str, name: str) -> DeploymentStatus | None:
     """Returns the deployment `name`; None if there is no such service, or this package did not create it."""
-    cluster = cluster_name(endpoint)
-    service = describe_service(session, cluster, name)
+    service = describe_service(session, cluster_name(endpoint), name)
+    return _status(session, endpoint, service, lambda: _base_url(session, endpoint))
+
+
+def _status(
+    session: AwsSession, endpoint: str, service: Mapping[str, Any] | None, base_url: Callable[[], str]
+) -> DeploymentStatus | None:
     if service is None or service["status"] != "ACTIVE" or not tags.are_ours(tags.read(service.get("tags"))):
         return None
     definition = TaskDefinitionType(session).find(service["taskDefinition"])
     label = read_label(definition) if definition else LOST
     if label is None:
         return None
-    if label is LOST:
-        definition = None
-    primary = primary_deployment(service)
+    definition = None if label is LOST else definition
+    primary, name = primary_deployment(service), service["serviceName"]
+    newest = service_deployments.newest(session, cluster_name(endpoint), name)
     strategy = read_strategy(service)
-    shifting = dict(strategy) if strategy["strategy"] != "rolling" else {}
-    failed = _last_failed(session, cluster, name)
+    failed = _last_failed(session, newest)
+    shifting = {} if strategy["strategy"] == "rolling" else dict(strategy)
     settings = read_config({**label.settings, "desired_count": service["desiredCount"], **shifting})
-    address = _url(session, endpoint, service, settings)
+    address = _url(session, service, settings, base_url)
     return DeploymentStatus(
         name=name,
         endpoint=endpoint,
         url=_certified(address, settings.own_host),
         load_balancer_url=address,
-        state=rollout_state(session, service) if definition else "FAILED",
-        state_reason=primary.get("rolloutStateReason", "") or _shift_state(session, cluster, name),
+        state=state_of(service, newest) if definition else "FAILED",
+        state_reason=primary.get("rolloutStateReason", "") or _shift_state(session, newest),
         desired_count=service["desiredCount"],
         running_count=service["runningCount"],
         image=definition["containerDefinitions"][0]["image"] if definition else "",
@@ -76,8 +82,9 @@ def read(session: AwsSession, endpoint: str, name: str) -> DeploymentStatus | No
 
 def read_all(session: AwsSession, endpoint: str) -> Iterator[DeploymentStatus]:
     """Yields every deployment on the endpoint that this package created, by name; none if there is no such endpoint."""
-    for name in names(session, endpoint):
-        if found := read(session, endpoint, name):
+    base_url = functools.cache(lambda: _base_url(session, endpoint))
+    for service in describe_services(session, cluster_name(endpoint), names(session, endpoint)):
+        if found := _status(session, endpoint, service, base_url):
             yield found
 
 
@@ -101,7 +108,7 @@ def read_webhook(session: AwsSession, endpoint: str) -> WebhookStatus | None:
     settings = read_config(label.get("settings", {}))
     return WebhookStatus(
         endpoint=endpoint,
-        url=_url(session, endpoint, service, settings),
+        url=_url(session, service, settings, lambda: _base_url(session, endpoint)),
         state=primary.get("rolloutState", "IN_PROGRESS") if label else "FAILED",
         state_reason=primary.get("rolloutStateReason", ""),
         running_count=service["runningCount"],
@@ -133,14 +140,16 @@ def _network(service: Mapping[str, Any]) -> dict[str, Any]:
     return {"subnets": tuple(network["subnets"]), "assigns_public_ip": network.get("assignPublicIp") == "ENABLED"}
 
 
-def _url(session: AwsSession, endpoint: str, service: Mapping[str, Any], settings: DeploymentConfig) -> str:
+def _url(
+    session: AwsSession, service: Mapping[str, Any], settings: DeploymentConfig, base_url: Callable[[], str]
+) -> str:
     """A path at the endpoint or at an existing load balancer; the root, for an existing target group."""
     path = "" if settings.target_group_arn else f"/{service['serviceName']}"
     try:
         existing = find_existing_load_balancer(session, settings)
     except (InvalidOption, AwsError):  # its owner deleted it; the deployment can still be read and deleted
         return _NO_BALANCER
-    return f"{existing.url if existing else _base_url(session, endpoint)}{path}"
+    return f"{existing.url if existing else base_url()}{path}"
 
 
 def _certified(url: str, host: str | None) -> str:
@@ -160,9 +169,8 @@ def _base_url(session: AwsSession, endpoint: str) -> str:
     return f"{protocol}://{balancer['DNSName']}"
 
 
-def _shift_state(session: AwsSession, cluster: str, service: str) -> str:
+def _shift_state(session: AwsSession, brief: Mapping[str, Any] | None) -> str:
     """The state of a traffic shift, or how it ended."""
-    brief = service_deployments.newest(session, cluster, service)
     if brief is None:
         return ""
     if brief["status"] not in ("PENDING", "IN_PROGRESS"):
@@ -170,9 +178,9 @@ def _shift_state(session: AwsSession, cluster: str, service: str) -> str:
     return service_deployments.stage_of(service_deployments.describe(session, brief["serviceDeploymentArn"]))
 
 
-def _last_failed(session: AwsSession, cluster: str, service: str) -> Provenance | None:
+def _last_failed(session: AwsSession, newest: Mapping[str, Any] | None) -> Provenance | None:
     """The model of the newest rollout, if ECS gave up on it and rolled back."""
-    failed = last_failed_task_definition(session, cluster, service)
+    failed = last_failed_task_definition(session, newest)
     definition = TaskDefinitionType(session).find(failed) if failed else None
     label = read_label(definition) if definition else None
     return label.provenance if label else None

@@ -159,7 +159,8 @@ class ServiceType(ResourceType[ServiceProperties]):
 
     def names(self, cluster: str) -> Iterator[str]:
         """Yields the names of the services in a cluster."""
-        for arn in self._session.pages("ecs", "list_services", "serviceArns", cluster=cluster):
+        most = {"PageSize": 100}
+        for arn in self._session.pages("ecs", "list_services", "serviceArns", cluster=cluster, PaginationConfig=most):
             yield arn.rpartition("/")[2]
 
     def _wait_until_drained(self, cluster: str, name: str) -> None:
@@ -200,13 +201,19 @@ class ServiceType(ResourceType[ServiceProperties]):
 
 
 def rollout_state(session: AwsSession, service: Mapping[str, Any]) -> str:
+    """Returns the state of a described service's newest rollout, whose record is read if it decides; see `state_of`."""
+    needs_record = read_strategy(service)["strategy"] != "rolling" and not refusal_of(service)
+    place = service["clusterArn"], service["serviceName"]
+    return state_of(service, service_deployments.newest(session, *place) if needs_record else None)
+
+
+def state_of(service: Mapping[str, Any], record: Mapping[str, Any] | None) -> str:
     """Returns the state of a described service's newest rollout: COMPLETED, FAILED or IN_PROGRESS.
 
     Without a record (older than 90 days, or the caller lacks the permission) its tasks decide.
     """
     if read_strategy(service)["strategy"] == "rolling" or refusal_of(service):
         return str(primary_deployment(service).get("rolloutState", "IN_PROGRESS"))
-    record = service_deployments.newest(session, service["clusterArn"], service["serviceName"])
     if record is None:
         return "COMPLETED" if is_settled(service) else "IN_PROGRESS"
     return service_deployments.state_of(record)

@@ -149,9 +149,8 @@ class RolloutWatch:
         return next((hint for event in events if (hint := hint_for_event(event["message"]))), None)
 
 
-def last_failed_task_definition(session: AwsSession, cluster: str, service: str) -> str | None:
+def last_failed_task_definition(session: AwsSession, brief: Mapping[str, Any] | None) -> str | None:
     """Returns the task definition of the newest rollout, if that failed; None if not, or without the permission."""
-    brief = service_deployments.newest(session, cluster, service)
     if brief is None or brief["status"] not in service_deployments.GIVEN_UP:
         return None
     try:
