@@ -13,6 +13,7 @@ from zipfile import ZipFile
 
 import pytest
 import uv
+from packaging.specifiers import SpecifierSet
 
 from mlflow_fargate.errors import ImageError
 from mlflow_fargate.image import LINUX_ARM64, Compression, Reference, Registry
@@ -22,6 +23,7 @@ from mlflow_fargate.image.packages.file_lists import check_code, read_file_lists
 from mlflow_fargate.image.packages.lock_file import Lock, LockedPackage
 from mlflow_fargate.image.packages.package_layers import make_package_recipes
 from mlflow_fargate.image.packages.requirements import normalize
+from mlflow_fargate.image.packages.twins import find_replacements
 from mlflow_fargate.image.packages.uv import lock
 from mlflow_fargate.progress import RecordedProgress
 from support.image import make_image
@@ -188,3 +190,7 @@ def test_the_oldest_and_the_newest_uv_give_the_same_image(
     assert versions[0] != versions[1]
     assert digests[0]
     assert digests[1] == digests[0]
+
+
+def test_a_version_that_is_any_text_has_no_replacement() -> None:
+    assert find_replacements({"xgboost": SpecifierSet("===weird")}, "x86_64") == {}

@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from packaging.specifiers import SpecifierSet
-from packaging.version import Version
+from packaging.version import InvalidVersion, Version
 
 _NO_GPU = "the same library without GPU code"
 _NO_GUI = "the image does not have the libraries for a GUI"
@@ -33,7 +33,10 @@ class Library:
     def has(self, versions: SpecifierSet) -> bool:
         """Returns whether `best` can have such a version; False if they are all earlier than its first."""
         first, limits = Version(self.first), [one for one in versions if one.operator in ("==", "===", "<", "<=", "~=")]
-        newest = [(Version(one.version.removesuffix(".*")), one.operator) for one in limits]
+        try:
+            newest = [(Version(one.version.removesuffix(".*")), one.operator) for one in limits]
+        except InvalidVersion:  # after ===, any text is allowed
+            return False
         return versions.contains(first) or all(at > first or (at == first and sign != "<") for at, sign in newest)
 
 
