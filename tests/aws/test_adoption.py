@@ -130,7 +130,10 @@ def test_an_update_moves_no_deployment_to_another_load_balancer(shared: Shared) 
     [
         ({"listener_arn": "arn:l"}, "allow the load balancer to reach the tasks"),
         ({"listener_arn": "arn:l", "target_group_arn": "arn:t", "security_groups": "sg-1"}, "use only one of"),
-        ({"listener_arn": "arn:l", "certificate_arn": "arn:c", "security_groups": "sg-1"}, "certificate_arn only applies to"),
+        (
+            {"listener_arn": "arn:l", "certificate_arn": "arn:c", "security_groups": "sg-1"},
+            "certificate_arn only applies to",
+        ),
         (
             {"target_group_arn": "arn:t", "host": "example.com", "security_groups": "sg-1"},
             "cannot be used with target_group_arn",
