@@ -51,8 +51,10 @@ def summarize(lines: Mapping[Case, Sequence[Line]]) -> str:
         "| / FastAPI's with a DataFrame | / floor's | requests/s of 32 / floor's |\n|---|---|---|---:|---:|---:|"
     ]
     for case, found in lines.items():
-        ours = next((line for line in found if line.name == OURS), None)
-        peers = [line for line in found if line.single and line.many and line.name != OURS]
+        # Without those that have finished no request in a burst.
+        answering = [line for line in found if line.single and line.many and line.single.p50 and line.many.rate]
+        ours = next((line for line in answering if line.name == OURS), None)
+        peers = [line for line in answering if line.name != OURS]
         if ours is None or ours.single is None or ours.many is None or not peers:
             continue
         most = max(peers, key=lambda line: line.many.rate if line.many else 0)
