@@ -127,8 +127,7 @@ _ROWS = (
     _Row("transient", "PriorRequestNotComplete"),
     _Row("transient", "ConflictException", operation="acm:DeleteCertificate", hint=_OTHERS_USE_IT),
     # A certificate that was issued a moment ago.
-    *(_Row("transient", "CertificateNotFound", operation=operation, hint=_CERTIFICATE) for operation in (
-        "elbv2:CreateListener", "elbv2:AddListenerCertificates")),
+    _Row("transient", "CertificateNotFound", operation="elbv2:AddListenerCertificates", hint=_CERTIFICATE),
     # Application Auto Scaling is eventually consistent as well.
     _Row("transient", "ObjectNotFoundException", "No scalable target",
          operation="application-autoscaling:PutScalingPolicy", hint=_GONE),
