@@ -109,6 +109,7 @@ def _jpegs() -> Bodies:
     exif[0x0112] = 6  # on its side
     return {
         "12 megapixels": of_format("JPEG", (4000, 3000)),
+        "12 megapixels, progressive": of_format("JPEG", (4000, 3000), progressive=True),
         "32 megapixels": of_format("JPEG", (8000, 4000)),
         "32 megapixels, progressive": of_format("JPEG", (8000, 4000), progressive=True),
         "65,535 x 65,535 without data": sized(65_535, 65_535),
