@@ -109,7 +109,7 @@ def test_a_model_is_accepted_as_uri_run_id_or_model_info(server: LoggedModels) -
     assert model_uri_of("runs:/1/model") == "runs:/1/model"
     assert model_uri_of(logged) == "models:/m-1"
     assert model_uri_of(registered) == "models:/iris/1"
-    assert model_uri_of(server.direct_run_id) == f"models:/{server.direct_model_id}"
+    assert model_uri_of(server.direct_run_id) == "models:/iris/2"  # the newest version registered from it
 
 
 def test_a_model_that_was_registered_later_is_its_newest_version(server: LoggedModels) -> None:
