@@ -141,12 +141,12 @@ class RedirectListenerType(ResourceType[Properties]):
 def find_load_balancer(session: AwsSession, name: str) -> dict[str, Any] | None:
     """Returns the load balancer of that name as ELBv2 describes it; None if there is none."""
     try:
-        found: dict[str, Any] = session.call("elbv2", "describe_load_balancers", Names=[name])["LoadBalancers"][0]
+        found = session.call("elbv2", "describe_load_balancers", Names=[name])["LoadBalancers"]
     except AwsError as error:
         if error.code in ("LoadBalancerNotFound", "LoadBalancerNotFoundException"):
             return None
         raise
-    return found
+    return next(iter(found), None)  # some emulators of AWS list none
 
 
 def subnets_of(balancer: Mapping[str, Any]) -> tuple[str, ...]:
