@@ -149,7 +149,7 @@ def test_without_a_network_the_check_says_how_to_name_one() -> None:
 @cache
 def iam_session() -> AwsSession:
     """A session whose calls of GetRole are answered; it is slow to make, so there is one."""
-    environment = TargetEnvironment(access_key_id="AKIAIOSFODNN7EXAMPLE", secret_access_key="x")
+    environment = TargetEnvironment(access_key_id="local", secret_access_key="local")
     session = AwsSession(Target("fargate:/eu-west-1", "eu-west-1", environment=environment))
     session._session.events.register_first("before-send.iam.GetRole", get_role)
     return session

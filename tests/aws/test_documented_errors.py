@@ -37,7 +37,7 @@ DENIED = (
 
 @pytest.fixture
 def session() -> AwsSession:
-    environment = TargetEnvironment(access_key_id="AKIAIOSFODNN7EXAMPLE", secret_access_key="x")
+    environment = TargetEnvironment(access_key_id="local", secret_access_key="local")
     return AwsSession(Target("fargate:/eu-west-1", "eu-west-1", environment=environment))
 
 

@@ -47,7 +47,7 @@ def way_out(subnet: str, tables: Sequence[Mapping[str, Any]]) -> WayOut:
         if str(default.get("GatewayId", "")).startswith("igw-"):
             return "internet gateway"
         return "NAT" if default.get("NatGatewayId") else "other"
-    # A gateway endpoint (of S3) is no way to anything else.
+    # A gateway endpoint leads to its service only, such as S3.
     gateways = (str(route.get("GatewayId", "")) for route in routes)
     return "other" if any(not name.startswith(("local", "vpce-", "igw-")) for name in gateways) else "none"
 

@@ -292,7 +292,7 @@ def _unsupported(media_type: str, accepted: Collection[str]) -> RequestError:
 def _pieces(model: Any, data: Any, params: Mapping[str, Any] | None) -> Iterator[Any]:
     try:
         yield from model.predict_stream(data, params=params)
-    except NotImplementedError as error:  # MLflow calls every agent streamable
+    except NotImplementedError as error:  # MLflow says of every agent that it can stream
         raise RequestError(406, _NO_STREAM) from error
     except MlflowException as error:
         raise _refusal(error) from error
