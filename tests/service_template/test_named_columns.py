@@ -1,4 +1,4 @@
-"""Which scikit-learn models get arrays instead of tables."""
+"""Which models of scikit-learn and XGBoost get arrays instead of tables."""
 
 from __future__ import annotations
 
@@ -73,6 +73,28 @@ def test_a_model_that_can_use_names_gets_the_table(model: Any) -> None:
     model.fit(TABLE, CLASSES)
 
     assert given(model, ["a", "b", "c"])[0] is pd.DataFrame
+
+
+def make_xgboost(**options: Any) -> Any:
+    from xgboost import XGBClassifier
+
+    return XGBClassifier(n_estimators=3, **options).fit(TABLE, CLASSES)
+
+
+@pytest.mark.exhaustive
+def test_trees_of_xgboost_get_an_array_and_give_the_same_answers() -> None:
+    model = make_xgboost()
+
+    kind, answers = given(model, ["a", "b", "c"])
+
+    assert kind is np.ndarray
+    assert answers.tolist() == model.predict(TABLE).tolist()
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("options", [{"booster": "gblinear"}, {"enable_categorical": True}], ids=str)
+def test_an_xgboost_model_that_compares_names_or_has_categories_gets_the_table(options: dict[str, Any]) -> None:
+    assert given(make_xgboost(**options), ["a", "b", "c"])[0] is pd.DataFrame
 
 
 def test_a_model_that_was_fitted_to_other_columns_gets_the_table_and_rejects_it() -> None:

@@ -32,6 +32,7 @@ _ANSWER = 256
 _COLUMN = 2000  # each column is an object that is checked by itself
 _NAMES = 24  # a message that lists all columns, in its copies, and its traceback
 _COUNTED_QUOTES = 10_000
+_SHORT_BYTES = 4000
 _HEAD_BYTES = 1_000_000  # of CSV: what is read before anything is reserved
 
 
@@ -52,33 +53,35 @@ def _passing_cost(body: bytes, values: int, width: int) -> int:
 
 
 def _document_cost(body: bytes, values: int, width: int) -> int:
-    lists, dicts = body.count(b"["), body.count(b"{")
-    keys, texts = body.count(b":"), body.count(b'"') // 2 + 1
+    lists, dicts = _count_of(body, "["), _count_of(body, "{")
+    keys, texts = _count_of(body, ":"), _count_of(body, '"') // 2 + 1
     containers = lists * _LIST + dicts * _DICT + keys * _KEY
     return values * _VALUE + containers + texts * _TEXT + width * _quoted_bytes(body)
 
 
 def _values(body: bytes) -> int:
-    return _commas(body) + body.count(b"[") + body.count(b"{") + 1
+    return sum(_count_of(body, one) for one in ",[{") + 1
 
 
-def _commas(body: bytes) -> int:
-    # Bytes' own `count` takes a call for each one, and large tables have many.
-    return int(np.count_nonzero(np.frombuffer(body, "uint8") == ord(",")))
+def _count_of(body: bytes, character: str) -> int:
+    # Four times as fast as bytes' own `count`, and much more for frequent characters; but not for short bodies.
+    if len(body) < _SHORT_BYTES:
+        return body.count(character.encode())
+    return int(np.count_nonzero(np.frombuffer(body, "uint8") == ord(character)))
 
 
 def csv_cost(body: bytes) -> int:
     """Returns the bytes for the table in a CSV body: every row is as wide as the header or the first row."""
-    rows = body.count(b"\n") + body.count(b"\r") + 1
+    rows = _count_of(body, "\n") + _count_of(body, "\r") + 1
     try:
         columns = max(map(len, _first_records(body, 2)), default=1)  # the header, and a row
     except csv.Error:  # a field longer than the module permits, for example
-        columns = body.count(b",") + 1
+        columns = _count_of(body, ",") + 1
     try:
         names = sum(map(len, *(_first_records(body, 1) or [[]])))
     except csv.Error:
         names = len(body)
-    texts = min(rows * columns, _commas(body) + rows)
+    texts = min(rows * columns, _count_of(body, ",") + rows)
     # pandas reads a StringIO, which keeps four bytes for each character.
     as_text = 4 + 2 * _text_width(body)  # the body as a whole, and its parts
     return table_cost(rows, columns) + texts * _TEXT + as_text * len(body) + _NAMES * names
@@ -89,7 +92,7 @@ def repetition_cost(body: bytes) -> int:
     try:
         header = next(iter(_first_records(body, 1)), [])
     except csv.Error:  # a name longer than the module permits: all could be the same
-        return body.count(b",") ** 2
+        return _count_of(body, ",") ** 2
     return len(header) * (len(header) - len(set(header)))
 
 
@@ -147,7 +150,7 @@ def _text_width(body: bytes) -> int:
 def _quoted_bytes(body: bytes) -> int:
     """Returns how much of a JSON body is in quotes, or more: numbers are most of a large table."""
     # Other encodings have a quote's byte in other characters, and escaped quotes begin nothing.
-    if not body.isascii() or b"\0" in body or b"\\" in body or body.count(b'"') > _COUNTED_QUOTES:
+    if not body.isascii() or b"\0" in body or b"\\" in body or _count_of(body, '"') > _COUNTED_QUOTES:
         return len(body)
     quoted, begin = 0, body.find(b'"')
     while begin >= 0 and (end := body.find(b'"', begin + 1)) >= 0:
