@@ -53,7 +53,7 @@ def _mlflow_errors() -> Iterator[None]:
     except FargateError as error:
         if not isinstance(error, MlflowException):
             message, code = error.message, error.error_code
-            error.__class__ = _as_mlflow(type(error))
+            error.__class__ = _as_mlflow(type(error))  # type: ignore[arg-type]  # mypy: classes have no hash
             MlflowException.__init__(error, message, error_code=ErrorCode.Value(code))
         raise
 
@@ -69,5 +69,5 @@ def _as_mlflow(kind: type[FargateError]) -> type[FargateError]:
 
 
 def _restore(kind: type[FargateError], args: tuple[Any, ...]) -> FargateError:
-    other = _as_mlflow(kind)
+    other = _as_mlflow(kind)  # type: ignore[arg-type]  # mypy: classes have no hash
     return other.__new__(other, *args)
