@@ -19,6 +19,7 @@ from mlflow.environment_variables import MLFLOW_DEPLOYMENT_PREDICT_TIMEOUT
 from mlflow_fargate.config import NamedOptions, parse_config, parse_retain
 from mlflow_fargate.config.describe import describe_options
 from mlflow_fargate.errors import InvalidOption, NotSupported
+from mlflow_fargate.mlflow_errors import methods_raise_mlflow_errors, raises_mlflow_errors
 from mlflow_fargate.progress import progress_for_stderr
 from mlflow_fargate.resolved_model import DEFAULT_FLAVOR, EXPLAINER_FLAVOR
 from mlflow_fargate.target import Target, cache_directory, check_endpoint_name, parse_target
@@ -47,6 +48,7 @@ Options (-C KEY=VALUE):
 """
 
 
+@methods_raise_mlflow_errors
 class FargateDeploymentClient(BaseDeploymentClient):  # type: ignore[misc]  # mlflow ships no types
     """Deployments on AWS Fargate; `target_uri` names region and endpoint (see target.py). No AWS call yet."""
 
@@ -104,7 +106,7 @@ class FargateDeploymentClient(BaseDeploymentClient):  # type: ignore[misc]  # ml
         """
         timeout_seconds = _prediction_timeout(timeout_seconds)
         deployer = self.deployer(endpoint)
-        inputs = _read_by_mlflow(inputs, sys._getframe(1).f_globals.get("__name__"))
+        inputs = _read_by_mlflow(inputs, sys._getframe(2).f_globals.get("__name__"))
         answer = deployer.predict(_the_deployment(deployer, deployment_name), inputs, timeout_seconds)
         return PredictionsResponse(answer if isinstance(answer, dict) else {"predictions": answer})
 
@@ -136,7 +138,7 @@ class FargateDeploymentClient(BaseDeploymentClient):  # type: ignore[misc]  # ml
                 f"Deployment '{name}' does not serve an explainer; its flavor is {flavor}.",
                 hint=f"log one with mlflow.shap.log_explainer() and deploy it with -f {EXPLAINER_FLAVOR}",
             )
-        df = _read_by_mlflow(df, sys._getframe(1).f_globals.get("__name__"))
+        df = _read_by_mlflow(df, sys._getframe(2).f_globals.get("__name__"))
         answer = deployer.predict(name, df, _prediction_timeout(None))
         return answer.get("predictions", answer) if isinstance(answer, dict) else answer
 
@@ -182,6 +184,7 @@ def target_help() -> str:
     return _HELP + describe_options()
 
 
+@raises_mlflow_errors
 def run_local(name: str, model_uri: str, flavor: str | None = None, config: Options | None = None) -> None:
     """Deploys to the local stack, `fargate:/local`, which must be running (`mlflow-fargate local up --detach`)."""
     FargateDeploymentClient("fargate:/local").create_deployment(name, model_uri, flavor, config)

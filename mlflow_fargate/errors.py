@@ -24,8 +24,8 @@ FargateError                 every expected error; the message is for the user
 ├── ToolMissing              a required program is not installed
 └── LocalStackError          the local stack (`fargate:/local`) failed or is not running
 
-Both parents are needed: MLflow's callers catch `MlflowException` and read its error codes, and MLflow's command line
-omits the traceback only for `click.ClickException`. Bugs raise other exceptions, with a traceback.
+Command lines omit the traceback for `click.ClickException`. Where MLflow or training code calls this package, errors
+are also `MlflowException` (mlflow_errors.py). Bugs raise other exceptions, with a traceback.
 """
 
 from __future__ import annotations
@@ -35,19 +35,6 @@ import re
 from collections.abc import Iterable
 
 import click
-from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import (
-    DEADLINE_EXCEEDED,
-    INTERNAL_ERROR,
-    INVALID_PARAMETER_VALUE,
-    INVALID_STATE,
-    NOT_IMPLEMENTED,
-    PERMISSION_DENIED,
-    RESOURCE_ALREADY_EXISTS,
-    RESOURCE_CONFLICT,
-    RESOURCE_DOES_NOT_EXIST,
-    TEMPORARILY_UNAVAILABLE,
-)
 
 
 def visible(text: str) -> str:
@@ -59,44 +46,45 @@ def visible(text: str) -> str:
     return "".join(one if one.isprintable() or one in "\n\t" else repr(one)[1:-1] for one in plain)
 
 
-class FargateError(MlflowException, click.ClickException):  # type: ignore[misc]  # mlflow ships no types
-    """An error shown to the user: one sentence with the user's own names in it, and `hint`, what to try next."""
+class FargateError(click.ClickException):
+    """An error shown to the user: one sentence with the user's own names in it, and `hint`, what to try next.
 
-    mlflow_error_code: int = INTERNAL_ERROR
+    `error_code` is one of MLflow's names for kinds of errors (mlflow/protos/databricks.proto).
+    """
+
+    error_code = "INTERNAL_ERROR"
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
-        text = visible(f"{message}\n  hint: {hint}" if hint else message)
-        MlflowException.__init__(self, text, error_code=self.mlflow_error_code)
-        click.ClickException.__init__(self, text)
+        super().__init__(visible(f"{message}\n  hint: {hint}" if hint else message))
         self.hint = hint
 
 
 class InvalidOption(FargateError):
-    mlflow_error_code = INVALID_PARAMETER_VALUE
+    error_code = "INVALID_PARAMETER_VALUE"
 
 
 class DeploymentExists(FargateError):
-    mlflow_error_code = RESOURCE_ALREADY_EXISTS
+    error_code = "RESOURCE_ALREADY_EXISTS"
 
 
 class DeploymentNotFound(FargateError):
-    mlflow_error_code = RESOURCE_DOES_NOT_EXIST
+    error_code = "RESOURCE_DOES_NOT_EXIST"
 
 
 class EndpointNotFound(FargateError):
-    mlflow_error_code = RESOURCE_DOES_NOT_EXIST
+    error_code = "RESOURCE_DOES_NOT_EXIST"
 
 
 class EndpointInUse(FargateError):
-    mlflow_error_code = INVALID_STATE
+    error_code = "INVALID_STATE"
 
 
 class ModelNotFound(FargateError):
-    mlflow_error_code = RESOURCE_DOES_NOT_EXIST
+    error_code = "RESOURCE_DOES_NOT_EXIST"
 
 
 class ModelUnusable(FargateError):
-    mlflow_error_code = INVALID_PARAMETER_VALUE
+    error_code = "INVALID_PARAMETER_VALUE"
 
 
 class UntrustedSource(ModelUnusable):
@@ -112,11 +100,11 @@ class DiskFull(FargateError):
 
 
 class SmokeTestFailed(FargateError):
-    mlflow_error_code = INVALID_STATE
+    error_code = "INVALID_STATE"
 
 
 class RegistryError(FargateError):
-    mlflow_error_code = TEMPORARILY_UNAVAILABLE
+    error_code = "TEMPORARILY_UNAVAILABLE"
 
 
 class AwsError(FargateError):
@@ -129,7 +117,7 @@ class AwsError(FargateError):
         self, message: str, *, operation: str, code: str, hint: str | None = None, meaning: str = "unknown"
     ) -> None:
         if code.startswith(("AccessDenied", "UnauthorizedOperation")):
-            self.mlflow_error_code = PERMISSION_DENIED
+            self.error_code = "PERMISSION_DENIED"
         super().__init__(message, hint=hint)
         self.operation = operation
         self.code = code
@@ -137,7 +125,7 @@ class AwsError(FargateError):
 
 
 class ForeignResource(FargateError):
-    mlflow_error_code = RESOURCE_CONFLICT
+    error_code = "RESOURCE_CONFLICT"
 
 
 class RolloutFailed(FargateError):
@@ -145,17 +133,17 @@ class RolloutFailed(FargateError):
 
 
 class RolloutReplaced(FargateError):
-    mlflow_error_code = RESOURCE_CONFLICT
+    error_code = "RESOURCE_CONFLICT"
 
 
 class RolloutTimeout(FargateError):
-    mlflow_error_code = DEADLINE_EXCEEDED
+    error_code = "DEADLINE_EXCEEDED"
 
 
 class PredictionFailed(FargateError):
     """`status`: of the HTTP response, if there was one; `is_late`: a prediction may have been computed for a while."""
 
-    mlflow_error_code = INTERNAL_ERROR
+    error_code = "INTERNAL_ERROR"
 
     def __init__(
         self, message: str, *, hint: str | None = None, status: int | None = None, is_late: bool = False
@@ -166,19 +154,19 @@ class PredictionFailed(FargateError):
 
 
 class PredictionTimeout(PredictionFailed):
-    mlflow_error_code = DEADLINE_EXCEEDED
+    error_code = "DEADLINE_EXCEEDED"
 
 
 class NotSupported(FargateError):
-    mlflow_error_code = NOT_IMPLEMENTED
+    error_code = "NOT_IMPLEMENTED"
 
 
 class ToolMissing(FargateError):
-    mlflow_error_code = INVALID_STATE
+    error_code = "INVALID_STATE"
 
 
 class LocalStackError(FargateError):
-    mlflow_error_code = INVALID_STATE
+    error_code = "INVALID_STATE"
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str | None:

@@ -25,12 +25,14 @@ from mlflow.exceptions import MlflowException
 from mlflow_fargate.client import FargateDeploymentClient
 from mlflow_fargate.config import NamedOptions
 from mlflow_fargate.errors import DeploymentNotFound, FargateError, InvalidOption, RolloutTimeout
+from mlflow_fargate.mlflow_errors import methods_raise_mlflow_errors, raises_mlflow_errors
 from mlflow_fargate.progress import progress_for_stderr
 
 if TYPE_CHECKING:
     from mlflow_fargate.deployments.deployer import Deployer
 
 
+@methods_raise_mlflow_errors
 class Deployment:
     """A deployment. Its properties are read from AWS each time."""
 
@@ -96,6 +98,7 @@ class Deployment:
         return [f"{_moment(line.at_milliseconds)} {line.task[:8]}  {line.message}" for line in lines]
 
 
+@raises_mlflow_errors
 def deploy(
     model: Any,
     *,
@@ -130,6 +133,7 @@ def deploy(
     return Deployment(name, client, _start(f"deploy {name}", work))
 
 
+@raises_mlflow_errors
 def promote(name: str, version: str | int | None, stage: str = "Production") -> None:
     """Moves a stage or an alias ('@champion') to a version of the registered model `name`.
 

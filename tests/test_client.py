@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import pickle
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +17,15 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import ErrorCode
 
 from mlflow_fargate import FargateDeploymentClient, errors, target_help
-from mlflow_fargate.errors import DeploymentExists, FargateError, InvalidOption, LocalStackError
+from mlflow_fargate.errors import (
+    AwsError,
+    DeploymentExists,
+    FargateError,
+    InvalidOption,
+    LocalStackError,
+    PredictionFailed,
+)
+from mlflow_fargate.mlflow_errors import raises_mlflow_errors
 
 
 def test_the_help_lists_every_option() -> None:
@@ -79,13 +91,63 @@ def test_a_prediction_without_a_name_needs_an_endpoint_with_one_deployment(
     assert caught.value.format_message().startswith(said)
 
 
-def test_an_error_is_clean_on_the_command_line_and_has_mlflows_code() -> None:
-    error = DeploymentExists("There is already a deployment 'churn'.", hint="update it")
+def test_an_error_is_clean_on_the_command_line_and_mlflows_for_its_callers() -> None:
+    with pytest.raises(MlflowException) as caught:
+        fail_with(DeploymentExists("There is already a deployment 'churn'.", hint="update it"))
 
-    assert isinstance(error, MlflowException)
-    assert isinstance(error, click.ClickException)
-    assert error.error_code == "RESOURCE_ALREADY_EXISTS"
-    assert error.format_message() == "There is already a deployment 'churn'.\n  hint: update it"
+    for error in (caught.value, pickle.loads(pickle.dumps(caught.value))):
+        assert isinstance(error, DeploymentExists)
+        assert isinstance(error, click.ClickException)
+        assert isinstance(error, MlflowException)
+        assert error.error_code == "RESOURCE_ALREADY_EXISTS"
+        assert error.get_http_status_code() == 400
+        assert error.format_message() == str(error) == "There is already a deployment 'churn'.\n  hint: update it"
+        assert error.hint == "update it"
+
+
+def test_an_error_of_aws_keeps_its_operation_and_code_for_mlflows_callers() -> None:
+    with pytest.raises(MlflowException) as caught:
+        fail_with(AwsError("no", operation="ecs:CreateService", code="AccessDeniedException"))
+
+    error = pickle.loads(pickle.dumps(caught.value))
+    assert (error.operation, error.code, error.error_code) == (
+        "ecs:CreateService",
+        "AccessDeniedException",
+        "PERMISSION_DENIED",
+    )
+
+
+def test_an_error_in_a_stream_is_mlflows_too() -> None:
+    @raises_mlflow_errors
+    def stream() -> Iterator[int]:
+        yield 1
+        raise PredictionFailed("stopped streaming")
+
+    seen = []
+    with pytest.raises(MlflowException):
+        for piece in stream():
+            seen.append(piece)  # until it raises
+    assert seen == [1]
+
+
+@raises_mlflow_errors
+def fail_with(error: Exception) -> None:
+    raise error
+
+
+def test_commands_for_deployments_do_not_import_mlflow() -> None:
+    code = """
+import sys
+from click.testing import CliRunner
+from mlflow_fargate.cli import main
+
+for command in ("status", "events", "logs", "history", "scale", "list"):
+    CliRunner().invoke(main, [command, "--help"])
+from mlflow_fargate.deployments.deployer import make_deployer
+heavy = {"mlflow", "pandas", "numpy", "bentoml"} & set(sys.modules)
+assert not heavy, heavy
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_every_error_has_an_mlflow_error_code() -> None:
@@ -93,7 +155,7 @@ def test_every_error_has_an_mlflow_error_code() -> None:
 
     assert len(classes) > 10
     for error in classes:
-        assert ErrorCode.Name(error.mlflow_error_code)
+        assert ErrorCode.Value(error.error_code)
 
 
 def test_the_error_without_a_local_stack_says_how_to_start_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -93,7 +93,7 @@ def test_without_a_terminal_there_are_no_colors_and_no_bar(monkeypatch: pytest.M
 
 
 RETRY = """
-import logging, stamina, mlflow_fargate
+import logging, stamina, mlflow_fargate.progress
 {setup}
 for attempt in stamina.retry_context(on=OSError, attempts=2, wait_initial=0):
     with attempt:

@@ -73,7 +73,7 @@ def test_an_update_keeps_what_is_not_named_again(deployer: Deployer) -> None:
 
 def test_an_option_that_shapes_the_image_builds_it_anew_of_the_version_that_runs(deployer: Deployer) -> None:
     publisher = RecordingPublisher(deployer.publisher.image)  # type: ignore[attr-defined]
-    deployer = replace(deployer, publisher=publisher)  # type: ignore[arg-type]
+    deployer = replace(deployer, make_publisher=lambda: publisher)  # type: ignore[arg-type]
     create(deployer, desired_count=0)
     base = "registry.example.com/python:3.11"
 
@@ -99,7 +99,7 @@ def test_an_option_that_shapes_the_image_does_not_deploy_another_model_of_that_n
     create(deployer, uri="models:/churn/1", desired_count=0)
     before = deployer.get("churn")
     publisher = ReplacingPublisher(deployer.publisher.image)  # type: ignore[attr-defined]
-    deployer = replace(deployer, publisher=publisher)  # type: ignore[arg-type]
+    deployer = replace(deployer, make_publisher=lambda: publisher)  # type: ignore[arg-type]
 
     with pytest.raises(ModelNotFound, match="churn version 1 is not the model that was deployed"):
         deployer.update("churn", None, None, NamedOptions({"batching": "false"}))

@@ -102,7 +102,7 @@ def deployments(
     def for_target(asked: Target, account: Account, cache: Path, progress: Progress) -> Deployer:
         real = make_real(fake.target, fake.account, tmp_path, progress)
         publisher = ResolvingPublisher(fake.publisher.image, real.publisher)  # type: ignore[attr-defined]
-        return replace(real, publisher=publisher)  # type: ignore[arg-type]
+        return replace(real, make_publisher=lambda: publisher)  # type: ignore[arg-type]
 
     use_account(monkeypatch, fake)
     monkeypatch.setattr(story, "make_deployer", for_target)

@@ -218,7 +218,7 @@ def printed_json(result: Result) -> Any:
 def test_a_plan_shows_what_would_change_and_sets_the_exit_code(
     deployer: Deployer, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mlflow_fargate.deployments.deployer.Publisher", lambda *_: deployer.publisher)
+    monkeypatch.setattr("mlflow_fargate.publisher.Publisher", lambda *_: deployer.publisher)
     assert "a model URI is required" in call("plan", exit_code=1).stderr
     first = call("plan", "-m", "models:/churn/1", exit_code=2).stdout
     assert "+ create service churn" in first

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from mlflow_fargate.cli.deployment.options import deployer_at, json_option, print_json, target_option
-from mlflow_fargate.deployment import Orphan
-from mlflow_fargate.resources import WEBHOOK
+
+if TYPE_CHECKING:
+    from mlflow_fargate.deployment import Orphan
 
 
 @click.command(short_help="Find resources left over from deleted deployments.")
@@ -43,5 +46,7 @@ def gc(target: str, delete: bool, as_json: bool) -> None:
 def _title(orphan: Orphan) -> str:
     if orphan.name is None:
         return f"endpoint {orphan.endpoint}"
+    from mlflow_fargate.resources import WEBHOOK  # noqa: PLC0415
+
     name = "the webhook service" if orphan.name == WEBHOOK else orphan.name
     return f"{name} on endpoint {orphan.endpoint}"

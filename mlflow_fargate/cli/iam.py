@@ -7,7 +7,6 @@ import re
 
 import click
 
-from mlflow_fargate.resources.policies import documented_policy
 from mlflow_fargate.target import check_endpoint_name
 
 _POLICIES = ("deployer", "deployer-options", "boundary", "webhook", "webhook-options", "webhook-task")
@@ -46,6 +45,8 @@ def _check(_: click.Context, parameter: click.Parameter, value: str | None) -> s
 )
 def iam(policy: str, account: str, region: str | None, endpoint: str, bucket: str | None) -> None:
     """Print an IAM policy for your account. docs/iam/README.md explains what each is for."""
+    from mlflow_fargate.resources.policies import documented_policy  # noqa: PLC0415
+
     endpoint = check_endpoint_name(endpoint)
     try:
         document = documented_policy(policy, account=account, region=region, endpoint=endpoint, bucket=bucket)

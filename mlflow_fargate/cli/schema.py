@@ -6,8 +6,6 @@ import json
 
 import click
 
-from mlflow_fargate.config.describe import options_page, options_schema
-
 
 @click.command()
 @click.option("--markdown", is_flag=True, help="Print the options as a Markdown page instead.")
@@ -19,5 +17,7 @@ def schema(markdown: bool) -> None:
     \b
       # yaml-language-server: $schema=fargate.schema.json
     """
+    from mlflow_fargate.config.describe import options_page, options_schema  # noqa: PLC0415
+
     text = options_page() if markdown else json.dumps(options_schema(), indent=2, ensure_ascii=False) + "\n"
     click.echo(text, nl=False)

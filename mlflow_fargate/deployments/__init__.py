@@ -3,6 +3,7 @@
     deployer           create, update, delete, get, list, predict; endpoints
     desired            model and options → the spec of a deployment, with its image
     rules              valid names, what a deployment follows, what an update cannot change; pure
+    flavors            the flavors of MLflow, and whether a model has the requested one; pure
     roll_out           spec → plan → apply → wait, for deployments and the webhook service; and their deletion
     costs              monthly cost of a plan
     version_tags       tags on the model version, so that MLflow's UI shows where it runs

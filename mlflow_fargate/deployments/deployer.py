@@ -8,10 +8,10 @@ No state is kept between calls: what is deployed is read from AWS.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from mlflow_fargate import scoring
@@ -34,14 +34,15 @@ from mlflow_fargate.errors import (
     NotSupported,
     did_you_mean,
 )
-from mlflow_fargate.model import tag_model_version
 from mlflow_fargate.plan import Found, Plan, Properties, TypeName, make_deletion, make_plan
 from mlflow_fargate.progress import Progress
-from mlflow_fargate.publisher import Publisher
 from mlflow_fargate.resolved_model import Provenance, without_credentials
 from mlflow_fargate.resources import DeploymentSpec, endpoint_resources
 from mlflow_fargate.resources.balancer_properties import LoadBalancerProperties
 from mlflow_fargate.target import Target, check_endpoint_name
+
+if TYPE_CHECKING:
+    from mlflow_fargate.publisher import Publisher
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Deployer:
 
     target: Target
     account: Account
-    publisher: Publisher
+    make_publisher: Callable[[], Publisher]
     progress: Progress
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
@@ -60,6 +61,10 @@ class Deployer:
     @property
     def endpoint(self) -> Endpoint:
         return self.account.endpoint(self.target.endpoint)
+
+    @property
+    def publisher(self) -> Publisher:
+        return self.make_publisher()
 
     @property
     def rollouts(self) -> Rollouts:
@@ -255,7 +260,7 @@ class Deployer:
 
     @property
     def _specs(self) -> Specs:
-        return Specs(self.endpoint, self.publisher, self.progress, self.write_tags)
+        return Specs(self.endpoint, self.make_publisher, self.progress, self.write_tags)
 
     def _version_tags(self, name: str) -> VersionTags:
         return VersionTags(self.target.endpoint, name, self.write_tags, self.progress)
@@ -273,5 +278,16 @@ def _check_unprotected(found: Sequence[tuple[TypeName, str, Found[Properties]]])
 
 def make_deployer(target: Target, account: Account, cache: Path, progress: Progress) -> Deployer:
     """Returns a deployer for a target and its account; `cache` is a local folder."""
-    publisher = Publisher(target, account, cache, progress)
-    return Deployer(target, account, publisher, progress, write_tags=tag_model_version)
+
+    # Imported when they are used: most commands need neither MLflow nor what builds images.
+    def make_publisher() -> Publisher:
+        from mlflow_fargate.publisher import Publisher  # noqa: PLC0415
+
+        return Publisher(target, account, cache, progress)
+
+    def write_tags(name: str, version: str, tags: Mapping[str, str]) -> None:
+        from mlflow_fargate.model import tag_model_version  # noqa: PLC0415
+
+        tag_model_version(name, version, tags)
+
+    return Deployer(target, account, make_publisher, progress, write_tags=write_tags)

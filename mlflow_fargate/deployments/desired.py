@@ -5,11 +5,14 @@ The only write to AWS is the push of the image to its repository.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from mlflow_fargate.aws.endpoint import Endpoint
 from mlflow_fargate.config import DeploymentConfig, NamedOptions
 from mlflow_fargate.deployment import DeploymentStatus
+from mlflow_fargate.deployments.flavors import check_flavor
 from mlflow_fargate.deployments.rules import (
     check_change,
     check_same_model,
@@ -19,11 +22,12 @@ from mlflow_fargate.deployments.rules import (
 )
 from mlflow_fargate.deployments.version_tags import VersionTags, WriteTags
 from mlflow_fargate.errors import InvalidOption
-from mlflow_fargate.model import check_flavor
 from mlflow_fargate.progress import Progress, noting_interruption
-from mlflow_fargate.publisher import Publisher
 from mlflow_fargate.resolved_model import DEFAULT_FLAVOR, Provenance, ResolvedModel
 from mlflow_fargate.resources import DeploymentSpec
+
+if TYPE_CHECKING:
+    from mlflow_fargate.publisher import Publisher
 
 _NO_IMAGE_YET = "(to be built)"
 
@@ -33,14 +37,14 @@ class Specs:
     """Specs of deployments on one endpoint."""
 
     endpoint: Endpoint
-    publisher: Publisher
+    make_publisher: Callable[[], Publisher]
     progress: Progress
     write_tags: WriteTags
 
     def new(self, name: str, model_uri: str, flavor: str | None, options: NamedOptions) -> DeploymentSpec:
         """Returns the spec of a new deployment; raises InvalidOption, ModelUnusable, and what publishing raises."""
         config = options.over()
-        model = self.publisher.resolve(model_uri, config.labels_file)
+        model = self.make_publisher().resolve(model_uri, config.labels_file)
         check_flavor(model, flavor)
         follow = config.follow or follow_of(model_uri)
         return self._spec(name, None, config, model, provenance_of(model, flavor or DEFAULT_FLAVOR), follow, options)
@@ -75,7 +79,7 @@ class Specs:
             endpoint = self.endpoint.spec(config, before, options.names)
             return DeploymentSpec(before.name, endpoint, config, before.image, provenance, follow)
         self.progress.note(f"these options change the image: rebuilding it from {provenance.resolved_uri}")
-        model = self.publisher.resolve(provenance.resolved_uri, config.labels_file)
+        model = self.make_publisher().resolve(provenance.resolved_uri, config.labels_file)
         check_same_model(provenance, model, has_other_labels=options.names("labels"))
         # The same version: its provenance keeps the URI that was requested.
         provenance = replace(provenance, fingerprint=model.fingerprint)
@@ -104,7 +108,7 @@ class Specs:
         follow: str,
         options: NamedOptions,
     ) -> DeploymentSpec:
-        model = self.publisher.resolve(model_uri, config.labels_file)
+        model = self.make_publisher().resolve(model_uri, config.labels_file)
         kept = before.provenance.flavor
         flavor = flavor or (kept if kept in model.flavors else None)
         check_flavor(model, flavor)
@@ -138,12 +142,12 @@ class Specs:
                     "interrupted: nothing was deployed or changed. The next run reuses the layers that were uploaded",
                 ),
             ):
-                return self.publisher.publish(name, model, config)
-        return self.publisher.find(name, model, config) or _NO_IMAGE_YET
+                return self.make_publisher().publish(name, model, config)
+        return self.make_publisher().find(name, model, config) or _NO_IMAGE_YET
 
     def _runtime(self, image: str, config: DeploymentConfig) -> str | None:
         if config.runtime == "native":
             return None
         if image == _NO_IMAGE_YET:
             return f"{config.runtime}: decided when the image is built"
-        return self.publisher.runtime_of(image)
+        return self.make_publisher().runtime_of(image)

@@ -19,7 +19,6 @@ from mlflow_fargate.deployment import WebhookStatus
 from mlflow_fargate.deployments.deployer import Deployer
 from mlflow_fargate.deployments.roll_out import EVERY_KIND
 from mlflow_fargate.errors import DeploymentNotFound, InvalidOption
-from mlflow_fargate.publisher import WebhookPublisher
 from mlflow_fargate.resources import WEBHOOK, WebhookSpec
 from mlflow_fargate.target import uri_for_tasks
 
@@ -92,6 +91,8 @@ def _spec(deployer: Deployer, options: NamedOptions, artifact_buckets: Sequence[
     config = options.over(before.settings if before and before.settings.named else _FIRST_OPTIONS)
     _check(config, is_on_aws=deployer.target.environment.aws_endpoint_url is None)
     endpoint = deployer.endpoint.spec(config, before, options.names)
+    from mlflow_fargate.publisher import WebhookPublisher  # noqa: PLC0415  # most commands build no images
+
     publisher = WebhookPublisher(deployer.target, deployer.account, deployer.publisher.cache, deployer.progress)
     image = publisher.find(config) or "(to be built)" if config.dry_run else publisher.publish(config)
     target = uri_for_tasks(deployer.target, deployer.account.region)

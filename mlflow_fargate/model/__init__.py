@@ -7,7 +7,6 @@ server       requests to the tracking server, without following redirects
 documents    MLmodel, conda.yaml and requirements → typed, bounded values
 artifacts    artifact stores: S3, the tracking server's artifact service, this machine
 cache        files, downloaded once
-flavors      whether a model has the requested flavor
 logged       what training code has → URI; moves stages and aliases
 """
 
@@ -15,13 +14,11 @@ from __future__ import annotations
 
 from mlflow_fargate.model.artifacts import ArtifactStore, ArtifactStores
 from mlflow_fargate.model.cache import download_model, labels_file
-from mlflow_fargate.model.flavors import check_flavor
 from mlflow_fargate.model.resolve import resolve_model, tag_model_version
 
 __all__ = [
     "ArtifactStore",
     "ArtifactStores",
-    "check_flavor",
     "download_model",
     "labels_file",
     "resolve_model",

@@ -83,7 +83,9 @@ def new_client(deployer: Deployer, reaper: Reaper | None = None) -> Deployer:
     account = Account(deployer.target, sleep=lambda seconds: time.sleep(min(seconds, 0.1)))
     if reaper:
         reaper.watch(account)
-    return replace(deployer, account=account, publisher=PreparingPublisher(deployer.publisher.image, account))  # type: ignore[arg-type,attr-defined]
+    return replace(
+        deployer, account=account, make_publisher=lambda: PreparingPublisher(deployer.publisher.image, account)
+    )  # type: ignore[arg-type,attr-defined]
 
 
 def create(client: Deployer) -> None:

@@ -171,7 +171,7 @@ class SlowPublisher(FakePublisher):
 def test_an_update_keeps_the_number_of_tasks_that_another_command_set_meanwhile(deployer: Deployer) -> None:
     create(deployer, uri="models:/churn/1")
     slow = SlowPublisher(deployer.publisher.image, deployer, 2)  # type: ignore[attr-defined]
-    slower = replace(deployer, publisher=slow)  # type: ignore[arg-type]
+    slower = replace(deployer, make_publisher=lambda: slow)  # type: ignore[arg-type]
 
     update(slower, "models:/churn/2")
     status = deployer.get("churn")

@@ -256,7 +256,9 @@ def client_with(deployer: Deployer, fault: Fault | EveryCall | None = None) -> D
     account = Account(deployer.target, sleep=lambda seconds: None)
     if fault:
         fault.watch(account)
-    return replace(deployer, account=account, publisher=PreparingPublisher(deployer.publisher.image, account))  # type: ignore[arg-type,attr-defined]
+    return replace(
+        deployer, account=account, make_publisher=lambda: PreparingPublisher(deployer.publisher.image, account)
+    )  # type: ignore[arg-type,attr-defined]
 
 
 def play(deployer: Deployer, verb: str, fault: Fault | EveryCall) -> None:

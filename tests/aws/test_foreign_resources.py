@@ -131,7 +131,7 @@ def test_a_foreign_repository_of_our_name_takes_no_image_and_survives_a_delete(c
     call("ecr", "create_repository", repositoryName="mlflow-fargate/strange")
     preparing = replace(
         client,
-        publisher=PreparingPublisher(client.publisher.image, client.account, "strange"),  # type: ignore[arg-type,attr-defined]
+        make_publisher=lambda: PreparingPublisher(client.publisher.image, client.account, "strange"),  # type: ignore[arg-type,attr-defined]
     )
     try:
         with pytest.raises(ForeignResource, match="Repository 'mlflow-fargate/strange'"):

@@ -42,7 +42,7 @@ State = tuple[tuple[str, ...], int] | None
 def new_client(deployer: Deployer) -> Deployer:
     account = Account(deployer.target, sleep=lambda seconds: time.sleep(min(seconds, 0.1)))
     publisher = PreparingPublisher(deployer.publisher.image, account)  # type: ignore[attr-defined]
-    return replace(deployer, account=account, publisher=publisher, progress=RecordedProgress())  # type: ignore[arg-type]
+    return replace(deployer, account=account, make_publisher=lambda: publisher, progress=RecordedProgress())  # type: ignore[arg-type]
 
 
 def commands_of(number: int) -> Mapping[str, Callable[[Deployer], object]]:
@@ -173,7 +173,7 @@ def test_an_update_does_not_bring_back_what_was_deleted_while_its_image_was_buil
     publisher = Interrupted(client.publisher.image, client.account, meanwhile=lambda: deployer.delete("churn"))  # type: ignore[attr-defined]
 
     with pytest.raises(DeploymentNotFound, match="Another command deleted 'churn'"):
-        replace(client, publisher=publisher).update("churn", "models:/churn/2", None, NamedOptions())  # type: ignore[arg-type]
+        replace(client, make_publisher=lambda: publisher).update("churn", "models:/churn/2", None, NamedOptions())  # type: ignore[arg-type]
 
     assert deployer.endpoint.status("churn") is None
     assert [orphan for orphan in deployer.account.orphans() if orphan.name == "churn"] == []

@@ -61,7 +61,7 @@ def test_what_is_retained_stays_until_a_deletion_that_does_not_name_it(
     deployer: Deployer, registry: LocalRegistry, push_image: PushImage
 ) -> None:
     image = push_image(repository="mlflow-fargate/default")
-    deployer = replace(deployer, publisher=PreparingPublisher(image, deployer.account))  # type: ignore[arg-type]
+    deployer = replace(deployer, make_publisher=lambda: PreparingPublisher(image, deployer.account))  # type: ignore[arg-type]
     for retain in itertools.chain.from_iterable(itertools.combinations(("images", "logs"), count) for count in (2, 1)):
         deployer.create("churn", "models:/churn/Production", None, NamedOptions({**QUICK, "desired_count": 0}))
         tag_image(registry, image)

@@ -24,7 +24,7 @@ OPTIONS = {**QUICK, "auth": "api_key", "desired_count": 0}
 def new_client(deployer: Deployer) -> Deployer:
     account = Account(deployer.target, sleep=lambda seconds: time.sleep(min(seconds, 0.1)))
     publisher = PreparingPublisher(deployer.publisher.image, account)  # type: ignore[attr-defined]
-    return replace(deployer, account=account, publisher=publisher, progress=RecordedProgress())  # type: ignore[arg-type]
+    return replace(deployer, account=account, make_publisher=lambda: publisher, progress=RecordedProgress())  # type: ignore[arg-type]
 
 
 def at_once(deployer: Deployer, verb: str, versions: tuple[str, str]) -> list[FargateError | None]:

@@ -149,7 +149,9 @@ class TestPasswordsAndWorkspaces:
         with used(guarded_server.uri_with_password, WORKSPACE):
             model = resolve()
             publisher = Resolved(deployer.publisher.image, model)  # type: ignore[attr-defined]
-            deployer = replace(deployer, account=account, publisher=publisher, write_tags=tag_model_version)  # type: ignore[arg-type]
+            deployer = replace(
+                deployer, account=account, make_publisher=lambda: publisher, write_tags=tag_model_version
+            )  # type: ignore[arg-type]
             plan, _ = deployer.preview("churn", "models:/churn/1", None, NamedOptions(QUICK))
             deployer.create("churn", "models:/churn/1", None, NamedOptions(QUICK))
             tags = mlflow.MlflowClient().get_model_version("churn", "1").tags

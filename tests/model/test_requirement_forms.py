@@ -14,13 +14,13 @@ import pytest
 
 from mlflow_fargate.bento import read_custom_service
 from mlflow_fargate.config import parse_config
+from mlflow_fargate.deployments.flavors import check_flavor
 from mlflow_fargate.errors import FargateError, ImageError, ModelUnusable
 from mlflow_fargate.image import normalize
 from mlflow_fargate.image.oci.platforms import LINUX_AMD64
 from mlflow_fargate.image.packages.lock_file import LockedPackage, check_hashes
 from mlflow_fargate.image.packages.uv import install, lock, why_nothing_is_built
 from mlflow_fargate.model.artifacts import ArtifactStores
-from mlflow_fargate.model.flavors import check_flavor
 from mlflow_fargate.model.resolve import resolve_model
 from mlflow_fargate.progress import RecordedProgress
 from mlflow_fargate.publisher.inputs import image_inputs

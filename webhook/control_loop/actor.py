@@ -6,10 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
-
-from mlflow_fargate.errors import RolloutFailed
+from mlflow_fargate.errors import DeploymentExists, RolloutFailed
 from mlflow_fargate.resolved_model import without_credentials
 from mlflow_fargate.webhook.control_loop.reconcile import Action
 from mlflow_fargate.webhook.control_loop.watch import Watch
@@ -108,4 +105,4 @@ def _config(watch: Watch) -> Mapping[str, Any]:
 
 def _is_there_already(error: Exception) -> bool:
     """Returns True if someone else just created the deployment: the next poll will see it."""
-    return isinstance(error, MlflowException) and error.error_code == ErrorCode.Name(RESOURCE_ALREADY_EXISTS)
+    return isinstance(error, DeploymentExists)

@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from mlflow.exceptions import MlflowException
-
+from mlflow_fargate.errors import FargateError
 from mlflow_fargate.resolved_model import printable, without_credentials
 from mlflow_fargate.webhook.control_loop.actor import Deployments
 from mlflow_fargate.webhook.control_loop.model_registry import ModelState, ModelStateSource
@@ -44,7 +43,7 @@ def observe(client: Deployments, registry: ModelStateSource, rules: RuleSet) -> 
     for endpoint in sorted(others - unread.keys()):
         try:
             listed += [Deployed.parse(item, endpoint) for item in client.list_deployments(endpoint=endpoint)]
-        except MlflowException as error:  # an endpoint named in a rule or a tag must not stop the others
+        except FargateError as error:  # an endpoint named in a rule or a tag must not stop the others
             unread[endpoint] = f"endpoint '{endpoint}' cannot be read: {without_credentials(str(error))}"
     watches, problems = make_watches(listed, states, rules, own)
     watches = [watch for watch in watches if watch.deployed.endpoint not in unread]
@@ -59,7 +58,7 @@ def _missing(client: Deployments, named: set[str]) -> dict[str, str]:
     """
     try:
         existing = {str(endpoint["name"]) for endpoint in client.list_endpoints()}
-    except MlflowException as error:
+    except FargateError as error:
         said = without_credentials(str(error))
         return {name: f"endpoint '{name}' is named in tags, and endpoints cannot be listed: {said}" for name in named}
     return {name: f"endpoint '{name}' is named in tags, and does not exist" for name in named - existing}

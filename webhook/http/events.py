@@ -15,8 +15,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mlflow.protos.databricks_pb2 import BAD_REQUEST
-
 from mlflow_fargate.errors import FargateError
 
 # MLflow's retries keep the first attempt's timestamp and end after ten seconds. The rest allows for clock skew.
@@ -36,7 +34,7 @@ class Hint:
 class EventRefused(FargateError):
     """An event that is refused, and the HTTP status of the response."""
 
-    mlflow_error_code = BAD_REQUEST
+    error_code = "BAD_REQUEST"
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)

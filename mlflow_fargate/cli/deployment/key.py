@@ -5,7 +5,6 @@ from __future__ import annotations
 import click
 
 from mlflow_fargate.cli.deployment.options import deployer_at, deployment_options, timeout_option, wait_option
-from mlflow_fargate.config import NamedOptions
 
 
 @click.command(short_help="Show how to call a deployment, or replace its API key.")
@@ -20,6 +19,7 @@ def key(target: str, name: str, step: str | None, wait: bool, timeout_seconds: i
     To replace a key without downtime, run this command with --rotate, give callers the new key, and run it again with
     --finish. Both start a rollout: tasks read their keys when they start.
     """
+    from mlflow_fargate.config import NamedOptions  # noqa: PLC0415
     from mlflow_fargate.deployments import keys  # noqa: PLC0415
 
     deployer = deployer_at(target)

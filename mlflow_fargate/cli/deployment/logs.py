@@ -8,11 +8,14 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 from datetime import datetime, timezone
+from typing import TYPE_CHECKING
 
 import click
 
 from mlflow_fargate.cli.deployment.options import Command, deployer_at, deployment_options
-from mlflow_fargate.deployment import LogLine
+
+if TYPE_CHECKING:
+    from mlflow_fargate.deployment import LogLine
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 

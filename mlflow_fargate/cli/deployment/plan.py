@@ -9,7 +9,6 @@ from typing import Any
 import click
 
 from mlflow_fargate.cli.deployment.options import deployer_at, deployment_options, json_option, print_json
-from mlflow_fargate.config import NamedOptions
 from mlflow_fargate.errors import InvalidOption
 
 _CHANGES = 2
@@ -47,6 +46,8 @@ def plan(
 
     Exit code: 0 if there are no changes, 2 if there are changes, 1 on error.
     """
+    from mlflow_fargate.config import NamedOptions  # noqa: PLC0415
+
     found, estimate = deployer_at(target).preview(name, model_uri, flavor, NamedOptions.parse(parse_options(config)))
     if as_json:
         print_json({**found.as_dict(), "monthly_cost_usd": asdict(estimate)})

@@ -5,7 +5,6 @@ from __future__ import annotations
 import click
 
 from mlflow_fargate.cli.deployment.options import deployer_at, deployment_options, timeout_option, wait_option
-from mlflow_fargate.config import NamedOptions
 
 
 @click.command(short_help="Roll back to an earlier revision.")
@@ -24,6 +23,7 @@ def rollback(target: str, name: str, to: int | None, wait: bool, timeout_seconds
     This starts a normal rollout and waits for it to finish. Afterward, the deployment is pinned, so the webhook service
     does not redeploy the newer version; a note in the output shows how to unpin it.
     """
+    from mlflow_fargate.config import NamedOptions  # noqa: PLC0415
     from mlflow_fargate.deployments.roll_back import roll_back  # noqa: PLC0415
 
     options = NamedOptions({"wait": wait, "timeout_seconds": timeout_seconds})

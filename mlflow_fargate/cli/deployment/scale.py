@@ -5,7 +5,6 @@ from __future__ import annotations
 import click
 
 from mlflow_fargate.cli.deployment.options import deployer_at, deployment_options, timeout_option, wait_option
-from mlflow_fargate.config import NamedOptions
 
 
 @click.command(short_help="Set the number of tasks of a deployment.")
@@ -19,6 +18,7 @@ def scale(target: str, name: str, count: int, wait: bool, timeout_seconds: int) 
     Running tasks are not replaced. With 0, all tasks stop: the deployment does not respond, and only the endpoint's
     load balancer still costs money.
     """
+    from mlflow_fargate.config import NamedOptions  # noqa: PLC0415
     from mlflow_fargate.deployments import operations  # noqa: PLC0415
 
     options = NamedOptions({"wait": wait, "timeout_seconds": timeout_seconds})

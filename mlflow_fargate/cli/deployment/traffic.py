@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from mlflow_fargate.deployment import Traffic
+if TYPE_CHECKING:
+    from mlflow_fargate.deployment import Traffic
+
 
 _BARS = "▁▂▃▄▅▆▇█"
 _MINUTES = 5  # per bar of the chart

@@ -7,12 +7,9 @@ import os
 from typing import Any, TextIO
 
 import click
-import yaml
 
 from mlflow_fargate.cli.deployment.options import deployer_at, target_option
 from mlflow_fargate.cli.deployment.plan import parse_options
-from mlflow_fargate.config import NamedOptions
-from mlflow_fargate.webhook.control_loop.rules import parse_rules
 
 
 @click.command(short_help="Deploy the webhook service to Fargate, or update it.")
@@ -62,6 +59,7 @@ def deploy(
 
     Prints the URL of the service; register it in MLflow with `webhook register -t TARGET`.
     """
+    from mlflow_fargate.config import NamedOptions  # noqa: PLC0415
     from mlflow_fargate.deployments import webhook_service  # noqa: PLC0415
 
     deployer = deployer_at(target)
@@ -81,6 +79,10 @@ def deploy(
 
 def _models_of(rules: TextIO) -> str:
     """Returns the rules of a file as one line of text for the environment, validated as the service does."""
+    import yaml  # noqa: PLC0415
+
+    from mlflow_fargate.webhook.control_loop.rules import parse_rules  # noqa: PLC0415
+
     text = rules.read()
     parse_rules(text, rules.name)
     return json.dumps(yaml.safe_load(text)["models"], sort_keys=True)

@@ -6,7 +6,6 @@ import click
 
 from mlflow_fargate.cli.deployment.logs import log_options, print_lines
 from mlflow_fargate.cli.deployment.options import deployer_at, target_option
-from mlflow_fargate.resources import WEBHOOK
 
 
 @click.command(short_help="Print the log of the webhook service on Fargate.")
@@ -15,6 +14,7 @@ from mlflow_fargate.resources import WEBHOOK
 def logs(*, target: str, follow: bool, since: int, task: str | None, as_json: bool) -> None:
     """Print the log of the webhook service on Fargate, each line with its time (UTC) and a shortened task ID."""
     from mlflow_fargate.deployments.logs import read_logs  # noqa: PLC0415
+    from mlflow_fargate.resources import WEBHOOK  # noqa: PLC0415
 
     lines = read_logs(deployer_at(target), WEBHOOK, since, task=task, follow=follow)
     print_lines(lines, as_json=as_json)

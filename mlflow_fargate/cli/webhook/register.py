@@ -5,13 +5,10 @@ from __future__ import annotations
 import os
 
 import click
-from mlflow import MlflowClient
 
 from mlflow_fargate.cli.deployment.options import deployer_at
-from mlflow_fargate.doctor.examination import examine_mlflow
 from mlflow_fargate.errors import InvalidOption
 from mlflow_fargate.redirects import RefusingRedirects
-from mlflow_fargate.webhook import registration
 
 
 @click.command(short_help="Register the webhook service on the MLflow server.")
@@ -24,6 +21,11 @@ def register(url: str | None, target: str | None, name: str) -> None:
     The MLflow server is the one at MLFLOW_TRACKING_URI. It signs events with FARGATE_WEBHOOK_SECRET; the service needs
     the same secret.
     """
+    from mlflow import MlflowClient  # noqa: PLC0415  # takes seconds to load
+
+    from mlflow_fargate.doctor.examination import examine_mlflow  # noqa: PLC0415
+    from mlflow_fargate.webhook import registration  # noqa: PLC0415
+
     if (url is None) == (target is None):
         raise click.UsageError("Pass either --url URL, or -t TARGET if the service was deployed with `webhook deploy`.")
     # Not an option: anyone who can list processes would see it.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from urllib.parse import quote
 
 import click
-import requests
 
 from mlflow_fargate.errors import FargateError
 
@@ -21,6 +20,8 @@ def retry(name: str, url: str, token: str) -> None:
 
     If the deployment is not on the webhook service's endpoint, pass ENDPOINT/NAME.
     """
+    import requests  # noqa: PLC0415
+
     headers = {"Authorization": f"Bearer {token}"}
     try:
         response = requests.post(
