@@ -276,6 +276,7 @@ class _Raw:
         yield self._content
 
 
+@pytest.mark.exhaustive
 def test_where_ecs_knows_no_such_strategy_the_service_rolls_and_everything_says_so(picky: Deployer) -> None:
     poor = refusing(picky, "Deployment strategy CANARY is not supported.")
     create(poor, strategy="canary", canary_percent=20, **{"environment.VERSION": "1"})

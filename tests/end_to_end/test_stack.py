@@ -31,6 +31,7 @@ def test_a_second_stack_is_refused(local_stack: dict[str, str]) -> None:
     assert "A local stack is already running" in done.stderr
 
 
+@pytest.mark.exhaustive
 def test_starting_it_again_in_the_background_returns_the_running_one(local_stack: dict[str, str]) -> None:
     before = status()["pid"]
 
@@ -54,6 +55,7 @@ def heed_ctrl_c() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
+@pytest.mark.exhaustive
 def test_ctrl_c_during_a_start_in_the_background_stops_the_started_parts(tmp_path: Path) -> None:
     environment = {**os.environ, "MLFLOW_FARGATE_CACHE": str(tmp_path)}
     command = [COMMAND, "local", "up", "--detach", "--engine", "process"]
