@@ -18,6 +18,7 @@ from mlflow.environment_variables import MLFLOW_DEPLOYMENT_PREDICT_TIMEOUT
 
 from mlflow_fargate.config import NamedOptions, parse_config, parse_retain
 from mlflow_fargate.config.describe import describe_options
+from mlflow_fargate.deployment import as_dict
 from mlflow_fargate.errors import InvalidOption, NotSupported
 from mlflow_fargate.mlflow_errors import methods_raise_mlflow_errors, raises_mlflow_errors
 from mlflow_fargate.progress import progress_for_stderr
@@ -26,7 +27,6 @@ from mlflow_fargate.target import Target, cache_directory, check_endpoint_name, 
 
 if TYPE_CHECKING:
     from mlflow_fargate.aws.account import Account
-    from mlflow_fargate.deployment import DeploymentStatus
     from mlflow_fargate.deployments.callees import Callees
     from mlflow_fargate.deployments.deployer import Deployer
 
@@ -188,38 +188,6 @@ def target_help() -> str:
 def run_local(name: str, model_uri: str, flavor: str | None = None, config: Options | None = None) -> None:
     """Deploys to the local stack, `fargate:/local`, which must be running (`mlflow-fargate local up --detach`)."""
     FargateDeploymentClient("fargate:/local").create_deployment(name, model_uri, flavor, config)
-
-
-def as_dict(status: DeploymentStatus) -> dict[str, Any]:
-    """Returns plain values in a stable order, `name` first, because MLflow prints them. Unknown values are empty."""
-    provenance = status.provenance
-    told = {
-        "name": status.name,
-        "flavor": provenance.flavor,
-        "url": status.url,
-        "state": status.state,
-        "state_reason": status.state_reason,
-        "endpoint": status.endpoint,
-        "model_uri": provenance.requested_uri,
-        "resolved_model_uri": provenance.resolved_uri,
-        "model_name": provenance.name,
-        "model_version": provenance.version,
-        "model_registered_ms": provenance.registered_ms,
-        "run_id": provenance.run_id,
-        "fingerprint": provenance.fingerprint,
-        "follow": status.follow,
-        "strategy": f"rolling: {status.strategy_refused}" if status.strategy_refused else status.strategy,
-        "last_failed_version": status.last_failed_version,
-        "desired_count": status.desired_count,
-        "running_count": status.running_count,
-        "image": status.image,
-        "task_definition": status.task_definition,
-        "created_at": status.created_at,
-        "updated_at": status.updated_at,
-    }
-    if status.last_failed_registered_ms is not None:
-        told["last_failed_registered_ms"] = status.last_failed_registered_ms
-    return {key: "" if value is None else value for key, value in told.items()}
 
 
 def _dry_run(name: str, flavor: str | None) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 from urllib.parse import urlsplit
 
 from mlflow_fargate.config import DeploymentConfig
@@ -57,6 +57,38 @@ class DeploymentStatus:
         """Whether callers send the API key unencrypted over a network."""
         parts = urlsplit(self.url)
         return bool(self.api_key_secret) and parts.scheme == "http" and parts.hostname not in {"127.0.0.1", "localhost"}
+
+
+def as_dict(status: DeploymentStatus) -> dict[str, Any]:
+    """Returns plain values in a stable order, `name` first, because MLflow prints them. Unknown values are empty."""
+    provenance = status.provenance
+    told = {
+        "name": status.name,
+        "flavor": provenance.flavor,
+        "url": status.url,
+        "state": status.state,
+        "state_reason": status.state_reason,
+        "endpoint": status.endpoint,
+        "model_uri": provenance.requested_uri,
+        "resolved_model_uri": provenance.resolved_uri,
+        "model_name": provenance.name,
+        "model_version": provenance.version,
+        "model_registered_ms": provenance.registered_ms,
+        "run_id": provenance.run_id,
+        "fingerprint": provenance.fingerprint,
+        "follow": status.follow,
+        "strategy": f"rolling: {status.strategy_refused}" if status.strategy_refused else status.strategy,
+        "last_failed_version": status.last_failed_version,
+        "desired_count": status.desired_count,
+        "running_count": status.running_count,
+        "image": status.image,
+        "task_definition": status.task_definition,
+        "created_at": status.created_at,
+        "updated_at": status.updated_at,
+    }
+    if status.last_failed_registered_ms is not None:
+        told["last_failed_registered_ms"] = status.last_failed_registered_ms
+    return {key: "" if value is None else value for key, value in told.items()}
 
 
 @dataclass(frozen=True)

@@ -244,6 +244,25 @@ def test_a_plan_that_cannot_be_meant_is_not_taken_for_one_with_changes(wrong: li
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("call")
+def test_a_list_shows_each_deployment_and_its_url(deployer: Deployer) -> None:
+    command = ["list", "-t", "fargate:/us-east-1"]
+    assert "no deployments; create one with" in CliRunner().invoke(main, command).stdout
+    create(deployer)
+
+    lines = CliRunner().invoke(main, command).stdout.splitlines()
+    document = printed_json(CliRunner().invoke(main, [*command, "--json"]))
+
+    assert [line.split() for line in lines] == [
+        ["NAME", "VERSION", "STATE", "TASKS"],
+        ["churn", "1", "COMPLETED", "1/1"],
+        [],
+        ["churn", deployer.get("churn").url],
+    ]
+    assert [(one["name"], one["model_version"]) for one in document] == [("churn", "1")]
+
+
+@pytest.mark.slow
 def test_history_lists_revisions_and_rollback_restores_one(deployer: Deployer, call: Call) -> None:
     create(deployer, **{"environment.VERSION": "1"})
     deployer.update("churn", "models:/churn/2", None, NamedOptions({"environment.VERSION": "2", "desired_count": 2}))

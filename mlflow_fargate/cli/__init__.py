@@ -2,6 +2,7 @@
 
     doctor                            what would block a deployment
     plan                              what create or update would change
+    list                              the deployments of an endpoint
     status, events, logs, history     look at a deployment
     rollback, scale                   change it
     predict                           send it a request, also for a streamed response
@@ -30,6 +31,7 @@ from mlflow_fargate.cli.deployment.events import events
 from mlflow_fargate.cli.deployment.exec import exec_
 from mlflow_fargate.cli.deployment.history import history
 from mlflow_fargate.cli.deployment.key import key
+from mlflow_fargate.cli.deployment.list import list_
 from mlflow_fargate.cli.deployment.logs import logs
 from mlflow_fargate.cli.deployment.plan import plan
 from mlflow_fargate.cli.deployment.predict import predict
@@ -61,6 +63,6 @@ def main(context: click.Context) -> None:
         context.color = False
 
 
-_ON_DEPLOYMENTS = (plan, status, predict, events, logs, history, rollback, scale, key, exec_)
+_ON_DEPLOYMENTS = (plan, list_, status, predict, events, logs, history, rollback, scale, key, exec_)
 for _command in (*_ON_DEPLOYMENTS, doctor, gc, image, iam, schema, local, webhook, demo):
     main.add_command(_command)

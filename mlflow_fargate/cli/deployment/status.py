@@ -48,8 +48,7 @@ def status(target: str, name: str, follow: bool, timeout_seconds: int, as_json: 
     in progress; 4 = the rollout failed and there was nothing to roll back to; 1 = any other error, such as no
     deployment with this name. With -f, a rollout that fails or exceeds --timeout-seconds always exits with 1.
     """
-    from mlflow_fargate.client import as_dict  # noqa: PLC0415
-    from mlflow_fargate.deployment import PLAIN_HTTP  # noqa: PLC0415
+    from mlflow_fargate.deployment import PLAIN_HTTP, as_dict  # noqa: PLC0415
     from mlflow_fargate.deployments import operations  # noqa: PLC0415
 
     deployer = deployer_at(target)

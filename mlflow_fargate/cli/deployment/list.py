@@ -1,0 +1,40 @@
+"""`mlflow-fargate list`: the deployments of an endpoint, at a glance."""
+
+from __future__ import annotations
+
+import click
+
+from mlflow_fargate.cli.deployment.options import (
+    deployer_at,
+    json_option,
+    print_fields,
+    print_json,
+    print_table,
+    target_option,
+)
+
+
+@click.command(name="list", short_help="List the deployments of an endpoint.")
+@target_option
+@json_option
+def list_(target: str, as_json: bool) -> None:
+    """List the deployments of an endpoint: version, rollout state, running and desired tasks, and URL.
+
+    For another endpoint than the default one, pass -t fargate:/REGION/ENDPOINT.
+    """
+    from mlflow_fargate.deployment import as_dict  # noqa: PLC0415
+
+    found = sorted(deployer_at(target).list(), key=lambda status: status.name)
+    if as_json:
+        print_json([as_dict(status) for status in found])
+    elif not found:
+        click.echo("no deployments; create one with: mlflow deployments create -t fargate --name NAME -m MODEL_URI")
+    else:
+        rows = [
+            (one.name, one.provenance.version or "-", one.state, f"{one.running_count}/{one.desired_count}")
+            for one in found
+        ]
+        print_table(("NAME", "VERSION", "STATE", "TASKS"), rows)
+        click.echo()
+        # By themselves: in a table, a terminal would cut them.
+        print_fields({one.name: one.url for one in found})
