@@ -22,6 +22,8 @@ import pandas as pd
 from mlflow.models import infer_signature
 from mlflow.models.model import ModelInfo
 
+from .wheels import write_wheel
+
 GENERATOR = np.random.default_rng(2026)
 TABLE = pd.DataFrame(GENERATOR.random((40, 3)), columns=["a", "b", "c"])
 TARGET = (TABLE["a"] + TABLE["b"] > 1).astype(int)
@@ -104,6 +106,28 @@ def log_pyfunc() -> ModelInfo:
         )
 
 
+def log_pyfunc_with_a_wheel() -> ModelInfo:
+    """Logs a model whose requirements name a wheel that exists only with the model."""
+    with tempfile.TemporaryDirectory() as name:
+        code = "def weigh(table):\n    return table.sum(axis=1) * 3\n"
+        wheel = write_wheel(Path(name, "scales-1.0-py3-none-any.whl"), files={"scales.py": code})
+        sys.path.insert(0, str(wheel))
+        (Path(name) / "weighing.py").write_text(
+            "import mlflow\nfrom scales import weigh\n\n\n"
+            "class Weighing(mlflow.pyfunc.PythonModel):\n"
+            "    def predict(self, context, model_input, params=None):\n"
+            "        return weigh(model_input)\n\n\n"
+            "mlflow.models.set_model(Weighing())\n"
+        )
+        return mlflow.pyfunc.log_model(
+            name="model",
+            python_model=str(Path(name, "weighing.py")),
+            code_paths=[str(wheel)],
+            extra_pip_requirements=[f"code/{wheel.name}"],
+            input_example=SHOWN,
+        )
+
+
 def log_spacy() -> ModelInfo:
     """Logs a blank pipeline that distinguishes two kinds of texts; downloads nothing."""
     import spacy
@@ -161,6 +185,7 @@ def log_pytorch() -> ModelInfo:
 LIBRARIES: dict[str, str | None] = {
     "sklearn": None,
     "pyfunc": None,
+    "pyfunc_with_a_wheel": None,
     "tensorflow": None,
     "xgboost": "xgboost",
     "lightgbm": "lightgbm",
