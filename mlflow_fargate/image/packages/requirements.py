@@ -249,9 +249,12 @@ def _merge(
 ) -> dict[tuple[str, str], Requirement]:
     """Returns one requirement for each package and marker, with the replaced packages under their new names."""
     groups: dict[tuple[str, str], list[Requirement]] = {}
+    pinned = {one.name for one in requirements if one.marker is None and _pins(one.specifier)}
     for one in requirements:
         best = one.name if one.url or one.name not in replaced else replaced[one.name][0]
-        groups.setdefault((best, str(one.marker or "")), []).append(one)
+        # Beside a pin of the distribution itself, the others' versions count in no environment.
+        marker = "" if best != one.name and best in pinned else str(one.marker or "")
+        groups.setdefault((best, marker), []).append(one)
     return {key: _merge_group(key[0], group, notes) for key, group in groups.items()}
 
 
@@ -284,7 +287,7 @@ def _merged(one: Requirement, other: Requirement) -> Requirement:
     if one.url and other.url and one.url != other.url:
         raise ImageError(f"{one.name} is required from two URLs.", hint="keep only one of them")
     merged = Requirement(str(one))
-    merged.url = one.url or other.url
+    merged.url, merged.marker = one.url or other.url, one.marker and other.marker
     merged.specifier = SpecifierSet() if merged.url else one.specifier & other.specifier
     merged.extras = one.extras | other.extras
     return merged
