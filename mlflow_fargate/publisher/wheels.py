@@ -17,7 +17,9 @@ from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 
-from packaging.utils import InvalidWheelFilename, parse_wheel_filename
+from packaging.tags import Tag
+from packaging.utils import BuildTag, InvalidWheelFilename, parse_wheel_filename
+from packaging.version import Version
 
 from mlflow_fargate.errors import ModelUnusable
 from mlflow_fargate.image import Platform, is_compatible
@@ -27,9 +29,9 @@ from mlflow_fargate.resolved_model import ModelFile, ResolvedModel
 _WHEEL = re.compile(r"(\S+\.whl)\s*(\[[\w\s,.-]*\])?(?:\s+(--hash.*))?")
 _SAFE_PATH = re.compile(r"[\w./+!-]+", re.ASCII)
 _LINKS = re.compile(r"(?:-f|--find-links)(?:\s+|=)(?!https?:)(\S+)")
-# A wheel has a few times its packed size: 50 at most of those on PyPI with 100 MB or more.
+# A wheel usually unpacks to three to five times its size; zip files of nothing but zeros unpack to a thousand times.
 _FREE_BYTES, _RATIO = 200 * 10**6, 50
-_INDEX_BYTES = 16 * 10**6  # of a zip file; PyTorch's has 2 MB
+_INDEX_BYTES = 16 * 10**6  # of a zip file; PyTorch's, with 12,248 files, has 1.2 MB
 _METADATA_BYTES = 1 << 20
 _URL_REQUIRED = re.compile(rb"(?:^|[\r\n])requires-dist\s*:(?:[^;\r\n]|[\r\n]+[ \t])*@", re.IGNORECASE)
 # The service brings its own version of these.
@@ -43,7 +45,7 @@ def wheels_of(model: ResolvedModel) -> ResolvedModel:
 
 
 def with_wheels(model: ResolvedModel, replaced: Collection[str], python: str, platform: Platform) -> ResolvedModel:
-    """Returns the model with a `NAME @ model:…` for each requirement line that names one of its wheels, however.
+    """Returns the model with `NAME @ model:…` instead of each requirement line that names one of its wheels.
 
     Wheels of the packages in `replaced` are left out. Raises ModelUnusable for wheels of other platforms.
     """
@@ -57,13 +59,20 @@ def with_wheels(model: ResolvedModel, replaced: Collection[str], python: str, pl
         file = _file_named(found[1], wheels.files) if found else None
         if found is None or file is None:
             return line
-        name, version = _parse_name(file, python, platform)
+        name, version, _, tags = _parse_name(file)
+        if name in replaced:
+            return None
         if name in _CHOSEN:
             return f"{limit}{name}=={version}"
+        if not is_compatible(tags, python, platform):
+            raise ModelUnusable(
+                f"'{file.path}' in the model is not a wheel for Python {python} on {platform}.",
+                hint=f"log the model with one, or use one of the package index: requirements={name}=={version}",
+            )
         extras = found[2] or "".join(re.findall(r"\[[^\]]*\]", requirement.rpartition("@")[0]))
         hashes = f" {found[3]}" if found[3] else ""
         place = f"{name}{extras} @ {MODEL_FILES}{key}/model/{file.path}"
-        return None if name in replaced else f"{limit}{place} {semicolon}{marker}{hashes}".rstrip()
+        return f"{limit}{place} {semicolon}{marker}{hashes}".rstrip()
 
     for line in model.requirements:
         _refuse_folder_or_own_form(line, wheels.files)
@@ -103,17 +112,11 @@ def _file_named(place: str, files: Collection[ModelFile]) -> ModelFile | None:
     return alike[0] if len(alike) == 1 and _SAFE_PATH.fullmatch(alike[0].path) else None
 
 
-def _parse_name(file: ModelFile, python: str, platform: Platform) -> tuple[str, str]:
+def _parse_name(file: ModelFile) -> tuple[str, Version, BuildTag, frozenset[Tag]]:
     try:
-        name, version, _, tags = parse_wheel_filename(posixpath.basename(file.path))
+        return parse_wheel_filename(posixpath.basename(file.path))
     except InvalidWheelFilename as error:
         raise ModelUnusable(f"'{file.path}' in the model is not named as a wheel: {error}.") from error
-    if not is_compatible(tags, python, platform):
-        raise ModelUnusable(
-            f"'{file.path}' in the model is not a wheel for Python {python} on {platform}.",
-            hint=f"log the model with such a wheel, or use one of the package index: requirements={name}=={version}",
-        )
-    return name, str(version)
 
 
 def _refuse_folder_or_own_form(line: str, wheels: Collection[ModelFile]) -> None:

@@ -27,6 +27,7 @@ from mlflow_fargate.publisher.wheels import check_wheel, check_wheels, wheels_of
 from support.wheels import write_wheel
 
 TINY = "wheels/tiny-1.0-py3-none-any.whl"
+MAC = "wheels/mac-1.0-cp311-cp311-macosx_11_0_arm64.whl"
 SHA = "sha256:" + "0" * 64
 
 
@@ -48,7 +49,7 @@ def model(tmp_path: Path) -> Path:
     ):
         write_wheel(folder / name)
     write_wheel(folder / "wheels/mlflow-3.1.0-py3-none-any.whl")
-    write_wheel(folder / "wheels/mac-1.0-cp311-cp311-macosx_11_0_arm64.whl")
+    write_wheel(folder / MAC)
     (folder / "wheels/notawheel.whl").write_text("")
     (folder / "code/tiny-1.0.tar.gz").write_text("")
     (folder / "MLmodel").write_text(
@@ -105,7 +106,7 @@ def test_a_line_that_names_a_wheel_of_the_model_installs_it(model: Path, line: s
         ("code/tiny-1.0.tar.gz", "cannot be read"),
         ("./code/tiny-1.0.tar.gz", "log its wheel"),
         ("wheels/notawheel.whl", "not named as a wheel"),
-        ("wheels/mac-1.0-cp311-cp311-macosx_11_0_arm64.whl", r"requirements=mac==1\.0"),
+        (MAC, r"requirements=mac==1\.0"),
         ("--find-links wheels", "extra_pip_requirements="),
         (f"tiny @ model:{'0' * 32}/model/../../../{TINY}", "is not a package"),
         (f"tiny @ model:{'0' * 32}/model/secret", "is not a package"),
@@ -126,6 +127,7 @@ def test_a_wheel_at_a_url_stays_one(model: Path) -> None:
 
 def test_the_deployers_option_replaces_a_wheel(model: Path) -> None:
     assert lines_for(model, TINY, requirements="Tiny==2.0") == ["tiny==2.0"]
+    assert lines_for(model, MAC, requirements="mac==1.0") == ["mac==1.0"]
 
 
 def test_mlflow_itself_comes_from_the_index(model: Path) -> None:
