@@ -54,6 +54,32 @@ def log_lightgbm() -> ModelInfo:
     return mlflow.lightgbm.log_model(model, name="model", input_example=SHOWN)
 
 
+def log_catboost() -> ModelInfo:
+    import catboost
+
+    model = catboost.CatBoostClassifier(iterations=5, verbose=False, allow_writing_files=False).fit(TABLE, TARGET)
+    return mlflow.catboost.log_model(model, name="model", input_example=SHOWN)
+
+
+def log_prophet() -> ModelInfo:
+    import prophet
+
+    days = pd.DataFrame({"ds": pd.date_range("2026-01-01", periods=60), "y": np.arange(60.0)})
+    model = prophet.Prophet(uncertainty_samples=0).fit(days)
+    return mlflow.prophet.log_model(model, name="model", input_example=days[["ds"]].tail(2))
+
+
+def log_shap() -> ModelInfo:
+    """Logs an explainer, which is deployed with `-f shap` only."""
+    import shap
+    from sklearn.linear_model import LogisticRegression
+
+    explainer = shap.Explainer(LogisticRegression().fit(TABLE.to_numpy(), TARGET), TABLE.to_numpy())
+    return mlflow.shap.log_explainer(
+        explainer, name="model", serialize_model_using_mlflow=False, input_example=SHOWN.to_numpy()
+    )
+
+
 def log_xgboost() -> ModelInfo:
     import xgboost
 
@@ -189,6 +215,8 @@ LIBRARIES: dict[str, str | None] = {
     "tensorflow": None,
     "xgboost": "xgboost",
     "lightgbm": "lightgbm",
+    "catboost": "catboost",
+    "prophet": "prophet",
     "statsmodels": "statsmodels",
     "onnx": "onnx",
     "spacy": "spacy",
@@ -212,7 +240,8 @@ OPTIONS = {
 
 def make_request(example: Any) -> dict[str, Any]:
     if isinstance(example, pd.DataFrame):
-        return {"dataframe_split": {"columns": list(example.columns), "data": example.to_numpy().tolist()}}
+        shown = example.apply(lambda column: column.astype(str) if column.dtype.kind == "M" else column)
+        return {"dataframe_split": {"columns": list(shown.columns), "data": shown.to_numpy().tolist()}}
     return {"inputs": np.asarray(example).tolist()}
 
 
