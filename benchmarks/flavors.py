@@ -13,6 +13,7 @@ import importlib.util
 import os
 import sys
 import tempfile
+from collections.abc import Sequence
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
@@ -27,13 +28,17 @@ MARK = "<!-- Written by `make bench-flavors`: -->\n"
 
 
 def main() -> None:
-    rows = []
+    rows: list[str] = []
     with tempfile.TemporaryDirectory() as name, own_stack(Path(name) / "cache"):
         for flavor in sys.argv[1:] or LIBRARIES:
             library = LIBRARIES[flavor]
             if library is None or importlib.util.find_spec(library):
                 rows.append(measure(flavor))
                 print(rows[-1], flush=True)
+                write_table(rows)
+
+
+def write_table(rows: Sequence[str]) -> None:
     head = "| model | layers without the base, MB | ready, CPU s | memory, MB |\n|---|---:|---:|---:|"
     where = f"{find_processor()}, {os.cpu_count()} CPUs; Python {sys.version.split()[0]}"
     what = f"Measured on {date.today()}: {where}, MLflow {version('mlflow')}, BentoML {version('bentoml')}. "
