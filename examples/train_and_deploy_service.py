@@ -27,4 +27,4 @@ if __name__ == "__main__":
     deployment = mlflow_fargate.deploy(logged, name=MODEL, service=str(SERVICE), desired_count=1)
     mlflow_fargate.promote(MODEL, deployment.version)
     print(deployment.url)
-    print([deployment.predict({"length": 5.1, "width": 1.9})])
+    print(deployment.predict({"length": 5.1, "width": 1.9}))

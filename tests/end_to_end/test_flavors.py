@@ -37,7 +37,7 @@ def test_an_explainer_answers_with_default_options(local_stack: dict[str, str]) 
     try:
         client.create_deployment("explained", logged["uri"], flavor="shap")
 
-        explained = client.explain("explained", pd.DataFrame(logged["request"]["inputs"]))
+        explained = client.explain("explained", pd.DataFrame(**logged["request"]["dataframe_split"]))
     finally:
         client.delete_deployment("explained")
 

@@ -75,9 +75,7 @@ def log_shap() -> ModelInfo:
     from sklearn.linear_model import LogisticRegression
 
     explainer = shap.Explainer(LogisticRegression().fit(TABLE.to_numpy(), TARGET), TABLE.to_numpy())
-    return mlflow.shap.log_explainer(
-        explainer, name="model", serialize_model_using_mlflow=False, input_example=SHOWN.to_numpy()
-    )
+    return mlflow.shap.log_explainer(explainer, name="model", serialize_model_using_mlflow=False, input_example=SHOWN)
 
 
 def log_xgboost() -> ModelInfo:
