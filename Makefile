@@ -16,7 +16,7 @@ export PYTHONDONTWRITEBYTECODE ?= 1
 # Tests in two processes: one waits for the stack while the other works (tests/conftest.py assigns them).
 TWO := -n 2 --no-loadscope-reorder
 
-.PHONY: setup tools tools-all docs pictures recording demo test test-unit test-all test-containers fresh bench bench-serving bench-limits bench-webhook bench-runtimes bench-starts check format local clean docs-cli
+.PHONY: setup tools tools-all docs pictures recording demo test test-unit test-all test-containers fresh bench bench-serving bench-limits bench-webhook bench-runtimes bench-starts bench-flavors check format local clean docs-cli
 
 setup: $(READY)
 
@@ -108,6 +108,10 @@ bench-runtimes: $(READY)
 bench-starts: $(READY)
 	$(BIN)/python -m benchmarks.starts
 
+# Fifteen minutes with all libraries (make test-all installs them): a small model of each flavor, for docs/flavors.md.
+bench-flavors: $(READY)
+	$(BIN)/python -m benchmarks.flavors
+
 check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -118,7 +122,7 @@ check: $(READY)
 	$(BIN)/mypy -p examples
 	$(BIN)/mypy -p benchmarks.images
 	MYPYPATH=$(TREE) $(BIN)/mypy benchmarks/webhook.py
-	$(BIN)/mypy benchmarks/runtimes.py benchmarks/starts.py
+	$(BIN)/mypy benchmarks/runtimes.py benchmarks/starts.py benchmarks/flavors.py
 	$(BIN)/mypy benchmarks/serving/*.py
 	$(BIN)/python tests/support/layers.py
 	$(BIN)/codespell

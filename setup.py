@@ -91,6 +91,7 @@ EXHAUSTIVE = [
     "xgboost-cpu>=3; platform_machine == 'x86_64'",  # the default distribution includes 300 MB for GPUs
     "lightgbm>=4.5",
     "catboost>=1.2",
+    "prophet>=1.1",
     "statsmodels>=0.14",
     "onnx>=1.17",
     "onnxruntime>=1.20",

@@ -77,11 +77,11 @@ def own_stack(cache: Path, engine: str = "process") -> Iterator[None]:
 def measure(runtime: str) -> str:
     """Returns a line of the table."""
     with deployed(NAME, f"models:/{NAME}/1", {"runtime": runtime, "runtime_tolerance": 1e-4, "memory": 4096}) as url:
-        processes = task_processes()
+        processes = task_processes(NAME)
         cpu_seconds = sum(sum(process.cpu_times()[:2]) for process in processes)
         times = ask(f"{url}/predict_image")
-        memory_mb = sum(process.memory_full_info().pss for process in task_processes()) / 1e6
-        size_mb = own_layers_bytes() / 1e6
+        memory_mb = sum(process.memory_full_info().pss for process in task_processes(NAME)) / 1e6
+        size_mb = own_layers_bytes(NAME) / 1e6
     p50 = float(np.percentile(times, 50))
     return f"| {runtime} | {size_mb:.0f} | {cpu_seconds:.1f} | {memory_mb:.0f} | {p50:.1f} |"
 
@@ -100,14 +100,14 @@ def ask(url: str) -> list[float]:
     return times
 
 
-def task_processes() -> list[psutil.Process]:
+def task_processes(name: str) -> list[psutil.Process]:
     """Returns all processes of the deployment's only task."""
-    return [one for one in psutil.process_iter() if _environment(one).get("PATH_PREFIX") == f"/{NAME}"]
+    return [one for one in psutil.process_iter() if _environment(one).get("PATH_PREFIX") == f"/{name}"]
 
 
-def own_layers_bytes() -> int:
+def own_layers_bytes(name: str) -> int:
     """What the deployed image's layers take in the registry, without those of its base."""
-    image = get_deploy_client("fargate:/local").get_deployment(NAME)["image"]
+    image = get_deploy_client("fargate:/local").get_deployment(name)["image"]
     repository, _, digest = image.partition("/")[2].partition("@")
     found = (
         boto3.Session()

@@ -4,8 +4,6 @@ First: pip install torch scikit-learn --extra-index-url https://download.pytorch
 GB of GPU libraries, which are of no use on Fargate.) The image gets it from the same index: see docs/packages.md.
 """
 
-from __future__ import annotations
-
 import os
 
 import mlflow
@@ -18,15 +16,11 @@ import mlflow_fargate
 MODEL = "wine"
 INDEX = os.environ.get("PYTORCH_INDEX", "https://download.pytorch.org/whl/cpu")
 
-
-def main() -> None:
-    """Prints the deployment's URL and the predicted kinds of two wines."""
+if __name__ == "__main__":
     measures, kinds = load_wine(return_X_y=True)
     rows, wanted = torch.tensor(measures, dtype=torch.float32), torch.tensor(kinds)
-    model = torch.nn.Sequential(
-        torch.nn.BatchNorm1d(13), torch.nn.Linear(13, 16), torch.nn.ReLU(), torch.nn.Linear(16, 3)
-    )
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
+    model = torch.nn.Sequential(torch.nn.BatchNorm1d(13), torch.nn.Linear(13, 3))
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.05)
     mlflow.set_experiment(MODEL)
     with mlflow.start_run():
         for epoch in range(50):
@@ -35,17 +29,12 @@ def main() -> None:
             loss.backward()
             optimizer.step()
             mlflow.log_metric("loss", loss.item(), step=epoch)
-        model.eval()
         example = rows[:2].numpy()
-        signature = infer_signature(example, model(rows[:2]).detach().numpy())
+        signature = infer_signature(example, model.eval()(rows[:2]).detach().numpy())
         logged = mlflow.pytorch.log_model(
             model, name="model", signature=signature, input_example=example, registered_model_name=MODEL
         )
-        deployment = mlflow_fargate.deploy(logged, name=MODEL, extra_index_urls=INDEX)
+    deployment = mlflow_fargate.deploy(logged, name=MODEL, extra_index_urls=INDEX)
     mlflow_fargate.promote(MODEL, deployment.version)
     print(deployment.url)
     print([max(range(3), key=scores.__getitem__) for scores in deployment.predict(example)["predictions"]])
-
-
-if __name__ == "__main__":
-    main()

@@ -3,8 +3,6 @@
 First: pip install tensorflow-cpu scikit-learn. For images with labels, see examples/image_classifier.
 """
 
-from __future__ import annotations
-
 import mlflow
 import tensorflow as tf
 from mlflow.models import infer_signature
@@ -14,18 +12,12 @@ import mlflow_fargate
 
 MODEL = "numerals"
 
-
-def main() -> None:
-    """Prints the deployment's URL and the digits predicted for two drawings."""
+if __name__ == "__main__":
     drawings, digits = load_digits(return_X_y=True)
     drawings = (drawings / 16).astype("float32").reshape(-1, 8, 8, 1)
+    layers = tf.keras.layers
     model = tf.keras.Sequential(
-        [
-            tf.keras.Input((8, 8, 1)),
-            tf.keras.layers.Conv2D(16, 3, activation="relu"),
-            tf.keras.layers.Flatten(),
-            tf.keras.layers.Dense(10, "softmax"),
-        ]
+        [tf.keras.Input((8, 8, 1)), layers.Conv2D(16, 3, "relu"), layers.Flatten(), layers.Dense(10, "softmax")]
     )
     model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
     mlflow.set_experiment(MODEL)
@@ -37,11 +29,7 @@ def main() -> None:
         logged = mlflow.tensorflow.log_model(
             model, name="model", signature=signature, input_example=drawings[:2], registered_model_name=MODEL
         )
-        deployment = mlflow_fargate.deploy(logged, name=MODEL)
+    deployment = mlflow_fargate.deploy(logged, name=MODEL)
     mlflow_fargate.promote(MODEL, deployment.version)
     print(deployment.url)
     print([max(range(10), key=scores.__getitem__) for scores in deployment.predict(drawings[:2])["predictions"]])
-
-
-if __name__ == "__main__":
-    main()

@@ -13,6 +13,8 @@ from mlflow_fargate.errors import ImageError
 
 # Before a requirement: it limits the version and the hashes of a package, but does not install it.
 CONSTRAINT = "-c "
+# The URL of a file of a model in this machine's cache of models: model:FINGERPRINT/model/PATH.
+MODEL_FILES = "model:"
 
 _INCLUDED = re.compile(r"(?:(-r|--requirement)|-c|--constraint)(?:\s+|=|(?<=^-[rc]))(\S.*)")
 _COMMENT = re.compile(r"(^|\s)#.*$")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import sys
-from collections.abc import Mapping
+import sysconfig
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -14,10 +16,17 @@ import mlflow
 import pandas as pd
 import psutil
 import pytest
+import yaml
+from sklearn.compose import make_column_transformer
+from sklearn.linear_model import LinearRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder
 
+from mlflow_fargate import bento
 from mlflow_fargate.config import parse_config
 from mlflow_fargate.errors import ImageError, SmokeTestFailed
 from mlflow_fargate.image import Reference, Registry, Unpacked
+from mlflow_fargate.image.layers.paths import SETTINGS
 from mlflow_fargate.local.registry.server import LocalRegistry
 from mlflow_fargate.progress import RecordedProgress
 from mlflow_fargate.publisher import image_inputs
@@ -25,12 +34,14 @@ from mlflow_fargate.publisher.smoke_test import make_smoke_test
 from mlflow_fargate.resolved_model import ResolvedModel
 from mlflow_fargate.sandbox import process as sandbox_process
 from mlflow_fargate.sandbox import run_smoke_test
+from mlflow_fargate.sandbox.smoke_test import Outcome
 from support.base_image import seed_shared_base_image
 from support.image import make_image
 from support.serving_process import build
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="services run on Linux")]
 
+ROOT = Path(__file__).parents[1]
 ARCHITECTURES = {"x86_64": ("X86_64", "ARM64"), "aarch64": ("ARM64", "X86_64")}
 ARCHITECTURE, OTHER_ARCHITECTURE = ARCHITECTURES.get(platform.machine(), ("X86_64", "ARM64"))
 SERVER = """
@@ -47,13 +58,21 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         clean = "AWS_SECRET_ACCESS_KEY" not in os.environ
         ready = self.path == "/readyz" and os.environ.get("MODE") != "never" and clean
-        self.send_response(200 if ready else 503)
+        self.send_response(200 if ready or self.path == "/docs.json" else 503)
         self.end_headers()
+        if self.path == "/docs.json":
+            self.wfile.write(os.environ.get("OPENAPI", "").encode())
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        sys.stderr.write(f"POST {self.path} {body}\\n")
+        self.send_response(500 if self.path == "/broken" else 200)
+        self.end_headers()
+        self.wfile.write(b"no column plan" if self.path == "/broken" else b"1")
 http.server.HTTPServer((os.environ["BENTOML_HOST"], int(os.environ["BENTOML_PORT"])), Handler).serve_forever()
 """
 
 
-def attempt(folder: Path, environment: Mapping[str, str], timeout_seconds: float = 60) -> float:
+def attempt(folder: Path, environment: Mapping[str, str], timeout_seconds: float = 60) -> Outcome:
     (folder / "server.py").write_text(SERVER)
     return run_smoke_test(
         ("python3", "server.py"),
@@ -79,7 +98,7 @@ def processes_of(folder: Path) -> list[psutil.Process]:
 def test_a_service_that_reports_ready_passes_and_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not for models")
 
-    assert attempt(tmp_path, {}) >= 0
+    assert attempt(tmp_path, {}).seconds >= 0
     assert processes_of(tmp_path) == []
 
 
@@ -111,6 +130,88 @@ def test_a_service_that_is_never_ready_fails_after_the_timeout(tmp_path: Path) -
     with pytest.raises(SmokeTestFailed, match="was not ready within 2 s"):
         attempt(tmp_path, {"MODE": "never"}, timeout_seconds=2)
     assert processes_of(tmp_path) == []
+
+
+def openapi_of(routes: Mapping[str, Mapping[str, Any]], required: Sequence[str] = ()) -> str:
+    """Returns an OpenAPI document of routes with these inputs."""
+    return json.dumps(
+        {
+            "paths": {
+                path: {
+                    "post": {
+                        "requestBody": {
+                            "content": {"application/json": {"schema": {"properties": fields, "required": required}}}
+                        }
+                    }
+                }
+                for path, fields in routes.items()
+            }
+        }
+    )
+
+
+def test_a_route_that_declares_examples_of_its_inputs_is_called_with_them(tmp_path: Path) -> None:
+    fields = {"age": {"examples": [41, 42]}, "plan": {"type": "string", "examples": ["basic"]}, "more": {"default": 1}}
+    routes = {"/score": fields, "/half": {"age": fields["age"]}, "/none": {"more": fields["more"]}}
+
+    outcome = attempt(tmp_path, {"OPENAPI": openapi_of(routes, ["age", "plan"])})
+
+    assert outcome.answered == ("/score",)
+    called = [line for line in (tmp_path / "smoke-test.log").read_text().splitlines() if line.startswith("POST")]
+    assert called == ['POST /score {"age": 41, "plan": "basic"}']
+
+
+def test_a_route_that_fails_on_its_example_fails_the_test(tmp_path: Path) -> None:
+    with pytest.raises(SmokeTestFailed) as told:
+        attempt(tmp_path, {"OPENAPI": openapi_of({"/broken": {"age": {"examples": [41]}}})})
+
+    assert "the service answered its own example for /broken with 500: no column plan." in str(told.value)
+    assert processes_of(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        "",
+        "[]",
+        "[" * 50_000,
+        '{"paths": {"/a": 1}}',
+        '{"paths": {"/a": {"post": {"requestBody": {"content": []}}}}}',
+        openapi_of({"/a": {"age": {"examples": {"one": 1}}}}),
+        openapi_of({"@127.0.0.1:9/a": {"age": {"examples": [1]}}}),
+    ],
+)
+def test_a_document_that_is_none_calls_no_route(document: str, tmp_path: Path) -> None:
+    assert attempt(tmp_path, {"OPENAPI": document}).answered == ()
+
+
+def test_the_documented_service_answers_its_example_with_a_model_of_named_columns(tmp_path: Path) -> None:
+    recipe = (ROOT / "docs" / "recipes.md").read_text().partition("\n## A custom service\n")[2]
+    code = recipe.partition("```python\n")[2].partition("```")[0]
+    (tmp_path / "service").mkdir()
+    (tmp_path / "service" / "service.py").write_text(code)
+    table = pd.DataFrame({"age": [41, 20, 60, 33], "plan": ["basic", "pro", "basic", "pro"]})
+    columns = make_column_transformer((OneHotEncoder(), ["plan"]), remainder="passthrough")
+    model = make_pipeline(columns, LinearRegression()).fit(table, [1.0, 2.0, 3.0, 4.0])
+    mlflow.sklearn.save_model(model, tmp_path / "model", input_example=table, serialization_format="cloudpickle")
+    metadata = yaml.safe_load((tmp_path / "model" / "MLmodel").read_text())
+    resolved = ResolvedModel("models:/churn/1", "models:/churn/1", str(tmp_path), (), metadata)
+    custom = bento.read_custom_service(tmp_path / "service" / "service.py")
+    built = bento.build_bento(bento.ServedModel(resolved, "custom", {}, custom), None, tmp_path / "bento")
+
+    outcome = run_smoke_test(
+        SETTINGS["Entrypoint"],
+        working_directory=built.source,
+        environment={
+            "MODEL_DIR": str(tmp_path / "model"),
+            "PYTHONPATH": sysconfig.get_paths()["purelib"],
+            "TASK_MEMORY_MIB": "2048",
+        },
+        interpreter=sys.executable,
+        log=tmp_path / "smoke-test.log",
+    )
+
+    assert outcome.answered == ("/score",)
 
 
 def test_only_the_images_packages_can_be_imported(tmp_path: Path) -> None:
@@ -167,7 +268,7 @@ def test_the_note_says_what_the_code_sees(
     hides: bool, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mlflow_fargate.publisher.smoke_test.hides_home", lambda: hides)
-    monkeypatch.setattr("mlflow_fargate.publisher.smoke_test.run_smoke_test", lambda *_, **__: 1.0)
+    monkeypatch.setattr("mlflow_fargate.publisher.smoke_test.run_smoke_test", lambda *_, **__: Outcome(1.0, ()))
     progress = RecordedProgress()
     model = ResolvedModel("m", "m", str(tmp_path), (), {"flavors": {"python_function": {}}}, ("six",))
     config = parse_config({"requirements": "six", "architecture": ARCHITECTURE})
@@ -264,6 +365,7 @@ def test_a_real_service_predicts_its_input_example(inputs: dict[str, Any], tmp_p
         "pandas<3",
         "cloudpickle",
         "httptools",
+        "orjson",
     ]
     files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
     asked = {**inputs, "requirements": packages, "service": build(folder, tmp_path), "model": files}
@@ -277,7 +379,7 @@ def test_a_real_service_predicts_its_input_example(inputs: dict[str, Any], tmp_p
             interpreter=sys.executable,
             log=unpacked.log,
         )
-        seconds.append(took)
+        seconds.append(took.seconds)
 
     make_image(**asked, smoke_test=smoke_test)
 

@@ -27,6 +27,7 @@ from mlflow_fargate.image.layers.unpack import Unpacked
 from mlflow_fargate.image.oci.platforms import LINUX_AMD64, LINUX_ARM64, Platform
 from mlflow_fargate.image.oci.reference import Reference
 from mlflow_fargate.image.packages.installation import Installation, temporary_installation
+from mlflow_fargate.image.packages.lock_file import is_compatible
 from mlflow_fargate.image.packages.requirements import Normalized, lines_of_a_model, normalize
 from mlflow_fargate.image.packages.uv import PYPI, Indexes, find_interpreter
 from mlflow_fargate.image.registry.client import Registry
@@ -62,6 +63,7 @@ __all__ = [
     "build_with_engine",
     "export_context",
     "find_interpreter",
+    "is_compatible",
     "lines_of_a_model",
     "normalize",
     "temporary_installation",

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import importlib.metadata
-import platform
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from platform import python_version
 from typing import Literal
+
+from packaging.utils import canonicalize_name
 
 from mlflow_fargate import bento
 from mlflow_fargate.config import DeploymentConfig
 from mlflow_fargate.errors import InvalidOption, ModelUnusable
 from mlflow_fargate.image import PYPI, Compression, Indexes, Platform, Reference, lines_of_a_model
 from mlflow_fargate.publisher.base_image import default_base_image, platform_of
+from mlflow_fargate.publisher.wheels import with_wheels
 from mlflow_fargate.resolved_model import DEFAULT_FLAVOR, ResolvedModel, printable, without_credentials
 from mlflow_fargate.resources import short_digest
 
@@ -80,8 +84,15 @@ def image_inputs(
     if custom is None:
         _check_can_be_built(model, config.requirements)
     indexes = Indexes(config.index_url, config.extra_index_urls, config.find_links)
-    model = _with_known_indexes(model, indexes)
-    further_models = {key: _with_known_indexes(one, indexes) for key, one in (further_models or {}).items()}
+    adapted = partial(
+        _adapted,
+        indexes,
+        _names(config.requirements),
+        python=python_of(model),
+        platform=platform_of(config.architecture),
+    )
+    model = adapted(model)
+    further_models = {key: adapted(one) for key, one in (further_models or {}).items()}
     template = "custom" if custom else config.service or bento.choose_template(model)
     if template == "pyfunc" and DEFAULT_FLAVOR not in model.flavors:
         raise ModelUnusable(
@@ -105,7 +116,11 @@ def image_inputs(
     )
 
 
-def _with_known_indexes(model: ResolvedModel, indexes: Indexes) -> ResolvedModel:
+def _adapted(
+    indexes: Indexes, named: Collection[str], model: ResolvedModel, *, python: str, platform: Platform
+) -> ResolvedModel:
+    """Returns the model with requirement lines that name only known indexes, and its own wheels."""
+    model = with_wheels(model, named, python, platform)
     return replace(model, requirements=lines_of_a_model(model.requirements, (indexes.url, *indexes.others)))
 
 
@@ -117,8 +132,7 @@ def _check_can_be_built(model: ResolvedModel, further: tuple[str, ...]) -> None:
             hint="log the model with mlflow.FLAVOR.log_model(), which writes this file, or list the packages: "
             "-C requirements=NAME==VERSION",
         )
-    named = {re.split(r"[^\w.-]", line, maxsplit=1)[0].lower() for line in further}
-    if lost := [one for one in model.conda_packages if one.partition("==")[0].lower() not in named]:
+    if lost := [one for one in model.conda_packages if not _names([one]) <= _names(further)]:
         raise ModelUnusable(
             f"The conda.yaml of '{model.requested_uri}' lists packages that pip does not install: {', '.join(lost)}.",
             hint=f"choose them from the package index: requirements={','.join((*further, *lost))}",
@@ -133,9 +147,13 @@ def _check_can_be_built(model: ResolvedModel, further: tuple[str, ...]) -> None:
         )
 
 
+def _names(lines: Iterable[str]) -> set[str]:
+    return {canonicalize_name(re.split(r"[^\w.-]", line, maxsplit=1)[0]) for line in lines}
+
+
 def python_of(model: ResolvedModel) -> str:
     """Returns the Python minor version ('3.11') that the model was logged with, or this machine's if it is unknown."""
-    version = model.python_version or platform.python_version()
+    version = model.python_version or python_version()
     return ".".join(version.split(".")[:2])
 
 

@@ -43,6 +43,7 @@ from mlflow_fargate.publisher.runtime import (
     why_not_converted_here,
 )
 from mlflow_fargate.publisher.smoke_test import make_smoke_test
+from mlflow_fargate.publisher.wheels import check_wheels
 from mlflow_fargate.resolved_model import ResolvedModel, without_credentials
 from mlflow_fargate.target import Target
 
@@ -168,6 +169,8 @@ class Publisher:
         models, model = self._models(), inputs.model
         if any(line != without_credentials(line) for line in model.requirements):
             self.progress.note("the model's requirements.txt contains a password, which will be in the image")
+        for one in (model, *inputs.served.further_models.values()):
+            check_wheels(one, models.download)
         with tempfile.TemporaryDirectory(prefix="mlflow-fargate-") as work, self._runtime(inputs, models) as runtime:
             inputs = runtime.applied_to(inputs)
             labels = models.read_labels(model)

@@ -33,13 +33,14 @@ def make_smoke_test(inputs: ImageInputs, config: DeploymentConfig, progress: Pro
         seen = "your credentials and home folder" if hides_home() else "your credentials, but with your home folder"
         progress.note(f"smoke-testing the service on this machine without {seen} (skip with smoke_test=false)")
         with progress.waiting("waiting for the service to be ready"):
-            seconds = run_smoke_test(
+            outcome = run_smoke_test(
                 unpacked.entry_point,
                 working_directory=unpacked.working_directory,
                 environment={**environment, **config.environment},
                 interpreter=interpreter,
                 log=unpacked.log,
             )
-        progress.note(f"smoke test passed: the service was ready after {seconds:.0f} s")
+        answered = "".join(f", and {path} answered its example" for path in outcome.answered)
+        progress.note(f"smoke test passed: the service was ready after {outcome.seconds:.0f} s{answered}")
 
     return smoke_test

@@ -1,20 +1,25 @@
 """Starts a service on this machine the way a task would, and waits for it to respond, before anything is deployed.
 
 At startup, the service predicts the model's input example (service_template does this), so a service that reports
-ready has loaded its model and predicted once.
+ready has loaded its model and predicted once. Then the routes of a custom service are called with the examples that
+its OpenAPI document has for their inputs. What the service sends is as hostile as the model's code.
 """
 
 from __future__ import annotations
 
+import json
 import signal
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import requests
+import urllib3
 
 from mlflow_fargate.errors import SmokeTestFailed
+from mlflow_fargate.resolved_model import printable
 from mlflow_fargate.sandbox.process import last_lines, opened_sandbox
 from mlflow_fargate.stop_reasons import explaining_lines, hint_for_stop
 
@@ -27,6 +32,16 @@ _KILLED = (
 )
 
 
+_LONGEST_BYTES = 4 << 20
+
+
+class Outcome(NamedTuple):
+    """The seconds until the service was ready, and the routes that then answered their examples."""
+
+    seconds: float
+    answered: tuple[str, ...]
+
+
 def run_smoke_test(
     entry_point: Sequence[str],
     *,
@@ -37,8 +52,8 @@ def run_smoke_test(
     timeout_seconds: float = TIMEOUT_SECONDS,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
-) -> float:
-    """Returns the seconds until the service was ready; raises SmokeTestFailed, with the cause, if it never was.
+) -> Outcome:
+    """Returns when the service was ready; raises SmokeTestFailed, with the cause, if it never was or a route failed.
 
     All its processes have ended when this returns; `log` has their output.
     """
@@ -52,7 +67,7 @@ def run_smoke_test(
         }
         with sandbox.running(entry_point[1:], working_directory=working_directory, environment=variables) as process:
             began = clock()
-            while not _is_ready(port):
+            while _request(port, "GET", "/readyz")[0] != 200:
                 if process.poll() is not None:
                     # bubblewrap, like a shell, returns 128 and the signal that ended the service.
                     code = 128 - process.returncode if process.returncode > 128 else process.returncode
@@ -60,7 +75,8 @@ def run_smoke_test(
                 if clock() - began > timeout_seconds:
                     raise _failure(f"was not ready within {timeout_seconds:.0f} s", log, None)
                 sleep(0.2)
-            return clock() - began
+            seconds = clock() - began
+            return Outcome(seconds, tuple(_call_routes(port, log, timeout_seconds)))
 
 
 def _failure(what: str, log: Path, exit_code: int | None) -> SmokeTestFailed:
@@ -72,13 +88,46 @@ def _failure(what: str, log: Path, exit_code: int | None) -> SmokeTestFailed:
     )
 
 
-def _is_ready(port: int) -> bool:
+def _call_routes(port: int, log: Path, timeout_seconds: float) -> Iterator[str]:
+    """Yields each route that answered its example; raises SmokeTestFailed for one that did not."""
+    for path, example in _examples(_request(port, "GET", "/docs.json")[1]):
+        status, content = _request(port, "POST", path, example, timeout_seconds)
+        if status is None or status >= 400:
+            said = printable(content.decode("utf-8", "replace"), 300)
+            raise _failure(
+                f"answered its own example for {printable(path)} with {status or 'nothing'}: {said}", log, None
+            )
+        yield printable(path)
+
+
+def _examples(openapi: bytes) -> list[tuple[str, dict[str, Any]]]:
+    """Returns the routes with an example for each required input, and a request made of these; pydantic writes them."""
+    found = []
+    try:
+        for path, methods in json.loads(openapi)["paths"].items():
+            content = methods.get("post", {}).get("requestBody", {}).get("content", {})
+            schema = content.get("application/json", {}).get("schema", {})
+            fields = schema.get("properties", {}).items()
+            example = {name: field["examples"][0] for name, field in fields if field.get("examples")}
+            if example and {*schema.get("required", ())} <= example.keys() and path.startswith("/"):
+                found.append((path, example))
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return []  # no document, as of a service without routes
+    return found
+
+
+def _request(
+    port: int, method: str, path: str, body: object = None, timeout_seconds: float = 5
+) -> tuple[int | None, bytes]:
+    """Returns the response's status and content; (None, the reason) if there is none."""
     session = requests.Session()
     session.trust_env = False  # loopback requests must not go through a proxy
+    url, timeouts = f"http://127.0.0.1:{port}{path}", (5, timeout_seconds)
     try:
-        return session.get(f"http://127.0.0.1:{port}/readyz", timeout=5).status_code == 200
-    except requests.RequestException:
-        return False
+        with session.request(method, url, json=body, timeout=timeouts, stream=True, allow_redirects=False) as response:
+            return response.status_code, response.raw.read(_LONGEST_BYTES, decode_content=True)
+    except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:
+        return None, str(error).encode()
 
 
 def _free_port() -> int:

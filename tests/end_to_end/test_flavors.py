@@ -6,7 +6,9 @@ import importlib.util
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
+from mlflow.deployments import get_deploy_client
 
 from support.deployed_services import deployed, log_model, post
 from support.flavor_models import LIBRARIES, OPTIONS, WHY_NOT
@@ -28,6 +30,18 @@ def test_a_deployed_model_predicts_the_same_as_in_the_process(local_stack: dict[
     predictions = answer.json()["predictions"]
     assert type(predictions) is type(logged["expected"])
     assert flat(predictions) == flat(logged["expected"])
+
+
+def test_an_explainer_answers_with_default_options(local_stack: dict[str, str]) -> None:
+    logged, client = log_model("shap"), get_deploy_client("fargate:/local")
+    try:
+        client.create_deployment("explained", logged["uri"], flavor="shap")
+
+        explained = client.explain("explained", pd.DataFrame(**logged["request"]["dataframe_split"]))
+    finally:
+        client.delete_deployment("explained")
+
+    assert flat(explained) == flat(logged["expected"])
 
 
 def flat(predictions: Any) -> list[Any]:

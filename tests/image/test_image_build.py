@@ -219,9 +219,23 @@ def test_without_a_tag_the_image_is_tagged_by_its_digest(inputs: dict[str, Any])
 
 def test_a_base_with_another_python_is_refused(inputs: dict[str, Any]) -> None:
     with pytest.raises(
-        ImageError, match=rf"(?s)has Python {MINOR}, but the model requires Python 3\.99.*hint: .*3\.99-slim"
+        ImageError,
+        match=rf"(?s)has Python {MINOR}, but the model requires Python 3\.99.*hint: .*base_image=\S+3\.99-slim",
     ):
         make_image(**{**inputs, "python_version": "3.99.1"})
+
+
+@pytest.mark.parametrize(
+    ("mirrored", "way_out"), [(None, ""), ("public.ecr.aws", "on the local stack, .* run it with Python 3.99; else ")]
+)
+def test_a_base_that_does_not_exist_for_that_python_is_named_with_one_to_take(
+    inputs: dict[str, Any], mirrored: str | None, way_out: str
+) -> None:
+    base = Reference(mirrored or inputs["registry"].host, "docker/library/python", "3.99-slim")
+    expected = rf"(?s)no base image {base} for Python 3.99.*hint: {way_out}choose .* base_image=\S+/python:3.99-slim"
+
+    with pytest.raises(ImageError, match=expected):
+        make_image(**{**inputs, "base": base, "python_version": "3.99"}, base_registry=inputs["registry"])
 
 
 def test_a_base_for_another_platform_is_refused(inputs: dict[str, Any]) -> None:

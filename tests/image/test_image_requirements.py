@@ -15,7 +15,12 @@ from mlflow_fargate.resolved_model import without_credentials
 _names = st.sampled_from(
     ["mlflow", "mlflow-skinny", "Six", "pandas", *(name for one in LIBRARIES for name in (one.best, *one.others))]
 )
-_lines = st.lists(st.tuples(_names, st.sampled_from(["", "==2.21.0", ">=1", "<2", "[and-cuda]==2.21.0"])).map("".join))
+_lines = st.lists(
+    st.tuples(
+        _names,
+        st.sampled_from(["", "==2.21.0", ">=1", "<2", "[and-cuda]==2.21.0", "==2.21.0; sys_platform == 'linux'"]),
+    ).map("".join)
+)
 
 
 def outcome(lines: list[str], machine: str, *, adapt: bool = True) -> tuple[str, ...]:
@@ -119,6 +124,9 @@ def test_a_distribution_with_more_of_the_library_is_kept() -> None:
         (["opencv-python==4.9.0.80", "opencv-python-headless==4.10.0.84"], "opencv-python-headless==4.10.0.84"),
         (["tensorflow==2.15.1", "tensorflow-cpu==2.15.0"], "tensorflow-cpu==2.15.0"),
         (["xgboost<3", "xgboost-cpu==3.2.0"], "xgboost-cpu==3.2.0"),
+        (["xgboost==3.0.0; sys_platform == 'linux'", "xgboost-cpu==2.1.1"], "xgboost-cpu==2.1.1"),
+        (["faiss-cpu==1.11.0", "faiss-gpu-cu12==1.12.0; python_version > '3.9'"], "faiss-cpu==1.11.0"),
+        (["onnxruntime-training==1.19.2", "onnxruntime==1.20.0"], "onnxruntime==1.20.0"),
     ],
 )
 def test_the_version_of_the_kept_distribution_counts(lines: list[str], kept: str) -> None:
@@ -136,6 +144,16 @@ def test_replaced_distributions_in_different_versions_are_refused_until_one_is_c
 
     assert "requirements=tensorflow-cpu==VERSION" in str(refused.value)
     assert normalize([*lines, "tensorflow-cpu==2.15.1"], machine="x86_64").lines == ("tensorflow-cpu==2.15.1",)
+
+
+def test_versions_for_some_environments_stay_apart_unless_the_kept_distribution_is_pinned() -> None:
+    marked = "xgboost==3.0.0; sys_platform == 'darwin'"
+
+    lines = normalize([marked, "xgboost-cpu>=2.1.1"], machine="x86_64").lines
+    merged = normalize([marked.replace("3.0.0", "2.1.1"), "xgboost-cpu==2.1.1"], machine="x86_64").lines
+
+    assert lines == ('xgboost-cpu==3.0.0; sys_platform == "darwin"', "xgboost-cpu>=2.1.1")
+    assert merged == ("xgboost-cpu==2.1.1",)
 
 
 def test_a_distribution_by_url_replaces_the_others() -> None:

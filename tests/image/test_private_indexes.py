@@ -113,7 +113,7 @@ def unpacked(registry: Registry, image: Reference) -> bytes:
     return b"".join([found.as_bytes(), *plain])
 
 
-@pytest.mark.parametrize("how", ["extra index", "index in the environment", "url of a wheel"])
+@pytest.mark.parametrize("how", ["extra index", "index in the environment", "url of a wheel", "page of links"])
 def test_a_password_reaches_neither_image_nor_lock_nor_progress(
     how: str, private_index: str, inputs: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,6 +123,7 @@ def test_a_password_reaches_neither_image_nor_lock_nor_progress(
     asked = {
         "extra index": (["ours", "six"], Indexes(extra_urls=(f"{written_out}/simple",))),
         "index in the environment": (["ours"], Indexes(f"http://{USER}:${{INDEX_PASSWORD}}@{private_index}/simple")),
+        "page of links": (["ours"], Indexes(find_links=(f"{written_out}/simple/ours/index.html",))),
         "url of a wheel": ([f"ours @ {written_out}/{WHEEL}"], Indexes()),
     }
     requirements, indexes = asked[how]

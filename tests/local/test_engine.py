@@ -102,9 +102,12 @@ class RecordedRoutes(LoadBalancer):
         super().__init__()
         self.pattern = ""
         self.ports: list[tuple[float, set[int]]] = []
+        self.idle_timeouts: set[float | None] = set()
 
     def set_routes(self, rules: Iterable[RoutingRule], default: RoutingRule | None = None) -> None:
-        groups = [group for rule in rules if self.pattern in rule.path_patterns for group in rule.targets]
+        ours = [rule for rule in rules if self.pattern in rule.path_patterns]
+        self.idle_timeouts = {rule.idle_timeout_seconds for rule in ours}
+        groups = [group for rule in ours for group in rule.targets]
         self.ports.append((time.monotonic(), {port for group in groups for _, port in group.targets}))
 
     @property
@@ -353,6 +356,18 @@ def test_an_unhealthy_task_keeps_running_within_its_grace_period(fake: FakeGatew
     assert fake.runner.tasks[0].asked == []
     # Without healthy targets an ALB sends requests to unhealthy ones.
     assert fake.routes.current == {fake.runner.tasks[0].host_port}
+
+
+def test_the_idle_timeout_of_a_load_balancer_applies_to_its_rules(fake: FakeGateway) -> None:
+    elb = fake.aws.client("elbv2")
+    arn = elb.describe_load_balancers()["LoadBalancers"][0]["LoadBalancerArn"]
+    fake.create()
+
+    for seconds in ("300", "60"):
+        attribute = {"Key": "idle_timeout.timeout_seconds", "Value": seconds}
+        elb.modify_load_balancer_attributes(LoadBalancerArn=arn, Attributes=[attribute])
+
+        wait_for(lambda seconds=seconds: fake.routes.idle_timeouts == {float(seconds)})  # type: ignore[misc]
 
 
 def test_an_unknown_target_is_unused(fake: FakeGateway) -> None:

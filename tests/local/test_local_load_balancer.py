@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -390,6 +391,22 @@ def test_a_target_that_does_not_respond_is_a_504(balancer: LoadBalancer) -> None
         release.set()
 
     assert (answer.status_code, answer.reason) == (504, "Gateway Time-out")
+
+
+@pytest.mark.parametrize(("idle_seconds", "status"), [(None, 504), (4.0, 200)])
+def test_a_rule_has_the_idle_timeout_of_its_load_balancer(
+    balancer: LoadBalancer, idle_seconds: float | None, status: int
+) -> None:
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        time.sleep(1.5)
+        handler.send_response(200)
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    with http_target(answer) as target:
+        balancer.set_routes([replace(rule, idle_timeout_seconds=idle_seconds) for rule in to(target)])
+
+        assert requests.get(balancer.url).status_code == status
 
 
 @pytest.mark.parametrize("framing", [b"Content-Length: 100", b"Transfer-Encoding: chunked"])

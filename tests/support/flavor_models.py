@@ -22,6 +22,8 @@ import pandas as pd
 from mlflow.models import infer_signature
 from mlflow.models.model import ModelInfo
 
+from .wheels import write_wheel
+
 GENERATOR = np.random.default_rng(2026)
 TABLE = pd.DataFrame(GENERATOR.random((40, 3)), columns=["a", "b", "c"])
 TARGET = (TABLE["a"] + TABLE["b"] > 1).astype(int)
@@ -50,6 +52,30 @@ def log_lightgbm() -> ModelInfo:
     rows = lightgbm.Dataset(TABLE, TABLE["a"] * TABLE["b"])
     model = lightgbm.train({"min_data_in_leaf": 2, "verbose": -1}, rows, num_boost_round=5)
     return mlflow.lightgbm.log_model(model, name="model", input_example=SHOWN)
+
+
+def log_catboost() -> ModelInfo:
+    import catboost
+
+    model = catboost.CatBoostClassifier(iterations=5, verbose=False, allow_writing_files=False).fit(TABLE, TARGET)
+    return mlflow.catboost.log_model(model, name="model", input_example=SHOWN)
+
+
+def log_prophet() -> ModelInfo:
+    import prophet
+
+    days = pd.DataFrame({"ds": pd.date_range("2026-01-01", periods=60), "y": np.arange(60.0)})
+    model = prophet.Prophet(uncertainty_samples=0).fit(days)
+    return mlflow.prophet.log_model(model, name="model", input_example=days[["ds"]].tail(2))
+
+
+def log_shap() -> ModelInfo:
+    """Logs an explainer, which is deployed with `-f shap` only."""
+    import shap
+    from sklearn.linear_model import LogisticRegression
+
+    explainer = shap.Explainer(LogisticRegression().fit(TABLE.to_numpy(), TARGET), TABLE.to_numpy())
+    return mlflow.shap.log_explainer(explainer, name="model", serialize_model_using_mlflow=False, input_example=SHOWN)
 
 
 def log_xgboost() -> ModelInfo:
@@ -100,6 +126,28 @@ def log_pyfunc() -> ModelInfo:
             name="model",
             python_model=str(folder / "weighing.py"),
             code_paths=[str(folder / "house_rules")],
+            input_example=SHOWN,
+        )
+
+
+def log_pyfunc_with_a_wheel() -> ModelInfo:
+    """Logs a model whose requirements name a wheel that exists only with the model."""
+    with tempfile.TemporaryDirectory() as name:
+        code = "def weigh(table):\n    return table.sum(axis=1) * 3\n"
+        wheel = write_wheel(Path(name, "scales-1.0-py3-none-any.whl"), files={"scales.py": code})
+        sys.path.insert(0, str(wheel))
+        (Path(name) / "weighing.py").write_text(
+            "import mlflow\nfrom scales import weigh\n\n\n"
+            "class Weighing(mlflow.pyfunc.PythonModel):\n"
+            "    def predict(self, context, model_input, params=None):\n"
+            "        return weigh(model_input)\n\n\n"
+            "mlflow.models.set_model(Weighing())\n"
+        )
+        return mlflow.pyfunc.log_model(
+            name="model",
+            python_model=str(Path(name, "weighing.py")),
+            code_paths=[str(wheel)],
+            extra_pip_requirements=[f"code/{wheel.name}"],
             input_example=SHOWN,
         )
 
@@ -161,9 +209,12 @@ def log_pytorch() -> ModelInfo:
 LIBRARIES: dict[str, str | None] = {
     "sklearn": None,
     "pyfunc": None,
+    "pyfunc_with_a_wheel": None,
     "tensorflow": None,
     "xgboost": "xgboost",
     "lightgbm": "lightgbm",
+    "catboost": "catboost",
+    "prophet": "prophet",
     "statsmodels": "statsmodels",
     "onnx": "onnx",
     "spacy": "spacy",
@@ -187,7 +238,8 @@ OPTIONS = {
 
 def make_request(example: Any) -> dict[str, Any]:
     if isinstance(example, pd.DataFrame):
-        return {"dataframe_split": {"columns": list(example.columns), "data": example.to_numpy().tolist()}}
+        shown = example.apply(lambda column: column.astype(str) if column.dtype.kind == "M" else column)
+        return {"dataframe_split": {"columns": list(shown.columns), "data": shown.to_numpy().tolist()}}
     return {"inputs": np.asarray(example).tolist()}
 
 

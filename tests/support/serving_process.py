@@ -69,6 +69,7 @@ def serve(
     *,
     ready: bool = True,
     entry_point: Sequence[str] = ENTRY_POINT,
+    python: str = sys.executable,
     **environment: str,
 ) -> Iterator[Running]:
     """Starts the service as the container does, at /digits; ends it with all its processes."""
@@ -92,7 +93,7 @@ def serve(
     log = folder / "server.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, *entry_point],
+            [python, *entry_point],
             cwd=source,
             env={**inherited, **settings, **environment},
             stdout=output,

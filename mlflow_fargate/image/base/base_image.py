@@ -10,6 +10,7 @@ from mlflow_fargate.image.oci.platforms import Platform
 from mlflow_fargate.image.oci.reference import Reference
 from mlflow_fargate.image.packages.uv import make_python_minor
 from mlflow_fargate.image.registry.client import Registry
+from mlflow_fargate.image.registry.transport import Refused
 
 
 @dataclass(frozen=True)
@@ -22,14 +23,21 @@ class Base:
 
 
 def read_base(registry: Registry, reference: Reference, *, platform: Platform, python_version: str) -> Base:
-    """Reads the base image for `platform`; raises ImageError if its platform or its Python differs."""
-    found = registry.read_manifest(reference.repository, reference.identifier, platform)
+    """Reads the base image for `platform`; raises ImageError if there is none, or its Python differs."""
+    wanted = make_python_minor(python_version)
+    try:
+        found = registry.read_manifest(reference.repository, reference.identifier, platform)
+    except Refused as error:
+        if error.status != 404:
+            raise
+        local = f"on the local stack, which has only this machine's Python, run it with Python {wanted}"
+        hint = _base_with(wanted) if registry.host == reference.registry else f"{local}; else {_base_with(wanted)}"
+        raise ImageError(f"There is no base image {reference} for Python {wanted}.", hint=hint) from error
     config = registry.read_json(reference.repository, found.manifest.config)
     base = BaseImage.of_parts(found.manifest, found.digest, config)
     offered = f"{config.get('os')}/{config.get('architecture')}"
     if offered != str(platform):
         raise ImageError(f"The base image {reference} is for {offered}, not for {platform}.")
-    wanted = make_python_minor(python_version)
     if base.python_minor and base.python_minor != wanted:
         raise other_python(reference, f"Python {base.python_minor}", wanted)
     return Base(registry, reference, base)
@@ -38,5 +46,9 @@ def read_base(registry: Registry, reference: Reference, *, platform: Platform, p
 def other_python(reference: Reference, has: str, wanted: str) -> ImageError:
     return ImageError(
         f"The base image {reference} has {has}, but the model requires Python {wanted}.",
-        hint=f"use a base image with Python {wanted}, such as python:{wanted}-slim",
+        hint=_base_with(wanted),
     )
+
+
+def _base_with(python_minor: str) -> str:
+    return f"choose a base image with Python {python_minor}: base_image=docker.io/library/python:{python_minor}-slim"

@@ -55,6 +55,8 @@ def write_context(folder: Path, spec: ImageSpec, lock: Lock) -> None:
             "The packages come from an index that requires a password, which would be stored in a layer of the image.",
             hint="use builder=layers, which installs them on this machine and does not store the password",
         )
+    if " @ file:" in requirements:
+        raise ImageError("The model contains wheels, which only builder=layers installs.", hint="use builder=layers")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "requirements.txt").write_text(requirements, encoding="utf-8")
     (folder / "Dockerfile").write_text(make_dockerfile(spec, lock), encoding="utf-8")

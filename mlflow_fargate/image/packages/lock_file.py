@@ -5,9 +5,10 @@ Source: https://packaging.python.org/en/latest/specifications/pylock-toml/
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -95,13 +96,19 @@ def check_hashes(packages: Sequence[LockedPackage], lines: Sequence[str]) -> Non
             )
 
 
+def is_compatible(tags: Collection[Tag], python_version: str, platform: Platform) -> bool:
+    """Returns whether a wheel with one of these tags can be installed."""
+    return any(tag in _tag_ranks(python_version, platform) for tag in tags)
+
+
 def _locked_package(data: Mapping[str, Any], ranks: Mapping[Tag, int]) -> LockedPackage:
     name, archive, wheels = str(data["name"]), data.get("archive"), data.get("wheels", ())
-    is_sdist = not urlsplit(archive["url"]).path.endswith(".whl") if archive else not wheels and "sdist" in data
+    url = archive.get("url") or Path(archive["path"]).as_uri() if archive else ""
+    is_sdist = not urlsplit(url).path.endswith(".whl") if archive else not wheels and "sdist" in data
     wheel: Mapping[str, Any] = max(wheels, key=lambda one: _fit(one, ranks), default={})
     file = archive or (data["sdist"] if is_sdist else wheel)
     hashes = sorted(f"{kind}:{value}" for kind, value in file.get("hashes", {}).items())
-    requirement = f"{name} @ {archive['url']}" if archive else f"{name}=={data['version']}"
+    requirement = f"{name} @ {url}" if archive else f"{name}=={data['version']}"
     return LockedPackage(name, requirement, tuple(hashes), file.get("size", 0), is_sdist=is_sdist)
 
 

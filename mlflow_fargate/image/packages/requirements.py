@@ -19,7 +19,14 @@ from packaging.version import Version
 
 from mlflow_fargate.errors import ImageError
 from mlflow_fargate.image.packages.twins import find_replacements
-from mlflow_fargate.requirement_files import CONSTRAINT, included_lines, is_constraint, split_lines, without_hashes
+from mlflow_fargate.requirement_files import (
+    CONSTRAINT,
+    MODEL_FILES,
+    included_lines,
+    is_constraint,
+    split_lines,
+    without_hashes,
+)
 from mlflow_fargate.resolved_model import without_credentials
 
 _GPU_PACKAGES = re.compile(r"(tensorflow|jax)-metal|jax-(cuda|rocm)\d+-(plugin|pjrt)")
@@ -28,7 +35,7 @@ _INDEX_OPTION = re.compile(
     r"(-i|--index-url|--extra-index-url)(?:\s+|=)(\S+)|(?:-f|--find-links)(?:\s+|=)(https?://\S+)"
 )
 _PYPI = "https://pypi.org/simple"
-_REMOTE_URL = re.compile(r"https?://[^/]", re.IGNORECASE)
+_USABLE_URL = re.compile(rf"https?://[^/]|{MODEL_FILES}", re.IGNORECASE)
 # pip's options that say what happens anyway, and what to use instead of the others. None is taken from a model.
 _IMPLIED = re.compile(r"--(require-hashes|prefer-binary|only-binary\b.*)")
 _INSTEAD = {
@@ -94,7 +101,7 @@ def lines_of_a_model(requirements: Sequence[str], indexes: Iterable[str | None])
     """Returns a model's lines without the index options; raises ImageError for an index that is not in `indexes`.
 
     Anyone who can log a model writes them, so they do not decide where packages come from: those lines name packages
-    of the indexes that the deployer uses, or wheels at https URLs.
+    of the indexes that the deployer uses, wheels at https URLs, or wheels in the model (publisher/wheels.py).
     """
     known = {without_credentials(url).rstrip("/") for url in (*indexes, _PYPI) if url}
     kept = []
@@ -109,7 +116,7 @@ def lines_of_a_model(requirements: Sequence[str], indexes: Iterable[str | None])
                 hint=f"if you trust it: {'find_links' if kind == '--find-links' else 'extra_index_urls'}={url}",
             )
         place = _parse(without_hashes(line.removeprefix(CONSTRAINT))[0] if is_constraint(line) else line).url
-        if place and not place.lower().startswith("https:"):
+        if place and not place.lower().startswith(("https:", MODEL_FILES)):
             raise ImageError(
                 f"Requirement {without_credentials(line)!r} of the model is not at an https:// URL.",
                 hint="publish the package to an index, or set the line with the option requirements",
@@ -175,7 +182,7 @@ def _parse(line: str) -> Requirement:
             f"Requirement {shown!r} is an option that is not supported.",
             hint=_INSTEAD.get(option[0], "the only pip options supported are index URLs"),
         )
-    if line.startswith((".", "/", "~", "file:")) or re.match(r"[^\[;@]*\.whl$", line):
+    if line.startswith((".", "/", "~", "file:")) or re.match(r"[^\[;@:]*\.whl$", line):
         raise _path_refused(shown)
     if re.search(r"(^|@\s*)(git|hg|svn|bzr)\+", line, re.IGNORECASE):
         raise ImageError(f"Requirement {shown!r} is a source distribution.", hint=_instead_of_source(line))
@@ -184,7 +191,7 @@ def _parse(line: str) -> Requirement:
     except InvalidRequirement as error:
         reason = without_credentials(str(error)).partition("\n")[0]  # then the whole line again
         raise ImageError(f"Requirement {shown!r} cannot be read: {reason[:300]}.") from error
-    if requirement.url and not _REMOTE_URL.match(requirement.url):
+    if requirement.url and not _USABLE_URL.match(requirement.url):
         raise _path_refused(shown)
     requirement.name = canonicalize_name(requirement.name)
     if requirement.name.endswith("-"):  # packaging accepts "x_", but not the same name in normal form
@@ -203,7 +210,7 @@ def _instead_of_source(line: str) -> str:
 def _path_refused(shown: str) -> ImageError:
     return ImageError(
         f"Requirement {shown!r} is a path on the machine that logged the model.",
-        hint="publish the package to an index, or log its code with the model (code_paths)",
+        hint="publish the package to an index, or log its wheel or its code with the model (code_paths)",
     )
 
 
@@ -242,9 +249,12 @@ def _merge(
 ) -> dict[tuple[str, str], Requirement]:
     """Returns one requirement for each package and marker, with the replaced packages under their new names."""
     groups: dict[tuple[str, str], list[Requirement]] = {}
+    pinned = {one.name for one in requirements if one.marker is None and _pins(one.specifier)}
     for one in requirements:
         best = one.name if one.url or one.name not in replaced else replaced[one.name][0]
-        groups.setdefault((best, str(one.marker or "")), []).append(one)
+        # Beside a pin of the distribution itself, the others' versions count in no environment.
+        marker = "" if best != one.name and best in pinned else str(one.marker or "")
+        groups.setdefault((best, marker), []).append(one)
     return {key: _merge_group(key[0], group, notes) for key, group in groups.items()}
 
 
@@ -277,7 +287,7 @@ def _merged(one: Requirement, other: Requirement) -> Requirement:
     if one.url and other.url and one.url != other.url:
         raise ImageError(f"{one.name} is required from two URLs.", hint="keep only one of them")
     merged = Requirement(str(one))
-    merged.url = one.url or other.url
+    merged.url, merged.marker = one.url or other.url, one.marker and other.marker
     merged.specifier = SpecifierSet() if merged.url else one.specifier & other.specifier
     merged.extras = one.extras | other.extras
     return merged

@@ -54,8 +54,12 @@ LIBRARIES = (
         "the distribution for aarch64",
         machines=("aarch64",),
     ),
-    Library("onnxruntime", ("onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml"), "the build for CPUs"),
-    Library("faiss-cpu", ("faiss-gpu",), _NO_GPU),
+    Library(
+        "onnxruntime",
+        ("onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml", "onnxruntime-training"),
+        "the build for CPUs",
+    ),
+    Library("faiss-cpu", ("faiss-gpu", "faiss-gpu-cu11", "faiss-gpu-cu12"), _NO_GPU),
     Library("opencv-python-headless", ("opencv-python",), _NO_GUI),
     Library(
         "opencv-contrib-python-headless",

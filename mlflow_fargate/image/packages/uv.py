@@ -35,7 +35,7 @@ from mlflow_fargate.image.packages.uv_errors import (
     no_wheel_error,
     packages_without_wheels,
 )
-from mlflow_fargate.requirement_files import CONSTRAINT, is_constraint, without_hashes
+from mlflow_fargate.requirement_files import CONSTRAINT, MODEL_FILES, is_constraint, without_hashes
 from mlflow_fargate.resolved_model import without_credentials
 
 # How long a lock is reused: unpinned requirements should get updates, but not on every deployment of a day.
@@ -96,7 +96,8 @@ def lock(
     """
     minor = make_python_minor(python_version)
     options = _merge_indexes(indexes, [line for line in lines if is_index_option(line)])
-    wanted = [line for line in lines if not is_index_option(line)]
+    files = (cache / "models").absolute().as_uri()
+    wanted = [line.replace(f"@ {MODEL_FILES}", f"@ {files}/") for line in lines if not is_index_option(line)]
     if packages is not None:
         check_hashes(packages, wanted)
         return Lock(packages, minor, platform, options)
@@ -256,7 +257,8 @@ def _run_uv(
         result = subprocess.run(
             [*command, *target, *built, "--no-progress", "--color", "never", "--quiet"],
             cwd=directory,
-            env=_environment(text) if sdists else None,
+            # A wheel can require a package in any repository, which uv would clone with the user's credentials.
+            env=_environment(text) if sdists else {**os.environ, "GIT_ALLOW_PROTOCOL": "none"},
             capture_output=True,
             text=True,
             stdin=subprocess.DEVNULL,

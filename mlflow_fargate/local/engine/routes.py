@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from botocore.exceptions import ClientError
@@ -22,6 +22,7 @@ from mlflow_fargate.local.moto_client import MotoClient
 
 logger = logging.getLogger(__name__)
 
+_IDLE_TIMEOUT = "idle_timeout.timeout_seconds"
 _RULES_PER_LISTENER = 50_001  # priorities go up to 50,000
 
 
@@ -42,6 +43,7 @@ class ListenerRule:
     groups: tuple[tuple[str, int], ...] = ()  # ARN and weight
     fixed_response: FixedResponse | None = None
     is_default: bool = False
+    idle_timeout_seconds: float | None = None
 
 
 class RouteTable:
@@ -81,11 +83,13 @@ class RouteTable:
         for load_balancer in client.get_paginator("describe_load_balancers").paginate().search("LoadBalancers[]"):
             arn = load_balancer["LoadBalancerArn"]
             try:
+                said = client.describe_load_balancer_attributes(LoadBalancerArn=arn)["Attributes"]
+                idle = next((float(one["Value"]) for one in said if one["Key"] == _IDLE_TIMEOUT), None)
                 listeners = client.describe_listeners(LoadBalancerArn=arn)["Listeners"]
                 for listener in listeners:
                     pages = client.get_paginator("describe_rules").paginate(ListenerArn=listener["ListenerArn"])
                     rules = [parse_rule(rule, number * _RULES_PER_LISTENER) for rule in pages.search("Rules[]")]
-                    yield from (rule for rule in rules if rule is not None)
+                    yield from (replace(rule, idle_timeout_seconds=idle) for rule in rules if rule is not None)
                     number += 1
             except ClientError as error:
                 logger.info("%s was deleted while it was being read: %s", arn, error)
@@ -139,6 +143,7 @@ def _with_targets(rule: ListenerRule, tasks: list[Task]) -> RoutingRule:
         header_patterns=rule.header_patterns,
         targets=tuple(WeightedTargets(_targets(arn, tasks), weight) for arn, weight in rule.groups),
         fixed_response=rule.fixed_response,
+        idle_timeout_seconds=rule.idle_timeout_seconds,
     )
 
 

@@ -96,7 +96,8 @@ class Proxy:
             return _make_error(503)
         try:
             with self._balancer.occupied(target):
-                return await self._forward(request, target)
+                idle_seconds = rule.idle_timeout_seconds or self._idle_timeout_seconds
+                return await self._forward(request, target, idle_seconds)
         except (aiohttp.ServerTimeoutError, asyncio.TimeoutError) as error:
             logger.debug("%s:%d is silent: %r", *target, error)
             return _make_error(504)
@@ -104,23 +105,26 @@ class Proxy:
             logger.debug("%s:%d cannot answer: %r", *target, error)
             return _make_error(502)
 
-    async def _forward(self, request: web.BaseRequest, target: Target) -> web.StreamResponse:
+    async def _forward(self, request: web.BaseRequest, target: Target, idle_seconds: float) -> web.StreamResponse:
         body = await _take_body(request)
-        answer = await self._send(request, target, body)
+        answer = await self._send(request, target, body, idle_seconds)
         async with answer:
             headers = _end_to_end(answer.headers)
             response = web.StreamResponse(status=answer.status, reason=answer.reason, headers=headers)
             await _relay(request, response, answer)
         return response
 
-    async def _send(self, request: web.BaseRequest, target: Target, body: _Body) -> aiohttp.ClientResponse:
+    async def _send(
+        self, request: web.BaseRequest, target: Target, body: _Body, idle_seconds: float
+    ) -> aiohttp.ClientResponse:
         """Sends the request and returns the head of the target's response.
 
         A target that stops closes its idle connections while a request may be on its way: then no byte of a response
         arrives, and nothing was processed. Such a request is sent again, once, on a new connection, if its body is
         still available. A failure on a new connection is not retried: the target is broken.
         """
-        trace = SimpleNamespace(is_reused=False)
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=idle_seconds)
+        trace = SimpleNamespace(is_reused=False, timeout=timeout)
         try:
             return await self._request(self._pooled, request, target, body=body, trace=trace)
         except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
@@ -147,6 +151,7 @@ class Proxy:
                 headers=self._headers_for_target(request),
                 data=body,
                 allow_redirects=False,
+                timeout=trace.timeout,
                 trace_request_ctx=trace,
             )
         except aiohttp.ClientError as error:
@@ -175,9 +180,6 @@ class Proxy:
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
             skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type", "User-Agent"),
-            timeout=aiohttp.ClientTimeout(
-                total=None, sock_connect=_CONNECT_SECONDS, sock_read=self._idle_timeout_seconds
-            ),
             trace_configs=[tracing],
             max_line_size=HEADER_MAX_BYTES,
             max_field_size=HEADER_MAX_BYTES,

@@ -50,6 +50,7 @@ class RoutingRule:
     header_patterns: tuple[tuple[str, tuple[str, ...]], ...] = ()
     targets: tuple[WeightedTargets, ...] = ()
     fixed_response: FixedResponse | None = None
+    idle_timeout_seconds: float | None = None  # of the load balancer with this rule; None: the usual one
 
     def matches(self, host: str, path: str, headers: Mapping[str, str]) -> bool:
         is_path = not self.path_patterns or any(_compile(pattern).fullmatch(path) for pattern in self.path_patterns)

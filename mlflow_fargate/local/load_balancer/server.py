@@ -10,6 +10,7 @@ import asyncio
 import threading
 from collections.abc import Iterable
 from concurrent.futures import Future
+from dataclasses import replace
 from types import TracebackType
 
 from aiohttp import web
@@ -38,7 +39,7 @@ class LoadBalancer:
 
         `default` handles requests that no rule matches; its patterns are ignored.
         """
-        last = RoutingRule(default.priority, targets=default.targets, fixed_response=default.fixed_response)
+        last = replace(default, path_patterns=(), host_patterns=(), header_patterns=())
         # One assignment: a request sees either all the old rules or all the new ones.
         self._proxy.rules = (*sorted(rules, key=lambda rule: rule.priority), last)
 

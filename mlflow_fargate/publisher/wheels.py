@@ -1,0 +1,155 @@
+"""Wheels inside a model: which requirement lines name them, and whether it is safe to unpack them.
+
+    line of the model ──with_wheels (pure)──→ NAME @ model:FINGERPRINT/… ──check_wheel (reads the file)──→ uv
+
+Anyone who can log a model writes its wheels. A line only chooses among the model's own files, uv unpacks a wheel
+without running any of it, and a wheel cannot require packages from elsewhere than the deployer's indexes.
+Source: https://packaging.python.org/en/latest/specifications/binary-distribution-format/
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+import zipfile
+import zlib
+from collections.abc import Callable, Collection
+from dataclasses import replace
+from pathlib import Path
+
+from packaging.tags import Tag
+from packaging.utils import BuildTag, InvalidWheelFilename, parse_wheel_filename
+from packaging.version import Version
+
+from mlflow_fargate.errors import ModelUnusable
+from mlflow_fargate.image import Platform, is_compatible
+from mlflow_fargate.requirement_files import CONSTRAINT, MODEL_FILES
+from mlflow_fargate.resolved_model import ModelFile, ResolvedModel
+
+_WHEEL = re.compile(r"(\S+\.whl)\s*(\[[\w\s,.-]*\])?(?:\s+(--hash.*))?")
+_SAFE_PATH = re.compile(r"[\w./+!-]+", re.ASCII)
+_LINKS = re.compile(r"(?:-f|--find-links)(?:\s+|=)(?!https?:)(\S+)")
+# A wheel usually unpacks to three to five times its size; zip files of nothing but zeros unpack to a thousand times.
+_FREE_BYTES, _RATIO = 200 * 10**6, 50
+_INDEX_BYTES = 16 * 10**6  # of a zip file; PyTorch's, with 12,248 files, has 1.2 MB
+_METADATA_BYTES = 1 << 20
+_URL_REQUIRED = re.compile(rb"(?:^|[\r\n])requires-dist\s*:(?:[^;\r\n]|[\r\n]+[ \t])*@", re.IGNORECASE)
+# The service brings its own version of these.
+_CHOSEN = ("bentoml", "mlflow", "mlflow-skinny")
+
+
+def wheels_of(model: ResolvedModel) -> ResolvedModel:
+    """Returns the model with only its wheels."""
+    wheels = tuple(file for file in model.files if file.path.endswith(".whl"))
+    return replace(model, files=wheels, labels_uri=None, labels_etag=None)
+
+
+def with_wheels(model: ResolvedModel, replaced: Collection[str], python: str, platform: Platform) -> ResolvedModel:
+    """Returns the model with `NAME @ model:…` instead of each requirement line that names one of its wheels.
+
+    Wheels of the packages in `replaced` are left out. Raises ModelUnusable for wheels of other platforms.
+    """
+    wheels = wheels_of(model)
+    key = wheels.fingerprint
+
+    def adapted(line: str) -> str | None:
+        limit = CONSTRAINT if line.startswith(CONSTRAINT) else ""
+        requirement, semicolon, marker = line.removeprefix(CONSTRAINT).partition(";")
+        found = _WHEEL.fullmatch(requirement.rpartition("@")[2].strip())
+        file = _file_named(found[1], wheels.files) if found else None
+        if found is None or file is None:
+            return line
+        name, version, _, tags = _parse_name(file)
+        if name in replaced:
+            return None
+        if name in _CHOSEN:
+            return f"{limit}{name}=={version}"
+        if not is_compatible(tags, python, platform):
+            raise ModelUnusable(
+                f"'{file.path}' in the model is not a wheel for Python {python} on {platform}.",
+                hint=f"log the model with one, or use one of the package index: requirements={name}=={version}",
+            )
+        extras = found[2] or "".join(re.findall(r"\[[^\]]*\]", requirement.rpartition("@")[0]))
+        hashes = f" {found[3]}" if found[3] else ""
+        place = f"{name}{extras} @ {MODEL_FILES}{key}/model/{file.path}"
+        return f"{limit}{place} {semicolon}{marker}{hashes}".rstrip()
+
+    for line in model.requirements:
+        _refuse_folder_or_own_form(line, wheels.files)
+    return replace(model, requirements=tuple(filter(None, map(adapted, model.requirements))))
+
+
+def check_wheels(model: ResolvedModel, download: Callable[[ResolvedModel], Path]) -> None:
+    """Downloads the wheels that the requirements name to where `with_wheels` says, and checks them."""
+    wheels, lines = wheels_of(model), "\n".join(model.requirements)
+    named = [file.path for file in wheels.files if f"{MODEL_FILES}{wheels.fingerprint}/model/{file.path}" in lines]
+    folder = download(wheels) if named else Path()
+    for path in named:
+        check_wheel(folder / path, f"'{path}' in the model")
+
+
+def check_wheel(path: Path, shown: str) -> None:
+    """Raises ModelUnusable for a wheel that does not unpack to about what it declares, or requires a package by URL."""
+    try:
+        reason = _reason_against(path)
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError, OSError) as error:
+        reason = f"cannot be unpacked: {str(error)[:200]}"
+    if reason:
+        raise ModelUnusable(
+            f"{shown} {reason}.",
+            hint="build it again, or use a version of the package index: requirements="
+            f"{path.name.partition('-')[0]}==VERSION",
+        )
+
+
+def _file_named(place: str, files: Collection[ModelFile]) -> ModelFile | None:
+    """Returns the wheel at that path in the model, else the only one with that file name; None: there is none."""
+    path = posixpath.normpath(place.removeprefix("file:"))
+    if "://" in place.removeprefix("file:"):
+        return None
+    exact = [file for file in files if file.path == path]
+    alike = exact or [file for file in files if posixpath.basename(file.path) == posixpath.basename(path)]
+    return alike[0] if len(alike) == 1 and _SAFE_PATH.fullmatch(alike[0].path) else None
+
+
+def _parse_name(file: ModelFile) -> tuple[str, Version, BuildTag, frozenset[Tag]]:
+    try:
+        return parse_wheel_filename(posixpath.basename(file.path))
+    except InvalidWheelFilename as error:
+        raise ModelUnusable(f"'{file.path}' in the model is not named as a wheel: {error}.") from error
+
+
+def _refuse_folder_or_own_form(line: str, wheels: Collection[ModelFile]) -> None:
+    """Raises ModelUnusable for a line that only `with_wheels` writes, and for a folder of the model as an index."""
+    if MODEL_FILES in line:
+        raise ModelUnusable(f"Requirement {line[:300]!r} is not a package.")
+    folder = _LINKS.fullmatch(line)
+    inside = [file.path for file in wheels if folder and file.path.startswith(posixpath.normpath(folder[1]) + "/")]
+    if inside:
+        raise ModelUnusable(
+            f"Requirement {line[:300]!r} makes a folder of the model a package index, which is not supported.",
+            hint=f"name the wheels themselves in the model's requirements: extra_pip_requirements=['{inside[0]}']",
+        )
+
+
+def _reason_against(path: Path) -> str | None:
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 42))
+        end = file.read()
+    # The last 22 bytes of a zip file: read first, because `zipfile` reads an index of any length into memory.
+    if end[-22:-18] != b"PK\5\6" or end[:4] == b"PK\6\7" or int.from_bytes(end[-10:-6], "little") > _INDEX_BYTES:
+        return "is not a zip file, or has too many files"
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        if sum(one.file_size for one in members) > _FREE_BYTES + _RATIO * path.stat().st_size:
+            return f"would unpack to more than {_RATIO} times its size"
+        if {one.compress_type for one in members} - {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
+            return "uses a compression that wheels do not use"
+        if damaged := archive.testzip():
+            return f"is damaged: {damaged[:200]!r}"
+        for one in members:
+            if one.filename.endswith(".dist-info/METADATA"):
+                content = archive.read(one) if one.file_size <= _METADATA_BYTES else b"\nrequires-dist: @"
+                if _URL_REQUIRED.search(content):
+                    return "requires a package by URL; packages come from the package indexes only"
+    return None
