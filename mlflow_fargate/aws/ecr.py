@@ -103,11 +103,14 @@ class Repository:
     def image_tags(self, deployment: str | None = None) -> list[str]:
         """Returns the tags (NAME.KEY, see publisher/) of a deployment's images, or of all deployments'."""
         selected = {"tagStatus": "TAGGED"}
-        if self.observe() is None:
-            return []
         images = self._session.pages("ecr", "list_images", "imageIds", repositoryName=self.name, filter=selected)
         beginning = f"{deployment}." if deployment else ""
-        found = (image["imageTag"] for image in images)
+        try:
+            found = [image["imageTag"] for image in images]
+        except AwsError as error:
+            if error.code != "RepositoryNotFoundException":
+                raise
+            return []
         return sorted(tag for tag in found if tag.startswith(beginning) and not tag.startswith(_RECORD_PREFIX))
 
     def delete_images(self, image_tags: Sequence[str]) -> None:

@@ -105,6 +105,7 @@ def primary_deployment(service: Mapping[str, Any]) -> dict[str, Any]:
 
 def _read(session: AwsSession, cluster: str, name: str) -> dict[str, Any] | None:
     try:
+        cluster = cluster.rpartition("/")[2]
         answer = session.call("ecs", "describe_services", cluster=cluster, services=[name], include=["TAGS"])
     except AwsError as error:
         if error.code == "ClusterNotFoundException":
@@ -113,7 +114,11 @@ def _read(session: AwsSession, cluster: str, name: str) -> dict[str, Any] | None
     service: dict[str, Any] | None = next(iter(answer["services"]), None)
     change = session.own_changes.get(_key(cluster, name))
     if change is not None:
-        _check(service, change)
+        try:
+            _check(service, change)
+        except _Outdated:
+            session.end_observation()  # otherwise the repeated read would return the same
+            raise
     return service
 
 

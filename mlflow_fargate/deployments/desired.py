@@ -129,6 +129,7 @@ class Specs:
 
     def _image(self, name: str, before: DeploymentStatus | None, model: ResolvedModel, config: DeploymentConfig) -> str:
         if not config.dry_run:
+            self.endpoint.session.end_observation()  # building takes minutes
             with (
                 VersionTags(self.endpoint.name, name, self.write_tags, self.progress).tagging_failure(
                     provenance_of(model, DEFAULT_FLAVOR), before

@@ -177,6 +177,7 @@ class ServiceType(ResourceType[ServiceProperties]):
         balancer = (service.get("loadBalancers") or [{}])[0]
         advanced = balancer.get("advancedConfiguration") or {}
         role = advanced.get("roleArn")
+        is_current = advanced.get("productionListenerRule") in (None, ids.get("listener rule"))
         alternate = _group_name(advanced.get("alternateTargetGroupArn"), ids.get("alternate target group"))
         return ServiceProperties(
             task_definition=properties_of(task_definition, ids).digest if task_definition else "deleted",
@@ -196,6 +197,7 @@ class ServiceType(ResourceType[ServiceProperties]):
             follow=service_tags.get(FOLLOW_TAG),
             tags={key: value for key, value in service_tags.items() if not tags.is_own_key(key)},
             rollout="failed" if rollout_state(self._session, service) == "FAILED" else "not failed",
+            traffic_rule="the listener's" if is_current else "another listener's",
             current_count=service["desiredCount"],
         )
 
@@ -306,6 +308,6 @@ def _request(
 
 
 def _place(service: ServiceProperties) -> tuple[str | int | None, ...]:
-    """Where its tasks are registered, and with which role."""
-    role = service.infrastructure_role_arn
-    return service.target_group, service.alternate_target_group, role, service.container_port
+    """Where its tasks are registered, with which role, and which rule ECS changes."""
+    role, rule = service.infrastructure_role_arn, service.traffic_rule
+    return service.target_group, service.alternate_target_group, role, service.container_port, rule

@@ -67,10 +67,11 @@ class TaskDefinitionType(ResourceType[TaskProperties]):
     def delete(self, found: Found[Properties]) -> None:
         """Deregisters the family's revisions that this package created, then deletes them, 10 per call."""
         family = found.identifier.rpartition("/")[2].rpartition(":")[0]
-        for arn in list(self.revisions(family)):
-            if self._is_ours(arn):
-                self._session.delete("ecs", "deregister_task_definition", taskDefinition=arn)
-        inactive = [arn for arn in self.revisions(family, "INACTIVE") if self._is_ours(arn)]
+        active = [arn for arn in self.revisions(family) if self._is_ours(arn)]
+        for arn in active:
+            self._session.delete("ecs", "deregister_task_definition", taskDefinition=arn)
+        left = (arn for arn in self.revisions(family, "INACTIVE") if arn not in active and self._is_ours(arn))
+        inactive = [*active, *left]
         for start in range(0, len(inactive), 10):
             batch = inactive[start : start + 10]
             self._session.delete("ecs", "delete_task_definitions", taskDefinitions=batch)
