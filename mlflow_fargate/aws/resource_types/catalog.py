@@ -62,6 +62,7 @@ class ResourceTypes:
         self._task_definition = TaskDefinitionType(session)
         self._listener_rule = ListenerRuleType(session)
         self._certificate = CertificateType(session, clock, sleep)
+        self._service = ServiceType(session, clock, sleep)
         self.by_name: Mapping[TypeName, ResourceType[Any]] = {
             "cluster": ClusterType(session),
             "execution role": RoleType(session, "execution", "pulls images, writes logs, reads API keys", task_trust),
@@ -86,7 +87,7 @@ class ResourceTypes:
             "listener rule": self._listener_rule,
             "host rule": HostRuleType(session),
             "task definition": self._task_definition,
-            "service": ServiceType(session, clock, sleep),
+            "service": self._service,
             "autoscaling": AutoScalingType(session),
         }
 
@@ -124,6 +125,7 @@ class ResourceTypes:
         number = 0
         absent = _absent_service(plan, deleted)
         with progress.waiting("applying") as update:
+            self._service.tell = update
             for change in plan.changes:
                 if change.action != "keep":
                     number += 1

@@ -49,6 +49,7 @@ class ServiceType(ResourceType[ServiceProperties]):
         super().__init__(session)
         self._clock = clock
         self._sleep = sleep
+        self.tell: Callable[[str], None] = lambda text: None  # shows what is awaited
 
     def observe(self, resource: Resource[ServiceProperties], ids: Ids) -> Found[ServiceProperties] | None:
         cluster = ids.get("cluster")
@@ -167,8 +168,13 @@ class ServiceType(ResourceType[ServiceProperties]):
         """Waits until the name is free: ListServices omits a draining service, DescribeServices does not."""
         deadline = self._clock() + _DELETION_SECONDS
         while (service := describe_service(self._session, cluster, name)) and service["status"] == "DRAINING":
+            left = f"{service['runningCount']} task(s) of '{name}' that are stopping"
             if self._clock() > deadline:
-                raise RolloutTimeout(f"Service '{name}' is still draining after {_DELETION_SECONDS // 60} minutes.")
+                raise RolloutTimeout(
+                    f"After {_DELETION_SECONDS // 60} minutes, ECS still has {left}.",
+                    hint="run the same command again later; it continues",
+                )
+            self.tell(f"waiting for {left}, for up to {_DELETION_SECONDS // 60} minutes; Ctrl-C is safe")
             self._sleep(2)
 
     def _properties(self, service: Mapping[str, Any], service_tags: Mapping[str, str], ids: Ids) -> ServiceProperties:
