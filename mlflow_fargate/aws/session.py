@@ -143,19 +143,25 @@ class AwsSession:
             known[read] = answer
         return answer
 
-    def delete(self, service: str, operation: str, /, **parameters: Any) -> None:
-        """Calls an operation that deletes something; does nothing if it is already gone.
-
-        What the answer lists as not deleted is an AwsError too: for seconds, ECS may list what was just deregistered.
-        """
+    def find(self, service: str, operation: str, /, **parameters: Any) -> dict[str, Any] | None:
+        """Returns the response of one operation; None if what it is about does not exist."""
         try:
-            _RETRY(_is_transient, self._delete_all, service, operation, parameters)
+            return self.call(service, operation, **parameters)
         except AwsError as error:
             if error.meaning != "absent":
                 raise
+            return None
 
-    def _delete_all(self, service: str, operation: str, parameters: dict[str, Any]) -> None:
-        for failure in self.call(service, operation, **parameters).get("failures", ()):
+    def delete(self, service: str, operation: str, /, **parameters: Any) -> dict[str, Any]:
+        """Returns the response of an operation that deletes something; empty if it is already gone.
+
+        What the answer lists as not deleted is an AwsError too: for seconds, ECS may list what was just deregistered.
+        """
+        return _RETRY(_is_transient, self._delete_all, service, operation, parameters)
+
+    def _delete_all(self, service: str, operation: str, parameters: dict[str, Any]) -> dict[str, Any]:
+        answer = self.find(service, operation, **parameters) or {}
+        for failure in answer.get("failures", ()):
             code = str(failure.get("failureCode") or failure.get("reason"))
             if code not in _ABSENT:
                 raise AwsError(
@@ -166,6 +172,7 @@ class AwsSession:
                     hint="run the same command again; it finishes the deletion",
                     meaning="transient" if service == "ecs" else "user",
                 )
+        return answer
 
     def pages(self, service: str, operation: str, key: str, /, **parameters: Any) -> Iterator[Any]:
         """Yields every item under `key` of all pages of a response."""

@@ -8,7 +8,6 @@ from typing import Any
 from mlflow_fargate.aws import tags
 from mlflow_fargate.aws.resource_types.resource_type import Ids, ResourceType
 from mlflow_fargate.aws.session import AwsSession
-from mlflow_fargate.errors import AwsError
 from mlflow_fargate.plan import Found, Properties, Resource
 from mlflow_fargate.resources import OWN_CERTIFICATE
 from mlflow_fargate.resources.balancer_properties import IDLE_TIMEOUT, LoadBalancerProperties
@@ -122,13 +121,8 @@ class ListenerCertificateType(ResourceType[Properties]):
 
 def find_load_balancer(session: AwsSession, name: str) -> dict[str, Any] | None:
     """Returns the load balancer of that name as ELBv2 describes it; None if there is none."""
-    try:
-        found = session.call("elbv2", "describe_load_balancers", Names=[name])["LoadBalancers"]
-    except AwsError as error:
-        if error.code in ("LoadBalancerNotFound", "LoadBalancerNotFoundException"):
-            return None
-        raise
-    return next(iter(found), None)  # some emulators of AWS list none
+    answer = session.find("elbv2", "describe_load_balancers", Names=[name])
+    return next(iter(answer["LoadBalancers"]), None) if answer else None  # some emulators of AWS list none
 
 
 def subnets_of(balancer: Mapping[str, Any]) -> tuple[str, ...]:

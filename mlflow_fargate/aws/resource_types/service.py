@@ -149,12 +149,7 @@ class ServiceType(ResourceType[ServiceProperties]):
         """Deletes the service and waits until its tasks are gone, so that what it used can be deleted."""
         cluster, _, name = found.identifier.rpartition(":")[2].removeprefix("service/").partition("/")
         forget_change(self._session, cluster, name)
-        try:
-            answer = self._session.call("ecs", "delete_service", cluster=cluster, service=name, force=True)
-        except AwsError as error:
-            if error.meaning != "absent":
-                raise
-        else:
+        if answer := self._session.delete("ecs", "delete_service", cluster=cluster, service=name, force=True):
             remember_deletion(self._session, cluster, answer["service"])
         self._wait_until_drained(cluster, name)
 

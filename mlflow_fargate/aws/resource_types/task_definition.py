@@ -13,7 +13,6 @@ from typing import Any
 from mlflow_fargate.aws import tags
 from mlflow_fargate.aws.resource_types.resource_type import Ids, ResourceType
 from mlflow_fargate.config.task_options import FileSystem
-from mlflow_fargate.errors import AwsError
 from mlflow_fargate.plan import Found, Properties, Resource
 from mlflow_fargate.resolved_model import Provenance
 from mlflow_fargate.resources import CONTAINER, read_label_text
@@ -78,17 +77,12 @@ class TaskDefinitionType(ResourceType[TaskProperties]):
 
     def describe(self, arn: str) -> dict[str, Any]:
         """Returns a revision, with its tags under `tags`."""
-        answer = self._session.call("ecs", "describe_task_definition", taskDefinition=arn, include=["TAGS"])
-        return {**answer["taskDefinition"], "tags": answer.get("tags", [])}
+        return _with_tags(self._session.call("ecs", "describe_task_definition", taskDefinition=arn, include=["TAGS"]))
 
     def find(self, arn: str) -> dict[str, Any] | None:
         """Returns a revision as `describe` does; None if it was deleted."""
-        try:
-            return self.describe(arn)
-        except AwsError as error:
-            if error.meaning != "absent":
-                raise
-            return None
+        answer = self._session.find("ecs", "describe_task_definition", taskDefinition=arn, include=["TAGS"])
+        return _with_tags(answer) if answer else None
 
     def revisions(self, family: str, status: str = "ACTIVE") -> Iterator[str]:
         """Yields the ARNs of the family's revisions, newest first."""
@@ -119,6 +113,10 @@ class TaskDefinitionType(ResourceType[TaskProperties]):
             "ecs", "register_task_definition", **request, tags=tags.small({**resource.tags, **digest})
         )
         return str(answer["taskDefinition"]["taskDefinitionArn"])
+
+
+def _with_tags(answer: Mapping[str, Any]) -> dict[str, Any]:
+    return {**answer["taskDefinition"], "tags": answer.get("tags", [])}
 
 
 def read_label(described: Mapping[str, Any]) -> Label | None:
