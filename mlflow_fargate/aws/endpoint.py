@@ -29,6 +29,7 @@ from mlflow_fargate.aws.resource_types.load_balancer import (
 )
 from mlflow_fargate.aws.resource_types.network import find_endpoint_vpc
 from mlflow_fargate.aws.resource_types.strategy import read_strategy, refusal_of
+from mlflow_fargate.aws.resource_types.task_definition import TaskDefinitionType
 from mlflow_fargate.aws.rollouts.watch import RolloutWatch
 from mlflow_fargate.aws.rollouts.watch_shift import ShiftWatch, TestGreen
 from mlflow_fargate.aws.session import AwsSession
@@ -209,6 +210,10 @@ class Endpoint:
     def revisions(self, name: str, limit: int = 20) -> list[Revision]:
         """Returns the newest revisions of a deployment, newest first."""
         return history.read_revisions(self.session, self.cluster, name, limit)
+
+    def delete_revisions(self, arns: Collection[str]) -> None:
+        """Deletes revisions of a deployment."""
+        TaskDefinitionType(self.session).delete_revisions(arns)
 
     def mark_left(self, revision: Revision, to: Revision, *, is_done: bool) -> None:
         """Records that a rollback goes, or went, back from this revision; see history.py."""

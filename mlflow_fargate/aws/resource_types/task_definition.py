@@ -5,7 +5,7 @@ What is deployed is recorded in one Docker label of the container (see resources
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, fields
 from itertools import islice
 from typing import Any
@@ -64,15 +64,22 @@ class TaskDefinitionType(ResourceType[TaskProperties]):
         return self.create(resource, ids)
 
     def delete(self, found: Found[Properties]) -> None:
-        """Deregisters the family's revisions that this package created, then deletes them, 10 per call."""
+        """Deletes the family's revisions that this package created, also those that were only deregistered."""
         family = found.identifier.rpartition("/")[2].rpartition(":")[0]
         active = [arn for arn in self.revisions(family) if self._is_ours(arn)]
-        for arn in active:
+        self.delete_revisions(active)
+        others = set(self.revisions(family, "INACTIVE")).difference(active)
+        self._delete([arn for arn in sorted(others) if self._is_ours(arn)])
+
+    def delete_revisions(self, arns: Collection[str]) -> None:
+        """Deregisters and deletes revisions."""
+        for arn in arns:
             self._session.delete("ecs", "deregister_task_definition", taskDefinition=arn)
-        left = (arn for arn in self.revisions(family, "INACTIVE") if arn not in active and self._is_ours(arn))
-        inactive = [*active, *left]
-        for start in range(0, len(inactive), 10):
-            batch = inactive[start : start + 10]
+        self._delete(arns)
+
+    def _delete(self, arns: Collection[str]) -> None:
+        for start in range(0, len(arns), 10):
+            batch = list(arns)[start : start + 10]
             self._session.delete("ecs", "delete_task_definitions", taskDefinitions=batch)
 
     def describe(self, arn: str) -> dict[str, Any]:
