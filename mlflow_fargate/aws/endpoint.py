@@ -207,6 +207,11 @@ class Endpoint:
         """Returns the webhook service as AWS shows it; None if there is none."""
         return status.read_webhook(self.session, self.name)
 
+    def running_revision(self, name: str) -> str | None:
+        """Returns the ARN of the revision that a deployment runs or rolls out; None if there is no such service."""
+        service = describe_service(self.session, self.cluster, name)
+        return str(service["taskDefinition"]) if service and service["status"] == "ACTIVE" else None
+
     def revisions(self, name: str, limit: int = 20) -> list[Revision]:
         """Returns the newest revisions of a deployment, newest first."""
         return history.read_revisions(self.session, self.cluster, name, limit)

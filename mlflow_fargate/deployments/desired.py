@@ -122,6 +122,7 @@ class Specs:
         options: NamedOptions,
     ) -> DeploymentSpec:
         """Returns the spec with the image of `model`, which is published unless this is a dry run."""
+        self.endpoint.session.end_observation()  # resolving took seconds, building takes minutes
         endpoint = self.endpoint.spec(config, before, options.names)
         image = self._image(name, before, model, config)
         provenance = replace(provenance, runtime=self._runtime(image, config))
@@ -129,7 +130,6 @@ class Specs:
 
     def _image(self, name: str, before: DeploymentStatus | None, model: ResolvedModel, config: DeploymentConfig) -> str:
         if not config.dry_run:
-            self.endpoint.session.end_observation()  # building takes minutes
             with (
                 VersionTags(self.endpoint.name, name, self.write_tags, self.progress).tagging_failure(
                     provenance_of(model, DEFAULT_FLAVOR), before

@@ -56,8 +56,8 @@ class Rollouts:
         """
         self.progress.step("Planning")
         plan, estimate = self.preview(spec)
-        if before:
-            _check_unchanged(plan, before)
+        if before and not plan.is_empty:
+            self._check_unchanged(before)
         self.progress.note(f"{plan}\n{estimate}")
         if spec.config.dry_run:
             self.progress.step("Dry run: nothing was changed")
@@ -136,6 +136,21 @@ class Rollouts:
                 f"back. Run the test with: {follow}"
             )
 
+    def _check_unchanged(self, before: DeploymentStatus) -> None:
+        """Raises DeploymentNotFound or RolloutReplaced if another command deleted or changed what it was."""
+        self.account.session.end_observation()
+        running = self.endpoint.running_revision(before.name)
+        if running is None:
+            raise DeploymentNotFound(
+                f"Another command deleted '{before.name}' after this one began.",
+                hint="nothing was changed; to create it again: mlflow deployments create",
+            )
+        if running != before.task_definition:
+            raise RolloutReplaced(
+                f"'{before.name}' changed after this command began (by another command, or a rollback by ECS).",
+                hint="nothing was changed; to make this change anyway, run the command again",
+            )
+
     def _is_complete(self, spec: Spec) -> bool:
         """Whether the newest rollout has completed, all its tasks run, and the URL answers at once."""
         status = self.endpoint.status(spec.name) if isinstance(spec, DeploymentSpec) else None
@@ -166,21 +181,6 @@ class Rollouts:
             return webhook.url if webhook else None
         status = self.endpoint.status(spec.name)
         return status.load_balancer_url if status and status.desired_count else None
-
-
-def _check_unchanged(plan: Plan, before: DeploymentStatus) -> None:
-    """Raises DeploymentNotFound or RolloutReplaced if another command deleted or changed what the plan is based on."""
-    if any(change.action == "create" and change.resource_type == "service" for change in plan.changes):
-        raise DeploymentNotFound(
-            f"Another command deleted '{before.name}' after this one began.",
-            hint="nothing was changed; to create it again: mlflow deployments create",
-        )
-    found = [change.found for change in plan.changes if change.resource_type == "task definition" and change.found]
-    if before.image and [item.identifier for item in found] != [before.task_definition]:
-        raise RolloutReplaced(
-            f"'{before.name}' changed after this command began (by another command, or a rollback by ECS).",
-            hint="nothing was changed; to make this change anyway, run the command again",
-        )
 
 
 def _resources(spec: Spec) -> tuple[Resource[Properties], ...]:

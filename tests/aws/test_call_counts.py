@@ -15,6 +15,7 @@ from mlflow_fargate.aws.account import Account
 from mlflow_fargate.client import as_dict
 from mlflow_fargate.config import NamedOptions
 from mlflow_fargate.deployments.deployer import Deployer
+from mlflow_fargate.errors import DeploymentNotFound, RolloutReplaced
 from mlflow_fargate.webhook.control_loop.observe import observe
 from mlflow_fargate.webhook.control_loop.rules import RuleSet
 from support.deployer import ECHO, READS, PreparingPublisher, create, make_deployer
@@ -169,3 +170,30 @@ def test_an_observation_repeats_no_call_until_it_writes_or_ends(deployer: Deploy
     elsewhere.call("ecs", "create_cluster", clusterName="observed")
     assert read("observed") == 1
     elsewhere.call("ecs", "delete_cluster", cluster="observed")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("happens", "error"),
+    [
+        (lambda it: it.update("churn", "models:/churn/2", None, NamedOptions({})), RolloutReplaced),
+        (lambda it: it.delete("churn"), DeploymentNotFound),
+    ],
+    ids=["update", "deletion"],
+)
+def test_what_another_command_does_during_the_observation_is_seen_before_the_first_write(
+    deployer: Deployer, happens: Callable[[Deployer], object], error: type[Exception]
+) -> None:
+    create(deployer, uri="models:/churn/1", desired_count=0)
+    client, seen = counted(deployer)
+    events = client.account.session._session.events
+
+    def happen(**_: Any) -> None:
+        events.unregister("before-call.application-autoscaling", happen)
+        happens(deployer)  # the last read of a plan is under way
+
+    events.register("before-call.application-autoscaling", happen)
+    with pytest.raises(error, match=r"after this (command|one) began"):
+        client.update("churn", None, None, NamedOptions({"cpu": 1024, "memory": 4096}))
+
+    assert all(READS.match(name) for name in seen)

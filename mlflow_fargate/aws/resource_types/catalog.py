@@ -119,11 +119,11 @@ class ResourceTypes:
                 raise tags.refuse_foreign(change.wanted, change.found.identifier)
         ids, self._certificate.tell = _first_ids(network), progress.note
         total = sum(change.action != "keep" for change in plan.changes)
-        if total:
+        number, absent = 0, _absent_service(plan, deleted)
+        if total or absent:
             self._session.end_observation()
+        if total:
             progress.step(f"Applying {total} change{'s' if total > 1 else ''}")
-        number = 0
-        absent = _absent_service(plan, deleted)
         with progress.waiting("applying") as update:
             self._service.tell = update
             for change in plan.changes:
