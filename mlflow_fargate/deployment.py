@@ -173,11 +173,12 @@ class LogLine:
 
 @dataclass(frozen=True)
 class Orphan:
-    """What is left of a deployment without a service, or of an endpoint without a cluster."""
+    """What is left of a deployment without a service, of an endpoint without a cluster, or of killed updates."""
 
     endpoint: str
     name: str | None  # None: the endpoint itself
     resources: tuple[str, ...]  # ARNs; for images repository:tag
+    is_deployed: bool = False  # then the resources are revisions that were never rolled out
 
 
 @dataclass(frozen=True)

@@ -121,7 +121,7 @@ def calls_in_the_sources() -> set[str]:
             if (
                 isinstance(node, ast.Call)
                 and isinstance(node.func, ast.Attribute)
-                and node.func.attr in {"call", "delete", "pages"}
+                and node.func.attr in {"call", "delete", "find", "pages"}
                 and len(node.args) >= 2  # a kind of resource has a `delete` too
             ):
                 service, operation = node.args[:2]

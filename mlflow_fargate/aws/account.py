@@ -82,7 +82,8 @@ class Account:
         self, plan: Plan, network: Network, progress: Progress, deleted: ServiceName | None = None
     ) -> RequestedRollout | None:
         """Applies the plan in order and returns the rollout that ECS answered with; see ResourceTypes.apply."""
-        return self._resource_types.apply(plan, network, progress, deleted)
+        # Its own, because threads share an account, and each reports to its own progress.
+        return ResourceTypes(self.session, self._clock, self._sleep).apply(plan, network, progress, deleted)
 
     def find_endpoint(
         self, resources: Sequence[Resource[Properties]], network: Network

@@ -60,13 +60,8 @@ class Repository:
 
     def observe(self) -> dict[str, Any] | None:
         """Returns the repository as ECR describes it; None if it does not exist."""
-        try:
-            repositories = self._session.call("ecr", "describe_repositories", repositoryNames=[self.name])
-        except AwsError as error:
-            if error.code == "RepositoryNotFoundException":
-                return None
-            raise
-        found: dict[str, Any] = repositories["repositories"][0]
+        answer = self._session.find("ecr", "describe_repositories", repositoryNames=[self.name])
+        found: dict[str, Any] | None = answer["repositories"][0] if answer else None
         return found
 
     def ensure(self) -> str:
@@ -103,11 +98,14 @@ class Repository:
     def image_tags(self, deployment: str | None = None) -> list[str]:
         """Returns the tags (NAME.KEY, see publisher/) of a deployment's images, or of all deployments'."""
         selected = {"tagStatus": "TAGGED"}
-        if self.observe() is None:
-            return []
         images = self._session.pages("ecr", "list_images", "imageIds", repositoryName=self.name, filter=selected)
         beginning = f"{deployment}." if deployment else ""
-        found = (image["imageTag"] for image in images)
+        try:
+            found = [image["imageTag"] for image in images]
+        except AwsError as error:
+            if error.code != "RepositoryNotFoundException":
+                raise
+            return []
         return sorted(tag for tag in found if tag.startswith(beginning) and not tag.startswith(_RECORD_PREFIX))
 
     def delete_images(self, image_tags: Sequence[str]) -> None:
@@ -143,13 +141,8 @@ class Repository:
             raise ForeignResource(f"Repository '{self.name}' was not created by mlflow-fargate, so it is not changed.")
 
     def _lifecycle_policy(self) -> dict[str, Any] | None:
-        try:
-            answer = self._session.call("ecr", "get_lifecycle_policy", repositoryName=self.name)
-        except AwsError as error:
-            if error.code == "LifecyclePolicyNotFoundException":
-                return None
-            raise
-        policy: dict[str, Any] = json.loads(answer["lifecyclePolicyText"])
+        answer = self._session.find("ecr", "get_lifecycle_policy", repositoryName=self.name)
+        policy: dict[str, Any] | None = json.loads(answer["lifecyclePolicyText"]) if answer else None
         return policy
 
 

@@ -16,7 +16,7 @@ import stamina
 from mlflow_fargate.aws import tags
 from mlflow_fargate.aws.session import AwsSession
 from mlflow_fargate.deployment import RequestedRollout
-from mlflow_fargate.errors import AwsError, RolloutTimeout
+from mlflow_fargate.errors import RolloutTimeout
 
 # Reads lag by seconds. ECS allows 20 reads per second and account.
 _LAG_SECONDS = 60
@@ -104,16 +104,18 @@ def primary_deployment(service: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _read(session: AwsSession, cluster: str, name: str) -> dict[str, Any] | None:
-    try:
-        answer = session.call("ecs", "describe_services", cluster=cluster, services=[name], include=["TAGS"])
-    except AwsError as error:
-        if error.code == "ClusterNotFoundException":
-            return None
-        raise
+    cluster = cluster.rpartition("/")[2]
+    answer = session.find("ecs", "describe_services", cluster=cluster, services=[name], include=["TAGS"])
+    if answer is None:
+        return None
     service: dict[str, Any] | None = next(iter(answer["services"]), None)
     change = session.own_changes.get(_key(cluster, name))
     if change is not None:
-        _check(service, change)
+        try:
+            _check(service, change)
+        except _Outdated:
+            session.end_observation()  # otherwise the repeated read would return the same
+            raise
     return service
 
 

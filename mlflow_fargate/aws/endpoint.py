@@ -20,9 +20,16 @@ from mlflow_fargate.aws.reading.subnets import read_network
 from mlflow_fargate.aws.resource_types import logs
 from mlflow_fargate.aws.resource_types.domain.certificate import find_certificates
 from mlflow_fargate.aws.resource_types.domain.hosted_zone import find_zone
-from mlflow_fargate.aws.resource_types.load_balancer import find_load_balancer, listener_certificate, subnets_of
+from mlflow_fargate.aws.resource_types.load_balancer import (
+    certificate_of,
+    find_load_balancer,
+    listener_certificate,
+    main_listener,
+    subnets_of,
+)
 from mlflow_fargate.aws.resource_types.network import find_endpoint_vpc
 from mlflow_fargate.aws.resource_types.strategy import read_strategy, refusal_of
+from mlflow_fargate.aws.resource_types.task_definition import TaskDefinitionType
 from mlflow_fargate.aws.rollouts.watch import RolloutWatch
 from mlflow_fargate.aws.rollouts.watch_shift import ShiftWatch, TestGreen
 from mlflow_fargate.aws.session import AwsSession
@@ -103,7 +110,7 @@ class Endpoint:
             self.name,
             self._network(own, existing, balancer, running, names),
             self.session.region,
-            self.session.account,
+            self._account(balancer),
             scheme=self._scheme(own, balancer),
             allowed_cidrs=tuple(sorted(own.allowed_cidrs)) or None,
             certificate_arn=certificate,
@@ -116,6 +123,10 @@ class Endpoint:
             infrastructure_role_arn=config.infrastructure_role_arn,
             shifts_traffic=config.shifts_traffic,
         )
+
+    def _account(self, balancer: Mapping[str, Any] | None) -> str:
+        """The account's ID, from an ARN where one is known."""
+        return str(balancer["LoadBalancerArn"]).split(":")[4] if balancer else self.session.account
 
     def _scheme(self, config: DeploymentConfig, balancer: Mapping[str, Any] | None) -> str:
         standing: str | None = balancer["Scheme"] if balancer else None
@@ -153,15 +164,20 @@ class Endpoint:
         chosen = choose_network(read_network(self.session, vpc, named), config, standing)
         return replace(chosen, adopted=adopted)
 
-    def standing_spec(self, *, with_domains: bool = False) -> EndpointSpec:
-        """Returns the endpoint for a deletion: where its resources are, even if the default VPC has changed."""
+    def standing_spec(self, *, is_kept: bool = False) -> EndpointSpec:
+        """Returns the endpoint for a deletion: where its resources are, even if the default VPC has changed.
+
+        `is_kept`: only a deployment on it is deleted, so its load balancer is taken as it is.
+        """
         own = {**MANAGED_BY, ENDPOINT_TAG: self.name}
-        known = find_certificates(self.session, own) if with_domains else ()
+        known = () if is_kept else find_certificates(self.session, own)
         domains = tuple(Domain(name, has_zone=True, is_first=True) for name, _ in known)
         certificate = None
         if balancer := find_load_balancer(self.session, self.cluster):
-            network = Network(balancer["VpcId"], (), {}, subnets_of(balancer))
-            certificate = listener_certificate(self.session, balancer["LoadBalancerArn"])
+            parts: dict[TypeName, str] = {"load balancer": balancer["LoadBalancerArn"]}
+            if listener := main_listener(self.session, balancer["LoadBalancerArn"]):
+                certificate, parts["listener"] = certificate_of(listener), listener["ListenerArn"]
+            network = Network(balancer["VpcId"], (), parts if is_kept else {}, subnets_of(balancer))
         else:
             vpc = find_endpoint_vpc(self.session, own)
             network = Network(vpc or "none", ())
@@ -169,7 +185,7 @@ class Endpoint:
             self.name,
             network,
             self.session.region,
-            self.session.account,
+            self._account(balancer),
             certificate_arn=certificate,
             domains=domains,
             shifts_traffic=True,
@@ -191,9 +207,18 @@ class Endpoint:
         """Returns the webhook service as AWS shows it; None if there is none."""
         return status.read_webhook(self.session, self.name)
 
+    def running_revision(self, name: str) -> str | None:
+        """Returns the ARN of the revision that a deployment runs or rolls out; None if there is no such service."""
+        service = describe_service(self.session, self.cluster, name)
+        return str(service["taskDefinition"]) if service and service["status"] == "ACTIVE" else None
+
     def revisions(self, name: str, limit: int = 20) -> list[Revision]:
         """Returns the newest revisions of a deployment, newest first."""
         return history.read_revisions(self.session, self.cluster, name, limit)
+
+    def delete_revisions(self, arns: Collection[str]) -> None:
+        """Deletes revisions of a deployment."""
+        TaskDefinitionType(self.session).delete_revisions(arns)
 
     def mark_left(self, revision: Revision, to: Revision, *, is_done: bool) -> None:
         """Records that a rollback goes, or went, back from this revision; see history.py."""
@@ -213,6 +238,11 @@ class Endpoint:
         answer = self.session.call("ecs", "update_service", cluster=self.cluster, service=name, forceNewDeployment=True)
         remember_change(self.session, self.cluster, answer["service"], None)
         return requested_rollout(self.session, self.cluster, name)
+
+    def event_ids(self, name: str) -> frozenset[str]:
+        """Returns the IDs of ECS's last events on a deployment."""
+        service = describe_service(self.session, self.cluster, name) or {}
+        return frozenset(event["id"] for event in service.get("events", ()))
 
     def events(self, name: str) -> list[ServiceEvent]:
         """Returns ECS's last events on a deployment, oldest first."""

@@ -4,12 +4,13 @@ such services have no `rolloutState`."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from mlflow_fargate.aws.session import AwsSession
 from mlflow_fargate.errors import AwsError
 
+_LAG = timedelta(minutes=10)
 INACCURACY = timedelta(seconds=2)  # between the times of a service or its rollout and of the record
 GIVEN_UP = frozenset(
     {"ROLLBACK_SUCCESSFUL", "ROLLBACK_FAILED", "ROLLBACK_IN_PROGRESS", "ROLLBACK_REQUESTED", "STOPPED"}
@@ -41,6 +42,7 @@ def list_all(session: AwsSession, cluster: str, service: str, *statuses: str) ->
     """
     more: dict[str, Any] = {"status": list(statuses)} if statuses else {}
     found: list[dict[str, Any]] = []
+    cluster = cluster.rpartition("/")[2]
     while True:
         answer = session.call(
             "ecs", "list_service_deployments", cluster=cluster, service=service, maxResults=100, **more
@@ -67,6 +69,14 @@ def task_definition_of(session: AwsSession, revision_arn: str) -> str | None:
 def state_of(deployment: Mapping[str, Any]) -> str:
     """Returns COMPLETED, FAILED or IN_PROGRESS."""
     return _STATES.get(deployment["status"], "IN_PROGRESS")
+
+
+def has_ended(brief: Mapping[str, Any] | None, began: datetime) -> bool:
+    """Returns whether the newest record of a service, whose newest rollout `began` then, will never change."""
+    if brief is None:  # too old to be kept, or not allowed to be read; of a new rollout it may be missing for seconds
+        return datetime.now(timezone.utc) - began > _LAG
+    is_of_this = brief["createdAt"] > began - INACCURACY
+    return is_of_this and brief["status"] in ("SUCCESSFUL", "ROLLBACK_SUCCESSFUL", "ROLLBACK_FAILED", "STOPPED")
 
 
 def stage_of(deployment: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@ botocore retries throttling and server errors; `error_table` lists what else is 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
 import threading
@@ -43,6 +44,8 @@ _CONFIG = Config(
 )
 # Roles and load balancers become visible within seconds; Terraform waits two minutes for the same.
 _RETRY = stamina.RetryingCaller(timeout=120, attempts=None, wait_initial=1.0, wait_max=10.0)
+_ABSENT = ("MISSING", "ImageNotFound")  # among the failures in an answer
+_READS = ("describe_", "list_", "get_")
 _REGION_IN_ADDRESS = re.compile(r"\.([a-z]{2}(?:-[a-z]+)+-\d)\.")
 
 
@@ -78,7 +81,10 @@ class AwsSession:
         self._clients: dict[str, Any] = {}
         # (cluster, service) → what ECS answered to the last change made through this session; see ecs_service.py.
         self.own_changes: dict[tuple[str, str], dict[str, Any]] = {}
+        # Service → what was read of it and stays true; see reading/status.py.
+        self.kept: dict[str, tuple[Any, Any]] = {}
         self._lock = threading.Lock()
+        self._of_thread = threading.local()
         self._artifacts = environment.artifacts
 
     @functools.cached_property
@@ -101,17 +107,72 @@ class AwsSession:
             return make_s3_client(boto3.Session(region_name=self.region), settings.endpoint_url, settings)
         return make_s3_client(self._session, self._endpoint_url, settings)
 
+    @contextlib.contextmanager
+    def observation(self) -> Iterator[None]:
+        """Within it, a read that is repeated returns what AWS answered first: one look at what exists.
+
+        It ends with the block, with a write, or with `end_observation`, so it lasts no longer than the reads for one
+        plan. It belongs to one thread; in a block inside of the block it continues.
+        """
+        if self._known is not None:
+            yield
+            return
+        self._of_thread.known = {}
+        try:
+            yield
+        finally:
+            self.end_observation()
+
+    def end_observation(self) -> None:
+        """Makes the next reads call AWS: before a wait, and before a check of what has changed meanwhile."""
+        self._of_thread.known = None
+
+    @property
+    def _known(self) -> dict[str, dict[str, Any]] | None:
+        return getattr(self._of_thread, "known", None)
+
     def call(self, service: str, operation: str, /, **parameters: Any) -> dict[str, Any]:
         """Returns the response of one operation; raises AwsError if AWS refuses, after retrying transient errors."""
-        return _RETRY(_is_transient, self._call_once, service, operation, parameters)
+        if not operation.startswith(_READS):
+            self.end_observation()
+        known, read = self._known, repr((service, operation, sorted(parameters.items())))
+        if known is not None and read in known:
+            return known[read]
+        answer = _RETRY(_is_transient, self._call_once, service, operation, parameters)
+        if known is not None:
+            known[read] = answer
+        return answer
 
-    def delete(self, service: str, operation: str, /, **parameters: Any) -> None:
-        """Calls an operation that deletes something; does nothing if it is already gone."""
+    def find(self, service: str, operation: str, /, **parameters: Any) -> dict[str, Any] | None:
+        """Returns the response of one operation; None if what it is about does not exist."""
         try:
-            self.call(service, operation, **parameters)
+            return self.call(service, operation, **parameters)
         except AwsError as error:
             if error.meaning != "absent":
                 raise
+            return None
+
+    def delete(self, service: str, operation: str, /, **parameters: Any) -> dict[str, Any]:
+        """Returns the response of an operation that deletes something; empty if it is already gone.
+
+        What the answer lists as not deleted is an AwsError too: for seconds, ECS may list what was just deregistered.
+        """
+        return _RETRY(_is_transient, self._delete_all, service, operation, parameters)
+
+    def _delete_all(self, service: str, operation: str, parameters: dict[str, Any]) -> dict[str, Any]:
+        answer = self.find(service, operation, **parameters) or {}
+        for failure in answer.get("failures", ()):
+            code = str(failure.get("failureCode") or failure.get("reason"))
+            if code not in _ABSENT:
+                raise AwsError(
+                    f"AWS did not delete {failure.get('arn') or failure.get('imageId')} ({code}): "
+                    f"{failure.get('failureReason') or failure.get('detail') or 'no reason given'}",
+                    operation=f"{service}:{operation}",
+                    code=code,
+                    hint="run the same command again; it finishes the deletion",
+                    meaning="transient" if service == "ecs" else "user",
+                )
+        return answer
 
     def pages(self, service: str, operation: str, key: str, /, **parameters: Any) -> Iterator[Any]:
         """Yields every item under `key` of all pages of a response."""

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 @click.option("--delete", is_flag=True, help="Delete the resources; by default, they are only listed.")
 @json_option
 def gc(target: str, delete: bool, as_json: bool) -> None:
-    """Find leftover resources of deployments whose ECS service is gone, and of endpoints whose cluster is gone.
+    """Find leftover resources of deployments whose ECS service is gone, and of endpoints whose cluster is gone; of
+    others, revisions that a killed update registered more than an hour ago.
 
     Searches the whole region. A deployment that is still being created looks like a leftover until its service exists,
     so do not use --delete while someone else is deploying. An endpoint without deployments is not listed; delete it
@@ -49,4 +50,4 @@ def _title(orphan: Orphan) -> str:
     from mlflow_fargate.resources import WEBHOOK  # noqa: PLC0415
 
     name = "the webhook service" if orphan.name == WEBHOOK else orphan.name
-    return f"{name} on endpoint {orphan.endpoint}"
+    return f"{'revisions of ' if orphan.is_deployed else ''}{name} on endpoint {orphan.endpoint}"

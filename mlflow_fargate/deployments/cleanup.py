@@ -17,7 +17,10 @@ def collect(deployer: Deployer, orphan: Orphan) -> None:
     """
     there = replace(deployer, target=replace(deployer.target, endpoint=orphan.endpoint))
     where = f"endpoint '{orphan.endpoint}'"
-    if orphan.name is None:
+    if orphan.is_deployed:
+        deployer.progress.step(f"Deleting revisions of '{orphan.name}' on {where} that were never rolled out")
+        there.endpoint.delete_revisions(orphan.resources)
+    elif orphan.name is None:
         deployer.progress.step(f"Deleting leftover resources of {where}")
         deployer.delete_endpoint(orphan.endpoint)
     elif orphan.name == WEBHOOK:

@@ -85,10 +85,11 @@ class Deployer:
             specs.finished(begun, model_uri, flavor, options) if begun else specs.new(name, model_uri, flavor, options)
         )
         # Building an image takes minutes: another client may have created it, or its first rollout may have completed.
-        now = self.endpoint.status(name)
-        if now and not self._may_finish(now, model_uri) and not self.rollouts.plan(spec).is_empty:
-            raise self._exists(now)
-        return self.roll_out(spec)
+        with self.account.session.observation():
+            now = self.endpoint.status(name)
+            if now and not self._may_finish(now, model_uri) and not self.rollouts.plan(spec).is_empty:
+                raise self._exists(now)
+            return self.roll_out(spec)
 
     def _may_finish(self, begun: DeploymentStatus, model_uri: str) -> bool:
         is_the_same = begun.provenance.requested_uri == without_credentials(model_uri)
@@ -107,8 +108,9 @@ class Deployer:
 
         Options that are not named are kept. If nothing differs, nothing is written.
         """
-        before = self.get(name)
-        return self.roll_out(self._specs.changed(before, model_uri, flavor, options), before)
+        with self.account.session.observation():
+            before = self.get(name)
+            return self.roll_out(self._specs.changed(before, model_uri, flavor, options), before)
 
     def preview(
         self, name: str, model_uri: str | None, flavor: str | None, options: NamedOptions
@@ -144,10 +146,11 @@ class Deployer:
 
         `retain`: keeps 'images' or 'logs', marked as retained, until a deletion that does not name them.
         """
-        before = self.endpoint.status(check_name(name))
-        endpoint, config = self.endpoint.standing_spec(), parse_config({**EVERY_KIND, "max_count": 1})
-        spec = DeploymentSpec(name, endpoint, config, "none", Provenance("", "", "", ""), "pinned")
-        self.rollouts.delete(spec, retain)
+        with self.account.session.observation():
+            before = self.endpoint.status(check_name(name))
+            endpoint, config = self.endpoint.standing_spec(is_kept=True), parse_config({**EVERY_KIND, "max_count": 1})
+            spec = DeploymentSpec(name, endpoint, config, "none", Provenance("", "", "", ""), "pinned")
+            self.rollouts.delete(spec, retain)
         if before is not None:
             self._version_tags(name).tag(before.provenance, "deleted")
 
@@ -210,7 +213,7 @@ class Deployer:
                 f"The repository of endpoint '{name}' contains retained images of {', '.join(kept)}.",
                 hint=f"delete these first: mlflow deployments delete -t {self.target.uri} --name {kept[0]}",
             )
-        spec = endpoint.standing_spec(with_domains=True)
+        spec = endpoint.standing_spec()
         found = self.account.find_endpoint(endpoint_resources(spec), spec.network)
         _check_unprotected(found)
         plan = make_deletion(found)
@@ -223,12 +226,13 @@ class Deployer:
 
         Raises DeploymentNotFound or RolloutReplaced if what it is `based_on` was deleted or changed since it was read.
         """
-        before = self.endpoint.status(spec.name)
-        tags = self._version_tags(spec.name)
-        plan = self.rollouts.roll_out(spec, tags.tagging_failure(spec.provenance, before), based_on)
-        if plan is None:
-            return None
-        status = self.get(spec.name)
+        with self.account.session.observation():
+            before = self.endpoint.status(spec.name)
+            tags = self._version_tags(spec.name)
+            plan = self.rollouts.roll_out(spec, tags.tagging_failure(spec.provenance, before), based_on)
+            if plan is None:
+                return None
+            status = self.get(spec.name)
         if not plan.is_empty:
             tags.tag_deployed(status, before)
         self._report_done(status, spec)

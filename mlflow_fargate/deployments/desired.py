@@ -126,6 +126,7 @@ class Specs:
         options: NamedOptions,
     ) -> DeploymentSpec:
         """Returns the spec with the image of `model`, which is published unless this is a dry run."""
+        self.endpoint.session.end_observation()  # resolving took seconds, building takes minutes
         endpoint = self.endpoint.spec(config, before, options.names)
         image = self._image(name, before, model, config)
         provenance = replace(provenance, runtime=self._runtime(image, config))

@@ -56,14 +56,14 @@ class Rollouts:
         """
         self.progress.step("Planning")
         plan, estimate = self.preview(spec)
-        if before:
-            _check_unchanged(plan, before)
+        if before and not plan.is_empty:
+            self._check_unchanged(before)
         self.progress.note(f"{plan}\n{estimate}")
         if spec.config.dry_run:
             self.progress.step("Dry run: nothing was changed")
             return None
         undo, follow = self._commands(spec)
-        earlier = frozenset(event.id for event in self.endpoint.events(spec.name))
+        earlier = self.endpoint.event_ids(spec.name)
         with around:
             with noting_interruption(
                 self.progress,
@@ -72,7 +72,7 @@ class Rollouts:
             ):
                 requested = self.account.apply(plan, spec.endpoint.network, self.progress)
             self._note_strategy(spec, follow)
-            if spec.config.wait:
+            if spec.config.wait and not (plan.is_empty and self._is_complete(spec)):
                 self._wait(spec, follow, earlier, requested)
         return plan
 
@@ -84,7 +84,8 @@ class Rollouts:
     def plan(self, spec: Spec) -> Plan:
         """Returns the plan for `spec`; reads only."""
         wanted = (*endpoint_resources(spec.endpoint), *_resources(spec))
-        plan = make_plan(wanted, self.account.observe(wanted, spec.endpoint.network))
+        with self.account.session.observation():
+            plan = make_plan(wanted, self.account.observe(wanted, spec.endpoint.network))
         notes = [*spec.endpoint.network.notes, follow_note(plan)]
         if isinstance(spec, DeploymentSpec) and spec.provenance.runtime:
             notes.append(f"runtime {spec.provenance.runtime}")
@@ -135,10 +136,33 @@ class Rollouts:
                 f"back. Run the test with: {follow}"
             )
 
+    def _check_unchanged(self, before: DeploymentStatus) -> None:
+        """Raises DeploymentNotFound or RolloutReplaced if another command deleted or changed what it was."""
+        self.account.session.end_observation()
+        running = self.endpoint.running_revision(before.name)
+        if running is None:
+            raise DeploymentNotFound(
+                f"Another command deleted '{before.name}' after this one began.",
+                hint="nothing was changed; to create it again: mlflow deployments create",
+            )
+        if running != before.task_definition:
+            raise RolloutReplaced(
+                f"'{before.name}' changed after this command began (by another command, or a rollback by ECS).",
+                hint="nothing was changed; to make this change anyway, run the command again",
+            )
+
+    def _is_complete(self, spec: Spec) -> bool:
+        """Whether the newest rollout has completed, all its tasks run, and the URL answers at once."""
+        status = self.endpoint.status(spec.name) if isinstance(spec, DeploymentSpec) else None
+        if status is None or status.state != "COMPLETED" or status.running_count != status.desired_count:
+            return False
+        return status.desired_count == 0 or scoring.is_ready(status.load_balancer_url)
+
     def _wait(
         self, spec: Spec, follow: str, earlier_events: Collection[str], requested: RequestedRollout | None
     ) -> None:
         """Waits until ECS reports that the rollout is done and, if there are tasks, the URL answers."""
+        self.account.session.end_observation()
         self.progress.step("Waiting for the rollout")
         began, seconds = self.clock(), spec.config.rollout_seconds
         with noting_interruption(self.progress, "interrupted: the rollout continues in ECS. Follow it with:", follow):
@@ -157,21 +181,6 @@ class Rollouts:
             return webhook.url if webhook else None
         status = self.endpoint.status(spec.name)
         return status.load_balancer_url if status and status.desired_count else None
-
-
-def _check_unchanged(plan: Plan, before: DeploymentStatus) -> None:
-    """Raises DeploymentNotFound or RolloutReplaced if another command deleted or changed what the plan is based on."""
-    if any(change.action == "create" and change.resource_type == "service" for change in plan.changes):
-        raise DeploymentNotFound(
-            f"Another command deleted '{before.name}' after this one began.",
-            hint="nothing was changed; to create it again: mlflow deployments create",
-        )
-    found = [change.found for change in plan.changes if change.resource_type == "task definition" and change.found]
-    if before.image and [item.identifier for item in found] != [before.task_definition]:
-        raise RolloutReplaced(
-            f"'{before.name}' changed after this command began (by another command, or a rollback by ECS).",
-            hint="nothing was changed; to make this change anyway, run the command again",
-        )
 
 
 def _resources(spec: Spec) -> tuple[Resource[Properties], ...]:

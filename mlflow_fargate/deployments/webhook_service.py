@@ -81,8 +81,9 @@ def get(deployer: Deployer) -> WebhookStatus:
 
 def delete(deployer: Deployer) -> None:
     """Deletes the webhook service and all its resources; does nothing if it does not exist."""
-    endpoint, config = deployer.endpoint.standing_spec(), parse_config({**EVERY_KIND, "auth": "none"})
-    deployer.rollouts.delete(WebhookSpec(WEBHOOK, endpoint, config, "none", ""))
+    with deployer.account.session.observation():
+        endpoint, config = deployer.endpoint.standing_spec(is_kept=True), parse_config({**EVERY_KIND, "auth": "none"})
+        deployer.rollouts.delete(WebhookSpec(WEBHOOK, endpoint, config, "none", ""))
 
 
 def _spec(deployer: Deployer, options: NamedOptions, artifact_buckets: Sequence[str] | None) -> WebhookSpec:

@@ -38,5 +38,10 @@ class CertificateProperties(Properties):
 
 
 @dataclass(frozen=True)
+class RedirectProperties(Properties):
+    port_80: str = "redirects to HTTPS"
+
+
+@dataclass(frozen=True)
 class DnsRecordProperties(Properties):
     target: str = "the load balancer"

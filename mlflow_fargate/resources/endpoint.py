@@ -9,6 +9,7 @@ from mlflow_fargate.resources.balancer_properties import (
     DnsRecordProperties,
     LoadBalancerPorts,
     LoadBalancerProperties,
+    RedirectProperties,
 )
 from mlflow_fargate.resources.names import MANAGED_BY
 from mlflow_fargate.resources.policies import Policy, allow, policy_of
@@ -41,7 +42,7 @@ def endpoint_resources(spec: EndpointSpec) -> tuple[Resource[Properties], ...]:
         Resource("listener", f"{name}:{listener_port}", ListenerProperties(spec.certificate_arn), spec.tags),
     ]
     if spec.certificate_arn:
-        resources.append(Resource("redirect listener", f"{name}:80", Properties(), spec.tags))
+        resources.append(Resource("redirect listener", f"{name}:80", RedirectProperties(), spec.tags))
     others = [domain.name for domain in spec.domains if not domain.is_first]
     resources += [Resource("listener certificate", other, Properties(), spec.tags) for other in others]
     return (*always, *resources)

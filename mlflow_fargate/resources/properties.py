@@ -237,6 +237,7 @@ class ServiceProperties(Properties):
     follow: str | None
     tags: Mapping[str, str]  # the user's
     rollout: str = "not failed"
+    traffic_rule: str = "the listener's"  # or another listener's, which it had before; if traffic is shifted
     current_count: int | None = field(default=None, compare=False)  # found, never decided
 
     def changes_since(self, before: Properties) -> Iterator[Difference]:

@@ -12,7 +12,7 @@ pandas and NumPy objects are recognized by their methods, so neither is imported
 
 from __future__ import annotations
 
-from mlflow_fargate.scoring.asking import make_http, score, score_stream, wait_until_ready
+from mlflow_fargate.scoring.asking import is_ready, make_http, score, score_stream, wait_until_ready
 from mlflow_fargate.scoring.documents import document_in_frame, is_frame, make_document
 from mlflow_fargate.scoring.json_stream import JsonStream
 from mlflow_fargate.scoring.testing import test_service
@@ -21,6 +21,7 @@ __all__ = [
     "JsonStream",
     "document_in_frame",
     "is_frame",
+    "is_ready",
     "make_document",
     "make_http",
     "score",

@@ -88,12 +88,17 @@ def wait_until_ready(
     """
     deadline = clock() + timeout_seconds
     while True:
-        said = _ask_ready(f"{url.rstrip('/')}/readyz")
+        said = _ask_ready(url)
         if said is None:
             return
         if clock() + _POLL_SECONDS > deadline:
             raise RolloutTimeout(f"{url} was not ready within {timeout_seconds:g} s; last response: {said}")
         sleep(_POLL_SECONDS)
+
+
+def is_ready(url: str) -> bool:
+    """Returns whether the model at `url` reports ready now."""
+    return _ask_ready(url) is None
 
 
 def score(
@@ -253,10 +258,11 @@ def _target_of(response: requests.Response) -> str:
 
 def _ask_ready(url: str) -> str | None:
     """Returns None if ready, else the response."""
+    ready = f"{url.rstrip('/')}/readyz"
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Unverified HTTPS request")
-            response = requests.get(url, timeout=10, verify=False, allow_redirects=False)  # noqa: S501  # see wait_until_ready
+            response = requests.get(ready, timeout=10, verify=False, allow_redirects=False)  # noqa: S501  # see wait_until_ready
     except (requests.RequestException, ValueError) as error:  # the latter: a redirect to no URL
         return str(error)
     if response.status_code == 200:

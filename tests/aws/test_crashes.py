@@ -10,12 +10,16 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
 
 from mlflow_fargate.aws.account import Account
+from mlflow_fargate.aws.reading import history
+from mlflow_fargate.aws.reading.history import never_rolled_out
 from mlflow_fargate.config import NamedOptions
+from mlflow_fargate.deployment import Orphan
 from mlflow_fargate.deployments import cleanup
 from mlflow_fargate.deployments.deployer import Deployer
 from mlflow_fargate.errors import DeploymentExists
@@ -207,6 +211,42 @@ def test_what_a_killed_create_left_is_found_and_deleted(clean: Deployer, which: 
             missed.append((at, after, {"repository"}))
     print(f"gc after create: {len(moments)} moments, missed {missed}")
     assert missed == []
+
+
+def test_a_revision_of_a_killed_update_is_found_after_an_hour_if_another_update_came_first(
+    clean: Deployer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create(new_client(clean))
+
+    def update_to(client: Deployer, version: int) -> None:
+        client.update("churn", f"models:/churn/{version}", None, NamedOptions({}))
+
+    reaper = Reaper(at=2)  # it has registered the revision, and not updated the service
+    with pytest.raises(Killed):
+        client = new_client(clean, reaper)
+        client = replace(client, publisher=clean.publisher)
+        update_to(client, 2)
+    session, cluster = clean.account.session, clean.endpoint.cluster
+    current, *_ = [revision for revision in clean.endpoint.revisions("churn") if revision.is_current]
+    newest, *_ = clean.endpoint.revisions("churn")
+    assert (newest.number, newest.state) == (current.number + 1, "UNKNOWN")
+
+    def found(**later: float) -> list[str]:
+        return never_rolled_out(session, cluster, "churn", datetime.now(timezone.utc) + timedelta(**later))
+
+    assert found() == []  # a command may be about to roll it out
+    assert found(days=91) == []  # its record may be gone
+    assert found(hours=2) == [newest.task_definition]
+    monkeypatch.setattr(history, "_ROLLING_OUT", timedelta(seconds=-10))
+    (orphan,) = clean.account.orphans()
+    assert orphan == Orphan("default", "churn", (newest.task_definition,), is_deployed=True)
+    cleanup.collect(new_client(clean), orphan)
+
+    assert list(clean.account.orphans()) == []
+    assert [revision.number for revision in clean.endpoint.revisions("churn")] == [current.number]
+    assert clean.get("churn").state == "COMPLETED"
+    update_to(new_client(clean), 3)
+    assert list(clean.account.orphans()) == []
 
 
 def test_deleting_deployment_and_endpoint_leaves_nothing_with_our_tag_or_name(clean: Deployer) -> None:

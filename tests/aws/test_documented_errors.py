@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import asdict
 from datetime import datetime, timezone
@@ -15,15 +16,17 @@ import pytest
 import stamina
 from botocore.awsrequest import AWSResponse
 
+from mlflow_fargate.aws.ecr import Repository
 from mlflow_fargate.aws.ecs_service import describe_service, remember_deletion
 from mlflow_fargate.aws.error_table import classify
 from mlflow_fargate.aws.resource_types.iam import SecretsPolicyType
 from mlflow_fargate.aws.resource_types.interfaces import wait_until_unused
+from mlflow_fargate.aws.resource_types.service import ServiceType
 from mlflow_fargate.aws.resource_types.strategy import ROLLING, WANTED_TAG, read_strategy, refusal_of
 from mlflow_fargate.aws.resource_types.task_definition import properties_of
 from mlflow_fargate.aws.session import AwsSession
 from mlflow_fargate.errors import AwsError, ForeignResource, RolloutTimeout
-from mlflow_fargate.plan import Found, Resource
+from mlflow_fargate.plan import Found, Properties, Resource
 from mlflow_fargate.resources.properties import SecretsPolicyProperties
 from mlflow_fargate.target import Target, TargetEnvironment
 from support.error_page import PAGE, documented_errors, page
@@ -208,6 +211,72 @@ def test_a_service_that_is_shown_as_active_after_our_deletion_is_read_again(sess
 
     assert first and second
     assert (first["status"], second["status"], len(asked)) == ("DRAINING", "ACTIVE", 4)
+
+
+@pytest.mark.usefixtures("quick")
+def test_an_outdated_read_is_repeated_within_an_observation(session: AwsSession) -> None:
+    deleted = {"serviceName": "churn", "createdAt": datetime.fromtimestamp(1000, timezone.utc)}
+    active = (200, json.dumps({"services": [{"serviceName": "churn", "status": "ACTIVE", "createdAt": 1000}]}))
+    asked = answer(session, "ecs.DescribeServices", active, active, (200, json.dumps({"services": []})))
+    remember_deletion(session, "mlflow-fargate-default", deleted)
+
+    with session.observation():
+        session.call("ecs", "describe_services", cluster="mlflow-fargate-default", services=["churn"], include=["TAGS"])
+        assert describe_service(session, "mlflow-fargate-default", "churn") is None
+    assert len(asked) == 3
+
+
+@pytest.mark.usefixtures("quick")
+def test_what_ecs_lists_as_not_deleted_is_deleted_again_and_then_an_error(session: AwsSession) -> None:
+    gone = {"arn": "arn:1", "reason": "MISSING"}
+    kept = {"arn": "arn:2", "reason": "INVALID_STATE", "detail": "still ACTIVE"}
+    some, all_gone = (200, json.dumps({"failures": [gone, kept]})), (200, json.dumps({"failures": [gone]}))
+    asked = answer(session, "ecs.DeleteTaskDefinitions", some, some, all_gone, some)
+    both = {"taskDefinitions": ["arn:1", "arn:2"]}
+
+    session.delete("ecs", "delete_task_definitions", **both)
+    assert len(asked) == 3
+    with pytest.raises(AwsError, match=r"AWS did not delete arn:2 \(INVALID_STATE\): still ACTIVE") as raised:
+        session.delete("ecs", "delete_task_definitions", **both)
+    assert len(asked) == 3 + 5
+    assert "finishes the deletion" in str(raised.value.hint)
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(("code", "is_error"), [("ImageNotFound", False), ("ImageReferencedByManifestList", True)])
+def test_an_image_that_ecr_does_not_delete_is_an_error(session: AwsSession, code: str, is_error: bool) -> None:
+    failure = {"imageId": {"imageTag": "churn.1"}, "failureCode": code, "failureReason": "it is used"}
+    asked = answer(session, "ecr.BatchDeleteImage", (200, json.dumps({"failures": [failure]})))
+    repository = Repository(session, "default", {})
+
+    with pytest.raises(AwsError, match=r"churn\.1.*it is used") if is_error else nullcontext():
+        repository.delete_images(["churn.1"])
+    assert len(asked) == 1
+
+
+def shown_while_deleting(session: AwsSession, *running: int) -> list[str]:
+    """Deletes a service with so many running tasks at each look, the last number for ever; returns what is shown."""
+    states = [{"status": "DRAINING" if count else "INACTIVE", "runningCount": count} for count in running]
+    looks = [(200, json.dumps({"services": [{"serviceName": "churn", **state}]})) for state in states]
+    answer(session, "ecs.DeleteService", (200, json.dumps({"service": {"serviceName": "churn"}})))
+    answer(session, "ecs.DescribeServices", *looks)
+    time = Minutes()
+    services = ServiceType(session, lambda: time.seconds, time.sleep)
+    services.tell = time.shown.append
+    services.delete(Found("arn:aws:ecs:eu-west-1:1:service/mlflow-fargate-default/churn", Properties()))
+    return time.shown
+
+
+def test_a_deletion_shows_how_many_tasks_are_still_stopping(session: AwsSession) -> None:
+    shown = [text.split(",")[0] for text in shown_while_deleting(session, 2, 1, 0)]
+
+    assert shown == [f"waiting for {count} task(s) of 'churn' that are stopping" for count in (2, 1)]
+
+
+def test_a_deletion_whose_tasks_do_not_stop_says_how_many(session: AwsSession) -> None:
+    with pytest.raises(RolloutTimeout, match="After 15 minutes, ECS still has 1 task") as raised:
+        shown_while_deleting(session, 2, 1)
+    assert "run the same command again" in str(raised.value.hint)
 
 
 def interfaces(*described: str, managed: bool = True) -> tuple[int, str]:

@@ -65,6 +65,38 @@ class Dns:
         arn = self.balancer()["LoadBalancerArn"]
         return {it["Port"]: it for it in self.call("elbv2", "describe_listeners", LoadBalancerArn=arn)["Listeners"]}
 
+    def rules(self, port: int) -> dict[str, tuple[Any, Any]]:
+        """First path, header or host of each rule → where it forwards to, and its tags."""
+        listener = self.listeners()[port]["ListenerArn"]
+        found = self.call("elbv2", "describe_rules", ListenerArn=listener)["Rules"]
+        return {
+            " ".join(value for it in rule["Conditions"] for value in _values(it)): (
+                rule["Actions"],
+                self.call("elbv2", "describe_tags", ResourceArns=[rule["RuleArn"]])["TagDescriptions"][0]["Tags"],
+            )
+            for rule in found
+            if not rule["IsDefault"]
+        }
+
+    def add_rule(self, port: int, path: str) -> None:
+        """As a user would."""
+        self.call(
+            "elbv2",
+            "create_rule",
+            ListenerArn=self.listeners()[port]["ListenerArn"],
+            Priority=7,
+            Conditions=[{"Field": "path-pattern", "Values": [path]}],
+            Actions=[{"Type": "fixed-response", "FixedResponseConfig": {"StatusCode": "200"}}],
+        )
+
+    def issue(self, domain: str) -> str:
+        return str(self.call("acm", "request_certificate", DomainName=domain)["CertificateArn"])
+
+
+def _values(condition: dict[str, Any]) -> list[str]:
+    config = next((condition[key] for key in condition if key.endswith("Config")), condition)
+    return [*config["Values"]]
+
 
 @pytest.fixture
 def dns(deployer: Deployer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Dns]:
@@ -145,6 +177,66 @@ def test_for_a_domain_elsewhere_the_two_records_are_shown(dns: Dns) -> None:
     assert f"CNAME {validation['Name']} → {validation['Value']}" in said(dns.deployer)
     assert f"CNAME {DOMAIN} → {dns.balancer()['DNSName']}" in said(dns.deployer)
     assert dns.address("churn") == f"https://{DOMAIN}/churn"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("option", "ended_at"), [("certificate_arn", None), ("domain", 1)])
+def test_an_endpoint_that_gets_https_redirects_and_its_other_deployments_answer_with_it(
+    dns: Dns, option: str, ended_at: int | None
+) -> None:
+    dns.create_zone("example.com")
+    create(dns.deployer, "churn", auth="api_key", wait=False)
+    create(dns.deployer, "fraud", strategy="blue_green", test_green=False, bake_time_minutes=0)
+    own, theirs = dns.rules(80), {"/theirs"}
+    dns.add_rule(80, "/theirs")
+    assert dns.address("churn").startswith("http://")
+    value = DOMAIN if option == "domain" else dns.issue("other.example.com")
+    options = NamedOptions({option: value, "wait": False})
+
+    if ended_at:
+        end_client_at_deletion(dns.deployer, ended_at, lambda it: it.update("churn", None, None, options))
+        assert dns.rules(80).keys() & own.keys()
+    dns.deployer.update("churn", None, None, options)
+
+    assert "port_80: answers → redirects to HTTPS" in said(dns.deployer)
+    redirect = dns.listeners()[80]["DefaultActions"][0]
+    assert (redirect["RedirectConfig"]["Protocol"], redirect["RedirectConfig"]["StatusCode"]) == ("HTTPS", "HTTP_301")
+    assert dns.rules(80).keys() == theirs
+    assert {path: dns.rules(443)[path] for path in own} == own
+    assert dns.address("churn").startswith("https://")
+    assert dns.address("fraud").startswith("https://")
+    again = NamedOptions({"wait": False})
+    assert not count_writes(dns.deployer, lambda it: it.update("churn", None, None, again))
+
+    # ECS shifts the traffic of the other one with the rules that it has now.
+    dns.deployer.update("fraud", None, None, NamedOptions({"environment.MODE": "new", "wait": False}))
+    until = time.monotonic() + 60
+    while (state := dns.deployer.get("fraud").state) == "IN_PROGRESS" and time.monotonic() < until:
+        time.sleep(0.3)
+    assert state == "COMPLETED"
+    cluster = dns.deployer.endpoint.cluster
+    (fraud,) = dns.call("ecs", "describe_services", cluster=cluster, services=["fraud"])["services"]
+    used = fraud["loadBalancers"][0]["advancedConfiguration"]
+    listener = dns.listeners()[443]["ListenerArn"].replace(":listener/", ":listener-rule/")
+    assert all(used[key].startswith(listener) for key in ("productionListenerRule", "testListenerRule"))
+
+    for name in ("churn", "fraud"):
+        dns.deployer.delete(name)
+    assert dns.rules(80).keys() | dns.rules(443).keys() == theirs
+
+
+def end_client_at_deletion(deployer: Deployer, at: int, act: Callable[[Deployer], object]) -> None:
+    """Runs `act` with a client that dies before it deletes rule number `at`."""
+    account, seen = Account(deployer.target, sleep=time.sleep), []
+
+    def die(**_: Any) -> None:
+        seen.append(1)
+        if len(seen) == at:
+            raise KeyboardInterrupt
+
+    account.session._session.events.register("before-call.elastic-load-balancing-v2.DeleteRule", die)
+    with pytest.raises(KeyboardInterrupt):
+        act(replace(deployer, account=account))
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ import pytest
 
 from mlflow_fargate.aws.reading.status import read_webhook
 from mlflow_fargate.aws.resource_types.task_definition import LABEL, LOST, Label, read_label
+from mlflow_fargate.aws.session import AwsSession
 from mlflow_fargate.errors import AwsError
 from mlflow_fargate.resolved_model import Provenance
 from mlflow_fargate.resources import MANAGED_BY, WEBHOOK
@@ -60,6 +61,7 @@ class WebhookSession:
 
     label: str | None
     own_changes: dict[Any, Any] = field(default_factory=dict)
+    find = AwsSession.find
 
     def call(self, service: str, operation: str, /, **parameters: Any) -> dict[str, Any]:
         if operation == "describe_services":

@@ -12,6 +12,7 @@ import pytest
 from mlflow_fargate.aws import service_deployments
 from mlflow_fargate.aws.resource_types.service import rollout_state
 from mlflow_fargate.aws.rollouts.watch_shift import ShiftWatch
+from mlflow_fargate.aws.session import AwsSession
 from mlflow_fargate.deployment import RequestedRollout
 from mlflow_fargate.errors import AwsError, RolloutTimeout
 from mlflow_fargate.progress import RecordedProgress
@@ -62,6 +63,7 @@ class ServiceSession:
     records: list[dict[str, Any]] = field(default_factory=list)
     refusal: AwsError | None = None
     own_changes: dict[Any, Any] = field(default_factory=dict)
+    find = AwsSession.find
 
     def call(self, service: str, operation: str, /, **parameters: Any) -> dict[str, Any]:
         if operation == "list_service_deployments":

@@ -91,6 +91,8 @@ def test_the_second_of_two_builders_of_one_image_succeeds(ecr: Ecr) -> None:
 def test_another_image_does_not_take_over_the_tag(ecr: Ecr) -> None:
     push(ecr, manifest())
 
-    with pytest.raises(RegistryError, match="immutable"):
+    with pytest.raises(RegistryError, match=r"pushed a different image as app:churn\.1 .* immutable") as raised:
         push(ecr, manifest(b"{ }"))
+    assert "it uses that image" in str(raised.value.hint)
+    assert ecr.pushes == 2  # a repetition would fail as well
     assert list(ecr.tags.values()) == [manifest().as_bytes()]

@@ -47,7 +47,7 @@ def operations() -> set[tuple[str, str]]:
             if (
                 isinstance(node, ast.Call)
                 and isinstance(node.func, ast.Attribute)
-                and node.func.attr in {"call", "delete", "pages"}
+                and node.func.attr in {"call", "delete", "find", "pages"}
                 and len(node.args) >= 2
                 and all(isinstance(argument, ast.Constant) for argument in node.args[:2])
             ):

@@ -120,13 +120,8 @@ def read_certificate(session: AwsSession, arn: str) -> Certificate:
 
 def read_role(session: AwsSession, name: str) -> Role | None:
     """Returns the role with its trust policy; None if there is no such role."""
-    try:
-        role = session.call("iam", "get_role", RoleName=name)["Role"]
-    except AwsError as error:
-        if error.code == "NoSuchEntity":
-            return None
-        raise
-    return Role(role["Arn"], role["AssumeRolePolicyDocument"])
+    answer = session.find("iam", "get_role", RoleName=name)
+    return Role(answer["Role"]["Arn"], answer["Role"]["AssumeRolePolicyDocument"]) if answer else None
 
 
 def read_scan(session: AwsSession, endpoint: str) -> ScanFindings | None:
@@ -135,14 +130,11 @@ def read_scan(session: AwsSession, endpoint: str) -> ScanFindings | None:
     digest = repository.newest_image() if repository.observe() else None
     if digest is None:
         return None
-    try:
-        answer = session.call(
-            "ecr", "describe_image_scan_findings", repositoryName=repository.name, imageId={"imageDigest": digest}
-        )
-    except AwsError as error:
-        if error.code in {"ScanNotFoundException", "ImageNotFoundException"}:
-            return None
-        raise
+    answer = session.find(
+        "ecr", "describe_image_scan_findings", repositoryName=repository.name, imageId={"imageDigest": digest}
+    )
+    if answer is None:
+        return None
     counts = answer.get("imageScanFindings", {}).get("findingSeverityCounts", {})
     return ScanFindings(digest, answer["imageScanStatus"]["status"], counts)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
-from itertools import islice
+from itertools import islice, takewhile
 from typing import Any
 
 from mlflow_fargate.aws import service_deployments, tags
@@ -27,6 +27,8 @@ _EXPLAINED_TASKS = 3
 _COMPLETED = ("SUCCESSFUL", "ROLLBACK_SUCCESSFUL")
 # "Service deployments that were created after October 25, 2024 are kept for 90 days" (ECS developer guide).
 _REMEMBERED = timedelta(days=90)
+_ROLLING_OUT = timedelta(hours=1)
+_LOOK_BACK = 20
 _STATES = {"SUCCESSFUL": "COMPLETED", "PENDING": "IN_PROGRESS", "IN_PROGRESS": "IN_PROGRESS"}
 
 
@@ -41,6 +43,23 @@ def read_revisions(session: AwsSession, cluster: str, service: str, limit: int) 
     family = current.rpartition("/")[2].rpartition(":")[0]
     revisions = (_revision(definitions.describe(arn), current, rollouts) for arn in definitions.revisions(family))
     return list(islice((revision for revision in revisions if revision is not None), limit))
+
+
+def never_rolled_out(session: AwsSession, cluster: str, service: str, now: datetime) -> list[str]:
+    """Returns the ARNs of revisions that killed updates registered: newer than the current one, without any rollout.
+
+    Not of the last hour, in which a command may still roll it out, nor from before ECS's oldest records.
+    """
+    current = (describe_service(session, cluster, service) or {}).get("taskDefinition", "")
+    family = current.rpartition("/")[2].rpartition(":")[0]
+    if next(TaskDefinitionType(session).revisions(family), current) == current:
+        return []
+    revisions = read_revisions(session, cluster, service, _LOOK_BACK)
+    if all(revision.state == "UNKNOWN" for revision in revisions):  # rollouts cannot be listed
+        return []
+    newer = takewhile(lambda revision: not revision.is_current, revisions)
+    oldest, newest = iso(now - _REMEMBERED), iso(now - _ROLLING_OUT)
+    return [it.task_definition for it in newer if it.state == "UNKNOWN" and oldest < it.registered_at < newest]
 
 
 def mark_left(session: AwsSession, revision: Revision, to: Revision, *, is_done: bool) -> None:

@@ -2,17 +2,19 @@
 
 A deployment's log group is created first and deleted last, like an endpoint's cluster. So if a resource without tags is
 left (a policy, a listener), one with tags is left as well. Images are the exception; their tags start with the
-deployment's name. What a deletion retained is not an orphan.
+deployment's name. What a deletion retained is not an orphan. Of a deployment with a service, revisions can be left.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime, timezone
 from itertools import chain
 
 from mlflow_fargate.aws import tags
 from mlflow_fargate.aws.ecr import Repository
 from mlflow_fargate.aws.ecs_service import describe_service
+from mlflow_fargate.aws.reading.history import never_rolled_out
 from mlflow_fargate.aws.reading.retention import has_retained_logs, with_retained_images
 from mlflow_fargate.aws.session import AwsSession
 from mlflow_fargate.deployment import Orphan
@@ -34,6 +36,8 @@ def find_orphans(session: AwsSession) -> Iterator[Orphan]:
         is_there = _has_service(session, endpoint, name) if name else _has_cluster(session, endpoint)
         if not is_there:
             yield Orphan(endpoint, name or None, tuple(sorted(found[endpoint, name])))
+        elif left := name and never_rolled_out(session, cluster_name(endpoint), name, datetime.now(timezone.utc)):
+            yield Orphan(endpoint, name, tuple(left), is_deployed=True)
 
 
 def _tagged(session: AwsSession) -> Iterator[tuple[tuple[str, str], str]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -29,32 +28,31 @@ from mlflow_fargate.errors import AwsError, InvalidOption
 from mlflow_fargate.resolved_model import Provenance
 from mlflow_fargate.resources import ENDPOINT_TAG, WEBHOOK, cluster_name, log_group_name
 
+# The task definition, the newest service deployment in brief, and the model of that if ECS went back from it.
+_Records = tuple[dict[str, Any] | None, dict[str, Any] | None, Provenance | None]
+_Read = Callable[[AwsSession, Mapping[str, Any]], _Records]
 _NO_BALANCER = "http://(no load balancer yet)"
 
 
 def read(session: AwsSession, endpoint: str, name: str) -> DeploymentStatus | None:
     """Returns the deployment `name`; None if there is no such service, or this package did not create it."""
     service = describe_service(session, cluster_name(endpoint), name)
-    return _status(session, endpoint, service, lambda: _base_url(session, endpoint))
+    return _status(session, endpoint, service, _records) if service else None
 
 
-def _status(
-    session: AwsSession, endpoint: str, service: Mapping[str, Any] | None, base_url: Callable[[], str]
-) -> DeploymentStatus | None:
-    if service is None or service["status"] != "ACTIVE" or not tags.are_ours(tags.read(service.get("tags"))):
+def _status(session: AwsSession, endpoint: str, service: Mapping[str, Any], read: _Read) -> DeploymentStatus | None:
+    if service["status"] != "ACTIVE" or not tags.are_ours(tags.read(service.get("tags"))):
         return None
-    definition = TaskDefinitionType(session).find(service["taskDefinition"])
+    definition, newest, failed = read(session, service)
     label = read_label(definition) if definition else LOST
     if label is None:
         return None
     definition = None if label is LOST else definition
     primary, name = primary_deployment(service), service["serviceName"]
-    newest = service_deployments.newest(session, cluster_name(endpoint), name)
     strategy = read_strategy(service)
-    failed = _last_failed(session, newest)
     shifting = {} if strategy["strategy"] == "rolling" else dict(strategy)
     settings = read_config({**label.settings, "desired_count": service["desiredCount"], **shifting})
-    address = _url(session, service, settings, base_url)
+    address = _url(session, service, settings, endpoint)
     return DeploymentStatus(
         name=name,
         endpoint=endpoint,
@@ -81,11 +79,34 @@ def _status(
 
 
 def read_all(session: AwsSession, endpoint: str) -> Iterator[DeploymentStatus]:
-    """Yields every deployment on the endpoint that this package created, by name; none if there is no such endpoint."""
-    base_url = functools.cache(lambda: _base_url(session, endpoint))
-    for service in describe_services(session, cluster_name(endpoint), names(session, endpoint)):
-        if found := _status(session, endpoint, service, base_url):
-            yield found
+    """Yields every deployment on the endpoint that this package created, by name; none if there is no such endpoint.
+
+    Repeated in a session, it reads the task definition and history only of what has changed.
+    """
+    with session.observation():
+        services = describe_services(session, cluster_name(endpoint), names(session, endpoint))
+        found = [_status(session, endpoint, service, _kept_records) for service in services]
+    return iter([status for status in found if status])
+
+
+def _records(session: AwsSession, service: Mapping[str, Any]) -> _Records:
+    """What ECS recorded of a described service: its task definition, its newest rollout, and the model that failed."""
+    newest = service_deployments.newest(session, service["clusterArn"], service["serviceName"])
+    return TaskDefinitionType(session).find(service["taskDefinition"]), newest, _last_failed(session, newest)
+
+
+def _kept_records(session: AwsSession, service: Mapping[str, Any]) -> _Records:
+    """The same; read once, and again when ECS shows another rollout: the records of one that has ended never change."""
+    telling = ("id", "status", "rolloutState", "updatedAt")
+    rollouts = [[item.get(key) for key in telling] for item in service.get("deployments", ())]
+    shown = (service["taskDefinition"], service["createdAt"], rollouts)
+    seen, kept = session.kept.get(service["serviceArn"], (None, None))
+    records: _Records = kept if seen == shown else _records(session, service)
+    if seen != shown:
+        began = primary_deployment(service).get("createdAt", service["createdAt"])
+        if records[0] and service_deployments.has_ended(records[1], began):
+            session.kept[service["serviceArn"]] = (shown, records)
+    return records
 
 
 def names(session: AwsSession, endpoint: str) -> list[str]:
@@ -108,7 +129,7 @@ def read_webhook(session: AwsSession, endpoint: str) -> WebhookStatus | None:
     settings = read_config(label.get("settings", {}))
     return WebhookStatus(
         endpoint=endpoint,
-        url=_url(session, service, settings, lambda: _base_url(session, endpoint)),
+        url=_url(session, service, settings, endpoint),
         state=primary.get("rolloutState", "IN_PROGRESS") if label else "FAILED",
         state_reason=primary.get("rolloutStateReason", ""),
         running_count=service["runningCount"],
@@ -140,16 +161,14 @@ def _network(service: Mapping[str, Any]) -> dict[str, Any]:
     return {"subnets": tuple(network["subnets"]), "assigns_public_ip": network.get("assignPublicIp") == "ENABLED"}
 
 
-def _url(
-    session: AwsSession, service: Mapping[str, Any], settings: DeploymentConfig, base_url: Callable[[], str]
-) -> str:
+def _url(session: AwsSession, service: Mapping[str, Any], settings: DeploymentConfig, endpoint: str) -> str:
     """A path at the endpoint or at an existing load balancer; the root, for an existing target group."""
     path = "" if settings.target_group_arn else f"/{service['serviceName']}"
     try:
         existing = find_existing_load_balancer(session, settings)
     except (InvalidOption, AwsError):  # its owner deleted it; the deployment can still be read and deleted
         return _NO_BALANCER
-    return f"{existing.url if existing else base_url()}{path}"
+    return f"{existing.url if existing else _base_url(session, endpoint)}{path}"
 
 
 def _certified(url: str, host: str | None) -> str:

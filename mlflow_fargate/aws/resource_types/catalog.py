@@ -11,18 +11,21 @@ from typing import Any, Literal
 
 from mlflow_fargate.aws import tags
 from mlflow_fargate.aws.ecs_service import describe_service, is_deployed, requested_rollout
-from mlflow_fargate.aws.existing_load_balancer import describe_target_group
 from mlflow_fargate.aws.resource_types.cluster import ClusterType
 from mlflow_fargate.aws.resource_types.domain.certificate import CertificateType
 from mlflow_fargate.aws.resource_types.domain.dns_record import DnsRecordType
 from mlflow_fargate.aws.resource_types.iam import RoleType, SecretsPolicyType, infrastructure_trust, task_trust
 from mlflow_fargate.aws.resource_types.interfaces import wait_until_unused
-from mlflow_fargate.aws.resource_types.listener_rules import HostRuleType, ListenerRuleType, TestRuleType
+from mlflow_fargate.aws.resource_types.listener_rules import (
+    HostRuleType,
+    ListenerRuleType,
+    RedirectListenerType,
+    TestRuleType,
+)
 from mlflow_fargate.aws.resource_types.load_balancer import (
     ListenerCertificateType,
     ListenerType,
     LoadBalancerType,
-    RedirectListenerType,
 )
 from mlflow_fargate.aws.resource_types.logs import LogGroupType
 from mlflow_fargate.aws.resource_types.network import LoadBalancerSecurityGroupType, TaskSecurityGroupType
@@ -43,6 +46,8 @@ ServiceName = tuple[str, str]  # the cluster's name and its own
 # Types that refer to a target group: they are deleted before the group.
 _NEED_TARGET_GROUPS = ("test rule", "listener rule", "host rule", "task definition", "service")
 _TARGET_GROUPS = ("target group", "alternate target group")
+# Parts of an endpoint by which the resources of its deployments are found.
+_NEEDED_TO_FIND = ("cluster", "execution role")
 
 
 class ResourceTypes:
@@ -57,6 +62,7 @@ class ResourceTypes:
         self._task_definition = TaskDefinitionType(session)
         self._listener_rule = ListenerRuleType(session)
         self._certificate = CertificateType(session, clock, sleep)
+        self._service = ServiceType(session, clock, sleep)
         self.by_name: Mapping[TypeName, ResourceType[Any]] = {
             "cluster": ClusterType(session),
             "execution role": RoleType(session, "execution", "pulls images, writes logs, reads API keys", task_trust),
@@ -81,7 +87,7 @@ class ResourceTypes:
             "listener rule": self._listener_rule,
             "host rule": HostRuleType(session),
             "task definition": self._task_definition,
-            "service": ServiceType(session, clock, sleep),
+            "service": self._service,
             "autoscaling": AutoScalingType(session),
         }
 
@@ -113,11 +119,13 @@ class ResourceTypes:
                 raise tags.refuse_foreign(change.wanted, change.found.identifier)
         ids, self._certificate.tell = _first_ids(network), progress.note
         total = sum(change.action != "keep" for change in plan.changes)
+        number, absent = 0, _absent_service(plan, deleted)
+        if total or absent:
+            self._session.end_observation()
         if total:
             progress.step(f"Applying {total} change{'s' if total > 1 else ''}")
-        number = 0
-        absent = _absent_service(plan, deleted)
         with progress.waiting("applying") as update:
+            self._service.tell = update
             for change in plan.changes:
                 if change.action != "keep":
                     number += 1
@@ -175,11 +183,14 @@ class ResourceTypes:
         self, endpoint: Sequence[Resource[Properties]], deployment: Sequence[Resource[Properties]], network: Network
     ) -> list[tuple[TypeName, str, Found[Properties]]]:
         """Returns the existing resources of a deployment, in order of dependency, for all options it may have had."""
-        names = {(item.resource_type, item.name) for item in deployment if item.resource_type not in _TARGET_GROUPS}
-        observed = self.observe([*endpoint, *deployment], network)
+        names = {(item.resource_type, item.name) for item in deployment}
+        needed = [item for item in endpoint if item.resource_type in _NEEDED_TO_FIND]
+        observed = self.observe(
+            [*needed, *(item for item in deployment if item.resource_type not in _TARGET_GROUPS)], network
+        )
         found = [(*place, what) for place, what in observed.items() if place in names]
         wanted_tags = next(resource.tags for resource in deployment)
-        groups = self._target_group.observe_all(wanted_tags)
+        groups = self._target_group.find_all(wanted_tags)
         family = next(resource.name for resource in deployment if resource.resource_type == "task definition")
         is_seen = ("task definition", family) in observed
         if not is_seen and (inactive := self._task_definition.observe_inactive(family)):
@@ -189,18 +200,18 @@ class ResourceTypes:
         rules = [rule for rule in self._rules_elsewhere(groups, wanted_tags) if rule[1].identifier not in known]
         return [
             *found[:place],
-            *(("target group", *group) for group in groups),
+            *(("target group", it["TargetGroupName"], Found(it["TargetGroupArn"], Properties())) for it in groups),
             *(("listener rule", *rule) for rule in rules),
             *found[place:],
         ]
 
     def _rules_elsewhere(
-        self, groups: Sequence[tuple[str, Found[Properties]]], wanted_tags: Mapping[str, str]
+        self, groups: Sequence[Mapping[str, Any]], wanted_tags: Mapping[str, str]
     ) -> Iterator[tuple[str, Found[Properties]]]:
         """The deployment's rules on existing load balancers, which are only found through its target groups."""
-        for _, group in groups:
-            for balancer in describe_target_group(self._session, group.identifier).get("LoadBalancerArns") or ():
-                yield from self._listener_rule.observe_all(balancer, wanted_tags)
+        for group in groups:
+            for balancer in group.get("LoadBalancerArns") or ():
+                yield from self._listener_rule.observe_all(balancer, group["TargetGroupArn"], wanted_tags)
 
     def _read_running(
         self, resource: Resource[Properties], resources: Sequence[Resource[Properties]], ids: dict[IdName, str]

@@ -13,7 +13,6 @@ from typing import Any
 from mlflow_fargate.aws import tags
 from mlflow_fargate.aws.resource_types.resource_type import Ids, ResourceType
 from mlflow_fargate.aws.session import AwsSession
-from mlflow_fargate.errors import AwsError
 from mlflow_fargate.plan import Found, Properties, Resource
 from mlflow_fargate.resources.policies import Policy
 from mlflow_fargate.resources.properties import RoleProperties, SecretsPolicyProperties
@@ -33,12 +32,10 @@ class RoleType(ResourceType[RoleProperties]):
         self._trust = trust
 
     def observe(self, resource: Resource[RoleProperties], ids: Ids) -> Found[RoleProperties] | None:
-        try:
-            role = self._session.call("iam", "get_role", RoleName=resource.name)["Role"]
-        except AwsError as error:
-            if error.code == "NoSuchEntity":
-                return None
-            raise
+        answer = self._session.find("iam", "get_role", RoleName=resource.name)
+        if answer is None:
+            return None
+        role = answer["Role"]
         policy = _read_policy(self._session, resource.name, self._policy_name)
         properties = replace(resource.properties, policy=policy)
         return Found(role["Arn"], properties, tags.are_ours(tags.read(role.get("Tags"))))
@@ -141,11 +138,7 @@ def _role_name(ids: Ids) -> str | None:
 
 
 def _read_policy(session: AwsSession, role: str, policy: str) -> Policy | None:
-    try:
-        document = session.call("iam", "get_role_policy", RoleName=role, PolicyName=policy)["PolicyDocument"]
-    except AwsError as error:
-        if error.code == "NoSuchEntity":
-            return None
-        raise
-    read: Policy = json.loads(document) if isinstance(document, str) else document
+    answer = session.find("iam", "get_role_policy", RoleName=role, PolicyName=policy)
+    document = answer["PolicyDocument"] if answer else None
+    read: Policy | None = json.loads(document) if isinstance(document, str) else document
     return read

@@ -1,4 +1,7 @@
-"""ELBv2: the rules that route a deployment's paths, its host, and the test of its new tasks to its target groups."""
+"""ELBv2: the rules that route a deployment's paths, its host, and the test of its new tasks to its target groups.
+
+They are on the listener for HTTPS if the endpoint has one; the listener on 80 then redirects to it.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,13 @@ from typing import Any, TypeVar
 import stamina
 
 from mlflow_fargate.aws import tags
-from mlflow_fargate.aws.resource_types.load_balancer import tags_of
+from mlflow_fargate.aws.resource_types.load_balancer import create_listener, find_listener, tags_of
 from mlflow_fargate.aws.resource_types.resource_type import Ids, ResourceType
+from mlflow_fargate.aws.session import AwsSession
 from mlflow_fargate.errors import AwsError, InvalidOption
 from mlflow_fargate.plan import Found, Properties, Resource
 from mlflow_fargate.resources import TEST_HEADER
+from mlflow_fargate.resources.balancer_properties import RedirectProperties
 from mlflow_fargate.resources.properties import HostRuleProperties, ListenerRuleProperties, TestRuleProperties
 
 R = TypeVar("R", ListenerRuleProperties, TestRuleProperties, HostRuleProperties)
@@ -21,6 +26,7 @@ R = TypeVar("R", ListenerRuleProperties, TestRuleProperties, HostRuleProperties)
 _PRIORITIES = range(100, 40_000)
 # Lower, because a test rule is more specific than the rule with its paths; a load balancer has at most 100 rules.
 _TEST_PRIORITIES = range(10, 100)
+_FINAL, _MOVING = "HTTP_301", "HTTP_302"  # how port 80 redirects: when its rules have moved, and while they do
 _RETRY = stamina.RetryingCaller(attempts=20, wait_initial=0.2, wait_max=2.0)
 
 
@@ -67,9 +73,7 @@ class _RuleType(ResourceType[R]):
         return str(answer["Rules"][0]["RuleArn"])
 
     def _rules(self, listener: str | None) -> list[dict[str, Any]]:
-        if listener is None:
-            return []
-        return list(self._session.pages("elbv2", "describe_rules", "Rules", ListenerArn=listener))
+        return rules_of(self._session, listener) if listener else []
 
     def _find(self, path: str, header: str | None, ids: Ids) -> dict[str, Any] | None:
         rules = self._rules(ids.get("listener"))
@@ -88,11 +92,12 @@ class ListenerRuleType(_RuleType[ListenerRuleProperties]):
         return self._found(rule, ListenerRuleProperties(_paths(rule), _groups(rule))) if rule else None
 
     def observe_all(
-        self, load_balancer: str, wanted_tags: Mapping[str, str]
+        self, load_balancer: str, target_group: str, wanted_tags: Mapping[str, str]
     ) -> Iterator[tuple[str, Found[Properties]]]:
-        """Yields every rule on the load balancer that carries the tags, by its ARN."""
+        """Yields every rule on the load balancer that forwards to the group and carries the tags, by its ARN."""
         for listener in self._session.pages("elbv2", "describe_listeners", "Listeners", LoadBalancerArn=load_balancer):
-            arns = [rule["RuleArn"] for rule in self._rules(listener["ListenerArn"]) if not rule["IsDefault"]]
+            rules = (rule for rule in self._rules(listener["ListenerArn"]) if not rule["IsDefault"])
+            arns = [rule["RuleArn"] for rule in rules if target_group in _weights(rule)]
             for arn, their_tags in tags_of(self._session, arns).items():
                 if wanted_tags.items() <= their_tags.items():
                     yield arn, Found(arn, Properties())
@@ -122,6 +127,63 @@ class HostRuleType(_RuleType[HostRuleProperties]):
             if resource.is_wanted and properties.hosts == resource.properties.hosts and not _paths(rule):
                 return Found(arn, properties, is_ours=False)
         return None
+
+
+class RedirectListenerType(ResourceType[RedirectProperties]):
+    """HTTP on 80, redirecting to HTTPS. If deployments answered there, their rules move to the listener on 443."""
+
+    def observe(self, resource: Resource[RedirectProperties], ids: Ids) -> Found[RedirectProperties] | None:
+        listener = find_listener(self._session, ids.get("load balancer"), 80)
+        if listener is None:
+            return None
+        code = (listener.get("DefaultActions") or [{}])[0].get("RedirectConfig", {}).get("StatusCode")
+        return Found(listener["ListenerArn"], RedirectProperties() if code == _FINAL else RedirectProperties("answers"))
+
+    def create(self, resource: Resource[RedirectProperties], ids: Ids) -> str:
+        return create_listener(self._session, resource, ids, _to_https(_FINAL))
+
+    def change(self, resource: Resource[RedirectProperties], found: Found[RedirectProperties], ids: Ids) -> str:
+        """Moves the rules one by one, so that at any time each path either answers on port 80 or redirects.
+
+        The final redirect is set last: until then, the next command finishes what this one has begun.
+        """
+        self._redirect(found.identifier, _MOVING)
+        rules = [rule for rule in rules_of(self._session, found.identifier) if not rule["IsDefault"]]
+        there = rules_of(self._session, ids["listener"])
+        for arn, their_tags in tags_of(self._session, [rule["RuleArn"] for rule in rules]).items():
+            rule = next(rule for rule in rules if rule["RuleArn"] == arn)
+            if not resource.tags.items() <= their_tags.items():
+                continue  # a user's
+            if _matched(rule) not in map(_matched, there):
+                _RETRY(_is_priority_taken, self._copy, rule, their_tags, ids["listener"])
+            self._session.delete("elbv2", "delete_rule", RuleArn=arn)
+        self._redirect(found.identifier, _FINAL)
+        return found.identifier
+
+    def delete(self, found: Found[Properties]) -> None:
+        self._session.delete("elbv2", "delete_listener", ListenerArn=found.identifier)
+
+    def _redirect(self, listener: str, code: str) -> None:
+        self._session.call("elbv2", "modify_listener", ListenerArn=listener, DefaultActions=[_to_https(code)])
+
+    def _copy(self, rule: Mapping[str, Any], their_tags: Mapping[str, str], listener: str) -> None:
+        taken = {rule["Priority"] for rule in rules_of(self._session, listener)}
+        first = int(rule["Priority"])
+        self._session.call(
+            "elbv2",
+            "create_rule",
+            ListenerArn=listener,
+            Priority=next(number for number in (first, *_PRIORITIES) if str(number) not in taken),
+            # ELBv2 describes simple conditions in two formats, and takes one.
+            Conditions=[{key: it[key] for key in it if key != "Values" or len(it) == 2} for it in rule["Conditions"]],
+            Actions=rule["Actions"],
+            Tags=tags.capital({key: value for key, value in their_tags.items() if not key.startswith("aws:")}),
+        )
+
+
+def rules_of(session: AwsSession, listener: str) -> list[dict[str, Any]]:
+    """Returns the listener's rules, including its default one, as ELBv2 describes them."""
+    return list(session.pages("elbv2", "describe_rules", "Rules", ListenerArn=listener))
 
 
 def read_test_value(rule: Mapping[str, Any]) -> str:
@@ -164,6 +226,15 @@ def _weights(rule: Mapping[str, Any]) -> dict[str, int]:
 def _groups(rule: Mapping[str, Any]) -> tuple[str, ...]:
     """Names of the target groups."""
     return tuple(sorted(arn.split("/")[1] for arn in _weights(rule)))
+
+
+def _matched(rule: Mapping[str, Any]) -> tuple[object, ...]:
+    """What tells a rule's requests from those of other rules."""
+    return _paths(rule), _hosts(rule), _header(rule)
+
+
+def _to_https(code: str) -> dict[str, Any]:
+    return {"Type": "redirect", "RedirectConfig": {"Protocol": "HTTPS", "Port": "443", "StatusCode": code}}
 
 
 def _header(rule: Mapping[str, Any]) -> str | None:

@@ -8,7 +8,6 @@ from typing import Any
 from mlflow_fargate.aws import tags
 from mlflow_fargate.aws.resource_types.resource_type import Ids, ResourceType
 from mlflow_fargate.aws.session import AwsSession
-from mlflow_fargate.errors import AwsError
 from mlflow_fargate.plan import Found, Properties, Resource
 from mlflow_fargate.resources import OWN_CERTIFICATE
 from mlflow_fargate.resources.balancer_properties import IDLE_TIMEOUT, LoadBalancerProperties
@@ -21,10 +20,6 @@ _NOT_FOUND = {
         "ContentType": "application/json",
         "MessageBody": '{"error": "no deployment answers on this path"}',
     },
-}
-_TO_HTTPS = {
-    "Type": "redirect",
-    "RedirectConfig": {"Protocol": "HTTPS", "Port": "443", "StatusCode": "HTTP_301"},
 }
 _TLS_POLICY = "ELBSecurityPolicy-TLS13-1-2-2021-06"
 
@@ -83,15 +78,15 @@ class ListenerType(ResourceType[ListenerProperties]):
     """HTTP on 80, or HTTPS on 443 with a certificate; answers 404 if no rule matches."""
 
     def observe(self, resource: Resource[ListenerProperties], ids: Ids) -> Found[ListenerProperties] | None:
-        listener = _find_listener(self._session, ids.get("load balancer"), _port_of(resource))
+        listener = find_listener(self._session, ids.get("load balancer"), _port_of(resource))
         if listener is None:
             return None
-        certificate = _certificate(listener)
+        certificate = certificate_of(listener)
         is_own = certificate is not None and certificate == ids.get("certificate")
         return Found(listener["ListenerArn"], ListenerProperties(OWN_CERTIFICATE if is_own else certificate))
 
     def create(self, resource: Resource[ListenerProperties], ids: Ids) -> str:
-        return _create_listener(self._session, resource, ids, _NOT_FOUND, _certificate_arn(resource, ids))
+        return create_listener(self._session, resource, ids, _NOT_FOUND, _certificate_arn(resource, ids))
 
     def change(self, resource: Resource[ListenerProperties], found: Found[ListenerProperties], ids: Ids) -> str:
         certificates = [{"CertificateArn": _certificate_arn(resource, ids)}]
@@ -124,29 +119,10 @@ class ListenerCertificateType(ResourceType[Properties]):
         self._session.delete("elbv2", "remove_listener_certificates", **removed)
 
 
-class RedirectListenerType(ResourceType[Properties]):
-    """HTTP on 80, redirecting to HTTPS."""
-
-    def observe(self, resource: Resource[Properties], ids: Ids) -> Found[Properties] | None:
-        listener = _find_listener(self._session, ids.get("load balancer"), _port_of(resource))
-        return Found(listener["ListenerArn"], Properties()) if listener else None
-
-    def create(self, resource: Resource[Properties], ids: Ids) -> str:
-        return _create_listener(self._session, resource, ids, _TO_HTTPS)
-
-    def delete(self, found: Found[Properties]) -> None:
-        self._session.delete("elbv2", "delete_listener", ListenerArn=found.identifier)
-
-
 def find_load_balancer(session: AwsSession, name: str) -> dict[str, Any] | None:
     """Returns the load balancer of that name as ELBv2 describes it; None if there is none."""
-    try:
-        found = session.call("elbv2", "describe_load_balancers", Names=[name])["LoadBalancers"]
-    except AwsError as error:
-        if error.code in ("LoadBalancerNotFound", "LoadBalancerNotFoundException"):
-            return None
-        raise
-    return next(iter(found), None)  # some emulators of AWS list none
+    answer = session.find("elbv2", "describe_load_balancers", Names=[name])
+    return next(iter(answer["LoadBalancers"]), None) if answer else None  # some emulators of AWS list none
 
 
 def subnets_of(balancer: Mapping[str, Any]) -> tuple[str, ...]:
@@ -156,8 +132,15 @@ def subnets_of(balancer: Mapping[str, Any]) -> tuple[str, ...]:
 
 def listener_certificate(session: AwsSession, load_balancer: str) -> str | None:
     """Returns the certificate of the load balancer's listener on 443; None if it only has plain HTTP."""
-    listener = _find_listener(session, load_balancer, 443)
-    return _certificate(listener) if listener else None
+    listener = main_listener(session, load_balancer)
+    return certificate_of(listener) if listener else None
+
+
+def main_listener(session: AwsSession, load_balancer: str) -> dict[str, Any] | None:
+    """Returns the load balancer's listener with the deployments' rules: the one on 443, or else on 80."""
+    listeners = session.pages("elbv2", "describe_listeners", "Listeners", LoadBalancerArn=load_balancer)
+    by_port = {listener["Port"]: listener for listener in listeners}
+    return by_port.get(443) or by_port.get(80)
 
 
 def tags_of(session: AwsSession, arns: Sequence[str]) -> dict[str, dict[str, str]]:
@@ -169,14 +152,16 @@ def tags_of(session: AwsSession, arns: Sequence[str]) -> dict[str, dict[str, str
     return found
 
 
-def _find_listener(session: AwsSession, load_balancer: str | None, port: int) -> dict[str, Any] | None:
+def find_listener(session: AwsSession, load_balancer: str | None, port: int) -> dict[str, Any] | None:
+    """Returns the load balancer's listener on a port as ELBv2 describes it; None if there is none."""
     if load_balancer is None:
         return None
     listeners = session.pages("elbv2", "describe_listeners", "Listeners", LoadBalancerArn=load_balancer)
     return next((listener for listener in listeners if listener["Port"] == port), None)
 
 
-def _certificate(listener: Mapping[str, Any]) -> str | None:
+def certificate_of(listener: Mapping[str, Any]) -> str | None:
+    """Returns the certificate of a described listener; None for plain HTTP."""
     certificate: str | None = (listener.get("Certificates") or [{}])[0].get("CertificateArn")
     return certificate
 
@@ -186,13 +171,14 @@ def _certificate_arn(resource: Resource[ListenerProperties], ids: Ids) -> str | 
     return ids["certificate"] if named == OWN_CERTIFICATE else named
 
 
-def _create_listener(
+def create_listener(
     session: AwsSession,
     resource: Resource[Properties],
     ids: Ids,
     default: dict[str, Any],
     certificate: str | None = None,
 ) -> str:
+    """Creates the listener on the port in the resource's name, with the default action; returns its ARN."""
     secure = {"Certificates": [{"CertificateArn": certificate}], "SslPolicy": _TLS_POLICY} if certificate else {}
     answer = session.call(
         "elbv2",

@@ -11,7 +11,6 @@ from mlflow_fargate.aws import tags
 from mlflow_fargate.aws.resource_types.resource_type import Ids, ResourceType
 from mlflow_fargate.aws.session import AwsSession
 from mlflow_fargate.deployment import LogLine
-from mlflow_fargate.errors import AwsError
 from mlflow_fargate.plan import Found, Properties, Resource
 from mlflow_fargate.resources import CONTAINER
 from mlflow_fargate.resources.properties import LogGroupProperties
@@ -49,15 +48,10 @@ class LogGroupType(ResourceType[LogGroupProperties]):
 
 def last_lines(session: AwsSession, group: str, stream: str, count: int = 20) -> list[str]:
     """Returns the last lines that a task wrote; empty if it wrote none."""
-    try:
-        events = session.call(
-            "logs", "get_log_events", logGroupName=group, logStreamName=stream, limit=count, startFromHead=False
-        )["events"]
-    except AwsError as error:
-        if error.code == "ResourceNotFoundException":
-            return []
-        raise
-    return [event["message"].rstrip("\n") for event in events]
+    answer = session.find(
+        "logs", "get_log_events", logGroupName=group, logStreamName=stream, limit=count, startFromHead=False
+    )
+    return [event["message"].rstrip("\n") for event in answer["events"]] if answer else []
 
 
 def lines_since(session: AwsSession, group: str, since_milliseconds: int, task: str | None = None) -> Iterator[LogLine]:

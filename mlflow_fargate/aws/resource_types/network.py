@@ -97,9 +97,11 @@ class TaskSecurityGroupType(ResourceType[TaskPorts]):
 
 
 def _find_group(session: AwsSession, name: str, ids: Ids) -> dict[str, Any] | None:
-    filters = [{"Name": "group-name", "Values": [name]}, {"Name": "vpc-id", "Values": [ids["vpc"]]}]
+    # Both of an endpoint's, so that an observation reads them in one call.
+    both = [f"{name.rpartition('-')[0]}-{purpose}" for purpose in ("alb", "tasks")]
+    filters = [{"Name": "group-name", "Values": both}, {"Name": "vpc-id", "Values": [ids["vpc"]]}]
     groups = session.call("ec2", "describe_security_groups", Filters=filters)["SecurityGroups"]
-    return groups[0] if groups else None
+    return next((group for group in groups if group["GroupName"] == name), None)
 
 
 def _create_group(session: AwsSession, resource: Resource[Properties], ids: Ids, description: str) -> str:

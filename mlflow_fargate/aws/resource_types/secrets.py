@@ -12,7 +12,6 @@ from datetime import datetime
 
 from mlflow_fargate.aws import tags
 from mlflow_fargate.aws.resource_types.resource_type import Ids, ResourceType
-from mlflow_fargate.errors import AwsError
 from mlflow_fargate.plan import Found, Properties, Resource
 from mlflow_fargate.resources.properties import ApiKeyProperties
 
@@ -21,12 +20,9 @@ class ApiKeyType(ResourceType[ApiKeyProperties]):
     """A random key of 256 bits, kept across updates; restored if it was scheduled for deletion."""
 
     def observe(self, resource: Resource[ApiKeyProperties], ids: Ids) -> Found[ApiKeyProperties] | None:
-        try:
-            secret = self._session.call("secretsmanager", "describe_secret", SecretId=resource.name)
-        except AwsError as error:
-            if error.code == "ResourceNotFoundException":
-                return None
-            raise
+        secret = self._session.find("secretsmanager", "describe_secret", SecretId=resource.name)
+        if secret is None:
+            return None
         properties = ApiKeyProperties(is_scheduled_for_deletion="DeletedDate" in secret)
         return Found(secret["ARN"], properties, tags.are_ours(tags.read(secret.get("Tags"))))
 
@@ -42,11 +38,7 @@ class ApiKeyType(ResourceType[ApiKeyProperties]):
         return str(secret["ARN"])
 
     def change(self, resource: Resource[ApiKeyProperties], found: Found[ApiKeyProperties], ids: Ids) -> str:
-        try:
-            self._session.call("secretsmanager", "restore_secret", SecretId=found.identifier)
-        except AwsError as error:
-            if error.meaning != "absent":
-                raise
+        if self._session.find("secretsmanager", "restore_secret", SecretId=found.identifier) is None:
             return self.create(resource, ids)  # a deletion without a recovery window has just finished
         return found.identifier
 

@@ -49,6 +49,7 @@ class ServiceType(ResourceType[ServiceProperties]):
         super().__init__(session)
         self._clock = clock
         self._sleep = sleep
+        self.tell: Callable[[str], None] = lambda text: None  # shows what is awaited
 
     def observe(self, resource: Resource[ServiceProperties], ids: Ids) -> Found[ServiceProperties] | None:
         cluster = ids.get("cluster")
@@ -148,12 +149,7 @@ class ServiceType(ResourceType[ServiceProperties]):
         """Deletes the service and waits until its tasks are gone, so that what it used can be deleted."""
         cluster, _, name = found.identifier.rpartition(":")[2].removeprefix("service/").partition("/")
         forget_change(self._session, cluster, name)
-        try:
-            answer = self._session.call("ecs", "delete_service", cluster=cluster, service=name, force=True)
-        except AwsError as error:
-            if error.meaning != "absent":
-                raise
-        else:
+        if answer := self._session.delete("ecs", "delete_service", cluster=cluster, service=name, force=True):
             remember_deletion(self._session, cluster, answer["service"])
         self._wait_until_drained(cluster, name)
 
@@ -167,8 +163,13 @@ class ServiceType(ResourceType[ServiceProperties]):
         """Waits until the name is free: ListServices omits a draining service, DescribeServices does not."""
         deadline = self._clock() + _DELETION_SECONDS
         while (service := describe_service(self._session, cluster, name)) and service["status"] == "DRAINING":
+            left = f"{service['runningCount']} task(s) of '{name}' that are stopping"
             if self._clock() > deadline:
-                raise RolloutTimeout(f"Service '{name}' is still draining after {_DELETION_SECONDS // 60} minutes.")
+                raise RolloutTimeout(
+                    f"After {_DELETION_SECONDS // 60} minutes, ECS still has {left}.",
+                    hint="run the same command again later; it continues",
+                )
+            self.tell(f"waiting for {left}, for up to {_DELETION_SECONDS // 60} minutes; Ctrl-C is safe")
             self._sleep(2)
 
     def _properties(self, service: Mapping[str, Any], service_tags: Mapping[str, str], ids: Ids) -> ServiceProperties:
@@ -177,6 +178,7 @@ class ServiceType(ResourceType[ServiceProperties]):
         balancer = (service.get("loadBalancers") or [{}])[0]
         advanced = balancer.get("advancedConfiguration") or {}
         role = advanced.get("roleArn")
+        is_current = advanced.get("productionListenerRule") in (None, ids.get("listener rule"))
         alternate = _group_name(advanced.get("alternateTargetGroupArn"), ids.get("alternate target group"))
         return ServiceProperties(
             task_definition=properties_of(task_definition, ids).digest if task_definition else "deleted",
@@ -196,6 +198,7 @@ class ServiceType(ResourceType[ServiceProperties]):
             follow=service_tags.get(FOLLOW_TAG),
             tags={key: value for key, value in service_tags.items() if not tags.is_own_key(key)},
             rollout="failed" if rollout_state(self._session, service) == "FAILED" else "not failed",
+            traffic_rule="the listener's" if is_current else "another listener's",
             current_count=service["desiredCount"],
         )
 
@@ -306,6 +309,6 @@ def _request(
 
 
 def _place(service: ServiceProperties) -> tuple[str | int | None, ...]:
-    """Where its tasks are registered, and with which role."""
-    role = service.infrastructure_role_arn
-    return service.target_group, service.alternate_target_group, role, service.container_port
+    """Where its tasks are registered, with which role, and which rule ECS changes."""
+    role, rule = service.infrastructure_role_arn, service.traffic_rule
+    return service.target_group, service.alternate_target_group, role, service.container_port, rule

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mlflow_fargate.aws import tags
 from mlflow_fargate.aws.resource_types.load_balancer import tags_of
 from mlflow_fargate.aws.resource_types.resource_type import Ids, ResourceType
-from mlflow_fargate.errors import AwsError
 from mlflow_fargate.plan import Found, Properties, Resource
 from mlflow_fargate.resources.properties import TargetGroupProperties
 
@@ -17,24 +16,20 @@ class TargetGroupType(ResourceType[TargetGroupProperties]):
     """Where ECS registers the tasks of a deployment, and how their health is checked."""
 
     def observe(self, resource: Resource[TargetGroupProperties], ids: Ids) -> Found[TargetGroupProperties] | None:
-        try:
-            groups = self._session.call("elbv2", "describe_target_groups", Names=[resource.name])["TargetGroups"]
-        except AwsError as error:
-            if error.code in ("TargetGroupNotFound", "TargetGroupNotFoundException"):
-                return None
-            raise
-        return self._found(groups[0]) if groups else None
+        group = next((group for group in self._groups() if group["TargetGroupName"] == resource.name), None)
+        return self._found(group) if group else None
 
-    def observe_all(self, wanted_tags: Mapping[str, str]) -> list[tuple[str, Found[TargetGroupProperties]]]:
+    def find_all(self, wanted_tags: Mapping[str, str]) -> list[dict[str, Any]]:
         """Returns every target group with the tags. Its name depends on the port, which may have changed."""
-        groups = {
-            group["TargetGroupArn"]: group
-            for group in self._session.pages("elbv2", "describe_target_groups", "TargetGroups")
-            if group["TargetGroupName"].startswith("mlf-")
-        }
+        groups = {group["TargetGroupArn"]: group for group in self._groups()}
         their_tags = tags_of(self._session, list(groups))
-        ours = [group for arn, group in groups.items() if wanted_tags.items() <= their_tags[arn].items()]
-        return [(group["TargetGroupName"], self._found(group)) for group in ours]
+        return [group for arn, group in groups.items() if wanted_tags.items() <= their_tags[arn].items()]
+
+    def _groups(self) -> Iterator[dict[str, Any]]:
+        """This package's groups, by their names: one call for all, and the same one for each observed group."""
+        for group in self._session.pages("elbv2", "describe_target_groups", "TargetGroups"):
+            if group["TargetGroupName"].startswith("mlf-"):
+                yield group
 
     def create(self, resource: Resource[TargetGroupProperties], ids: Ids) -> str:
         answer = self._session.call(

@@ -5,7 +5,7 @@ What is deployed is recorded in one Docker label of the container (see resources
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, fields
 from itertools import islice
 from typing import Any
@@ -13,7 +13,6 @@ from typing import Any
 from mlflow_fargate.aws import tags
 from mlflow_fargate.aws.resource_types.resource_type import Ids, ResourceType
 from mlflow_fargate.config.task_options import FileSystem
-from mlflow_fargate.errors import AwsError
 from mlflow_fargate.plan import Found, Properties, Resource
 from mlflow_fargate.resolved_model import Provenance
 from mlflow_fargate.resources import CONTAINER, read_label_text
@@ -65,29 +64,32 @@ class TaskDefinitionType(ResourceType[TaskProperties]):
         return self.create(resource, ids)
 
     def delete(self, found: Found[Properties]) -> None:
-        """Deregisters the family's revisions that this package created, then deletes them, 10 per call."""
+        """Deletes the family's revisions that this package created, also those that were only deregistered."""
         family = found.identifier.rpartition("/")[2].rpartition(":")[0]
-        for arn in list(self.revisions(family)):
-            if self._is_ours(arn):
-                self._session.delete("ecs", "deregister_task_definition", taskDefinition=arn)
-        inactive = [arn for arn in self.revisions(family, "INACTIVE") if self._is_ours(arn)]
-        for start in range(0, len(inactive), 10):
-            batch = inactive[start : start + 10]
+        active = [arn for arn in self.revisions(family) if self._is_ours(arn)]
+        self.delete_revisions(active)
+        others = set(self.revisions(family, "INACTIVE")).difference(active)
+        self._delete([arn for arn in sorted(others) if self._is_ours(arn)])
+
+    def delete_revisions(self, arns: Collection[str]) -> None:
+        """Deregisters and deletes revisions."""
+        for arn in arns:
+            self._session.delete("ecs", "deregister_task_definition", taskDefinition=arn)
+        self._delete(arns)
+
+    def _delete(self, arns: Collection[str]) -> None:
+        for start in range(0, len(arns), 10):
+            batch = list(arns)[start : start + 10]
             self._session.delete("ecs", "delete_task_definitions", taskDefinitions=batch)
 
     def describe(self, arn: str) -> dict[str, Any]:
         """Returns a revision, with its tags under `tags`."""
-        answer = self._session.call("ecs", "describe_task_definition", taskDefinition=arn, include=["TAGS"])
-        return {**answer["taskDefinition"], "tags": answer.get("tags", [])}
+        return _with_tags(self._session.call("ecs", "describe_task_definition", taskDefinition=arn, include=["TAGS"]))
 
     def find(self, arn: str) -> dict[str, Any] | None:
         """Returns a revision as `describe` does; None if it was deleted."""
-        try:
-            return self.describe(arn)
-        except AwsError as error:
-            if error.meaning != "absent":
-                raise
-            return None
+        answer = self._session.find("ecs", "describe_task_definition", taskDefinition=arn, include=["TAGS"])
+        return _with_tags(answer) if answer else None
 
     def revisions(self, family: str, status: str = "ACTIVE") -> Iterator[str]:
         """Yields the ARNs of the family's revisions, newest first."""
@@ -118,6 +120,10 @@ class TaskDefinitionType(ResourceType[TaskProperties]):
             "ecs", "register_task_definition", **request, tags=tags.small({**resource.tags, **digest})
         )
         return str(answer["taskDefinition"]["taskDefinitionArn"])
+
+
+def _with_tags(answer: Mapping[str, Any]) -> dict[str, Any]:
+    return {**answer["taskDefinition"], "tags": answer.get("tags", [])}
 
 
 def read_label(described: Mapping[str, Any]) -> Label | None:

@@ -109,9 +109,18 @@ class Registry:
                 self._transport.send(
                     "PUT", url, scopes=_push(repository), expected=(200, 201, 202), headers=headers, body=body
                 ).close()
-            except Refused:
-                if self.manifest_digest(repository, identifier) != digest:
+            except Refused as error:
+                present = self.manifest_digest(repository, identifier)
+                if present == digest:
+                    return
+                if present is None or error.status not in (400, 409):
                     raise
+                raise Refused(
+                    f"Another command pushed a different image as {repository}:{identifier} while this one was built, "
+                    "and tags in this repository are immutable.",
+                    status=error.status,
+                    hint="run the command again: it uses that image, which was built from the same inputs",
+                ) from error
 
         self._transport.retry(put)
         return digest
