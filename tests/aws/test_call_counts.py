@@ -68,7 +68,7 @@ def test_only_the_first_prediction_calls_aws(aws_url: str, push_image: Callable[
 @pytest.mark.slow
 def test_an_update_without_a_difference_makes_twenty_calls_and_a_deletion_forty(deployer: Deployer) -> None:
     publisher = PreparingPublisher(deployer.publisher.image, deployer.account)  # type: ignore[attr-defined]
-    create(replace(deployer, publisher=publisher), auth="api_key")
+    create(replace(deployer, make_publisher=lambda: publisher), auth="api_key")
 
     of_update, update = counted(deployer)
     assert of_update.update("churn", None, None, NamedOptions({})) == deployer.get("churn")

@@ -224,7 +224,7 @@ def test_a_revision_of_a_killed_update_is_found_after_an_hour_if_another_update_
     reaper = Reaper(at=2)  # it has registered the revision, and not updated the service
     with pytest.raises(Killed):
         client = new_client(clean, reaper)
-        client = replace(client, publisher=clean.publisher)
+        client = replace(client, make_publisher=clean.make_publisher)
         update_to(client, 2)
     session, cluster = clean.account.session, clean.endpoint.cluster
     current, *_ = [revision for revision in clean.endpoint.revisions("churn") if revision.is_current]
