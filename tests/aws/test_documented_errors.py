@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import asdict
@@ -16,7 +17,7 @@ import stamina
 from botocore.awsrequest import AWSResponse
 
 from mlflow_fargate.aws.ecs_service import describe_service, remember_deletion
-from mlflow_fargate.aws.error_table import classify
+from mlflow_fargate.aws.error_table import _ROWS, classify
 from mlflow_fargate.aws.resource_types.iam import SecretsPolicyType
 from mlflow_fargate.aws.resource_types.interfaces import wait_until_unused
 from mlflow_fargate.aws.resource_types.strategy import ROLLING, WANTED_TAG, read_strategy, refusal_of
@@ -61,6 +62,17 @@ def test_every_documented_error_of_every_call_has_a_meaning_and_a_hint() -> None
     assert [(operation, code) for operation, code, fault in faults if fault.meaning == "unknown"] == []
     silent = {code for _, code, fault in faults if fault.meaning in ("user", "quota", "absent") and not fault.hint}
     assert silent == set()
+
+
+def test_what_is_repeated_names_the_source_that_says_so_and_is_a_row_of_the_page() -> None:
+    """A file of the Terraform AWS provider, or a page; what is not repeated needs none."""
+    repeated = [row for row in _ROWS if row.meaning == "transient"]
+
+    assert len(repeated) > 60
+    assert [row for row in repeated if not re.fullmatch(r"\w+/\w+\.go|https://\S+", row.source)] == []
+    assert [row for row in _ROWS if row.source and row not in repeated] == []
+    written = PAGE.read_text(encoding="utf-8")
+    assert [row for row in repeated if f"| {row.code} | {row.part} |" not in written] == []
 
 
 def test_the_page_of_errors_is_current() -> None:
