@@ -162,10 +162,11 @@ def test_a_strategy_tag_that_was_edited_by_hand_reads_as_rolling(text: str) -> N
     assert (read_strategy(service), refusal_of(service)) == (ROLLING, None)
 
 
-def test_a_task_definition_without_ports_can_be_read() -> None:
+def test_a_task_definition_without_ports_or_with_an_empty_role_can_be_read() -> None:
     described = {"containerDefinitions": [{"name": "model", "image": "i"}], "cpu": "256", "memory": "512"}
 
     assert properties_of(described, {}).port == 0
+    assert properties_of({**described, "taskRoleArn": ""}, {}) == properties_of(described, {})
 
 
 @pytest.mark.parametrize(
