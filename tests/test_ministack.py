@@ -152,7 +152,8 @@ def create_service_to_scale(moto_url: str) -> Any:
     """Returns moto's client for autoscaling, which scales only services that moto's own ECS has."""
     ecs = boto3.client("ecs", endpoint_url=moto_url)
     ecs.create_cluster(clusterName="mlflow-fargate-default")
-    task = ecs.register_task_definition(family="churn", containerDefinitions=[{"name": "model", "image": "i"}])
+    container = {"name": "model", "image": "i", "memory": 128}
+    task = ecs.register_task_definition(family="churn", containerDefinitions=[container])
     arn = task["taskDefinition"]["taskDefinitionArn"]
     ecs.create_service(cluster="mlflow-fargate-default", serviceName="churn", taskDefinition=arn)
     return boto3.client("application-autoscaling", endpoint_url=moto_url)
