@@ -1,82 +1,32 @@
 """docs/iam: what the policies allow is what the code calls, no less and no more.
 
 Which calls there are is read from the sources (every one goes through `AwsSession`). What they need besides their own
-action comes from the parameters of the calls that were made, seen below boto3, and from AWS's documents
-(support/implied_actions.py).
+action comes from AWS's documents (support/implied_actions.py); test_iam_calls.py compares the calls that are made.
 """
 
 from __future__ import annotations
 
-import ast
 import json
 import re
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
-from mlflow_fargate.aws.account import Account
 from mlflow_fargate.aws.resource_types.iam import infrastructure_trust, task_trust
 from mlflow_fargate.cli import main
-from mlflow_fargate.config import NamedOptions, parse_config
-from mlflow_fargate.deployments import keys, operations
-from mlflow_fargate.deployments.deployer import Deployer
-from mlflow_fargate.deployments.logs import read_logs
-from mlflow_fargate.errors import RolloutFailed
 from mlflow_fargate.resources import EndpointSpec, Network, execution_policy, infrastructure_policy, webhook_policy
-from support.deployer import CRASHING, create
+from support.aws_actions import OF_S3, OF_THE_REGISTRY, OF_THE_WEBHOOKS_OPTIONS, TAGGING, calls_in_the_sources
 from support.iam_policies import allowed, policy
 from support.implied_actions import IMPLIED, Implied, with_implied
 
 ROOT = Path(__file__).parents[1]
-IAM_NAMES = {
-    "resourcegroupstaggingapi": "tag",
-    "tagging": "tag",
-    "service-quotas": "servicequotas",
-    "elbv2": "elasticloadbalancing",
-    "elastic-load-balancing-v2": "elasticloadbalancing",
-}
-# Calls that IAM knows under another name; the first needs no permission at all.
-OTHER_ACTIONS = {
-    "sts:GetCallerIdentity": None,
-    "s3:ListObjectsV2": "s3:ListBucket",
-}
-# The registry is called by its own protocol, not through boto3; ECR requires these permissions from its clients.
-# https://docs.aws.amazon.com/AmazonECR/latest/userguide/image-push-iam.html
-OF_THE_REGISTRY = {
-    "ecr:BatchCheckLayerAvailability",
-    "ecr:BatchGetImage",
-    "ecr:CompleteLayerUpload",
-    "ecr:GetDownloadUrlForLayer",
-    "ecr:InitiateLayerUpload",
-    "ecr:PutImage",
-    "ecr:UploadLayerPart",
-}
-# Calls of boto3 itself, in aws/s3.py.
-OF_S3 = {"s3:GetObject", "s3:ListBucket"}
-# Only the webhook service calls these, with the options for them.
-OF_THE_WEBHOOKS_OPTIONS = {"sns:Publish", "s3:GetObject", "s3:PutObject"}
 # For strategies that shift traffic: ECS continues once the new tasks have passed a test, with the API key.
 OF_SHIFTING = {
     "ecs:ContinueServiceDeployment",
     "ecs:DescribeServiceDeployments",
     "iam:PassRole",
     "secretsmanager:GetSecretValue",
-}
-# What AWS asks for when a call carries tags.
-TAGGING = {
-    "acm": "acm:AddTagsToCertificate",
-    "application-autoscaling": "application-autoscaling:TagResource",
-    "ecs": "ecs:TagResource",
-    "ecr": "ecr:TagResource",
-    "ec2": "ec2:CreateTags",
-    "elasticloadbalancing": "elasticloadbalancing:AddTags",
-    "iam": "iam:TagRole",
-    "logs": "logs:TagResource",
-    "secretsmanager": "secretsmanager:TagResource",
 }
 OF_PARAMETERS = {*TAGGING.values(), "iam:PassRole"}
 READS = ("Describe", "List", "Get", "BatchGet", "BatchCheck", "Filter", "Simulate")
@@ -111,63 +61,6 @@ def table_of(page: str) -> list[str]:
 def of_the_deployer() -> set[str]:
     """Two policies, for one would be longer than IAM takes: what every deployment needs, and what some options need."""
     return allowed("deployer") | allowed("deployer-options")
-
-
-def calls_in_the_sources() -> set[str]:
-    """Every action that aws/ can call."""
-    found = set()
-    for path in sorted((ROOT / "mlflow_fargate/aws").rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if (
-                isinstance(node, ast.Call)
-                and isinstance(node.func, ast.Attribute)
-                and node.func.attr in {"call", "delete", "find", "pages"}
-                and len(node.args) >= 2  # a kind of resource has a `delete` too
-            ):
-                service, operation = node.args[:2]
-                if path.name == "session.py" and isinstance(service, ast.Name):
-                    continue  # `delete` passes its operation to `call`
-                assert isinstance(service, ast.Constant), (path, node.lineno)
-                assert isinstance(operation, ast.Constant), (path, node.lineno)
-                name = "".join(part.capitalize() for part in operation.value.split("_"))
-                found.add(action_of(service.value, name))
-    return {action for action in found if action}
-
-
-def action_of(service: str, operation: str) -> str | None:
-    action = f"{IAM_NAMES.get(service, service)}:{operation}"
-    return OTHER_ACTIONS.get(action, action)
-
-
-def record(deployer: Deployer, act: Callable[[Deployer], object]) -> set[str]:
-    """The actions that AWS checks while `act` runs: those of the calls, seen below boto3, and those that they imply."""
-    account = Account(deployer.target)
-    seen: set[str | None] = set()
-
-    def note(params: dict[str, Any], model: Any, **_: Any) -> None:
-        service = model.service_model.endpoint_prefix
-        service = {"api.ecr": "ecr"}.get(service, service)
-        seen.add(action_of(service, model.name))
-        if params.get("tags") or params.get("Tags") or params.get("TagSpecifications"):
-            seen.add(TAGGING[service])
-        if params.get("executionRoleArn"):
-            seen.add("iam:PassRole")
-
-    account.session._session.events.register("provide-client-params", note)
-    act(replace(deployer, account=account))
-    return with_implied(action for action in seen if action)
-
-
-def forget_lifecycle_policy(deployer: Deployer) -> None:
-    """Leaves the repository as an earlier release created it."""
-    repository = deployer.account.endpoint("default").repository
-    repository.ensure()
-    deployer.account.session.call("ecr", "delete_lifecycle_policy", repositoryName=repository.name)
-
-
-def subnets_of(deployer: Deployer) -> str:
-    """The endpoint's subnets, as the option takes them."""
-    return ",".join(deployer.account.endpoint("default").spec(parse_config(None)).network.subnets)
 
 
 def test_the_deployers_policy_allows_every_call_in_the_sources_and_nothing_else() -> None:
@@ -305,86 +198,3 @@ def test_no_value_changes_more_of_a_policy_than_its_place(option: str, value: st
     done = CliRunner().invoke(main, ["iam", "webhook", *(part for pair in arguments.items() for part in pair)])
 
     assert done.exit_code and said in done.output and "Statement" not in done.output
-
-
-@pytest.mark.slow
-def test_the_calls_really_made_are_allowed(deployer: Deployer) -> None:
-    def whole_life(counted: Deployer) -> None:
-        counted.create_endpoint("default", parse_config({}))
-        repository = counted.account.endpoint("default").repository
-        repository.newest_image()
-        counted.account.registry_login()
-        create(counted, auth="api_key")
-        counted.update("churn", None, None, NamedOptions({"desired_count": 2, "deregistration_delay_seconds": 1}))
-        counted.update("churn", None, None, NamedOptions({"max_count": 3, "schedule.night": "cron(0 20 * * ? *) 0"}))
-        counted.update("churn", None, None, NamedOptions({"target_memory_percent": 70, "schedule": "", "max_count": 4}))
-        with pytest.raises(RolloutFailed):
-            counted.update("churn", CRASHING, None, NamedOptions({"environment.MODE": "crash"}))
-        counted.update(
-            "churn", None, None, NamedOptions({"strategy": "blue_green", "test_green": False, "bake_time_minutes": 0})
-        )
-        counted.update("churn", None, None, NamedOptions({"subnets": subnets_of(counted), "wait": False}))
-        counted.account.read_api_key(counted.get("churn").api_key_secret or "")
-        keys.rotate(counted, "churn")
-        keys.finish(counted, "churn")
-        operations.tasks(counted, "churn")
-        operations.events(counted, "churn")
-        list(read_logs(counted, "churn", 0))
-        operations.history(counted, "churn")
-        list(counted.list())
-        counted.delete("churn")
-
-    made = record(deployer, whole_life)
-
-    assert len(made) > 50
-    assert sorted(made - of_the_deployer()) == []
-
-
-@pytest.mark.slow
-def test_the_webhook_has_the_permissions_of_a_redeploy_and_no_more(deployer: Deployer) -> None:
-    deployer.create_endpoint("default", parse_config({}))
-    secret = deployer.account.session.call("secretsmanager", "create_secret", Name="shared", SecretString="token")[
-        "ARN"
-    ]
-    options = {"host": "churn.example.com", "secrets.TOKEN": secret, "subnets": subnets_of(deployer)}
-    create(deployer, auth="api_key", max_count=2, **options)
-    forget_lifecycle_policy(deployer)
-
-    def redeploy(counted: Deployer) -> None:
-        list(counted.list())
-        list(counted.account.endpoints())
-        counted.account.endpoint("default").repository.ensure()
-        counted.account.endpoint("default").repository.newest_image()
-        counted.account.registry_login()
-        counted.update("churn", "models:/churn/2", None, NamedOptions())
-
-    made = record(deployer, redeploy)
-
-    assert sorted(made - allowed("webhook")) == []
-    # When a new version does not start, its tasks and their last lines are looked at.
-    # A key that a deletion left is restored.
-    after_a_failure = {
-        "secretsmanager:RestoreSecret",
-        "ecs:ListTasks",
-        "ecs:DescribeTasks",
-        "logs:GetLogEvents",
-        "ecs:DescribeServiceRevisions",
-    }
-    assert sorted(allowed("webhook") - made - OF_THE_REGISTRY - OF_S3 - after_a_failure) == []
-
-
-@pytest.mark.slow
-def test_a_deployed_webhook_service_can_create_and_delete_deployments(deployer: Deployer) -> None:
-    create(deployer)
-
-    forget_lifecycle_policy(deployer)
-
-    def follow(counted: Deployer) -> None:
-        counted.account.endpoint("default").repository.ensure()
-        create(counted, "fraud", auth="api_key", wait=False, subnets=subnets_of(counted))
-        counted.delete("fraud")
-
-    made = record(deployer, follow)
-
-    assert sorted(made - allowed("webhook-task")) == []
-    assert {"ecs:CreateService", "ecs:DeleteService", "secretsmanager:CreateSecret"} <= made

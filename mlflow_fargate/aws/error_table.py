@@ -7,11 +7,12 @@
     quota       the account has reached a limit                       shown with the quota's name
 
 botocore's standard mode already retries throttling and 5xx, for seconds. The transient rows below are errors that need
-longer, or that it does not retry although waiting helps: mostly resources that other services do not see yet. Many of
-them are retries of the Terraform AWS provider (internal/service/SERVICE at
-https://github.com/hashicorp/terraform-provider-aws), with its duration of two minutes. The texts are AWS's. Sources:
-https://docs.aws.amazon.com/AmazonECS/latest/developerguide/service-event-messages-list.html, the services' API
-references with their common errors, and public issues of tools that met them. docs/errors.md is generated from it.
+longer, or that it does not retry although waiting helps: mostly resources that other services do not see yet. Each
+names its source: a file below internal/service in the Terraform AWS provider, which retries the same
+(https://github.com/hashicorp/terraform-provider-aws, read in 2026), or a page. The texts are AWS's. Sources of the
+other rows: the services' API references with their common errors, and
+https://docs.aws.amazon.com/AmazonECS/latest/developerguide/service-event-messages-list.html. docs/errors.md is
+generated from it.
 """
 
 from __future__ import annotations
@@ -34,13 +35,17 @@ class Fault:
 
 @dataclass(frozen=True)
 class _Row:
-    """One kind of error; an empty `operation` or `code` matches any, `code` matches every code with this prefix."""
+    """One kind of error; an empty `operation` or `code` matches any, `code` matches every code with this prefix.
+
+    `source`: why a transient error passes; see the module's docstring.
+    """
 
     meaning: Meaning
     code: str
     part: str = ""
     operation: str = ""
     hint: str | None = None
+    source: str = ""
 
     def matches(self, operation: str, code: str, message: str) -> bool:
         return self.operation in ("", operation) and code.startswith(self.code) and self.part in message
@@ -70,74 +75,88 @@ _KMS = "check the KMS key: it must be enabled, and its policy must allow the cal
 _IN_REGION = "the region does not offer this yet; remove the option that the message names, or deploy in another region"
 _UNKNOWN = "look the code up in AWS's API reference of this call, or contact AWS Support with the request ID"
 _VALUE = "AWS rejects a value: change the option that the message names; if it names none, please report the message"
+_RELEASED_LATER = "AWS may release a certificate only minutes after its listener is deleted; run the command again then"
 _CERTIFICATE = "the certificate must be in the region of the endpoint; check certificate_arn="
 _QUOTA = "raise the quota that the message names in Service Quotas"
+_LINKED_ROLE = "the service-linked role of Application Auto Scaling must exist; see docs/iam/deployer-options.json"
 _OTHERS_USE_IT = "a resource that mlflow-fargate did not create still uses this one; delete the other resource first"
-# What these calls need was created seconds earlier, by this command: it is not visible everywhere yet.
+# What these calls need was created seconds earlier, by this command: it is not visible everywhere yet. Terraform's
+# provider waits after each creation until it can be read (RetryWhenNewResourceNotFound); here, the next call waits.
 _AFTER_CREATION = (
-    ("ec2:AuthorizeSecurityGroupIngress", "InvalidGroup.NotFound"),
-    ("ecr:GetLifecyclePolicy", "RepositoryNotFoundException"),
-    ("ecr:ListTagsForResource", "RepositoryNotFoundException"),
-    ("ecr:PutLifecyclePolicy", "RepositoryNotFoundException"),
-    ("elbv2:CreateListener", "LoadBalancerNotFound"),
-    ("elbv2:CreateLoadBalancer", "InvalidSecurityGroup"),
-    ("elbv2:CreateRule", "ListenerNotFound"),
-    ("elbv2:CreateRule", "TargetGroupNotFound"),
-    ("elbv2:ModifyLoadBalancerAttributes", "LoadBalancerNotFound"),
-    ("elbv2:ModifyTargetGroupAttributes", "TargetGroupNotFound"),
-    ("iam:PutRolePolicy", "NoSuchEntity"),
-    ("logs:PutRetentionPolicy", "ResourceNotFoundException"),
+    ("ec2:AuthorizeSecurityGroupIngress", "InvalidGroup.NotFound", "ec2/vpc_security_group.go"),
+    ("ecr:GetLifecyclePolicy", "RepositoryNotFoundException", "ecr/lifecycle_policy.go"),
+    ("ecr:ListTagsForResource", "RepositoryNotFoundException", "ecr/repository.go"),
+    ("ecr:PutLifecyclePolicy", "RepositoryNotFoundException", "ecr/repository.go"),
+    ("elbv2:CreateListener", "LoadBalancerNotFound", "elbv2/load_balancer.go"),
+    ("elbv2:CreateLoadBalancer", "InvalidSecurityGroup", "ec2/vpc_security_group.go"),
+    ("elbv2:CreateRule", "ListenerNotFound", "elbv2/listener.go"),
+    ("elbv2:CreateRule", "TargetGroupNotFound", "elbv2/target_group.go"),
+    ("elbv2:ModifyLoadBalancerAttributes", "LoadBalancerNotFound", "elbv2/load_balancer.go"),
+    ("elbv2:ModifyTargetGroupAttributes", "TargetGroupNotFound", "elbv2/target_group.go"),
+    ("iam:PutRolePolicy", "NoSuchEntity", "iam/role.go"),
+    ("logs:PutRetentionPolicy", "ResourceNotFoundException", "logs/group.go"),
 )
+_API = "https://docs.aws.amazon.com/AmazonECS/latest/APIReference"
+_RETRIES = "https://docs.aws.amazon.com/sdkref/latest/guide/feature-retry-behavior.html"
+_ELB = "https://docs.aws.amazon.com/elasticloadbalancing/latest/APIReference"
+_EVENTS = "https://docs.aws.amazon.com/AmazonECS/latest/developerguide/service-event-messages-list.html"
 # fmt: off
 _ROWS = (
     # botocore has retried ten times within seconds; a busy account needs longer.
-    _Row("transient", "Throttl"),
-    _Row("transient", "RequestLimitExceeded"),
-    _Row("transient", "RequestThrottled"),
-    _Row("transient", "SlowDown"),
-    _Row("transient", "TooManyRequestsException"),
-    _Row("transient", "KMSThrottling"),
-    *(_Row("transient", code, hint=_AGAIN) for code in (
+    *(_Row("transient", code, source=_RETRIES) for code in (
+        "Throttl", "RequestLimitExceeded", "RequestThrottled", "SlowDown", "TooManyRequestsException", "KMSThrottling",
+        "PriorRequestNotComplete")),
+    *(_Row("transient", code, hint=_AGAIN, source=_RETRIES) for code in (
         "InternalError", "InternalFailure", "InternalService", "RequestAborted", "RequestTimeout", "ServerException",
         "ServiceException", "ServiceFailure", "ServiceUnavailable", "Unavailable")),
-    *(_Row("transient", code, operation=operation, hint=_GONE) for operation, code in _AFTER_CREATION),
-    _Row("transient", "ClusterNotFoundException", "Cluster not found", "ecs:CreateService", _GONE),
-    _Row("transient", "ClientException", "Cluster was not ACTIVE", hint=_GONE),
-    _Row("transient", "InvalidParameterException", "(ErrorCode: Throttling)"),
-    _Row("transient", "InvalidParameterException", "does not have an associated load balancer"),
-    _Row("transient", "InvalidParameterException", "Unable to assume the service linked role", hint=_SERVICE_ROLE),
-    _Row("transient", "InvalidParameterException", "verify that the role being passed has the proper trust", hint=_NEW_ROLE),  # noqa: E501
-    _Row("transient", "InvalidParameterException", "Unable to assume role and validate the specified targetGroupArn"),
+    *(_Row("transient", code, "", operation, _GONE, source) for operation, code, source in _AFTER_CREATION),
+    _Row("transient", "ClusterNotFoundException", "Cluster not found", "ecs:CreateService", _GONE, "ecs/service.go"),
+    _Row("transient", "ClientException", "Cluster was not ACTIVE", hint=_GONE,
+         source="ecs/cluster_capacity_providers.go"),
+    _Row("transient", "ClientException", "Too many concurrent attempts to create a new revision",
+         source="https://github.com/hashicorp/terraform-provider-aws/issues/9777"),
+    _Row("transient", "InvalidParameterException", "(ErrorCode: Throttling)", source=_EVENTS),
+    _Row("transient", "InvalidParameterException", "does not have an associated load balancer", source="ecs/service.go"),  # noqa: E501
+    _Row("transient", "InvalidParameterException", "Unable to assume the service linked role", "", _SERVICE_ROLE, "ecs/cluster.go"),  # noqa: E501
+    # Of a task's role ClientException, of the role that shifts traffic InvalidParameterException.
+    _Row("transient", "", "verify that the role being passed has the proper trust", "", _NEW_ROLE,
+         "https://repost.aws/knowledge-center/ecs-unable-to-assume-role"),
+    _Row("transient", "InvalidParameterException", "verify that the ECS service role being passed has the proper permissions",  # noqa: E501
+         source="ecs/service.go"),
     _Row("transient", "InvalidParameterException", "Unable to Start a service that is still Draining",
          hint="run the command again once the old tasks have stopped (after deregistration_delay_seconds + "
-        "stop_timeout_seconds at most)"),
-    _Row("transient", "InvalidParameterException", "cannot be stopped while deployments are active"),
-    _Row("transient", "ResourceInUse", hint=_OTHERS_USE_IT),
-    _Row("transient", "DependencyViolation", hint=_OTHERS_USE_IT),
-    _Row("transient", "InvalidGroup.InUse", hint=_OTHERS_USE_IT),
-    _Row("transient", "DeleteConflict",
+        "stop_timeout_seconds at most)", source=f"{_API}/API_DeleteService.html"),
+    _Row("transient", "InvalidParameterException", "cannot be stopped while deployments are active", source="ecs/service.go"),  # noqa: E501
+    _Row("transient", "ResourceInUse", "", "acm:DeleteCertificate", _RELEASED_LATER, "acm/certificate.go"),
+    _Row("transient", "ResourceInUse", hint=_OTHERS_USE_IT, source="elbv2/target_group.go"),
+    _Row("transient", "DependencyViolation", hint=_OTHERS_USE_IT, source="ec2/vpc_security_group.go"),
+    _Row("transient", "InvalidGroup.InUse", hint=_OTHERS_USE_IT, source="ec2/vpc_security_group.go"),
+    _Row("transient", "DeleteConflict", source="iam/role.go",
          hint="the role has policies that mlflow-fargate did not attach; detach them, and run the command again"),
-    _Row("transient", "MalformedPolicyDocument", "Invalid principal", hint=_VALUE),
-    _Row("transient", "CapacityReservationPending"),
-    _Row("transient", "HealthUnavailable"),
-    _Row("transient", "ClusterContainsServicesException", hint=_OTHERS_USE_IT),
-    _Row("transient", "ClusterContainsTasksException", hint=_OTHERS_USE_IT),
-    _Row("transient", "UpdateInProgressException"),
-    _Row("transient", "Concurrent"),
-    _Row("transient", "PriorRequestNotComplete"),
-    _Row("transient", "ConflictException", operation="acm:DeleteCertificate", hint=_OTHERS_USE_IT),
-    # A certificate that was issued a moment ago.
-    _Row("transient", "CertificateNotFound", operation="elbv2:AddListenerCertificates", hint=_CERTIFICATE),
+    _Row("transient", "MalformedPolicyDocument", "Invalid principal", hint=_VALUE, source="iam/role.go"),
+    _Row("transient", "CapacityReservationPending", source=f"{_ELB}/API_SetSubnets.html"),
+    _Row("transient", "HealthUnavailable", source=f"{_ELB}/API_DescribeTargetHealth.html"),
+    *(_Row("transient", code, hint=_OTHERS_USE_IT, source="ecs/cluster.go") for code in (
+        "ClusterContainsServicesException", "ClusterContainsTasksException")),
+    _Row("transient", "UpdateInProgressException", source="ecs/cluster.go"),
+    _Row("transient", "Concurrent", source="https://docs.aws.amazon.com/IAM/latest/APIReference/API_CreateRole.html"),
+    _Row("transient", "ConflictException", "", "acm:DeleteCertificate", _OTHERS_USE_IT,
+         "https://docs.aws.amazon.com/acm/latest/APIReference/API_DeleteCertificate.html"),
+    # A certificate that was issued a moment ago. CreateListener waits as long in the provider, but a mistake in
+    # certificate_arn= is more frequent there: a new certificate is added to an existing listener.
+    _Row("transient", "CertificateNotFound", "", "elbv2:AddListenerCertificates", _CERTIFICATE, "elbv2/listener_certificate.go"),  # noqa: E501
     # Application Auto Scaling is eventually consistent as well.
-    _Row("transient", "ObjectNotFoundException", "No scalable target",
-         operation="application-autoscaling:PutScalingPolicy", hint=_GONE),
-    _Row("transient", "ObjectNotFoundException", "No scalable target",
-         operation="application-autoscaling:PutScheduledAction", hint=_GONE),
-    _Row("transient", "ValidationException", "ECS service doesn't exist",
-         "application-autoscaling:RegisterScalableTarget", _GONE),
+    *(_Row("transient", "ObjectNotFoundException", "No scalable target", f"application-autoscaling:{operation}", _GONE, source)  # noqa: E501
+      for operation, source in (("PutScalingPolicy", "appautoscaling/policy.go"),
+                                ("PutScheduledAction", "appautoscaling/scheduled_action.go"))),
+    *(_Row("transient", "FailedResourceAccessException", "", f"application-autoscaling:{operation}", _LINKED_ROLE,
+           "appautoscaling/policy.go") for operation in ("PutScalingPolicy", "DeleteScalingPolicy")),
+    *(_Row("transient", "ValidationException", part, "application-autoscaling:RegisterScalableTarget", _GONE,
+           "appautoscaling/target.go") for part in ("ECS service doesn't exist", "Unable to assume IAM role")),
     # Secrets Manager deletes asynchronously, for up to a minute or two.
-    _Row("transient", "InvalidRequestException", "scheduled for deletion", operation="secretsmanager:CreateSecret"),
-    _Row("transient", "OperationAborted"),
+    *(_Row("transient", "InvalidRequestException", part, "secretsmanager:CreateSecret",
+           source="secretsmanager/secret.go") for part in ("scheduled for deletion", "was deleted")),
+    _Row("transient", "OperationAborted", source="logs/group.go"),
 
     _Row("conflict", "InvalidParameterException", "Creation of service was not idempotent"),
     _Row("conflict", "InvalidGroup.Duplicate"),
@@ -187,8 +206,7 @@ _ROWS = (
          hint="turn off the load balancer's deletion protection, and run the command again"),
     _Row("user", "TargetNotConnectedException",
          hint="ECS Exec's agent is not connected: it needs the role in docs/iam/task.json, and a route to ssmmessages"),
-    _Row("user", "FailedResourceAccessException",
-         hint="the service-linked role of Application Auto Scaling must exist; see docs/iam/deployer-options.json"),
+    _Row("user", "FailedResourceAccessException", hint=_LINKED_ROLE),
     *(_Row("user", code, hint=_TAGS) for code in (
         "TooManyTags", "InvalidTagParameter", "DuplicateTagKeys", "TagPolicyException")),
     *(_Row("user", code, hint=_KMS) for code in ("KMS", "KmsException", "DecryptionFailure", "EncryptionFailure")),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from copy import deepcopy
@@ -18,7 +19,7 @@ from botocore.awsrequest import AWSResponse
 
 from mlflow_fargate.aws.ecr import Repository
 from mlflow_fargate.aws.ecs_service import describe_service, remember_deletion
-from mlflow_fargate.aws.error_table import classify
+from mlflow_fargate.aws.error_table import _ROWS, classify
 from mlflow_fargate.aws.resource_types.iam import SecretsPolicyType
 from mlflow_fargate.aws.resource_types.interfaces import wait_until_unused
 from mlflow_fargate.aws.resource_types.service import ServiceType
@@ -64,6 +65,17 @@ def test_every_documented_error_of_every_call_has_a_meaning_and_a_hint() -> None
     assert [(operation, code) for operation, code, fault in faults if fault.meaning == "unknown"] == []
     silent = {code for _, code, fault in faults if fault.meaning in ("user", "quota", "absent") and not fault.hint}
     assert silent == set()
+
+
+def test_what_is_repeated_names_the_source_that_says_so_and_is_a_row_of_the_page() -> None:
+    """A file of the Terraform AWS provider, or a page; what is not repeated needs none."""
+    repeated = [row for row in _ROWS if row.meaning == "transient"]
+
+    assert len(repeated) > 60
+    assert [row for row in repeated if not re.fullmatch(r"\w+/\w+\.go|https://\S+", row.source)] == []
+    assert [row for row in _ROWS if row.source and row not in repeated] == []
+    written = PAGE.read_text(encoding="utf-8")
+    assert [row for row in repeated if f"| {row.code} | {row.part} |" not in written] == []
 
 
 def test_the_page_of_errors_is_current() -> None:
@@ -153,10 +165,11 @@ def test_a_strategy_tag_that_was_edited_by_hand_reads_as_rolling(text: str) -> N
     assert (read_strategy(service), refusal_of(service)) == (ROLLING, None)
 
 
-def test_a_task_definition_without_ports_can_be_read() -> None:
+def test_a_task_definition_without_ports_or_with_an_empty_role_can_be_read() -> None:
     described = {"containerDefinitions": [{"name": "model", "image": "i"}], "cpu": "256", "memory": "512"}
 
     assert properties_of(described, {}).port == 0
+    assert properties_of({**described, "taskRoleArn": ""}, {}) == properties_of(described, {})
 
 
 @pytest.mark.parametrize(

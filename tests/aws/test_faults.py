@@ -50,6 +50,18 @@ NO_SERVICE_ROLE = (
     "Unable to assume role and validate the specified targetGroupArn. Please verify that the ECS service role being "
     "passed has the proper permissions."
 )
+NO_LISTENERS = (
+    "Unable to assume role and validate the listeners configured on your load balancer. Please verify that the ECS "
+    "service role being passed has the proper permissions."
+)
+NO_TASK_TRUST = (
+    "ECS was unable to assume the role 'arn:aws:iam::1:role/r' that was provided for this task. Please verify that the "
+    "role being passed has the proper trust relationship and permissions and that your IAM user has permissions to "
+    "pass this role."
+)
+MANY_REVISIONS = "Too many concurrent attempts to create a new revision of the specified family."
+SECRET_GONE = "You can't perform this operation on the secret because it was deleted."
+NO_SCALING_ROLE = "Unable to assume IAM role: arn:aws:iam::1:role/r"
 NO_BALANCER = "The target group with targetGroupArn arn:aws:x does not have an associated load balancer."
 DRAINING = "Unable to Start a service that is still Draining."
 ACTIVE = "The service cannot be stopped while deployments are active."
@@ -81,7 +93,13 @@ HEALS = [
     ("create", "ecs", "CreateService", INVALID, NO_LINKED_ROLE, 400),
     ("create", "ecs", "CreateService", INVALID, NO_TRUST, 400),
     ("create", "ecs", "CreateService", INVALID, NO_SERVICE_ROLE, 400),
+    ("create", "ecs", "CreateService", INVALID, NO_LISTENERS, 400),
+    ("create", "ecs", "RegisterTaskDefinition", "ClientException", MANY_REVISIONS, 400),
+    ("create", "ecs", "RegisterTaskDefinition", "ClientException", NO_TASK_TRUST, 400),
+    ("create", "secretsmanager", "CreateSecret", "InvalidRequestException", SECRET_GONE, 400),
     ("scale", "application-autoscaling", "PutScalingPolicy", "ObjectNotFoundException", NO_SCALABLE_TARGET, 400),
+    ("scale", "application-autoscaling", "PutScalingPolicy", "FailedResourceAccessException", "Failed access", 400),
+    ("scale", "application-autoscaling", "RegisterScalableTarget", "ValidationException", NO_SCALING_ROLE, 400),
     ("create", "elbv2", "CreateRule", "PriorityInUse", "The specified priority is in use.", 400),
     ("create", "elbv2", "CreateRule", "PriorityInUseException", "Priority '100' is currently in use", 400),
     ("delete", "ecs", "DeleteService", INVALID, ACTIVE, 400),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import botocore.session
 
-from mlflow_fargate.aws.error_table import Fault, classify
+from mlflow_fargate.aws.error_table import _ROWS, Fault, classify
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "errors.md"
@@ -30,6 +30,7 @@ OF_EC2 = (
     "InvalidGroupId.Malformed", "InvalidPermission.Duplicate", "InvalidPermission.NotFound", "InvalidSubnetID.NotFound",
     "InvalidVpcID.NotFound", "RulesPerSecurityGroupLimitExceeded", "SecurityGroupLimitExceeded",
 )  # fmt: skip
+PROVIDER = "https://github.com/hashicorp/terraform-provider-aws/blob/main/internal/service"
 WHAT = {
     "transient": "repeated for two minutes",
     "conflict": "adopted, if it is tagged as managed",
@@ -40,19 +41,22 @@ WHAT = {
 
 
 def operations() -> set[tuple[str, str]]:
-    """Every (service, operation) that aws/ calls."""
+    """Returns every (service, operation) that aws/ can call."""
     found = set()
-    for path in (ROOT / "mlflow_fargate/aws").rglob("*.py"):
+    for path in sorted((ROOT / "mlflow_fargate" / "aws").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if (
                 isinstance(node, ast.Call)
                 and isinstance(node.func, ast.Attribute)
                 and node.func.attr in {"call", "delete", "find", "pages"}
-                and len(node.args) >= 2
-                and all(isinstance(argument, ast.Constant) for argument in node.args[:2])
+                and len(node.args) >= 2  # a kind of resource has a `delete` too
             ):
-                service, operation = (ast.literal_eval(argument) for argument in node.args[:2])
-                found.add((service, "".join(part.capitalize() for part in operation.split("_"))))
+                service, operation = node.args[:2]
+                if path.name == "session.py" and isinstance(service, ast.Name):
+                    continue  # `delete` passes its operation to `call`
+                assert isinstance(service, ast.Constant), (path, node.lineno)
+                assert isinstance(operation, ast.Constant), (path, node.lineno)
+                found.add((service.value, "".join(part.capitalize() for part in operation.value.split("_"))))
     return found
 
 
@@ -94,7 +98,25 @@ alone. An error that AWS has not documented is shown with its message, the reque
 | service | error | calls | what happens | hint |
 |---|---|---|---|---|
 """
-    return "\n".join([text.rstrip("\n"), *rows, ""])
+    return "\n".join([text.rstrip("\n"), *rows, "", *_repeated(), ""])
+
+
+def _repeated() -> Iterator[str]:
+    """The second table: why each error is repeated."""
+    yield "## Why an error is repeated"
+    yield ""
+    yield (
+        "Codes match as prefixes. A file is one of the Terraform AWS provider, below internal/service: it repeats the "
+        "same call, or waits until it would succeed."
+    )
+    yield ""
+    yield "| call | error | its message contains | source |"
+    yield "|---|---|---|---|"
+    for row in _ROWS:
+        if row.meaning == "transient":
+            link = row.source if row.source.startswith("https://") else f"{PROVIDER}/{row.source}"
+            name = link.removeprefix("https://").partition("/")[0] if link == row.source else row.source
+            yield f"| {row.operation or 'any'} | {row.code} | {row.part} | [{name}]({link}) |"
 
 
 def _order(item: tuple[tuple[str, str, Fault], list[str]]) -> tuple[bool, str, str, list[str]]:

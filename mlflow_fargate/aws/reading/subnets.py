@@ -15,7 +15,7 @@ _GONE = ("deleting", "deleted", "rejected", "failed", "expired")
 def read_network(session: AwsSession, vpc: str | None, named: Sequence[str] = ()) -> NetworkFacts:
     """Returns the facts about the VPC of the `named` subnets, else about `vpc`, else about the default VPC."""
     if named:
-        found = session.call("ec2", "describe_subnets", SubnetIds=list(named))["Subnets"]
+        found = session.call("ec2", "describe_subnets", SubnetIds=list(dict.fromkeys(named)))["Subnets"]
         vpcs = sorted({subnet["VpcId"] for subnet in found})
         if len(vpcs) > 1 or (vpc and vpcs != [vpc]):
             raise InvalidOption(

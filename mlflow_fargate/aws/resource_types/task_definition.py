@@ -180,7 +180,7 @@ def properties_of(described: Mapping[str, Any], ids: Ids) -> TaskProperties:
     secrets = {item["name"]: item["valueFrom"] for item in container.get("secrets", [])}
     options = container.get("logConfiguration", {}).get("options", {})
     key = secrets.pop(API_KEY_VARIABLE, None)
-    role, task_role = described.get("executionRoleArn", ""), described.get("taskRoleArn")
+    role, task_role = described.get("executionRoleArn", ""), described.get("taskRoleArn") or None
     return TaskProperties(
         image=container["image"],
         cpu=int(described.get("cpu", 0)),
