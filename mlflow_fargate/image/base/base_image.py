@@ -11,6 +11,9 @@ from mlflow_fargate.image.oci.reference import Reference
 from mlflow_fargate.image.packages.uv import make_python_minor
 from mlflow_fargate.image.registry.client import Registry
 
+# Docker runs no image with more layers. By default, a task stores 20 GiB, unpacked.
+_MAX_LAYERS, _MAX_BYTES = 125, 20 << 30
+
 
 @dataclass(frozen=True)
 class Base:
@@ -22,14 +25,21 @@ class Base:
 
 
 def read_base(registry: Registry, reference: Reference, *, platform: Platform, python_version: str) -> Base:
-    """Reads the base image for `platform`; raises ImageError if its platform or its Python differs."""
+    """Reads the base image for `platform`; raises ImageError if it is too large, or its platform or Python differs."""
     found = registry.read_manifest(reference.repository, reference.identifier, platform)
+    wanted = make_python_minor(python_version)
+    layers, size_bytes = len(found.manifest.layers), sum(layer.size_bytes for layer in found.manifest.layers)
+    if layers > _MAX_LAYERS or size_bytes > _MAX_BYTES:
+        raise ImageError(
+            f"The base image {reference} has {layers:,} layers of {size_bytes / 1e9:,.1f} GB in total; "
+            f"at most {_MAX_LAYERS} layers and {_MAX_BYTES / 1e9:.1f} GB are read.",
+            hint=f"use a smaller base image, such as python:{wanted}-slim",
+        )
     config = registry.read_json(reference.repository, found.manifest.config)
     base = BaseImage.of_parts(found.manifest, found.digest, config)
     offered = f"{config.get('os')}/{config.get('architecture')}"
     if offered != str(platform):
         raise ImageError(f"The base image {reference} is for {offered}, not for {platform}.")
-    wanted = make_python_minor(python_version)
     if base.python_minor and base.python_minor != wanted:
         raise other_python(reference, f"Python {base.python_minor}", wanted)
     return Base(registry, reference, base)
