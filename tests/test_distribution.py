@@ -248,10 +248,8 @@ def test_the_unit_tests_pass_with_the_oldest_allowed_versions(
     options = ["-q", "-n", "2", "-m", "not slow and not end_to_end and not exhaustive"]
     ignored = [f"--ignore={path}" for path in (*others, *files)]
     command = [str(oldest), "-m", "pytest", *options, *ignored, *part]
-    done = subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=False)
 
-    print(done.stdout.splitlines()[-1])
-    assert done.returncode == 0, done.stdout[-5000:]
+    assert subprocess.run(command, cwd=checkout, check=False).returncode == 0
 
 
 @pytest.mark.exhaustive

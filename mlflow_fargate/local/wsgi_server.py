@@ -15,7 +15,6 @@ import socket
 import threading
 from types import TracebackType
 from typing import Any
-from xml.sax.saxutils import escape
 
 from waitress import wasyncore
 from waitress.channel import HTTPChannel
@@ -35,6 +34,11 @@ _ANSWER_BUFFER_BYTES = 1024**2
 # Every boto3 client keeps idle connections open; waitress stops at 100, and the next one waits for a minute.
 _MAX_CONNECTIONS = 2000
 _STOP_SECONDS = 5.0
+# As S3 says it: only objects are that large.
+_UNKNOWN_KEY = (
+    "<Error><Code>InvalidAccessKeyId</Code><Message>The access key does not belong to this local stack; "
+    f"{HOW_TO_SIGN}</Message></Error>"
+)
 
 
 class WsgiServer:
@@ -135,7 +139,7 @@ class _Parser(HTTPRequestParser):  # type: ignore[misc]  # waitress ships no typ
         if said := refusal(self.command, self._header):
             return _Forbidden(said)
         is_named = self.adj.access_key_id in f"{self._header('Authorization')} {self.query}"
-        return None if is_named else _Unsigned()
+        return None if is_named else _Forbidden(_UNKNOWN_KEY)
 
     def _header(self, name: str) -> str | None:
         value: str | None = self.headers.get(name.upper().replace("-", "_"))
@@ -143,22 +147,10 @@ class _Parser(HTTPRequestParser):  # type: ignore[misc]  # waitress ships no typ
 
 
 class _Forbidden(Error):  # type: ignore[misc]
-    """The guard's refusal; waitress closes the connection behind an error, so nothing of the body is a request."""
+    """A refusal; waitress closes the connection behind an error, so nothing of the body is a request."""
 
     def to_response(self, ident: str | None = None) -> tuple[str, list[tuple[str, str]], bytes]:
         return "403 Forbidden", list(REFUSAL_HEADERS), f"{self.body}\n".encode()
-
-
-class _Unsigned(Error):  # type: ignore[misc]
-    """What S3 answers, because only objects are that large."""
-
-    def __init__(self) -> None:
-        super().__init__("")
-
-    def to_response(self, ident: str | None = None) -> tuple[str, list[tuple[str, str]], bytes]:
-        said = f"The access key does not belong to this local stack; {HOW_TO_SIGN}"
-        body = f"<Error><Code>InvalidAccessKeyId</Code><Message>{escape(said)}</Message></Error>"
-        return "403 Forbidden", [("Content-Type", "application/xml")], body.encode()
 
 
 class _Task(WSGITask):  # type: ignore[misc]
