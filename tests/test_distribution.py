@@ -31,6 +31,15 @@ FOR_UNIT_TESTS = (
     "pandas>=2.2",
     "sqlalchemy>=2.0.40,<2.1",
 )  # the last one: MLflow 3.1 does not support 2.1
+# Folders of tests; "tests" runs what the others leave.
+PARTS = (
+    ("tests/service_template", "tests/onnx_converter"),
+    ("tests/image", "tests/model"),
+    ("tests/aws", "tests/local"),
+    ("tests",),
+)
+# These read the project's own files, whatever is installed.
+ABOUT_FILES = ("ci_examples", "docs", "floors", "fresh_system", "layers", "pictures", "recording", "wording")
 # Each points to the folder `outside`, next to the installation.
 HOSTILE_WHEELS: tuple[dict[str, str], ...] = (
     {"hostile-1.dist-info/entry_points.txt": "[console_scripts]\n../../outside/evil = hostile:main\n"},
@@ -209,9 +218,9 @@ def test_the_readme_runs_from_top_to_bottom_in_a_virtual_environment(checkout: P
         assert said in done.stdout
 
 
-def install_oldest(checkout: Path, tmp_path: Path, *requirements: str) -> Path:
+def install_oldest(checkout: Path, folder: Path, *requirements: str) -> Path:
     """Returns the Python of an environment with the oldest direct requirements; this environment has the newest."""
-    python = tmp_path / "venv" / "bin" / "python"
+    python = folder / "venv" / "bin" / "python"
     uv = [sys.executable, "-m", "uv"]
     subprocess.run([*uv, "venv", "-q", "--python", sys.executable, str(python.parents[1])], check=True)
     install = [*uv, "pip", "install", "-q", "--python", str(python), "--resolution", "lowest-direct"]
@@ -219,15 +228,28 @@ def install_oldest(checkout: Path, tmp_path: Path, *requirements: str) -> Path:
     return python
 
 
+@pytest.fixture(scope="module")
+def oldest(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Python of an environment for unit tests with the oldest direct requirements."""
+    folder = tmp_path_factory.mktemp("oldest")
+    return install_oldest(checkout, folder, "-e", ".[local,webhook,test]", *FOR_UNIT_TESTS)
+
+
 @pytest.mark.exhaustive
 @pytest.mark.timeout(3600)
-def test_the_unit_tests_pass_with_the_oldest_allowed_versions(checkout: Path, tmp_path: Path) -> None:
-    python = install_oldest(checkout, tmp_path, "-e", ".[local,webhook,test]", *FOR_UNIT_TESTS)
+@pytest.mark.parametrize("part", PARTS, ids=", ".join)
+def test_the_unit_tests_pass_with_the_oldest_allowed_versions(
+    part: tuple[str, ...], checkout: Path, oldest: Path
+) -> None:
+    others = [folder for one in PARTS[:-1] for folder in one] if part == PARTS[-1] else []
+    files = [f"tests/test_{name}.py" for name in ABOUT_FILES]
+    assert all((checkout / path).exists() for path in (*others, *files, *part))
 
-    command = [str(python), "-m", "pytest", "-q", "-m", "not slow and not end_to_end and not exhaustive"]
-    done = subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=False)
+    options = ["-q", "-n", "2", "-m", "not slow and not end_to_end and not exhaustive"]
+    ignored = [f"--ignore={path}" for path in (*others, *files)]
+    command = [str(oldest), "-m", "pytest", *options, *ignored, *part]
 
-    assert done.returncode == 0, done.stdout[-5000:]
+    assert subprocess.run(command, cwd=checkout, check=False).returncode == 0
 
 
 @pytest.mark.exhaustive

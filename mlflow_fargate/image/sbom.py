@@ -32,7 +32,7 @@ from packaging.utils import canonicalize_name
 
 from mlflow_fargate.errors import ImageError
 from mlflow_fargate.image.debian.control import parse_status
-from mlflow_fargate.image.layers.members import Stack, open_members
+from mlflow_fargate.image.layers.members import Stack
 from mlflow_fargate.image.layers.paths import LOCKS
 from mlflow_fargate.image.oci.image import OCI_ANNOTATION, Layer, Manifest
 from mlflow_fargate.image.oci.platforms import LINUX_AMD64
@@ -85,8 +85,7 @@ def read_content(store: ImageStore, reference: Reference) -> ImageContent:
     for layer in found.manifest.layers:
         if layer.digest not in models:
             blob = store.stream_blob(repository, layer)
-            with open_members(blob, layer.media_type, f"Layer {layer.digest}") as members:
-                texts.apply(members, _text_of)
+            texts.add(blob, layer.media_type, f"Layer {layer.digest}", _text_of)
     config = store.read_json(repository, found.manifest.config)
     return ImageContent(repository.rpartition("/")[2], found.digest, found.manifest, config, texts.files)
 

@@ -33,7 +33,7 @@ _MOST_EXPIRES_SECONDS = 7 * 24 * 3600
 _HEADER = re.compile(r"AWS4-HMAC-SHA256 +Credential=([^, ]+), *SignedHeaders=([^, ]+), *Signature=([0-9a-f]{64})")
 _SCOPE = re.compile(r"([^/]+)/(\d{8})/([^/]+)/([^/]+)/aws4_request")
 _TIME_FORMAT = "%Y%m%dT%H%M%SZ"
-_HOW = 'set the keys with: eval "$(mlflow-fargate local env)"'
+HOW_TO_SIGN = 'set the keys with: eval "$(mlflow-fargate local env)"'
 
 
 @dataclass(frozen=True)
@@ -236,7 +236,7 @@ class _Verifier:
 
     def _refused(self, reason: str, what: str) -> SignatureRefused:
         codes = _S3_CODES if self._is_s3 else _CODES
-        return SignatureRefused(codes[reason], f"{what}; {_HOW}")
+        return SignatureRefused(codes[reason], f"{what}; {HOW_TO_SIGN}")
 
 
 class _AsReceived:

@@ -94,7 +94,7 @@ class LocalStack:
         has_base = seed_base_image(registry.store, self._progress) is not None
         balancer = self._parts.enter_context(LoadBalancer())
         aws = self._make_gateway(registry, balancer, choice.engine)
-        server = self._parts.enter_context(WsgiServer(aws, threads=_AWS_THREADS))
+        server = self._parts.enter_context(WsgiServer(aws, threads=_AWS_THREADS, access_key_id=keys.access_key_id))
         self._parts.callback(aws.stop)  # tasks end while AWS still responds
         aws.start()
         tracking = self._start_tracking(server.url)

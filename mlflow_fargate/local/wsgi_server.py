@@ -4,7 +4,8 @@ Waitress never responds to a request with `Expect: 100-continue` and an empty bo
 file; it capitalizes header names, which changes the names of S3 user metadata; and its loop does not end while any
 client keeps a connection open.
 
-Every application it serves is behind the guard (guard.py), which decides before a large body is read.
+Every application it serves is behind the guard (guard.py), which decides before a large body is read. The application
+decides on a signature, after waitress has written the body to disk; so a large body needs the access key's ID before.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from waitress.utilities import Error
 
 from mlflow_fargate.errors import LocalStackError
 from mlflow_fargate.local.guard import REFUSAL_HEADERS, WsgiApp, guarded, refusal
+from mlflow_fargate.local.signature import HOW_TO_SIGN
 
 # S3 accepts up to 5 GiB in a single PUT; waitress spools bodies to disk and by default refuses them above 1 GiB.
 _MAX_BODY_BYTES = 6 * 1024**3
@@ -32,13 +34,22 @@ _ANSWER_BUFFER_BYTES = 1024**2
 # Every boto3 client keeps idle connections open; waitress stops at 100, and the next one waits for a minute.
 _MAX_CONNECTIONS = 2000
 _STOP_SECONDS = 5.0
+# As S3 says it: only objects are that large.
+_UNKNOWN_KEY = (
+    "<Error><Code>InvalidAccessKeyId</Code><Message>The access key does not belong to this local stack; "
+    f"{HOW_TO_SIGN}</Message></Error>"
+)
 
 
 class WsgiServer:
-    """Serves `app` on 127.0.0.1 between start() and stop() (or in a `with`); port 0 picks a free one."""
+    """Serves `app` on 127.0.0.1 between start() and stop() (or in a `with`); port 0 picks a free one.
 
-    def __init__(self, app: WsgiApp, *, port: int = 0, threads: int = 8) -> None:
+    With `access_key_id`, requests with a large body that do not name it are refused.
+    """
+
+    def __init__(self, app: WsgiApp, *, port: int = 0, threads: int = 8, access_key_id: str = "") -> None:
         self._app = guarded(app)
+        self._access_key_id = access_key_id
         self._port = port
         self._threads = threads
         self._sockets: dict[int, Any] = {}
@@ -67,6 +78,7 @@ class WsgiServer:
         }
         self._server = create_server(self._app, map=self._sockets, sockets=[listener], **settings)
         self._server.channel_class = _Channel
+        self._server.adj.access_key_id = self._access_key_id  # waitress passes these settings to the parser
         self._is_stopping.clear()
         self._loop = threading.Thread(target=self._run, name="wsgi", daemon=True)
         self._loop.start()
@@ -118,10 +130,16 @@ class _Parser(HTTPRequestParser):  # type: ignore[misc]  # waitress ships no typ
         # Otherwise waitress would write the body to disk before the guard decides. A body that fits in memory is read:
         # a client that is still sending when the connection closes may never see the answer.
         is_large = self.chunked or self.content_length > self.adj.inbuf_overflow
-        if is_large and (said := refusal(self.command, self._header)):
-            self.error = _Forbidden(said)
+        if is_large and (error := self._refusal()):
+            self.error = error
             self.completed = True
             self.expect_continue = False
+
+    def _refusal(self) -> Error | None:
+        if said := refusal(self.command, self._header):
+            return _Forbidden(said)
+        is_named = self.adj.access_key_id in f"{self._header('Authorization')} {self.query}"
+        return None if is_named else _Forbidden(_UNKNOWN_KEY)
 
     def _header(self, name: str) -> str | None:
         value: str | None = self.headers.get(name.upper().replace("-", "_"))
@@ -129,7 +147,7 @@ class _Parser(HTTPRequestParser):  # type: ignore[misc]  # waitress ships no typ
 
 
 class _Forbidden(Error):  # type: ignore[misc]
-    """The guard's refusal; waitress closes the connection behind an error, so nothing of the body is a request."""
+    """A refusal; waitress closes the connection behind an error, so nothing of the body is a request."""
 
     def to_response(self, ident: str | None = None) -> tuple[str, list[tuple[str, str]], bytes]:
         return "403 Forbidden", list(REFUSAL_HEADERS), f"{self.body}\n".encode()

@@ -169,9 +169,9 @@ def base_of(*layers: bytes) -> Base:
     return Base(Store(), Reference.parse("registry.example/base:1"), image)  # type: ignore[arg-type]
 
 
-def scan(layer: bytes, cache: Path) -> None:
-    """Reads what is in a base image of this one layer."""
-    read_base_files(base_of(layer), cache=cache, progress=RecordedProgress())
+def scan(cache: Path, *layers: bytes) -> None:
+    """Reads what is in a base image of these layers."""
+    read_base_files(base_of(*layers), cache=cache, progress=RecordedProgress())
 
 
 @pytest.mark.slow
@@ -202,7 +202,7 @@ def read_all(folder: Path) -> None:
     for layer in sorted(folder.iterdir()):
         began, said = time.monotonic(), ""
         try:
-            scan(layer.read_bytes(), folder / "cache")
+            scan(folder / "cache", layer.read_bytes())
         except ImageError as error:
             said = error.message
         # Not ru_maxrss, which begins with that of the process that started this one.
@@ -253,6 +253,39 @@ def test_whiteouts_hide_what_is_below_their_layer_and_nothing_else(tmp_path: Pat
     found = read_base_files(base_of(below, above), cache=tmp_path, progress=RecordedProgress())
 
     assert found.libraries == ("liba.so", "libb.so", "libg.so", "libh.so")
+
+
+@pytest.mark.parametrize(
+    ("limit", "value", "part"),
+    [
+        ("_MAX_ENTRIES", 1000, lambda number: [(header(f"opt/{number}", 0), 0)] * 600),
+        ("_MAX_CONTENT_BYTES", 10 * MIB, lambda number: [(header(f"opt/{number}", 6 * MIB), 6 * MIB)]),
+        ("_MAX_HEADER_BYTES", 20_000, lambda number: [(long_path(f"opt/{number}{'l' * 200}"), 0)] * 60),
+    ],
+)
+def test_the_limits_are_those_of_all_layers_together(
+    limit: str, value: int, part: Callable[[int], list[tuple[bytes, int]]], tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(f"mlflow_fargate.image.layers.members.{limit}", value)
+    layers = [zeros([*part(number), (b"", 1024)]) for number in range(2)]
+    for layer in layers:
+        scan(tmp_path, layer)
+
+    with pytest.raises(ImageError, match="the image is too large when unpacked"):
+        scan(tmp_path, *layers)
+
+
+@pytest.mark.parametrize(("layers", "size_bytes"), [(126, 100), (125, 200 * MIB), (1, 21 * GIB), (20_000, 0)])
+def test_a_base_of_too_many_layers_or_bytes_is_refused_after_its_manifest(
+    scripted: Any, layers: int, size_bytes: int
+) -> None:
+    layer = {"mediaType": ZSTD_TAR, "digest": DIGEST, "size": size_bytes}
+    manifest = json.dumps({"config": {**layer, "size": 4}, "layers": [layer] * layers}).encode()
+    scripted.answers("GET", "/v2/a/manifests/v1", (200, {}, manifest))
+
+    with pytest.raises(ImageError, match=rf"a:v1 has {layers:,} layers of [\d.]+ GB in total; at most 125 layers"):
+        read(scripted)
+    assert len(scripted.requests) == 1
 
 
 def test_a_layer_with_ordinary_headers_is_read() -> None:

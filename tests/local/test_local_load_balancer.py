@@ -299,6 +299,15 @@ def test_a_large_body_arrives_complete(balancer: LoadBalancer) -> None:
         assert requests.put(balancer.url, data=content).content == content
 
 
+@pytest.mark.parametrize("line", ["OPTIONS *", "CONNECT 127.0.0.1:1"])
+def test_a_request_without_a_path_reaches_no_target(balancer: LoadBalancer, line: str) -> None:
+    with http_target(reply) as target, socket.create_connection(("127.0.0.1", balancer.port), timeout=5) as client:
+        balancer.set_routes(to(target))
+        client.sendall(f"{line} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+
+        assert read_head(client).startswith(b"HTTP/1.1 400 ")
+
+
 def test_a_client_that_expects_100_continue_gets_it(balancer: LoadBalancer) -> None:
     def answer(handler: BaseHTTPRequestHandler) -> None:
         assert "Expect" not in handler.headers

@@ -9,6 +9,7 @@ import json
 import platform
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tarfile
@@ -260,6 +261,24 @@ def test_names_that_point_outside_the_root_are_refused(registry: LocalRegistry, 
 
     assert connection.getresponse().status in (400, 404)
     connection.close()
+
+
+@pytest.mark.parametrize(
+    "request_text",
+    [
+        "GET http://[ HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
+        f"GET /v2/_catalog?n={'9' * 5000} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
+        "PUT /v2/a/manifests/b HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: x\r\n\r\n",
+        f"PUT /v2/a/manifests/b HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 200000\r\n\r\n{'[' * 200_000}",
+    ],
+    ids=["no URL", "a long number", "no length", "nested"],
+)
+def test_a_request_that_cannot_be_parsed_is_refused(registry: LocalRegistry, request_text: str) -> None:
+    host, _, port = registry.address.partition(":")
+    with socket.create_connection((host, int(port)), timeout=5) as connection:
+        connection.sendall(request_text.encode())
+
+        assert connection.recv(100).startswith(b"HTTP/1.1 400 ")
 
 
 def test_tags_are_listed_in_pages(url: str) -> None:

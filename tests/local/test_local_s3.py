@@ -33,7 +33,7 @@ KEYS = Keys("local", "local")
 @contextmanager
 def serve(root: Path) -> Iterator[str]:
     app = S3App(root, keys=KEYS)
-    with WsgiServer(app, threads=4) as server:
+    with WsgiServer(app, threads=4, access_key_id=KEYS.access_key_id) as server:
         yield server.url
     app.close()
 

@@ -69,6 +69,34 @@ def test_a_stranger_is_refused_before_its_large_body_is_read(framing: str, stran
     assert said.endswith(b".\n") and b"; " in said
 
 
+@pytest.mark.parametrize("framing", ["Content-Length: 5000000000", "Transfer-Encoding: chunked"])
+@pytest.mark.parametrize("stranger", ["", "Authorization: AWS4-HMAC-SHA256 Credential=OTHER/20261130\r\n"])
+def test_a_large_body_without_the_access_key_is_refused_before_it_is_read(framing: str, stranger: str) -> None:
+    request = f"PUT /mlflow/a HTTP/1.1\r\nHost: 127.0.0.1\r\n{stranger}{framing}\r\nExpect: 100-continue\r\n\r\n"
+    with (
+        WsgiServer(echo, access_key_id="LOCAL1") as server,
+        socket.create_connection(("127.0.0.1", server.port), timeout=5) as connection,
+    ):
+        connection.sendall(request.encode())
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+
+        assert answer.status == 403
+        assert b"<Code>InvalidAccessKeyId</Code>" in answer.read()
+
+
+@pytest.mark.parametrize("place", ["header", "presigned URL"])
+def test_a_large_body_with_the_access_key_reaches_the_application(place: str) -> None:
+    headers = {"Authorization": "AWS4-HMAC-SHA256 Credential=LOCAL1/x"} if place == "header" else {}
+    with WsgiServer(echo, access_key_id="LOCAL1") as server:
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
+        url = "/" if headers else "/?X-Amz-Credential=LOCAL1%2Fx"
+        connection.request("PUT", url, body=b"x" * 600_000, headers=headers)
+
+        assert len(connection.getresponse().read()) == 600_000
+        connection.close()
+
+
 def test_a_large_body_from_a_program_is_accepted() -> None:
     with WsgiServer(echo) as server:
         connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)

@@ -109,6 +109,12 @@ def test_s3_accepts_every_key_that_boto3_signs(aws: str, key: str) -> None:
     assert "Contents" not in s3.list_objects_v2(Bucket="models", Prefix=key)
 
 
+def test_a_large_body_with_the_wrong_keys_gets_the_answer_of_s3(aws: str) -> None:
+    put = client(aws, "s3", OTHERS).put_object
+
+    assert refused(put, Bucket="models", Key="a", Body=b"x" * 3_000_000) == (403, "InvalidAccessKeyId")
+
+
 @pytest.mark.parametrize("payload_is_signed", [True, False])
 @pytest.mark.parametrize("body", [b"", b"content", b"x" * 3_000_000])
 def test_signed_and_unsigned_bodies_are_accepted(aws: str, payload_is_signed: bool, body: bytes) -> None:

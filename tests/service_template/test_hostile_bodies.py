@@ -122,6 +122,8 @@ HOSTILE |= {
 }
 # As by MLflow: of a column that is there twice the first one counts, and further values are row labels.
 ANSWERED = {"csv: a column twice", "csv: too many values", "csv: a number of many decimal places"}
+if pd.__version__.startswith("2."):  # reads the number before it
+    ANSWERED.add("csv: a zero in a field")
 
 
 @pytest.mark.parametrize("name", HOSTILE)

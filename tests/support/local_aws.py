@@ -56,7 +56,7 @@ def running_aws(
             runner=runner,
             minute_seconds=minute_seconds,
         )
-        server = parts.enter_context(WsgiServer(gateway))
+        server = parts.enter_context(WsgiServer(gateway, access_key_id=keys.access_key_id))
         parts.callback(gateway.stop)  # tasks end while AWS still responds
         gateway.start()
         yield RunningAws(server.url, gateway, balancer)

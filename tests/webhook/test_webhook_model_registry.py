@@ -49,6 +49,7 @@ def test_more_models_than_fit_one_request_and_unusual_names_are_read(mlflow_serv
         assert names_of(registry.look_closely("it's")) == ModelState({}, {})
         assert names_of(registry.look_closely("both ' and \"")) == ModelState({}, {})
         assert registry.look_closely("nobody's \"") is None
+        assert registry.look(["it's", "not/a/name", " "]).keys() == {"it's"}
         assert registry.look([], patterns=["model 1?", "it's*"]).keys() == {f"model {n}" for n in range(10, 20)} | {
             "it's"
         }

@@ -18,7 +18,8 @@ from mlflow_fargate.redirects import RefusingRedirects
 logger = logging.getLogger(__name__)
 
 TAG_PREFIX = "fargate."  # other tags are not kept, however many and long they are
-_NOT_VISIBLE = {ErrorCode.Name(RESOURCE_DOES_NOT_EXIST), ErrorCode.Name(PERMISSION_DENIED)}
+# The last: no model can have this name. One of them in a rule must not stop the others.
+_NOT_VISIBLE = set(map(ErrorCode.Name, (RESOURCE_DOES_NOT_EXIST, PERMISSION_DENIED, INVALID_PARAMETER_VALUE)))
 _PROMPT_TAG = "mlflow.prompt.is_prompt"
 # The filter is part of the URL: servers and proxies accept a few thousand characters.
 _NAMES_A_REQUEST = 100

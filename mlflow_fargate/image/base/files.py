@@ -11,16 +11,15 @@ import io
 import json
 import re
 import tarfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO
 
 from mlflow_fargate import atomic_files
 from mlflow_fargate.image.base.base_image import Base
-from mlflow_fargate.image.layers.members import Member, Stack, open_members
-from mlflow_fargate.image.oci.image import Descriptor
+from mlflow_fargate.image.layers.members import Kept, Stack
 from mlflow_fargate.image.packages.shared_libraries import LIBRARY_NAME, defined_glibc
 from mlflow_fargate.progress import Progress
 
@@ -68,10 +67,7 @@ def read_base_files(base: Base, *, cache: Path, progress: Progress) -> BaseFiles
         return BaseFiles(**{**known, **{name: tuple(known[name]) for name in lists}})
     progress.note(f"scanning base image {base.reference}")
     stack: Stack[str] = Stack(_TOTAL_LIMIT_BYTES, len)
-    for layer in base.image.layers:
-        with open_layer(base, layer) as members:
-            stack.apply(members, _text_of)
-    found = stack.files
+    found = read_layers(base, stack, _text_of)
     files = BaseFiles(
         libraries=tuple(sorted({PurePosixPath(name).name for name in found if LIBRARY_NAME.fullmatch(name)})),
         release=_parse_release(found.get("etc/os-release") or found.get("usr/lib/os-release") or ""),
@@ -84,10 +80,12 @@ def read_base_files(base: Base, *, cache: Path, progress: Progress) -> BaseFiles
     return files
 
 
-def open_layer(base: Base, layer: Descriptor) -> AbstractContextManager[Iterator[Member]]:
-    """Returns the files of a base's layer (members.py)."""
-    blob = base.registry.stream_blob(base.reference.repository, layer)
-    return open_members(blob, layer.media_type, f"Layer {layer.digest} of the base image {base.reference}")
+def read_layers(base: Base, stack: Stack[Kept], keep: Callable[..., Kept | None]) -> dict[str, Kept]:
+    """Returns what is kept of all layers of the base (members.py)."""
+    for layer in base.image.layers:
+        blob = base.registry.stream_blob(base.reference.repository, layer)
+        stack.add(blob, layer.media_type, f"Layer {layer.digest} of the base image {base.reference}", keep)
+    return stack.files
 
 
 def _text_of(name: str, member: tarfile.TarInfo, content: Callable[[], IO[bytes]]) -> str | None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from mlflow_fargate.image.base.base_image import Base
-from mlflow_fargate.image.base.files import BaseFiles, open_layer
+from mlflow_fargate.image.base.files import BaseFiles, read_layers
 from mlflow_fargate.image.layers.layer import Compression, Files, Recipe, make_layer_key
 from mlflow_fargate.image.layers.members import Stack
 from mlflow_fargate.image.packages.bytecode import compiled_files
@@ -66,10 +66,7 @@ def _read_sources(base: Base, minor: str, into: Path) -> dict[str, Path]:
         path.write_bytes(content().read())
         return path
 
-    for layer in base.image.layers:
-        with open_layer(base, layer) as members:
-            stack.apply(members, keep)
-    return stack.files
+    return read_layers(base, stack, keep)
 
 
 def _root(python_version: str) -> str:

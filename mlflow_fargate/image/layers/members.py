@@ -22,7 +22,7 @@ _HEADERS = (
     *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
     *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
 )
-# Of one layer, unpacked; the largest images have layers of a tenth of these.
+# Of all layers of an image, unpacked; the largest images have a tenth of these.
 _MAX_ENTRIES = 2_000_000
 _MAX_HEADER_BYTES = 64 << 20
 _MAX_CONTENT_BYTES = 64 << 30
@@ -36,15 +36,17 @@ Member = tuple[str, tarfile.TarInfo, Callable[[], IO[bytes]]]
 
 
 @contextmanager
-def open_members(blob: Iterator[bytes], media_type: str, shown: str) -> Iterator[Iterator[Member]]:
+def open_members(
+    blob: Iterator[bytes], media_type: str, shown: str, entries: type[tarfile.TarInfo] | None = None
+) -> Iterator[Iterator[Member]]:
     """Yields the layer's files in order, then reads the blob to its end, where size and digest are checked.
 
-    Raises ImageError, which names the layer as `shown`, if it cannot be read.
+    Raises ImageError, which names the layer as `shown`, if it cannot be read. `entries` counts what earlier layers had.
     """
     chunks = cast("IO[bytes]", ChunkReader(blob).buffered())
     try:
-        plain = _decompressed(chunks, media_type)
-        with tarfile.open(fileobj=plain, mode="r|", tarinfo=_bounded_entries()) as archive:
+        plain = decompressed(chunks, media_type)
+        with tarfile.open(fileobj=plain, mode="r|", tarinfo=entries or _bounded_entries()) as archive:
             yield _members(archive)
         while chunks.read(1 << 20):
             pass
@@ -62,13 +64,18 @@ class Stack(Generic[Kept]):
         self.files: dict[str, Kept] = {}
         self._left_bytes = self._limit_bytes = limit_bytes
         self._size_of = size_of
+        self._entries = _bounded_entries()
 
-    def apply(self, layer: Iterator[Member], keep: Callable[..., Kept | None]) -> None:
-        """Adds a layer: what `keep` returns for each member, unless it is None; tarfile.ReadError beyond the limit.
+    def add(self, blob: Iterator[bytes], media_type: str, shown: str, keep: Callable[..., Kept | None]) -> None:
+        """Adds a layer: what `keep` returns for each member, unless it is None. Raises ImageError beyond the limits.
 
         A whiteout hides what is below its layer, wherever it is in the layer.
         Source: OCI image-spec, layer.md, "Whiteouts".
         """
+        with open_members(blob, media_type, shown, self._entries) as members:
+            self._apply(members, keep)
+
+    def _apply(self, layer: Iterator[Member], keep: Callable[..., Kept | None]) -> None:
         added: dict[str, Kept] = {}
         hidden: set[str] = set()
         for name, member, content in layer:
@@ -97,7 +104,7 @@ def _with_parents(name: str) -> Iterator[str]:
 
 
 def _bounded_entries() -> type[tarfile.TarInfo]:
-    """Returns the class of one layer's entries; tarfile.ReadError for layers that no image needs.
+    """Returns the class of one image's entries; tarfile.ReadError for more than any image needs.
 
     A few kilobytes can unpack to gigabytes, and tarfile reads headers (long names, pax) into memory as a whole.
     """
@@ -114,7 +121,7 @@ def _bounded_entries() -> type[tarfile.TarInfo]:
             if entry.size < 0 or entry.type == tarfile.GNUTYPE_SPARSE:
                 raise tarfile.ReadError("it contains a sparse file, or one of a negative size")
             if entries > _MAX_ENTRIES or header_bytes > _MAX_HEADER_BYTES or content_bytes > _MAX_CONTENT_BYTES:
-                raise tarfile.ReadError("it is too large when unpacked, or its entries are")
+                raise tarfile.ReadError("the image is too large when unpacked, or its entries are")
             return entry
 
         def _proc_gnusparse_10(self, *_: object) -> NoReturn:  # sparse files in pax headers; called by tarfile
@@ -135,7 +142,7 @@ def _content_of(archive: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
     return archive.extractfile(member) or io.BytesIO()
 
 
-def _decompressed(chunks: IO[bytes], media_type: str) -> IO[bytes]:
+def decompressed(chunks: IO[bytes], media_type: str) -> IO[bytes]:
     if media_type.endswith("zstd"):
         return cast("IO[bytes]", zstandard.ZstdDecompressor().stream_reader(chunks, read_across_frames=True))
     return cast("IO[bytes]", gzip.GzipFile(fileobj=chunks)) if media_type.endswith("gzip") else chunks

@@ -9,7 +9,6 @@ Only what layer.py writes is unpacked: regular files, and hard links between the
 
 from __future__ import annotations
 
-import gzip
 import os
 import re
 import shutil
@@ -21,13 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
-import zstandard
 from filelock import FileLock
 
 from mlflow_fargate.errors import ImageError
 from mlflow_fargate.image.layers.byte_stream import ChunkReader
+from mlflow_fargate.image.layers.members import decompressed
 from mlflow_fargate.image.layers.paths import MODEL, MODELS, SETTINGS, SITE, SOURCE
-from mlflow_fargate.image.oci.image import OCI_LAYER_GZIP, Layer, encode_json, sha256_digest
+from mlflow_fargate.image.oci.image import Layer, encode_json, sha256_digest
 
 _PLACES = re.compile(rf"({'|'.join((SITE, SOURCE, MODELS, MODEL))})(?=[/:]|$)")
 
@@ -80,11 +79,7 @@ def unpack_layers(
 def _unpack(layer: Layer, open_layer: OpenLayer, into: Path) -> None:
     """Unpacks the layer into `into`; raises ImageError for anything that layer.py does not write."""
     chunks = cast("IO[bytes]", ChunkReader(open_layer(layer)).buffered())
-    if layer.media_type == OCI_LAYER_GZIP:
-        plain = cast("IO[bytes]", gzip.GzipFile(fileobj=chunks))
-    else:
-        plain = cast("IO[bytes]", zstandard.ZstdDecompressor().stream_reader(chunks, read_across_frames=True))
-    with tarfile.open(fileobj=plain, mode="r|") as archive:
+    with tarfile.open(fileobj=decompressed(chunks, layer.media_type), mode="r|") as archive:
         for member in archive:
             path = _place(member.name, into, layer)
             if member.isdir():

@@ -46,7 +46,7 @@ _HOP_BY_HOP = frozenset(
         *("te", "trailer", "transfer-encoding", "upgrade"),
     )
 )
-_REASONS = {502: "Bad Gateway", 503: "Service Temporarily Unavailable", 504: "Gateway Time-out"}
+_REASONS = {400: "Bad Request", 502: "Bad Gateway", 503: "Service Temporarily Unavailable", 504: "Gateway Time-out"}
 
 _Body = bytes | aiohttp.StreamReader | None
 
@@ -82,6 +82,8 @@ class Proxy:
         sent = request.headers
         if said := refusal(request.method, lambda name: joined(sent.getall(name, None)), is_known_host=is_known_host):
             return web.Response(status=403, text=f"{said}\n", headers=dict(REFUSAL_HEADERS[1:]))
+        if not request.rel_url.raw_path.startswith("/"):  # CONNECT, and OPTIONS *
+            return _make_error(400)
         try:
             return await self._answer(request, rule)
         except _ClientGone:

@@ -84,18 +84,23 @@ class RegistryHandler(BaseHTTPRequestHandler):
 
     def _answer_request(self) -> None:
         self._is_body_read = not self._announces_body()
-        parts = urlsplit(self.path)
-        self._query = {key: values[-1] for key, values in parse_qs(parts.query, keep_blank_values=True).items()}
         try:
             self._check_caller()
+            parts = urlsplit(self.path)
+            self._query = {key: values[-1] for key, values in parse_qs(parts.query, keep_blank_values=True).items()}
             self._dispatch(unquote(parts.path))
         except OciRefusal as refused:
-            self.close_connection = self.close_connection or not self._is_body_read
-            error = {"code": refused.code, "message": refused.said, "detail": {}}
-            challenge = {"WWW-Authenticate": 'Basic realm="local stack"'} if refused.status == 401 else {}
-            self._send_json(refused.status, {"errors": [error]}, challenge)
+            self._refuse(refused)
+        except (ValueError, RecursionError):  # no URL, a number of thousands of digits, thousands of brackets
+            self._refuse(OciRefusal(400, "UNSUPPORTED", "the request cannot be parsed"))
         finally:
             self._drain_body()
+
+    def _refuse(self, refused: OciRefusal) -> None:
+        self.close_connection = self.close_connection or not self._is_body_read
+        error = {"code": refused.code, "message": refused.said, "detail": {}}
+        challenge = {"WWW-Authenticate": 'Basic realm="local stack"'} if refused.status == 401 else {}
+        self._send_json(refused.status, {"errors": [error]}, challenge)
 
     do_GET = do_HEAD = do_POST = do_PATCH = do_PUT = do_DELETE = do_OPTIONS = _answer_request
 

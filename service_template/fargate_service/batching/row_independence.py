@@ -61,8 +61,10 @@ _ONLY_IF: Mapping[str, Callable[[Any], bool]] = {
 # MLflow's loaders, and the methods that they call. A custom loader can do anything.
 _LOADERS = frozenset({"mlflow.sklearn", "mlflow.xgboost", "mlflow.lightgbm", "mlflow.catboost"})
 _METHODS = frozenset({"predict", "predict_proba", "predict_log_proba", "predict_joint_log_proba"})
-# Libraries whose objects are data or are not used to predict (joblib: a pipeline's cache of fits).
-_DATA = frozenset({"builtins", "numpy", "scipy", "pandas", "collections", "ctypes", "datetime", "joblib", "_catboost"})
+# Libraries whose objects are data or are not used to predict (joblib: a pipeline's cache of fits; _loss: the losses of
+# scikit-learn 1.5, compiled without the package's name).
+_DATA = frozenset({"builtins", "numpy", "scipy", "pandas", "collections", "ctypes", "datetime", "joblib"})
+_DATA |= {"_catboost", "_loss"}
 _LEAVES = frozenset({str, bytes, int, float, complex, bool, type(None)})
 
 

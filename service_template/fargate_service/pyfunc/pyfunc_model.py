@@ -7,6 +7,7 @@ which is not valid JSON), and Parquet must be switched on.
 
 from __future__ import annotations
 
+import gc
 import itertools
 import logging
 import re
@@ -19,13 +20,7 @@ from mlflow.pyfunc import scoring_server
 from mlflow.version import VERSION
 
 from fargate_service.errors import RequestError, request_id
-from fargate_service.memory.costs import (
-    answer_cost,
-    csv_cost,
-    json_cost,
-    repetition_cost,
-    table_cost,
-)
+from fargate_service.memory.costs import answer_cost, csv_cost, json_cost, repetition_cost, table_cost
 from fargate_service.memory.json_body import parse_json
 from fargate_service.memory.reservation import Reservation, current_reservation
 from fargate_service.models.loaded_model import EXAMPLE_FILE, Batching, ScoringResponse
@@ -39,6 +34,7 @@ logger = logging.getLogger("bentoml.model")
 _ASKS = re.compile(rb'"stream"\s*:\s*true')
 _NO_STREAM = "This model does not stream; send 'Accept: application/json', without \"stream\": true."
 _MOST_REPETITION = 10**7  # less than a second
+_LONG_MESSAGE = 100_000
 _PARQUET = "application/vnd.apache.parquet"  # older releases of MLflow have no name for it
 _EXACT_TYPES = frozenset({"application/json", "application/json;charset=utf-8"})
 
@@ -299,6 +295,8 @@ def _pieces(model: Any, data: Any, params: Mapping[str, Any] | None) -> Iterator
 
 
 def _refusal(error: MlflowException) -> Exception:
+    if len(error.message) > _LONG_MESSAGE:  # it repeats the input
+        gc.collect()  # as text, a table of pandas 2 leaves a cycle with all of it; the model's own objects are frozen
     status = error.get_http_status_code()
     if status >= 500:  # nothing the caller could fix
         return ModelFailed(f"{type(error).__name__}: {error}")
