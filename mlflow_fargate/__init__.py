@@ -14,10 +14,13 @@ if TYPE_CHECKING:
     from mlflow_fargate.training import Deployment, deploy, promote
 
 __all__ = ["Deployment", "FargateDeploymentClient", "deploy", "promote", "run_local", "target_help"]
+_MODULES = {"client", "errors", "training"}
 _IN_CLIENT = {"FargateDeploymentClient", "run_local", "target_help"}
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:  # without importing them by themselves, as before
+        return import_module(f"{__name__}.{name}")
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module = import_module(f"{__name__}.client" if name in _IN_CLIENT else f"{__name__}.training")

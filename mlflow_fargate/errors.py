@@ -5,7 +5,7 @@ FargateError                 every expected error; the message is for the user
 ├── DeploymentExists         create: the name is taken
 ├── DeploymentNotFound       update, get or predict: no such deployment
 ├── EndpointNotFound         no such endpoint
-├── EndpointInUse            delete-endpoint: the endpoint still has deployments
+├── EndpointInUse            the endpoint still has deployments, or ECS is shifting the traffic of one
 ├── ModelNotFound            the model URI resolves to nothing
 ├── ModelUnusable            the model exists, but cannot be served as requested
 │   └── UntrustedSource      its files are on a server that is not trusted

@@ -216,9 +216,10 @@ class Endpoint:
         """Returns the newest revisions of a deployment, newest first."""
         return history.read_revisions(self.session, self.cluster, name, limit)
 
-    def delete_revisions(self, arns: Collection[str]) -> None:
-        """Deletes revisions of a deployment."""
-        TaskDefinitionType(self.session).delete_revisions(arns)
+    def delete_revisions(self, name: str, arns: Collection[str]) -> None:
+        """Deletes revisions of a deployment, unless they have been rolled out since they were listed."""
+        left = history.never_rolled_out(self.session, self.cluster, name, datetime.now(timezone.utc))
+        TaskDefinitionType(self.session).delete_revisions([arn for arn in arns if arn in left])
 
     def mark_left(self, revision: Revision, to: Revision, *, is_done: bool) -> None:
         """Records that a rollback goes, or went, back from this revision; see history.py."""

@@ -19,7 +19,7 @@ def collect(deployer: Deployer, orphan: Orphan) -> None:
     where = f"endpoint '{orphan.endpoint}'"
     if orphan.is_deployed:
         deployer.progress.step(f"Deleting revisions of '{orphan.name}' on {where} that were never rolled out")
-        there.endpoint.delete_revisions(orphan.resources)
+        there.endpoint.delete_revisions(str(orphan.name), orphan.resources)
     elif orphan.name is None:
         deployer.progress.step(f"Deleting leftover resources of {where}")
         deployer.delete_endpoint(orphan.endpoint)

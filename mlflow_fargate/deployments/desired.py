@@ -5,6 +5,7 @@ The only write to AWS is the push of the image to its repository.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from mlflow_fargate.publisher import Publisher
 
 _NO_IMAGE_YET = "(to be built)"
+LONG_SECONDS = 10  # more than finding an image takes
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,10 @@ class Specs:
         """Returns the spec with the image of `model`, which is published unless this is a dry run."""
         self.endpoint.session.end_observation()  # resolving took seconds, building takes minutes
         endpoint = self.endpoint.spec(config, before, options.names)
+        began = time.monotonic()
         image = self._image(name, before, model, config)
+        if time.monotonic() - began > LONG_SECONDS:  # meanwhile, the endpoint may have got a certificate
+            endpoint = self.endpoint.spec(config, before, options.names)
         provenance = replace(provenance, runtime=self._runtime(image, config))
         return DeploymentSpec(name, endpoint, config, image, provenance, follow)
 

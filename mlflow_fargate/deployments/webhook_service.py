@@ -9,6 +9,7 @@ writes nothing, and a call with another option changes only that.
 from __future__ import annotations
 
 import ipaddress
+import time
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
@@ -17,6 +18,7 @@ from mlflow_fargate.config.endpoint_options import EndpointOptions
 from mlflow_fargate.config.task_options import TaskOptions
 from mlflow_fargate.deployment import WebhookStatus
 from mlflow_fargate.deployments.deployer import Deployer
+from mlflow_fargate.deployments.desired import LONG_SECONDS
 from mlflow_fargate.deployments.roll_out import EVERY_KIND
 from mlflow_fargate.errors import DeploymentNotFound, InvalidOption
 from mlflow_fargate.resources import WEBHOOK, WebhookSpec
@@ -95,7 +97,10 @@ def _spec(deployer: Deployer, options: NamedOptions, artifact_buckets: Sequence[
     from mlflow_fargate.publisher import WebhookPublisher  # noqa: PLC0415  # most commands build no images
 
     publisher = WebhookPublisher(deployer.target, deployer.account, deployer.publisher.cache, deployer.progress)
+    began = time.monotonic()
     image = publisher.find(config) or "(to be built)" if config.dry_run else publisher.publish(config)
+    if time.monotonic() - began > LONG_SECONDS:  # meanwhile, the endpoint may have got a certificate
+        endpoint = deployer.endpoint.spec(config, before, options.names)
     target = uri_for_tasks(deployer.target, deployer.account.region)
     return WebhookSpec(WEBHOOK, endpoint, config, image, target, tuple(sorted(buckets)))
 

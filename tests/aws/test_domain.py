@@ -250,14 +250,14 @@ def test_an_interrupted_command_is_finished_with_the_same_certificate(
     impatient = replace(dns.deployer, account=Account(dns.deployer.target, sleep=interrupt))
     with pytest.raises(KeyboardInterrupt):
         impatient.create_endpoint("team", parse_config({"domain": DOMAIN}))
-    (begun,) = dns.certificates().values()
+    begun = dns.certificates()[DOMAIN]
     assert begun["Status"] == "PENDING_VALIDATION"
     assert set(dns.listeners()) == set()
 
     monkeypatch.setattr(moto.settings, "ACM_VALIDATION_WAIT", 0)
     assert dns.deployer.create_endpoint("team", parse_config({"domain": DOMAIN}))["url"].startswith("https://")
 
-    (finished,) = dns.certificates().values()
+    finished = dns.certificates()[DOMAIN]
     assert finished["CertificateArn"] == begun["CertificateArn"]
     assert set(dns.listeners()) == {80, 443}
 

@@ -147,6 +147,9 @@ class CheckingSession:
         self.operations.add(model.name)
         return example_of(model.output_shape) if model.output_shape else {}
 
+    def find(self, service: str, operation: str, /, **parameters: Any) -> dict[str, Any]:
+        return self.call(service, operation, **parameters)
+
     def delete(self, service: str, operation: str, /, **parameters: Any) -> None:
         self.call(service, operation, **parameters)
 

@@ -6,7 +6,7 @@ They are on the listener for HTTPS if the endpoint has one; the listener on 80 t
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import stamina
@@ -15,7 +15,7 @@ from mlflow_fargate.aws import tags
 from mlflow_fargate.aws.resource_types.load_balancer import create_listener, find_listener, tags_of
 from mlflow_fargate.aws.resource_types.resource_type import Ids, ResourceType
 from mlflow_fargate.aws.session import AwsSession
-from mlflow_fargate.errors import AwsError, InvalidOption
+from mlflow_fargate.errors import AwsError, EndpointInUse, ForeignResource, InvalidOption
 from mlflow_fargate.plan import Found, Properties, Resource
 from mlflow_fargate.resources import TEST_HEADER
 from mlflow_fargate.resources.balancer_properties import RedirectProperties
@@ -26,7 +26,8 @@ R = TypeVar("R", ListenerRuleProperties, TestRuleProperties, HostRuleProperties)
 _PRIORITIES = range(100, 40_000)
 # Lower, because a test rule is more specific than the rule with its paths; a load balancer has at most 100 rules.
 _TEST_PRIORITIES = range(10, 100)
-_FINAL, _MOVING = "HTTP_301", "HTTP_302"  # how port 80 redirects: when its rules have moved, and while they do
+_TO_HTTPS = {"Type": "redirect", "RedirectConfig": {"Protocol": "HTTPS", "Port": "443", "StatusCode": "HTTP_301"}}
+_SOME_LEFT = "redirects to HTTPS, but not every deployment"
 _RETRY = stamina.RetryingCaller(attempts=20, wait_initial=0.2, wait_max=2.0)
 
 
@@ -136,49 +137,74 @@ class RedirectListenerType(ResourceType[RedirectProperties]):
         listener = find_listener(self._session, ids.get("load balancer"), 80)
         if listener is None:
             return None
-        code = (listener.get("DefaultActions") or [{}])[0].get("RedirectConfig", {}).get("StatusCode")
-        return Found(listener["ListenerArn"], RedirectProperties() if code == _FINAL else RedirectProperties("answers"))
+        arn = listener["ListenerArn"]
+        answers = "answers" if not _is_to_https(listener) else _SOME_LEFT if self._rules_here(arn, resource) else None
+        return Found(arn, RedirectProperties(answers) if answers else RedirectProperties())
 
     def create(self, resource: Resource[RedirectProperties], ids: Ids) -> str:
-        return create_listener(self._session, resource, ids, _to_https(_FINAL))
+        return create_listener(self._session, resource, ids, _TO_HTTPS)
 
     def change(self, resource: Resource[RedirectProperties], found: Found[RedirectProperties], ids: Ids) -> str:
         """Moves the rules one by one, so that at any time each path either answers on port 80 or redirects.
 
-        The final redirect is set last: until then, the next command finishes what this one has begun.
+        While any is left, the listener counts as not changed, so the next command finishes what this one has begun.
         """
-        self._redirect(found.identifier, _MOVING)
-        rules = [rule for rule in rules_of(self._session, found.identifier) if not rule["IsDefault"]]
-        there = rules_of(self._session, ids["listener"])
-        for arn, their_tags in tags_of(self._session, [rule["RuleArn"] for rule in rules]).items():
-            rule = next(rule for rule in rules if rule["RuleArn"] == arn)
-            if not resource.tags.items() <= their_tags.items():
-                continue  # a user's
-            if _matched(rule) not in map(_matched, there):
-                _RETRY(_is_priority_taken, self._copy, rule, their_tags, ids["listener"])
+        rules = self._rules_here(found.identifier, resource)
+        _check_traffic(rules.values())
+        if found.properties.port_80 != _SOME_LEFT:
+            listener = {"ListenerArn": found.identifier, "DefaultActions": [_TO_HTTPS]}
+            self._session.call("elbv2", "modify_listener", **listener)
+        for arn, rule in rules.items():
+            self._move(rule, resource, ids["listener"])
             self._session.delete("elbv2", "delete_rule", RuleArn=arn)
-        self._redirect(found.identifier, _FINAL)
         return found.identifier
 
     def delete(self, found: Found[Properties]) -> None:
         self._session.delete("elbv2", "delete_listener", ListenerArn=found.identifier)
 
-    def _redirect(self, listener: str, code: str) -> None:
-        self._session.call("elbv2", "modify_listener", ListenerArn=listener, DefaultActions=[_to_https(code)])
+    def _rules_here(self, listener: str, resource: Resource[RedirectProperties]) -> dict[str, dict[str, Any]]:
+        """Returns the endpoint's rules on the listener, by their ARN; others are users'."""
+        rules = {rule["RuleArn"]: rule for rule in rules_of(self._session, listener) if not rule["IsDefault"]}
+        their_tags = tags_of(self._session, list(rules))
+        return {arn: rule for arn, rule in rules.items() if resource.tags.items() <= their_tags[arn].items()}
+
+    def _move(self, rule: Mapping[str, Any], resource: Resource[RedirectProperties], listener: str) -> None:
+        """Makes the rule's copy on `listener`, or brings that of an interrupted command up to date."""
+        there = [other for other in rules_of(self._session, listener) if _asks(other) == _asks(rule)]
+        their_tags = tags_of(self._session, [rule["RuleArn"], *(other["RuleArn"] for other in there)])
+        for other in there:
+            if not resource.tags.items() <= their_tags[other["RuleArn"]].items():
+                raise ForeignResource(
+                    f"The listener on 443 has a rule for {', '.join(_paths(rule) or _hosts(rule))} that "
+                    "mlflow-fargate did not create; nothing was moved there.",
+                    hint=f"delete or change that rule: {other['RuleArn']}",
+                )
+            self._session.call("elbv2", "modify_rule", RuleArn=other["RuleArn"], Actions=rule["Actions"])
+        if not there:
+            _RETRY(_is_priority_taken, self._copy, rule, their_tags[rule["RuleArn"]], listener)
 
     def _copy(self, rule: Mapping[str, Any], their_tags: Mapping[str, str], listener: str) -> None:
-        taken = {rule["Priority"] for rule in rules_of(self._session, listener)}
-        first = int(rule["Priority"])
+        taken = {other["Priority"] for other in rules_of(self._session, listener)}
+        numbers = (number for number in (int(rule["Priority"]), *_PRIORITIES) if str(number) not in taken)
         self._session.call(
             "elbv2",
             "create_rule",
             ListenerArn=listener,
-            Priority=next(number for number in (first, *_PRIORITIES) if str(number) not in taken),
-            # ELBv2 describes simple conditions in two formats, and takes one.
-            Conditions=[{key: it[key] for key in it if key != "Values" or len(it) == 2} for it in rule["Conditions"]],
+            Priority=next(numbers),
+            Conditions=[_short(condition) for condition in rule["Conditions"]],
             Actions=rule["Actions"],
             Tags=tags.capital({key: value for key, value in their_tags.items() if not key.startswith("aws:")}),
         )
+
+
+def _check_traffic(rules: Iterable[Mapping[str, Any]]) -> None:
+    """Raises EndpointInUse while ECS shifts traffic: it would go on changing the rule that has moved away."""
+    for rule in rules:
+        if sum(weight > 0 for weight in _weights(rule).values()) > 1:
+            raise EndpointInUse(
+                f"{', '.join(_paths(rule) or _hosts(rule))} cannot move to HTTPS now: ECS is shifting its traffic.",
+                hint="run this command again once that rollout is complete",
+            )
 
 
 def rules_of(session: AwsSession, listener: str) -> list[dict[str, Any]]:
@@ -228,13 +254,21 @@ def _groups(rule: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(sorted(arn.split("/")[1] for arn in _weights(rule)))
 
 
-def _matched(rule: Mapping[str, Any]) -> tuple[object, ...]:
-    """What tells a rule's requests from those of other rules."""
-    return _paths(rule), _hosts(rule), _header(rule)
+def _asks(rule: Mapping[str, Any]) -> list[str]:
+    """What requests must have for the rule, in a form that can be compared."""
+    return sorted(repr(sorted(_short(condition).items(), key=str)) for condition in rule["Conditions"])
 
 
-def _to_https(code: str) -> dict[str, Any]:
-    return {"Type": "redirect", "RedirectConfig": {"Protocol": "HTTPS", "Port": "443", "StatusCode": code}}
+def _short(condition: Mapping[str, Any]) -> dict[str, Any]:
+    """ELBv2 describes simple conditions in two formats, and takes one."""
+    return {key: condition[key] for key in condition if key != "Values" or len(condition) == 2}
+
+
+def _is_to_https(listener: Mapping[str, Any]) -> bool:
+    """Whether a listener redirects to HTTPS by default; to where is up to users."""
+    return any(
+        action.get("RedirectConfig", {}).get("Protocol") == "HTTPS" for action in listener.get("DefaultActions") or ()
+    )
 
 
 def _header(rule: Mapping[str, Any]) -> str | None:
@@ -253,7 +287,7 @@ def _hosts(rule: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _values(field: str, key: str, rule: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(
-        value for condition in _conditions_on(field, rule) for value in condition.get(key, condition)["Values"]
+        value for condition in _conditions_on(field, rule) for value in condition.get(key, condition).get("Values", ())
     )
 
 
