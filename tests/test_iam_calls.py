@@ -264,7 +264,7 @@ def webhook_image(deployer: Deployer, monkeypatch: pytest.MonkeyPatch) -> None:
         def find(self, _: object) -> None:
             return None
 
-    monkeypatch.setattr(webhook_service, "WebhookPublisher", OneImage)
+    monkeypatch.setattr("mlflow_fargate.publisher.WebhookPublisher", OneImage)
 
 
 @pytest.fixture

@@ -45,7 +45,7 @@ ROOT = Path(__file__).parents[1]
 ARCHITECTURES = {"x86_64": ("X86_64", "ARM64"), "aarch64": ("ARM64", "X86_64")}
 ARCHITECTURE, OTHER_ARCHITECTURE = ARCHITECTURES.get(platform.machine(), ("X86_64", "ARM64"))
 SERVER = """
-import http.server, os, sys
+import http.server, os, sys, time
 sys.stderr.write(f"model in {os.environ.get('MODEL_DIR')}\\n")
 if os.environ.get("MODE") == "crash":
     sys.exit("ImportError: libgomp.so.1")
@@ -66,7 +66,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["Content-Length"])).decode()
         sys.stderr.write(f"POST {self.path} {body}\\n")
         self.send_response(500 if self.path == "/broken" else 200)
+        if self.path == "/events":
+            self.send_header("Content-Type", "text/event-stream")
         self.end_headers()
+        while self.path in ("/events", "/endless"):
+            self.wfile.write(b": ping\\n\\n")
+            time.sleep(0.1)
         self.wfile.write(b"no column plan" if self.path == "/broken" else b"1")
 http.server.HTTPServer((os.environ["BENTOML_HOST"], int(os.environ["BENTOML_PORT"])), Handler).serve_forever()
 """
@@ -159,6 +164,24 @@ def test_a_route_that_declares_examples_of_its_inputs_is_called_with_them(tmp_pa
     assert outcome.answered == ("/score",)
     called = [line for line in (tmp_path / "smoke-test.log").read_text().splitlines() if line.startswith("POST")]
     assert called == ['POST /score {"age": 41, "plan": "basic"}']
+
+
+def test_one_route_with_other_examples_does_not_keep_the_others_from_being_called(tmp_path: Path) -> None:
+    routes = {
+        "/named": {"age": {"examples": {"one": 1}}},
+        "/not-finite": {"age": {"examples": [float("nan")]}},
+        "/score": {"age": {"examples": [41]}},
+    }
+
+    assert attempt(tmp_path, {"OPENAPI": openapi_of(routes)}).answered == ("/score",)
+
+
+@pytest.mark.parametrize("path", ["/events", "/endless"])
+def test_a_response_without_an_end_is_not_waited_for(path: str, tmp_path: Path) -> None:
+    document = openapi_of({path: {"age": {"examples": [41]}}})
+
+    assert attempt(tmp_path, {"OPENAPI": document}, timeout_seconds=3).answered == (path,)
+    assert processes_of(tmp_path) == []
 
 
 def test_a_route_that_fails_on_its_example_fails_the_test(tmp_path: Path) -> None:

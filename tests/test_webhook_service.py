@@ -64,7 +64,7 @@ class FakeWebhookPublisher:
 def image(push_image: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> str:
     """A small server that listens where the webhook service should."""
     pushed = push_image()
-    monkeypatch.setattr(webhook_service, "WebhookPublisher", FakeWebhookPublisher(pushed))
+    monkeypatch.setattr("mlflow_fargate.publisher.WebhookPublisher", FakeWebhookPublisher(pushed))
     return pushed
 
 

@@ -33,7 +33,8 @@ _LINKS = re.compile(r"(?:-f|--find-links)(?:\s+|=)(?!https?:)(\S+)")
 _FREE_BYTES, _RATIO = 200 * 10**6, 50
 _INDEX_BYTES = 16 * 10**6  # of a zip file; PyTorch's, with 12,248 files, has 1.2 MB
 _METADATA_BYTES = 1 << 20
-_URL_REQUIRED = re.compile(rb"(?:^|[\r\n])requires-dist\s*:(?:[^;\r\n]|[\r\n]+[ \t])*@", re.IGNORECASE)
+# Also in the words of RFC 2047, which uv decodes.
+_URL_REQUIRED = re.compile(rb"(?:^|[\r\n])requires-dist\s*:(?:[^;\r\n]|[\r\n]+[ \t])*(?:@|=\?)", re.IGNORECASE)
 # The service brings its own version of these.
 _CHOSEN = ("bentoml", "mlflow", "mlflow-skinny")
 
@@ -121,7 +122,7 @@ def _parse_name(file: ModelFile) -> tuple[str, Version, BuildTag, frozenset[Tag]
 
 def _refuse_folder_or_own_form(line: str, wheels: Collection[ModelFile]) -> None:
     """Raises ModelUnusable for a line that only `with_wheels` writes, and for a folder of the model as an index."""
-    if MODEL_FILES in line:
+    if MODEL_FILES in line.lower():
         raise ModelUnusable(f"Requirement {line[:300]!r} is not a package.")
     folder = _LINKS.fullmatch(line)
     inside = [file.path for file in wheels if folder and file.path.startswith(posixpath.normpath(folder[1]) + "/")]

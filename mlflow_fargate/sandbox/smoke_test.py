@@ -12,6 +12,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,7 +33,7 @@ _KILLED = (
 )
 
 
-_LONGEST_BYTES = 4 << 20
+_LONGEST_BYTES, _PIECE_BYTES = 4 << 20, 1 << 16
 
 
 class Outcome(NamedTuple):
@@ -90,8 +91,11 @@ def _failure(what: str, log: Path, exit_code: int | None) -> SmokeTestFailed:
 
 def _call_routes(port: int, log: Path, timeout_seconds: float) -> Iterator[str]:
     """Yields each route that answered its example; raises SmokeTestFailed for one that did not."""
+    ends = time.monotonic() + timeout_seconds  # for all of them together
     for path, example in _examples(_request(port, "GET", "/docs.json")[1]):
-        status, content = _request(port, "POST", path, example, timeout_seconds)
+        if (left := ends - time.monotonic()) < 0:
+            return
+        status, content = _request(port, "POST", path, example, left)
         if status is None or status >= 400:
             said = printable(content.decode("utf-8", "replace"), 300)
             raise _failure(
@@ -102,17 +106,19 @@ def _call_routes(port: int, log: Path, timeout_seconds: float) -> Iterator[str]:
 
 def _examples(openapi: bytes) -> list[tuple[str, dict[str, Any]]]:
     """Returns the routes with an example for each required input, and a request made of these; pydantic writes them."""
-    found = []
     try:
-        for path, methods in json.loads(openapi)["paths"].items():
-            content = methods.get("post", {}).get("requestBody", {}).get("content", {})
-            schema = content.get("application/json", {}).get("schema", {})
-            fields = schema.get("properties", {}).items()
-            example = {name: field["examples"][0] for name, field in fields if field.get("examples")}
-            if example and {*schema.get("required", ())} <= example.keys() and path.startswith("/"):
-                found.append((path, example))
+        routes = json.loads(openapi)["paths"].items()
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return []  # no document, as of a service without routes
+    found = []
+    for path, methods in routes:
+        with suppress(ValueError, LookupError, TypeError, AttributeError):  # a form that pydantic does not write
+            schema = methods["post"]["requestBody"]["content"]["application/json"]["schema"]
+            fields = schema.get("properties", {}).items()
+            example = {name: field["examples"][0] for name, field in fields if field.get("examples")}
+            json.dumps(example, allow_nan=False)
+            if example and {*schema.get("required", ())} <= example.keys() and path.startswith("/"):
+                found.append((path, example))
     return found
 
 
@@ -125,9 +131,20 @@ def _request(
     url, timeouts = f"http://127.0.0.1:{port}{path}", (5, timeout_seconds)
     try:
         with session.request(method, url, json=body, timeout=timeouts, stream=True, allow_redirects=False) as response:
-            return response.status_code, response.raw.read(_LONGEST_BYTES, decode_content=True)
+            return response.status_code, _read(response, time.monotonic() + timeout_seconds)
     except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:
         return None, str(error).encode()
+
+
+def _read(response: requests.Response, ends: float) -> bytes:
+    """Returns the content that arrives until then; of events, which may never end, the first ones."""
+    content = b""
+    while len(content) < _LONGEST_BYTES and time.monotonic() < ends:
+        piece = response.raw.read1(_PIECE_BYTES, decode_content=True)
+        content += piece
+        if not piece or response.headers.get("Content-Type", "").startswith("text/event-stream"):
+            break
+    return content
 
 
 def _free_port() -> int:

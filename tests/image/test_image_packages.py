@@ -17,7 +17,7 @@ from mlflow_fargate.errors import ImageError
 from mlflow_fargate.image.layers.layer import Compression, files_below
 from mlflow_fargate.image.oci.platforms import LINUX_AMD64, LINUX_ARM64
 from mlflow_fargate.image.packages.bytecode import compiled_files
-from mlflow_fargate.image.packages.lock_file import Lock, LockedPackage, parse_pylock
+from mlflow_fargate.image.packages.lock_file import Lock, LockedPackage, check_urls, parse_pylock
 from mlflow_fargate.image.packages.package_layers import make_groups, make_package_recipes, site_files
 from mlflow_fargate.image.packages.uv import Indexes, find_interpreter, install, lock
 
@@ -26,6 +26,16 @@ RUNNING = f"{sys.version_info[0]}.{sys.version_info[1]}"
 
 def ignore(_note: str) -> None:
     pass
+
+
+def test_a_package_by_url_must_be_named_by_a_line() -> None:
+    ours = LockedPackage("ours", "ours @ https://h.example/a%2Bb/ours-1-py3-none-any.whl", ())
+    other = LockedPackage("other", "other @ http://169.254.169.254/other-1-py3-none-any.whl", ())
+    lines = ["ours @ https://me:secret@h.example/a+b/ours-1-py3-none-any.whl ; python_version >= '3'", "six"]
+
+    check_urls([ours, LockedPackage("six", "six==1.17.0", ())], lines)
+    with pytest.raises(ImageError, match="requires other by URL"):
+        check_urls([ours, other], lines)
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import random
 import struct
 import time
 import zipfile
+from base64 import b64encode
 from collections.abc import Callable
 from pathlib import Path
 
@@ -110,6 +111,7 @@ def test_a_line_that_names_a_wheel_of_the_model_installs_it(model: Path, line: s
         ("--find-links wheels", "extra_pip_requirements="),
         (f"tiny @ model:{'0' * 32}/model/../../../{TINY}", "is not a package"),
         (f"tiny @ model:{'0' * 32}/model/secret", "is not a package"),
+        (f"tiny @ MODEL:x/../../../outside/{TINY}", "is not a package"),
         ("http://h.example/tiny-1.0-py3-none-any.whl", "cannot be read"),
         ("tiny @ http://h.example/tiny-1.0-py3-none-any.whl", "https://"),
     ],
@@ -239,6 +241,7 @@ def requiring(text: str) -> Callable[[Path], None]:
         (requiring("Requires-Dist: other @ git+ssh://h.example/other\n"), "by URL"),
         (requiring("requires-dist :other[x]@file:///etc/passwd\n"), "by URL"),
         (requiring("Requires-Dist: other\n  @ http://169.254.169.254/latest\n"), "by URL"),
+        (requiring(f"Requires-Dist: =?utf-8?B?{b64encode(b'other @ http://h.example/x').decode()}?=\n"), "by URL"),
         (requiring("Summary: x\rRequires-Dist: other @ http://169.254.169.254/latest\n"), "by URL"),
     ],
 )

@@ -5,7 +5,7 @@ Source: https://packaging.python.org/en/latest/specifications/pylock-toml/
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -20,6 +20,7 @@ from packaging.utils import parse_wheel_filename
 from mlflow_fargate.errors import ImageError
 from mlflow_fargate.image.oci.platforms import Platform
 from mlflow_fargate.requirement_files import CONSTRAINT, is_constraint, without_hashes
+from mlflow_fargate.resolved_model import without_credentials
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,25 @@ def check_hashes(packages: Sequence[LockedPackage], lines: Sequence[str]) -> Non
                 f"{', '.join(package.hashes)}.",
                 hint="compare it with the hashes that the package's author published; if it is right, add it",
             )
+
+
+def check_urls(packages: Iterable[LockedPackage], lines: Iterable[str]) -> None:
+    """Raises ImageError for a package by URL that no line names: a wheel can require packages from anywhere."""
+    named = {_place(line.partition("@")[2].partition(" ;")[0]) for line in lines}
+    for package in packages:
+        _, at, url = package.requirement.partition(" @ ")
+        if at and _place(url) not in named:
+            raise ImageError(
+                f"A package of the model requires {package.name} by URL, which is not allowed: "
+                f"{without_credentials(url)[:300]}.",
+                hint=f"if you trust it, name it yourself: requirements={package.name} @ URL",
+            )
+
+
+def _place(url: str) -> tuple[str, str]:
+    """Where a URL leads, however it is written."""
+    parts = urlsplit(url.strip())
+    return parts.netloc.rpartition("@")[2], unquote(parts.path)
 
 
 def is_compatible(tags: Collection[Tag], python_version: str, platform: Platform) -> bool:

@@ -35,7 +35,7 @@ _INDEX_OPTION = re.compile(
     r"(-i|--index-url|--extra-index-url)(?:\s+|=)(\S+)|(?:-f|--find-links)(?:\s+|=)(https?://\S+)"
 )
 _PYPI = "https://pypi.org/simple"
-_USABLE_URL = re.compile(rf"https?://[^/]|{MODEL_FILES}", re.IGNORECASE)
+_USABLE_URL = re.compile(rf"(?i:https?)://[^/]|{MODEL_FILES}")
 # pip's options that say what happens anyway, and what to use instead of the others. None is taken from a model.
 _IMPLIED = re.compile(r"--(require-hashes|prefer-binary|only-binary\b.*)")
 _INSTEAD = {

@@ -27,7 +27,7 @@ from mlflow_fargate import atomic_files
 from mlflow_fargate.errors import ImageError
 from mlflow_fargate.image.oci.image import encode_json, sha256_digest
 from mlflow_fargate.image.oci.platforms import Platform
-from mlflow_fargate.image.packages.lock_file import Lock, LockedPackage, check_hashes, parse_pylock
+from mlflow_fargate.image.packages.lock_file import Lock, LockedPackage, check_hashes, check_urls, parse_pylock
 from mlflow_fargate.image.packages.requirements import is_index_option, replace_locked_twins
 from mlflow_fargate.image.packages.uv_errors import (
     is_failed_build,
@@ -109,6 +109,7 @@ def lock(
         atomic_files.write(path, without_credentials(text))
     found = parse_pylock(path.read_text(), minor, platform)
     check_hashes(found, wanted)
+    check_urls(found, wanted)
     sdists = [package.name for package in found if package.is_sdist]
     if sdists and (reason := why_nothing_is_built(minor, platform, is_allowed=build_sdists)):
         raise no_wheel_error(sdists, reason, minor, platform)
@@ -258,7 +259,7 @@ def _run_uv(
             [*command, *target, *built, "--no-progress", "--color", "never", "--quiet"],
             cwd=directory,
             # A wheel can require a package in any repository, which uv would clone with the user's credentials.
-            env=_environment(text) if sdists else {**os.environ, "GIT_ALLOW_PROTOCOL": "none"},
+            env={**(_environment(text) if sdists else os.environ), "GIT_ALLOW_PROTOCOL": "none"},
             capture_output=True,
             text=True,
             stdin=subprocess.DEVNULL,
