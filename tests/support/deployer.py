@@ -90,7 +90,8 @@ def aws_url(registry: LocalRegistry, tmp_path_factory: pytest.TempPathFactory) -
 def make_deployer(aws_url: str, image: str) -> Deployer:
     """Returns a Deployer that deploys `image` for every model to the AWS of `running_aws`."""
     target = Target(TARGET, region="us-east-1", environment=TargetEnvironment(aws_url, "local", "local"))
-    return Deployer(target, Account(target), lambda: FakePublisher(image), RecordedProgress())  # type: ignore[arg-type]
+    publisher = FakePublisher(image)
+    return Deployer(target, Account(target), lambda: publisher, RecordedProgress())  # type: ignore[arg-type,return-value]
 
 
 @pytest.fixture
