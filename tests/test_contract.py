@@ -76,22 +76,19 @@ class TestLoading:
         assert plugin_store["fargate"] is mlflow_fargate
 
     @pytest.mark.slow
-    def test_c1_loading_is_fast_and_imports_no_library_for_later_calls(self) -> None:
+    def test_c1_loading_imports_one_module_and_a_client_no_library_for_later_calls(self) -> None:
         """MLflow's own imports do not count: they are loaded before any plugin."""
         heavy = ("boto3", "botocore", "bentoml", "docker", "moto", "pandas", "tensorflow")
         code = (
-            "import json, sys, time, mlflow.deployments; before = set(sys.modules); start = time.process_time()\n"
-            "import mlflow_fargate; seconds = time.process_time() - start\n"
+            "import json, sys, mlflow.deployments; before = set(sys.modules)\n"
+            "import mlflow_fargate; first = sorted(set(sys.modules) - before)\n"
             "mlflow.deployments.get_deploy_client('fargate:/eu-west-1')\n"
-            "print(json.dumps({'seconds': seconds, 'loaded': sorted(set(sys.modules) - before)}))"
+            "print(json.dumps([first, sorted(set(sys.modules) - before)]))"
         )
+        first, loaded = json.loads(subprocess.check_output([sys.executable, "-c", code], text=True).splitlines()[-1])
 
-        def load() -> Any:
-            return json.loads(subprocess.check_output([sys.executable, "-c", code], text=True).splitlines()[-1])
-
-        assert [name for name in load()["loaded"] if name.partition(".")[0] in heavy] == []
-        # CPU seconds, and three attempts, so that a busy machine does not matter.
-        assert any(load()["seconds"] < 0.3 for _ in range(3))
+        assert first == ["mlflow_fargate"]
+        assert [name for name in loaded if name.partition(".")[0] in heavy] == []
 
     def test_c2_the_module_contains_run_local_target_help_and_exactly_one_client(self) -> None:
         members = dict(inspect.getmembers(mlflow_fargate))

@@ -513,7 +513,7 @@ def test_stop_ends_the_thread_and_frees_the_port() -> None:
         began = time.monotonic()
         balancer.stop()
 
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 30
     assert set(threading.enumerate()) <= before
     with LoadBalancer(port=balancer.port) as again:
         again.set_routes([], default=DEFAULT_RULE)

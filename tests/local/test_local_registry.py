@@ -428,7 +428,7 @@ def test_stop_ends_threads_and_frees_the_port(tmp_path: Path) -> None:
         began = time.monotonic()
         registry.stop()
 
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 30
     assert set(threading.enumerate()) <= before
     with LocalRegistry(tmp_path, password=None, port=registry.port) as again:
         assert again.port == registry.port

@@ -16,7 +16,8 @@ from mlflow_fargate.resolved_model import ModelFile, ResolvedModel
 from support import hostile_models
 
 MLMODEL = b"flavors: {python_function: {}}\n"
-SECONDS = 1.0
+# CPU seconds of one input: a hang takes minutes, and a loaded machine ten times the usual half second.
+HANG_SECONDS = 20.0
 FEW, MANY = 150, 20_000
 
 
@@ -45,14 +46,14 @@ def slowest(count: int, first: int, work: Callable[[int], None]) -> float:
     """Returns the longest time of any of `count` inputs; only this package's own errors are allowed."""
     longest = 0.0
     for seed in range(first, first + count):
-        began = time.process_time()
+        began = time.thread_time()
         try:
             work(seed)
         except FargateError as error:
             assert len(error.message) < 5000, seed
         except Exception as error:
             raise AssertionError(f"seed {seed}: {type(error).__name__}") from error
-        longest = max(longest, time.process_time() - began)
+        longest = max(longest, time.thread_time() - began)
     return longest
 
 
@@ -70,7 +71,7 @@ def use_conda(seed: int) -> None:
 
 @pytest.mark.parametrize("work", [use_mlmodel, use_requirements, use_conda])
 def test_no_generated_file_hangs_or_raises_a_bug(work: Callable[[int], None]) -> None:
-    assert slowest(FEW, 0, work) < SECONDS
+    assert slowest(FEW, 0, work) < HANG_SECONDS
 
 
 @pytest.mark.exhaustive
@@ -80,7 +81,7 @@ def test_none_of_many_generated_files_hangs_or_raises_a_bug(work: Callable[[int]
     longest = slowest(MANY, FEW, work)
     print(f"{work.__name__}: the slowest of {MANY} took {longest:.2f} s")
 
-    assert longest < SECONDS
+    assert longest < HANG_SECONDS
 
 
 def test_values_of_the_wrong_type_are_dropped() -> None:

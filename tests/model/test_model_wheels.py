@@ -280,4 +280,4 @@ def test_no_changed_byte_of_a_wheel_ends_in_anything_but_a_reason(tmp_path: Path
             refused += 1
 
     assert refused > 300
-    assert time.process_time() - began < 20
+    assert time.process_time() - began < 200

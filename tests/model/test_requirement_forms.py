@@ -176,7 +176,7 @@ def test_a_line_of_spaces_is_read_in_linear_time() -> None:
 
     without_hashes("six" + " " * 1_000_000 + "x")
 
-    assert time.process_time() - began < 1
+    assert time.process_time() - began < 20  # quadratic time is hours
 
 
 CONDA = """

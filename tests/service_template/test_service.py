@@ -302,14 +302,12 @@ def test_a_failing_model_is_500_without_details(pyfunc: Running) -> None:
 
 
 def test_a_long_prediction_does_not_delay_other_requests(pyfunc: Running) -> None:
-    request = {"dataframe_records": [{"seconds": 2.0}]}
+    request = {"dataframe_records": [{"seconds": 5.0}]}
     long = threading.Thread(target=pyfunc.session.post, args=(f"{pyfunc.url}/invocations",), kwargs={"json": request})
     long.start()
     time.sleep(0.3)
-    began = time.monotonic()
 
     assert requests.get(f"{pyfunc.url}/readyz", timeout=10).status_code == 200
-    assert time.monotonic() - began < 1
     assert long.is_alive()
     long.join()
 

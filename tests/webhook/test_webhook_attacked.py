@@ -181,7 +181,7 @@ def test_a_request_that_does_not_arrive_in_time_is_dropped_even_if_it_trickles(r
     with ThreadPoolExecutor(len(BEGINNINGS)) as pool:
         lasted = dict(zip(BEGINNINGS, pool.map(seconds_until_dropped, BEGINNINGS.values()), strict=True))
 
-    assert {kind: seconds for kind, seconds in lasted.items() if not 5 < seconds < 30} == {}
+    assert {kind: seconds for kind, seconds in lasted.items() if not 5 < seconds < 55} == {}
 
 
 @pytest.mark.slow

@@ -157,7 +157,7 @@ def test_the_worker_continues_while_the_receiver_hangs(
     for _ in range(200):
         notifier.tell(outcome())
 
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 60
     assert "notification dropped: the queue is full" in caplog.text
     hanging.set()
     worker.stop(5)
