@@ -30,8 +30,6 @@ from support.deployer import CRASHING, create
 from support.iam_policies import allowed
 
 FOLLOWING = {webhook_service.TRACKING_URI: "https://mlflow.example.com", "health_check_grace_seconds": 0}
-# A further certificate is deleted with its listener.
-NEVER_ALONE = {"elasticloadbalancing:RemoveListenerCertificates"}
 ROLE = "arn:aws:iam::123456789012:role/churn"
 
 
@@ -299,7 +297,7 @@ def test_every_call_in_the_sources_is_made_with_some_option_and_allowed(
 
     assert {name: denied for name, actions in made.items() if (denied := sorted(actions - may))} == {}
     unrecorded = calls_in_the_sources() - OF_S3 - OF_THE_WEBHOOKS_OPTIONS - set().union(*made.values())
-    assert unrecorded == NEVER_ALONE
+    assert unrecorded == set()
 
 
 @pytest.mark.slow

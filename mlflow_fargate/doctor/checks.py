@@ -142,14 +142,10 @@ def check_certificate(
     name = "certificate"
     if exposes_key:
         said = "without HTTPS, callers send the API key and their inputs unencrypted"
-        advice = (
-            "request a certificate for your domain in ACM; set certificate_arn= for the endpoint, host= for deployments"
-        )
+        advice = "set domain= to a name of yours, for example domain=churn.example.com; or certificate_arn= and host="
         return Finding("endpoint", name, "FAIL", said, advice)
     if arn is None or certificate is None:
-        return Finding(
-            "endpoint", name, "SKIP", "not set, so the endpoint uses plain HTTP (for HTTPS, set certificate_arn=)"
-        )
+        return Finding("endpoint", name, "SKIP", "not set, so the endpoint uses plain HTTP (for HTTPS, set domain=)")
     there = arn.split(":")[3] if arn.count(":") >= 5 else "?"
     if there != region:
         advice = f"request or import one in {region}: a load balancer only accepts certificates of its own region"

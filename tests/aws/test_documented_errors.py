@@ -20,6 +20,7 @@ from botocore.awsrequest import AWSResponse
 from mlflow_fargate.aws.ecr import Repository
 from mlflow_fargate.aws.ecs_service import describe_service, remember_deletion
 from mlflow_fargate.aws.error_table import _ROWS, classify
+from mlflow_fargate.aws.resource_types.domain.certificate import CertificateType
 from mlflow_fargate.aws.resource_types.iam import SecretsPolicyType
 from mlflow_fargate.aws.resource_types.interfaces import wait_until_unused
 from mlflow_fargate.aws.resource_types.service import ServiceType
@@ -354,3 +355,34 @@ def test_without_permission_to_look_the_deletion_goes_ahead(session: AwsSession)
     answer(session, "ec2.DescribeNetworkInterfaces", DENIED)
 
     Minutes().wait(session)
+
+
+IN_USE = (400, '{"__type": "ResourceInUseException", "message": "The certificate is in use."}')
+CERTIFICATE = "arn:aws:acm:eu-west-1:123456789012:certificate/0123"
+
+
+def delete_certificate(session: AwsSession, *answers: tuple[int, str]) -> tuple[list[str], Minutes]:
+    """Deletes a certificate without a validation record; returns the requests, and what was shown in which time."""
+    answer(session, "acm.DescribeCertificate", (200, '{"Certificate": {"Status": "ISSUED"}}'))
+    asked, minutes = answer(session, "acm.DeleteCertificate", *answers), Minutes()
+    certificates = CertificateType(session, lambda: minutes.seconds, minutes.sleep)
+    certificates.tell = minutes.shown.append
+    with stamina.set_testing(True, attempts=1):
+        certificates.delete(Found(CERTIFICATE, Properties()))
+    return asked, minutes
+
+
+def test_a_certificate_waits_until_its_listener_has_released_it(session: AwsSession) -> None:
+    asked, minutes = delete_certificate(session, IN_USE, IN_USE, IN_USE, (200, "{}"))
+
+    assert len(asked) == 4
+    assert minutes.shown == [
+        f"waiting for AWS to release certificate {CERTIFICATE} from its listener, for up to 20 minutes; Ctrl-C is safe"
+    ]
+
+
+def test_a_certificate_that_stays_in_use_says_how_to_finish(session: AwsSession) -> None:
+    with pytest.raises(AwsError, match="in use") as caught:
+        delete_certificate(session, IN_USE)
+
+    assert "run the command again" in str(caught.value.hint)

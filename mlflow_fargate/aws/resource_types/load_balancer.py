@@ -114,9 +114,7 @@ class ListenerCertificateType(ResourceType[Properties]):
         return f"{ids['listener']} {ids['certificate']}"
 
     def delete(self, found: Found[Properties]) -> None:
-        listener, _, arn = found.identifier.partition(" ")
-        removed = {"ListenerArn": listener, "Certificates": [{"CertificateArn": arn}]}
-        self._session.delete("elbv2", "remove_listener_certificates", **removed)
+        """Does nothing: AWS removes it with its listener, which is deleted in the same plan."""
 
 
 def find_load_balancer(session: AwsSession, name: str) -> dict[str, Any] | None:

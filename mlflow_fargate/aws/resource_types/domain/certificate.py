@@ -23,7 +23,9 @@ from mlflow_fargate.resources.balancer_properties import CertificateProperties
 # https://docs.aws.amazon.com/acm/latest/userguide/dns-validation.html
 _VALIDATION_SECONDS = 3600
 _POLL_SECONDS = 5
-_RELEASE_SECONDS = 300  # until a deleted listener no longer uses it
+# Until a deleted listener no longer uses it: as long as Terraform's provider waits.
+# https://github.com/hashicorp/terraform-provider-aws/blob/main/internal/service/acm/certificate.go
+_RELEASE_SECONDS = 20 * 60
 _USABLE = ["PENDING_VALIDATION", "ISSUED"]
 
 
@@ -34,7 +36,7 @@ class CertificateType(ResourceType[CertificateProperties]):
         super().__init__(session)
         self._clock = clock
         self._sleep = sleep
-        self.tell: Callable[[str], None] = lambda text: None  # shows the user which records to create
+        self.tell: Callable[[str], None] = lambda text: None  # shows which records to create, and what is awaited
 
     def observe(self, resource: Resource[CertificateProperties], ids: Ids) -> Found[CertificateProperties] | None:
         found = dict(find_certificates(self._session, resource.tags))
@@ -61,13 +63,17 @@ class CertificateType(ResourceType[CertificateProperties]):
             zone = find_zone(self._session, record["Name"].rstrip("."))
             if zone and (standing := find_record(self._session, zone, record["Name"])):
                 delete_record(self._session, zone, standing)
-        deadline = self._clock() + _RELEASE_SECONDS
+        deadline, is_told = self._clock() + _RELEASE_SECONDS, False
         while True:
             try:
                 self._session.delete("acm", "delete_certificate", CertificateArn=found.identifier)
             except AwsError as error:
                 if error.code != "ResourceInUseException" or self._clock() > deadline:
                     raise
+                if not is_told:
+                    up_to = f"for up to {_RELEASE_SECONDS // 60} minutes; Ctrl-C is safe"
+                    self.tell(f"waiting for AWS to release certificate {found.identifier} from its listener, {up_to}")
+                    is_told = True
                 self._sleep(_POLL_SECONDS)
             else:
                 return
