@@ -18,7 +18,7 @@ from mlflow_fargate.config import DeploymentConfig
 from mlflow_fargate.errors import InvalidOption, ModelUnusable
 from mlflow_fargate.image import PYPI, Compression, Indexes, Platform, Reference, lines_of_a_model
 from mlflow_fargate.publisher.base_image import default_base_image, platform_of
-from mlflow_fargate.publisher.wheels import with_wheels
+from mlflow_fargate.publisher.wheels import share_wheels, with_wheels
 from mlflow_fargate.resolved_model import DEFAULT_FLAVOR, ResolvedModel, printable, without_credentials
 from mlflow_fargate.resources import short_digest
 
@@ -91,8 +91,9 @@ def image_inputs(
         python=python_of(model),
         platform=platform_of(config.architecture),
     )
-    model = adapted(model)
-    further_models = {key: adapted(one) for key, one in (further_models or {}).items()}
+    further_models = further_models or {}
+    model, *others = share_wheels([adapted(one) for one in (model, *further_models.values())])
+    further_models = dict(zip(further_models, others, strict=True))
     template = "custom" if custom else config.service or bento.choose_template(model)
     if template == "pyfunc" and DEFAULT_FLAVOR not in model.flavors:
         raise ModelUnusable(

@@ -13,20 +13,23 @@ import posixpath
 import re
 import zipfile
 import zlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import unquote
 
+from packaging.markers import InvalidMarker, Marker
 from packaging.tags import Tag
 from packaging.utils import BuildTag, InvalidWheelFilename, parse_wheel_filename
 from packaging.version import Version
 
 from mlflow_fargate.errors import ModelUnusable
 from mlflow_fargate.image import Platform, is_compatible
-from mlflow_fargate.requirement_files import CONSTRAINT, MODEL_FILES
+from mlflow_fargate.requirement_files import CONSTRAINT, MODEL_FILES, without_hashes
 from mlflow_fargate.resolved_model import ModelFile, ResolvedModel
 
-_WHEEL = re.compile(r"(\S+\.whl)\s*(\[[\w\s,.-]*\])?(?:\s+(--hash.*))?")
+_WHEEL = re.compile(r"(\S+?\.whl)(?:#(\S*))?\s*(\[[\w\s,.-]*\])?")
+_HASH_OF_URL = re.compile(r"(?:^|&)(sha(?:256|384|512))=([0-9a-fA-F]+)")
 _SAFE_PATH = re.compile(r"[\w./+!-]+", re.ASCII)
 _LINKS = re.compile(r"(?:-f|--find-links)(?:\s+|=)(?!https?:)(\S+)")
 # A wheel usually unpacks to three to five times its size; zip files of nothing but zeros unpack to a thousand times.
@@ -48,42 +51,57 @@ def wheels_of(model: ResolvedModel) -> ResolvedModel:
 def with_wheels(model: ResolvedModel, replaced: Collection[str], python: str, platform: Platform) -> ResolvedModel:
     """Returns the model with `NAME @ model:…` instead of each requirement line that names one of its wheels.
 
-    Wheels of the packages in `replaced` are left out. Raises ModelUnusable for wheels of other platforms.
+    Wheels of the packages in `replaced` are left out, and those that a marker excludes from the image. Raises
+    ModelUnusable for wheels of other platforms.
     """
     wheels = wheels_of(model)
-    key = wheels.fingerprint
 
     def adapted(line: str) -> str | None:
         limit = CONSTRAINT if line.startswith(CONSTRAINT) else ""
-        requirement, semicolon, marker = line.removeprefix(CONSTRAINT).partition(";")
+        bare, hashes = without_hashes(line.removeprefix(CONSTRAINT))
+        requirement, semicolon, marker = bare.partition(";")
         found = _WHEEL.fullmatch(requirement.rpartition("@")[2].strip())
         file = _file_named(found[1], wheels.files) if found else None
         if found is None or file is None:
             return line
         name, version, _, tags = _parse_name(file)
-        if name in replaced:
+        if name in replaced or _excludes(marker, python, platform):
             return None
         if name in _CHOSEN:
-            return f"{limit}{name}=={version}"
+            return f"{limit}{name}=={version} {semicolon}{marker}".rstrip()
         if not is_compatible(tags, python, platform):
             raise ModelUnusable(
                 f"'{file.path}' in the model is not a wheel for Python {python} on {platform}.",
                 hint=f"log the model with one, or use one of the package index: requirements={name}=={version}",
             )
-        extras = found[2] or "".join(re.findall(r"\[[^\]]*\]", requirement.rpartition("@")[0]))
-        hashes = f" {found[3]}" if found[3] else ""
-        place = f"{name}{extras} @ {MODEL_FILES}{key}/model/{file.path}"
-        return f"{limit}{place} {semicolon}{marker}{hashes}".rstrip()
+        extras = found[3] or "".join(re.findall(r"\[[^\]]*\]", requirement.rpartition("@")[0]))
+        hashes += tuple(":".join(pair) for pair in _HASH_OF_URL.findall(found[2] or ""))
+        asked = f"{limit}{name}{extras} @ {_place(wheels, file)} {semicolon}{marker}".rstrip()
+        return " ".join((asked, *(f"--hash={one}" for one in hashes)))
 
     for line in model.requirements:
         _refuse_folder_or_own_form(line, wheels.files)
     return replace(model, requirements=tuple(filter(None, map(adapted, model.requirements))))
 
 
+def share_wheels(models: Sequence[ResolvedModel]) -> list[ResolvedModel]:
+    """Returns the models with one place for a wheel that several of them have, or one in several folders."""
+    first: dict[tuple[str, int, str], str] = {}
+    shared = []
+    for model in models:
+        wheels, lines = wheels_of(model), model.requirements
+        for file in wheels.files:
+            own = _place(wheels, file)
+            content = (posixpath.basename(file.path), file.size_bytes, file.etag or own)
+            lines = tuple(line.replace(own, first.setdefault(content, own)) for line in lines)
+        shared.append(replace(model, requirements=lines))
+    return shared
+
+
 def check_wheels(model: ResolvedModel, download: Callable[[ResolvedModel], Path]) -> None:
     """Downloads the wheels that the requirements name to where `with_wheels` says, and checks them."""
     wheels, lines = wheels_of(model), "\n".join(model.requirements)
-    named = [file.path for file in wheels.files if f"{MODEL_FILES}{wheels.fingerprint}/model/{file.path}" in lines]
+    named = [file.path for file in wheels.files if _place(wheels, file) in lines]
     folder = download(wheels) if named else Path()
     for path in named:
         check_wheel(folder / path, f"'{path}' in the model")
@@ -103,11 +121,33 @@ def check_wheel(path: Path, shown: str) -> None:
         )
 
 
+def _place(wheels: ResolvedModel, file: ModelFile) -> str:
+    return f"{MODEL_FILES}{wheels.fingerprint}/model/{file.path}"
+
+
+def _excludes(marker: str, python: str, platform: Platform) -> bool:
+    """Returns whether a marker excludes the image; an unreadable one does not, and is refused with its line."""
+    try:
+        return bool(marker.strip()) and not Marker(marker).evaluate(
+            {
+                "python_version": python,
+                "python_full_version": f"{python}.0",
+                "os_name": "posix",
+                "sys_platform": "linux",
+                "platform_system": "Linux",
+                "platform_machine": platform.machine,
+            }
+        )
+    except InvalidMarker:
+        return False
+
+
 def _file_named(place: str, files: Collection[ModelFile]) -> ModelFile | None:
     """Returns the wheel at that path in the model, else the only one with that file name; None: there is none."""
-    path = posixpath.normpath(place.removeprefix("file:"))
-    if "://" in place.removeprefix("file:"):
+    place = unquote(place.removeprefix("file:"))
+    if "://" in place:
         return None
+    path = posixpath.normpath(place.replace("\\", "/"))
     exact = [file for file in files if file.path == path]
     alike = exact or [file for file in files if posixpath.basename(file.path) == posixpath.basename(path)]
     return alike[0] if len(alike) == 1 and _SAFE_PATH.fullmatch(alike[0].path) else None

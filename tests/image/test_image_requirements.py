@@ -56,6 +56,21 @@ def test_each_distribution_gives_way_to_the_best_one_at_its_version(library: Lib
             assert normalize([f"{name}==9.1"], machine=machine).lines == (f"{library.best}==9.1",)
 
 
+@pytest.mark.parametrize(
+    ("line", "lines"),
+    [
+        ("faiss-gpu-cu12==1.8.0.2", ("faiss-cpu==1.8.*",)),
+        ("faiss-gpu-cu12==1.14.1.post1", ("faiss-cpu==1.14.*",)),
+        ("faiss-gpu>=1.7,<2", ("faiss-cpu<2,>=1.7",)),
+        ("faiss-cpu==1.8.0", ("faiss-cpu==1.8.0",)),
+        ("faiss-cpu\n-c faiss-gpu-cu11==1.9.0.0", ("faiss-cpu", "-c faiss-gpu-cu11==1.9.0.0")),
+        ("xgboost==3.0.1", ("xgboost-cpu==3.0.1",)),
+    ],
+)
+def test_a_distribution_with_patches_of_its_own_gives_way_at_its_minor_version(line: str, lines: tuple[str]) -> None:
+    assert normalize(line.split("\n"), machine="x86_64").lines == lines
+
+
 @given(_lines, st.booleans(), st.sets(_names.filter(str.islower)))
 def test_no_two_distributions_are_locked(lines: list[str], adapt: bool, further: set[str]) -> None:
     kept = outcome(lines, "x86_64", adapt=adapt)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import struct
 import time
 import zipfile
@@ -14,7 +15,7 @@ import pytest
 
 from mlflow_fargate.config import parse_config
 from mlflow_fargate.errors import FargateError, ImageError, ModelUnusable
-from mlflow_fargate.image import normalize
+from mlflow_fargate.image import PYPI, normalize, temporary_installation
 from mlflow_fargate.image.docker.context import write_context
 from mlflow_fargate.image.oci.platforms import LINUX_AMD64
 from mlflow_fargate.image.oci.reference import Reference
@@ -46,9 +47,9 @@ def model(tmp_path: Path) -> Path:
         TINY,
         "code/ours-2.0+cpu-py3-none-any.whl",
         "a/twice-1-py3-none-any.whl",
-        "b/twice-1-py3-none-any.whl",
     ):
         write_wheel(folder / name)
+    write_wheel(folder / "b/twice-1-py3-none-any.whl", files={"other.py": "#"})
     write_wheel(folder / "wheels/mlflow-3.1.0-py3-none-any.whl")
     write_wheel(folder / MAC)
     (folder / "wheels/notawheel.whl").write_text("")
@@ -93,6 +94,20 @@ def lines_for(folder: Path, text: str, **options: object) -> list[str]:
         ("a/twice-1-py3-none-any.whl", ["twice @ WHEELS/a/twice-1-py3-none-any.whl"]),
         (f"{TINY} --hash={SHA}", [f"tiny @ WHEELS/{TINY}", f"-c tiny @ WHEELS/{TINY} --hash={SHA}"]),
         (f"{TINY}\ntiny>=1", [f"tiny @ WHEELS/{TINY}"]),
+        (f"{TINY}#{SHA.replace(':', '=')}&egg=x", [f"tiny @ WHEELS/{TINY}", f"-c tiny @ WHEELS/{TINY} --hash={SHA}"]),
+        (
+            f"{TINY} ; python_version > '3.8' --hash={SHA}",
+            [
+                f'tiny @ WHEELS/{TINY} ; python_version > "3.8"',
+                f'-c tiny @ WHEELS/{TINY} ; python_version > "3.8" --hash={SHA}',
+            ],
+        ),
+        ("file:code/ours-2.0%2Bcpu-py3-none-any.whl", ["ours @ WHEELS/code/ours-2.0+cpu-py3-none-any.whl"]),
+        (rf"C:\Users\me\{TINY}", [f"tiny @ WHEELS/{TINY}"]),
+        (f"dbfs:/tmp/{TINY}", [f"tiny @ WHEELS/{TINY}"]),
+        (f"{MAC} ; sys_platform == 'darwin'\nsix", ["six"]),
+        (f"{TINY} ; platform_machine == 'arm64'\nsix", ["six"]),
+        ("wheels/mlflow-3.1.0-py3-none-any.whl ; python_version < '3.8'\nsix", ["six"]),
     ],
 )
 def test_a_line_that_names_a_wheel_of_the_model_installs_it(model: Path, line: str, lines: list[str]) -> None:
@@ -107,6 +122,10 @@ def test_a_line_that_names_a_wheel_of_the_model_installs_it(model: Path, line: s
         ("code/tiny-1.0.tar.gz", "cannot be read"),
         ("./code/tiny-1.0.tar.gz", "log its wheel"),
         ("wheels/notawheel.whl", "not named as a wheel"),
+        (r"C:\dist\absent-1-py3-none-any.whl", "log its wheel"),
+        ("dbfs:/tmp/absent-1-py3-none-any.whl", "log its wheel"),
+        ("a/twice-1-py3-none-any.whl\nb/twice-1-py3-none-any.whl", "required from two places: model:.*a/twice"),
+        (f"{TINY} ; python_version >", "cannot be read"),
         (MAC, r"requirements=mac==1\.0"),
         ("--find-links wheels", "extra_pip_requirements="),
         (f"tiny @ model:{'0' * 32}/model/../../../{TINY}", "is not a package"),
@@ -119,6 +138,26 @@ def test_a_line_that_names_a_wheel_of_the_model_installs_it(model: Path, line: s
 def test_other_places_are_refused_with_what_to_do(model: Path, line: str, said: str) -> None:
     with pytest.raises(FargateError, match=said):
         lines_for(model, f"numpy\n{line}\n")
+
+
+def test_one_wheel_in_two_models_is_one_requirement(model: Path, tmp_path: Path) -> None:
+    second = tmp_path / "second"
+    shutil.copytree(model, second)
+    code = tmp_path / "service.py"
+    code.write_text("import bentoml\n\n@bentoml.service\nclass Both:\n    pass\n")
+    models = [model, second]
+    for folder in models:
+        (folder / "requirements.txt").write_text(f"{TINY}\n")
+    first, other = (
+        resolve_model(str(folder), stores=STORES, progress=RecordedProgress(), tracking_uri="sqlite://")
+        for folder in models
+    )
+    assert [file.etag for file in wheels_of(first).files] == [file.etag for file in wheels_of(other).files]
+
+    inputs = image_inputs(first, parse_config({"service": str(code)}), {"other": other})
+
+    lines = [line for line in normalize(inputs.requirements, machine="x86_64").lines if line.startswith("tiny")]
+    assert lines == [f"tiny @ model:{wheels_of(first).fingerprint}/model/{TINY}"]
 
 
 def test_a_wheel_at_a_url_stays_one(model: Path) -> None:
@@ -159,6 +198,10 @@ def test_a_wheel_is_installed_from_the_model_by_its_hash(model: Path, tmp_path: 
         ("tiny", False, 1),
     ]
     assert (tmp_path / "site" / "tiny.py").read_text() == 'VERSION = "1.0"\n'
+    with temporary_installation(
+        lines, python_version="3.11", platform=LINUX_AMD64, indexes=PYPI, adapt=True, cache=cache
+    ) as installed:
+        assert sorted(installed.pins.values()) == sorted(lines)
     with pytest.raises(ImageError, match="another hash"):
         lock([*lines, f"-c {lines[1]} --hash={SHA}"], python_version="3.11", platform=LINUX_AMD64, cache=cache)
 

@@ -7,10 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
 from mlflow_fargate.image.oci.platforms import Platform
 from mlflow_fargate.image.packages.requirements import normalize
 from mlflow_fargate.image.packages.uv import Indexes, install, lock
+from mlflow_fargate.requirement_files import MODEL_FILES
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,7 @@ class Installation:
     """A folder for PYTHONPATH, and the packages in it."""
 
     site: Path
-    pins: Mapping[str, str]  # package → NAME==VERSION
+    pins: Mapping[str, str]  # package → NAME==VERSION, or NAME @ model:… for a wheel of the model
 
 
 @contextmanager
@@ -32,4 +34,11 @@ def temporary_installation(
     work.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="site-", dir=work) as folder:
         install(locked, Path(folder))
-        yield Installation(Path(folder), {package.name: package.requirement for package in locked.packages})
+        files = f"{(cache / 'models').absolute().as_uri()}/"
+        yield Installation(Path(folder), {one.name: _as_asked(one.requirement, files) for one in locked.packages})
+
+
+def _as_asked(requirement: str, files: str) -> str:
+    """Returns the requirement as its line has it: a wheel of the model is not a path on this machine."""
+    name, at, url = requirement.partition(" @ ")
+    return f"{name}{at}{MODEL_FILES}{unquote(url.removeprefix(files))}" if url.startswith(files) else requirement

@@ -18,7 +18,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from mlflow_fargate.errors import ImageError
-from mlflow_fargate.image.packages.twins import find_replacements
+from mlflow_fargate.image.packages.twins import find_replacements, versions_of
 from mlflow_fargate.requirement_files import (
     CONSTRAINT,
     MODEL_FILES,
@@ -182,7 +182,7 @@ def _parse(line: str) -> Requirement:
             f"Requirement {shown!r} is an option that is not supported.",
             hint=_INSTEAD.get(option[0], "the only pip options supported are index URLs"),
         )
-    if line.startswith((".", "/", "~", "file:")) or re.match(r"[^\[;@:]*\.whl$", line):
+    if re.match(r"[./~]|file:|dbfs:|[A-Za-z]:[\\/]|[^\[;@:]*\.whl$", line):
         raise _path_refused(shown)
     if re.search(r"(^|@\s*)(git|hg|svn|bzr)\+", line, re.IGNORECASE):
         raise ImageError(f"Requirement {shown!r} is a source distribution.", hint=_instead_of_source(line))
@@ -208,10 +208,8 @@ def _instead_of_source(line: str) -> str:
 
 
 def _path_refused(shown: str) -> ImageError:
-    return ImageError(
-        f"Requirement {shown!r} is a path on the machine that logged the model.",
-        hint="publish the package to an index, or log its wheel or its code with the model (code_paths)",
-    )
+    advice = "publish the package to an index, or log its wheel or its code with the model (code_paths)"
+    return ImageError(f"Requirement {shown!r} is a path on the machine that logged the model.", hint=advice)
 
 
 def _adapted(requirement: Requirement, notes: list[str]) -> list[Requirement]:
@@ -231,7 +229,8 @@ def _adapted(requirement: Requirement, notes: list[str]) -> list[Requirement]:
 
 def _renamed(requirement: Requirement, name: str) -> Requirement:
     renamed = Requirement(str(requirement))
-    renamed.name = name
+    if name != requirement.name:
+        renamed.name, renamed.specifier = name, versions_of(name, requirement.specifier)
     return renamed
 
 
@@ -285,7 +284,8 @@ def _pins(specifiers: SpecifierSet) -> list[str]:
 
 def _merged(one: Requirement, other: Requirement) -> Requirement:
     if one.url and other.url and one.url != other.url:
-        raise ImageError(f"{one.name} is required from two URLs.", hint="keep only one of them")
+        places = " and ".join(without_credentials(url)[:300] for url in (one.url, other.url))
+        raise ImageError(f"{one.name} is required from two places: {places}.", hint="keep only one of them")
     merged = Requirement(str(one))
     merged.url, merged.marker = one.url or other.url, one.marker and other.marker
     merged.specifier = SpecifierSet() if merged.url else one.specifier & other.specifier

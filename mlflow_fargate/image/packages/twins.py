@@ -9,12 +9,14 @@ On ARM, TensorFlow 2.15 and earlier is an empty package that depends on tensorfl
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion, Version
 
+_EXACT = re.compile(r"==(\d+\.\d+)\.[\w.+]+")
 _NO_GPU = "the same library without GPU code"
 _NO_GUI = "the image does not have the libraries for a GUI"
 
@@ -29,6 +31,7 @@ class Library:
     parts: tuple[str, ...] = ()  # distributions with some of its files
     first: str = "0"  # the first version of `best`
     machines: tuple[str, ...] = ("x86_64", "aarch64")
+    has_own_patches: bool = False  # `best` and `others` have the same minor versions, but not the same patches
 
     def has(self, versions: SpecifierSet) -> bool:
         """Returns whether `best` can have such a version; False if they are all earlier than its first."""
@@ -59,7 +62,7 @@ LIBRARIES = (
         ("onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml", "onnxruntime-training"),
         "the build for CPUs",
     ),
-    Library("faiss-cpu", ("faiss-gpu", "faiss-gpu-cu11", "faiss-gpu-cu12"), _NO_GPU),
+    Library("faiss-cpu", ("faiss-gpu", "faiss-gpu-cu11", "faiss-gpu-cu12"), _NO_GPU, has_own_patches=True),
     Library("opencv-python-headless", ("opencv-python",), _NO_GUI),
     Library(
         "opencv-contrib-python-headless",
@@ -68,6 +71,13 @@ LIBRARIES = (
         parts=("opencv-python-headless", "opencv-python"),
     ),
 )
+
+
+def versions_of(best: str, others: SpecifierSet) -> SpecifierSet:
+    """Returns the versions of `best` that replace these of its twin: 1.8.* for 1.8.0.2, if their patches differ."""
+    if not any(library.best == best and library.has_own_patches for library in LIBRARIES):
+        return others
+    return SpecifierSet(",".join(_EXACT.sub(r"==\1.*", str(one)) for one in others))
 
 
 def find_replacements(
