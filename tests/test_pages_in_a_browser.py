@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 import waitress
 from test_pictures import ADDRESSES, NOW, services, tags_of
 
+from mlflow_fargate.bento import template_folder
 from mlflow_fargate.local.page import PageApp
 from mlflow_fargate.local.wsgi_server import WsgiServer
 from mlflow_fargate.webhook.control_loop.actor import Outcome
@@ -73,10 +76,33 @@ def webhook() -> Iterator[str]:
     server.close()
 
 
+@pytest.fixture(scope="module")
+def model() -> Iterator[str]:
+    sys.path.append(str(template_folder()))
+    page = importlib.import_module("fargate_service.http.model_page")
+    settings = importlib.import_module("fargate_service.settings")
+    hostile = "<script>document.title='broken'</script>"
+    described = settings.ServiceDescription("pyfunc", "sklearn", None, f"models:/{hostile}/3", hostile, "3", "5f1c0de2")
+    columns = f'[{{"name": "{hostile}", "type": "double"}}, {{"name": "age", "type": "long"}}]'
+    metadata = {"signature": {"inputs": columns, "outputs": '[{"type": "long"}]'}}
+    shown = page.make_model_page(
+        described, needs_key=True, prefix="/churn", metadata=metadata, example={"inputs": [hostile]}
+    )
+    assert b"<script" not in shown.body
+
+    def app(_: Any, start: Any) -> list[bytes]:
+        start("200 OK", [(name.decode(), value.decode()) for name, value in shown.raw_headers])
+        return [shown.body]
+
+    with WsgiServer(app) as server:
+        yield server.url
+
+
 def test_no_page_has_a_serious_fault_or_an_error_in_the_console(
-    axe: str, local: str, webhook: str, tmp_path: Path
+    axe: str, local: str, webhook: str, model: str, tmp_path: Path
 ) -> None:
     pages = {
+        "a model": f"{model}/",
         "the local stack": f"{local}/",
         "its logs": f"{local}/logs/mlflow-fargate-default/churn",
         "the webhook service": f"{webhook}/",
