@@ -135,9 +135,10 @@ setup(
         "mlflow_fargate.iam": "docs/iam",
     },
     package_data={
-        "mlflow_fargate": ["py.typed"],
+        "mlflow_fargate": ["py.typed", "page_refresh.js"],
         "mlflow_fargate.deployments": ["prices.json"],
         "mlflow_fargate.iam": ["*.json"],
+        "mlflow_fargate.service_template.fargate_service.http": ["page.css"],
         "mlflow_fargate.webhook.http": ["templates/*.html"],
         "mlflow_fargate.local.page": ["templates/*.html"],
     },

@@ -170,7 +170,7 @@ def show(url: str, addresses: dict[str, str]) -> None:
     """Prints what to look at; on a terminal, waits until the user continues."""
     run("mlflow", "deployments", "get", "-t", TARGET, "--name", NAME)
     run("mlflow", "deployments", "list", "-t", TARGET)
-    print(f"\nMLflow:                 {addresses['MLFLOW_TRACKING_URI']}\nthe model's Swagger page: {url}/")
+    print(f"\nMLflow:                 {addresses['MLFLOW_TRACKING_URI']}\nthe model's page:        {url}/")
     if sys.stdin.isatty() and not os.environ.get("DEMO_EXIT"):
         input("Open these pages in a browser. Press Enter to continue and clean up. ")
 

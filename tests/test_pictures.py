@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from werkzeug.test import Client
 
-from mlflow_fargate.local.engine.snapshot import RolloutSnapshot, ServiceSnapshot, TaskSnapshot
+from mlflow_fargate.local.engine.snapshot import PastRollout, RolloutSnapshot, ServiceSnapshot, TaskSnapshot
 from mlflow_fargate.local.page import PageApp
 from mlflow_fargate.local.wsgi_server import WsgiServer
 
@@ -51,7 +51,14 @@ def services() -> tuple[ServiceSnapshot, ...]:
                 task("0c1d2e3f", "churn:2", 90),
                 task("77aa12cd", "churn:1", 9000, stopped_reason="Scaling activity by ecs-svc/8812", **stopped),
             ),
-            ("(service churn) has reached a steady state.", "(service churn) (deployment ecs-svc/8812) completed."),
+            (
+                (NOW - 20, "(service churn) has reached a steady state."),
+                (NOW - 21, "(service churn) (deployment ecs-svc/8812) completed."),
+            ),
+            (
+                PastRollout("churn:2", "SUCCESSFUL", "", NOW - 95, NOW - 20),
+                PastRollout("churn:1", "SUCCESSFUL", "", NOW - 9050, NOW - 8990),
+            ),
         ),
         ServiceSnapshot(
             "digits", "mlflow-fargate-default", "ACTIVE", 2, 3,
@@ -66,22 +73,42 @@ def services() -> tuple[ServiceSnapshot, ...]:
                 task("88b1c0de", "digits:4", 4000, pid=4990, port=40005),
                 task("1f00beef", "digits:4", 4000, pid=4991, port=40006),
             ),
-            ("(service digits) has started 1 tasks: (task d1f0aa31).",),
+            ((NOW - 6, "(service digits) has started 1 tasks: (task d1f0aa31)."),),
+            (
+                PastRollout("digits:5", "IN_PROGRESS", "", NOW - 9, None),
+                PastRollout("digits:4", "SUCCESSFUL", "", NOW - 4010, NOW - 3970),
+            ),
         ),
         ServiceSnapshot(
             "fraud", "mlflow-fargate-default", "ACTIVE", 1, 1,
-            (RolloutSnapshot("3", "fraud:3", "PRIMARY", "FAILED", "circuit breaker: tasks failed to start.", 3),),
+            (RolloutSnapshot("3", "fraud:2", "PRIMARY", "COMPLETED", "", 0),),
             (
                 task("ab12cd34", "fraud:2", 90_000, pid=4801, port=40002),
                 task("e0e0e0e0", "fraud:3", 60, stopped_reason="Essential container in task exited", **stopped),
             ),
             (),
+            (
+                PastRollout("fraud:3", "ROLLBACK_SUCCESSFUL", "Circuit breaker: tasks failed to start", NOW - 80, NOW),
+                PastRollout("fraud:2", "SUCCESSFUL", "", NOW - 90_050, NOW - 90_000),
+            ),
         ),
     )  # fmt: skip
 
 
+VERSIONS = {"churn:2": "4", "churn:1": "3", "digits:5": "12", "digits:4": "11", "fraud:3": "8", "fraud:2": "7"}
+
+
+def tags_of(revision: str) -> dict[str, str]:
+    facts = {
+        "model": revision.split(":", maxsplit=1)[0],
+        "model-version": VERSIONS[revision],
+        "run-id": "5f1c0de2a94b4d7c",
+    }
+    return {f"mlflow-fargate:{key}": value for key, value in facts.items()}
+
+
 def app() -> PageApp:
-    return PageApp(services, lambda: ADDRESSES, lambda: None, clock=lambda: NOW)
+    return PageApp(services, lambda: ADDRESSES, lambda: None, clock=lambda: NOW, tags=tags_of)
 
 
 def digest() -> str:

@@ -8,10 +8,11 @@ custom_service_files    a user's custom service.py and the files next to it
 
 from __future__ import annotations
 
-from mlflow_fargate.bento.build import Bento, build_bento, template_digest, template_folder
+from mlflow_fargate.bento.build import Bento, build_bento, template_digest
 from mlflow_fargate.bento.custom_service_files import CustomService, read_custom_service
 from mlflow_fargate.bento.description import ServedModel, choose_template, make_service_description, parse_labels
 from mlflow_fargate.bento.requirements import onnx_requirements, replaced_requirements, service_requirements
+from mlflow_fargate.page_files import template_folder
 
 __all__ = [
     "Bento",

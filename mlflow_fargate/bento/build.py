@@ -27,11 +27,13 @@ import yaml
 from mlflow_fargate.bento.description import LABELS_FILE, ServedModel, make_service_description, parse_labels
 from mlflow_fargate.bento.requirements import service_requirements
 from mlflow_fargate.errors import ImageError, ModelUnusable
+from mlflow_fargate.page_files import template_folder
 from mlflow_fargate.resolved_model import ResolvedModel, without_credentials
 
 _DESCRIPTION_FILE = "service.json"
 _CUSTOM_FOLDER = "custom"
 _BUILD_TIMEOUT_SECONDS = 300
+_TEMPLATE_SUFFIXES = {".py", ".css"}
 
 
 @dataclass(frozen=True)
@@ -81,16 +83,13 @@ def template_digest() -> str:
     return _digest(_template_files())
 
 
-def template_folder() -> Path:
-    """Returns the folder of service_template: inside the package once installed, next to it in a checkout."""
-    package = Path(__file__).parents[1]
-    inside = package / "service_template"
-    return inside if inside.is_dir() else package.parent / "service_template"
-
-
 def _template_files() -> dict[str, bytes]:
     top = template_folder()
-    return {file.relative_to(top).as_posix(): file.read_bytes() for file in sorted(top.rglob("*.py"))}
+    return {
+        file.relative_to(top).as_posix(): file.read_bytes()
+        for file in sorted(top.rglob("*"))
+        if file.suffix in _TEMPLATE_SUFFIXES
+    }
 
 
 def _source_files(served: ServedModel, labels: bytes | None, requirements: tuple[str, ...]) -> dict[str, bytes]:

@@ -98,7 +98,8 @@ class LocalStack:
         self._parts.callback(aws.stop)  # tasks end while AWS still responds
         aws.start()
         tracking = self._start_tracking(server.url)
-        page = WsgiServer(PageApp(aws.services, lambda: self.state, aws.logs_client), threads=_PAGE_THREADS)
+        pages = PageApp(aws.services, lambda: self.state, aws.logs_client, tags=aws.tags_of)
+        page = WsgiServer(pages, threads=_PAGE_THREADS)
         self._parts.enter_context(page)
         addresses = {
             "aws_endpoint_url": server.url,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from botocore.exceptions import ClientError
 from werkzeug.test import Client
 
-from mlflow_fargate.local.engine.snapshot import RolloutSnapshot, ServiceSnapshot, TaskSnapshot
+from mlflow_fargate.local.engine.snapshot import PastRollout, RolloutSnapshot, ServiceSnapshot, TaskSnapshot
 from mlflow_fargate.local.page import PageApp
 from mlflow_fargate.local.page.rows import make_cards
 
@@ -51,7 +52,8 @@ def service(name: str = "churn", **changes: Any) -> ServiceSnapshot:
             "running_count": 1,
             "rollouts": (rollout,),
             "tasks": (task(),),
-            "events": ("(service churn) has reached a steady state.",),
+            "events": ((NOW, "(service churn) has reached a steady state."),),
+            "history": (PastRollout("churn:2", "SUCCESSFUL", "ECS deployment completed.", NOW - 99, NOW),),
             **changes,
         }
     )
@@ -130,7 +132,8 @@ def test_only_the_newest_stopped_tasks_are_shown_with_their_reason() -> None:
 def test_all_content_is_escaped_and_no_script_can_run() -> None:
     hostile = service(
         "<b onmouseover=alert(1)>",
-        events=(HOSTILE,),
+        events=((NOW, HOSTILE),),
+        history=(PastRollout(HOSTILE, "FAILED", HOSTILE, NOW, None),),
         tasks=(task(stopped_reason=HOSTILE),),
         rollouts=(RolloutSnapshot("1", HOSTILE, "PRIMARY", "FAILED", HOSTILE, 0),),
     )
@@ -150,6 +153,28 @@ def test_the_logs_of_a_service_are_shown_with_time_and_task() -> None:
 
     assert re.search(r"\d\d:\d\d:\d\d 0c1d2e3f</span>  model loaded", text)
     assert "No log lines yet" in text_of(page(service()), "/logs/mlflow-fargate-default/churn")
+
+
+def test_a_traceback_whose_lines_have_one_time_is_shown_in_order() -> None:
+    lines = ("Traceback (most recent call last):", '  File "a.py", line 1', "ValueError: zero", "after it")
+
+    text = text_of(page(service(), logs=Logs(*lines)), "/logs/mlflow-fargate-default/churn")
+
+    assert re.findall(r"</span>  (.*)\n", html.unescape(text)) == list(lines)
+    assert 'id="newest"' in text
+
+
+def test_a_rollout_that_was_rolled_back_looks_failed_and_shows_its_cause_and_the_version_of_the_model() -> None:
+    past = PastRollout("churn:3", "ROLLBACK_SUCCESSFUL", "circuit breaker", NOW - 90, NOW)
+    crashed = task(status="STOPPED", task_definition="churn:3", stopped_reason="Essential container in task exited")
+    tags = {"mlflow-fargate:model": "churn", "mlflow-fargate:model-version": "12", "mlflow-fargate:run-id": "ab12"}
+
+    (card,) = make_cards([service(history=(past,), tasks=(task(), crashed))], ADDRESSES, NOW, lambda _: tags)
+
+    assert (card.model, card.run, card.rollouts[0].model) == ("churn version 12", "ab12", "version 12")
+    assert (card.rollouts[0].state, card.rollouts[0].tone) == ("failed, rolled back", "bad")
+    assert card.rollouts[0].reason == "circuit breaker\nEssential container in task exited"
+    assert [row.tone for row in card.tasks] == ["good", "bad"]
 
 
 def test_logs_of_an_unknown_service_are_not_read() -> None:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from mlflow_fargate.resolved_model import web_url
 from mlflow_fargate.webhook.control_loop.actor import Outcome
 from mlflow_fargate.webhook.control_loop.reconcile import Action, Deployed
+from mlflow_fargate.webhook.control_loop.rules import RuleBook
 from mlflow_fargate.webhook.control_loop.worker import Seen, Worker
 from mlflow_fargate.webhook.http.access import Access
 from mlflow_fargate.webhook.http.app import create_app
@@ -65,6 +66,39 @@ def row(one: Seen) -> Row:
 )
 def test_each_state_has_a_word(one: Seen, state: str, tone: str) -> None:
     assert (row(one).state, row(one).tone) == (state, tone)
+
+
+def test_a_failed_rollout_shows_the_reason_that_ecs_gave() -> None:
+    failed = Deployed("api", "Production", "churn", "1", "FAILED", state_reason="tasks failed to start")
+
+    assert row(Seen(failed, Action("nothing", "version 1 is deployed", "1", "the last rollout failed"))).error == (
+        "tasks failed to start"
+    )
+
+
+def test_pinned_deployments_are_listed_and_a_rule_without_effect_is_shown(
+    worker: Worker, deployments: FakeDeployments, registry: FakeRegistry
+) -> None:
+    deployments.deploy("byhand", "churn", "1", follow="pinned", url="http://lb/byhand")
+    worker.look()
+
+    assert (row(worker.seen()["byhand"]).state, row(worker.seen()["byhand"]).tone) == ("pinned", "quiet")
+    assert not worker.retry("byhand") and not worker.hint("churn")
+
+
+def test_a_rule_for_a_pinned_deployment_is_shown_as_without_effect(
+    deployments: FakeDeployments, registry: FakeRegistry
+) -> None:
+    deployments.deploy("churn", "churn", "1", follow="pinned", url="http://lb/churn")
+    worker = Worker(
+        connect=lambda: deployments, registry=registry, rules=RuleBook(lambda: "models: {churn: {stage: Production}}")
+    )
+    worker.look()
+
+    made = row(worker.seen()["churn"])
+
+    assert (made.state, made.tone) == ("pinned", "warn")
+    assert "the rule has no effect" in str(made.error)
 
 
 def test_deployments_that_need_attention_come_first() -> None:
@@ -161,13 +195,14 @@ def test_no_text_changes_the_structure_of_the_page(name: str, reason: str, versi
     assert all(link is None or link.startswith(("http://", "https://", "data:,")) for link in hostile.links)
 
 
-def test_the_page_runs_no_scripts_and_loads_nothing(worker: Worker) -> None:
+def test_only_the_pages_own_script_runs_and_nothing_else_is_loaded(worker: Worker) -> None:
     answer = create_app(worker, (), Access(is_public=True)).test_client().get("/")
     policy = answer.headers["Content-Security-Policy"]
 
-    assert "default-src 'none'" in policy and "script-src" not in policy
-    assert {tag for tag, _ in tags_of(answer.text).found}.isdisjoint({"script", "iframe", "form", "object", "img"})
-    assert 'http-equiv="refresh"' in answer.text
+    tags = [tag for tag, _ in tags_of(answer.text).found]
+    assert "default-src 'none'" in policy and "script-src 'nonce-" in policy and "unsafe" not in policy
+    assert set(tags).isdisjoint({"iframe", "form", "object", "img"}) and tags.count("script") == 1
+    assert "http-equiv" not in answer.text
     assert answer.headers["Cache-Control"] == "no-store"
 
 
@@ -175,7 +210,7 @@ def test_the_page_shows_errors_and_the_time_of_the_last_poll(
     worker: Worker, deployments: FakeDeployments, registry: FakeRegistry
 ) -> None:
     assert "not checked yet" in page_of(worker)
-    assert "No deployments are watched yet" in page_of(worker)
+    assert "Nothing is deployed yet" in page_of(worker)
     deployments.deploy("api", "churn", "1", url="http://lb/api")
     registry.promote("churn", "1", "2")
     worker.look()

@@ -45,6 +45,7 @@ class Deployed:
     updated_at: str | None = None  # ISO 8601
     run_id: str | None = None
     registered_ms: int | None = None  # when its version was registered, in milliseconds since 1970
+    state_reason: str | None = None  # in ECS's words
 
     @staticmethod
     def parse(listed: Mapping[str, Any], endpoint: str | None = None) -> Deployed:
@@ -65,6 +66,7 @@ class Deployed:
             updated_at=texts.get("updated_at"),
             run_id=texts.get("run_id"),
             registered_ms=_milliseconds(texts.get("model_registered_ms")),
+            state_reason=texts.get("state_reason"),
         )
 
     @property

@@ -16,6 +16,11 @@ from mlflow_fargate.webhook.control_loop.rules import MAX_DEPLOYMENTS_BY_TAG, De
 
 _TOO_MANY = f"tags can deploy {MAX_DEPLOYMENTS_BY_TAG} models; more require rules"
 
+RULE_WITHOUT_EFFECT = (
+    "a rule names this deployment, but it is pinned, so the rule has no effect; to follow the registry, update it with "
+    "-m models:/NAME/STAGE or -m models:/NAME@ALIAS"
+)
+
 _Key = tuple[str | None, str]  # endpoint (None: the target's own) and name of a deployment
 
 
@@ -62,8 +67,8 @@ def make_watches(
         if kept:
             watches.append(_watch(key, kept, deployed))
     taken = {(watch.deployed.endpoint, watch.deployed.name) for watch in watches}
-    # On other endpoints, only deployments named by rules are watched.
-    by_hand = [Watch(one) for key, one in existing.items() if key not in taken and one.is_watched and not one.endpoint]
+    # On other endpoints, only deployments named by rules are listed. Pinned ones are listed, and left as they are.
+    by_hand = [Watch(one) for key, one in existing.items() if key not in taken and not one.endpoint]
     return [*by_hand, *watches], problems
 
 

@@ -32,7 +32,7 @@ from mlflow_fargate.webhook.control_loop.reconcile import (
     remember_retry,
 )
 from mlflow_fargate.webhook.control_loop.rules import RuleBook
-from mlflow_fargate.webhook.control_loop.watch import Watch
+from mlflow_fargate.webhook.control_loop.watch import RULE_WITHOUT_EFFECT, Watch
 
 logger = logging.getLogger(__name__)
 
@@ -98,6 +98,7 @@ class Worker:
         self._outcomes: dict[str, Outcome] = {}
         self._looked_at: float | None = None
         self._error: str | None = None
+        self.next_look_at: float | None = None  # seconds since 1970, unless an event comes earlier
 
     def start(self) -> None:
         """Starts polling."""
@@ -126,7 +127,9 @@ class Worker:
         """
         rules = self._rules.rules
         with self._lock:
-            is_watched = any(seen.deployed.model_name == model_name for seen in self._seen.values())
+            is_watched = any(
+                seen.deployed.is_watched and seen.deployed.model_name == model_name for seen in self._seen.values()
+            )
         self._wake.set()
         return is_watched or any(rule.matches(model_name) for rule in rules.rules)
 
@@ -134,7 +137,7 @@ class Worker:
         """Retries a blocked or backed-off deployment now; returns False if it is not watched."""
         with self._lock:
             seen = self._seen.get(key)
-            if seen is None:
+            if seen is None or not seen.deployed.is_watched:
                 return False
             self._memories[key] = remember_retry(seen.deployed, seen.action.version)
         self._wake.set()
@@ -227,6 +230,8 @@ class Worker:
             return Action("hold", watch.conflict, warning=watch.conflict)
         deployed, on_demotion = watch.deployed, watch.rule.on_demotion if watch.rule else "keep"
         action = decide(state, deployed, memory, self._clock(), on_demotion)
+        if watch.rule and not deployed.is_watched:
+            action = replace(action, warning=RULE_WITHOUT_EFFECT)
         if action.kind not in _ACTS:
             return action
         if is_busy:
@@ -252,7 +257,9 @@ class Worker:
                 with self._lock:
                     self._error = said
             self._stopping.wait(min(self._timing.rest_seconds, self._timing.poll_seconds))
-            self._wake.wait(self._timing.poll_seconds * self._timing.jitter(0.8, 1.2))
+            seconds = self._timing.poll_seconds * self._timing.jitter(0.8, 1.2)
+            self.next_look_at = self._clock() + seconds
+            self._wake.wait(seconds)
 
     def _keep_acting(self) -> None:
         while task := self._tasks.get():

@@ -109,7 +109,7 @@ def _state_at_rest(seen: Seen) -> tuple[str, Tone]:
     if seen.deployed.state == "FAILED":
         return "failed", "bad"
     if not seen.deployed.is_watched:
-        return "pinned", "quiet"
+        return "pinned", "warn" if seen.action.warning else "quiet"
     if seen.action.version is None:
         return "scaled to zero", "quiet"
     return "up to date", "warn" if seen.action.warning else "good"
@@ -119,6 +119,8 @@ def _error(seen: Seen) -> str | None:
     outcome = seen.last_outcome
     if outcome is not None and outcome.result != "success":
         return outcome.reason
+    if seen.deployed.state == "FAILED" and seen.deployed.state_reason:
+        return seen.deployed.state_reason
     return seen.action.warning if seen.action.warning != seen.action.reason else None
 
 

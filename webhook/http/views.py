@@ -21,18 +21,17 @@ from dataclasses import dataclass
 from flask import Blueprint, Response, jsonify, render_template, request
 from flask.typing import ResponseReturnValue
 
+from mlflow_fargate.page_files import POLICY, page_files
 from mlflow_fargate.webhook.control_loop.worker import Worker
 from mlflow_fargate.webhook.http.access import Access
 from mlflow_fargate.webhook.http.events import EventRefused, parse_event
 from mlflow_fargate.webhook.http.metrics import CONTENT_TYPE, Metrics
-from mlflow_fargate.webhook.http.page import make_moment, make_rows
+from mlflow_fargate.webhook.http.page import format_seconds, make_moment, make_rows
 from mlflow_fargate.webhook.http.seen_deliveries import SeenDeliveries
 from mlflow_fargate.webhook.http.status import status_of
 
 MAX_BODY_BYTES = 64 * 1024  # events have a few hundred bytes; a version's description can be long
 _REFRESH_SECONDS = 10
-# If a text ever gets past the escaping, it cannot run, load or send anything.
-_POLICY = "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none';"
 _PAGE_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -131,6 +130,7 @@ def _page(worker: Worker, links: PageLinks, now: float) -> ResponseReturnValue:
     page = render_template(
         "page.html",
         nonce=nonce,
+        **page_files(),
         target=links.target,
         mlflow_url=links.mlflow_url,
         refresh_seconds=_REFRESH_SECONDS,
@@ -139,8 +139,9 @@ def _page(worker: Worker, links: PageLinks, now: float) -> ResponseReturnValue:
         attention=sum(row.tone in {"bad", "warn"} for row in rows),
         problems=[problem for problem in (worker.error, worker.rules_error) if problem],
         looked_at=make_moment(worker.looked_at, now) if worker.looked_at else None,
+        next_look=format_seconds(max(0.0, worker.next_look_at - now)) if worker.next_look_at else None,
     )
-    return page, {"Content-Security-Policy": f"{_POLICY} style-src 'nonce-{nonce}'", **_PAGE_HEADERS}
+    return page, {"Content-Security-Policy": POLICY.format(nonce=nonce), **_PAGE_HEADERS}
 
 
 def refusal_of_address(access: Access) -> ResponseReturnValue | None:

@@ -34,7 +34,7 @@ from mlflow_fargate.local.engine.snapshot import ServiceSnapshot, take_snapshots
 from mlflow_fargate.local.engine.store import EcsStore
 from mlflow_fargate.local.guard import WsgiApp
 from mlflow_fargate.local.load_balancer.server import LoadBalancer
-from mlflow_fargate.local.moto_client import MotoClient, call_app
+from mlflow_fargate.local.moto_client import MotoClient, call_app, tags_to_pairs
 from mlflow_fargate.local.registry.server import LocalRegistry
 from mlflow_fargate.local.signature import Keys, SignatureRefused, claimed_service, verify
 
@@ -99,6 +99,14 @@ class Gateway:
     def services(self) -> tuple[ServiceSnapshot, ...]:
         """Returns the services with their rollouts and tasks: process IDs, ports, health, reasons."""
         return take_snapshots(self._store)
+
+    def tags_of(self, task_definition: str) -> dict[str, str]:
+        """Returns the tags of a task definition; empty if it was deleted."""
+        try:
+            answer = self._aws.client("ecs").describe_task_definition(taskDefinition=task_definition, include=["TAGS"])
+        except ClientError:
+            return {}
+        return dict(tags_to_pairs(answer.get("tags", ())))
 
     def logs_client(self) -> Any:
         """Returns a boto3 client for the tasks' logs, which does not use a socket."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mlflow_fargate.local.engine.state import Rollout, Service, Task
+from mlflow_fargate.local.engine.state import Rollout, Service, ServiceDeployment, Task
 from mlflow_fargate.local.engine.store import EcsStore
 
 _EVENTS_SHOWN = 10
+_ROLLOUTS_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,17 @@ class RolloutSnapshot:
 
 
 @dataclass(frozen=True)
+class PastRollout:
+    """One rollout from start to end, as in ECS's service deployments."""
+
+    task_definition: str
+    status: str  # SUCCESSFUL, ROLLBACK_SUCCESSFUL, IN_PROGRESS …
+    reason: str
+    began_at: float
+    ended_at: float | None
+
+
+@dataclass(frozen=True)
 class ServiceSnapshot:
     name: str
     cluster: str
@@ -42,7 +54,8 @@ class ServiceSnapshot:
     running_count: int
     rollouts: tuple[RolloutSnapshot, ...]
     tasks: tuple[TaskSnapshot, ...]  # newest first, including recently stopped ones
-    events: tuple[str, ...]  # newest first
+    events: tuple[tuple[float, str], ...]  # time and message, newest first
+    history: tuple[PastRollout, ...] = ()  # newest first
 
 
 def take_snapshots(store: EcsStore) -> tuple[ServiceSnapshot, ...]:
@@ -71,8 +84,15 @@ def _service_status(service: Service, store: EcsStore) -> ServiceSnapshot:
             for rollout in service.rollouts
         ),
         tasks=tuple(_task_status(task) for task in reversed(tasks)),
-        events=tuple(event.message for event in service.events[:_EVENTS_SHOWN]),
+        events=tuple((event.created_at, event.message) for event in service.events[:_EVENTS_SHOWN]),
+        history=tuple(_past_rollout(one) for one in service.deployments[:_ROLLOUTS_SHOWN]),
     )
+
+
+def _past_rollout(one: ServiceDeployment) -> PastRollout:
+    reasons = (one.rollback.reason if one.rollback else None, one.reason)
+    told = ". ".join(dict.fromkeys(reason.rstrip(".") for reason in reasons if reason))
+    return PastRollout(_last_part(one.target.task_definition_arn), one.status, told, one.created_at, one.finished_at)
 
 
 def _tell_shift(service: Service, rollout: Rollout) -> str | None:

@@ -1,7 +1,8 @@
 """A WSGI application with two pages: the overview, and the last log lines of a service's tasks.
 
-Names, reasons and log lines come from deployments: the templates escape them, and the Content-Security-Policy blocks
-all scripts. Its server is behind the guard (guard.py), so that websites cannot read it through a browser.
+Names, reasons and log lines come from deployments: the templates escape them, and the Content-Security-Policy allows
+only the script that refreshes the page. Its server is behind the guard (guard.py), so that websites cannot read it
+through a browser.
 """
 
 from __future__ import annotations
@@ -17,16 +18,17 @@ from werkzeug.routing import Map, Rule
 from werkzeug.wrappers import Response
 
 from mlflow_fargate.local.engine.snapshot import ServiceSnapshot
-from mlflow_fargate.local.page.rows import last_lines, make_cards
+from mlflow_fargate.local.page.rows import Tags, last_lines, make_cards
+from mlflow_fargate.page_files import POLICY, page_files
 
 REFRESH_SECONDS = 3
-_POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; style-src 'nonce-{nonce}'"
 _HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
 _ROUTES = Map([Rule("/", endpoint="page"), Rule("/logs/<cluster>/<name>", endpoint="logs")])
 
 
 class PageApp:
-    """Renders what `services` currently returns; `addresses` are the stack's, `logs` is a CloudWatch Logs client."""
+    """Renders what `services` currently returns; `addresses` are the stack's, `logs` is a CloudWatch Logs client,
+    `tags` reads those of a task definition."""
 
     def __init__(
         self,
@@ -34,11 +36,13 @@ class PageApp:
         addresses: Callable[[], Mapping[str, str]],
         logs: Callable[[], Any],
         clock: Callable[[], float] = time.time,
+        tags: Tags = lambda _: {},
     ) -> None:
         self._services = services
         self._addresses = addresses
         self._logs = logs
         self._clock = clock
+        self._tags = tags
         loader = PackageLoader("mlflow_fargate.local.page")
         self._templates = Environment(
             loader=loader, autoescape=select_autoescape(), trim_blocks=True, lstrip_blocks=True
@@ -53,7 +57,7 @@ class PageApp:
         return answer(environ, start_response)
 
     def _page(self) -> Response:
-        cards = make_cards(self._services(), self._addresses(), self._clock())
+        cards = make_cards(self._services(), self._addresses(), self._clock(), self._tags)
         return self._render("stack.html", cards=cards, addresses=self._addresses(), refresh_seconds=REFRESH_SECONDS)
 
     def _log_page(self, cluster: str, name: str) -> Response:
@@ -65,6 +69,6 @@ class PageApp:
 
     def _render(self, template: str, **shown: Any) -> Response:
         nonce = secrets.token_urlsafe(16)
-        text = self._templates.get_template(template).render(nonce=nonce, **shown)
-        headers = {**_HEADERS, "Content-Security-Policy": _POLICY.format(nonce=nonce)}
+        text = self._templates.get_template(template).render(nonce=nonce, **page_files(), **shown)
+        headers = {**_HEADERS, "Content-Security-Policy": POLICY.format(nonce=nonce)}
         return Response(text, mimetype="text/html", headers=headers)

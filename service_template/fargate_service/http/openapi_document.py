@@ -11,9 +11,17 @@ from fargate_service.http.image_upload import MAX_TOP
 from fargate_service.http.signature_schema import make_answer_schema, make_request_schema
 from fargate_service.settings import ServiceDescription
 
-_ERROR = {"$ref": "#/components/responses/Error"}
+_ERRORS = {
+    "400": "The body or its values are not what the model takes",
+    "401": "The API key is missing or wrong",
+    "406": "The model does not stream",
+    "413": "The request is too large",
+    "415": "The content type is missing or not supported",
+    "500": "The model failed on this input",
+    "503": "The service is busy or shutting down; retry after the time in Retry-After",
+    "504": "The prediction took too long",
+}
 _ERROR_RESPONSE = {
-    "description": "Why the request failed",
     "content": {
         "application/json": {
             "schema": {
@@ -63,7 +71,7 @@ def make_openapi_document(
         "info": _info(description, max_body_bytes),
         "servers": [{"url": "."}],
         "paths": paths,
-        "components": {"responses": {"Error": _ERROR_RESPONSE}},
+        "components": {},
     }
     if needs_key:
         document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
@@ -81,7 +89,7 @@ def _info(description: ServiceDescription, max_body_bytes: int) -> dict[str, Any
     }
 
 
-def encode_document(document: Mapping[str, Any]) -> bytes:
+def encode_document(document: object) -> bytes:
     """Returns the document in JSON; numbers that JSON does not have, such as NaN in an example, become null."""
     return json.dumps(_with_nulls(document), allow_nan=False, default=str).encode()
 
@@ -153,7 +161,7 @@ def _invocations(metadata: Mapping[str, Any], example: object | None) -> dict[st
 
 def _responses(schema: dict[str, Any]) -> dict[str, Any]:
     good = {"description": "The prediction", "content": {"application/json": {"schema": schema}}}
-    return {"200": good, **dict.fromkeys(("400", "401", "406", "413", "415", "500", "503", "504"), _ERROR)}
+    return {"200": good, **{status: {"description": told, **_ERROR_RESPONSE} for status, told in _ERRORS.items()}}
 
 
 def _plain(description: str) -> dict[str, Any]:

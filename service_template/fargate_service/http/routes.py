@@ -2,7 +2,7 @@
 
     POST /predict_image   image classifiers: image files, multipart or as the body → {"label": …}, several → a list
     POST /invocations     MLflow's scoring protocol, with GET /ping, /health and /version
-    GET  /, /docs.json    Swagger page and the OpenAPI document behind it
+    GET  /                the page of the model; /swagger and /docs.json, the Swagger page and the document behind it
 
 BentoML adds /livez, /readyz, /healthz, /metrics and /static_content. Predictions run in threads, so that a long
 one delays neither health checks nor other requests.
@@ -33,6 +33,7 @@ from fargate_service.http.answer_streaming import EVENTS, PieceResponse, asked_f
 from fargate_service.http.direct_routes import Handler
 from fargate_service.http.gathering import Gathering
 from fargate_service.http.image_upload import parse_top, read_body, read_images
+from fargate_service.http.model_page import make_model_page
 from fargate_service.http.openapi_document import encode_document, make_openapi_document
 from fargate_service.http.request_limits import Admission
 from fargate_service.http.swagger_page import make_swagger_page
@@ -68,6 +69,7 @@ class Routes:
         guard = self._admission.guard
         routes = [
             Route("/", self.page),
+            Route("/swagger", self.swagger),
             Route("/docs.json", self.docs),
             Route("/ping", self.ping),
             Route("/health", self.ping),
@@ -91,12 +93,19 @@ class Routes:
         self._alone = ThreadPoolExecutor(self._settings.cpus + 1, thread_name_prefix="predict")
         self._gatherer = model if isinstance(model, Gatherer) else None
         self._gathering = Gathering(self._gatherer.invoke_together) if self._gatherer else None
+        metadata = _read_metadata(self._settings.model_dir)
+        example = _read_example(self._settings.model_dir, self._settings.documents.max_levels)
+        needs_key = self._settings.api_key is not None
         document = make_openapi_document(
             self._description,
-            needs_key=self._settings.api_key is not None,
-            metadata=_read_metadata(self._settings.model_dir),
+            needs_key=needs_key,
+            metadata=metadata,
             max_body_bytes=self._settings.max_body_bytes,
-            example=_read_example(self._settings.model_dir, self._settings.documents.max_levels),
+            example=example,
+        )
+        prefix = self._settings.path_prefix
+        self._page = make_model_page(
+            self._description, needs_key=needs_key, prefix=prefix, metadata=metadata, example=example
         )
         self._docs = encode_document(document)
 
@@ -138,6 +147,9 @@ class Routes:
         return Response(self._model.version, headers={"X-Batching": batching}, media_type="application/json")
 
     async def page(self, _: Request) -> Response:
+        return self._page
+
+    async def swagger(self, _: Request) -> Response:
         return make_swagger_page(self._description.title)
 
     async def docs(self, _: Request) -> Response:

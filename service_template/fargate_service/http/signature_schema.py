@@ -52,6 +52,12 @@ def make_answer_schema(signature: Mapping[str, Any] | None) -> JsonSchema:
     return {"type": "object", "properties": {"predictions": described}, "required": ["predictions"]}
 
 
+def describe_signature(metadata: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Returns the parts of a signature with the name and type of each column, tensor or parameter, for people."""
+    parts = ("inputs", "outputs", "params")
+    return [(part, _describe(one)) for part in parts for one in _read(metadata.get("signature"), part)]
+
+
 def _read(signature: Mapping[str, Any] | None, part: str) -> Sequence[Mapping[str, Any]]:
     text = (signature or {}).get(part)
     document = json.loads(text) if text else []

@@ -1,4 +1,4 @@
-"""The Swagger page at `/`, from the files in BentoML, without the tracker that BentoML's page loads.
+"""The Swagger page, from the files in BentoML, without the tracker that BentoML's page loads.
 
 Every reference is relative, so the page works below any prefix.
 """
@@ -9,23 +9,22 @@ from starlette.responses import HTMLResponse
 
 ASSETS = (
     "swagger-ui.css",
-    "index.css",
     "swagger-ui-bundle.js",
     "swagger-ui-standalone-preset.js",
     "swagger-initializer.js",
-    "favicon-light-32x32.png",
 )
 _PAGE = """<!DOCTYPE html>
 <html lang="en">
   <head>
     <meta charset="utf-8">
+    <meta name="viewport" content="width=device-width, initial-scale=1">
     <title>{title}</title>
     <link rel="stylesheet" href="./static_content/swagger-ui.css">
-    <link rel="stylesheet" href="./static_content/index.css">
-    <link rel="icon" type="image/png" href="./static_content/favicon-light-32x32.png">
+    <style>body {{ margin: 0; }} .topbar {{ display: none; }}</style>
+    <link rel="icon" href="data:,">
   </head>
   <body>
-    <div id="swagger-ui"></div>
+    <main id="swagger-ui"></main>
     <script src="./static_content/swagger-ui-bundle.js" charset="utf-8"></script>
     <script src="./static_content/swagger-ui-standalone-preset.js" charset="utf-8"></script>
     <script src="./static_content/swagger-initializer.js" charset="utf-8"></script>
