@@ -18,7 +18,7 @@ Stage = Literal["Staging", "Production", "Archived"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 PLAIN_HTTP = (
     "WARNING: callers send the API key and their inputs over plain HTTP, where others can read them. For HTTPS, "
-    "set a domain of yours: mlflow deployments update-endpoint … -C domain=churn.example.com"
+    "use your domain: mlflow deployments update-endpoint … -C domain=churn.example.com"
 )
 # Used as a path, as the name of a service, and in image tags.
 DEPLOYMENT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,62}")

@@ -142,7 +142,7 @@ def check_certificate(
     name = "certificate"
     if exposes_key:
         said = "without HTTPS, callers send the API key and their inputs unencrypted"
-        advice = "set domain= to a name of yours, for example domain=churn.example.com; or certificate_arn= and host="
+        advice = "set domain= to your domain, for example domain=churn.example.com; or certificate_arn= and host="
         return Finding("endpoint", name, "FAIL", said, advice)
     if arn is None or certificate is None:
         return Finding("endpoint", name, "SKIP", "not set, so the endpoint uses plain HTTP (for HTTPS, set domain=)")
