@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote
 
-from packaging.markers import InvalidMarker, Marker
+from packaging.markers import InvalidMarker, Marker, UndefinedComparison, UndefinedEnvironmentName
 from packaging.tags import Tag
 from packaging.utils import BuildTag, InvalidWheelFilename, parse_wheel_filename
 from packaging.version import Version
@@ -30,6 +30,7 @@ from mlflow_fargate.resolved_model import ModelFile, ResolvedModel
 
 _WHEEL = re.compile(r"(\S+?\.whl)(?:#(\S*))?\s*(\[[\w\s,.-]*\])?")
 _HASH_OF_URL = re.compile(r"(?:^|&)(sha(?:256|384|512))=([0-9a-fA-F]+)")
+_QUOTED = re.compile("'[^']*'|\"[^\"]*\"")
 _SAFE_PATH = re.compile(r"[\w./+!-]+", re.ASCII)
 _LINKS = re.compile(r"(?:-f|--find-links)(?:\s+|=)(?!https?:)(\S+)")
 # A wheel usually unpacks to three to five times its size; zip files of nothing but zeros unpack to a thousand times.
@@ -93,7 +94,8 @@ def share_wheels(models: Sequence[ResolvedModel]) -> list[ResolvedModel]:
         for file in wheels.files:
             own = _place(wheels, file)
             content = (posixpath.basename(file.path), file.size_bytes, file.etag or own)
-            lines = tuple(line.replace(own, first.setdefault(content, own)) for line in lines)
+            if any(own in line for line in lines):  # else `check_wheels` would not see that it is used
+                lines = tuple(line.replace(own, first.setdefault(content, own)) for line in lines)
         shared.append(replace(model, requirements=lines))
     return shared
 
@@ -126,19 +128,20 @@ def _place(wheels: ResolvedModel, file: ModelFile) -> str:
 
 
 def _excludes(marker: str, python: str, platform: Platform) -> bool:
-    """Returns whether a marker excludes the image; an unreadable one does not, and is refused with its line."""
+    """Returns whether a marker excludes the image; False if it is unreadable, or depends on what is not known here."""
+    known = {
+        "python_version": python,
+        "os_name": "posix",
+        "sys_platform": "linux",
+        "platform_system": "Linux",
+        "platform_machine": platform.machine,
+    }
+    names = set(re.findall(r"[A-Za-z_]\w*", _QUOTED.sub(" ", marker)))
+    if not marker.strip() or not names <= {*known, "and", "or", "not", "in"}:
+        return False
     try:
-        return bool(marker.strip()) and not Marker(marker).evaluate(
-            {
-                "python_version": python,
-                "python_full_version": f"{python}.0",
-                "os_name": "posix",
-                "sys_platform": "linux",
-                "platform_system": "Linux",
-                "platform_machine": platform.machine,
-            }
-        )
-    except InvalidMarker:
+        return not Marker(marker).evaluate(known)
+    except (InvalidMarker, UndefinedComparison, UndefinedEnvironmentName):
         return False
 
 

@@ -9,6 +9,7 @@ import time
 import zipfile
 from base64 import b64encode
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,9 @@ def lines_for(folder: Path, text: str, **options: object) -> list[str]:
         (f"dbfs:/tmp/{TINY}", [f"tiny @ WHEELS/{TINY}"]),
         (f"{MAC} ; sys_platform == 'darwin'\nsix", ["six"]),
         (f"{TINY} ; platform_machine == 'arm64'\nsix", ["six"]),
+        (f"{TINY} ; python_full_version >= '3.11.4'", [f'tiny @ WHEELS/{TINY} ; python_full_version >= "3.11.4"']),
+        (f"{TINY} ; platform_machine ~= 'x'", [f'tiny @ WHEELS/{TINY} ; platform_machine ~= "x"']),
+        (f"{TINY} ; python_version ~= '3'", [f'tiny @ WHEELS/{TINY} ; python_version ~= "3"']),
         ("wheels/mlflow-3.1.0-py3-none-any.whl ; python_version < '3.8'\nsix", ["six"]),
     ],
 )
@@ -156,8 +160,24 @@ def test_one_wheel_in_two_models_is_one_requirement(model: Path, tmp_path: Path)
 
     inputs = image_inputs(first, parse_config({"service": str(code)}), {"other": other})
 
-    lines = [line for line in normalize(inputs.requirements, machine="x86_64").lines if line.startswith("tiny")]
-    assert lines == [f"tiny @ model:{wheels_of(first).fingerprint}/model/{TINY}"]
+    assert tiny(inputs) == [f"tiny @ model:{wheels_of(first).fingerprint}/model/{TINY}"]
+
+    unused = replace(first, requirements=("six",))
+    inputs = image_inputs(unused, parse_config({"service": str(code)}), {"other": other})
+
+    assert tiny(inputs) == [f"tiny @ model:{wheels_of(other).fingerprint}/model/{TINY}"]
+    checked: list[str] = []
+    with pytest.raises(RuntimeError):
+        check_wheels(inputs.served.further_models["other"], lambda wheels: checked.append(wheels.fingerprint) or fail())
+    assert checked == [wheels_of(other).fingerprint]
+
+
+def fail() -> Path:
+    raise RuntimeError
+
+
+def tiny(inputs: ImageInputs) -> list[str]:
+    return [line for line in normalize(inputs.requirements, machine="x86_64").lines if line.startswith("tiny")]
 
 
 def test_a_wheel_at_a_url_stays_one(model: Path) -> None:
