@@ -9,7 +9,10 @@ would type: MLflow's command line, the walk-through's client, the webhook servic
 from __future__ import annotations
 
 import contextlib
+import functools
+import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -25,7 +28,6 @@ from mlflow.deployments import get_deploy_client
 
 from .image_classifier.client import measure_accuracy
 from .image_classifier.pictures import read_data, write_pictures
-from .image_classifier.train import train
 from .inventory import inventory
 from .steady_client import SteadyClient
 
@@ -35,6 +37,7 @@ TARGET = "fargate:/local"
 # Requests take milliseconds, so old tasks do not need the default 30 s to finish theirs.
 OPTIONS = ("-C", "auth=none", "-C", "memory=4096", "-C", "deregistration_delay_seconds=5", "-C", "smoke_test=false")
 _REDEPLOY_SECONDS = 600
+_STEP = re.compile(r"\[ *[\d.]+s\] {1,2}\S|(?!\[ *[\d.]+s\])\S")
 
 
 @dataclass(frozen=True)
@@ -66,17 +69,20 @@ def headline(text: str, began: float = time.monotonic()) -> None:
 def main(epochs: tuple[int, int] = (6, 8)) -> Outcome:
     """Runs the demo; `epochs` are those of the first and of the second version."""
     warnings.filterwarnings("ignore", category=FutureWarning)  # MLflow warns about stages at each use
+    _log().parent.mkdir(parents=True, exist_ok=True)
+    _log().write_bytes(b"")
     with tempfile.TemporaryDirectory() as folder, running_stack() as addresses:
         pictures = Path(folder)
         headline("Writing images of handwritten digits, one folder per label")
         write_pictures(pictures)
         headline("Training version 1 and moving it to Production")
-        promote(train(pictures / "train", NAME, epochs=epochs[0]).version)
+        promote(train(pictures / "train", epochs[0]))
         headline("Deploying the model")
         sent_first = deploy()
         url = get_deploy_client(TARGET).get_deployment(NAME)["url"]
         headline("Classifying test images over HTTP and in this process")
-        accuracies = measure_accuracy(url, pictures / "test"), measure_in_process(pictures / "test")
+        with quietly():
+            accuracies = measure_accuracy(url, pictures / "test"), measure_in_process(pictures / "test")
         print(f"accuracy over HTTP {accuracies[0]:.4f}, in process {accuracies[1]:.4f}")
         headline("Training version 2 while the webhook service watches and a client keeps sending requests")
         with webhook_service(), SteadyClient(url, next((pictures / "test").glob("*/*.png"))) as client:
@@ -88,6 +94,7 @@ def main(epochs: tuple[int, int] = (6, 8)) -> Outcome:
         headline("Deleting the deployment and creating it again: the repository already has every layer")
         run("mlflow", "deployments", "delete", "-t", TARGET, "--name", NAME)
         sent_again = deploy()
+        headline("Looking at the deployment")
         show(url, addresses)
         headline("Cleaning up")
         run("mlflow", "deployments", "delete", "-t", TARGET, "--name", NAME)
@@ -120,6 +127,16 @@ def running_stack() -> Iterator[dict[str, str]]:
             run("mlflow-fargate", "local", "down")
 
 
+def train(pictures: Path, epochs: int, seed: int = 1) -> str:
+    """Trains and registers a version; returns its number."""
+    with quietly():
+        from .image_classifier.train import train as train_classifier  # noqa: PLC0415  # TensorFlow prints at import
+
+        version = str(train_classifier(pictures, NAME, epochs=epochs, seed=seed).version)
+    print(f"version {version} of the model '{NAME}' is registered")
+    return version
+
+
 def promote(version: str) -> None:
     """Moves a version to Production and archives the previous one."""
     client = mlflow.MlflowClient()
@@ -144,17 +161,25 @@ def measure_in_process(pictures: Path) -> float:
 def webhook_service() -> Iterator[None]:
     """Runs the service that redeploys when a version moves to Production."""
     command = [_command("mlflow-fargate"), "webhook", "serve", "--target", TARGET, "--port", "0", "--poll-seconds", "2"]
-    service = subprocess.Popen(command)
-    try:
-        yield
-    finally:
-        service.terminate()
-        service.wait(30)
+    with tempfile.TemporaryFile() as output, _log().open("ab") as log:
+        service = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+        try:
+            yield
+        finally:
+            service.terminate()
+            service.wait(30)
+            output.seek(0)
+            said = output.read()
+            log.write(said)
+    for line in said.decode().splitlines():
+        event = json.loads(line) if line.startswith("{") else {}
+        if "deployment" in event and "nothing" not in event["message"]:
+            print(f"  webhook service: {event['message']}")
 
 
 def redeploy(pictures: Path, epochs: int) -> tuple[str, float]:
     """Trains and promotes a version and waits for its rollout; returns the version and its promotion time."""
-    promoted = train(pictures, NAME, epochs=epochs, seed=2).version
+    promoted = train(pictures, epochs, seed=2)
     headline(f"Moving version {promoted} to Production, and doing nothing else")
     began = time.monotonic()
     promote(promoted)
@@ -168,15 +193,14 @@ def redeploy(pictures: Path, epochs: int) -> tuple[str, float]:
 
 def show(url: str, addresses: dict[str, str]) -> None:
     """Prints what to look at; on a terminal, waits until the user continues."""
-    run("mlflow", "deployments", "get", "-t", TARGET, "--name", NAME)
-    run("mlflow", "deployments", "list", "-t", TARGET)
+    run("mlflow-fargate", "list", "-t", TARGET)
     print(f"\nMLflow:                 {addresses['MLFLOW_TRACKING_URI']}\nthe model's page:        {url}/")
     if sys.stdin.isatty() and not os.environ.get("DEMO_EXIT"):
         input("Open these pages in a browser. Press Enter to continue and clean up. ")
 
 
 def run(*command: str) -> list[str]:
-    """Runs a command, shows its output, and returns its lines."""
+    """Runs a command, shows the steps of its output, and returns all its lines."""
     print(f"$ {' '.join(command)}", flush=True)
     lines = []
     with subprocess.Popen(
@@ -184,11 +208,44 @@ def run(*command: str) -> list[str]:
     ) as process:
         assert process.stdout is not None
         for line in process.stdout:
-            print(f"  {line.rstrip()}", flush=True)
             lines.append(line.rstrip())
+            if _STEP.match(line):
+                print(f"  {line.rstrip()}", flush=True)
+    with _log().open("a") as log:
+        log.write("\n".join(("$ " + " ".join(command), *lines, "")))
     if process.returncode:
+        print("\n".join(lines))
         raise SystemExit(f"{command[0]} failed with exit code {process.returncode}")
     return lines
+
+
+@contextlib.contextmanager
+def quietly() -> Iterator[None]:
+    """Sends what libraries print to the log. TensorFlow prints from C++, past Python's streams."""
+    sys.stdout.flush()
+    screen = os.dup(1), os.dup(2)
+    with _log().open("a") as log:
+        for number in (1, 2):
+            os.dup2(log.fileno(), number)
+        try:
+            with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+                yield
+        finally:
+            for number, saved in enumerate(screen, start=1):
+                os.dup2(saved, number)
+                os.close(saved)
+
+
+@functools.cache
+def _log() -> Path:
+    """The whole output of the commands, the libraries and the webhook service; the screen shows its steps."""
+    return Path(_cache()[0]) / "demo.log"
+
+
+def _cache() -> list[str]:
+    """Returns the folder of the cache, its parts, and what they use in total."""
+    command = [_command("mlflow-fargate"), "cache", "size"]
+    return subprocess.run(command, capture_output=True, check=True, text=True).stdout.splitlines()
 
 
 def _command(name: str) -> str:
@@ -199,6 +256,12 @@ def _command(name: str) -> str:
 def run_demo() -> int:
     """Runs the demo, prints whether all checks passed, and returns the exit code."""
     outcome = main()
+    folder, *_, total = _cache()
+    print(
+        f"\nKept in {folder}: {total} (layers, models and images; demo.log is the whole output)\n"
+        "To free the space:   mlflow-fargate cache clear --local\n"
+        "To deploy a model:   mlflow-fargate local up --detach, then examples/README.md"
+    )
     headline("All checks passed" if outcome.is_good else f"Some checks failed: {outcome}")
     return 0 if outcome.is_good else 1
 

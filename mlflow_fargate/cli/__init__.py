@@ -13,6 +13,7 @@
     iam                               IAM policies for an account
     schema                            the options of a deployment as JSON schema or Markdown
     local                             the local stack on this machine
+    cache                             the disk space that builds use
     webhook                           the service that redeploys
     demo                              train, deploy, promote, redeploy and clean up on this machine
 
@@ -26,6 +27,7 @@ import os
 
 import click
 
+from mlflow_fargate.cli.cache import cache
 from mlflow_fargate.cli.demo import demo
 from mlflow_fargate.cli.deployment.events import events
 from mlflow_fargate.cli.deployment.exec import exec_
@@ -64,5 +66,5 @@ def main(context: click.Context) -> None:
 
 
 _ON_DEPLOYMENTS = (plan, list_, status, predict, events, logs, history, rollback, scale, key, exec_)
-for _command in (*_ON_DEPLOYMENTS, doctor, gc, image, iam, schema, local, webhook, demo):
+for _command in (*_ON_DEPLOYMENTS, doctor, gc, image, iam, schema, local, cache, webhook, demo):
     main.add_command(_command)

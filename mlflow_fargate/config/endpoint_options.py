@@ -11,7 +11,7 @@ from typing import Literal
 from pydantic import field_validator, model_validator
 from typing_extensions import Self
 
-from mlflow_fargate.config.option import Names, OptionGroup, option
+from mlflow_fargate.config.option import Arn, Names, OptionGroup, option
 
 # Options of the load balancer that deployments share: a deployment's update does not repeat them.
 OF_THE_LOAD_BALANCER = ("load_balancer_subnets", "scheme", "allowed_cidrs", "certificate_arn", "domain")
@@ -65,7 +65,7 @@ class EndpointOptions(OptionGroup):
         allowed="IDs of up to four security groups",
         max_length=4,
     )
-    load_balancer_arn: str | None = option(
+    load_balancer_arn: Arn = option(
         None,
         "existing load balancer to use; a rule for the deployment is added to its listener, and nothing else is "
         "changed",
@@ -73,14 +73,14 @@ class EndpointOptions(OptionGroup):
         examples=["arn:aws:elasticloadbalancing:us-east-2:123456789012:loadbalancer/app/shared/0a1b2c3d4e5f6a7b"],
         allowed="ARN of an Application Load Balancer",
     )
-    listener_arn: str | None = option(
+    listener_arn: Arn = option(
         None,
         "existing listener to use; a rule for the deployment is added to it",
         maps_to="ELB listener",
         examples=["arn:aws:elasticloadbalancing:us-east-2:123456789012:listener/app/shared/0a1b2c3d4e5f6a7b/8c9d"],
         allowed="ARN of a listener",
     )
-    target_group_arn: str | None = option(
+    target_group_arn: Arn = option(
         None,
         "existing target group (type ip) to register the tasks with; you define the rules that route to it",
         maps_to="ECS service: loadBalancers.targetGroupArn",
@@ -92,7 +92,7 @@ class EndpointOptions(OptionGroup):
         "give tasks a public IP address; by default, if their subnets are public (a route to an internet gateway)",
         maps_to="ECS service: assignPublicIp",
     )
-    permissions_boundary: str | None = option(
+    permissions_boundary: Arn = option(
         None,
         "permissions boundary for the roles created with a new endpoint",
         allowed="ARN of a policy",
@@ -107,14 +107,14 @@ class EndpointOptions(OptionGroup):
         maps_to="IAM role: Path",
         examples=["/ml/"],
     )
-    infrastructure_role_arn: str | None = option(
+    infrastructure_role_arn: Arn = option(
         None,
         "role that ECS uses to shift traffic (all strategies except rolling); by default, one is created",
         allowed="ARN of a role that ecs.amazonaws.com can assume",
         maps_to="ECS service: loadBalancers.advancedConfiguration.roleArn",
         examples=["arn:aws:iam::123456789012:role/ecs-infrastructure"],
     )
-    certificate_arn: str | None = option(
+    certificate_arn: Arn = option(
         None,
         "certificate for a new endpoint; turns on HTTPS",
         maps_to="ACM certificate; ELB listener: HTTPS",

@@ -9,6 +9,7 @@ import json
 import re
 from typing import Annotated, Any
 
+from packaging.requirements import InvalidRequirement, Requirement
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 from pydantic.config import JsonDict
 
@@ -89,10 +90,34 @@ def _check_package_names(names: tuple[str, ...]) -> tuple[str, ...]:
 
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+")
 PackageNames = Annotated[tuple[str, ...], BeforeValidator(_split_commas), AfterValidator(_check_package_names)]
+
+
+def _check_requirements(lines: tuple[str, ...]) -> tuple[str, ...]:
+    """Raises ValueError for lines that name a package and cannot be read; the others are checked with the model's."""
+    for line in filter(_NAMED_PACKAGE.match, lines):
+        try:
+            Requirement(line.partition(" --")[0])
+        except InvalidRequirement as error:
+            raise ValueError(f"{line!r} is not a requirement: {str(error).partition(chr(10))[0]}") from error
+    return lines
+
+
+_NAMED_PACKAGE = re.compile(r"[A-Za-z0-9][\w.-]*\s*([\[<>=!~;]|$)")
 RequirementLines = Annotated[
     tuple[str, ...],
     BeforeValidator(_split_commas),
+    AfterValidator(_check_requirements),
     PlainSerializer(lambda lines: [without_credentials(line) for line in lines], when_used="json"),
 ]
+
+
+def _check_arn(value: str | None) -> str | None:
+    if value is not None and not _ARN.fullmatch(value):
+        raise ValueError("must be an ARN (arn:aws:…)")
+    return value
+
+
+_ARN = re.compile(r"arn:[\w-]+:[\w-]+:[\w-]*:\d*:\S+")
+Arn = Annotated[str | None, AfterValidator(_check_arn)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_split_commas)]
 Table = Annotated[dict[str, str], BeforeValidator(_read_json)]

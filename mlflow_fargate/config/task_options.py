@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 from pydantic import model_validator
 from typing_extensions import Self
 
-from mlflow_fargate.config.option import OptionGroup, Table, option
+from mlflow_fargate.config.option import Arn, OptionGroup, Table, option
 
 # CPU units → memory sizes in MiB that Fargate offers.
 # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/fargate-tasks-services.html#fargate-tasks-size
@@ -112,14 +112,14 @@ class TaskOptions(OptionGroup):
         maps_to="ECS task definition: healthCheck",
         examples=["python -c 'import os; os.stat(\"/tmp/alive\")'"],
     )
-    execution_role_arn: str | None = option(
+    execution_role_arn: Arn = option(
         None,
         "role that ECS uses to pull the image, write logs and read secrets; by default, one is created",
         maps_to="ECS task definition: executionRoleArn",
         allowed="ARN of a role",
         examples=["arn:aws:iam::123456789012:role/execution"],
     )
-    task_role_arn: str | None = option(
+    task_role_arn: Arn = option(
         None,
         "role that the model's code runs with; by default, none: the code has no access to AWS",
         maps_to="ECS task definition: taskRoleArn",

@@ -255,6 +255,12 @@ class ModelRegistry:
             raise kind(message, hint=_hint(error, server)) from cause
 
 
+_HINTS = {
+    401: "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (or MLFLOW_TRACKING_TOKEN)",
+    403: "your MLflow user lacks the READ permission for this",
+}
+
+
 def _hint(error: MlflowException, server: str) -> str | None:
     said = str(error.message)
     if "Invalid Host header" in said:
@@ -264,11 +270,10 @@ def _hint(error: MlflowException, server: str) -> str | None:
         )
     if re.search(r"failed with error code 30[12378]\b", said):
         return "the server redirects, and redirects are not followed; set MLFLOW_TRACKING_URI to its final address"
-    status = error.get_http_status_code()
-    if status == 401:
-        return "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (or MLFLOW_TRACKING_TOKEN)"
-    if status == 403:
-        return "your MLflow user lacks the READ permission for this"
+    if hint := _HINTS.get(error.get_http_status_code()):
+        return hint
+    if error.error_code in _ABSENT_CODES:
+        return "check the ID, and whether MLFLOW_TRACKING_URI names the tracking server that has it"
     if "failed with exception" in said or "timeout" in said:
         return "check that the tracking server is running and reachable from here; MLFLOW_TRACKING_URI sets its address"
     return None

@@ -22,6 +22,7 @@ _REPOSITORY = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
 _MAX_NAME_LENGTH = 255
+_FORM = "use [REGISTRY/]REPOSITORY[:TAG][@DIGEST], such as ghcr.io/NAME/IMAGE:1.0"
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Reference:
         )
         for pattern, value, part in checks:
             if value is not None and not pattern.fullmatch(value):
-                raise InvalidOption(f"{value!r} is not a valid {part} in the image reference {self}.")
+                raise InvalidOption(f"{value!r} is not a valid {part} in the image reference {self}.", hint=_FORM)
         if len(self.name) > _MAX_NAME_LENGTH:
             raise InvalidOption(f"The image name {self.name!r} is longer than {_MAX_NAME_LENGTH} characters.")
 
@@ -55,7 +56,7 @@ class Reference:
         if not repository:
             raise InvalidOption(
                 f"{text!r} is not an image reference.",
-                hint="use [REGISTRY/]REPOSITORY[:TAG][@DIGEST], such as ghcr.io/NAME/IMAGE:1.0",
+                hint=_FORM,
             )
         return cls(registry, repository, tag, digest if at else None)
 
