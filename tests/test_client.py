@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import pickle
 import subprocess
 import sys
@@ -148,6 +149,21 @@ heavy = {"mlflow", "pandas", "numpy", "bentoml"} & set(sys.modules)
 assert not heavy, heavy
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("command", ["status", "env", "down"])
+def test_commands_about_the_local_stack_import_none_of_its_parts(command: str, tmp_path: Path) -> None:
+    code = f"""
+import sys
+from click.testing import CliRunner
+from mlflow_fargate.cli import main
+
+CliRunner().invoke(main, ["local", "{command}"])
+heavy = {{"mlflow", "boto3", "moto", "flask", "aiohttp", "pydantic"}} & set(sys.modules)
+assert not heavy, heavy
+"""
+    environment = {**os.environ, "MLFLOW_FARGATE_CACHE": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
 
 
 def test_every_error_has_an_mlflow_error_code() -> None:

@@ -271,8 +271,9 @@ def stack_not_running(bench: Bench) -> str:
 
 def extra_missing(bench: Bench) -> str:
     """An extra is not installed"""
-    bench.monkeypatch.delitem(sys.modules, "mlflow_fargate.local.stack", raising=False)
-    bench.monkeypatch.delattr("mlflow_fargate.local.stack", raising=False)
+    for module in ("mlflow_fargate.local.stack", "mlflow_fargate.local.running"):
+        bench.monkeypatch.delitem(sys.modules, module, raising=False)
+        bench.monkeypatch.delattr(module, raising=False)
     bench.monkeypatch.setitem(sys.modules, "psutil", None)
     return bench.run("local up")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 from typing import Any
@@ -31,18 +32,18 @@ def local() -> None:
 )
 def up(detach: bool, serve_artifacts: bool, engine: str) -> None:
     """Start the local stack: AWS emulator, image registry, load balancer and MLflow. Ctrl-C stops it."""
-    stack = _import_stack()
     how = {"serve_artifacts": serve_artifacts, "engine": engine}
     if detach:
-        click.echo(stack.describe(stack.start_detached(cache_directory(), progress_for_stderr(), **how)))
+        running = _import("running")
+        click.echo(running.describe(running.start_detached(cache_directory(), progress_for_stderr(), **how)))
     else:
-        stack.run(cache_directory(), progress_for_stderr(), **how)
+        _import("stack").run(cache_directory(), progress_for_stderr(), **how)
 
 
 @local.command(short_help="Stop the local stack.")
 def down() -> None:
     """Stop the local stack. Models, images and runs are kept; deployments are deleted."""
-    if _import_stack().stop_running(cache_directory(), progress_for_stderr()):
+    if _import("running").stop_running(cache_directory(), progress_for_stderr()):
         click.echo("Stopped")
     else:
         click.echo("The local stack was not running")
@@ -62,7 +63,7 @@ def status(as_json: bool) -> None:
         )
         sys.exit(1)
     shown = {name: value for name, value in state.items() if name != "secret_access_key"}
-    click.echo(json.dumps(shown, indent=2) if as_json else _import_stack().describe(state))
+    click.echo(json.dumps(shown, indent=2) if as_json else _import("running").describe(state))
 
 
 @local.command(short_help="Print shell exports for MLflow and AWS tools.")
@@ -75,11 +76,10 @@ def env() -> None:
     state = read_local_state(cache_directory())
     if state is None:
         raise LocalStackError("The local stack is not running.", hint="start it with: mlflow-fargate local up --detach")
-    for name, value in _import_stack().environment(state).items():
+    for name, value in _import("running").environment(state).items():
         click.echo(f"export {name}={value}")
 
 
-def _import_stack() -> Any:
+def _import(module: str) -> Any:
     with needed("local"):
-        from mlflow_fargate.local import stack  # noqa: PLC0415
-    return stack
+        return importlib.import_module(f"mlflow_fargate.local.{module}")

@@ -1,6 +1,7 @@
 """An AWS emulation on this machine, for evaluation and tests: `fargate:/local`. The requests are those sent to AWS.
 
 stack            starts all parts in order and stops them in reverse
+running          the stack as another process: starts, stops and describes it
 api/             AWS as a WSGI application: a thin layer in front of an unmodified moto
 engine/          runs what ECS describes: desired and running tasks, rollouts, health, routes
 container/       one task: unpacks its image, starts and stops its process

@@ -12,7 +12,7 @@ import pytest
 from filelock import FileLock
 
 from mlflow_fargate.errors import LocalStackError
-from mlflow_fargate.local import stack
+from mlflow_fargate.local import running, stack
 from mlflow_fargate.progress import RecordedProgress
 from mlflow_fargate.target import local_state_file, process_start, read_local_state
 
@@ -50,7 +50,7 @@ def test_starting_in_the_background_returns_the_running_stack(tmp_path: Path) ->
     path.parent.mkdir()
     path.write_text(json.dumps(STATE))
 
-    assert stack.start_detached(tmp_path, RecordedProgress()) == STATE
+    assert running.start_detached(tmp_path, RecordedProgress()) == STATE
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def test_a_process_that_got_the_pid_of_a_killed_stack_is_not_stopped(
     path.write_text(json.dumps({**STATE, "pid": other_process.pid, "process_start": started - 1}))
 
     assert read_local_state(tmp_path) is None
-    assert not stack.stop_running(tmp_path, RecordedProgress())
+    assert not running.stop_running(tmp_path, RecordedProgress())
     assert other_process.poll() is None
 
 
@@ -83,16 +83,16 @@ def test_stopping_ends_the_process_that_wrote_the_file(tmp_path: Path, other_pro
     started = process_start(other_process.pid)
     path.write_text(json.dumps({**STATE, "pid": other_process.pid, "process_start": started}))
 
-    assert stack.stop_running(tmp_path, RecordedProgress())
+    assert running.stop_running(tmp_path, RecordedProgress())
     assert process_start(other_process.pid) is None
 
 
 def test_stopping_without_a_running_stack_is_not_an_error(tmp_path: Path) -> None:
-    assert not stack.stop_running(tmp_path, RecordedProgress())
+    assert not running.stop_running(tmp_path, RecordedProgress())
 
 
 def test_the_environment_points_mlflow_and_aws_tools_to_the_stack() -> None:
-    variables = stack.environment(STATE)
+    variables = running.environment(STATE)
 
     assert variables["MLFLOW_TRACKING_URI"] == "http://127.0.0.1:3"
     assert variables["MLFLOW_S3_ENDPOINT_URL"] == variables["AWS_ENDPOINT_URL"] == "http://127.0.0.1:1"
@@ -110,5 +110,5 @@ def test_progress_of_a_stack_in_the_background_has_one_clock(tmp_path: Path) -> 
     )
     progress = RecordedProgress()
 
-    assert stack._tell_new_lines(log, 0, progress) == 3
+    assert running._tell_new_lines(log, 0, progress) == 3
     assert progress.lines == ["Starting AWS", "  waiting for MLflow, 10 s", "Traceback [2.0s] kept"]
