@@ -89,9 +89,20 @@ def _check_package_names(names: tuple[str, ...]) -> tuple[str, ...]:
 
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+")
 PackageNames = Annotated[tuple[str, ...], BeforeValidator(_split_commas), AfterValidator(_check_package_names)]
+
+
+def _check_requirements(lines: tuple[str, ...]) -> tuple[str, ...]:
+    for line in lines:
+        if _NO_VERSION.fullmatch(line):
+            raise ValueError(f"{line!r} is not a requirement, such as numpy==2.2.1 or only numpy")
+    return lines
+
+
+_NO_VERSION = re.compile(r"[\w.-]+\s*([=<>~!]+\s*|=[^=].*)")  # the second: as in conda; uv checks the rest
 RequirementLines = Annotated[
     tuple[str, ...],
     BeforeValidator(_split_commas),
+    AfterValidator(_check_requirements),
     PlainSerializer(lambda lines: [without_credentials(line) for line in lines], when_used="json"),
 ]
 Names = Annotated[tuple[str, ...], BeforeValidator(_split_commas)]
