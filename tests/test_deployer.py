@@ -242,6 +242,8 @@ def test_deleting_leaves_nothing_and_can_be_done_twice(deployer: Deployer, monke
     deployer.delete("churn")
     deployer.delete("churn")
 
+    lines = deployer.progress.lines  # type: ignore[attr-defined]
+    assert lines.count("There is no 'churn' on endpoint 'default' to delete") == 1
     use_account(monkeypatch, deployer)
     left = inventory()
     assert {what: count for what, count in left.items() if what not in ("images", "secrets")} == dict.fromkeys(

@@ -23,7 +23,7 @@ from mlflow_fargate.aws.reading.history import LEFT_TAG, state_of
 from mlflow_fargate.cli import main
 from mlflow_fargate.cli.deployment.logs import parse_moment
 from mlflow_fargate.config import NamedOptions
-from mlflow_fargate.deployment import LogLine, Revision
+from mlflow_fargate.deployment import LogLine, Revision, TaskStatus
 from mlflow_fargate.deployments import operations
 from mlflow_fargate.deployments.deployer import Deployer
 from mlflow_fargate.deployments.logs import read_logs
@@ -182,6 +182,42 @@ def test_following_yields_each_line_once_including_late_ones(deployer_without_aw
 
     assert [next(told).id for _ in range(3)] == ["a", "b", "c"]
     assert account.asked == [0, 85_000, 85_000]
+
+
+class StubTasks:
+    """An account whose deployments have these tasks."""
+
+    def __init__(self, *ids: str) -> None:
+        self._ids = ids
+
+    def endpoint(self, name: str) -> StubTasks:
+        return self
+
+    def status(self, name: str) -> bool:
+        return True
+
+    def tasks(self, name: str) -> list[TaskStatus]:
+        return [TaskStatus(id_, "RUNNING", 1) for id_ in self._ids]
+
+    def log_lines(self, name: str, since: int, task: str) -> list[LogLine]:
+        return [LogLine("a", 1, task, "first")]
+
+
+@pytest.mark.parametrize(("given", "read"), [("a1", "a1b2"), ("c" * 32, "c" * 32)])
+def test_logs_take_the_start_of_a_task_id_and_the_whole_id_of_an_old_task(
+    given: str, read: str, deployer_without_aws: Deployer
+) -> None:
+    deployer = replace(deployer_without_aws, account=StubTasks("a1b2", "a2b3"))  # type: ignore[arg-type]
+
+    assert [line.task for line in read_logs(deployer, "churn", 0, task=given)] == [read]
+
+
+@pytest.mark.parametrize(("given", "reason"), [("zzz", "is not a task of 'churn'"), ("a", "start of several task IDs")])
+def test_logs_of_an_unknown_task_list_the_tasks(given: str, reason: str, deployer_without_aws: Deployer) -> None:
+    deployer = replace(deployer_without_aws, account=StubTasks("a1b2", "a2b3"))  # type: ignore[arg-type]
+
+    with pytest.raises(InvalidOption, match=f"(?s){reason}.*pass one of a1b2, a2b3"):
+        next(read_logs(deployer, "churn", 0, task=given))
 
 
 @pytest.fixture

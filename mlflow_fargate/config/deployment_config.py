@@ -203,9 +203,14 @@ def _read_file(name: object) -> Mapping[str, Any]:
             text = file.read(_FILE_LIMIT_BYTES + 1)
         content = yaml.safe_load(text) if len(text) <= _FILE_LIMIT_BYTES else None  # JSON is YAML too
     except OSError as error:
-        raise InvalidOption(f"Option config_file={name}: the file cannot be read: {error.strerror}.") from error
+        raise InvalidOption(
+            f"Option config_file={name}: the file cannot be read: {error.strerror}.",
+            hint="the path is relative to the current folder",
+        ) from error
     except (yaml.YAMLError, ValueError) as error:
-        raise InvalidOption(f"Option config_file={name}: not valid YAML or JSON{_place_of(error)}.") from error
+        raise InvalidOption(
+            f"Option config_file={name}: not valid YAML or JSON{_place_of(error)}.", hint="for example: {cpu: 2048}"
+        ) from error
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise InvalidOption(
             f"Option config_file={name}: the file must map option names to values.", hint="for example: {cpu: 2048}"

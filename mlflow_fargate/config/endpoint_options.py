@@ -118,7 +118,8 @@ class EndpointOptions(OptionGroup):
         None,
         "certificate for a new endpoint; turns on HTTPS",
         maps_to="ACM certificate; ELB listener: HTTPS",
-        allowed="ARN of a certificate in the region",
+        allowed="the ARN of a certificate in the region",
+        pattern=r"^arn:[a-z-]+:acm:",
         examples=["arn:aws:acm:us-east-2:123456789012:certificate/1a2b"],
     )
 

@@ -62,7 +62,8 @@ class ImageOptions(OptionGroup):
         "base image; by default, python:3.X-slim with the model's Python version",
         maps_to="OCI image reference",
         examples=["python:3.11-slim"],
-        allowed="name of an image, with a tag or digest",
+        allowed="the name of an image, with a tag or digest",
+        pattern=r"^[^\s@]+(:[\w.-]+|@sha256:[0-9a-f]{64})$",
     )
     system_packages: PackageNames = option(
         (),

@@ -242,7 +242,7 @@ class Deployer:
         if not spec.config.wait:
             self.progress.step(f"{spec.name}: rollout started (not waiting for it)")
         elif not status.desired_count:
-            self.progress.step(f"{spec.name} is scaled to 0 tasks, so {status.url} does not respond")
+            self.progress.step(f"{spec.name} is scaled to 0 tasks, so callers of {status.url} get 503")
         else:
             self.progress.step(f"{spec.name} is at {status.url}")
         self._note_address(status, spec)

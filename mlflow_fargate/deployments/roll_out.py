@@ -98,6 +98,8 @@ class Rollouts:
         with noting_interruption(self.progress, "interrupted: partly deleted. Run the same command to delete the rest"):
             self.endpoint.mark_retained(spec.name, retain)
             plan = make_deletion([item for item in found if item[0] != "log group" or "logs" not in retain])
+            if plan.is_empty:
+                self.progress.step(f"There is no '{spec.name}' on endpoint '{self.endpoint.name}' to delete")
             self.progress.note(str(plan))
             self.account.apply(plan, network, self.progress, (self.endpoint.cluster, spec.name))
             if "images" not in retain:

@@ -14,11 +14,12 @@ from contextlib import suppress
 from datetime import datetime, timezone
 from fnmatch import fnmatchcase
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import mlflow
 
-from mlflow_fargate.errors import ModelNotFound, ModelUnusable, UntrustedSource
+from mlflow_fargate.errors import ModelNotFound, ModelUnusable, UntrustedSource, did_you_mean
 from mlflow_fargate.model.artifacts import ArtifactStore, ArtifactStores, check_paths
 from mlflow_fargate.model.documents import parse_conda, parse_mlmodel, parse_requirements, python_version
 from mlflow_fargate.model.sources import is_local
@@ -94,9 +95,14 @@ def _check_is_model(files: tuple[ModelFile, ...], uri: str, place: Place) -> Non
 
 def _no_files(shown: str, root: str, place: Place) -> ModelNotFound:
     """Returns the error for a URI without files: often a registered model's name, or a wrong path in a run."""
+    folder = Path(shown)
+    if is_local(shown) and folder.is_file():
+        return ModelNotFound(f"'{shown}' is a file.", hint="a model is a folder that contains a file named MLmodel")
     where = f"'{shown}'" if shown.rstrip("/") == root else f"'{shown}' resolves to '{root}', which"
     is_name = is_local(shown) and re.fullmatch(r"[\w.-]+", shown)
     hint = f"for a registered model: models:/{shown}/VERSION" if is_name else place.other_models
+    if is_local(shown) and not hint:
+        hint = did_you_mean(folder.name, [found.parent.name for found in folder.parent.glob("*/MLmodel")])
     return ModelNotFound(
         f"{where} does not exist or contains no files.", hint=hint or f"supported model URIs: {MODEL_URI_FORMS}"
     )

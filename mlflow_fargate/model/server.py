@@ -5,9 +5,10 @@ redirects.py explains why.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import quote, urljoin
+from urllib.parse import quote, urljoin, urlsplit
 
 import mlflow
 import requests
@@ -121,3 +122,34 @@ def _refuse_redirect(answer: requests.Response, server_uri: str) -> None:
         f"The MLflow server at {without_credentials(server_uri)} redirects to {target!r}; redirects are not followed.",
         hint="set MLFLOW_TRACKING_URI to the server's final address",
     )
+
+
+def hint_for(error: MlflowException, server: str) -> str | None:
+    """Returns what to do about an error that MLflow reported for `server`; None: unknown."""
+    said = str(error.message)
+    if "Invalid Host header" in said:
+        return (
+            "the server does not accept this host name; start it with: "
+            f"mlflow server --allowed-hosts {urlsplit(server).netloc}"
+        )
+    status = error.get_http_status_code()
+    return next((hint for pattern, hint in _HINTS if re.search(pattern, f"{said} HTTP {status}")), None)
+
+
+_HINTS = (
+    (
+        r"failed with error code 30[12378]\b",
+        "the server redirects, and redirects are not followed; set MLFLOW_TRACKING_URI to its final address",
+    ),
+    (
+        "got unsupported URI",
+        "a server's address starts with http:// or https://, for example MLFLOW_TRACKING_URI=http://localhost:5000",
+    ),
+    ("HTTP 401$", "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (or MLFLOW_TRACKING_TOKEN)"),
+    ("HTTP 403$", "your MLflow user lacks the READ permission for this"),
+    ("HTTP 404$", "check the URI; if it is on another server, set MLFLOW_TRACKING_URI"),
+    (
+        "failed with exception|timeout",
+        "check that the tracking server is running and reachable from here; MLFLOW_TRACKING_URI sets its address",
+    ),
+)

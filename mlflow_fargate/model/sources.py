@@ -18,7 +18,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 import idna
 
-from mlflow_fargate.errors import UntrustedSource
+from mlflow_fargate.errors import UntrustedSource, did_you_mean
 from mlflow_fargate.resolved_model import without_credentials
 
 ARTIFACT_SERVICE = "/api/2.0/mlflow-artifacts/artifacts"
@@ -81,10 +81,11 @@ def path_on_server(uri: str, tracking_uri: str) -> str:
     Raises UntrustedSource unless the tracking server itself serves it.
     """
     path = _path_on_server(uri, tracking_uri)
-    if path is None and scheme_of(uri) not in {"http", "https", "mlflow-artifacts"} and "://" in uri:
+    if path is None and scheme_of(uri) not in {"http", "https", "mlflow-artifacts"}:
         raise UntrustedSource(
-            f"{without_credentials(uri)!r} cannot be read: {scheme_of(uri)}:// is not supported.",
-            hint="models are read from S3, from a folder on this machine, or from the tracking server if it serves the "
+            f"{without_credentials(uri)!r} cannot be read: {scheme_of(uri)}: is not supported.",
+            hint=did_you_mean(scheme_of(uri), ("models", "runs"))
+            or "models are read from S3, from a folder on this machine, or from the tracking server if it serves the "
             f"artifacts (mlflow server --serve-artifacts{_SERVERS_PACKAGE.get(scheme_of(uri), '')})",
         )
     if path is None:

@@ -22,7 +22,6 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
@@ -30,7 +29,7 @@ from mlflow.store.artifact.runs_artifact_repo import RunsArtifactRepository
 from mlflow.store.artifact.utils.models import _parse_model_uri
 
 from mlflow_fargate.errors import FargateError, InvalidOption, ModelNotFound, ModelUnusable
-from mlflow_fargate.model.server import check_reachable
+from mlflow_fargate.model.server import check_reachable, hint_for
 from mlflow_fargate.model.sources import check_source, is_local, scheme_of
 from mlflow_fargate.redirects import RefusingRedirects
 from mlflow_fargate.resolved_model import without_credentials
@@ -252,31 +251,7 @@ class ModelRegistry:
             # Notebooks show the cause; it must not contain the password either.
             cause = None if said != str(error.message) else error
             kind = _Absent if error.error_code in _ABSENT_CODES else ModelNotFound
-            raise kind(message, hint=_hint(error, server)) from cause
-
-
-_HINTS = {
-    401: "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (or MLFLOW_TRACKING_TOKEN)",
-    403: "your MLflow user lacks the READ permission for this",
-}
-
-
-def _hint(error: MlflowException, server: str) -> str | None:
-    said = str(error.message)
-    if "Invalid Host header" in said:
-        return (
-            "the server does not accept this host name; start it with: "
-            f"mlflow server --allowed-hosts {urlsplit(server).netloc}"
-        )
-    if re.search(r"failed with error code 30[12378]\b", said):
-        return "the server redirects, and redirects are not followed; set MLFLOW_TRACKING_URI to its final address"
-    if hint := _HINTS.get(error.get_http_status_code()):
-        return hint
-    if error.error_code in _ABSENT_CODES:
-        return "check the ID, and whether MLFLOW_TRACKING_URI names the tracking server that has it"
-    if "failed with exception" in said or "timeout" in said:
-        return "check that the tracking server is running and reachable from here; MLFLOW_TRACKING_URI sets its address"
-    return None
+            raise kind(message, hint=hint_for(error, server)) from cause
 
 
 def _shown_stage(stage: str) -> str:

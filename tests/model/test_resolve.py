@@ -374,11 +374,11 @@ def test_an_artifact_server_that_stays_busy_is_an_error_with_its_status(busy_ser
         ("models://churn/1", "did you mean models:/churn/1?"),
         ("churn", "for a registered model: models:/churn/VERSION"),
         ("https://example.invalid/model.zip", "not in S3 and not served by the tracking server"),
-        ("ftp://example.invalid/model", "ftp:// is not supported"),
-        ("hdfs://example.invalid/model", "hdfs:// is not supported"),
-        ("gs://bucket/model", "gs:// is not supported"),
+        ("ftp://example.invalid/model", "ftp: is not supported"),
+        ("hdfs://example.invalid/model", "hdfs: is not supported"),
+        ("gs://bucket/model", "gs: is not supported"),
         ("gs://bucket/model", "--serve-artifacts, with google-cloud-storage"),
-        ("wasbs://container@account/model", "wasbs:// is not supported"),
+        ("wasbs://container@account/model", "wasbs: is not supported"),
     ],
 )
 def test_the_error_for_a_wrong_uri_says_what_to_use(uri: str, said: str) -> None:

@@ -34,7 +34,8 @@ def read_input(file: BinaryIO) -> Any:
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         raise InvalidOption(
-            f"{shown} is not text in UTF-8: see line {line}.", hint="convert it: iconv -f latin1 -t utf-8 FILE"
+            f"{shown} is not text in UTF-8: see line {line}.",
+            hint="save a spreadsheet as CSV in UTF-8; convert other text: iconv -f latin1 -t utf-8 FILE",
         ) from error
     is_table = name.endswith((".csv", ".tsv")) or (shown == "standard input" and text.lstrip()[0] not in _JSON_STARTS)
     return _parse_table(text, shown, "\t" if name.endswith(".tsv") else ",") if is_table else _parse_json(text, shown)
@@ -73,4 +74,4 @@ def _reason_against(rows: Any) -> str | None:
     for row in rows:
         if row and len(row) != len(header):
             return f"line {rows.line_num} has {len(row)} columns, and the first line {len(header)}"
-    return None
+    return None if rows.line_num > 1 else "it has no rows below the names of its columns"

@@ -43,9 +43,7 @@ def log_options(command: Command) -> Command:
             show_default=True,
             help="Print lines since this time: 10m, 2h or 1d (ago), or a UTC time such as 2026-11-24T21:00.",
         ),
-        click.option(
-            "--task", help="Print only this task's lines; takes the full task ID, as in the output of --json."
-        ),
+        click.option("--task", help="Print only this task's lines: its ID or first characters, as in `status`."),
         click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line."),
     )
     for option in reversed(options):

@@ -59,8 +59,5 @@ def plan(
 def parse_options(given: tuple[str, ...]) -> dict[str, str]:
     pairs = [text.partition("=") for text in given]
     if wrong := next((key for key, equals, _ in pairs if not equals), None):
-        raise InvalidOption(
-            f"-C {wrong} is not KEY=VALUE.",
-            hint="for example -C cpu=2048; all options: mlflow deployments help -t fargate",
-        )
+        raise InvalidOption(f"'-C {wrong}' is not KEY=VALUE.", hint="for example: -C cpu=2048")
     return {key: value for key, _, value in pairs}
