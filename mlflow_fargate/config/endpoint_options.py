@@ -119,7 +119,6 @@ class EndpointOptions(OptionGroup):
         "certificate for a new endpoint; turns on HTTPS",
         maps_to="ACM certificate; ELB listener: HTTPS",
         allowed="the ARN of a certificate in the region",
-        pattern=r"^arn:[a-z-]+:acm:",
         examples=["arn:aws:acm:us-east-2:123456789012:certificate/1a2b"],
     )
 

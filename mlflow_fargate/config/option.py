@@ -113,7 +113,7 @@ def _check_arn(value: str | None) -> str | None:
     return value
 
 
-_ARN = re.compile(r"arn:[\w-]+:[\w-]+:[\w-]*:\d*:\S+")
+_ARN = re.compile(r"(arn:\S+)?")  # empty: as if it were not set
 Arn = Annotated[str | None, AfterValidator(_check_arn)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_split_commas)]
 Table = Annotated[dict[str, str], BeforeValidator(_read_json)]
