@@ -129,7 +129,7 @@ class Endpoint:
         return str(balancer["LoadBalancerArn"]).split(":")[4] if balancer else self.session.account
 
     def _scheme(self, config: DeploymentConfig, balancer: Mapping[str, Any] | None) -> str:
-        standing: str | None = balancer["Scheme"] if balancer else None
+        standing: str | None = balancer.get("Scheme") if balancer else None
         if standing and config.scheme not in (None, standing):
             raise InvalidOption(
                 f"The load balancer of endpoint '{self.name}' is {standing}; AWS cannot change that.",

@@ -40,7 +40,8 @@ class LoadBalancerType(ResourceType[LoadBalancerProperties]):
             ours[IDLE_TIMEOUT] = wanted
         are_ours = tags.are_ours(tags_of(self._session, [arn])[arn])
         is_protected = attributes.get("deletion_protection.enabled") == "true"
-        properties = LoadBalancerProperties(subnets_of(found), ours, found["Scheme"], is_protected)
+        # Without a scheme, it is a Gateway Load Balancer, and not ours.
+        properties = LoadBalancerProperties(subnets_of(found), ours, found.get("Scheme", ""), is_protected)
         return Found(arn, properties, are_ours)
 
     def create(self, resource: Resource[LoadBalancerProperties], ids: Ids) -> str:
