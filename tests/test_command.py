@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import re
 import subprocess
@@ -19,6 +20,7 @@ from mlflow_fargate.aws.account import Account
 from mlflow_fargate.aws.ecr import Repository
 from mlflow_fargate.aws.endpoint import Endpoint
 from mlflow_fargate.cli import main
+from mlflow_fargate.cli.deployment.options import print_table
 from mlflow_fargate.deployments.deployer import Deployer
 from mlflow_fargate.doctor.checks import Finding
 from mlflow_fargate.progress import PlainProgress, RecordedProgress, progress_for_stderr
@@ -213,3 +215,20 @@ def interrupted(deployer: Deployer, act: Callable[[Deployer], object]) -> str:
         act(deployer)
     assert isinstance(deployer.progress, RecordedProgress)
     return "\n".join(deployer.progress.lines)
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_table_on_a_terminal_of_80_columns_cuts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    terminal = Terminal()
+    with contextlib.redirect_stdout(terminal):
+        print_table(("TASK", "STATE", "REVISION", "STARTED"), [("9b" * 16, "RUNNING", 1234, "2026-11-24 21:00")])
+        print_table(("REVISION", "STATE", "MODEL"), [("3*", "COMPLETED", "models:/churn/" + "x" * 99)])
+
+    shown = click.unstyle(terminal.getvalue())
+    assert max(map(len, shown.splitlines())) <= 80
+    assert "9b" * 16 in shown and shown.count("x") == 99

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import click
 
-from mlflow_fargate.cli.deployment.options import deployer_at, deployment_options, json_option, print_json, print_table
+from mlflow_fargate.cli.deployment.options import (
+    deployer_at,
+    deployment_options,
+    json_option,
+    minute_of,
+    print_json,
+    print_table,
+)
 
 
 @click.command(short_help="List the revisions of a deployment.")
@@ -14,10 +21,11 @@ from mlflow_fargate.cli.deployment.options import deployer_at, deployment_option
 )
 @json_option
 def history(target: str, name: str, limit: int, as_json: bool) -> None:
-    """List the revisions of a deployment, newest first: rollout state, model version, date, author and image.
+    """List the revisions of a deployment, newest first: rollout state, model version, date (UTC) and author.
 
     STATE is COMPLETED if any rollout of the revision has completed, and UNKNOWN if ECS has no record of a rollout. The
     deployed revision is marked with *. To roll back: mlflow-fargate rollback --to REVISION
+    --json has the images and the authors' ARNs.
     """
     from mlflow_fargate.deployments import operations  # noqa: PLC0415
 
@@ -30,10 +38,9 @@ def history(target: str, name: str, limit: int, as_json: bool) -> None:
             f"{revision.number}{'*' if revision.is_current else ''}",
             revision.state,
             revision.provenance.resolved_uri,
-            revision.registered_at,
-            revision.registered_by,
-            revision.image.rpartition("@")[2][:19],
+            minute_of(revision.registered_at),
+            revision.registered_by.rpartition("/")[2],
         )
         for revision in found
     ]
-    print_table(("REVISION", "STATE", "MODEL", "REGISTERED", "BY", "IMAGE"), rows)
+    print_table(("REVISION", "STATE", "MODEL", "REGISTERED", "BY"), rows)

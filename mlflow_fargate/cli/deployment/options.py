@@ -62,12 +62,19 @@ def print_json(found: Any) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Prints aligned columns; without a terminal, nothing is truncated."""
-    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+    """Prints aligned columns; what is too long for a terminal goes on in the next line, and nothing is cut."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*("" if cell is None else str(cell) for cell in row))
     console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 1000)
     console.print(table)
+
+
+def minute_of(moment: str | None) -> str:
+    """Returns an ISO 8601 moment to the minute: 2026-11-24 21:00."""
+    return (moment or "")[:16].replace("T", " ")
 
 
 def print_fields(fields: Mapping[str, object]) -> None:

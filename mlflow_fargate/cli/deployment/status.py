@@ -10,6 +10,7 @@ from mlflow_fargate.cli.deployment.options import (
     deployer_at,
     deployment_options,
     json_option,
+    minute_of,
     print_fields,
     print_json,
     print_table,
@@ -63,9 +64,11 @@ def status(target: str, name: str, follow: bool, timeout_seconds: int, as_json: 
         if found.exposes_key:
             click.secho(f"\n{PLAIN_HTTP}", fg="yellow", err=True)
         click.echo(f"\n{found.running_count} of {found.desired_count} tasks running")
-        rows = [
-            (task.id, task.state, task.revision, task.started_at, task.stopped_reason, task.exit_code) for task in tasks
-        ]
-        print_table(("TASK", "STATE", "REVISION", "STARTED", "STOP REASON", "EXIT CODE"), rows)
+        rows = [(task.id, task.state, task.revision, minute_of(task.started_at)) for task in tasks]
+        print_table(("TASK", "STATE", "REVISION", "STARTED"), rows)
+        for task in tasks:
+            if task.stopped_reason:
+                code = "" if task.exit_code is None else f" (exit code {task.exit_code})"
+                click.echo(f"{task.id}: {task.stopped_reason}{code}")
         click.echo("".join(f"\n{line}" for line in traffic_lines(traffic)))
     sys.exit(_EXIT_CODES.get(found.state, 1))
