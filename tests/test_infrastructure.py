@@ -21,7 +21,7 @@ TEMPLATES = [NETWORK, TRACKING_SERVER]
 OTHER_CHOICES = (
     (TRACKING_SERVER, "Default: volume", "Default: postgres"),
     (NETWORK, "Default: none", "Default: endpoints"),
-    (NETWORK, "    Default: 0\n", "    Default: 30\n"),
+    (NETWORK, 'Default: "0"', 'Default: "30"'),
 )
 KEEPS_DATA = {"Bucket": "Retain", "BucketPolicy": "Retain", "Volume": "Snapshot", "Postgres": "Snapshot"}
 KEEPS_SECRETS = {"AdminSecret": "Retain", "KeySecret": "Retain"}  # which a restored database is opened with
