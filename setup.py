@@ -78,6 +78,7 @@ TEST = [
     "build>=1.2",
     "twine>=6",  # PyPI's checks of the distribution
     "codespell>=2.4",  # American spelling in everything that a person reads
+    "cfn-lint>=1.40",  # CloudFormation's schemas for infrastructure/; moto brings it along
     "check-jsonschema>=0.29",  # GitHub's and GitLab's schemas for the CI files in examples/
     "nbclient>=0.10",  # runs the notebook in examples/
     "ipykernel>=6.29",

@@ -25,6 +25,8 @@ from platformdirs import user_cache_path
 from mlflow_fargate.errors import InvalidOption, LocalStackError, did_you_mean
 
 LOCAL_REGION = "local"
+# Where new deployments run unless their options say so; `mlflow-fargate tracking env` prints them.
+NETWORK_VARIABLES = {"FARGATE_VPC": "vpc", "FARGATE_SUBNETS": "subnets", "FARGATE_SECURITY_GROUPS": "security_groups"}
 _REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-\d")
 _ENDPOINT = re.compile(r"[a-z][a-z0-9-]{0,15}")
 # Only for suggestions: any region that AWS has can be used.
@@ -78,6 +80,7 @@ class TargetEnvironment:
     registry_mirrors: Mapping[str, str] = field(default_factory=dict, hash=False)
     session_manager_plugin: tuple[str, ...] = ("session-manager-plugin",)  # for ECS Exec's sessions
     artifacts: ArtifactSettings = MLFLOWS_DEFAULTS
+    network: Mapping[str, str] = field(default_factory=dict, hash=False)  # options of new deployments
 
 
 @dataclass(frozen=True)
@@ -135,7 +138,7 @@ def parse_target(uri: str, environ: Mapping[str, str] = os.environ) -> Target:
             f"'{region}' in target '{uri}' is not an AWS region.",
             hint=did_you_mean(region, _REGIONS) or "for example fargate:/us-east-2, or fargate:/local",
         )
-    environment = TargetEnvironment(artifacts=ArtifactSettings.parse(environ))
+    environment = TargetEnvironment(artifacts=ArtifactSettings.parse(environ), network=_network(environ))
     return Target(uri=uri, region=region, endpoint=endpoint, profile=profile, environment=environment)
 
 
@@ -177,6 +180,10 @@ def _is_running(pid: object, started: object) -> bool:
     return found is not None and started in (None, found)
 
 
+def _network(environ: Mapping[str, str]) -> dict[str, str]:
+    return {option: environ[name] for name, option in NETWORK_VARIABLES.items() if environ.get(name)}
+
+
 def _local_target(uri: str, endpoint: str, environ: Mapping[str, str]) -> Target:
     state = read_local_state(cache_directory(environ))
     if state is None:
@@ -188,5 +195,6 @@ def _local_target(uri: str, endpoint: str, environ: Mapping[str, str]) -> Target
         registry_mirrors=state["registry_mirrors"],
         session_manager_plugin=tuple(state["session_manager_plugin"]),
         artifacts=ArtifactSettings.parse(environ),
+        network=_network(environ),
     )
     return Target(uri=uri, region=str(state["region"]), endpoint=endpoint, environment=environment)

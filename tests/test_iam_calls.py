@@ -231,6 +231,10 @@ def changed_by_hand(it: Recorded) -> None:
     examine(it.deployer.endpoint, parse_config({}), None)
 
 
+def stacks(it: Recorded) -> None:
+    assert it.deployer.account.stack("mlflow") is None
+
+
 LIVES = (
     whole_life,
     reading_and_going_back,
@@ -244,6 +248,7 @@ LIVES = (
     strategies,
     webhook,
     changed_by_hand,
+    stacks,
 )
 
 

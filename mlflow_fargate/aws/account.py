@@ -52,6 +52,14 @@ class Account:
         """Yields what is left of deployments without a service, on any endpoint in the region."""
         return orphans.find_orphans(self.session)
 
+    def stack(self, name: str) -> tuple[str, dict[str, str]] | None:
+        """Returns the status and the outputs of a CloudFormation stack; None if it does not exist."""
+        found = self.session.find("cloudformation", "describe_stacks", StackName=name)
+        if found is None:
+            return None
+        stack = found["Stacks"][0]
+        return stack["StackStatus"], {one["OutputKey"]: one["OutputValue"] for one in stack.get("Outputs", ())}
+
     def registry_login(self) -> tuple[str, str, str]:
         """Returns (registry address, user, password) to push with."""
         return ecr.login(self.session)

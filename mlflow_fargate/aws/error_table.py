@@ -190,6 +190,7 @@ _ROWS = (
     _Row("absent", "ServiceDeploymentNotFoundException", hint=_GONE),
     _Row("absent", "InvalidPermission.NotFound", hint=_GONE),
     _Row("absent", "NoSuchHostedZone", hint=_GONE),
+    _Row("absent", "ValidationError", "does not exist", "cloudformation:DescribeStacks", _GONE),
 
     _Row("user", "", "Invalid Host header", hint="start the tracking server with --allowed-hosts"),
     *(_Row("user", "", part, hint=_CLOCK) for part in ("Signature expired", "Signature not yet current")),

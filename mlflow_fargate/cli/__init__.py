@@ -14,6 +14,7 @@
     schema                            the options of a deployment as JSON schema or Markdown
     local                             the local stack on this machine
     cache                             the disk space that builds use
+    tracking                          a tracking server that a CloudFormation stack created
     webhook                           the service that redeploys
     demo                              train, deploy, promote, redeploy and clean up on this machine
 
@@ -46,6 +47,7 @@ from mlflow_fargate.cli.iam import iam
 from mlflow_fargate.cli.image import image
 from mlflow_fargate.cli.local import local
 from mlflow_fargate.cli.schema import schema
+from mlflow_fargate.cli.tracking import tracking
 from mlflow_fargate.cli.webhook import webhook
 
 
@@ -66,5 +68,5 @@ def main(context: click.Context) -> None:
 
 
 _ON_DEPLOYMENTS = (plan, list_, status, predict, events, logs, history, rollback, scale, key, exec_)
-for _command in (*_ON_DEPLOYMENTS, doctor, gc, image, iam, schema, local, cache, webhook, demo):
+for _command in (*_ON_DEPLOYMENTS, doctor, gc, image, iam, schema, local, cache, tracking, webhook, demo):
     main.add_command(_command)

@@ -141,6 +141,10 @@ class NamedOptions:
         """Returns these options with `options` over them."""
         return replace(self, given={**self.given, **options})
 
+    def below(self, defaults: Mapping[str, Any]) -> NamedOptions:
+        """Returns these options, with `defaults` for what neither the call nor its file sets."""
+        return replace(self, file={**defaults, **self.file})
+
     def over(self, kept: DeploymentConfig | None = None) -> DeploymentConfig:
         """Returns these over those `kept` from an earlier call; InvalidOption names an invalid key or value."""
         below = kept.named if kept else {}

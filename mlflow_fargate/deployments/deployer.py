@@ -264,7 +264,8 @@ class Deployer:
 
     @property
     def _specs(self) -> Specs:
-        return Specs(self.endpoint, self.make_publisher, self.progress, self.write_tags)
+        network = self.target.environment.network
+        return Specs(self.endpoint, self.make_publisher, self.progress, self.write_tags, network)
 
     def _version_tags(self, name: str) -> VersionTags:
         return VersionTags(self.target.endpoint, name, self.write_tags, self.progress)

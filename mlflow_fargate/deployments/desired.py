@@ -6,7 +6,7 @@ The only write to AWS is the push of the image to its repository.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -42,9 +42,11 @@ class Specs:
     make_publisher: Callable[[], Publisher]
     progress: Progress
     write_tags: WriteTags
+    network: Mapping[str, str]  # options of new deployments that set no other
 
     def new(self, name: str, model_uri: str, flavor: str | None, options: NamedOptions) -> DeploymentSpec:
         """Returns the spec of a new deployment; raises InvalidOption, ModelUnusable, and what publishing raises."""
+        options = options.below(self.network)
         config = options.over()
         model = self.make_publisher().resolve(model_uri, config.labels_file)
         check_flavor(model, flavor)

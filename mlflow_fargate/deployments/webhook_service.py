@@ -90,6 +90,7 @@ def delete(deployer: Deployer) -> None:
 
 def _spec(deployer: Deployer, options: NamedOptions, artifact_buckets: Sequence[str] | None) -> WebhookSpec:
     before = deployer.endpoint.webhook_status()
+    options = options if before else options.below(deployer.target.environment.network)
     buckets = before.artifact_buckets if before and artifact_buckets is None else tuple(artifact_buckets or ())
     config = options.over(before.settings if before and before.settings.named else _FIRST_OPTIONS)
     _check(config, is_on_aws=deployer.target.environment.aws_endpoint_url is None)
