@@ -59,6 +59,35 @@ def test_standard_input_that_begins_with_a_name_is_a_table() -> None:
 
 
 @pytest.mark.parametrize(
+    ("cells", "values"),
+    [
+        ("00501,90210", ["00501", "90210"]),
+        ("+4912345", ["+4912345"]),
+        ("1E5,2E5", ["1E5", "2E5"]),
+        ("NA,null,None,nan", ["NA", "null", "None", "nan"]),
+        ("9007199254740993,,1", [9007199254740993, None, 1]),
+        ("12345678901234567890", ["12345678901234567890"]),
+        ("0.5,1e-05,2", [0.5, 1e-05, 2.0]),
+        ("true,False", [True, False]),
+    ],
+)
+def test_no_value_of_a_table_is_changed(cells: str, values: list[object]) -> None:
+    rows = "".join(f"{cell},x\n" for cell in cells.split(","))
+    found = read(f"a,b\n{rows}".encode(), "rows.csv")
+
+    assert isinstance(found, pd.DataFrame)
+    assert [None if pd.isna(value) else value for value in found["a"]] == values
+
+
+@pytest.mark.parametrize("header", ["BMI,age", "RIFF,age", "GIF8,age", "tenure,age", "n,age", "1st,age"])
+@pytest.mark.parametrize("name", ["-", "rows.csv"])
+def test_a_table_is_not_taken_for_an_image_or_json(header: str, name: str) -> None:
+    found = read(f"{header}\n1,2\n".encode(), name)
+
+    assert isinstance(found, pd.DataFrame) and list(found.columns) == header.split(",")
+
+
+@pytest.mark.parametrize(
     ("name", "content", "said"),
     [
         ("rows.json", b" \n", "rows.json is empty."),
@@ -66,12 +95,13 @@ def test_standard_input_that_begins_with_a_name_is_a_table() -> None:
         ("rows.json", b'{"inputs": [1,\n 2', "Expecting ',' delimiter (line 2, column 3)"),
         ("rows.json", b"age,plan\n42,basic", "Expecting value (line 1, column 1)"),
         ("rows.json", b"[" * 100_000, "rows.json is not a request: it is nested too deeply."),
+        ("rows.json", b"1" * 5_000, "a number is too long"),
         ("rows.json", b"ok\n\xe9", "not text in UTF-8: see line 2."),
         ("rows.csv", b"a,b\n1,2\n1,2,3\n", "line 3 has 3 columns, and the first line 2"),
-        ("rows.csv", b"a,b\n1\n", "line 2 has 1 columns, and the first line 2"),
+        ("rows.csv", b"a,b\n1\n", "line 2 has 1 column, and the first line 2"),
         ("rows.csv", b"a,a\n1,2\n", "two columns are named 'a'"),
         ("rows.csv", b'a,b\n1,"2\n', "unexpected end of data (line 2)"),
-        ("rows.tsv", b"a\tb\n1,2\n", "line 2 has 1 columns"),
+        ("rows.tsv", b"a\tb\n1,2\n", "line 2 has 1 column"),
         ("seven.png", b"GET / HTTP/1.1", "seven.png is not an image."),
     ],
 )

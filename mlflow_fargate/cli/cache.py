@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import click
 
 from mlflow_fargate.cli.deployment.options import print_table
-from mlflow_fargate.errors import LocalStackError
+from mlflow_fargate.errors import FargateError, LocalStackError
 from mlflow_fargate.progress import format_bytes
 from mlflow_fargate.target import cache_directory, read_local_state
 
@@ -63,11 +64,20 @@ def clear(local: bool, yes: bool) -> None:
     if not yes:
         click.confirm(f"Delete {freed} in {place} ({', '.join(folder.name for folder in folders)})?", abort=True)
     for folder in folders:
-        shutil.rmtree(folder)
+        try:
+            folder.unlink() if folder.is_symlink() else shutil.rmtree(folder)
+        except OSError as error:
+            advice = "check who owns it, and whether a build is running; then run the command again"
+            raise FargateError(f"{folder} could not be deleted: {error.strerror}.", hint=advice) from error
     click.echo(f"{freed} freed")
 
 
 def _size_of(folder: Path) -> int:
     """Returns the bytes on disk; a file with several names counts once."""
-    found = (os.lstat(Path(below, name)) for below, _, names in os.walk(folder) for name in names)
-    return sum({(one.st_dev, one.st_ino): one.st_blocks * 512 for one in found}.values())
+    found: dict[tuple[int, int], int] = {}
+    for below, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
+                one = os.lstat(Path(below, name))
+                found[one.st_dev, one.st_ino] = one.st_blocks * 512
+    return sum(found.values())

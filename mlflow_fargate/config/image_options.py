@@ -63,7 +63,7 @@ class ImageOptions(OptionGroup):
         maps_to="OCI image reference",
         examples=["python:3.11-slim"],
         allowed="the name of an image, with a tag or digest",
-        pattern=r"^[^\s@]+(:[\w.-]+|@sha256:[0-9a-f]{64})$",
+        pattern=r"^[^\s@]+(@sha(256|512):[0-9a-f]+)?$",
     )
     system_packages: PackageNames = option(
         (),

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from io import StringIO
 from typing import Any, BinaryIO
 
 from mlflow_fargate.errors import InvalidOption
 
 # https://developer.mozilla.org/en-US/docs/Web/Media/Guides/Formats/Image_types
-_IMAGE_STARTS = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"BM", b"II*\0", b"MM\0*")
+_IMAGE = re.compile(rb"\x89PNG\r\n|\xff\xd8\xff|GIF8[79]a|RIFF.{4}WEBP|BM.{4}\0{4}|II\*\0|MM\0\*", re.DOTALL)
+_TABLE_NAMES = (".csv", ".tsv")
 _IMAGE_NAMES = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff")
-_JSON_STARTS = '{["-0123456789tfnN'
+_INTEGER = re.compile(r"-?(0|[1-9]\d{0,17})")
+_FLOAT = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?")
 _EXAMPLE = """for example: {"dataframe_records": [{"age": 42, "plan": "basic"}]}"""
 
 
@@ -25,7 +28,7 @@ def read_input(file: BinaryIO) -> Any:
     shown = "standard input" if name in ("-", "<stdin>") else file.name
     if not content.strip():
         raise InvalidOption(f"{shown} is empty.", hint=f"write a request to it, {_EXAMPLE}")
-    if content.startswith(_IMAGE_STARTS):
+    if not name.endswith(_TABLE_NAMES) and _IMAGE.match(content):
         return content
     if name.endswith(_IMAGE_NAMES):
         raise InvalidOption(f"{shown} is not an image.", hint="open it in a viewer; JSON and CSV files end otherwise")
@@ -37,8 +40,20 @@ def read_input(file: BinaryIO) -> Any:
             f"{shown} is not text in UTF-8: see line {line}.",
             hint="save a spreadsheet as CSV in UTF-8; convert other text: iconv -f latin1 -t utf-8 FILE",
         ) from error
-    is_table = name.endswith((".csv", ".tsv")) or (shown == "standard input" and text.lstrip()[0] not in _JSON_STARTS)
-    return _parse_table(text, shown, "\t" if name.endswith(".tsv") else ",") if is_table else _parse_json(text, shown)
+    if name.endswith(_TABLE_NAMES) or (shown == "standard input" and _is_piped_table(text)):
+        return _parse_table(text, shown, "\t" if name.endswith(".tsv") else ",")
+    return _parse_json(text, shown)
+
+
+def _is_piped_table(text: str) -> bool:
+    first = text.lstrip().partition("\n")[0]
+    if first.startswith(("{", "[")) or not ("," in first or "\n" in text.strip()):
+        return False
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return True
+    return False
 
 
 def _parse_json(text: str, shown: str) -> Any:
@@ -48,8 +63,9 @@ def _parse_json(text: str, shown: str) -> Any:
         where = f"line {error.lineno}, column {error.colno}"
         hint = "name a CSV file *.csv" if "," in text.partition("\n")[0] and text.lstrip()[0] not in "{[" else _EXAMPLE
         raise InvalidOption(f"{shown} is not JSON: {error.msg} ({where}).", hint=hint) from error
-    except RecursionError as error:
-        raise InvalidOption(f"{shown} is not a request: it is nested too deeply.", hint=_EXAMPLE) from error
+    except (RecursionError, ValueError) as error:
+        reason = "a number is too long" if isinstance(error, ValueError) else "it is nested too deeply"
+        raise InvalidOption(f"{shown} is not a request: {reason}.", hint=_EXAMPLE) from error
 
 
 def _parse_table(text: str, shown: str, separator: str) -> Any:
@@ -63,7 +79,23 @@ def _parse_table(text: str, shown: str, separator: str) -> Any:
     if reason:
         advice = "the first line names the columns; quote values that contain commas"
         raise InvalidOption(f"{shown} is not a table: {reason}.", hint=advice)
-    return pandas.read_csv(StringIO(text), sep=separator)
+    table = pandas.read_csv(StringIO(text), sep=separator, dtype=str, keep_default_na=False)
+    columns = {name: pandas.Series(_typed(list(table[name])), dtype=object) for name in table}
+    return pandas.DataFrame({name: one if one.hasnans else one.infer_objects() for name, one in columns.items()})
+
+
+def _typed(cells: list[str]) -> list[Any]:
+    """Returns a column as numbers or truth values if that changes no value (00501 is a text); empty: missing."""
+    present = [cell for cell in cells if cell]
+    read: Any = str
+    if all(map(_INTEGER.fullmatch, present)):
+        read = int
+    elif all(map(_FLOAT.fullmatch, present)) and re.search(r"[.+]|e-", " ".join(present), re.IGNORECASE):
+        read = float
+    elif {cell.lower() for cell in present} <= {"true", "false"}:
+        read = "true".__eq__
+        cells = [cell.lower() for cell in cells]
+    return [read(cell) if cell else None for cell in cells]
 
 
 def _reason_against(rows: Any) -> str | None:
@@ -73,5 +105,7 @@ def _reason_against(rows: Any) -> str | None:
         return f"two columns are named {twice[0]!r}"
     for row in rows:
         if row and len(row) != len(header):
-            return f"line {rows.line_num} has {len(row)} columns, and the first line {len(header)}"
+            return (
+                f"line {rows.line_num} has {len(row)} column{'s' * (len(row) != 1)}, and the first line {len(header)}"
+            )
     return None if rows.line_num > 1 else "it has no rows below the names of its columns"
