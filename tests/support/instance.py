@@ -71,7 +71,7 @@ class Instance:
 
     @property
     def signal(self) -> str:
-        """What CloudFormation was told."""
+        """The arguments of cfn-signal."""
         return (self.root / "signal").read_text("utf-8").strip()
 
 
