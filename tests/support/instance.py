@@ -71,7 +71,7 @@ class Instance:
 
     @property
     def signal(self) -> str:
-        """What CloudFormation received."""
+        """The arguments of cfn-signal."""
         return (self.root / "signal").read_text("utf-8").strip()
 
 
@@ -107,14 +107,16 @@ def new_instance(folder: Path, volume: Path, environment: Mapping[str, str]) -> 
 def _folders_of_pip(root: Path) -> Iterator[str]:
     """Copies pip's settings; yields the folders of packages that they name."""
     named = " ".join(value for name, value in os.environ.items() if name.startswith("PIP_"))
+    (root / "root/.config/pip").mkdir(parents=True)
     for name in _SETTINGS:
         settings = Path(name).expanduser()
         if settings.exists():
             named += settings.read_text("utf-8")
-            (root / "etc/pip.conf").open("a").write(settings.read_text("utf-8"))
+            shutil.copy(settings, root / ("etc/pip.conf" if name.startswith("/") else "root/.config/pip/pip.conf"))
     for folder in sorted(set(re.findall(r"(?<!:/)(?<!\w)/[^\s,\"']+", named.replace("file://", " ")))):
         if Path(folder).is_dir():
-            yield f"{folder}={folder}"
+            place = folder.removesuffix("/simple")  # an index's files are next to it
+            yield f"{place}={place}"
 
 
 def _system() -> Path:
