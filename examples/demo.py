@@ -172,9 +172,10 @@ def webhook_service() -> Iterator[None]:
             said = output.read()
             log.write(said)
     for line in said.decode().splitlines():
-        event = json.loads(line) if line.startswith("{") else {}
-        if "deployment" in event and "nothing" not in event["message"]:
-            print(f"  webhook service: {event['message']}")
+        with contextlib.suppress(ValueError):  # a line of a library
+            event = json.loads(line)
+            if isinstance(event, dict) and "deployment" in event:
+                print(f"  webhook service: {event['message']}")
 
 
 def redeploy(pictures: Path, epochs: int) -> tuple[str, float]:
@@ -186,7 +187,7 @@ def redeploy(pictures: Path, epochs: int) -> tuple[str, float]:
     client = get_deploy_client(TARGET)
     while (status := client.get_deployment(NAME))["model_version"] != promoted or status["state"] != "COMPLETED":
         if time.monotonic() - began > _REDEPLOY_SECONDS:
-            raise SystemExit(f"version {promoted} was not deployed in time: {status}")
+            raise SystemExit(f"version {promoted} was not deployed in time: {status}; see {_log()}")
         time.sleep(0.5)
     return promoted, began
 

@@ -11,6 +11,7 @@ setInterval(async () => {
     const response = await fetch(location.origin + location.pathname, { cache: "no-store" });
     if (!response.ok) throw new Error(response.status);
     const next = new DOMParser().parseFromString(await response.text(), "text/html");
+    if (!next.querySelector("main")) throw new Error("not this page");
     const main = document.querySelector("main"), focused = document.activeElement?.getAttribute("href");
     if (!getSelection().isCollapsed) return;
     const followed = atEnd();

@@ -351,3 +351,17 @@ def test_a_file_that_is_not_yaml_is_reported_with_the_place(tmp_path: Path) -> N
         parse_config({"config_file": str(file)})
     with pytest.raises(InvalidOption, match="the file cannot be read: No such file"):
         parse_config({"config_file": str(tmp_path / "none.yaml")})
+
+
+@pytest.mark.parametrize(
+    ("given", "lines"),
+    [
+        ("numpy>=2,<3", ("numpy>=2,<3",)),
+        ("a==1, b[x,y]>=1,<2 ,c", ("a==1", "b[x,y]>=1,<2", "c")),
+        ("six @ https://h.example/six.whl,numpy,", ("six @ https://h.example/six.whl", "numpy")),
+        (["a", "b>=1,<2"], ("a", "b>=1,<2")),
+        ("", ()),
+    ],
+)
+def test_requirements_are_separated_by_commas_but_not_within_one(given: object, lines: tuple[str, ...]) -> None:
+    assert parse_config({"requirements": given}).requirements == lines

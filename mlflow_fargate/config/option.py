@@ -99,9 +99,19 @@ def _check_requirements(lines: tuple[str, ...]) -> tuple[str, ...]:
 
 
 _NO_VERSION = re.compile(r"[\w.-]+\s*([=<>~!]+\s*|=[^=].*)")  # the second: as in conda; uv checks the rest
+
+
+def _split_requirements(value: object) -> object:
+    """Splits at commas, but not before another bound of a version, and not among extras."""
+    if not isinstance(value, str):
+        return value
+    return [line.strip(" ,") for line in _NEXT_REQUIREMENT.split(value) if line.strip(" ,")]
+
+
+_NEXT_REQUIREMENT = re.compile(r",(?![^\[]*\])(?=\s*[^<>=!~\s])")
 RequirementLines = Annotated[
     tuple[str, ...],
-    BeforeValidator(_split_commas),
+    BeforeValidator(_split_requirements),
     AfterValidator(_check_requirements),
     PlainSerializer(lambda lines: [without_credentials(line) for line in lines], when_used="json"),
 ]

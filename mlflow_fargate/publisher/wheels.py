@@ -29,7 +29,7 @@ from mlflow_fargate.requirement_files import CONSTRAINT, MODEL_FILES, without_ha
 from mlflow_fargate.resolved_model import ModelFile, ResolvedModel
 
 _WHEEL = re.compile(r"(\S+?\.whl)(?:#(\S*))?\s*(\[[\w\s,.-]*\])?")
-_HASH_OF_URL = re.compile(r"(?:^|&)(sha(?:256|384|512))=([0-9a-fA-F]+)")
+_HASH_OF_URL = re.compile(r"(?:^|&)(sha(?:256|384|512))=([0-9a-f]+)", re.IGNORECASE)
 _QUOTED = re.compile("'[^']*'|\"[^\"]*\"")
 _SAFE_PATH = re.compile(r"[\w./+!-]+", re.ASCII)
 _LINKS = re.compile(r"(?:-f|--find-links)(?:\s+|=)(?!https?:)(\S+)")
@@ -76,7 +76,7 @@ def with_wheels(model: ResolvedModel, replaced: Collection[str], python: str, pl
                 hint=f"log the model with one, or use one of the package index: requirements={name}=={version}",
             )
         extras = found[3] or "".join(re.findall(r"\[[^\]]*\]", requirement.rpartition("@")[0]))
-        hashes += tuple(":".join(pair) for pair in _HASH_OF_URL.findall(found[2] or ""))
+        hashes += tuple(":".join(pair) for pair in _HASH_OF_URL.findall(unquote(found[2] or "").lower()))
         asked = f"{limit}{name}{extras} @ {_place(wheels, file)} {semicolon}{marker}".rstrip()
         return " ".join((asked, *(f"--hash={one}" for one in hashes)))
 

@@ -61,6 +61,8 @@ def test_each_distribution_gives_way_to_the_best_one_at_its_version(library: Lib
     [
         ("faiss-gpu-cu12==1.8.0.2", ("faiss-cpu==1.8.*",)),
         ("faiss-gpu-cu12==1.14.1.post1", ("faiss-cpu==1.14.*",)),
+        ("faiss-gpu-cu12~=1.8.0.2", ("faiss-cpu==1.8.*",)),
+        ("faiss-gpu-cu12===1.8.0.2", ("faiss-cpu==1.8.*",)),
         ("faiss-gpu>=1.7,<2", ("faiss-cpu<2,>=1.7",)),
         ("faiss-cpu==1.8.0", ("faiss-cpu==1.8.0",)),
         ("faiss-cpu\n-c faiss-gpu-cu11==1.9.0.0", ("faiss-cpu", "-c faiss-gpu-cu11==1.9.0.0")),

@@ -95,7 +95,10 @@ def lines_for(folder: Path, text: str, **options: object) -> list[str]:
         ("a/twice-1-py3-none-any.whl", ["twice @ WHEELS/a/twice-1-py3-none-any.whl"]),
         (f"{TINY} --hash={SHA}", [f"tiny @ WHEELS/{TINY}", f"-c tiny @ WHEELS/{TINY} --hash={SHA}"]),
         (f"{TINY}\ntiny>=1", [f"tiny @ WHEELS/{TINY}"]),
-        (f"{TINY}#{SHA.replace(':', '=')}&egg=x", [f"tiny @ WHEELS/{TINY}", f"-c tiny @ WHEELS/{TINY} --hash={SHA}"]),
+        (
+            f"{TINY}#{SHA.replace(':', '=')}&egg=x".replace("sha256=", "SHA256%3D"),
+            [f"tiny @ WHEELS/{TINY}", f"-c tiny @ WHEELS/{TINY} --hash={SHA}"],
+        ),
         (
             f"{TINY} ; python_version > '3.8' --hash={SHA}",
             [

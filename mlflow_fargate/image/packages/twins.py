@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion, Version
 
-_EXACT = re.compile(r"^==(\d+\.\d+)\.[\w.+]+$")
+_EXACT = re.compile(r"^(?:===?|~=)(\d+\.\d+)\.[\w.+]+$")
 _NO_GPU = "the same library without GPU code"
 _NO_GUI = "the image does not have the libraries for a GUI"
 
