@@ -115,6 +115,18 @@ def test_a_parameter_takes_good_values_and_refuses_bad_ones(parameter: str, good
     assert [value for value in bad if accepts(SERVER, parameter, value)] == []
 
 
+def test_people_and_ci_open_tunnels_to_the_server_but_no_shells() -> None:
+    sessions = [one for one in statements(SERVER["Resources"]["Access"]) if one["Action"] == "ssm:StartSession"]
+
+    assert len(sessions) == 2
+    assert [one["Sid"] for one in sessions if not checks_documents(one)] == []
+
+
+def checks_documents(statement: dict[str, Any]) -> bool:
+    """Returns whether a session without a document is refused, which would be a shell."""
+    return bool(statement["Condition"]["BoolIfExists"] == {"ssm:SessionDocumentAccessCheck": "true"})
+
+
 def test_only_the_tasks_and_one_private_range_reach_the_server_and_only_the_server_its_database() -> None:
     groups, rules = of_type(SERVER, "EC2::SecurityGroup"), of_type(SERVER, "EC2::SecurityGroupIngress")
     ingress = [

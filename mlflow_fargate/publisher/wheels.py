@@ -15,6 +15,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -28,7 +29,7 @@ from mlflow_fargate.image import Platform, is_compatible
 from mlflow_fargate.requirement_files import CONSTRAINT, MODEL_FILES, without_hashes
 from mlflow_fargate.resolved_model import ModelFile, ResolvedModel
 
-_WHEEL = re.compile(r"(\S+?\.whl)(?:#(\S*))?\s*(\[[\w\s,.-]*\])?")
+_WHEEL = re.compile(r"([^\s#]+\.whl)(?:#(\S*))?\s*(\[[\w\s,.-]*\])?")
 _HASH_OF_URL = re.compile(r"(?:^|&)(sha(?:256|384|512))=([0-9a-f]+)", re.IGNORECASE)
 _QUOTED = re.compile("'[^']*'|\"[^\"]*\"")
 _SAFE_PATH = re.compile(r"[\w./+!-]+", re.ASCII)
@@ -55,14 +56,14 @@ def with_wheels(model: ResolvedModel, replaced: Collection[str], python: str, pl
     Wheels of the packages in `replaced` are left out, and those that a marker excludes from the image. Raises
     ModelUnusable for wheels of other platforms.
     """
-    wheels = wheels_of(model)
+    wheels = _Wheels(wheels_of(model))
 
     def adapted(line: str) -> str | None:
         limit = CONSTRAINT if line.startswith(CONSTRAINT) else ""
         bare, hashes = without_hashes(line.removeprefix(CONSTRAINT))
         requirement, semicolon, marker = bare.partition(";")
         found = _WHEEL.fullmatch(requirement.rpartition("@")[2].strip())
-        file = _file_named(found[1], wheels.files) if found else None
+        file = wheels.named(found[1]) if found else None
         if found is None or file is None:
             return line
         name, version, _, tags = _parse_name(file)
@@ -77,34 +78,38 @@ def with_wheels(model: ResolvedModel, replaced: Collection[str], python: str, pl
             )
         extras = found[3] or "".join(re.findall(r"\[[^\]]*\]", requirement.rpartition("@")[0]))
         hashes += tuple(":".join(pair) for pair in _HASH_OF_URL.findall(unquote(found[2] or "").lower()))
-        asked = f"{limit}{name}{extras} @ {_place(wheels, file)} {semicolon}{marker}".rstrip()
+        asked = f"{limit}{name}{extras} @ {wheels.place(file)} {semicolon}{marker}".rstrip()
         return " ".join((asked, *(f"--hash={one}" for one in hashes)))
 
     for line in model.requirements:
-        _refuse_folder_or_own_form(line, wheels.files)
+        _refuse_folder_or_own_form(line, wheels)
     return replace(model, requirements=tuple(filter(None, map(adapted, model.requirements))))
 
 
 def share_wheels(models: Sequence[ResolvedModel]) -> list[ResolvedModel]:
     """Returns the models with one place for a wheel that several of them have, or one in several folders."""
     first: dict[tuple[str, int, str], str] = {}
-    shared = []
-    for model in models:
-        wheels, lines = wheels_of(model), model.requirements
-        for file in wheels.files:
-            own = _place(wheels, file)
-            content = (posixpath.basename(file.path), file.size_bytes, file.etag or own)
-            if any(own in line for line in lines):  # else `check_wheels` would not see that it is used
-                lines = tuple(line.replace(own, first.setdefault(content, own)) for line in lines)
-        shared.append(replace(model, requirements=lines))
-    return shared
+
+    def shared(wheels: _Wheels, line: str) -> str:
+        place = _place_in(line)
+        file = wheels.by_place(place)
+        if file is None:
+            return line
+        content = (posixpath.basename(file.path), file.size_bytes, file.etag or place)
+        return line.replace(place, first.setdefault(content, place))
+
+    return [
+        replace(model, requirements=tuple(shared(wheels, line) for line in model.requirements))
+        for model, wheels in ((model, _Wheels(wheels_of(model))) for model in models)
+    ]
 
 
 def check_wheels(model: ResolvedModel, download: Callable[[ResolvedModel], Path]) -> None:
     """Downloads the wheels that the requirements name to where `with_wheels` says, and checks them."""
-    wheels, lines = wheels_of(model), "\n".join(model.requirements)
-    named = [file.path for file in wheels.files if _place(wheels, file) in lines]
-    folder = download(wheels) if named else Path()
+    wheels = _Wheels(wheels_of(model))
+    found = (wheels.by_place(_place_in(line)) for line in model.requirements)
+    named = dict.fromkeys(file.path for file in found if file)
+    folder = download(wheels.model) if named else Path()
     for path in named:
         check_wheel(folder / path, f"'{path}' in the model")
 
@@ -123,8 +128,47 @@ def check_wheel(path: Path, shown: str) -> None:
         )
 
 
-def _place(wheels: ResolvedModel, file: ModelFile) -> str:
-    return f"{MODEL_FILES}{wheels.fingerprint}/model/{file.path}"
+class _Wheels:
+    """The wheels of a model, each found in constant time: there can be 20,000, and as many lines that name them."""
+
+    def __init__(self, model: ResolvedModel) -> None:
+        self.model = model
+        self._by_path = {file.path: file for file in model.files}
+        self._by_name: dict[str, list[ModelFile]] = {}
+        self.first_in: dict[str, str] = {}  # folder → path of a wheel somewhere below it
+        for file in model.files:
+            self._by_name.setdefault(posixpath.basename(file.path), []).append(file)
+            folder = posixpath.dirname(file.path)
+            while folder and folder not in self.first_in:
+                self.first_in[folder] = file.path
+                folder = posixpath.dirname(folder)
+
+    @cached_property
+    def _folder(self) -> str:
+        return f"{MODEL_FILES}{self.model.fingerprint}/model/"
+
+    def place(self, file: ModelFile) -> str:
+        return f"{self._folder}{file.path}"
+
+    def by_place(self, place: str) -> ModelFile | None:
+        if not place.startswith(MODEL_FILES) or not place.startswith(self._folder):
+            return None
+        return self._by_path.get(place.removeprefix(self._folder))
+
+    def named(self, place: str) -> ModelFile | None:
+        """Returns the wheel at that path in the model, else the only one with that file name; None: there is none."""
+        place = unquote(place.removeprefix("file:"))
+        if "://" in place:
+            return None
+        path = posixpath.normpath(place.replace("\\", "/"))
+        exact = self._by_path.get(path)
+        alike = [exact] if exact else self._by_name.get(posixpath.basename(path), [])
+        return alike[0] if len(alike) == 1 and _SAFE_PATH.fullmatch(alike[0].path) else None
+
+
+def _place_in(line: str) -> str:
+    """Returns where a line that `with_wheels` wrote says that the package is."""
+    return line.partition(" @ ")[2].partition(" ")[0]
 
 
 def _excludes(marker: str, python: str, platform: Platform) -> bool:
@@ -145,17 +189,6 @@ def _excludes(marker: str, python: str, platform: Platform) -> bool:
         return False
 
 
-def _file_named(place: str, files: Collection[ModelFile]) -> ModelFile | None:
-    """Returns the wheel at that path in the model, else the only one with that file name; None: there is none."""
-    place = unquote(place.removeprefix("file:"))
-    if "://" in place:
-        return None
-    path = posixpath.normpath(place.replace("\\", "/"))
-    exact = [file for file in files if file.path == path]
-    alike = exact or [file for file in files if posixpath.basename(file.path) == posixpath.basename(path)]
-    return alike[0] if len(alike) == 1 and _SAFE_PATH.fullmatch(alike[0].path) else None
-
-
 def _parse_name(file: ModelFile) -> tuple[str, Version, BuildTag, frozenset[Tag]]:
     try:
         return parse_wheel_filename(posixpath.basename(file.path))
@@ -163,16 +196,16 @@ def _parse_name(file: ModelFile) -> tuple[str, Version, BuildTag, frozenset[Tag]
         raise ModelUnusable(f"'{file.path}' in the model is not named as a wheel: {error}.") from error
 
 
-def _refuse_folder_or_own_form(line: str, wheels: Collection[ModelFile]) -> None:
+def _refuse_folder_or_own_form(line: str, wheels: _Wheels) -> None:
     """Raises ModelUnusable for a line that only `with_wheels` writes, and for a folder of the model as an index."""
     if MODEL_FILES in line.lower():
         raise ModelUnusable(f"Requirement {line[:300]!r} is not a package.")
     folder = _LINKS.fullmatch(line)
-    inside = [file.path for file in wheels if folder and file.path.startswith(posixpath.normpath(folder[1]) + "/")]
+    inside = wheels.first_in.get(posixpath.normpath(folder[1])) if folder else None
     if inside:
         raise ModelUnusable(
             f"Requirement {line[:300]!r} makes a folder of the model a package index, which is not supported.",
-            hint=f"name the wheels themselves in the model's requirements: extra_pip_requirements=['{inside[0]}']",
+            hint=f"name the wheels themselves in the model's requirements: extra_pip_requirements=['{inside}']",
         )
 
 

@@ -26,7 +26,8 @@ from mlflow_fargate.image.spec import ImageSpec
 from mlflow_fargate.model import ArtifactStores, download_model, resolve_model
 from mlflow_fargate.progress import RecordedProgress
 from mlflow_fargate.publisher.inputs import ImageInputs, image_inputs
-from mlflow_fargate.publisher.wheels import check_wheel, check_wheels, wheels_of
+from mlflow_fargate.publisher.wheels import check_wheel, check_wheels, share_wheels, wheels_of, with_wheels
+from mlflow_fargate.resolved_model import ModelFile
 from support.wheels import write_wheel
 
 TINY = "wheels/tiny-1.0-py3-none-any.whl"
@@ -181,6 +182,22 @@ def fail() -> Path:
 
 def tiny(inputs: ImageInputs) -> list[str]:
     return [line for line in normalize(inputs.requirements, machine="x86_64").lines if line.startswith("tiny")]
+
+
+def test_twenty_thousand_wheels_and_lines_take_seconds(model: Path) -> None:
+    inputs = inputs_for(model, "six\n")
+    names = [f"{'deep/' * 20}w{number}-1-py3-none-any.whl" for number in range(20_000)]
+    lines = (*names[:1000], *(["-f wheels2"] * 5000), *([".whl#" * 400 + " x"] * 500))
+    crowded = replace(inputs.model, files=tuple(ModelFile(name, 1, "e") for name in names), requirements=lines)
+    began = time.thread_time()
+
+    adapted = with_wheels(crowded, (), "3.11", LINUX_AMD64)
+    (shared,) = share_wheels([adapted])
+    with pytest.raises(RuntimeError):
+        check_wheels(shared, lambda _: fail())
+
+    assert time.thread_time() - began < 60  # in quadratic time, minutes
+    assert sum("model:" in line for line in shared.requirements) == 1000
 
 
 def test_a_wheel_at_a_url_stays_one(model: Path) -> None:
