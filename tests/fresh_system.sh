@@ -102,7 +102,15 @@ command -v debootstrap >/dev/null || stop_with "debootstrap is not installed (ap
 git -C "$checkout" diff --quiet HEAD || echo "$suite: changes that are not committed are left out" >&2
 work=$(mktemp -d -t mlflow-fargate-fresh-XXXXXX)
 child=
-trap '[ -z "$child" ] || kill -KILL "$child" 2>/dev/null || true; wait || true; rm -rf --one-file-system "$work"' EXIT
+# The kernel ends what runs in the namespaces shortly after `unshare`; until then, new files can appear.
+remove_work() {
+  for _ in {1..50}; do
+    rm -rf --one-file-system "$work" 2>/dev/null && return
+    sleep 0.2
+  done
+  rm -rf --one-file-system "$work"
+}
+trap '[ -z "$child" ] || kill -KILL "$child" 2>/dev/null || true; wait || true; remove_work' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 FRESH_SYSTEM_WORK=$work unshare --mount --pid --fork --kill-child --mount-proc bash "$0" "$suite" "$tests" &
