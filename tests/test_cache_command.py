@@ -21,11 +21,12 @@ SOURCES = Path(mlflow_fargate.__file__).parent
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("MLFLOW_FARGATE_CACHE", str(tmp_path))
-    for name in ("blobs", "models/m/deep", "local", "photos"):
+    for name in ("blobs", "models/m/deep", "local"):
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "file").write_bytes(b"x" * 8192)
     os.link(tmp_path / "blobs/file", tmp_path / "blobs/again")
-    (tmp_path / "blobs" / "out").symlink_to(tmp_path / "photos")
+    (tmp_path / "demo.log").touch()
+    (tmp_path / "blobs" / "out").symlink_to(tmp_path / "local")
     return tmp_path
 
 
@@ -54,8 +55,18 @@ def test_only_the_folders_of_builds_are_deleted(place: Path) -> None:
     said = run("clear", "--yes")
 
     assert (said.exit_code, said.stdout) == (0, "16.4 kB freed\n")
-    assert sorted(path.name for path in place.iterdir()) == ["local", "photos"]
-    assert (place / "photos/file").exists()
+    assert sorted(path.name for path in place.iterdir()) == ["demo.log", "local"]
+    assert (place / "local/file").exists()
+
+
+def test_nothing_is_deleted_in_a_folder_with_other_files(place: Path) -> None:
+    (place / "photos").mkdir()
+
+    said = run("clear", "--yes")
+
+    assert said.exit_code == 1
+    assert f"{place} also has files that mlflow-fargate did not write: 'photos'." in said.stderr
+    assert (place / "models/m/deep/file").exists()
 
 
 def test_nothing_is_deleted_without_a_yes(place: Path) -> None:
@@ -75,4 +86,4 @@ def test_the_data_of_a_running_stack_is_kept(place: Path) -> None:
     run("clear", "--local", "--yes")
 
     assert refused.exit_code == 1 and "mlflow-fargate local down" in refused.stderr
-    assert [path.name for path in place.iterdir()] == ["photos"]
+    assert [path.name for path in place.iterdir()] == ["demo.log"]

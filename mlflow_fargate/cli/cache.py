@@ -14,7 +14,7 @@ from mlflow_fargate.errors import FargateError, LocalStackError
 from mlflow_fargate.progress import format_bytes
 from mlflow_fargate.target import cache_directory, read_local_state
 
-# Only these are deleted: MLFLOW_FARGATE_CACHE may be a folder with other files.
+# Only these are deleted, and only beside nothing else: MLFLOW_FARGATE_CACHE may name a folder with other files.
 _BUILDS = {
     "bases": "what base images contain",
     "blobs": "layers of images",
@@ -30,6 +30,7 @@ _BUILDS = {
     "work": "files of builds that were killed",
 }
 _LOCAL = {"local": "the local stack: images, models, runs and logs"}
+_KEPT = {"demo.log"}
 
 
 @click.group(short_help="Show or free the disk space that builds use.")
@@ -59,6 +60,11 @@ def clear(local: bool, yes: bool) -> None:
     place = cache_directory()
     if local and read_local_state(place):
         raise LocalStackError("The local stack is running.", hint="stop it first: mlflow-fargate local down")
+    if others := sorted(path.name for path in place.glob("*") if path.name not in {*_BUILDS, *_LOCAL, *_KEPT}):
+        raise FargateError(
+            f"{place} also has files that mlflow-fargate did not write: {', '.join(map(repr, others[:5]))}.",
+            hint="move them, or delete the folders in `mlflow-fargate cache size` yourself",
+        )
     folders = [place / name for name in (_BUILDS | (_LOCAL if local else {})) if (place / name).is_dir()]
     freed = format_bytes(sum(map(_size_of, folders)))
     if not yes:
