@@ -6,6 +6,7 @@ test_tracking_server.py runs what the instance runs, and deploys from the output
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from support.checkov import judge
 from support.templates import FOLDER, NETWORK, TRACKING_SERVER, accepts, decoded, inside, of_type
 
 SERVER = decoded(TRACKING_SERVER)
+PAGE = (FOLDER.parent / "docs" / "from-an-empty-account.md").read_text("utf-8")
 TEMPLATES = [NETWORK, TRACKING_SERVER]
 # Parts of the templates exist only with these values.
 OTHER_CHOICES = (
@@ -100,7 +102,16 @@ def test_every_parameter_that_can_be_wrong_says_what_it_must_be(path: Path) -> N
             ["https://u:p@mlflow.example.com", "https://*", "https://a,b", "https://a b", "https://$(id)"],
         ),
         ("MlflowVersion", ["3.17.2"], ["3.4.0", "3", "latest", "3.17.2; id"]),
-        ("PluginPackage", ["", "mlflow-fargate==0.1.0", "s3://b/plugin/x.whl"], ["x", "s3://b/x.whl; id", "a b"]),
+        (
+            "PluginPackage",
+            ["", "s3://b/plugin/x.whl", "https://example.com/x-1.0+b%2B1-py3-none-any.whl"],
+            ["x", "mlflow-fargate", "s3://b/x.whl; id", "s3://b/$(id).whl", "http://example.com/x.whl", "a b"],
+        ),
+        (
+            "DatabaseSubnetIds",
+            ["", "subnet-0123456789abcdef0,subnet-0123abcd"],
+            ["subnet-0123abcd", "subnet-0123abcd, subnet-0123abce", "vpc-0123abcd,vpc-0123abce"],
+        ),
         ("VolumeSnapshotId", ["", "snap-0123456789abcdef0"], ["vol-0123456789abcdef0"]),
         ("ExistingBucket", ["", "models"], ["s3://models", "Models"]),
         (
@@ -120,6 +131,13 @@ def test_people_and_ci_open_tunnels_to_the_server_but_no_shells() -> None:
 
     assert len(sessions) == 2
     assert [one["Sid"] for one in sessions if not checks_documents(one)] == []
+
+
+def test_a_tunnel_can_be_opened_and_ended_by_who_started_it() -> None:
+    (own,) = (one for one in statements(SERVER["Resources"]["Access"]) if one["Sid"] == "OwnTunnels")
+
+    assert {*own["Action"]} == {"ssm:TerminateSession", "ssm:ResumeSession", "ssmmessages:OpenDataChannel"}
+    assert own["Resource"]["Fn::Sub"].endswith(":session/${!aws:userid}-*")
 
 
 def checks_documents(statement: dict[str, Any]) -> bool:
@@ -171,7 +189,9 @@ def test_everything_that_holds_data_is_encrypted() -> None:
     (rule,) = resources["Bucket"]["Properties"]["BucketEncryption"]["ServerSideEncryptionConfiguration"]
 
     assert resources["Volume"]["Properties"]["Encrypted"] is disk["Ebs"]["Encrypted"] is True
-    assert resources["Postgres"]["Properties"]["StorageEncrypted"] is True
+    # A snapshot's encryption is the database's: AWS takes no other value with it.
+    encrypted = resources["Postgres"]["Properties"]["StorageEncrypted"]
+    assert encrypted == {"Fn::If": ["FromDatabaseSnapshot", {"Ref": "AWS::NoValue"}, True]}
     assert rule["ServerSideEncryptionByDefault"]["SSEAlgorithm"] == "AES256"
 
 
@@ -214,6 +234,8 @@ def test_the_instance_is_disposable_and_has_no_ssh() -> None:
     # A new version of the template starts a new instance after the old one has ended: one process migrates.
     assert group["UpdatePolicy"]["AutoScalingRollingUpdate"]["MinInstancesInService"] == 0
     assert group["Properties"]["MaxSize"] == "1"
+    # The group names the subnet; a template that also does may be refused.
+    assert [one for one in properties["NetworkInterfaces"] if "SubnetId" in one] == []
     assert group["Properties"]["LaunchTemplate"]["Version"] == {"Fn::GetAtt": ["ServerTemplate", "LatestVersionNumber"]}
 
 
@@ -261,6 +283,38 @@ def test_both_security_flags_come_from_one_parameter() -> None:
         SERVER["Parameters"]["JobExecution"]["Default"] == "false" and SERVER["Parameters"]["Workers"]["Default"] == 1
     )
     assert len(script.encode()) < 12_000  # EC2 takes 16 KiB; the longest values are added
+
+
+def test_the_page_names_parameters_and_outputs_that_the_templates_have() -> None:
+    network = decoded(NETWORK)
+    parameters = {*network["Parameters"], *SERVER["Parameters"]}
+    outputs = {"network": network["Outputs"], "mlflow": SERVER["Outputs"]}
+
+    assert {*re.findall(r"\b([A-Z][A-Za-z]+)=[^=']", PAGE)} - {"Key", "Values", "SecretId"} <= parameters
+    assert [one for one in re.findall(r"\$\(output (\w+) (\w+)\)", PAGE) if one[1] not in outputs[one[0]]] == []
+    assert {*re.findall(r"OutputKey=='(\w+)'", PAGE)} <= {*SERVER["Outputs"]}
+
+
+def test_terraforms_users_give_every_parameter_that_has_no_default() -> None:
+    (code,) = re.findall(r"^```hcl\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    given = dict(re.findall(r"(\w+) += aws_cloudformation_stack\.network\.outputs\.(\w+)", code))
+    needed = {name for name, one in SERVER["Parameters"].items() if "Default" not in one}
+
+    assert needed <= given.keys() <= SERVER["Parameters"].keys()
+    assert {*given.values()} <= decoded(NETWORK)["Outputs"].keys()
+    assert [name for name in re.findall(r'file\("(.*?)"\)', code) if not (FOLDER.parent / name).is_file()] == []
+
+
+def test_the_costs_on_the_page_are_sums_of_list_prices() -> None:
+    hours, address, secret = 730, 0.005, 0.40
+    disks, volume = 0.08 * (16 + 20), 0.08 * 20
+    server = hours * (0.0208 + address) + disks + 3 * secret
+    postgres = hours * 0.016 + 0.115 * 20
+
+    assert f"about USD {server:.0f}: instance {hours * 0.0208:.1f}0, disks {disks:.1f}0" in PAGE
+    assert f"about USD {server + postgres + secret - volume:.0f}: {postgres:.0f} more" in PAGE
+    assert f"USD {hours * (0.045 + address):.2f} (gateway {hours * 0.045:.2f}, its public address 3.65)" in PAGE
+    assert f"USD {6 * 2 * hours * 0.01:.0f} in two zones (six endpoints" in PAGE
 
 
 def test_the_folder_has_nothing_but_templates() -> None:

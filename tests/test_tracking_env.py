@@ -86,10 +86,35 @@ def test_the_tunnel_and_another_user_change_address_and_secret(print_env: Callab
     assert secret in done.stdout and OUTPUTS["AdminSecretArn"] not in done.stdout
 
 
-def test_a_stack_without_a_login_says_so_in_a_comment(print_env: Callable[..., Any]) -> None:
+def test_a_stack_without_a_login_says_so_where_no_shell_evaluates_it(print_env: Callable[..., Any]) -> None:
     done = print_env(("CREATE_COMPLETE", {name: OUTPUTS[name] for name in OUTPUTS if name != "AdminSecretArn"}))
 
-    assert done.stdout.splitlines()[-1].startswith("# The stack has no output AdminSecretArn;")
+    assert done.stderr.startswith("The stack has no output AdminSecretArn;")
+    assert all(line.startswith("export ") for line in done.stdout.splitlines())
+
+
+@pytest.mark.parametrize("status", ["UPDATE_IN_PROGRESS", "UPDATE_ROLLBACK_FAILED", "UPDATE_FAILED"])
+def test_the_outputs_of_a_stack_that_changes_are_printed_with_a_warning(
+    status: str, print_env: Callable[..., Any]
+) -> None:
+    done = print_env((status, OUTPUTS))
+
+    assert (done.exit_code, done.stderr) == (0, f"Stack 'mlflow' is in {status}: the server may not respond.\n")
+    assert done.stdout == print_env(("UPDATE_COMPLETE", OUTPUTS)).stdout
+
+
+def test_a_name_in_the_secrets_output_that_looks_like_an_option_is_none(
+    print_env: Callable[..., Any], tmp_path: Path
+) -> None:
+    done = print_env(("CREATE_COMPLETE", {**OUTPUTS, "AdminSecretArn": "--endpoint-url=http://evil"}))
+    aws = tmp_path / "aws"
+    aws.write_text('#!/bin/sh\nprintf "%s\\n" "$@" >&2\n')
+    aws.chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    shown = subprocess.run(["sh", "-c", done.stdout], env=environment, capture_output=True, text=True, check=False)
+
+    assert "--secret-id=--endpoint-url=http://evil" in shown.stderr.splitlines()
+    assert "--endpoint-url=http://evil" not in shown.stderr.splitlines()
 
 
 @pytest.mark.parametrize(
@@ -99,7 +124,9 @@ def test_a_stack_without_a_login_says_so_in_a_comment(print_env: Callable[..., A
         (("ROLLBACK_COMPLETE", {}), "is in ROLLBACK_COMPLETE, so it has no usable server", "describe-stack-events"),
         (("ROLLBACK_FAILED", OUTPUTS), "is in ROLLBACK_FAILED", "delete the stack and create it again"),
         (("DELETE_FAILED", OUTPUTS), "is in DELETE_FAILED", "look for the cause"),
+        (("DELETE_IN_PROGRESS", OUTPUTS), "is in DELETE_IN_PROGRESS", "create it again"),
         (("CREATE_IN_PROGRESS", {}), "it is not created yet", "aws cloudformation wait stack-create-complete"),
+        (("REVIEW_IN_PROGRESS", {}), "it is not created yet", "execute its change set"),
         (("CREATE_COMPLETE", {"VpcId": "vpc-1"}), "has no output TrackingUri, ArtifactBucket, SubnetIds", "update it"),
     ],
 )

@@ -9,7 +9,9 @@ from __future__ import annotations
 import base64
 import os
 import re
+import shutil
 import socket
+import sqlite3
 import subprocess
 import time
 from collections.abc import Iterator
@@ -24,12 +26,13 @@ import requests
 
 from support.instance import Instance, needs_debootstrap, new_instance
 from support.local_aws import running_aws
-from support.templates import NETWORK, TRACKING_SERVER
+from support.templates import FOLDER, NETWORK, TRACKING_SERVER
 from support.tracking_uri import use_tracking_uri
 
 KEYS = {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local", "AWS_DEFAULT_REGION": "us-east-1"}
+PAGE = FOLDER.parent / "docs" / "from-an-empty-account.md"
 PREVIOUS_MINOR = "3.16.0"
-ADMIN = ("admin", "a-password-of-32-letters-or-so")  # support/shims/aws
+ADMIN = ("admin", "a password' $(touch /owned) \"100%\\")  # support/shims/aws; as somebody could choose one later
 CI = {
     "GitHubRepository": "acme/churn:ref:refs/heads/main",
     "GitHubProviderArn": "arn:aws:iam::123456789012:oidc-provider/token.actions.githubusercontent.com",
@@ -118,12 +121,37 @@ def test_a_server_is_wired_to_its_parts_and_a_new_version_keeps_them(database: s
 @pytest.mark.slow
 def test_an_address_of_your_own_is_admitted_by_both_flags(cloud: Cloud) -> None:
     network = cloud.deploy("network", NETWORK)
-    outputs = cloud.server("mlflow", network, ServerUrl="https://mlflow.example.com", PluginPackage="mlflow-fargate")
+    wheel = "https://example.com/mlflow_fargate-0.1.0-py3-none-any.whl"
+    outputs = cloud.server("mlflow", network, ServerUrl="https://mlflow.example.com", PluginPackage=wheel)
 
     assert outputs["TrackingUri"] == "https://mlflow.example.com"
     assert "--allowed-hosts mlflow.example.com,10." in cloud.user_data()
     assert "--cors-allowed-origins https://mlflow.example.com,http://10." in cloud.user_data()
-    assert 'prefix = "fargate-" if "mlflow-fargate" else ""' in cloud.user_data()
+    assert f'prefix = "fargate-" if "{wheel}" else ""' in cloud.user_data()
+
+
+@pytest.mark.exhaustive
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("terraform"), reason="Terraform is not installed")
+def test_terraform_creates_both_stacks_from_the_block_of_the_page(cloud: Cloud, tmp_path: Path) -> None:
+    """Where the AWS provider is not downloaded, TF_CLI_ARGS_init=-plugin-dir=FOLDER names its place."""
+    folder = tmp_path / "terraform"
+    folder.mkdir()
+    (folder / "infrastructure").symlink_to(FOLDER)
+    (code,) = re.findall(r"^```hcl\n(.*?)^```", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    (folder / "main.tf").write_text(code)
+    environment = {**os.environ, **KEYS, "AWS_ENDPOINT_URL": cloud.url, "AWS_REGION": KEYS["AWS_DEFAULT_REGION"]}
+
+    def terraform(*words: str) -> subprocess.CompletedProcess[str]:
+        command = ["terraform", *words, "-no-color"]
+        return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+    if (init := terraform("init")).returncode:
+        pytest.skip(f"Terraform cannot install its AWS provider: {init.stderr.strip()[-300:]}")
+    done = terraform("apply", "-auto-approve")
+    assert done.returncode == 0, done.stdout + done.stderr
+    stacks = {one["StackName"]: one["Outputs"] for one in cloud.client("cloudformation").describe_stacks()["Stacks"]}
+    assert stacks.keys() == {"network", "mlflow"} and "TrackingUri" in {one["OutputKey"] for one in stacks["mlflow"]}
 
 
 def free_port() -> int:
@@ -191,7 +219,8 @@ def test_an_instance_starts_restarts_and_is_replaced_by_one_with_a_newer_mlflow(
         instance.run("systemctl", "restart", "mlflow.service")
         wait_until_up(uri, instance)
         assert read_run(uri, first) == (0.9, "of the previous minor version")
-        instance.run("systemctl", "stop", "mlflow.service")
+        restore_backup(instance, volume, uri, s3, bucket)
+        assert not (instance.root / "owned").exists()
 
     s3.upload_file(str(plugin_wheel), bucket, f"plugin/{plugin_wheel.name}")
     # Another stack with the same data, because moto updates no resource of which only parameters changed.
@@ -211,6 +240,25 @@ def test_an_instance_starts_restarts_and_is_replaced_by_one_with_a_newer_mlflow(
             client.transition_model_version_stage("churn", "1", "Production")
         backups = [one["Key"] for one in s3.list_objects_v2(Bucket=bucket, Prefix="backups/newer/")["Contents"]]
         assert {key.rpartition("/")[2] for key in backups} == {"mlflow.db", "basic_auth.db"}
+
+
+def restore_backup(instance: Instance, volume: Path, uri: str, s3: Any, bucket: str) -> None:
+    """A run after the backup is gone, by the commands of the page; the next instance starts with what is restored."""
+    instance.run("runuser", "-u", "mlflow", "--", "/opt/mlflow/bin/mlflow-backup")  # as the timer does each day
+    later = log_run(uri, "after the backup")
+    (key,) = (
+        one["Key"]
+        for one in s3.list_objects_v2(Bucket=bucket, Prefix="backups/mlflow/")["Contents"]
+        if one["Key"].endswith("/mlflow.db")
+    )
+    page = PAGE.read_text("utf-8")
+    (commands,) = re.findall(r"^```bash\n(systemctl stop mlflow\n.*?)^```", page, re.MULTILINE | re.DOTALL)
+    place = key.removeprefix("backups/mlflow/").removesuffix("/mlflow.db")
+    script = commands.replace("BUCKET", bucket).replace("STACK", "mlflow").replace("TIME", place)
+    instance.run("bash", "-ec", script.replace("poweroff\n", ""))
+    with sqlite3.connect(volume / "mlflow.db") as database:
+        found = {row[0] for row in database.execute("SELECT run_uuid FROM runs")}
+    assert found and later not in found
 
 
 def check_users(instance: Instance) -> None:

@@ -64,8 +64,10 @@ def _usable(stack: str, region: str, found: tuple[str, dict[str, str]] | None) -
         )
     status, outputs = found
     if status in {"CREATE_IN_PROGRESS", "REVIEW_IN_PROGRESS"}:
-        wait = f"aws cloudformation wait stack-create-complete --region {region} --stack-name {stack}"
-        raise InvalidOption(f"Stack '{stack}' is in {status}: it is not created yet.", hint=f"wait for it: {wait}")
+        hint = f"wait for it: aws cloudformation wait stack-create-complete --region {region} --stack-name {stack}"
+        if status == "REVIEW_IN_PROGRESS":
+            hint = "execute its change set in the console, or use aws cloudformation deploy again"
+        raise InvalidOption(f"Stack '{stack}' is in {status}: it is not created yet.", hint=hint)
     if status.startswith(("ROLLBACK_", "CREATE_FAILED", "DELETE_")):
         events = f"aws cloudformation describe-stack-events --region {region} --stack-name {stack}"
         hint = f"look for the cause: {events}; then delete the stack and create it again"
@@ -73,15 +75,18 @@ def _usable(stack: str, region: str, found: tuple[str, dict[str, str]] | None) -
     if missing := [name for name in _OUTPUTS.values() if not outputs.get(name)]:
         hint = "name a stack that infrastructure/tracking-server.yaml created, or update it with the current file"
         raise InvalidOption(f"Stack '{stack}' has no output {', '.join(missing)}.", hint=hint)
+    if not status.endswith("_COMPLETE"):
+        click.echo(f"Stack '{stack}' is in {status}: the server may not respond.", err=True)
     return outputs
 
 
 def _login(user: str, outputs: Mapping[str, str], region: str, profile: str | None) -> Iterator[str]:
     secret = outputs.get(_SECRETS[user])
     if secret is None:
-        yield f"# The stack has no output {_SECRETS[user]}; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
+        said = f"The stack has no output {_SECRETS[user]}; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
+        click.echo(said, err=True)
         return
-    read = ["aws", "secretsmanager", "get-secret-value", "--region", region, "--secret-id", secret]
+    read = ["aws", "secretsmanager", "get-secret-value", "--region", region, f"--secret-id={secret}"]
     read += [*(("--profile", profile) if profile else ()), "--query", "SecretString", "--output", "text"]
     yield f"export MLFLOW_TRACKING_USERNAME={user}"
     yield f'export MLFLOW_TRACKING_PASSWORD="$({shlex.join(read)} | {_READ_FIELD})"'
