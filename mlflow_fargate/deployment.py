@@ -172,6 +172,18 @@ class LogLine:
 
 
 @dataclass(frozen=True)
+class Alarm:
+    """A CloudWatch alarm as it is now."""
+
+    name: str
+    state: str  # OK, ALARM or INSUFFICIENT_DATA
+    reason: str
+
+    def __str__(self) -> str:
+        return f"alarm {self.name} is in {self.state}: {self.reason}"
+
+
+@dataclass(frozen=True)
 class Orphan:
     """What is left of a deployment without a service, of an endpoint without a cluster, or of killed updates."""
 
