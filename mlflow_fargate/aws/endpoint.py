@@ -256,9 +256,9 @@ class Endpoint:
         """Returns the tasks of a deployment, including recently stopped ones."""
         return history.read_tasks(self.session, self.cluster, name)
 
-    def traffic(self, name: str) -> list[Traffic]:
+    def traffic(self, name: str, hours: int = 3) -> list[Traffic]:
         """Returns requests, latency and errors of a deployment in the last hours; empty if CloudWatch has none."""
-        return metrics.read_traffic(self.session, self.cluster, name, datetime.now(timezone.utc))
+        return metrics.read_traffic(self.session, self.cluster, name, datetime.now(timezone.utc), hours)
 
     def alarm_names(self, name: str) -> tuple[str, ...]:
         """Returns the names of the alarms that end a deployment's rollouts."""
