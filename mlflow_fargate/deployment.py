@@ -172,6 +172,18 @@ class LogLine:
 
 
 @dataclass(frozen=True)
+class Alarm:
+    """A CloudWatch alarm as it is now."""
+
+    name: str
+    state: str  # OK, ALARM or INSUFFICIENT_DATA
+    reason: str
+
+    def __str__(self) -> str:
+        return f"alarm {self.name} is in {self.state}: {self.reason}"
+
+
+@dataclass(frozen=True)
 class Orphan:
     """What is left of a deployment without a service, of an endpoint without a cluster, or of killed updates."""
 
@@ -183,9 +195,11 @@ class Orphan:
 
 @dataclass(frozen=True)
 class Traffic:
-    """Five minutes of a deployment's load balancer metrics."""
+    """Some minutes of a deployment's load balancer metrics."""
 
-    at: str  # ISO 8601, start of the five minutes
+    at: str  # ISO 8601, start of the minutes
+    minutes: int
     requests: int
     errors: int  # 5xx responses of the model
-    p95_seconds: float | None  # 95th percentile of the response time; None: no requests
+    p50_seconds: float | None  # median of the response time; None: no requests
+    p99_seconds: float | None  # 99th percentile

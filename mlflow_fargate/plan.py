@@ -34,6 +34,7 @@ TypeName = Literal[
     "test rule",
     "listener rule",
     "host rule",
+    "alarm",
     "task definition",
     "service",
     "autoscaling",

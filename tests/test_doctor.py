@@ -311,6 +311,6 @@ def test_the_doctor_tells_every_topic_and_ends_with_what_it_found(
     assert sick.exit_code == 1
     assert findings["certificate"]["verdict"] == "FAIL"
     assert "request or import one in us-east-1" in findings["certificate"]["advice"]
-    assert [item["topic"] for item in findings.values()] == ["account"] * 3 + ["network"] * 3 + ["endpoint"] * 4 + [
+    assert [item["topic"] for item in findings.values()] == ["account"] * 3 + ["network"] * 3 + ["endpoint"] * 5 + [
         "MLflow"
     ] * 3

@@ -70,7 +70,8 @@ def whole_life(it: Recorded) -> None:
     repository = deployer.account.endpoint("default").repository
     repository.newest_image()
     deployer.account.registry_login()
-    create(deployer, auth="api_key")
+    create(deployer, auth="api_key", max_error_rate=5)
+    it.update(max_error_rate="")
     it.update(desired_count=2, deregistration_delay_seconds=1)
     it.update(max_count=3, **{"schedule.night": "cron(0 20 * * ? *) 0"})
     it.update(target_memory_percent=70, schedule="", max_count=4)

@@ -28,6 +28,7 @@ OF_SHIFTING = {
     "iam:PassRole",
     "secretsmanager:GetSecretValue",
 }
+OF_ALARMS = {"cloudwatch:DescribeAlarms", "cloudwatch:ListTagsForResource"}
 OF_PARAMETERS = {*TAGGING.values(), "iam:PassRole"}
 READS = ("Describe", "List", "Get", "BatchGet", "BatchCheck", "Filter", "Simulate")
 
@@ -96,7 +97,7 @@ def test_an_implied_action_is_one_of_a_call_that_is_made() -> None:
 
 
 def test_the_policy_of_the_webhooks_options_allows_their_calls() -> None:
-    assert allowed("webhook-options") == OF_THE_WEBHOOKS_OPTIONS | OF_SHIFTING
+    assert allowed("webhook-options") == OF_THE_WEBHOOKS_OPTIONS | OF_SHIFTING | OF_ALARMS
     assert calls_in_the_sources() >= OF_THE_WEBHOOKS_OPTIONS
 
 

@@ -5,7 +5,7 @@ The other modules read and wait; this one calls them for its endpoint.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Any
@@ -27,8 +27,9 @@ from mlflow_fargate.aws.resource_types.load_balancer import (
     main_listener,
     subnets_of,
 )
+from mlflow_fargate.aws.resource_types.monitoring.alarms import check_alarms, read_alarms
 from mlflow_fargate.aws.resource_types.network import find_endpoint_vpc
-from mlflow_fargate.aws.resource_types.strategy import read_strategy, refusal_of
+from mlflow_fargate.aws.resource_types.strategy import read_alarm_names, read_strategy, refusal_of
 from mlflow_fargate.aws.resource_types.task_definition import TaskDefinitionType
 from mlflow_fargate.aws.rollouts.watch import RolloutWatch
 from mlflow_fargate.aws.rollouts.watch_shift import ShiftWatch, TestGreen
@@ -36,6 +37,7 @@ from mlflow_fargate.aws.session import AwsSession
 from mlflow_fargate.config import DeploymentConfig
 from mlflow_fargate.config.endpoint_options import OF_THE_LOAD_BALANCER
 from mlflow_fargate.deployment import (
+    Alarm,
     DeploymentStatus,
     LogLine,
     RequestedRollout,
@@ -95,6 +97,7 @@ class Endpoint:
         for options that this command `names`. Raises InvalidOption if tasks could not start or be reached.
         """
         check_partition(config.named, self.session.region)
+        check_alarms(self.session, config.alarms)
         existing = find_existing_load_balancer(self.session, config)
         balancer = None if existing else find_load_balancer(self.session, self.cluster)
         own = config if balancer is None or running is None else config.without(OF_THE_LOAD_BALANCER, unless=names)
@@ -253,9 +256,17 @@ class Endpoint:
         """Returns the tasks of a deployment, including recently stopped ones."""
         return history.read_tasks(self.session, self.cluster, name)
 
-    def traffic(self, name: str) -> list[Traffic]:
+    def traffic(self, name: str, hours: int = 3) -> list[Traffic]:
         """Returns requests, latency and errors of a deployment in the last hours; empty if CloudWatch has none."""
-        return metrics.read_traffic(self.session, self.cluster, name, datetime.now(timezone.utc))
+        return metrics.read_traffic(self.session, self.cluster, name, datetime.now(timezone.utc), hours)
+
+    def alarm_names(self, name: str) -> tuple[str, ...]:
+        """Returns the names of the alarms that end a deployment's rollouts."""
+        return read_alarm_names(describe_service(self.session, self.cluster, name) or {})
+
+    def ringing_alarms(self, names: Sequence[str]) -> list[Alarm]:
+        """Returns those of the alarms that are in ALARM: ECS ignores them in a rollout that begins now."""
+        return [alarm for alarm in read_alarms(self.session, names) if alarm.state == "ALARM"]
 
     def log_lines(self, name: str, since_milliseconds: int, task: str | None = None) -> Iterator[LogLine]:
         """Yields the output of a deployment's tasks (or of one task) since a point in time."""

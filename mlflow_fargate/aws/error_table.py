@@ -175,7 +175,7 @@ _ROWS = (
     _Row("absent", "ServiceNotFoundException", hint=_GONE),
     _Row("absent", "ServiceNotActiveException", hint=_GONE),
     _Row("absent", "ClusterNotFoundException", hint=_GONE),
-    _Row("absent", "ResourceNotFoundException", hint=_GONE),
+    _Row("absent", "ResourceNotFound", hint=_GONE),
     _Row("absent", "NoSuchEntity", hint=_GONE),
     _Row("absent", "LoadBalancerNotFound", hint=_GONE),
     _Row("absent", "ListenerNotFound", hint=_GONE),
@@ -218,7 +218,7 @@ _ROWS = (
         "InvalidNextToken", "PaginationTokenExpiredException")),
     *(_Row("user", code, hint=_OTHERS_USE_IT) for code in (
         "ClusterContainsCapacityProviderException", "ClusterContainsContainerInstancesException",
-        "RepositoryNotEmptyException", "UnmodifiableEntity")),
+        "RepositoryNotEmptyException", "ResourceConflict", "UnmodifiableEntity")),
     *(_Row("user", code, hint="check subnets=") for code in (
         "SubnetNotFound", "InvalidSubnetID", "AvailabilityZoneNotSupported")),
     *(_Row("user", code, hint=_CERTIFICATE) for code in ("CertificateNotFound", "InvalidArnException")),

@@ -40,8 +40,9 @@ def are_ours(tags: Mapping[str, str]) -> bool:
 
 def refuse_foreign(resource: Resource[Properties], identifier: str) -> ForeignResource:
     """Returns the error for a name that is taken by a resource that this package did not create."""
-    what = f"{resource.resource_type} '{resource.name}'"
+    article = "an" if resource.resource_type[0] in "aA" else "a"
+    what = f"{article} {resource.resource_type} '{resource.name}'"
     return ForeignResource(
-        f"There is already a {what} ({identifier}) that mlflow-fargate did not create.",
+        f"There is already {what} ({identifier}) that mlflow-fargate did not create.",
         hint="rename or delete it, or deploy under another name or endpoint",
     )

@@ -3,7 +3,8 @@
     doctor                            what would block a deployment
     plan                              what create or update would change
     list                              the deployments of an endpoint
-    status, events, logs, history     look at a deployment
+    status, metrics, events, logs, history
+                                      look at a deployment
     rollback, scale                   change it
     predict                           send it a request, also for a streamed response
     key                               how to call it; replaces its API key
@@ -36,6 +37,7 @@ from mlflow_fargate.cli.deployment.history import history
 from mlflow_fargate.cli.deployment.key import key
 from mlflow_fargate.cli.deployment.list import list_
 from mlflow_fargate.cli.deployment.logs import logs
+from mlflow_fargate.cli.deployment.metrics import metrics
 from mlflow_fargate.cli.deployment.plan import plan
 from mlflow_fargate.cli.deployment.predict import predict
 from mlflow_fargate.cli.deployment.rollback import rollback
@@ -67,6 +69,6 @@ def main(context: click.Context) -> None:
         context.color = False
 
 
-_ON_DEPLOYMENTS = (plan, list_, status, predict, events, logs, history, rollback, scale, key, exec_)
+_ON_DEPLOYMENTS = (plan, list_, status, metrics, predict, events, logs, history, rollback, scale, key, exec_)
 for _command in (*_ON_DEPLOYMENTS, doctor, gc, image, iam, schema, local, cache, tracking, webhook, demo):
     main.add_command(_command)

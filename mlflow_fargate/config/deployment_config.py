@@ -13,6 +13,7 @@ import yaml
 from pydantic import PrivateAttr, ValidationError, model_validator
 from typing_extensions import Self
 
+from mlflow_fargate.config.alarm_options import ALARM_MINUTES, AlarmOptions
 from mlflow_fargate.config.call_options import CallOptions
 from mlflow_fargate.config.endpoint_options import EndpointOptions
 from mlflow_fargate.config.image_options import ImageOptions
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 # Options of one command, not of the deployment: they are not kept for the next update.
 OF_THE_CALL = frozenset(CallOptions.model_fields)
 # Options of the service only: changing one does not require a new revision and does not start a rollout.
-OF_THE_SERVICE = frozenset({"desired_count", "follow", *RolloutOptions.model_fields})
+OF_THE_SERVICE = frozenset({"desired_count", "follow", *RolloutOptions.model_fields, *AlarmOptions.model_fields})
 # Options that change the image.
 OF_THE_IMAGE = frozenset({*ImageOptions.model_fields, *ServingOptions.model_fields, "architecture"})
 _FILE_LIMIT_BYTES = 1 << 20
@@ -42,6 +43,7 @@ class DeploymentConfig(
     ImageOptions,
     ServingOptions,
     ScalingOptions,
+    AlarmOptions,
     RolloutOptions,
     ServiceOptions,
     TaskOptions,
@@ -95,9 +97,13 @@ class DeploymentConfig(
 
     @property
     def rollout_seconds(self) -> float:
-        """How long to wait for a rollout: `timeout_seconds`, plus the time for shifting traffic unless it was set."""
+        """How long to wait for a rollout: `timeout_seconds`, plus the time for shifting traffic unless it was set.
+
+        With alarms, a rolling update also takes the bake time that ECS computes from them.
+        """
         is_named = "timeout_seconds" in self.model_fields_set
-        return self.timeout_seconds + (0 if is_named else self.shift_minutes * 60)
+        is_watched = self.has_alarms and not self.shifts_traffic
+        return self.timeout_seconds + (0 if is_named else (self.shift_minutes + is_watched * ALARM_MINUTES) * 60)
 
     def without(self, options: Iterable[str], *, unless: Callable[[str], bool]) -> Self:
         """Returns these options with those of `options` at their defaults for which `unless` is false."""

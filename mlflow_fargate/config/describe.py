@@ -9,6 +9,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
+from mlflow_fargate.config.alarm_options import AlarmOptions
 from mlflow_fargate.config.call_options import CallOptions
 from mlflow_fargate.config.deployment_config import DeploymentConfig
 from mlflow_fargate.config.endpoint_options import EndpointOptions
@@ -35,6 +36,7 @@ _GROUPS: dict[str, type[OptionGroup]] = {
     "Task": TaskOptions,
     "Service": ServiceOptions,
     "Rollout": RolloutOptions,
+    "Alarms": AlarmOptions,
     "Autoscaling": ScalingOptions,
     "Serving": ServingOptions,
     "Image": ImageOptions,

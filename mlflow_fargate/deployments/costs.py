@@ -1,12 +1,13 @@
 """Monthly cost of a plan, from a price table (prices.json). Pure, except for reading that file.
 
-Counts only what is billed by the hour: tasks, their public addresses, the endpoint's load balancer. Requests, traffic,
-logs, images, secrets and discounts are not included: an estimate, not a bill.
+Counts what is billed by the hour (tasks, their public addresses, the endpoint's load balancer), and alarms. Requests,
+traffic, logs, images, secrets and discounts are not included: an estimate, not a bill.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -14,11 +15,12 @@ from typing import TypeVar
 
 from mlflow_fargate.plan import Plan, Properties
 from mlflow_fargate.resources.balancer_properties import LoadBalancerProperties
-from mlflow_fargate.resources.properties import ScalingProperties, ServiceProperties, TaskProperties
+from mlflow_fargate.resources.properties import AlarmProperties, ScalingProperties, ServiceProperties, TaskProperties
 
 _CPU_UNITS = 1024  # of one vCPU
 _MIB = 1024  # in a GiB
 _FREE_GIB = 20
+_METRIC = re.compile(r"[a-z]+\d")  # in a formula
 P = TypeVar("P", bound=Properties)
 
 
@@ -36,6 +38,7 @@ class Prices:
     load_balancer_hour: float
     public_address_hour: float
     ephemeral_gib_hour: float  # beyond the 20 GiB that are free
+    alarm_metric_month: float  # for each metric in an alarm's formula
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ class Estimate:
     tasks: float  # with autoscaling, of the fewest tasks
     tasks_most: float  # with autoscaling, of the most tasks
     endpoint: float  # the load balancer, shared by all deployments of an endpoint
+    alarms: float
     prices_note: str
 
     def __str__(self) -> str:
@@ -54,8 +58,10 @@ class Estimate:
             tasks = f"{self.tasks_before:.2f} → {tasks}"
         if self.tasks_most > self.tasks:
             tasks += f" to {self.tasks_most:.2f} (autoscaling; savings from a schedule are not included)"
+        alarms = f", {self.alarms:.2f} for alarms" if self.alarms else ""
         return (
-            f"cost: about USD {tasks} per month, plus {self.endpoint:.2f} for the shared endpoint ({self.prices_note})"
+            f"cost: about USD {tasks} per month{alarms}, plus {self.endpoint:.2f} for the shared endpoint "
+            f"({self.prices_note})"
         )
 
 
@@ -86,12 +92,18 @@ def estimate_cost(plan: Plan, region: str, prices: Prices) -> Estimate:
         tasks=a_task * low,
         tasks_most=a_task * high,
         endpoint=balancer if _one(LoadBalancerProperties, wanted) else 0.0,
+        alarms=prices.alarm_metric_month * sum(_metrics_of(item) for item in wanted),
         prices_note=_note(region, prices, is_spot=service.capacity.spot),
     )
 
 
 def _one(properties: type[P], among: Sequence[Properties]) -> P | None:
     return next((item for item in among if isinstance(item, properties)), None)
+
+
+def _metrics_of(properties: Properties) -> int:
+    """How many metrics an alarm evaluates: those in its formula; of other resources, none."""
+    return len(set(_METRIC.findall(properties.formula))) if isinstance(properties, AlarmProperties) else 0
 
 
 def _task_a_month(task: TaskProperties, service: ServiceProperties, prices: Prices) -> float:

@@ -7,7 +7,7 @@ Every step can be repeated, so running the same command again finishes what a ki
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 from mlflow_fargate import scoring
 from mlflow_fargate.aws.account import Account
 from mlflow_fargate.aws.endpoint import Endpoint
+from mlflow_fargate.config.alarm_options import NOTICING_MINUTES
 from mlflow_fargate.deployment import DeploymentStatus, RequestedRollout
 from mlflow_fargate.deployments.costs import Estimate, estimate_cost, read_prices
 from mlflow_fargate.deployments.rules import follow_note
@@ -28,6 +29,7 @@ from mlflow_fargate.resources import (
     endpoint_resources,
     webhook_resources,
 )
+from mlflow_fargate.resources.alarms import alarm_names
 
 Spec = DeploymentSpec | WebhookSpec
 # Options that each add a type of resource: a deletion looks for all types, whatever the options were.
@@ -86,10 +88,21 @@ class Rollouts:
         wanted = (*endpoint_resources(spec.endpoint), *_resources(spec))
         with self.account.session.observation():
             plan = make_plan(wanted, self.account.observe(wanted, spec.endpoint.network))
-        notes = [*spec.endpoint.network.notes, follow_note(plan)]
+        notes = [*spec.endpoint.network.notes, follow_note(plan), *self._alarm_notes(spec)]
         if isinstance(spec, DeploymentSpec) and spec.provenance.runtime:
             notes.append(f"runtime {spec.provenance.runtime}")
         return replace(plan, notes=(*filter(None, notes), *plan.notes))
+
+    def _alarm_notes(self, spec: Spec) -> Iterator[str]:
+        """Yields warnings: alarms that cannot end the next rollout."""
+        names, config = alarm_names(spec), spec.config
+        for alarm in self.endpoint.ringing_alarms(names):
+            yield f"warning: {alarm}; ECS ignores it in a rollout that begins now"
+        if names and config.shifts_traffic and config.bake_time_minutes < NOTICING_MINUTES:
+            yield (
+                f"warning: bake_time_minutes={config.bake_time_minutes} is too short for alarms, which need about "
+                f"{NOTICING_MINUTES} minutes to notice"
+            )
 
     def delete(self, spec: Spec, retain: Collection[str] = frozenset()) -> None:
         """Deletes all resources that a spec with any options can have on this endpoint; see `EVERY_KIND`."""

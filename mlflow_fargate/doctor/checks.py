@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import ipaddress
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from mlflow_fargate.deployment import Alarm
 from mlflow_fargate.doctor_facts import (
     Caller,
     Certificate,
@@ -205,6 +206,17 @@ def check_scan(scan: ScanFindings | Unknown | None) -> Finding:
         advice = "use a newer base_image= or newer requirements=, and update the deployment"
         return Finding("endpoint", name, "FAIL", said, advice)
     return Finding("endpoint", name, "OK", said)
+
+
+def check_alarms(ringing: Mapping[str, Sequence[Alarm]] | Unknown) -> Finding:
+    """Checks the alarms in ALARM, by deployment: the next rollout would ignore them."""
+    if isinstance(ringing, Unknown):
+        return Finding("endpoint", "alarms", "SKIP", ringing.reason)
+    said = "; ".join(f"{name}: {alarm}" for name, alarms in ringing.items() for alarm in alarms)
+    if said:
+        advice = "fix the cause first: ECS ignores an alarm that is already in ALARM when a rollout begins"
+        return Finding("endpoint", "alarms", "FAIL", said, advice)
+    return Finding("endpoint", "alarms", "OK", "no alarm that ends rollouts is in ALARM")
 
 
 def check_tracking_server(answer: ServerAnswer | None) -> Finding:

@@ -11,6 +11,7 @@ from mlflow_fargate.aws.endpoint import Endpoint
 from mlflow_fargate.aws.reading import doctor_facts
 from mlflow_fargate.aws.reading.doctor_facts import known
 from mlflow_fargate.config import DeploymentConfig
+from mlflow_fargate.deployment import Alarm
 from mlflow_fargate.doctor import checks
 from mlflow_fargate.doctor.checks import Finding
 from mlflow_fargate.doctor_facts import Caller, Unknown, VcpuQuota
@@ -51,7 +52,7 @@ def wanted_statements(
 
     Without those on models in S3, whose bucket is not known yet.
     """
-    needs_more = config.max_count or config.enable_execute_command or config.shifts_traffic
+    needs_more = config.max_count or config.enable_execute_command or config.shifts_traffic or config.has_alarms
     documents = [
         documented_policy(name, account=caller.account, region=caller.region, endpoint=endpoint, bucket=None)
         for name in ("deployer", *(["deployer-options"] if needs_more else []))
@@ -105,7 +106,13 @@ def _examine_endpoint(endpoint: Endpoint, config: DeploymentConfig) -> list[Find
         checks.check_role(known(lambda: doctor_facts.read_role(session, role))),
         checks.check_infrastructure_role(known(lambda: doctor_facts.read_role(session, infrastructure))),
         checks.check_scan(known(lambda: doctor_facts.read_scan(session, endpoint.name))),
+        checks.check_alarms(known(lambda: _ringing(endpoint))),
     ]
+
+
+def _ringing(endpoint: Endpoint) -> dict[str, list[Alarm]]:
+    """The alarms in ALARM that end rollouts, by deployment."""
+    return {name: endpoint.ringing_alarms(endpoint.alarm_names(name)) for name in endpoint.names()}
 
 
 def _quota(endpoint: Endpoint) -> VcpuQuota:

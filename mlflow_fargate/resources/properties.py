@@ -105,6 +105,17 @@ class TargetGroupProperties(Properties):
 
 
 @dataclass(frozen=True)
+class AlarmProperties(Properties):
+    """An alarm on the requests of a deployment's target groups. Its options are shown with the service."""
+
+    option_names: ClassVar[Mapping[str, str]] = {"threshold": "", "formula": ""}
+
+    threshold: float
+    formula: str  # metric math; found: 'outdated' if it is that of other target groups
+    metrics: Mapping[str, tuple[str, str]] = field(compare=False)  # prefix of the formula's names → metric, statistic
+
+
+@dataclass(frozen=True)
 class ListenerRuleProperties(Properties):
     paths: tuple[str, ...]
     target_groups: tuple[str, ...]  # names
@@ -213,6 +224,7 @@ class ServiceProperties(Properties):
 
     option_names: ClassVar[Mapping[str, str]] = {
         "strategy.": "",
+        "alarm_limits.": "",
         "capacity.": "",
         "container_port": "port",
         "execute_command": "enable_execute_command",
@@ -236,6 +248,8 @@ class ServiceProperties(Properties):
     execute_command: bool
     follow: str | None
     tags: Mapping[str, str]  # the user's
+    alarms: tuple[str, ...] = ()  # names: alarms that end a rollout
+    alarm_limits: Mapping[str, float] = field(default_factory=dict)  # options of those that this package creates
     rollout: str = "not failed"
     traffic_rule: str = "the listener's"  # or another listener's, which it had before; if traffic is shifted
     current_count: int | None = field(default=None, compare=False)  # found, never decided

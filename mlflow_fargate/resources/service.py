@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import cast
 
 from mlflow_fargate.config import DeploymentConfig
+from mlflow_fargate.resources.alarms import alarm_names
 from mlflow_fargate.resources.names import tag_value
 from mlflow_fargate.resources.properties import (
     Capacity,
@@ -79,6 +80,8 @@ def service_properties(spec: DeploymentSpec | WebhookSpec, task_digest: str) -> 
         execute_command=config.enable_execute_command,
         follow=tag_value(spec.follow),
         tags=dict(config.tags),
+        alarms=alarm_names(spec),
+        alarm_limits=config.alarm_limits,
     )
 
 

@@ -23,6 +23,7 @@ _READ = (
     "application-autoscaling:DescribeScalableTargets",
     "application-autoscaling:DescribeScalingPolicies",
     "application-autoscaling:DescribeScheduledActions",
+    "cloudwatch:DescribeAlarms",
     "ec2:DescribeInternetGateways",
     "ec2:DescribeRouteTables",
     "ec2:DescribeSecurityGroups",
@@ -98,6 +99,7 @@ _API_KEYS = (
     "secretsmanager:RestoreSecret",
     "secretsmanager:TagResource",
 )
+_ALARMS = tuple(f"cloudwatch:{one}" for one in ("DeleteAlarms", "ListTagsForResource", "PutMetricAlarm", "TagResource"))
 # For strategies that shift traffic, once the new tasks have passed a test (with the API key).
 _SHIFTS = ("ecs:ContinueServiceDeployment", "ecs:DescribeServiceDeployments")
 
@@ -160,6 +162,7 @@ def webhook_policy(
         _pass_role(role, to="ecs-tasks.amazonaws.com"),
         _pass_role(shifting_role, to="ecs.amazonaws.com"),
         allow(_LOGS, logs, f"{logs}:*"),
+        allow(_ALARMS, endpoint.arn("cloudwatch", f"alarm:{endpoint.full_name}_*")),
         allow(_API_KEYS, endpoint.arn("secretsmanager", f"secret:mlflow-fargate/{name}/*")),
     ]
     return policy_of(

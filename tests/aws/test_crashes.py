@@ -41,9 +41,12 @@ CHANGES = {
     "target_cpu_percent": 70,
     "target_requests_per_minute": 600,
     "schedule": {"night": "cron(0 20 * * ? *) 0"},
+    "max_error_rate": 5,
 }
 # Makes the infrastructure role, the second target group and the test rule.
-SHIFTING = {"strategy": "blue_green", "bake_time_minutes": 0, "cpu": 1024, "memory": 4096}
+SHIFTING = {"strategy": "blue_green", "bake_time_minutes": 0, "cpu": 1024, "memory": 4096, "max_latency_p99_ms": 250}
+# Removes what the changes added: autoscaling and the alarm.
+WITHOUT = {"max_count": "", "max_error_rate": ""}
 
 
 # What state_of calls the things that a deployment has for itself.
@@ -112,6 +115,10 @@ def shift(client: Deployer) -> None:
     client.update("churn", "models:/churn/2", None, NamedOptions(SHIFTING))
 
 
+def reset(client: Deployer) -> None:
+    client.update("churn", None, None, NamedOptions(WITHOUT))
+
+
 def delete(client: Deployer) -> None:
     client.delete("churn")
 
@@ -144,6 +151,7 @@ VERBS: dict[str, tuple[Act, Act, Act]] = {
     "create": (nothing, create, create_or_find_done),
     "update": (create, update, update),
     "shift": (create, shift, shift),
+    "reset": (create_and_update, reset, reset),
     "delete": (create_and_update, delete, delete),
     "delete after a shift": (create_and_shift, delete, delete),
     "delete_endpoint": (create_and_delete, delete_endpoint, delete_endpoint),
@@ -270,6 +278,9 @@ def _everything(session: Any) -> Iterator[tuple[str, Any]]:
     yield from _rights(session)
     yield from _stores(session)
     yield from _scaling(session)
+    for alarm in session.pages("cloudwatch", "describe_alarms", "MetricAlarms", AlarmNamePrefix="mlflow-fargate-"):
+        keep = ("Threshold", "Metrics", "EvaluationPeriods", "DatapointsToAlarm", "TreatMissingData")
+        yield f"alarm {alarm['AlarmName']}", {key: alarm.get(key) for key in keep}
 
 
 def _containers(session: Any) -> Iterator[tuple[str, Any]]:
@@ -281,6 +292,7 @@ def _containers(session: Any) -> Iterator[tuple[str, Any]]:
             for service in pages("ecs", "list_services", "serviceArns", cluster=arn):
                 found = call("ecs", "describe_services", cluster=arn, services=[service], include=["TAGS"])
                 keep = ("status", "desiredCount", "loadBalancers", "networkConfiguration", "taskDefinition", "tags")
+                keep += ("deploymentConfiguration",)
                 yield f"service {service}", {key: found["services"][0].get(key) for key in keep}
     for status in ("ACTIVE", "INACTIVE"):
         for number, arn in enumerate(pages("ecs", "list_task_definitions", "taskDefinitionArns", status=status)):

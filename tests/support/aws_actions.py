@@ -32,6 +32,7 @@ OTHER_ACTIONS = {
 TAGGING = {
     "acm": "acm:AddTagsToCertificate",
     "application-autoscaling": "application-autoscaling:TagResource",
+    "cloudwatch": "cloudwatch:TagResource",
     "ecs": "ecs:TagResource",
     "ecr": "ecr:TagResource",
     "ec2": "ec2:CreateTags",

@@ -130,6 +130,12 @@ IMPLIED = (
         "https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_CreateSecret.html",
     ),
     Implied(
+        "cloudwatch:PutMetricAlarm",
+        ("cloudwatch:TagResource",),
+        "to set tags when an alarm is created, callers need permission for cloudwatch:TagResource",
+        "https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_PutMetricAlarm.html",
+    ),
+    Implied(
         "ecr:CreateRepository",
         ("ecr:TagResource",),
         "callers who create a repository with tags need permission for ecr:TagResource",

@@ -11,7 +11,7 @@ from mlflow_fargate.aws.ecs_service import describe_service, describe_services, 
 from mlflow_fargate.aws.existing_load_balancer import find_existing_load_balancer
 from mlflow_fargate.aws.resource_types.load_balancer import find_load_balancer, listener_certificate
 from mlflow_fargate.aws.resource_types.service import FOLLOW_TAG, ServiceType, state_of
-from mlflow_fargate.aws.resource_types.strategy import read_strategy, refusal_of
+from mlflow_fargate.aws.resource_types.strategy import read_alarm_names, read_limits, read_strategy, refusal_of
 from mlflow_fargate.aws.resource_types.task_definition import (
     LOST,
     TaskDefinitionType,
@@ -51,7 +51,8 @@ def _status(session: AwsSession, endpoint: str, service: Mapping[str, Any], read
     primary, name = primary_deployment(service), service["serviceName"]
     strategy = read_strategy(service)
     shifting = {} if strategy["strategy"] == "rolling" else dict(strategy)
-    settings = read_config({**label.settings, "desired_count": service["desiredCount"], **shifting})
+    watched = {**read_limits(tags.read(service.get("tags"))), **_own_alarms(service, endpoint)}
+    settings = read_config({**label.settings, "desired_count": service["desiredCount"], **shifting, **watched})
     address = _url(session, service, settings, endpoint)
     return DeploymentStatus(
         name=name,
@@ -154,6 +155,13 @@ def read_endpoints(session: AwsSession) -> Iterator[dict[str, str]]:
             if cluster["status"] == "ACTIVE" and tags.are_ours(their_tags) and ENDPOINT_TAG in their_tags:
                 name = their_tags[ENDPOINT_TAG]
                 yield {"name": name, "url": _base_url(session, name), "cluster": cluster["clusterArn"]}
+
+
+def _own_alarms(service: Mapping[str, Any], endpoint: str) -> dict[str, list[str]]:
+    """The option `alarms` of a described service: without the alarms that this package created for it."""
+    created = f"{cluster_name(endpoint)}_{service['serviceName']}."
+    named = [name for name in read_alarm_names(service) if not name.startswith(created)]
+    return {"alarms": named} if named else {}
 
 
 def _network(service: Mapping[str, Any]) -> dict[str, Any]:

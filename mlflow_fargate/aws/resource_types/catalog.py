@@ -28,6 +28,7 @@ from mlflow_fargate.aws.resource_types.load_balancer import (
     LoadBalancerType,
 )
 from mlflow_fargate.aws.resource_types.logs import LogGroupType
+from mlflow_fargate.aws.resource_types.monitoring.alarms import AlarmType
 from mlflow_fargate.aws.resource_types.network import LoadBalancerSecurityGroupType, TaskSecurityGroupType
 from mlflow_fargate.aws.resource_types.resource_type import IdName, Ids, ResourceType
 from mlflow_fargate.aws.resource_types.scaling import AutoScalingType
@@ -87,6 +88,7 @@ class ResourceTypes:
             "listener rule": self._listener_rule,
             "host rule": HostRuleType(session),
             "task definition": self._task_definition,
+            "alarm": AlarmType(session),
             "service": self._service,
             "autoscaling": AutoScalingType(session),
         }

@@ -17,14 +17,18 @@ from mlflow_fargate.aws.ecs_service import (
 )
 from mlflow_fargate.aws.resource_types.resource_type import Ids, ResourceType
 from mlflow_fargate.aws.resource_types.strategy import (
+    LIMITS_TAG,
     REFUSAL_TAG,
     ROLLING,
     WANTED_TAG,
     deployment_configuration,
     is_unknown,
+    read_alarm_names,
+    read_limits,
     read_strategy,
     refusal_of,
     refusal_tags,
+    write_pairs,
 )
 from mlflow_fargate.aws.resource_types.task_definition import TaskDefinitionType, properties_of
 from mlflow_fargate.aws.session import AwsSession
@@ -88,7 +92,7 @@ class ServiceType(ResourceType[ServiceProperties]):
             schedulingStrategy="REPLICA",
             propagateTags="SERVICE",
             enableECSManagedTags=True,
-            tags=tags.small({**resource.tags, FOLLOW_TAG: resource.properties.follow or "", **more_tags}),
+            tags=tags.small({**resource.tags, **_recorded(resource.properties), **more_tags}),
             **_capacity(resource.properties.capacity),
             **{"desiredCount": resource.properties.first_count, **_request(resource, ids)},
         )
@@ -99,10 +103,9 @@ class ServiceType(ResourceType[ServiceProperties]):
     def change(self, resource: Resource[ServiceProperties], found: Found[ServiceProperties], ids: Ids) -> str:
         before, wanted = found.properties, resource.properties
         forget_change(self._session, ids["cluster"], resource.name)
-        if before.follow != wanted.follow:
-            self._tag(found.identifier, {FOLLOW_TAG: wanted.follow or ""})
-        self._change_tags(found.identifier, before.tags, wanted.tags)
-        if replace(before, follow=wanted.follow, tags=wanted.tags) != wanted:
+        self._change_tags(found.identifier, {**before.tags, **_recorded(before)}, {**wanted.tags, **_recorded(wanted)})
+        recorded = replace(before, follow=wanted.follow, tags=wanted.tags, alarm_limits=wanted.alarm_limits)
+        if recorded != wanted:
             again = {"forceNewDeployment": True} if before.rollout != wanted.rollout else {}
             if before.capacity != wanted.capacity:
                 # ECS requires it with another capacity strategy; otherwise running tasks are not replaced.
@@ -197,6 +200,8 @@ class ServiceType(ResourceType[ServiceProperties]):
             execute_command=service.get("enableExecuteCommand", False),
             follow=service_tags.get(FOLLOW_TAG),
             tags={key: value for key, value in service_tags.items() if not tags.is_own_key(key)},
+            alarms=read_alarm_names(service),
+            alarm_limits=read_limits(service_tags),
             rollout="failed" if rollout_state(self._session, service) == "FAILED" else "not failed",
             traffic_rule="the listener's" if is_current else "another listener's",
             current_count=service["desiredCount"],
@@ -226,6 +231,12 @@ def is_settled(service: Mapping[str, Any]) -> bool:
     """Returns whether a described service has all the tasks of its newest rollout, and no other rollout."""
     deployments = service.get("deployments", ())
     return len(deployments) == 1 and deployments[0]["runningCount"] == deployments[0]["desiredCount"]
+
+
+def _recorded(wanted: ServiceProperties) -> dict[str, str]:
+    """What is recorded in tags of the service."""
+    limits = {LIMITS_TAG: write_pairs(wanted.alarm_limits)} if wanted.alarm_limits else {}
+    return {FOLLOW_TAG: wanted.follow or "", **limits}
 
 
 def _group_name(arn: str | None, current: str | None) -> str:
@@ -300,7 +311,7 @@ def _request(
         "cluster": ids["cluster"],
         "taskDefinition": ids["task definition"],
         **count,
-        "deploymentConfiguration": deployment_configuration(wanted.strategy),
+        "deploymentConfiguration": deployment_configuration(wanted.strategy, wanted.alarms),
         **({} if stays else {"loadBalancers": [balancer]}),
         "networkConfiguration": {"awsvpcConfiguration": network},
         "healthCheckGracePeriodSeconds": wanted.health_check_grace_seconds,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from mlflow_fargate.aws import tags
@@ -19,6 +19,7 @@ from mlflow_fargate.resources.properties import Strategy
 
 WANTED_TAG = "mlflow-fargate:strategy"
 REFUSAL_TAG = "mlflow-fargate:strategy-refused"
+LIMITS_TAG = "mlflow-fargate:alarm-limits"
 # Give up after three failed tasks; the default is half of the desired count, at least three, with growing pauses.
 _COMMON = {
     "minimumHealthyPercent": 100,
@@ -40,10 +41,12 @@ _REFUSED = re.compile(
 )
 
 
-def deployment_configuration(wanted: Strategy) -> dict[str, Any]:
-    """Returns the request's `deploymentConfiguration` for the options of a strategy."""
+def deployment_configuration(wanted: Strategy, alarms: Sequence[str] = ()) -> dict[str, Any]:
+    """Returns the request's `deploymentConfiguration` for the options of a strategy and the names of alarms."""
     strategy = wanted["strategy"]
     configuration: dict[str, Any] = {**_COMMON, "strategy": strategy.upper()}
+    # Without this, an update would keep the alarms that were there: https://github.com/aws/copilot-cli/issues/4565
+    configuration["alarms"] = {"alarmNames": list(alarms), "enable": bool(alarms), "rollback": bool(alarms)}
     if strategy == "rolling":
         return configuration
     configuration["bakeTimeInMinutes"] = wanted["bake_time_minutes"]
@@ -105,10 +108,25 @@ def refusal_of(service: Mapping[str, Any]) -> str | None:
     )
 
 
+def read_alarm_names(service: Mapping[str, Any]) -> tuple[str, ...]:
+    """Returns the names of the alarms that end a described service's rollouts."""
+    alarms = (service.get("deploymentConfiguration") or {}).get("alarms") or {}
+    return tuple(sorted(alarms.get("alarmNames") or ())) if alarms.get("enable") else ()
+
+
+def read_limits(service_tags: Mapping[str, str]) -> dict[str, float]:
+    """Returns the options of the alarms that this package created, from the service's tags."""
+    return _pairs(service_tags.get(LIMITS_TAG, "")) or {}
+
+
+def write_pairs(options: Mapping[str, Any]) -> str:
+    """Returns `KEY=VALUE KEY=VALUE`, in characters that tags allow."""
+    return " ".join(f"{key}={json.dumps(value).strip(chr(34))}" for key, value in options.items())
+
+
 def refusal_tags(wanted: Strategy, said: str) -> dict[str, str]:
     """Returns the tags of a service whose strategy was refused: options as `KEY=VALUE KEY=VALUE`, and ECS's message."""
-    options = " ".join(f"{key}={json.dumps(value).strip(chr(34))}" for key, value in wanted.items())
-    return {WANTED_TAG: options, REFUSAL_TAG: tag_value(said)}
+    return {WANTED_TAG: write_pairs(wanted), REFUSAL_TAG: tag_value(said)}
 
 
 def is_unknown(error: AwsError) -> bool:
@@ -123,9 +141,13 @@ def is_unknown(error: AwsError) -> bool:
 
 def _from_tag(text: str) -> Strategy:
     """The options in the tag; rolling if it was edited by hand so that it cannot be read."""
+    read = _pairs(text)
+    return cast(Strategy, read) if read and "strategy" in read else ROLLING
+
+
+def _pairs(text: str) -> dict[str, Any] | None:
     pairs = [pair.partition("=") for pair in text.split()]
     try:
-        read = {key: value if key == "strategy" else json.loads(value) for key, _, value in pairs}
+        return {key: value if key == "strategy" else json.loads(value) for key, _, value in pairs}
     except ValueError:
-        return ROLLING
-    return cast(Strategy, read) if "strategy" in read else ROLLING
+        return None

@@ -13,10 +13,11 @@ from typing import Any
 
 from mlflow_fargate.aws import service_deployments
 from mlflow_fargate.aws.ecs_service import describe_service, primary_deployment
+from mlflow_fargate.aws.resource_types.monitoring.alarms import read_alarms
 from mlflow_fargate.aws.resource_types.target_group import TargetGroupType
 from mlflow_fargate.aws.rollouts.stopped_tasks import read_stopped_tasks
 from mlflow_fargate.aws.session import AwsSession
-from mlflow_fargate.deployment import RequestedRollout
+from mlflow_fargate.deployment import Alarm, RequestedRollout
 from mlflow_fargate.errors import AwsError, FargateError, RolloutFailed, RolloutReplaced, RolloutTimeout
 from mlflow_fargate.progress import Progress, shorten_arns
 from mlflow_fargate.stop_reasons import hint_for_event
@@ -130,6 +131,7 @@ class RolloutWatch:
         for task in tasks:
             lines.append(f"  {task.summary}")
             lines += [f"    | {line}" for line in task.explaining_lines(_SHOWN_LINES)]
+        lines += [f"  {alarm}" for alarm in self._triggered_alarms()]
         # Not the tasks of the failed rollout, nor of one that another command requested since.
         running = sum(
             int(item.get("runningCount", 0))
@@ -142,6 +144,15 @@ class RolloutWatch:
             else "  Nothing is serving now."
         )
         return RolloutFailed("\n".join(lines), hint=(tasks[0].hint if tasks else None) or self._hint_of_events(service))
+
+    def _triggered_alarms(self) -> list[Alarm]:
+        """The alarms for which ECS ended the rollout; none if they cannot be read: ECS's words tell most of it."""
+        try:
+            brief = service_deployments.newest(self.session, self.cluster, self.service)
+            full = service_deployments.describe(self.session, brief["serviceDeploymentArn"]) if brief else {}
+            return read_alarms(self.session, (full.get("alarms") or {}).get("triggeredAlarmNames") or ())
+        except AwsError:
+            return []
 
     def _hint_of_events(self, service: Mapping[str, Any]) -> str | None:
         """What to do about the newest event of this rollout that tells; tasks that find no place never stop."""

@@ -10,7 +10,6 @@ if TYPE_CHECKING:
 
 
 _BARS = "▁▂▃▄▅▆▇█"
-_MINUTES = 5  # per bar of the chart
 
 
 def traffic_lines(traffic: Sequence[Traffic]) -> list[str]:
@@ -19,15 +18,22 @@ def traffic_lines(traffic: Sequence[Traffic]) -> list[str]:
         return []
     requests = [step.requests for step in traffic]
     errors = [step.errors for step in traffic]
-    latencies = [step.p95_seconds for step in traffic]
-    slowest = max((seconds for seconds in latencies if seconds is not None), default=None)
-    busiest = max(requests) / _MINUTES
+    minutes = traffic[0].minutes
+    hours = f"{len(traffic) * minutes // 60} hour{'s' if len(traffic) * minutes > 60 else ''}"
+    busiest = max(requests) / minutes
+    share = f" ({100 * sum(errors) / sum(requests):.2g}%)" if sum(errors) else ""
     return [
-        f"last {len(traffic) * _MINUTES // 60} hours, one bar per {_MINUTES} minutes (CloudWatch)",
+        f"last {hours}, one bar per {minutes} minutes (CloudWatch)",
         f"  requests     {sparkline(requests)}  {sum(requests)} in total, up to {busiest:.3g} per minute",
-        f"  p95 latency  {sparkline(latencies)}  {_latency(slowest)}",
-        f"  5xx errors   {sparkline(errors)}  {sum(errors)} in total",
+        _latencies("p50", [step.p50_seconds for step in traffic]),
+        _latencies("p99", [step.p99_seconds for step in traffic]),
+        f"  5xx errors   {sparkline(errors)}  {sum(errors)} in total{share}",
     ]
+
+
+def _latencies(name: str, latencies: Sequence[float | None]) -> str:
+    slowest = max((seconds for seconds in latencies if seconds is not None), default=None)
+    return f"  {name} latency  {sparkline(latencies)}  {_latency(slowest)}"
 
 
 def sparkline(values: Sequence[float | None]) -> str:

@@ -13,6 +13,7 @@ from botocore.exceptions import ClientError
 
 from mlflow_fargate.local.api.protocol import Refusal
 from mlflow_fargate.local.api.shift_checks import check_strategy
+from mlflow_fargate.local.engine.state import alarm_names_of
 from mlflow_fargate.local.engine.traffic import groups_of
 from mlflow_fargate.local.moto_client import MotoClient
 from mlflow_fargate.local.task_definition import TaskDefinition
@@ -54,6 +55,7 @@ def check_settings(aws: MotoClient, settings: Mapping[str, Any], definition: Tas
     if (settings.get("deploymentController") or {}).get("type", "ECS") != "ECS":
         raise Refusal("UnsupportedFeatureException", "The local stack only supports the deployment controller ECS.")
     check_strategy(aws, settings)
+    _check_alarms(aws, settings)
     if settings.get("enableExecuteCommand") and not definition.task_role_arn:
         raise _invalid(
             "The service couldn't be created because a valid taskRoleArn is not being used. Specify a valid task role "
@@ -64,6 +66,13 @@ def check_settings(aws: MotoClient, settings: Mapping[str, Any], definition: Tas
         _check_load_balancer(aws, load_balancer, definition)
     if settings.get("healthCheckGracePeriodSeconds") and not settings.get("loadBalancers"):
         raise _invalid("Health check grace period is only valid for services configured to use load balancers")
+
+
+def _check_alarms(aws: MotoClient, settings: Mapping[str, Any]) -> None:
+    names = alarm_names_of(settings)
+    found = aws.client("cloudwatch").describe_alarms(AlarmNames=names)["MetricAlarms"] if names else []
+    if missing := sorted({*names} - {alarm["AlarmName"] for alarm in found}):
+        raise _invalid(f"The following CloudWatch alarms do not exist: {', '.join(missing)}.")
 
 
 def _check_network(aws: MotoClient, configuration: Mapping[str, Any] | None, definition: TaskDefinition) -> None:

@@ -18,6 +18,7 @@ from mlflow_fargate.local.engine.state import (
     ServiceDeployment,
     ServiceRevision,
     Task,
+    alarm_names_of,
 )
 
 _SERVICE_ROLE = "aws-service-role/ecs.amazonaws.com/AWSServiceRoleForECS"
@@ -136,6 +137,7 @@ def show_service_deployment(deployment: ServiceDeployment, service: Service, tas
             "failureCount": deployment.failure_count,
             "threshold": deployment.threshold,
         },
+        "alarms": _show_alarms(deployment),
     }
     return _without_nones(shown)
 
@@ -217,6 +219,13 @@ def _show_shares(deployment: ServiceDeployment, *, of_green: bool) -> dict[str, 
     shares = (shift.production_percent, shift.test_percent)
     production, test = shares if of_green else (100 - shares[0], 100 - shares[1])
     return {"requestedProductionTrafficWeight": production, "requestedTestTrafficWeight": test}
+
+
+def _show_alarms(deployment: ServiceDeployment) -> dict[str, Any]:
+    names, triggered = alarm_names_of(deployment.target.settings), list(deployment.triggered_alarms)
+    watching = "MONITORING_COMPLETE" if deployment.is_over else "MONITORING"
+    status = "TRIGGERED" if triggered else watching if names else "DISABLED"
+    return {"status": status, "alarmNames": list(names), "triggeredAlarmNames": triggered}
 
 
 def _show_hook(hook: Hook) -> dict[str, Any]:

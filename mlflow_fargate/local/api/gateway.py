@@ -5,6 +5,7 @@
     the signature      → signature.py      requests not signed with the stack's keys stop here
     moto's own API     → refused           it could reset moto, or show its data
     ECS, ECR, ELB      → EcsApi with the engine that runs tasks, EcrApi with the local registry, ElbApi
+    CloudWatch         → CloudWatchApi     metrics of target groups
     everything else    → moto              IAM, EC2, CloudWatch Logs, Secrets Manager, task definitions …
 
 The only module that imports moto. The engine calls moto within the process, bypassing the gateway (moto_client). moto
@@ -22,11 +23,13 @@ from moto.core import DEFAULT_ACCOUNT_ID
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.test import run_wsgi_app
 
+from mlflow_fargate.local.api.cloudwatch import CloudWatchApi
 from mlflow_fargate.local.api.ecr import EcrApi
 from mlflow_fargate.local.api.ecs import EcsApi
 from mlflow_fargate.local.api.elb import ElbApi
 from mlflow_fargate.local.api.exec_sessions import ExecSessions
 from mlflow_fargate.local.api.protocol import AwsRequest, Refusal, Response, error_response, parse_request
+from mlflow_fargate.local.cloudwatch.alarms import AlarmEvaluator
 from mlflow_fargate.local.container.task_runner import TaskRunner
 from mlflow_fargate.local.engine.engine import Engine
 from mlflow_fargate.local.engine.routes import RouteTable
@@ -70,12 +73,14 @@ class Gateway:
         self._store = EcsStore()
         self._aws = aws = MotoClient(self._moto, region)
         routes = RouteTable(aws, self._store, load_balancer)
-        self._engine = Engine(self._store, aws, runner, routes=routes, minute_seconds=minute_seconds)
+        alarms = AlarmEvaluator(aws, load_balancer.counts, minute_seconds)
+        self._engine = Engine(self._store, aws, runner, routes=routes, alarms=alarms, minute_seconds=minute_seconds)
         self._sessions = ExecSessions(keys)
         address = f"127.0.0.1:{load_balancer.port}"
         self._apis: dict[str, Callable[[AwsRequest], Response]] = {
             "ecs": EcsApi(self._engine, aws, self._forward, self._sessions),
             "ecr": EcrApi(registry, DEFAULT_ACCOUNT_ID, aws, self._forward),
+            "monitoring": CloudWatchApi(load_balancer.counts, aws, self._forward),
             "elasticloadbalancing": ElbApi(address, self._store, aws, self._forward, routes.listeners_changed),
         }
         self._handlers: tuple[_Handler, ...] = (

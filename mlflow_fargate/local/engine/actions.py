@@ -33,9 +33,17 @@ class CompleteRollout:
 
 @dataclass(frozen=True)
 class FailRollout:
-    """The circuit breaker trips; the service's settings determine whether it rolls back."""
+    """The circuit breaker trips, or these alarms ring; the service's settings determine whether it rolls back."""
 
     rollout_id: str
+    alarms: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class WatchAlarms:
+    """Watches these alarms during the rollout that begins."""
+
+    names: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -99,6 +107,7 @@ Action = (
     | StopTask
     | CompleteRollout
     | FailRollout
+    | WatchAlarms
     | RollBack
     | ForgetRollout
     | NoteSteadiness

@@ -22,6 +22,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
+from mlflow_fargate.local.cloudwatch.alarms import AlarmEvaluator, AlarmStates
 from mlflow_fargate.local.container.launch import ExecSpec
 from mlflow_fargate.local.container.task_runner import TaskRunner
 from mlflow_fargate.local.engine import transitions
@@ -36,6 +37,7 @@ from mlflow_fargate.local.engine.actions import (
     RollBack,
     StartTasks,
     StopTask,
+    WatchAlarms,
 )
 from mlflow_fargate.local.engine.rolling_decisions import decide
 from mlflow_fargate.local.engine.routes import RouteTable
@@ -68,6 +70,7 @@ class Engine:
         runner: TaskRunner,
         *,
         routes: RouteTable,
+        alarms: AlarmEvaluator | None = None,
         clock: Callable[[], float] = time.time,
         minute_seconds: float = 60.0,
     ) -> None:
@@ -75,6 +78,7 @@ class Engine:
         self._aws = aws
         self._runner = runner
         self._routes = routes
+        self._alarms = alarms
         self._clock = clock
         self._minute_seconds = minute_seconds
         self._shift_controller = ShiftController(store, aws, routes, minute_seconds)
@@ -166,8 +170,9 @@ class Engine:
     def _turn(self) -> None:
         now = self._clock()
         self.store.forget_old_tasks(now)
+        alarms = self._alarms.look(now) if self._alarms else AlarmStates()
         for service in self.store.services():
-            for action in decide(service, self.store.tasks(service.arn), now, self._minute_seconds):
+            for action in decide(service, self.store.tasks(service.arn), now, self._minute_seconds, alarms):
                 self._do(service, action, now)
         self._routes.refresh()
 
@@ -179,9 +184,12 @@ class Engine:
                 self._stop_task(task_arn, reason, is_failure=is_failure)
             case CompleteRollout(rollout_id):
                 self._change(service, partial(transitions.complete_rollout, rollout_id=rollout_id, now=now))
-            case FailRollout(rollout_id):
+            case FailRollout(rollout_id, alarms):
                 self._shift_controller.lead_back(service, now)
-                self._change(service, partial(transitions.fail_rollout, rollout_id=rollout_id, now=now))
+                fail = partial(transitions.fail_rollout, rollout_id=rollout_id, now=now, alarms=alarms)
+                self._change(service, fail)
+            case WatchAlarms(names):
+                self._change(service, partial(transitions.watch_alarms, names=names))
             case RollBack():
                 self._shift_controller.lead_back(service, now)
                 reason = service.deployments[0].reason or transitions.USER_ROLLED_BACK

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from mlflow_fargate.local.cloudwatch.alarms import AlarmStates
 from mlflow_fargate.local.engine.actions import (
     Action,
     CompleteRollout,
@@ -24,13 +25,22 @@ from mlflow_fargate.local.engine.actions import (
     RollBack,
     StartTasks,
     StopTask,
+    WatchAlarms,
     may_start,
 )
 from mlflow_fargate.local.engine.shift.decisions import decide_shift
 from mlflow_fargate.local.engine.state import Rollout, Service, Task
 
+_NO_ALARMS = AlarmStates()
 
-def decide(service: Service, tasks: Sequence[Task], now: float, minute_seconds: float = 60.0) -> tuple[Action, ...]:
+
+def decide(
+    service: Service,
+    tasks: Sequence[Task],
+    now: float,
+    minute_seconds: float = 60.0,
+    alarms: AlarmStates = _NO_ALARMS,
+) -> tuple[Action, ...]:
     """Returns the actions that bring `service` closer to its desired state; none if it only has to wait."""
     if service.status == "DRAINING":
         return _drain(tasks)
@@ -39,22 +49,24 @@ def decide(service: Service, tasks: Sequence[Task], now: float, minute_seconds: 
         return ()
     if service.deployments and service.deployments[0].status == "ROLLBACK_REQUESTED":
         return (RollBack(),)
-    if _breaker_trips(service, primary):
-        return (FailRollout(primary.id),)
-    if sick := _stop_unhealthy(service, tasks, now):
-        return sick
+    if ended := _end_failed(service, primary, alarms) or _stop_unhealthy(service, tasks, now):
+        return ended
     shift = service.shift
-    return decide_shift(service, shift, tasks, now, minute_seconds) if shift else _roll(service, primary, tasks, now)
+    if shift:
+        return decide_shift(service, shift, tasks, now, minute_seconds)
+    return _roll(service, primary, tasks, now, _bake_minutes(service, alarms) * minute_seconds)
 
 
-def _roll(service: Service, primary: Rollout, tasks: Sequence[Task], now: float) -> tuple[Action, ...]:
+def _roll(
+    service: Service, primary: Rollout, tasks: Sequence[Task], now: float, bake_seconds: float
+) -> tuple[Action, ...]:
     stops = _stop_surplus(service, primary, tasks, now)
     return (
         *_forget_drained(service, tasks),
         *_start(service, primary, tasks, now),
         *stops,
         *(() if stops else _note_stuck(service, primary, tasks)),
-        *_judge(service, primary, tasks, now),
+        *_judge(service, primary, tasks, now, bake_seconds),
     )
 
 
@@ -72,6 +84,26 @@ def _breaker_trips(service: Service, primary: Rollout) -> bool:
         and primary.state == "IN_PROGRESS"
         and primary.breaker_failures >= rules.failure_threshold(service.desired_count)
     )
+
+
+def _end_failed(service: Service, primary: Rollout, alarms: AlarmStates) -> tuple[Action, ...]:
+    """The circuit breaker or an alarm, whichever is first. One that rings when a rollout begins is ignored in it."""
+    if _breaker_trips(service, primary):
+        return (FailRollout(primary.id),)
+    current = service.deployments[0] if service.deployments else None
+    if current is None or current.is_over or current.rollback is not None or not service.alarm_names:
+        return ()
+    if current.watched_alarms is None:
+        return (WatchAlarms(tuple(name for name in service.alarm_names if name not in alarms.ringing)),)
+    triggered = tuple(name for name in current.watched_alarms if name in alarms.ringing)
+    return (FailRollout(primary.id, triggered),) if triggered else ()
+
+
+def _bake_minutes(service: Service, alarms: AlarmStates) -> float:
+    """How long a rolling update stays IN_PROGRESS after its last old task: ECS computes it from the alarms."""
+    current = service.deployments[0] if service.deployments else None
+    watched = (current.watched_alarms or ()) if current and current.rollback is None else ()
+    return max((1 + alarms.minutes[name] for name in watched if name in alarms.minutes), default=0.0)
 
 
 def _stop_unhealthy(service: Service, tasks: Sequence[Task], now: float) -> tuple[Action, ...]:
@@ -145,14 +177,17 @@ def _note_stuck(service: Service, primary: Rollout, tasks: Sequence[Task]) -> tu
     return (NoteStuck(),) if primary.state == "IN_PROGRESS" and is_blocked and not is_moving else ()
 
 
-def _judge(service: Service, primary: Rollout, tasks: Sequence[Task], now: float) -> tuple[Action, ...]:
+def _judge(
+    service: Service, primary: Rollout, tasks: Sequence[Task], now: float, bake_seconds: float
+) -> tuple[Action, ...]:
     """Decides whether the rollout is complete and the service steady: all desired tasks healthy, no others left."""
+    is_baked = not bake_seconds or (service.is_steady and now >= service.steady_since + bake_seconds)
     left = [task for task in tasks if not task.is_stopped]
     is_steady = len(left) == service.desired_count and all(
         task.is_wanted and task.rollout_id == primary.id and task.is_healthy(now) for task in left
     )
     actions: list[Action] = []
-    if is_steady and primary.state == "IN_PROGRESS":
+    if is_steady and is_baked and primary.state == "IN_PROGRESS":
         actions.append(CompleteRollout(primary.id))
     if is_steady != service.is_steady and primary.state != "FAILED":
         actions.append(NoteSteadiness(is_steady))

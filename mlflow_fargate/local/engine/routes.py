@@ -141,7 +141,9 @@ def _with_targets(rule: ListenerRule, tasks: list[Task]) -> RoutingRule:
         path_patterns=rule.path_patterns,
         host_patterns=rule.host_patterns,
         header_patterns=rule.header_patterns,
-        targets=tuple(WeightedTargets(_targets(arn, tasks), weight) for arn, weight in rule.groups),
+        targets=tuple(
+            WeightedTargets(_targets(arn, tasks), weight, arn.rpartition(":")[2]) for arn, weight in rule.groups
+        ),
         fixed_response=rule.fixed_response,
         idle_timeout_seconds=rule.idle_timeout_seconds,
     )

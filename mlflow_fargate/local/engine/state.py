@@ -44,6 +44,7 @@ class DeploymentRules:
     resets_on_healthy_task: bool = True
     threshold_type: str | None = None
     threshold_value: int = 50
+    alarms_roll_back: bool = False
 
     @classmethod
     def from_configuration(cls, configuration: Mapping[str, Any]) -> DeploymentRules:
@@ -57,6 +58,7 @@ class DeploymentRules:
             resets_on_healthy_task=bool(breaker.get("resetOnHealthyTask", True)),
             threshold_type=threshold.get("type"),
             threshold_value=int(threshold.get("value", 50)),
+            alarms_roll_back=bool((configuration.get("alarms") or {}).get("rollback")),
         )
 
     def failure_threshold(self, desired_count: int) -> int:
@@ -139,6 +141,8 @@ class ServiceDeployment:
     breaker_status: str = "DISABLED"
     failure_count: int = 0
     threshold: int = 0
+    watched_alarms: tuple[str, ...] | None = None  # without those that rang when it began; None: not looked at yet
+    triggered_alarms: tuple[str, ...] = ()
     shift: Shift | None = None  # None: a rolling deployment
 
     @property
@@ -171,6 +175,7 @@ class Service:
     last_completed: ServiceRevision | None = None  # the breaker rolls back to it
     events: tuple[Event, ...] = ()  # newest first
     is_steady: bool = False
+    steady_since: float = 0.0
 
     @property
     def primary(self) -> Rollout | None:
@@ -193,6 +198,11 @@ class Service:
     @property
     def bindings(self) -> tuple[Binding, ...]:
         return tuple(_read_binding(entry) for entry in self.settings.get("loadBalancers") or ())
+
+    @property
+    def alarm_names(self) -> tuple[str, ...]:
+        """The alarms that can end its rollouts."""
+        return alarm_names_of(self.settings)
 
     @property
     def grace_seconds(self) -> float:
@@ -277,6 +287,12 @@ class Task:
 
     def unhealthy_target(self) -> tuple[str, TargetHealth] | None:
         return next(((arn, health) for arn, health in self.targets if health.state == "unhealthy"), None)
+
+
+def alarm_names_of(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """Returns the alarms in a service's settings; none if they are disabled."""
+    alarms = (settings.get("deploymentConfiguration") or {}).get("alarms") or {}
+    return tuple(alarms.get("alarmNames") or ()) if alarms.get("enable") else ()
 
 
 def _read_binding(entry: Mapping[str, Any]) -> Binding:

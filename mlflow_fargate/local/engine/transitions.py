@@ -27,6 +27,7 @@ STUCK = (
     "Update the minimumHealthyPercent or maximumPercent value and try again."
 )
 BREAKER_ROLLED_BACK = "Service deployment rolled back because the circuit breaker threshold was exceeded."
+ALARM_ROLLED_BACK = "Service deployment rolled back because alarms were triggered."
 NOWHERE = "No earlier service revision ever completed, so there is nothing to roll back to."
 NOWHERE_TO_ROLL_BACK = (
     "Service deployment failed because the circuit breaker threshold was exceeded; "
@@ -113,19 +114,32 @@ def complete_rollout(service: Service, rollout_id: str, now: float) -> Service:
     return say(service, f"(deployment {rollout_id}) deployment completed.", now)
 
 
-def fail_rollout(service: Service, rollout_id: str, now: float) -> Service:
-    """Sets the rollout FAILED; rolls back to the last completed revision if there is one and rollback is on."""
+def fail_rollout(service: Service, rollout_id: str, now: float, alarms: tuple[str, ...] = ()) -> Service:
+    """Sets the rollout FAILED; rolls back to the last completed revision if there is one and rollback is on.
+
+    `alarms`: those that ended it; without any, the circuit breaker did.
+    """
+    said = "alarm detected." if alarms else "tasks failed to start."
+    reason = f"ECS deployment {rollout_id} failed: {said}" if alarms else FAILED_REASON
     service = _with_rollout(
-        service, rollout_id, lambda rollout: replace(rollout, state="FAILED", reason=FAILED_REASON, updated_at=now)
+        service, rollout_id, lambda rollout: replace(rollout, state="FAILED", reason=reason, updated_at=now)
     )
-    service = say(service, f"(deployment {rollout_id}) deployment failed: tasks failed to start.", now)
+    service = say(service, f"(deployment {rollout_id}) deployment failed: {said}", now)
     failed, back_to = service.primary, service.last_completed
-    service = _with_current(service, lambda deployment: replace(deployment, breaker_status="TRIGGERED"))
-    if not service.rules.rolls_back:
-        return _end_current(service, "STOPPED", FAILED_REASON, now)
+    ended = {"triggered_alarms": alarms} if alarms else {"breaker_status": "TRIGGERED"}
+    service = _with_current(service, lambda deployment: replace(deployment, **ended))
+    if not (service.rules.alarms_roll_back if alarms else service.rules.rolls_back):
+        return _end_current(service, "STOPPED", reason, now)
     if back_to is None or failed is None or back_to.arn == failed.revision.arn:
-        return _end_current(service, "ROLLBACK_FAILED", NOWHERE_TO_ROLL_BACK, now)
+        return _end_current(service, "ROLLBACK_FAILED", f"{reason} {NOWHERE}" if alarms else NOWHERE_TO_ROLL_BACK, now)
+    if alarms:
+        return roll_back(service, ALARM_ROLLED_BACK, now, cause="ECS deployment alarms")
     return roll_back(service, BREAKER_ROLLED_BACK, now, cause="ECS deployment circuit breaker")
+
+
+def watch_alarms(service: Service, names: tuple[str, ...]) -> Service:
+    """Returns the service whose current deployment watches these alarms."""
+    return _with_current(service, lambda deployment: replace(deployment, watched_alarms=names))
 
 
 def roll_back(service: Service, reason: str, now: float, cause: str = "ECS deployment") -> Service:
@@ -201,7 +215,7 @@ def forget_rollout(service: Service, rollout_id: str) -> Service:
 
 
 def note_steadiness(service: Service, is_steady: bool, now: float) -> Service:
-    service = replace(service, is_steady=is_steady)
+    service = replace(service, is_steady=is_steady, steady_since=now)
     return say(service, "has reached a steady state.", now) if is_steady else service
 
 

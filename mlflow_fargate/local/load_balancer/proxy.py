@@ -24,6 +24,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from mlflow_fargate.local.guard import REFUSAL_HEADERS, joined, refusal
+from mlflow_fargate.local.load_balancer.counts import TrafficCounts
 from mlflow_fargate.local.load_balancer.rules import (
     DEFAULT_RULE,
     Balancer,
@@ -56,9 +57,10 @@ class _ClientGone(Exception):
 
 
 class Proxy:
-    """Responds to requests by `rules` (sorted by priority, the default last)."""
+    """Responds to requests by `rules` (sorted by priority, the default last), and counts them."""
 
-    def __init__(self, idle_timeout_seconds: float) -> None:
+    def __init__(self, idle_timeout_seconds: float, counts: TrafficCounts) -> None:
+        self._counts = counts
         self.rules: tuple[RoutingRule, ...] = (DEFAULT_RULE,)
         self._balancer = Balancer()
         self._idle_timeout_seconds = idle_timeout_seconds
@@ -96,10 +98,11 @@ class Proxy:
         target = self._balancer.choose_target(rule.targets)
         if target is None:
             return _make_error(503)
+        group = next(weighted.group for weighted in rule.targets if target in weighted.targets)
         try:
             with self._balancer.occupied(target):
                 idle_seconds = rule.idle_timeout_seconds or self._idle_timeout_seconds
-                return await self._forward(request, target, idle_seconds)
+                return await self._forward(request, target, group, idle_seconds)
         except (aiohttp.ServerTimeoutError, asyncio.TimeoutError) as error:
             logger.debug("%s:%d is silent: %r", *target, error)
             return _make_error(504)
@@ -107,9 +110,16 @@ class Proxy:
             logger.debug("%s:%d cannot answer: %r", *target, error)
             return _make_error(502)
 
-    async def _forward(self, request: web.BaseRequest, target: Target, idle_seconds: float) -> web.StreamResponse:
+    async def _forward(
+        self, request: web.BaseRequest, target: Target, group: str, idle_seconds: float
+    ) -> web.StreamResponse:
         body = await _take_body(request)
-        answer = await self._send(request, target, body, idle_seconds)
+        began, status = time.monotonic(), None
+        try:
+            answer = await self._send(request, target, body, idle_seconds)
+            status = answer.status
+        finally:
+            self._counts.add(group, status, time.monotonic() - began)
         async with answer:
             headers = _end_to_end(answer.headers)
             response = web.StreamResponse(status=answer.status, reason=answer.reason, headers=headers)

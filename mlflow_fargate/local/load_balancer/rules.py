@@ -33,6 +33,7 @@ class WeightedTargets:
 
     targets: tuple[Target, ...] = ()
     weight: int = 1
+    group: str = ""  # the target group, as CloudWatch's dimension names it
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from types import TracebackType
 from aiohttp import web
 
 from mlflow_fargate.errors import LocalStackError
+from mlflow_fargate.local.load_balancer.counts import TrafficCounts
 from mlflow_fargate.local.load_balancer.proxy import HEADER_MAX_BYTES, Proxy
 from mlflow_fargate.local.load_balancer.rules import DEFAULT_RULE, RoutingRule
 
@@ -29,7 +30,8 @@ class LoadBalancer:
 
     def __init__(self, *, port: int = 0, idle_timeout_seconds: float = 60.0) -> None:
         self._port = port
-        self._proxy = Proxy(idle_timeout_seconds)
+        self.counts = TrafficCounts()
+        self._proxy = Proxy(idle_timeout_seconds, self.counts)
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopped: asyncio.Event | None = None

@@ -1,0 +1,1 @@
+"""CloudWatch: the alarms of a deployment, the dashboard of an endpoint."""
