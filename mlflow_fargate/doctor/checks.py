@@ -19,6 +19,7 @@ from mlflow_fargate.doctor_facts import (
     Unknown,
     VcpuQuota,
 )
+from mlflow_fargate.errors import InvalidOption
 from mlflow_fargate.resources.network import (
     BALANCER_ADDRESSES,
     TASK_SERVICES,
@@ -205,6 +206,16 @@ def check_scan(scan: ScanFindings | Unknown | None) -> Finding:
         advice = "use a newer base_image= or newer requirements=, and update the deployment"
         return Finding("endpoint", name, "FAIL", said, advice)
     return Finding("endpoint", name, "OK", said)
+
+
+def check_inference_log(found: InvalidOption | Unknown | None, url: str) -> Finding:
+    """`found`: what the deployment would be refused with."""
+    name = "inference log"
+    if isinstance(found, Unknown):
+        return Finding("endpoint", name, "SKIP", found.reason)
+    if found:
+        return Finding("endpoint", name, "FAIL", found.message, found.hint)
+    return Finding("endpoint", name, "OK", f"{url}: the bucket is in this region (its own policy was not checked)")
 
 
 def check_tracking_server(answer: ServerAnswer | None) -> Finding:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mlflow_fargate.plan import Properties, Resource
 from mlflow_fargate.resolved_model import Provenance
+from mlflow_fargate.resources.inference_log import log_role
 from mlflow_fargate.resources.names import TEST_HEADER, tag_value
 from mlflow_fargate.resources.properties import (
     ApiKeyProperties,
@@ -35,7 +36,7 @@ def deployment_resources(spec: DeploymentSpec) -> tuple[Resource[Properties], ..
     tests = _test_resources(spec, is_wanted=False)
     # If it is not desired, it is deleted before the service gets a count: otherwise both would set it.
     last = (service, *tests, scaling) if is_scaled else (scaling, service, *tests)
-    return (*parent_resources(spec), definition, *last)
+    return (*parent_resources(spec), *log_role(spec), definition, *last)
 
 
 def parent_resources(spec: ServiceSpec) -> tuple[Resource[Properties], ...]:
