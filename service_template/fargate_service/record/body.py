@@ -1,4 +1,4 @@
-"""What is recorded of a body: its text up to a limit, or the name, size and SHA-256 of each file in it.
+"""What is recorded of a body: its text up to a limit, or the name, size and SHA-256 of each file.
 
 `Columns` removes or hashes values by the names of their columns; a body in which columns have no names is not recorded.
 """
@@ -15,93 +15,29 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartParser, parse_options_header
-
 _TEXTS = ("", "application/json", "application/x-ndjson", "application/x-www-form-urlencoded")
 _TABLES = frozenset({"dataframe_split", "dataframe_records", "inputs", "instances"})  # of MLflow's protocol
-_MOST_FILES, _MOST_CHARACTERS = 100, 256
-
-
-class _File:
-    """One file, of which only the digest is kept."""
-
-    def __init__(self, name: str | None) -> None:
-        self._name, self._size, self._digest = name, 0, hashlib.sha256()
-
-    def feed(self, data: bytes) -> None:
-        self._size += len(data)
-        self._digest.update(data)
-
-    def as_dict(self) -> dict[str, Any]:
-        return {"name": self._name, "size": self._size, "sha256": self._digest.hexdigest()}
-
-
-class _Form:
-    """The files of a multipart form; or, if it is malformed, the form itself as one file."""
-
-    def __init__(self, boundary: bytes) -> None:
-        self._files: list[_File] = []
-        self._whole, self._is_broken = _File(None), False
-        self._field, self._value, self._disposition = b"", b"", b""
-        self._parser = MultipartParser(
-            boundary,
-            {
-                "on_header_field": lambda data, start, end: self._add("_field", data[start:end]),
-                "on_header_value": lambda data, start, end: self._add("_value", data[start:end]),
-                "on_header_end": self._end_header,
-                "on_headers_finished": self._begin_file,
-                "on_part_data": lambda data, start, end: self._files[-1].feed(data[start:end]),
-            },
-        )
-
-    def feed(self, data: bytes) -> None:
-        self._whole.feed(data)
-        if not self._is_broken:
-            try:
-                self._parser.write(data)
-            except (FormParserError, IndexError):
-                self._is_broken = True
-
-    def files(self) -> list[dict[str, Any]]:
-        return [file.as_dict() for file in ([self._whole] if self._is_broken else self._files)]
-
-    def _add(self, part: str, data: bytes) -> None:
-        setattr(self, part, getattr(self, part) + data)
-
-    def _end_header(self) -> None:
-        if self._field.lower() == b"content-disposition":
-            self._disposition = self._value
-        self._field = self._value = b""
-
-    def _begin_file(self) -> None:
-        if len(self._files) == _MOST_FILES:
-            raise IndexError
-        options = parse_options_header(self._disposition)[1]
-        name = options.get(b"filename", options.get(b"name", b"")).decode("utf-8", "replace")
-        self._files.append(_File(name[:_MOST_CHARACTERS]))
-        self._disposition = b""
 
 
 class Body:
     """A body while it passes; `take_room(bytes)` returns whether there is memory for that much more."""
 
     def __init__(self, content_type: bytes, is_encoded: bool, limit: int, take_room: Callable[[int], bool]) -> None:
-        kind, options = parse_options_header(content_type)
-        self.media_type = kind[:_MOST_CHARACTERS].decode("ascii", "replace").lower()
+        self.media_type = content_type[:256].partition(b";")[0].strip().decode("ascii", "replace").lower()
         self.is_text = not is_encoded and (
             self.media_type in _TEXTS or self.media_type.startswith("text/") or self.media_type.endswith("+json")
         )
         self.is_too_large = self.is_lost = False
         self.held = 0  # bytes
+        self.files: list[dict[str, Any]] = []  # of a form, from the route that reads them
         self._limit, self._take_room = limit, take_room
         self._pieces: list[bytes] = []
-        boundary = options.get(b"boundary") if self.media_type == "multipart/form-data" else None
-        self._file = None if self.is_text else _Form(boundary) if boundary else _File(None)
+        self._size, self._digest = 0, hashlib.sha256()
 
     def feed(self, data: bytes) -> None:
-        if self._file is not None:
-            self._file.feed(data)
+        if not self.is_text:
+            self._size += len(data)
+            self._digest.update(data)
         elif data and not self.is_too_large and not self.is_lost:
             self.is_too_large = self.held + len(data) > self._limit
             if not self.is_too_large and self._take_room(len(data)):
@@ -113,9 +49,9 @@ class Body:
 
     def text(self) -> str:
         """Returns what is recorded of it; ValueError if it is not the text that its media type promises."""
-        if isinstance(self._file, _Form):
-            return json.dumps(self._file.files())
-        return json.dumps([self._file.as_dict()]) if self._file else b"".join(self._pieces).decode()
+        if self.is_text:
+            return b"".join(self._pieces).decode()
+        return json.dumps(self.files or [{"name": None, "size": self._size, "sha256": self._digest.hexdigest()}])
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from typing import Any
 import httpx
 
 from fargate_service.errors import request_id
+from fargate_service.http.image_upload import RECORDED_FILES
 from fargate_service.http.middleware import App, Message, Receive, Scope, Send
 from fargate_service.record.body import Body, Columns, recorded_text
 from fargate_service.record.s3 import Bucket
@@ -103,7 +104,7 @@ class Recorder:
                 self._add(one)
 
         try:
-            await self._app(scope, recorded_receive, recorded_send)
+            await self._app({**scope, RECORDED_FILES: one.request.files}, recorded_receive, recorded_send)
         finally:
             self._add(one)
 
