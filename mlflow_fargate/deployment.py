@@ -86,6 +86,8 @@ def as_dict(status: DeploymentStatus) -> dict[str, Any]:
         "created_at": status.created_at,
         "updated_at": status.updated_at,
     }
+    if status.settings.inference_log:
+        told["inference_log"] = status.settings.inference_log
     if status.last_failed_registered_ms is not None:
         told["last_failed_registered_ms"] = status.last_failed_registered_ms
     return {key: "" if value is None else value for key, value in told.items()}

@@ -28,6 +28,7 @@ TypeName = Literal[
     "log group",
     "API key",
     "task role",
+    "inference log role",
     "secrets policy",
     "target group",
     "alternate target group",

@@ -94,6 +94,12 @@ class ResolvedModel:
         return len(shape) == 4 and shape[3] in _IMAGE_CHANNELS
 
     @property
+    def input_names(self) -> tuple[str, ...] | None:
+        """The names of the signature's inputs, empty if they have none; None without a signature."""
+        inputs = (self.metadata.get("signature") or {}).get("inputs")
+        return tuple(str(one["name"]) for one in json.loads(inputs) if one.get("name")) if inputs else None
+
+    @property
     def title(self) -> str:
         """'churn version 3', or the URI of a model that is not registered; for display."""
         return printable(f"{self.name} version {self.version}" if self.name else self.resolved_uri)

@@ -100,6 +100,13 @@ def reading_and_going_back(it: Recorded) -> None:
     it.deployer.delete("churn")
 
 
+def inference_logs(it: Recorded) -> None:
+    it.call("s3", "create_bucket", Bucket="logs")
+    create(it.deployer, inference_log="s3://logs/churn", wait=False)
+    it.update(inference_log="s3://logs/other", wait=False)
+    it.deployer.delete("churn")
+
+
 def images(it: Recorded) -> None:
     """Kept by one deletion, deleted by the next; and the doctor reads their scan."""
     repository = it.deployer.endpoint.repository
@@ -239,6 +246,7 @@ def stacks(it: Recorded) -> None:
 LIVES = (
     whole_life,
     reading_and_going_back,
+    inference_logs,
     images,
     networks,
     existing_load_balancers,
@@ -351,6 +359,8 @@ def test_the_webhook_has_the_permissions_of_a_redeploy_and_no_more(deployer: Dep
 @pytest.mark.slow
 def test_a_deployed_webhook_service_can_create_and_delete_deployments(deployer: Deployer) -> None:
     create(deployer)
+    deployer.account.session.call("s3", "create_bucket", Bucket="logs")
+    create(deployer, "recorded", inference_log="s3://logs/churn", wait=False)
 
     forget_lifecycle_policy(deployer)
 
@@ -359,6 +369,7 @@ def test_a_deployed_webhook_service_can_create_and_delete_deployments(deployer: 
         counted.account.endpoint("default").repository.ensure()
         create(counted, "fraud", auth="api_key", wait=False, subnets=subnets_of(counted))
         counted.delete("fraud")
+        counted.delete("recorded")
 
     made = record(deployer, follow)
 

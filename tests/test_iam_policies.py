@@ -156,14 +156,17 @@ def test_a_deployer_writes_roles_only_within_the_boundary() -> None:
     assert writes == set(statement["Action"])
     assert statement["Condition"] == {"StringEquals": {"iam:PermissionsBoundary": name}}
     assert {action for action in allowed("boundary") if action.startswith("iam:") and "Get" not in action} == {
-        "iam:PassRole"
+        "iam:PassRole",
+        *("iam:DeleteRole", "iam:DeleteRolePolicy", "iam:ListRolePolicies"),  # of records
     }
 
 
 def test_the_boundary_allows_every_action_of_the_roles_within_it() -> None:
     roles = allowed("webhook-task") | allowed("execution") | allowed("infrastructure")
 
-    assert allowed("boundary") == roles | {"kms:Decrypt", "ssm:GetParameters"}  # of secrets.NAME=
+    assert allowed("boundary") == roles | {"kms:Decrypt", "ssm:GetParameters"} | {
+        "s3:PutObject"
+    }  # of secrets.NAME= and inference_log=
 
 
 @pytest.mark.parametrize("name", ["deployer", "boundary", "webhook", "webhook-task"])
@@ -174,6 +177,9 @@ def test_a_policy_is_printed_for_one_account(name: str) -> None:
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["Version"] == "2012-10-17"
     assert not re.search(r"ACCOUNT|REGION|ENDPOINT|BUCKET|:\*:123456789012:", done.stdout)
+    assert ("s3:::logs/" in CliRunner().invoke(main, [*arguments, "--inference-log", "logs"]).stdout) == (
+        name == "boundary"
+    )
     assert ":s3:::" not in CliRunner().invoke(main, arguments).stdout
 
 

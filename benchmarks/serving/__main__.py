@@ -30,7 +30,7 @@ import requests
 from benchmarks.results_page import find_processor, write_section
 from benchmarks.serving.cases import CASES, Case, read_answer
 from benchmarks.serving.environments import main_versions
-from benchmarks.serving.peers import OURS, PEERS, Peer, floor_command, free_port, make_models
+from benchmarks.serving.peers import OURS, PEERS, RECORDED, Peer, floor_command, free_port, make_models
 from benchmarks.serving.summary import Line, summarize, table_of
 from benchmarks.serving.wrk import Request, Sample, burst, cpu_seconds_of, end, medians, memory_mb
 
@@ -58,7 +58,7 @@ def main() -> None:
     options = parser.parse_args()
     names = [name for name in options.peers.split(";") if name]
     cases = [case for case in CASES if not options.models or case.model in options.models.split(",")]
-    peers = [one for one in PEERS if not names or one.name.startswith((OURS, *names))]
+    peers = [one for one in PEERS if not names or one.name == OURS or one.name.startswith(tuple(names))]
     pieces, lines = [], dict[Case, list[Line]]()
     with tempfile.TemporaryDirectory() as name:
         models = Path(name)
@@ -75,7 +75,15 @@ def main() -> None:
 
 
 def _is_light(peer: Peer) -> bool:
-    return peer.name in (OURS, "mlflow", "BentoML", "FastAPI, array", "FastAPI, DataFrame", "MLServer, batches")
+    return peer.name in (
+        OURS,
+        RECORDED,
+        "mlflow",
+        "BentoML",
+        "FastAPI, array",
+        "FastAPI, DataFrame",
+        "MLServer, batches",
+    )
 
 
 def describe(seconds: int, rounds: int) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +55,38 @@ def _ours(case: Case, models: Path, work: Path, port: int) -> Start:
         "TASK_MEMORY_MIB": "2048",
     }
     return Start([str(python_of("peers")), "-m", "fargate_service.serve"], "/readyz", source, environment)
+
+
+def _ours_recorded(case: Case, models: Path, work: Path, port: int) -> Start:
+    """Every request is recorded; the bucket is a server in this process that takes any PUT."""
+    plan = _ours(case, models, work, port)
+    bucket = ThreadingHTTPServer(("127.0.0.1", 0), _Bucket)
+    threading.Thread(target=bucket.serve_forever, daemon=True).start()
+    log: dict[str, Any] = {
+        "url": "s3://logs/bench",
+        "region": "us-east-1",
+        "endpoint": "default",
+        "deployment": "bench",
+    }
+    log |= {"sampling_fraction": 1.0, "max_body_kb": 64, "drop": [], "hash": []}
+    further = {
+        "INFERENCE_LOG": json.dumps(log),
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{bucket.server_port}",
+        "AWS_ACCESS_KEY_ID": "any",
+        "AWS_SECRET_ACCESS_KEY": "any",
+    }
+    return replace(plan, environment={**plan.environment, **further})
+
+
+class _Bucket(BaseHTTPRequestHandler):
+    def do_PUT(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
 
 
 def _mlflow(workers: int) -> Callable[[Case, Path, Path, int], Start]:
@@ -140,9 +174,10 @@ _SKLEARN, _XGBOOST, _MLFLOW = (
     "mlserver_mlflow.MLflowRuntime",
 )
 _INFER = _predict(as_tensor, "/v2/models/m/infer")
-OURS = "mlflow-fargate"
+OURS, RECORDED = "mlflow-fargate", "mlflow-fargate, inference_log"
 PEERS = (
     Peer(OURS, _ours, _as_ours, _any),
+    Peer(RECORDED, _ours_recorded, _as_ours, lambda case: case.model == "linear"),
     Peer("mlflow", _mlflow(1), _as_mlflow, _any),
     Peer("mlflow, 2 workers", _mlflow(2), _as_mlflow, _any),
     Peer("BentoML", _app(_BENTO, "/readyz"), _as_app),

@@ -54,7 +54,7 @@ def summarize(lines: Mapping[Case, Sequence[Line]]) -> str:
         # Without those that have finished no request in a burst.
         answering = [line for line in found if line.single and line.many and line.single.p50 and line.many.rate]
         ours = next((line for line in answering if line.name == OURS), None)
-        peers = [line for line in answering if line.name != OURS]
+        peers = [line for line in answering if not line.name.startswith(OURS)]
         if ours is None or ours.single is None or ours.many is None or not peers:
             continue
         most = max(peers, key=lambda line: line.many.rate if line.many else 0)

@@ -16,6 +16,7 @@ from mlflow_fargate.aws.ecs_service import describe_service, primary_deployment,
 from mlflow_fargate.aws.execute_command import RunningTask
 from mlflow_fargate.aws.existing_load_balancer import ExistingLoadBalancer, find_existing_load_balancer
 from mlflow_fargate.aws.reading import history, metrics, retention, status
+from mlflow_fargate.aws.reading.log_bucket import check_log_bucket
 from mlflow_fargate.aws.reading.subnets import read_network
 from mlflow_fargate.aws.resource_types import logs
 from mlflow_fargate.aws.resource_types.domain.certificate import find_certificates
@@ -126,6 +127,10 @@ class Endpoint:
             infrastructure_role_arn=config.infrastructure_role_arn,
             shifts_traffic=config.shifts_traffic,
         )
+
+    def check_log_bucket(self, config: DeploymentConfig) -> None:
+        """Raises InvalidOption if the tasks could not write the record that `config` asks for."""
+        check_log_bucket(self.session, config)
 
     def _account(self, balancer: Mapping[str, Any] | None) -> str:
         """The account's ID, from an ARN where one is known."""

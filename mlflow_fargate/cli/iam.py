@@ -27,6 +27,9 @@ def _check(_: click.Context, parameter: click.Parameter, value: str | None) -> s
     return value
 
 
+_FORMS["log_bucket"] = _FORMS["bucket"]
+
+
 @click.command(short_help="Print an IAM policy for your account.")
 @click.argument("policy", type=click.Choice(_POLICIES))
 @click.option("--account", required=True, callback=_check, help="AWS account ID.")
@@ -43,13 +46,24 @@ def _check(_: click.Context, parameter: click.Parameter, value: str | None) -> s
     callback=_check,
     help="S3 bucket with MLflow artifacts.  [default: none]",
 )
-def iam(policy: str, account: str, region: str | None, endpoint: str, bucket: str | None) -> None:
+@click.option(
+    "--inference-log",
+    "log_bucket",
+    metavar="BUCKET",
+    callback=_check,
+    help="S3 bucket of inference_log=.  [default: none]",
+)
+def iam(
+    policy: str, account: str, region: str | None, endpoint: str, bucket: str | None, log_bucket: str | None
+) -> None:
     """Print an IAM policy for your account. docs/iam/README.md explains what each is for."""
     from mlflow_fargate.resources.policies import documented_policy  # noqa: PLC0415
 
     endpoint = check_endpoint_name(endpoint)
     try:
-        document = documented_policy(policy, account=account, region=region, endpoint=endpoint, bucket=bucket)
+        document = documented_policy(
+            policy, account=account, region=region, endpoint=endpoint, bucket=bucket, log_bucket=log_bucket
+        )
     except ValueError as error:
         raise click.UsageError(f"{error}: set --region.") from error
     click.echo(json.dumps(document, indent=2))

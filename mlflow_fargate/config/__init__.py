@@ -1,7 +1,7 @@
 """Every option of a deployment, declared once and in groups; help, docs and JSON schema are generated from it.
 
 option              how an option is declared
-*_options           the groups: task, service, rollout, scaling, serving, endpoint, image, call
+*_options           the groups: task, service, rollout, scaling, serving, inference log, endpoint, image, call
 deployment_config   all options, parsed
 deletion_options    what a deletion keeps
 describe            help texts, the page of options, the JSON schema

@@ -17,6 +17,7 @@ from mlflow_fargate.config.alarm_options import ALARM_MINUTES, AlarmOptions
 from mlflow_fargate.config.call_options import CallOptions
 from mlflow_fargate.config.endpoint_options import EndpointOptions
 from mlflow_fargate.config.image_options import ImageOptions
+from mlflow_fargate.config.inference_log_options import InferenceLogOptions
 from mlflow_fargate.config.rollout_options import RolloutOptions, settings_for
 from mlflow_fargate.config.scaling_options import ScalingOptions
 from mlflow_fargate.config.service_options import ServiceOptions
@@ -34,6 +35,7 @@ OF_THE_SERVICE = frozenset({"desired_count", "follow", *RolloutOptions.model_fie
 # Options that change the image.
 OF_THE_IMAGE = frozenset({*ImageOptions.model_fields, *ServingOptions.model_fields, "architecture"})
 _FILE_LIMIT_BYTES = 1 << 20
+_LEAST_STOP_SECONDS = 10
 
 
 # The last base class comes first in the help: the most frequent options.
@@ -41,6 +43,7 @@ class DeploymentConfig(
     CallOptions,
     EndpointOptions,
     ImageOptions,
+    InferenceLogOptions,
     ServingOptions,
     ScalingOptions,
     AlarmOptions,
@@ -78,6 +81,15 @@ class DeploymentConfig(
             raise ValueError(
                 f"target_requests_per_minute cannot be used with strategy={self.strategy}: it counts requests to one "
                 "target group, and versions alternate between two"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_time_for_the_log(self) -> Self:
+        if self.inference_log and self.stop_timeout_seconds < _LEAST_STOP_SECONDS:
+            raise ValueError(
+                f"inference_log requires stop_timeout_seconds={_LEAST_STOP_SECONDS} or more: a task that stops answers "
+                "its requests first, and then has to write their record"
             )
         return self
 
@@ -156,6 +168,8 @@ class NamedOptions:
         below = kept.named if kept else {}
         if self.given.get("max_count") == "":  # the other autoscaling options require it
             below = {key: value for key, value in below.items() if key not in ScalingOptions.model_fields}
+        if self.given.get("inference_log") == "":
+            below = {key: value for key, value in below.items() if key not in InferenceLogOptions.model_fields}
         if "strategy" in self.given:
             below = settings_for(self.given["strategy"] or "rolling", below)
         try:

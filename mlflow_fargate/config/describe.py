@@ -14,6 +14,7 @@ from mlflow_fargate.config.call_options import CallOptions
 from mlflow_fargate.config.deployment_config import DeploymentConfig
 from mlflow_fargate.config.endpoint_options import EndpointOptions
 from mlflow_fargate.config.image_options import ImageOptions
+from mlflow_fargate.config.inference_log_options import InferenceLogOptions
 from mlflow_fargate.config.option import OptionGroup
 from mlflow_fargate.config.rollout_options import RolloutOptions
 from mlflow_fargate.config.scaling_options import ScalingOptions
@@ -39,6 +40,7 @@ _GROUPS: dict[str, type[OptionGroup]] = {
     "Alarms": AlarmOptions,
     "Autoscaling": ScalingOptions,
     "Serving": ServingOptions,
+    "Inference log": InferenceLogOptions,
     "Image": ImageOptions,
     "Endpoint and network": EndpointOptions,
     "Not kept for later updates": CallOptions,

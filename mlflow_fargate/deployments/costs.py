@@ -1,7 +1,8 @@
 """Monthly cost of a plan, from a price table (prices.json). Pure, except for reading that file.
 
-Counts what is billed by the hour (tasks, their public addresses, the endpoint's load balancer), and alarms. Requests,
-traffic, logs, images, secrets and discounts are not included: an estimate, not a bill.
+Counts what is billed by the hour (tasks, their public addresses, the endpoint's load balancer), alarms, and the writes
+of a record of predictions. Requests, traffic, storage, logs, images, secrets and discounts are not included: an
+estimate, not a bill.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ _CPU_UNITS = 1024  # of one vCPU
 _MIB = 1024  # in a GiB
 _FREE_GIB = 20
 _METRIC = re.compile(r"[a-z]+\d")  # in a formula
+_PUTS_AN_HOUR = 60  # of a record of predictions, which is written every minute
 P = TypeVar("P", bound=Properties)
 
 
@@ -39,6 +41,7 @@ class Prices:
     public_address_hour: float
     ephemeral_gib_hour: float  # beyond the 20 GiB that are free
     alarm_metric_month: float  # for each metric in an alarm's formula
+    s3_put: float
 
 
 @dataclass(frozen=True)
@@ -114,6 +117,8 @@ def _task_a_month(task: TaskProperties, service: ServiceProperties, prices: Pric
     hour += max((task.ephemeral_storage_gib or 0) - _FREE_GIB, 0) * prices.ephemeral_gib_hour
     if service.assign_public_ip:
         hour += prices.public_address_hour
+    if "INFERENCE_LOG" in task.environment:
+        hour += _PUTS_AN_HOUR * prices.s3_put
     return hour * prices.hours_a_month
 
 

@@ -16,6 +16,7 @@ from mlflow_fargate.deployment import DeploymentStatus
 from mlflow_fargate.deployments.flavors import check_flavor
 from mlflow_fargate.deployments.rules import (
     check_change,
+    check_log_columns,
     check_same_model,
     follow_of,
     needs_another_image,
@@ -79,7 +80,10 @@ class Specs:
         if model_uri is not None:
             return self._with_model(before, config, model_uri, flavor, config.follow or follow_of(model_uri), options)
         follow, provenance = config.follow or before.follow, before.provenance
+        if config.hidden_columns and any(map(options.names, ("inference_log_drop", "inference_log_hash"))):
+            check_log_columns(config, self.make_publisher().resolve(provenance.resolved_uri, config.labels_file))
         if not needs_another_image(before.settings, config, options):
+            self._check_log_bucket(config, options)
             endpoint = self.endpoint.spec(config, before, options.names)
             return DeploymentSpec(before.name, endpoint, config, before.image, provenance, follow)
         self.progress.note(f"these options change the image: rebuilding it from {provenance.resolved_uri}")
@@ -130,6 +134,8 @@ class Specs:
         options: NamedOptions,
     ) -> DeploymentSpec:
         """Returns the spec with the image of `model`, which is published unless this is a dry run."""
+        check_log_columns(config, model)
+        self._check_log_bucket(config, options)
         self.endpoint.session.end_observation()  # resolving took seconds, building takes minutes
         endpoint = self.endpoint.spec(config, before, options.names)
         began = time.monotonic()
@@ -138,6 +144,11 @@ class Specs:
             endpoint = self.endpoint.spec(config, before, options.names)
         provenance = replace(provenance, runtime=self._runtime(image, config))
         return DeploymentSpec(name, endpoint, config, image, provenance, follow)
+
+    def _check_log_bucket(self, config: DeploymentConfig, options: NamedOptions) -> None:
+        """Only when it is named, because updates of something else need no permission for the bucket."""
+        if any(map(options.names, ("inference_log", "task_role_arn"))):
+            self.endpoint.check_log_bucket(config)
 
     def _image(self, name: str, before: DeploymentStatus | None, model: ResolvedModel, config: DeploymentConfig) -> str:
         if not config.dry_run:

@@ -33,7 +33,11 @@ from mlflow_fargate.resources.alarms import alarm_names
 
 Spec = DeploymentSpec | WebhookSpec
 # Options that each add a type of resource: a deletion looks for all types, whatever the options were.
-EVERY_KIND: Mapping[str, Any] = {"secrets": {"ANY": "arn:aws:secretsmanager:any"}, "host": "any"}
+EVERY_KIND: Mapping[str, Any] = {
+    "secrets": {"ANY": "arn:aws:secretsmanager:any"},
+    "host": "any",
+    "inference_log": "s3://any-bucket/any",
+}
 _NOTHING = nullcontext()
 
 
@@ -88,7 +92,7 @@ class Rollouts:
         wanted = (*endpoint_resources(spec.endpoint), *_resources(spec))
         with self.account.session.observation():
             plan = make_plan(wanted, self.account.observe(wanted, spec.endpoint.network))
-        notes = [*spec.endpoint.network.notes, follow_note(plan), *self._alarm_notes(spec)]
+        notes = [*spec.endpoint.network.notes, follow_note(plan), _log_note(spec), *self._alarm_notes(spec)]
         if isinstance(spec, DeploymentSpec) and spec.provenance.runtime:
             notes.append(f"runtime {spec.provenance.runtime}")
         return replace(plan, notes=(*filter(None, notes), *plan.notes))
@@ -200,3 +204,13 @@ class Rollouts:
 
 def _resources(spec: Spec) -> tuple[Resource[Properties], ...]:
     return webhook_resources(spec) if isinstance(spec, WebhookSpec) else deployment_resources(spec)
+
+
+def _log_note(spec: Spec) -> str | None:
+    """What is recorded, for readers of a plan."""
+    config = spec.config
+    if config.inference_log is None:
+        return None
+    share = f"{config.inference_log_sampling_fraction:.4%}".rstrip("0%").rstrip(".")
+    hidden = f", without or with hashed {', '.join(config.hidden_columns)}" if config.hidden_columns else ""
+    return f"inference log: {share}% of requests and answers are recorded in {config.inference_log}{hidden}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mlflow_fargate.config import OF_THE_IMAGE, DeploymentConfig, NamedOptions
 from mlflow_fargate.deployment import DEPLOYMENT_NAME, NAME_HINT, STAGES, DeploymentStatus
-from mlflow_fargate.errors import InvalidOption, ModelNotFound
+from mlflow_fargate.errors import InvalidOption, ModelNotFound, did_you_mean
 from mlflow_fargate.plan import Plan
 from mlflow_fargate.resolved_model import Provenance, ResolvedModel
 from mlflow_fargate.resources.properties import ServiceProperties
@@ -94,6 +94,18 @@ def follow_note(plan: Plan) -> str | None:
                     f"to keep following, add -C follow={followed}"
                 )
     return None
+
+
+def check_log_columns(config: DeploymentConfig, model: ResolvedModel) -> None:
+    """Raises InvalidOption if a column to hide is not in the signature: what replaced it would be recorded."""
+    known = model.input_names
+    missing = sorted(set(config.hidden_columns).difference(known or ()))
+    if missing and known is not None and config.custom_service is None:
+        option = "inference_log_drop" if missing[0] in config.inference_log_drop else "inference_log_hash"
+        raise InvalidOption(
+            f"Option {option}: '{missing[0]}' is not an input of {model.title}.",
+            hint=did_you_mean(missing[0], known) or f"its inputs are {', '.join(known) or 'without names'}",
+        )
 
 
 def needs_another_image(kept: DeploymentConfig, config: DeploymentConfig, options: NamedOptions) -> bool:

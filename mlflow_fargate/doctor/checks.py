@@ -20,6 +20,7 @@ from mlflow_fargate.doctor_facts import (
     Unknown,
     VcpuQuota,
 )
+from mlflow_fargate.errors import InvalidOption
 from mlflow_fargate.resources.network import (
     BALANCER_ADDRESSES,
     TASK_SERVICES,
@@ -217,6 +218,16 @@ def check_alarms(ringing: Mapping[str, Sequence[Alarm]] | Unknown) -> Finding:
         advice = "fix the cause first: ECS ignores an alarm that is already in ALARM when a rollout begins"
         return Finding("endpoint", "alarms", "FAIL", said, advice)
     return Finding("endpoint", "alarms", "OK", "no alarm that ends rollouts is in ALARM")
+
+
+def check_inference_log(found: InvalidOption | Unknown | None, url: str) -> Finding:
+    """`found`: what the deployment would be refused with."""
+    name = "inference log"
+    if isinstance(found, Unknown):
+        return Finding("endpoint", name, "SKIP", found.reason)
+    if found:
+        return Finding("endpoint", name, "FAIL", found.message, found.hint)
+    return Finding("endpoint", name, "OK", f"{url}: the bucket is in this region (its own policy was not checked)")
 
 
 def check_tracking_server(answer: ServerAnswer | None) -> Finding:

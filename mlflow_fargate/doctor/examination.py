@@ -107,12 +107,20 @@ def _examine_endpoint(endpoint: Endpoint, config: DeploymentConfig) -> list[Find
         checks.check_infrastructure_role(known(lambda: doctor_facts.read_role(session, infrastructure))),
         checks.check_scan(known(lambda: doctor_facts.read_scan(session, endpoint.name))),
         checks.check_alarms(known(lambda: _ringing(endpoint))),
+        *([checks.check_inference_log(_log_fault(endpoint, config), url)] if (url := config.inference_log) else []),
     ]
 
 
 def _ringing(endpoint: Endpoint) -> dict[str, list[Alarm]]:
     """The alarms in ALARM that end rollouts, by deployment."""
     return {name: endpoint.ringing_alarms(endpoint.alarm_names(name)) for name in endpoint.names()}
+
+
+def _log_fault(endpoint: Endpoint, config: DeploymentConfig) -> InvalidOption | Unknown | None:
+    try:
+        return known(lambda: endpoint.check_log_bucket(config))
+    except InvalidOption as error:
+        return error
 
 
 def _quota(endpoint: Endpoint) -> VcpuQuota:

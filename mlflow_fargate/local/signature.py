@@ -52,6 +52,11 @@ class Keys:
         """The password from GetAuthorizationToken: a docker configuration that stores it does not contain the keys."""
         return hmac.new(self.secret_access_key.encode(), b"registry", "sha256").hexdigest()
 
+    @property
+    def role_token(self) -> str:
+        """What a task with a role sends to get its credentials, as to ECS's agent."""
+        return hmac.new(self.secret_access_key.encode(), b"role", "sha256").hexdigest()
+
 
 class SignatureRefused(Exception):
     """The request was not signed with the keys; `code` is AWS's error code, the message says what to do."""

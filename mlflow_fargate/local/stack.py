@@ -27,7 +27,7 @@ from filelock import FileLock, Timeout
 from mlflow_fargate import atomic_files
 from mlflow_fargate.errors import LocalStackError
 from mlflow_fargate.local.api.exec_sessions import PLUGIN
-from mlflow_fargate.local.api.gateway import Gateway
+from mlflow_fargate.local.api.gateway import ROLE_PATH, Gateway
 from mlflow_fargate.local.container.container_engine import ContainerEngine, choose_engine
 from mlflow_fargate.local.container.engine_runner import runner_for
 from mlflow_fargate.local.load_balancer.server import LoadBalancer
@@ -115,10 +115,15 @@ class LocalStack:
         return Gateway(region=REGION, keys=keys, registry=registry, s3=s3, load_balancer=balancer, runner=runner)
 
     def _environment_of_roles(self) -> dict[str, str]:
-        """Returns the variables of a task with a role: the local AWS, and the directory that `fargate:/local` reads."""
+        """Returns the variables of a task with a role: the local AWS, its credentials, and the local stack."""
         ours = environment(self.state).items()
-        aws = {name: value for name, value in ours if name.startswith("AWS_") or name == "MLFLOW_S3_ENDPOINT_URL"}
-        return {**aws, "MLFLOW_FARGATE_CACHE": str(self._directory.parent)}
+        passed = ("AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION", "MLFLOW_S3_ENDPOINT_URL")
+        return {
+            **{name: value for name, value in ours if name in passed},
+            "AWS_CONTAINER_CREDENTIALS_FULL_URI": f"{self.state['aws_endpoint_url']}{ROLE_PATH}",
+            "AWS_CONTAINER_AUTHORIZATION_TOKEN": self._keys.role_token,
+            "MLFLOW_FARGATE_CACHE": str(self._directory.parent),
+        }
 
     def _own_state(self) -> dict[str, Any]:
         return {

@@ -6,12 +6,13 @@ plan is applied from first to last and undone from last to first.
     endpoint     cluster · execution role (· infrastructure role) · two security groups · load balancer
                  (· DNS record · certificate) · listener
     deployment   log group · API key · secrets policy · target group (· alternate target group · test rule)
-                 · listener rule · host rule · task definition (· alarms) · service · autoscaling
+                 · listener rule · host rule · inference log role · task definition (· alarms) · service
+                 · autoscaling
     webhook      log group · task role · secrets policy · target group · listener rule · host rule
                  · task definition · service
 
     names, policies, label_changes → properties · balancer_properties → specs → network · endpoint
-                                                        → alarms → service → deployment → webhook
+                                                        → alarms → service · inference_log → deployment → webhook
 """
 
 from mlflow_fargate.resources.deployment import deployment_resources

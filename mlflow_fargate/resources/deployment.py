@@ -5,6 +5,7 @@ from __future__ import annotations
 from mlflow_fargate.plan import Properties, Resource
 from mlflow_fargate.resolved_model import Provenance
 from mlflow_fargate.resources.alarms import alarm_resources
+from mlflow_fargate.resources.inference_log import log_role
 from mlflow_fargate.resources.names import TEST_HEADER, tag_value
 from mlflow_fargate.resources.properties import (
     ApiKeyProperties,
@@ -39,7 +40,7 @@ def deployment_resources(spec: DeploymentSpec) -> tuple[Resource[Properties], ..
     # ECS refuses a service whose alarms do not exist, so they come before it, and are deleted after it.
     alarms = alarm_resources(spec)
     kept, dropped = ([alarm for alarm in alarms if alarm.is_wanted is wanted] for wanted in (True, False))
-    return (*parent_resources(spec), definition, *kept, *last, *dropped)
+    return (*parent_resources(spec), *log_role(spec), definition, *kept, *last, *dropped)
 
 
 def parent_resources(spec: ServiceSpec) -> tuple[Resource[Properties], ...]:

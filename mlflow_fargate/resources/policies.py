@@ -31,10 +31,13 @@ class Policy(TypedDict):
     Statement: list[PolicyStatement]
 
 
-def documented_policy(name: str, *, account: str, region: str | None, endpoint: str, bucket: str | None) -> Policy:
+def documented_policy(
+    name: str, *, account: str, region: str | None, endpoint: str, bucket: str | None, log_bucket: str | None = None
+) -> Policy:
     """Returns the policy `name` of docs/iam for one account: in all regions (None) or one, and for one endpoint.
 
-    Without a bucket, its statements on models in S3 are left out. Raises ValueError if the policy needs a region.
+    Statements on a bucket that is None are left out: that of models, and that of inference logs. Raises ValueError if
+    the policy needs a region.
     """
     folder = next(path for path in _DOCUMENTED if path.is_dir())
     text = (folder / f"{name}.json").read_text(encoding="utf-8")
@@ -43,10 +46,11 @@ def documented_policy(name: str, *, account: str, region: str | None, endpoint: 
     text = text.replace(":*:ACCOUNT:", f":{region or '*'}:ACCOUNT:").replace("ACCOUNT", account)
     text = text.replace("arn:aws:", f"arn:{partition_of(region or '')}:")
     policy: Policy = json.loads(text.replace("REGION", region or "").replace("ENDPOINT", endpoint))
-    if bucket is None:
-        policy["Statement"] = [one for one in policy["Statement"] if "ARTIFACT-BUCKET" not in str(one["Resource"])]
-    filled: Policy = json.loads(json.dumps(policy).replace("ARTIFACT-BUCKET", bucket or ""))
-    return filled
+    for place, given in {"ARTIFACT-BUCKET": bucket, "LOG-BUCKET": log_bucket}.items():
+        if given is None:
+            policy["Statement"] = [one for one in policy["Statement"] if place not in str(one["Resource"])]
+        policy = json.loads(json.dumps(policy).replace(place, given or ""))
+    return policy
 
 
 def policy_of(statements: Sequence[PolicyStatement]) -> Policy:

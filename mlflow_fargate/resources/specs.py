@@ -137,7 +137,26 @@ class DeploymentSpec(ServiceSpec):
             "TASK_CPU_UNITS": str(self.config.cpu),
             "TASK_MEMORY_MIB": str(self.config.memory_mib),
             "STOP_TIMEOUT_SECONDS": str(self.config.stop_timeout_seconds),
+            **self._log_environment,
         }
+
+    @property
+    def _log_environment(self) -> dict[str, str]:
+        """How the service records requests; without a record nothing, so that earlier revisions stay as they are."""
+        config = self.config
+        if config.inference_log is None:
+            return {}
+        settings = {
+            "url": config.inference_log,
+            "region": self.endpoint.region,
+            "endpoint": self.endpoint.name,
+            "deployment": self.name,
+            "sampling_fraction": config.inference_log_sampling_fraction,
+            "max_body_kb": config.inference_log_max_body,
+            "drop": config.inference_log_drop,
+            "hash": config.inference_log_hash,
+        }
+        return {"INFERENCE_LOG": json.dumps(settings)}
 
     @property
     def label(self) -> str:

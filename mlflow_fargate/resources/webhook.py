@@ -11,6 +11,7 @@ from mlflow_fargate.partitions import partition_of
 from mlflow_fargate.plan import Properties, Resource
 from mlflow_fargate.resources.deployment import parent_resources
 from mlflow_fargate.resources.endpoint import role_properties
+from mlflow_fargate.resources.inference_log import log_roles_of
 from mlflow_fargate.resources.names import ENDPOINT_TAG
 from mlflow_fargate.resources.policies import Policy, PolicyStatement, allow, policy_of
 from mlflow_fargate.resources.properties import RoleProperties
@@ -139,6 +140,7 @@ def webhook_policy(
     roles = endpoint.arn("iam", f"role{endpoint.role_path}", is_global=True)
     role = endpoint.execution_role_arn or f"{roles}{endpoint.execution_role_name}"
     shifting_role = endpoint.infrastructure_role_arn or f"{roles}{endpoint.infrastructure_role_name}"
+    log_roles = f"{roles}{log_roles_of(endpoint)}*"
     logs = endpoint.arn("logs", f"log-group:/mlflow-fargate/{name}/*")
     groups = endpoint.arn("elasticloadbalancing", "targetgroup/mlf-*")
     listeners = (f"{kind}/app/{endpoint.full_name}/*" for kind in ("listener", "listener-rule"))
@@ -158,8 +160,9 @@ def webhook_policy(
         ),
         allow(_TARGET_GROUP_CHANGES, groups, if_equal={f"aws:ResourceTag/{ENDPOINT_TAG}": name}),
         allow(_SHIFTS, *(endpoint.arn("ecs", one) for one in rollouts)),
-        allow(("iam:GetRole", "iam:GetRolePolicy"), role, shifting_role),
-        _pass_role(role, to="ecs-tasks.amazonaws.com"),
+        allow(("iam:GetRole", "iam:GetRolePolicy"), role, shifting_role, log_roles),
+        allow(("iam:DeleteRole", "iam:DeleteRolePolicy", "iam:ListRolePolicies"), log_roles),
+        _pass_role(role, log_roles, to="ecs-tasks.amazonaws.com"),
         _pass_role(shifting_role, to="ecs.amazonaws.com"),
         allow(_LOGS, logs, f"{logs}:*"),
         allow(_ALARMS, endpoint.arn("cloudwatch", f"alarm:{endpoint.full_name}_*")),
@@ -184,5 +187,5 @@ def _optional(
     return statements
 
 
-def _pass_role(role: str, *, to: str) -> PolicyStatement:
-    return allow(["iam:PassRole"], role, if_equal={"iam:PassedToService": to})
+def _pass_role(*roles: str, to: str) -> PolicyStatement:
+    return allow(["iam:PassRole"], *roles, if_equal={"iam:PassedToService": to})

@@ -32,7 +32,8 @@ from fargate_service.settings import ServiceDescription, Settings
 BENTOML_PATHS = frozenset(
     ["/livez", "/readyz", "/healthz", "/metrics", *(f"/static_content/{name}" for name in ASSETS)]
 )
-
+# For the last records, before SIGKILL.
+RECORD_SECONDS = 5
 
 # Where there are none, the order of these and the others does not matter.
 _AROUND_DIRECT_ROUTES = (
@@ -101,8 +102,15 @@ class GuardedService(bentoml.Service):  # type: ignore[misc]  # bentoml's types 
                 app.user_middleware.insert(0, Middleware(DirectRecord, paths=self.__dict__["_direct"]))
         app.router.redirect_slashes = False  # a redirect would drop the prefix
         known: middleware.App = app if paths is None else middleware.KnownPaths(app, paths | BENTOML_PATHS)
-        draining = Draining(settings.drain_seconds, settings.stop_seconds)
-        gate = middleware.PathPrefix(DrainingGate(known, draining), settings.path_prefix)
+        draining = Draining(settings.drain_seconds, settings.stop_seconds, RECORD_SECONDS if settings.record else 0)
+        gate: middleware.App = DrainingGate(known, draining)
+        if settings.record is not None:
+            from fargate_service.record.recorder import Recorder  # noqa: PLC0415  # most deployments have no record
+
+            predicting = self.__dict__["_direct"] or paths
+            recorder = Recorder(gate, settings.record, description, predicting, BENTOML_PATHS, draining.seconds_left)
+            gate, draining.at_exit = recorder, recorder.close
+        gate = middleware.PathPrefix(gate, settings.path_prefix)
         version = description.model_version or description.run_id or description.model_uri
         return ResponseHeaders(gate, version, draining)
 

@@ -19,6 +19,7 @@ CAUSE_FILE = "FARGATE_CAUSE_FILE"  # set by serve.py for the workers of BentoML'
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 _TRACE_ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _CGROUP_CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
+_RECORD_BYTES = 24 << 20  # the queue of records, and the file that is being written
 # Of version 2, and of version 1, which reports a huge number if there is no limit.
 _NO_LIMIT = 1 << 60
 _CGROUP_MEMORY = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
@@ -74,6 +75,22 @@ _MOST_LEVELS = 200
 
 
 @dataclass(frozen=True)
+class RecordSettings:
+    """Which requests are recorded in S3, and what of them; from the JSON in INFERENCE_LOG."""
+
+    bucket: str
+    region: str
+    folder: str  # of the keys, with a slash at its end
+    deployment: str
+    variant: str | None
+    sampling_fraction: float
+    max_body_bytes: int
+    drop: frozenset[str]  # columns
+    hashed: frozenset[str]
+    hash_key: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
 class Settings:
     """How to serve the model; the deployment sets these through environment variables."""
 
@@ -93,6 +110,7 @@ class Settings:
     warm_up: bool = True
     accept_file_urls: bool = False  # BentoML fetches what they name; see custom_service.py
     exports_traces: bool = False  # to OpenTelemetry, through MLflow
+    record: RecordSettings | None = None
     cause_file: Path | None = None  # where a worker writes why it did not start; None: there is one process
     is_build: bool = False  # BentoML imports the service to build its Bento; nothing is served
 
@@ -141,9 +159,31 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         accept_file_urls=environ.get("ACCEPT_FILE_URLS", "").lower() in ("true", "1", "yes"),
         exports_traces=any(map(environ.get, _TRACE_ENDPOINTS)),
         cause_file=Path(environ[CAUSE_FILE]) if CAUSE_FILE in environ else None,
+        record=_record(environ),
         memory_bytes=_memory(environ),
         is_build="BUILDING_BENTO" in environ,
         warm_up=environ.get("WARM_UP", "true").lower() not in ("false", "0", "no"),
+    )
+
+
+def _record(environ: Mapping[str, str]) -> RecordSettings | None:
+    """Parses what mlflow_fargate/resources/specs.py writes."""
+    if not environ.get("INFERENCE_LOG"):
+        return None
+    document = json.loads(environ["INFERENCE_LOG"])
+    bucket, _, prefix = document["url"].removeprefix("s3://").partition("/")
+    prefix = prefix.rstrip("/") + "/" if prefix.strip("/") else ""
+    return RecordSettings(
+        bucket=bucket,
+        region=document["region"],
+        folder=f"{prefix}endpoint={document['endpoint']}/deployment={document['deployment']}/",
+        deployment=document["deployment"],
+        variant=document.get("variant"),
+        sampling_fraction=document["sampling_fraction"],
+        max_body_bytes=document["max_body_kb"] * 1000,
+        drop=frozenset(document["drop"]),
+        hashed=frozenset(document["hash"]),
+        hash_key=environ.get("INFERENCE_LOG_HASH_KEY", "").encode(),
     )
 
 
@@ -170,7 +210,8 @@ def _memory(environ: Mapping[str, str]) -> int | None:
     limits = [available_memory()]
     if environ.get("TASK_MEMORY_MIB"):
         limits.append(_number(environ, "TASK_MEMORY_MIB", 1) << 20)
-    return min((limit for limit in limits if limit is not None), default=None)
+    memory = min((limit for limit in limits if limit is not None), default=None)
+    return memory - _RECORD_BYTES if memory and environ.get("INFERENCE_LOG") else memory
 
 
 def set_library_threads(environ: MutableMapping[str, str], cpus: int) -> None:

@@ -28,9 +28,17 @@ from support.deployer import QUICK, READS, PreparingPublisher
 pytestmark = pytest.mark.slow
 
 # No tasks: every write is made, and no process has to start.
-OPTIONS = {**QUICK, "auth": "api_key", "desired_count": 0, "secrets": {"TOKEN": "arn:aws:secretsmanager:x"}}
-# Each changes another resource: target group and rule, log group, task definition, service, autoscaling.
+OPTIONS = {
+    **QUICK,
+    "auth": "api_key",
+    "desired_count": 0,
+    "secrets": {"TOKEN": "arn:aws:secretsmanager:x"},
+    "inference_log": "s3://logs/churn",
+}
+# Each changes another resource: target group and rule, log group, the tasks' role, task definition, service,
+# autoscaling.
 CHANGES = {
+    "inference_log": "s3://logs/other",
     "port": 8099,
     "log_retention_days": 7,
     "cpu": 1024,
@@ -50,7 +58,7 @@ WITHOUT = {"max_count": "", "max_error_rate": ""}
 
 
 # What state_of calls the things that a deployment has for itself.
-DEPLOYMENTS_OWN = {"service", "ACTIVE", "INACTIVE", "rule", "target", "log", "secret"}
+DEPLOYMENTS_OWN = {"service", "ACTIVE", "INACTIVE", "rule", "target", "log", "secret", "log-role"}
 
 
 class Killed(BaseException):
@@ -160,6 +168,7 @@ VERBS: dict[str, tuple[Act, Act, Act]] = {
 
 @pytest.fixture
 def clean(deployer: Deployer) -> Iterator[Deployer]:
+    deployer.account.session.call("s3", "create_bucket", Bucket="logs")
     yield deployer
     wipe(deployer)
 
@@ -334,7 +343,8 @@ def _rights(session: Any) -> Iterator[tuple[str, Any]]:
         if role["RoleName"].startswith("mlflow-fargate"):
             names = sorted(pages("iam", "list_role_policies", "PolicyNames", RoleName=role["RoleName"]))
             read = [call("iam", "get_role_policy", RoleName=role["RoleName"], PolicyName=name) for name in names]
-            yield f"role {role['RoleName']}", [policy["PolicyDocument"] for policy in read]
+            kind = "log-role" if "_log-" in role["RoleName"] else "role"
+            yield f"{kind} {role['RoleName']}", [policy["PolicyDocument"] for policy in read]
 
 
 def _stores(session: Any) -> Iterator[tuple[str, Any]]:

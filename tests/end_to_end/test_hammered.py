@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
+import json
 import os
 import signal
 import subprocess
@@ -37,6 +39,7 @@ class Noticed:
 
     answers: Counter[str] = field(default_factory=Counter)  # by the version that responded
     failures: list[tuple[float, str]] = field(default_factory=list)  # start of the request, and the error
+    ids: list[str] = field(default_factory=list)  # of the answered requests
     key: str = ""  # what the clients send from now on
 
     def __str__(self) -> str:
@@ -58,6 +61,7 @@ def hammered(url: str, key: str = "") -> Iterator[Noticed]:
                 except requests.RequestException as error:
                     noticed.failures.append((began, type(error).__name__))
                     continue
+                noticed.ids += filter(None, [answer.headers.get("X-Request-Id")])  # the load balancer sends none
                 if answer.status_code == 200 and answer.json() == ANSWER:
                     noticed.answers[answer.headers["X-Model-Version"]] += 1
                 else:
@@ -124,6 +128,33 @@ def test_a_rolling_update_fails_no_request(churn: str, capsys: pytest.CaptureFix
         print(f"\nrolling update: {noticed}, by version {dict(noticed.answers)}")
     assert noticed.failures == []
     assert set(noticed.answers) == {"1", "2"}
+
+
+def test_a_rolling_update_loses_no_record_of_a_request(churn: str, capsys: pytest.CaptureFixture[str]) -> None:
+    s3 = boto3.client("s3")
+    s3.create_bucket(Bucket="logs")
+    options = {"desired_count": 2, "inference_log": "s3://logs/predictions"}
+    with deployed(NAME, f"models:/{churn}/1", options) as url, hammered(url) as noticed:
+        wait_until(lambda: noticed.answers["1"] > 100)
+        get_deploy_client("fargate:/local").update_deployment(NAME, f"models:/{churn}/2")
+        before = noticed.answers["2"]
+        wait_until(lambda: noticed.answers["2"] > before + 100)
+    # The last ones write when they stop; other stacks of this machine can have tasks of this name.
+    cache = os.environ["MLFLOW_FARGATE_CACHE"]
+    wait_until(lambda: cache not in [task.environ().get("MLFLOW_FARGATE_CACHE") for task in find_task_processes()])
+
+    keys = [one["Key"] for one in s3.list_objects_v2(Bucket="logs")["Contents"]]
+    files = [s3.get_object(Bucket="logs", Key=key)["Body"].read() for key in keys]
+    rows = [json.loads(line) for file in files for line in gzip.decompress(file).splitlines()]
+    recorded = Counter(row["databricks_request_id"] for row in rows)
+    with capsys.disabled():
+        print(f"\nrecord: {noticed}; {len(rows)} records in {len(files)} files")
+    assert noticed.failures == []
+    assert set(noticed.ids) - set(recorded) == set()
+    assert [one for one, count in recorded.items() if count > 1] == []
+    answered = set(noticed.ids)
+    assert Counter(row["model_version"] for row in rows if row["databricks_request_id"] in answered) == noticed.answers
+    assert all(key.startswith(f"predictions/endpoint=default/deployment={NAME}/date=") for key in keys)
 
 
 def test_replacing_the_api_key_refuses_no_request(churn: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -26,6 +26,7 @@ IAM_NAMES = {
 OTHER_ACTIONS = {
     "sts:GetCallerIdentity": None,
     "s3:ListObjectsV2": "s3:ListBucket",
+    "s3:HeadBucket": "s3:ListBucket",
     "s3:HeadObject": "s3:GetObject",
 }
 # What AWS asks for when a call carries tags.

@@ -81,6 +81,7 @@ class ResourceTypes:
             "log group": LogGroupType(session),
             "API key": self.api_key,
             "task role": RoleType(session, "webhook", "permissions of the webhook service", task_trust),
+            "inference log role": RoleType(session, "inference-log", "writes the record of predictions", task_trust),
             "secrets policy": SecretsPolicyType(session),
             "target group": self._target_group,
             "alternate target group": self._target_group,

@@ -1,6 +1,7 @@
-"""IAM: the roles that ECS uses to start tasks and to shift traffic, and the webhook service's role.
+"""IAM: the roles that ECS uses to start tasks and to shift traffic, the webhook service's role, and a record's.
 
-The role of a model's tasks is up to the user: by default there is none, and the model's code has no access to AWS.
+The role of a model's tasks is up to the user: by default there is none, or one that only writes the record of
+predictions, and the model's code has no other access to AWS.
 """
 
 from __future__ import annotations

@@ -166,7 +166,7 @@ def request_for(resource: Resource[TaskProperties], ids: Ids) -> dict[str, Any]:
         "volumes": [{"name": "tmp"}, *_efs_volumes(wanted)],
         "containerDefinitions": [_container_request(wanted, ids)],
     }
-    if task_role := wanted.task_role_arn or ids.get("task role"):
+    if task_role := wanted.task_role_arn or _generated_role(ids):
         request["taskRoleArn"] = task_role
     if wanted.ephemeral_storage_gib:
         request["ephemeralStorage"] = {"sizeInGiB": wanted.ephemeral_storage_gib}
@@ -197,12 +197,17 @@ def properties_of(described: Mapping[str, Any], ids: Ids) -> TaskProperties:
         efs=_file_systems(described, container),
         health_check=container.get("healthCheck"),
         execution_role_arn=None if role == ids.get("execution role") else role,
-        task_role_arn=None if task_role == ids.get("task role") else task_role,
+        task_role_arn=None if task_role == _generated_role(ids) else task_role,
         execute_command=container.get("linuxParameters", {}).get("initProcessEnabled", False),
         label=container.get("dockerLabels", {}).get(LABEL),
         is_confined=_is_confined(container),
         status=described.get("status", "ACTIVE"),
     )
+
+
+def _generated_role(ids: Ids) -> str | None:
+    """The role of the tasks of the webhook service, or of a deployment with a record of predictions."""
+    return ids.get("task role") or ids.get("inference log role")
 
 
 def api_key_secret(described: Mapping[str, Any]) -> str | None:

@@ -32,6 +32,7 @@ _SHOWN = (
     "strategy",
     "last_failed_version",
     "image",
+    "inference_log",
     "task_definition",
     "updated_at",
 )
@@ -60,7 +61,7 @@ def status(target: str, name: str, follow: bool, timeout_seconds: int, as_json: 
     if as_json:
         print_json({**shown, "tasks": [vars(task) for task in tasks], "traffic": [vars(step) for step in traffic]})
     else:
-        print_fields({key: shown[key] for key in _SHOWN})
+        print_fields({key: shown[key] for key in _SHOWN if key in shown})
         if found.exposes_key:
             click.secho(f"\n{PLAIN_HTTP}", fg="yellow", err=True)
         click.echo(f"\n{found.running_count} of {found.desired_count} tasks running")

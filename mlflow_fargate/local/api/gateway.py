@@ -1,5 +1,6 @@
 """The parts of AWS that mlflow-fargate uses, on this machine: a list of handlers; the first that responds is used.
 
+    credentials        → of a task's role, for tasks, which authenticate with a token
     exec sessions      → ExecSessions      for the local session-manager-plugin, which authenticates with a token
     S3                 → S3App             objects on disk; checks signatures itself, with S3's messages
     the signature      → signature.py      requests not signed with the stack's keys stop here
@@ -14,8 +15,11 @@ keeps its state in module globals, so a process can have only one Gateway at a t
 
 from __future__ import annotations
 
+import hmac
+import json
 import logging
 from collections.abc import Callable, Iterable
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -45,6 +49,7 @@ logger = logging.getLogger(__name__)
 
 _Environ = dict[str, Any]
 _Handler = Callable[[_Environ], WsgiApp | None]  # None: the next handler is called
+ROLE_PATH = "/role-credentials"
 _SCOPE = "mlflow_fargate.scope"  # key in a request's environ: what it is signed for, once verified
 
 
@@ -84,6 +89,7 @@ class Gateway:
             "elasticloadbalancing": ElbApi(address, self._store, aws, self._forward, routes.listeners_changed),
         }
         self._handlers: tuple[_Handler, ...] = (
+            self._serve_credentials,
             self._follow_exec_session,
             self._serve_s3,
             self._check_signature,
@@ -128,6 +134,23 @@ class Gateway:
             return error_response(refusal, speaks_json="HTTP_X_AMZ_TARGET" in environ)
 
     # The handlers
+
+    def _serve_credentials(self, environ: _Environ) -> WsgiApp | None:
+        """Credentials in the format of ECS's agent; every role has those of the stack, which does not enforce IAM.
+
+        Source: https://docs.aws.amazon.com/sdkref/latest/guide/feature-container-credentials.html
+        """
+        if environ.get("PATH_INFO") != ROLE_PATH:
+            return None
+        if not hmac.compare_digest(environ.get("HTTP_AUTHORIZATION", "").encode(), self._keys.role_token.encode()):
+            raise Refusal("AccessDeniedException", "Only tasks with a role get its credentials.", 403)
+        answer = {
+            "AccessKeyId": self._keys.access_key_id,
+            "SecretAccessKey": self._keys.secret_access_key,
+            "Token": "local",
+            "Expiration": (datetime.now(timezone.utc) + timedelta(hours=6)).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        }
+        return Response(200, {"Content-Type": "application/json"}, json.dumps(answer).encode())
 
     def _follow_exec_session(self, environ: _Environ) -> WsgiApp | None:
         return self._sessions.follow(environ) if claimed_service(environ) is None else None

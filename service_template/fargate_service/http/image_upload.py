@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import NamedTuple
 
 from starlette.datastructures import QueryParams, UploadFile
@@ -10,6 +11,7 @@ from starlette.requests import ClientDisconnect, Request
 from fargate_service.errors import RequestError
 
 MAX_TOP = 1000
+RECORDED_FILES = "fargate.recorded_files"  # in the scope, if the request is recorded: a list for what to record
 
 
 class Images(NamedTuple):
@@ -65,4 +67,9 @@ async def _read_parts(request: Request, max_files: int) -> list[bytes]:
             raise RequestError(400, "The form does not contain a file; send at least one image.")
         if len(files) > max_files:
             raise RequestError(413, f"The form contains more than {max_files} files (MAX_IMAGES).")
-        return [await file.read() for file in files]
+        contents = [await file.read() for file in files]
+    if (recorded := request.scope.get(RECORDED_FILES)) is not None:
+        for file, content in zip(files, contents, strict=True):
+            name, digest = (file.filename or "")[:256], hashlib.sha256(content).hexdigest()
+            recorded.append({"name": name, "size": len(content), "sha256": digest})
+    return contents

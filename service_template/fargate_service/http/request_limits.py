@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from types import FrameType
 
@@ -98,11 +99,19 @@ class Draining:
     which follows `stop_seconds` after SIGTERM, get a 503: a thread's prediction cannot be stopped, but its process can.
     """
 
-    def __init__(self, seconds: float, stop_seconds: float) -> None:
+    def __init__(self, seconds: float, stop_seconds: float, reserve_seconds: float = 0) -> None:
         self.has_begun = False
         self.in_flight: set[_InFlight] = set()
+        self.at_exit: Callable[[], None] = lambda: None  # has what is left of `reserve_seconds`
         self._seconds = seconds
-        self._last_moment = max(seconds, stop_seconds - _RESERVE_SECONDS)
+        self._stop_seconds = stop_seconds
+        self._began = float("inf")
+        self._last_moment = max(seconds, stop_seconds - _RESERVE_SECONDS - reserve_seconds)
+
+    def seconds_left(self) -> float:
+        """Returns the time until shortly before SIGKILL; all of it, if the server stops without a signal."""
+        passed = max(0.0, time.monotonic() - self._began)
+        return max(0.0, self._stop_seconds - _RESERVE_SECONDS / 2 - passed)
 
     def on_sigterm(self) -> None:
         """Runs before the server's own SIGTERM handler; call it in the main thread with a running loop."""
@@ -114,7 +123,7 @@ class Draining:
         def begin(number: int, frame: FrameType | None) -> None:
             # The signal can arrive twice, from the supervisor and through the process group: once is enough.
             if not self.has_begun:
-                self.has_begun = True
+                self.has_begun, self._began = True, time.monotonic()
                 loop.call_soon_threadsafe(loop.call_later, self._seconds, before, number, frame)
                 loop.call_soon_threadsafe(loop.call_later, self._last_moment, self._give_up)
 
@@ -133,6 +142,7 @@ class Draining:
         ]
         await asyncio.sleep(_FLUSH_SECONDS)
         logger.warning("Exiting with %d unfinished requests: stopTimeout has elapsed", len(self.in_flight))
+        self.at_exit()
         logging.shutdown()
         os._exit(0)
 
