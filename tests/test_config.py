@@ -191,6 +191,7 @@ def test_the_example_of_an_option_can_be_meant(option: Described, tmp_path: Path
     needed |= {key: {"strategy": "canary"} for key in ("canary_percent", "canary_bake_time_minutes")}
     needed |= {key: {"strategy": "linear"} for key in ("linear_step_percent", "linear_step_bake_time_minutes")}
     needed |= {key: {"strategy": "blue_green"} for key in ("bake_time_minutes", "test_green", "test_timeout_minutes")}
+    needed["traffic"] = {"variant_of": "churn"}
     if option.maps_to.startswith("Application Auto Scaling"):
         needed[option.key] = {"max_count": "4"}
     example = option.example if "=" in option.example else f"{option.key}={option.example}"

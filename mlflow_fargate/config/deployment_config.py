@@ -33,6 +33,10 @@ OF_THE_SERVICE = frozenset({"desired_count", "follow", *RolloutOptions.model_fie
 # Options that change the image.
 OF_THE_IMAGE = frozenset({*ImageOptions.model_fields, *ServingOptions.model_fields, "architecture"})
 _FILE_LIMIT_BYTES = 1 << 20
+NO_TASKS = (
+    "a variant that gets requests needs a task at all times (desired_count, min_count, schedule): without one, callers "
+    "get 503 for its share"
+)
 
 
 # The last base class comes first in the help: the most frequent options.
@@ -78,6 +82,27 @@ class DeploymentConfig(
                 "target group, and versions alternate between two"
             )
         return self
+
+    @model_validator(mode="after")
+    def _check_variant(self) -> Self:
+        if self.traffic is not None and (self.variant_of is None or not self.wait):
+            raise ValueError("traffic requires variant_of, and wait=true: it changes after the rollout")
+        if self.variant_of and self.shifts_traffic:
+            raise ValueError(
+                f"variant_of cannot be used with strategy={self.strategy}: ECS would change the weights of the variants"
+            )
+        for name in ("host", "domain", "target_group_arn"):
+            if self.variant_of and getattr(self, name):
+                raise ValueError(f"{name} cannot be used with variant_of: a variant is at the URL of its deployment")
+        if self.traffic and not self.fewest_tasks:
+            raise ValueError(NO_TASKS)
+        return self
+
+    @property
+    def fewest_tasks(self) -> int:
+        """The smallest number of tasks that autoscaling, its schedule or `desired_count` lead to."""
+        scheduled = (counts.low for counts in self.scheduled_counts.values())
+        return min(self.min_count if self.is_scaled else self.desired_count, *scheduled, 5000)
 
     @property
     def own_host(self) -> str | None:

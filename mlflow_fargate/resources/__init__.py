@@ -7,6 +7,7 @@ plan is applied from first to last and undone from last to first.
                  (· DNS record · certificate) · listener
     deployment   log group · API key · secrets policy · target group (· alternate target group · test rule)
                  · listener rule · host rule · task definition · service · autoscaling
+                 (a variant: a variant rule instead of both rules; `traffic` are the weights of its deployment's rules)
     webhook      log group · task role · secrets policy · target group · listener rule · host rule
                  · task definition · service
 
@@ -27,6 +28,7 @@ from mlflow_fargate.resources.names import (
     ENDPOINT_TAG,
     MANAGED_BY,
     TEST_HEADER,
+    VARIANT_TAG,
     WEBHOOK,
     cluster_name,
     log_group_name,
@@ -51,6 +53,7 @@ __all__ = [
     "MANAGED_BY",
     "OWN_CERTIFICATE",
     "TEST_HEADER",
+    "VARIANT_TAG",
     "WEBHOOK",
     "DeploymentSpec",
     "Domain",

@@ -120,6 +120,20 @@ class TestRuleProperties(Properties):
 
 
 @dataclass(frozen=True)
+class VariantRuleProperties(Properties):
+    paths: tuple[str, ...]
+    variant: str  # the value of the header
+    target_groups: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class TrafficProperties(Properties):
+    option_names: ClassVar[Mapping[str, str]] = {"shares.": ""}
+
+    shares: Mapping[str, int]  # deployment → percent of the requests; without those that get none
+
+
+@dataclass(frozen=True)
 class HostRuleProperties(Properties):
     option_names: ClassVar[Mapping[str, str]] = {"hosts": "host"}
 

@@ -104,7 +104,7 @@ class GuardedService(bentoml.Service):  # type: ignore[misc]  # bentoml's types 
         draining = Draining(settings.drain_seconds, settings.stop_seconds)
         gate = middleware.PathPrefix(DrainingGate(known, draining), settings.path_prefix)
         version = description.model_version or description.run_id or description.model_uri
-        return ResponseHeaders(gate, version, draining)
+        return ResponseHeaders(gate, version, draining, settings.variant)
 
 
 def _exit_now(*_: object) -> None:
