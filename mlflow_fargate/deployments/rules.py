@@ -162,7 +162,7 @@ def new_shares(name: str, shares: Mapping[str, int], changes: Mapping[str, int])
 
 
 def signature_differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """Returns how the signature in an MLmodel file differs from an earlier one, in words; [] if it does not."""
+    """Returns how the signature in an MLmodel file differs from an earlier one, by column; [] if it does not."""
     found = []
     for part in ("inputs", "outputs", "params"):
         old, new = _columns(before, part), _columns(after, part)
@@ -172,22 +172,12 @@ def signature_differences(before: Mapping[str, Any], after: Mapping[str, Any]) -
 
 
 def _columns(metadata: Mapping[str, Any], part: str) -> list[str]:
-    """What a signature lists, one text each: 'age (long)'."""
+    """What a signature lists, as MLflow writes it: {"type": "long", "name": "age", "required": true}"""
     try:
         listed = json.loads((metadata.get("signature") or {}).get(part) or "[]")
     except (AttributeError, TypeError, ValueError):
-        return ["what cannot be read"]
-    listed = listed if isinstance(listed, list) else [listed]
-    columns = [one if isinstance(one, dict) else {"type": one} for one in listed]
-    return [printable(f"{one.get('name', 'a tensor')} ({_type_of(one)})") for one in columns]
-
-
-def _type_of(column: Mapping[str, Any]) -> str:
-    tensor = column.get("tensor-spec")
-    required = "" if column.get("required", True) else ", optional"
-    return (
-        f"{tensor.get('dtype')} {tensor.get('shape')}" if isinstance(tensor, dict) else str(column.get("type"))
-    ) + required
+        listed = ["what cannot be read"]
+    return [printable(json.dumps(one)) for one in (listed if isinstance(listed, list) else [listed])]
 
 
 def follow_note(plan: Plan) -> str | None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import ipaddress
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from mlflow_fargate.deployment import DeploymentStatus
 from mlflow_fargate.doctor_facts import (
     Caller,
     Certificate,
@@ -204,6 +205,16 @@ def check_scan(scan: ScanFindings | Unknown | None) -> Finding:
     if scan.counts.get("CRITICAL"):
         advice = "use a newer base_image= or newer requirements=, and update the deployment"
         return Finding("endpoint", name, "FAIL", said, advice)
+    return Finding("endpoint", name, "OK", said)
+
+
+def check_variant(status: DeploymentStatus, shares: Mapping[str, int]) -> Finding:
+    """Checks one variant; `shares` of the deployment that it is a variant of, see Endpoint.shares."""
+    name, share = f"variant {status.name}", shares.get(status.name, 0)
+    said = f"gets {share}% of the requests to '{status.settings.variant_of}'"
+    if share and not status.running_count:
+        advice = f"mlflow-fargate traffic --name {status.settings.variant_of} {status.name}=0, or start its tasks"
+        return Finding("endpoint", name, "FAIL", f"{said} and has no running task: callers get 503", advice)
     return Finding("endpoint", name, "OK", said)
 
 

@@ -11,6 +11,7 @@ from mlflow_fargate.aws.endpoint import Endpoint
 from mlflow_fargate.aws.reading import doctor_facts
 from mlflow_fargate.aws.reading.doctor_facts import known
 from mlflow_fargate.config import DeploymentConfig
+from mlflow_fargate.deployment import DeploymentStatus
 from mlflow_fargate.doctor import checks
 from mlflow_fargate.doctor.checks import Finding
 from mlflow_fargate.doctor_facts import Caller, Unknown, VcpuQuota
@@ -105,7 +106,13 @@ def _examine_endpoint(endpoint: Endpoint, config: DeploymentConfig) -> list[Find
         checks.check_role(known(lambda: doctor_facts.read_role(session, role))),
         checks.check_infrastructure_role(known(lambda: doctor_facts.read_role(session, infrastructure))),
         checks.check_scan(known(lambda: doctor_facts.read_scan(session, endpoint.name))),
+        *(checks.check_variant(one, endpoint.shares(one.settings.variant_of or "")) for one in _variants(endpoint)),
     ]
+
+
+def _variants(endpoint: Endpoint) -> list[DeploymentStatus]:
+    found = known(lambda: list(endpoint.list_statuses()))
+    return [] if isinstance(found, Unknown) else [one for one in found if one.settings.variant_of]
 
 
 def _quota(endpoint: Endpoint) -> VcpuQuota:

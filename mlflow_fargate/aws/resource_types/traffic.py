@@ -43,14 +43,16 @@ class TrafficType(ResourceType[TrafficProperties]):
         """Of two rules that differ, which an interrupted command leaves, the one that is not as desired counts."""
         groups = self._groups(resource.tags[ENDPOINT_TAG], resource.name)
         found = [(rule["RuleArn"], _shares(rule, groups)) for rule in self._rules(groups, resource.name)]
-        found.sort(key=lambda one: one[1] == resource.properties.shares)
-        return Found(found[0][0], TrafficProperties(found[0][1])) if found else None
+        if not found:
+            raise InvalidOption(
+                f"'{resource.name}' has no listener rule, so its requests cannot be divided.",
+                hint="run mlflow deployments update for it, which creates what is missing",
+            )
+        arn, shares = min(found, key=lambda one: one[1] == resource.properties.shares)
+        return Found(arn, TrafficProperties(shares))
 
     def create(self, resource: Resource[TrafficProperties], ids: Ids) -> str:
-        raise InvalidOption(
-            f"'{resource.name}' has no listener rule, so its requests cannot be divided.",
-            hint="run mlflow deployments update for it, which creates what is missing",
-        )
+        raise AssertionError("a deployment always has shares")
 
     def change(self, resource: Resource[TrafficProperties], found: Found[TrafficProperties], ids: Ids) -> str:
         """Sets the weights; InvalidOption, before the first write, if a variant that had no share has no tasks."""
