@@ -54,8 +54,7 @@ def traffic(target: str, name: str, shares: tuple[str, ...], as_json: bool) -> N
 def promote(target: str, name: str, variant: str, timeout_seconds: int) -> None:
     """Roll the model of VARIANT out to the deployment itself, then delete the variant.
 
-    The deployment keeps its own options and, if that is the same model by now, the alias or stage that it follows;
-    otherwise it is pinned, and a note in the output shows how to follow it again.
+    The deployment keeps its own options. Afterward it is pinned; a note in the output shows how to unpin it.
     """
     from mlflow_fargate.config import NamedOptions  # noqa: PLC0415
     from mlflow_fargate.deployments import variants  # noqa: PLC0415

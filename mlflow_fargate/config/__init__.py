@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from mlflow_fargate.config.deletion_options import parse_retain
 from mlflow_fargate.config.deployment_config import (
-    NO_TASKS,
     OF_THE_CALL,
     OF_THE_IMAGE,
     OF_THE_SERVICE,
@@ -24,7 +23,6 @@ from mlflow_fargate.config.task_options import FARGATE_SIZES
 
 __all__ = [
     "FARGATE_SIZES",
-    "NO_TASKS",
     "OF_THE_CALL",
     "OF_THE_IMAGE",
     "OF_THE_SERVICE",

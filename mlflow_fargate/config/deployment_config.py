@@ -33,10 +33,6 @@ OF_THE_SERVICE = frozenset({"desired_count", "follow", *RolloutOptions.model_fie
 # Options that change the image.
 OF_THE_IMAGE = frozenset({*ImageOptions.model_fields, *ServingOptions.model_fields, "architecture"})
 _FILE_LIMIT_BYTES = 1 << 20
-NO_TASKS = (
-    "a variant that gets requests needs a task at all times (desired_count, min_count, schedule): without one, callers "
-    "get 503 for its share"
-)
 
 
 # The last base class comes first in the help: the most frequent options.
@@ -94,8 +90,6 @@ class DeploymentConfig(
         for name in ("host", "domain", "target_group_arn"):
             if self.variant_of and getattr(self, name):
                 raise ValueError(f"{name} cannot be used with variant_of: a variant is at the URL of its deployment")
-        if self.traffic and not self.fewest_tasks:
-            raise ValueError(NO_TASKS)
         return self
 
     @property

@@ -118,19 +118,21 @@ class Specs:
         champion = self._champion(config.variant_of)
         options = options.below(inherited(champion))
         check_variant(name, options.over(), champion)
-        if config.traffic:
-            new_shares(champion.name, self.endpoint.shares(champion.name), {name: config.traffic})
+        self._check_share(name, config)
         return options
 
-    def _check_variants(self, before: DeploymentStatus, config: DeploymentConfig) -> None:
-        """Raises InvalidOption for changes that would break a variant, or a deployment with variants."""
-        kept = before.settings
+    def _check_share(self, name: str, config: DeploymentConfig) -> None:
+        """Raises InvalidOption if a variant cannot have the share that it has or would get."""
         if config.variant_of and (config.traffic is not None or not config.fewest_tasks):
             shares = self.endpoint.shares(config.variant_of)
             if config.traffic is not None:
-                shares = new_shares(config.variant_of, shares, {before.name: config.traffic})
-            check_share(before.name, config, shares.get(before.name, 0))
-        changed = [name for name in ("auth", "strategy") if getattr(kept, name) != getattr(config, name)]
+                shares = new_shares(config.variant_of, shares, {name: config.traffic})
+            check_share(name, config, shares.get(name, 0))
+
+    def _check_variants(self, before: DeploymentStatus, config: DeploymentConfig) -> None:
+        """Raises InvalidOption for changes that would break a variant, or a deployment with variants."""
+        self._check_share(before.name, config)
+        changed = [name for name in ("auth", "strategy") if getattr(before.settings, name) != getattr(config, name)]
         if changed and (variants := self.endpoint.variants(before.name)):
             raise InvalidOption(
                 f"{changed[0]} of '{before.name}' cannot change while it has variants: {', '.join(variants)}.",

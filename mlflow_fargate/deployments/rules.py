@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from mlflow_fargate.config import NO_TASKS, OF_THE_IMAGE, DeploymentConfig, NamedOptions
+from mlflow_fargate.config import OF_THE_IMAGE, DeploymentConfig, NamedOptions
 from mlflow_fargate.deployment import DEPLOYMENT_NAME, NAME_HINT, STAGES, DeploymentStatus
 from mlflow_fargate.errors import InvalidOption, ModelNotFound
 from mlflow_fargate.plan import Plan
@@ -103,15 +103,11 @@ def check_variant(name: str, config: DeploymentConfig, champion: DeploymentStatu
             f"'{name}' is not a valid name for a variant of '{champion.name}'.",
             hint=f"begin it with '{champion.name}-': {champion.name}-challenger is the variant 'challenger'",
         )
-    if kept.variant_of:
+    used = f"strategy={kept.strategy}" if kept.shifts_traffic else None
+    if used := used or next((one for one in ("variant_of", "target_group_arn") if getattr(kept, one)), None):
         raise InvalidOption(
-            f"'{champion.name}' is itself a variant, so it cannot have variants.", hint=f"variant_of={kept.variant_of}"
-        )
-    if kept.shifts_traffic or kept.target_group_arn:
-        used = f"strategy={kept.strategy}" if kept.shifts_traffic else "target_group_arn"
-        raise InvalidOption(
-            f"'{champion.name}' has {used}, so it cannot have variants: their shares are weights of its listener rule.",
-            hint="create another deployment with strategy=rolling and without target_group_arn, for both",
+            f"'{champion.name}' has {used}, so it cannot have variants: their shares are weights of its own rule.",
+            hint="create a deployment with strategy=rolling and without variant_of and target_group_arn",
         )
     for option in _SHARED_OPTIONS:
         if getattr(config, option) != getattr(kept, option):
@@ -127,10 +123,11 @@ def inherited(champion: DeploymentStatus) -> dict[str, Any]:
 
 
 def check_share(name: str, config: DeploymentConfig, share: int) -> None:
-    """Raises InvalidOption if a variant with a share of the requests could be without tasks."""
+    """Raises InvalidOption if a variant with this percentage of the requests could be without tasks."""
     if share and not config.fewest_tasks:
         raise InvalidOption(
-            f"'{name}' gets {share}% of the requests: {NO_TASKS}.",
+            f"'{name}' with {share}% of the requests needs a task at all times (desired_count, min_count, schedule): "
+            "without one, callers get 503 for its share.",
             hint=f"first set its share to 0: mlflow-fargate traffic --name {config.variant_of} {name}=0",
         )
 

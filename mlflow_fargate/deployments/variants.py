@@ -12,7 +12,7 @@ from mlflow_fargate.config import NamedOptions
 from mlflow_fargate.deployment import DeploymentStatus
 from mlflow_fargate.deployments.deployer import Deployer
 from mlflow_fargate.deployments.rules import check_share, new_shares
-from mlflow_fargate.errors import DeploymentNotFound, FargateError, InvalidOption, did_you_mean
+from mlflow_fargate.errors import DeploymentNotFound, InvalidOption, did_you_mean
 
 _NONE = NamedOptions()
 
@@ -20,8 +20,8 @@ _NONE = NamedOptions()
 def shares(deployer: Deployer, name: str) -> list[tuple[DeploymentStatus, int]]:
     """Returns the deployment and its variants, each with its percentage of the requests."""
     _main(deployer, name)
-    found = deployer.endpoint.shares(name)
-    return [(deployer.get(one), percent) for one, percent in found.items()]
+    found = [(deployer.endpoint.status(one), percent) for one, percent in deployer.endpoint.shares(name).items()]
+    return [(status, percent) for status, percent in found if status]  # without a service: partly created or deleted
 
 
 def divide(deployer: Deployer, name: str, changes: Mapping[str, int]) -> None:
@@ -41,16 +41,20 @@ def divide(deployer: Deployer, name: str, changes: Mapping[str, int]) -> None:
 def promote(deployer: Deployer, name: str, variant: str, options: NamedOptions = _NONE) -> DeploymentStatus:
     """Rolls the variant's model out to the deployment, with the deployment's options, then deletes the variant.
 
-    Run again, it finishes an interrupted promotion. What the deployment follows stays if it is the variant's model by
-    now; otherwise the deployment is pinned, or the webhook service would go back. `options`: timeout_seconds.
+    Run again, it finishes an interrupted promotion. The deployment is pinned from then on; otherwise the webhook
+    service would deploy what its stage or alias still is. `options`: timeout_seconds.
     """
     before = _main(deployer, name)
-    chosen = deployer.get(_full_name(deployer, name, variant, deployer.endpoint.shares(name)))
-    uri = _followed(deployer, before, chosen) or chosen.provenance.resolved_uri
-    deployer.progress.step(f"Promoting {chosen.name}: {name} gets {chosen.provenance.resolved_uri}")
-    status = deployer.update(name, uri, chosen.provenance.flavor, options)
-    deployer.delete(chosen.name)
-    return status or before
+    full_name = _full_name(deployer, name, variant, deployer.endpoint.shares(name))
+    if chosen := deployer.endpoint.status(full_name):  # without a service, its deletion was interrupted
+        uri = chosen.provenance.resolved_uri
+        deployer.progress.step(f"Promoting {full_name}: {name} gets {uri}")
+        deployer.update(name, uri, chosen.provenance.flavor, options)
+        if before.follow != "pinned":
+            again = f"mlflow deployments update -t {deployer.target.uri} --name {name} -C follow={before.follow}"
+            deployer.progress.note(f"now pinned; once {before.follow} is {uri}, follow it again: {again}")
+    deployer.delete(full_name)
+    return deployer.get(name)
 
 
 def _main(deployer: Deployer, name: str) -> DeploymentStatus:
@@ -62,31 +66,12 @@ def _main(deployer: Deployer, name: str) -> DeploymentStatus:
 
 def _full_name(deployer: Deployer, name: str, variant: str, known: Mapping[str, int]) -> str:
     """The variant's name as a deployment; it can be given either way."""
-    variants = [one for one in known if one != name]
-    if found := next((one for one in variants if variant in (one, one.removeprefix(f"{name}-"))), None):
+    variants = {one.removeprefix(f"{name}-"): one for one in known if one != name}
+    if found := variants.get(variant, variant if variant in variants.values() else None):
         return found
-    if variant == name:
-        raise InvalidOption(f"'{name}' gets what its variants do not.", hint="pass the shares of its variants")
-    create = f"mlflow deployments create -t {deployer.target.uri} --name {name}-{variant} -C variant_of={name} -m …"
+    create = f"mlflow deployments create --name {name}-NAME -C variant_of={name} -m …"
+    finish = f"mlflow deployments delete --name {name}-{variant}"
     raise DeploymentNotFound(
-        f"'{name}' has no variant '{variant}'" + (f"; it has {', '.join(variants)}." if variants else "."),
-        hint=did_you_mean(variant, [one.removeprefix(f"{name}-") for one in variants]) or f"create it: {create}",
+        f"'{name}' has no variant '{variant}'; its variants: {', '.join(variants) or 'none'}.",
+        hint=did_you_mean(variant, variants) or f"create one: {create}; or finish an interrupted deletion: {finish}",
     )
-
-
-def _followed(deployer: Deployer, before: DeploymentStatus, chosen: DeploymentStatus) -> str | None:
-    """The URI that the deployment follows, if that is the variant's model; a note on how to follow it again if not."""
-    follow, model = before.follow, chosen.provenance.name
-    if follow == "pinned" or model is None:
-        return None
-    uri = f"models:/{model}{follow}" if follow.startswith("@") else f"models:/{model}/{follow}"
-    try:
-        if deployer.publisher.resolve(uri, None).resolved_uri == chosen.provenance.resolved_uri:
-            return uri
-    except FargateError as error:
-        deployer.progress.note(error.message.splitlines()[0])
-    deployer.progress.note(
-        f"{uri} is not {chosen.provenance.resolved_uri}, so '{before.name}' is pinned to that. To follow it again, "
-        f"move it first; then: mlflow deployments update -t {deployer.target.uri} --name {before.name} -m {uri}"
-    )
-    return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mlflow_fargate.deployment import VARIANT_HEADER
 from mlflow_fargate.plan import Properties, Resource
 from mlflow_fargate.resolved_model import Provenance
 from mlflow_fargate.resources.names import TEST_HEADER, tag_value
@@ -13,7 +14,6 @@ from mlflow_fargate.resources.properties import (
     SecretsPolicyProperties,
     TargetGroupProperties,
     TestRuleProperties,
-    VariantRuleProperties,
 )
 from mlflow_fargate.resources.service import scaling_properties, service_properties, task_properties
 from mlflow_fargate.resources.specs import (
@@ -62,7 +62,7 @@ def _rules(spec: ServiceSpec) -> tuple[Resource[Properties], ...]:
     is not planned here: shares change without a rollout, and only once its tasks are healthy.
     """
     if spec.variant:
-        named = VariantRuleProperties(_paths(spec), spec.variant, _groups_of(spec))
+        named = TestRuleProperties(_paths(spec), VARIANT_HEADER, _groups_of(spec), spec.variant)
         return (Resource("variant rule", f"/{spec.public_name}/* ({spec.variant})", named, spec.tags),)
     rule = ListenerRuleProperties(_paths(spec), _groups_of(spec))
     # All paths of one host; the service also answers without its prefix.

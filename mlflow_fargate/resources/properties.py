@@ -117,13 +117,7 @@ class TestRuleProperties(Properties):
     paths: tuple[str, ...]
     header: str
     target_groups: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class VariantRuleProperties(Properties):
-    paths: tuple[str, ...]
-    variant: str  # the value of the header
-    target_groups: tuple[str, ...]
+    value: str | None = None  # of the header: a variant's name; None: generated with the rule
 
 
 @dataclass(frozen=True)

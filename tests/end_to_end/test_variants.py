@@ -49,7 +49,7 @@ def test_a_variant_gets_its_share_and_no_request_fails_whatever_happens_to_it(
     client = get_deploy_client(TARGET)
     one, two = f"models:/{churn}/1", f"models:/{churn}/2"
     measured = {}
-    with deployed("churn", one) as url, hammered(url) as noticed:
+    with deployed("churn", one, {}) as url, hammered(url) as noticed:
         try:
             client.create_deployment("churn-b", two, config={**VARIANT, "traffic": 10})
             measured["10 %"] = share_of("2", noticed)

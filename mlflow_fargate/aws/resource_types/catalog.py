@@ -21,7 +21,6 @@ from mlflow_fargate.aws.resource_types.listener_rules import (
     ListenerRuleType,
     RedirectListenerType,
     TestRuleType,
-    VariantRuleType,
 )
 from mlflow_fargate.aws.resource_types.load_balancer import (
     ListenerCertificateType,
@@ -89,7 +88,7 @@ class ResourceTypes:
             "test rule": TestRuleType(session),
             "listener rule": self._listener_rule,
             "host rule": HostRuleType(session),
-            "variant rule": VariantRuleType(session),
+            "variant rule": TestRuleType(session),
             "traffic": self._traffic,
             "task definition": self._task_definition,
             "service": self._service,

@@ -15,19 +15,13 @@ from mlflow_fargate.aws import tags
 from mlflow_fargate.aws.resource_types.load_balancer import create_listener, find_listener, tags_of
 from mlflow_fargate.aws.resource_types.resource_type import Ids, ResourceType
 from mlflow_fargate.aws.session import AwsSession
-from mlflow_fargate.deployment import VARIANT_HEADER
 from mlflow_fargate.errors import AwsError, EndpointInUse, ForeignResource, InvalidOption
 from mlflow_fargate.plan import Found, Properties, Resource
-from mlflow_fargate.resources import TEST_HEADER, VARIANT_TAG
+from mlflow_fargate.resources import VARIANT_TAG
 from mlflow_fargate.resources.balancer_properties import RedirectProperties
-from mlflow_fargate.resources.properties import (
-    HostRuleProperties,
-    ListenerRuleProperties,
-    TestRuleProperties,
-    VariantRuleProperties,
-)
+from mlflow_fargate.resources.properties import HostRuleProperties, ListenerRuleProperties, TestRuleProperties
 
-R = TypeVar("R", ListenerRuleProperties, TestRuleProperties, HostRuleProperties, VariantRuleProperties)
+R = TypeVar("R", ListenerRuleProperties, TestRuleProperties, HostRuleProperties)
 # Priorities are 1 to 50000; the highest are left for users' catch-all rules.
 _PRIORITIES = range(100, 40_000)
 # Lower, because a test rule is more specific than the rule with its paths; a load balancer has at most 100 rules.
@@ -136,27 +130,21 @@ class ListenerRuleType(RuleType[ListenerRuleProperties]):
 
 
 class TestRuleType(RuleType[TestRuleProperties]):
-    """Routes requests with a secret header value to the new tasks before others; only the rule contains the value."""
+    """Routes requests with a header to some tasks: with a variant's name, or with a secret value to the new tasks.
+
+    Only the rule contains the secret value.
+    """
 
     __test__ = False  # its name looks like a test's to pytest
     priorities = _TEST_PRIORITIES
 
     def observe(self, resource: Resource[TestRuleProperties], ids: Ids) -> Found[TestRuleProperties] | None:
-        rule = self._find(resource.name, TEST_HEADER, ids)
-        groups = self._own_groups(rule, resource) if rule else ()
-        return self._found(rule, TestRuleProperties(_paths(rule), TEST_HEADER, groups)) if rule else None
-
-
-class VariantRuleType(RuleType[VariantRuleProperties]):
-    """Routes requests with a variant's name in a header to that variant, whatever its share of the others is."""
-
-    priorities = _TEST_PRIORITIES
-
-    def observe(self, resource: Resource[VariantRuleProperties], ids: Ids) -> Found[VariantRuleProperties] | None:
         wanted = resource.properties
-        rule = self._find(wanted.paths[-1], VARIANT_HEADER, ids, wanted.variant)
-        groups = self._own_groups(rule, resource) if rule else ()
-        return self._found(rule, VariantRuleProperties(_paths(rule), wanted.variant, groups)) if rule else None
+        rule = self._find(wanted.paths[-1], wanted.header, ids, wanted.value)
+        if rule is None:
+            return None
+        groups = self._own_groups(rule, resource)
+        return self._found(rule, TestRuleProperties(_paths(rule), wanted.header, groups, wanted.value))
 
 
 class HostRuleType(RuleType[HostRuleProperties]):
@@ -275,11 +263,8 @@ def _conditions(wanted: R, before: Mapping[str, Any] | None = None) -> list[dict
     paths = {"Field": "path-pattern", "PathPatternConfig": {"Values": list(wanted.paths)}}
     if isinstance(wanted, ListenerRuleProperties):
         return [paths]
-    if isinstance(wanted, VariantRuleProperties):
-        header = {"HttpHeaderName": VARIANT_HEADER, "Values": [wanted.variant]}
-    else:
-        value = header_value(before) if before else secrets.token_hex(16)
-        header = {"HttpHeaderName": wanted.header, "Values": [value]}
+    value = wanted.value or (header_value(before) if before else secrets.token_hex(16))
+    header = {"HttpHeaderName": wanted.header, "Values": [value]}
     return [paths, {"Field": "http-header", "HttpHeaderConfig": header}]
 
 
