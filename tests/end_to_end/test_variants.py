@@ -14,7 +14,7 @@ from mlflow.deployments import get_deploy_client
 from support.deployed_services import deployed
 from support.hammering import Noticed, hammered, wait_until
 
-pytestmark = [pytest.mark.end_to_end, pytest.mark.exhaustive, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.end_to_end, pytest.mark.exhaustive, pytest.mark.timeout(3600)]
 
 TARGET = "fargate:/local"
 REQUESTS = 10_000
@@ -33,7 +33,7 @@ def share_of(version: str, noticed: Noticed) -> tuple[int, int]:
     seen = noticed.answers["1"] + noticed.answers["2"]
     wait_until(lambda: noticed.answers["1"] + noticed.answers["2"] > seen + 200)  # those under way, and a new rule
     before = Counter(noticed.answers)
-    wait_until(lambda: sum((noticed.answers - before).values()) >= REQUESTS)
+    wait_until(lambda: sum((noticed.answers - before).values()) >= REQUESTS, at_most_seconds=900)
     now = Counter(noticed.answers) - before
     return now[version], sum(now.values())
 

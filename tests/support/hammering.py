@@ -64,8 +64,8 @@ def ask_once(session: requests.Session, url: str, key: str) -> requests.Response
     return session.post(f"{url}/invocations", json=QUESTION, headers=headers, timeout=60)
 
 
-def wait_until(happened: Callable[[], bool], every_seconds: float = 0.5) -> None:
-    deadline = time.monotonic() + 240
+def wait_until(happened: Callable[[], bool], every_seconds: float = 0.5, at_most_seconds: float = 240) -> None:
+    deadline = time.monotonic() + at_most_seconds
     while not happened():
         assert time.monotonic() < deadline
         time.sleep(every_seconds)
