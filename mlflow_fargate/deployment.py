@@ -20,6 +20,8 @@ PLAIN_HTTP = (
     "WARNING: callers send the API key and their inputs over plain HTTP, where others can read them. For HTTPS, "
     "use your domain: mlflow deployments update-endpoint … -C domain=churn.example.com"
 )
+# Requests with this header and a variant's name get its answer, and each of its answers has it.
+VARIANT_HEADER = "X-Model-Variant"
 # Used as a path, as the name of a service, and in image tags.
 DEPLOYMENT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,62}")
 NAME_HINT = "use 1 to 63 letters, digits, '-' and '_', starting with a letter"
@@ -53,10 +55,25 @@ class DeploymentStatus:
     assigns_public_ip: bool = False
 
     @property
+    def variant(self) -> str | None:
+        """Its name among the variants of a deployment: 'challenger' for 'churn-challenger'; None: it is not one."""
+        return variant_name(self.name, self.settings.variant_of)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What a request needs so that this deployment answers it, and not another variant."""
+        return {VARIANT_HEADER: self.variant} if self.variant else {}
+
+    @property
     def exposes_key(self) -> bool:
         """Whether callers send the API key unencrypted over a network."""
         parts = urlsplit(self.url)
         return bool(self.api_key_secret) and parts.scheme == "http" and parts.hostname not in {"127.0.0.1", "localhost"}
+
+
+def variant_name(name: str, variant_of: str | None) -> str | None:
+    """Returns the part of a variant's `name` after that of its deployment; None without `variant_of`."""
+    return name.removeprefix(f"{variant_of}-") if variant_of else None
 
 
 def as_dict(status: DeploymentStatus) -> dict[str, Any]:
@@ -88,6 +105,8 @@ def as_dict(status: DeploymentStatus) -> dict[str, Any]:
     }
     if status.settings.inference_log:
         told["inference_log"] = status.settings.inference_log
+    if status.settings.variant_of:
+        told["variant_of"] = status.settings.variant_of
     if status.last_failed_registered_ms is not None:
         told["last_failed_registered_ms"] = status.last_failed_registered_ms
     return {key: "" if value is None else value for key, value in told.items()}

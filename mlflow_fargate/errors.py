@@ -4,6 +4,7 @@ FargateError                 every expected error; the message is for the user
 ├── InvalidOption            an invalid name, option or URI
 ├── DeploymentExists         create: the name is taken
 ├── DeploymentNotFound       update, get or predict: no such deployment
+├── DeploymentInUse          delete: the deployment still has variants
 ├── EndpointNotFound         no such endpoint
 ├── EndpointInUse            the endpoint still has deployments, or ECS is shifting the traffic of one
 ├── ModelNotFound            the model URI resolves to nothing
@@ -69,6 +70,10 @@ class DeploymentExists(FargateError):
 
 class DeploymentNotFound(FargateError):
     error_code = "RESOURCE_DOES_NOT_EXIST"
+
+
+class DeploymentInUse(FargateError):
+    error_code = "INVALID_STATE"
 
 
 class EndpointNotFound(FargateError):

@@ -35,6 +35,8 @@ TypeName = Literal[
     "test rule",
     "listener rule",
     "host rule",
+    "variant rule",
+    "traffic",
     "alarm",
     "task definition",
     "service",
@@ -163,6 +165,12 @@ class Plan:
     def is_empty(self) -> bool:
         """True when there is nothing to change."""
         return all(change.action == "keep" for change in self.changes)
+
+    def split(self, last: TypeName) -> tuple[Plan, Plan]:
+        """Returns the plan without the changes to resources of one type, and these."""
+        changes = [change for change in self.changes if change.resource_type != last]
+        rest = [change for change in self.changes if change.resource_type == last]
+        return replace(self, changes=tuple(changes)), Plan(tuple(rest))
 
     def as_dict(self) -> dict[str, Any]:
         """Returns JSON-able values; the changes in order."""

@@ -193,6 +193,7 @@ def test_the_example_of_an_option_can_be_meant(option: Described, tmp_path: Path
     needed |= {key: {"strategy": "blue_green"} for key in ("bake_time_minutes", "test_green", "test_timeout_minutes")}
     recorded = ("sampling_fraction", "max_body", "drop", "hash")
     needed |= {f"inference_log_{what}": {"inference_log": "s3://logs/churn"} for what in recorded}
+    needed["traffic"] = {"variant_of": "churn"}
     if option.maps_to.startswith("Application Auto Scaling"):
         needed[option.key] = {"max_count": "4"}
     example = option.example if "=" in option.example else f"{option.key}={option.example}"

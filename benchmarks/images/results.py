@@ -30,8 +30,8 @@ _CASES = {
 _INTRODUCTION = """\
 Written by `make bench`; medians. CPU seconds are those of the builder (without the registry) and vary less than wall
 time on a busy machine. uv's package cache is warm for all builders; pip's (used only by MLflow's Dockerfile) is kept
-between runs. The base image is in the same registry; if it were not, its bytes would be added once. *After imports* is the
-time in a process that has already imported the plugin, such as the one that trained the model, or the webhook
+between runs. The base image is in the same registry; if it were not, its bytes would be added once. *After imports* is
+the time in a process that has already imported the plugin, such as the one that trained the model, or the webhook
 service. mlflow-fargate and BentoML run from an environment with only this plugin's requirements.
 """
 _SECONDS = ("wall_seconds", "after_imports_seconds")

@@ -32,6 +32,7 @@ from mlflow_fargate.aws.resource_types.monitoring.alarms import check_alarms, re
 from mlflow_fargate.aws.resource_types.network import find_endpoint_vpc
 from mlflow_fargate.aws.resource_types.strategy import read_alarm_names, read_strategy, refusal_of
 from mlflow_fargate.aws.resource_types.task_definition import TaskDefinitionType
+from mlflow_fargate.aws.resource_types.traffic import TrafficType
 from mlflow_fargate.aws.rollouts.watch import RolloutWatch
 from mlflow_fargate.aws.rollouts.watch_shift import ShiftWatch, TestGreen
 from mlflow_fargate.aws.session import AwsSession
@@ -210,6 +211,14 @@ class Endpoint:
     def names(self) -> list[str]:
         """Returns the names of the deployments, sorted."""
         return status.names(self.session, self.name)
+
+    def shares(self, name: str) -> dict[str, int]:
+        """Returns deployment → percent of the requests, of `name` and each of its variants, also those without any."""
+        return TrafficType(self.session, self.sleep).read(self.name, name)
+
+    def variants(self, name: str) -> list[str]:
+        """Returns the names of the deployments that are variants of this one, sorted."""
+        return sorted(self.shares(name).keys() - {name})
 
     def webhook_status(self) -> WebhookStatus | None:
         """Returns the webhook service as AWS shows it; None if there is none."""

@@ -6,6 +6,7 @@
     status, metrics, events, logs, history
                                       look at a deployment
     rollback, scale                   change it
+    traffic, promote                  its variants
     predict                           send it a request, also for a streamed response
     key                               how to call it; replaces its API key
     exec                              run a command in one of its tasks
@@ -50,6 +51,7 @@ from mlflow_fargate.cli.image import image
 from mlflow_fargate.cli.local import local
 from mlflow_fargate.cli.schema import schema
 from mlflow_fargate.cli.tracking import tracking
+from mlflow_fargate.cli.variants import promote, traffic
 from mlflow_fargate.cli.webhook import webhook
 
 
@@ -69,6 +71,7 @@ def main(context: click.Context) -> None:
         context.color = False
 
 
-_ON_DEPLOYMENTS = (plan, list_, status, metrics, predict, events, logs, history, rollback, scale, key, exec_)
+_LOOK_AT = (status, metrics, events, logs, history)
+_ON_DEPLOYMENTS = (plan, list_, *_LOOK_AT, predict, rollback, scale, traffic, promote, key, exec_)
 for _command in (*_ON_DEPLOYMENTS, doctor, gc, image, iam, schema, local, cache, tracking, webhook, demo):
     main.add_command(_command)

@@ -28,6 +28,16 @@ class CallOptions(OptionGroup):
         maps_to="(this command)",
         examples=["3600"],
     )
+    traffic: int | None = option(
+        None,
+        "with variant_of: share of the requests that the variant gets once its rollout has completed; a new variant "
+        "gets none without it (see also mlflow-fargate traffic)",
+        unit="percent",
+        ge=0,
+        le=100,
+        maps_to="(ELB listener rule: weights)",
+        examples=["10"],
+    )
     smoke_test: bool = option(
         True,
         "start a newly built service on this machine the way a task would, and deploy it only if it responds to the "

@@ -93,6 +93,25 @@ class DeploymentConfig(
             )
         return self
 
+    @model_validator(mode="after")
+    def _check_variant(self) -> Self:
+        if self.traffic is not None and (self.variant_of is None or not self.wait):
+            raise ValueError("traffic requires variant_of, and wait=true: it changes after the rollout")
+        if self.variant_of and self.shifts_traffic:
+            raise ValueError(
+                f"variant_of cannot be used with strategy={self.strategy}: ECS would change the weights of the variants"
+            )
+        for name in ("host", "domain", "target_group_arn"):
+            if self.variant_of and getattr(self, name):
+                raise ValueError(f"{name} cannot be used with variant_of: a variant is at the URL of its deployment")
+        return self
+
+    @property
+    def fewest_tasks(self) -> int:
+        """The smallest number of tasks that autoscaling, its schedule or `desired_count` lead to."""
+        scheduled = (counts.low for counts in self.scheduled_counts.values())
+        return min(self.min_count if self.is_scaled else self.desired_count, *scheduled, 5000)
+
     @property
     def own_host(self) -> str | None:
         """The host name that is routed to this deployment only."""

@@ -73,6 +73,14 @@ class ServiceOptions(OptionGroup):
         examples=["Production", "@champion", "pinned"],
         allowed="a stage, @ALIAS or pinned",
     )
+    variant_of: str | None = option(
+        None,
+        "makes this deployment a variant of another one: it shares that one's URL, path and API key, and gets a share "
+        "of its requests; its own name must begin with the other's, as in churn-challenger",
+        maps_to="ELB listener rule: weighted target groups",
+        examples=["churn"],
+        allowed="the name of a deployment",
+    )
     log_retention_days: int = option(
         30,
         "how long CloudWatch keeps the tasks' logs",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +26,7 @@ class Callee:
     url: str
     api_key: str | None = field(repr=False)
     is_custom_service: bool = False
+    headers: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
 class Callees:
@@ -59,6 +60,7 @@ class Callees:
             callee.url,
             inputs,
             api_key=callee.api_key,
+            headers=callee.headers,
             timeout_seconds=timeout_seconds,
             is_custom_service=callee.is_custom_service,
             http=self._http,

@@ -27,6 +27,7 @@ from mlflow_fargate.deployments.rules import check_name
 from mlflow_fargate.deployments.version_tags import VersionTags, WriteTags
 from mlflow_fargate.errors import (
     DeploymentExists,
+    DeploymentInUse,
     DeploymentNotFound,
     EndpointInUse,
     EndpointNotFound,
@@ -43,6 +44,8 @@ from mlflow_fargate.target import Target, check_endpoint_name
 
 if TYPE_CHECKING:
     from mlflow_fargate.publisher import Publisher
+
+_NONE = NamedOptions()
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ class Deployer:
         """
         options.over()  # reports a typo before the first call to AWS
         begun = self.endpoint.status(check_name(name))
-        if begun and not self._may_finish(begun, model_uri):
+        if begun and not self._may_finish(begun, model_uri, options):
             raise self._exists(begun)
         specs = self._specs
         spec = (
@@ -87,13 +90,15 @@ class Deployer:
         # Building an image takes minutes: another client may have created it, or its first rollout may have completed.
         with self.account.session.observation():
             now = self.endpoint.status(name)
-            if now and not self._may_finish(now, model_uri) and not self.rollouts.plan(spec).is_empty:
+            is_done = now and not self._may_finish(now, model_uri)
+            if now and is_done and not self.rollouts.plan(spec).split("traffic")[0].is_empty:
                 raise self._exists(now)
             return self.roll_out(spec)
 
-    def _may_finish(self, begun: DeploymentStatus, model_uri: str) -> bool:
+    def _may_finish(self, begun: DeploymentStatus, model_uri: str, options: NamedOptions = _NONE) -> bool:
+        """A variant gets its share of the requests last, so `options` with a share may finish that."""
         is_the_same = begun.provenance.requested_uri == without_credentials(model_uri)
-        return is_the_same and not self.endpoint.was_rolled_out(begun.name)
+        return is_the_same and (options.names("traffic") or not self.endpoint.was_rolled_out(begun.name))
 
     def _exists(self, existing: DeploymentStatus) -> DeploymentExists:
         return DeploymentExists(
@@ -148,6 +153,11 @@ class Deployer:
         """
         with self.account.session.observation():
             before = self.endpoint.status(check_name(name))
+            if variants := self.endpoint.variants(name):
+                raise DeploymentInUse(
+                    f"'{name}' still has variants: {', '.join(variants)}. They share its URL and its API key.",
+                    hint=f"delete them first: mlflow deployments delete -t {self.target.uri} --name {variants[0]}",
+                )
             endpoint, config = self.endpoint.standing_spec(is_kept=True), parse_config({**EVERY_KIND, "max_count": 1})
             spec = DeploymentSpec(name, endpoint, config, "none", Provenance("", "", "", ""), "pinned")
             self.rollouts.delete(spec, retain)
@@ -161,7 +171,8 @@ class Deployer:
     def _callee(self, name: str) -> Callee:
         status = self.get(name)
         key = self.account.read_api_key(status.api_key_secret) if status.api_key_secret else None
-        return Callee(status.url, key, is_custom_service=status.settings.custom_service is not None)
+        is_custom = status.settings.custom_service is not None
+        return Callee(status.url, key, is_custom_service=is_custom, headers=status.headers)
 
     def predict_stream(self, name: str, inputs: Any, timeout_seconds: float) -> Iterator[Any]:
         """Yields the chunks of the model's answer; raises NotSupported for a custom service, whose routes differ."""
@@ -172,7 +183,9 @@ class Deployer:
                 hint=f"send a request to one of them: {status.url}/docs.json lists them",
             )
         key = self.account.read_api_key(status.api_key_secret) if status.api_key_secret else None
-        yield from scoring.score_stream(status.url, inputs, api_key=key, timeout_seconds=timeout_seconds)
+        yield from scoring.score_stream(
+            status.url, inputs, api_key=key, headers=status.headers, timeout_seconds=timeout_seconds
+        )
 
     def create_endpoint(self, name: str, config: DeploymentConfig) -> dict[str, str]:
         """Creates the endpoint `name` if it does not exist."""

@@ -17,13 +17,19 @@ from mlflow_fargate.deployments.flavors import check_flavor
 from mlflow_fargate.deployments.rules import (
     check_change,
     check_log_columns,
+    check_name,
     check_same_model,
+    check_share,
+    check_variant,
     follow_of,
+    inherited,
     needs_another_image,
+    new_shares,
     provenance_of,
+    signature_differences,
 )
 from mlflow_fargate.deployments.version_tags import VersionTags, WriteTags
-from mlflow_fargate.errors import InvalidOption
+from mlflow_fargate.errors import DeploymentNotFound, FargateError, InvalidOption, did_you_mean
 from mlflow_fargate.progress import Progress, noting_interruption
 from mlflow_fargate.resolved_model import DEFAULT_FLAVOR, Provenance, ResolvedModel
 from mlflow_fargate.resources import DeploymentSpec
@@ -47,7 +53,7 @@ class Specs:
 
     def new(self, name: str, model_uri: str, flavor: str | None, options: NamedOptions) -> DeploymentSpec:
         """Returns the spec of a new deployment; raises InvalidOption, ModelUnusable, and what publishing raises."""
-        options = options.below(self.network)
+        options = self._as_variant(name, options).below(self.network)
         config = options.over()
         model = self.make_publisher().resolve(model_uri, config.labels_file)
         check_flavor(model, flavor)
@@ -77,6 +83,7 @@ class Specs:
             )
         config = options.over(before.settings)
         check_change(before, config, options)
+        self._check_variants(before, config)
         if model_uri is not None:
             return self._with_model(before, config, model_uri, flavor, config.follow or follow_of(model_uri), options)
         follow, provenance = config.follow or before.follow, before.provenance
@@ -107,6 +114,57 @@ class Specs:
         options = replace(options, given={**begun.settings.named, **options.given})  # the first command's, to finish
         return self._with_model(begun, config, model_uri, flavor, config.follow or begun.follow, options)
 
+    def _as_variant(self, name: str, options: NamedOptions) -> NamedOptions:
+        """Returns the options of a new variant, with those that it shares; others as they are."""
+        config = options.over()
+        if config.variant_of is None:
+            return options
+        champion = self._champion(config.variant_of)
+        options = options.below(inherited(champion))
+        check_variant(name, options.over(), champion)
+        self._check_share(name, config)
+        return options
+
+    def _check_share(self, name: str, config: DeploymentConfig) -> None:
+        """Raises InvalidOption if a variant cannot have the share that it has or would get."""
+        if config.variant_of and (config.traffic is not None or not config.fewest_tasks):
+            shares = self.endpoint.shares(config.variant_of)
+            if config.traffic is not None:
+                shares = new_shares(config.variant_of, shares, {name: config.traffic})
+            check_share(name, config, shares.get(name, 0))
+
+    def _check_variants(self, before: DeploymentStatus, config: DeploymentConfig) -> None:
+        """Raises InvalidOption for changes that would break a variant, or a deployment with variants."""
+        self._check_share(before.name, config)
+        changed = [name for name in ("auth", "strategy") if getattr(before.settings, name) != getattr(config, name)]
+        if changed and (variants := self.endpoint.variants(before.name)):
+            raise InvalidOption(
+                f"{changed[0]} of '{before.name}' cannot change while it has variants: {', '.join(variants)}.",
+                hint=f"delete them first: mlflow deployments delete --name {variants[0]}",
+            )
+
+    def _champion(self, name: str) -> DeploymentStatus:
+        found = self.endpoint.status(check_name(name))
+        if found is None:
+            raise DeploymentNotFound(
+                f"There is no deployment '{name}' for variant_of={name}.",
+                hint=did_you_mean(name, self.endpoint.names()) or "create that deployment first",
+            )
+        return found
+
+    def _note_signature(self, champion: DeploymentStatus, model: ResolvedModel) -> None:
+        """Warns if callers of `champion` would get other answers, or errors, because a variant's signature differs."""
+        try:
+            theirs = self.make_publisher().resolve(champion.provenance.resolved_uri, None)
+        except FargateError as error:
+            self.progress.note(f"the signature of '{champion.name}' was not compared: {error.message.splitlines()[0]}")
+            return
+        if differences := signature_differences(theirs.metadata, model.metadata):
+            self.progress.note(
+                f"warning: the signature of {model.title} differs from that of '{champion.name}', whose callers it "
+                f"will answer: {'; '.join(differences)}"
+            )
+
     def _with_model(
         self,
         before: DeploymentStatus,
@@ -136,6 +194,8 @@ class Specs:
         """Returns the spec with the image of `model`, which is published unless this is a dry run."""
         check_log_columns(config, model)
         self._check_log_bucket(config, options)
+        if config.variant_of:
+            self._note_signature(self._champion(config.variant_of), model)
         self.endpoint.session.end_observation()  # resolving took seconds, building takes minutes
         endpoint = self.endpoint.spec(config, before, options.names)
         began = time.monotonic()

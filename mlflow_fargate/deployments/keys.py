@@ -34,7 +34,11 @@ def finish(deployer: Deployer, name: str, options: NamedOptions = _NONE) -> None
     """
     status, secret = _with_key(deployer, name)
     keys, since = deployer.account.read_api_keys(secret)
-    if len(keys) > 1 and (status.state != "COMPLETED" or deployer.endpoint.rollout_began(name) < since):
+    names = [name, *deployer.endpoint.variants(name)]
+    are_done = all(
+        deployer.get(one).state == "COMPLETED" and deployer.endpoint.rollout_began(one) >= since for one in names
+    )
+    if len(keys) > 1 and not are_done:
         raise InvalidOption(
             f"Not all tasks of '{name}' accept the new API key yet.",
             hint="wait until the rollout has completed (mlflow-fargate status -f), or run key --rotate again",
@@ -52,6 +56,7 @@ def usage(deployer: Deployer, name: str) -> str:
     if deployer.target.profile:
         read += f" --profile {deployer.target.profile}"
     header = ' -H "Authorization: Bearer $KEY"' if keys else ""
+    header += "".join(f" -H '{header}: {value}'" for header, value in status.headers.items())
     lines = [
         *([f"KEY=$({read} --query SecretString --output text | cut -d' ' -f{keys})"] if keys else []),
         f"curl{header} -H 'Content-Type: application/json' -d @rows.json {status.url}/invocations",
@@ -71,6 +76,11 @@ def usage(deployer: Deployer, name: str) -> str:
 
 def _with_key(deployer: Deployer, name: str) -> tuple[DeploymentStatus, str]:
     status = deployer.get(name)
+    if owner := status.settings.variant_of:
+        raise InvalidOption(
+            f"'{name}' is a variant of '{owner}' and has its API key.",
+            hint=f"replace that: mlflow-fargate key -t {deployer.target.uri} --name {owner} --rotate",
+        )
     if status.api_key_secret is None:
         raise InvalidOption(
             f"Deployment '{name}' has no API key (auth=none): everyone can call it.",
@@ -80,10 +90,11 @@ def _with_key(deployer: Deployer, name: str) -> tuple[DeploymentStatus, str]:
 
 
 def _replace_tasks(deployer: Deployer, status: DeploymentStatus, options: NamedOptions) -> None:
-    endpoint, name, config = deployer.endpoint, status.name, options.over()
-    earlier = frozenset(event.id for event in endpoint.events(name))
-    requested = endpoint.replace_tasks(name)
-    if config.wait:
-        deployer.progress.step("Waiting for the rollout")
-        test = deployer.rollouts.test_of(name)
-        endpoint.wait_until_rolled_out(name, config.rollout_seconds, deployer.progress, test, earlier, requested)
+    endpoint, config = deployer.endpoint, options.over()
+    names = [status.name, *endpoint.variants(status.name)]
+    earlier = {name: frozenset(event.id for event in endpoint.events(name)) for name in names}
+    requested = {name: endpoint.replace_tasks(name) for name in names}
+    for name in names if config.wait else ():
+        deployer.progress.step(f"Waiting for the rollout of {name}")
+        watched = (deployer.rollouts.test_of(name), earlier[name], requested[name])
+        endpoint.wait_until_rolled_out(name, config.rollout_seconds, deployer.progress, *watched)

@@ -18,18 +18,22 @@ from mlflow_fargate.aws.endpoint import Endpoint
 from mlflow_fargate.config.alarm_options import NOTICING_MINUTES
 from mlflow_fargate.deployment import DeploymentStatus, RequestedRollout
 from mlflow_fargate.deployments.costs import Estimate, estimate_cost, read_prices
-from mlflow_fargate.deployments.rules import follow_note
+from mlflow_fargate.deployments.rules import follow_note, new_shares
 from mlflow_fargate.errors import DeploymentNotFound, RolloutReplaced
 from mlflow_fargate.plan import Plan, Properties, Resource, make_deletion, make_plan
 from mlflow_fargate.progress import Progress, noting_interruption
 from mlflow_fargate.resources import (
+    ENDPOINT_TAG,
+    MANAGED_BY,
     DeploymentSpec,
+    Network,
     WebhookSpec,
     deployment_resources,
     endpoint_resources,
     webhook_resources,
 )
 from mlflow_fargate.resources.alarms import alarm_names
+from mlflow_fargate.resources.properties import TrafficProperties
 
 Spec = DeploymentSpec | WebhookSpec
 # Options that each add a type of resource: a deletion looks for all types, whatever the options were.
@@ -68,6 +72,7 @@ class Rollouts:
         if spec.config.dry_run:
             self.progress.step("Dry run: nothing was changed")
             return None
+        first, traffic = plan.split("traffic")
         undo, follow = self._commands(spec)
         earlier = self.endpoint.event_ids(spec.name)
         with around:
@@ -76,11 +81,23 @@ class Rollouts:
                 "interrupted: the plan is partly applied. Run the same command to finish, or undo with:",
                 undo,
             ):
-                requested = self.account.apply(plan, spec.endpoint.network, self.progress)
+                requested = self.account.apply(first, spec.endpoint.network, self.progress)
             self._note_strategy(spec, follow)
-            if spec.config.wait and not (plan.is_empty and self._is_complete(spec)):
+            if spec.config.wait and not (first.is_empty and self._is_complete(spec)):
                 self._wait(spec, follow, earlier, requested)
+        if not traffic.is_empty:  # tasks are healthy now
+            self.account.apply(traffic, spec.endpoint.network, self.progress)
         return plan
+
+    def divide(self, name: str, shares: Mapping[str, int]) -> None:
+        """Divides the requests to `name` among it and its variants: deployment → percent, see `new_shares`."""
+        wanted, nowhere = (self._traffic(name, shares),), Network("none", ())
+        plan = make_plan(wanted, self.account.observe(wanted, nowhere))
+        self.progress.note(str(plan))
+        self.account.apply(plan, nowhere, self.progress)
+
+    def _traffic(self, name: str, shares: Mapping[str, int]) -> Resource[TrafficProperties]:
+        return Resource("traffic", name, TrafficProperties(shares), {**MANAGED_BY, ENDPOINT_TAG: self.endpoint.name})
 
     def preview(self, spec: Spec) -> tuple[Plan, Estimate]:
         """Returns the plan for `spec` and what it costs; reads only."""
@@ -89,8 +106,11 @@ class Rollouts:
 
     def plan(self, spec: Spec) -> Plan:
         """Returns the plan for `spec`; reads only."""
-        wanted = (*endpoint_resources(spec.endpoint), *_resources(spec))
+        wanted = [*endpoint_resources(spec.endpoint), *_resources(spec)]
+        name, percent = spec.public_name, spec.config.traffic
         with self.account.session.observation():
+            if percent is not None:
+                wanted.append(self._traffic(name, new_shares(name, self.endpoint.shares(name), {spec.name: percent})))
             plan = make_plan(wanted, self.account.observe(wanted, spec.endpoint.network))
         notes = [*spec.endpoint.network.notes, follow_note(plan), _log_note(spec), *self._alarm_notes(spec)]
         if isinstance(spec, DeploymentSpec) and spec.provenance.runtime:
@@ -175,7 +195,7 @@ class Rollouts:
         status = self.endpoint.status(spec.name) if isinstance(spec, DeploymentSpec) else None
         if status is None or status.state != "COMPLETED" or status.running_count != status.desired_count:
             return False
-        return status.desired_count == 0 or scoring.is_ready(status.load_balancer_url)
+        return status.desired_count == 0 or scoring.is_ready(status.load_balancer_url, status.headers)
 
     def _wait(
         self, spec: Spec, follow: str, earlier_events: Collection[str], requested: RequestedRollout | None
@@ -188,18 +208,19 @@ class Rollouts:
             self.endpoint.wait_until_rolled_out(
                 spec.name, seconds, self.progress, self.test_of(spec.name), earlier_events, requested
             )
-        if url := self._address(spec):
+        url, headers = self._address(spec)
+        if url:
             left = max(seconds - (self.clock() - began), 30.0)
             with self.progress.waiting(f"waiting for {url}"):
-                scoring.wait_until_ready(url, timeout_seconds=left, clock=self.clock, sleep=self.sleep)
+                scoring.wait_until_ready(url, headers, timeout_seconds=left, clock=self.clock, sleep=self.sleep)
 
-    def _address(self, spec: Spec) -> str | None:
-        """The URL by the load balancer's name: the DNS record of a certificate's name may come later."""
+    def _address(self, spec: Spec) -> tuple[str | None, Mapping[str, str]]:
+        """The URL by the load balancer's name, and headers: the DNS record of a certificate's name may come later."""
         if isinstance(spec, WebhookSpec):
             webhook = self.endpoint.webhook_status()
-            return webhook.url if webhook else None
+            return (webhook.url if webhook else None), {}
         status = self.endpoint.status(spec.name)
-        return status.load_balancer_url if status and status.desired_count else None
+        return (status.load_balancer_url, status.headers) if status and status.desired_count else (None, {})
 
 
 def _resources(spec: Spec) -> tuple[Resource[Properties], ...]:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from typing import Any
+
 from mlflow_fargate.config import OF_THE_IMAGE, DeploymentConfig, NamedOptions
 from mlflow_fargate.deployment import DEPLOYMENT_NAME, NAME_HINT, STAGES, DeploymentStatus
 from mlflow_fargate.errors import InvalidOption, ModelNotFound, did_you_mean
 from mlflow_fargate.plan import Plan
-from mlflow_fargate.resolved_model import Provenance, ResolvedModel
+from mlflow_fargate.resolved_model import Provenance, ResolvedModel, printable
 from mlflow_fargate.resources.properties import ServiceProperties
 
 # The content of these files and URIs can change without a change of name.
 _NAMES_OF_CONTENT = frozenset({"labels", "service", "models"})
 _ENTRY_OPTIONS = ("load_balancer_arn", "listener_arn", "target_group_arn")
+_SHARED_OPTIONS = ("auth", "load_balancer_arn", "listener_arn")  # of a deployment and its variants
+_NETWORK = ("vpc", "subnets", "security_groups", "assign_public_ip", "execution_role_arn")
+_MOST_GROUPS = 5  # of a listener rule: https://docs.aws.amazon.com/elasticloadbalancing/latest/application/load-balancer-limits.html
+_ALL = 100  # percent
 
 
 def follow_of(model_uri: str) -> str:
@@ -73,6 +81,11 @@ def check_change(before: DeploymentStatus, config: DeploymentConfig, options: Na
             f"An update cannot move '{before.name}' to another load balancer ({moved[0]}).",
             hint="delete the deployment and create it again, or create a second one",
         )
+    if config.variant_of != before.settings.variant_of or (config.variant_of and config.port != before.settings.port):
+        raise InvalidOption(
+            f"An update cannot change variant_of, or the port of a variant ('{before.name}').",
+            hint="delete the deployment and create it again, or create a second one",
+        )
     if before.settings.shifts_traffic and not before.strategy_refused:
         _check_shift(before.name, before.settings, config)
     if config.is_scaled and "desired_count" in options.given:
@@ -80,6 +93,88 @@ def check_change(before: DeploymentStatus, config: DeploymentConfig, options: Na
             f"Autoscaling controls the number of tasks of '{before.name}' ({config.min_count} to {config.max_count}).",
             hint="change min_count and max_count, or turn autoscaling off with max_count=",
         )
+
+
+def check_variant(name: str, config: DeploymentConfig, champion: DeploymentStatus) -> None:
+    """Raises InvalidOption if a new deployment with these options cannot be a variant of `champion`."""
+    kept = champion.settings
+    if not name.startswith(f"{champion.name}-") or name == f"{champion.name}-":
+        raise InvalidOption(
+            f"'{name}' is not a valid name for a variant of '{champion.name}'.",
+            hint=f"begin it with '{champion.name}-': {champion.name}-challenger is the variant 'challenger'",
+        )
+    used = f"strategy={kept.strategy}" if kept.shifts_traffic else None
+    if used := used or next((one for one in ("variant_of", "target_group_arn") if getattr(kept, one)), None):
+        raise InvalidOption(
+            f"'{champion.name}' has {used}, so it cannot have variants: their shares are weights of its own rule.",
+            hint="create a deployment with strategy=rolling and without variant_of and target_group_arn",
+        )
+    for option in _SHARED_OPTIONS:
+        if getattr(config, option) != getattr(kept, option):
+            raise InvalidOption(
+                f"{option} is that of '{champion.name}': callers reach both at one URL, with one API key.",
+                hint=f"leave out {option}=",
+            )
+
+
+def inherited(champion: DeploymentStatus) -> dict[str, Any]:
+    """Returns the options that a new variant has from its deployment unless it names them: access and network."""
+    return {key: value for key, value in champion.settings.named.items() if key in (*_SHARED_OPTIONS, *_NETWORK)}
+
+
+def check_share(name: str, config: DeploymentConfig, share: int) -> None:
+    """Raises InvalidOption if a variant with this percentage of the requests could be without tasks."""
+    if share and not config.fewest_tasks:
+        raise InvalidOption(
+            f"'{name}' with {share}% of the requests needs a task at all times (desired_count, min_count, schedule): "
+            "without one, callers get 503 for its share.",
+            hint=f"first set its share to 0: mlflow-fargate traffic --name {config.variant_of} {name}=0",
+        )
+
+
+def new_shares(name: str, shares: Mapping[str, int], changes: Mapping[str, int]) -> dict[str, int]:
+    """Returns deployment → percent of the requests to `name`, which gets what its variants do not.
+
+    InvalidOption if `changes` to the current `shares` are impossible. Variants without requests are left out.
+    """
+    wrong = next((one for one, percent in changes.items() if not 0 <= percent <= _ALL), None)
+    if wrong:
+        raise InvalidOption(f"{wrong}={changes[wrong]}: a share is a whole number of percent from 0 to {_ALL}.")
+    variants = {**{one: percent for one, percent in shares.items() if one != name}, **changes}
+    variants = {one: percent for one, percent in sorted(variants.items()) if percent}
+    total = sum(variants.values())
+    if total > _ALL:
+        listed = ", ".join(f"{one}={percent}" for one, percent in variants.items())
+        raise InvalidOption(
+            f"The variants of '{name}' would get {total}% of its requests: {listed}.",
+            hint=f"they can get {_ALL}% together, and {name} gets the rest",
+        )
+    if len(variants) >= _MOST_GROUPS:
+        raise InvalidOption(
+            f"{len(variants)} variants of '{name}' would get requests; a listener rule has at most {_MOST_GROUPS} "
+            "target groups, its own among them.",
+            hint="set the share of another variant to 0 first",
+        )
+    return {name: _ALL - total, **variants}
+
+
+def signature_differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """Returns how the signature in an MLmodel file differs from an earlier one, by column; [] if it does not."""
+    found = []
+    for part in ("inputs", "outputs", "params"):
+        old, new = _columns(before, part), _columns(after, part)
+        found += [f"{part} lack {one}" for one in old if one not in new]
+        found += [f"{part} have {one}" for one in new if one not in old]
+    return found
+
+
+def _columns(metadata: Mapping[str, Any], part: str) -> list[str]:
+    """What a signature lists, as MLflow writes it: {"type": "long", "name": "age", "required": true}"""
+    try:
+        listed = json.loads((metadata.get("signature") or {}).get(part) or "[]")
+    except (AttributeError, TypeError, ValueError):
+        listed = ["what cannot be read"]
+    return [printable(json.dumps(one)) for one in (listed if isinstance(listed, list) else [listed])]
 
 
 def follow_note(plan: Plan) -> str | None:

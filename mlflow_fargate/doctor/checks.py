@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from mlflow_fargate.deployment import Alarm
+from mlflow_fargate.deployment import Alarm, DeploymentStatus
 from mlflow_fargate.doctor_facts import (
     Caller,
     Certificate,
@@ -228,6 +228,16 @@ def check_inference_log(found: InvalidOption | Unknown | None, url: str) -> Find
     if found:
         return Finding("endpoint", name, "FAIL", found.message, found.hint)
     return Finding("endpoint", name, "OK", f"{url}: the bucket is in this region (its own policy was not checked)")
+
+
+def check_variant(status: DeploymentStatus, shares: Mapping[str, int]) -> Finding:
+    """Checks one variant; `shares` of the deployment that it is a variant of, see Endpoint.shares."""
+    name, share = f"variant {status.name}", shares.get(status.name, 0)
+    said = f"gets {share}% of the requests to '{status.settings.variant_of}'"
+    if share and not status.running_count:
+        advice = f"mlflow-fargate traffic --name {status.settings.variant_of} {status.name}=0, or start its tasks"
+        return Finding("endpoint", name, "FAIL", f"{said} and has no running task: callers get 503", advice)
+    return Finding("endpoint", name, "OK", said)
 
 
 def check_tracking_server(answer: ServerAnswer | None) -> Finding:

@@ -11,7 +11,7 @@ from mlflow_fargate.aws.endpoint import Endpoint
 from mlflow_fargate.aws.reading import doctor_facts
 from mlflow_fargate.aws.reading.doctor_facts import known
 from mlflow_fargate.config import DeploymentConfig
-from mlflow_fargate.deployment import Alarm
+from mlflow_fargate.deployment import Alarm, DeploymentStatus
 from mlflow_fargate.doctor import checks
 from mlflow_fargate.doctor.checks import Finding
 from mlflow_fargate.doctor_facts import Caller, Unknown, VcpuQuota
@@ -108,6 +108,7 @@ def _examine_endpoint(endpoint: Endpoint, config: DeploymentConfig) -> list[Find
         checks.check_scan(known(lambda: doctor_facts.read_scan(session, endpoint.name))),
         checks.check_alarms(known(lambda: _ringing(endpoint))),
         *([checks.check_inference_log(_log_fault(endpoint, config), url)] if (url := config.inference_log) else []),
+        *(checks.check_variant(one, endpoint.shares(one.settings.variant_of or "")) for one in _variants(endpoint)),
     ]
 
 
@@ -121,6 +122,11 @@ def _log_fault(endpoint: Endpoint, config: DeploymentConfig) -> InvalidOption | 
         return known(lambda: endpoint.check_log_bucket(config))
     except InvalidOption as error:
         return error
+
+
+def _variants(endpoint: Endpoint) -> list[DeploymentStatus]:
+    found = known(lambda: list(endpoint.list_statuses()))
+    return [] if isinstance(found, Unknown) else [one for one in found if one.settings.variant_of]
 
 
 def _quota(endpoint: Endpoint) -> VcpuQuota:

@@ -8,6 +8,7 @@ plan is applied from first to last and undone from last to first.
     deployment   log group · API key · secrets policy · target group (· alternate target group · test rule)
                  · listener rule · host rule · inference log role · task definition (· alarms) · service
                  · autoscaling
+                 (a variant: a variant rule instead of both rules; `traffic` are the weights of its deployment's rules)
     webhook      log group · task role · secrets policy · target group · listener rule · host rule
                  · task definition · service
 
@@ -28,6 +29,7 @@ from mlflow_fargate.resources.names import (
     ENDPOINT_TAG,
     MANAGED_BY,
     TEST_HEADER,
+    VARIANT_TAG,
     WEBHOOK,
     cluster_name,
     log_group_name,
@@ -52,6 +54,7 @@ __all__ = [
     "MANAGED_BY",
     "OWN_CERTIFICATE",
     "TEST_HEADER",
+    "VARIANT_TAG",
     "WEBHOOK",
     "DeploymentSpec",
     "Domain",

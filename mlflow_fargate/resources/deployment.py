@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mlflow_fargate.deployment import VARIANT_HEADER
 from mlflow_fargate.plan import Properties, Resource
 from mlflow_fargate.resolved_model import Provenance
 from mlflow_fargate.resources.alarms import alarm_resources
@@ -54,17 +55,28 @@ def parent_resources(spec: ServiceSpec) -> tuple[Resource[Properties], ...]:
         policy = SecretsPolicyProperties(tuple(sorted(_secret_arn(value) for value in config.secrets.values())))
         resources.append(Resource("secrets policy", f"deployment-{spec.name}", policy, spec.tags))
     if "target group" not in spec.endpoint.network.adopted:
-        rule = ListenerRuleProperties(_paths(spec), _groups_of(spec))
-        # All paths of one host; the service also answers without its prefix.
-        host_rule = HostRuleProperties((config.own_host,) if config.own_host else (), (target_group_of(spec),))
-        resources += [
-            Resource("target group", target_group_name(spec), target_group_properties(spec), spec.tags),
-            *_test_resources(spec, is_wanted=True),
-            # ECS refuses a service whose target group is not in a rule yet, so the rule comes first.
-            Resource("listener rule", f"/{spec.name}/*", rule, spec.tags),
-            Resource("host rule", spec.name, host_rule, spec.tags, is_wanted=config.own_host is not None),
-        ]
+        group = Resource("target group", target_group_name(spec), target_group_properties(spec), spec.tags)
+        resources += [group, *_rules(spec)]
     return tuple(resources)
+
+
+def _rules(spec: ServiceSpec) -> tuple[Resource[Properties], ...]:
+    """ECS refuses a service whose target group is not in a rule yet, so the rules come first.
+
+    A variant's own rule is for requests that name it. Its share of all others is part of its deployment's rules, and
+    is not planned here: shares change without a rollout, and only once its tasks are healthy.
+    """
+    if spec.variant:
+        named = TestRuleProperties(_paths(spec), VARIANT_HEADER, _groups_of(spec), spec.variant)
+        return (Resource("variant rule", f"/{spec.public_name}/* ({spec.variant})", named, spec.tags),)
+    rule = ListenerRuleProperties(_paths(spec), _groups_of(spec))
+    # All paths of one host; the service also answers without its prefix.
+    host_rule = HostRuleProperties((spec.config.own_host,) if spec.config.own_host else (), (target_group_of(spec),))
+    return (
+        *_test_resources(spec, is_wanted=True),
+        Resource("listener rule", f"/{spec.name}/*", rule, spec.tags),
+        Resource("host rule", spec.name, host_rule, spec.tags, is_wanted=spec.config.own_host is not None),
+    )
 
 
 def _test_resources(spec: ServiceSpec, *, is_wanted: bool) -> tuple[Resource[Properties], ...]:
@@ -72,7 +84,7 @@ def _test_resources(spec: ServiceSpec, *, is_wanted: bool) -> tuple[Resource[Pro
 
     The test rule routes requests with the header's value, which is generated with the rule, to the new tasks.
     """
-    if spec.config.shifts_traffic != is_wanted or "target group" in spec.endpoint.network.adopted:
+    if spec.config.shifts_traffic != is_wanted or spec.variant or "target group" in spec.endpoint.network.adopted:
         return ()
     rule = TestRuleProperties(_paths(spec), TEST_HEADER, _groups_of(spec))
     group = target_group_properties(spec)
@@ -84,7 +96,7 @@ def _test_resources(spec: ServiceSpec, *, is_wanted: bool) -> tuple[Resource[Pro
 
 
 def _paths(spec: ServiceSpec) -> tuple[str, ...]:
-    return (f"/{spec.name}", f"/{spec.name}/*")
+    return (f"/{spec.public_name}", f"/{spec.public_name}/*")
 
 
 def _groups_of(spec: ServiceSpec) -> tuple[str, ...]:
@@ -112,7 +124,7 @@ def target_group_properties(spec: ServiceSpec) -> TargetGroupProperties:
     """Returns health checks for quick rollouts: every 5 seconds, healthy after two in a row."""
     return TargetGroupProperties(
         port=spec.config.port,
-        health_check_path=f"/{spec.name}/readyz",
+        health_check_path=f"/{spec.public_name}/readyz",
         health_check_interval_seconds=5,
         health_check_timeout_seconds=4,
         healthy_threshold=2,

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 MANAGED_BY = {"managed-by": "mlflow-fargate"}
 ENDPOINT_TAG = "mlflow-fargate:endpoint"
 DEPLOYMENT_TAG = "mlflow-fargate:deployment"
+VARIANT_TAG = "mlflow-fargate:variant-of"  # of a variant's resources: the deployment whose requests it shares
 CONTAINER = "model"
 # The name of an endpoint's webhook service. Deployment names start with a letter.
 WEBHOOK = "_webhook"

@@ -128,6 +128,14 @@ class TestRuleProperties(Properties):
     paths: tuple[str, ...]
     header: str
     target_groups: tuple[str, ...]
+    value: str | None = None  # of the header: a variant's name; None: generated with the rule
+
+
+@dataclass(frozen=True)
+class TrafficProperties(Properties):
+    option_names: ClassVar[Mapping[str, str]] = {"shares.": ""}
+
+    shares: Mapping[str, int]  # deployment → percent of the requests; without those that get none
 
 
 @dataclass(frozen=True)

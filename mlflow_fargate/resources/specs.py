@@ -9,10 +9,18 @@ from dataclasses import KW_ONLY, asdict, dataclass, field
 from typing import Any
 
 from mlflow_fargate.config import OF_THE_CALL, OF_THE_SERVICE, DeploymentConfig
+from mlflow_fargate.deployment import variant_name
 from mlflow_fargate.partitions import arn
 from mlflow_fargate.plan import TypeName
 from mlflow_fargate.resolved_model import Provenance
-from mlflow_fargate.resources.names import DEPLOYMENT_TAG, ENDPOINT_TAG, MANAGED_BY, cluster_name, log_group_name
+from mlflow_fargate.resources.names import (
+    DEPLOYMENT_TAG,
+    ENDPOINT_TAG,
+    MANAGED_BY,
+    VARIANT_TAG,
+    cluster_name,
+    log_group_name,
+)
 
 _SHUTDOWN_SECONDS = 10  # of the webhook service, after the rollouts that it waits for
 
@@ -101,16 +109,27 @@ class ServiceSpec:
         return f"{self.endpoint.full_name}_{self.name}"
 
     @property
+    def public_name(self) -> str:
+        """The deployment at whose path, and with whose API key, callers reach it: of a variant, the one it is of."""
+        return self.config.variant_of or self.name
+
+    @property
+    def variant(self) -> str | None:
+        """Its name among the variants of its deployment; None: it is not one."""
+        return variant_name(self.name, self.config.variant_of)
+
+    @property
     def log_group(self) -> str:
         return log_group_name(self.endpoint.name, self.name)
 
     @property
     def secret_name(self) -> str:
-        return f"mlflow-fargate/{self.endpoint.name}/{self.name}"
+        return f"mlflow-fargate/{self.endpoint.name}/{self.public_name}"
 
     @property
     def tags(self) -> dict[str, str]:
-        return {**self.config.tags, **self.endpoint.tags, DEPLOYMENT_TAG: self.name}
+        of_variant = {VARIANT_TAG: self.config.variant_of} if self.config.variant_of else {}
+        return {**self.config.tags, **self.endpoint.tags, DEPLOYMENT_TAG: self.name, **of_variant}
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -131,7 +150,8 @@ class DeploymentSpec(ServiceSpec):
     def environment(self) -> dict[str, str]:
         """The environment variables for the template in the image (service_template/)."""
         return {
-            "PATH_PREFIX": f"/{self.name}",
+            "PATH_PREFIX": f"/{self.public_name}",
+            **({"MODEL_VARIANT": self.variant} if self.variant else {}),
             "BENTOML_PORT": str(self.config.port),
             # The container's cgroup does not show the limits of the task; the service would use all of the host.
             "TASK_CPU_UNITS": str(self.config.cpu),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
@@ -49,16 +49,19 @@ _HINTS = {
     413: _TOO_LARGE,
     504: "if predictions take that long: raise environment.REQUEST_TIMEOUT_SECONDS, or send fewer rows",
 }
+NO_HEADERS: Mapping[str, str] = {}
 _IMAGE = bytes | bytearray | str | Path
 
 
 class _ApiKey(AuthBase):
-    """Sets the key. A .netrc entry for the same host would override a plain header."""
+    """Sets the key and further headers. A .netrc entry for the same host would override a plain header."""
 
-    def __init__(self, api_key: str | None) -> None:
+    def __init__(self, api_key: str | None, headers: Mapping[str, str]) -> None:
         self._api_key = api_key
+        self._headers = headers
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers.update(self._headers)
         if self._api_key is not None:
             request.headers["Authorization"] = f"Bearer {self._api_key}"
         return request
@@ -77,6 +80,7 @@ def make_http() -> requests.Session:
 
 def wait_until_ready(
     url: str,
+    headers: Mapping[str, str] = NO_HEADERS,
     *,
     timeout_seconds: float,
     clock: Callable[[], float],
@@ -88,7 +92,7 @@ def wait_until_ready(
     """
     deadline = clock() + timeout_seconds
     while True:
-        said = _ask_ready(url)
+        said = _ask_ready(url, headers)
         if said is None:
             return
         if clock() + _POLL_SECONDS > deadline:
@@ -96,9 +100,9 @@ def wait_until_ready(
         sleep(_POLL_SECONDS)
 
 
-def is_ready(url: str) -> bool:
+def is_ready(url: str, headers: Mapping[str, str] = NO_HEADERS) -> bool:
     """Returns whether the model at `url` reports ready now."""
-    return _ask_ready(url) is None
+    return _ask_ready(url, headers) is None
 
 
 def score(
@@ -106,6 +110,7 @@ def score(
     inputs: Any,
     *,
     api_key: str | None = None,
+    headers: Mapping[str, str] = NO_HEADERS,
     timeout_seconds: float = 120,
     is_custom_service: bool = False,
     http: requests.Session | None = None,
@@ -114,7 +119,7 @@ def score(
 
     `inputs`: a DataFrame or Series, an array, a list (of dicts: rows), a dict (MLflow's keys are kept, others become
     named tensors), or an image as bytes or as a file path. A custom service takes a dict keyed by its input names; its
-    response, if not JSON, is returned as text, or as base64.
+    response, if not JSON, is returned as text, or as base64. `headers` are sent too: they choose a variant.
 
     The response must start within `timeout_seconds`, or PredictionTimeout is raised. Within that time, broken
     connections and 502, 503 and 504 are retried, because a prediction changes nothing; but not if they come after more
@@ -122,7 +127,7 @@ def score(
     not retried, because they may have side effects. Redirects are not followed: another server must not get the inputs
     or the key.
     """
-    asking = _Asking(url.rstrip("/"), _ApiKey(api_key), timeout_seconds, http or make_http())
+    asking = _Asking(url.rstrip("/"), _ApiKey(api_key, headers), timeout_seconds, http or make_http())
     if is_custom_service and (routes := asking.custom_routes()) is not None:
         route, request = choose_route(routes, inputs)
         return _parsed(asking.send("POST", route.path, **_own_request(route, request)), accepts_all=True)
@@ -133,17 +138,24 @@ def score(
     return _parsed(asking.send_until_available("POST", MLFLOW_ROUTE, data=body, headers=_JSON))
 
 
-def score_stream(url: str, inputs: Any, *, api_key: str | None = None, timeout_seconds: float = 120) -> Iterator[Any]:
+def score_stream(
+    url: str,
+    inputs: Any,
+    *,
+    api_key: str | None = None,
+    headers: Mapping[str, str] = NO_HEADERS,
+    timeout_seconds: float = 120,
+) -> Iterator[Any]:
     """Yields the chunks that the model at `url` streams for `inputs`, as they arrive; see `score`.
 
     Each chunk must arrive within `timeout_seconds`. Nothing is retried once the response has begun. A stream that ends
     early raises PredictionFailed after the chunks that arrived. Closing the iterator ends the model's work.
     """
-    asking = _Asking(url.rstrip("/"), _ApiKey(api_key), timeout_seconds, make_http())
+    asking = _Asking(url.rstrip("/"), _ApiKey(api_key, headers), timeout_seconds, make_http())
     document = make_document(inputs)
     body = JsonStream({**document, "stream": True}).body()
-    headers = {**_JSON, "Accept": "text/event-stream"}
-    with asking.send_until_available("POST", MLFLOW_ROUTE, data=body, headers=headers, stream=True) as response:
+    accepted = {**_JSON, "Accept": "text/event-stream"}
+    with asking.send_until_available("POST", MLFLOW_ROUTE, data=body, headers=accepted, stream=True) as response:
         if "text/event-stream" not in response.headers.get("Content-Type", ""):
             raise PredictionFailed(f"{response.url} did not return a stream of events.", hint=_HINTS[406])
         try:
@@ -256,13 +268,13 @@ def _target_of(response: requests.Response) -> str:
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"[:_SHOWN_CHARACTERS]
 
 
-def _ask_ready(url: str) -> str | None:
+def _ask_ready(url: str, headers: Mapping[str, str]) -> str | None:
     """Returns None if ready, else the response."""
     ready = f"{url.rstrip('/')}/readyz"
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Unverified HTTPS request")
-            response = requests.get(ready, timeout=10, verify=False, allow_redirects=False)  # noqa: S501  # see wait_until_ready
+            response = requests.get(ready, headers=headers, timeout=10, verify=False, allow_redirects=False)  # noqa: S501  # see wait_until_ready
     except (requests.RequestException, ValueError) as error:  # the latter: a redirect to no URL
         return str(error)
     if response.status_code == 200:

@@ -112,7 +112,7 @@ class GuardedService(bentoml.Service):  # type: ignore[misc]  # bentoml's types 
             gate, draining.at_exit = recorder, recorder.close
         gate = middleware.PathPrefix(gate, settings.path_prefix)
         version = description.model_version or description.run_id or description.model_uri
-        return ResponseHeaders(gate, version, draining)
+        return ResponseHeaders(gate, version, draining, settings.variant)
 
 
 def _exit_now(*_: object) -> None:

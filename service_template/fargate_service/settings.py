@@ -96,6 +96,7 @@ class Settings:
 
     model_dir: Path
     path_prefix: str = ""  # '/churn': also serve below it, because the load balancer forwards paths unchanged
+    variant: str | None = None  # of several behind one URL: this one's name
     api_key: str | None = field(default=None, repr=False)  # None: open to everyone
     max_body_bytes: int = 20 * 10**6
     max_header_bytes: int = 64 * 1024  # of all headers together; the limit of AWS's load balancers
@@ -138,6 +139,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
     return Settings(
         model_dir=Path(environ.get("MODEL_DIR", "/opt/app/model")),
         path_prefix=f"/{prefix}" if prefix else "",
+        variant=environ.get("MODEL_VARIANT") or None,
         api_key=environ.get("API_KEY") or None,
         max_body_bytes=_number(environ, "MAX_BODY_MB", 20) * 10**6,
         max_header_bytes=_number(environ, "MAX_HEADER_KB", 64) * 1024,

@@ -20,9 +20,9 @@ from mlflow_fargate.aws.reading import history
 from mlflow_fargate.aws.reading.history import never_rolled_out
 from mlflow_fargate.config import NamedOptions
 from mlflow_fargate.deployment import Orphan
-from mlflow_fargate.deployments import cleanup
+from mlflow_fargate.deployments import cleanup, variants
 from mlflow_fargate.deployments.deployer import Deployer
-from mlflow_fargate.errors import DeploymentExists
+from mlflow_fargate.errors import DeploymentExists, DeploymentNotFound
 from support.deployer import QUICK, READS, PreparingPublisher
 
 pytestmark = pytest.mark.slow
@@ -56,6 +56,9 @@ SHIFTING = {"strategy": "blue_green", "bake_time_minutes": 0, "cpu": 1024, "memo
 # Removes what the changes added: autoscaling and the alarm.
 WITHOUT = {"max_count": "", "max_error_rate": ""}
 
+
+# With a task, because a variant without healthy tasks gets no share of the requests.
+CHALLENGER = {**QUICK, "variant_of": "churn", "auth": "api_key", "traffic": 10}
 
 # What state_of calls the things that a deployment has for itself.
 DEPLOYMENTS_OWN = {"service", "ACTIVE", "INACTIVE", "rule", "target", "log", "secret", "log-role"}
@@ -154,6 +157,40 @@ def create_and_delete(client: Deployer) -> None:
     delete(client)
 
 
+def challenge(client: Deployer) -> None:
+    client.create("churn-challenger", "models:/churn/2", None, NamedOptions(CHALLENGER))
+
+
+def challenge_or_find_done(client: Deployer) -> None:
+    challenge(client)
+    assert client.endpoint.shares("churn") == {"churn": 90, "churn-challenger": 10}
+
+
+def divide(client: Deployer) -> None:
+    variants.divide(client, "churn", {"challenger": 25})
+
+
+def promote(client: Deployer) -> None:
+    variants.promote(client, "churn", "challenger")
+
+
+def promote_or_drop(client: Deployer) -> None:
+    """Killed after it deleted the variant's service, it is finished by the deletion that its message names."""
+    try:
+        promote(client)
+    except DeploymentNotFound:
+        drop(client)
+
+
+def drop(client: Deployer) -> None:
+    client.delete("churn-challenger")
+
+
+def create_and_challenge(client: Deployer) -> None:
+    create(client)
+    challenge(client)
+
+
 Act = Callable[[Deployer], None]
 VERBS: dict[str, tuple[Act, Act, Act]] = {
     "create": (nothing, create, create_or_find_done),
@@ -162,6 +199,10 @@ VERBS: dict[str, tuple[Act, Act, Act]] = {
     "reset": (create_and_update, reset, reset),
     "delete": (create_and_update, delete, delete),
     "delete after a shift": (create_and_shift, delete, delete),
+    "variant": (create, challenge, challenge_or_find_done),
+    "traffic": (create_and_challenge, divide, divide),
+    "promote": (create_and_challenge, promote, promote_or_drop),
+    "drop": (create_and_challenge, drop, drop),
     "delete_endpoint": (create_and_delete, delete_endpoint, delete_endpoint),
 }
 
@@ -175,6 +216,7 @@ def clean(deployer: Deployer) -> Iterator[Deployer]:
 
 def wipe(deployer: Deployer) -> None:
     client = new_client(deployer)
+    drop(client)
     delete(client)
     delete_endpoint(client)
 

@@ -171,7 +171,7 @@ def _network(service: Mapping[str, Any]) -> dict[str, Any]:
 
 def _url(session: AwsSession, service: Mapping[str, Any], settings: DeploymentConfig, endpoint: str) -> str:
     """A path at the endpoint or at an existing load balancer; the root, for an existing target group."""
-    path = "" if settings.target_group_arn else f"/{service['serviceName']}"
+    path = "" if settings.target_group_arn else f"/{settings.variant_of or service['serviceName']}"
     try:
         existing = find_existing_load_balancer(session, settings)
     except (InvalidOption, AwsError):  # its owner deleted it; the deployment can still be read and deleted

@@ -36,6 +36,7 @@ from mlflow_fargate.aws.resource_types.secrets import ApiKeyType
 from mlflow_fargate.aws.resource_types.service import ServiceType
 from mlflow_fargate.aws.resource_types.target_group import TargetGroupType
 from mlflow_fargate.aws.resource_types.task_definition import TaskDefinitionType
+from mlflow_fargate.aws.resource_types.traffic import TrafficType
 from mlflow_fargate.aws.session import AwsSession
 from mlflow_fargate.deployment import RequestedRollout
 from mlflow_fargate.errors import AwsError, DeploymentExists, DeploymentNotFound
@@ -45,7 +46,7 @@ from mlflow_fargate.resources import WEBHOOK, Network
 
 ServiceName = tuple[str, str]  # the cluster's name and its own
 # Types that refer to a target group: they are deleted before the group.
-_NEED_TARGET_GROUPS = ("test rule", "listener rule", "host rule", "task definition", "service")
+_NEED_TARGET_GROUPS = ("test rule", "variant rule", "listener rule", "host rule", "task definition", "service")
 _TARGET_GROUPS = ("target group", "alternate target group")
 # Parts of an endpoint by which the resources of its deployments are found.
 _NEEDED_TO_FIND = ("cluster", "execution role")
@@ -60,6 +61,7 @@ class ResourceTypes:
         self._sleep = sleep
         self.api_key = ApiKeyType(session)
         self._target_group = TargetGroupType(session)
+        self._traffic = TrafficType(session, sleep)
         self._task_definition = TaskDefinitionType(session)
         self._listener_rule = ListenerRuleType(session)
         self._certificate = CertificateType(session, clock, sleep)
@@ -88,6 +90,8 @@ class ResourceTypes:
             "test rule": TestRuleType(session),
             "listener rule": self._listener_rule,
             "host rule": HostRuleType(session),
+            "variant rule": TestRuleType(session),
+            "traffic": self._traffic,
             "task definition": self._task_definition,
             "alarm": AlarmType(session),
             "service": self._service,
@@ -206,6 +210,10 @@ class ResourceTypes:
             *(("target group", it["TargetGroupName"], Found(it["TargetGroupArn"], Properties())) for it in groups),
             *(("listener rule", *rule) for rule in rules),
             *found[place:],
+            *(
+                ("traffic", *share)
+                for share in self._traffic.find_shares([group["TargetGroupArn"] for group in groups])
+            ),
         ]
 
     def _rules_elsewhere(

@@ -17,7 +17,7 @@ from mlflow_fargate.aws.resource_types.resource_type import Ids, ResourceType
 from mlflow_fargate.aws.session import AwsSession
 from mlflow_fargate.errors import AwsError, EndpointInUse, ForeignResource, InvalidOption
 from mlflow_fargate.plan import Found, Properties, Resource
-from mlflow_fargate.resources import TEST_HEADER
+from mlflow_fargate.resources import VARIANT_TAG
 from mlflow_fargate.resources.balancer_properties import RedirectProperties
 from mlflow_fargate.resources.properties import HostRuleProperties, ListenerRuleProperties, TestRuleProperties
 
@@ -31,8 +31,11 @@ _SOME_LEFT = "redirects to HTTPS, but not every deployment"
 _RETRY = stamina.RetryingCaller(attempts=20, wait_initial=0.2, wait_max=2.0)
 
 
-class _RuleType(ResourceType[R]):
-    """A rule of the endpoint's listener; with two target groups, ECS sets their weights."""
+class RuleType(ResourceType[R]):
+    """A rule of the endpoint's listener; with two target groups, ECS sets their weights.
+
+    The groups and weights of variants are not part of it: a change keeps them (see variants.py).
+    """
 
     priorities = _PRIORITIES
 
@@ -42,7 +45,12 @@ class _RuleType(ResourceType[R]):
     def change(self, resource: Resource[R], found: Found[R], ids: Ids) -> str:
         rule = self._session.call("elbv2", "describe_rules", RuleArns=[found.identifier])["Rules"][0]
         conditions = _conditions(resource.properties, rule)
-        actions = _forward(resource.properties.target_groups, ids, serving=_weights(rule))
+        shares = self._variant_weights(rule, resource)
+        if shares:
+            own = {ids["target group"]: 100 - sum(shares.values())}
+            actions = [forward_to({**own, **shares})]
+        else:
+            actions = _forward(resource.properties.target_groups, ids, serving=weights_of(rule))
         self._session.call("elbv2", "modify_rule", RuleArn=found.identifier, Conditions=conditions, Actions=actions)
         return found.identifier
 
@@ -76,21 +84,38 @@ class _RuleType(ResourceType[R]):
     def _rules(self, listener: str | None) -> list[dict[str, Any]]:
         return rules_of(self._session, listener) if listener else []
 
-    def _find(self, path: str, header: str | None, ids: Ids) -> dict[str, Any] | None:
-        rules = self._rules(ids.get("listener"))
-        return next((rule for rule in rules if path in _paths(rule) and _header(rule) == header), None)
+    def _find(self, path: str, header: str | None, ids: Ids, value: str | None = None) -> dict[str, Any] | None:
+        rules = (
+            rule for rule in self._rules(ids.get("listener")) if path in _paths(rule) and header_of(rule) == header
+        )
+        return next((rule for rule in rules if value in (None, header_value(rule))), None)
+
+    def _own_groups(self, rule: Mapping[str, Any], resource: Resource[R]) -> tuple[str, ...]:
+        """Names of the target groups."""
+        variants = self._variant_weights(rule, resource)
+        return tuple(sorted(arn.split("/")[1] for arn in weights_of(rule) if arn not in variants))
+
+    def _variant_weights(self, rule: Mapping[str, Any], resource: Resource[R]) -> dict[str, int]:
+        """The weights of variants; tags tell their groups, and are read only if there are more than expected."""
+        weights = weights_of(rule)
+        if len(weights) <= len(resource.properties.target_groups):
+            return {}
+        their_tags = tags_of(self._session, list(weights))
+        return {arn: weight for arn, weight in weights.items() if VARIANT_TAG in their_tags[arn]}
 
     def _found(self, rule: Mapping[str, Any], properties: R) -> Found[R]:
         arn = rule["RuleArn"]
         return Found(arn, properties, tags.are_ours(tags_of(self._session, [arn])[arn]))
 
 
-class ListenerRuleType(_RuleType[ListenerRuleProperties]):
+class ListenerRuleType(RuleType[ListenerRuleProperties]):
     """Routes the paths of one deployment to its target group."""
 
     def observe(self, resource: Resource[ListenerRuleProperties], ids: Ids) -> Found[ListenerRuleProperties] | None:
         rule = self._find(resource.name, None, ids)
-        return self._found(rule, ListenerRuleProperties(_paths(rule), _groups(rule))) if rule else None
+        return (
+            self._found(rule, ListenerRuleProperties(_paths(rule), self._own_groups(rule, resource))) if rule else None
+        )
 
     def observe_all(
         self, load_balancer: str, target_group: str, wanted_tags: Mapping[str, str]
@@ -98,31 +123,38 @@ class ListenerRuleType(_RuleType[ListenerRuleProperties]):
         """Yields every rule on the load balancer that forwards to the group and carries the tags, by its ARN."""
         for listener in self._session.pages("elbv2", "describe_listeners", "Listeners", LoadBalancerArn=load_balancer):
             rules = (rule for rule in self._rules(listener["ListenerArn"]) if not rule["IsDefault"])
-            arns = [rule["RuleArn"] for rule in rules if target_group in _weights(rule)]
+            arns = [rule["RuleArn"] for rule in rules if target_group in weights_of(rule)]
             for arn, their_tags in tags_of(self._session, arns).items():
                 if wanted_tags.items() <= their_tags.items():
                     yield arn, Found(arn, Properties())
 
 
-class TestRuleType(_RuleType[TestRuleProperties]):
-    """Routes requests with a secret header value to the new tasks before others; only the rule contains the value."""
+class TestRuleType(RuleType[TestRuleProperties]):
+    """Routes requests with a header to some tasks: with a variant's name, or with a secret value to the new tasks.
+
+    Only the rule contains the secret value.
+    """
 
     __test__ = False  # its name looks like a test's to pytest
     priorities = _TEST_PRIORITIES
 
     def observe(self, resource: Resource[TestRuleProperties], ids: Ids) -> Found[TestRuleProperties] | None:
-        rule = self._find(resource.name, TEST_HEADER, ids)
-        return self._found(rule, TestRuleProperties(_paths(rule), TEST_HEADER, _groups(rule))) if rule else None
+        wanted = resource.properties
+        rule = self._find(wanted.paths[-1], wanted.header, ids, wanted.value)
+        if rule is None:
+            return None
+        groups = self._own_groups(rule, resource)
+        return self._found(rule, TestRuleProperties(_paths(rule), wanted.header, groups, wanted.value))
 
 
-class HostRuleType(_RuleType[HostRuleProperties]):
+class HostRuleType(RuleType[HostRuleProperties]):
     """Routes a deployment's own host name to its target group; found by its tags, whatever the host."""
 
     def observe(self, resource: Resource[HostRuleProperties], ids: Ids) -> Found[HostRuleProperties] | None:
         rules = {rule["RuleArn"]: rule for rule in self._rules(ids.get("listener")) if _hosts(rule)}
         their_tags = tags_of(self._session, list(rules))
         for arn, rule in rules.items():
-            properties = HostRuleProperties(_hosts(rule), _groups(rule))
+            properties = HostRuleProperties(_hosts(rule), self._own_groups(rule, resource))
             if resource.tags.items() <= their_tags[arn].items():
                 return Found(arn, properties)
             if resource.is_wanted and properties.hosts == resource.properties.hosts and not _paths(rule):
@@ -150,7 +182,7 @@ class RedirectListenerType(ResourceType[RedirectProperties]):
         While any is left, the listener counts as not changed, so the next command finishes what this one has begun.
         """
         rules = self._rules_here(found.identifier, resource)
-        _check_traffic(rules.values())
+        self._check_traffic(rules.values())
         if found.properties.port_80 != _SOME_LEFT:
             listener = {"ListenerArn": found.identifier, "DefaultActions": [_TO_HTTPS]}
             self._session.call("elbv2", "modify_listener", **listener)
@@ -167,6 +199,16 @@ class RedirectListenerType(ResourceType[RedirectProperties]):
         rules = {rule["RuleArn"]: rule for rule in rules_of(self._session, listener) if not rule["IsDefault"]}
         their_tags = tags_of(self._session, list(rules))
         return {arn: rule for arn, rule in rules.items() if resource.tags.items() <= their_tags[arn].items()}
+
+    def _check_traffic(self, rules: Iterable[Mapping[str, Any]]) -> None:
+        """Raises EndpointInUse while ECS shifts traffic: it would go on changing the rule that has moved away."""
+        for rule in rules:
+            arns = [arn for arn, weight in weights_of(rule).items() if weight > 0]
+            if len(arns) > 1 and not any(VARIANT_TAG in theirs for theirs in tags_of(self._session, arns).values()):
+                raise EndpointInUse(
+                    f"{', '.join(_paths(rule) or _hosts(rule))} cannot move to HTTPS now: ECS is shifting its traffic.",
+                    hint="run this command again once that rollout is complete",
+                )
 
     def _move(self, rule: Mapping[str, Any], resource: Resource[RedirectProperties], listener: str) -> None:
         """Makes the rule's copy on `listener`, or brings that of an interrupted command up to date."""
@@ -197,25 +239,21 @@ class RedirectListenerType(ResourceType[RedirectProperties]):
         )
 
 
-def _check_traffic(rules: Iterable[Mapping[str, Any]]) -> None:
-    """Raises EndpointInUse while ECS shifts traffic: it would go on changing the rule that has moved away."""
-    for rule in rules:
-        if sum(weight > 0 for weight in _weights(rule).values()) > 1:
-            raise EndpointInUse(
-                f"{', '.join(_paths(rule) or _hosts(rule))} cannot move to HTTPS now: ECS is shifting its traffic.",
-                hint="run this command again once that rollout is complete",
-            )
-
-
 def rules_of(session: AwsSession, listener: str) -> list[dict[str, Any]]:
     """Returns the listener's rules, including its default one, as ELBv2 describes them."""
     return list(session.pages("elbv2", "describe_rules", "Rules", ListenerArn=listener))
 
 
-def read_test_value(rule: Mapping[str, Any]) -> str:
-    """Returns the value that requests need in the test header; empty if the rule does not require one."""
+def header_value(rule: Mapping[str, Any]) -> str:
+    """Returns the value that requests need in the rule's header; empty if the rule does not require one."""
     conditions = _conditions_on("http-header", rule)
     return str(conditions[0]["HttpHeaderConfig"]["Values"][0]) if conditions else ""
+
+
+def forward_to(weights: Mapping[str, int]) -> dict[str, Any]:
+    """Returns the action that divides requests among target groups, by ARN, in proportion to their weights."""
+    groups = [{"TargetGroupArn": arn, "Weight": weight} for arn, weight in weights.items()]
+    return {"Type": "forward", "ForwardConfig": {"TargetGroups": groups}}
 
 
 def _conditions(wanted: R, before: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
@@ -225,7 +263,7 @@ def _conditions(wanted: R, before: Mapping[str, Any] | None = None) -> list[dict
     paths = {"Field": "path-pattern", "PathPatternConfig": {"Values": list(wanted.paths)}}
     if isinstance(wanted, ListenerRuleProperties):
         return [paths]
-    value = read_test_value(before) if before else secrets.token_hex(16)
+    value = wanted.value or (header_value(before) if before else secrets.token_hex(16))
     header = {"HttpHeaderName": wanted.header, "Values": [value]}
     return [paths, {"Field": "http-header", "HttpHeaderConfig": header}]
 
@@ -236,22 +274,16 @@ def _forward(target_groups: Sequence[str], ids: Ids, serving: Mapping[str, int])
         return [{"Type": "forward", "TargetGroupArn": ids["target group"]}]
     groups = [ids["target group"], ids["alternate target group"]]
     chosen = max(groups, key=lambda arn: serving.get(arn, 0))
-    weights = [{"TargetGroupArn": arn, "Weight": 100 if arn == chosen else 0} for arn in groups]
-    return [{"Type": "forward", "ForwardConfig": {"TargetGroups": weights}}]
+    return [forward_to({arn: 100 if arn == chosen else 0 for arn in groups})]
 
 
-def _weights(rule: Mapping[str, Any]) -> dict[str, int]:
-    """Target group → weight; empty if the rule does not forward."""
+def weights_of(rule: Mapping[str, Any]) -> dict[str, int]:
+    """Returns target group → weight; empty if the rule does not forward."""
     action: Mapping[str, Any] = next((action for action in rule["Actions"] if action["Type"] == "forward"), {})
     groups = action.get("ForwardConfig", {}).get("TargetGroups") or []
     if not groups and "TargetGroupArn" in action:
         groups = [{"TargetGroupArn": action["TargetGroupArn"]}]
     return {group["TargetGroupArn"]: int(group.get("Weight", 1)) for group in groups}
-
-
-def _groups(rule: Mapping[str, Any]) -> tuple[str, ...]:
-    """Names of the target groups."""
-    return tuple(sorted(arn.split("/")[1] for arn in _weights(rule)))
 
 
 def _asks(rule: Mapping[str, Any]) -> list[str]:
@@ -271,8 +303,8 @@ def _is_to_https(listener: Mapping[str, Any]) -> bool:
     )
 
 
-def _header(rule: Mapping[str, Any]) -> str | None:
-    """The header that the rule requires."""
+def header_of(rule: Mapping[str, Any]) -> str | None:
+    """Returns the name of the header that the rule requires; None if there is none."""
     conditions = _conditions_on("http-header", rule)
     return str(conditions[0]["HttpHeaderConfig"]["HttpHeaderName"]) if conditions else None
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from mlflow_fargate.aws import service_deployments
 from mlflow_fargate.aws.ecs_service import primary_deployment
-from mlflow_fargate.aws.resource_types.listener_rules import read_test_value
+from mlflow_fargate.aws.resource_types.listener_rules import header_value
 from mlflow_fargate.aws.resource_types.service import is_settled
 from mlflow_fargate.aws.resource_types.target_group import TargetGroupType
 from mlflow_fargate.aws.rollouts.watch import RolloutWatch
@@ -83,7 +83,7 @@ class ShiftWatch(RolloutWatch):
             return "no tasks to test (desired_count=0)"
         rule = service["loadBalancers"][0]["advancedConfiguration"]["testListenerRule"]
         found = self.session.call("elbv2", "describe_rules", RuleArns=[rule])["Rules"][0]
-        return test_green({TEST_HEADER: read_test_value(found)})
+        return test_green({TEST_HEADER: header_value(found)})
 
     def _act(self, deployment: Mapping[str, Any], hook: Mapping[str, Any], action: str) -> None:
         try:

@@ -24,17 +24,22 @@ def list_(target: str, as_json: bool) -> None:
     """
     from mlflow_fargate.deployment import as_dict  # noqa: PLC0415
 
-    found = sorted(deployer_at(target).list(), key=lambda status: status.name)
+    deployer = deployer_at(target)
+    found = sorted(deployer.list(), key=lambda status: status.name)
     if as_json:
         print_json([as_dict(status) for status in found])
     elif not found:
         click.echo("no deployments; create one with: mlflow deployments create -t fargate --name NAME -m MODEL_URI")
     else:
+        shares: dict[str, int] = {}  # of deployments with variants, and of these
+        for shared in {one.settings.variant_of for one in found if one.settings.variant_of}:
+            shares |= deployer.endpoint.shares(shared)
         rows = [
             (one.name, one.provenance.version or "-", one.state, f"{one.running_count}/{one.desired_count}")
+            + ((f"{shares.get(one.name, 100)}%",) if shares else ())
             for one in found
         ]
-        print_table(("NAME", "VERSION", "STATE", "TASKS"), rows)
+        print_table(("NAME", "VERSION", "STATE", "TASKS", *(("TRAFFIC",) if shares else ())), rows)
         click.echo()
         # By themselves: in a table, a terminal would cut them.
         print_fields({one.name: one.url for one in found})

@@ -57,11 +57,13 @@ def status(target: str, name: str, follow: bool, timeout_seconds: int, as_json: 
     found = operations.watch(deployer, name, timeout_seconds) if follow else deployer.get(name)
     tasks = operations.tasks(deployer, name)
     traffic = deployer.endpoint.traffic(name)
-    shown = as_dict(found)
+    shares = deployer.endpoint.shares(found.settings.variant_of or name)
+    shown = as_dict(found) | ({"shares": shares} if len(shares) > 1 else {})
     if as_json:
         print_json({**shown, "tasks": [vars(task) for task in tasks], "traffic": [vars(step) for step in traffic]})
     else:
-        print_fields({key: shown[key] for key in _SHOWN if key in shown})
+        divided = ", ".join(f"{one} {percent}%" for one, percent in shares.items()) if len(shares) > 1 else ""
+        print_fields({**{key: shown[key] for key in _SHOWN if key in shown}, "traffic": divided})
         if found.exposes_key:
             click.secho(f"\n{PLAIN_HTTP}", fg="yellow", err=True)
         click.echo(f"\n{found.running_count} of {found.desired_count} tasks running")

@@ -2,6 +2,7 @@
 
     X-Request-Id       the caller's, the load balancer's trace ID, or a new one; also in errors and in the log
     X-Model-Version    so that clients can follow a rollout
+    X-Model-Variant    of a variant: which of those that share a URL has answered
     Retry-After        with every 429 and 503; BentoML's own responses to too many requests lack it
     Connection: close  while draining: a client that kept the connection would lose its next request
 
@@ -25,9 +26,10 @@ _PLAIN_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 class ResponseHeaders:
     """The outermost layer; one for all headers, because each costs time for every message."""
 
-    def __init__(self, app: App, version: str, draining: Draining) -> None:
+    def __init__(self, app: App, version: str, draining: Draining, variant: str | None = None) -> None:
         self._app = app
-        self._version = (b"x-model-version", version.encode("latin-1", "replace"))
+        names = {b"x-model-version": version, b"x-model-variant": variant}
+        self._model = [(name, value.encode("latin-1", "replace")) for name, value in names.items() if value]
         self._draining = draining
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -38,7 +40,7 @@ class ResponseHeaders:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                ours = ((b"x-request-id", identifier), self._version, *self._occasional(message))
+                ours = ((b"x-request-id", identifier), *self._model, *self._occasional(message))
                 message["headers"] = [*message.get("headers", ()), *ours]
             await send(message)
 
