@@ -3,7 +3,7 @@
     PYTHONPATH=tests python -m benchmarks.commands        (make bench-commands)
 
 Each command runs as a process of its own, against the AWS of the local stack with one deployment. The earlier release
-is a worktree of its commit below build/. Writes a table to benchmarks/RESULTS.md.
+is its commit below build/. Writes a table to benchmarks/RESULTS.md.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
 
+from benchmarks.earlier_release import BEFORE, earlier_release
 from benchmarks.results_page import find_processor, write_section
 from mlflow_fargate.local.registry.server import LocalRegistry
 from support.deployer import create, make_deployer
@@ -24,7 +25,6 @@ from support.local_aws import running_aws
 from support.registry import pusher
 
 RUNS = 3
-BEFORE = "c42c9e7"
 ROOT = Path(__file__).parent.parent
 # What every command imports, and what calls AWS and prints a table.
 _BASE = "import click, rich.console, rich.table, rich.progress, platformdirs"
@@ -45,17 +45,20 @@ _COMMANDS = {
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory() as name, LocalRegistry(Path(name) / "registry", password=None) as registry:
-        with running_aws(Path(name) / "aws", registry=registry) as aws:
-            deployer = make_deployer(aws.url, pusher(registry)())
-            create(deployer)
-            keys = {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local"}
-            cache = {"MLFLOW_FARGATE_CACHE": f"{name}/cache", "AWS_ENDPOINT_URL": aws.url}
-            lines = measure({**os.environ, **keys, **cache})
-            deployer.delete("churn")
+    with (
+        tempfile.TemporaryDirectory() as name,
+        LocalRegistry(Path(name) / "registry", password=None) as registry,
+        running_aws(Path(name) / "aws", registry=registry) as aws,
+    ):
+        deployer = make_deployer(aws.url, pusher(registry)())
+        create(deployer)
+        keys = {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local"}
+        cache = {"MLFLOW_FARGATE_CACHE": f"{name}/cache", "AWS_ENDPOINT_URL": aws.url}
+        lines = measure({**os.environ, **keys, **cache})
+        deployer.delete("churn")
     what = (
-        f"Written by `make bench-commands` on {date.today()}: CPU seconds of a process, medians of {RUNS} runs. Before: "
-        f"commit {BEFORE}. The goal is twice the libraries alone."
+        f"Written by `make bench-commands` on {date.today()}: CPU seconds of a process, medians of {RUNS} runs. "
+        f"Before: commit {BEFORE}. The goal is twice the libraries alone."
     )
     where = f"{find_processor()}; Python {sys.version.split()[0]}. Load when it ended: {os.getloadavg()[0]:.1f}."
     write_section("Commands", f"{what}\n\n{where}\n\n" + "\n".join(lines))
@@ -67,7 +70,7 @@ def measure(environment: Mapping[str, str]) -> list[str]:
     lines = ["| command | CPU s | before | libraries alone | ratio |", "|---|---:|---:|---:|---:|"]
     for command, needed in _COMMANDS.items():
         program = [sys.executable, "-m", "mlflow_fargate.cli", *command.split()]
-        now, before = cpu(program, ROOT, environment), cpu(program, worktree(), environment)
+        now, before = cpu(program, ROOT, environment), cpu(program, earlier_release(), environment)
         alone = libraries[needed]
         shown = f"{before:.2f}" if before else "-"
         lines.append(f"| `{command.split(' -t')[0]}` | {now:.2f} | {shown} | {alone:.2f} | {now / (alone or 1):.1f} |")
@@ -94,16 +97,6 @@ def cpu(command: Sequence[str], folder: Path, environment: Mapping[str, str]) ->
             raise SystemExit(f"{' '.join(command)}: {said[-2000:]}")
         seconds.append(usage.ru_utime + usage.ru_stime)
     return statistics.median(seconds[1:])
-
-
-def worktree() -> Path:
-    """Returns the folder with the files of the earlier release."""
-    folder = ROOT / "build" / BEFORE
-    if not folder.exists():
-        folder.mkdir(parents=True)
-        archive = subprocess.run(["git", "archive", BEFORE], cwd=ROOT, check=True, capture_output=True).stdout
-        subprocess.run(["tar", "-x", "-C", str(folder)], input=archive, check=True)
-    return folder
 
 
 if __name__ == "__main__":
