@@ -16,7 +16,7 @@ export PYTHONDONTWRITEBYTECODE ?= 1
 # Tests in two processes: one waits for the stack while the other works (tests/conftest.py assigns them).
 TWO := -n 2 --no-loadscope-reorder
 
-.PHONY: setup tools tools-all docs pictures recording demo test test-unit test-all test-containers fresh bench bench-serving bench-limits bench-webhook bench-runtimes bench-starts bench-flavors check format local clean docs-cli
+.PHONY: setup tools tools-all docs pictures recording demo test test-unit test-all test-containers fresh bench bench-commands bench-serving bench-limits bench-webhook bench-runtimes bench-starts bench-flavors check format local clean docs-cli
 
 setup: $(READY)
 
@@ -62,8 +62,12 @@ demo: $(READY)
 	$(BIN)/python -m examples.demo
 
 # 15 minutes, and 35 GB in build/. `make bench ONLY=ours,floor` measures these and keeps the other results.
-bench: $(READY)
+bench: $(READY) bench-commands
 	$(BIN)/python -m benchmarks.images --only "$(ONLY)"
+
+# Two minutes: CPU seconds of the commands, beside their libraries alone and an earlier commit.
+bench-commands: $(READY)
+	PYTHONPATH=tests $(BIN)/python -m benchmarks.commands
 
 test-unit: $(READY)
 	$(BIN)/python -m pytest -q -m "not slow and not end_to_end and not exhaustive"

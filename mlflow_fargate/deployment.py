@@ -6,6 +6,7 @@ aws/reading/ creates it. Times are ISO 8601 strings in UTC.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, get_args
@@ -51,6 +52,7 @@ class DeploymentStatus:
     last_failed_registered_ms: int | None = None  # when that version was registered
     strategy: str = "rolling"  # the requested strategy
     strategy_refused: str | None = None  # why the service uses rolling updates instead
+    traffic_shares: Mapping[str, float] = field(default_factory=dict, hash=False)  # of each version during a shift
     subnets: tuple[str, ...] = ()  # of the tasks
     assigns_public_ip: bool = False
 
@@ -95,6 +97,7 @@ def as_dict(status: DeploymentStatus) -> dict[str, Any]:
         "fingerprint": provenance.fingerprint,
         "follow": status.follow,
         "strategy": f"rolling: {status.strategy_refused}" if status.strategy_refused else status.strategy,
+        "traffic_shares": ", ".join(f"{share:g}% on {version}" for version, share in status.traffic_shares.items()),
         "last_failed_version": status.last_failed_version,
         "desired_count": status.desired_count,
         "running_count": status.running_count,

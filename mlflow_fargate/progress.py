@@ -1,20 +1,21 @@
 """Progress of long work. Steps report facts; only this module formats them.
 
 `Progress` is the interface. `TerminalProgress` shows bars and a spinner with rich, `PlainProgress` writes one line per
-fact (logs, notebooks, CI, pipes), `LoggedProgress` one record each to the process's log, and `RecordedProgress` keeps
-the lines for tests and other callers. All of them write to stderr: stdout is for results. Times are seconds since the
-start.
+fact (logs, notebooks, CI, pipes), `LoggedProgress` one record each to the process's log, `QuietProgress` only warnings,
+and `RecordedProgress` keeps the lines for tests and other callers. All of them write to stderr: stdout is for results.
+Times are seconds since the start.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import re
 import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol, TextIO
 
@@ -182,6 +183,14 @@ class LoggedProgress(PlainProgress):
         logger.info("%s", line.strip())
 
 
+class QuietProgress(PlainProgress):
+    """Writes only warnings."""
+
+    def _print(self, line: str) -> None:
+        if line.strip().lower().startswith("warning"):
+            super()._print(line)
+
+
 class RecordedProgress:
     """Keeps what was reported: `lines` in order, `moved_bytes` by transfer."""
 
@@ -220,8 +229,13 @@ def noting_interruption(progress: Progress, *lines: str) -> Iterator[None]:
         raise
 
 
-def progress_for_stderr() -> Progress:
-    """Returns bars on a terminal, log records in a process that has set up logging, and plain lines elsewhere."""
+def progress_for_stderr(*, quiet: bool = False, environ: Mapping[str, str] = os.environ) -> Progress:
+    """Returns bars on a terminal, log records in a process that has set up logging, and plain lines elsewhere.
+
+    With `quiet`, or MLFLOW_FARGATE_QUIET=1 in the environment, only warnings are written.
+    """
+    if quiet or environ.get("MLFLOW_FARGATE_QUIET", "0").lower() not in ("", "0", "false"):
+        return QuietProgress()
     if sys.stderr.isatty():
         return TerminalProgress()
     # A level alone, which libraries set too, is not a log: without a handler the lines would be lost.

@@ -87,7 +87,7 @@ def test_the_command_shows_how_to_call_a_deployment_but_not_its_key(
 
     assert shown.exit_code == rotated.exit_code == 0, shown.output + rotated.output
     status = deployer.get("churn")
-    assert f"--secret-id {status.api_key_secret}" in shown.output
+    assert f"--secret-id \\\n  {status.api_key_secret} \\\n" in shown.output
     assert f"{status.url}/invocations" in shown.output and 'predict("churn", rows)' in shown.output
     assert "Two keys are valid" in rotated.output and "Two keys" not in shown.output
     assert not [one for one in accepted(deployer) if one in shown.output + rotated.output]

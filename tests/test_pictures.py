@@ -6,6 +6,7 @@ python tests/test_pictures.py        takes them again with Chromium (make pictur
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import re
 import shutil
@@ -15,16 +16,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from flask import Flask
 from werkzeug.test import Client
 
+from mlflow_fargate.bento import template_folder
 from mlflow_fargate.local.engine.snapshot import PastRollout, RolloutSnapshot, ServiceSnapshot, TaskSnapshot
 from mlflow_fargate.local.page import PageApp
 from mlflow_fargate.local.wsgi_server import WsgiServer
+from mlflow_fargate.webhook.control_loop.actor import Outcome
+from mlflow_fargate.webhook.control_loop.reconcile import Action, Deployed
+from mlflow_fargate.webhook.control_loop.worker import Seen, Worker
+from mlflow_fargate.webhook.http.access import Access
+from mlflow_fargate.webhook.http.metrics import Metrics
+from mlflow_fargate.webhook.http.views import PageLinks, make_guarded_views
+from support.webhook_fakes import FakeDeployments, FakeRegistry
 
 PICTURES = Path(__file__).parent.parent / "docs" / "pictures"
 DIGESTS = PICTURES / "digests.json"
 NOW = 1_795_560_000.0
-SIZES = {"local-stack.png": "1100,1330", "local-stack-narrow.png": "420,900"}
 ADDRESSES = {
     "mlflow_tracking_uri": "http://127.0.0.1:5000",
     "load_balancer_url": "http://127.0.0.1:8000",
@@ -111,14 +120,77 @@ def app() -> PageApp:
     return PageApp(services, lambda: ADDRESSES, lambda: None, clock=lambda: NOW, tags=tags_of)
 
 
-def digest() -> str:
+def webhook() -> Any:
+    """Returns the webhook service's page: up to date, rolling out, blocked, on hold, pinned."""
+    worker = Worker(connect=FakeDeployments, registry=FakeRegistry())
+    worker._seen, worker._looked_at, worker.next_look_at = seen(), NOW - 4, NOW + 26
+    worker._busy.add("digits")
+    worker._outcomes["fraud"] = Outcome(
+        "fraud", "update", "fraud", "8", "rollback", "ValueError: could not convert string to float: 'n/a'",
+        began=NOW - 900, duration_seconds=80.0,
+    )  # fmt: skip
+    links = PageLinks("fargate:/us-east-2", "https://mlflow.example.com")
+    served = Flask(__name__, static_folder=None)
+    served.register_blueprint(make_guarded_views(worker, Access(is_public=True), links, Metrics(), lambda: NOW))
+    return served
+
+
+def seen() -> dict[str, Seen]:
+    def one(name: str, action: Action, version: str, **more: Any) -> Seen:
+        follow = more.pop("follow", "Production")
+        url = f"https://{name}.example.com"
+        updated = "2026-11-24T20:00:00+00:00"
+        return Seen(Deployed(name, follow, name, version, "COMPLETED", url=url, updated_at=updated), action, **more)
+
+    found = (
+        one("churn", Action("nothing", "version 4 is deployed", "4"), "4"),
+        one("digits", Action("update", "version 12 is in Production", "12"), "11"),
+        one("fraud", Action("blocked", "version 8 failed", "8", "it failed"), "7"),
+        one("byhand", Action("nothing", "pinned to a fixed version"), "2", follow="pinned"),
+    )
+    return {item.deployed.key: item for item in found}
+
+
+def model() -> Any:
+    """Returns the page of a model, as a WSGI application."""
+    sys.path.append(str(template_folder()))
+    page = importlib.import_module("fargate_service.http.model_page")
+    settings = importlib.import_module("fargate_service.settings")
+    run_id = "5f1c0de2a94b4d7c"
+    described = settings.ServiceDescription("pyfunc", "sklearn", None, "models:/churn/4", "churn", "4", run_id)
+    columns = '[{"name": "tenure", "type": "long"}, {"name": "plan", "type": "string"}]'
+    metadata = {"signature": {"inputs": columns, "outputs": '[{"type": "long"}]'}}
+    example = {"dataframe_records": [{"tenure": 12, "plan": "basic"}]}
+    shown = page.make_model_page(described, needs_key=True, prefix="/churn", metadata=metadata, example=example)
+
+    def served(_: Any, start: Any) -> list[bytes]:
+        start("200 OK", [(name.decode(), value.decode()) for name, value in shown.raw_headers])
+        return [shown.body]
+
+    return served
+
+
+# The name of each picture, with its size and the page it shows.
+SIZES = {
+    "local-stack.png": ("1100,1330", app),
+    "local-stack-narrow.png": ("420,900", app),
+    "webhook.png": ("1100,640", webhook),
+    "model.png": ("1100,900", model),
+}
+
+
+def digest(page: Any) -> str:
     """Returns the digest of the current page, without what differs in each response."""
-    text = Client(app()).get("/", base_url="http://127.0.0.1").text
+    text = Client(page()).get("/", base_url="http://127.0.0.1").text
     return hashlib.sha256(re.sub(r'nonce="[^"]+"', "", text).encode()).hexdigest()
 
 
+def digests() -> dict[str, str]:
+    return {name: digest(page) for name, (_, page) in SIZES.items()}
+
+
 def test_the_pictures_show_the_current_page() -> None:
-    assert json.loads(DIGESTS.read_text()) == dict.fromkeys(SIZES, digest()), "make pictures"
+    assert json.loads(DIGESTS.read_text()) == digests(), "make pictures"
 
 
 @pytest.mark.exhaustive
@@ -126,7 +198,7 @@ def test_the_pictures_show_the_current_page() -> None:
 def test_chromium_renders_the_whole_page(tmp_path: Path) -> None:
     take(tmp_path)
 
-    for name, size in SIZES.items():
+    for name, (size, _) in SIZES.items():
         width, height = map(int, size.split(","))
         content = (tmp_path / name).read_bytes()
         assert content[:8] == b"\x89PNG\r\n\x1a\n"
@@ -137,12 +209,19 @@ def test_chromium_renders_the_whole_page(tmp_path: Path) -> None:
 def take(folder: Path) -> None:
     """Writes every picture, and the digest of the page it shows."""
     folder.mkdir(parents=True, exist_ok=True)
-    with WsgiServer(app()) as server:
-        for name, size in SIZES.items():
+    for name, (size, page) in SIZES.items():
+        saved = frozen_page(page)
+        with WsgiServer(saved) as server:
             command = ["chromium", "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
             command += [f"--window-size={size}", f"--screenshot={folder / name}", f"{server.url}/"]
             subprocess.run(command, check=True, capture_output=True, timeout=120)
-    (folder / DIGESTS.name).write_text(json.dumps(dict.fromkeys(SIZES, digest()), indent=2) + "\n")
+    (folder / DIGESTS.name).write_text(json.dumps(digests(), indent=2) + "\n")
+
+
+def frozen_page(page: Any) -> Any:
+    """Returns an application that answers with the page as it was: its links need no server."""
+    answer = Client(page()).get("/", base_url="http://127.0.0.1")
+    return lambda _, start: (start("200 OK", [("Content-Type", answer.headers["Content-Type"])]), [answer.data])[1]
 
 
 if __name__ == "__main__":

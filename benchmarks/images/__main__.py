@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from benchmarks.results_page import write_section
 
 BUILDERS: dict[str, Callable[[Bed, str], builders.Builder]] = {
     "ours": builders.Ours,
+    "ours-before": builders.OursBefore,
     "floor": builders.Floor,
     "dockerfile": builders.Dockerfile,
     "dockerfile-cache": partial(builders.Dockerfile, registry_cache=True),
@@ -48,7 +50,10 @@ def main() -> None:
         for number in range(options.rounds):
             for name in names:
                 _measure(bed, name, number, results)
-                write_section("Images", results.text(machine()))
+                if set(names) != {"ours", "ours-before"}:  # which are one comparison
+                    write_section("Images", results.text(machine()))
+                if "ours-before" in names:
+                    write_section("First image", results.before_and_after(machine(), os.getloadavg()[0]))
 
 
 def _measure(bed: Bed, name: str, number: int, results: Results) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
+from benchmarks.earlier_release import earlier_release
 from benchmarks.images.bed import Bed
 from mlflow_fargate.image import LINUX_AMD64, Registry
 
@@ -60,6 +61,20 @@ class Ours:
 
     def environment(self) -> Mapping[str, str]:
         return {}
+
+
+class OursBefore(Ours):
+    """The first image with mlflow-fargate as it was at an earlier commit."""
+
+    def __init__(self, bed: Bed, repository: str) -> None:
+        super().__init__(bed, repository)
+        self._cache = bed.work / "ours-before"
+
+    def cases(self) -> tuple[str, ...]:
+        return ("first",)
+
+    def script(self, case: str, model: Path) -> str:
+        return f"cd {earlier_release()}\n{super().script(case, model)}"
 
 
 class Dockerfile:

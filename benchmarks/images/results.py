@@ -7,11 +7,13 @@ from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 
+from benchmarks.earlier_release import BEFORE
 from benchmarks.images.bed import LARGE_BYTES
 from benchmarks.images.measure import Cost
 
 _TITLES = {
     "ours": "mlflow-fargate",
+    "ours-before": f"mlflow-fargate at {BEFORE}",
     "dockerfile": "best Dockerfile, buildah",
     "dockerfile-cache": "best Dockerfile, buildah, registry cache",
     "bentoml": "bentoml containerize, buildah",
@@ -59,6 +61,19 @@ class Results:
         """Returns the section: the machine, one row per case, and the targets."""
         parts = [_INTRODUCTION, f"{machine}\n", self._table(), "## Compared with the targets\n", self._targets()]
         return "\n".join(parts)
+
+    def before_and_after(self, machine: str, load: float) -> str:
+        """Returns the section on the first image, and that of an earlier commit."""
+        places = {f"mlflow-fargate at {BEFORE}": "ours-before/first", "mlflow-fargate": "ours/first"}
+        lines = [_row("", "runs", "wall s", "CPU s"), "|---|---:|---:|---:|"]
+        for title, place in places.items():
+            figures = [_number(self._figure(place, key)) for key in ("wall_seconds", "cpu_seconds")]
+            lines.append(_row(title, str(len(self._runs.get(place, ()))), *figures))
+        keys = ("wall_seconds", "cpu_seconds")
+        ratios = [_number(self._quotient("ours/first", key, "ours-before/first", key), 2) for key in keys]
+        lines.append(_row("ratio; the goal is 0.75 of the wall time", "", *ratios))
+        what = "Written by `make bench ONLY=ours,ours-before`; medians, the builder alone, without the smoke test."
+        return f"{what}\n\n{machine} Load when it ended: {load:.1f}.\n\n" + "\n".join(lines)
 
     def _table(self) -> str:
         lines = [_row(*_COLUMNS), f"|---|---|{'---:|' * (len(_COLUMNS) - 2)}"]
@@ -122,6 +137,7 @@ _SPEED_TARGETS = (
     ("first image: BentoML's time / mlflow-fargate's", "bentoml/first", "ours/first", "≥ 5"),
     ("first image: best Dockerfile's time / mlflow-fargate's", "dockerfile/first", "ours/first", ""),
     ("first image: MLflow's time / mlflow-fargate's", "mlflow/first", "ours/first", ""),
+    (f"first image: mlflow-fargate's time / that at {BEFORE}", "ours/first", "ours-before/first", "≤ 0.75"),
     ("new model: BentoML's time, warm / mlflow-fargate's", "bentoml/warm", "ours/warm", "≥ 8"),
     ("new model: best Dockerfile's time, warm / mlflow-fargate's", "dockerfile/warm", "ours/warm", "≥ 2"),
     ("new model: MLflow's time, warm / mlflow-fargate's", "mlflow/warm", "ours/warm", ""),

@@ -33,7 +33,7 @@ from mlflow_fargate.aws.resource_types.network import find_endpoint_vpc
 from mlflow_fargate.aws.resource_types.strategy import read_alarm_names, read_strategy, refusal_of
 from mlflow_fargate.aws.resource_types.task_definition import TaskDefinitionType
 from mlflow_fargate.aws.resource_types.traffic import TrafficType
-from mlflow_fargate.aws.rollouts.watch import RolloutWatch
+from mlflow_fargate.aws.rollouts.watch import OnAnswer, RolloutWatch
 from mlflow_fargate.aws.rollouts.watch_shift import ShiftWatch, TestGreen
 from mlflow_fargate.aws.session import AwsSession
 from mlflow_fargate.config import DeploymentConfig
@@ -315,18 +315,19 @@ class Endpoint:
         test_green: TestGreen | None = None,
         earlier_events: Collection[str] = (),
         requested: RequestedRollout | None = None,
+        on_answer: OnAnswer | None = None,
     ) -> None:
         """Waits for the `requested` rollout, or else the newest, to finish; see RolloutWatch for the errors.
 
         If ECS pauses a traffic shift for a test, `test_green` tests the new tasks (see ShiftWatch). `earlier_events`:
-        IDs of ECS events that are not shown.
+        IDs of ECS events that are not shown. `on_answer`: see OnAnswer.
         """
         service = describe_service(self.session, self.cluster, name)
         if service is None:
             raise DeploymentNotFound(f"There is no deployment '{name}' on endpoint '{self.name}'.")
         primary = primary_deployment(service)
         rollout = requested or RequestedRollout(primary["id"], service["taskDefinition"], primary["createdAt"])
-        watched = (self.session, self.cluster, name, rollout, progress, self.clock, self.sleep)
+        watched = (self.session, self.cluster, name, rollout, progress, self.clock, self.sleep, on_answer)
         if read_strategy(service)["strategy"] == "rolling" or refusal_of(service):
             watch = RolloutWatch(*watched)
         else:

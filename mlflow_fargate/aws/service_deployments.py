@@ -79,6 +79,20 @@ def has_ended(brief: Mapping[str, Any] | None, began: datetime) -> bool:
     return is_of_this and brief["status"] in ("SUCCESSFUL", "ROLLBACK_SUCCESSFUL", "ROLLBACK_FAILED", "STOPPED")
 
 
+def has_shifted(deployment: Mapping[str, Any]) -> bool:
+    """Returns whether all traffic reaches the new tasks; the old ones may still run, ready for a rollback."""
+    is_baking = deployment.get("lifecycleStage") in ("BAKE_TIME", "CLEAN_UP")
+    return deployment["status"] == "SUCCESSFUL" or (is_baking and deployment["status"] == "IN_PROGRESS")
+
+
+def traffic_shares(deployment: Mapping[str, Any]) -> dict[str, float]:
+    """Returns the percentage of the traffic by the ARN of each service revision; empty before a second one gets any."""
+    revisions = [*deployment.get("sourceServiceRevisions", ()), deployment.get("targetServiceRevision", {})]
+    weights = {item["arn"]: item.get("requestedProductionTrafficWeight") for item in revisions if "arn" in item}
+    shares = {arn: float(weight) for arn, weight in weights.items() if weight is not None}
+    return shares if len(shares) > 1 else {}
+
+
 def stage_of(deployment: Mapping[str, Any]) -> str:
     """Returns 'BAKE_TIME: 100% of the traffic on the new tasks'; empty if no traffic is shifted."""
     stage = deployment.get("lifecycleStage")

@@ -7,7 +7,7 @@ from itertools import groupby
 
 import click
 
-from mlflow_fargate.cli.deployment.options import deployer_at, json_option, print_json, target_option
+from mlflow_fargate.cli.deployment.options import deployer_at, json_option, print_json, print_text, target_option
 
 _COLORS = {"OK": "green", "FAIL": "red", "SKIP": "yellow"}
 
@@ -44,7 +44,7 @@ def doctor(target: str, config: tuple[str, ...], webhook_url: str | None, as_jso
             click.echo(topic)
             for finding in of_topic:
                 verdict = click.style(f"{finding.verdict:<4}", fg=_COLORS[finding.verdict])
-                click.echo(f"  {verdict} {finding.name}: {finding.said}")
+                print_text(f"  {verdict} {finding.name}: {finding.said}")
                 if finding.advice:
-                    click.echo(f"         → {finding.advice}")
+                    print_text(f"         → {finding.advice}")
     sys.exit(1 if any(finding.verdict == "FAIL" for finding in findings) else 0)

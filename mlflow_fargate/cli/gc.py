@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mlflow_fargate.cli.deployment.options import deployer_at, json_option, print_json, target_option
+from mlflow_fargate.cli.deployment.options import deployer_at, json_option, print_json, quiet_option, target_option
 
 if TYPE_CHECKING:
     from mlflow_fargate.deployment import Orphan
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 @target_option
 @click.option("--delete", is_flag=True, help="Delete the resources; by default, they are only listed.")
 @json_option
+@quiet_option
 def gc(target: str, delete: bool, as_json: bool) -> None:
     """Find leftover resources of deployments whose ECS service is gone, and of endpoints whose cluster is gone; of
     others, revisions that a killed update registered more than an hour ago.

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import click
 
-from mlflow_fargate.cli.deployment.options import target_option
+from mlflow_fargate.cli.deployment.options import command_progress, quiet_option, target_option
 from mlflow_fargate.cli.deployment.plan import parse_options
 from mlflow_fargate.cli.extras import needed
-from mlflow_fargate.progress import progress_for_stderr
 from mlflow_fargate.target import cache_directory, parse_target
 
 
@@ -26,6 +25,7 @@ def image() -> None:
 )
 @click.option("--tag", default="latest", show_default=True, help="Tag for the image in the layout.")
 @click.option("--dockerfile", is_flag=True, help="Write a Dockerfile and its build context instead of an image.")
+@quiet_option
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 def export(*, target: str, model_uri: str, config: tuple[str, ...], tag: str, dockerfile: bool, folder: Path) -> None:
     """Build the image that a deployment would run, and write it to FOLDER as an OCI image layout.
@@ -34,13 +34,13 @@ def export(*, target: str, model_uri: str, config: tuple[str, ...], tag: str, do
 
     \b
       podman run -p 3000:3000 oci:FOLDER:latest
-      skopeo copy oci:FOLDER:latest docker://ghcr.io/me/churn:1     # copy to another registry
+      skopeo copy oci:FOLDER:latest docker://ghcr.io/me/churn:1
 
     Docker before 23.0 cannot read zstd layers, nor can older skopeo releases (such as 1.9) when they copy to
     Docker's own formats. For those, add -C compression=gzip to the export; then:
 
     \b
-      tar -C FOLDER -c . | docker load                              # the image is named after the folder
+      tar -C FOLDER -c . | docker load    # the folder's name is the image's
       skopeo copy oci:FOLDER:latest docker-daemon:churn:1
       skopeo copy oci:FOLDER:latest docker-archive:churn.tar:churn:1
 
@@ -56,7 +56,7 @@ def export(*, target: str, model_uri: str, config: tuple[str, ...], tag: str, do
     from mlflow_fargate.publisher import Publisher  # noqa: PLC0415
 
     where = parse_target(target)
-    publisher = Publisher(where, Account(where), cache_directory(), progress_for_stderr())
+    publisher = Publisher(where, Account(where), cache_directory(), command_progress())
     parsed = parse_config(parse_options(config))
     model = publisher.resolve(model_uri, parsed.labels)
     if dockerfile:

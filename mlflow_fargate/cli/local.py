@@ -9,9 +9,9 @@ from typing import Any
 
 import click
 
+from mlflow_fargate.cli.deployment.options import command_progress, quiet_option
 from mlflow_fargate.cli.extras import needed
 from mlflow_fargate.errors import LocalStackError
-from mlflow_fargate.progress import progress_for_stderr
 from mlflow_fargate.target import cache_directory, read_local_state
 
 
@@ -30,20 +30,22 @@ def local() -> None:
     show_default=True,
     help="What tasks run in: containers of this engine, or plain processes. auto picks the first one that works.",
 )
+@quiet_option
 def up(detach: bool, serve_artifacts: bool, engine: str) -> None:
     """Start the local stack: AWS emulator, image registry, load balancer and MLflow. Ctrl-C stops it."""
     how = {"serve_artifacts": serve_artifacts, "engine": engine}
     if detach:
         running = _import("running")
-        click.echo(running.describe(running.start_detached(cache_directory(), progress_for_stderr(), **how)))
+        click.echo(running.describe(running.start_detached(cache_directory(), command_progress(), **how)))
     else:
-        _import("stack").run(cache_directory(), progress_for_stderr(), **how)
+        _import("stack").run(cache_directory(), command_progress(), **how)
 
 
 @local.command(short_help="Stop the local stack.")
+@quiet_option
 def down() -> None:
     """Stop the local stack. Models, images and runs are kept; deployments are deleted."""
-    if _import("running").stop_running(cache_directory(), progress_for_stderr()):
+    if _import("running").stop_running(cache_directory(), command_progress()):
         click.echo("Stopped")
     else:
         click.echo("The local stack was not running")

@@ -20,6 +20,12 @@ class CallOptions(OptionGroup):
         "wait until the deployment responds; false: return once AWS has accepted the changes",
         maps_to="(this command)",
     )
+    wait_for_drain: bool = option(
+        True,
+        "wait until the old tasks have stopped; false: return once the new tasks answer (with the other strategies "
+        "than rolling: once all traffic has shifted), which ECS can still roll back",
+        maps_to="(this command)",
+    )
     timeout_seconds: int = option(
         1800,
         "how long to wait for the rollout",

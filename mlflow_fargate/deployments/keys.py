@@ -52,24 +52,33 @@ def usage(deployer: Deployer, name: str) -> str:
     """Returns how to call the deployment; commands read the key from Secrets Manager, and it is not in the text."""
     status = deployer.get(name)
     keys = len(deployer.account.read_api_keys(status.api_key_secret)[0]) if status.api_key_secret else 0
-    read = f"aws secretsmanager get-secret-value --region {deployer.account.region} --secret-id {status.api_key_secret}"
-    if deployer.target.profile:
-        read += f" --profile {deployer.target.profile}"
+    profile = f" --profile {deployer.target.profile}" if deployer.target.profile else ""
+    read = (
+        f"KEY=$(aws secretsmanager get-secret-value --region {deployer.account.region}{profile} \\",
+        "  --secret-id \\",
+        f"  {status.api_key_secret} \\",
+        f"  --query SecretString --output text | cut -d' ' -f{keys})",
+    )
     header = ' -H "Authorization: Bearer $KEY"' if keys else ""
     header += "".join(f" -H '{header}: {value}'" for header, value in status.headers.items())
     lines = [
-        *([f"KEY=$({read} --query SecretString --output text | cut -d' ' -f{keys})"] if keys else []),
-        f"curl{header} -H 'Content-Type: application/json' -d @rows.json {status.url}/invocations",
+        *(read if keys else ()),
+        f"curl{header} -d @rows.json \\",
+        "  -H 'Content-Type: application/json' \\",
+        f"  {status.url}/invocations",
         "",
         "from mlflow.deployments import get_deploy_client",
-        f'get_deploy_client("{deployer.target.uri}").predict("{name}", rows)',
+        f'client = get_deploy_client("{deployer.target.uri}")',
+        f'client.predict("{name}", rows)',
         "",
-        f"In a browser: {status.url}/" + (" (any user name; the password is the key)" if keys else ""),
+        f"In a browser{' (any user name; the password is the key)' if keys else ''}:",
+        f"  {status.url}/",
     ]
     if keys > 1:
         lines += [
             "",
-            "Two keys are valid. KEY is the new one; the old one is removed with: mlflow-fargate key --finish",
+            "Two keys are valid. KEY is the new one; the old one is removed with:",
+            "  mlflow-fargate key --finish",
         ]
     return "\n".join(lines)
 

@@ -38,8 +38,11 @@ def tasks(deployer: Deployer, name: str) -> list[TaskStatus]:
 
 def watch(deployer: Deployer, name: str, timeout_seconds: float) -> DeploymentStatus:
     """Waits for the current rollout to finish; raises RolloutFailed or RolloutTimeout like create and update."""
-    deployer.get(name)
-    deployer.endpoint.wait_until_rolled_out(name, timeout_seconds, deployer.progress, deployer.rollouts.test_of(name))
+    status, rollouts = deployer.get(name), deployer.rollouts
+    on_answer = None if status.state == "COMPLETED" else rollouts.note_answering(status.provenance.version)
+    deployer.endpoint.wait_until_rolled_out(
+        name, timeout_seconds, deployer.progress, rollouts.test_of(name), on_answer=on_answer
+    )
     return deployer.get(name)
 
 

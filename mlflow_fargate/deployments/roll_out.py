@@ -156,6 +156,16 @@ class Rollouts:
 
         return test_green
 
+    def note_answering(self, version: str | None, *, is_enough: bool = False) -> Callable[[int, int], bool]:
+        """Returns what reports how many tasks of a new version answer; `is_enough`: ends the wait once all do."""
+
+        def on_answer(count: int, desired: int) -> bool:
+            of_all = f" ({count} of {desired} new tasks)" if desired > 1 else ""
+            self.progress.step(f"{f'version {version}' if version else 'the new version'} answers{of_all}")
+            return is_enough and count >= desired
+
+        return on_answer
+
     def _commands(self, spec: Spec) -> tuple[str, str]:
         """The command that deletes it, and the command that follows its rollout."""
         if isinstance(spec, WebhookSpec):
@@ -204,9 +214,11 @@ class Rollouts:
         self.account.session.end_observation()
         self.progress.step("Waiting for the rollout")
         began, seconds = self.clock(), spec.config.rollout_seconds
+        version = spec.provenance.version if isinstance(spec, DeploymentSpec) else None
+        on_answer = self.note_answering(version, is_enough=not spec.config.wait_for_drain)
         with noting_interruption(self.progress, "interrupted: the rollout continues in ECS. Follow it with:", follow):
             self.endpoint.wait_until_rolled_out(
-                spec.name, seconds, self.progress, self.test_of(spec.name), earlier_events, requested
+                spec.name, seconds, self.progress, self.test_of(spec.name), earlier_events, requested, on_answer
             )
         url, headers = self._address(spec)
         if url:

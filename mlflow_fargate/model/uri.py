@@ -19,7 +19,7 @@ import dataclasses
 import difflib
 import functools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +38,7 @@ MODEL_URI_FORMS = (
     "models:/NAME/VERSION, models:/NAME@ALIAS, models:/NAME/STAGE, models:/m-ID, runs:/RUN/PATH, s3://… or a folder"
 )
 _LONGEST_CHAIN = 8  # version → version → run → logged model is four; a registry can contain a cycle
+_SHOWN_MODELS = 5
 _MOST_PAGES = 100  # of models with a run's model's name; a registry can go on without end
 # The second: an alias that does not exist. The third: the server is too old for the request.
 _ABSENT_CODES = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "ENDPOINT_NOT_FOUND")
@@ -178,8 +179,7 @@ class ModelRegistry:
             run_id, path = RunsArtifactRepository.parse_runs_uri(uri)
         if not run_id:
             raise InvalidOption(f"'{uri}' does not name a run.", hint=MODEL_URI_FORMS)
-        with self._errors(uri):
-            run = self._client.get_run(run_id)
+        run = self._get(uri, "run", lambda: self._client.get_run(run_id))
         # Since MLflow 3, models are stored next to their run, not inside it.
         # No model's name contains a quotation mark.
         if path and "'" not in path and (model := self._model_of_run(run, path)):
@@ -189,11 +189,12 @@ class ModelRegistry:
         if own := next((one for one in logged if (one.name, one.source_run_id) == (path, run_id)), None):
             return self._logged_model_place(own)
         names = sorted({str(one.name) for one in logged})
-        listed = ", ".join(f"runs:/{run_id}/{name}" for name in names) or "none"
+        listed = f"models of this run: {', '.join(f'runs:/{run_id}/{name}' for name in names) or 'none'}"
         if not path:
-            raise ModelNotFound(f"{uri} does not name a model of the run.", hint=f"models of this run: {listed}")
+            raise ModelNotFound(f"{uri} does not name a model of the run.", hint=listed)
         root = f"{str(run.info.artifact_uri).rstrip('/')}/{path}"
-        return Place(root, resolved_uri=uri, run_id=run_id, other_models=f"models of this run: {listed}")
+        listed += f"; this is {self._server}; to use another server, set MLFLOW_TRACKING_URI"
+        return Place(root, resolved_uri=uri, run_id=run_id, other_models=listed)
 
     def _model_of_run(self, run: Any, name: str) -> Any:
         """Returns the model that MLflow's RunsArtifactRepository uses, or None: the first found that the run logged."""
@@ -214,8 +215,34 @@ class ModelRegistry:
         return None
 
     def _logged_model(self, model_id: str) -> Place:
-        with self._errors(f"models:/{model_id}"):
-            return self._logged_model_place(self._client.get_logged_model(model_id))
+        uri = f"models:/{model_id}"
+        return self._logged_model_place(self._get(uri, "logged model", lambda: self._client.get_logged_model(model_id)))
+
+    def _get(self, uri: str, kind: str, read: Callable[[], Any]) -> Any:
+        """Returns what `read` does; if it does not exist, the error names the newest models and the server."""
+        try:
+            with self._errors(uri):
+                return read()
+        except _Absent as error:
+            newest = ", ".join(self._newest_models(uri)) or "none"
+            raise ModelNotFound(
+                f"{uri} was not found: {self._server} has no such {kind}.",
+                hint=f"newest models there: {newest}; to use another server, set MLFLOW_TRACKING_URI",
+            ) from error
+
+    def _newest_models(self, uri: str) -> Iterator[str]:
+        """Yields the URIs of the models logged last, in the form of `uri`; none if the server knows none."""
+        order = [{"field_name": "creation_timestamp", "ascending": False}]
+        with contextlib.suppress(FargateError), self._errors(uri):
+            experiments = [one.experiment_id for one in self._client.search_experiments(max_results=100)]
+            found = self._client.search_logged_models(experiments, order_by=order, max_results=_SHOWN_MODELS)
+            for one in found[:_SHOWN_MODELS]:
+                by_run = scheme_of(uri) == "runs" and one.source_run_id
+                yield f"runs:/{one.source_run_id}/{one.name}" if by_run else f"models:/{one.model_id} ({one.name})"
+
+    @property
+    def _server(self) -> str:
+        return f"MLflow at {without_credentials(self._uris[0])}"
 
     @staticmethod
     def _logged_model_place(logged: Any) -> Place:

@@ -73,7 +73,8 @@ class ServiceSession:
         if operation == "describe_target_health":
             is_blue = parameters["TargetGroupArn"] == "arn:blue"
             count = self.service["runningCount"] if is_blue else 0
-            return {"TargetHealthDescriptions": [{"TargetHealth": {"State": "healthy"}}] * count}
+            healthy = {"Target": {"Id": "172.31.0.1"}, "TargetHealth": {"State": "healthy"}}
+            return {"TargetHealthDescriptions": [healthy] * count}
         assert operation == "describe_services"
         return {"services": [self.service]}
 

@@ -20,6 +20,20 @@ def test_the_document_shows_the_limit_of_bodies_and_the_variable_that_sets_it() 
     assert "up to 5 MB (MAX_BODY_MB)" in document["info"]["description"]
 
 
+def test_health_checks_have_no_lock_and_every_route_a_named_group() -> None:
+    description = ServiceDescription("pyfunc", "sklearn", None, "models:/m/1", "m", "1", None)
+    document = make_openapi_document(
+        description, needs_key=True, metadata={}, max_body_bytes=1, example=[1], answer={"predictions": [2]}
+    )
+
+    routes = {path: next(iter(methods.values())) for path, methods in document["paths"].items()}
+    assert {path for path, route in routes.items() if route.get("security") == []} == {"/ping", "/readyz", "/livez"}
+    assert {path: route["tags"] for path, route in routes.items() if route["tags"] == ["Predictions"]}.keys() == {
+        "/invocations"
+    }
+    assert routes["/invocations"]["responses"]["200"]["content"]["application/json"]["example"] == {"predictions": [2]}
+
+
 def test_values_that_json_does_not_have_are_null_or_text() -> None:
     document = {"a": [float("nan"), {"b": float("-inf")}, 1.5], 2: datetime.date(2026, 1, 2), "c": "\ud800"}
 

@@ -59,6 +59,10 @@ def registry(registry_folder: Path) -> Iterator[LocalRegistry]:
 
 @pytest.fixture(scope="module")
 def push_image(registry: LocalRegistry) -> PushImage:
+    return pusher(registry)
+
+
+def pusher(registry: LocalRegistry) -> PushImage:
     """Returns a function that pushes an image of files: `push_image({path: text}, …)` → its reference by digest."""
 
     def push(

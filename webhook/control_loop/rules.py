@@ -34,7 +34,7 @@ _TAG_OPTIONS = {"cpu", "memory", "desired_count", "health_check_grace_seconds", 
 TAG_LIMITS = {"cpu": 4096, "memory": 16384, "desired_count": 4}  # CPU units, MiB, tasks
 MAX_DEPLOYMENTS_BY_TAG = 20
 # A rule defines what is followed, each call waits for the rollout, and no model runs on the service's machine.
-_NOT_FOR_RULES = {"follow", "wait", "dry_run", "smoke_test", "convert", "build_sdists"}
+_NOT_FOR_RULES = {"follow", "wait", "wait_for_drain", "dry_run", "smoke_test", "convert", "build_sdists"}
 
 
 @dataclass(frozen=True)

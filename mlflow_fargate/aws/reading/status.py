@@ -54,13 +54,14 @@ def _status(session: AwsSession, endpoint: str, service: Mapping[str, Any], read
     watched = {**read_limits(tags.read(service.get("tags"))), **_own_alarms(service, endpoint)}
     settings = read_config({**label.settings, "desired_count": service["desiredCount"], **shifting, **watched})
     address = _url(session, service, settings, endpoint)
+    shift_state, shares = _shift(session, newest, label.provenance)
     return DeploymentStatus(
         name=name,
         endpoint=endpoint,
         url=_certified(address, settings.own_host),
         load_balancer_url=address,
         state=state_of(service, newest) if definition else "FAILED",
-        state_reason=primary.get("rolloutStateReason", "") or _shift_state(session, newest),
+        state_reason=primary.get("rolloutStateReason", "") or shift_state,
         desired_count=service["desiredCount"],
         running_count=service["runningCount"],
         image=definition["containerDefinitions"][0]["image"] if definition else "",
@@ -75,6 +76,7 @@ def _status(session: AwsSession, endpoint: str, service: Mapping[str, Any], read
         last_failed_registered_ms=failed.registered_ms if failed else None,
         strategy=strategy["strategy"],
         strategy_refused=refusal_of(service),
+        traffic_shares=shares,
         **_network(service),
     )
 
@@ -196,18 +198,35 @@ def _base_url(session: AwsSession, endpoint: str) -> str:
     return f"{protocol}://{balancer['DNSName']}"
 
 
-def _shift_state(session: AwsSession, brief: Mapping[str, Any] | None) -> str:
-    """The state of a traffic shift, or how it ended."""
+def _shift(session: AwsSession, brief: Mapping[str, Any] | None, new: Provenance) -> tuple[str, dict[str, float]]:
+    """The state of a traffic shift, or how it ended; and the percentage of each version while traffic is shifted."""
     if brief is None:
-        return ""
+        return "", {}
     if brief["status"] not in ("PENDING", "IN_PROGRESS"):
-        return str(brief.get("statusReason") or "")
-    return service_deployments.stage_of(service_deployments.describe(session, brief["serviceDeploymentArn"]))
+        return str(brief.get("statusReason") or ""), {}
+    deployment = service_deployments.describe(session, brief["serviceDeploymentArn"])
+    shares = service_deployments.traffic_shares(deployment)
+    return service_deployments.stage_of(deployment), _by_version(session, shares, new)
+
+
+def _by_version(session: AwsSession, shares: Mapping[str, float], new: Provenance) -> dict[str, float]:
+    """The shares, the new revision's last, by model version; of two revisions of the same version, by their tasks."""
+    *old, _ = shares or [""]
+    definitions = [service_deployments.task_definition_of(session, arn) for arn in old]
+    models = [*(_provenance_of(session, found) if found else None for found in definitions), new]
+    versions = [f"version {model.version}" if model and model.version else "" for model in models]
+    if not all(versions) or len(set(versions)) < len(versions):
+        versions = [*(f"revision {(found or '').rpartition(':')[2] or 'before'}" for found in definitions), "new tasks"]
+    return dict(zip(versions, shares.values(), strict=False))
+
+
+def _provenance_of(session: AwsSession, task_definition: str) -> Provenance | None:
+    definition = TaskDefinitionType(session).find(task_definition)
+    label = read_label(definition) if definition else None
+    return label.provenance if label else None
 
 
 def _last_failed(session: AwsSession, newest: Mapping[str, Any] | None) -> Provenance | None:
     """The model of the newest rollout, if ECS gave up on it and rolled back."""
     failed = last_failed_task_definition(session, newest)
-    definition = TaskDefinitionType(session).find(failed) if failed else None
-    label = read_label(definition) if definition else None
-    return label.provenance if label else None
+    return _provenance_of(session, failed) if failed else None

@@ -56,10 +56,10 @@ class TargetGroupType(ResourceType[TargetGroupProperties]):
     def delete(self, found: Found[Properties]) -> None:
         self._session.delete("elbv2", "delete_target_group", TargetGroupArn=found.identifier)
 
-    def healthy_count(self, arn: str) -> int:
-        """Returns how many registered targets are healthy."""
+    def healthy_addresses(self, arn: str) -> list[str]:
+        """Returns the address of each registered target that is healthy."""
         health = self._session.call("elbv2", "describe_target_health", TargetGroupArn=arn)["TargetHealthDescriptions"]
-        return sum(target["TargetHealth"]["State"] == "healthy" for target in health)
+        return [target["Target"]["Id"] for target in health if target["TargetHealth"]["State"] == "healthy"]
 
     def _set_delay(self, arn: str, seconds: int) -> None:
         attributes = [{"Key": "deregistration_delay.timeout_seconds", "Value": str(seconds)}]

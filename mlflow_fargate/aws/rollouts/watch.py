@@ -15,6 +15,7 @@ from mlflow_fargate.aws import service_deployments
 from mlflow_fargate.aws.ecs_service import describe_service, primary_deployment
 from mlflow_fargate.aws.resource_types.monitoring.alarms import read_alarms
 from mlflow_fargate.aws.resource_types.target_group import TargetGroupType
+from mlflow_fargate.aws.rollouts.new_tasks import NewTasks
 from mlflow_fargate.aws.rollouts.stopped_tasks import read_stopped_tasks
 from mlflow_fargate.aws.session import AwsSession
 from mlflow_fargate.deployment import Alarm, RequestedRollout
@@ -28,6 +29,10 @@ _LAST_POLL_SECONDS = 5.0
 _SHOWN_LINES = 20  # of a container that names no cause
 
 
+# Is called each time more of the new tasks answer, with their number and the desired one; True ends the wait.
+OnAnswer = Callable[[int, int], bool]
+
+
 @dataclass
 class RolloutWatch:
     """Waits for one rollout of a service; keeps what was already reported."""
@@ -39,6 +44,10 @@ class RolloutWatch:
     progress: Progress
     clock: Callable[[], float]
     sleep: Callable[[float], None]
+    on_answer: OnAnswer | None = None
+    _answering: int = 0
+    _was_in_progress: bool = False
+    _new_tasks: NewTasks | None = None
     _reported_events: set[str] = field(default_factory=set)
     _counts: str = ""
 
@@ -74,8 +83,28 @@ class RolloutWatch:
         if deployment is None or deployment["status"] != "PRIMARY":
             raise self._ended_early(service)
         if state != "COMPLETED" or len(service["deployments"]) > 1:
+            return self._is_answered(service, deployment)
+        if not self._has_healthy_targets(service):
             return False
-        return self._has_healthy_targets(service)
+        if self._was_in_progress:
+            self._report_answering(int(service["desiredCount"]), int(service["desiredCount"]))
+        return True
+
+    def _is_answered(self, service: Mapping[str, Any], deployment: Mapping[str, Any]) -> bool:
+        """Reports new tasks that answer, until all do; returns whether the caller waits for no more than that."""
+        self._was_in_progress = True  # a change of the count alone starts no rollout
+        groups = [item["targetGroupArn"] for item in service.get("loadBalancers", [])]
+        running, desired = deployment.get("runningCount", 0), int(deployment.get("desiredCount", 0))
+        if self.on_answer is None or not groups or not running or self._answering >= desired:
+            return False
+        self._new_tasks = self._new_tasks or NewTasks(self.session, self.cluster, self.service, self.rollout.id)
+        return self._report_answering(self._new_tasks.healthy_count(groups[0]), desired)
+
+    def _report_answering(self, count: int, desired: int) -> bool:
+        if self.on_answer is None or count <= self._answering:
+            return False
+        self._answering = count
+        return self.on_answer(count, desired)
 
     def _skip_older_events(self, earlier_events: Collection[str]) -> None:
         service = self._describe()
@@ -93,7 +122,9 @@ class RolloutWatch:
 
     def _healthy_targets(self, service: Mapping[str, Any]) -> int:
         groups = [item["targetGroupArn"] for item in service.get("loadBalancers", [])]
-        return TargetGroupType(self.session).healthy_count(groups[0]) if groups else int(service["runningCount"])
+        return (
+            len(TargetGroupType(self.session).healthy_addresses(groups[0])) if groups else int(service["runningCount"])
+        )
 
     def _report(self, service: Mapping[str, Any]) -> None:
         for event in reversed(service.get("events", [])):
@@ -103,6 +134,8 @@ class RolloutWatch:
         primary = primary_deployment(service)
         running, desired = primary.get("runningCount", 0), primary.get("desiredCount", 0)
         counts = f"{running} of {desired} new tasks running" if desired else f"{running} tasks running, 0 desired"
+        old = sum(item.get("runningCount", 0) for item in service["deployments"]) - running
+        counts += f", {old} old {'task' if old == 1 else 'tasks'} left" if old else ""
         if counts != self._counts:
             self._counts = counts
             self.progress.note(counts)

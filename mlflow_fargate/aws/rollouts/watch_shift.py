@@ -50,6 +50,9 @@ class ShiftWatch(RolloutWatch):
         status = deployment["status"]
         if status in ("ROLLBACK_SUCCESSFUL", "ROLLBACK_FAILED", "STOPPED"):
             raise self._refused(service, deployment)
+        count = service["desiredCount"]
+        if service_deployments.has_shifted(deployment) and self._report_answering(count, count):
+            return True
         return status == "SUCCESSFUL" and self._has_healthy_targets(service)
 
     def _is_ours(self, deployment: Mapping[str, Any]) -> bool:
@@ -104,7 +107,7 @@ class ShiftWatch(RolloutWatch):
         """Counts both groups: versions alternate between them, and at the end only the new tasks are left."""
         balancer = service["loadBalancers"][0]
         groups = [balancer["targetGroupArn"], balancer["advancedConfiguration"]["alternateTargetGroupArn"]]
-        return sum(TargetGroupType(self.session).healthy_count(arn) for arn in groups)
+        return sum(len(TargetGroupType(self.session).healthy_addresses(arn)) for arn in groups)
 
     def _refused(self, service: Mapping[str, Any], deployment: Mapping[str, Any]) -> RolloutFailed:
         said = deployment.get("statusReason") or deployment["status"]

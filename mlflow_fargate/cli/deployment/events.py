@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from mlflow_fargate.cli.deployment.options import deployer_at, deployment_options, json_option, print_json
+from mlflow_fargate.cli.deployment.options import deployer_at, deployment_options, json_option, print_json, print_text
 from mlflow_fargate.progress import shorten_arns
 
 
@@ -20,4 +20,4 @@ def events(target: str, name: str, as_json: bool) -> None:
         print_json(found)
         return
     for event in found:
-        click.echo(f"{event.at}  {shorten_arns(event.message)}")
+        print_text(f"{event.at}  {shorten_arns(event.message)}")

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import click
 
-from mlflow_fargate.cli.deployment.options import deployer_at, deployment_options, timeout_option, wait_option
+from mlflow_fargate.cli.deployment.options import (
+    deployer_at,
+    deployment_options,
+    quiet_option,
+    timeout_option,
+    wait_option,
+)
 
 
 @click.command(short_help="Show how to call a deployment, or replace its API key.")
@@ -13,6 +19,7 @@ from mlflow_fargate.cli.deployment.options import deployer_at, deployment_option
 @click.option("--finish", "step", flag_value="finish", help="Remove the old key, once callers use the new one.")
 @wait_option
 @timeout_option
+@quiet_option
 def key(target: str, name: str, step: str | None, wait: bool, timeout_seconds: int) -> None:
     """Show how to call a deployment with curl, Python and a browser. The key itself is not printed.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
@@ -12,7 +13,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from mlflow_fargate.progress import progress_for_stderr
+from mlflow_fargate.progress import Progress, progress_for_stderr, wrap
 from mlflow_fargate.target import cache_directory, parse_target
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+_QUIET = f"{__name__}.quiet"  # in the context of a command
 TARGET_HELP = (
     "Deployment target: fargate (your default AWS region), fargate:/REGION, fargate:/REGION/ENDPOINT or fargate:/local."
 )
@@ -36,9 +38,22 @@ target_option = click.option(
 name_option = click.option("--name", required=True, help="Name of the deployment.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 wait_option = click.option("--wait/--no-wait", default=True, show_default=True, help="Wait for the change to finish.")
+quiet_option = click.option(
+    "--quiet",
+    "-q",
+    is_flag=True,
+    expose_value=False,
+    callback=lambda context, _, is_quiet: context.meta.update({_QUIET: is_quiet}),
+    help="Print no progress, only warnings, errors and results. MLFLOW_FARGATE_QUIET=1 does the same.",
+)
 timeout_option = click.option(
     "--timeout-seconds", type=click.IntRange(min=1), default=1800, show_default=True, help="Maximum time to wait."
 )
+
+
+def command_progress() -> Progress:
+    """Returns where the running command reports its progress; nowhere with --quiet."""
+    return progress_for_stderr(quiet=click.get_current_context().meta.get(_QUIET, False))
 
 
 def deployment_options(command: Command) -> Command:
@@ -53,7 +68,7 @@ def deployer_at(target_uri: str) -> Deployer:
     from mlflow_fargate.deployments.deployer import make_deployer  # noqa: PLC0415
 
     target = parse_target(target_uri)
-    return make_deployer(target, Account(target), cache_directory(), progress_for_stderr())
+    return make_deployer(target, Account(target), cache_directory(), command_progress())
 
 
 def print_json(found: Any) -> None:
@@ -68,8 +83,18 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*("" if cell is None else str(cell) for cell in row))
-    console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 1000)
-    console.print(table)
+    Console(highlight=False, markup=False, width=output_width()).print(table)
+
+
+def output_width() -> int:
+    """Returns the columns of the terminal; of other outputs, so many that no line is broken."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else 10_000
+
+
+def print_text(text: object) -> None:
+    """Prints lines, broken between words where the terminal ends; a URL or ARN goes to a line of its own, whole."""
+    for line in str(text).splitlines():
+        click.echo(wrap(line, output_width()))
 
 
 def minute_of(moment: str | None) -> str:
@@ -82,7 +107,7 @@ def print_fields(fields: Mapping[str, object]) -> None:
     width = max(map(len, fields))
     for name, value in fields.items():
         if value not in (None, ""):
-            click.echo(f"{name:<{width}}  {value}")
+            print_text(f"{name:<{width}}  {value}")
 
 
 def _plain(found: Any) -> Any:

@@ -8,7 +8,14 @@ from typing import Any
 
 import click
 
-from mlflow_fargate.cli.deployment.options import deployer_at, deployment_options, json_option, print_json
+from mlflow_fargate.cli.deployment.options import (
+    deployer_at,
+    deployment_options,
+    json_option,
+    print_json,
+    print_text,
+    quiet_option,
+)
 from mlflow_fargate.errors import InvalidOption
 
 _CHANGES = 2
@@ -36,6 +43,7 @@ class PlanCommand(click.Command):
     "--config", "-C", "config", multiple=True, metavar="KEY=VALUE", help="Deployment option; can be repeated."
 )
 @json_option
+@quiet_option
 def plan(
     *, target: str, name: str, model_uri: str | None, flavor: str | None, config: tuple[str, ...], as_json: bool
 ) -> None:
@@ -52,7 +60,7 @@ def plan(
     if as_json:
         print_json({**found.as_dict(), "monthly_cost_usd": asdict(estimate)})
     else:
-        click.echo(f"{found}\n{estimate}")
+        print_text(f"{found}\n{estimate}")
     sys.exit(0 if found.is_empty else _CHANGES)
 
 

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import click
 
-from mlflow_fargate.cli.deployment.options import deployer_at, deployment_options, timeout_option, wait_option
+from mlflow_fargate.cli.deployment.options import (
+    deployer_at,
+    deployment_options,
+    print_text,
+    quiet_option,
+    timeout_option,
+    wait_option,
+)
 
 
 @click.command(short_help="Set the number of tasks of a deployment.")
@@ -12,6 +19,7 @@ from mlflow_fargate.cli.deployment.options import deployer_at, deployment_option
 @click.argument("count", type=click.IntRange(0, 5000))
 @wait_option
 @timeout_option
+@quiet_option
 def scale(target: str, name: str, count: int, wait: bool, timeout_seconds: int) -> None:
     """Set the number of tasks of a deployment.
 
@@ -26,4 +34,4 @@ def scale(target: str, name: str, count: int, wait: bool, timeout_seconds: int) 
     surplus = max(0, status.running_count - status.desired_count)
     are = "old task is" if surplus == 1 else "old tasks are"
     stopping = f"; {surplus} {are} still draining" if surplus else ""
-    click.echo(f"{name}: {status.running_count - surplus} of {status.desired_count} tasks running{stopping}")
+    print_text(f"{name}: {status.running_count - surplus} of {status.desired_count} tasks running{stopping}")

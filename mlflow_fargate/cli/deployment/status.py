@@ -14,6 +14,8 @@ from mlflow_fargate.cli.deployment.options import (
     print_fields,
     print_json,
     print_table,
+    print_text,
+    quiet_option,
     timeout_option,
 )
 from mlflow_fargate.cli.deployment.traffic import traffic_lines
@@ -30,6 +32,7 @@ _SHOWN = (
     "resolved_model_uri",
     "follow",
     "strategy",
+    "traffic_shares",
     "last_failed_version",
     "image",
     "inference_log",
@@ -43,6 +46,7 @@ _SHOWN = (
 @click.option("--follow", "-f", is_flag=True, help="Wait for the current rollout to finish.")
 @timeout_option
 @json_option
+@quiet_option
 def status(target: str, name: str, follow: bool, timeout_seconds: int, as_json: bool) -> None:
     """Show the deployed version, the rollout, the tasks and, if CloudWatch has data, the traffic.
 
@@ -72,6 +76,6 @@ def status(target: str, name: str, follow: bool, timeout_seconds: int, as_json: 
         for task in tasks:
             if task.stopped_reason:
                 code = "" if task.exit_code is None else f" (exit code {task.exit_code})"
-                click.echo(f"{task.id}: {task.stopped_reason}{code}")
-        click.echo("".join(f"\n{line}" for line in traffic_lines(traffic)))
+                print_text(f"{task.id}: {task.stopped_reason}{code}")
+        print_text("\n".join(["", *traffic_lines(traffic)]))
     sys.exit(_EXIT_CODES.get(found.state, 1))

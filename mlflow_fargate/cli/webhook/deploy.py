@@ -8,7 +8,7 @@ from typing import Any, TextIO
 
 import click
 
-from mlflow_fargate.cli.deployment.options import deployer_at, target_option
+from mlflow_fargate.cli.deployment.options import deployer_at, quiet_option, target_option
 from mlflow_fargate.cli.deployment.plan import parse_options
 
 
@@ -37,6 +37,7 @@ from mlflow_fargate.cli.deployment.plan import parse_options
 )
 @click.option("--config", "-C", "config", multiple=True, metavar="KEY=VALUE", help="Service option; can be repeated.")
 @click.option("--dry-run", is_flag=True, help="Print the plan without changing anything.")
+@quiet_option
 def deploy(
     *,
     target: str,
@@ -53,9 +54,9 @@ def deploy(
     you do not repeat. Pass secrets as ARNs from Secrets Manager or SSM:
 
     \b
-      -C secrets.FARGATE_WEBHOOK_SECRET=arn:…      secret that MLflow signs events with
-      -C secrets.FARGATE_WEBHOOK_TOKEN=arn:…       token for the service's page and API
-      -C secrets.MLFLOW_TRACKING_PASSWORD=arn:…    password for MLflow (or MLFLOW_TRACKING_TOKEN)
+      -C secrets.FARGATE_WEBHOOK_SECRET=arn:…    signs MLflow's events
+      -C secrets.FARGATE_WEBHOOK_TOKEN=arn:…     for the service's page and API
+      -C secrets.MLFLOW_TRACKING_PASSWORD=arn:…  or MLFLOW_TRACKING_TOKEN
 
     Prints the URL of the service; register it in MLflow with `webhook register -t TARGET`.
     """

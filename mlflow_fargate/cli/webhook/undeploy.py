@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import click
 
-from mlflow_fargate.cli.deployment.options import deployer_at, target_option
+from mlflow_fargate.cli.deployment.options import deployer_at, quiet_option, target_option
 
 
 @click.command(short_help="Delete the webhook service from Fargate.")
 @target_option
+@quiet_option
 def undeploy(target: str) -> None:
     """Delete the webhook service from Fargate, and everything created for it. Deployments are not affected."""
     from mlflow_fargate.deployments import webhook_service  # noqa: PLC0415

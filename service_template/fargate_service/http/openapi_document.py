@@ -8,9 +8,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from fargate_service.http.image_upload import MAX_TOP
+from fargate_service.http.middleware import OPEN_PATHS
 from fargate_service.http.signature_schema import make_answer_schema, make_request_schema
 from fargate_service.settings import ServiceDescription
 
+_PREDICTIONS, _STATE = "Predictions", "State of the service"
 _ERRORS = {
     "400": "The body or its values are not what the model takes",
     "401": "The API key is missing or wrong",
@@ -46,16 +48,17 @@ def make_openapi_document(
     metadata: Mapping[str, Any],
     max_body_bytes: int,
     example: object | None = None,
+    answer: object | None = None,
 ) -> dict[str, Any]:
     """Returns OpenAPI 3.0 for the routes; `metadata` is the MLmodel file, whose signature defines the request body.
 
-    `example` is the body of a request that works, None if there is none.
+    `example` is the body of a request that works, `answer` what the model returned for it; None: there is none.
     The server is '.', relative to the document, so that it is valid below any prefix.
     """
     is_classifier = description.template == "image_classifier"
     paths = {
         **({"/predict_image": {"post": _predict_image()}} if is_classifier else {}),
-        "/invocations": {"post": _invocations(metadata, example)},
+        "/invocations": {"post": _invocations(metadata, example, answer)},
         "/ping": {"get": _plain("The model is loaded (MLflow's route; also /health)")},
         "/version": {
             "get": _plain(
@@ -66,10 +69,16 @@ def make_openapi_document(
         "/livez": {"get": _plain("The process is running")},
         "/metrics": {"get": _plain("Metrics for Prometheus")},
     }
+    for path, methods in paths.items():
+        for method, operation in methods.items():
+            operation["tags"] = [_PREDICTIONS if method == "post" else _STATE]
+            if needs_key and path in OPEN_PATHS:
+                operation["security"] = []
     document: dict[str, Any] = {
         "openapi": "3.0.2",
         "info": _info(description, max_body_bytes),
         "servers": [{"url": "."}],
+        "tags": [{"name": _PREDICTIONS}, {"name": _STATE}],
         "paths": paths,
         "components": {},
     }
@@ -140,7 +149,7 @@ def _predict_image() -> dict[str, Any]:
     }
 
 
-def _invocations(metadata: Mapping[str, Any], example: object | None) -> dict[str, Any]:
+def _invocations(metadata: Mapping[str, Any], example: object | None, answer: object | None) -> dict[str, Any]:
     signature = metadata.get("signature")
     is_streamable = metadata.get("flavors", {}).get("python_function", {}).get("streamable", False)
     json_body: dict[str, Any] = {"schema": make_request_schema(metadata)}
@@ -148,6 +157,8 @@ def _invocations(metadata: Mapping[str, Any], example: object | None) -> dict[st
         json_body["example"] = example
     csv_body = {"schema": {"type": "string", "description": "with a header row"}}
     responses = _responses(make_answer_schema(signature))
+    if answer is not None:
+        responses["200"]["content"]["application/json"]["example"] = answer
     if is_streamable:
         pieces = {"schema": {"type": "string", "description": "one JSON document per chunk; events end with [DONE]"}}
         responses["200"]["content"] |= {"text/event-stream": pieces, "application/x-ndjson": pieces}

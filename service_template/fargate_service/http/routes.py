@@ -102,6 +102,7 @@ class Routes:
             metadata=metadata,
             max_body_bytes=self._settings.max_body_bytes,
             example=example,
+            answer=_read_answer(model, self._settings.documents.max_levels),
         )
         prefix = self._settings.path_prefix
         self._page = make_model_page(
@@ -225,8 +226,18 @@ def _read_example(model_dir: Path, max_levels: int) -> object | None:
     file = model_dir / EXAMPLE_FILE
     if not file.is_file() or file.stat().st_size > _EXAMPLE_LIMIT_BYTES:
         return None
+    return _parse_example(file.read_bytes(), max_levels)
+
+
+def _read_answer(model: LoadedModel, max_levels: int) -> object | None:
+    """What the model returned for its example; None if it has none, or is not warmed up."""
+    answer: str = getattr(model, "example_answer", "")
+    return _parse_example(answer, max_levels) if 0 < len(answer) <= _EXAMPLE_LIMIT_BYTES else None
+
+
+def _parse_example(content: str | bytes, max_levels: int) -> object | None:
     try:
-        example: object = json.loads(file.read_bytes())
+        example: object = json.loads(content)
         if has_more_levels(example, max_levels):
             return None
         encode_document({"example": example})

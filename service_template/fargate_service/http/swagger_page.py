@@ -20,7 +20,15 @@ _PAGE = """<!DOCTYPE html>
     <meta name="viewport" content="width=device-width, initial-scale=1">
     <title>{title}</title>
     <link rel="stylesheet" href="./static_content/swagger-ui.css">
-    <style>body {{ margin: 0; }} .topbar {{ display: none; }}</style>
+    <meta name="color-scheme" content="light dark">
+    <style>
+      body {{ margin: 0; }} .topbar {{ display: none; }}
+      @media (prefers-color-scheme: dark) {{
+        html {{ background: #0f151c; }}
+        .swagger-ui {{ filter: invert(88%) hue-rotate(180deg); }}
+        .swagger-ui .highlight-code, .swagger-ui .microlight {{ filter: invert(100%) hue-rotate(180deg); }}
+      }}
+    </style>
     <link rel="icon" href="data:,">
   </head>
   <body>

@@ -61,6 +61,7 @@ class PyfuncModel:
         self._schema = model.metadata.get_input_schema()
         self._exact = read_exactly(model.metadata, limits)
         self._example = model_dir / EXAMPLE_FILE
+        self.example_answer = ""  # for the documentation
 
     @property
     def batching(self) -> Batching:
@@ -70,7 +71,7 @@ class PyfuncModel:
         """Predicts the model's input example; returns False if it was logged without one."""
         if not self._example.is_file():
             return False
-        self.invoke(self._example.read_bytes(), "application/json")
+        self.example_answer = self.invoke(self._example.read_bytes(), "application/json").body
         return True
 
     def invoke(self, body: bytes, content_type: str) -> ScoringResponse:
