@@ -5,15 +5,18 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 import requests
 
 from mlflow_fargate.config import NamedOptions
 from mlflow_fargate.deployment import VARIANT_HEADER
-from mlflow_fargate.deployments import variants
+from mlflow_fargate.deployments import keys, variants
 from mlflow_fargate.deployments.deployer import Deployer
-from support.deployer import QUICK, count_writes, create, make_deployer
+from mlflow_fargate.errors import FargateError
+from mlflow_fargate.resolved_model import ResolvedModel
+from support.deployer import QUICK, FakePublisher, count_writes, create, make_deployer
 
 pytestmark = pytest.mark.slow
 
@@ -102,3 +105,73 @@ def test_a_promoted_variant_is_what_the_deployment_serves(champion: Deployer) ->
     status = champion.get("churn")
     assert (status.provenance.version, status.follow) == ("2", "pinned")
     assert champion.endpoint.shares("churn") == {"churn": 100}
+
+
+def test_mistakes_are_refused_before_the_first_write(champion: Deployer) -> None:
+    challenge(champion, traffic=10)
+    refused: dict[str, Callable[[Deployer], object]] = {
+        "still has variants: churn-challenger": lambda client: client.delete("churn"),
+        "auth of 'churn' cannot change": lambda client: client.update("churn", None, None, options(auth="api_key")),
+        "strategy of 'churn' cannot": lambda client: client.update("churn", None, None, options(strategy="canary")),
+        "'churn-challenger' with 10% of the requests needs a task": lambda client: client.update(
+            "churn-challenger", None, None, options(desired_count=0)
+        ),
+        "has no variant 'chalenger'": lambda client: variants.divide(client, "churn", {"chalenger": 5}),
+        "would get 110%": lambda client: challenge(client, "other", traffic=100),
+        "is itself a variant": lambda client: variants.divide(client, "churn-challenger", {"x": 5}),
+        "is a variant of 'churn' and has its API key|has no API key": lambda client: keys.rotate(
+            client, "churn-challenger"
+        ),
+        "no deployment 'chrun' for variant_of=chrun": lambda client: client.create(
+            "chrun-b", "models:/churn/2", None, options(variant_of="chrun")
+        ),
+    }
+    for said, act in refused.items():
+
+        def refuse(client: Deployer, said: str = said, act: Callable[[Deployer], object] = act) -> None:
+            with pytest.raises(FargateError, match=said):
+                act(client)
+
+        assert count_writes(champion, refuse) == {}
+
+
+def options(**named: object) -> NamedOptions:
+    return NamedOptions(named)
+
+
+def test_a_variant_without_a_healthy_task_gets_no_share(champion: Deployer) -> None:
+    challenge(champion, desired_count=0)
+
+    with pytest.raises(FargateError, match="needs a task at all times"):
+        variants.divide(champion, "churn", {"challenger": 10})
+    assert champion.endpoint.shares("churn") == {"churn": 100, "churn-challenger": 0}
+
+
+def test_another_signature_is_a_warning(champion: Deployer, monkeypatch: pytest.MonkeyPatch) -> None:
+    resolve = FakePublisher.resolve
+
+    def with_signature(publisher: FakePublisher, uri: str, labels: str | None) -> ResolvedModel:
+        model = resolve(publisher, uri, labels)
+        inputs = f'[{{"name": "column {model.version}"}}]'
+        return replace(model, metadata={**model.metadata, "signature": {"inputs": inputs}})
+
+    monkeypatch.setattr(FakePublisher, "resolve", with_signature)
+    champion.preview("churn-challenger", "models:/churn/2", None, options(variant_of="churn", auth="none"))
+
+    (warning,) = [note for note in champion.progress.lines if "signature" in note]  # type: ignore[attr-defined]
+    assert 'inputs lack {"name": "column 1"}; inputs have {"name": "column 2"}' in warning
+
+
+def test_a_new_api_key_reaches_the_tasks_of_all_variants(champion: Deployer) -> None:
+    champion.update("churn", None, None, options(auth="api_key"))
+    challenge(champion, auth="api_key")
+
+    keys.rotate(champion, "churn")
+
+    url = champion.get("churn").url
+    of_variant, own = (
+        requests.get(f"{url}/anything", headers=headers, timeout=10).json()["key"]
+        for headers in ({VARIANT_HEADER: "challenger"}, {})
+    )
+    assert of_variant == own
+    assert len(own.split()) == 2
