@@ -28,7 +28,7 @@ OF_SHIFTING = {
     "iam:PassRole",
     "secretsmanager:GetSecretValue",
 }
-OF_ALARMS = {"cloudwatch:DescribeAlarms", "cloudwatch:ListTagsForResource"}
+OF_ALARMS = {"cloudwatch:ListTagsForResource"}
 OF_PARAMETERS = {*TAGGING.values(), "iam:PassRole"}
 READS = ("Describe", "List", "Get", "BatchGet", "BatchCheck", "Filter", "Simulate")
 

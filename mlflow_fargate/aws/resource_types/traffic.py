@@ -60,7 +60,7 @@ class TrafficType(ResourceType[TrafficProperties]):
         shares = resource.properties.shares
         for arn, name in groups.items():
             is_new = name != resource.name and name in shares and not found.properties.shares.get(name)
-            if is_new and not self._target_group.healthy_count(arn):
+            if is_new and not self._target_group.healthy_addresses(arn):
                 raise InvalidOption(
                     f"'{name}' has no healthy tasks, so callers would get 503 for its share.",
                     hint=f"see what is wrong: mlflow-fargate status --name {name}",
