@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import moto.settings
 import pytest
+from botocore.exceptions import ClientError
 
 from mlflow_fargate.aws.account import Account
 from mlflow_fargate.aws.resource_types.domain.hosted_zone import find_zone
@@ -260,6 +261,40 @@ def test_an_interrupted_command_is_finished_with_the_same_certificate(
     finished = dns.certificates()[DOMAIN]
     assert finished["CertificateArn"] == begun["CertificateArn"]
     assert set(dns.listeners()) == {80, 443}
+
+
+@pytest.mark.slow
+def test_what_was_created_a_moment_ago_may_not_be_visible_yet(dns: Dns) -> None:
+    dns.create_zone("example.com")
+    refused: set[str] = set()
+
+    def refuse_once(service: str, operation: str, code: str) -> None:
+        def refuse(**_: Any) -> None:
+            if operation not in refused:
+                refused.add(operation)
+                raise ClientError({"Error": {"Code": code, "Message": "It does not exist."}}, operation)
+
+        dns.deployer.account.session._session.events.register(f"before-call.{service}.{operation}", refuse)
+
+    refuse_once("acm", "DescribeCertificate", "ResourceNotFoundException")
+    refuse_once("elastic-load-balancing-v2", "CreateListener", "CertificateNotFound")
+    refuse_once("elastic-load-balancing-v2", "DescribeRules", "ListenerNotFound")
+
+    create(dns.deployer, domain=DOMAIN, wait=False)
+
+    assert refused == {"DescribeCertificate", "CreateListener", "DescribeRules"}
+    assert dns.address("churn") == f"https://{DOMAIN}/churn"
+
+
+@pytest.mark.slow
+def test_a_certificate_that_does_not_exist_is_refused_before_the_first_write(dns: Dns) -> None:
+    absent = "arn:aws:acm:us-east-1:123456789012:certificate/0123"
+
+    def refused(counted: Deployer) -> None:
+        with pytest.raises(InvalidOption, match="ACM has no certificate arn:aws:acm"):
+            create(counted, certificate_arn=absent, host=DOMAIN, wait=False)
+
+    assert not count_writes(dns.deployer, refused)
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ from typing import Any
 from mlflow_fargate.aws import tags
 from mlflow_fargate.aws.resource_types.resource_type import Ids, ResourceType
 from mlflow_fargate.aws.session import AwsSession
+from mlflow_fargate.errors import InvalidOption
 from mlflow_fargate.plan import Found, Properties, Resource
 from mlflow_fargate.resources import OWN_CERTIFICATE
 from mlflow_fargate.resources.balancer_properties import IDLE_TIMEOUT, LoadBalancerProperties
@@ -80,9 +81,11 @@ class ListenerType(ResourceType[ListenerProperties]):
 
     def observe(self, resource: Resource[ListenerProperties], ids: Ids) -> Found[ListenerProperties] | None:
         listener = find_listener(self._session, ids.get("load balancer"), _port_of(resource))
+        certificate = certificate_of(listener) if listener else None
+        if (named := resource.properties.certificate) not in (None, OWN_CERTIFICATE, certificate):
+            _check_certificate(self._session, named)
         if listener is None:
             return None
-        certificate = certificate_of(listener)
         is_own = certificate is not None and certificate == ids.get("certificate")
         return Found(listener["ListenerArn"], ListenerProperties(OWN_CERTIFICATE if is_own else certificate))
 
@@ -163,6 +166,15 @@ def certificate_of(listener: Mapping[str, Any]) -> str | None:
     """Returns the certificate of a described listener; None for plain HTTP."""
     certificate: str | None = (listener.get("Certificates") or [{}])[0].get("CertificateArn")
     return certificate
+
+
+def _check_certificate(session: AwsSession, arn: str) -> None:
+    """Raises InvalidOption, before anything is created, if ACM has no such certificate. IAM can have others."""
+    if ":acm:" in arn and session.find("acm", "describe_certificate", CertificateArn=arn) is None:
+        raise InvalidOption(
+            f"ACM has no certificate {arn} in {session.region}.",
+            hint="the certificate must be in the region of the endpoint; check certificate_arn=",
+        )
 
 
 def _certificate_arn(resource: Resource[ListenerProperties], ids: Ids) -> str | None:

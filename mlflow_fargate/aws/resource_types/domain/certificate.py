@@ -41,7 +41,8 @@ class CertificateType(ResourceType[CertificateProperties]):
     def observe(self, resource: Resource[CertificateProperties], ids: Ids) -> Found[CertificateProperties] | None:
         found = dict(find_certificates(self._session, resource.tags))
         arn = found.get(resource.name)
-        return Found(arn, CertificateProperties(self._describe(arn)["Status"])) if arn else None
+        certificate = self._describe(arn) if arn else {}
+        return Found(arn, CertificateProperties(certificate["Status"])) if arn and certificate else None
 
     def create(self, resource: Resource[CertificateProperties], ids: Ids) -> str:
         answer = self._session.call(
@@ -81,7 +82,8 @@ class CertificateType(ResourceType[CertificateProperties]):
     def _validate(self, arn: str, domain: str, ids: Ids) -> str:
         """Creates the validation record, or says which records are needed, and waits until ACM has seen it."""
         deadline, is_told = self._clock() + _VALIDATION_SECONDS, False
-        while (certificate := self._describe(arn))["Status"] == "PENDING_VALIDATION":
+        # A certificate that was requested a moment ago may not be visible yet.
+        while not (certificate := self._describe(arn)) or certificate["Status"] == "PENDING_VALIDATION":
             record = self._validation_record(certificate)
             if record and not is_told:
                 self._publish(record, domain, ids)
@@ -113,10 +115,9 @@ class CertificateType(ResourceType[CertificateProperties]):
         )
 
     def _describe(self, arn: str) -> dict[str, Any]:
-        certificate: dict[str, Any] = self._session.call("acm", "describe_certificate", CertificateArn=arn)[
-            "Certificate"
-        ]
-        return certificate
+        """The certificate; empty if it does not exist (yet, or any more)."""
+        answer = self._session.find("acm", "describe_certificate", CertificateArn=arn)
+        return dict(answer["Certificate"]) if answer else {}
 
     def _validation_record(self, certificate: Mapping[str, Any]) -> dict[str, Any] | None:
         """As Route 53 takes it; None for the first seconds, until ACM has made it up."""
