@@ -20,7 +20,7 @@ from mlflow_fargate.cli import main
 from mlflow_fargate.config import DeploymentConfig, parse_config
 from mlflow_fargate.deployments.deployer import Deployer
 from mlflow_fargate.doctor import checks
-from mlflow_fargate.doctor.examination import examine_mlflow, wanted_statements
+from mlflow_fargate.doctor.examination import STATEMENTS_OF, examine_mlflow, wanted_statements
 from mlflow_fargate.doctor_facts import (
     Caller,
     Certificate,
@@ -184,16 +184,31 @@ def test_every_action_of_the_deployers_policy_is_checked() -> None:
     assert set(simulator.asked) == allowed("deployer") - {"s3:GetObject", "s3:ListBucket"}
 
 
-@pytest.mark.parametrize("option", ["max_count=3", "strategy=canary", "enable_execute_command=true"])
-def test_the_actions_that_options_need_are_checked_too(option: str) -> None:
-    name, _, value = option.partition("=")
-    config = parse_config({name: value, "task_role_arn": "arn:aws:iam::123456789012:role/task"})
+@pytest.mark.parametrize(
+    ("options", "action"),
+    [
+        ({"max_count": 3}, "cloudwatch:PutMetricAlarm"),
+        ({"strategy": "canary"}, "ecs:ContinueServiceDeployment"),
+        ({"enable_execute_command": True, "task_role_arn": "arn:aws:iam::1:role/task"}, "ecs:ExecuteCommand"),
+        ({"domain": "churn.example.com"}, "acm:RequestCertificate"),
+    ],
+)
+def test_the_actions_that_an_option_needs_are_checked_too_and_no_others(options: dict[str, Any], action: str) -> None:
+    config = parse_config(options)
 
     finding = read(PolicySimulator(documented("deployer")), config=config)
-    both = [*documented("deployer"), *documented("deployer-options")]
+    printed = json.loads(str(finding.advice).partition(": ")[2])
 
-    assert "ecs:ContinueServiceDeployment" in finding.said
-    assert read(PolicySimulator(both), config=config).verdict == "OK"
+    assert action in finding.said
+    assert read(PolicySimulator([*documented("deployer"), *printed]), config=config).verdict == "OK"
+    others = {sid for option, sids in STATEMENTS_OF.items() if not getattr(config, option) for sid in sids}
+    assert not others & {statement["Sid"] for statement in printed}
+
+
+def test_every_statement_for_options_of_a_deployment_is_known() -> None:
+    known = {sid for sids in STATEMENTS_OF.values() for sid in sids}
+
+    assert {one["Sid"] for one in documented("deployer-options")} - known == {"OutputsOfStacks"}  # of `tracking env`
 
 
 @pytest.mark.parametrize("number", range(len(documented("deployer"))))

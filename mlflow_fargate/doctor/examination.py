@@ -19,6 +19,15 @@ from mlflow_fargate.model.server import REGISTRY, WEBHOOKS, ask_server
 from mlflow_fargate.resources import EndpointSpec, cluster_name
 from mlflow_fargate.resources.policies import PolicyStatement, documented_policy
 
+# Option → the statements of docs/iam/deployer-options.json that it needs.
+STATEMENTS_OF = {
+    "is_scaled": ("Autoscaling", "AlarmsOfAutoscaling", "LookAtAlarms", "FirstUseOfAutoscaling"),
+    "enable_execute_command": ("EcsExec",),
+    "shifts_traffic": ("ShiftTraffic", "HandInfrastructureRoleToEcs"),
+    "domain": ("LookAtDomains", "RequestCertificates", "TagCertificates", "ReadCertificates", "Certificates",
+               "CertificatesOfListeners", "DnsRecords"),
+}  # fmt: skip
+
 
 def examine(endpoint: Endpoint, config: DeploymentConfig, webhook_url: str | None) -> list[Finding]:
     """Returns every finding, by topic; without credentials, only those that do not need AWS."""
@@ -51,12 +60,12 @@ def wanted_statements(
 
     Without those on models in S3, whose bucket is not known yet.
     """
-    needs_more = config.max_count or config.enable_execute_command or config.shifts_traffic
-    documents = [
-        documented_policy(name, account=caller.account, region=caller.region, endpoint=endpoint, bucket=None)
-        for name in ("deployer", *(["deployer-options"] if needs_more else []))
-    ]
-    statements = [statement for document in documents for statement in document["Statement"]]
+    always, optional = (
+        documented_policy(name, account=caller.account, region=caller.region, endpoint=endpoint, bucket=None)["Statement"]
+        for name in ("deployer", "deployer-options")
+    )
+    needed = {sid for option, sids in STATEMENTS_OF.items() if getattr(config, option) for sid in sids}
+    statements = [*always, *(statement for statement in optional if statement["Sid"] in needed)]
     return [(statement, tuple(_example_arns(statement, caller, endpoint))) for statement in statements]
 
 
