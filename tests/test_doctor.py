@@ -31,7 +31,7 @@ from mlflow_fargate.doctor_facts import (
     Unknown,
     VcpuQuota,
 )
-from mlflow_fargate.resources.network import NetworkFacts, Subnet
+from mlflow_fargate.resources.network import NetworkFacts, Subnet, WayOut
 from mlflow_fargate.resources.policies import PolicyStatement, documented_policy
 from mlflow_fargate.target import Target, TargetEnvironment
 from support.deployer import create, use_account
@@ -45,7 +45,6 @@ STATEMENT = {"Effect": "Allow", "Action": ["ecs:CreateService"], "Resource": "ar
 ARN = "arn:aws:acm:eu-west-1:123456789012:certificate/c"
 PUBLIC = Subnet("subnet-a", "eu-west-1a", 200, "internet gateway")
 OPEN = NetworkFacts("vpc-1", (PUBLIC, replace(PUBLIC, id="subnet-b", zone="eu-west-1b")), frozenset())
-ALL_SERVICES = frozenset({"ecr.api", "ecr.dkr", "s3", "logs", "secretsmanager"})
 
 
 def with_subnets(network: NetworkFacts, **changes: Any) -> NetworkFacts:
@@ -126,18 +125,30 @@ def test_a_check_decides_from_facts_and_says_what_to_do(finding: checks.Finding,
         (with_subnets(OPEN, free_addresses=7), ["free addresses"]),
         (with_subnets(OPEN, way_out="NAT"), []),
         (with_subnets(OPEN, way_out="other"), []),
-        (with_subnets(OPEN, way_out="none"), ["outbound access"]),
-        (replace(with_subnets(OPEN, way_out="none"), endpoint_services=ALL_SERVICES), []),
-        (
-            replace(with_subnets(OPEN, way_out="none"), endpoint_services=ALL_SERVICES - {"s3"}),
-            ["outbound access"],
-        ),
     ],
 )
-def test_a_network_needs_two_zones_addresses_and_a_way_out(network: NetworkFacts, failed: list[str]) -> None:
+def test_a_network_needs_two_zones_and_addresses(network: NetworkFacts, failed: list[str]) -> None:
     findings = checks.check_network(network)
 
     assert [finding.name for finding in findings if finding.verdict == "FAIL"] == failed
+
+
+@pytest.mark.parametrize(
+    ("way_out", "notes", "verdict", "said"),
+    [
+        ("internet gateway", (), "OK", "through an internet gateway"),
+        ("NAT", ("load balancer: in subnet-a",), "OK", "through NAT"),
+        ("none", (), "OK", "through VPC endpoints"),
+        ("none", ("warning: subnet-a must reach logs through VPC endpoints of another account",), "SKIP", "must reach"),
+    ],
+)
+def test_what_is_uncertain_about_a_network_is_what_a_deployment_warns_of(
+    way_out: WayOut, notes: tuple[str, ...], verdict: str, said: str
+) -> None:
+    found = checks.check_network(with_subnets(OPEN, way_out=way_out), notes=notes)[-1]
+
+    assert (found.name, found.verdict) == ("outbound access", verdict)
+    assert said in found.said
 
 
 def test_without_a_network_the_check_says_how_to_name_one() -> None:

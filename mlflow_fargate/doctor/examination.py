@@ -61,7 +61,9 @@ def wanted_statements(
     Without those on models in S3, whose bucket is not known yet.
     """
     always, optional = (
-        documented_policy(name, account=caller.account, region=caller.region, endpoint=endpoint, bucket=None)["Statement"]
+        documented_policy(name, account=caller.account, region=caller.region, endpoint=endpoint, bucket=None)[
+            "Statement"
+        ]
         for name in ("deployer", "deployer-options")
     )
     needed = {sid for option, sids in STATEMENTS_OF.items() if getattr(config, option) for sid in sids}
@@ -109,7 +111,11 @@ def _examine_endpoint(endpoint: Endpoint, config: DeploymentConfig) -> list[Find
     certificate = known(lambda: doctor_facts.read_certificate(session, certificate_arn)) if certificate_arn else None
     facts = known(lambda: doctor_facts.read_network(session, network))
     return [
-        *(checks.check_network(facts) if isinstance(facts, Unknown) else checks.check_network(*facts)),
+        *(
+            checks.check_network(facts)
+            if isinstance(facts, Unknown)
+            else checks.check_network(*facts, notes=network.notes)
+        ),
         checks.check_certificate(certificate, spec.region, certificate_arn, exposes_key=exposes_key),
         checks.check_role(known(lambda: doctor_facts.read_role(session, role))),
         checks.check_infrastructure_role(known(lambda: doctor_facts.read_role(session, infrastructure))),
