@@ -146,11 +146,17 @@ def main_listener(session: AwsSession, load_balancer: str) -> dict[str, Any] | N
 
 
 def tags_of(session: AwsSession, arns: Sequence[str]) -> dict[str, dict[str, str]]:
-    """Returns the tags of load balancers, target groups or rules, 20 per call."""
-    found: dict[str, dict[str, str]] = {}
+    """Returns the tags of load balancers, target groups or rules, 20 per call.
+
+    One of several that another command deletes meanwhile has no tags: AWS then refuses to describe those of all.
+    """
+    found: dict[str, dict[str, str]] = {arn: {} for arn in arns}
     for start in range(0, len(arns), 20):
-        answer = session.call("elbv2", "describe_tags", ResourceArns=list(arns[start : start + 20]))
-        found |= {item["ResourceArn"]: tags.read(item["Tags"]) for item in answer["TagDescriptions"]}
+        some = list(arns[start : start + 20])
+        answer = (session.call if len(arns) == 1 else session.find)("elbv2", "describe_tags", ResourceArns=some)
+        answers = [answer] if answer else [session.find("elbv2", "describe_tags", ResourceArns=[arn]) for arn in some]
+        described = (item for each in answers if each for item in each["TagDescriptions"])
+        found |= {item["ResourceArn"]: tags.read(item["Tags"]) for item in described}
     return found
 
 
