@@ -56,7 +56,7 @@ class Subnet:
 class NetworkFacts:
     """A VPC, its subnets, and the AWS services with an interface endpoint in it ('ecr.api', 'logs', …).
 
-    `unnamed_services`: those whose endpoint has no private DNS names, so that tasks find it only with names of yours.
+    `unnamed_services`: those whose endpoint has no private DNS names, so tasks find it only by names that you create.
     """
 
     vpc: str
