@@ -20,7 +20,7 @@ from mlflow_fargate.cli import main
 from mlflow_fargate.config import DeploymentConfig, parse_config
 from mlflow_fargate.deployments.deployer import Deployer
 from mlflow_fargate.doctor import checks
-from mlflow_fargate.doctor.examination import examine_mlflow, wanted_statements
+from mlflow_fargate.doctor.examination import STATEMENTS_OF, examine_mlflow, wanted_statements
 from mlflow_fargate.doctor_facts import (
     Caller,
     Certificate,
@@ -31,7 +31,7 @@ from mlflow_fargate.doctor_facts import (
     Unknown,
     VcpuQuota,
 )
-from mlflow_fargate.resources.network import NetworkFacts, Subnet
+from mlflow_fargate.resources.network import NetworkFacts, Subnet, WayOut
 from mlflow_fargate.resources.policies import PolicyStatement, documented_policy
 from mlflow_fargate.target import Target, TargetEnvironment
 from support.deployer import create, use_account
@@ -45,7 +45,6 @@ STATEMENT = {"Effect": "Allow", "Action": ["ecs:CreateService"], "Resource": "ar
 ARN = "arn:aws:acm:eu-west-1:123456789012:certificate/c"
 PUBLIC = Subnet("subnet-a", "eu-west-1a", 200, "internet gateway")
 OPEN = NetworkFacts("vpc-1", (PUBLIC, replace(PUBLIC, id="subnet-b", zone="eu-west-1b")), frozenset())
-ALL_SERVICES = frozenset({"ecr.api", "ecr.dkr", "s3", "logs", "secretsmanager"})
 
 
 def with_subnets(network: NetworkFacts, **changes: Any) -> NetworkFacts:
@@ -126,18 +125,30 @@ def test_a_check_decides_from_facts_and_says_what_to_do(finding: checks.Finding,
         (with_subnets(OPEN, free_addresses=7), ["free addresses"]),
         (with_subnets(OPEN, way_out="NAT"), []),
         (with_subnets(OPEN, way_out="other"), []),
-        (with_subnets(OPEN, way_out="none"), ["outbound access"]),
-        (replace(with_subnets(OPEN, way_out="none"), endpoint_services=ALL_SERVICES), []),
-        (
-            replace(with_subnets(OPEN, way_out="none"), endpoint_services=ALL_SERVICES - {"s3"}),
-            ["outbound access"],
-        ),
     ],
 )
-def test_a_network_needs_two_zones_addresses_and_a_way_out(network: NetworkFacts, failed: list[str]) -> None:
+def test_a_network_needs_two_zones_and_addresses(network: NetworkFacts, failed: list[str]) -> None:
     findings = checks.check_network(network)
 
     assert [finding.name for finding in findings if finding.verdict == "FAIL"] == failed
+
+
+@pytest.mark.parametrize(
+    ("way_out", "notes", "verdict", "said"),
+    [
+        ("internet gateway", (), "OK", "through an internet gateway"),
+        ("NAT", ("load balancer: in subnet-a",), "OK", "through NAT"),
+        ("none", (), "OK", "through VPC endpoints"),
+        ("none", ("warning: subnet-a must reach logs through VPC endpoints of another account",), "SKIP", "must reach"),
+    ],
+)
+def test_what_is_uncertain_about_a_network_is_what_a_deployment_warns_of(
+    way_out: WayOut, notes: tuple[str, ...], verdict: str, said: str
+) -> None:
+    found = checks.check_network(with_subnets(OPEN, way_out=way_out), notes=notes)[-1]
+
+    assert (found.name, found.verdict) == ("outbound access", verdict)
+    assert said in found.said
 
 
 def test_without_a_network_the_check_says_how_to_name_one() -> None:
@@ -184,16 +195,31 @@ def test_every_action_of_the_deployers_policy_is_checked() -> None:
     assert set(simulator.asked) == allowed("deployer") - {"s3:GetObject", "s3:ListBucket"}
 
 
-@pytest.mark.parametrize("option", ["max_count=3", "strategy=canary", "enable_execute_command=true"])
-def test_the_actions_that_options_need_are_checked_too(option: str) -> None:
-    name, _, value = option.partition("=")
-    config = parse_config({name: value, "task_role_arn": "arn:aws:iam::123456789012:role/task"})
+@pytest.mark.parametrize(
+    ("options", "action"),
+    [
+        ({"max_count": 3}, "cloudwatch:PutMetricAlarm"),
+        ({"strategy": "canary"}, "ecs:ContinueServiceDeployment"),
+        ({"enable_execute_command": True, "task_role_arn": "arn:aws:iam::1:role/task"}, "ecs:ExecuteCommand"),
+        ({"domain": "churn.example.com"}, "acm:RequestCertificate"),
+    ],
+)
+def test_the_actions_that_an_option_needs_are_checked_too_and_no_others(options: dict[str, Any], action: str) -> None:
+    config = parse_config(options)
 
     finding = read(PolicySimulator(documented("deployer")), config=config)
-    both = [*documented("deployer"), *documented("deployer-options")]
+    printed = json.loads(str(finding.advice).partition(": ")[2])
 
-    assert "ecs:ContinueServiceDeployment" in finding.said
-    assert read(PolicySimulator(both), config=config).verdict == "OK"
+    assert action in finding.said
+    assert read(PolicySimulator([*documented("deployer"), *printed]), config=config).verdict == "OK"
+    others = {sid for option, sids in STATEMENTS_OF.items() if not getattr(config, option) for sid in sids}
+    assert not others & {statement["Sid"] for statement in printed}
+
+
+def test_every_statement_for_options_of_a_deployment_is_known() -> None:
+    known = {sid for sids in STATEMENTS_OF.values() for sid in sids}
+
+    assert {one["Sid"] for one in documented("deployer-options")} - known == {"OutputsOfStacks"}  # of `tracking env`
 
 
 @pytest.mark.parametrize("number", range(len(documented("deployer"))))

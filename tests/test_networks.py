@@ -68,6 +68,14 @@ LOCAL_ZONE = subnet("x1", zone="eu-west-1-lax-1a")
             False,
             id="no endpoint for secrets, and none are used",
         ),
+        pytest.param(
+            replace(vpc(*PUBLIC, *WITH_S3, services=INTERFACES - {"logs"}), unnamed_services=frozenset({"logs"})),
+            {"subnets": "a4,b4"},
+            "a1 b1",
+            "a4 b4",
+            False,
+            id="an endpoint without private DNS names",
+        ),
         pytest.param(vpc(*NAT), {"scheme": "internal"}, "a2 b2", "a2 b2", False, id="internal, all private"),
         pytest.param(
             vpc(*PUBLIC, *NAT), {"scheme": "internal"}, "a2 b2", "a2 b2", False, id="internal prefers private subnets"
@@ -146,6 +154,13 @@ def test_a_layout_has_its_subnets(
             id="one route table lacks the gateway endpoint of S3",
         ),
         pytest.param(
+            vpc(*PUBLIC, *WITH_S3, services=INTERFACES),
+            {"subnets": "a4,b4", "secrets.A": "arn:aws:ssm:eu-west-1:123456789012:parameter/a"},
+            "Tasks in a4, b4 could not be started: no route to ssm.",
+            "VPC endpoints for ssm (about USD 15 per month in 2 zones)",
+            id="a parameter as a secret",
+        ),
+        pytest.param(
             vpc(*PUBLIC),
             {"assign_public_ip": False},
             "without a public IP address",
@@ -203,6 +218,16 @@ def test_what_a_route_table_cannot_prove_is_a_warning(
     notes = choose_network(vpc(*PUBLIC, *tasks, services=services), parse_config({"subnets": named})).notes
 
     assert any("warning:" in note and "cannot be checked from here" in note for note in notes) == is_warned
+
+
+def test_an_endpoint_without_private_dns_names_is_a_warning() -> None:
+    facts = vpc(*PUBLIC, *WITH_S3, services=INTERFACES - {"logs"})
+    named = parse_config({"subnets": "a4,b4"})
+
+    with pytest.raises(InvalidOption, match="no route to logs"):
+        choose_network(facts, named)
+    (_, warning) = choose_network(replace(facts, unnamed_services=frozenset({"logs"})), named).notes
+    assert "without private DNS names, which cannot be checked from here" in warning
 
 
 def test_tasks_go_to_the_zones_of_a_load_balancer_that_exists() -> None:
@@ -363,7 +388,8 @@ def test_the_facts_about_a_vpc_are_read_from_its_route_tables_and_endpoints(comp
         name = f"com.amazonaws.us-east-1.{service}"
         company.call("ec2", "create_vpc_endpoint", VpcId=company.vpc, ServiceName=name, **more)
 
-    endpoint("ecr.api", VpcEndpointType="Interface")
+    endpoint("ecr.api", VpcEndpointType="Interface", PrivateDnsEnabled=True)
+    endpoint("logs", VpcEndpointType="Interface", PrivateDnsEnabled=False)
     endpoint("s3", VpcEndpointType="Gateway", RouteTableIds=[company.closed_table])
 
     facts = read_vpc(company.deployer.account.session, company.vpc)
@@ -378,4 +404,5 @@ def test_the_facts_about_a_vpc_are_read_from_its_route_tables_and_endpoints(comp
         company.closed: {("none", frozenset({"s3"}))},
     }
     assert facts.endpoint_services == {"ecr.api"}
+    assert facts.unnamed_services == {"logs"}
     assert not any(it.is_shared for it in facts.subnets)

@@ -91,6 +91,7 @@ _AFTER_CREATION = (
     ("elbv2:CreateLoadBalancer", "InvalidSecurityGroup", "ec2/vpc_security_group.go"),
     ("elbv2:CreateRule", "ListenerNotFound", "elbv2/listener.go"),
     ("elbv2:CreateRule", "TargetGroupNotFound", "elbv2/target_group.go"),
+    ("elbv2:DescribeRules", "ListenerNotFound", "elbv2/listener.go"),
     ("elbv2:ModifyLoadBalancerAttributes", "LoadBalancerNotFound", "elbv2/load_balancer.go"),
     ("elbv2:ModifyTargetGroupAttributes", "TargetGroupNotFound", "elbv2/target_group.go"),
     ("iam:PutRolePolicy", "NoSuchEntity", "iam/role.go"),
@@ -142,9 +143,9 @@ _ROWS = (
     _Row("transient", "Concurrent", source="https://docs.aws.amazon.com/IAM/latest/APIReference/API_CreateRole.html"),
     _Row("transient", "ConflictException", "", "acm:DeleteCertificate", _OTHERS_USE_IT,
          "https://docs.aws.amazon.com/acm/latest/APIReference/API_DeleteCertificate.html"),
-    # A certificate that was issued a moment ago. CreateListener waits as long in the provider, but a mistake in
-    # certificate_arn= is more frequent there: a new certificate is added to an existing listener.
-    _Row("transient", "CertificateNotFound", "", "elbv2:AddListenerCertificates", _CERTIFICATE, "elbv2/listener_certificate.go"),  # noqa: E501
+    # A certificate that was issued a moment ago; one that is named and absent is found before the first write.
+    *(_Row("transient", "CertificateNotFound", "", f"elbv2:{operation}", _CERTIFICATE, "elbv2/listener.go")
+      for operation in ("AddListenerCertificates", "CreateListener", "ModifyListener")),
     # Application Auto Scaling is eventually consistent as well.
     *(_Row("transient", "ObjectNotFoundException", "No scalable target", f"application-autoscaling:{operation}", _GONE, source)  # noqa: E501
       for operation, source in (("PutScalingPolicy", "appautoscaling/policy.go"),

@@ -21,13 +21,7 @@ from mlflow_fargate.doctor_facts import (
     VcpuQuota,
 )
 from mlflow_fargate.errors import InvalidOption
-from mlflow_fargate.resources.network import (
-    BALANCER_ADDRESSES,
-    TASK_SERVICES,
-    NetworkFacts,
-    missing_services,
-    way_out_hint,
-)
+from mlflow_fargate.resources.network import BALANCER_ADDRESSES, NetworkFacts
 
 Verdict = Literal["OK", "FAIL", "SKIP"]
 
@@ -87,15 +81,21 @@ def check_quota(quota: VcpuQuota | Unknown, wanted_vcpu: float = 1.0) -> Finding
 
 
 def check_network(
-    network: NetworkFacts | Unknown, balancer: NetworkFacts | None = None, advice: str | None = None
+    network: NetworkFacts | Unknown,
+    balancer: NetworkFacts | None = None,
+    advice: str | None = None,
+    notes: Sequence[str] = (),
 ) -> list[Finding]:
-    """Checks the subnets of the tasks, and of the load balancer if it has others; `advice` if they are unknown."""
+    """Checks the subnets of the tasks, and of the load balancer if it has others; `advice` if they are unknown.
+
+    `notes`: what choosing the network noted.
+    """
     if isinstance(network, Unknown):
         advice = advice or (
             "choose subnets with subnets=subnet-a,subnet-b, or create a default VPC: aws ec2 create-default-vpc"
         )
         return [Finding("network", "VPC and subnets", "FAIL", network.reason, advice)]
-    return [_check_zones(balancer or network), _check_addresses(balancer or network), _check_routes(network)]
+    return [_check_zones(balancer or network), _check_addresses(balancer or network), _check_routes(network, notes)]
 
 
 def _check_zones(network: NetworkFacts) -> Finding:
@@ -122,19 +122,13 @@ def _check_addresses(network: NetworkFacts) -> Finding:
     return Finding("network", "free addresses", "OK", f"at least {least} in every subnet")
 
 
-def _check_routes(network: NetworkFacts) -> Finding:
-    closed = [subnet for subnet in network.subnets if subnet.way_out == "none"]
-    if missing := missing_services(network, closed, TASK_SERVICES):
-        said = f"{', '.join(subnet.id for subnet in closed)}: no route to ECR, S3, CloudWatch Logs or Secrets Manager"
-        advice = way_out_hint(missing, zones=len({subnet.zone for subnet in network.subnets}))
-        return Finding("network", "outbound access", "FAIL", said, advice)
-    unknown = [subnet.id for subnet in network.subnets if subnet.way_out == "other"]
-    if unknown:
-        said = f"{', '.join(unknown)}: through another network, which cannot be checked from here"
-        return Finding("network", "outbound access", "SKIP", said)
-    private = [subnet.id for subnet in network.subnets if subnet.way_out == "NAT"]
-    said = f"through NAT from {', '.join(private)}" if private else "through an internet gateway, with public addresses"
-    return Finding("network", "outbound access", "OK", "through VPC endpoints" if closed else said)
+def _check_routes(network: NetworkFacts, notes: Sequence[str]) -> Finding:
+    """Reports what is uncertain: choosing the network has already refused tasks that could certainly not start."""
+    if unsure := [note.removeprefix("warning: ") for note in notes if note.startswith("warning: ")]:
+        return Finding("network", "outbound access", "SKIP", "; ".join(unsure))
+    ways = {"internet gateway": "an internet gateway", "NAT": "NAT"}
+    said = " and ".join(sorted({ways.get(subnet.way_out, "VPC endpoints") for subnet in network.subnets}))
+    return Finding("network", "outbound access", "OK", f"through {said}")
 
 
 def check_certificate(

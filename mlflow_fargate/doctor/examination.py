@@ -20,6 +20,17 @@ from mlflow_fargate.model.server import REGISTRY, WEBHOOKS, ask_server
 from mlflow_fargate.resources import EndpointSpec, cluster_name
 from mlflow_fargate.resources.policies import PolicyStatement, documented_policy
 
+# Option → the statements of docs/iam/deployer-options.json that it needs.
+STATEMENTS_OF = {
+    "is_scaled": ("Autoscaling", "AlarmsOfAutoscaling", "FirstUseOfAutoscaling"),
+    "has_alarms": ("Alarms",),
+    "inference_log": ("LookAtLogBucket",),
+    "enable_execute_command": ("EcsExec",),
+    "shifts_traffic": ("ShiftTraffic", "HandInfrastructureRoleToEcs"),
+    "domain": ("LookAtDomains", "RequestCertificates", "TagCertificates", "ReadCertificates", "Certificates",
+               "CertificatesOfListeners", "DnsRecords"),
+}  # fmt: skip
+
 
 def examine(endpoint: Endpoint, config: DeploymentConfig, webhook_url: str | None) -> list[Finding]:
     """Returns every finding, by topic; without credentials, only those that do not need AWS."""
@@ -52,12 +63,14 @@ def wanted_statements(
 
     Without those on models in S3, whose bucket is not known yet.
     """
-    needs_more = config.max_count or config.enable_execute_command or config.shifts_traffic or config.has_alarms
-    documents = [
-        documented_policy(name, account=caller.account, region=caller.region, endpoint=endpoint, bucket=None)
-        for name in ("deployer", *(["deployer-options"] if needs_more else []))
-    ]
-    statements = [statement for document in documents for statement in document["Statement"]]
+    always, optional = (
+        documented_policy(name, account=caller.account, region=caller.region, endpoint=endpoint, bucket=None)[
+            "Statement"
+        ]
+        for name in ("deployer", "deployer-options")
+    )
+    needed = {sid for option, sids in STATEMENTS_OF.items() if getattr(config, option) for sid in sids}
+    statements = [*always, *(statement for statement in optional if statement["Sid"] in needed)]
     return [(statement, tuple(_example_arns(statement, caller, endpoint))) for statement in statements]
 
 
@@ -101,7 +114,11 @@ def _examine_endpoint(endpoint: Endpoint, config: DeploymentConfig) -> list[Find
     certificate = known(lambda: doctor_facts.read_certificate(session, certificate_arn)) if certificate_arn else None
     facts = known(lambda: doctor_facts.read_network(session, network))
     return [
-        *(checks.check_network(facts) if isinstance(facts, Unknown) else checks.check_network(*facts)),
+        *(
+            checks.check_network(facts)
+            if isinstance(facts, Unknown)
+            else checks.check_network(*facts, notes=network.notes)
+        ),
         checks.check_certificate(certificate, spec.region, certificate_arn, exposes_key=exposes_key),
         checks.check_role(known(lambda: doctor_facts.read_role(session, role))),
         checks.check_infrastructure_role(known(lambda: doctor_facts.read_role(session, infrastructure))),

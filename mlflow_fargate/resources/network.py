@@ -25,9 +25,9 @@ _FARGATE_ZONES = {
 }
 # https://docs.aws.amazon.com/elasticloadbalancing/latest/application/application-load-balancers.html
 BALANCER_ADDRESSES = 8
-# The services that a task uses before the model's code runs; the last one if it has secrets.
+# The services that every task uses before the model's code runs.
 # https://docs.aws.amazon.com/AmazonECR/latest/userguide/vpc-endpoints.html
-TASK_SERVICES = ("ecr.api", "ecr.dkr", "s3", "logs", "secretsmanager")
+_TASK_SERVICES = ("ecr.api", "ecr.dkr", "s3", "logs")
 # List prices of us-east-1, 2026-09; a month has 730 hours. Gateway endpoints (S3) are free.
 _ENDPOINT_MONTH, _NAT_MONTH = 0.01 * 730, 0.045 * 730
 _SUBNETS = "choose others with subnets= (tasks) and load_balancer_subnets="
@@ -54,12 +54,16 @@ class Subnet:
 
 @dataclass(frozen=True)
 class NetworkFacts:
-    """A VPC, its subnets, and the AWS services with an interface endpoint in it ('ecr.api', 'logs', …)."""
+    """A VPC, its subnets, and the AWS services with an interface endpoint in it ('ecr.api', 'logs', …).
+
+    `unnamed_services`: those whose endpoint has no private DNS names, so tasks find it only by names that you create.
+    """
 
     vpc: str
     subnets: tuple[Subnet, ...]
     endpoint_services: frozenset[str]
     region: str = ""
+    unnamed_services: frozenset[str] = frozenset()
 
 
 def choose_network(facts: NetworkFacts, config: DeploymentConfig, standing: Sequence[str] = ()) -> Network:
@@ -153,30 +157,36 @@ def _check_tasks(facts: NetworkFacts, tasks: Sequence[Subnet], balancer: Sequenc
 
 def _check_reach(facts: NetworkFacts, tasks: Sequence[Subnet], config: DeploymentConfig, *, assigns: bool) -> list[str]:
     """Returns warnings; raises InvalidOption if the route tables prove that a task could not be started."""
-    needed = TASK_SERVICES if config.auth == "api_key" or config.secrets else TASK_SERVICES[:-1]
+    needed = _needed_services(config)
     closed = [it for it in tasks if it.way_out == "none" or (it.is_public and not assigns)]
-    missing = missing_services(facts, closed, needed)
-    proven = [it for it in closed if missing_services(facts, [it], needed) and not it.is_shared]
+    missing = _missing_services(facts, closed, needed)
+    certain = [service for service in needed if service not in facts.unnamed_services]
+    proven = [it for it in closed if _missing_services(facts, [it], certain) and not it.is_shared]
     if proven:
         raise InvalidOption(
             f"Tasks in {_list(proven)} could not be started: no route to {', '.join(missing)}"
             + (" without a public IP address." if any(it.is_public for it in proven) else "."),
-            hint=way_out_hint(missing, zones=len({it.zone for it in tasks}), is_public=proven[0].is_public),
+            hint=_way_out_hint(missing, zones=len({it.zone for it in tasks}), is_public=proven[0].is_public),
         )
-    unknown = [it for it in tasks if it.way_out == "other" or (it in closed and missing and it.is_shared)]
-    if unknown and missing_services(facts, unknown, needed):
-        what = "through another network, or VPC endpoints of another account"
+    unsure = [it for it in tasks if it.way_out == "other" or it in closed]
+    if unknown := [it for it in unsure if _missing_services(facts, [it], needed)]:
+        what = "through another network, or VPC endpoints of another account or without private DNS names"
         return [f"warning: {_list(unknown)} must reach {', '.join(needed)} {what}, which cannot be checked from here"]
     return []
 
 
-def missing_services(facts: NetworkFacts, subnets: Iterable[Subnet], needed: Sequence[str]) -> list[str]:
+def _needed_services(config: DeploymentConfig) -> tuple[str, ...]:
+    of_secrets = {"secretsmanager" if ":secretsmanager:" in value else "ssm" for value in config.secrets.values()}
+    return *_TASK_SERVICES, *sorted(of_secrets | ({"secretsmanager"} if config.auth == "api_key" else set()))
+
+
+def _missing_services(facts: NetworkFacts, subnets: Iterable[Subnet], needed: Sequence[str]) -> list[str]:
     """Returns the needed services for which at least one of these subnets has no VPC endpoint."""
     there = [facts.endpoint_services | subnet.gateway_services for subnet in subnets]
     return [service for service in needed if any(service not in one for one in there)]
 
 
-def way_out_hint(missing: Sequence[str], *, zones: int, is_public: bool = False) -> str:
+def _way_out_hint(missing: Sequence[str], *, zones: int, is_public: bool = False) -> str:
     """Returns what would connect the subnets with the `missing` services, and its monthly cost."""
     paid = sum(service != "s3" for service in missing) * _ENDPOINT_MONTH * max(1, zones)
     return (

@@ -20,9 +20,10 @@ from botocore.awsrequest import AWSResponse
 from mlflow_fargate.aws.ecr import Repository
 from mlflow_fargate.aws.ecs_service import describe_service, remember_deletion
 from mlflow_fargate.aws.error_table import _ROWS, classify
-from mlflow_fargate.aws.resource_types.domain.certificate import CertificateType
+from mlflow_fargate.aws.resource_types.domain.certificate import CertificateType, find_certificates
 from mlflow_fargate.aws.resource_types.iam import SecretsPolicyType
 from mlflow_fargate.aws.resource_types.interfaces import wait_until_unused
+from mlflow_fargate.aws.resource_types.load_balancer import tags_of
 from mlflow_fargate.aws.resource_types.service import ServiceType
 from mlflow_fargate.aws.resource_types.strategy import ROLLING, WANTED_TAG, read_strategy, refusal_of
 from mlflow_fargate.aws.resource_types.task_definition import properties_of
@@ -386,3 +387,30 @@ def test_a_certificate_that_stays_in_use_says_how_to_finish(session: AwsSession)
         delete_certificate(session, IN_USE)
 
     assert "run the command again" in str(caught.value.hint)
+
+
+GONE = (400, "<R><Error><Code>TargetGroupNotFound</Code><Message>One or more are not found</Message></Error></R>")
+
+
+def described(arn: str) -> tuple[int, str]:
+    """DescribeTags' answer on one target group."""
+    tag = "<member><Key>managed-by</Key><Value>mlflow-fargate</Value></member>"
+    one = f"<member><ResourceArn>{arn}</ResourceArn><Tags>{tag}</Tags></member>"
+    return 200, f"<R><DescribeTagsResult><TagDescriptions>{one}</TagDescriptions></DescribeTagsResult></R>"
+
+
+def test_what_another_command_deletes_between_two_reads_has_no_tags(session: AwsSession) -> None:
+    asked = answer(session, "elastic-load-balancing-v2.DescribeTags", GONE, described("arn:a"), GONE)
+
+    assert tags_of(session, ["arn:a", "arn:b"]) == {"arn:a": {"managed-by": "mlflow-fargate"}, "arn:b": {}}
+    assert len(asked) == 3
+    with pytest.raises(AwsError, match="TargetGroupNotFound"):
+        tags_of(session, ["arn:b"])
+
+
+def test_a_certificate_of_others_that_is_deleted_between_two_reads_is_passed_by(session: AwsSession) -> None:
+    listed = [{"CertificateArn": CERTIFICATE, "DomainName": "a.example.com"}]
+    answer(session, "acm.ListCertificates", (200, json.dumps({"CertificateSummaryList": listed})))
+    answer(session, "acm.ListTagsForCertificate", (400, '{"__type": "ResourceNotFoundException", "message": "gone"}'))
+
+    assert list(find_certificates(session, {"managed-by": "mlflow-fargate"})) == []

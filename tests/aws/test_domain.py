@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import moto.settings
 import pytest
+from botocore.exceptions import ClientError
 
 from mlflow_fargate.aws.account import Account
 from mlflow_fargate.aws.resource_types.domain.hosted_zone import find_zone
@@ -146,6 +147,7 @@ def test_a_domain_in_the_account_has_https_for_a_whole_life(dns: Dns) -> None:
     assert hosts == [[DOMAIN]]
     assert dns.address("churn") == f"https://{DOMAIN}/churn"
     assert "Create these two records" not in said(dns.deployer)
+    assert f"waiting until ACM sees {validation['Name']} in hosted zone {zone}" in said(dns.deployer)
     # Repeated, nothing is written; a later deployment has its own name on the same listener.
     assert not count_writes(
         dns.deployer, lambda it: it.update("churn", None, None, NamedOptions({"domain": DOMAIN, "wait": False}))
@@ -163,6 +165,30 @@ def test_a_domain_in_the_account_has_https_for_a_whole_life(dns: Dns) -> None:
     dns.deployer.delete_endpoint("team")
     assert dns.certificates() == {}
     assert dns.records(zone) == {}
+
+
+@pytest.mark.slow
+def test_a_validation_record_of_another_certificate_is_used_and_stays(dns: Dns) -> None:
+    """ACM has one record for all certificates of a name; moto has one for each, so it is created while ACM waits."""
+    zone = dns.create_zone("example.com")
+    theirs: dict[str, Any] = {}
+
+    def create_theirs(**_: Any) -> None:
+        if not theirs and (found := dns.certificates().get(DOMAIN)):
+            value = found["DomainValidationOptions"][0]["ResourceRecord"]
+            theirs.update(Name=value["Name"], Type="CNAME", TTL=60, ResourceRecords=[{"Value": value["Value"]}])
+            batch = {"Changes": [{"Action": "CREATE", "ResourceRecordSet": theirs}]}
+            dns.call("route53", "change_resource_record_sets", HostedZoneId=zone, ChangeBatch=batch)
+
+    client = replace(dns.deployer, account=Account(dns.deployer.target, sleep=lambda seconds: time.sleep(0.3)))
+    client.account.session._session.events.register("after-call.acm.RequestCertificate", create_theirs)
+    client.create_endpoint("team", parse_config({"domain": DOMAIN}))
+    dns.deployer.delete_endpoint("team")
+
+    sets = dns.call("route53", "list_resource_record_sets", HostedZoneId=zone)["ResourceRecordSets"]
+    assert [(it["Name"], it["TTL"]) for it in sets if it["Type"] == "CNAME"] == [(theirs["Name"], 60)]
+    batch = {"Changes": [{"Action": "DELETE", "ResourceRecordSet": theirs}]}
+    dns.call("route53", "change_resource_record_sets", HostedZoneId=zone, ChangeBatch=batch)
 
 
 @pytest.mark.slow
@@ -260,6 +286,40 @@ def test_an_interrupted_command_is_finished_with_the_same_certificate(
     finished = dns.certificates()[DOMAIN]
     assert finished["CertificateArn"] == begun["CertificateArn"]
     assert set(dns.listeners()) == {80, 443}
+
+
+@pytest.mark.slow
+def test_what_was_created_a_moment_ago_may_not_be_visible_yet(dns: Dns) -> None:
+    dns.create_zone("example.com")
+    refused: set[str] = set()
+
+    def refuse_once(service: str, operation: str, code: str) -> None:
+        def refuse(**_: Any) -> None:
+            if operation not in refused:
+                refused.add(operation)
+                raise ClientError({"Error": {"Code": code, "Message": "It does not exist."}}, operation)
+
+        dns.deployer.account.session._session.events.register(f"before-call.{service}.{operation}", refuse)
+
+    refuse_once("acm", "DescribeCertificate", "ResourceNotFoundException")
+    refuse_once("elastic-load-balancing-v2", "CreateListener", "CertificateNotFound")
+    refuse_once("elastic-load-balancing-v2", "DescribeRules", "ListenerNotFound")
+
+    create(dns.deployer, domain=DOMAIN, wait=False)
+
+    assert refused == {"DescribeCertificate", "CreateListener", "DescribeRules"}
+    assert dns.address("churn") == f"https://{DOMAIN}/churn"
+
+
+@pytest.mark.slow
+def test_a_certificate_that_does_not_exist_is_refused_before_the_first_write(dns: Dns) -> None:
+    absent = "arn:aws:acm:us-east-1:123456789012:certificate/0123"
+
+    def refused(counted: Deployer) -> None:
+        with pytest.raises(InvalidOption, match="ACM has no certificate arn:aws:acm"):
+            create(counted, certificate_arn=absent, host=DOMAIN, wait=False)
+
+    assert not count_writes(dns.deployer, refused)
 
 
 @pytest.mark.slow

@@ -100,6 +100,7 @@ HEALS = [
     ("scale", "application-autoscaling", "PutScalingPolicy", "ObjectNotFoundException", NO_SCALABLE_TARGET, 400),
     ("scale", "application-autoscaling", "PutScalingPolicy", "FailedResourceAccessException", "Failed access", 400),
     ("scale", "application-autoscaling", "RegisterScalableTarget", "ValidationException", NO_SCALING_ROLE, 400),
+    ("create", "elbv2", "DescribeRules", "ListenerNotFound", "One or more listeners not found", 400),
     ("create", "elbv2", "CreateRule", "PriorityInUse", "The specified priority is in use.", 400),
     ("create", "elbv2", "CreateRule", "PriorityInUseException", "Priority '100' is currently in use", 400),
     ("delete", "ecs", "DeleteService", INVALID, ACTIVE, 400),
@@ -177,7 +178,6 @@ EXPLAINED = [
     ("create", "elbv2", "CreateRule", "TooManyUniqueTargetGroupsPerLoadBalancer", LIMIT, "endpoint"),
     ("create", "elbv2", "CreateLoadBalancer", "TooManyLoadBalancers", LIMIT, "Load Balancers per"),
     ("create", "elbv2", "CreateLoadBalancer", "InvalidSubnet", "A subnet in two zones is needed", "availability zones"),
-    ("create", "elbv2", "CreateListener", "CertificateNotFound", "Certificate not found", "certificate_arn="),
 ]  # fmt: skip
 VERBS = ("create", "update", "scale", "delete", "delete_endpoint")
 # Older policies lack it; a status then says less, and that is all.

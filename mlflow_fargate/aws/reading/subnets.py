@@ -34,9 +34,11 @@ def read_vpc(session: AwsSession, vpc: str) -> NetworkFacts:
     tables = list(session.pages("ec2", "describe_route_tables", "RouteTables", Filters=of_vpc))
     pages = session.pages("ec2", "describe_vpc_endpoints", "VpcEndpoints", Filters=of_vpc)
     endpoints = [endpoint for endpoint in pages if endpoint["State"].lower() not in _GONE]
-    services = frozenset(_service(endpoint) for endpoint in endpoints if not _is_gateway(endpoint))
+    interfaces = [endpoint for endpoint in endpoints if not _is_gateway(endpoint)]
+    services = frozenset(_service(endpoint) for endpoint in interfaces if endpoint.get("PrivateDnsEnabled", True))
+    unnamed = frozenset(map(_service, interfaces)) - services
     subnets = (_read_subnet(item, tables, endpoints, session.account) for item in described)
-    return NetworkFacts(vpc, tuple(subnets), services, session.region)
+    return NetworkFacts(vpc, tuple(subnets), services, session.region, unnamed)
 
 
 def way_out(subnet: str, tables: Sequence[Mapping[str, Any]]) -> WayOut:

@@ -8,6 +8,7 @@ from typing import Any
 from mlflow_fargate.aws import tags
 from mlflow_fargate.aws.resource_types.resource_type import Ids, ResourceType
 from mlflow_fargate.aws.session import AwsSession
+from mlflow_fargate.errors import InvalidOption
 from mlflow_fargate.plan import Found, Properties, Resource
 from mlflow_fargate.resources import OWN_CERTIFICATE
 from mlflow_fargate.resources.balancer_properties import IDLE_TIMEOUT, LoadBalancerProperties
@@ -80,9 +81,11 @@ class ListenerType(ResourceType[ListenerProperties]):
 
     def observe(self, resource: Resource[ListenerProperties], ids: Ids) -> Found[ListenerProperties] | None:
         listener = find_listener(self._session, ids.get("load balancer"), _port_of(resource))
+        certificate = certificate_of(listener) if listener else None
+        if (named := resource.properties.certificate) not in (None, OWN_CERTIFICATE, certificate):
+            _check_certificate(self._session, named)
         if listener is None:
             return None
-        certificate = certificate_of(listener)
         is_own = certificate is not None and certificate == ids.get("certificate")
         return Found(listener["ListenerArn"], ListenerProperties(OWN_CERTIFICATE if is_own else certificate))
 
@@ -143,11 +146,17 @@ def main_listener(session: AwsSession, load_balancer: str) -> dict[str, Any] | N
 
 
 def tags_of(session: AwsSession, arns: Sequence[str]) -> dict[str, dict[str, str]]:
-    """Returns the tags of load balancers, target groups or rules, 20 per call."""
-    found: dict[str, dict[str, str]] = {}
+    """Returns the tags of load balancers, target groups or rules, 20 per call.
+
+    One of several that another command deletes meanwhile has no tags: AWS then refuses to describe those of all.
+    """
+    found: dict[str, dict[str, str]] = {arn: {} for arn in arns}
     for start in range(0, len(arns), 20):
-        answer = session.call("elbv2", "describe_tags", ResourceArns=list(arns[start : start + 20]))
-        found |= {item["ResourceArn"]: tags.read(item["Tags"]) for item in answer["TagDescriptions"]}
+        some = list(arns[start : start + 20])
+        answer = (session.call if len(arns) == 1 else session.find)("elbv2", "describe_tags", ResourceArns=some)
+        answers = [answer] if answer else [session.find("elbv2", "describe_tags", ResourceArns=[arn]) for arn in some]
+        described = (item for each in answers if each for item in each["TagDescriptions"])
+        found |= {item["ResourceArn"]: tags.read(item["Tags"]) for item in described}
     return found
 
 
@@ -163,6 +172,15 @@ def certificate_of(listener: Mapping[str, Any]) -> str | None:
     """Returns the certificate of a described listener; None for plain HTTP."""
     certificate: str | None = (listener.get("Certificates") or [{}])[0].get("CertificateArn")
     return certificate
+
+
+def _check_certificate(session: AwsSession, arn: str) -> None:
+    """Raises InvalidOption, before anything is created, if ACM has no such certificate. IAM can have others."""
+    if ":acm:" in arn and session.find("acm", "describe_certificate", CertificateArn=arn) is None:
+        raise InvalidOption(
+            f"ACM has no certificate {arn} in {session.region}.",
+            hint="the certificate must be in the region of the endpoint; check certificate_arn=",
+        )
 
 
 def _certificate_arn(resource: Resource[ListenerProperties], ids: Ids) -> str | None:

@@ -26,6 +26,9 @@ _POLL_SECONDS = 5
 # Until a deleted listener no longer uses it: as long as Terraform's provider waits.
 # https://github.com/hashicorp/terraform-provider-aws/blob/main/internal/service/acm/certificate.go
 _RELEASE_SECONDS = 20 * 60
+# Marks validation records of this package: ACM has one record for all certificates of a name in an account, in any
+# region, so one that is there may be needed to renew others. https://github.com/hashicorp/terraform-provider-aws/issues/13653
+_OUR_TTL_SECONDS = 301
 _USABLE = ["PENDING_VALIDATION", "ISSUED"]
 
 
@@ -41,7 +44,8 @@ class CertificateType(ResourceType[CertificateProperties]):
     def observe(self, resource: Resource[CertificateProperties], ids: Ids) -> Found[CertificateProperties] | None:
         found = dict(find_certificates(self._session, resource.tags))
         arn = found.get(resource.name)
-        return Found(arn, CertificateProperties(self._describe(arn)["Status"])) if arn else None
+        certificate = self._describe(arn) if arn else {}
+        return Found(arn, CertificateProperties(certificate["Status"])) if arn and certificate else None
 
     def create(self, resource: Resource[CertificateProperties], ids: Ids) -> str:
         answer = self._session.call(
@@ -58,10 +62,11 @@ class CertificateType(ResourceType[CertificateProperties]):
         return self._validate(found.identifier, resource.name, ids)
 
     def delete(self, found: Found[Properties]) -> None:
-        """Deletes it and its validation record, once no listener uses it."""
+        """Deletes it, once no listener uses it, and the validation record if it was created here."""
         if record := self._validation_record(self._describe(found.identifier)):
             zone = find_zone(self._session, record["Name"].rstrip("."))
-            if zone and (standing := find_record(self._session, zone, record["Name"])):
+            standing = find_record(self._session, zone, record["Name"]) if zone else None
+            if zone and standing and standing.get("TTL") == _OUR_TTL_SECONDS:
                 delete_record(self._session, zone, standing)
         deadline, is_told = self._clock() + _RELEASE_SECONDS, False
         while True:
@@ -81,7 +86,8 @@ class CertificateType(ResourceType[CertificateProperties]):
     def _validate(self, arn: str, domain: str, ids: Ids) -> str:
         """Creates the validation record, or says which records are needed, and waits until ACM has seen it."""
         deadline, is_told = self._clock() + _VALIDATION_SECONDS, False
-        while (certificate := self._describe(arn))["Status"] == "PENDING_VALIDATION":
+        # A certificate that was requested a moment ago may not be visible yet.
+        while not (certificate := self._describe(arn)) or certificate["Status"] == "PENDING_VALIDATION":
             record = self._validation_record(certificate)
             if record and not is_told:
                 self._publish(record, domain, ids)
@@ -89,7 +95,8 @@ class CertificateType(ResourceType[CertificateProperties]):
             if self._clock() > deadline:
                 raise RolloutTimeout(
                     f"ACM has not validated the certificate of {domain} within {_VALIDATION_SECONDS // 60} minutes.",
-                    hint="check the record that was shown; then run the same command again to finish",
+                    hint="check that the record that was shown resolves (with Route 53, the domain's name servers "
+                    "must be those of the hosted zone); then run the same command again to finish",
                 )
             self._sleep(_POLL_SECONDS)
         if certificate["Status"] != "ISSUED":
@@ -103,20 +110,23 @@ class CertificateType(ResourceType[CertificateProperties]):
 
     def _publish(self, record: Mapping[str, Any], domain: str, ids: Ids) -> None:
         if zone := find_zone(self._session, domain):
-            change_record(self._session, zone, "UPSERT", dict(record))
+            if not find_record(self._session, zone, record["Name"]):
+                change_record(self._session, zone, "UPSERT", dict(record))
+            self.tell(
+                f"waiting until ACM sees {record['Name']} in hosted zone {zone}: minutes, if DNS leads to that zone"
+            )
             return
         target = describe_balancer(self._session, ids["load balancer"])["DNSName"]
         value = record["ResourceRecords"][0]["Value"]
         self.tell(
-            f"{domain} is in no hosted zone of this account. Create these two records where its DNS is; this command "
-            f"waits for the first:\n    CNAME {record['Name']} → {value}\n    CNAME {domain} → {target}"
+            f"{domain} is in no public hosted zone of this account. Create these two records where its DNS is; this "
+            f"command waits for the first:\n    CNAME {record['Name']} → {value}\n    CNAME {domain} → {target}"
         )
 
     def _describe(self, arn: str) -> dict[str, Any]:
-        certificate: dict[str, Any] = self._session.call("acm", "describe_certificate", CertificateArn=arn)[
-            "Certificate"
-        ]
-        return certificate
+        """The certificate; empty if it does not exist (yet, or any more)."""
+        answer = self._session.find("acm", "describe_certificate", CertificateArn=arn)
+        return dict(answer["Certificate"]) if answer else {}
 
     def _validation_record(self, certificate: Mapping[str, Any]) -> dict[str, Any] | None:
         """As Route 53 takes it; None for the first seconds, until ACM has made it up."""
@@ -124,13 +134,18 @@ class CertificateType(ResourceType[CertificateProperties]):
         record = options[0].get("ResourceRecord")
         if record is None:
             return None
-        return {"Name": record["Name"], "Type": "CNAME", "TTL": 300, "ResourceRecords": [{"Value": record["Value"]}]}
+        return {
+            "Name": record["Name"],
+            "Type": "CNAME",
+            "TTL": _OUR_TTL_SECONDS,
+            "ResourceRecords": [{"Value": record["Value"]}],
+        }
 
 
 def find_certificates(session: AwsSession, wanted_tags: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     """Yields (domain, ARN) of each usable certificate that carries the tags."""
     for item in session.pages("acm", "list_certificates", "CertificateSummaryList", CertificateStatuses=_USABLE):
         arn = item["CertificateArn"]
-        answer = session.call("acm", "list_tags_for_certificate", CertificateArn=arn)
-        if wanted_tags.items() <= tags.read(answer["Tags"]).items():
+        answer = session.find("acm", "list_tags_for_certificate", CertificateArn=arn)
+        if answer and wanted_tags.items() <= tags.read(answer["Tags"]).items():
             yield item["DomainName"], arn
