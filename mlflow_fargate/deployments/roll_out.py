@@ -41,6 +41,8 @@ EVERY_KIND: Mapping[str, Any] = {
     "secrets": {"ANY": "arn:aws:secretsmanager:any"},
     "host": "any",
     "inference_log": "s3://any-bucket/any",
+    "max_error_rate": 1,
+    "max_latency_p99_ms": 1,
 }
 _NOTHING = nullcontext()
 

@@ -66,7 +66,7 @@ def test_only_the_first_prediction_calls_aws(aws_url: str, push_image: Callable[
 
 
 @pytest.mark.slow
-def test_an_update_without_a_difference_makes_twenty_one_calls_and_a_deletion_forty(deployer: Deployer) -> None:
+def test_an_update_without_a_difference_makes_twenty_calls_and_a_deletion_forty(deployer: Deployer) -> None:
     publisher = PreparingPublisher(deployer.publisher.image, deployer.account)  # type: ignore[attr-defined]
     create(replace(deployer, make_publisher=lambda: publisher), auth="api_key")
 
@@ -75,7 +75,7 @@ def test_an_update_without_a_difference_makes_twenty_one_calls_and_a_deletion_fo
     of_deletion = count(deployer, lambda one: one.delete("churn"))
 
     assert not any(not READS.match(name) for name in update)
-    assert len(update) <= 21, Counter(update)
+    assert len(update) <= 20, Counter(update)
     assert of_deletion <= 40
     assert deployer.endpoint.status("churn") is None
 

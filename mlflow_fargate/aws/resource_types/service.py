@@ -103,7 +103,10 @@ class ServiceType(ResourceType[ServiceProperties]):
     def change(self, resource: Resource[ServiceProperties], found: Found[ServiceProperties], ids: Ids) -> str:
         before, wanted = found.properties, resource.properties
         forget_change(self._session, ids["cluster"], resource.name)
-        self._change_tags(found.identifier, {**before.tags, **_recorded(before)}, {**wanted.tags, **_recorded(wanted)})
+        # An empty tag of former limits remains: an interrupted command can have left their alarms.
+        kept = {LIMITS_TAG: ""} if before.alarm_limits else {}
+        recorded_tags = {**wanted.tags, **kept, **_recorded(wanted)}
+        self._change_tags(found.identifier, {**before.tags, **_recorded(before)}, recorded_tags)
         recorded = replace(before, follow=wanted.follow, tags=wanted.tags, alarm_limits=wanted.alarm_limits)
         if recorded != wanted:
             again = {"forceNewDeployment": True} if before.rollout != wanted.rollout else {}

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mlflow_fargate.aws import tags
+from mlflow_fargate.aws.ecs_service import describe_service
 from mlflow_fargate.aws.resource_types.resource_type import IdName, Ids, ResourceType
+from mlflow_fargate.aws.resource_types.strategy import LIMITS_TAG
 from mlflow_fargate.aws.session import AwsSession
 from mlflow_fargate.deployment import Alarm
 from mlflow_fargate.errors import AwsError, InvalidOption
@@ -27,6 +29,8 @@ class AlarmType(ResourceType[AlarmProperties]):
     """An alarm of this package. It has no actions: ECS reads its state."""
 
     def observe(self, resource: Resource[AlarmProperties], ids: Ids) -> Found[AlarmProperties] | None:
+        if not resource.is_wanted and not self._could_exist(resource, ids):
+            return None
         try:
             # Deployment names have no '.', so these are all of this deployment, read in one call.
             prefix = f"{resource.name.partition('.')[0]}."
@@ -45,6 +49,12 @@ class AlarmType(ResourceType[AlarmProperties]):
         formula = wanted.formula if is_current else "outdated"
         found = AlarmProperties(alarm.get("Threshold", 0.0), formula, wanted.metrics)
         return Found(alarm["AlarmArn"], found, tags.are_ours(tags.read(their_tags)))
+
+    def _could_exist(self, resource: Resource[AlarmProperties], ids: Ids) -> bool:
+        """False for a service that never had limits, which its tag keeps; ECS is asked once for a whole plan."""
+        cluster = ids.get("cluster")
+        service = describe_service(self._session, cluster, resource.tags[DEPLOYMENT_TAG]) if cluster else None
+        return service is None or service["status"] != "ACTIVE" or LIMITS_TAG in tags.read(service.get("tags"))
 
     def create(self, resource: Resource[AlarmProperties], ids: Ids) -> str:
         self._put(resource, ids, Tags=tags.capital(resource.tags))
