@@ -116,7 +116,7 @@ def test_mistakes_are_refused_before_the_first_write(champion: Deployer) -> None
         "'churn-challenger' with 10% of the requests needs a task": lambda client: client.update(
             "churn-challenger", None, None, options(desired_count=0)
         ),
-        "has no variant 'challenge'": lambda client: variants.divide(client, "churn", {"challenge": 5}),
+        "has no variant 'challenger2'": lambda client: variants.divide(client, "churn", {"challenger2": 5}),
         "would get 110%": lambda client: challenge(client, "other", traffic=100),
         "is itself a variant": lambda client: variants.divide(client, "churn-challenger", {"x": 5}),
         "is a variant of 'churn' and has its API key|has no API key": lambda client: keys.rotate(
