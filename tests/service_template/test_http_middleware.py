@@ -228,6 +228,13 @@ def test_every_response_has_the_model_version() -> None:
     sent = ask(ResponseHeaders(echo, "3", Draining(2, 30)), "/anything")
 
     assert (b"x-model-version", b"3") in sent[0]["headers"]
+    assert b"x-model-variant" not in dict(sent[0]["headers"])
+
+
+def test_the_responses_of_a_variant_have_its_name() -> None:
+    sent = ask(ResponseHeaders(echo, "3", Draining(2, 30), "challenger"), "/anything")
+
+    assert dict(sent[0]["headers"])[b"x-model-variant"] == b"challenger"
 
 
 @pytest.mark.parametrize(
