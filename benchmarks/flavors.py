@@ -3,8 +3,8 @@
     python -m benchmarks.flavors [FLAVOR …]        (make bench-flavors)
 
 Logs the models of tests/support/flavor_models.py, deploys each to a separate local stack, and writes a table to
-docs/flavors.md. The figures mean the same as those of benchmarks/runtimes.py. Flavors whose library is not installed
-are left out.
+docs/flavors.md. The figures mean the same as those of benchmarks/runtimes.py. Flavors whose library is not installed,
+or that are not named, keep their line of the table.
 """
 
 from __future__ import annotations
@@ -28,14 +28,21 @@ MARK = "<!-- Written by `make bench-flavors`: -->\n"
 
 
 def main() -> None:
-    rows: list[str] = []
+    rows = read_table()
     with tempfile.TemporaryDirectory() as name, own_stack(Path(name) / "cache"):
         for flavor in sys.argv[1:] or LIBRARIES:
             library = LIBRARIES[flavor]
             if library is None or importlib.util.find_spec(library):
-                rows.append(measure(flavor))
-                print(rows[-1], flush=True)
-                write_table(rows)
+                rows[flavor] = measure(flavor)
+                print(rows[flavor], flush=True)
+                write_table([rows[one] for one in LIBRARIES if one in rows])
+
+
+def read_table() -> dict[str, str]:
+    """Returns the lines of the page's table by flavor."""
+    lines = PAGE.read_text(encoding="utf-8").partition(MARK)[2].splitlines()
+    rows = {line.split("|")[1].strip(): line for line in lines if line.startswith("|")}
+    return {flavor: rows[flavor] for flavor in LIBRARIES if flavor in rows}
 
 
 def write_table(rows: Sequence[str]) -> None:

@@ -17,7 +17,12 @@ if __name__ == "__main__":
     drawings = (drawings / 16).astype("float32").reshape(-1, 8, 8, 1)
     layers = tf.keras.layers
     model = tf.keras.Sequential(
-        [tf.keras.Input((8, 8, 1)), layers.Conv2D(16, 3, "relu"), layers.Flatten(), layers.Dense(10, "softmax")]
+        [
+            tf.keras.Input((8, 8, 1)),
+            layers.Conv2D(16, 3, activation="relu"),
+            layers.Flatten(),
+            layers.Dense(10, "softmax"),
+        ]
     )
     model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
     mlflow.set_experiment(MODEL)

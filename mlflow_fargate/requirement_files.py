@@ -17,8 +17,10 @@ CONSTRAINT = "-c "
 MODEL_FILES = "model:"
 
 _INCLUDED = re.compile(r"(?:(-r|--requirement)|-c|--constraint)(?:\s+|=|(?<=^-[rc]))(\S.*)")
-_COMMENT = re.compile(r"(^|\s)#.*$")
+COMMENT = re.compile(r"(^|\s)#.*$")
 _HASH = re.compile(r"\s--hash[=\s](\w+:[0-9a-fA-F]+)")
+# As a URL's fragment, or an option. Files can be made that have a given MD5 or SHA-1 hash; uv ignores these.
+_WEAK_HASH = re.compile(r"(?:[#&]|\s--hash[=\s])(md5|sha1)(?:[=:]|%3d)", re.IGNORECASE)
 _MOST_FILES = 20
 
 LinesOf = Callable[[str], Sequence[str] | None]
@@ -27,7 +29,7 @@ LinesOf = Callable[[str], Sequence[str] | None]
 def split_lines(text: str) -> Iterator[str]:
     """Yields the lines that have content, without comments; a line that ends with a backslash is joined to the next."""
     for line in re.sub(r"\\\r?\n", " ", text).splitlines():
-        if bare := _COMMENT.sub("", line).strip():
+        if bare := COMMENT.sub("", line).strip():
             yield bare
 
 
@@ -51,6 +53,11 @@ def _included(
     for line in lines:
         found = None if is_constraint(line) else _INCLUDED.fullmatch(line)
         if found is None:
+            if weak := _WEAK_HASH.search(line):
+                raise ImageError(
+                    f"Requirement {re.split('[ @#:]', line)[0][:300]!r} names a hash that can be forged: {weak[1]}.",
+                    hint="name its SHA-256 hash (--hash=sha256:…, or #sha256=… in a URL), or none",
+                )
             bare, hashes = without_hashes(line)
             yield from [bare, CONSTRAINT + line] if hashes and not is_constraint(line) else [line]
             continue

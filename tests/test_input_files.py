@@ -102,6 +102,10 @@ def test_a_table_is_not_taken_for_an_image_or_json(header: str, name: str) -> No
         ("rows.csv", b"a,a\n1,2\n", "two columns are named 'a'"),
         ("rows.csv", b'a,b\n1,"2\n', "unexpected end of data (line 2)"),
         ("rows.tsv", b"a\tb\n1,2\n", "line 2 has 1 column"),
+        ("rows.csv", b"a;b\n1,5;2,5\n", "its columns are separated by ';', not by ','"),
+        ("-", b"a;b\n1;2\n", "its columns are separated by ';', not by ','"),
+        ("rows.csv", b"a\tb\n1\t2\n", r"its columns are separated by '\t', not by ','"),
+        ("rows.tsv", b"a,b\n1,2\n", r"its columns are separated by ',', not by '\t'"),
         ("seven.png", b"GET / HTTP/1.1", "seven.png is not an image."),
     ],
 )

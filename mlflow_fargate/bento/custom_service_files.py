@@ -68,7 +68,7 @@ def read_custom_service(file: Path) -> CustomService:
         files[path.relative_to(file.parent).as_posix()] = path.read_bytes()
 
     def lines_of(name: str) -> list[str] | None:
-        return list(split_lines(files[name].decode("utf-8", "replace"))) if name in files else None
+        return list(split_lines(files[name].decode("utf-8-sig", "replace"))) if name in files else None
 
     requirements = included_lines([*(lines_of(REQUIREMENTS_FILE) or []), *packages], lines_of)
     return CustomService(file.name, files, tuple(requirements), unused)

@@ -48,6 +48,8 @@ def service_requirements(served: ServedModel, further: tuple[str, ...] = ()) -> 
     custom = served.custom_service.requirements if served.custom_service else ()
     limits = [line for line in (*given, *custom) if is_constraint(line)]
     lines = [line for line in (*given, *custom) if _package(line) != "mlflow-skinny" and line not in limits]
+    replaced = {_package(line) for line in further if not _is_any_version(line)} - {None}
+    lines = [kept for line in lines if (kept := _extras_of(line) if _package(line) in replaced else line)]
     newest = _newest_versions(models)
     if served.template == "image_classifier":
         ours = [bound for bound in newest if bound.startswith("numpy")]
@@ -64,8 +66,14 @@ def service_requirements(served: ServedModel, further: tuple[str, ...] = ()) -> 
     stated = [line for line in (*lines, *further) if not _is_any_version(line)]
     ours += _TABLES if served.template == "pyfunc" else ()
     ours = [line for line in (*ours, *_SERVER) if not any(_overrides(other, line) for other in stated)]
-    # Nor do the limits of the model's constraints files count for what is chosen here.
-    chosen = {"bentoml", "mlflow", "mlflow-skinny", *(["pillow"] if served.template == "image_classifier" else ())}
+    # Nor do the limits of the model's constraints files count for what is chosen here, or by the user.
+    chosen = {
+        *replaced,
+        "bentoml",
+        "mlflow",
+        "mlflow-skinny",
+        *(["pillow"] if served.template == "image_classifier" else ()),
+    }
     limits = [line for line in limits if _package(without_hashes(line.removeprefix(CONSTRAINT))[0]) not in chosen]
     return tuple(dict.fromkeys([*lines, f"bentoml=={installed_version('bentoml')}", *ours, *further, *limits]))
 
@@ -122,6 +130,12 @@ def _logged_with(model: ResolvedModel) -> Version | None:
         with suppress(InvalidVersion):
             return Version(str(stated))
     return None
+
+
+def _extras_of(line: str) -> str | None:
+    """Returns a line without what the user's own line for the package says instead; None: nothing is left."""
+    requirement = Requirement(line)
+    return f"{requirement.name}[{','.join(sorted(requirement.extras))}]" if requirement.extras else None
 
 
 def _is_any_version(line: str) -> bool:

@@ -7,6 +7,7 @@ ModelUnusable.
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from mlflow_fargate.errors import ModelUnusable
-from mlflow_fargate.requirement_files import split_lines, without_hashes
+from mlflow_fargate.requirement_files import COMMENT, split_lines, without_hashes
 
 # Only texts: 3.10 is not a number, and no number, date or tag is computed. With libyaml if PyYAML has it.
 _LOADER: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
@@ -29,6 +30,17 @@ _MAX_PARENTHESES = 20  # of a marker, where packaging's parser is recursive
 _VERSION = r"(\d{1,2}(?:\.\d{1,3}){0,2})"
 # Packages of a conda.yaml that the image has anyway, or for GPUs.
 _IN_EVERY_IMAGE = re.compile(r"(python|pip|setuptools|wheel|mlflow(-skinny)?|cuda.*|cudnn)(?![\w-])")
+# NAME VERSION, NAME=VERSION=BUILD or NAME[version='>=1,<2'], with or without CHANNEL::
+_CONDA_PACKAGE = re.compile(r"(?:\S*::)?([\w.-]+)\s*(?:\[version=)?['\"]?([<>=!~]*)\s*([^\s'\"\]]*)")
+# A byte order mark names the encoding, for YAML and pip. That of UTF-16 is the beginning of that of UTF-32.
+_Marks = tuple[tuple[bytes, str], ...]
+_MARKS: _Marks = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
 _RUN_ID = re.compile(r"[A-Za-z0-9][\w-]{0,255}", re.ASCII)
 _TEXTS = {
     "run_id": _RUN_ID,
@@ -45,7 +57,7 @@ def parse_mlmodel(content: bytes, shown: str) -> dict[str, Any]:
     """
     if not content.strip():
         raise ModelUnusable(f"{shown} is empty.", hint="the model was not copied completely: copy or log it again")
-    document = _load_yaml(content, shown)
+    document = _load_yaml(content, shown, _MARKS[:1])  # MLflow reads this file only in UTF-8
     flavors = document.get("flavors") if isinstance(document, dict) else None
     if not isinstance(document, dict) or not isinstance(flavors, dict):
         raise ModelUnusable(f"{shown} lists no flavors, so the model cannot be loaded.")
@@ -66,7 +78,7 @@ def parse_mlmodel(content: bytes, shown: str) -> dict[str, Any]:
 
 def parse_requirements(content: bytes, shown: str) -> tuple[str, ...]:
     """Returns the lines of a requirements file without comments and empty lines."""
-    return _bounded_lines(split_lines(content.decode("utf-8", errors="replace")), shown)
+    return _bounded_lines(split_lines(_decode(content, shown)), shown)
 
 
 class Conda(NamedTuple):
@@ -81,9 +93,9 @@ def parse_conda(content: bytes, shown: str) -> Conda:
     """Parses a conda.yaml; MLflow before 1.17 wrote no requirements.txt next to it."""
     environment = _load_yaml(content, shown)
     listed = environment.get("dependencies") if isinstance(environment, dict) else None
-    dependencies = listed if isinstance(listed, list) else []
+    dependencies = _without_nulls(listed)
     pythons = [re.fullmatch(rf"python\s*==?\s*{_VERSION}", one) for one in dependencies if isinstance(one, str)]
-    pip = [one["pip"] for one in dependencies if isinstance(one, dict) and isinstance(one.get("pip"), list)]
+    pip = [_without_nulls(one.get("pip")) for one in dependencies if isinstance(one, dict)]
     lines = [text for part in pip for line in part if isinstance(line, str) for text in split_lines(line)]
     packages = [_conda_package(one) for one in dependencies if isinstance(one, str)]
     return Conda(
@@ -93,31 +105,54 @@ def parse_conda(content: bytes, shown: str) -> Conda:
     )
 
 
+def _without_nulls(listed: object) -> list[Any]:
+    return [one for one in listed if one not in ("", "~", "null")] if isinstance(listed, list) else []
+
+
 def _conda_package(spec: str) -> str:
-    """Returns CHANNEL::NAME=VERSION=BUILD in pip's form; conda's `=1.2` is any version that begins with 1.2."""
-    name, _, version = spec.rpartition("::")[2].strip().partition("=")
-    version = version.strip("= ").partition("=")[0]
-    return f"{name.strip()}=={version}" if version else name.strip()
+    """Returns a package in pip's form, without its channel and build."""
+    found = _CONDA_PACKAGE.match(spec.strip())
+    name, sign, version = found.groups() if found else (spec, "", "")
+    if sign in ("", "=", "=="):
+        sign, version = "==", version.partition("=")[0]
+    return f"{name}{sign}{version}" if version.strip("*") else name
 
 
-def python_version(python_env: bytes, metadata: Mapping[str, Any]) -> str | None:
+def python_version(python_env: bytes, metadata: Mapping[str, Any], shown: str = "python_env.yaml") -> str | None:
     """Returns the version in a python_env.yaml, else the one in a parsed MLmodel; None: neither states one."""
-    stated = re.search(rf"^python:\s*['\"]?{_VERSION}(?!\d)", python_env.decode("utf-8", "replace"), re.MULTILINE)
+    stated = re.search(rf"^python:\s*['\"]?{_VERSION}(?!\d)", _decode(python_env, shown), re.MULTILINE)
     flavor = metadata["flavors"].get("python_function", {}).get("python_version")
     found = stated or (re.match(rf"{_VERSION}(?!\d)", flavor) if isinstance(flavor, str) else None)
     return found[1] if found else None
 
 
-def _load_yaml(content: bytes, shown: str) -> Any:
+def _load_yaml(content: bytes, shown: str, marks: _Marks = _MARKS) -> Any:
+    text = _decode(content, shown, marks)
     try:
-        if not _is_bounded(yaml.parse(content, _LOADER)):
+        if not _is_bounded(yaml.parse(text, _LOADER)):
             raise ModelUnusable(
                 f"{shown} is nested too deeply, or too large with its YAML aliases expanded.",
                 hint=f"at most {_MAX_DEPTH} levels and {_MAX_NODES} values are supported",
             )
-        return yaml.load(content, _LOADER)  # noqa: S506  # only texts
+        return yaml.load(text, _LOADER)  # noqa: S506  # only texts
     except (yaml.YAMLError, ValueError) as error:
         raise ModelUnusable(f"{shown} is not valid YAML: {str(error)[:500]}") from error
+
+
+def _decode(content: bytes, shown: str, marks: _Marks = _MARKS) -> str:
+    """Returns the text of a file in UTF-8, or in the encoding of its byte order mark."""
+    encoding = next((name for mark, name in marks if content.startswith(mark)), "utf-8")
+    try:
+        text, strange = content.decode(encoding), "\0"
+    except UnicodeDecodeError:
+        text, strange = content.decode(encoding, "replace"), "\0\ufffd"
+    for number, line in enumerate(text.splitlines(), 1):
+        if not set(strange).isdisjoint(COMMENT.sub("", line)):  # no one reads a comment
+            raise ModelUnusable(
+                f"{shown} is not text in UTF-8: see line {number}.",
+                hint="save it in UTF-8 (iconv converts it), and log the model again",
+            )
+    return text
 
 
 def _is_bounded(events: Iterable[yaml.Event]) -> bool:

@@ -143,7 +143,8 @@ def _read_model(uri: str, place: Place, files: tuple[ModelFile, ...], store: Art
         metadata=metadata,
         requirements=tuple(included_lines(lines, lines_of)),
         conda_packages=conda.packages,
-        python_version=python_version(contents.get("python_env.yaml", b""), metadata) or conda.python,
+        python_version=python_version(contents.get("python_env.yaml", b""), metadata, f"{root}/python_env.yaml")
+        or conda.python,
         name=place.name,
         version=place.version,
         run_id=place.run_id or metadata.get("run_id"),

@@ -19,6 +19,7 @@ from mlflow_fargate.errors import InvalidOption, ModelUnusable
 from mlflow_fargate.image import PYPI, Compression, Indexes, Platform, Reference, lines_of_a_model
 from mlflow_fargate.publisher.base_image import default_base_image, platform_of
 from mlflow_fargate.publisher.wheels import share_wheels, with_wheels
+from mlflow_fargate.requirement_files import CONSTRAINT
 from mlflow_fargate.resolved_model import DEFAULT_FLAVOR, ResolvedModel, printable, without_credentials
 from mlflow_fargate.resources import short_digest
 
@@ -120,23 +121,27 @@ def image_inputs(
 def _adapted(
     indexes: Indexes, named: Collection[str], model: ResolvedModel, *, python: str, platform: Platform
 ) -> ResolvedModel:
-    """Returns the model with requirement lines that name only known indexes, and its own wheels."""
-    model = with_wheels(model, named, python, platform)
+    """Returns the model with requirement lines that name only known indexes, and its own wheels.
+
+    Lines that say where a package is are left out if the deployer names the package, which replaces them.
+    """
+    kept = tuple(line for line in model.requirements if "/" not in line or _package_at(line) not in named)
+    model = with_wheels(replace(model, requirements=kept), named, python, platform)
     return replace(model, requirements=lines_of_a_model(model.requirements, (indexes.url, *indexes.others)))
 
 
 def _check_can_be_built(model: ResolvedModel, further: tuple[str, ...]) -> None:
     """Raises ModelUnusable for problems that would otherwise surface minutes later, in a task that fails to start."""
+    if lost := [one for one in model.conda_packages if not _names([one]) <= _names(further)]:
+        raise ModelUnusable(
+            f"The conda.yaml of '{model.requested_uri}' lists packages that pip does not install: {', '.join(lost)}.",
+            hint=f"choose them from the package index: requirements={','.join((*further, *lost))}",
+        )
     if not further and not model.requirements and all(file.path != "requirements.txt" for file in model.files):
         raise ModelUnusable(
             f"'{model.requested_uri}' has no requirements.txt, so the packages it needs are unknown.",
             hint="log the model with mlflow.FLAVOR.log_model(), which writes this file, or list the packages: "
             "-C requirements=NAME==VERSION",
-        )
-    if lost := [one for one in model.conda_packages if not _names([one]) <= _names(further)]:
-        raise ModelUnusable(
-            f"The conda.yaml of '{model.requested_uri}' lists packages that pip does not install: {', '.join(lost)}.",
-            hint=f"choose them from the package index: requirements={','.join((*further, *lost))}",
         )
     minor = python_of(model)
     if tuple(int(part) for part in minor.split(".") if part.isdigit()) < _OLDEST_PYTHON:
@@ -150,6 +155,15 @@ def _check_can_be_built(model: ResolvedModel, further: tuple[str, ...]) -> None:
 
 def _names(lines: Iterable[str]) -> set[str]:
     return {canonicalize_name(re.split(r"[^\w.-]", line, maxsplit=1)[0]) for line in lines}
+
+
+def _package_at(line: str) -> str:
+    """Returns the package of a line with a place: NAME @ PLACE, FOLDER/NAME-VERSION….whl or git+URL#egg=NAME."""
+    line = line.removeprefix(CONSTRAINT)
+    egg, (start, _, name) = re.search(r"[#&]egg=([\w.-]+)", line), line.partition(";")[0].rpartition("/")
+    if not egg and name.strip().endswith(".whl") and "@" not in start:
+        return canonicalize_name(name.partition("-")[0])
+    return canonicalize_name(egg[1]) if egg else _names([line]).pop()
 
 
 def python_of(model: ResolvedModel) -> str:

@@ -40,6 +40,7 @@ _INDEX_BYTES = 16 * 10**6  # of a zip file; PyTorch's, with 12,248 files, has 1.
 _METADATA_BYTES = 1 << 20
 # Also in the words of RFC 2047, which uv decodes.
 _URL_REQUIRED = re.compile(rb"(?:^|[\r\n])requires-dist\s*:(?:[^;\r\n]|[\r\n]+[ \t])*(?:@|=\?)", re.IGNORECASE)
+_FULL_VERSIONS = ("python_full_version", "implementation_version")
 # The service brings its own version of these.
 _CHOSEN = ("bentoml", "mlflow", "mlflow-skinny")
 
@@ -179,12 +180,18 @@ def _excludes(marker: str, python: str, platform: Platform) -> bool:
         "sys_platform": "linux",
         "platform_system": "Linux",
         "platform_machine": platform.machine,
+        "implementation_name": "cpython",
+        "platform_python_implementation": "CPython",
+        "extra": "",
     }
+    # The base image chooses the patch: what is false for the first, the last and those that the marker names is false.
+    patches = {f"{python}.0", f"{python}.999", *re.findall(rf"\b{re.escape(python)}\.\d+", marker)}
     names = set(re.findall(r"[A-Za-z_]\w*", _QUOTED.sub(" ", marker)))
-    if not marker.strip() or not names <= {*known, "and", "or", "not", "in"}:
+    if not marker.strip() or not names <= {*known, *_FULL_VERSIONS, "and", "or", "not", "in"}:
         return False
     try:
-        return not Marker(marker).evaluate(known)
+        read = Marker(marker)
+        return not any(read.evaluate({**known, **dict.fromkeys(_FULL_VERSIONS, patch)}) for patch in patches)
     except (InvalidMarker, UndefinedComparison, UndefinedEnvironmentName):
         return False
 

@@ -107,7 +107,7 @@ def test_numbers_stay_texts() -> None:
         (MLMODEL + b"signature: {inputs: '[{'}\n", "not a JSON list of columns"),
         (MLMODEL + b"signature: {inputs: '[1]'}\n", "not a JSON list of columns or tensors"),
         (b"flavors: 1", "lists no flavors"),
-        (b"\xff\xfe", "is not valid YAML|lists no flavors"),
+        (b"\xff\xfe", "is not text in UTF-8: see line 1"),
     ],
 )
 def test_hostile_documents_are_refused_with_the_reason(content: bytes, said: str | None) -> None:

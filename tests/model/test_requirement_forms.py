@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import threading
 import time
@@ -57,9 +58,9 @@ def model(tmp_path: Path) -> Path:
     return folder
 
 
-def lines_for(folder: Path, requirements: str, **options: object) -> tuple[str, ...]:
+def lines_for(folder: Path, text: str, **options: object) -> tuple[str, ...]:
     """Returns the lines for uv that the model's requirements lead to, without those that every image has."""
-    (folder / "requirements.txt").write_text(requirements)
+    (folder / "requirements.txt").write_text(text)
     inputs = image_inputs(resolve(folder), parse_config(options))
     lines = normalize(inputs.requirements, machine="x86_64").lines
     every_image = ("bentoml", "mlflow-skinny", "httptools", "uvloop", "orjson", "pandas")
@@ -119,7 +120,10 @@ def test_a_line_that_the_model_decides_is_followed(model: Path, requirements: st
         ("git+https://github.com/o/six.git@v1", "'requirements=six @ https://github.com/o/six/archive/v1.zip'"),
         ("a @ git+ssh://git@h.example/a", "build a wheel"),
         ("six==${VERSION}", "environment variable"),
-        ("six six", "cannot be read"),
+        ("six six", "update_model_requirements()"),
+        ("numpy @ file:///croot/numpy_1/work", "requirements=NAME==VERSION"),
+        (f"six==1.17.0 --hash=md5:{'0' * 32}", "SHA-256"),
+        (f"six @ https://h.example/six-1-py3-none-any.whl#egg=six&SHA1%3D{'0' * 40}", "SHA-256"),
     ],
 )
 def test_a_line_that_only_the_deployer_decides_is_refused_with_what_to_do(model: Path, line: str, way_out: str) -> None:
@@ -136,6 +140,88 @@ def test_places_that_the_options_name_are_used(model: Path) -> None:
     lines = lines_for(model, line, extra_index_urls="https://a.example/whl", find_links="https://b.example/torch.html")
 
     assert lines == ("numpy",)
+
+
+@pytest.mark.parametrize(
+    ("line", "option", "lines"),
+    [
+        ("numpy==1.26.4\n-c constraints.txt", "numpy==2.2.1", ("numpy==2.2.1", *LIMITS[1:])),
+        ("Six[more]==1.16.0", "six>=1.17,<2", ("six[more]<2,>=1.17",)),
+        ("six==1.16.0", "six", ("six==1.16.0",)),
+        ("six @ file:///croot/six_1/work", "six", ("six",)),
+        ("six @ https://h.example/six-1.zip", "six==1.17.0", ("six==1.17.0",)),
+        ("-e git+ssh://git@h.example/six@v1#egg=six", "six==1.17.0", ("six==1.17.0",)),
+        ("../dist/six-1.0-py3-none-any.whl", "six==1.17.0", ("six==1.17.0",)),
+    ],
+)
+def test_the_deployers_line_replaces_the_models(model: Path, line: str, option: str, lines: tuple[str, ...]) -> None:
+    assert lines_for(model, line, requirements=option) == lines
+
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.mark.parametrize(
+    ("line", "archive"),
+    [
+        (f"six @ git+https://github.com/o/six.git@{COMMIT}", f"six @ https://github.com/o/six/archive/{COMMIT}.zip"),
+        (f"git+https://github.com/o/r@{COMMIT}#egg=six", f"six @ https://github.com/o/r/archive/{COMMIT}.zip"),
+        (
+            f"six @ git+https://github.com/o/r@{COMMIT}#subdirectory=py/six",
+            f"six @ https://github.com/o/r/archive/{COMMIT}.zip#subdirectory=py/six",
+        ),
+    ],
+)
+def test_a_commit_on_github_that_the_deployer_names_is_its_archive(model: Path, line: str, archive: str) -> None:
+    assert lines_for(model, "numpy", requirements=line) == ("numpy", archive)
+    with pytest.raises(ImageError, match="is a source distribution"):
+        lines_for(model, line)
+    with pytest.raises(ImageError, match="is a source distribution"):
+        lines_for(model, "numpy", requirements=line.replace(COMMIT, "main"))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_files_with_a_byte_order_mark_are_read(model: Path, encoding: str) -> None:
+    (model / "constraints.txt").write_bytes("numpy<2.2\r\n".encode(encoding))
+    (model / "requirements.txt").write_bytes(
+        "numpy \\\r\n ; python_version > '3'\r\n-c constraints.txt".encode(encoding)
+    )
+    (model / "python_env.yaml").write_bytes("python: 3.12.1\r\n".encode(encoding))
+
+    assert resolve(model).requirements == ("numpy   ; python_version > '3'", "-c numpy<2.2")
+    assert resolve(model).python_version == "3.12.1"
+    (model / "requirements.txt").unlink()
+    (model / "python_env.yaml").unlink()
+    (model / "conda.yaml").write_bytes(CONDA.encode(encoding))
+    (model / "base.txt").write_text("six")
+    assert resolve(model).requirements == ("mlflow", "numpy==1.26.4", "six")
+    assert resolve(model).python_version == "3.11.7"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "line"),
+    [
+        ("MLmodel", MLMODEL.encode("utf-16"), 1),  # MLflow itself reads only UTF-8
+        ("MLmodel", f"{MLMODEL}run_id: grün".encode("latin1"), 2),
+        ("requirements.txt", "numpy\nsix\n".encode("utf-16-le"), 1),
+        ("requirements.txt", "numpy\n# grün\nsix-grün".encode("latin1"), 3),
+        ("conda.yaml", "name: x\nchannels: [grün]".encode("latin1"), 2),
+        ("python_env.yaml", b"python: 3.12\0.1", 1),
+    ],
+)
+def test_a_file_in_another_encoding_is_refused_with_the_line(model: Path, name: str, content: bytes, line: int) -> None:
+    (model / name).write_bytes(content)
+
+    with pytest.raises(ModelUnusable, match=rf"/{name} is not text in UTF-8: see line {line}\.") as refused:
+        resolve(model)
+
+    assert "log the model again" in str(refused.value)
+
+
+def test_comments_can_have_any_encoding(model: Path) -> None:
+    (model / "requirements.txt").write_bytes("numpy  # grün\n# grün\n".encode("latin1"))
+
+    assert resolve(model).requirements == ("numpy",)
 
 
 @pytest.mark.slow
@@ -200,6 +286,27 @@ def test_packages_that_only_conda_installs_are_refused_with_the_option_for_them(
         image_inputs(resolved, parse_config({"requirements": "scipy==1.14.1"}))
     assert "requirements=scipy==1.14.1,scikit-learn==1.5.0,libgcc" in str(refused.value)
     image_inputs(resolved, parse_config({"requirements": "scikit-learn==1.5.0,libgcc"}))
+
+
+@pytest.mark.parametrize(
+    ("spec", "package"),
+    [
+        ("six=1.16=py_0", "six==1.16"),
+        ("six 1.16.* py_0", "six==1.16.*"),
+        ("conda-forge::six>=1.16,<2", "six>=1.16,<2"),
+        ("six[version='>=1.16,<2']", "six>=1.16,<2"),
+        ("conda-forge/linux-64::six=*", "six"),
+        ("six", "six"),
+        ("null", ""),
+    ],
+)
+def test_a_package_of_conda_is_named_as_pip_does(model: Path, spec: str, package: str) -> None:
+    (model / "conda.yaml").write_text(f'dependencies: ["{spec}", null, {{pip: [null]}}]')
+
+    assert resolve(model).conda_packages == ((package,) if package else ())
+    if package:  # and no requirements.txt
+        with pytest.raises(ModelUnusable, match=re.escape(f"requirements={package}")):
+            image_inputs(resolve(model), parse_config({}))
 
 
 @pytest.mark.parametrize("name", ["MLmodel", "model.pkl"])

@@ -73,11 +73,13 @@ def _parse_table(text: str, shown: str, separator: str) -> Any:
 
     rows = csv.reader(StringIO(text, newline=""), delimiter=separator, strict=True)
     try:
-        reason = _reason_against(rows)
+        reason = _reason_against(rows, separator)
     except csv.Error as error:
         reason = f"{error} (line {rows.line_num})"
     if reason:
-        advice = "the first line names the columns; quote values that contain commas"
+        advice = (
+            "the first line names the columns; a .csv has commas between them, a .tsv tabs; quote values with commas"
+        )
         raise InvalidOption(f"{shown} is not a table: {reason}.", hint=advice)
     table = pandas.read_csv(StringIO(text), sep=separator, dtype=str, keep_default_na=False)
     columns = {name: pandas.Series(_typed(list(table[name])), dtype=object) for name in table}
@@ -98,9 +100,11 @@ def _typed(cells: list[str]) -> list[Any]:
     return [read(cell) if cell else None for cell in cells]
 
 
-def _reason_against(rows: Any) -> str | None:
+def _reason_against(rows: Any, separator: str) -> str | None:
     """Returns what pandas would read otherwise than it is meant: it takes some ragged lines for an index."""
     header = next(rows)
+    if len(header) == 1 and (other := re.search(r"[;,\t|]", header[0])):
+        return f"its columns are separated by {other[0]!r}, not by {separator!r}"
     if twice := sorted({name for name in header if header.count(name) > 1}):
         return f"two columns are named {twice[0]!r}"
     for row in rows:

@@ -18,6 +18,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from mlflow_fargate.errors import ImageError
+from mlflow_fargate.image.packages.repositories import instead_of_source, with_archive
 from mlflow_fargate.image.packages.twins import find_replacements, versions_of
 from mlflow_fargate.requirement_files import (
     CONSTRAINT,
@@ -48,9 +49,6 @@ _INSTEAD = {
     "-e": "log the package's code with the model (code_paths), or publish a wheel to an index",
     "--editable": "log the package's code with the model (code_paths), or publish a wheel to an index",
 }
-_GIT = re.compile(
-    r"(?:([\w.-]+)\s*@\s*)?git\+https://github\.com/([\w.-]+)/([\w.-]+?)(?:\.git)?(?:@([\w./-]+))?(?:#.*)?"
-)
 
 
 class Normalized(NamedTuple):
@@ -78,7 +76,7 @@ def normalize(requirements: Sequence[str], *, machine: str, adapt: bool = True) 
         elif (option := _index_option(line)) and "${" not in line:
             options.append(" ".join(option))
         else:
-            parsed = _parse(line)
+            parsed = _parse(with_archive(line))
             asked += _adapted(parsed, notes) if adapt else [parsed]
     by_url = {one.name for one in asked if one.url}
     replaced = find_replacements(_versions(asked), machine, named=by_url) if adapt else {}
@@ -185,12 +183,13 @@ def _parse(line: str) -> Requirement:
     if re.match(r"[./~]|file:|dbfs:|[A-Za-z]:[\\/]|[^\[;@:]*\.whl$", line):
         raise _path_refused(shown)
     if re.search(r"(^|@\s*)(git|hg|svn|bzr)\+", line, re.IGNORECASE):
-        raise ImageError(f"Requirement {shown!r} is a source distribution.", hint=_instead_of_source(line))
+        raise ImageError(f"Requirement {shown!r} is a source distribution.", hint=instead_of_source(line))
     try:
         requirement = Requirement(line)
     except InvalidRequirement as error:
         reason = without_credentials(str(error)).partition("\n")[0]  # then the whole line again
-        raise ImageError(f"Requirement {shown!r} cannot be read: {reason[:300]}.") from error
+        advice = "mlflow.models.update_model_requirements() changes the lines of a logged model"
+        raise ImageError(f"Requirement {shown!r} cannot be read: {reason[:300]}.", hint=advice) from error
     if requirement.url and not _USABLE_URL.match(requirement.url):
         raise _path_refused(shown)
     requirement.name = canonicalize_name(requirement.name)
@@ -199,16 +198,9 @@ def _parse(line: str) -> Requirement:
     return requirement
 
 
-def _instead_of_source(line: str) -> str:
-    """Returns what to do about a package in a version control system; GitHub serves each revision as an archive."""
-    found = _GIT.fullmatch(line)
-    archive = f"https://github.com/{found[2]}/{found[3]}/archive/{found[4] or 'HEAD'}.zip" if found else ""
-    build = f"; or build it here: build_sdists=true 'requirements={found[1] or found[3]} @ {archive}'" if found else ""
-    return f"build a wheel and publish it to an index, or use the wheel's https:// URL{build}"
-
-
 def _path_refused(shown: str) -> ImageError:
     advice = "publish the package to an index, or log its wheel or its code with the model (code_paths)"
+    advice += "; a version of an index replaces the line: requirements=NAME==VERSION"
     return ImageError(f"Requirement {shown!r} is a path on the machine that logged the model.", hint=advice)
 
 

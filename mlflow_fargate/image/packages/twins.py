@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion, Version
 
-_EXACT = re.compile(r"^(?:===?|~=)(\d+\.\d+)\.[\w.+]+$")
+_VERSION_OR_BOUND = re.compile(r"^(===?|~=|>=|<=)(\d+)\.(\d+)\.[\w.+]+$")
 _NO_GPU = "the same library without GPU code"
 _NO_GUI = "the image does not have the libraries for a GUI"
 
@@ -74,10 +74,17 @@ LIBRARIES = (
 
 
 def versions_of(best: str, others: SpecifierSet) -> SpecifierSet:
-    """Returns the versions of `best` that replace these of its twin: 1.8.* for 1.8.0.2, if their patches differ."""
+    """Returns the versions of `best` that replace these of its twin: any 1.8 for 1.8.0.2, if their patches differ."""
     if not any(library.best == best and library.has_own_patches for library in LIBRARIES):
         return others
-    return SpecifierSet(",".join(_EXACT.sub(r"==\1.*", str(one)) for one in others))
+    return SpecifierSet(",".join(_VERSION_OR_BOUND.sub(_without_patch, str(one)) for one in others))
+
+
+def _without_patch(one: re.Match[str]) -> str:
+    sign, major, minor = one.groups()
+    if sign == "<=":
+        return f"<{major}.{int(minor) + 1}"
+    return f">={major}.{minor}" if sign == ">=" else f"=={major}.{minor}.*"
 
 
 def find_replacements(
