@@ -135,13 +135,16 @@ def test_its_role_hands_on_no_roles_but_those_of_ecs_each_to_whom_it_is_meant_fo
     policy = property_of(spec(), "task role", "policy")
     actions = [(action, statement) for statement in policy["Statement"] for action in statement["Action"]]
     handed = {
-        statement["Resource"]: statement["Condition"]["StringEquals"]["iam:PassedToService"]
+        resource: statement["Condition"]["StringEquals"]["iam:PassedToService"]
         for action, statement in actions
         if action == "iam:PassRole"
+        for resource in ([one] if isinstance(one := statement["Resource"], str) else one)
     }
 
     role = "arn:aws:iam::123456789012:role/mlflow-fargate-prod-eu-west-1"
-    assert handed == {role: "ecs-tasks.amazonaws.com", f"{role}-infrastructure": "ecs.amazonaws.com"}
+    of_logs = "arn:aws:iam::123456789012:role/mlflow-fargate-prod_log-*"
+    tasks = "ecs-tasks.amazonaws.com"
+    assert handed == {role: tasks, of_logs: tasks, f"{role}-infrastructure": "ecs.amazonaws.com"}
     assert {action for action, _ in actions if action.startswith("iam:")} == {
         "iam:GetRole",
         "iam:GetRolePolicy",
