@@ -138,7 +138,8 @@ def test_its_role_hands_on_no_roles_but_those_of_ecs_each_to_whom_it_is_meant_fo
         resource: statement["Condition"]["StringEquals"]["iam:PassedToService"]
         for action, statement in actions
         if action == "iam:PassRole"
-        for resource in ([one] if isinstance(one := statement["Resource"], str) else one)
+        for one in [statement["Resource"]]
+        for resource in ([one] if isinstance(one, str) else one)
     }
 
     role = "arn:aws:iam::123456789012:role/mlflow-fargate-prod-eu-west-1"

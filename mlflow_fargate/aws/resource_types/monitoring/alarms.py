@@ -13,6 +13,7 @@ from mlflow_fargate.aws.session import AwsSession
 from mlflow_fargate.deployment import Alarm
 from mlflow_fargate.errors import AwsError, InvalidOption
 from mlflow_fargate.plan import Found, Properties, Resource
+from mlflow_fargate.resources import DEPLOYMENT_TAG
 from mlflow_fargate.resources.properties import AlarmProperties
 
 _NUMBERED: dict[str, IdName] = {"1": "target group", "2": "alternate target group"}
