@@ -131,7 +131,7 @@ def test_the_service_knows_its_address_whatever_the_options() -> None:
     assert environment["MLFLOW_TRACKING_URI"] == SERVER
 
 
-def test_its_role_hands_on_no_roles_but_those_of_ecs_each_to_whom_it_is_meant_for_and_writes_none() -> None:
+def test_its_role_hands_on_no_roles_but_those_of_ecs_each_to_whom_it_is_meant_for_and_creates_none() -> None:
     policy = property_of(spec(), "task role", "policy")
     actions = [(action, statement) for statement in policy["Statement"] for action in statement["Action"]]
     handed = {
@@ -146,10 +146,8 @@ def test_its_role_hands_on_no_roles_but_those_of_ecs_each_to_whom_it_is_meant_fo
     of_logs = "arn:aws:iam::123456789012:role/mlflow-fargate-prod_log-*"
     tasks = "ecs-tasks.amazonaws.com"
     assert handed == {role: tasks, of_logs: tasks, f"{role}-infrastructure": "ecs.amazonaws.com"}
-    assert {action for action, _ in actions if action.startswith("iam:")} == {
-        "iam:GetRole",
-        "iam:GetRolePolicy",
-        "iam:PassRole",
+    assert {action: one["Resource"] for action, one in actions if re.match("iam:(?!Get|Pass)", action)} == {
+        f"iam:{deletes}": of_logs for deletes in ("DeleteRole", "DeleteRolePolicy", "ListRolePolicies")
     }
     assert not [action for action, _ in actions if "*" in action]
 

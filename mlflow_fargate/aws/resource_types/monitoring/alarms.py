@@ -52,7 +52,7 @@ class AlarmType(ResourceType[AlarmProperties]):
         return Found(alarm["AlarmArn"], found, tags.are_ours(tags.read(their_tags)))
 
     def _could_exist(self, resource: Resource[AlarmProperties], ids: Ids) -> bool:
-        """False for a service that never had limits, which its tag keeps; ECS is asked once for a whole plan."""
+        """False for a service that never had limits, which its tag keeps; the service is read once for a whole plan."""
         cluster = ids.get("cluster")
         service = describe_service(self._session, cluster, resource.tags[DEPLOYMENT_TAG]) if cluster else None
         return service is None or service["status"] != "ACTIVE" or LIMITS_TAG in tags.read(service.get("tags"))
