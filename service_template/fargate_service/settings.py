@@ -180,7 +180,7 @@ def _record(environ: Mapping[str, str]) -> RecordSettings | None:
         region=document["region"],
         folder=f"{prefix}endpoint={document['endpoint']}/deployment={document['deployment']}/",
         deployment=document["deployment"],
-        variant=document.get("variant"),
+        variant=environ.get("MODEL_VARIANT") or None,
         sampling_fraction=document["sampling_fraction"],
         max_body_bytes=document["max_body_kb"] * 1000,
         drop=frozenset(document["drop"]),

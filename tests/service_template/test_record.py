@@ -170,7 +170,7 @@ def stop(running: Running) -> None:
 
 
 def test_every_answer_is_recorded_with_its_request_whatever_the_status(bucket: Bucket, tmp_path: Path) -> None:
-    with serve_recorded(bucket, tmp_path, inference_log()) as running:
+    with serve_recorded(bucket, tmp_path, inference_log(), MODEL_VARIANT="challenger") as running:
         session, url = running.session, f"{running.url}/invocations"
         sent = [
             session.post(url, json={"dataframe_records": [{"a": 1.0}]}, headers={"X-Request-Id": "mine"}),
@@ -201,7 +201,13 @@ def test_every_answer_is_recorded_with_its_request_whatever_the_status(bucket: B
     assert (first["client_request_id"], csv["client_request_id"]) == ("mine", None)
     assert (csv["request"], csv["content_type"], csv["path"]) == ("a\n1.5\n", "text/csv", "/invocations")
     assert rows[sent[5].headers["X-Request-Id"]]["logging_error_codes"] == ["MAX_REQUEST_SIZE_EXCEEDED"]
-    assert {"deployment": "digits", "run_id": "0a1b", "served_entity_id": "models:/digits/3"}.items() <= first.items()
+    deployed = {
+        "deployment": "digits",
+        "variant": "challenger",
+        "run_id": "0a1b",
+        "served_entity_id": "models:/digits/3",
+    }
+    assert deployed.items() <= first.items()
     (key,) = bucket.listed()
     date, hour = first["request_date"], first["request_time"][11:13]
     assert key.startswith(f"p q/endpoint=default/deployment=digits/date={date}/hour={hour}/0123abcd-")
