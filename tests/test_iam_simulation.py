@@ -108,7 +108,9 @@ def arns(endpoint: str, prefix: str = "mlflow-fargate", bucket: str = "models") 
         "object": f"arn:aws:s3:::{bucket}/1/model/MLmodel",
         "container-instance": f"arn:aws:ecs:{place}:container-instance/{full}/0123",
         "ScalableTarget": f"arn:aws:application-autoscaling:{place}:scalable-target/0123",
-        "alarm": f"arn:aws:cloudwatch:{place}:alarm:TargetTracking-service/{full}/churn-AlarmHigh",
+        "alarm": f"arn:aws:cloudwatch:{place}:alarm:{full}_churn.errors",
+        "alarm of autoscaling": f"arn:aws:cloudwatch:{place}:alarm:TargetTracking-service/{full}/churn-AlarmHigh",
+        "role of a record": f"arn:aws:iam::{ACCOUNT}:role/{full}_log-churn",
         "parameter": f"arn:aws:ssm:{place}:parameter/{prefix}/token",
         "certificate": f"arn:aws:acm:{place}:certificate/0123",
         "hostedzone": f"arn:aws:route53:::hostedzone/{'Z0123' if prefix == 'mlflow-fargate' else 'Z4567'}",
@@ -130,8 +132,10 @@ OWN_CONTEXTS = {
     "iam:PutRolePolicy": {"iam:PermissionsBoundary": BOUNDARY},
     "iam:DeleteRolePolicy": {"iam:PermissionsBoundary": BOUNDARY},
 }
-# It is checked for the one resource that is tagged.
-OWN_RESOURCES = {"ecs:TagResource": "service", "ecs:UntagResource": "service"}
+# It is checked for the one resource that is tagged; and of roles, only those of records are deleted by all parties.
+OWN_RESOURCES = {"ecs:TagResource": "service", "ecs:UntagResource": "service"} | {
+    f"iam:{action}": "role of a record" for action in ("DeleteRole", "DeleteRolePolicy", "ListRolePolicies")
+}
 # The simulator's data has only the load balancers of this action.
 NOT_SIMULATED = {"elasticloadbalancing:AddTags"}
 LINKED = f"arn:aws:iam::{ACCOUNT}:role/aws-service-role/ecs.amazonaws.com/AWSServiceRoleForECS"
@@ -193,6 +197,16 @@ def test_nothing_of_others_can_be_written(simulator: Simulator, party: str) -> N
     reached = {one["action"] for one in results if one["reached"]} - UNLIMITED
     # Targets of autoscaling have no names; the condition limits them to ECS.
     assert {action for action in reached if not action.startswith("application-autoscaling:")} == set()
+
+
+def test_autoscaling_makes_its_alarms_with_the_permissions_of_the_deployer(simulator: Simulator) -> None:
+    policies, alarm = PARTIES["deployer"](), arns("prod")["alarm of autoscaling"]
+    requests = [
+        Request(f"cloudwatch:{action}", policies, {}, context("prod"), resource=alarm)
+        for action in ("PutMetricAlarm", "DeleteAlarms")
+    ]
+
+    assert all(one["allowed"] for one in simulator.run(requests))
 
 
 @pytest.mark.parametrize("party", ["webhook", "webhook-task"])
