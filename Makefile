@@ -128,6 +128,7 @@ check: $(READY)
 	MYPYPATH=$(TREE) $(BIN)/mypy benchmarks/webhook.py
 	$(BIN)/mypy benchmarks/runtimes.py benchmarks/starts.py benchmarks/flavors.py
 	$(BIN)/mypy benchmarks/serving/*.py
+	MYPYPATH=tests $(BIN)/mypy --follow-imports silent benchmarks/commands.py benchmarks/earlier_release.py
 	$(BIN)/python tests/support/layers.py
 	$(BIN)/codespell
 	$(BIN)/python tests/support/wording.py

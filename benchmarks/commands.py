@@ -72,8 +72,9 @@ def measure(environment: Mapping[str, str]) -> list[str]:
         program = [sys.executable, "-m", "mlflow_fargate.cli", *command.split()]
         now, before = cpu(program, ROOT, environment), cpu(program, earlier_release(), environment)
         alone = libraries[needed]
+        assert now and alone
         shown = f"{before:.2f}" if before else "-"
-        lines.append(f"| `{command.split(' -t')[0]}` | {now:.2f} | {shown} | {alone:.2f} | {now / (alone or 1):.1f} |")
+        lines.append(f"| `{command.split(' -t')[0]}` | {now:.2f} | {shown} | {alone:.2f} | {now / alone:.1f} |")
         print(lines[-1], flush=True)
     return lines
 
