@@ -82,7 +82,7 @@ def configured(deployer: Deployer) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("strategy", ["rolling", "blue_green"])
+@pytest.mark.parametrize("strategy", ["rolling", pytest.param("blue_green", marks=pytest.mark.exhaustive)])
 @pytest.mark.timeout(300)
 def test_a_version_with_5_percent_errors_is_rolled_back_and_one_without_is_not(faulty: Deployer, strategy: str) -> None:
     shifting = {} if strategy == "rolling" else {"strategy": strategy, "bake_time_minutes": 8}
@@ -174,6 +174,7 @@ def test_alarms_are_changed_removed_and_deleted_with_the_deployment(deployer: De
     assert alarms_of(deployer) == {}
 
 
+@pytest.mark.exhaustive
 def test_an_alarm_follows_its_target_groups(deployer: Deployer) -> None:
     create(deployer, max_error_rate=5)
     update(deployer, port=8099)

@@ -97,7 +97,8 @@ def test_an_implied_action_is_one_of_a_call_that_is_made() -> None:
 
 
 def test_the_policy_of_the_webhooks_options_allows_their_calls() -> None:
-    assert allowed("webhook-options") == OF_THE_WEBHOOKS_OPTIONS | OF_SHIFTING | OF_ALARMS
+    look = {"cloudwatch:DescribeAlarms"}
+    assert allowed("webhook-options") == OF_THE_WEBHOOKS_OPTIONS | OF_SHIFTING | OF_ALARMS | look
     assert calls_in_the_sources() >= OF_THE_WEBHOOKS_OPTIONS
 
 

@@ -76,6 +76,7 @@ def test_shares_change_with_one_write_and_without_a_rollout(champion: Deployer) 
     ]
 
 
+@pytest.mark.exhaustive
 def test_an_update_of_the_deployment_keeps_its_variants_shares(champion: Deployer) -> None:
     challenge(champion, traffic=30)
 
@@ -86,6 +87,7 @@ def test_an_update_of_the_deployment_keeps_its_variants_shares(champion: Deploye
     assert answers(champion, 60).keys() == {"churn", "challenger"}
 
 
+@pytest.mark.exhaustive
 def test_deleting_a_variant_gives_its_share_back_and_leaves_nothing(champion: Deployer) -> None:
     challenge(champion, traffic=40)
     challenge(champion, "other", traffic=20)
@@ -97,6 +99,7 @@ def test_deleting_a_variant_gives_its_share_back_and_leaves_nothing(champion: De
     assert list(champion.account.orphans()) == []
 
 
+@pytest.mark.exhaustive
 def test_a_promoted_variant_is_what_the_deployment_serves(champion: Deployer) -> None:
     challenge(champion, traffic=10)
 
@@ -139,6 +142,7 @@ def options(**named: object) -> NamedOptions:
     return NamedOptions(named)
 
 
+@pytest.mark.exhaustive
 def test_a_variant_without_a_healthy_task_gets_no_share(champion: Deployer) -> None:
     challenge(champion, desired_count=0)
 
@@ -147,6 +151,7 @@ def test_a_variant_without_a_healthy_task_gets_no_share(champion: Deployer) -> N
     assert champion.endpoint.shares("churn") == {"churn": 100, "churn-challenger": 0}
 
 
+@pytest.mark.exhaustive
 def test_another_signature_is_a_warning(champion: Deployer, monkeypatch: pytest.MonkeyPatch) -> None:
     resolve = FakePublisher.resolve
 
@@ -162,6 +167,7 @@ def test_another_signature_is_a_warning(champion: Deployer, monkeypatch: pytest.
     assert 'inputs lack {"name": "column 1"}; inputs have {"name": "column 2"}' in warning
 
 
+@pytest.mark.exhaustive
 def test_a_new_api_key_reaches_the_tasks_of_all_variants(champion: Deployer) -> None:
     champion.update("churn", None, None, options(auth="api_key"))
     challenge(champion, auth="api_key")

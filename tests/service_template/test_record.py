@@ -215,6 +215,7 @@ def test_every_answer_is_recorded_with_its_request_whatever_the_status(bucket: B
     assert "lost" not in log
 
 
+@pytest.mark.exhaustive
 def test_32_clients_and_a_stop_under_load_are_recorded_exactly_once(bucket: Bucket, tmp_path: Path) -> None:
     answered: list[str] = []
 
@@ -296,6 +297,7 @@ def test_a_sample_and_hidden_columns(bucket: Bucket, tmp_path: Path) -> None:
     assert "ada@example.com" not in json.dumps(rows)
 
 
+@pytest.mark.exhaustive
 def test_without_permission_records_are_lost_and_the_callers_do_not_notice(bucket: Bucket, tmp_path: Path) -> None:
     with serve_recorded(bucket, tmp_path, inference_log(url="s3://nowhere/p"), STOP_TIMEOUT_SECONDS="10") as running:
         answer = running.session.post(f"{running.url}/invocations", json={"dataframe_records": [{"a": 1.0}]})
@@ -306,6 +308,7 @@ def test_without_permission_records_are_lost_and_the_callers_do_not_notice(bucke
     assert "inference log: 1 record was lost: S3 answered 404 NoSuchBucket" in log
 
 
+@pytest.mark.exhaustive
 def test_the_number_of_records_is_at_metrics(bucket: Bucket, tmp_path: Path) -> None:
     with serve_recorded(bucket, tmp_path, inference_log(url="s3://nowhere/p"), STOP_TIMEOUT_SECONDS="10") as running:
         metrics = running.session.get(f"{running.url}/metrics", timeout=10)
@@ -320,6 +323,7 @@ def save_classifier(folder: Path, column: str = "age") -> Path:
     return folder / "model"
 
 
+@pytest.mark.exhaustive
 def test_the_recipes_replay_a_day_against_another_version_and_evaluate_it(
     bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
