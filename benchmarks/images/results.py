@@ -73,9 +73,9 @@ class Results:
         ratios = [_number(self._quotient("ours/first", key, "ours-before/first", key), 2) for key in keys]
         lines.append(_row("ratio; the goal is 0.75 of the wall time", "", *ratios))
         what = (
-            "Written by `make bench ONLY=ours,ours-before`; medians, the builder alone, without the smoke test. Installing, "
-            "compiling and compressing the packages takes nearly all of the CPU seconds, in both; half of these seconds is "
-            "the least that two cores need."
+            "Written by `make bench ONLY=ours,ours-before`; medians, the builder alone, without the smoke test. "
+            "Installing, compiling and compressing the packages takes nearly all of the CPU seconds, in both; half of "
+            "these seconds is the least that two cores need."
         )
         return f"{what}\n\n{machine} Load when it ended: {load:.1f}.\n\n" + "\n".join(lines)
 
