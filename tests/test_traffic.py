@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from mlflow_fargate.aws.session import AwsSession
 from mlflow_fargate.cli import main
-from mlflow_fargate.cli.deployment.traffic import sparkline, traffic_lines
+from mlflow_fargate.cli.deployment.traffic_chart import sparkline, traffic_lines
 from mlflow_fargate.config import NamedOptions
 from mlflow_fargate.deployment import Traffic
 from mlflow_fargate.deployments.deployer import Deployer

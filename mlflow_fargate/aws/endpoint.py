@@ -18,7 +18,6 @@ from mlflow_fargate.aws.existing_load_balancer import ExistingLoadBalancer, find
 from mlflow_fargate.aws.reading import history, metrics, retention, status
 from mlflow_fargate.aws.reading.log_bucket import check_log_bucket
 from mlflow_fargate.aws.reading.subnets import read_network
-from mlflow_fargate.aws.resource_types import logs
 from mlflow_fargate.aws.resource_types.domain.certificate import find_certificates
 from mlflow_fargate.aws.resource_types.domain.hosted_zone import find_zone
 from mlflow_fargate.aws.resource_types.load_balancer import (
@@ -28,6 +27,7 @@ from mlflow_fargate.aws.resource_types.load_balancer import (
     main_listener,
     subnets_of,
 )
+from mlflow_fargate.aws.resource_types.monitoring import logs
 from mlflow_fargate.aws.resource_types.monitoring.alarms import check_alarms, read_alarms
 from mlflow_fargate.aws.resource_types.network import find_endpoint_vpc
 from mlflow_fargate.aws.resource_types.strategy import read_alarm_names, read_strategy, refusal_of

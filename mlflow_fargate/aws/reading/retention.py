@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 
 from mlflow_fargate.aws import tags
 from mlflow_fargate.aws.ecr import Repository
-from mlflow_fargate.aws.resource_types.logs import LogGroupType
+from mlflow_fargate.aws.resource_types.monitoring.logs import LogGroupType
 from mlflow_fargate.aws.session import AwsSession
 from mlflow_fargate.plan import Resource
 from mlflow_fargate.resources import log_group_name

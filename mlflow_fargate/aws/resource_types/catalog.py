@@ -27,8 +27,8 @@ from mlflow_fargate.aws.resource_types.load_balancer import (
     ListenerType,
     LoadBalancerType,
 )
-from mlflow_fargate.aws.resource_types.logs import LogGroupType
 from mlflow_fargate.aws.resource_types.monitoring.alarms import AlarmType
+from mlflow_fargate.aws.resource_types.monitoring.logs import LogGroupType
 from mlflow_fargate.aws.resource_types.network import LoadBalancerSecurityGroupType, TaskSecurityGroupType
 from mlflow_fargate.aws.resource_types.resource_type import IdName, Ids, ResourceType
 from mlflow_fargate.aws.resource_types.scaling import AutoScalingType

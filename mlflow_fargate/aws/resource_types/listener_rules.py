@@ -34,7 +34,7 @@ _RETRY = stamina.RetryingCaller(attempts=20, wait_initial=0.2, wait_max=2.0)
 class RuleType(ResourceType[R]):
     """A rule of the endpoint's listener; with two target groups, ECS sets their weights.
 
-    The groups and weights of variants are not part of it: a change keeps them (see variants.py).
+    The groups and weights of variants are not part of it: a change keeps them (see traffic.py).
     """
 
     priorities = _PRIORITIES

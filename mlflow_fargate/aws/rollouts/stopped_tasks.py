@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mlflow_fargate.aws.resource_types import logs
+from mlflow_fargate.aws.resource_types.monitoring import logs
 from mlflow_fargate.aws.session import AwsSession
 from mlflow_fargate.aws.timestamps import iso
 from mlflow_fargate.errors import AwsError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from mlflow_fargate.cli.deployment.options import deployer_at, deployment_options, json_option, print_json
-from mlflow_fargate.cli.deployment.traffic import traffic_lines
+from mlflow_fargate.cli.deployment.traffic_chart import traffic_lines
 
 _MOST_HOURS = 63 * 24  # CloudWatch keeps data points of five minutes for 63 days
 

@@ -18,7 +18,7 @@ from mlflow_fargate.cli.deployment.options import (
     quiet_option,
     timeout_option,
 )
-from mlflow_fargate.cli.deployment.traffic import traffic_lines
+from mlflow_fargate.cli.deployment.traffic_chart import traffic_lines
 
 _EXIT_CODES = {"COMPLETED": 0, "IN_PROGRESS": 3, "FAILED": 4}
 # The most useful fields of a deployment; --json prints all of them.

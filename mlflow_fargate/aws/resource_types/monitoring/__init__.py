@@ -1,1 +1,1 @@
-"""CloudWatch: the alarms of a deployment, the dashboard of an endpoint."""
+"""CloudWatch: the logs and the alarms of a deployment."""
